@@ -1,0 +1,46 @@
+# Every target is a wish; `make` alone lists them.
+PYTHON ?= python3
+ENGINE ?= vllm
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: help install engine-env up test check format lock clean
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## set up .venv
+$(VENV)/.installed: requirements/dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps -r requirements/dev.lock
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	@touch $@
+
+engine-env: .venv-engine/.installed ## set up .venv-engine: vLLM on the CPU
+.venv-engine/.installed: requirements/cpu.lock
+	$(PYTHON) -m venv .venv-engine
+	.venv-engine/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-engine/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/cpu.lock
+	@touch $@
+
+up: install $(if $(filter vllm,$(ENGINE)),engine-env) ## run the stack until Ctrl-C (ENGINE=echo: without a model)
+	$(BIN)/bitladder up --engine $(ENGINE)
+
+test: install ## set up and pass the tests
+	$(BIN)/python -m pytest
+
+check: install ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## resolve requirements/dev.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
+
+clean: ## remove environments and caches
+	rm -rf .venv .venv-engine build *.egg-info .mypy_cache .ruff_cache .pytest_cache

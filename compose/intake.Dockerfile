@@ -1,0 +1,19 @@
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+
+RUN useradd --create-home --uid 10001 bitladder
+
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY dispatcher dispatcher
+COPY workers workers
+COPY calibration calibration
+RUN --mount=type=cache,target=/root/.cache/pip pip install .
+
+USER bitladder
+WORKDIR /home/bitladder
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["bitladder", "serve"]

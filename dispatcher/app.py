@@ -1,0 +1,88 @@
+"""Build the intake: routes, errors, request ids, start and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import AsyncIterator
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dispatcher.contract import Endpoint
+from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.intake import jobs, ops
+from dispatcher.intake.completions import completion_door
+from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.problems import on_bitladder_error, on_http_error
+from dispatcher.queue.connection import check_server, connect
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.sections import Settings
+
+log = structlog.get_logger()
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def create_app(settings: Settings) -> Starlette:
+    """Return the ASGI application of one intake process."""
+    routes = [
+        Route(Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS), methods=["POST"]),
+        Route(Endpoint.CHAT, completion_door(Endpoint.CHAT), methods=["POST"]),
+        Route("/v1/jobs", jobs.post_job, methods=["POST"]),
+        Route("/v1/jobs/{job_id}", jobs.get_job, methods=["GET"]),
+        Route("/v1/jobs/{job_id}", jobs.delete_job, methods=["DELETE"]),
+        Route("/v1/models", ops.get_models),
+        Route("/v1/models/{model}", ops.get_model),
+        Route("/v1/queues", ops.get_queues),
+        Route("/health", ops.get_health),
+        Route("/readyz", ops.get_ready),
+        Route("/metrics", ops.get_metrics),
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        gateway = Gateway(settings, JobQueue(connect(settings.redis), settings))
+        app.state.gateway = gateway
+        try:
+            await check_server(gateway.queue.client, settings.redis)
+        except QueueUnreachableError as error:
+            log.warning("redis away at start", error=str(error))  # 503 until it is there
+        await gateway.inbox.start()
+        await gateway.inbox.ready(settings.redis.timeout_s)
+        yield
+        await gateway.inbox.stop()
+        await gateway.queue.client.aclose()
+
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(RequestIds)],
+        exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error},
+        lifespan=lifespan,
+    )
+
+
+class RequestIds:
+    """Take the client's X-Request-Id, or make one, and answer with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)

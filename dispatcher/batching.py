@@ -1,0 +1,42 @@
+"""Bundle concurrent calls: what arrives while one round trip is under way goes together in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Batcher(Generic[Item, Answer]):
+    """Hands items to `flush` in bundles of at most `most`, in order, one bundle at a time."""
+
+    def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], most: int = 64) -> None:
+        self._flush = flush
+        self._most = most
+        self._pending: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def call(self, item: Item) -> Answer:
+        """Return the answer to one item; an error of the bundle is the error of each of its items."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending.append((item, future))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._pending:
+            bundle, self._pending = self._pending[: self._most], self._pending[self._most :]
+            try:
+                answers = await self._flush([item for item, _ in bundle])
+            except Exception as error:
+                for _, future in bundle:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(bundle, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

@@ -1,0 +1,104 @@
+"""bitladder up, serve, worker and redis: start processes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+from honcho.manager import Manager
+
+from dispatcher.app import create_app
+from dispatcher.embedded import is_answering, server_command
+from dispatcher.logs import configure_logs
+from dispatcher.sections import Settings
+from dispatcher.settings import config_environment, load_settings, process_environment
+
+Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
+# The metrics ports of `bitladder up`: one per worker, from here on.
+FIRST_METRICS_PORT = 9101
+
+
+def up(
+    config: Config = None,
+    engine: Annotated[str | None, typer.Option(help="vllm, remote or echo; over the configuration's.")] = None,
+) -> None:
+    """Run the whole stack until Ctrl-C: Redis (embedded, unless one answers), the intake, a worker per tier.
+
+    Example: bitladder up --engine echo
+    """
+    settings = load_settings(config, flags={"worker.engine": engine} if engine else None).settings
+    manager = Manager()
+    environment = process_environment() | config_environment(config)
+    environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
+    for name, command in stack(settings):
+        manager.add_process(name, command, env=environment)
+    manager.loop()
+    raise typer.Exit(manager.returncode)
+
+
+def stack(settings: Settings) -> list[tuple[str, str]]:
+    """Return name and command line of every process of the stack."""
+    own = shlex.join([sys.executable, "-m", "dispatcher.cli.main"])
+    processes = [] if is_answering(settings.redis) else [("redis", f"{own} redis")]
+    processes.append(("web", f"{own} serve"))
+    port = FIRST_METRICS_PORT
+    for model, its in settings.models.items():
+        for tier in its.ladder:
+            name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
+            processes.append((name, f"{own} worker --model {model} --tier {tier} --metrics-port {port}"))
+            port += 1
+    return processes
+
+
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; loopback unless told otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind.")] = None,
+) -> None:
+    """Run one intake.
+
+    Example: bitladder serve --port 8001
+    """
+    flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
+    settings = load_settings(config, flags=flags).settings
+    configure_logs()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.intake.host,
+        port=settings.intake.port,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )
+
+
+def worker(
+    tier: Annotated[str, typer.Option(help="The tier to serve.")],
+    config: Config = None,
+    model: Annotated[str | None, typer.Option(help="The model, where there are several.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics on this port.")] = None,
+) -> None:
+    """Run one worker of one tier.
+
+    Example: bitladder worker --tier int4
+    """
+    # The dispatcher imports nothing of the workers: this process becomes one.
+    command = [sys.executable, "-m", "workers", "--tier", tier]
+    for flag, value in (("--config", config), ("--model", model), ("--metrics-port", metrics_port)):
+        command += [] if value is None else [flag, str(value)]
+    os.execv(command[0], command)  # noqa: S606  (our own module)
+
+
+def redis_server(config: Config = None) -> None:
+    """Run the embedded Valkey at the configured URL, append-only file on.
+
+    Example: bitladder redis
+    """
+    command = server_command(load_settings(config).settings.redis)
+    os.execv(command[0], command)  # noqa: S606  (the wheel's server)

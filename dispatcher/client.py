@@ -1,0 +1,168 @@
+"""The Python client of the job API, blocking and asyncio. OpenAI's own client works for completions and chat.
+
+with Client() as client:
+    job = client.submit({"model": "smollm2", "prompt": "Hello"}, priority=9)
+    print(client.wait(job["id"])["result"])
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import httpx2
+
+_HEADERS = {
+    "priority": "X-Priority",
+    "max_latency_ms": "X-Max-Latency-Ms",
+    "deadline_ms": "X-Deadline-Ms",
+    "min_tier": "X-Min-Tier",
+    "max_tier": "X-Max-Tier",
+    "idempotency_key": "Idempotency-Key",
+}
+# Longest single ?wait=; the intake's limit is [intake].max_wait_s.
+_WAIT_S = 30.0
+_TERMINAL = ("finished", "failed", "cancelled", "expired")
+Job = dict[str, Any]
+
+
+class JobError(Exception):
+    """The intake refused a call, or could not be reached; `status` is its HTTP status, None without an answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """A blocking client of one intake."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60) -> None:
+        self._http = httpx2.Client(base_url=url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._http.close()
+
+    def submit(self, body: Job, **options: Any) -> Job:  # noqa: ANN401  (the envelope's fields)
+        """Submit one OpenAI completion or chat body. Options: priority, max_latency_ms, deadline_ms, min_tier,
+        max_tier, idempotency_key.
+
+        Raises:
+            JobError: it was refused.
+
+        """  # noqa: D205
+        return self._call("POST", "/v1/jobs", json=body, headers=envelope_headers(options))
+
+    def submit_many(self, bodies: Iterable[Job], **options: Any) -> list[Job]:  # noqa: ANN401
+        """Submit bodies one after the other; producers beside Redis use dispatcher.producer instead."""
+        return [self.submit(body, **options) for body in bodies]
+
+    def result(self, job_id: str, *, wait_s: float = 0) -> Job:
+        """Return a job as it is now, or as it is after waiting up to `wait_s`."""
+        return self._call("GET", f"/v1/jobs/{job_id}", params={"wait": wait_s} if wait_s else None)
+
+    def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
+        """Return a job when it is over.
+
+        Raises:
+            JobError: it is not over in time.
+
+        """
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
+            job = self.result(job_id, wait_s=min(_WAIT_S, left))
+            if job["status"] in _TERMINAL:
+                return job
+        raise JobError(f"job {job_id} is not over after {timeout_s:g} s")
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job."""
+        return self._call("DELETE", f"/v1/jobs/{job_id}")
+
+    def stream(self, body: Job, **options: Any) -> Iterator[str]:  # noqa: ANN401
+        """Yield the text of one completion or chat answer as it comes."""
+        path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+        try:
+            with self._http.stream(
+                "POST", path, json=body | {"stream": True}, headers=envelope_headers(options)
+            ) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _checked(answer)
+                for line in answer.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        yield _piece(json.loads(line[6:]))
+        except httpx2.HTTPError as error:
+            raise JobError(f"cannot reach the intake: {error}") from error
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Job:  # noqa: ANN401  (httpx2's own)
+        try:
+            return _checked(self._http.request(method, path, **arguments))
+        except httpx2.HTTPError as error:
+            raise JobError(f"cannot reach the intake at {self._http.base_url}: {error}") from error
+
+
+class AsyncClient:
+    """The same for asyncio."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60) -> None:
+        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await self._http.aclose()
+
+    async def submit(self, body: Job, **options: Any) -> Job:  # noqa: ANN401
+        """See Client.submit."""
+        return await self._call("POST", "/v1/jobs", json=body, headers=envelope_headers(options))
+
+    async def result(self, job_id: str, *, wait_s: float = 0) -> Job:
+        """See Client.result."""
+        return await self._call("GET", f"/v1/jobs/{job_id}", params={"wait": wait_s} if wait_s else None)
+
+    async def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
+        """See Client.wait."""
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
+            job = await self.result(job_id, wait_s=min(_WAIT_S, left))
+            if job["status"] in _TERMINAL:
+                return job
+        raise JobError(f"job {job_id} is not over after {timeout_s:g} s")
+
+    async def cancel(self, job_id: str) -> Job:
+        """See Client.cancel."""
+        return await self._call("DELETE", f"/v1/jobs/{job_id}")
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> Job:  # noqa: ANN401
+        try:
+            return _checked(await self._http.request(method, path, **arguments))
+        except httpx2.HTTPError as error:
+            raise JobError(f"cannot reach the intake at {self._http.base_url}: {error}") from error
+
+
+def envelope_headers(options: dict[str, Any]) -> dict[str, str]:
+    """Return the headers of an envelope; unknown options are an error, None means not given."""
+    if unknown := set(options) - set(_HEADERS):
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}: expected {', '.join(_HEADERS)}")
+    return {_HEADERS[name]: str(value) for name, value in options.items() if value is not None}
+
+
+def _checked(answer: httpx2.Response) -> Job:
+    content: Job = answer.json()
+    if answer.status_code >= 400:
+        raise JobError(str(content.get("error", {}).get("message", answer.text)), answer.status_code)
+    return content
+
+
+def _piece(chunk: Job) -> str:
+    if "error" in chunk:
+        raise JobError(str(chunk["error"].get("message")))
+    choice = (chunk.get("choices") or [{}])[0]
+    return str(choice.get("text") or (choice.get("delta") or {}).get("content") or "")

@@ -1,0 +1,98 @@
+"""The error tree of bitladder, with the HTTP status each becomes at the intake.
+
+BitladderError
+├── ConfigError                exit 2   a setting is wrong: names key, value and what is expected
+├── RequestError               400      the request is wrong; `param` says where
+│   ├── NotFoundError          404      unknown model or job
+│   ├── GoneError              410      the job was here; its result has expired
+│   └── TooLargeError          413      body above the limit
+├── QueueFullError             429      refused at the door; try again after `retry_after_s`
+├── QueueUnreachableError      503      Redis is away or refuses to write
+├── ConflictError              422      the idempotency key was used with another body
+└── EngineError                         what an engine did with one request (workers only)
+    ├── EngineBusyError                 it did not start: give the job back, no attempt counted
+    └── EngineFaultError                it broke: give the job back one tier up, attempt counted
+"""
+
+from __future__ import annotations
+
+
+class BitladderError(Exception):
+    """Base of all errors of bitladder."""
+
+    status = 500
+    code = "internal_error"
+
+
+class ConfigError(BitladderError):
+    """A setting is missing or wrong."""
+
+
+class RequestError(BitladderError):
+    """The request cannot be accepted as it is; trying it again unchanged cannot help."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class NotFoundError(RequestError):
+    """There is no such model or job."""
+
+    status = 404
+    code = "not_found"
+
+
+class GoneError(RequestError):
+    """The job was known once; what became of it is no longer stored."""
+
+    status = 410
+    code = "result_expired"
+
+
+class TooLargeError(RequestError):
+    """The body is larger than [intake].max_body_bytes."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class ConflictError(RequestError):
+    """The idempotency key belongs to a request with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class QueueFullError(BitladderError):
+    """The queue is at its depth limit."""
+
+    status = 429
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueUnreachableError(BitladderError):
+    """Redis did not answer in time or refused the write; nothing was accepted."""
+
+    status = 503
+    code = "queue_unreachable"
+    retry_after_s = 1.0
+
+
+class EngineError(BitladderError):
+    """An engine did not answer a request."""
+
+
+class EngineBusyError(EngineError):
+    """The engine refused before it started anything."""
+
+
+class EngineFaultError(EngineError):
+    """The engine broke while it worked on the request."""

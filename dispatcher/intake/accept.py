@@ -1,0 +1,96 @@
+"""Accept one request: read -> score -> policy -> submission. READ THIS FIRST: the doors are thin around it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import uuid_utils
+
+from dispatcher.contract import Endpoint, Envelope, Lane, Request, Submission, queue_name
+from dispatcher.errors import NotFoundError, RequestError
+from dispatcher.intake.prompts import prompt_bytes, read_body
+from dispatcher.routing.envelope import read_envelope
+from dispatcher.routing.policy import choose_route
+from dispatcher.routing.score import byte_entropy
+from dispatcher.sections import Settings
+
+_MAX_KEY_CHARS = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One HTTP request, as far as routing needs it."""
+
+    endpoint: Endpoint
+    body: bytes
+    headers: Mapping[str, str]  # lower-case names
+    request_id: str
+    lane: Lane | None = None  # /v1/jobs may name one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A submission that is ready for the queue, and what its door must know."""
+
+    submission: Submission
+    envelope: Envelope
+    stream: bool
+    include_usage: bool
+
+
+def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
+    """Turn one request into a submission.
+
+    Raises:
+        RequestError: the body or a header is wrong.
+        NotFoundError: there is no such model.
+
+    """
+    body = read_body(incoming.endpoint, incoming.body)
+    if body.model not in settings.models:
+        raise NotFoundError(
+            f"the model {body.model[:80]!r} does not exist; there is {', '.join(settings.models)}",
+            param="model",
+        )
+    envelope = msgspec.structs.replace(read_envelope(incoming.headers), lane=incoming.lane)
+    entropy = round(byte_entropy(prompt_bytes(body)), 4)
+    route = choose_route(entropy, envelope, settings.model(body.model).ladder, settings.policy, settings.lanes)
+    request = Request(
+        endpoint=incoming.endpoint,
+        body=msgspec.Raw(incoming.body),
+        floor=route.floor,
+        ceiling=route.ceiling,
+        priority=envelope.priority,
+        entropy=entropy,
+        reason=route.reason,
+        stream=bool(body.stream),
+        request_id=incoming.request_id,
+    )
+    submission = Submission(
+        job_id=str(uuid_utils.uuid7()),
+        model=body.model,
+        queue=queue_name(body.model, route.floor, route.lane, route.ceiling),
+        request=request,
+        deadline_ms=envelope.deadline_ms,
+        reply_to=reply_to,
+        idempotency_key=_idempotency_key(incoming.headers),
+        fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32],
+    )
+    return Accepted(
+        submission=submission,
+        envelope=envelope,
+        stream=request.stream,
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+    )
+
+
+def _idempotency_key(headers: Mapping[str, str]) -> str:
+    key = headers.get("idempotency-key", "").strip().strip('"')
+    if len(key) > _MAX_KEY_CHARS or not key.isascii():
+        raise RequestError(
+            f"Idempotency-Key must be at most {_MAX_KEY_CHARS} ASCII characters", param="Idempotency-Key"
+        )
+    return key

@@ -1,0 +1,142 @@
+"""POST /v1/completions and /v1/chat/completions: await or stream the answer. OpenAI's clients use this door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from dispatcher.contract import Endpoint, Outcome, State, Submission
+from dispatcher.errors import BitladderError
+from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.problems import outcome_problem, problem, problem_body
+from dispatcher.queue.outcomes import Item
+
+Door = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
+
+
+def completion_door(endpoint: Endpoint) -> Door:
+    """Return the door of one OpenAI route."""
+
+    async def door(request: HttpRequest) -> Response:
+        gateway: Gateway = request.app.state.gateway
+        accepted = gateway.route(request, endpoint, await gateway.body(request), reply=True)
+        if accepted.stream:
+            return await _stream(gateway, accepted.submission)
+        return await _await(request, gateway, accepted.submission)
+
+    return door
+
+
+def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
+    """Return how the answer came about, for the response headers."""
+    headers = {
+        "X-Job-Id": job_id,
+        "X-Tier": outcome.tier,
+        "X-Floor": outcome.floor,
+        "X-Entropy": None if outcome.entropy is None else f"{outcome.entropy:.4f}",
+        "X-Overflowed-From": outcome.overflowed_from,
+        "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
+        "X-Route-Reason": outcome.reason,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+async def _await(request: HttpRequest, gateway: Gateway, job: Submission) -> Response:
+    start = time.perf_counter()
+    gone = asyncio.create_task(_disconnected(request))
+    waiting = asyncio.create_task(_outcome(gateway, job))
+    try:
+        await asyncio.wait({gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            with contextlib.suppress(BitladderError):
+                await gateway.queue.cancel(job.job_id)
+            return problem(499, "the client closed the connection", "client_closed_request")
+        job_id, outcome = waiting.result()
+    finally:
+        gone.cancel()
+        waiting.cancel()
+    if outcome is None:
+        headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"}
+        return problem(
+            504,
+            f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}",
+            "await_timeout",
+            headers=headers,
+        )
+    gateway.metrics.served.labels(job.model, outcome.tier or "", outcome.state).inc()
+    gateway.metrics.awaited.labels(job.model, outcome.tier or "").observe(time.perf_counter() - start)
+    headers = outcome_headers(job_id, outcome)
+    if outcome.state is not State.FINISHED or outcome.answer is None:
+        return outcome_problem(outcome, headers)
+    return Response(outcome.answer, outcome.status, headers, media_type="application/json")
+
+
+async def _outcome(gateway: Gateway, job: Submission) -> tuple[str, Outcome | None]:
+    timeout_s = gateway.settings.intake.await_timeout_s
+    with gateway.inbox.opened(job.job_id) as inbox:
+        job_id = await gateway.submit(job)
+        if job_id != job.job_id:  # the idempotency key's first job
+            return job_id, await gateway.inbox.wait(job_id, timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async for item in gateway.inbox.items(job_id, inbox, timeout_s):
+                if isinstance(item, Outcome):
+                    return job_id, item
+    return job_id, None
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(gateway: Gateway, job: Submission) -> Response:
+    """Answer with the tokens as they come. The status is known once the first piece or the outcome is there."""
+    stack = contextlib.ExitStack()
+    try:
+        inbox = stack.enter_context(gateway.inbox.opened(job.job_id))
+        await gateway.submit(job)
+        items = gateway.inbox.items(job.job_id, inbox, gateway.settings.intake.await_timeout_s)
+        first = await anext(items)
+    except BaseException:
+        stack.close()
+        raise
+    if isinstance(first, Outcome) and first.state is not State.FINISHED:
+        stack.close()
+        return outcome_problem(first, outcome_headers(job.job_id, first))
+    headers = {
+        "X-Job-Id": job.job_id,
+        "X-Floor": job.request.floor or "",
+        "X-Entropy": f"{job.request.entropy:.4f}",
+    }
+    return StreamingResponse(
+        _pieces(gateway, job.job_id, first, items, stack), headers=headers, media_type="text/event-stream"
+    )
+
+
+async def _pieces(
+    gateway: Gateway, job_id: str, first: Item, items: AsyncIterator[Item], stack: contextlib.ExitStack
+) -> AsyncIterator[bytes]:
+    item, over = first, False
+    try:
+        while not isinstance(item, Outcome):
+            yield item
+            item = await anext(items)
+        over = True
+        if item.state is not State.FINISHED:
+            body = item.answer or problem_body(item.status, item.error or "", item.code or "")
+            yield b"data: " + body + b"\n\n"
+        else:
+            yield b"data: [DONE]\n\n"
+    except TimeoutError:
+        yield b"data: " + problem_body(504, "no outcome in time", "await_timeout") + b"\n\n"
+    finally:
+        stack.close()
+        if not over:  # the client went away, or patience ran out
+            with contextlib.suppress(BitladderError):
+                await gateway.queue.cancel(job_id)

@@ -1,0 +1,84 @@
+"""What all doors share: settings, queue, inbox, metrics, and the way from a request to a queued job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from starlette.requests import Request as HttpRequest
+
+from dispatcher.batching import Batcher
+from dispatcher.contract import Endpoint, Lane, Submission
+from dispatcher.errors import BitladderError, TooLargeError
+from dispatcher.intake.accept import Accepted, Incoming, accept
+from dispatcher.intake.metrics import IntakeMetrics
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.outcomes import OutcomeInbox
+from dispatcher.sections import Settings
+
+
+class Gateway:
+    """The state of one intake process."""
+
+    def __init__(self, settings: Settings, queue: JobQueue) -> None:
+        self.settings = settings
+        self.queue = queue
+        self.inbox = OutcomeInbox(settings.redis, queue)
+        self.metrics = IntakeMetrics()
+        self._submit: Batcher[Submission, str | BitladderError] = Batcher(self._submit_many)
+
+    async def body(self, request: HttpRequest) -> bytes:
+        """Read a body up to the limit.
+
+        Raises:
+            TooLargeError: it is larger; the rest is not read.
+
+        """
+        limit = self.settings.intake.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        chunks, size = [], int(declared) if declared.isdigit() else 0
+        if size <= limit:
+            size = 0
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    break
+        if size > limit:
+            raise TooLargeError(f"the body must be at most {limit} bytes ([intake].max_body_bytes), got {size} or more")
+        return b"".join(chunks)
+
+    def route(
+        self,
+        request: HttpRequest,
+        endpoint: Endpoint,
+        body: bytes,
+        *,
+        lane: Lane | None = None,
+        reply: bool = False,
+    ) -> Accepted:
+        """Score and route one body."""
+        start = time.perf_counter()
+        incoming = Incoming(
+            endpoint=endpoint,
+            body=body,
+            headers=request.headers,
+            request_id=request.state.request_id,
+            lane=lane,
+        )
+        accepted = accept(incoming, self.settings, reply_to=self.inbox.channel if reply else "")
+        self.metrics.routing.observe(time.perf_counter() - start)
+        routed = accepted.submission
+        self.metrics.entropy.observe(routed.request.entropy or 0)
+        self.metrics.routed.labels(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
+        return accepted
+
+    async def submit(self, job: Submission) -> str:
+        """Queue one job, in one pipeline with those of other requests; return the id it is stored under."""
+        answer = await self._submit.call(job)
+        if isinstance(answer, BitladderError):
+            raise answer
+        return answer
+
+    async def _submit_many(self, jobs: Sequence[Submission]) -> Sequence[str | BitladderError]:
+        return await self.queue.submit(jobs)

@@ -1,0 +1,155 @@
+"""POST, GET and DELETE /v1/jobs: submit now, read the outcome later."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from dispatcher.contract import Endpoint, JobView, Lane
+from dispatcher.errors import GoneError, NotFoundError, RequestError
+from dispatcher.intake.completions import outcome_headers
+from dispatcher.intake.gateway import Gateway
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# What a client that polls should leave between two looks.
+POLL_AFTER_S = 1
+
+
+async def post_job(request: HttpRequest) -> Response:
+    """Accept a completion or chat body, told apart by its fields; `endpoint` and `lane` may be query parameters."""
+    gateway: Gateway = request.app.state.gateway
+    body = await gateway.body(request)
+    endpoint = _endpoint(request.query_params.get("endpoint"), body)
+    accepted = gateway.route(request, endpoint, body, lane=_lane(request.query_params.get("lane")))
+    job = accepted.submission
+    job_id = await gateway.submit(job)
+    link = f"/v1/jobs/{job_id}"
+    answer = {
+        "id": job_id,
+        "object": "job",
+        "status": "queued",
+        "model": job.model,
+        "floor": job.request.floor,
+        "ceiling": job.request.ceiling,
+        "queue": job.queue,
+        "reason": job.request.reason,
+        "entropy": job.request.entropy,
+        "urls": {"self": link, "wait": f"{link}?wait=30", "cancel": link},
+    }
+    return _json(answer, 202, {"Location": link, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
+
+
+async def get_job(request: HttpRequest) -> Response:
+    """Show a job; with ?wait=seconds, answer when it is over or the time is."""
+    gateway: Gateway = request.app.state.gateway
+    job_id = _job_id(request)
+    wait_s = _wait(request.query_params.get("wait"), gateway.settings.intake.max_wait_s)
+    view = await gateway.queue.view(job_id)
+    if view and not view.state.is_terminal and wait_s:
+        await gateway.inbox.wait(job_id, wait_s)
+        view = await gateway.queue.view(job_id)
+    if view is None:
+        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+    headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
+    return _json(describe(view), 200, headers)
+
+
+async def delete_job(request: HttpRequest) -> Response:
+    """Cancel a job: a waiting one is over at once, a running one is aborted by its worker."""
+    gateway: Gateway = request.app.state.gateway
+    job_id = _job_id(request)
+    word = await gateway.queue.cancel(job_id)
+    if word == "missing":
+        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+    view = await gateway.queue.view(job_id)
+    if view is None:
+        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+    return _json(describe(view) | {"cancellation": word}, 202 if word == "requested" else 200)
+
+
+def describe(view: JobView) -> dict[str, Any]:
+    """Return a job as JSON shows it: never its prompt."""
+    shown: dict[str, Any] = {
+        "id": view.job_id,
+        "object": "job",
+        "status": view.state,
+        "queue": view.queue,
+        "enqueued_at": view.enqueued_ms / 1000,
+        "attempts": view.attempts,
+        "worker": view.worker,
+    }
+    if view.request:
+        shown |= {
+            "floor": view.request.floor,
+            "ceiling": view.request.ceiling,
+            "reason": view.request.reason,
+            "entropy": view.request.entropy,
+        }
+    if view.outcome:
+        fields = msgspec.structs.asdict(view.outcome)
+        shown |= {
+            key: value for key, value in fields.items() if key not in ("state", "status", "body", "error", "code")
+        }
+        shown["result"] = view.outcome.body
+        shown["error"] = {"message": view.outcome.error, "code": view.outcome.code} if view.outcome.error else None
+    return shown
+
+
+def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
+    """Tell an id that never was from one whose outcome expired: our ids carry the time they were made."""
+    try:
+        parsed = uuid.UUID(job_id)
+    except ValueError:
+        return NotFoundError(f"there is no job {job_id!r}", param="id")
+    made_s = (parsed.int >> 80) / 1000
+    if parsed.version == 7 and made_s < time.time() - ttl_s:
+        return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s} s", param="id")
+    return NotFoundError(f"there is no job {job_id!r}", param="id")
+
+
+def _job_id(request: HttpRequest) -> str:
+    job_id: str = request.path_params["job_id"]
+    if not _ID.fullmatch(job_id):
+        raise NotFoundError(f"there is no job {job_id[:80]!r}", param="id")
+    return job_id
+
+
+def _wait(raw: str | None, most_s: float) -> float:
+    if raw is None:
+        return 0
+    try:
+        wait_s = float(raw)
+    except ValueError:
+        wait_s = -1
+    if not 0 <= wait_s <= most_s:
+        raise RequestError(f"wait must be a number of seconds from 0 to {most_s:g}, got {raw[:40]!r}", param="wait")
+    return wait_s
+
+
+def _endpoint(raw: str | None, body: bytes) -> Endpoint:
+    if raw is None:
+        # Only a hint: the door of the endpoint checks the body in full.
+        return Endpoint.CHAT if b'"messages"' in body and b'"prompt"' not in body else Endpoint.COMPLETIONS
+    try:
+        return Endpoint(raw)
+    except ValueError:
+        raise RequestError(
+            f"endpoint must be one of {', '.join(Endpoint)}, got {raw[:80]!r}", param="endpoint"
+        ) from None
+
+
+def _lane(raw: str | None) -> Lane | None:
+    try:
+        return Lane(raw) if raw is not None else None
+    except ValueError:
+        raise RequestError(f"lane must be one of {', '.join(Lane)}, got {raw!r:.80}", param="lane") from None
+
+
+def _json(content: object, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")

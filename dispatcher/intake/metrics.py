@@ -1,0 +1,74 @@
+"""Every metric of the intake."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+# From a queue's fastest answer to the slowest generation anybody waits for.
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class IntakeMetrics:
+    """The metrics of one intake process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.routed = Counter(
+            "bitladder_requests_routed",
+            "How many requests were routed to each floor tier?",
+            ("model", "floor", "lane"),
+            registry=self.registry,
+        )
+        self.refused = Counter(
+            "bitladder_requests_refused",
+            "How many requests were refused at the door, by error code?",
+            ("code",),
+            registry=self.registry,
+        )
+        self.served = Counter(
+            "bitladder_requests_served",
+            "How many awaited requests were answered, by tier and end?",
+            ("model", "tier", "state"),
+            registry=self.registry,
+        )
+        self.entropy = Histogram(
+            "bitladder_prompt_entropy_bits",
+            "How many bits per byte do prompts have?",
+            buckets=(2, 3, 3.5, 4, 4.25, 4.5, 4.75, 5, 5.5, 6, 7, 8),
+            registry=self.registry,
+        )
+        self.routing = Histogram(
+            "bitladder_routing_seconds",
+            "How long do score and policy take?",
+            buckets=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2),
+            registry=self.registry,
+        )
+        self.awaited = Histogram(
+            "bitladder_awaited_seconds",
+            "How long do awaited requests take, from the first byte to the outcome?",
+            ("model", "tier"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        # Every replica reports the same queues: aggregate these with max, never with sum.
+        self.depth = Gauge(
+            "bitladder_queue_depth", "How many jobs wait in a queue?", ("queue",), registry=self.registry
+        )
+        self.in_flight = Gauge(
+            "bitladder_queue_in_flight",
+            "How many jobs of a queue are running?",
+            ("queue",),
+            registry=self.registry,
+        )
+        self.oldest = Gauge(
+            "bitladder_queue_oldest_age_seconds",
+            "How old is the head of a queue?",
+            ("queue",),
+            registry=self.registry,
+        )
+        self.live = Gauge(
+            "bitladder_live_workers",
+            "How many workers of a tier can answer?",
+            ("model", "tier"),
+            registry=self.registry,
+        )

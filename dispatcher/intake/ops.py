@@ -1,0 +1,117 @@
+"""The doors of operators: models, queues, health, readiness, metrics."""
+
+from __future__ import annotations
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from dispatcher.errors import NotFoundError, QueueUnreachableError
+from dispatcher.intake.gateway import Gateway
+from dispatcher.queue.job_queue import Depths
+from dispatcher.sections import ModelSettings
+
+
+async def get_models(request: HttpRequest) -> Response:
+    """List the models as OpenAI's clients expect them."""
+    models = request.app.state.gateway.settings.models
+    return _json({"object": "list", "data": [_card(name, model) for name, model in models.items()]})
+
+
+async def get_model(request: HttpRequest) -> Response:
+    """Show one model."""
+    name, models = request.path_params["model"], request.app.state.gateway.settings.models
+    if name not in models:
+        raise NotFoundError(f"the model {name[:80]!r} does not exist; there is {', '.join(models)}", param="model")
+    return _json(_card(name, models[name]))
+
+
+async def get_queues(request: HttpRequest) -> Response:
+    """Show depth, age of the oldest job, jobs in flight and live workers, per model, tier and queue."""
+    gateway: Gateway = request.app.state.gateway
+    shown = [describe_queues(name, await gateway.queue.depths(name)) for name in gateway.settings.models]
+    return _json({"object": "list", "data": shown})
+
+
+def describe_queues(model: str, depths: Depths) -> dict[str, object]:
+    """Return one model's queues as JSON shows them."""
+    tiers = []
+    for tier, live in depths.live.items():
+        mine = [queue for queue in depths.queues if queue.queue.split(":")[1] == tier]
+        ages = [queue.oldest_age_s for queue in mine if queue.oldest_age_s is not None]
+        tiers.append(
+            {
+                "tier": tier,
+                "live_workers": live,
+                "depth": sum(queue.depth for queue in mine),
+                "in_flight": sum(queue.in_flight for queue in mine),
+                "oldest_age_s": max(ages, default=None),
+                "queues": [
+                    {
+                        "queue": queue.queue,
+                        "lane": queue.queue.split(":")[2],
+                        "depth": queue.depth,
+                        "in_flight": queue.in_flight,
+                        "oldest_age_s": queue.oldest_age_s,
+                    }
+                    for queue in mine
+                ],
+            }
+        )
+    return {"model": model, "tiers": tiers}
+
+
+async def get_health(request: HttpRequest) -> Response:
+    """Say that the process lives, whatever Redis does."""
+    del request
+    return _json({"status": "ok"})
+
+
+async def get_ready(request: HttpRequest) -> Response:
+    """Say whether requests would be accepted: Redis answers. Workers are shown, but jobs may wait for them."""
+    gateway: Gateway = request.app.state.gateway
+    live = {name: (await gateway.queue.depths(name)).live for name in gateway.settings.models}
+    if not await gateway.inbox.ready(gateway.settings.redis.timeout_s):
+        raise QueueUnreachableError("the outcome channel is not subscribed")
+    return _json({"status": "ready", "live_workers": live})
+
+
+async def get_metrics(request: HttpRequest) -> Response:
+    """Show the metrics; the queues' are read from Redis now, and left out when it is away."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        for name in gateway.settings.models:
+            _set_gauges(gateway, name, await gateway.queue.depths(name))
+    except QueueUnreachableError:
+        gateway.metrics.depth.clear()
+        gateway.metrics.oldest.clear()
+        gateway.metrics.in_flight.clear()
+        gateway.metrics.live.clear()
+    return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _set_gauges(gateway: Gateway, model: str, depths: Depths) -> None:
+    for queue in depths.queues:
+        gateway.metrics.depth.labels(queue.queue).set(queue.depth)
+        gateway.metrics.in_flight.labels(queue.queue).set(queue.in_flight)
+        gateway.metrics.oldest.labels(queue.queue).set(queue.oldest_age_s or 0)
+    for tier, live in depths.live.items():
+        gateway.metrics.live.labels(model, tier).set(live)
+
+
+def _card(name: str, model: ModelSettings) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.owned_by,
+        "root": name,
+        "parent": None,
+        "max_model_len": model.max_model_len,
+        "tiers": model.ladder,
+    }
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

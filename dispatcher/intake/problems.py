@@ -1,0 +1,71 @@
+"""Errors as OpenAI's clients expect them: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from dispatcher.contract import Outcome
+from dispatcher.errors import BitladderError
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+
+
+def problem(
+    status: int, message: str, code: str, *, param: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """Return one error."""
+    return Response(problem_body(status, message, code, param), status, headers, media_type="application/json")
+
+
+def problem_body(status: int, message: str, code: str, param: str | None = None) -> bytes:
+    """Return one error as JSON."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
+    """Return what an awaiting client sees of a job that did not finish: the engine's own error where there is one."""
+    if outcome.answer is not None:
+        return Response(outcome.answer, outcome.status, headers, media_type="application/json")
+    message, code = outcome.error or "the job did not finish", outcome.code or outcome.state
+    return problem(outcome.status, message, code, headers=headers)
+
+
+async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response:
+    """Answer with one of our own errors."""
+    assert isinstance(error, BitladderError)  # noqa: S101  (registered for this type)
+    request.app.state.gateway.metrics.refused.labels(error.code).inc()
+    headers = {}
+    retry_after_s: float | None = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers = {
+            "Retry-After": str(math.ceil(retry_after_s)),
+            "Retry-After-Ms": str(int(retry_after_s * 1000)),
+        }
+    return problem(error.status, str(error), error.code, param=getattr(error, "param", None), headers=headers)
+
+
+async def on_http_error(request: HttpRequest, error: Exception) -> Response:
+    """Answer unknown routes and methods in the same form."""
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return problem(
+        error.status_code,
+        message,
+        HTTPStatus(error.status_code).name.lower(),
+        headers=dict(error.headers or {}),
+    )

@@ -1,0 +1,235 @@
+"""The queue as its users call it: submit, claim, emit, finish, give_back, cancel, view, depths."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError
+
+from dispatcher.contract import (
+    Claimed,
+    JobView,
+    Outcome,
+    Request,
+    State,
+    Submission,
+    decode_call,
+    decode_outcome,
+    encode_outcome,
+)
+from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.queue.commands import (
+    Argument,
+    Call,
+    Finished,
+    finish_call,
+    read_claimed,
+    read_submitted,
+    submit_call,
+)
+from dispatcher.queue.plan import all_lists
+from dispatcher.queue.scripts import digest, source
+from dispatcher.sections import Settings
+
+# A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
+MAX_DATA_BYTES = 16 * 1024 * 1024
+
+STATE_OF_STATUS = {
+    "queued": State.QUEUED,
+    "started": State.RUNNING,
+    "canceled": State.CANCELLED,
+    "finished": State.FINISHED,
+    "failed": State.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One queue as /v1/queues shows it."""
+
+    queue: str
+    depth: int
+    in_flight: int
+    oldest_age_s: float | None  # None: nothing waits, or its time is unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depths:
+    """All queues of one model, and the live workers of each tier."""
+
+    live: Mapping[str, int]
+    queues: Sequence[Depth]
+
+
+class JobQueue:
+    """Typed access to the scripts over one asyncio client."""
+
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self._ttl_ms = settings.queue.result_ttl_s * 1000
+
+    async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
+        """Store and push jobs in one round trip; for each its id, or why it was refused.
+
+        Raises:
+            QueueUnreachableError: none is known to be accepted. Submitting them again is safe: an id is stored once.
+
+        """
+        answers = await self._run_many([submit_call(self.settings, job) for job in jobs])
+        return [_submitted(answer, job) for answer, job in zip(answers, jobs, strict=True)]
+
+    async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> tuple[list[Claimed], int]:
+        """Take up to `slots` jobs; also the number of jobs dropped past their deadline."""
+        keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
+        args: list[Argument] = [worker, slots, int(self.settings.queue.lease_s * 1000), plan, self._ttl_ms]
+        return read_claimed(await self._run(Call("claim", keys, args)))
+
+    async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
+        """Store outcomes; False for a job that is no longer this worker's."""
+        return [bool(ok) for ok in await self._run(finish_call(worker, self._ttl_ms, jobs))]
+
+    async def emit(self, worker: str, pieces: Sequence[tuple[str, int, bytes]]) -> list[bool]:
+        """Publish pieces (job id, fence, bytes) of streams; False for a job that is no longer this worker's."""
+        flat = [field for piece in pieces for field in piece]
+        return [bool(ok) for ok in await self._run(Call("emit", [], [worker, self._ttl_ms, *flat]))]
+
+    async def give_back(self, worker: str, job: Claimed, target: str, *, charge: bool, last: Outcome) -> str:
+        """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt."""
+        model, tier = target.split(":")[:2]
+        keys = [
+            f"bl:inflight:{worker}",
+            f"rq:job:{job.job_id}",
+            f"rq:queue:{target}",
+            "rq:queues",
+            f"bl:wake:{model}:{tier}",
+        ]
+        args: list[Argument] = [
+            worker,
+            job.job_id,
+            job.fence,
+            job.queue,
+            target,
+            int(charge),
+            self.settings.queue.max_attempts,
+            encode_outcome(last),
+            self._ttl_ms,
+        ]
+        return str((await self._run(Call("give_back", keys, args))).decode())
+
+    async def cancel(self, job_id: str) -> str:
+        """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
+        outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error="the job was cancelled")
+        call = Call("cancel", [f"rq:job:{job_id}"], [job_id, encode_outcome(outcome), self._ttl_ms])
+        return str((await self._run(call)).decode())
+
+    async def view(self, job_id: str) -> JobView | None:
+        """Read one job; None when there is no such record."""
+        names = ("status", "origin", "at", "fence", "uncharged", "deadline", "worker_name", "outcome", "data")
+        try:
+            values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(names))
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        fields = dict(zip(names, values, strict=True))
+        return _view(job_id, fields) if fields["status"] else None
+
+    async def depths(self, model: str) -> Depths:
+        """Look at every queue of a model."""
+        ladder = self.settings.model(model).ladder
+        names = all_lists(model, self.settings.model(model))
+        now, live, rows = await self._run(Call("depths", [f"bl:live:{model}:{tier}" for tier in ladder], names))
+        return Depths(
+            live=dict(zip(ladder, live, strict=True)),
+            queues=[_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
+        )
+
+    async def _run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
+        return (await self._run_many([call]))[0]
+
+    async def _run_many(self, calls: Sequence[Call]) -> list[Any]:
+        try:
+            answers = await self._pipeline(calls)
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                await self._load({call.script for call in calls})
+                # Only those that did not run: the others have done their work.
+                missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+                again = await self._pipeline([calls[index] for index in missing])
+                for index, answer in zip(missing, again, strict=True):
+                    answers[index] = answer
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise QueueUnreachableError(f"Redis refused: {answer}") from answer
+        return answers
+
+    async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
+        async with self.client.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
+            return list(await pipe.execute(raise_on_error=False))
+
+    async def _load(self, names: set[str]) -> None:
+        for name in names:
+            await self.client.script_load(source(name))
+
+
+def inflate(data: bytes) -> bytes:
+    """Return `data` of a job hash as text: RQ's producers compress it, ours do not.
+
+    Raises:
+        ValueError: it inflates to more than MAX_DATA_BYTES.
+
+    """
+    if data[:1] == b"[":
+        return data
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(data, MAX_DATA_BYTES)
+    except zlib.error:
+        return data
+    if inflater.unconsumed_tail:
+        raise ValueError(f"the call must inflate to at most {MAX_DATA_BYTES} bytes")
+    return text
+
+
+def read_request(data: bytes) -> Request | None:
+    """Return the request of a job hash, or None where it is not one of ours."""
+    try:
+        return decode_call(inflate(data))
+    except ValueError:
+        return None
+
+
+def _submitted(answer: list[bytes], job: Submission) -> str | BitladderError:
+    try:
+        return read_submitted(answer, job)
+    except BitladderError as error:
+        return error
+
+
+def _depth(name: str, row: list[Any], now: int) -> Depth:
+    depth, in_flight, at = row
+    age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
+    return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
+
+
+def _view(job_id: str, fields: Mapping[str, bytes | None]) -> JobView:
+    outcome = decode_outcome(fields["outcome"]) if fields["outcome"] else None
+    status = (fields["status"] or b"").decode()
+    deadline = fields["deadline"]
+    return JobView(
+        job_id=job_id,
+        state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
+        queue=(fields["origin"] or b"").decode(),
+        enqueued_ms=int(float(fields["at"] or 0)),
+        attempts=int(fields["fence"] or 0) - int(fields["uncharged"] or 0),
+        request=read_request(fields["data"] or b""),
+        deadline_ms=int(float(deadline)) if deadline else None,
+        worker=(fields["worker_name"] or b"").decode() or None,
+        outcome=outcome,
+    )

@@ -1,0 +1,139 @@
+"""Waiting for outcomes and tokens: one subscribed connection per process, one inbox per awaited job.
+
+Order matters: the process's channel is subscribed before anything is submitted with it, and a wait for any other job
+subscribes first, then reads the stored outcome, then waits. So no outcome can fall between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from dispatcher.contract import Outcome, decode_outcome
+from dispatcher.queue.connection import connect
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.sections import RedisSettings
+
+_ID_CHARS = 36  # of a UUID, behind the letter that says what the message is
+# After a lost connection messages may be missing: everybody looks at the stored outcome again this often.
+RECHECK_S = 5.0
+
+Item = bytes | Outcome
+
+
+class OutcomeInbox:
+    """Delivers what workers publish to whoever awaits it in this process."""
+
+    def __init__(self, settings: RedisSettings, queue: JobQueue) -> None:
+        self.channel = f"bl:reply:{secrets.token_hex(8)}"
+        self._queue = queue
+        self._client: redis.asyncio.Redis = connect(settings, wait_s=30)
+        self._waiting: dict[str, asyncio.Queue[Item]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._subscribed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Subscribe in the background; returns at once, also when Redis is away."""
+        self._task = asyncio.create_task(self._listen_for_ever(), name="outcome inbox")
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._client.aclose()
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until the channel is subscribed."""
+        try:
+            await asyncio.wait_for(self._subscribed.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def opened(self, job_id: str) -> Iterator[asyncio.Queue[Item]]:
+        """Collect what is published for a job while the block runs."""
+        inbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._waiting[job_id] = inbox
+        try:
+            yield inbox
+        finally:
+            self._waiting.pop(job_id, None)
+
+    async def items(self, job_id: str, inbox: asyncio.Queue[Item], timeout_s: float) -> AsyncIterator[Item]:
+        """Yield tokens, then the outcome, which is last.
+
+        Raises:
+            TimeoutError: there was no outcome in time.
+
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while True:
+            left = end - loop.time()
+            if left <= 0:
+                raise TimeoutError
+            item = await self._next(job_id, inbox, min(left, RECHECK_S))
+            if item is not None:
+                yield item
+            if isinstance(item, Outcome):
+                return
+
+    async def _next(self, job_id: str, inbox: asyncio.Queue[Item], wait_s: float) -> Item | None:
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(inbox.get(), wait_s)
+        with contextlib.suppress(Exception):  # Redis may be away: the next look may find it
+            view = await self._queue.view(job_id)
+            return view.outcome if view else None
+        return None
+
+    async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
+        """Wait for the outcome of any job, submitted anywhere; None when it is not over in time."""
+        async with self._client.pubsub() as pubsub:
+            await pubsub.subscribe(f"bl:done:{job_id}")
+            end = asyncio.get_running_loop().time() + timeout_s
+            while True:
+                view = await self._queue.view(job_id)
+                left = end - asyncio.get_running_loop().time()
+                if view is None or view.outcome or left <= 0:
+                    return view.outcome if view else None
+                await _any_message(pubsub, min(left, RECHECK_S))
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                await self._listen()
+            self._subscribed.clear()
+            await asyncio.sleep(0.2)
+
+    async def _listen(self) -> None:
+        async with self._client.pubsub() as pubsub:
+            await pubsub.subscribe(self.channel)
+            while True:
+                message = await pubsub.get_message(timeout=10)
+                if message is None:
+                    await pubsub.ping()
+                elif message["type"] == "subscribe":
+                    self._subscribed.set()
+                elif message["type"] == "message":
+                    self._deliver(message["data"])
+
+    def _deliver(self, data: bytes) -> None:
+        kind, job_id, rest = data[:1], data[1 : 1 + _ID_CHARS].decode(), data[1 + _ID_CHARS :]
+        inbox = self._waiting.get(job_id)
+        if inbox is not None:
+            inbox.put_nowait(decode_outcome(rest) if kind == b"d" else rest)
+
+
+async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:
+    end = asyncio.get_running_loop().time() + wait_s
+    while (left := end - asyncio.get_running_loop().time()) > 0:
+        message = await pubsub.get_message(timeout=left)
+        if message and message["type"] == "message":
+            return

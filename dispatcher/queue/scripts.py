@@ -1,0 +1,22 @@
+"""The Lua scripts, loaded from their files. A script begins with its keys, their types and what it returns."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+NAMES = ("submit", "claim", "extend", "emit", "finish", "give_back", "reap", "cancel", "depths", "retire")
+
+
+@cache
+def source(name: str) -> str:
+    """Return the text of a script with the prelude before it."""
+    folder = files("dispatcher.queue") / "scripts"
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+
+
+@cache
+def digest(name: str) -> str:
+    """Return the name EVALSHA knows the script by."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()

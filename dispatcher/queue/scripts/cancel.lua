@@ -1,0 +1,27 @@
+-- Cancel one job: a queued one is over at once, a running one is told to its worker.
+--
+-- KEYS  1  rq:job:<id>                 hash    the job
+-- ARGV  1 id  2 outcome  3 ttl ms
+-- Touches also, by name: bl:gone:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), and `conclude`'s keys.
+-- Returns missing | cancelled | requested | over.
+
+local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'lease', 'at')
+local status, queue, now = fields[1], fields[2], now_ms()
+if not status then
+  return 'missing'
+end
+if status == 'queued' then
+  redis.call('INCR', 'bl:gone:' .. queue)
+  conclude(ARGV[1], queue, 'canceled', ARGV[2], tonumber(ARGV[3]), now)
+  return 'cancelled'
+end
+if status ~= 'started' then
+  return 'over'
+end
+local worker = string.match(fields[3] or '', '^(.*)/')
+if worker then
+  redis.call('SADD', 'bl:cancel:' .. worker, ARGV[1])
+  redis.call('PEXPIRE', 'bl:cancel:' .. worker, 3600000)
+  redis.call('PUBLISH', 'bl:control:' .. worker, ARGV[1])
+end
+return 'requested'

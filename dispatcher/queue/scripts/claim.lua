@@ -1,0 +1,173 @@
+-- Give a worker up to n jobs: its own lanes first, then the overflow of lower tiers.
+--
+-- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
+--       2  bl:inflight:<worker>        set     ids the worker holds
+--       3  bl:turn:<model>:<tier>      string  counts claimed jobs; every 16th and 8th turn a lower lane goes first
+--       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
+-- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 result ttl ms
+-- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:gone:<q>, bl:overflow:<model>:<tier>:<lane>,
+-- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed.
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline}…}.
+
+local worker, slots, lease_ms, ttl_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local plan = cjson.decode(ARGV[4])
+local now = now_ms()
+local started = iso(now)
+local claimed, expired, popped = {}, 0, 0
+
+-- Leftovers of cancelled jobs cost a pop each: bounded, so that a mass cancellation cannot hold the server up.
+local MAX_POPS = slots + 1000
+
+-- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
+local WIP_MS = 365 * 86400 * 1000
+
+local function expire(id, queue, fields)
+  expired = expired + 1
+  conclude(id, queue, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":"the deadline passed '
+    .. 'while the job waited","queue_ms":' .. num(now - fields[3]) .. '}', ttl_ms, now)
+end
+
+-- One id popped from `queue`: start it, or drop it where it is over already.
+local function take(id, queue)
+  local job = 'rq:job:' .. id
+  local fields = redis.call('HMGET', job, 'data', 'status', 'at', 'deadline', 'fence', 'uncharged')
+  if fields[2] ~= 'queued' then
+    local gone = tonumber(redis.call('GET', 'bl:gone:' .. queue) or '0')
+    if gone > 0 then
+      redis.call('SET', 'bl:gone:' .. queue, gone - 1)
+    end
+    return
+  end
+  fields[3] = tonumber(fields[3]) or now  -- RQ's producers do not write `at`
+  if fields[4] and tonumber(fields[4]) <= now then
+    return expire(id, queue, fields)
+  end
+  local fence = tonumber(fields[5] or '0') + 1
+  redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence,
+    'lease', worker .. '/' .. fence, 'at', num(fields[3]))
+  redis.call('SADD', KEYS[2], id)
+  redis.call('ZADD', 'rq:wip:' .. queue, num((now + WIP_MS) / 1000), id .. ':' .. fence)
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - tonumber(fields[6] or '0'), fence, num(fields[3]),
+    fields[4] or ''}
+end
+
+local function head_time(name)
+  local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
+  if not id then
+    return nil
+  end
+  return tonumber(redis.call('HGET', 'rq:job:' .. id, 'at') or '0')
+end
+
+-- Pop the oldest head of sibling lists (the open one and those with a ceiling). Returns false when all are empty.
+local function pop(lists)
+  if popped >= MAX_POPS then
+    return false
+  end
+  popped = popped + 1
+  local best, best_time
+  for _, name in ipairs(lists) do
+    local time = 0
+    if #lists > 1 then
+      time = head_time(name)
+    end
+    if time and (not best or time < best_time) then
+      best, best_time = name, time
+    end
+  end
+  local id = best and redis.call('LPOP', 'rq:queue:' .. best)
+  if not id then
+    return false
+  end
+  if redis.call('EXISTS', 'rq:queue:' .. best) == 0 then
+    redis.call('DEL', 'bl:gone:' .. best)
+  end
+  take(id, best)
+  return true
+end
+
+local ORDERS = {usual = {1, 2, 3}, normal_first = {2, 3, 1}, batch_first = {3, 2, 1}}
+
+local function claim_own()
+  local turn = tonumber(redis.call('GET', KEYS[3]) or '0')
+  while #claimed < slots do
+    local order = turn % 16 == 15 and ORDERS.batch_first or turn % 8 == 7 and ORDERS.normal_first or ORDERS.usual
+    if not (pop(plan.own[order[1]]) or pop(plan.own[order[2]]) or pop(plan.own[order[3]])) then
+      break
+    end
+    turn = turn + 1
+  end
+  if turn > 0 then
+    redis.call('SET', KEYS[3], turn % 16, 'PX', 86400000)
+  end
+end
+
+-- True while the queue is between its marks on the way down: set above high, cleared at low.
+local function is_over(lane, depth)
+  if depth > lane.high then
+    redis.call('SET', lane.flag, '1', 'PX', 3600000)
+    return true
+  end
+  if redis.call('EXISTS', lane.flag) == 0 then
+    return false
+  end
+  if depth <= lane.low then
+    redis.call('DEL', lane.flag)
+    return false
+  end
+  return true
+end
+
+-- The oldest climbable job has used up its share of the time it has.
+local function is_late(lane)
+  for _, name in ipairs(lane.climbable) do
+    local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
+    local times = id and redis.call('HMGET', 'rq:job:' .. id, 'at', 'deadline') or {}
+    local at, deadline = tonumber(times[1]), tonumber(times[2])
+    if at and deadline and now - at > plan.share * (deadline - at) then
+      return true
+    end
+  end
+  return false
+end
+
+local function budget(tier, lane)
+  local depth = depth_of(lane.all)
+  if depth == 0 then
+    return 0
+  end
+  if redis.call('ZCOUNT', tier.live, now, '+inf') == 0 then
+    return depth
+  end
+  if lane.climbs and is_over(lane, depth) then
+    return depth - lane.low
+  end
+  return is_late(lane) and 1 or 0
+end
+
+local function claim_overflow(tier)
+  for _, lane in ipairs(tier.lanes) do
+    local left = budget(tier, lane)
+    while left > 0 and #claimed < slots and pop(lane.climbable) do
+      left = left - 1
+    end
+  end
+end
+
+claim_own()
+for _, tier in ipairs(plan.below) do
+  if #claimed < slots then
+    claim_overflow(tier)
+  end
+end
+
+if #claimed > 0 then
+  redis.call('ZADD', KEYS[1], now + lease_ms, worker)
+end
+for _, lists in ipairs(plan.own) do
+  if depth_of(lists) > 0 then
+    wake(KEYS[4])
+    break
+  end
+end
+return {num(now), expired, claimed}

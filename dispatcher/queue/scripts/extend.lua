@@ -1,0 +1,48 @@
+-- Renew all leases of a worker in one call, and keep its entry in RQ's list of workers.
+--
+-- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
+--       2  bl:live:<model>:<tier>      zset    workers whose engine answers -> end of their lease (ms)
+--       3  bl:inflight:<worker>        set     ids the worker holds
+--       4  bl:cancel:<worker>          set     ids somebody cancelled
+--       5  rq:worker:<worker>          hash    what `rq info` shows
+--       6  rq:workers                  set     RQ's list of workers
+-- ARGV  1 worker  2 lease ms  3 ready (1|0)  4 model  5 tier  6 queues, joined by commas  7 pid  8 host  9 version
+--       10… ids the worker believes it holds
+-- Returns {now, {lost ids}, {cancelled ids}}.
+
+local worker, now = ARGV[1], now_ms()
+local lease_ms = tonumber(ARGV[2])
+redis.call('ZADD', KEYS[1], now + lease_ms, worker)
+if ARGV[3] == '1' then
+  redis.call('ZADD', KEYS[2], now + lease_ms, worker)
+  redis.call('PEXPIRE', KEYS[2], 86400000)
+else
+  redis.call('ZREM', KEYS[2], worker)
+end
+
+local at = iso(now)
+if redis.call('HSETNX', KEYS[5], 'birth', at) == 1 then
+  redis.call('HSET', KEYS[5], 'queues', ARGV[6], 'pid', ARGV[7], 'hostname', ARGV[8], 'version', ARGV[9],
+    'model', ARGV[4], 'tier', ARGV[5])
+end
+local held = redis.call('SCARD', KEYS[3])
+redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or 'idle', 'held', held,
+  'ready', ARGV[3])
+redis.call('PEXPIRE', KEYS[5], lease_ms * 4)
+redis.call('SADD', KEYS[6], KEYS[5])
+for queue in string.gmatch(ARGV[6], '[^,]+') do
+  redis.call('SADD', 'rq:workers:' .. queue, KEYS[5])
+  redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+end
+
+local lost = {}
+for i = 10, #ARGV do
+  if redis.call('SISMEMBER', KEYS[3], ARGV[i]) == 0 then
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+local cancelled = redis.call('SMEMBERS', KEYS[4])
+if #cancelled > 0 then
+  redis.call('DEL', KEYS[4])
+end
+return {num(now), lost, cancelled}

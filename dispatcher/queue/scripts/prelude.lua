@@ -1,0 +1,69 @@
+-- Put before every script. Times are the server's, in milliseconds since 1970.
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- RQ's timestamps: ISO 8601 in UTC with microseconds. Days to date after H. Hinnant, "chrono-compatible
+-- low-level date algorithms" (civil_from_days).
+local function iso(ms)
+  local s = math.floor(ms / 1000)
+  local z = math.floor(s / 86400) + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local r = s % 86400
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
+    math.floor(r / 3600), math.floor(r / 60) % 60, r % 60, (ms % 1000) * 1000)
+end
+
+local function num(ms)
+  return string.format('%.0f', ms)
+end
+
+-- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
+local function wake(key)
+  if redis.call('LLEN', key) == 0 then
+    redis.call('RPUSH', key, '1')
+    redis.call('PEXPIRE', key, 60000)
+  end
+end
+
+-- Cancelled jobs stay in their list until a claim meets them: counted, so that depth stays right without LREM.
+local function depth_of(lists)
+  local depth = 0
+  for _, name in ipairs(lists) do
+    local length = redis.call('LLEN', 'rq:queue:' .. name)
+    if length > 0 then
+      depth = depth + length - tonumber(redis.call('GET', 'bl:gone:' .. name) or '0')
+    end
+  end
+  return math.max(depth, 0)
+end
+
+-- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
+-- A finished job's prompt is dropped (RQ's tools need the field, so an empty call stays).
+local function conclude(id, queue, status, outcome, ttl_ms, now)
+  local job = 'rq:job:' .. id
+  local registry = 'rq:' .. status .. ':' .. queue
+  if status == 'finished' then
+    redis.call('HSET', job, 'data', '["workers.generate",null,[],{}]')
+  end
+  redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', iso(now))
+  redis.call('HDEL', job, 'lease')
+  redis.call('PEXPIRE', job, ttl_ms)
+  redis.call('ZREMRANGEBYSCORE', registry, '-inf', math.floor(now / 1000))
+  redis.call('ZADD', registry, math.floor((now + ttl_ms) / 1000), id)
+  redis.call('PEXPIRE', registry, ttl_ms)
+  local reply = redis.call('HGET', job, 'reply')
+  if reply then
+    redis.call('PUBLISH', reply, 'd' .. id .. outcome)
+  end
+  redis.call('PUBLISH', 'bl:done:' .. id, outcome)
+end

@@ -1,0 +1,62 @@
+-- Take the jobs of one worker whose lease ran out and put them back to the front of their queues.
+--
+-- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
+--       2  rq:workers                  set     RQ's list of workers
+-- ARGV  1 most jobs in this pass  2 max attempts  3 ttl ms
+-- Touches also, by name: bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>, rq:worker:<worker>,
+-- rq:workers:<queue>, rq:job:<id>, rq:wip:<queue>, rq:queue:<queue>, bl:wake:<model>:<tier>.
+-- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
+
+local now, limit = now_ms(), tonumber(ARGV[1])
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
+if not dead then
+  return {'', {}, {}}
+end
+local inflight = 'bl:inflight:' .. dead
+local returned, ended = {}, {}
+
+local function put_back(id)
+  local job = 'rq:job:' .. id
+  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged')
+  local fence = fields[3]
+  if fields[1] ~= dead .. '/' .. (fence or '') then
+    return  -- finished or given back meanwhile
+  end
+  local queue = fields[2]
+  local attempts = fence - tonumber(fields[4] or '0')
+  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
+  if attempts >= tonumber(ARGV[2]) then
+    conclude(id, queue, 'failed', '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost '
+      .. 'on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(dead) .. '}', tonumber(ARGV[3]), now)
+    ended[#ended + 1] = id
+    return
+  end
+  redis.call('DEL', 'bl:stream:' .. id)
+  redis.call('HSET', job, 'status', 'queued')
+  redis.call('HDEL', job, 'lease')
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  wake('bl:wake:' .. string.match(queue, '^[^:]+:[^:]+'))
+  returned[#returned + 1] = id
+end
+
+local function forget()
+  local name = 'rq:worker:' .. dead
+  local about = redis.call('HMGET', name, 'model', 'tier', 'queues')
+  redis.call('ZREM', KEYS[1], dead)
+  redis.call('SREM', KEYS[2], name)
+  if about[3] then
+    redis.call('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], dead)
+    for queue in string.gmatch(about[3], '[^,]+') do
+      redis.call('SREM', 'rq:workers:' .. queue, name)
+    end
+  end
+  redis.call('DEL', name, 'bl:cancel:' .. dead)
+end
+
+for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
+  put_back(id)
+end
+if redis.call('EXISTS', inflight) == 0 then
+  forget()
+end
+return {dead, returned, ended}

@@ -1,0 +1,1 @@
+"""From a prompt and an envelope to a floor tier: pure functions only."""

@@ -1,0 +1,182 @@
+"""Every setting with its default, its bounds and one sentence: the shape of bitladder.toml."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from dispatcher.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _plain_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a letter or digit")
+    return value
+
+
+# Names become parts of Redis keys and of headers, so they are kept plain.
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RedisSettings(_Section):
+    """Where the queue lives."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// URL of the primary")
+    timeout_s: float = Field(0.8, gt=0, le=60, description="connect and answer limit of one command")
+    data_dir: str = Field("var/valkey", description="where the embedded Valkey keeps its append-only file")
+    check_policy: bool = Field(True, description="refuse to start on a Redis that evicts keys")
+
+
+class IntakeSettings(_Section):
+    """The HTTP side."""
+
+    host: str = Field("127.0.0.1", description="address to bind")
+    port: int = Field(8000, ge=0, le=65535, description="port to bind")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="larger bodies get a 413")
+    await_timeout_s: float = Field(600, gt=0, description="how long an awaited completion may take")
+    max_wait_s: float = Field(60, gt=0, description="longest ?wait= of a job")
+
+
+class QueueSettings(_Section):
+    """Limits and times of every queue."""
+
+    max_depth: int = Field(100_000, ge=1, description="a longer queue answers 429")
+    result_ttl_s: int = Field(3600, ge=1, description="how long outcomes are kept")
+    max_wait_s: int = Field(86_400, ge=1, description="deadline of jobs that name none")
+    lease_s: float = Field(15, ge=1, le=3600, description="a worker silent for so long has lost its jobs")
+    max_attempts: int = Field(3, ge=1, le=100, description="executions before a job is given up")
+    deadline_share: float = Field(0.5, gt=0, le=1, description="share of its deadline a job waits before it may climb")
+
+
+class LaneSettings(_Section):
+    """Which lane a priority means, and which lanes may climb when they are long."""
+
+    urgent_from: int = Field(8, ge=1, le=10, description="priorities from here on go to the urgent lane")
+    batch_to: int = Field(2, ge=0, le=9, description="priorities up to here go to the batch lane")
+    overflow: tuple[Literal["urgent", "normal", "batch"], ...] = Field(
+        ("urgent", "normal"),
+        description="lanes whose depth makes jobs climb; batch waits unless its tier is dead or time runs out",
+    )
+
+
+class PolicySettings(_Section):
+    """How the floor tier is chosen."""
+
+    name: str = Field("article", description="article, or fixed:<tier>")
+    entropy_bits: float = Field(4.5, ge=0, le=8, description="above: the middle tier")
+    top_priority: int = Field(8, ge=1, le=10, description="from here on: the top tier")
+    patient_ms: int = Field(800, ge=0, description="a maximum latency above this: the top tier")
+
+
+class WorkerSettings(_Section):
+    """The pump."""
+
+    engine: Literal["vllm", "remote", "echo"] = Field("vllm", description="what answers the jobs")
+    min_slots: int = Field(1, ge=1, description="jobs in flight that are always allowed")
+    drain_grace_s: float = Field(30, ge=0, description="after SIGTERM: time to finish what runs")
+    block_s: float = Field(1.0, gt=0, le=5, description="longest wait for a push before looking again")
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of /metrics; unset: none")
+
+
+class VllmSettings(_Section):
+    """The supervised vLLM server."""
+
+    python: str = Field("", description="interpreter that has vLLM; empty: the worker's own")
+    args: tuple[str, ...] = Field((), description="arguments for every tier")
+    env: dict[str, str] = Field({}, description="environment for every tier")
+    start_timeout_s: float = Field(900, gt=0, description="longest start, weights included")
+    cache_dir: str = Field("~/.cache/bitladder/checkpoints", description="stands for {cache} in a checkpoint path")
+
+
+class EchoSettings(_Section):
+    """The echo engine: words of the prompt back, as slowly and as badly as asked."""
+
+    ttft_ms: float = Field(20, ge=0, description="time to the first token")
+    tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
+    fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
+    seed: int = Field(0, description="of the faults")
+
+
+class TierSettings(_Section):
+    """One precision of a model."""
+
+    name: Name = Field(description="name of the tier")
+    hardware: str = Field("cpu", description="for people: what it runs on")
+    price_per_hour: float = Field(0, ge=0, description="of one worker, in your currency")
+    checkpoint: str = Field("", description="folder of the weights; {cache} stands for [vllm].cache_dir")
+    url: str = Field("", description="engine = remote: base URL of an OpenAI-compatible server")
+    slots: int = Field(16, ge=1, le=4096, description="most jobs in flight on one worker")
+    high: int = Field(64, ge=1, description="a deeper queue overflows upward")
+    low: int = Field(16, ge=0, description="until it is no deeper than this")
+    vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high ({self.high}), got {self.low}")
+        return self
+
+
+class ModelSettings(_Section):
+    """One logical model: a ladder of tiers, lowest quality first."""
+
+    owned_by: str = Field("bitladder", description="owner shown by /v1/models")
+    max_model_len: int = Field(2048, ge=1, description="context shown by /v1/models")
+    tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tier names must differ, got {', '.join(names)}")
+        return self
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The tier names, lowest first."""
+        return tuple(tier.name for tier in self.tiers)
+
+    def tier(self, name: str) -> TierSettings:
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise ConfigError(f"tier must be one of {', '.join(self.ladder)}, got {name!r}")
+
+
+class Settings(_Section):
+    """All settings of one process."""
+
+    redis: RedisSettings = RedisSettings()
+    intake: IntakeSettings = IntakeSettings()
+    queue: QueueSettings = QueueSettings()
+    lanes: LaneSettings = LaneSettings()
+    policy: PolicySettings = PolicySettings()
+    worker: WorkerSettings = WorkerSettings()
+    vllm: VllmSettings = VllmSettings()
+    echo: EchoSettings = EchoSettings()
+    models: dict[Name, ModelSettings] = Field(min_length=1, description="the models served, by name")
+
+    @model_validator(mode="after")
+    def _fixed_policy_names_a_tier(self) -> Self:
+        kind, _, tier = self.policy.name.partition(":")
+        if kind not in ("article", "fixed") or (kind == "article") == bool(tier):
+            raise ValueError(f"policy.name must be 'article' or 'fixed:<tier>', got {self.policy.name!r}")
+        for name, model in self.models.items():
+            if tier and tier not in model.ladder:
+                raise ValueError(f"policy.name: model {name} has tiers {', '.join(model.ladder)}, not {tier!r}")
+        return self
+
+    def model(self, name: str) -> ModelSettings:
+        try:
+            return self.models[name]
+        except KeyError:
+            raise ConfigError(f"model must be one of {', '.join(self.models)}, got {name!r}") from None

@@ -1,0 +1,182 @@
+"""The container setup fits its schema, the settings and the files it names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from dispatcher.sections import WorkerSettings
+from dispatcher.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "compose"
+PROFILES = {"gpu": "", "cpu": "-cpu", "echo": "-echo"}
+DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def _services() -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = _yaml("compose.yaml")["services"]
+    return services
+
+
+def _workers() -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in _services().items() if name.startswith("worker-")}
+
+
+def _example() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "bitladder.toml").read_text(encoding="utf-8"))
+
+
+def _tiers() -> list[str]:
+    return [tier["name"] for model in _example()["models"].values() for tier in model["tiers"]]
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d+)s", duration)
+    assert match, f"expected whole seconds, got {duration!r}"
+    return float(match[1])
+
+
+def _copied(dockerfile: Path) -> list[str]:
+    words = [
+        shlex.split(line) for line in dockerfile.read_text(encoding="utf-8").splitlines() if line.startswith("COPY ")
+    ]
+    return [source for line in words for source in line[1:-1]]
+
+
+def _instructions(dockerfile: Path, name: str) -> list[str]:
+    lines = dockerfile.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
+
+
+def test_fits_the_published_schema() -> None:
+    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    errors = Draft202012Validator(schema).iter_errors(_yaml("compose.yaml"))
+    assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+def test_redis_keeps_every_key_and_survives_a_restart() -> None:
+    redis = _services()["redis"]
+    words = redis["command"]
+    given = dict(zip(words[1::2], words[2::2], strict=True))
+    assert given == {"--appendonly": "yes", "--appendfsync": "everysec", "--maxmemory-policy": "noeviction"}
+    assert redis["volumes"] == ["redis-data:/data"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_tier_has_a_worker_in_each_profile(profile: str) -> None:
+    found = {name: service["command"] for name, service in _workers().items() if service["profiles"] == [profile]}
+    assert found == {f"worker-{tier}{PROFILES[profile]}": ["--tier", tier] for tier in _tiers()}
+
+
+def test_queue_intake_and_prometheus_start_with_every_profile() -> None:
+    assert {name for name, service in _services().items() if "profiles" not in service} == {
+        "redis",
+        "intake",
+        "prometheus",
+    }
+
+
+def test_nothing_is_published_beyond_loopback() -> None:
+    published = {name: service.get("ports", []) for name, service in _services().items()}
+    assert [port for ports in published.values() for port in ports if not port.startswith("127.0.0.1:")] == []
+    assert {name for name, ports in published.items() if ports} == {"intake", "prometheus"}
+    assert [name for name, service in _services().items() if service.get("network_mode")] == []
+
+
+def test_every_image_is_pinned_or_built_here() -> None:
+    pulled = {name: service["image"] for name, service in _services().items() if "build" not in service}
+    assert set(pulled) == {"redis", "prometheus"}
+    assert all(re.search(r":v?\d+\.\d+", image) for image in pulled.values())
+
+
+@pytest.mark.parametrize("name", sorted(_workers()))
+def test_a_worker_may_finish_what_runs(name: str) -> None:
+    configured = _example().get("worker", {}).get("drain_grace_s", WorkerSettings().drain_grace_s)
+    assert _seconds(_workers()[name]["stop_grace_period"]) > configured
+
+
+@pytest.mark.parametrize("name", sorted(_workers()))
+def test_checkpoints_are_read_only_where_there_is_an_engine(name: str) -> None:
+    service = _workers()[name]
+    mounts = {mount["target"]: mount["read_only"] for mount in service["volumes"]}
+    wanted = {"/etc/bitladder/bitladder.toml": True}
+    if service["profiles"] != ["echo"]:
+        wanted[service["environment"]["BITLADDER_VLLM__CACHE_DIR"]] = True
+    assert mounts == wanted
+
+
+def test_only_gpu_workers_reserve_a_gpu_each() -> None:
+    reserved = {name: service["deploy"] for name, service in _services().items() if "deploy" in service}
+    assert set(reserved) == {f"worker-{tier}" for tier in _tiers()}
+    for deploy in reserved.values():
+        (device,) = deploy["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"], len(device["device_ids"])) == ("nvidia", ["gpu"], 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(_services()) - {"redis", "prometheus"}))
+def test_every_setting_given_to_a_container_exists(name: str) -> None:
+    given = {key: str(value) for key, value in _services()[name]["environment"].items() if value is not None}
+    del given["BITLADDER_CONFIG"]
+    loaded = load_settings(str(ROOT / "bitladder.toml"), environ=given)
+    assert {f"environment variable {key}" for key in given} <= set(loaded.sources.values())
+
+
+def test_health_is_asked_at_the_doors_that_tell() -> None:
+    services = _services()
+    assert "http://127.0.0.1:8000/readyz" in " ".join(services["intake"]["healthcheck"]["test"])
+    for service in _workers().values():
+        assert "http://127.0.0.1:9100/metrics" in " ".join(service["healthcheck"]["test"])
+    for name in {"intake", *_workers()}:
+        assert services[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def test_prometheus_scrapes_intake_and_every_worker() -> None:
+    found = {
+        (name, discovery["port"])
+        for job in _yaml("prometheus.yml")["scrape_configs"]
+        for discovery in job["dns_sd_configs"]
+        for name in discovery["names"]
+    }
+    assert found == {("intake", 8000)} | {(name, 9100) for name in _workers()}
+
+
+def test_every_build_names_a_dockerfile_of_this_folder() -> None:
+    builds = [service["build"] for service in _services().values() if "build" in service]
+    assert {(FOLDER / build["context"]).resolve() for build in builds} == {ROOT}
+    assert {ROOT / build["dockerfile"] for build in builds} == set(DOCKERFILES)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_copied_files_exist_and_are_not_ignored(dockerfile: Path) -> None:
+    ignore = dockerfile.with_name(f"{dockerfile.name}.dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = _copied(dockerfile)
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    assert {line.removeprefix("!") for line in ignore if line.startswith("!")} == set(copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "dispatcher", "workers", "calibration"} <= set(copied)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_images_run_as_a_user_and_pass_signals_on(dockerfile: Path) -> None:
+    assert _instructions(dockerfile, "USER")[-1] == "bitladder"
+    assert _instructions(dockerfile, "STOPSIGNAL") == ["SIGTERM"]
+    (entrypoint,) = _instructions(dockerfile, "ENTRYPOINT")
+    assert json.loads(entrypoint) == [
+        "bitladder",
+        "serve" if dockerfile.name.startswith("intake") else "worker",
+    ]
+    assert "PYTHONUNBUFFERED=1" in _instructions(dockerfile, "ENV")[0]

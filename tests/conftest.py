@@ -1,0 +1,141 @@
+"""A real Valkey per session, empty for every test, and the whole stack as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from dispatcher.embedded import is_answering, server_command
+from dispatcher.sections import RedisSettings, Settings
+from dispatcher.settings import load_settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = 20) -> None:
+    """Wait for a condition; fail with its description."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not in {timeout_s:g} s: {description}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(tmp_path_factory.mktemp("valkey")))
+    process = subprocess.Popen(server_command(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: is_answering(settings), "Valkey answers")
+    yield settings.url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(redis_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def settings(redis_url: str, store: redis.Redis) -> Settings:
+    return make_settings(redis_url)
+
+
+def make_settings(redis_url: str, **flags: Any) -> Settings:  # noqa: ANN401  (any setting)
+    """Return the example's settings on the test's server; `a__b` means a.b."""
+    dotted = {name.replace("__", "."): value for name, value in flags.items()}
+    return load_settings(
+        str(ROOT / "bitladder.toml"),
+        environ={},
+        flags={"redis.url": redis_url, "worker.engine": "echo", **dotted},
+    ).settings
+
+
+class Stack:
+    """Processes of one test, with their settings in the environment."""
+
+    def __init__(self, redis_url: str, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "PYTHONPATH": str(ROOT),
+            "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
+            "BITLADDER_REDIS__URL": redis_url,
+            "BITLADDER_WORKER__ENGINE": "echo",
+            "BITLADDER_INTAKE__PORT": str(self.port),
+            **environment,
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.http = httpx2.Client(base_url=self.url, timeout=60)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+        process = subprocess.Popen(command, env=self.environment, cwd=ROOT)
+        self.processes.append(process)
+        return process
+
+    def intake(self) -> None:
+        self.start("serve")
+        wait_until(self._is_up, "the intake answers")
+
+    def worker(self, tier: str) -> subprocess.Popen[bytes]:
+        before = self.live(tier)
+        process = self.start("worker", "--tier", tier)
+        wait_until(lambda: self.live(tier) == before + 1, f"a worker of {tier} is live")
+        return process
+
+    def live(self, tier: str) -> int:
+        tiers = self.http.get("/v1/queues").json()["data"][0]["tiers"]
+        return int(next(its["live_workers"] for its in tiers if its["tier"] == tier))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.http.close()
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return self.http.get("/readyz").status_code == 200
+        return False
+
+
+@pytest.fixture
+def make_stack(redis_url: str, store: redis.Redis) -> Iterator[Callable[..., Stack]]:
+    stacks: list[Stack] = []
+
+    def make(**environment: str) -> Stack:
+        stacks.append(Stack(redis_url, **environment))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.stop()

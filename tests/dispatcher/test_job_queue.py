@@ -1,0 +1,202 @@
+"""dispatcher/queue: each transition on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest_asyncio
+import redis
+import uuid_utils
+
+from dispatcher.contract import Claimed, Outcome, Request, State, Submission, queue_name
+from dispatcher.errors import BitladderError, ConflictError, QueueFullError
+from dispatcher.queue.commands import Finished
+from dispatcher.queue.connection import connect
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.plan import claim_plan
+from dispatcher.sections import Settings
+from tests.conftest import make_settings
+
+DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
+
+
+def job(tier: str = "int4", lane: str = "normal", ceiling: str | None = None, **fields: str | int) -> Submission:
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor=tier, ceiling=ceiling, request_id="t")
+    queue = queue_name("smollm2", tier, lane, ceiling)
+    return Submission(job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, **fields)  # type: ignore[arg-type]  # the test's choice
+
+
+@pytest_asyncio.fixture
+async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(settings.redis)
+    yield JobQueue(client, settings)
+    await client.aclose()
+
+
+async def submit(queue: JobQueue, *jobs: Submission) -> list[str | BitladderError]:
+    return await queue.submit(jobs)
+
+
+async def claim(queue: JobQueue, tier: str, slots: int = 100, worker: str | None = None) -> list[Claimed]:
+    plan = claim_plan(queue.settings, "smollm2", tier)
+    return (await queue.claim(worker or f"w-{tier}", "smollm2", tier, plan, slots))[0]
+
+
+def be_live(store: redis.Redis, *tiers: str) -> None:
+    for tier in tiers:
+        store.zadd(f"bl:live:smollm2:{tier}", {"somebody": 9e15})
+
+
+async def test_a_job_is_claimed_once_and_its_outcome_can_be_read(queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+
+    first, second = await claim(queue, "int4"), await claim(queue, "int4", worker="other")
+    accepted = await queue.finish("w-int4", [Finished(job=first[0], outcome=DONE)])
+    view = await queue.view(mine.job_id)
+
+    assert [claimed.job_id for claimed in first] == [mine.job_id]
+    assert second == []
+    assert accepted == [True]
+    assert view is not None
+    assert view.state is State.FINISHED
+    assert view.outcome is not None
+    assert view.outcome.answer == b'{"ok":true}'
+
+
+async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store: redis.Redis) -> None:
+    await submit(queue, job())
+    stale = (await claim(queue, "int4"))[0]
+    await queue.give_back("w-int4", stale, stale.queue, charge=True, last=DONE)
+    fresh = (await claim(queue, "int4", worker="other"))[0]
+
+    late, right = (
+        await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)]),
+        await queue.finish("other", [Finished(job=fresh, outcome=DONE)]),
+    )
+
+    assert (late, right, fresh.attempt) == ([False], [True], 2)
+    assert store.smembers("bl:inflight:w-int4") == store.smembers("bl:inflight:other") == set()
+
+
+async def test_the_last_attempt_ends_the_job(queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    failed = Outcome(state=State.FAILED, status=502, code="engine_fault", error="broke")
+
+    words = []
+    for _ in range(3):
+        claimed = (await claim(queue, "int4"))[0]
+        words.append(await queue.give_back("w-int4", claimed, claimed.queue, charge=True, last=failed))
+    view = await queue.view(mine.job_id)
+
+    assert words == ["returned", "returned", "ended"]
+    assert view is not None
+    assert view.state is State.FAILED
+
+
+async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
+    await submit(queue, job())
+
+    for _ in range(5):
+        claimed = (await claim(queue, "int4"))[0]
+        assert claimed.attempt == 1
+        assert await queue.give_back("w-int4", claimed, claimed.queue, charge=False, last=DONE) == "returned"
+
+
+async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
+    await submit(queue, *(job(lane=lane) for lane in ("batch", "normal", "urgent") for _ in range(20)))
+
+    lanes = [claimed.queue.split(":")[2] for claimed in await claim(queue, "int4", 20)]
+
+    assert lanes[:7] == ["urgent"] * 7
+    assert lanes[7] == "normal"
+    assert lanes[15] == "batch"
+
+
+async def test_overflow_climbs_above_the_high_mark_until_the_low_mark(queue: JobQueue, store: redis.Redis) -> None:
+    be_live(store, "int4", "int8")
+    await submit(queue, *(job() for _ in range(64)))
+    assert await claim(queue, "int8") == []
+
+    await submit(queue, job())
+    taken = await claim(queue, "int8")
+
+    assert len(taken) == 65 - 16
+    assert await claim(queue, "int8") == []
+
+
+async def test_a_ceiling_and_a_floor_hold_whatever_the_load(queue: JobQueue, store: redis.Redis) -> None:
+    await submit(queue, *(job(ceiling="int4") for _ in range(200)), *(job("fp8") for _ in range(3)))
+
+    assert await claim(queue, "int8", 500) == []
+    assert [claimed.tier for claimed in await claim(queue, "fp8", 500)] == ["fp8"] * 3
+    assert len(await claim(queue, "int4", 500)) == 200
+
+
+async def test_a_tier_without_a_live_worker_drains_upward(queue: JobQueue, store: redis.Redis) -> None:
+    await submit(queue, job())
+
+    assert len(await claim(queue, "fp8")) == 1
+
+
+async def test_a_cancelled_job_never_runs_and_does_not_count(queue: JobQueue) -> None:
+    first, second = job(), job()
+    await submit(queue, first, second)
+
+    word = await queue.cancel(first.job_id)
+    depths = await queue.depths("smollm2")
+    claimed = await claim(queue, "int4")
+
+    assert word == "cancelled"
+    assert sum(row.depth for row in depths.queues) == 1
+    assert [one.job_id for one in claimed] == [second.job_id]
+    assert await queue.cancel(first.job_id) == "over"
+    assert await queue.cancel("nobody") == "missing"
+
+
+async def test_a_job_past_its_deadline_is_dropped_and_says_so(queue: JobQueue) -> None:
+    mine = job(deadline_ms=1)
+    await submit(queue, mine)
+    await asyncio.sleep(0.01)  # the server's clock has to move
+
+    claimed = await claim(queue, "int4")
+    view = await queue.view(mine.job_id)
+
+    assert claimed == []
+    assert view is not None
+    assert view.state is State.EXPIRED
+
+
+async def test_an_idempotency_key_gives_the_first_job_or_a_conflict(queue: JobQueue) -> None:
+    first = job(idempotency_key="k", fingerprint="a")
+
+    answers = await submit(
+        queue, first, job(idempotency_key="k", fingerprint="a"), job(idempotency_key="k", fingerprint="b")
+    )
+
+    assert answers[:2] == [first.job_id, first.job_id]
+    assert isinstance(answers[2], ConflictError)
+
+
+async def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__max_depth=1)
+    client = connect(settings.redis)
+
+    answers = await JobQueue(client, settings).submit([job(), job()])
+    await client.aclose()
+
+    assert isinstance(answers[1], QueueFullError)
+
+
+async def test_nothing_is_left_and_every_key_expires_after_the_work(queue: JobQueue, store: redis.Redis) -> None:
+    await submit(queue, *(job() for _ in range(5)))
+    for claimed in await claim(queue, "int4"):
+        await queue.finish("w-int4", [Finished(job=claimed, outcome=DONE)])
+
+    permanent = {str(key) for key in store.keys("*") if store.ttl(key) == -1}
+
+    assert permanent == {"b'rq:queues'", "b'bl:workers'"}
+    assert store.keys("rq:wip:*") == []

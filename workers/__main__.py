@@ -1,0 +1,70 @@
+"""Run one worker: `python -m workers --tier int4`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+
+import structlog
+from prometheus_client import start_http_server
+
+from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.logs import configure_logs
+from dispatcher.queue.connection import check_server
+from dispatcher.sections import Settings
+from dispatcher.settings import load_settings
+from workers.engines.base import Engine
+from workers.engines.echo import EchoEngine
+from workers.engines.http import HttpEngine
+from workers.engines.vllm_server import VllmServer
+from workers.pump import Pump
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    """Read the command line and run until a signal comes."""
+    parser = argparse.ArgumentParser(prog="bitladder worker", description="Serve one tier's queues with one engine.")
+    parser.add_argument("--tier", required=True, help="the tier to serve, as named in the configuration")
+    parser.add_argument("--model", help="the model, where the configuration has several")
+    parser.add_argument("--config", help="configuration file (default: $BITLADDER_CONFIG, then ./bitladder.toml)")
+    parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
+    args = parser.parse_args()
+    configure_logs()
+    flags = {} if args.metrics_port is None else {"worker.metrics_port": args.metrics_port}
+    try:
+        settings = load_settings(args.config, flags=flags).settings
+        model = args.model or next(iter(settings.models))
+        settings.model(model).tier(args.tier)
+        asyncio.run(_run(settings, model, args.tier))
+    except BitladderError as error:
+        sys.stderr.write(f"bitladder worker: {error}\n")
+        return 2
+    return 0
+
+
+def build_engine(settings: Settings, model: str, tier: str) -> Engine:
+    """Return the engine that the settings ask for."""
+    kind, its = settings.worker.engine, settings.model(model).tier(tier)
+    if kind == "echo":
+        return EchoEngine(settings.echo)
+    return HttpEngine(its.url) if kind == "remote" else VllmServer(model, its, settings.vllm)
+
+
+async def _run(settings: Settings, model: str, tier: str) -> None:
+    pump = Pump(settings, model, tier, build_engine(settings, model, tier))
+    try:
+        await check_server(pump.queue.client, settings.redis)
+    except QueueUnreachableError as error:
+        log.warning("redis away at start", error=str(error))
+    if settings.worker.metrics_port is not None:
+        start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, pump.metrics.registry)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, pump.drain)
+    await pump.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

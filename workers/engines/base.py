@@ -1,0 +1,55 @@
+"""What a worker needs of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+# Called with every piece of a streamed answer, as server-sent-event bytes.
+OnPiece = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An engine's HTTP answer. A stream's body is empty: its pieces went to OnPiece."""
+
+    status: int
+    body: bytes
+    ttft_s: float | None = None  # streams only
+    text: str = ""  # streams only: the pieces' text, joined
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How full an engine is, by its own figures."""
+
+    waiting: int = 0  # requests it holds but has not started
+    cache_used: float = 0.0  # share of the KV cache, 0 to 1
+
+
+class Engine(Protocol):
+    """Answers OpenAI requests, many at once."""
+
+    async def start(self) -> None:
+        """Return when the engine answers; raise EngineError when it will not."""
+
+    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+        """Answer one request; cancelling this call aborts it.
+
+        Raises:
+            EngineBusyError: it did not start.
+            EngineFaultError: it broke on the way.
+
+        """
+
+    async def load(self) -> Load:
+        """Return the present load."""
+
+    async def is_healthy(self) -> bool:
+        """Return whether the engine answers."""
+
+    async def stop(self) -> None:
+        """End the engine and give its memory back."""

@@ -1,0 +1,64 @@
+"""Read what matters of an OpenAI token stream while it passes: text, usage, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None  # whatever the engine says
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class StreamReader:
+    """Splits bytes into events and keeps the sums."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.is_done = False
+        self.error: bytes | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the complete events in `data` and what came before, without [DONE]."""
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return [event + b"\n\n" for event in events if self._read(event)]
+
+    def _read(self, event: bytes) -> bool:
+        payload = event.removeprefix(b"data:").strip()
+        if payload == b"[DONE]":
+            self.is_done = True
+            return False
+        try:
+            chunk = _decode(payload)
+        except msgspec.DecodeError:
+            return bool(payload)
+        self.error = msgspec.json.encode(chunk.error) if chunk.error else self.error
+        if chunk.usage:
+            self.prompt_tokens = chunk.usage.prompt_tokens
+            self.completion_tokens = chunk.usage.completion_tokens or 0
+        for choice in chunk.choices:
+            self.texts.append(choice.text or (choice.delta.content if choice.delta else None) or "")
+        return self.error is None

