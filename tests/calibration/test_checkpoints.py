@@ -1,0 +1,181 @@
+"""From source to published checkpoint: what is made, skipped, refused and left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from calibration.errors import BadCheckpointError, DiskFullError, UnknownTierError
+from calibration.maker import Maker, ToyMaker
+from calibration.manifest import file_digest, read_manifest
+from calibration.recipe import RECIPES, TIERS, Storage, recipe_hash
+from tests.calibration.conftest import GOOD, MakeWorkshop
+
+
+def names(cache: Path) -> set[str]:
+    """Return what lies in the cache, lock files aside."""
+    return {path.name for path in cache.iterdir() if path.suffix != ".lock"} if cache.exists() else set()
+
+
+def test_the_reference_is_made_once_and_every_tier_from_it(make_workshop: MakeWorkshop, cache: Path) -> None:
+    maker = ToyMaker(GOOD)
+
+    made = make_workshop(maker).make(TIERS)
+
+    assert maker.made == ["bf16", "int4", "int8", "fp8"]
+    assert [(c.path, c.skipped, c.manifest.perplexity) for c in made] == [
+        (cache / tier, False, GOOD[tier]) for tier in TIERS
+    ]
+    assert names(cache) == {"bf16", *TIERS}
+
+
+def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_workshop: MakeWorkshop, cache: Path) -> None:
+    make_workshop().make(["int8"])
+
+    manifest = read_manifest(cache / "int8")
+
+    assert manifest is not None
+    assert manifest.recipe_hash == recipe_hash(RECIPES["int8"], Storage.PACKED)
+    assert manifest.fingerprint["recipe"]["method"] == "round to nearest"
+    assert manifest.versions == {"toy": "1"}
+    assert (manifest.perplexity, manifest.reference_perplexity) == (GOOD["int8"], GOOD["bf16"])
+    weights = cache / "int8" / "model.safetensors"
+    assert [(file.name, file.sha256) for file in manifest.weights] == [(weights.name, file_digest(weights))]
+    assert manifest.weight_bytes == weights.stat().st_size
+
+
+def test_what_is_finished_is_skipped_without_loading_a_maker(make_workshop: MakeWorkshop) -> None:
+    make_workshop().make(TIERS)
+    maker = ToyMaker(GOOD)
+
+    made = make_workshop(maker).make(TIERS)
+
+    assert maker.made == []
+    assert all(checkpoint.skipped for checkpoint in made)
+
+
+def test_a_finished_tier_does_not_need_the_reference_any_more(make_workshop: MakeWorkshop, cache: Path) -> None:
+    make_workshop().make(["int4"])
+    shutil.rmtree(cache / "bf16")
+
+    (checkpoint,) = make_workshop().make(["int4"])
+
+    assert checkpoint.skipped
+    assert names(cache) == {"int4"}
+
+
+def test_force_makes_the_named_tier_again_but_not_the_reference(make_workshop: MakeWorkshop) -> None:
+    make_workshop().make(["int4"])
+    maker = ToyMaker(GOOD)
+
+    (checkpoint,) = make_workshop(maker).make(["int4"], force=True)
+
+    assert maker.made == ["int4"]
+    assert not checkpoint.skipped
+
+
+def test_another_storage_is_another_checkpoint(make_workshop: MakeWorkshop, cache: Path) -> None:
+    make_workshop().make(["int4"])
+
+    (checkpoint,) = make_workshop(storage=Storage.ROUNDED).make(["int4"])
+
+    assert not checkpoint.skipped
+    assert "rounded" in (cache / "int4" / "model.safetensors").read_text()
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "broken manifest", "older recipe", "short weights", "no weights"])
+def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorkshop, cache: Path, damage: str) -> None:
+    make_workshop().make(["int8"])
+    manifest, weights = cache / "int8" / "manifest.json", cache / "int8" / "model.safetensors"
+    match damage:
+        case "no manifest":
+            manifest.unlink()
+        case "broken manifest":
+            manifest.write_text(manifest.read_text()[:40])
+        case "older recipe":
+            manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recipe_hash": "0" * 64}))
+        case "short weights":
+            weights.write_text("short")
+        case "no weights":
+            weights.unlink()
+
+    (checkpoint,) = make_workshop().make(["int8"])
+
+    assert not checkpoint.skipped
+    assert all(file.size_bytes == weights.stat().st_size for file in checkpoint.manifest.weights)
+
+
+def test_what_a_killed_maker_left_half_written_is_removed(make_workshop: MakeWorkshop, cache: Path) -> None:
+    for leftover in (".int8.partial", ".int8.retired"):
+        (cache / leftover).mkdir(parents=True)
+        (cache / leftover / "model.safetensors").write_text("half")
+
+    make_workshop().make(["int8"])
+
+    assert names(cache) == {"bf16", "int8"}
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "complaint"),
+    [(11.1, "1.110 of bf16's 10.00, at most 1.06 "), (math.nan, "is nan"), (math.inf, "is inf")],
+)
+def test_a_bad_checkpoint_is_refused_and_leaves_nothing(
+    make_workshop: MakeWorkshop, cache: Path, perplexity: float, complaint: str
+) -> None:
+    workshop = make_workshop(perplexities=GOOD | {"int8": perplexity})
+
+    with pytest.raises(BadCheckpointError, match=complaint):
+        workshop.make(["int8"])
+
+    assert names(cache) == {"bf16"}
+
+
+def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_workshop: MakeWorkshop, cache: Path) -> None:
+    make_workshop().make(["int8"])
+    before = (cache / "int8" / "manifest.json").read_text()
+
+    with pytest.raises(BadCheckpointError):
+        make_workshop(perplexities=GOOD | {"int8": 99.0}).make(["int8"], force=True)
+
+    assert (cache / "int8" / "manifest.json").read_text() == before
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_workshop: MakeWorkshop, cache: Path) -> None:
+    class FullDiskMaker(ToyMaker):
+        def perplexity(self, checkpoint: Path) -> float:
+            with Path("/dev/full").open("w") as file:
+                file.write("x")
+            return 1.0
+
+    maker: Maker = FullDiskMaker(GOOD)
+
+    with pytest.raises(DiskFullError, match="is full; make room or use --cache"):
+        make_workshop(maker).make(["bf16"])
+
+    assert names(cache) == set()
+
+
+def test_an_unknown_tier_is_refused_before_anything_is_made(make_workshop: MakeWorkshop, cache: Path) -> None:
+    maker = ToyMaker(GOOD)
+
+    with pytest.raises(UnknownTierError):
+        make_workshop(maker).make(["int4", "int3"])
+
+    assert maker.made == []
+    assert names(cache) == set()
+
+
+def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_workshop: MakeWorkshop) -> None:
+    output = io.StringIO()
+
+    make_workshop(output=output).make(["int8"])
+
+    lines = output.getvalue().splitlines()
+    assert any(line.startswith(" int8  measuring: ") and line.endswith(" s") for line in lines)
+    assert " int8  perplexity 10.30, 1.030 of bf16; published" in lines
+    assert "\x1b" not in output.getvalue()
