@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help install engine-env quantize-env checkpoints up test check format lock clean
+.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast check format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -36,8 +36,14 @@ checkpoints: quantize-env ## make the tier checkpoints of the example ladder (ca
 up: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## run the stack until Ctrl-C (ENGINE=echo: without a model)
 	$(BIN)/bitladder up --engine $(ENGINE)
 
-test: install ## set up and pass the tests
+demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main job: 40 prompts through all tiers (ENGINE=echo: without a model)
+	$(BIN)/bitladder demo --engine $(ENGINE)
+
+test: install engine-env checkpoints ## set up and pass all tests, those on real vLLM included
 	$(BIN)/python -m pytest
+
+test-fast: install ## the tests that need no model
+	$(BIN)/python -m pytest -m "not vllm"
 
 check: install ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -261,6 +261,7 @@ class Pump:
         self.metrics.ready.labels(*self._labels).set(is_ready)
         if is_ready != self.leases.is_ready:
             self.leases.is_ready = is_ready
+            self._freed.set()
             log.info("worker ready" if is_ready else "worker not ready", worker=self.worker, tier=self.tier)
             with contextlib.suppress(RedisError, OSError):
                 self.leases.renew()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli import inspecting, jobs, serving
+from dispatcher.cli.demo import demo
 from dispatcher.errors import BitladderError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ Config = Annotated[
 
 for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
     app.command(name="redis" if command is serving.redis_server else None)(command)
-for other in (jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
+for other in (demo, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
     app.command()(other)
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 config_app.command("show")(inspecting.config_show)

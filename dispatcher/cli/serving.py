@@ -40,17 +40,16 @@ def up(
     raise typer.Exit(manager.returncode)
 
 
-def stack(settings: Settings) -> list[tuple[str, str]]:
-    """Return name and command line of every process of the stack."""
+def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
+    """Return name and command line of every process of the stack; workers serve /metrics unless told otherwise."""
     own = shlex.join([sys.executable, "-m", "dispatcher.cli.main"])
     processes = [] if is_answering(settings.redis) else [("redis", f"{own} redis")]
     processes.append(("web", f"{own} serve"))
-    port = FIRST_METRICS_PORT
-    for model, its in settings.models.items():
-        for tier in its.ladder:
-            name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
-            processes.append((name, f"{own} worker --model {model} --tier {tier} --metrics-port {port}"))
-            port += 1
+    tiers = [(model, tier) for model, its in settings.models.items() for tier in its.ladder]
+    for port, (model, tier) in enumerate(tiers, FIRST_METRICS_PORT):
+        name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
+        flag = f" --metrics-port {port}" if metrics else ""
+        processes.append((name, f"{own} worker --model {model} --tier {tier}{flag}"))
     return processes
 
 

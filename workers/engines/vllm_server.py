@@ -17,6 +17,7 @@ from dispatcher.errors import EngineFaultError
 from dispatcher.sections import TierSettings, VllmSettings
 from dispatcher.settings import process_environment
 from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.host import dtype_args
 from workers.engines.http import HttpEngine
 
 log = structlog.get_logger()
@@ -104,7 +105,8 @@ class VllmServer:
             "--uds",
             self._socket,
         ]
-        return [*launcher, *server, *self._settings.args, *self._tier.vllm_args]
+        given = (*self._settings.args, *self._tier.vllm_args)
+        return [*launcher, *server, *given, *dtype_args(given)]
 
     def _warm_up(self) -> bytes:
         return b'{"model": "%s", "prompt": "Hello", "max_tokens": 4}' % self._model.encode()

@@ -1,0 +1,119 @@
+"""Real vLLM, the real model, two tiers: what a user sees from prompt to answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import BadRequestError, OpenAI
+
+from dispatcher.cli.private_stack import PrivateStack, private_stack
+from dispatcher.client import Client
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.vllm
+CONFIG = """
+[vllm]
+python = "{python}"
+args = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "8"]
+[vllm.env]
+VLLM_ENABLE_V1_MULTIPROCESSING = "0"
+VLLM_CPU_KVCACHE_SPACE = "1"
+VLLM_CPU_OMP_THREADS_BIND = "nobind"
+OMP_NUM_THREADS = "1"
+[models.smollm2]
+[[models.smollm2.tiers]]
+name = "int4"
+price_per_hour = 0.70
+checkpoint = "{{cache}}/smollm2/int4"
+[[models.smollm2.tiers]]
+name = "int8"
+price_per_hour = 1.00
+checkpoint = "{{cache}}/smollm2/int8"
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateStack]:
+    python = ROOT / ".venv-engine" / "bin" / "python"
+    if not python.exists():
+        message = "there is no .venv-engine: `make engine-env checkpoints` makes it"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    config = Path(tmp_path_factory.mktemp("config")) / "bitladder.toml"
+    config.write_text(CONFIG.format(python=python), encoding="utf-8")
+    with private_stack(str(config), {"worker.engine": "vllm"}) as stack:
+        stack.wait_until_live(300, lambda _: None)
+        yield stack
+
+
+@pytest.fixture
+def openai(stack: PrivateStack) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_a_simple_prompt_is_answered_by_the_lowest_tier(openai: OpenAI) -> None:
+    answer = openai.completions.with_raw_response.create(
+        model="smollm2", prompt="The capital of France is", max_tokens=8, temperature=0
+    )
+
+    completion = answer.parse()
+    assert "Paris" in completion.choices[0].text
+    assert completion.usage
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 8)
+    assert answer.headers["x-tier"] == answer.headers["x-floor"] == "int4"
+
+
+def test_an_important_prompt_is_answered_by_the_highest_tier(openai: OpenAI) -> None:
+    answer = openai.chat.completions.with_raw_response.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        max_tokens=16,
+        temperature=0,
+        extra_headers={"X-Priority": "9"},
+    )
+
+    assert "Paris" in (answer.parse().choices[0].message.content or "")
+    assert answer.headers["x-tier"] == "int8"
+
+
+def test_tokens_stream_as_they_come_and_the_job_tells_its_story(openai: OpenAI, stack: PrivateStack) -> None:
+    with openai.chat.completions.with_streaming_response.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "Count from one to ten."}],
+        max_tokens=16,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    ) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+        job_id = answer.headers["x-job-id"]
+    with Client(stack.url) as client:
+        job = client.wait(job_id, timeout_s=30)
+
+    assert lines[-1] == "data: [DONE]"
+    assert len(lines) > 10
+    assert job["status"] == "finished"
+    assert job["text"]
+    assert job["usage"]["completion_tokens"] == 16
+    assert 0 < job["ttft_ms"] < job["run_ms"]
+    assert job["cost"] > 0
+
+
+def test_what_the_engine_refuses_is_the_user_s_error(openai: OpenAI) -> None:
+    with pytest.raises(BadRequestError, match="temperature"):
+        openai.completions.create(model="smollm2", prompt="x", temperature=-1)
+
+
+def test_a_cancelled_job_is_aborted_in_the_engine(stack: PrivateStack) -> None:
+    with Client(stack.url) as client:
+        job = client.submit({"model": "smollm2", "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
+        while client.result(job["id"])["status"] == "queued":
+            pass
+        client.cancel(job["id"])
+        over = client.wait(job["id"], timeout_s=10)
+
+    assert over["status"] == "cancelled"
+    assert over["tier"] == "int4"
