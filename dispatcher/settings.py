@@ -19,6 +19,8 @@ from dispatcher.sections import Settings
 
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
+# Not settings of a process: the file itself, and the intake that the client commands talk to.
+OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL")
 
 
 class Loaded(BaseModel):
@@ -82,7 +84,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     """BITLADDER_QUEUE__LEASE_S=5 means queue.lease_s; values that read as TOML are taken as such."""
     found = []
     for name, raw in sorted(environ.items()):
-        if name.startswith(ENV_PREFIX) and name != f"{ENV_PREFIX}CONFIG":
+        if name.startswith(ENV_PREFIX) and name not in OTHER_VARIABLES:
             if "__" not in name:
                 raise ConfigError(f"{name} is not a setting: expected BITLADDER_CONFIG or BITLADDER_<SECTION>__<KEY>")
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")

@@ -1,0 +1,103 @@
+"""The commands as users type them: the demo, the Procfile under honcho, and looking at things."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from dispatcher.client import Client
+from tests.conftest import ROOT, Stack, free_port, wait_until
+
+BIN = Path(sys.executable).parent
+
+
+def bitladder(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_the_demo_answers_every_prompt_and_says_where_and_why() -> None:
+    done = bitladder("demo", "--engine", "echo")
+
+    assert done.returncode == 0, done.stderr
+    assert "40 of 40 prompts were answered by the echo engine" in done.stdout
+    assert "priority 9 >= 8" in done.stdout
+    assert "raised by X-Min-Tier" in done.stdout
+
+
+def test_a_demo_whose_engine_does_not_start_fails_with_its_reason() -> None:
+    missing = {"BITLADDER_VLLM__CACHE_DIR": "/nowhere"}
+
+    done = bitladder("demo", "--start-timeout-s", "6", environment=dict(os.environ) | missing)
+
+    assert done.returncode == 1
+    assert "/nowhere/smollm2/int4" in done.stderr
+    assert "make checkpoints" in done.stderr
+
+
+def test_the_procfile_s_processes_run_under_honcho(store: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    del store
+    port, log = free_port(), tmp_path / "honcho.log"
+    environment = dict(os.environ) | {
+        "BITLADDER_REDIS__URL": redis_url,
+        "BITLADDER_INTAKE__PORT": str(port),
+        "BITLADDER_WORKER__ENGINE": "echo",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
+    with log.open("w") as output:
+        # The Procfile's own Redis is left out: this test has one.
+        names = ["web", "worker_int4", "worker_int8", "worker_fp8"]
+        honcho = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start", *names], cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+        try:
+            with Client(f"http://127.0.0.1:{port}") as client:
+                wait_until(lambda: _is_answered(client), "a job is answered", 30)
+        finally:
+            honcho.send_signal(signal.SIGTERM)
+            honcho.wait(40)
+
+
+def test_config_show_says_where_each_value_came_from() -> None:
+    done = bitladder("config", "show", environment=dict(os.environ) | {"BITLADDER_QUEUE__LEASE_S": "5"})
+
+    assert "queue.lease_s = 5.0  # environment variable BITLADDER_QUEUE__LEASE_S" in done.stdout
+    assert "queue.max_attempts = 3  # default" in done.stdout
+    assert 'models.smollm2.tiers.int4.hardware = "L4"  # bitladder.toml' in done.stdout
+
+
+def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+    environment = stack.environment | {"BITLADDER_URL": stack.url}
+
+    answer = bitladder("submit", "aa bb", "--max-tokens", "3", "--wait", environment=environment)
+    streamed = bitladder("submit", "aa bb", "--max-tokens", "3", "--stream", environment=environment)
+    job_id = bitladder("submit", "cc", environment=environment).stdout.strip()
+    result = bitladder("result", job_id, "--wait", "--json", environment=environment)
+    late = bitladder("cancel", job_id, environment=environment)
+    queues = bitladder("queues", "--json", environment=environment)
+    missing = bitladder("result", "nobody", environment=environment)
+
+    assert answer.stdout == "aa bb aa\n"
+    assert streamed.stdout == "aa bb aa \n"
+    assert json.loads(result.stdout)["status"] == "finished"
+    assert late.stdout == "finished\n"
+    assert json.loads(queues.stdout)[0]["tiers"][0]["live_workers"] == 1
+    assert (missing.returncode, missing.stderr) == (1, "bitladder: there is no job 'nobody'\n")
+
+
+def _is_answered(client: Client) -> bool:
+    try:
+        job = client.submit({"model": "smollm2", "prompt": "x", "max_tokens": 1})
+        return bool(client.wait(job["id"], timeout_s=5)["status"] == "finished")
+    except Exception:
+        return False
