@@ -93,7 +93,7 @@ class VllmServer:
 
     def _command(self, path: Path) -> list[str]:
         python = os.path.expanduser(self._settings.python) or sys.executable
-        launcher = [sys.executable, "-m", "workers.engines.launcher"]
+        launcher = [sys.executable, "-m", "workers.engines.launcher", str(os.getpid())]
         server = [
             python,
             "-m",

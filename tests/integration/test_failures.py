@@ -1,0 +1,157 @@
+"""What a failure means: engine faults, a stopped tier, clients that leave, engines elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+import redis
+
+from dispatcher.client import Client
+from tests.conftest import ROOT, Stack, free_port, wait_until
+
+BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
+
+
+def test_an_engine_fault_sends_the_job_one_tier_up_until_its_attempts_are_used(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    for tier in ("int4", "int8", "fp8"):
+        stack.worker(tier)
+
+    with Client(stack.url) as client:
+        broken = client.wait(client.submit(BODY | {"prompt": "echo:fault"})["id"], timeout_s=20)
+        fine = client.wait(client.submit(BODY)["id"], timeout_s=20)
+
+    assert (broken["status"], broken["attempts"], broken["tier"]) == ("failed", 3, "fp8")
+    assert broken["error"]["code"] == "engine_fault"
+    assert fine["tier"] == "int4"
+
+
+def test_with_its_worker_stopped_a_tier_is_served_by_the_next_one_up(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.intake()
+    lowest = stack.worker("int4")
+    stack.worker("int8")
+    lowest.terminate()
+    assert lowest.wait(20) == 0
+
+    with Client(stack.url) as client:
+        done = client.wait(client.submit(BODY)["id"], timeout_s=20)
+
+    assert (done["tier"], done["overflowed_from"]) == ("int8", "int4")
+
+
+def test_a_client_that_leaves_takes_its_awaited_job_with_it(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{stack.url}/v1/completions", json=BODY | {"max_tokens": 50_000}, timeout=0.5)
+
+    wait_until(lambda: len(store.keys("rq:canceled:*")) == 1, "the job is cancelled")
+    wait_until(lambda: store.keys("bl:inflight:*") == [], "the worker has let it go")
+
+
+def test_a_deadline_ends_a_running_job(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+
+    answer = stack.http.post("/v1/completions", json=BODY | {"max_tokens": 50_000}, headers={"X-Deadline-Ms": "300"})
+
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
+def test_an_engine_elsewhere_is_fed_by_its_url(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
+    there = make_stack()  # any OpenAI-compatible server will do, this intake for one
+    there.intake()
+    there.worker("fp8")
+    text = (ROOT / "bitladder.toml").read_text(encoding="utf-8")
+    config = tmp_path / "remote.toml"
+    config.write_text(text.replace('name = "int4"', f'name = "int4"\nurl = "{there.url}"'), encoding="utf-8")
+    here = make_stack(BITLADDER_CONFIG=str(config), BITLADDER_WORKER__ENGINE="remote")
+    here.environment["BITLADDER_REDIS__URL"] = there.environment["BITLADDER_REDIS__URL"].replace("/0", "/1")
+    here.intake()
+    here.worker("int4")
+
+    answer = here.http.post("/v1/completions", json=BODY)
+    refused = here.http.post("/v1/completions", json=BODY | {"max_tokens": -1})
+
+    assert answer.json()["choices"][0]["text"] == "aa bb aa"
+    assert answer.headers["x-tier"] == "int4"
+    assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("when", ["before it is one", "when it runs"])
+def test_a_supervised_engine_dies_with_its_worker(when: str) -> None:
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, subprocess, sys, time; "
+            "p = subprocess.Popen([sys.executable, '-m', 'workers.engines.launcher', str(os.getpid()), "
+            "'sleep', '300']); "
+            "print(p.pid, flush=True); time.sleep(300)",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    if when == "when it runs":
+        wait_until(lambda: _command(child).startswith("sleep"), "the launcher has become its command")
+
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+
+    wait_until(lambda: not _command(child), "the child is gone")
+
+
+def test_metrics_are_served_by_intake_and_worker(make_stack: Callable[..., Stack]) -> None:
+    port = free_port()
+    stack = make_stack(BITLADDER_WORKER__METRICS_PORT=str(port))
+    stack.intake()
+    stack.worker("int4")
+    stack.http.post("/v1/completions", json=BODY)
+
+    intake = stack.http.get("/metrics").text
+    worker = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+
+    assert 'bitladder_requests_routed_total{floor="int4",lane="normal",model="smollm2"} 1.0' in intake
+    assert 'bitladder_live_workers{model="smollm2",tier="int4"} 1.0' in intake
+    assert 'bitladder_jobs_ended_total{model="smollm2",state="finished",tier="int4"} 1.0' in worker
+    assert 'bitladder_worker_ready{model="smollm2",tier="int4"} 1.0' in worker
+
+
+def test_a_worker_waits_for_a_redis_that_is_not_there_yet(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_REDIS__URL=f"redis://127.0.0.1:{free_port()}/0")
+    worker = stack.start("worker", "--tier", "int4")
+
+    time.sleep(3)  # nothing else shows that a process does *not* end
+
+    assert worker.poll() is None
+    worker.terminate()
+    assert worker.wait(20) == 0
+
+
+def _command(pid: int) -> str:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        return "" if ") Z" in status else Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""
