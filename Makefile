@@ -5,6 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
+# A machine with an NVIDIA GPU gets vLLM's own package, and three engines that share the first GPU's memory.
+ifneq ($(wildcard /dev/nvidiactl),)
+HARDWARE := gpu
+export BITLADDER_VLLM__ENV ?= {}
+export BITLADDER_VLLM__ARGS ?= ["--max-model-len", "2048", "--gpu-memory-utilization", "0.28"]
+else
+HARDWARE := cpu
+endif
+
 .PHONY: help install engine-env quantize-env checkpoints demo up test test-fast check format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,11 +25,15 @@ $(VENV)/.installed: requirements/dev.lock pyproject.toml
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	@touch $@
 
-engine-env: .venv-engine/.installed ## set up .venv-engine: vLLM on the CPU
+engine-env: .venv-engine/.installed ## set up .venv-engine: vLLM, for the GPU where there is one
 .venv-engine/.installed: requirements/cpu.lock
 	$(PYTHON) -m venv .venv-engine
+ifeq ($(HARDWARE),gpu)
+	.venv-engine/bin/pip install $(PIP_FLAGS) vllm==0.32.0
+else
 	.venv-engine/bin/pip install $(PIP_FLAGS) torch==2.13.0
 	.venv-engine/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/cpu.lock
+endif
 	@touch $@
 
 quantize-env: .venv-quantize/.installed ## set up .venv-quantize: the quantizer
