@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from openai import BadRequestError, OpenAI
 
 from dispatcher.cli.private_stack import PrivateStack, private_stack
 from dispatcher.client import Client
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 
 pytestmark = pytest.mark.vllm
 CONFIG = """
@@ -110,10 +113,33 @@ def test_what_the_engine_refuses_is_the_user_s_error(openai: OpenAI) -> None:
 def test_a_cancelled_job_is_aborted_in_the_engine(stack: PrivateStack) -> None:
     with Client(stack.url) as client:
         job = client.submit({"model": "smollm2", "prompt": "Once", "max_tokens": 900, "ignore_eos": True})
-        while client.result(job["id"])["status"] == "queued":
-            pass
+        wait_until(lambda: client.result(job["id"])["status"] == "running", "the job runs in the engine")
         client.cancel(job["id"])
         over = client.wait(job["id"], timeout_s=10)
 
     assert over["status"] == "cancelled"
     assert over["tier"] == "int4"
+
+
+def test_an_engine_that_is_killed_is_replaced_while_the_next_tier_serves(stack: PrivateStack) -> None:
+    def live(tier: str) -> int:
+        return int(httpx2.get(f"{stack.url}/readyz", timeout=5).json()["live_workers"]["smollm2"][tier])
+
+    with Client(stack.url) as client:
+        running = client.submit({"model": "smollm2", "prompt": "Once", "max_tokens": 200, "ignore_eos": True})
+        wait_until(lambda: client.result(running["id"])["status"] == "running", "the job runs in the engine")
+
+        os.kill(_engine_of(stack, "int4"), signal.SIGKILL)
+        moved = client.wait(running["id"], timeout_s=120)
+        wait_until(lambda: live("int4") == 1, "the engine is there again", 120)
+        again = client.wait(client.submit({"model": "smollm2", "prompt": "Hi", "max_tokens": 2})["id"], timeout_s=60)
+
+    assert (moved["status"], moved["tier"], moved["attempts"]) == ("finished", "int8", 2)
+    assert (again["status"], again["tier"]) == ("finished", "int4")
+
+
+def _engine_of(stack: PrivateStack, tier: str) -> int:
+    for line in (stack.folder / f"worker_{tier}.log").read_text(encoding="utf-8").splitlines():
+        if line.startswith("{") and (event := json.loads(line))["event"] == "engine started":
+            return int(event["pid"])
+    raise AssertionError(f"worker_{tier} has not said that it started an engine")
