@@ -48,6 +48,8 @@ class LeaseKeeper:
         ladder = settings.model(model).ladder
         self.queues = ",".join(name for lane in Lane for name in lists_of(model, ladder, tier, lane, tier))
         self._held, self._drop = held, drop
+        self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
+        self._strays: list[bytes] = []
         self.is_ready = False
         self._stop = threading.Event()
         self._renewed_s = time.monotonic()
@@ -68,7 +70,7 @@ class LeaseKeeper:
     def renew(self) -> None:
         """Renew once, and hand lost and cancelled ids on."""
         lease_ms = int(self._settings.queue.lease_s * 1000)
-        args: list[str | int] = [
+        args: list[str | int | bytes] = [
             self._worker,
             lease_ms,
             int(self.is_ready),
@@ -78,9 +80,17 @@ class LeaseKeeper:
             os.getpid(),
             platform.node(),
             VERSION,
+            self._settings.queue.max_attempts,
+            self._settings.queue.result_ttl_s * 1000,
+            len(self._strays),
+            *self._strays,
             *self._held(),
         ]
-        _, lost, cancelled = self._call("extend", self._keys(), args)
+        _, lost, cancelled, unknown = self._call("extend", self._keys(), args)
+        # A claim's answer may still be on its way; after a third of a lease nobody waits for it any more.
+        now = time.monotonic()
+        self._unknown = {job: self._unknown.get(job, now) for job in unknown}
+        self._strays = [job for job, since in self._unknown.items() if now - since > self._settings.queue.lease_s / 3]
         if time.monotonic() - self._renewed_s > self._settings.queue.lease_s / 2:
             self._no_reaping_before_s = time.monotonic() + self._settings.queue.lease_s
         self._renewed_s = time.monotonic()
@@ -118,7 +128,7 @@ class LeaseKeeper:
             "rq:workers",
         ]
 
-    def _call(self, script: str, keys: list[str], args: Iterable[str | int]) -> Any:  # noqa: ANN401  (each script has an answer of its own)
+    def _call(self, script: str, keys: list[str], args: Iterable[str | int | bytes]) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         arguments = [*keys, *args]
         try:
             return self._evalsha(self._client, script, len(keys), arguments)
@@ -127,5 +137,5 @@ class LeaseKeeper:
             return self._evalsha(self._client, script, len(keys), arguments)
 
     @staticmethod
-    def _evalsha(client: redis.Redis, script: str, count: int, arguments: list[str | int]) -> Any:  # noqa: ANN401
+    def _evalsha(client: redis.Redis, script: str, count: int, arguments: list[str | int | bytes]) -> Any:  # noqa: ANN401
         return client.evalsha(digest(script), count, *arguments)

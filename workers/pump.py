@@ -37,6 +37,8 @@ from workers.slots import Slots
 log = structlog.get_logger()
 # How often the engine's load and health are looked at.
 LOAD_EVERY_S = 1.0
+# Longest pause between two tries to start an engine that does not start.
+MOST_PAUSE_S = 60.0
 
 
 class Pump:
@@ -53,6 +55,7 @@ class Pump:
         self._slots = Slots(settings.worker.min_slots, self._tier.slots)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: dict[str, Claimed] = {}
+        self._settling: set[str] = set()  # executed; what becomes of them is on its way to Redis
         self._reasons: dict[str, str] = {}  # why a task is being cancelled
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many)
         self._emit: Batcher[tuple[str, int, bytes], bool] = Batcher(self._emit_many, most=256)
@@ -122,6 +125,7 @@ class Pump:
     def _ended(self, job_id: str) -> None:
         self._jobs.pop(job_id, None)
         self._reasons.pop(job_id, None)
+        self._settling.discard(job_id)
         self._running.pop(job_id, None)
         self.metrics.in_flight.labels(*self._labels).set(len(self._running))
         self._freed.set()
@@ -137,6 +141,13 @@ class Pump:
         except asyncio.CancelledError:
             await self._interrupted(job, self._reasons.pop(job.job_id, "drained"))
             return
+        except Exception:
+            # A defect of ours must not keep the job: the lease would be renewed for as long as this worker lives.
+            log.exception("job broke the worker", job_id=job.job_id)
+            last = Outcome(state=State.FAILED, status=500, code="worker_defect", error="the worker broke on this job")
+            await self._give_back(job, self._one_up(job, None), charge=True, last=last, reason="worker_defect")
+            return
+        self._settling.add(job.job_id)
         await self._settle(job, done)
 
     async def _settle(self, job: Claimed, done: Executed) -> None:
@@ -253,7 +264,8 @@ class Pump:
                 self._loop.call_soon_threadsafe(self._abort, job_id, reason)
 
     def _abort(self, job_id: str, reason: str) -> None:
-        if task := self._running.get(job_id):
+        task = self._running.get(job_id)
+        if task and job_id not in self._settling:
             self._reasons[job_id] = reason
             task.cancel()
 
@@ -266,6 +278,24 @@ class Pump:
             with contextlib.suppress(RedisError, OSError):
                 self.leases.renew()
 
+    async def _watch_engine(self) -> None:
+        """Start the engine, follow its load, start it again when it is gone."""
+        failures = 0
+        while True:
+            try:
+                healthy = await self.engine.is_healthy()
+                if not healthy:
+                    self._set_ready(is_ready=False)
+                    healthy = await self._started()
+                failures = 0 if healthy else failures + 1
+                self._set_ready(healthy)
+                self._slots.adapt(await self.engine.load(), len(self._running))
+            except Exception:
+                # Without this task nobody would notice that the engine is gone.
+                log.exception("engine watch broke", tier=self.tier)
+                failures += 1
+            await asyncio.sleep(min(MOST_PAUSE_S, LOAD_EVERY_S * 2**failures))
+
     async def _started(self) -> bool:
         start = time.monotonic()
         try:
@@ -275,17 +305,6 @@ class Pump:
             return False
         log.info("engine ready", tier=self.tier, start_s=round(time.monotonic() - start, 1))
         return True
-
-    async def _watch_engine(self) -> None:
-        """Start the engine, follow its load, start it again when it is gone."""
-        while True:
-            healthy = await self.engine.is_healthy()
-            if not healthy:
-                self._set_ready(is_ready=False)
-                healthy = await self._started()
-            self._set_ready(healthy)
-            self._slots.adapt(await self.engine.load(), len(self._running))
-            await asyncio.sleep(LOAD_EVERY_S)
 
     async def _drain(self) -> None:
         log.info("draining", worker=self.worker, in_flight=len(self._running))

@@ -100,7 +100,10 @@ async def _stream(gateway: Gateway, job: Submission) -> Response:
     stack = contextlib.ExitStack()
     try:
         inbox = stack.enter_context(gateway.inbox.opened(job.job_id))
-        await gateway.submit(job)
+        job_id = await gateway.submit(job)
+        if job_id != job.job_id:
+            stack.close()
+            return _repeated_stream(job_id)
         items = gateway.inbox.items(job.job_id, inbox, gateway.settings.intake.await_timeout_s)
         first = await anext(items)
     except BaseException:
@@ -117,6 +120,12 @@ async def _stream(gateway: Gateway, job: Submission) -> Response:
     return StreamingResponse(
         _pieces(gateway, job.job_id, first, items, stack), headers=headers, media_type="text/event-stream"
     )
+
+
+def _repeated_stream(job_id: str) -> Response:
+    message = f"a streamed request is not streamed twice; its outcome is at GET /v1/jobs/{job_id}"
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 
 async def _pieces(

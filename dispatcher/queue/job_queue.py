@@ -218,18 +218,33 @@ def _depth(name: str, row: list[Any], now: int) -> Depth:
     return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
 
 
+def _outcome(raw: bytes | None) -> Outcome | None:
+    try:
+        return decode_outcome(raw) if raw else None
+    except ValueError:
+        text = "the stored outcome cannot be read"
+        return Outcome(state=State.FAILED, status=500, code="corrupt_outcome", error=text)
+
+
+def _number(raw: bytes | None) -> int:
+    try:
+        return int(float(raw or 0))
+    except ValueError:
+        return 0
+
+
 def _view(job_id: str, fields: Mapping[str, bytes | None]) -> JobView:
-    outcome = decode_outcome(fields["outcome"]) if fields["outcome"] else None
+    outcome = _outcome(fields["outcome"])
     status = (fields["status"] or b"").decode()
     deadline = fields["deadline"]
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
         queue=(fields["origin"] or b"").decode(),
-        enqueued_ms=int(float(fields["at"] or 0)),
-        attempts=int(fields["fence"] or 0) - int(fields["uncharged"] or 0),
+        enqueued_ms=_number(fields["at"]),
+        attempts=_number(fields["fence"]) - _number(fields["uncharged"]),
         request=read_request(fields["data"] or b""),
-        deadline_ms=int(float(deadline)) if deadline else None,
+        deadline_ms=_number(deadline) if deadline else None,
         worker=(fields["worker_name"] or b"").decode() or None,
         outcome=outcome,
     )

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import redis.asyncio
+import structlog
 from redis.exceptions import RedisError
 
 from dispatcher.contract import Outcome, decode_outcome
@@ -19,6 +20,7 @@ from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import RedisSettings
 
+log = structlog.get_logger()
 _ID_CHARS = 36  # of a UUID, behind the letter that says what the message is
 # After a lost connection messages may be missing: everybody looks at the stored outcome again this often.
 RECHECK_S = 5.0
@@ -125,10 +127,14 @@ class OutcomeInbox:
                     self._deliver(message["data"])
 
     def _deliver(self, data: bytes) -> None:
-        kind, job_id, rest = data[:1], data[1 : 1 + _ID_CHARS].decode(), data[1 + _ID_CHARS :]
+        kind, job_id, rest = data[:1], data[1 : 1 + _ID_CHARS].decode(errors="replace"), data[1 + _ID_CHARS :]
         inbox = self._waiting.get(job_id)
-        if inbox is not None:
+        if inbox is None:
+            return
+        try:
             inbox.put_nowait(decode_outcome(rest) if kind == b"d" else rest)
+        except ValueError:
+            log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
 
 
 async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
+import pytest
 import pytest_asyncio
 import redis
 import uuid_utils
@@ -200,3 +201,25 @@ async def test_nothing_is_left_and_every_key_expires_after_the_work(queue: JobQu
 
     assert permanent == {"b'rq:queues'", "b'bl:workers'"}
     assert store.keys("rq:wip:*") == []
+
+
+@pytest.mark.parametrize("field", ["at", "deadline", "fence", "uncharged", "data", "status"])
+async def test_a_corrupt_record_costs_nobody_else_their_job(queue: JobQueue, store: redis.Redis, field: str) -> None:
+    bad, good = job(), job()
+    await submit(queue, bad, good)
+    store.hset(f"rq:job:{bad.job_id}", field, "\xff garbage")
+
+    claimed = {one.job_id for one in await claim(queue, "int4")}
+
+    assert good.job_id in claimed
+    assert await queue.view(bad.job_id) is not None
+
+
+async def test_a_record_that_is_not_even_a_hash_is_dropped(queue: JobQueue, store: redis.Redis) -> None:
+    good = job()
+    store.set("rq:job:odd", "a string")
+    store.rpush("rq:queue:smollm2:int4:normal", "odd")
+    await submit(queue, good)
+
+    assert [one.job_id for one in await claim(queue, "int4")] == [good.job_id]
+    assert (await queue.depths("smollm2")).live["int4"] == 0

@@ -30,7 +30,11 @@ end
 -- One id popped from `queue`: start it, or drop it where it is over already.
 local function take(id, queue)
   local job = 'rq:job:' .. id
-  local fields = redis.call('HMGET', job, 'data', 'status', 'at', 'deadline', 'fence', 'uncharged')
+  -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'at', 'deadline', 'fence', 'uncharged')
+  if fields.err then
+    return
+  end
   if fields[2] ~= 'queued' then
     local gone = tonumber(redis.call('GET', 'bl:gone:' .. queue) or '0')
     if gone > 0 then
@@ -39,16 +43,17 @@ local function take(id, queue)
     return
   end
   fields[3] = tonumber(fields[3]) or now  -- RQ's producers do not write `at`
-  if fields[4] and tonumber(fields[4]) <= now then
+  local deadline = tonumber(fields[4])
+  if deadline and deadline <= now then
     return expire(id, queue, fields)
   end
-  local fence = tonumber(fields[5] or '0') + 1
+  local fence = (tonumber(fields[5]) or 0) + 1
   redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence,
     'lease', worker .. '/' .. fence, 'at', num(fields[3]))
   redis.call('SADD', KEYS[2], id)
   redis.call('ZADD', 'rq:wip:' .. queue, num((now + WIP_MS) / 1000), id .. ':' .. fence)
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - tonumber(fields[6] or '0'), fence, num(fields[3]),
-    fields[4] or ''}
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (tonumber(fields[6]) or 0), fence, num(fields[3]),
+    deadline and num(deadline) or ''}
 end
 
 local function head_time(name)
@@ -56,7 +61,8 @@ local function head_time(name)
   if not id then
     return nil
   end
-  return tonumber(redis.call('HGET', 'rq:job:' .. id, 'at') or '0')
+  local at = redis.pcall('HGET', 'rq:job:' .. id, 'at')
+  return type(at) == 'string' and tonumber(at) or 0
 end
 
 -- Pop the oldest head of sibling lists (the open one and those with a ceiling). Returns false when all are empty.
@@ -122,7 +128,7 @@ end
 local function is_late(lane)
   for _, name in ipairs(lane.climbable) do
     local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-    local times = id and redis.call('HMGET', 'rq:job:' .. id, 'at', 'deadline') or {}
+    local times = id and redis.pcall('HMGET', 'rq:job:' .. id, 'at', 'deadline') or {}
     local at, deadline = tonumber(times[1]), tonumber(times[2])
     if at and deadline and now - at > plan.share * (deadline - at) then
       return true

@@ -11,7 +11,8 @@ for i, key in ipairs(KEYS) do
 end
 for i, name in ipairs(ARGV) do
   local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-  local at = id and redis.call('HGET', 'rq:job:' .. id, 'at') or '0'
+  local at = id and redis.pcall('HGET', 'rq:job:' .. id, 'at') or '0'
+  at = type(at) == 'string' and tonumber(at) and at or '0'
   queues[i] = {depth_of({name}), redis.call('ZCARD', 'rq:wip:' .. name), at}
 end
 return {num(now), live, queues}

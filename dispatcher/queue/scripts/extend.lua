@@ -7,8 +7,10 @@
 --       5  rq:worker:<worker>          hash    what `rq info` shows
 --       6  rq:workers                  set     RQ's list of workers
 -- ARGV  1 worker  2 lease ms  3 ready (1|0)  4 model  5 tier  6 queues, joined by commas  7 pid  8 host  9 version
---       10… ids the worker believes it holds
--- Returns {now, {lost ids}, {cancelled ids}}.
+--       10 max attempts  11 ttl ms  12 how many strays follow, then those ids, then the ids the worker knows it holds
+-- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
+-- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
+-- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
 local worker, now = ARGV[1], now_ms()
 local lease_ms = tonumber(ARGV[2])
@@ -35,14 +37,29 @@ for queue in string.gmatch(ARGV[6], '[^,]+') do
   redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 end
 
-local lost = {}
-for i = 10, #ARGV do
+local strays = tonumber(ARGV[12])
+for i = 13, 12 + strays do
+  if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then
+    put_back(ARGV[i], worker, {charge = false, max_attempts = tonumber(ARGV[10]), ttl_ms = tonumber(ARGV[11])})
+  end
+end
+local lost, known = {}, {}
+for i = 13 + strays, #ARGV do
+  known[ARGV[i]] = true
   if redis.call('SISMEMBER', KEYS[3], ARGV[i]) == 0 then
     lost[#lost + 1] = ARGV[i]
+  end
+end
+local unknown = {}
+if redis.call('SCARD', KEYS[3]) > #ARGV - 12 - strays - #lost then
+  for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+    if not known[id] then
+      unknown[#unknown + 1] = id
+    end
   end
 end
 local cancelled = redis.call('SMEMBERS', KEYS[4])
 if #cancelled > 0 then
   redis.call('DEL', KEYS[4])
 end
-return {num(now), lost, cancelled}
+return {num(now), lost, cancelled, unknown}

@@ -16,7 +16,7 @@ local fields = redis.call('HMGET', KEYS[2], 'lease', 'uncharged')
 if fields[1] ~= worker .. '/' .. fence then
   return 'lost'
 end
-local uncharged = tonumber(fields[2] or '0')
+local uncharged = tonumber(fields[2]) or 0
 if ARGV[6] == '0' then
   uncharged = uncharged + 1
   redis.call('HSET', KEYS[2], 'uncharged', uncharged)

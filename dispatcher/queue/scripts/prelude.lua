@@ -67,3 +67,29 @@ local function conclude(id, queue, status, outcome, ttl_ms, now)
   end
   redis.call('PUBLISH', 'bl:done:' .. id, outcome)
 end
+
+-- Put a job that `worker` still holds back to the front of its queue, or end it when it has no attempt left.
+-- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
+local function put_back(id, worker, limits)
+  local job = 'rq:job:' .. id
+  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged')
+  local fence, queue = fields[3], fields[2]
+  if not fence or not queue or fields[1] ~= worker .. '/' .. fence then
+    return 'lost'
+  end
+  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
+  local uncharged = (tonumber(fields[4]) or 0) + (limits.charge and 0 or 1)
+  local attempts = (tonumber(fence) or 0) - uncharged
+  if attempts >= limits.max_attempts then
+    conclude(id, queue, 'failed', '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost '
+      .. 'on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(worker) .. '}', limits.ttl_ms,
+      now_ms())
+    return 'ended'
+  end
+  redis.call('DEL', 'bl:stream:' .. id)
+  redis.call('HSET', job, 'status', 'queued', 'uncharged', uncharged)
+  redis.call('HDEL', job, 'lease')
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
+  return 'returned'
+end

@@ -15,30 +15,6 @@ end
 local inflight = 'bl:inflight:' .. dead
 local returned, ended = {}, {}
 
-local function put_back(id)
-  local job = 'rq:job:' .. id
-  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged')
-  local fence = fields[3]
-  if fields[1] ~= dead .. '/' .. (fence or '') then
-    return  -- finished or given back meanwhile
-  end
-  local queue = fields[2]
-  local attempts = fence - tonumber(fields[4] or '0')
-  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
-  if attempts >= tonumber(ARGV[2]) then
-    conclude(id, queue, 'failed', '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost '
-      .. 'on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(dead) .. '}', tonumber(ARGV[3]), now)
-    ended[#ended + 1] = id
-    return
-  end
-  redis.call('DEL', 'bl:stream:' .. id)
-  redis.call('HSET', job, 'status', 'queued')
-  redis.call('HDEL', job, 'lease')
-  redis.call('LPUSH', 'rq:queue:' .. queue, id)
-  wake('bl:wake:' .. string.match(queue, '^[^:]+:[^:]+'))
-  returned[#returned + 1] = id
-end
-
 local function forget()
   local name = 'rq:worker:' .. dead
   local about = redis.call('HMGET', name, 'model', 'tier', 'queues')
@@ -53,8 +29,14 @@ local function forget()
   redis.call('DEL', name, 'bl:cancel:' .. dead)
 end
 
+local limits = {charge = true, max_attempts = tonumber(ARGV[2]), ttl_ms = tonumber(ARGV[3])}
 for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
-  put_back(id)
+  local word = put_back(id, dead, limits)
+  if word == 'returned' then
+    returned[#returned + 1] = id
+  elseif word == 'ended' then
+    ended[#ended + 1] = id
+  end
 end
 if redis.call('EXISTS', inflight) == 0 then
   forget()
