@@ -19,7 +19,7 @@ from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.intake import jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gateway import Gateway
-from dispatcher.intake.problems import on_bitladder_error, on_http_error
+from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.queue.connection import check_server, connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[Middleware(RequestIds)],
-        exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error},
+        exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )
 

@@ -109,6 +109,16 @@ class Claimed:
         """The tier whose queue the job waited in."""
         return self.queue.split(":")[1]
 
+    @property
+    def lane(self) -> str:
+        """The lane it waited in."""
+        return self.queue.split(":")[2]
+
+    @property
+    def ceiling(self) -> str | None:
+        """The highest tier allowed, as the queue's name says it; None: the top."""
+        return self.queue.partition(":max-")[2] or None
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one answer, as the engine counted them."""
@@ -140,6 +150,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_ms: float = 0.0
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
+    pieces: int = 0  # how many pieces a streamed answer has
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
     request_id: str = ""
@@ -148,6 +159,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def answer(self) -> bytes | None:
         """The engine's JSON answer, or None."""
         return None if bytes(self.body) == b"null" else bytes(self.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Piece:
+    """A part of a streamed answer, ordered by the execution it belongs to and its number in it."""
+
+    fence: int  # of the claim: a later execution begins the answer anew
+    number: int  # from 1
+    data: bytes  # server-sent events, as the engine wrote them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

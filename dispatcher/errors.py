@@ -9,6 +9,7 @@ BitladderError
 ├── QueueFullError             429      refused at the door; try again after `retry_after_s`
 ├── QueueUnreachableError      503      Redis is away or refuses to write
 ├── ConflictError              422      the idempotency key was used with another body
+├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted
     └── EngineFaultError                it broke: give the job back one tier up, attempt counted

@@ -52,6 +52,7 @@ class LeaseKeeper:
         self._strays: list[bytes] = []
         self.is_ready = False
         self._stop = threading.Event()
+        self._renewing = threading.Lock()  # the pump renews too, when its readiness changes
         self._renewed_s = time.monotonic()
         self._no_reaping_before_s = 0.0
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -69,6 +70,10 @@ class LeaseKeeper:
 
     def renew(self) -> None:
         """Renew once, and hand lost and cancelled ids on."""
+        with self._renewing:
+            self._renew()
+
+    def _renew(self) -> None:
         lease_ms = int(self._settings.queue.lease_s * 1000)
         args: list[str | int | bytes] = [
             self._worker,
@@ -110,11 +115,14 @@ class LeaseKeeper:
     def _run(self) -> None:
         # A third of the lease: two renewals may be missed.
         while not self._stop.wait(self._settings.queue.lease_s / 3):
-            try:
-                self.renew()
-                self.reap()
-            except (RedisError, OSError) as error:
-                log.warning("leases not renewed", error=str(error))
+            for step in (self.renew, self.reap):
+                try:
+                    step()
+                except (RedisError, OSError) as error:
+                    log.warning("leases not renewed", error=str(error))
+                except Exception:
+                    # Without this thread the worker would lose every job it has.
+                    log.exception("lease thread broke")
 
     def _keys(self) -> list[str]:
         live = f"bl:live:{self._model}:{self._tier}"

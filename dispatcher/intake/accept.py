@@ -38,7 +38,6 @@ class Accepted:
     submission: Submission
     envelope: Envelope
     stream: bool
-    include_usage: bool
 
 
 def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
@@ -79,12 +78,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         idempotency_key=_idempotency_key(incoming.headers),
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32],
     )
-    return Accepted(
-        submission=submission,
-        envelope=envelope,
-        stream=request.stream,
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
-    )
+    return Accepted(submission=submission, envelope=envelope, stream=request.stream)
 
 
 def _idempotency_key(headers: Mapping[str, str]) -> str:

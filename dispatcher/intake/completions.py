@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from dispatcher.contract import Endpoint, Outcome, State, Submission
+from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
 from dispatcher.queue.outcomes import Item
 
+T = TypeVar("T")
 Door = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
 
 
@@ -27,7 +28,7 @@ def completion_door(endpoint: Endpoint) -> Door:
         gateway: Gateway = request.app.state.gateway
         accepted = gateway.route(request, endpoint, await gateway.body(request), reply=True)
         if accepted.stream:
-            return await _stream(gateway, accepted.submission)
+            return await _stream(request, gateway, accepted.submission)
         return await _await(request, gateway, accepted.submission)
 
     return door
@@ -49,32 +50,40 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
 
 async def _await(request: HttpRequest, gateway: Gateway, job: Submission) -> Response:
     start = time.perf_counter()
-    gone = asyncio.create_task(_disconnected(request))
-    waiting = asyncio.create_task(_outcome(gateway, job))
-    try:
-        await asyncio.wait({gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            with contextlib.suppress(BitladderError):
-                await gateway.queue.cancel(job.job_id)
-            return problem(499, "the client closed the connection", "client_closed_request")
-        job_id, outcome = waiting.result()
-    finally:
-        gone.cancel()
-        waiting.cancel()
+    found = await _unless_gone(request, _outcome(gateway, job))
+    if found is None:
+        return _abandoned(gateway, job)
+    job_id, outcome = found
     if outcome is None:
-        headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"}
-        return problem(
-            504,
-            f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}",
-            "await_timeout",
-            headers=headers,
-        )
+        return _not_in_time(job_id)
     gateway.metrics.served.labels(job.model, outcome.tier or "", outcome.state).inc()
     gateway.metrics.awaited.labels(job.model, outcome.tier or "").observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
     return Response(outcome.answer, outcome.status, headers, media_type="application/json")
+
+
+async def _unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of `work`, or None when the client closes the connection first."""
+    gone, working = asyncio.create_task(_disconnected(request)), asyncio.create_task(work)
+    try:
+        await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+def _abandoned(gateway: Gateway, job: Submission) -> Response:
+    gateway.abandon(job)
+    return problem(499, "the client closed the connection", "client_closed_request")
+
+
+def _not_in_time(job_id: str) -> Response:
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
+    return problem(504, message, "await_timeout", headers=headers)
 
 
 async def _outcome(gateway: Gateway, job: Submission) -> tuple[str, Outcome | None]:
@@ -95,31 +104,29 @@ async def _disconnected(request: HttpRequest) -> None:
         pass
 
 
-async def _stream(gateway: Gateway, job: Submission) -> Response:
+async def _stream(request: HttpRequest, gateway: Gateway, job: Submission) -> Response:
     """Answer with the tokens as they come. The status is known once the first piece or the outcome is there."""
-    stack = contextlib.ExitStack()
-    try:
+    with contextlib.ExitStack() as stack:
         inbox = stack.enter_context(gateway.inbox.opened(job.job_id))
         job_id = await gateway.submit(job)
         if job_id != job.job_id:
-            stack.close()
             return _repeated_stream(job_id)
-        items = gateway.inbox.items(job.job_id, inbox, gateway.settings.intake.await_timeout_s)
-        first = await anext(items)
-    except BaseException:
-        stack.close()
-        raise
-    if isinstance(first, Outcome) and first.state is not State.FINISHED:
-        stack.close()
-        return outcome_problem(first, outcome_headers(job.job_id, first))
-    headers = {
-        "X-Job-Id": job.job_id,
-        "X-Floor": job.request.floor or "",
-        "X-Entropy": f"{job.request.entropy:.4f}",
-    }
-    return StreamingResponse(
-        _pieces(gateway, job.job_id, first, items, stack), headers=headers, media_type="text/event-stream"
-    )
+        items = gateway.inbox.items(job_id, inbox, gateway.settings.intake.await_timeout_s)
+        try:
+            first = await _unless_gone(request, _first(items))
+        except TimeoutError:
+            return _not_in_time(job_id)
+        if first is None:
+            return _abandoned(gateway, job)
+        if isinstance(first, Outcome) and first.state is not State.FINISHED:
+            return outcome_problem(first, outcome_headers(job_id, first))
+        headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
+        pieces = _pieces(gateway, job, first, items, stack.pop_all())
+        return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
+
+
+async def _first(items: AsyncIterator[Item]) -> Item:
+    return await anext(items)
 
 
 def _repeated_stream(job_id: str) -> Response:
@@ -129,23 +136,30 @@ def _repeated_stream(job_id: str) -> Response:
 
 
 async def _pieces(
-    gateway: Gateway, job_id: str, first: Item, items: AsyncIterator[Item], stack: contextlib.ExitStack
+    gateway: Gateway, job: Submission, first: Item, items: AsyncIterator[Item], stack: contextlib.ExitStack
 ) -> AsyncIterator[bytes]:
-    item, over = first, False
+    item, is_over = first, False
     try:
-        while not isinstance(item, Outcome):
-            yield item
+        while isinstance(item, Piece):
+            yield item.data
             item = await anext(items)
-        over = True
-        if item.state is not State.FINISHED:
-            body = item.answer or problem_body(item.status, item.error or "", item.code or "")
-            yield b"data: " + body + b"\n\n"
-        else:
-            yield b"data: [DONE]\n\n"
+        is_over = True
+        yield _end(item)
     except TimeoutError:
-        yield b"data: " + problem_body(504, "no outcome in time", "await_timeout") + b"\n\n"
+        yield _event(problem_body(504, "no outcome in time", "await_timeout"))
+    except BitladderError as error:
+        yield _event(problem_body(error.status, str(error), error.code))
     finally:
         stack.close()
-        if not over:  # the client went away, or patience ran out
-            with contextlib.suppress(BitladderError):
-                await gateway.queue.cancel(job_id)
+        if not is_over:  # the client went away, or the answer is worth nothing any more
+            gateway.abandon(job)
+
+
+def _end(outcome: Outcome) -> bytes:
+    if outcome.state is State.FINISHED:
+        return b"data: [DONE]\n\n"
+    return _event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+
+
+def _event(body: bytes) -> bytes:
+    return b"data: " + body + b"\n\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -25,6 +27,7 @@ class Gateway:
         self.queue = queue
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(self._submit_many)
 
     async def body(self, request: HttpRequest) -> bytes:
@@ -79,6 +82,22 @@ class Gateway:
         if isinstance(answer, BitladderError):
             raise answer
         return answer
+
+    def abandon(self, job: Submission) -> None:
+        """Cancel a job that nobody awaits any more, in the background: the request's own task may be ending.
+
+        A job with an idempotency key is kept: its client may come back for it.
+        """
+        if not job.idempotency_key:
+            task = asyncio.create_task(self._cancel(job.job_id))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _cancel(self, job_id: str) -> None:
+        with contextlib.suppress(BitladderError):
+            if await self.queue.cancel(job_id) == "missing":
+                await asyncio.sleep(self.settings.redis.timeout_s)  # its submission may still be on its way
+                await self.queue.cancel(job_id)
 
     async def _submit_many(self, jobs: Sequence[Submission]) -> Sequence[str | BitladderError]:
         return await self.queue.submit(jobs)

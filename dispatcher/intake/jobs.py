@@ -15,6 +15,7 @@ from dispatcher.contract import Endpoint, JobView, Lane
 from dispatcher.errors import GoneError, NotFoundError, RequestError
 from dispatcher.intake.completions import outcome_headers
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.prompts import has_messages
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # What a client that polls should leave between two looks.
@@ -134,8 +135,7 @@ def _wait(raw: str | None, most_s: float) -> float:
 
 def _endpoint(raw: str | None, body: bytes) -> Endpoint:
     if raw is None:
-        # Only a hint: the door of the endpoint checks the body in full.
-        return Endpoint.CHAT if b'"messages"' in body and b'"prompt"' not in body else Endpoint.COMPLETIONS
+        return Endpoint.CHAT if has_messages(body) else Endpoint.COMPLETIONS
     try:
         return Endpoint(raw)
     except ValueError:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from dispatcher.contract import Outcome
+from dispatcher.contract import Outcome, State
 from dispatcher.errors import BitladderError
 
 _TYPES = {
@@ -41,6 +41,9 @@ def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
     """Return what an awaiting client sees of a job that did not finish: the engine's own error where there is one."""
     if outcome.answer is not None:
         return Response(outcome.answer, outcome.status, headers, media_type="application/json")
+    # OpenAI's clients repeat 409 and 5xx by themselves; a cancelled or expired job is not to be repeated.
+    if outcome.state in (State.CANCELLED, State.EXPIRED):
+        headers = headers | {"X-Should-Retry": "false"}
     message, code = outcome.error or "the job did not finish", outcome.code or outcome.state
     return problem(outcome.status, message, code, headers=headers)
 
@@ -69,3 +72,9 @@ async def on_http_error(request: HttpRequest, error: Exception) -> Response:
         HTTPStatus(error.status_code).name.lower(),
         headers=dict(error.headers or {}),
     )
+
+
+async def on_defect(request: HttpRequest, error: Exception) -> Response:
+    """Answer a defect of ours in the same form; the server logs it."""
+    del request, error
+    return problem(500, "an internal error; the log has it under this request's id", "internal_error")

@@ -10,16 +10,9 @@ from dispatcher.contract import Endpoint
 from dispatcher.errors import RequestError
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
-    """OpenAI's stream_options."""
-
-    include_usage: bool | None = None
-
-
 class _Body(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
 
 class CompletionBody(_Body, frozen=True, kw_only=True):
@@ -39,6 +32,9 @@ _DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.De
     Endpoint.COMPLETIONS: msgspec.json.Decoder(CompletionBody),
     Endpoint.CHAT: msgspec.json.Decoder(ChatBody),
 }
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_body(endpoint: Endpoint, body: bytes) -> Body:
@@ -63,6 +59,14 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
             param="prompt",
         )
     return read
+
+
+def has_messages(body: bytes) -> bool:
+    """Tell a chat body by its field; a body that is no JSON object is told by its reader."""
+    try:
+        return "messages" in _fields(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def prompt_bytes(body: Body) -> bytes:

@@ -15,13 +15,14 @@ from dispatcher.errors import ConfigError, QueueUnreachableError
 from dispatcher.sections import RedisSettings
 
 
-def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redis:
+def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int | None = None) -> redis.asyncio.Redis:
     """Return an asyncio client; `wait_s` is how long its blocking commands may wait."""
     return redis.asyncio.Redis.from_url(
         settings.url,
         socket_timeout=settings.timeout_s + wait_s,
         # One more try on a fresh connection: the old one may have died while idle.
         retry=AsyncRetry(NoBackoff(), 1),
+        max_connections=most_connections,
         **_connect_limit(settings),
     )
 

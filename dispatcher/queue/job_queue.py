@@ -14,6 +14,7 @@ from dispatcher.contract import (
     Claimed,
     JobView,
     Outcome,
+    Piece,
     Request,
     State,
     Submission,
@@ -93,10 +94,18 @@ class JobQueue:
         """Store outcomes; False for a job that is no longer this worker's."""
         return [bool(ok) for ok in await self._run(finish_call(worker, self._ttl_ms, jobs))]
 
-    async def emit(self, worker: str, pieces: Sequence[tuple[str, int, bytes]]) -> list[bool]:
-        """Publish pieces (job id, fence, bytes) of streams; False for a job that is no longer this worker's."""
-        flat = [field for piece in pieces for field in piece]
+    async def emit(self, worker: str, pieces: Sequence[tuple[str, Piece]]) -> list[bool]:
+        """Publish pieces of streams by job id; False for a job that is no longer this worker's."""
+        flat = [field for job_id, piece in pieces for field in (job_id, piece.fence, piece.number, piece.data)]
         return [bool(ok) for ok in await self._run(Call("emit", [], [worker, self._ttl_ms, *flat]))]
+
+    async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
+        """Return the stored pieces of a stream behind this one."""
+        try:
+            rows: Any = await self.client.xrange(f"bl:stream:{job_id}", min=f"({fence}-{number}")
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        return [_piece(entry, fields[b"d"]) for entry, fields in rows]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, charge: bool, last: Outcome) -> str:
         """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt."""
@@ -224,6 +233,11 @@ def _outcome(raw: bytes | None) -> Outcome | None:
     except ValueError:
         text = "the stored outcome cannot be read"
         return Outcome(state=State.FAILED, status=500, code="corrupt_outcome", error=text)
+
+
+def _piece(entry: bytes, data: bytes) -> Piece:
+    fence, _, number = entry.partition(b"-")
+    return Piece(fence=int(fence), number=int(number), data=data)
 
 
 def _number(raw: bytes | None) -> int:

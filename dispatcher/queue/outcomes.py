@@ -15,7 +15,8 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from dispatcher.contract import Outcome, decode_outcome
+from dispatcher.contract import Outcome, Piece, decode_outcome
+from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import RedisSettings
@@ -25,7 +26,17 @@ _ID_CHARS = 36  # of a UUID, behind the letter that says what the message is
 # After a lost connection messages may be missing: everybody looks at the stored outcome again this often.
 RECHECK_S = 5.0
 
-Item = bytes | Outcome
+# Waiters of jobs that other processes submitted hold a connection each; more than these are told to try again.
+MOST_WAITERS = 500
+
+Item = Piece | Outcome
+
+
+class StreamRestartedError(BitladderError):
+    """The answer began anew after some of it had been read: its first execution was lost."""
+
+    status = 503
+    code = "stream_restarted"
 
 
 class OutcomeInbox:
@@ -35,6 +46,7 @@ class OutcomeInbox:
         self.channel = f"bl:reply:{secrets.token_hex(8)}"
         self._queue = queue
         self._client: redis.asyncio.Redis = connect(settings, wait_s=30)
+        self._waiters: redis.asyncio.Redis = connect(settings, wait_s=30, most_connections=MOST_WAITERS)
         self._waiting: dict[str, asyncio.Queue[Item]] = {}
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -49,6 +61,7 @@ class OutcomeInbox:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self._client.aclose()
+        await self._waiters.aclose()
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until the channel is subscribed."""
@@ -69,23 +82,39 @@ class OutcomeInbox:
             self._waiting.pop(job_id, None)
 
     async def items(self, job_id: str, inbox: asyncio.Queue[Item], timeout_s: float) -> AsyncIterator[Item]:
-        """Yield tokens, then the outcome, which is last.
+        """Yield every piece once and in order, then the outcome, which is last.
+
+        Messages are only hints: what a lost connection has swallowed is read from the stored stream.
 
         Raises:
             TimeoutError: there was no outcome in time.
+            StreamRestartedError: a later execution began the answer anew.
 
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
-        while True:
-            left = end - loop.time()
-            if left <= 0:
-                raise TimeoutError
+        end = asyncio.get_running_loop().time() + timeout_s
+        fence, number = 0, 0
+        while (left := end - asyncio.get_running_loop().time()) > 0:
             item = await self._next(job_id, inbox, min(left, RECHECK_S))
-            if item is not None:
-                yield item
+            if item is None:
+                continue
+            for piece in await self._up_to(job_id, item, fence, number):
+                if number and piece.fence != fence:
+                    raise StreamRestartedError("the answer was interrupted and begun anew: send the request again")
+                fence, number = piece.fence, piece.number
+                yield piece
             if isinstance(item, Outcome):
+                yield item
                 return
+        raise TimeoutError
+
+    async def _up_to(self, job_id: str, item: Item, fence: int, number: int) -> list[Piece]:
+        """Return the pieces between the last one read and this item, the item included if it is one."""
+        if isinstance(item, Outcome):
+            return await self._queue.pieces(job_id, fence, number) if item.pieces > number else []
+        if (item.fence, item.number) <= (fence, number):
+            return []
+        is_next = item.number == (number + 1 if item.fence == fence else 1)
+        return [item] if is_next else await self._queue.pieces(job_id, fence, number)
 
     async def _next(self, job_id: str, inbox: asyncio.Queue[Item], wait_s: float) -> Item | None:
         with contextlib.suppress(TimeoutError):
@@ -96,8 +125,19 @@ class OutcomeInbox:
         return None
 
     async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
-        """Wait for the outcome of any job, submitted anywhere; None when it is not over in time."""
-        async with self._client.pubsub() as pubsub:
+        """Wait for the outcome of any job, submitted anywhere; None when it is not over in time.
+
+        Raises:
+            QueueUnreachableError: Redis is away, or too many wait already.
+
+        """
+        try:
+            return await self._wait(job_id, timeout_s)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
+
+    async def _wait(self, job_id: str, timeout_s: float) -> Outcome | None:
+        async with self._waiters.pubsub() as pubsub:
             await pubsub.subscribe(f"bl:done:{job_id}")
             end = asyncio.get_running_loop().time() + timeout_s
             while True:
@@ -132,9 +172,14 @@ class OutcomeInbox:
         if inbox is None:
             return
         try:
-            inbox.put_nowait(decode_outcome(rest) if kind == b"d" else rest)
+            inbox.put_nowait(decode_outcome(rest) if kind == b"d" else _piece(rest))
         except ValueError:
             log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
+
+
+def _piece(message: bytes) -> Piece:
+    fence, number, data = message.split(b" ", 2)
+    return Piece(fence=int(fence), number=int(number), data=data)
 
 
 async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:

@@ -21,17 +21,30 @@ def all_lists(model: str, settings: ModelSettings) -> list[str]:
     return [name for tier in ladder for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
 
 
+def flag_key(model: str, tier: str, lane: str) -> str:
+    """Return the key that is there while a lane is between its marks on the way down."""
+    return f"bl:overflow:{model}:{tier}:{lane}"
+
+
 def claim_plan(settings: Settings, model: str, tier: str) -> str:
     """Return what claim.lua needs to know, as JSON.
 
-    `own`: the lists of each lane, urgent first. `below`: the lower tiers, nearest first, each lane with the lists
-    that count (`all`), those that may climb as far as this tier (`climbable`), its marks, and its overflow flag.
+    `own`: the lists of each lane, urgent first, with its low mark and overflow flag. `below`: the lower tiers, nearest
+    first, each lane with the lists that count (`all`), those that may climb as far as this tier (`climbable`), its
+    marks, and its overflow flag.
     """
     ladder = settings.model(model).ladder
     below = reversed(ladder[: ladder.index(tier)])
     return json.dumps(
         {
-            "own": [lists_of(model, ladder, tier, lane, tier) for lane in Lane],
+            "own": [
+                {
+                    "lists": lists_of(model, ladder, tier, lane, tier),
+                    "flag": flag_key(model, tier, lane),
+                    "low": settings.model(model).tier(tier).low,
+                }
+                for lane in Lane
+            ],
             "share": settings.queue.deadline_share,
             "below": [_lower(settings, model, lower, tier) for lower in below],
         }
@@ -47,7 +60,7 @@ def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, o
             {
                 "all": lists_of(model, ladder, lower, lane, lower),
                 "climbable": lists_of(model, ladder, lower, lane, tier),
-                "flag": f"bl:overflow:{model}:{lower}:{lane}",
+                "flag": flag_key(model, lower, lane),
                 "high": marks.high,
                 "low": marks.low,
                 "climbs": lane in settings.lanes.overflow,

@@ -8,12 +8,16 @@ from importlib.resources import files
 
 NAMES = ("submit", "claim", "extend", "emit", "finish", "give_back", "reap", "cancel", "depths", "retire")
 
+# A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, or keep leases alive.
+ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire")
+
 
 @cache
 def source(name: str) -> str:
     """Return the text of a script with the prelude before it."""
     folder = files("dispatcher.queue") / "scripts"
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+    flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else ""
+    return flags + "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
 
 
 @cache

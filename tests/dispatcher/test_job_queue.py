@@ -11,8 +11,8 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from dispatcher.contract import Claimed, Outcome, Request, State, Submission, queue_name
-from dispatcher.errors import BitladderError, ConflictError, QueueFullError
+from dispatcher.contract import Claimed, Outcome, Piece, Request, State, Submission, queue_name
+from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError
 from dispatcher.queue.commands import Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
@@ -223,3 +223,103 @@ async def test_a_record_that_is_not_even_a_hash_is_dropped(queue: JobQueue, stor
 
     assert [one.job_id for one in await claim(queue, "int4")] == [good.job_id]
     assert (await queue.depths("smollm2")).live["int4"] == 0
+
+
+async def test_a_queue_that_ran_empty_is_no_longer_over_its_mark(queue: JobQueue, store: redis.Redis) -> None:
+    be_live(store, "int4", "fp8")
+    await submit(queue, *(job() for _ in range(70)))
+    assert len(await claim(queue, "fp8", 1)) == 1  # between its marks now
+    assert len(await claim(queue, "int4", 100)) == 69
+
+    await submit(queue, *(job() for _ in range(30)))
+
+    assert await claim(queue, "fp8") == []
+
+
+async def test_only_the_job_that_is_late_climbs(queue: JobQueue, store: redis.Redis) -> None:
+    be_live(store, "int4")
+    patient, late = job(), job(ceiling="int8", deadline_ms=300)
+    await submit(queue, patient, late)
+    await asyncio.sleep(0.2)  # more than half of the deadline, on the server's clock
+
+    claimed = await claim(queue, "int8")
+
+    assert [one.job_id for one in claimed] == [late.job_id]
+
+
+async def test_a_busy_tier_does_not_starve_a_dead_one_below(queue: JobQueue, store: redis.Redis) -> None:
+    await submit(queue, job(), *(job("int8") for _ in range(30)))
+
+    tiers = [(await claim(queue, "int8", 1))[0].tier for _ in range(8)]
+
+    assert tiers.count("int4") == 1
+
+
+async def test_a_cancelled_job_that_comes_back_does_not_run_again(queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    claimed = (await claim(queue, "int4"))[0]
+
+    word = await queue.cancel(mine.job_id)
+    returned = await queue.give_back("w-int4", claimed, claimed.queue, charge=False, last=DONE)
+    view = await queue.view(mine.job_id)
+
+    assert (word, returned) == ("requested", "ended")
+    assert view is not None
+    assert view.state is State.CANCELLED
+    assert await claim(queue, "int4") == []
+
+
+async def test_the_key_of_a_cancelled_job_can_be_used_again(queue: JobQueue) -> None:
+    first, second = job(idempotency_key="k"), job(idempotency_key="k")
+    await submit(queue, first)
+    await queue.cancel(first.job_id)
+
+    assert await submit(queue, second) == [second.job_id]
+
+
+async def test_pieces_are_stored_once_and_read_from_anywhere(queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    claimed = (await claim(queue, "int4"))[0]
+    pieces = [Piece(fence=claimed.fence, number=number, data=b"%d" % number) for number in (1, 2, 3)]
+
+    first = await queue.emit("w-int4", [(mine.job_id, piece) for piece in pieces])
+    again = await queue.emit("w-int4", [(mine.job_id, pieces[2])])
+    foreign = await queue.emit("other", [(mine.job_id, pieces[0])])
+
+    assert (first, again, foreign) == ([True] * 3, [True], [False])
+    assert await queue.pieces(mine.job_id, claimed.fence, 1) == pieces[1:]
+
+
+async def test_a_full_redis_refuses_jobs_but_ends_those_it_has(queue: JobQueue, store: redis.Redis) -> None:
+    mine = job()
+    await submit(queue, mine)
+    store.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(QueueUnreachableError, match=r"OOM|maxmemory"):
+            await submit(queue, job())
+        claimed = (await claim(queue, "int4"))[0]
+        accepted = await queue.finish("w-int4", [Finished(job=claimed, outcome=DONE)])
+    finally:
+        store.config_set("maxmemory", 0)
+
+    assert accepted == [True]
+
+
+@pytest.mark.parametrize("deadline", ["inf", "nan", "1e400", "-inf"])
+async def test_a_deadline_that_is_no_number_of_this_world_is_none(
+    queue: JobQueue, store: redis.Redis, deadline: str
+) -> None:
+    mine = job()
+    await submit(queue, mine)
+    store.hset(f"rq:job:{mine.job_id}", "deadline", deadline)
+
+    assert [one.deadline_ms for one in await claim(queue, "int4")] == [None]
+
+
+async def test_an_id_that_is_none_is_dropped(queue: JobQueue, store: redis.Redis) -> None:
+    store.rpush("rq:queue:smollm2:int4:normal", b"\xff\xfe", "a b", "x" * 500)
+
+    assert await claim(queue, "int4") == []
+    assert store.llen("rq:queue:smollm2:int4:normal") == 0

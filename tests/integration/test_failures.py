@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from dispatcher.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
@@ -62,6 +64,52 @@ def test_a_client_that_leaves_takes_its_awaited_job_with_it(
 
     wait_until(lambda: len(store.keys("rq:canceled:*")) == 1, "the job is cancelled")
     wait_until(lambda: store.keys("bl:inflight:*") == [], "the worker has let it go")
+
+
+def test_a_client_that_leaves_its_stream_takes_its_job_with_it(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+
+    body = BODY | {"max_tokens": 50_000, "stream": True}
+    with httpx2.stream("POST", f"{stack.url}/v1/completions", json=body) as answer:
+        next(answer.iter_lines())
+
+    wait_until(lambda: len(store.keys("rq:canceled:*")) == 1, "the job is cancelled")
+
+
+def test_a_stream_that_is_handed_on_says_so_instead_of_repeating_itself(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_WORKER__DRAIN_GRACE_S="0.1")
+    stack.intake()
+    leaving = stack.worker("int4")
+    stack.worker("int8")
+
+    body = BODY | {"max_tokens": 400, "stream": True}
+    with httpx2.stream("POST", f"{stack.url}/v1/completions", json=body, timeout=30) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        leaving.terminate()
+        rest = [line for line in lines if line]
+
+    assert "stream_restarted" in rest[-1]
+    assert "data: [DONE]" not in rest
+
+
+@pytest.mark.parametrize("ceiling", ["fp8", "int4", "nonsense"])
+def test_a_job_of_rq_s_cannot_send_itself_where_nobody_looks(
+    make_stack: Callable[..., Stack], store: redis.Redis, ceiling: str
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    for tier in ("int4", "int8", "fp8"):
+        stack.worker(tier)
+    queue = Queue("smollm2:int4:normal", connection=store, serializer=JSONSerializer)
+
+    job = queue.enqueue("workers.generate", body=BODY | {"prompt": "echo:fault"}, ceiling=ceiling)
+
+    wait_until(lambda: job.get_status(refresh=True) == "failed", "the job has come to an end")
 
 
 def test_a_deadline_ends_a_running_job(make_stack: Callable[..., Stack]) -> None:

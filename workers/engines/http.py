@@ -25,7 +25,7 @@ _usage = msgspec.json.Decoder(_Body).decode
 
 
 class HttpEngine:
-    """Passes bodies through as they are; nothing of them is changed but the stream option that asks for usage."""
+    """Passes bodies through as they are."""
 
     def __init__(self, url: str, *, socket: str = "", load_limit_s: float = 5) -> None:
         self._url = url.rstrip("/")
@@ -34,7 +34,8 @@ class HttpEngine:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Open the connection pool; the server is somebody else's."""
+        """Open a new connection pool; the server is somebody else's. Requests on the old one are given up as broken."""
+        await self.stop()
         self._open()
         if not await self.is_healthy():
             raise EngineFaultError(f"no healthy engine at {self._url}: GET /health must answer 200")
@@ -112,13 +113,18 @@ def _plain(status: int, body: bytes) -> Answer:
     try:
         usage = _usage(body).usage or _Usage()
     except msgspec.DecodeError as error:
+        if status != 200:
+            return Answer(status=status, body=_as_error(status, body))
         raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}") from error
     return Answer(
-        status=status,
-        body=body,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens or 0,
+        status=status, body=body, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens or 0
     )
+
+
+def _as_error(status: int, body: bytes) -> bytes:
+    """Return what a proxy before the engine says in plain text as an OpenAI error."""
+    message = body[:500].decode(errors="replace") or f"the engine answered {status}"
+    return msgspec.json.encode({"error": {"message": message, "type": "invalid_request_error", "code": status}})
 
 
 def _read_load(text: str) -> Load:

@@ -40,10 +40,11 @@ class StreamReader:
         self.is_done = False
         self.error: bytes | None = None
         self._rest = b""
+        self._has_usage = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the complete events in `data` and what came before, without [DONE]."""
-        *events, self._rest = (self._rest + data).split(b"\n\n")
+        *events, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
         return [event + b"\n\n" for event in events if self._read(event)]
 
     def _read(self, event: bytes) -> bool:
@@ -57,8 +58,16 @@ class StreamReader:
             return bool(payload)
         self.error = msgspec.json.encode(chunk.error) if chunk.error else self.error
         if chunk.usage:
+            self._has_usage = True
             self.prompt_tokens = chunk.usage.prompt_tokens
             self.completion_tokens = chunk.usage.completion_tokens or 0
+        elif not self._has_usage:
+            # Without stream_options.include_usage nobody says how many: engines send a piece per token.
+            self.completion_tokens += any(_text(choice) for choice in chunk.choices)
         for choice in chunk.choices:
-            self.texts.append(choice.text or (choice.delta.content if choice.delta else None) or "")
+            self.texts.append(_text(choice))
         return self.error is None
+
+
+def _text(choice: _Choice) -> str:
+    return choice.text or (choice.delta.content if choice.delta else None) or ""

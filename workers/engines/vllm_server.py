@@ -28,7 +28,9 @@ _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK
 _MODULE = "vllm.entrypoints.openai.api_server"
 # How long a server may take to end after SIGTERM before it is killed.
 _STOP_S = 15
-_LOG_LINES = 40
+_LOG_CHUNKS = 40
+# A look that gets no answer in 5 s is a miss; so many in a row mean that the server hangs.
+_MOST_MISSES = 6
 
 
 class VllmServer:
@@ -40,8 +42,9 @@ class VllmServer:
         self._socket = str(Path(self._folder.name) / "vllm.sock")
         self._http = HttpEngine("http://vllm", socket=self._socket)
         self._process: asyncio.subprocess.Process | None = None
-        self._tail: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        self._tail: collections.deque[str] = collections.deque(maxlen=_LOG_CHUNKS)
         self._reader: asyncio.Task[None] | None = None
+        self._misses = _MOST_MISSES
 
     async def start(self) -> None:
         """Start the process, wait for its health, and send one request so that the first user pays for no warm-up."""
@@ -57,11 +60,10 @@ class VllmServer:
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
         self._reader = asyncio.create_task(self._read_log(self._process))
         try:
-            await asyncio.wait_for(self._until_healthy(), self._settings.start_timeout_s)
+            await asyncio.wait_for(self._until_warm(), self._settings.start_timeout_s)
         except TimeoutError:
             await self.stop()
             raise EngineFaultError(f"vLLM was not ready after {self._settings.start_timeout_s:g} s") from None
-        await self._http.generate("/v1/completions", self._warm_up(), None)
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         return await self._http.generate(endpoint, body, on_piece)
@@ -70,7 +72,11 @@ class VllmServer:
         return await self._http.load()
 
     async def is_healthy(self) -> bool:
-        return self._process is not None and self._process.returncode is None and await self._http.is_healthy()
+        """Look at process and server; a living process may miss a few looks while it is busy."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        self._misses = 0 if await self._http.is_healthy() else self._misses + 1
+        return self._misses < _MOST_MISSES
 
     async def stop(self) -> None:
         """End the whole process group: vLLM has children of its own."""
@@ -111,20 +117,22 @@ class VllmServer:
     def _warm_up(self) -> bytes:
         return b'{"model": "%s", "prompt": "Hello", "max_tokens": 4}' % self._model.encode()
 
-    async def _until_healthy(self) -> None:
+    async def _until_warm(self) -> None:
         assert self._process  # noqa: S101  (called by start)
         while not await self._http.is_healthy():
             if self._process.returncode is not None:
-                tail = "\n".join(self._tail)
+                tail = "".join(self._tail)
                 raise EngineFaultError(f"vLLM ended with status {self._process.returncode} while it started:\n{tail}")
             await asyncio.sleep(0.3)
+        await self._http.generate("/v1/completions", self._warm_up(), None)
+        self._misses = 0
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the last lines: they explain a failed start. vLLM's log can hold prompts, so it is not passed on."""
+        """Keep the end: it explains a failed start. vLLM's log can hold prompts, so it is not passed on."""
         assert process.stdout  # noqa: S101  (it is a pipe)
-        with contextlib.suppress(ValueError):  # a line longer than the buffer
-            async for line in process.stdout:
-                self._tail.append(line.decode(errors="replace").rstrip())
+        # Not by lines: one that is longer than the buffer would end the reading, and a full pipe stops the engine.
+        while chunk := await process.stdout.read(4096):
+            self._tail.append(chunk.decode(errors="replace"))
 
 
 def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:

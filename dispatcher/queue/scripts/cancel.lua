@@ -18,6 +18,8 @@ end
 if status ~= 'started' then
   return 'over'
 end
+-- Kept with the job as well: whoever gives it back, or reaps it, ends it then.
+redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 local worker = string.match(fields[3] or '', '^(.*)/')
 if worker then
   redis.call('SADD', 'bl:cancel:' .. worker, ARGV[1])

@@ -2,7 +2,8 @@
 --
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  bl:inflight:<worker>        set     ids the worker holds
---       3  bl:turn:<model>:<tier>      string  counts claimed jobs; every 16th and 8th turn a lower lane goes first
+--       3  bl:turn:<model>:<tier>      hash    counts jobs (every 16th and 8th, a lower lane goes first) and claims
+--                                              (every 8th, a dead or late lower tier goes first)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 result ttl ms
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:gone:<q>, bl:overflow:<model>:<tier>:<lane>,
@@ -31,28 +32,31 @@ end
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
+  if #id > 128 or not string.match(id, '^[%w_-]+$') then
+    return
+  end
   local fields = redis.pcall('HMGET', job, 'data', 'status', 'at', 'deadline', 'fence', 'uncharged')
   if fields.err then
     return
   end
   if fields[2] ~= 'queued' then
-    local gone = tonumber(redis.call('GET', 'bl:gone:' .. queue) or '0')
+    local gone = whole(redis.call('GET', 'bl:gone:' .. queue)) or 0
     if gone > 0 then
       redis.call('SET', 'bl:gone:' .. queue, gone - 1)
     end
     return
   end
-  fields[3] = tonumber(fields[3]) or now  -- RQ's producers do not write `at`
-  local deadline = tonumber(fields[4])
+  fields[3] = whole(fields[3]) or now  -- RQ's producers do not write `at`
+  local deadline = whole(fields[4])
   if deadline and deadline <= now then
     return expire(id, queue, fields)
   end
-  local fence = (tonumber(fields[5]) or 0) + 1
+  local fence = (whole(fields[5]) or 0) + 1
   redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence,
     'lease', worker .. '/' .. fence, 'at', num(fields[3]))
   redis.call('SADD', KEYS[2], id)
   redis.call('ZADD', 'rq:wip:' .. queue, num((now + WIP_MS) / 1000), id .. ':' .. fence)
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (tonumber(fields[6]) or 0), fence, num(fields[3]),
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[6]) or 0), fence, num(fields[3]),
     deadline and num(deadline) or ''}
 end
 
@@ -62,7 +66,7 @@ local function head_time(name)
     return nil
   end
   local at = redis.pcall('HGET', 'rq:job:' .. id, 'at')
-  return type(at) == 'string' and tonumber(at) or 0
+  return type(at) == 'string' and whole(at) or 0
 end
 
 -- Pop the oldest head of sibling lists (the open one and those with a ceiling). Returns false when all are empty.
@@ -95,17 +99,16 @@ end
 local ORDERS = {usual = {1, 2, 3}, normal_first = {2, 3, 1}, batch_first = {3, 2, 1}}
 
 local function claim_own()
-  local turn = tonumber(redis.call('GET', KEYS[3]) or '0')
+  local turn = whole(redis.call('HGET', KEYS[3], 'jobs')) or 0
   while #claimed < slots do
     local order = turn % 16 == 15 and ORDERS.batch_first or turn % 8 == 7 and ORDERS.normal_first or ORDERS.usual
-    if not (pop(plan.own[order[1]]) or pop(plan.own[order[2]]) or pop(plan.own[order[3]])) then
+    local own = plan.own
+    if not (pop(own[order[1]].lists) or pop(own[order[2]].lists) or pop(own[order[3]].lists)) then
       break
     end
     turn = turn + 1
   end
-  if turn > 0 then
-    redis.call('SET', KEYS[3], turn % 16, 'PX', 86400000)
-  end
+  redis.call('HSET', KEYS[3], 'jobs', turn % 16)
 end
 
 -- True while the queue is between its marks on the way down: set above high, cleared at low.
@@ -124,56 +127,72 @@ local function is_over(lane, depth)
   return true
 end
 
--- The oldest climbable job has used up its share of the time it has.
-local function is_late(lane)
+-- The climbable list whose head has used up its share of the time it has; nil when none is late.
+local function late_list(lane)
   for _, name in ipairs(lane.climbable) do
     local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
     local times = id and redis.pcall('HMGET', 'rq:job:' .. id, 'at', 'deadline') or {}
-    local at, deadline = tonumber(times[1]), tonumber(times[2])
+    local at, deadline = whole(times[1]), whole(times[2])
     if at and deadline and now - at > plan.share * (deadline - at) then
-      return true
+      return name
     end
   end
-  return false
 end
 
-local function budget(tier, lane)
+-- How many jobs of a lane may climb now, and from which lists.
+local function allowance(tier, lane)
   local depth = depth_of(lane.all)
+  local over = lane.climbs and is_over(lane, depth)
   if depth == 0 then
-    return 0
+    return 0, {}
   end
   if redis.call('ZCOUNT', tier.live, now, '+inf') == 0 then
-    return depth
+    return depth, lane.climbable
   end
-  if lane.climbs and is_over(lane, depth) then
-    return depth - lane.low
+  if over then
+    return depth - lane.low, lane.climbable
   end
-  return is_late(lane) and 1 or 0
+  local late = late_list(lane)
+  return late and 1 or 0, {late}
 end
 
-local function claim_overflow(tier)
+local function claim_overflow(tier, most)
   for _, lane in ipairs(tier.lanes) do
-    local left = budget(tier, lane)
-    while left > 0 and #claimed < slots and pop(lane.climbable) do
+    local left, lists = allowance(tier, lane)
+    while left > 0 and #claimed < most and pop(lists) do
       left = left - 1
     end
   end
 end
 
-claim_own()
-for _, tier in ipairs(plan.below) do
-  if #claimed < slots then
-    claim_overflow(tier)
+local function claim_below(most)
+  for _, tier in ipairs(plan.below) do
+    if #claimed < most then
+      claim_overflow(tier, most)
+    end
   end
 end
 
+-- A tier that is never idle must not starve a dead one below it: every 8th claim looks down first, for one job.
+if #plan.below > 0 and redis.call('HINCRBY', KEYS[3], 'claims', 1) % 8 == 0 then
+  claim_below(1)
+end
+claim_own()
+claim_below(slots)
+
+redis.call('PEXPIRE', KEYS[3], 86400000)
 if #claimed > 0 then
   redis.call('ZADD', KEYS[1], now + lease_ms, worker)
 end
-for _, lists in ipairs(plan.own) do
-  if depth_of(lists) > 0 then
-    wake(KEYS[4])
-    break
+local waiting = false
+for _, lane in ipairs(plan.own) do
+  local depth = depth_of(lane.lists)
+  if depth <= lane.low then
+    redis.call('DEL', lane.flag)  -- nobody above may have looked while the queue was short
   end
+  waiting = waiting or depth > 0
+end
+if waiting then
+  wake(KEYS[4])
 end
 return {num(now), expired, claimed}

@@ -14,6 +14,7 @@
 
 local worker, now = ARGV[1], now_ms()
 local lease_ms = tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 redis.call('ZADD', KEYS[1], now + lease_ms, worker)
 if ARGV[3] == '1' then
   redis.call('ZADD', KEYS[2], now + lease_ms, worker)

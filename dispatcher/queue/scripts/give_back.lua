@@ -12,11 +12,15 @@
 local worker, id, fence, queue, target, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], now_ms()
 redis.call('SREM', KEYS[1], id)
 redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
-local fields = redis.call('HMGET', KEYS[2], 'lease', 'uncharged')
+local fields = redis.call('HMGET', KEYS[2], 'lease', 'uncharged', 'cancel')
 if fields[1] ~= worker .. '/' .. fence then
   return 'lost'
 end
-local uncharged = tonumber(fields[2]) or 0
+if fields[3] then
+  conclude(id, queue, 'canceled', fields[3], tonumber(ARGV[9]), now)
+  return 'ended'
+end
+local uncharged = whole(fields[2]) or 0
 if ARGV[6] == '0' then
   uncharged = uncharged + 1
   redis.call('HSET', KEYS[2], 'uncharged', uncharged)

@@ -27,6 +27,12 @@ local function num(ms)
   return string.format('%.0f', ms)
 end
 
+-- A whole number from a field that anybody may have written; nil for everything else, infinity and NaN included.
+local function whole(text)
+  local n = tonumber(text)
+  return n and n == n and math.abs(n) < 1e15 and math.floor(n) or nil
+end
+
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
   if redis.call('LLEN', key) == 0 then
@@ -41,7 +47,7 @@ local function depth_of(lists)
   for _, name in ipairs(lists) do
     local length = redis.call('LLEN', 'rq:queue:' .. name)
     if length > 0 then
-      depth = depth + length - tonumber(redis.call('GET', 'bl:gone:' .. name) or '0')
+      depth = depth + length - (whole(redis.call('GET', 'bl:gone:' .. name)) or 0)
     end
   end
   return math.max(depth, 0)
@@ -56,7 +62,7 @@ local function conclude(id, queue, status, outcome, ttl_ms, now)
     redis.call('HSET', job, 'data', '["workers.generate",null,[],{}]')
   end
   redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', iso(now))
-  redis.call('HDEL', job, 'lease')
+  redis.call('HDEL', job, 'lease', 'cancel')
   redis.call('PEXPIRE', job, ttl_ms)
   redis.call('ZREMRANGEBYSCORE', registry, '-inf', math.floor(now / 1000))
   redis.call('ZADD', registry, math.floor((now + ttl_ms) / 1000), id)
@@ -72,14 +78,18 @@ end
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
 local function put_back(id, worker, limits)
   local job = 'rq:job:' .. id
-  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged')
+  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged', 'cancel')
   local fence, queue = fields[3], fields[2]
   if not fence or not queue or fields[1] ~= worker .. '/' .. fence then
     return 'lost'
   end
   redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
-  local uncharged = (tonumber(fields[4]) or 0) + (limits.charge and 0 or 1)
-  local attempts = (tonumber(fence) or 0) - uncharged
+  if fields[5] then
+    conclude(id, queue, 'canceled', fields[5], limits.ttl_ms, now_ms())
+    return 'ended'
+  end
+  local uncharged = (whole(fields[4]) or 0) + (limits.charge and 0 or 1)
+  local attempts = (whole(fence) or 0) - uncharged
   if attempts >= limits.max_attempts then
     conclude(id, queue, 'failed', '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost '
       .. 'on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(worker) .. '}', limits.ttl_ms,

@@ -15,7 +15,11 @@ if KEYS[5] ~= '' then
   local first = redis.call('GET', KEYS[5])
   if first then
     local first_id, fingerprint = string.match(first, '^(%S+) (%S*)$')
-    return {fingerprint == ARGV[9] and 'duplicate' or 'mismatch', first_id, 0}
+    local status = redis.call('HGET', 'rq:job:' .. first_id, 'status')
+    -- The key of a job that was cancelled, or is no longer stored, is free: a repeat is what it is for.
+    if status and status ~= 'canceled' then
+      return {fingerprint == ARGV[9] and 'duplicate' or 'mismatch', first_id, 0}
+    end
   end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -33,6 +37,9 @@ if ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'reply', ARGV[8])
 end
 redis.call('PEXPIRE', KEYS[1], num(ARGV[6] + ARGV[7]))
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('DEL', 'bl:gone:' .. queue)  -- somebody else may have emptied the list
+end
 redis.call('RPUSH', KEYS[2], id)
 redis.call('SADD', KEYS[3], KEYS[2])
 if KEYS[5] ~= '' then

@@ -1,0 +1,77 @@
+"""dispatcher/queue/outcomes.py: every piece once and in order, whatever the messages do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from dispatcher.contract import Outcome, Piece, State
+from dispatcher.queue.commands import Finished
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.outcomes import Item, OutcomeInbox, StreamRestartedError
+from dispatcher.sections import Settings
+from tests.dispatcher.test_job_queue import claim, job, submit
+from tests.dispatcher.test_job_queue import queue as queue  # the fixture
+
+
+@pytest_asyncio.fixture
+async def inbox(settings: Settings, queue: JobQueue) -> AsyncIterator[OutcomeInbox]:
+    inbox = OutcomeInbox(settings.redis, queue)
+    await inbox.start()
+    assert await inbox.ready(5)
+    yield inbox
+    await inbox.stop()
+
+
+def piece(fence: int, number: int) -> Piece:
+    return Piece(fence=fence, number=number, data=b"%d.%d" % (fence, number))
+
+
+async def read(inbox: OutcomeInbox, job_id: str, *messages: Item) -> list[bytes]:
+    """Read what is told of a job when exactly these messages arrive."""
+    with inbox.opened(job_id) as box:
+        for message in messages:
+            box.put_nowait(message)
+        items = [item async for item in inbox.items(job_id, box, 5)]
+    return [item.data for item in items if isinstance(item, Piece)]
+
+
+async def test_pieces_that_no_message_told_of_are_read_from_the_stream(inbox: OutcomeInbox, queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    await claim(queue, "int4")
+    await queue.emit("w-int4", [(mine.job_id, piece(1, number)) for number in (1, 2, 3, 4)])
+    over = Outcome(state=State.FINISHED, status=200, pieces=4)
+
+    assert await read(inbox, mine.job_id, piece(1, 1), piece(1, 3), over) == [b"1.1", b"1.2", b"1.3", b"1.4"]
+    assert await read(inbox, mine.job_id, over) == [b"1.1", b"1.2", b"1.3", b"1.4"]
+
+
+async def test_a_piece_that_is_told_twice_is_read_once(inbox: OutcomeInbox) -> None:
+    over = Outcome(state=State.FINISHED, status=200, pieces=2)
+
+    assert await read(inbox, "x", piece(1, 1), piece(1, 1), piece(1, 2), over) == [b"1.1", b"1.2"]
+
+
+async def test_an_answer_that_begins_anew_is_not_glued_to_its_first_half(inbox: OutcomeInbox) -> None:
+    with pytest.raises(StreamRestartedError):
+        await read(inbox, "x", piece(1, 1), piece(1, 2), piece(2, 1))
+
+
+async def test_an_answer_that_begins_anew_before_anything_was_read_is_fine(inbox: OutcomeInbox) -> None:
+    over = Outcome(state=State.FINISHED, status=200, pieces=1)
+
+    assert await read(inbox, "x", piece(2, 1), over) == [b"2.1"]
+
+
+async def test_an_outcome_is_awaited_from_any_process(inbox: OutcomeInbox, queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    claimed = (await claim(queue, "int4"))[0]
+    done = Outcome(state=State.FINISHED, status=200)
+
+    assert await inbox.wait(mine.job_id, 0.2) is None
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=done)])
+    assert await inbox.wait(mine.job_id, 5) == done

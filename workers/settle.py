@@ -1,0 +1,155 @@
+"""What becomes of a job after its execution: finish, give back, climb. Nothing here is cut short by a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from dispatcher.batching import Batcher
+from dispatcher.contract import Claimed, Outcome, Piece, Request, State, queue_name
+from dispatcher.errors import QueueUnreachableError
+from dispatcher.queue.commands import Finished
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.sections import Settings
+from workers.execute import Executed, Verdict
+from workers.metrics import WorkerMetrics
+
+log = structlog.get_logger()
+# A busy engine frees itself in its own time; without a pause its job would come straight back.
+BUSY_PAUSE_S = 0.2
+
+
+class Settler:
+    """Carries the ends of one worker's jobs to Redis, many at once, for as long as it takes."""
+
+    def __init__(self, settings: Settings, model: str, tier: str, worker: str, queue: JobQueue) -> None:
+        self._settings, self._model, self._tier, self._worker, self._queue = settings, model, tier, worker, queue
+        self._price_per_hour = settings.model(model).tier(tier).price_per_hour
+        self._ladder = settings.model(model).ladder
+        self._labels = (model, tier)
+        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many)
+        self._emit: Batcher[tuple[str, Piece], bool] = Batcher(self._emit_many, most=256)
+        self.metrics = WorkerMetrics()
+
+    async def settle(self, job: Claimed, done: Executed, *, beside: int) -> None:
+        """Do what the verdict says; `beside` is how many jobs shared the engine."""
+        outcome = self._completed(job, done, beside)
+        if done.verdict is Verdict.FINISH:
+            await self._end(job, outcome, _rq_value(done.request, outcome))
+        elif done.verdict is Verdict.CLIMB:
+            self.metrics.faults.labels(*self._labels).inc()
+            await self._give_back(job, self._one_up(job), charge=True, last=outcome)
+        else:
+            await asyncio.sleep(BUSY_PAUSE_S)
+            await self._give_back(job, job.queue, charge=False, last=outcome)
+
+    async def cancelled(self, job: Claimed) -> None:
+        """End a job that its client cancelled."""
+        await self._end(job, self._own_end(job, State.CANCELLED, 409, "cancelled", "the job was cancelled"), "")
+
+    async def drained(self, job: Claimed) -> None:
+        """Hand on a job that this worker has no time left for."""
+        last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
+        await self._give_back(job, job.queue, charge=False, last=last)
+
+    async def broken(self, job: Claimed) -> None:
+        """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
+        last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
+        await self._give_back(job, self._one_up(job), charge=True, last=last)
+
+    async def piece(self, job: Claimed, number: int, data: bytes) -> bool:
+        """Publish a piece of a stream; False when the job is no longer this worker's."""
+        return await self._emit.call((job.job_id, Piece(fence=job.fence, number=number, data=data)))
+
+    async def _end(self, job: Claimed, outcome: Outcome, return_value: str) -> None:
+        accepted = await self._finish.call(Finished(job=job, outcome=outcome, return_value=return_value))
+        self._count(job, outcome, accepted=accepted)
+
+    async def _give_back(self, job: Claimed, target: str, *, charge: bool, last: Outcome) -> None:
+        while True:
+            try:
+                word = await self._queue.give_back(self._worker, job, target, charge=charge, last=last)
+                break
+            except QueueUnreachableError:
+                await _pause()
+        self.metrics.returned.labels(*self._labels, last.code or "").inc()
+        log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=word)
+
+    def _one_up(self, job: Claimed) -> str:
+        """Return the queue one tier above this worker's, or the job's own where its ceiling is reached.
+
+        The ceiling is the queue's, not the request's: the queue is one of ours, the request is a producer's word.
+        """
+        highest = self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
+        rank = min(self._ladder.index(self._tier) + 1, highest)
+        return queue_name(self._model, self._ladder[rank], job.lane, job.ceiling)
+
+    def _completed(self, job: Claimed, done: Executed, beside: int) -> Outcome:
+        request, outcome = done.request, done.outcome
+        share = self._price_per_hour * outcome.run_ms / 3_600_000 / max(1, beside)
+        return msgspec.structs.replace(
+            outcome,
+            tier=self._tier,
+            worker=self._worker,
+            attempts=job.attempt,
+            floor=(request.floor if request else None) or job.tier,
+            reason=request.reason if request else None,
+            entropy=request.entropy if request else None,
+            request_id=request.request_id if request else "",
+            overflowed_from=job.tier if job.tier != self._tier else None,
+            queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
+            cost=round(share, 9),
+        )
+
+    def _own_end(self, job: Claimed, state: State, status: int, code: str, error: str) -> Outcome:
+        tier, worker = self._tier, self._worker
+        return Outcome(
+            state=state, status=status, code=code, error=error, tier=tier, worker=worker, attempts=job.attempt
+        )
+
+    def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
+        if not accepted:
+            self.metrics.fenced.labels(*self._labels).inc()
+            log.warning("outcome refused", job_id=job.job_id, reason="the lease was lost")
+            return
+        self.metrics.ended.labels(*self._labels, outcome.state).inc()
+        self.metrics.queue_wait.labels(*self._labels).observe(outcome.queue_ms / 1000)
+        self.metrics.run.labels(*self._labels).observe(outcome.run_ms / 1000)
+        self.metrics.tokens.labels(*self._labels, "prompt").inc(outcome.usage.prompt_tokens)
+        self.metrics.tokens.labels(*self._labels, "completion").inc(outcome.usage.completion_tokens)
+        if outcome.ttft_ms is not None:
+            self.metrics.ttft.labels(*self._labels).observe(outcome.ttft_ms / 1000)
+        if outcome.overflowed_from:
+            self.metrics.overflowed.labels(*self._labels, outcome.overflowed_from).inc()
+
+    async def _finish_many(self, jobs: Sequence[Finished]) -> Sequence[bool]:
+        """Hand outcomes in, for as long as it takes: the work is done, and the lease may still hold."""
+        while True:
+            try:
+                return await self._queue.finish(self._worker, jobs)
+            except QueueUnreachableError as error:
+                log.warning("outcomes wait for redis", jobs=len(jobs), error=str(error))
+                await _pause()
+
+    async def _emit_many(self, pieces: Sequence[tuple[str, Piece]]) -> Sequence[bool]:
+        while True:
+            try:
+                return await self._queue.emit(self._worker, pieces)
+            except QueueUnreachableError:
+                await _pause()
+
+
+async def _pause() -> None:
+    await asyncio.sleep(random.uniform(0.2, 1))  # noqa: S311  (jitter, so that workers do not come back together)
+
+
+def _rq_value(request: Request | None, outcome: Outcome) -> str:
+    """Return the answer for `job.return_value()` of RQ's producers; the intake's jobs need no second copy."""
+    if request is None or request.request_id or outcome.state is not State.FINISHED or outcome.answer is None:
+        return ""
+    return base64.b64encode(outcome.answer).decode()
