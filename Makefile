@@ -58,11 +58,12 @@ test: install engine-env checkpoints ## set up and pass all tests, those on real
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest -m "not vllm"
 
-check: install ## format, lint, types, imports
+check: install ## format, lint, types, imports, sizes, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/house_rules
 
 format: install ## format and fix
 	$(BIN)/ruff format .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,27 @@ def test_the_procfile_s_processes_run_under_honcho(store: redis.Redis, redis_url
         finally:
             honcho.send_signal(signal.SIGTERM)
             honcho.wait(40)
+
+
+def test_up_runs_the_whole_stack_with_a_redis_of_its_own_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    port, redis_port = free_port(), free_port()
+    environment = dict(os.environ) | {
+        "BITLADDER_REDIS__URL": f"redis://127.0.0.1:{redis_port}/0",
+        "BITLADDER_REDIS__DATA_DIR": str(tmp_path / "valkey"),
+        "BITLADDER_INTAKE__PORT": str(port),
+    }
+    command = [sys.executable, "-m", "dispatcher.cli.main", "up", "--engine", "echo"]
+    with (tmp_path / "up.log").open("w") as output:
+        up = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        with Client(f"http://127.0.0.1:{port}") as client:
+            wait_until(lambda: _is_answered(client), "a job is answered", 30)
+        up.send_signal(signal.SIGINT)
+        up.wait(40)
+
+    assert (tmp_path / "valkey" / "appendonlydir").is_dir()
+    for number in (port, redis_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", number)) != 0
 
 
 def test_config_show_says_where_each_value_came_from() -> None:
