@@ -7,7 +7,6 @@ name with FUNCTION_NAME and refuses every other one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -77,8 +76,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane | None = None  # None: follows from the priority
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """One job on its way into the queue."""
 
     job_id: str
@@ -91,8 +89,7 @@ class Submission:
     fingerprint: str = ""  # of the body; guards the idempotency key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """One job that this worker holds under a lease."""
 
     job_id: str
@@ -161,17 +158,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None if bytes(self.body) == b"null" else bytes(self.body)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Piece:
-    """A part of a streamed answer, ordered by the execution it belongs to and its number in it."""
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a streamed answer, placed by the execution it belongs to and its number in it."""
 
     fence: int  # of the claim: a later execution begins the answer anew
     number: int  # from 1
     data: bytes  # server-sent events, as the engine wrote them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as GET /v1/jobs/{id} reads it."""
 
     job_id: str
@@ -183,6 +178,7 @@ class JobView:
     deadline_ms: int | None = None
     worker: str | None = None
     outcome: Outcome | None = None
+    position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
 
 
 def queue_name(model: str, tier: str, lane: str, ceiling: str | None = None) -> str:

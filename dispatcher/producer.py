@@ -1,77 +1,138 @@
-"""For batch producers on the inside: score, route and queue thousands of prompts straight in Redis, without HTTP."""
+"""For producers on the inside: score, route and queue prompts straight in Redis, without HTTP, and await outcomes.
+
+with Producer(settings) as producer:
+    job_id = producer.submit({"model": "smollm2", "prompt": "Hello"})
+    print(producer.wait(job_id, timeout_s=30).answer)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import msgspec
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
-from dispatcher.contract import Endpoint, Lane, Submission
+from dispatcher.contract import Endpoint, Lane, Outcome, Submission, decode_outcome
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.intake.accept import Incoming, accept
-from dispatcher.queue.commands import read_submitted, submit_call
+from dispatcher.queue.blocking import BlockingScripts
+from dispatcher.queue.commands import Call, Placed, by_queue, read_submitted, submit_call
 from dispatcher.queue.connection import connect_sync
-from dispatcher.queue.scripts import digest, source
 from dispatcher.sections import Settings
 
-# Jobs per pipeline: large enough to make the round trip vanish, small enough to keep the server responsive.
+# Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
 BUNDLE = 256
+# A lost message must not cost the whole wait: the stored outcome is looked at again this often.
+RECHECK_S = 5.0
+
+Body = dict[str, Any]
+# Headers of an envelope, as they would come by HTTP: {"X-Priority": "9"}.
+Headers = dict[str, str]
 
 
 class Producer:
-    """Queues many jobs with few round trips; blocking."""
+    """Queues jobs and awaits them, blocking; for one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._scripts = BlockingScripts(settings.redis)
         self._client = connect_sync(settings.redis)
+        # Kept subscribed to nothing: opening one per wait would cost a connection each time.
+        self._done: Any = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def submit(self, body: Body, *, lane: Lane | None = None, headers: Headers | None = None) -> str:
+        """Queue one body as it would come by HTTP; return its job id.
+
+        Raises:
+            BitladderError: the body or a header is wrong, the queue is full, or Redis is away.
+
+        """
+        job = self._submission(body, lane, headers)
+        answer = read_submitted(self._scripts.call(submit_call(self._settings, job.queue, [job]))[0], job)
+        if isinstance(answer, BitladderError):
+            raise answer
+        return answer
 
     def submit_many(
-        self,
-        bodies: Iterable[dict[str, Any]],
-        *,
-        lane: Lane = Lane.BATCH,
-        headers: dict[str, str] | None = None,
+        self, bodies: Iterable[Body], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
     ) -> list[str | BitladderError]:
-        """Queue bodies as they would come by HTTP; for each its job id, or why it was refused.
+        """Queue many bodies; for each its job id, or why it was refused.
 
         Raises:
             RequestError: a body or header is wrong; bundles before it are queued.
             QueueUnreachableError: Redis is away; what was queued before stays queued.
 
         """
-        answers: list[str | BitladderError] = []
-        lower = {name.lower(): value for name, value in (headers or {}).items()}
-        every = (self._submission(body, lane, lower) for body in bodies)
-        while bundle := list(islice(every, BUNDLE)):
-            answers += self._push(bundle)
-        return answers
+        answers: dict[int, str | BitladderError] = {}
+        sent: deque[Placed] = deque()
+        jobs = (self._submission(body, lane, headers) for body in bodies)
+        for rows in self._scripts.call_each(self._calls(jobs, sent)):
+            for (place, job), row in zip(sent.popleft(), rows, strict=True):
+                answers[place] = read_submitted(row, job)
+        return [answers[place] for place in range(len(answers))]
+
+    def outcome(self, job_id: str) -> Outcome | None:
+        """Return what became of a job; None while it is not over, or when it is not known."""
+        try:
+            stored: Any = self._client.hget(f"rq:job:{job_id}", "outcome")
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        return decode_outcome(stored) if stored else None
+
+    def wait(self, job_id: str, *, timeout_s: float = 600) -> Outcome | None:
+        """Return the outcome when there is one; None when there is none in time.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        channel, end = f"bl:done:{job_id}", time.monotonic() + timeout_s
+        try:
+            self._done.subscribe(channel)  # before the look at what is stored: no outcome can fall between
+            while (outcome := self.outcome(job_id)) is None and (left := end - time.monotonic()) > 0:
+                if message := self._message(channel, min(left, RECHECK_S)):
+                    return decode_outcome(message)
+            self._done.unsubscribe(channel)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
+        return outcome
 
     def close(self) -> None:
+        self._done.close()
+        self._scripts.close()
         self._client.close()
 
-    def _submission(self, body: dict[str, Any], lane: Lane, headers: dict[str, str]) -> Submission:
+    def _message(self, channel: str, wait_s: float) -> bytes | None:
+        end = time.monotonic() + wait_s
+        while (left := end - time.monotonic()) > 0:
+            message = self._done.get_message(timeout=left)
+            if message and message["channel"] == channel.encode():
+                self._done.unsubscribe(channel)
+                data: bytes = message["data"]
+                return data
+        return None
+
+    def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
+        """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries."""
+        placed = enumerate(jobs)
+        while bundle := list(islice(placed, BUNDLE)):
+            for queue, its in by_queue(bundle).items():
+                sent.append(its)
+                yield submit_call(self._settings, queue, [job for _, job in its])
+
+    def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:
         endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
+        lower = {name.lower(): value for name, value in headers.items()} if headers else {}
         raw = msgspec.json.encode(body)
-        incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="producer", lane=lane)
+        incoming = Incoming(endpoint=endpoint, body=raw, headers=lower, request_id="producer", lane=lane)
         return accept(incoming, self._settings).submission
-
-    def _push(self, jobs: list[Submission]) -> list[str | BitladderError]:
-        try:
-            self._client.script_load(source("submit"))
-            pipe = self._client.pipeline(transaction=False)
-            for job in jobs:
-                call = submit_call(self._settings, job)
-                pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
-            return [_read(answer, job) for answer, job in zip(pipe.execute(), jobs, strict=True)]
-        except (RedisError, NoScriptError, OSError) as error:
-            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
-
-
-def _read(answer: list[bytes], job: Submission) -> str | BitladderError:
-    try:
-        return read_submitted(answer, job)
-    except BitladderError as error:
-        return error

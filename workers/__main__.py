@@ -8,6 +8,7 @@ import signal
 import sys
 
 import structlog
+import uvloop
 from prometheus_client import start_http_server
 
 from dispatcher.errors import BitladderError, QueueUnreachableError
@@ -38,7 +39,7 @@ def main() -> int:
         settings = load_settings(args.config, flags=flags).settings
         model = args.model or next(iter(settings.models))
         settings.model(model).tier(args.tier)
-        asyncio.run(_run(settings, model, args.tier))
+        uvloop.run(_run(settings, model, args.tier))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")
         return 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -23,8 +22,7 @@ class Verdict(StrEnum):
     CLIMB = "climb"  # one tier up, attempt counted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Executed:
+class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one execution."""
 
     verdict: Verdict
@@ -40,7 +38,8 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, *, now_ms: in
         return Executed(verdict=Verdict.FINISH, outcome=_failed(400, "corrupt_job", f"the job cannot be read: {error}"))
     start = time.perf_counter()
     try:
-        answer = await asyncio.wait_for(_generate(request, engine, on_piece), _seconds_left(job, now_ms))
+        async with asyncio.timeout(_seconds_left(job, now_ms)):
+            answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
         outcome, verdict = _judged(answer), Verdict.FINISH
     except TimeoutError:
         outcome = Outcome(
@@ -56,10 +55,6 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, *, now_ms: in
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
     run_ms = round((time.perf_counter() - start) * 1000, 1)
     return Executed(verdict=verdict, outcome=msgspec.structs.replace(outcome, run_ms=run_ms), request=request)
-
-
-async def _generate(request: Request, engine: Engine, on_piece: OnPiece) -> Answer:
-    return await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
 
 
 def _seconds_left(job: Claimed, now_ms: int) -> float | None:

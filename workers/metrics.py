@@ -2,88 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
 
 class WorkerMetrics:
-    """The metrics of one worker process."""
+    """The metrics of one worker process, bound to its model and tier.
 
-    def __init__(self) -> None:
+    Children are looked up once: `labels()` takes a lock and hashes its values on every call.
+    """
+
+    def __init__(self, model: str, tier: str) -> None:
         self.registry = CollectorRegistry()
-        self.ended = Counter(
-            "bitladder_jobs_ended",
-            "How many jobs ended, by state?",
-            ("model", "tier", "state"),
-            registry=self.registry,
+        self._own = (model, tier)
+        self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
+        self.overflowed = self._counters(
+            "bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"
         )
-        self.overflowed = Counter(
-            "bitladder_jobs_overflowed",
-            "How many jobs of lower tiers were served here?",
-            ("model", "tier", "origin"),
-            registry=self.registry,
+        self.returned = self._counters("bitladder_jobs_returned", "How many jobs were given back, by reason?", "reason")
+        self.tokens = self._counters("bitladder_tokens", "How many tokens were read and written?", "kind")
+        self.fenced = self._one(
+            Counter, "bitladder_jobs_fenced", "How many outcomes were refused because the lease was lost?"
         )
-        self.returned = Counter(
-            "bitladder_jobs_returned",
-            "How many jobs were given back, by reason?",
-            ("model", "tier", "reason"),
-            registry=self.registry,
+        self.faults = self._one(Counter, "bitladder_engine_faults", "How many requests broke in the engine?")
+        self.queue_wait = self._seconds("bitladder_queue_wait_seconds", "How long did jobs wait?")
+        self.ttft = self._seconds(
+            "bitladder_time_to_first_token_seconds", "How long did streamed jobs wait in the engine for a token?"
         )
-        self.fenced = Counter(
-            "bitladder_jobs_fenced",
-            "How many outcomes were refused because the lease was lost?",
-            ("model", "tier"),
-            registry=self.registry,
-        )
-        self.faults = Counter(
-            "bitladder_engine_faults",
-            "How many requests broke in the engine?",
-            ("model", "tier"),
-            registry=self.registry,
-        )
-        self.tokens = Counter(
-            "bitladder_tokens",
-            "How many tokens were read and written?",
-            ("model", "tier", "kind"),
-            registry=self.registry,
-        )
-        self.queue_wait = Histogram(
-            "bitladder_queue_wait_seconds",
-            "How long did jobs wait?",
-            ("model", "tier"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.ttft = Histogram(
-            "bitladder_time_to_first_token_seconds",
-            "How long did streamed jobs wait in the engine for a token?",
-            ("model", "tier"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.run = Histogram(
-            "bitladder_run_seconds",
-            "How long did jobs run?",
-            ("model", "tier"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.in_flight = Gauge(
-            "bitladder_worker_in_flight",
-            "How many jobs does the worker hold?",
-            ("model", "tier"),
-            registry=self.registry,
-        )
-        self.slots = Gauge(
-            "bitladder_worker_slots",
-            "How many jobs may the worker hold?",
-            ("model", "tier"),
-            registry=self.registry,
-        )
-        self.ready = Gauge(
-            "bitladder_worker_ready",
-            "Does the engine answer (1) or not (0)?",
-            ("model", "tier"),
-            registry=self.registry,
-        )
+        self.run = self._seconds("bitladder_run_seconds", "How long did jobs run?")
+        self.in_flight = self._one(Gauge, "bitladder_worker_in_flight", "How many jobs does the worker hold?")
+        self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
+        self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
+
+    def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:
+        metric = Counter(name, question, ("model", "tier", label), registry=self.registry)
+        return cache(lambda value: metric.labels(*self._own, value))
+
+    def _one(self, kind: type[Metric], name: str, question: str) -> Metric:
+        return kind(name, question, ("model", "tier"), registry=self.registry).labels(*self._own)
+
+    def _seconds(self, name: str, question: str, buckets: Sequence[float] = SECONDS) -> Histogram:
+        return Histogram(name, question, ("model", "tier"), buckets=buckets, registry=self.registry).labels(*self._own)

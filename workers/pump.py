@@ -58,10 +58,10 @@ class Pump:
         self._settler = Settler(settings, model, tier, self.worker, self.queue)
         self.metrics = self._settler.metrics
         self._running: dict[str, asyncio.Task[None]] = {}
+        self.metrics.in_flight.set_function(lambda: len(self._running))
         self._settling: set[str] = set()  # executed; what becomes of them is on its way to Redis
         self._reasons: dict[str, Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
-        self._labels = (model, tier)
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
         self._watch = EngineWatch(engine, self._set_ready, self._adapt)
@@ -105,7 +105,7 @@ class Pump:
             log.warning("claim failed", error=str(error))
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
             return
-        self.metrics.ended.labels(*self._labels, State.EXPIRED).inc(expired)
+        self.metrics.ended(State.EXPIRED).inc(expired)
         for job in jobs:
             self._begin(job)
         if not jobs:
@@ -120,13 +120,11 @@ class Pump:
         task = asyncio.create_task(self._handle(job), name=job.job_id)
         self._running[job.job_id] = task
         task.add_done_callback(lambda _: self._ended(job.job_id))
-        self.metrics.in_flight.labels(*self._labels).set(len(self._running))
 
     def _ended(self, job_id: str) -> None:
         self._reasons.pop(job_id, None)
         self._settling.discard(job_id)
         self._running.pop(job_id, None)
-        self.metrics.in_flight.labels(*self._labels).set(len(self._running))
         self._freed.set()
 
     async def _handle(self, job: Claimed) -> None:
@@ -148,7 +146,7 @@ class Pump:
         elif reason is Interruption.BROKEN:
             await self._settler.broken(job)
         else:
-            self.metrics.fenced.labels(*self._labels).inc()
+            self.metrics.fenced.inc()
 
     async def _execute(self, job: Claimed) -> Executed:
         pieces = 0
@@ -181,7 +179,7 @@ class Pump:
             self._abort(job_id, Interruption.DRAINED)
 
     async def _set_ready(self, is_ready: bool) -> None:
-        self.metrics.ready.labels(*self._labels).set(is_ready)
+        self.metrics.ready.set(is_ready)
         self.leases.is_ready = is_ready
         log.info("worker ready" if is_ready else "worker not ready", worker=self.worker, tier=self.tier)
         with contextlib.suppress(RedisError, OSError):
@@ -190,7 +188,7 @@ class Pump:
 
     def _adapt(self, load: Load) -> None:
         self._slots.adapt(load, len(self._running))
-        self.metrics.slots.labels(*self._labels).set(self._slots.limit)
+        self.metrics.slots.set(self._slots.limit)
 
     async def _drain(self) -> None:
         log.info("draining", worker=self.worker, in_flight=len(self._running))

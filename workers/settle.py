@@ -31,10 +31,9 @@ class Settler:
         self._settings, self._model, self._tier, self._worker, self._queue = settings, model, tier, worker, queue
         self._price_per_hour = settings.model(model).tier(tier).price_per_hour
         self._ladder = settings.model(model).ladder
-        self._labels = (model, tier)
-        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many)
+        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
         self._emit: Batcher[tuple[str, Piece], bool] = Batcher(self._emit_many, most=256)
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics(model, tier)
 
     async def settle(self, job: Claimed, done: Executed, *, beside: int) -> None:
         """Do what the verdict says; `beside` is how many jobs shared the engine."""
@@ -42,7 +41,7 @@ class Settler:
         if done.verdict is Verdict.FINISH:
             await self._end(job, outcome, _rq_value(done.request, outcome))
         elif done.verdict is Verdict.CLIMB:
-            self.metrics.faults.labels(*self._labels).inc()
+            self.metrics.faults.inc()
             await self._give_back(job, self._one_up(job), charge=True, last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
@@ -77,7 +76,7 @@ class Settler:
                 break
             except QueueUnreachableError:
                 await _pause()
-        self.metrics.returned.labels(*self._labels, last.code or "").inc()
+        self.metrics.returned(last.code or "").inc()
         log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=word)
 
     def _one_up(self, job: Claimed) -> str:
@@ -114,18 +113,18 @@ class Settler:
 
     def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
         if not accepted:
-            self.metrics.fenced.labels(*self._labels).inc()
+            self.metrics.fenced.inc()
             log.warning("outcome refused", job_id=job.job_id, reason="the lease was lost")
             return
-        self.metrics.ended.labels(*self._labels, outcome.state).inc()
-        self.metrics.queue_wait.labels(*self._labels).observe(outcome.queue_ms / 1000)
-        self.metrics.run.labels(*self._labels).observe(outcome.run_ms / 1000)
-        self.metrics.tokens.labels(*self._labels, "prompt").inc(outcome.usage.prompt_tokens)
-        self.metrics.tokens.labels(*self._labels, "completion").inc(outcome.usage.completion_tokens)
+        self.metrics.ended(outcome.state).inc()
+        self.metrics.queue_wait.observe(outcome.queue_ms / 1000)
+        self.metrics.run.observe(outcome.run_ms / 1000)
+        self.metrics.tokens("prompt").inc(outcome.usage.prompt_tokens)
+        self.metrics.tokens("completion").inc(outcome.usage.completion_tokens)
         if outcome.ttft_ms is not None:
-            self.metrics.ttft.labels(*self._labels).observe(outcome.ttft_ms / 1000)
+            self.metrics.ttft.observe(outcome.ttft_ms / 1000)
         if outcome.overflowed_from:
-            self.metrics.overflowed.labels(*self._labels, outcome.overflowed_from).inc()
+            self.metrics.overflowed(outcome.overflowed_from).inc()
 
     async def _finish_many(self, jobs: Sequence[Finished]) -> Sequence[bool]:
         """Hand outcomes in, for as long as it takes: the work is done, and the lease may still hold."""

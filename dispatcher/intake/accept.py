@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 import uuid_utils
@@ -20,8 +19,7 @@ from dispatcher.sections import Settings
 _MAX_KEY_CHARS = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request, as far as routing needs it."""
 
     endpoint: Endpoint
@@ -31,8 +29,7 @@ class Incoming:
     lane: Lane | None = None  # /v1/jobs may name one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """A submission that is ready for the queue, and what its door must know."""
 
     submission: Submission

@@ -56,8 +56,8 @@ async def _await(request: HttpRequest, gateway: Gateway, job: Submission) -> Res
     job_id, outcome = found
     if outcome is None:
         return _not_in_time(job_id)
-    gateway.metrics.served.labels(job.model, outcome.tier or "", outcome.state).inc()
-    gateway.metrics.awaited.labels(job.model, outcome.tier or "").observe(time.perf_counter() - start)
+    gateway.metrics.served(job.model, outcome.tier or "", outcome.state).inc()
+    gateway.metrics.awaited(job.model, outcome.tier or "").observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
@@ -66,13 +66,24 @@ async def _await(request: HttpRequest, gateway: Gateway, job: Submission) -> Res
 
 async def _unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
     """Return the result of `work`, or None when the client closes the connection first."""
-    gone, working = asyncio.create_task(_disconnected(request)), asyncio.create_task(work)
+    mine = asyncio.current_task()
+    assert mine  # noqa: S101  (a door runs in a task)
+
+    def interrupt(gone: asyncio.Task[None]) -> None:
+        if not gone.cancelled():
+            mine.cancel()
+
+    gone = asyncio.create_task(_disconnected(request))
+    gone.add_done_callback(interrupt)
     try:
-        await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        return await work
+    except asyncio.CancelledError:
+        if not gone.done() or mine.uncancel():  # somebody else wants this task to end
+            raise
+        return None
     finally:
+        gone.remove_done_callback(interrupt)
         gone.cancel()
-        working.cancel()
 
 
 def _abandoned(gateway: Gateway, job: Submission) -> Response:

@@ -73,7 +73,7 @@ class Gateway:
         self.metrics.routing.observe(time.perf_counter() - start)
         routed = accepted.submission
         self.metrics.entropy.observe(routed.request.entropy or 0)
-        self.metrics.routed.labels(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
+        self.metrics.routed(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
         return accepted
 
     async def submit(self, job: Submission) -> str:

@@ -85,6 +85,8 @@ def describe(view: JobView) -> dict[str, Any]:
         "attempts": view.attempts,
         "worker": view.worker,
     }
+    if view.position is not None:
+        shown["queue_position"] = view.position
     if view.request:
         shown |= {
             "floor": view.request.floor,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a queue's fastest answer to the slowest generation anybody waits for.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+Metric = TypeVar("Metric", Counter, Histogram)
+
+
+def _children(metric: Metric) -> Callable[..., Metric]:
+    """Return `metric.labels`, which remembers: the lookup takes a lock and hashes the values on every call."""
+    return cache(metric.labels)
 
 
 class IntakeMetrics:
@@ -13,23 +25,29 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.routed = Counter(
-            "bitladder_requests_routed",
-            "How many requests were routed to each floor tier?",
-            ("model", "floor", "lane"),
-            registry=self.registry,
+        self.routed = _children(
+            Counter(
+                "bitladder_requests_routed",
+                "How many requests were routed to each floor tier?",
+                ("model", "floor", "lane"),
+                registry=self.registry,
+            )
         )
-        self.refused = Counter(
-            "bitladder_requests_refused",
-            "How many requests were refused at the door, by error code?",
-            ("code",),
-            registry=self.registry,
+        self.refused = _children(
+            Counter(
+                "bitladder_requests_refused",
+                "How many requests were refused at the door, by error code?",
+                ("code",),
+                registry=self.registry,
+            )
         )
-        self.served = Counter(
-            "bitladder_requests_served",
-            "How many awaited requests were answered, by tier and end?",
-            ("model", "tier", "state"),
-            registry=self.registry,
+        self.served = _children(
+            Counter(
+                "bitladder_requests_served",
+                "How many awaited requests were answered, by tier and end?",
+                ("model", "tier", "state"),
+                registry=self.registry,
+            )
         )
         self.entropy = Histogram(
             "bitladder_prompt_entropy_bits",
@@ -43,12 +61,14 @@ class IntakeMetrics:
             buckets=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2),
             registry=self.registry,
         )
-        self.awaited = Histogram(
-            "bitladder_awaited_seconds",
-            "How long do awaited requests take, from the first byte to the outcome?",
-            ("model", "tier"),
-            buckets=SECONDS,
-            registry=self.registry,
+        self.awaited = _children(
+            Histogram(
+                "bitladder_awaited_seconds",
+                "How long do awaited requests take, from the first byte to the outcome?",
+                ("model", "tier"),
+                buckets=SECONDS,
+                registry=self.registry,
+            )
         )
         # Every replica reports the same queues: aggregate these with max, never with sum.
         self.depth = Gauge(

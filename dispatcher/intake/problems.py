@@ -51,7 +51,7 @@ def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
 async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response:
     """Answer with one of our own errors."""
     assert isinstance(error, BitladderError)  # noqa: S101  (registered for this type)
-    request.app.state.gateway.metrics.refused.labels(error.code).inc()
+    request.app.state.gateway.metrics.refused(error.code).inc()
     headers = {}
     retry_after_s: float | None = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:

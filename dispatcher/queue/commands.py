@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from dispatcher.contract import Claimed, Outcome, State, Submission, encode_call, encode_outcome
-from dispatcher.errors import ConflictError, QueueFullError
+from dispatcher.errors import BitladderError, ConflictError, QueueFullError
 from dispatcher.sections import Settings
 
 # RQ's words for the ends of a job; an expired job is a failed one to RQ's tools.
@@ -19,10 +21,11 @@ RQ_STATUS = {
 
 
 Argument = str | bytes | int | float
+# Jobs with their places among those that were submitted together.
+Placed = list[tuple[int, Submission]]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One EVALSHA."""
 
     script: str
@@ -30,8 +33,7 @@ class Call:
     args: Sequence[Argument]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """One job's end on its way to Redis."""
 
     job: Claimed
@@ -39,54 +41,51 @@ class Finished:
     return_value: str = ""  # base64 of JSON, for jobs enqueued by RQ
 
 
-def submit_call(settings: Settings, job: Submission) -> Call:
-    """Build the call of submit.lua."""
-    model, tier, lane = job.queue.split(":")[:3]
-    ladder = settings.model(job.model).ladder
+def submit_call(settings: Settings, queue: str, jobs: Sequence[Submission]) -> Call:
+    """Build the call of submit.lua for jobs of one queue."""
+    model, tier, lane = queue.split(":")[:3]
+    ladder = settings.model(model).ladder
     climbs = lane in settings.lanes.overflow
-    higher = ladder[ladder.index(tier) + 1 :]
-    idempotency = f"bl:idem:{model}:{job.idempotency_key}" if job.idempotency_key else ""
     keys = [
-        f"rq:job:{job.job_id}",
-        f"rq:queue:{job.queue}",
+        f"rq:queue:{queue}",
+        f"bl:counts:{queue}",
         "rq:queues",
-        f"bl:wake:{model}:{tier}",
-        idempotency,
-        *(f"bl:wake:{model}:{name}" for name in higher),
+        *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) :]),
     ]
-    request = job.request
-    # RQ's default description holds the arguments, and with them the prompt; ours does not.
-    description = f"{request.endpoint} {model} floor={request.floor} reason={request.reason}"
-    deadline_ms = job.deadline_ms or settings.queue.max_wait_s * 1000
-    args: list[Argument] = [
-        job.job_id,
-        encode_call(request),
-        description,
-        job.queue,
-        settings.queue.max_depth,
-        deadline_ms,
-        settings.queue.result_ttl_s * 1000,
-        job.reply_to,
-        job.fingerprint,
-        settings.model(model).tier(tier).high if climbs else 0,
-    ]
+    high = settings.model(model).tier(tier).high if climbs else 0
+    args: list[Argument] = [model, queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
+    longest_ms = settings.queue.max_wait_s * 1000
+    for job in jobs:
+        request = job.request
+        args += (
+            job.job_id,
+            encode_call(request),
+            # RQ's default description holds the arguments, and with them the prompt; ours does not.
+            f"{request.endpoint}: {request.reason}",
+            job.deadline_ms or longest_ms,
+            job.reply_to,
+            job.idempotency_key,
+            job.fingerprint,
+        )
     return Call("submit", keys, args)
 
 
-def read_submitted(answer: list[bytes], job: Submission) -> str:
-    """Return the id under which the job is stored: its own, or that of the first one with its idempotency key.
+def by_queue(placed: Iterable[tuple[int, Submission]]) -> dict[str, Placed]:
+    """Group numbered jobs by their queue: each group goes with one call."""
+    groups: dict[str, Placed] = {}
+    for place, job in placed:
+        groups.setdefault(job.queue, []).append((place, job))
+    return groups
 
-    Raises:
-        QueueFullError: the queue is at its limit.
-        ConflictError: the idempotency key belongs to another body.
 
-    """
-    word, job_id = answer[0].decode(), answer[1].decode()
-    if word == "full":
-        raise QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
-    if word == "mismatch":
-        raise ConflictError("the Idempotency-Key was used with another request body", param="Idempotency-Key")
-    return job_id
+def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderError:
+    """Return the id under which the job is stored, its own or that of the first one with its key, or why it is not."""
+    word, job_id = answer[0], answer[1].decode()
+    if word == b"full":
+        return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
+    if word == b"mismatch":
+        return ConflictError("the Idempotency-Key was used with another request body", param="Idempotency-Key")
+    return str(job_id)
 
 
 def read_claimed(answer: list[bytes | int | list[list[bytes | int]]]) -> tuple[list[Claimed], int]:

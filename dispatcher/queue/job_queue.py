@@ -27,6 +27,7 @@ from dispatcher.queue.commands import (
     Argument,
     Call,
     Finished,
+    by_queue,
     finish_call,
     read_claimed,
     read_submitted,
@@ -38,6 +39,9 @@ from dispatcher.sections import Settings
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024
+
+# The fields of a job hash that a view is made of.
+VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data")
 
 STATE_OF_STATUS = {
     "queued": State.QUEUED,
@@ -81,8 +85,13 @@ class JobQueue:
             QueueUnreachableError: none is known to be accepted. Submitting them again is safe: an id is stored once.
 
         """
-        answers = await self._run_many([submit_call(self.settings, job) for job in jobs])
-        return [_submitted(answer, job) for answer, job in zip(answers, jobs, strict=True)]
+        groups = by_queue(enumerate(jobs))
+        calls = [submit_call(self.settings, queue, [job for _, job in its]) for queue, its in groups.items()]
+        answers: dict[int, str | BitladderError] = {}
+        for its, rows in zip(groups.values(), await self._run_many(calls), strict=True):
+            for (place, job), row in zip(its, rows, strict=True):
+                answers[place] = read_submitted(row, job)
+        return [answers[place] for place in range(len(jobs))]
 
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> tuple[list[Claimed], int]:
         """Take up to `slots` jobs; also the number of jobs dropped past their deadline."""
@@ -109,14 +118,6 @@ class JobQueue:
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, charge: bool, last: Outcome) -> str:
         """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt."""
-        model, tier = target.split(":")[:2]
-        keys = [
-            f"bl:inflight:{worker}",
-            f"rq:job:{job.job_id}",
-            f"rq:queue:{target}",
-            "rq:queues",
-            f"bl:wake:{model}:{tier}",
-        ]
         args: list[Argument] = [
             worker,
             job.job_id,
@@ -128,7 +129,7 @@ class JobQueue:
             encode_outcome(last),
             self._ttl_ms,
         ]
-        return str((await self._run(Call("give_back", keys, args))).decode())
+        return str((await self._run(Call("give_back", [f"bl:inflight:{worker}"], args))).decode())
 
     async def cancel(self, job_id: str) -> str:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
@@ -138,13 +139,20 @@ class JobQueue:
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
-        names = ("status", "origin", "at", "fence", "uncharged", "deadline", "worker_name", "outcome", "data")
         try:
-            values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(names))
+            values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(VIEWED))
+            fields = dict(zip(VIEWED, values, strict=True))
+            popped = await self._popped(fields)
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        fields = dict(zip(names, values, strict=True))
-        return _view(job_id, fields) if fields["status"] else None
+        return _view(job_id, fields, popped) if fields["status"] else None
+
+    async def _popped(self, fields: Mapping[str, bytes | None]) -> int | None:
+        """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
+        if fields["status"] != b"queued" or not fields["origin"]:
+            return None
+        popped: Any = await self.client.hget(f"bl:counts:{fields['origin'].decode()}", "popped")
+        return _number(popped) or 0
 
     async def depths(self, model: str) -> Depths:
         """Look at every queue of a model."""
@@ -214,13 +222,6 @@ def read_request(data: bytes) -> Request | None:
         return None
 
 
-def _submitted(answer: list[bytes], job: Submission) -> str | BitladderError:
-    try:
-        return read_submitted(answer, job)
-    except BitladderError as error:
-        return error
-
-
 def _depth(name: str, row: list[Any], now: int) -> Depth:
     depth, in_flight, at = row
     age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
@@ -240,25 +241,28 @@ def _piece(entry: bytes, data: bytes) -> Piece:
     return Piece(fence=int(fence), number=int(number), data=data)
 
 
-def _number(raw: bytes | None) -> int:
+def _number(raw: bytes | None) -> int | None:
+    """Read a whole number from a field that anybody may have written; None for everything else."""
     try:
-        return int(float(raw or 0))
-    except ValueError:
-        return 0
+        return int(float(raw or b""))
+    except (ValueError, OverflowError):
+        return None
 
 
-def _view(job_id: str, fields: Mapping[str, bytes | None]) -> JobView:
+def _view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None) -> JobView:
     outcome = _outcome(fields["outcome"])
     status = (fields["status"] or b"").decode()
-    deadline = fields["deadline"]
+    enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
+    place = _number(seq)
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
         queue=(fields["origin"] or b"").decode(),
-        enqueued_ms=_number(fields["at"]),
-        attempts=_number(fields["fence"]) - _number(fields["uncharged"]),
+        enqueued_ms=_number(enqueued) or 0,
+        attempts=(_number(fields["fence"]) or 0) - (_number(fields["uncharged"]) or 0),
         request=read_request(fields["data"] or b""),
-        deadline_ms=_number(deadline) if deadline else None,
+        deadline_ms=_number(deadline),
         worker=(fields["worker_name"] or b"").decode() or None,
         outcome=outcome,
+        position=None if place is None or popped is None else max(1, place - popped),
     )

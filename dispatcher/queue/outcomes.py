@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 
 import redis.asyncio
@@ -22,7 +23,6 @@ from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import RedisSettings
 
 log = structlog.get_logger()
-_ID_CHARS = 36  # of a UUID, behind the letter that says what the message is
 # After a lost connection messages may be missing: everybody looks at the stored outcome again this often.
 RECHECK_S = 5.0
 
@@ -39,6 +39,38 @@ class StreamRestartedError(BitladderError):
     code = "stream_restarted"
 
 
+class Inbox:
+    """What is published for one job, in order, for one reader.
+
+    Instead of asyncio.Queue and wait_for, which start a task for every wait: a stream waits once per token.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: Item) -> None:
+        self._items.append(item)
+        self._wake()
+
+    async def get(self, timeout_s: float) -> Item | None:
+        """Return the next item, or None when there is none in time."""
+        if not self._items:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        return self._items.popleft() if self._items else None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
 class OutcomeInbox:
     """Delivers what workers publish to whoever awaits it in this process."""
 
@@ -47,7 +79,7 @@ class OutcomeInbox:
         self._queue = queue
         self._client: redis.asyncio.Redis = connect(settings, wait_s=30)
         self._waiters: redis.asyncio.Redis = connect(settings, wait_s=30, most_connections=MOST_WAITERS)
-        self._waiting: dict[str, asyncio.Queue[Item]] = {}
+        self._waiting: dict[str, Inbox] = {}
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
 
@@ -72,16 +104,16 @@ class OutcomeInbox:
         return True
 
     @contextlib.contextmanager
-    def opened(self, job_id: str) -> Iterator[asyncio.Queue[Item]]:
+    def opened(self, job_id: str) -> Iterator[Inbox]:
         """Collect what is published for a job while the block runs."""
-        inbox: asyncio.Queue[Item] = asyncio.Queue()
+        inbox = Inbox()
         self._waiting[job_id] = inbox
         try:
             yield inbox
         finally:
             self._waiting.pop(job_id, None)
 
-    async def items(self, job_id: str, inbox: asyncio.Queue[Item], timeout_s: float) -> AsyncIterator[Item]:
+    async def items(self, job_id: str, inbox: Inbox, timeout_s: float) -> AsyncIterator[Item]:
         """Yield every piece once and in order, then the outcome, which is last.
 
         Messages are only hints: what a lost connection has swallowed is read from the stored stream.
@@ -116,9 +148,9 @@ class OutcomeInbox:
         is_next = item.number == (number + 1 if item.fence == fence else 1)
         return [item] if is_next else await self._queue.pieces(job_id, fence, number)
 
-    async def _next(self, job_id: str, inbox: asyncio.Queue[Item], wait_s: float) -> Item | None:
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(inbox.get(), wait_s)
+    async def _next(self, job_id: str, inbox: Inbox, wait_s: float) -> Item | None:
+        if item := await inbox.get(wait_s):
+            return item
         with contextlib.suppress(Exception):  # Redis may be away: the next look may find it
             view = await self._queue.view(job_id)
             return view.outcome if view else None
@@ -166,20 +198,24 @@ class OutcomeInbox:
                 elif message["type"] == "message":
                     self._deliver(message["data"])
 
-    def _deliver(self, data: bytes) -> None:
-        kind, job_id, rest = data[:1], data[1 : 1 + _ID_CHARS].decode(errors="replace"), data[1 + _ID_CHARS :]
-        inbox = self._waiting.get(job_id)
-        if inbox is None:
-            return
-        try:
-            inbox.put_nowait(decode_outcome(rest) if kind == b"d" else _piece(rest))
-        except ValueError:
-            log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
+    def _deliver(self, message: bytes) -> None:
+        for kind, job_id, fence, number, body in unpack_message(message):
+            inbox = self._waiting.get(job_id)
+            if inbox is None:
+                continue
+            try:
+                inbox.put(decode_outcome(body) if kind == b"d" else Piece(fence=fence, number=number, data=body))
+            except ValueError:
+                log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
 
 
-def _piece(message: bytes) -> Piece:
-    fence, number, data = message.split(b" ", 2)
-    return Piece(fence=int(fence), number=int(number), data=data)
+def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:
+    """Yield kind (d or t), job id, fence, number and content of each item, as `note` in prelude.lua writes them."""
+    start = 0
+    while (end := message.find(b"\n", start)) >= 0:
+        kind, job_id, fence, number, size = message[start:end].split(b" ")
+        start = end + 1 + int(size)
+        yield kind, job_id.decode(), int(fence), int(number), message[end + 1 : start]
 
 
 async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dispatcher.contract import Envelope, Lane
 from dispatcher.errors import RequestError
 from dispatcher.sections import LaneSettings, PolicySettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request may be served, and why."""
 
     floor: str

@@ -203,7 +203,7 @@ async def test_nothing_is_left_and_every_key_expires_after_the_work(queue: JobQu
     assert store.keys("rq:wip:*") == []
 
 
-@pytest.mark.parametrize("field", ["at", "deadline", "fence", "uncharged", "data", "status"])
+@pytest.mark.parametrize("field", ["wait", "fence", "uncharged", "data", "status"])
 async def test_a_corrupt_record_costs_nobody_else_their_job(queue: JobQueue, store: redis.Redis, field: str) -> None:
     bad, good = job(), job()
     await submit(queue, bad, good)
@@ -313,7 +313,7 @@ async def test_a_deadline_that_is_no_number_of_this_world_is_none(
 ) -> None:
     mine = job()
     await submit(queue, mine)
-    store.hset(f"rq:job:{mine.job_id}", "deadline", deadline)
+    store.hset(f"rq:job:{mine.job_id}", "wait", f"1 {deadline} 1")
 
     assert [one.deadline_ms for one in await claim(queue, "int4")] == [None]
 
@@ -323,3 +323,42 @@ async def test_an_id_that_is_none_is_dropped(queue: JobQueue, store: redis.Redis
 
     assert await claim(queue, "int4") == []
     assert store.llen("rq:queue:smollm2:int4:normal") == 0
+
+
+async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> None:
+    jobs = [job() for _ in range(12)]
+    await submit(queue, *jobs)
+
+    async def places(*which: int) -> list[int | None]:
+        views = [await queue.view(jobs[number].job_id) for number in which]
+        return [view.position if view else None for view in views]
+
+    at_first = await places(0, 1, 11)
+    running = await claim(queue, "int4", 10)
+    then = await places(0, 10, 11)
+    await queue.give_back("w-int4", running[9], running[9].queue, charge=False, last=DONE)
+
+    assert at_first == [1, 2, 12]
+    assert then == [None, 1, 2]
+    assert await places(9, 10, 11) == [1, 2, 3]
+
+
+async def test_jobs_of_several_queues_go_in_one_bundle_and_are_answered_in_order(queue: JobQueue) -> None:
+    jobs = [job(lane=lane) for _ in range(3) for lane in ("urgent", "normal", "batch")]
+
+    answers = await submit(queue, *jobs, jobs[4])
+
+    assert answers == [one.job_id for one in [*jobs, jobs[4]]]
+    assert sum(row.depth for row in (await queue.depths("smollm2")).queues) == 9
+
+
+async def test_jobs_with_and_without_a_ceiling_are_merged_by_age(queue: JobQueue) -> None:
+    jobs = [job(ceiling=ceiling) for _ in range(40) for ceiling in (None, "int8")]
+    for one in jobs:
+        await submit(queue, one)
+
+    claimed = [one.job_id for one in await claim(queue, "int4", 40)]
+
+    # By runs of eight: whoever waits longest is at most a run late.
+    assert {one.job_id for one in jobs[:24]} <= set(claimed)
+    assert len(set(claimed)) == 40

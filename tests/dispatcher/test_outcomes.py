@@ -33,7 +33,7 @@ async def read(inbox: OutcomeInbox, job_id: str, *messages: Item) -> list[bytes]
     """Read what is told of a job when exactly these messages arrive."""
     with inbox.opened(job_id) as box:
         for message in messages:
-            box.put_nowait(message)
+            box.put(message)
         items = [item async for item in inbox.items(job_id, box, 5)]
     return [item.data for item in items if isinstance(item, Piece)]
 

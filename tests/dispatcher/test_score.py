@@ -27,3 +27,8 @@ def test_entropy_divides_by_bytes_also_for_text_that_is_not_ascii(text: str) -> 
     shares = [count / len(data) for count in Counter(data).values()]
 
     assert byte_entropy(data) == pytest.approx(-sum(share * math.log2(share) for share in shares), abs=1e-9)
+
+
+def test_a_text_longer_than_the_table_is_counted_like_a_short_one() -> None:
+    assert byte_entropy(b"abab" * 50_000) == pytest.approx(1.0)
+    assert byte_entropy(bytes(range(256)) * 300) == pytest.approx(8.0)

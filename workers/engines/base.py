@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 # Called with every piece of a streamed answer, as server-sent-event bytes.
 OnPiece = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An engine's HTTP answer. A stream's body is empty: its pieces went to OnPiece."""
 
     status: int
@@ -22,8 +22,7 @@ class Answer:
     completion_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, kw_only=True):
     """How full an engine is, by its own figures."""
 
     waiting: int = 0  # requests it holds but has not started

@@ -83,9 +83,13 @@ class EchoEngine:
 
     def _fail(self, prompt: str, body: bytes) -> None:
         self._count += 1
-        draw = hashlib.sha256(b"%d %d " % (self._settings.seed, self._count) + body).digest()
-        if "echo:fault" in prompt or int.from_bytes(draw[:4], "big") / 2**32 < self._settings.fault_ratio:
+        if "echo:fault" in prompt or (self._settings.fault_ratio and self._draw(body) < self._settings.fault_ratio):
             raise EngineFaultError("an echo fault, as asked for")
+
+    def _draw(self, body: bytes) -> float:
+        """Return a number from 0 to 1 that seed, count and body determine."""
+        drawn = hashlib.sha256(b"%d %d " % (self._settings.seed, self._count) + body).digest()
+        return int.from_bytes(drawn[:4], "big") / 2**32
 
 
 class _Shape:

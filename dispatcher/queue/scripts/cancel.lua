@@ -2,17 +2,18 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 ttl ms
--- Touches also, by name: bl:gone:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), and `conclude`'s keys.
+-- Touches also, by name: bl:counts:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
-local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'lease', 'at')
-local status, queue, now = fields[1], fields[2], now_ms()
+local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply')
+local status, queue, worker, now = fields[1], fields[2], fields[3], now_ms()
 if not status then
   return 'missing'
 end
 if status == 'queued' then
-  redis.call('INCR', 'bl:gone:' .. queue)
-  conclude(ARGV[1], queue, 'canceled', ARGV[2], tonumber(ARGV[3]), now)
+  redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  conclude(ARGV[1], queue, 'canceled', ARGV[2], tonumber(ARGV[3]), now, fields[4])
+  settle(tonumber(ARGV[3]), now)
   return 'cancelled'
 end
 if status ~= 'started' then
@@ -20,7 +21,6 @@ if status ~= 'started' then
 end
 -- Kept with the job as well: whoever gives it back, or reaps it, ends it then.
 redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
-local worker = string.match(fields[3] or '', '^(.*)/')
 if worker then
   redis.call('SADD', 'bl:cancel:' .. worker, ARGV[1])
   redis.call('PEXPIRE', 'bl:cancel:' .. worker, 3600000)

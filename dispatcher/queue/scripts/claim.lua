@@ -6,7 +6,7 @@
 --                                              (every 8th, a dead or late lower tier goes first)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 result ttl ms
--- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:gone:<q>, bl:overflow:<model>:<tier>:<lane>,
+-- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline}…}.
 
@@ -14,99 +14,154 @@ local worker, slots, lease_ms, ttl_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARG
 local plan = cjson.decode(ARGV[4])
 local now = now_ms()
 local started = iso(now)
-local claimed, expired, popped = {}, 0, 0
+local claimed, expired, held, wip = {}, 0, {}, {}
 
 -- Leftovers of cancelled jobs cost a pop each: bounded, so that a mass cancellation cannot hold the server up.
-local MAX_POPS = slots + 1000
+local pops_left = slots + 1000
 
 -- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
-local WIP_MS = 365 * 86400 * 1000
+local WIP_UNTIL = num((now + 365 * 86400 * 1000) / 1000)
 
-local function expire(id, queue, fields)
+-- Sibling lists (the open one and those with a ceiling) are merged by the age of their heads, so many jobs at a time.
+local MERGE_RUN = 8
+
+local function expire(id, queue, at, reply)
   expired = expired + 1
   conclude(id, queue, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":"the deadline passed '
-    .. 'while the job waited","queue_ms":' .. num(now - fields[3]) .. '}', ttl_ms, now)
+    .. 'while the job waited","queue_ms":' .. num(now - at) .. '}', ttl_ms, now, reply)
 end
 
--- One id popped from `queue`: start it, or drop it where it is over already.
+-- One id popped from `queue`: start it, or drop it where it is over already. Returns whether it was a leftover.
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
   if #id > 128 or not string.match(id, '^[%w_-]+$') then
-    return
+    return false
   end
-  local fields = redis.pcall('HMGET', job, 'data', 'status', 'at', 'deadline', 'fence', 'uncharged')
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply')
   if fields.err then
-    return
+    return false
   end
   if fields[2] ~= 'queued' then
-    local gone = whole(redis.call('GET', 'bl:gone:' .. queue)) or 0
-    if gone > 0 then
-      redis.call('SET', 'bl:gone:' .. queue, gone - 1)
-    end
-    return
+    return true
   end
-  fields[3] = whole(fields[3]) or now  -- RQ's producers do not write `at`
-  local deadline = whole(fields[4])
+  local at, deadline = read_wait(fields[3])
   if deadline and deadline <= now then
-    return expire(id, queue, fields)
+    expire(id, queue, at or now, fields[6])
+    return false
   end
-  local fence = (whole(fields[5]) or 0) + 1
-  redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence,
-    'lease', worker .. '/' .. fence, 'at', num(fields[3]))
-  redis.call('SADD', KEYS[2], id)
-  redis.call('ZADD', 'rq:wip:' .. queue, num((now + WIP_MS) / 1000), id .. ':' .. fence)
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[6]) or 0), fence, num(fields[3]),
+  if not at then
+    at = now
+    redis.call('HSET', job, 'wait', num(now) .. ' - 0')
+  end
+  local fence = (whole(fields[4]) or 0) + 1
+  redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence)
+  held[#held + 1] = id
+  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, id .. ':' .. fence)
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[5]) or 0), fence, num(at),
     deadline and num(deadline) or ''}
+  return false
+end
+
+-- Every list is asked for its length once; from then on this script knows.
+local lengths = {}
+
+local function length_of(name)
+  if not lengths[name] then
+    lengths[name] = redis.call('LLEN', 'rq:queue:' .. name)
+  end
+  return lengths[name]
+end
+
+local function is_empty(lists)
+  for _, name in ipairs(lists) do
+    if length_of(name) > 0 then
+      return false
+    end
+  end
+  return true
+end
+
+local function pop(name, count)
+  local ids = redis.call('LPOP', 'rq:queue:' .. name, count) or {}
+  local leftovers = 0
+  for _, id in ipairs(ids) do
+    leftovers = leftovers + (take(id, name) and 1 or 0)
+  end
+  pops_left = pops_left - #ids
+  lengths[name] = lengths[name] - #ids
+  local counts = 'bl:counts:' .. name
+  if lengths[name] <= 0 then
+    redis.call('DEL', counts)
+  else
+    redis.pcall('HINCRBY', counts, 'popped', #ids)  -- a garbled count must not lose what was popped
+    local gone = leftovers > 0 and whole(redis.call('HGET', counts, 'gone')) or 0
+    if gone > 0 then
+      redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers))
+    end
+  end
+  return #ids
 end
 
 local function head_time(name)
   local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-  if not id then
-    return nil
-  end
-  local at = redis.pcall('HGET', 'rq:job:' .. id, 'at')
-  return type(at) == 'string' and whole(at) or 0
+  local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
+  return read_wait(type(wait) == 'string' and wait) or 0
 end
 
--- Pop the oldest head of sibling lists (the open one and those with a ceiling). Returns false when all are empty.
-local function pop(lists)
-  if popped >= MAX_POPS then
-    return false
-  end
-  popped = popped + 1
-  local best, best_time
+-- Pop up to `count` ids from that of sibling lists whose head is oldest. Returns how many; 0 when all are empty.
+local function pop_oldest(lists, count)
+  local waiting = {}
   for _, name in ipairs(lists) do
-    local time = 0
-    if #lists > 1 then
-      time = head_time(name)
+    if length_of(name) > 0 then
+      waiting[#waiting + 1] = name
     end
-    if time and (not best or time < best_time) then
+  end
+  count = math.min(count, pops_left)
+  if #waiting < 2 or count < 1 then
+    return #waiting > 0 and count > 0 and pop(waiting[1], count) or 0
+  end
+  local best, best_time
+  for _, name in ipairs(waiting) do
+    local time = head_time(name)
+    if not best or time < best_time then
       best, best_time = name, time
     end
   end
-  local id = best and redis.call('LPOP', 'rq:queue:' .. best)
-  if not id then
-    return false
-  end
-  if redis.call('EXISTS', 'rq:queue:' .. best) == 0 then
-    redis.call('DEL', 'bl:gone:' .. best)
-  end
-  take(id, best)
-  return true
+  return pop(best, math.min(count, MERGE_RUN))
 end
 
 local ORDERS = {usual = {1, 2, 3}, normal_first = {2, 3, 1}, batch_first = {3, 2, 1}}
 
+-- The order of lanes at one turn, and for how many turns it holds.
+local function order_at(turn)
+  if turn % 16 == 15 then
+    return ORDERS.batch_first, 1
+  elseif turn % 8 == 7 then
+    return ORDERS.normal_first, 1
+  end
+  return ORDERS.usual, 7 - turn % 8
+end
+
 local function claim_own()
-  local turn = whole(redis.call('HGET', KEYS[3], 'jobs')) or 0
+  local own, turn = plan.own, whole(redis.call('HGET', KEYS[3], 'jobs')) or 0
   while #claimed < slots do
-    local order = turn % 16 == 15 and ORDERS.batch_first or turn % 8 == 7 and ORDERS.normal_first or ORDERS.usual
-    local own = plan.own
-    if not (pop(own[order[1]].lists) or pop(own[order[2]].lists) or pop(own[order[3]].lists)) then
+    local waiting = 0
+    for _, lane in ipairs(own) do
+      waiting = waiting + (is_empty(lane.lists) and 0 or 1)
+    end
+    local order, run = order_at(turn)
+    run = math.min(waiting > 1 and run or slots, slots - #claimed)  -- one lane alone needs no turns
+    local count = 0
+    for i = 1, 3 do
+      if count == 0 then
+        count = pop_oldest(own[order[i]].lists, run)
+      end
+    end
+    if count == 0 then
       break
     end
-    turn = turn + 1
+    turn = turn + count
   end
   redis.call('HSET', KEYS[3], 'jobs', turn % 16)
 end
@@ -130,9 +185,9 @@ end
 -- The climbable list whose head has used up its share of the time it has; nil when none is late.
 local function late_list(lane)
   for _, name in ipairs(lane.climbable) do
-    local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-    local times = id and redis.pcall('HMGET', 'rq:job:' .. id, 'at', 'deadline') or {}
-    local at, deadline = whole(times[1]), whole(times[2])
+    local id = length_of(name) > 0 and redis.call('LINDEX', 'rq:queue:' .. name, 0)
+    local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
+    local at, deadline = read_wait(type(wait) == 'string' and wait)
     if at and deadline and now - at > plan.share * (deadline - at) then
       return name
     end
@@ -159,8 +214,12 @@ end
 local function claim_overflow(tier, most)
   for _, lane in ipairs(tier.lanes) do
     local left, lists = allowance(tier, lane)
-    while left > 0 and #claimed < most and pop(lists) do
-      left = left - 1
+    while left > 0 and #claimed < most do
+      local count = pop_oldest(lists, math.min(left, most - #claimed))
+      if count == 0 then
+        break
+      end
+      left = left - count
     end
   end
 end
@@ -182,11 +241,15 @@ claim_below(slots)
 
 redis.call('PEXPIRE', KEYS[3], 86400000)
 if #claimed > 0 then
+  call_many('SADD', KEYS[2], held)
+  for registry, entries in pairs(wip) do
+    call_many('ZADD', registry, entries)
+  end
   redis.call('ZADD', KEYS[1], now + lease_ms, worker)
 end
 local waiting = false
 for _, lane in ipairs(plan.own) do
-  local depth = depth_of(lane.lists)
+  local depth = is_empty(lane.lists) and 0 or depth_of(lane.lists)
   if depth <= lane.low then
     redis.call('DEL', lane.flag)  -- nobody above may have looked while the queue was short
   end
@@ -195,4 +258,5 @@ end
 if waiting then
   wake(KEYS[4])
 end
+settle(ttl_ms, now)
 return {num(now), expired, claimed}

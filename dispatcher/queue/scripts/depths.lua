@@ -1,7 +1,7 @@
 -- Look at queues without changing anything.
 --
 -- KEYS  1… bl:live:<model>:<tier>      zset    one per tier
--- ARGV  queue names; by name: rq:queue:<q>, bl:gone:<q>, rq:wip:<q>, rq:job:<head>
+-- ARGV  queue names; by name: rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>
 -- Returns {now, {live workers per key}, {depth, in flight, time of the head (0: unknown or none)} per queue}.
 
 local now = now_ms()
@@ -11,8 +11,8 @@ for i, key in ipairs(KEYS) do
 end
 for i, name in ipairs(ARGV) do
   local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-  local at = id and redis.pcall('HGET', 'rq:job:' .. id, 'at') or '0'
-  at = type(at) == 'string' and tonumber(at) and at or '0'
-  queues[i] = {depth_of({name}), redis.call('ZCARD', 'rq:wip:' .. name), at}
+  local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
+  local at = read_wait(type(wait) == 'string' and wait)
+  queues[i] = {depth_of_list(name), redis.call('ZCARD', 'rq:wip:' .. name), num(at or 0)}
 end
 return {num(now), live, queues}

@@ -6,21 +6,31 @@
 -- what it has missed.
 -- Returns {1|0…}: whether the piece was accepted.
 
-local accepted = {}
+local holds, replies, accepted = {}, {}, {}
+
+local function is_held(id, fence)
+  if holds[id] == nil then
+    local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fence', 'reply')
+    holds[id] = fields[1] == 'started' and fields[2] == ARGV[1] and fields[3] == fence
+    replies[id] = fields[4]
+  end
+  return holds[id]
+end
+
 for i = 3, #ARGV, 4 do
   local id, fence, number, piece = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local fields = redis.call('HMGET', 'rq:job:' .. id, 'lease', 'reply')
-  local ok = fields[1] == ARGV[1] .. '/' .. fence
+  local ok = is_held(id, fence)
   if ok then
     local stream = 'bl:stream:' .. id
     local stored = redis.pcall('XADD', stream, 'MAXLEN', '~', '100000', fence .. '-' .. number, 'd', piece)
     if not stored.err then
       redis.call('PEXPIRE', stream, ARGV[2])
-      if fields[2] then
-        redis.call('PUBLISH', fields[2], 't' .. id .. fence .. ' ' .. number .. ' ' .. piece)
+      if replies[id] then
+        note(replies[id], 't', id, fence, number, piece)
       end
     end
   end
   accepted[#accepted + 1] = ok and 1 or 0
 end
+tell()
 return accepted

@@ -41,9 +41,10 @@ end
 local strays = tonumber(ARGV[12])
 for i = 13, 12 + strays do
   if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then
-    put_back(ARGV[i], worker, {charge = false, max_attempts = tonumber(ARGV[10]), ttl_ms = tonumber(ARGV[11])})
+    put_back(ARGV[i], worker, {charge = false, max_attempts = tonumber(ARGV[10]), ttl_ms = tonumber(ARGV[11]), now = now})
   end
 end
+settle(tonumber(ARGV[11]), now)
 local lost, known = {}, {}
 for i = 13 + strays, #ARGV do
   known[ARGV[i]] = true

@@ -33,6 +33,13 @@ local function whole(text)
   return n and n == n and math.abs(n) < 1e15 and math.floor(n) or nil
 end
 
+-- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>". One field, because each costs a waiting
+-- job some sixty bytes. Returns the three; nil for what is missing or no number (RQ's producers write none).
+local function read_wait(text)
+  local at, deadline, seq = string.match(text or '', '^(%S+) (%S+) (%S+)$')
+  return whole(at), whole(deadline), whole(seq)
+end
+
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
   if redis.call('LLEN', key) == 0 then
@@ -41,65 +48,127 @@ local function wake(key)
   end
 end
 
--- Cancelled jobs stay in their list until a claim meets them: counted, so that depth stays right without LREM.
+-- Lua's unpack fits so many values on its stack.
+local MOST_UNPACKED = 4000
+
+-- One command for many values: redis.call(name, key, values…), in as few calls as the stack allows.
+local function call_many(name, key, values)
+  for i = 1, #values, MOST_UNPACKED do
+    redis.call(name, key, unpack(values, i, math.min(i + MOST_UNPACKED - 1, #values)))
+  end
+end
+
+local function append(map, key, first, second)
+  local list = map[key]
+  if not list then
+    list = {}
+    map[key] = list
+  end
+  list[#list + 1] = first
+  list[#list + 1] = second
+end
+
+-- Jobs that wait in a list. Cancelled ones stay in it until a claim meets them: counted, so that depth stays right
+-- without LREM.
+local function depth_of_list(name)
+  local length = redis.call('LLEN', 'rq:queue:' .. name)
+  if length == 0 then
+    return 0
+  end
+  return math.max(0, length - (whole(redis.call('HGET', 'bl:counts:' .. name, 'gone')) or 0))
+end
+
 local function depth_of(lists)
   local depth = 0
   for _, name in ipairs(lists) do
-    local length = redis.call('LLEN', 'rq:queue:' .. name)
-    if length > 0 then
-      depth = depth + length - (whole(redis.call('GET', 'bl:gone:' .. name)) or 0)
-    end
+    depth = depth + depth_of_list(name)
   end
-  return math.max(depth, 0)
+  return depth
 end
+
+-- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
+-- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
+local told = {}
+
+local function note(channel, kind, id, fence, number, body)
+  append(told, channel, kind .. ' ' .. id .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n', body)
+end
+
+local function tell()
+  for channel, items in pairs(told) do
+    redis.call('PUBLISH', channel, table.concat(items))
+  end
+end
+
+-- Ids of ended jobs by RQ's registry of that end, written by `settle`.
+local ended, ended_at = {}, nil
 
 -- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
 -- A finished job's prompt is dropped (RQ's tools need the field, so an empty call stays).
-local function conclude(id, queue, status, outcome, ttl_ms, now)
+local function conclude(id, queue, status, outcome, ttl_ms, now, reply)
   local job = 'rq:job:' .. id
-  local registry = 'rq:' .. status .. ':' .. queue
+  ended_at = ended_at or iso(now)
   if status == 'finished' then
-    redis.call('HSET', job, 'data', '["workers.generate",null,[],{}]')
+    redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data',
+      '["workers.generate",null,[],{}]')
+  else
+    redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
   end
-  redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', iso(now))
-  redis.call('HDEL', job, 'lease', 'cancel')
   redis.call('PEXPIRE', job, ttl_ms)
-  redis.call('ZREMRANGEBYSCORE', registry, '-inf', math.floor(now / 1000))
-  redis.call('ZADD', registry, math.floor((now + ttl_ms) / 1000), id)
-  redis.call('PEXPIRE', registry, ttl_ms)
-  local reply = redis.call('HGET', job, 'reply')
+  append(ended, 'rq:' .. status .. ':' .. queue, math.floor((now + ttl_ms) / 1000), id)
   if reply then
-    redis.call('PUBLISH', reply, 'd' .. id .. outcome)
+    note(reply, 'd', id, 0, 0, outcome)
   end
   redis.call('PUBLISH', 'bl:done:' .. id, outcome)
 end
 
--- Put a job that `worker` still holds back to the front of its queue, or end it when it has no attempt left.
+-- Write what `conclude` and `note` have gathered; every script that uses them ends with it. A registry is trimmed of
+-- twice as many expired ids as it gains, so that it shrinks without ever holding the server up.
+local function settle(ttl_ms, now)
+  for registry, entries in pairs(ended) do
+    local old = redis.call('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
+    if #old > 0 then
+      call_many('ZREM', registry, old)
+    end
+    call_many('ZADD', registry, entries)
+    redis.call('PEXPIRE', registry, ttl_ms)
+  end
+  tell()
+end
+
+-- Put a job that `worker` still holds back to the front of a queue, or end it when it has no attempt left.
+-- How: {charge, max_attempts, ttl_ms, now}, and optionally {fence, target, last}: the claim it is about, the queue it
+-- goes to instead of its own, and its outcome when it has none left.
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
-local function put_back(id, worker, limits)
+local function put_back(id, worker, how)
   local job = 'rq:job:' .. id
-  local fields = redis.call('HMGET', job, 'lease', 'origin', 'fence', 'uncharged', 'cancel')
-  local fence, queue = fields[3], fields[2]
-  if not fence or not queue or fields[1] ~= worker .. '/' .. fence then
+  local fields = redis.call('HMGET', job, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
+    'wait')
+  local fence, queue, reply = fields[3], fields[4], fields[7]
+  if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
   redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
-  if fields[5] then
-    conclude(id, queue, 'canceled', fields[5], limits.ttl_ms, now_ms())
+  if fields[6] then
+    conclude(id, queue, 'canceled', fields[6], how.ttl_ms, how.now, reply)
     return 'ended'
   end
-  local uncharged = (whole(fields[4]) or 0) + (limits.charge and 0 or 1)
+  local uncharged = (whole(fields[5]) or 0) + (how.charge and 0 or 1)
   local attempts = (whole(fence) or 0) - uncharged
-  if attempts >= limits.max_attempts then
-    conclude(id, queue, 'failed', '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost '
-      .. 'on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(worker) .. '}', limits.ttl_ms,
-      now_ms())
+  if attempts >= how.max_attempts then
+    conclude(id, queue, 'failed', how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker '
+      .. 'was lost on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(worker) .. '}',
+      how.ttl_ms, how.now, reply)
     return 'ended'
   end
+  local target = how.target or queue
+  local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
   redis.call('DEL', 'bl:stream:' .. id)
-  redis.call('HSET', job, 'status', 'queued', 'uncharged', uncharged)
-  redis.call('HDEL', job, 'lease')
-  redis.call('LPUSH', 'rq:queue:' .. queue, id)
-  wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
+  local at, deadline = read_wait(fields[8])
+  redis.call('HSET', job, 'status', 'queued', 'origin', target, 'uncharged', uncharged, 'wait',
+    num(at or how.now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
+  redis.call('LPUSH', 'rq:queue:' .. target, id)
+  redis.call('SADD', 'rq:queues', 'rq:queue:' .. target)
+  wake('bl:wake:' .. (string.match(target, '^[^:]+:[^:]+') or ''))
   return 'returned'
 end

@@ -4,7 +4,7 @@
 --       2  rq:workers                  set     RQ's list of workers
 -- ARGV  1 most jobs in this pass  2 max attempts  3 ttl ms
 -- Touches also, by name: bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>, rq:worker:<worker>,
--- rq:workers:<queue>, rq:job:<id>, rq:wip:<queue>, rq:queue:<queue>, bl:wake:<model>:<tier>.
+-- rq:workers:<queue>, and what `put_back` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
@@ -13,7 +13,7 @@ if not dead then
   return {'', {}, {}}
 end
 local inflight = 'bl:inflight:' .. dead
-local returned, ended = {}, {}
+local returned, given_up = {}, {}
 
 local function forget()
   local name = 'rq:worker:' .. dead
@@ -29,16 +29,17 @@ local function forget()
   redis.call('DEL', name, 'bl:cancel:' .. dead)
 end
 
-local limits = {charge = true, max_attempts = tonumber(ARGV[2]), ttl_ms = tonumber(ARGV[3])}
+local limits = {charge = true, max_attempts = tonumber(ARGV[2]), ttl_ms = tonumber(ARGV[3]), now = now}
 for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
   local word = put_back(id, dead, limits)
   if word == 'returned' then
     returned[#returned + 1] = id
   elseif word == 'ended' then
-    ended[#ended + 1] = id
+    given_up[#given_up + 1] = id
   end
 end
 if redis.call('EXISTS', inflight) == 0 then
   forget()
 end
-return {dead, returned, ended}
+settle(limits.ttl_ms, now)
+return {dead, returned, given_up}

@@ -1,57 +1,84 @@
--- Store one job and push it, unless its queue is full or it was submitted before.
+-- Store jobs of one queue and push them, each unless the queue is full or it was submitted before.
 --
--- KEYS  1  rq:job:<id>                 hash    the job
---       2  rq:queue:<queue>            list    where it waits
+-- KEYS  1  rq:queue:<queue>            list    where they wait
+--       2  bl:counts:<queue>           hash    gone: cancelled ids still in the list; popped: how many left it
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
---       5  bl:idem:<model>:<key>       string  job id and fingerprint; '' without an idempotency key
---       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
--- ARGV  1 id  2 data  3 description  4 queue  5 max depth  6 deadline ms  7 ttl ms  8 reply channel
---       9 fingerprint  10 high mark (0: never climbs)
--- Returns {word, id, depth}: accepted | duplicate | mismatch | full.
+--       5… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
+-- ARGV  1 model  2 queue  3 max depth  4 high mark (0: never climbs)  5 ttl ms, then seven per job:
+--       id, data, description, deadline ms, reply channel, idempotency key, fingerprint ('' where there is none)
+-- Touches also, by name: rq:job:<id>, bl:idem:<model>:<key>.
+-- Returns {word, id, place in the list}… : accepted | duplicate | mismatch | full.
 
-local id, queue, now = ARGV[1], ARGV[4], now_ms()
-if KEYS[5] ~= '' then
-  local first = redis.call('GET', KEYS[5])
+local model, queue, now = ARGV[1], ARGV[2], now_ms()
+local max_depth, high, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local at, enqueued = iso(now), num(now)
+
+local length, gone, popped = redis.call('LLEN', KEYS[1]), 0, 0
+if length == 0 then
+  redis.call('DEL', KEYS[2])  -- somebody else may have emptied the list
+else
+  local counts = redis.call('HMGET', KEYS[2], 'gone', 'popped')
+  gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
+end
+
+-- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
+-- was cancelled, or is no longer stored, is free: a repeat is what it is for.
+local function first_of(key)
+  local first = redis.call('GET', key)
   if first then
-    local first_id, fingerprint = string.match(first, '^(%S+) (%S*)$')
-    local status = redis.call('HGET', 'rq:job:' .. first_id, 'status')
-    -- The key of a job that was cancelled, or is no longer stored, is free: a repeat is what it is for.
+    local id, fingerprint = string.match(first, '^(%S+) (%S*)$')
+    local status = redis.call('HGET', 'rq:job:' .. id, 'status')
     if status and status ~= 'canceled' then
-      return {fingerprint == ARGV[9] and 'duplicate' or 'mismatch', first_id, 0}
+      return id, fingerprint
     end
   end
 end
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  return {'duplicate', id, 0}
-end
-local depth = depth_of({queue})
-if depth >= tonumber(ARGV[5]) then
-  return {'full', id, depth}
+
+local pushed, answers = {}, {}
+
+local function store(id, data, description, deadline_ms, reply, key, fingerprint)
+  local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
+  if idem then
+    local first, of = first_of(idem)
+    if first then
+      return {of == fingerprint and 'duplicate' or 'mismatch', first, 0}
+    end
+  end
+  local depth = length - gone + #pushed
+  if depth >= max_depth then
+    return {'full', id, depth}
+  end
+  local job = 'rq:job:' .. id
+  if redis.call('HSETNX', job, 'status', 'queued') == 0 then
+    return {'duplicate', id, 0}
+  end
+  pushed[#pushed + 1] = id
+  local wait = enqueued .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + length + #pushed)
+  local fields = {'data', data, 'origin', queue, 'description', description, 'created_at', at, 'enqueued_at', at,
+    'wait', wait}
+  if reply ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'reply', reply
+  end
+  redis.call('HSET', job, unpack(fields))
+  redis.call('PEXPIRE', job, num(deadline_ms + ttl_ms))
+  if idem then
+    redis.call('SET', idem, id .. ' ' .. fingerprint, 'PX', num(deadline_ms + ttl_ms))
+  end
+  return {'accepted', id, depth + 1}
 end
 
-local at = iso(now)
-redis.call('HSET', KEYS[1], 'data', ARGV[2], 'status', 'queued', 'origin', queue, 'description', ARGV[3],
-  'created_at', at, 'enqueued_at', at, 'at', num(now), 'deadline', num(now + ARGV[6]))
-if ARGV[8] ~= '' then
-  redis.call('HSET', KEYS[1], 'reply', ARGV[8])
+for i = 6, #ARGV, 7 do
+  answers[#answers + 1] = store(unpack(ARGV, i, i + 6))
 end
-redis.call('PEXPIRE', KEYS[1], num(ARGV[6] + ARGV[7]))
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('DEL', 'bl:gone:' .. queue)  -- somebody else may have emptied the list
-end
-redis.call('RPUSH', KEYS[2], id)
-redis.call('SADD', KEYS[3], KEYS[2])
-if KEYS[5] ~= '' then
-  redis.call('SET', KEYS[5], id .. ' ' .. ARGV[9], 'PX', num(ARGV[6] + ARGV[7]))
-end
-
-depth = depth + 1
-wake(KEYS[4])
-local high = tonumber(ARGV[10])
-if high > 0 and depth > high then
-  for i = 6, #KEYS do
-    wake(KEYS[i])
+if #pushed > 0 then
+  call_many('RPUSH', KEYS[1], pushed)
+  redis.call('SADD', KEYS[3], KEYS[1])
+  wake(KEYS[4])
+  if high > 0 and length - gone + #pushed > high then
+    for i = 5, #KEYS do
+      wake(KEYS[i])
+    end
   end
 end
-return {'accepted', id, depth}
+return answers

@@ -1,0 +1,111 @@
+"""dispatcher/producer.py: queueing and waiting without HTTP, whatever happens to the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher.contract import Lane, Outcome, State
+from dispatcher.errors import QueueFullError, QueueUnreachableError, RequestError
+from dispatcher.producer import BUNDLE, Producer
+from dispatcher.sections import Settings
+from tests.conftest import free_port, make_settings, wait_until
+
+BODY: dict[str, Any] = {"model": "smollm2", "prompt": "aaaa bbbb"}
+QUEUE = "rq:queue:smollm2:int4:batch"
+
+
+@pytest.fixture
+def producer(settings: Settings) -> Iterator[Producer]:
+    with Producer(settings) as producer:
+        yield producer
+
+
+def queued(store: redis.Redis, tier: str = "int4") -> list[str]:
+    return [str(job_id, "ascii") for job_id in store.lrange(f"rq:queue:smollm2:{tier}:batch", 0, -1)]  # type: ignore[arg-type]  # bytes
+
+
+def bodies(count: int) -> Iterator[dict[str, Any]]:
+    return (BODY | {"prompt": f"aaaa {number}"} for number in range(count))
+
+
+def test_many_bodies_are_answered_in_order_and_queued_in_order(producer: Producer, store: redis.Redis) -> None:
+    ids = producer.submit_many(bodies(3 * BUNDLE + 7))
+
+    assert queued(store) == ids
+
+
+def test_urgent_and_patient_bodies_of_one_call_keep_their_places(producer: Producer, store: redis.Redis) -> None:
+    mixed = [BODY, {"model": "smollm2", "prompt": "".join(map(chr, range(33, 127)))}] * 3
+
+    ids = producer.submit_many(mixed)
+
+    assert queued(store) == ids[::2]
+    assert queued(store, "int8") == ids[1::2]
+
+
+def test_a_wrong_body_ends_the_call_and_what_was_sent_before_stays_queued(
+    producer: Producer, store: redis.Redis
+) -> None:
+    def some() -> Iterator[dict[str, Any]]:
+        yield from bodies(2 * BUNDLE)
+        yield {"model": "smollm2"}
+
+    with pytest.raises(RequestError, match="prompt"):
+        producer.submit_many(some())
+
+    wait_until(lambda: store.llen(QUEUE) == 2 * BUNDLE, "both bundles are queued")
+    assert producer.submit(BODY)  # the connection is in step
+
+
+def test_a_server_that_forgot_the_scripts_is_told_them_again(producer: Producer, store: redis.Redis) -> None:
+    producer.submit(BODY)
+    store.script_flush()
+    first = producer.submit(BODY)
+    store.script_flush()
+
+    ids = producer.submit_many(bodies(2 * BUNDLE))
+
+    assert first
+    assert len(set(ids)) == store.llen(QUEUE) == 2 * BUNDLE
+
+
+def test_a_connection_that_is_cut_costs_no_job_and_queues_none_twice(producer: Producer, store: redis.Redis) -> None:
+    def cutting() -> Iterator[dict[str, Any]]:
+        for number, body in enumerate(bodies(4 * BUNDLE)):
+            if number == 2 * BUNDLE + 1:
+                store.client_kill_filter(_type="normal", skipme=True)
+            yield body
+
+    ids = producer.submit_many(cutting())
+
+    assert sorted(map(str, ids)) == sorted(queued(store))
+
+
+def test_a_redis_that_is_away_is_said(store: redis.Redis) -> None:
+    with (
+        Producer(make_settings(f"redis://127.0.0.1:{free_port()}/0")) as producer,
+        pytest.raises(QueueUnreachableError, match="Redis"),
+    ):
+        producer.submit(BODY)
+
+
+def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
+    with Producer(make_settings(redis_url, queue__max_depth=2)) as producer:
+        answers = producer.submit_many([BODY, BODY, BODY])
+
+        with pytest.raises(QueueFullError):
+            producer.submit(BODY, lane=Lane.BATCH)
+
+    assert [type(answer) for answer in answers] == [str, str, QueueFullError]
+
+
+def test_an_outcome_is_awaited_and_none_is_none(producer: Producer, store: redis.Redis) -> None:
+    job_id = producer.submit(BODY)
+
+    assert producer.wait(job_id, timeout_s=0.05) is None
+    store.hset(f"rq:job:{job_id}", "outcome", '{"state":"finished","status":200}')
+    assert producer.wait(job_id, timeout_s=5) == Outcome(state=State.FINISHED, status=200)
