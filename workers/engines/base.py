@@ -25,6 +25,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """How full an engine is, by its own figures."""
 
+    running: int = 0  # requests in its batch
     waiting: int = 0  # requests it holds but has not started
     cache_used: float = 0.0  # share of the KV cache, 0 to 1
 

@@ -129,10 +129,12 @@ def _as_error(status: int, body: bytes) -> bytes:
 
 def _read_load(text: str) -> Load:
     """Read vLLM's own figures; a server without them counts as idle."""
-    waiting, used = 0.0, 0.0
+    running, waiting, used = 0.0, 0.0, 0.0
     for line in text.splitlines():
-        if line.startswith("vllm:num_requests_waiting{"):
+        if line.startswith("vllm:num_requests_running{"):
+            running += float(line.rpartition(" ")[2])
+        elif line.startswith("vllm:num_requests_waiting{"):
             waiting += float(line.rpartition(" ")[2])
         elif line.startswith("vllm:kv_cache_usage_perc{"):
             used = max(used, float(line.rpartition(" ")[2]))
-    return Load(waiting=int(waiting), cache_used=used)
+    return Load(running=int(running), waiting=int(waiting), cache_used=used)
