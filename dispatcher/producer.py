@@ -1,12 +1,14 @@
 """For producers on the inside: score, route and queue prompts straight in Redis, without HTTP, and await outcomes.
 
 with Producer(settings) as producer:
-    job_id = producer.submit({"model": "smollm2", "prompt": "Hello"})
-    print(producer.wait(job_id, timeout_s=30).answer)
+    print(producer.run({"model": "smollm2", "prompt": "Hello"}).answer)
+    ids = producer.submit_many({"model": "smollm2", "prompt": line} for line in lines)
 """
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,6 +24,7 @@ from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
 from dispatcher.queue.commands import Call, Placed, by_queue, read_submitted, submit_call
 from dispatcher.queue.connection import connect_sync
+from dispatcher.queue.outcomes import unpack_message
 from dispatcher.sections import Settings
 
 # Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
@@ -41,8 +44,8 @@ class Producer:
         self._settings = settings
         self._scripts = BlockingScripts(settings.redis)
         self._client = connect_sync(settings.redis)
-        # Kept subscribed to nothing: opening one per wait would cost a connection each time.
-        self._done: Any = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py
+        self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
+        self._messages: Any = None  # redis-py's pub/sub, mostly untyped; opened by the first wait
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +60,20 @@ class Producer:
             BitladderError: the body or a header is wrong, the queue is full, or Redis is away.
 
         """
-        job = self._submission(body, lane, headers)
-        answer = read_submitted(self._scripts.call(submit_call(self._settings, job.queue, [job]))[0], job)
-        if isinstance(answer, BitladderError):
-            raise answer
-        return answer
+        return self._submit(self._submission(body, lane, headers))
+
+    def run(
+        self, body: Body, *, lane: Lane | None = None, headers: Headers | None = None, timeout_s: float = 600
+    ) -> Outcome | None:
+        """Queue one body and return its outcome; None when there is none in time, the job then goes on.
+
+        Raises:
+            BitladderError: see `submit`.
+
+        """
+        self._listen()  # before anything is submitted: no outcome can fall between
+        job = msgspec.structs.replace(self._submission(body, lane, headers), reply_to=self._replies)
+        return self._await(self._submit(job), self._replies, timeout_s)
 
     def submit_many(
         self, bodies: Iterable[Body], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
@@ -96,28 +108,62 @@ class Producer:
             QueueUnreachableError: Redis is away.
 
         """
-        channel, end = f"bl:done:{job_id}", time.monotonic() + timeout_s
+        channel = f"bl:done:{job_id}"
+        self._listen(channel)
         try:
-            self._done.subscribe(channel)  # before the look at what is stored: no outcome can fall between
-            while (outcome := self.outcome(job_id)) is None and (left := end - time.monotonic()) > 0:
-                if message := self._message(channel, min(left, RECHECK_S)):
-                    return decode_outcome(message)
-            self._done.unsubscribe(channel)
-        except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
-        return outcome
+            return self.outcome(job_id) or self._await(job_id, channel, timeout_s)
+        finally:
+            with contextlib.suppress(RedisError, OSError):
+                self._messages.unsubscribe(channel)
 
     def close(self) -> None:
-        self._done.close()
+        if self._messages is not None:
+            self._messages.close()
         self._scripts.close()
         self._client.close()
 
-    def _message(self, channel: str, wait_s: float) -> bytes | None:
+    def _submit(self, job: Submission) -> str:
+        answer = read_submitted(self._scripts.call(submit_call(self._settings, job.queue, [job]))[0], job)
+        if isinstance(answer, BitladderError):
+            raise answer
+        return answer
+
+    def _listen(self, *channels: str) -> None:
+        """Subscribe to this producer's replies and to `channels`, and return when that holds."""
+        try:
+            if self._messages is None:
+                self._messages = self._client.pubsub()  # type: ignore[no-untyped-call]  # redis-py
+                channels = (self._replies, *channels)
+            for channel in channels:
+                self._messages.subscribe(channel)
+                self._next_message("subscribe", channel, self._settings.redis.timeout_s * 5)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot wait for outcomes: {error}") from error
+
+    def _await(self, job_id: str, channel: str, timeout_s: float) -> Outcome | None:
+        """Return the outcome from a message, or what is stored where messages may have been lost."""
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
+            try:
+                message = self._next_message("message", channel, min(left, RECHECK_S))
+            except (RedisError, OSError) as error:
+                raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
+            if message is None:
+                if outcome := self.outcome(job_id):
+                    return outcome
+            elif channel != self._replies:
+                return decode_outcome(message)
+            else:
+                for _, its, _, _, content in unpack_message(message):
+                    if its == job_id:
+                        return decode_outcome(content)
+        return None
+
+    def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:
         end = time.monotonic() + wait_s
         while (left := end - time.monotonic()) > 0:
-            message = self._done.get_message(timeout=left)
-            if message and message["channel"] == channel.encode():
-                self._done.unsubscribe(channel)
+            message = self._messages.get_message(timeout=left)
+            if message and message["type"] == kind and message["channel"] == channel.encode():
                 data: bytes = message["data"]
                 return data
         return None

@@ -108,7 +108,8 @@ class Pump:
         self.metrics.ended(State.EXPIRED).inc(expired)
         for job in jobs:
             self._begin(job)
-        if not jobs:
+        if len(jobs) < free:  # all there was; a push since then has left a token
+            await asyncio.sleep(0)  # the jobs' requests go to the engine before the wait goes to Redis
             await self._until_pushed()
 
     async def _until_pushed(self) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 # A prompt longer than the table computes it.
 _N_LOG_N = np.arange(65_536, dtype=np.float64)
 _N_LOG_N[1:] *= np.log2(_N_LOG_N[1:])
+# The product with ones is numpy's fastest sum of a few numbers.
+_ONES = np.ones(256)
 
 
 def byte_entropy(text: bytes) -> float:
@@ -22,7 +24,7 @@ def byte_entropy(text: bytes) -> float:
         return 0.0
     counts = np.bincount(np.frombuffer(text, dtype=np.uint8))
     if len(text) < len(_N_LOG_N):
-        total = float(np.add.reduce(_N_LOG_N[counts]))
+        total = float(_N_LOG_N[counts] @ _ONES[: len(counts)])
     else:
         present = counts[counts > 0]
         total = float(present @ np.log2(present))

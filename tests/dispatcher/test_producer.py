@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from dispatcher.contract import Lane, Outcome, State
 from dispatcher.errors import QueueFullError, QueueUnreachableError, RequestError
 from dispatcher.producer import BUNDLE, Producer
+from dispatcher.queue.commands import Finished
+from dispatcher.queue.connection import connect
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
 from tests.conftest import free_port, make_settings, wait_until
 
@@ -101,6 +108,31 @@ def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
             producer.submit(BODY, lane=Lane.BATCH)
 
     assert [type(answer) for answer in answers] == [str, str, QueueFullError]
+
+
+def test_a_body_is_run_to_its_outcome(producer: Producer, settings: Settings, store: redis.Redis) -> None:
+    ends = threading.Thread(target=end_the_next_job, args=(settings,))
+    ends.start()
+
+    outcome = producer.run(BODY, lane=Lane.BATCH, timeout_s=10)
+    ends.join()
+
+    assert outcome is not None
+    assert outcome.answer == b'{"ok":true}'
+    assert producer.run(BODY, timeout_s=0.05) is None  # nobody ends this one
+
+
+def end_the_next_job(settings: Settings) -> None:
+    async def work() -> None:
+        client = connect(settings.redis)
+        queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+        await client.blpop(["bl:wake:smollm2:int4"], timeout=10)
+        claimed = (await queue.claim("w", "smollm2", "int4", plan, 9))[0]
+        done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
+        await queue.finish("w", [Finished(job=one, outcome=done) for one in claimed])
+        await client.aclose()
+
+    asyncio.run(work())
 
 
 def test_an_outcome_is_awaited_and_none_is_none(producer: Producer, store: redis.Redis) -> None:

@@ -237,6 +237,7 @@ if #plan.below > 0 and redis.call('HINCRBY', KEYS[3], 'claims', 1) % 8 == 0 then
   claim_below(1)
 end
 claim_own()
+local own = #claimed
 claim_below(slots)
 
 redis.call('PEXPIRE', KEYS[3], 86400000)
@@ -247,7 +248,7 @@ if #claimed > 0 then
   end
   redis.call('ZADD', KEYS[1], now + lease_ms, worker)
 end
-local waiting = false
+local waiting = #claimed > own  -- where some climbed, more may: who takes the token looks again at once
 for _, lane in ipairs(plan.own) do
   local depth = is_empty(lane.lists) and 0 or depth_of(lane.lists)
   if depth <= lane.low then

@@ -73,7 +73,9 @@ for i = 6, #ARGV, 7 do
 end
 if #pushed > 0 then
   call_many('RPUSH', KEYS[1], pushed)
-  redis.call('SADD', KEYS[3], KEYS[1])
+  if length == 0 then
+    redis.call('SADD', KEYS[3], KEYS[1])
+  end
   wake(KEYS[4])
   if high > 0 and length - gone + #pushed > high then
     for i = 5, #KEYS do
