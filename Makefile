@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast check format lock clean
+.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast bench bench-env bench-full check format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -58,6 +58,23 @@ test: install engine-env checkpoints ## set up and pass all tests, those on real
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest -m "not vllm"
 
+BENCHES := queue intake stream backlog scale engine
+PEERS := $(patsubst requirements/bench/%.txt,%,$(wildcard requirements/bench/*.txt))
+
+bench-env: install $(PEERS:%=.venv-bench/%/.installed) ## set up what the benchmarks compare with, an environment each
+	@command -v wrk >/dev/null || apt-get install -y wrk || { echo "wrk is missing: install it with your package manager"; exit 1; }
+.venv-bench/%/.installed: requirements/bench/%.txt
+	$(PYTHON) -m venv .venv-bench/$*
+	.venv-bench/$*/bin/pip install $(PIP_FLAGS) --no-deps -r $<
+	@touch $@
+
+bench: bench-env engine-env checkpoints ## a short run of every benchmark, into var/bench (under ten minutes)
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --short || exit 1; done
+
+bench-full: bench-env engine-env checkpoints ## the published figures, on a quiet machine (an hour): benchmarks/results and docs
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results || exit 1; done
+	$(BIN)/python -m benchmarks.report
+
 check: install ## format, lint, types, imports, sizes, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -73,4 +90,4 @@ lock: ## resolve requirements/dev.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-engine .venv-quantize build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-engine .venv-quantize .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -65,6 +65,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         stream=bool(body.stream),
         request_id=incoming.request_id,
     )
+    key = _idempotency_key(incoming.headers)
     submission = Submission(
         job_id=str(uuid_utils.uuid7()),
         model=body.model,
@@ -72,8 +73,8 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         request=request,
         deadline_ms=envelope.deadline_ms,
         reply_to=reply_to,
-        idempotency_key=_idempotency_key(incoming.headers),
-        fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32],
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
     )
     return Accepted(submission=submission, envelope=envelope, stream=request.stream)
 

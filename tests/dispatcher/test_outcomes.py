@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +12,7 @@ import pytest_asyncio
 from dispatcher.contract import Outcome, Piece, State
 from dispatcher.queue.commands import Finished
 from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.outcomes import Item, OutcomeInbox, StreamRestartedError
+from dispatcher.queue.outcomes import Inbox, Item, OutcomeInbox, StreamRestartedError, unpack_message
 from dispatcher.sections import Settings
 from tests.dispatcher.test_job_queue import claim, job, submit
 from tests.dispatcher.test_job_queue import queue as queue  # the fixture
@@ -75,3 +77,53 @@ async def test_an_outcome_is_awaited_from_any_process(inbox: OutcomeInbox, queue
     assert await inbox.wait(mine.job_id, 0.2) is None
     await queue.finish("w-int4", [Finished(job=claimed, outcome=done)])
     assert await inbox.wait(mine.job_id, 5) == done
+
+
+async def test_an_inbox_gives_items_in_order_and_none_when_there_is_none_in_time() -> None:
+    box = Inbox()
+    box.put(piece(1, 1))
+    box.put(piece(1, 2))
+
+    first, second, none = await box.get(1), await box.get(1), await box.get(0.01)
+    reading = asyncio.create_task(box.get(10))
+    await asyncio.sleep(0)
+    box.put(piece(1, 3))
+
+    assert (first, second, none, await reading) == (piece(1, 1), piece(1, 2), None, piece(1, 3))
+
+
+async def test_a_reader_that_was_cancelled_costs_the_next_one_nothing() -> None:
+    box = Inbox()
+    reading = asyncio.create_task(box.get(10))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+
+    box.put(piece(1, 1))
+
+    assert await box.get(1) == piece(1, 1)
+
+
+def test_a_message_holds_many_items_and_any_bytes() -> None:
+    message = b"t a 1 2 5\nx\ny\n d b 0 0 2\n{}t a 1 3 0\n"
+
+    assert list(unpack_message(message)) == [
+        (b"t", "a", 1, 2, b"x\ny\n "),
+        (b"d", "b", 0, 0, b"{}"),
+        (b"t", "a", 1, 3, b""),
+    ]
+
+
+async def test_outcomes_of_one_bundle_come_in_one_message(inbox: OutcomeInbox, queue: JobQueue) -> None:
+    jobs = [job(reply_to=inbox.channel) for _ in range(5)]
+    await submit(queue, *jobs)
+    held = await claim(queue, "int4")
+    boxes = [inbox.opened(one.job_id) for one in jobs]
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(box) for box in boxes]
+
+        done = [Outcome(state=State.FINISHED, status=200, text=one.job_id) for one in held]
+        ends = [Finished(job=one, outcome=outcome) for one, outcome in zip(held, done, strict=True)]
+        await queue.finish("w-int4", ends)
+
+        assert [await box.get(5) for box in opened] == done

@@ -68,9 +68,12 @@ class EchoEngine:
         start = time.perf_counter()
         await asyncio.sleep(self._settings.ttft_ms / 1000 * slowness)
         ttft_s = time.perf_counter() - start
+        first = time.perf_counter()
         for index, word in enumerate(words):
-            if index:
-                await asyncio.sleep(slowness / self._settings.tokens_per_s)
+            # By the clock, as an engine's steps are: whoever is slow to take a token does not slow the next one.
+            due = first + index * slowness / self._settings.tokens_per_s
+            if (left := due - time.perf_counter()) > 0:
+                await asyncio.sleep(left)
             await on_piece(shape.piece(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
         return Answer(
             status=200,

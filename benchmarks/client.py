@@ -1,0 +1,64 @@
+"""Clients that read token streams, in a process of their own: `python -m benchmarks.client URL STREAMS TOKENS`.
+
+Prints for every stream when it was sent and when each of its events came. Nothing is parsed: the client must not be
+what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+import aiohttp
+import uvloop
+
+Times = list[float]
+
+
+async def read_stream(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> Times:
+    """Return when the request was sent and when each event with text came (time.perf_counter)."""
+    times = [time.perf_counter()]
+    async with session.post(url, json=body | {"stream": True}) as answer:
+        if answer.status != 200:
+            raise RuntimeError(f"{url} answered {answer.status}: {(await answer.text())[:200]}")
+        async for chunk in answer.content.iter_any():
+            now = time.perf_counter()
+            times += [now] * (chunk.count(b"data: ") - chunk.count(b"data: [DONE]"))
+            if b'"error"' in chunk:
+                raise RuntimeError(f"the stream broke: {chunk[:300]!r}")
+    return times
+
+
+async def read_answer(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> float:
+    """Return how long one whole answer took, in seconds."""
+    start = time.perf_counter()
+    async with session.post(url, json=body) as answer:
+        content = await answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{url} answered {answer.status}: {content[:200]!r}")
+    return time.perf_counter() - start
+
+
+def opened() -> aiohttp.ClientSession:
+    """Return a session without limits of its own."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
+    )
+
+
+async def _many(url: str, streams: int, tokens: int) -> list[Times]:
+    async with opened() as session:
+
+        async def one(number: int) -> Times:
+            await asyncio.sleep(number / streams)  # users do not come in the same millisecond
+            body: dict[str, object] = {"model": "bench", "prompt": f"user {number} asks", "max_tokens": tokens}
+            return await read_stream(session, url, body)
+
+        return list(await asyncio.gather(*(one(number) for number in range(streams))))
+
+
+if __name__ == "__main__":
+    found = uvloop.run(_many(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    sys.stdout.write(json.dumps({"times": found}) + "\n")

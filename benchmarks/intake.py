@@ -1,0 +1,224 @@
+"""The HTTP path under wrk, with echo workers: beside the same app without a queue, and beside LiteLLM's proxy.
+
+`python -m benchmarks.intake`. All servers stand side by side and are loaded in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import redis
+
+from benchmarks import litellm_proxy, wrk
+from benchmarks.harness import (
+    CONFIG,
+    Figures,
+    arguments,
+    percentile,
+    process,
+    save,
+    say,
+    spread,
+    target,
+    valkey,
+    wait_for,
+)
+from benchmarks.peers.base import cpu_s, prompts
+from dispatcher.cli.private_stack import free_port
+from dispatcher.contract import Endpoint
+from dispatcher.intake.accept import Incoming, accept
+from dispatcher.routing.score import byte_entropy
+from dispatcher.settings import load_settings
+
+PROMPT = prompts(1)[0]
+COMPLETION = msgspec.json.encode({"model": "bench", "prompt": PROMPT, "max_tokens": 16})
+CHAT = msgspec.json.encode({"model": "smollm2", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 16})
+# Connections at which the servers are driven to their limit.
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """One route of one system, and the processes whose CPU time it costs."""
+
+    name: str
+    url: str
+    body: bytes
+    pids: Mapping[str, int]
+
+
+def main() -> None:
+    """Measure and write the figures."""
+    options = arguments(__doc__)
+    seconds, rounds, calls = (2, 1, 2_000) if options.short else (8, 5, 20_000)
+    routing = measure_routing(calls)
+    samples: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (doors, client):
+        for door in doors:
+            wrk.load(door.url, door.body, connections=CONNECTIONS, seconds=2)  # warm
+        for number in range(rounds):
+            for door in doors:
+                figures = saturate(door, seconds)
+                _add(samples, door.name, figures)
+                wait_for(lambda: _queued(client) == 0, "the queue is empty", 120)
+                say(f"{number + 1}/{rounds} {door.name}: {figures['requests_per_s']:,.0f}/s")
+        rows = {name: {key: spread(its) for key, its in one.items()} for name, one in samples.items()}
+        half = half_load(doors, rows["bitladder, awaited"]["requests_per_s"]["median"] / 2, seconds, rounds)
+    whole = {"routing": routing, "rows": rows, "half_load": half, "connections": CONNECTIONS}
+    save("intake", whole | {"targets": targets(routing, rows, half)}, options)
+
+
+def measure_routing(calls: int) -> Figures:
+    """Time score, policy and all else that the intake does to a body with a 2 KiB prompt, and the score alone."""
+    settings = load_settings(CONFIG, environ={}).settings
+    prompt = PROMPT * 2
+    body = msgspec.json.encode({"model": "bench", "prompt": prompt, "max_tokens": 16})
+    incoming = Incoming(endpoint=Endpoint.COMPLETIONS, body=body, headers={"x-priority": "5"}, request_id="r")
+    text = prompt.encode()
+    whole = _times_us(lambda: accept(incoming, settings), calls)
+    score = _times_us(lambda: byte_entropy(text), calls)
+    unique = _times_us(lambda: _entropy_by_unique(text), calls // 10)
+    return {
+        "prompt_bytes": len(text),
+        "routing_p50_us": statistics.median(whole),
+        "routing_p99_us": percentile(whole, 0.99),
+        "score_p50_us": statistics.median(score),
+        "np_unique_p50_us": statistics.median(unique),
+    }
+
+
+def _entropy_by_unique(text: bytes) -> float:
+    _, counts = np.unique(list(text), return_counts=True)
+    shares = counts / counts.sum()
+    return -float((shares * np.log2(shares)).sum())
+
+
+def _times_us(call: Callable[[], object], count: int) -> list[float]:
+    for _ in range(200):
+        call()
+    taken = []
+    for _ in range(count):
+        start = time.perf_counter_ns()
+        call()
+        taken.append((time.perf_counter_ns() - start) / 1000)
+    return taken
+
+
+@contextlib.contextmanager
+def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
+    """Run an intake with one echo worker, the floor, and LiteLLM's proxy before an upstream that answers at once."""
+    web, floor, upstream, proxy = (free_port() for _ in range(4))
+    with contextlib.ExitStack() as stack:
+        redis_url, server = stack.enter_context(valkey_and_pid(folder / "valkey"))
+        environment = {"BITLADDER_REDIS__URL": redis_url, "BITLADDER_CONFIG": CONFIG}
+
+        def run(*command: str, env: Mapping[str, str] = environment) -> int:
+            return stack.enter_context(process(command, env)).pid
+
+        python = sys.executable
+        intake = run(python, "-m", "dispatcher.cli.main", "serve", "--port", str(web))
+        worker = run(python, "-m", "workers", "--tier", "int4")
+        floor_pid = run(python, "-m", "benchmarks.floor_app", str(floor))
+        run(python, "-m", "benchmarks.mock_openai", str(upstream))
+        command, own = litellm_proxy.command(proxy, f"http://127.0.0.1:{upstream}", folder)
+        proxy_pid = run(*command, env=own)
+        litellm_proxy.wait_ready(f"http://127.0.0.1:{proxy}", 120)
+        client = redis.Redis.from_url(redis_url)
+        wait_for(lambda: client.exists("bl:live:bench:int4"), "the worker is live")
+        ours = {"intake": intake, "worker": worker, "valkey": server}
+        base = f"http://127.0.0.1:{web}/v1"
+        yield (
+            [
+                Door(name="bitladder, awaited", url=f"{base}/completions", body=COMPLETION, pids=ours),
+                Door(name="bitladder, jobs", url=f"{base}/jobs", body=COMPLETION, pids=ours),
+                Door(
+                    name="floor: the same app without a queue",
+                    url=f"http://127.0.0.1:{floor}/v1/completions",
+                    body=COMPLETION,
+                    pids={"app": floor_pid},
+                ),
+                Door(
+                    name="LiteLLM proxy",
+                    url=f"http://127.0.0.1:{proxy}/v1/chat/completions",
+                    body=CHAT,
+                    pids={"proxy": proxy_pid},
+                ),
+            ],
+            client,
+        )
+
+
+@contextlib.contextmanager
+def valkey_and_pid(folder: Path) -> Iterator[tuple[str, int]]:
+    """Run a private Valkey; yields its URL and process id."""
+    with valkey(folder) as url:
+        client = redis.Redis.from_url(url)
+        yield url, int(client.info("server")["process_id"])
+
+
+def saturate(door: Door, seconds: float) -> Figures:
+    """Load one door as hard as its connections can."""
+    before = {name: cpu_s(pid) for name, pid in door.pids.items()}
+    seen = wrk.load(door.url, door.body, connections=CONNECTIONS, seconds=seconds)
+    if seen.errors:
+        raise RuntimeError(f"{door.name}: {seen.errors} of {seen.requests} requests failed")
+    used = {f"cpu_us_{name}": (cpu_s(pid) - before[name]) / seen.requests * 1e6 for name, pid in door.pids.items()}
+    figures: Figures = {"requests_per_s": seen.requests_per_s, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
+    return figures | used | {"per_core": 1e6 / sum(used.values())}
+
+
+def half_load(doors: Sequence[Door], rate: float, seconds: float, rounds: int) -> Figures:
+    """Load the queue and the floor with the same rate, half of what the queue can, in turns."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for door in (doors[0], doors[2]):
+            seen = wrk.load(
+                door.url, door.body, connections=CONNECTIONS, seconds=seconds, think_ms=CONNECTIONS / rate * 1000
+            )
+            _add(
+                found, door.name, {"requests_per_s": seen.requests_per_s, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
+            )
+    rows = {name: {key: spread(its) for key, its in one.items()} for name, one in found.items()}
+    queue, floor = (rows[door.name] for door in (doors[0], doors[2]))
+    added = {f"added_{key}": queue[key]["median"] - floor[key]["median"] for key in ("p50_ms", "p99_ms")}
+    return {"asked_per_s": rate, "rows": rows} | added
+
+
+def targets(routing: Figures, rows: Mapping[str, Figures], half: Figures) -> list[Figures]:
+    """Hold the figures against what was asked for."""
+    own, peer = rows["bitladder, awaited"], rows["LiteLLM proxy"]
+
+    def ratio(key: str) -> float:
+        return float(own[key]["median"] / peer[key]["median"])
+
+    return [
+        target("routing a 2 KiB prompt, p99, us", routing["routing_p99_us"], 50, at_most=True),
+        target("score, times faster than np.unique", routing["np_unique_p50_us"] / routing["score_p50_us"], 20),
+        target("awaited requests per core, of LiteLLM's", ratio("per_core"), 5),
+        target("awaited p50, of LiteLLM's", ratio("p50_ms"), 1, at_most=True),
+        target("awaited p99, of LiteLLM's", ratio("p99_ms"), 1, at_most=True),
+        target("added at half load, p50, ms", half["added_p50_ms"], 3, at_most=True),
+        target("added at half load, p99, ms", half["added_p99_ms"], 10, at_most=True),
+    ]
+
+
+def _add(samples: dict[str, dict[str, list[float]]], name: str, figures: Mapping[str, float]) -> None:
+    for key, value in figures.items():
+        samples.setdefault(name, {}).setdefault(key, []).append(value)
+
+
+def _queued(client: redis.Redis) -> int:
+    return sum(int(client.llen(key)) for key in client.keys("rq:queue:*"))
+
+
+if __name__ == "__main__":
+    main()

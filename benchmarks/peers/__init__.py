@@ -1,0 +1,1 @@
+"""One adapter per queue, each run by `python -m benchmarks.peers.NAME` in that queue's own environment."""

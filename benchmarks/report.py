@@ -1,0 +1,98 @@
+"""Put the published figures into docs/benchmarks.md: `python -m benchmarks.report`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from benchmarks.harness import ROOT, Figures, say
+
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+# Of each benchmark's rows: figure, heading, digits behind the point.
+COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
+    "queue": (
+        ("enqueue_per_s", "enqueue/s", 0),
+        ("bulk_per_s", "bulk/s", 0),
+        ("drain_per_s", "drain/s", 0),
+        ("latency_p50_ms", "p50 ms", 2),
+        ("latency_p99_ms", "p99 ms", 2),
+        ("producer_us", "producer us", 0),
+        ("worker_us", "worker us", 0),
+        ("server_us", "server us", 0),
+        ("run_commands", "commands", 1),
+        ("run_reads", "reads", 2),
+        ("queued_bytes", "queued B", 0),
+        ("finished_bytes", "finished B", 0),
+    ),
+    "intake": (
+        ("requests_per_s", "requests/s", 0),
+        ("per_core", "per core", 0),
+        ("p50_ms", "p50 ms", 1),
+        ("p99_ms", "p99 ms", 1),
+        ("cpu_us_intake", "intake us", 0),
+        ("cpu_us_worker", "worker us", 0),
+        ("cpu_us_valkey", "Valkey us", 0),
+    ),
+}
+
+
+def main() -> None:
+    """Replace what stands between each pair of markers by the tables of that benchmark."""
+    page = PAGE.read_text(encoding="utf-8")
+    for path in sorted(RESULTS.glob("*.json")):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        page = replaced(page, path.stem, section(figures))
+        say(f"{path.stem}: {PAGE.relative_to(ROOT)}")
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """Return the page with new text between the markers of one benchmark."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(page):
+        raise RuntimeError(f"{PAGE.name} has no markers <!-- {name} --> and <!-- /{name} -->")
+    return pattern.sub(lambda found: found[1] + text + found[2], page)
+
+
+def section(figures: Figures) -> str:
+    """Return machine and date, the rows and the targets of one benchmark."""
+    its = figures["machine"]
+    where = f"{its['date']}, {its['processor']}, {its['cores']} cores, Python {its['python']}."
+    columns = COLUMNS.get(figures["benchmark"], ())
+    tables = [rows_table(figures["rows"], columns)] if columns else []
+    return "\n".join([where, "", *tables, targets_table(figures["targets"])])
+
+
+def rows_table(rows: Mapping[str, Figures], columns: Sequence[tuple[str, str, int]]) -> str:
+    """Return medians of the repetitions, with least and most for rates."""
+    lines = ["| | " + " | ".join(heading for _, heading, _ in columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for name, row in rows.items():
+        cells = [_cell(row.get(figure), digits) for figure, _, digits in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figures | float | None, digits: int) -> str:
+    if figure is None:
+        return ""
+    if not isinstance(figure, dict):
+        return f"{figure:,.{digits}f}"
+    text = f"{figure['median']:,.{digits}f}"
+    return f"{text} ({figure['least']:,.0f}-{figure['most']:,.0f})" if figure["median"] >= 1000 else text
+
+
+def targets_table(targets: Sequence[Figures]) -> str:
+    """Return what was asked for, what was measured, and whether it is met."""
+    lines = ["| target | asked | measured | |", "| --- | --- | --- | --- |"]
+    for row in targets:
+        sign = "at most" if row["at_most"] else "at least"
+        verdict = "met" if row["met"] else "**missed**"
+        lines.append(f"| {row['target']} | {sign} {row['bound']:,.6g} | {row['measured']:,.4g} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

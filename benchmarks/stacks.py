@@ -1,0 +1,98 @@
+"""What stands under a measurement: an intake, workers, a real vLLM server on the CPU or the GPU of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import redis
+
+from benchmarks.harness import ROOT, process, valkey, wait_for
+from dispatcher.cli.private_stack import free_port
+from dispatcher.settings import load_settings
+from workers.engines.host import dtype_args
+from workers.engines.vllm_server import checkpoint_path
+
+EXAMPLE = str(ROOT / "bitladder.toml")
+TIER = "int8"  # the tier of the example that every processor has a kernel for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The processes of one stack."""
+
+    urls: Sequence[str]  # of the intakes
+    redis_url: str
+    pids: Mapping[str, int]
+
+
+@contextlib.contextmanager
+def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intakes: int = 1) -> Iterator[Running]:
+    """Run Valkey, intakes and workers of one tier; `environment` says the rest. Yields when the workers are live."""
+    with contextlib.ExitStack() as block:
+        folder = Path(block.enter_context(tempfile.TemporaryDirectory()))
+        redis_url = block.enter_context(valkey(folder))
+        client = redis.Redis.from_url(redis_url)
+        env = {**environment, "BITLADDER_REDIS__URL": redis_url, "BITLADDER_POLICY__NAME": f"fixed:{tier}"}
+        pids = {"valkey": int(client.info("server")["process_id"])}
+        ports = [free_port() for _ in range(intakes)]
+        for number, port in enumerate(ports, 1):
+            command = [sys.executable, "-m", "dispatcher.cli.main", "serve", "--port", str(port)]
+            pids[f"intake {number}"] = block.enter_context(process(command, env)).pid
+        for number in range(1, workers + 1):
+            command = [sys.executable, "-m", "workers", "--tier", tier]
+            pids[f"worker {number}"] = block.enter_context(process(command, env)).pid
+        wait_for(lambda: client.exists("bl:workers") and client.zcard("bl:workers") >= workers, "the workers are there")
+        for port in ports:
+            wait_for(lambda port=port: is_up(f"http://127.0.0.1:{port}/readyz"), "the intake answers")
+        wait_for(lambda: _live(ports[0], tier) >= workers, "the workers are live")
+        yield Running(urls=[f"http://127.0.0.1:{port}" for port in ports], redis_url=redis_url, pids=pids)
+
+
+@contextlib.contextmanager
+def vllm_server(arguments: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+    """Run vLLM's own server on the example's checkpoint with the example's settings; yields its URL and process id."""
+    settings = load_settings(EXAMPLE).settings
+    path = checkpoint_path(settings.model("smollm2").tier(TIER), settings.vllm)
+    port = free_port()
+    given = (*settings.vllm.args, *arguments)
+    command = [
+        str(ROOT / settings.vllm.python) if settings.vllm.python else sys.executable,
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(path), "--served-model-name", "smollm2"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *given,
+        *dtype_args(given),
+    ]
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    with process(command, offline | settings.vllm.env) as server:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: server.poll() is not None or is_up(f"{url}/health"), "vLLM answers", 300)
+        if server.poll() is not None:
+            raise RuntimeError(f"vLLM ended with status {server.returncode}: {' '.join(command)}")
+        yield url, server.pid
+
+
+def remote(url: str) -> dict[str, str]:
+    """Return the settings of a worker before a server that is there already."""
+    return {
+        "BITLADDER_CONFIG": EXAMPLE,
+        "BITLADDER_WORKER__ENGINE": "remote",
+        f"BITLADDER_MODELS__SMOLLM2__TIERS__{TIER.upper()}__URL": url,
+    }
+
+
+def is_up(url: str) -> bool:
+    """Return whether a GET answers 200."""
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(url, timeout=2).status_code == 200
+    return False
+
+
+def _live(port: int, tier: str) -> int:
+    tiers = httpx2.get(f"http://127.0.0.1:{port}/v1/queues", timeout=5).json()["data"][0]["tiers"]
+    return int(next(its["live_workers"] for its in tiers if its["tier"] == tier))

@@ -1,0 +1,52 @@
+"""workers/engines/echo.py: what it answers, how fast, and when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from dispatcher.errors import EngineFaultError
+from dispatcher.sections import EchoSettings
+from workers.engines.echo import EchoEngine
+
+ROUTE = "/v1/completions"
+BODY = b'{"model": "m", "prompt": "aa bb", "max_tokens": 6}'
+
+
+async def stream_s(engine: EchoEngine, taking_s: float) -> float:
+    """How long a stream takes whose reader needs so long for each token."""
+
+    async def take(piece: bytes) -> None:
+        assert piece.startswith(b"data: {")
+        await asyncio.sleep(taking_s)
+
+    start = time.perf_counter()
+    await engine.generate(ROUTE, BODY, take)
+    return time.perf_counter() - start
+
+
+async def test_a_slow_reader_does_not_slow_the_tokens_behind() -> None:
+    engine = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=20))
+
+    at_once, slowly = await stream_s(engine, 0), await stream_s(engine, 0.04)
+
+    # Five gaps of 50 ms and the last token's 40 ms; added up they would be 1.8 times as long.
+    assert slowly < 1.5 * at_once
+
+
+async def test_the_same_seed_breaks_the_same_jobs() -> None:
+    async def broken(seed: int) -> list[int]:
+        engine, found = EchoEngine(EchoSettings(ttft_ms=0, fault_ratio=0.3, seed=seed, tokens_per_s=1e9)), []
+        for number in range(200):
+            try:
+                await engine.generate(ROUTE, BODY, None)
+            except EngineFaultError:
+                found.append(number)
+        return found
+
+    first = await broken(1)
+
+    assert first == await broken(1) != await broken(2)
+    assert len(first) == pytest.approx(60, abs=25)
