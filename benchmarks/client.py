@@ -1,7 +1,7 @@
 """Clients that read token streams, in a process of their own: `python -m benchmarks.client URL STREAMS TOKENS`.
 
-Prints for every stream when it was sent and when each of its events came. Nothing is parsed: the client must not be
-what is measured.
+Prints for every stream when it was sent and when each of its events came, and the CPU time that reading took. Nothing
+is parsed: the client must not be what is measured.
 """
 
 from __future__ import annotations
@@ -15,20 +15,31 @@ import aiohttp
 import uvloop
 
 Times = list[float]
+_EVENT = b"data: "
+_END = b"data: [DONE]\n\n"
 
 
 async def read_stream(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> Times:
-    """Return when the request was sent and when each event with text came (time.perf_counter)."""
-    times = [time.perf_counter()]
+    """Return when the request was sent and when each event with text came (time.perf_counter).
+
+    Raises:
+        RuntimeError: the request was refused, or the stream broke or stopped before its end.
+
+    """
+    times, tail = [time.perf_counter()], b""
     async with session.post(url, json=body | {"stream": True}) as answer:
         if answer.status != 200:
             raise RuntimeError(f"{url} answered {answer.status}: {(await answer.text())[:200]}")
         async for chunk in answer.content.iter_any():
             now = time.perf_counter()
-            times += [now] * (chunk.count(b"data: ") - chunk.count(b"data: [DONE]"))
+            # A read may end within the marker: what is left over is too short to hold one that was counted.
+            times += [now] * (tail[1 - len(_EVENT) :] + chunk).count(_EVENT)
+            tail = (tail + chunk)[-len(_END) :]
             if b'"error"' in chunk:
                 raise RuntimeError(f"the stream broke: {chunk[:300]!r}")
-    return times
+    if tail != _END:
+        raise RuntimeError(f"a stream must end with {_END!r}, got {tail!r}")
+    return times[:-1]
 
 
 async def read_answer(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> float:
@@ -48,7 +59,8 @@ def opened() -> aiohttp.ClientSession:
     )
 
 
-async def _many(url: str, streams: int, tokens: int) -> list[Times]:
+async def _many(url: str, streams: int, tokens: int) -> dict[str, object]:
+    used_s = time.process_time()
     async with opened() as session:
 
         async def one(number: int) -> Times:
@@ -56,9 +68,10 @@ async def _many(url: str, streams: int, tokens: int) -> list[Times]:
             body: dict[str, object] = {"model": "bench", "prompt": f"user {number} asks", "max_tokens": tokens}
             return await read_stream(session, url, body)
 
-        return list(await asyncio.gather(*(one(number) for number in range(streams))))
+        times = await asyncio.gather(*(one(number) for number in range(streams)))
+    return {"times": times, "cpu_s": time.process_time() - used_s}
 
 
 if __name__ == "__main__":
     found = uvloop.run(_many(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
-    sys.stdout.write(json.dumps({"times": found}) + "\n")
+    sys.stdout.write(json.dumps(found) + "\n")

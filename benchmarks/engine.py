@@ -39,10 +39,9 @@ def main() -> None:
     rows: Figures = {}
     ratios: Figures = {}
     with vllm_server(["--max-num-seqs", str(BATCH)]) as (engine, _):
-        uvloop.run(drive(engine, CONCURRENCY))
+        uvloop.run(drive(engine, requests))  # the first ones pay for the warm-up
         for name, slots in SLOTS.items():
-            few = 16 if slots[1] == 1 else requests  # one at a time takes sixteen times as long
-            found, beside = in_turns(engine, slots, rounds, few)
+            found, beside = in_turns(engine, slots, rounds, requests)
             direct += beside
             rows[name] = spread_of(found)
             pairs = zip(found, beside, strict=True)
@@ -62,6 +61,7 @@ def in_turns(engine: str, slots: tuple[int, int], rounds: int, requests: int) ->
         "BITLADDER_WORKER__MIN_SLOTS": str(slots[0]),
         f"BITLADDER_MODELS__SMOLLM2__TIERS__{TIER.upper()}__SLOTS": str(slots[1]),
     }
+    few = 16 if slots[1] == 1 else requests  # one at a time, each takes its own time however many there are
     through: list[Figures] = []
     straight: list[Figures] = []
     with stack(TIER, remote(engine) | limits) as running:
@@ -70,9 +70,9 @@ def in_turns(engine: str, slots: tuple[int, int], rounds: int, requests: int) ->
         for _ in range(rounds):
             straight.append(uvloop.run(drive(engine, requests)))
             used = sum(cpu_s(pid) for pid in running.pids.values())
-            figures = uvloop.run(drive(running.urls[0], requests))
+            figures = uvloop.run(drive(running.urls[0], few))
             own = sum(cpu_s(pid) for pid in running.pids.values()) - used
-            through.append(figures | {"own_cpu_ms": own / requests * 1000})
+            through.append(figures | {"own_cpu_ms": own / few * 1000})
     return through, straight
 
 

@@ -55,13 +55,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     body: msgspec.Raw  # the JSON object of the OpenAI request, byte for byte
     endpoint: Endpoint = Endpoint.COMPLETIONS
-    floor: str | None = None  # lowest tier allowed; None (an RQ producer): the queue's tier
+    floor: str | None = None  # lowest tier allowed; None: the queue's tier, and the job was enqueued by RQ
     ceiling: str | None = None  # highest tier allowed; None: the top of the ladder
     priority: int = DEFAULT_PRIORITY
     entropy: float | None = None  # bits per byte of the prompt; None: not scored
     reason: str = "queue"  # why the policy chose the floor
     stream: bool = False  # tokens are published as they come
-    request_id: str = ""
+    request_id: str = ""  # of the HTTP request; '' for a producer's
     tenant: str = DEFAULT_TENANT
 
 
@@ -143,7 +143,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     entropy: float | None = None
     overflowed_from: str | None = None  # the tier it was queued at, where a higher one served it
     attempts: int = 0
-    worker: str | None = None
     queue_ms: float = 0.0
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0

@@ -180,5 +180,5 @@ class Producer:
         endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
         lower = {name.lower(): value for name, value in headers.items()} if headers else {}
         raw = msgspec.json.encode(body)
-        incoming = Incoming(endpoint=endpoint, body=raw, headers=lower, request_id="producer", lane=lane)
+        incoming = Incoming(endpoint=endpoint, body=raw, headers=lower, request_id="", lane=lane)
         return accept(incoming, self._settings).submission

@@ -94,7 +94,6 @@ class Settler:
         return msgspec.structs.replace(
             outcome,
             tier=self._tier,
-            worker=self._worker,
             attempts=job.attempt,
             floor=(request.floor if request else None) or job.tier,
             reason=request.reason if request else None,
@@ -106,10 +105,7 @@ class Settler:
         )
 
     def _own_end(self, job: Claimed, state: State, status: int, code: str, error: str) -> Outcome:
-        tier, worker = self._tier, self._worker
-        return Outcome(
-            state=state, status=status, code=code, error=error, tier=tier, worker=worker, attempts=job.attempt
-        )
+        return Outcome(state=state, status=status, code=code, error=error, tier=self._tier, attempts=job.attempt)
 
     def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
         if not accepted:
@@ -149,6 +145,6 @@ async def _pause() -> None:
 
 def _rq_value(request: Request | None, outcome: Outcome) -> str:
     """Return the answer for `job.return_value()` of RQ's producers; the intake's jobs need no second copy."""
-    if request is None or request.request_id or outcome.state is not State.FINISHED or outcome.answer is None:
+    if request is None or request.floor is not None or outcome.state is not State.FINISHED or outcome.answer is None:
         return ""
     return base64.b64encode(outcome.answer).decode()

@@ -5,7 +5,7 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- RQ's timestamps: ISO 8601 in UTC with microseconds. Days to date after H. Hinnant, "chrono-compatible
+-- RQ's timestamps: ISO 8601 in UTC; with milliseconds, because three more digits cost a job sixty bytes. Days to date after H. Hinnant, "chrono-compatible
 -- low-level date algorithms" (civil_from_days).
 local function iso(ms)
   local s = math.floor(ms / 1000)
@@ -19,8 +19,8 @@ local function iso(ms)
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
   local day = doy - math.floor((153 * mp + 2) / 5) + 1
   local r = s % 86400
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
-    math.floor(r / 3600), math.floor(r / 60) % 60, r % 60, (ms % 1000) * 1000)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
+    math.floor(r / 3600), math.floor(r / 60) % 60, r % 60, ms % 1000)
 end
 
 local function num(ms)
