@@ -35,6 +35,11 @@ from workers.slots import Slots
 log = structlog.get_logger()
 
 
+# Steps of the loop that new jobs have before the next claim is prepared: their requests reach the engine, and what an
+# engine knows at once reaches Redis, before half a millisecond of work for jobs that may not be there.
+FIRST_STEPS = 4
+
+
 class Interruption(StrEnum):
     """Why a running job was stopped."""
 
@@ -62,6 +67,7 @@ class Pump:
         self._settling: set[str] = set()  # executed; what becomes of them is on its way to Redis
         self._reasons: dict[str, Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
+        self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
         self._watch = EngineWatch(engine, self._set_ready, self._adapt)
@@ -100,7 +106,7 @@ class Pump:
                 await asyncio.wait_for(self._freed.wait(), self.settings.worker.block_s)
             return
         try:
-            jobs, expired = await self.queue.claim(self.worker, self.model, self.tier, self._plan, free)
+            jobs, expired = await self._claim(free)
         except QueueUnreachableError as error:
             log.warning("claim failed", error=str(error))
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
@@ -108,14 +114,16 @@ class Pump:
         self.metrics.ended(State.EXPIRED).inc(expired)
         for job in jobs:
             self._begin(job)
-        if len(jobs) < free:  # all there was; a push since then has left a token
-            await asyncio.sleep(0)  # the jobs' requests go to the engine before the wait goes to Redis
-            await self._until_pushed()
+        self._is_empty = len(jobs) < free  # these were all; a push since then has left a token
+        for _ in range(FIRST_STEPS):
+            await asyncio.sleep(0)
 
-    async def _until_pushed(self) -> None:
-        """Sleep until something is pushed, or until it is time to look for what nobody announces."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._waker.blpop([f"bl:wake:{self.model}:{self.tier}"], timeout=self.settings.worker.block_s)
+    async def _claim(self, free: int) -> tuple[list[Claimed], int]:
+        """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
+        what = (self.worker, self.model, self.tier, self._plan, free)
+        if self._is_empty:
+            return await self.queue.claim_when_pushed(self._waker, *what)
+        return await self.queue.claim(*what)
 
     def _begin(self, job: Claimed) -> None:
         task = asyncio.create_task(self._handle(job), name=job.job_id)
@@ -181,7 +189,7 @@ class Pump:
 
     async def _set_ready(self, is_ready: bool) -> None:
         self.metrics.ready.set(is_ready)
-        self.leases.is_ready = is_ready
+        self.leases.is_ready, self._is_empty = is_ready, False
         log.info("worker ready" if is_ready else "worker not ready", worker=self.worker, tier=self.tier)
         with contextlib.suppress(RedisError, OSError):
             await asyncio.to_thread(self.leases.renew)

@@ -88,6 +88,13 @@ def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderErr
     return str(job_id)
 
 
+def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
+    """Build the call of claim.lua."""
+    keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
+    lease_ms, ttl_ms = int(settings.queue.lease_s * 1000), settings.queue.result_ttl_s * 1000
+    return Call("claim", keys, [worker, slots, lease_ms, plan, ttl_ms])
+
+
 def read_claimed(answer: list[bytes | int | list[list[bytes | int]]]) -> tuple[list[Claimed], int]:
     """Return the claimed jobs and how many were dropped because their deadline had passed."""
     now, expired, rows = answer

@@ -28,6 +28,7 @@ from dispatcher.queue.commands import (
     Call,
     Finished,
     by_queue,
+    claim_call,
     finish_call,
     read_claimed,
     read_submitted,
@@ -95,9 +96,29 @@ class JobQueue:
 
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> tuple[list[Claimed], int]:
         """Take up to `slots` jobs; also the number of jobs dropped past their deadline."""
-        keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
-        args: list[Argument] = [worker, slots, int(self.settings.queue.lease_s * 1000), plan, self._ttl_ms]
-        return read_claimed(await self._run(Call("claim", keys, args)))
+        return read_claimed(await self._run(claim_call(self.settings, worker, model, tier, plan, slots)))
+
+    async def claim_when_pushed(
+        self, waiter: redis.asyncio.Redis, worker: str, model: str, tier: str, plan: str, slots: int
+    ) -> tuple[list[Claimed], int]:
+        """Take up to `slots` jobs as soon as something is pushed, or after `worker.block_s` at the latest.
+
+        Both commands go out together: when the first one stops blocking, the server runs the claim at once, and the
+        job is spared the way to the worker and back.
+        """
+        call = claim_call(self.settings, worker, model, tier, plan, slots)
+        try:
+            async with waiter.pipeline(transaction=False) as pipe:
+                pipe.blpop([f"bl:wake:{model}:{tier}"], timeout=self.settings.worker.block_s)
+                pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
+                _, answer = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
+        if isinstance(answer, NoScriptError):
+            return read_claimed(await self._run(call))
+        if isinstance(answer, Exception):
+            raise QueueUnreachableError(f"Redis refused: {answer}") from answer
+        return read_claimed(answer)
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
