@@ -42,9 +42,9 @@ class Counts:
     """How much is measured."""
 
     repetitions: int = 5
-    one_by_one: int = 2_000
-    bulk: int = 10_000
-    latencies: int = 200
+    one_by_one: int = 1_000
+    bulk: int = 6_000
+    latencies: int = 100
 
 
 @dataclass(slots=True)

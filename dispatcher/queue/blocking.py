@@ -52,15 +52,15 @@ class BlockingScripts:
 
     def call_each(self, calls: Iterable[Call]) -> Iterator[Any]:
         """Yield the answers in order; while Redis works on one call, the next is taken from `calls` and sent."""
-        earlier = None
+        waiting: deque[Call] = deque()
         try:
             for call in calls:
+                waiting.append(call)
                 self._send_ahead(call)
-                if earlier is not None:
-                    yield self._answer(earlier)
-                earlier = call
-            if earlier is not None:
-                yield self._answer(earlier)
+                if len(waiting) > 1:
+                    yield self._answer_oldest(waiting)
+            while waiting:
+                yield self._answer_oldest(waiting)
         finally:
             if self._sent:  # `calls` failed, or nobody reads on: the answers on their way belong to nobody
                 self._drop()
@@ -74,13 +74,18 @@ class BlockingScripts:
         except (RedisError, OSError):
             self._drop()  # whoever asks for its answer sends it again
 
-    def _answer(self, call: Call) -> Any:  # noqa: ANN401
+    def _answer_oldest(self, waiting: deque[Call]) -> Any:  # noqa: ANN401
+        call = waiting.popleft()
         if self._sent and self._sent[0] is call:
             try:
                 return self._receive()
             except (RedisError, OSError):
-                self._drop()
-        return self.call(call)
+                pass  # it, and what was sent behind it, goes again
+        self._drop()
+        answer = self.call(call)
+        for later in waiting:
+            self._send_ahead(later)
+        return answer
 
     def _send(self, call: Call) -> None:
         self._command("EVALSHA", digest(call.script), len(call.keys), *call.keys, *call.args)

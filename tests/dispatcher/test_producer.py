@@ -74,10 +74,11 @@ def test_a_server_that_forgot_the_scripts_is_told_them_again(producer: Producer,
     first = producer.submit(BODY)
     store.script_flush()
 
-    ids = producer.submit_many(bodies(2 * BUNDLE))
+    store.delete(QUEUE)
+    ids = producer.submit_many(bodies(5 * BUNDLE + 7))
 
     assert first
-    assert len(set(ids)) == store.llen(QUEUE) == 2 * BUNDLE
+    assert queued(store) == ids
 
 
 def test_a_connection_that_is_cut_costs_no_job_and_queues_none_twice(producer: Producer, store: redis.Redis) -> None:
