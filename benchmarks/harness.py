@@ -34,6 +34,8 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="one repetition of less: to see it run, not to publish")
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench", help="folder for the JSON file")
     parser.add_argument("--only", help="a part of the names of what is measured", default="")
+    # As Ctrl-C does: what was started runs in sessions of its own, and must end with this program.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return parser.parse_args()
 
 

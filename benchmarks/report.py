@@ -36,6 +36,34 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("cpu_us_worker", "worker us", 0),
         ("cpu_us_valkey", "Valkey us", 0),
     ),
+    "stream": (
+        ("ttft_p50_ms", "first token p50 ms", 1),
+        ("ttft_p99_ms", "p99 ms", 1),
+        ("gap_p50_ms", "between tokens p50 ms", 2),
+        ("gap_p99_ms", "p99 ms", 1),
+    ),
+    "backlog": (
+        ("us_at_1000", "1,000 wait, us", 0),
+        ("us_at_100000", "100,000 wait, us", 0),
+        ("us_at_1000000", "1,000,000 wait, us", 0),
+        ("ratio", "last of first", 2),
+    ),
+    "scale": (
+        ("per_s", "per s", 0),
+        ("cores_used", "cores used", 2),
+        ("core_valkey", "Valkey's core", 2),
+        ("core_worker", "fullest worker's core", 2),
+        ("core_intake", "fullest intake's core", 2),
+        ("us_valkey", "Valkey us", 0),
+        ("us_worker", "workers us", 0),
+        ("us_intake", "intakes us", 0),
+    ),
+    "engine": (
+        ("tokens_per_s", "tokens/s", 0),
+        ("of_direct", "of straight", 3),
+        ("p50_ms", "p50 ms", 0),
+        ("own_cpu_ms", "bitladder's CPU, ms a request", 1),
+    ),
 }
 
 
@@ -63,7 +91,8 @@ def section(figures: Figures) -> str:
     where = f"{its['date']}, {its['processor']}, {its['cores']} cores, Python {its['python']}."
     columns = COLUMNS.get(figures["benchmark"], ())
     tables = [rows_table(figures["rows"], columns)] if columns else []
-    return "\n".join([where, "", *tables, targets_table(figures["targets"])])
+    targets = [targets_table(figures["targets"])] if figures["targets"] else []
+    return "\n".join([where, "", *tables, *targets])
 
 
 def rows_table(rows: Mapping[str, Figures], columns: Sequence[tuple[str, str, int]]) -> str:

@@ -20,6 +20,7 @@ from dispatcher.intake import jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
+from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server, connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> Starlette:
             log.warning("redis away at start", error=str(error))  # 503 until it is there
         await gateway.inbox.start()
         await gateway.inbox.ready(settings.redis.timeout_s)
+        settle_memory()
         yield
         await gateway.inbox.stop()
         await gateway.queue.client.aclose()

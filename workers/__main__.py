@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.logs import configure_logs
+from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server
 from dispatcher.sections import Settings
 from dispatcher.settings import load_settings
@@ -62,6 +63,7 @@ async def _run(settings: Settings, model: str, tier: str) -> None:
         log.warning("redis away at start", error=str(error))
     if settings.worker.metrics_port is not None:
         start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, pump.metrics.registry)
+    settle_memory()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, pump.drain)
     await pump.run()

@@ -18,7 +18,7 @@ from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
-from tests.conftest import make_settings
+from tests.conftest import make_settings, wait_until
 
 DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
 
@@ -362,3 +362,46 @@ async def test_jobs_with_and_without_a_ceiling_are_merged_by_age(queue: JobQueue
     # By runs of eight: whoever waits longest is at most a run late.
     assert {one.job_id for one in jobs[:24]} <= set(claimed)
     assert len(set(claimed)) == 40
+
+
+async def wait_and_claim(queue: JobQueue, tier: str = "int4") -> list[Claimed]:
+    waiter, plan = connect(queue.settings.redis, wait_s=5), claim_plan(queue.settings, "smollm2", tier)
+    try:
+        return (await queue.claim_when_pushed(waiter, f"w-{tier}", "smollm2", tier, plan, 100))[0]
+    finally:
+        await waiter.aclose()
+
+
+async def test_a_waiting_claim_gets_what_is_pushed(queue: JobQueue, store: redis.Redis) -> None:
+    mine = job()
+    waiting = asyncio.create_task(wait_and_claim(queue))
+    await asyncio.to_thread(wait_until, lambda: bool(store.info("clients")["blocked_clients"]), "the claim waits")
+
+    await submit(queue, mine)
+
+    assert [one.job_id for one in await waiting] == [mine.job_id]
+
+
+async def test_a_waiting_claim_looks_when_nobody_has_pushed_anything(queue: JobQueue, store: redis.Redis) -> None:
+    mine = job()
+    await submit(queue, mine)
+    store.delete("bl:wake:smollm2:int4")  # as after a push by RQ's own producer
+
+    assert [one.job_id for one in await wait_and_claim(queue)] == [mine.job_id]
+
+
+async def test_a_waiting_claim_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
+    mine = job()
+    await submit(queue, mine)
+    store.script_flush()
+
+    assert [one.job_id for one in await wait_and_claim(queue)] == [mine.job_id]
+
+
+async def test_a_claim_that_took_overflow_is_followed_by_another_look(queue: JobQueue, store: redis.Redis) -> None:
+    be_live(store, "int4")
+    await submit(queue, *(job(deadline_ms=200) for _ in range(2)))
+    await asyncio.sleep(0.12)  # more than half of the deadline, on the server's clock
+
+    assert len(await claim(queue, "int8")) == 1
+    assert store.llen("bl:wake:smollm2:int8") == 1
