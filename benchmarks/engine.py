@@ -34,7 +34,7 @@ SLOTS: Mapping[str, tuple[int, int]] = {
 def main() -> None:
     """Measure every setting in turns with the server alone, and write the figures."""
     options = arguments(__doc__)
-    rounds, requests = (1, 32) if options.short else (3, 128)
+    rounds, requests = (1, 32) if options.short else (3, 96)
     direct: list[Figures] = []
     rows: Figures = {}
     ratios: Figures = {}

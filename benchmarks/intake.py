@@ -59,7 +59,7 @@ class Door:
 def main() -> None:
     """Measure and write the figures."""
     options = arguments(__doc__)
-    seconds, rounds, calls = (2, 1, 2_000) if options.short else (8, 5, 20_000)
+    seconds, rounds, calls = (2, 1, 2_000) if options.short else (5, 5, 20_000)
     routing = measure_routing(calls)
     samples: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (doors, client):

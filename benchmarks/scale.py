@@ -38,7 +38,7 @@ PLANNED_USE = 0.6
 def main() -> None:
     """Measure and write the figures."""
     options = arguments(__doc__)
-    jobs, seconds, rounds = (10_000, 2, 1) if options.short else (60_000, 8, 3)
+    jobs, seconds, rounds = (10_000, 2, 1) if options.short else (60_000, 5, 3)
     samples: dict[str, list[Figures]] = {}
     for number in range(rounds):
         for workers in (1, 2, 4):

@@ -12,6 +12,7 @@ _N_LOG_N = np.arange(65_536, dtype=np.float64)
 _N_LOG_N[1:] *= np.log2(_N_LOG_N[1:])
 # The product with ones is numpy's fastest sum of a few numbers.
 _ONES = np.ones(256)
+_BYTE = np.dtype(np.uint8)
 
 
 def byte_entropy(text: bytes) -> float:
@@ -22,9 +23,9 @@ def byte_entropy(text: bytes) -> float:
     """
     if not text:
         return 0.0
-    counts = np.bincount(np.frombuffer(text, dtype=np.uint8))
+    counts = np.bincount(np.frombuffer(text, _BYTE))
     if len(text) < len(_N_LOG_N):
-        total = float(_N_LOG_N[counts] @ _ONES[: len(counts)])
+        total = float(_N_LOG_N[counts].dot(_ONES[: len(counts)]))
     else:
         present = counts[counts > 0]
         total = float(present @ np.log2(present))
