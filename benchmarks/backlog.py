@@ -46,6 +46,7 @@ class Backlog:
         self.prompt = prompts(1)[0]
         self.queue: JobQueue
         self.bytes_per_job = 0.0
+        self._ids: list[str] = []
 
     def fill(self) -> None:
         """Queue the jobs, all of the same body: what matters here is how many there are."""
@@ -55,9 +56,14 @@ class Backlog:
             producer.submit_many((body for _ in range(self.depth)), lane=Lane.NORMAL)
         self.bytes_per_job = (self.client.info("memory")["used_memory"] - empty) / self.depth
 
+    def look_up(self, count: int) -> None:
+        """Fetch so many ids from the middle of the list, before the measuring: it is a walk through half of it."""
+        first = (self.depth - count) // 2
+        self._ids = [str(job_id, "ascii") for job_id in self.client.lrange(LIST, first, first + count - 1)]  # type: ignore[arg-type]  # bytes
+
     def middle(self) -> str:
-        """Return the id in the middle of the list (a walk through it: not what is measured)."""
-        return str(self.client.lindex(LIST, self.depth // 2), "ascii")  # type: ignore[arg-type]  # bytes
+        """Return another id of the middle."""
+        return self._ids.pop()
 
     def submission(self) -> Submission:
         incoming = Incoming(endpoint=Endpoint.COMPLETIONS, body=_body(self.prompt), headers={}, request_id="b")
@@ -189,6 +195,8 @@ async def measure(backlogs: Sequence[Backlog], calls: int) -> Figures:
     rows: Figures = {}
     for name, step in {**STEPS, **BESIDE}.items():
         samples: list[list[float]] = [[] for _ in backlogs]
+        for backlog in backlogs:
+            backlog.look_up(calls)
         for number in range(calls):
             for taken, backlog in zip(samples, backlogs, strict=True):
                 took = await step(backlog)
