@@ -1,0 +1,29 @@
+"""The published tables are what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import PAGE, RESULTS, replaced, section
+from tests.conftest import ROOT
+
+FILES = sorted(RESULTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_page_shows_the_figures_of_the_results(path: Path) -> None:
+    page, figures = PAGE.read_text(encoding="utf-8"), json.loads(path.read_text(encoding="utf-8"))
+
+    assert replaced(page, path.stem, section(figures)) == page
+    assert figures["short"] is False
+
+
+def test_every_benchmark_that_make_runs_is_published() -> None:
+    listed = re.search(r"^BENCHES := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert listed
+    assert sorted(listed[1].split()) == [path.stem for path in FILES]
