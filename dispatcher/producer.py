@@ -24,13 +24,11 @@ from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
 from dispatcher.queue.commands import Call, Placed, by_queue, read_submitted, submit_call
 from dispatcher.queue.connection import connect_sync
-from dispatcher.queue.outcomes import unpack_message
+from dispatcher.queue.outcomes import RECHECK_S, unpack_message
 from dispatcher.sections import Settings
 
 # Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
 BUNDLE = 256
-# A lost message must not cost the whole wait: the stored outcome is looked at again this often.
-RECHECK_S = 5.0
 
 Body = dict[str, Any]
 # Headers of an envelope, as they would come by HTTP: {"X-Priority": "9"}.
@@ -73,7 +71,10 @@ class Producer:
         """
         self._listen()  # before anything is submitted: no outcome can fall between
         job = msgspec.structs.replace(self._submission(body, lane, headers), reply_to=self._replies)
-        return self._await(self._submit(job), self._replies, timeout_s)
+        job_id = self._submit(job)
+        if job_id != job.job_id:  # the idempotency key's first job, whose outcome goes to whoever submitted it
+            return self.wait(job_id, timeout_s=timeout_s)
+        return self._await(job_id, self._replies, timeout_s)
 
     def submit_many(
         self, bodies: Iterable[Body], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None

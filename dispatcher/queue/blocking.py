@@ -38,12 +38,15 @@ class BlockingScripts:
             QueueUnreachableError: Redis is away or refuses.
 
         """
+        is_forgotten = False
         for left in reversed(range(TRIES)):
             try:
+                if is_forgotten:
+                    self._load(call.script)
                 self._send(call)
                 return self._receive()
             except NoScriptError:
-                self._load(call.script)
+                is_forgotten = True
             except (RedisError, OSError) as error:
                 self._drop()
                 if not left:

@@ -101,6 +101,27 @@ def test_a_redis_that_is_away_is_said(store: redis.Redis) -> None:
         producer.submit(BODY)
 
 
+def test_a_server_that_forbids_to_load_scripts_is_said(redis_url: str, store: redis.Redis) -> None:
+    store.script_flush()
+    store.acl_setuser("limited", enabled=True, passwords=["+word"], commands=["+@all", "-script"], keys=["*"])
+    try:
+        with (
+            Producer(make_settings(redis_url.replace("//", "//limited:word@"))) as producer,
+            pytest.raises(QueueUnreachableError, match="script"),
+        ):
+            producer.submit(BODY)
+    finally:
+        store.acl_deluser("limited")
+
+
+def test_a_repeated_key_is_run_to_the_outcome_of_its_first_job(producer: Producer, store: redis.Redis) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = producer.submit(BODY, headers=key)
+    store.hset(f"rq:job:{first}", "outcome", '{"state":"finished","status":200}')
+
+    assert producer.run(BODY, headers=key, timeout_s=0) == Outcome(state=State.FINISHED, status=200)
+
+
 def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
     with Producer(make_settings(redis_url, queue__max_depth=2)) as producer:
         answers = producer.submit_many([BODY, BODY, BODY])
