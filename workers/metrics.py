@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
@@ -48,5 +48,5 @@ class WorkerMetrics:
     def _one(self, kind: type[Metric], name: str, question: str) -> Metric:
         return kind(name, question, ("model", "tier"), registry=self.registry).labels(*self._own)
 
-    def _seconds(self, name: str, question: str, buckets: Sequence[float] = SECONDS) -> Histogram:
-        return Histogram(name, question, ("model", "tier"), buckets=buckets, registry=self.registry).labels(*self._own)
+    def _seconds(self, name: str, question: str) -> Histogram:
+        return Histogram(name, question, ("model", "tier"), buckets=SECONDS, registry=self.registry).labels(*self._own)

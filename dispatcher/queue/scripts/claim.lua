@@ -103,12 +103,6 @@ local function pop(name, count)
   return #ids
 end
 
-local function head_time(name)
-  local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-  local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
-  return read_wait(type(wait) == 'string' and wait) or 0
-end
-
 -- Pop up to `count` ids from that of sibling lists whose head is oldest. Returns how many; 0 when all are empty.
 local function pop_oldest(lists, count)
   local waiting = {}
@@ -123,7 +117,7 @@ local function pop_oldest(lists, count)
   end
   local best, best_time
   for _, name in ipairs(waiting) do
-    local time = head_time(name)
+    local time = head_of(name) or 0
     if not best or time < best_time then
       best, best_time = name, time
     end
@@ -185,9 +179,10 @@ end
 -- The climbable list whose head has used up its share of the time it has; nil when none is late.
 local function late_list(lane)
   for _, name in ipairs(lane.climbable) do
-    local id = length_of(name) > 0 and redis.call('LINDEX', 'rq:queue:' .. name, 0)
-    local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
-    local at, deadline = read_wait(type(wait) == 'string' and wait)
+    local at, deadline
+    if length_of(name) > 0 then
+      at, deadline = head_of(name)
+    end
     if at and deadline and now - at > plan.share * (deadline - at) then
       return name
     end

@@ -10,9 +10,6 @@ for i, key in ipairs(KEYS) do
   live[i] = redis.call('ZCOUNT', key, now, '+inf')
 end
 for i, name in ipairs(ARGV) do
-  local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
-  local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
-  local at = read_wait(type(wait) == 'string' and wait)
-  queues[i] = {depth_of_list(name), redis.call('ZCARD', 'rq:wip:' .. name), num(at or 0)}
+  queues[i] = {depth_of_list(name), redis.call('ZCARD', 'rq:wip:' .. name), num(head_of(name) or 0)}
 end
 return {num(now), live, queues}

@@ -5,8 +5,8 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- RQ's timestamps: ISO 8601 in UTC; with milliseconds, because three more digits cost a job sixty bytes. Days to date after H. Hinnant, "chrono-compatible
--- low-level date algorithms" (civil_from_days).
+-- RQ's timestamps: ISO 8601 in UTC; with milliseconds, because three more digits cost a job sixty bytes. Days to date
+-- after H. Hinnant, "chrono-compatible low-level date algorithms" (civil_from_days).
 local function iso(ms)
   local s = math.floor(ms / 1000)
   local z = math.floor(s / 86400) + 719468
@@ -38,6 +38,13 @@ end
 local function read_wait(text)
   local at, deadline, seq = string.match(text or '', '^(%S+) (%S+) (%S+)$')
   return whole(at), whole(deadline), whole(seq)
+end
+
+-- When the head of a list was enqueued, and its deadline; nil where the list is empty or its head does not say.
+local function head_of(name)
+  local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
+  local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
+  return read_wait(type(wait) == 'string' and wait)
 end
 
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
@@ -123,7 +130,8 @@ local function conclude(id, queue, status, outcome, ttl_ms, now, reply)
 end
 
 -- Write what `conclude` and `note` have gathered; every script that uses them ends with it. A registry is trimmed of
--- twice as many expired ids as it gains, so that it shrinks without ever holding the server up.
+-- twice as many expired ids as it gains (its entries are scores and ids), so that it shrinks without ever holding the
+-- server up.
 local function settle(ttl_ms, now)
   for registry, entries in pairs(ended) do
     local old = redis.call('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
