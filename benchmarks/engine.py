@@ -9,13 +9,13 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 import uvloop
 
 from benchmarks.client import opened, read_answer
-from benchmarks.harness import ROOT, Figures, arguments, save, say, spread, target
+from benchmarks.harness import ROOT, Figures, arguments, save, say, spread, spread_of, target
 from benchmarks.peers.base import cpu_s
 from benchmarks.stacks import TIER, remote, stack, vllm_server
 
@@ -38,7 +38,7 @@ def main() -> None:
     direct: list[Figures] = []
     rows: Figures = {}
     ratios: Figures = {}
-    with vllm_server(["--max-num-seqs", str(BATCH)]) as (engine, _):
+    with vllm_server(["--max-num-seqs", str(BATCH)]) as engine:
         uvloop.run(drive(engine, requests))  # the first ones pay for the warm-up
         for name, slots in SLOTS.items():
             found, beside = in_turns(engine, slots, rounds, requests)
@@ -99,11 +99,6 @@ def _bodies() -> list[dict[str, object]]:
     # ignore_eos: every request makes the same number of tokens, whichever way it goes.
     common = {"model": "smollm2", "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
     return [common | {"prompt": line["prompt"]} for line in lines]
-
-
-def spread_of(rounds: Sequence[Figures]) -> Figures:
-    """Return the spread of each figure over the rounds."""
-    return {key: spread([one[key] for one in rounds]) for key in rounds[0]}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def ask(command: Sequence[str], environment: Mapping[str, str], timeout_s: float
     return figures
 
 
-def wait_for(condition: Any, description: str, timeout_s: float = 60) -> None:  # noqa: ANN401  (any callable)
+def wait_for(condition: Callable[[], object], description: str, timeout_s: float = 60) -> None:
     """Wait until `condition()` is true.
 
     Raises:
@@ -111,6 +111,11 @@ def wait_for(condition: Any, description: str, timeout_s: float = 60) -> None:  
 def spread(values: Sequence[float]) -> Figures:
     """Return median, least and greatest of the repetitions."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values), "all": list(values)}
+
+
+def spread_of(rounds: Sequence[Figures]) -> Figures:
+    """Return the spread of each figure over the repetitions."""
+    return {key: spread([one[key] for one in rounds]) for key in rounds[0]}
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -27,12 +27,12 @@ from benchmarks.harness import (
     process,
     save,
     say,
-    spread,
+    spread_of,
     target,
-    valkey,
     wait_for,
 )
 from benchmarks.peers.base import cpu_s, prompts
+from benchmarks.stacks import stack
 from dispatcher.cli.private_stack import free_port
 from dispatcher.contract import Endpoint
 from dispatcher.intake.accept import Incoming, accept
@@ -61,17 +61,17 @@ def main() -> None:
     options = arguments(__doc__)
     seconds, rounds, calls = (2, 1, 2_000) if options.short else (5, 5, 20_000)
     routing = measure_routing(calls)
-    samples: dict[str, dict[str, list[float]]] = {}
+    samples: dict[str, list[Figures]] = {}
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (doors, client):
         for door in doors:
             wrk.load(door.url, door.body, connections=CONNECTIONS, seconds=2)  # warm
         for number in range(rounds):
             for door in doors:
                 figures = saturate(door, seconds)
-                _add(samples, door.name, figures)
+                samples.setdefault(door.name, []).append(figures)
                 wait_for(lambda: _queued(client) == 0, "the queue is empty", 120)
                 say(f"{number + 1}/{rounds} {door.name}: {figures['requests_per_s']:,.0f}/s")
-        rows = {name: {key: spread(its) for key, its in one.items()} for name, one in samples.items()}
+        rows = {name: spread_of(its) for name, its in samples.items()}
         half = half_load(doors, rows["bitladder, awaited"]["requests_per_s"]["median"] / 2, seconds, rounds)
     whole = {"routing": routing, "rows": rows, "half_load": half, "connections": CONNECTIONS}
     save("intake", whole | {"targets": targets(routing, rows, half)}, options)
@@ -116,26 +116,22 @@ def _times_us(call: Callable[[], object], count: int) -> list[float]:
 @contextlib.contextmanager
 def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
     """Run an intake with one echo worker, the floor, and LiteLLM's proxy before an upstream that answers at once."""
-    web, floor, upstream, proxy = (free_port() for _ in range(4))
-    with contextlib.ExitStack() as stack:
-        redis_url, server = stack.enter_context(valkey_and_pid(folder / "valkey"))
-        environment = {"BITLADDER_REDIS__URL": redis_url, "BITLADDER_CONFIG": CONFIG}
+    floor, upstream, proxy = (free_port() for _ in range(3))
+    with contextlib.ExitStack() as block:
+        running = block.enter_context(stack("int4", {"BITLADDER_CONFIG": CONFIG}))
 
-        def run(*command: str, env: Mapping[str, str] = environment) -> int:
-            return stack.enter_context(process(command, env)).pid
+        def run(*command: str, env: Mapping[str, str] | None = None) -> int:
+            return block.enter_context(process(command, env)).pid
 
         python = sys.executable
-        intake = run(python, "-m", "dispatcher.cli.main", "serve", "--port", str(web))
-        worker = run(python, "-m", "workers", "--tier", "int4")
         floor_pid = run(python, "-m", "benchmarks.floor_app", str(floor))
         run(python, "-m", "benchmarks.mock_openai", str(upstream))
         command, own = litellm_proxy.command(proxy, f"http://127.0.0.1:{upstream}", folder)
         proxy_pid = run(*command, env=own)
         litellm_proxy.wait_ready(f"http://127.0.0.1:{proxy}", 120)
-        client = redis.Redis.from_url(redis_url)
-        wait_for(lambda: client.exists("bl:live:bench:int4"), "the worker is live")
-        ours = {"intake": intake, "worker": worker, "valkey": server}
-        base = f"http://127.0.0.1:{web}/v1"
+        client = redis.Redis.from_url(running.redis_url)
+        ours = {name.partition(" ")[0]: pid for name, pid in running.pids.items()}
+        base = f"{running.urls[0]}/v1"
         yield (
             [
                 Door(name="bitladder, awaited", url=f"{base}/completions", body=COMPLETION, pids=ours),
@@ -157,14 +153,6 @@ def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
         )
 
 
-@contextlib.contextmanager
-def valkey_and_pid(folder: Path) -> Iterator[tuple[str, int]]:
-    """Run a private Valkey; yields its URL and process id."""
-    with valkey(folder) as url:
-        client = redis.Redis.from_url(url)
-        yield url, int(client.info("server")["process_id"])
-
-
 def saturate(door: Door, seconds: float) -> Figures:
     """Load one door as hard as its connections can."""
     before = {name: cpu_s(pid) for name, pid in door.pids.items()}
@@ -172,22 +160,23 @@ def saturate(door: Door, seconds: float) -> Figures:
     if seen.errors:
         raise RuntimeError(f"{door.name}: {seen.errors} of {seen.requests} requests failed")
     used = {f"cpu_us_{name}": (cpu_s(pid) - before[name]) / seen.requests * 1e6 for name, pid in door.pids.items()}
-    figures: Figures = {"requests_per_s": seen.requests_per_s, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
-    return figures | used | {"per_core": 1e6 / sum(used.values())}
+    return _seen(seen) | used | {"per_core": 1e6 / sum(used.values())}
+
+
+def _seen(load: wrk.Load) -> Figures:
+    return {"requests_per_s": load.requests_per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
 
 
 def half_load(doors: Sequence[Door], rate: float, seconds: float, rounds: int) -> Figures:
     """Load the queue and the floor with the same rate, half of what the queue can, in turns."""
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, list[Figures]] = {}
     for _ in range(rounds):
         for door in (doors[0], doors[2]):
             seen = wrk.load(
                 door.url, door.body, connections=CONNECTIONS, seconds=seconds, think_ms=CONNECTIONS / rate * 1000
             )
-            _add(
-                found, door.name, {"requests_per_s": seen.requests_per_s, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
-            )
-    rows = {name: {key: spread(its) for key, its in one.items()} for name, one in found.items()}
+            found.setdefault(door.name, []).append(_seen(seen))
+    rows = {name: spread_of(its) for name, its in found.items()}
     queue, floor = (rows[door.name] for door in (doors[0], doors[2]))
     added = {f"added_{key}": queue[key]["median"] - floor[key]["median"] for key in ("p50_ms", "p99_ms")}
     return {"asked_per_s": rate, "rows": rows} | added
@@ -209,11 +198,6 @@ def targets(routing: Figures, rows: Mapping[str, Figures], half: Figures) -> lis
         target("added at half load, p50, ms", half["added_p50_ms"], 3, at_most=True),
         target("added at half load, p99, ms", half["added_p99_ms"], 10, at_most=True),
     ]
-
-
-def _add(samples: dict[str, dict[str, list[float]]], name: str, figures: Mapping[str, float]) -> None:
-    for key, value in figures.items():
-        samples.setdefault(name, {}).setdefault(key, []).append(value)
 
 
 def _queued(client: redis.Redis) -> int:

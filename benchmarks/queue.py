@@ -11,12 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import redis
 
-from benchmarks.harness import ROOT, Figures, arguments, ask, percentile, process, save, say, spread, target, valkey
+from benchmarks.harness import ROOT, Figures, arguments, ask, percentile, process, save, say, spread_of, target, valkey
 from benchmarks.peers.base import PROMPT_BYTES, WARM_UP
 
 
@@ -47,17 +47,6 @@ class Counts:
     latencies: int = 100
 
 
-@dataclass(slots=True)
-class Samples:
-    """What the repetitions of one system gave, by figure."""
-
-    by_figure: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
-            self.by_figure.setdefault(name, []).append(value)
-
-
 SYSTEMS = (
     System(name="bitladder", module="bitladder", is_peer=False),
     System(name="floor (redis-py, two scripts)", module="raw", is_peer=False),
@@ -79,14 +68,14 @@ def main() -> None:
     options = arguments(__doc__)
     counts = Counts(repetitions=1, one_by_one=500, bulk=3_000, latencies=50) if options.short else Counts()
     systems = [system for system in SYSTEMS if options.only in system.name]
-    samples = {system.name: Samples() for system in systems}
+    samples: dict[str, list[Figures]] = {system.name: [] for system in systems}
     with tempfile.TemporaryDirectory() as folder, valkey(Path(folder)) as url:
         for repetition in range(counts.repetitions):
             for system in systems:
                 figures = measure(system, counts, url)
-                samples[system.name].add(figures)
+                samples[system.name].append(figures)
                 say(f"{repetition + 1}/{counts.repetitions} {system.name}: drain {figures['drain_per_s']:,.0f}/s")
-    rows = {name: {key: spread(its) for key, its in one.by_figure.items()} for name, one in samples.items()}
+    rows = {name: spread_of(its) for name, its in samples.items()}
     save("queue", {"counts": asdict(counts), "rows": rows, "targets": targets(rows)}, options)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import redis
 import uvloop
 
 from benchmarks import wrk
-from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, spread, valkey, wait_for
+from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, spread_of, valkey, wait_for
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.stacks import stack
 from dispatcher.contract import Endpoint, Lane, Piece
@@ -46,7 +46,7 @@ def main() -> None:
         for intakes in (1, 2):
             samples.setdefault(f"POST /v1/jobs, {intakes} intakes", []).append(accepted(intakes, seconds))
         say(f"{number + 1}/{rounds}")
-    rows = {name: _spread(its) for name, its in samples.items()}
+    rows = {name: spread_of(its) for name, its in samples.items()}
     piece_us = uvloop.run(piece_cost())
     save("scale", {"rows": rows, "capacity": capacity(rows, piece_us), "targets": []}, options)
 
@@ -127,10 +127,6 @@ def capacity(rows: Mapping[str, Figures], piece_us: float) -> Figures:
         rate = 1e6 / cost_us * PLANNED_USE
         found[name] = {"jobs_per_s": rate, "gpus": rate / REQUESTS_PER_S_OF_A_GPU}
     return found
-
-
-def _spread(rounds: Sequence[Figures]) -> Figures:
-    return {key: spread([one[key] for one in rounds]) for key in rounds[0]}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -16,7 +17,7 @@ from benchmarks.harness import ROOT, process, valkey, wait_for
 from dispatcher.cli.private_stack import free_port
 from dispatcher.settings import load_settings
 from workers.engines.host import dtype_args
-from workers.engines.vllm_server import checkpoint_path
+from workers.engines.vllm_server import ENVIRONMENT, MODULE, checkpoint_path
 
 EXAMPLE = str(ROOT / "bitladder.toml")
 TIER = "int8"  # the tier of the example that every processor has a kernel for
@@ -47,34 +48,32 @@ def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intake
         for number in range(1, workers + 1):
             command = [sys.executable, "-m", "workers", "--tier", tier]
             pids[f"worker {number}"] = block.enter_context(process(command, env)).pid
-        wait_for(lambda: client.exists("bl:workers") and client.zcard("bl:workers") >= workers, "the workers are there")
         for port in ports:
-            wait_for(lambda port=port: is_up(f"http://127.0.0.1:{port}/readyz"), "the intake answers")
+            wait_for(partial(is_up, f"http://127.0.0.1:{port}/readyz"), "the intake answers")
         wait_for(lambda: _live(ports[0], tier) >= workers, "the workers are live")
         yield Running(urls=[f"http://127.0.0.1:{port}" for port in ports], redis_url=redis_url, pids=pids)
 
 
 @contextlib.contextmanager
-def vllm_server(arguments: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
-    """Run vLLM's own server on the example's checkpoint with the example's settings; yields its URL and process id."""
+def vllm_server(arguments: Sequence[str] = ()) -> Iterator[str]:
+    """Run vLLM's own server on the example's checkpoint with the example's settings; yields its URL."""
     settings = load_settings(EXAMPLE).settings
     path = checkpoint_path(settings.model("smollm2").tier(TIER), settings.vllm)
     port = free_port()
     given = (*settings.vllm.args, *arguments)
     command = [
         str(ROOT / settings.vllm.python) if settings.vllm.python else sys.executable,
-        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(path), "--served-model-name", "smollm2"),
+        *("-m", MODULE, "--model", str(path), "--served-model-name", "smollm2"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *given,
         *dtype_args(given),
     ]
-    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    with process(command, offline | settings.vllm.env) as server:
+    with process(command, ENVIRONMENT | settings.vllm.env) as server:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: server.poll() is not None or is_up(f"{url}/health"), "vLLM answers", 300)
         if server.poll() is not None:
             raise RuntimeError(f"vLLM ended with status {server.returncode}: {' '.join(command)}")
-        yield url, server.pid
+        yield url
 
 
 def remote(url: str) -> dict[str, str]:

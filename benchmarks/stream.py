@@ -32,7 +32,7 @@ def main() -> None:
     """Measure both and write the figures."""
     options = arguments(__doc__)
     rounds, tokens = (6, 60) if options.short else (50, 150)
-    with vllm_server() as (engine, _), stack(TIER, remote(engine)) as running:
+    with vllm_server() as engine, stack(TIER, remote(engine)) as running:
         added = {
             f"{count} at once": uvloop.run(beside_vllm(engine, running.urls[0], rounds, count)) for count in AT_ONCE
         }

