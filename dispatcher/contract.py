@@ -87,6 +87,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str = ""  # channel of the process that awaits the outcome
     idempotency_key: str = ""
     fingerprint: str = ""  # of the body; guards the idempotency key
+    most_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_ms: int  # server clock
     deadline_ms: int | None  # server clock, milliseconds since 1970
     claimed_ms: int  # server clock
+    suspicion: int = 0  # 1: it ran in an engine that was lost; 2: again, so it runs alone
+    mac: bytes = b""  # over id and data (dispatcher/queue/seal.py)
 
     @property
     def tier(self) -> str:
@@ -177,6 +180,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int | None = None
     worker: str | None = None
     outcome: Outcome | None = None
+    tenant: str = DEFAULT_TENANT  # who submitted it
     position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
 
 

@@ -13,6 +13,7 @@ BitladderError
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted
     └── EngineFaultError                it broke: give the job back one tier up, attempt counted
+        └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
 """
 
 from __future__ import annotations
@@ -97,3 +98,7 @@ class EngineBusyError(EngineError):
 
 class EngineFaultError(EngineError):
     """The engine broke while it worked on the request."""
+
+
+class EngineLostError(EngineFaultError):
+    """The engine's process or connection is gone: every request in it is lost, and one of them may be the cause."""

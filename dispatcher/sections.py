@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dispatcher.errors import ConfigError
 
@@ -53,7 +53,23 @@ class QueueSettings(_Section):
     max_wait_s: int = Field(86_400, ge=1, description="deadline of jobs that name none")
     lease_s: float = Field(15, ge=1, le=3600, description="a worker silent for so long has lost its jobs")
     max_attempts: int = Field(3, ge=1, le=100, description="executions before a job is given up")
+    max_per_tenant: int = Field(0, ge=0, description="jobs a tenant may have waiting or running; 0: no limit")
+    fair_depth: int = Field(
+        1000, ge=0, description="of a named tenant's jobs; those above it go to the batch lane; 0: none do"
+    )
+    dead_ttl_s: int = Field(604_800, ge=1, description="how long quarantined jobs are kept")
+    max_dead: int = Field(10_000, ge=1, description="quarantined jobs kept; the oldest make room")
+    secrets: tuple[SecretStr, ...] = Field(
+        (), description="keys of at least 16 characters that sign jobs and outcomes: the first signs, all are accepted"
+    )
     deadline_share: float = Field(0.5, gt=0, le=1, description="share of its deadline a job waits before it may climb")
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_are_long(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < 16 for secret in secrets):
+            raise ValueError("must have at least 16 characters each")
+        return secrets
 
 
 class LaneSettings(_Section):

@@ -10,7 +10,7 @@ import msgspec
 
 from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call
 from dispatcher.errors import EngineBusyError, EngineFaultError
-from dispatcher.queue.job_queue import inflate
+from dispatcher.queue.records import inflate
 from workers.engines.base import Answer, Engine, OnPiece
 
 

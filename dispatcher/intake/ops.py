@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from dispatcher.errors import NotFoundError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
-from dispatcher.queue.job_queue import Depths
+from dispatcher.queue.records import Depths
 from dispatcher.sections import ModelSettings
 
 

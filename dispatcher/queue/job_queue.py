@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
@@ -15,11 +13,8 @@ from dispatcher.contract import (
     JobView,
     Outcome,
     Piece,
-    Request,
     State,
     Submission,
-    decode_call,
-    decode_outcome,
     encode_outcome,
 )
 from dispatcher.errors import BitladderError, QueueUnreachableError
@@ -35,40 +30,9 @@ from dispatcher.queue.commands import (
     submit_call,
 )
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.records import VIEWED, Depths, read_depth, read_number, read_piece, read_view
 from dispatcher.queue.scripts import digest, source
 from dispatcher.sections import Settings
-
-# A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
-MAX_DATA_BYTES = 16 * 1024 * 1024
-
-# The fields of a job hash that a view is made of.
-VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data")
-
-STATE_OF_STATUS = {
-    "queued": State.QUEUED,
-    "started": State.RUNNING,
-    "canceled": State.CANCELLED,
-    "finished": State.FINISHED,
-    "failed": State.FAILED,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depth:
-    """One queue as /v1/queues shows it."""
-
-    queue: str
-    depth: int
-    in_flight: int
-    oldest_age_s: float | None  # None: nothing waits, or its time is unknown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depths:
-    """All queues of one model, and the live workers of each tier."""
-
-    live: Mapping[str, int]
-    queues: Sequence[Depth]
 
 
 class JobQueue:
@@ -135,7 +99,7 @@ class JobQueue:
             rows: Any = await self.client.xrange(f"bl:stream:{job_id}", min=f"({fence}-{number}")
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return [_piece(entry, fields[b"d"]) for entry, fields in rows]
+        return [read_piece(entry, fields[b"d"]) for entry, fields in rows]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, charge: bool, last: Outcome) -> str:
         """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt."""
@@ -166,14 +130,14 @@ class JobQueue:
             popped = await self._popped(fields)
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return _view(job_id, fields, popped) if fields["status"] else None
+        return read_view(job_id, fields, popped) if fields["status"] else None
 
     async def _popped(self, fields: Mapping[str, bytes | None]) -> int | None:
         """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
         if fields["status"] != b"queued" or not fields["origin"]:
             return None
         popped: Any = await self.client.hget(f"bl:counts:{fields['origin'].decode()}", "popped")
-        return _number(popped) or 0
+        return read_number(popped) or 0
 
     async def depths(self, model: str) -> Depths:
         """Look at every queue of a model."""
@@ -182,7 +146,7 @@ class JobQueue:
         now, live, rows = await self._run(Call("depths", [f"bl:live:{model}:{tier}" for tier in ladder], names))
         return Depths(
             live=dict(zip(ladder, live, strict=True)),
-            queues=[_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
+            queues=[read_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
         )
 
     async def _run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
@@ -223,76 +187,3 @@ class JobQueue:
     async def _load(self, names: set[str]) -> None:
         for name in names:
             await self.client.script_load(source(name))
-
-
-def inflate(data: bytes) -> bytes:
-    """Return `data` of a job hash as text: RQ's producers compress it, ours do not.
-
-    Raises:
-        ValueError: it inflates to more than MAX_DATA_BYTES.
-
-    """
-    if data[:1] == b"[":
-        return data
-    inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(data, MAX_DATA_BYTES)
-    except zlib.error:
-        return data
-    if inflater.unconsumed_tail:
-        raise ValueError(f"the call must inflate to at most {MAX_DATA_BYTES} bytes")
-    return text
-
-
-def read_request(data: bytes) -> Request | None:
-    """Return the request of a job hash, or None where it is not one of ours."""
-    try:
-        return decode_call(inflate(data))
-    except ValueError:
-        return None
-
-
-def _depth(name: str, row: list[Any], now: int) -> Depth:
-    depth, in_flight, at = row
-    age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
-    return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
-
-
-def _outcome(raw: bytes | None) -> Outcome | None:
-    try:
-        return decode_outcome(raw) if raw else None
-    except ValueError:
-        text = "the stored outcome cannot be read"
-        return Outcome(state=State.FAILED, status=500, code="corrupt_outcome", error=text)
-
-
-def _piece(entry: bytes, data: bytes) -> Piece:
-    fence, _, number = entry.partition(b"-")
-    return Piece(fence=int(fence), number=int(number), data=data)
-
-
-def _number(raw: bytes | None) -> int | None:
-    """Read a whole number from a field that anybody may have written; None for everything else."""
-    try:
-        return int(float(raw or b""))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None) -> JobView:
-    outcome = _outcome(fields["outcome"])
-    status = (fields["status"] or b"").decode()
-    enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
-    place = _number(seq)
-    return JobView(
-        job_id=job_id,
-        state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
-        queue=(fields["origin"] or b"").decode(),
-        enqueued_ms=_number(enqueued) or 0,
-        attempts=(_number(fields["fence"]) or 0) - (_number(fields["uncharged"]) or 0),
-        request=read_request(fields["data"] or b""),
-        deadline_ms=_number(deadline),
-        worker=(fields["worker_name"] or b"").decode() or None,
-        outcome=outcome,
-        position=None if place is None or popped is None else max(1, place - popped),
-    )

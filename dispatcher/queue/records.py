@@ -1,0 +1,115 @@
+"""How jobs, queues and pieces read, as Redis has them: no I/O."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.contract import JobView, Outcome, Piece, Request, State, decode_call, decode_outcome
+
+# A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
+MAX_DATA_BYTES = 16 * 1024 * 1024
+
+# The fields of a job hash that a view is made of.
+VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data")
+
+STATE_OF_STATUS = {
+    "queued": State.QUEUED,
+    "started": State.RUNNING,
+    "canceled": State.CANCELLED,
+    "finished": State.FINISHED,
+    "failed": State.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One queue as /v1/queues shows it."""
+
+    queue: str
+    depth: int
+    in_flight: int
+    oldest_age_s: float | None  # None: nothing waits, or its time is unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depths:
+    """All queues of one model, and the live workers of each tier."""
+
+    live: Mapping[str, int]
+    queues: Sequence[Depth]
+
+
+def inflate(data: bytes) -> bytes:
+    """Return `data` of a job hash as text: RQ's producers compress it, ours do not.
+
+    Raises:
+        ValueError: it inflates to more than MAX_DATA_BYTES.
+
+    """
+    if data[:1] == b"[":
+        return data
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(data, MAX_DATA_BYTES)
+    except zlib.error:
+        return data
+    if inflater.unconsumed_tail:
+        raise ValueError(f"the call must inflate to at most {MAX_DATA_BYTES} bytes")
+    return text
+
+
+def read_request(data: bytes) -> Request | None:
+    """Return the request of a job hash, or None where it is not one of ours."""
+    try:
+        return decode_call(inflate(data))
+    except ValueError:
+        return None
+
+
+def read_depth(name: str, row: list[Any], now: int) -> Depth:
+    depth, in_flight, at = row
+    age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
+    return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
+
+
+def read_outcome(raw: bytes | None) -> Outcome | None:
+    try:
+        return decode_outcome(raw) if raw else None
+    except ValueError:
+        text = "the stored outcome cannot be read"
+        return Outcome(state=State.FAILED, status=500, code="corrupt_outcome", error=text)
+
+
+def read_piece(entry: bytes, data: bytes) -> Piece:
+    fence, _, number = entry.partition(b"-")
+    return Piece(fence=int(fence), number=int(number), data=data)
+
+
+def read_number(raw: bytes | None) -> int | None:
+    """Read a whole number from a field that anybody may have written; None for everything else."""
+    try:
+        return int(float(raw or b""))
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None) -> JobView:
+    outcome = read_outcome(fields["outcome"])
+    status = (fields["status"] or b"").decode()
+    enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
+    place = read_number(seq)
+    return JobView(
+        job_id=job_id,
+        state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
+        queue=(fields["origin"] or b"").decode(),
+        enqueued_ms=read_number(enqueued) or 0,
+        attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
+        request=read_request(fields["data"] or b""),
+        deadline_ms=read_number(deadline),
+        worker=(fields["worker_name"] or b"").decode() or None,
+        outcome=outcome,
+        position=None if place is None or popped is None else max(1, place - popped),
+    )
