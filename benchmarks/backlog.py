@@ -86,16 +86,16 @@ async def _timed(work: Awaitable[object]) -> float:
 async def claim(at: Backlog) -> float:
     """Claim a bundle; what was claimed goes back, so that the depth stays."""
     start = time.perf_counter()
-    jobs, _ = await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)
+    jobs = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     took = (time.perf_counter() - start) * 1e6
     for job in reversed(jobs):
-        await at.queue.give_back("w", job, job.queue, charge=False, last=DONE)
+        await at.queue.give_back("w", job, job.queue, word="free", last=DONE)
     return took
 
 
 async def finish(at: Backlog) -> float:
     """Finish a bundle; as many are submitted again."""
-    jobs, _ = await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)
+    jobs = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     took = await _timed(at.queue.finish("w", [_finished(job) for job in jobs]))
     await at.queue.submit([at.submission() for _ in jobs])
     return took
@@ -109,7 +109,7 @@ async def submit(at: Backlog) -> float:
     """Submit a bundle; as many are finished."""
     jobs = [at.submission() for _ in range(BUNDLE)]
     took = await _timed(at.queue.submit(jobs))
-    claimed, _ = await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)
+    claimed = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     await at.queue.finish("w", [_finished(job) for job in claimed])
     return took
 

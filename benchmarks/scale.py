@@ -106,7 +106,7 @@ async def piece_cost(calls: int = 400, bundle: int = 64) -> float:
         queue = JobQueue(client, settings)
         incoming = Incoming(endpoint=Endpoint.COMPLETIONS, body=msgspec.json.encode(BODY), headers={}, request_id="s")
         await queue.submit([accept(incoming, settings, reply_to="bl:reply:s").submission for _ in range(bundle)])
-        jobs, _ = await queue.claim("w", "bench", "int4", claim_plan(settings, "bench", "int4"), bundle)
+        jobs = (await queue.claim("w", "bench", "int4", claim_plan(settings, "bench", "int4"), bundle)).jobs
         data = b'data: {"id":"echo-0","object":"text_completion","choices":[{"index":0,"text":"word "}]}\n\n'
         pid = int((await client.info("server"))["process_id"])
         used = cpu_s(pid)

@@ -7,6 +7,7 @@ BitladderError
 │   ├── GoneError              410      the job was here; its result has expired
 │   └── TooLargeError          413      body above the limit
 ├── QueueFullError             429      refused at the door; try again after `retry_after_s`
+│   └── QuotaError             429      the tenant has as many jobs as it may
 ├── QueueUnreachableError      503      Redis is away or refuses to write
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
@@ -78,6 +79,12 @@ class QueueFullError(BitladderError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class QuotaError(QueueFullError):
+    """The tenant has as many jobs waiting or running as it may."""
+
+    code = "tenant_quota_exceeded"
 
 
 class QueueUnreachableError(BitladderError):

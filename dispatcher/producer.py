@@ -18,13 +18,14 @@ from typing import Any, Self
 import msgspec
 from redis.exceptions import RedisError
 
-from dispatcher.contract import Endpoint, Lane, Outcome, Submission, decode_outcome
+from dispatcher.contract import Endpoint, Lane, Outcome, Submission
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
-from dispatcher.queue.commands import Call, Placed, by_queue, read_submitted, submit_call
+from dispatcher.queue.commands import Call, Placed, by_group, read_submitted, submit_call
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.outcomes import RECHECK_S, unpack_message
+from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
 # Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
@@ -40,6 +41,7 @@ class Producer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._seal = Seal(settings.queue.secrets)
         self._scripts = BlockingScripts(settings.redis)
         self._client = connect_sync(settings.redis)
         self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
@@ -100,7 +102,7 @@ class Producer:
             stored: Any = self._client.hget(f"rq:job:{job_id}", "outcome")
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return decode_outcome(stored) if stored else None
+        return self._seal.decode_stored(job_id, stored) if stored else None
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Outcome | None:
         """Return the outcome when there is one; None when there is none in time.
@@ -124,7 +126,8 @@ class Producer:
         self._client.close()
 
     def _submit(self, job: Submission) -> str:
-        answer = read_submitted(self._scripts.call(submit_call(self._settings, job.queue, [job]))[0], job)
+        calls = self._calls([job], deque())
+        answer = read_submitted(self._scripts.call(next(calls))[0], job)
         if isinstance(answer, BitladderError):
             raise answer
         return answer
@@ -152,13 +155,15 @@ class Producer:
             if message is None:
                 if outcome := self.outcome(job_id):
                     return outcome
-            elif channel != self._replies:
-                return decode_outcome(message)
-            else:
-                for _, its, _, _, content in unpack_message(message):
-                    if its == job_id:
-                        return decode_outcome(content)
+            elif outcome := self._in_message(job_id, channel, message):
+                return outcome
         return None
+
+    def _in_message(self, job_id: str, channel: str, message: bytes) -> Outcome | None:
+        if channel != self._replies:
+            return self._seal.decode(job_id, message)
+        mine = (content for _, its, _, _, content in unpack_message(message) if its == job_id)
+        return next((outcome for content in mine if (outcome := self._seal.decode(job_id, content))), None)
 
     def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:
         end = time.monotonic() + wait_s
@@ -173,9 +178,9 @@ class Producer:
         """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries."""
         placed = enumerate(jobs)
         while bundle := list(islice(placed, BUNDLE)):
-            for queue, its in by_queue(bundle).items():
+            for group, its in by_group(self._settings, bundle).items():
                 sent.append(its)
-                yield submit_call(self._settings, queue, [job for _, job in its])
+                yield submit_call(self._settings, self._seal, group, [job for _, job in its])
 
     def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:
         endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS

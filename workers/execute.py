@@ -9,9 +9,11 @@ from enum import StrEnum
 import msgspec
 
 from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call
-from dispatcher.errors import EngineBusyError, EngineFaultError
+from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.queue.records import inflate
+from dispatcher.queue.seal import Seal
 from workers.engines.base import Answer, Engine, OnPiece
+from workers.ward import ALONE
 
 
 class Verdict(StrEnum):
@@ -20,6 +22,8 @@ class Verdict(StrEnum):
     FINISH = "finish"
     RETURN = "return"  # to the same queue, no attempt counted
     CLIMB = "climb"  # one tier up, attempt counted
+    SUSPECT = "suspect"  # to the same queue, no attempt counted; from now on in small company, then alone
+    QUARANTINE = "quarantine"  # over, and people should look at it
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,12 +34,17 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     request: Request | None = None
 
 
-async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, *, now_ms: int) -> Executed:
+async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
     """Run one job to a verdict; never raises for what the job or the engine did."""
+    if not seal.is_genuine(job.job_id, job.data, job.mac):
+        error = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
+        return Executed(verdict=Verdict.QUARANTINE, outcome=_failed(500, "bad_signature", error))
     try:
         request = decode_call(inflate(job.data))
-    except ValueError as error:
-        return Executed(verdict=Verdict.FINISH, outcome=_failed(400, "corrupt_job", f"the job cannot be read: {error}"))
+    except (ValueError, RecursionError) as error:
+        return Executed(
+            verdict=Verdict.QUARANTINE, outcome=_failed(500, "corrupt_job", f"the job cannot be read: {error}")
+        )
     start = time.perf_counter()
     try:
         async with asyncio.timeout(_seconds_left(job, now_ms)):
@@ -51,10 +60,19 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, *, now_ms: in
         verdict = Verdict.FINISH
     except EngineBusyError as error:
         outcome, verdict = _failed(503, "engine_busy", str(error)), Verdict.RETURN
+    except EngineLostError as error:
+        outcome, verdict = _lost(job, error)
     except EngineFaultError as error:
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
     run_ms = round((time.perf_counter() - start) * 1000, 1)
     return Executed(verdict=verdict, outcome=msgspec.structs.replace(outcome, run_ms=run_ms), request=request)
+
+
+def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
+    if job.suspicion < ALONE:
+        return _failed(502, "engine_lost", str(error)), Verdict.SUSPECT
+    message = f"the engine was lost while it ran this job alone, after losses in company: {error}"
+    return _failed(500, "poison", message), Verdict.QUARANTINE
 
 
 def _seconds_left(job: Claimed, now_ms: int) -> float | None:

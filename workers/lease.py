@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from dispatcher.contract import Lane
+from dispatcher.queue.commands import keep
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.plan import lists_of
 from dispatcher.queue.scripts import digest, source
@@ -86,7 +87,7 @@ class LeaseKeeper:
             platform.node(),
             VERSION,
             self._settings.queue.max_attempts,
-            self._settings.queue.result_ttl_s * 1000,
+            keep(self._settings),
             len(self._strays),
             *self._strays,
             *self._held(),
@@ -107,7 +108,7 @@ class LeaseKeeper:
         if time.monotonic() < self._no_reaping_before_s:
             return
         queue = self._settings.queue
-        args: list[str | int] = [REAP_BATCH, queue.max_attempts, queue.result_ttl_s * 1000]
+        args: list[str | int] = [REAP_BATCH, queue.max_attempts, keep(self._settings)]
         dead, returned, ended = self._call("reap", ["bl:workers", "rq:workers"], args)
         if dead:
             log.warning("worker reaped", dead=dead.decode(), returned=len(returned), ended=len(ended))

@@ -27,6 +27,12 @@ class WorkerMetrics:
             "bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"
         )
         self.returned = self._counters("bitladder_jobs_returned", "How many jobs were given back, by reason?", "reason")
+        self.quarantined = self._counters(
+            "bitladder_jobs_quarantined", "How many jobs went to quarantine, by error code?", "code"
+        )
+        self.dropped = self._one(
+            Counter, "bitladder_jobs_dropped", "How many ids in a queue belonged to no job (record gone, or none)?"
+        )
         self.tokens = self._counters("bitladder_tokens", "How many tokens were read and written?", "kind")
         self.fenced = self._one(
             Counter, "bitladder_jobs_fenced", "How many outcomes were refused because the lease was lost?"

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from dispatcher.contract import Claimed, State
 from dispatcher.errors import QueueUnreachableError
+from dispatcher.queue.commands import Claims
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
@@ -31,6 +32,7 @@ from workers.execute import Executed, execute
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
 from workers.slots import Slots
+from workers.ward import Ward
 
 log = structlog.get_logger()
 
@@ -59,6 +61,7 @@ class Pump:
         self.queue = JobQueue(connect(settings.redis), settings)
         self._waker = connect(settings.redis, wait_s=settings.worker.block_s)
         self._plan = claim_plan(settings, model, tier)
+        self._ward = Ward()
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
         self._settler = Settler(settings, model, tier, self.worker, self.queue)
         self.metrics = self._settler.metrics
@@ -99,26 +102,27 @@ class Pump:
         self._freed.set()
 
     async def _step(self) -> None:
-        free = self._slots.free(len(self._running)) if self.leases.is_ready else 0
+        free = self._slots.free(len(self._running)) if self.leases.is_ready and not self._ward.is_closed else 0
         if not free:
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._freed.wait(), self.settings.worker.block_s)
             return
         try:
-            jobs, expired = await self._claim(free)
+            claims = await self._claim(free)
         except QueueUnreachableError as error:
             log.warning("claim failed", error=str(error))
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
             return
-        self.metrics.ended(State.EXPIRED).inc(expired)
-        for job in jobs:
+        self.metrics.ended(State.EXPIRED).inc(claims.expired)
+        self.metrics.dropped.inc(claims.dropped)
+        for job in claims.jobs:
             self._begin(job)
-        self._is_empty = len(jobs) < free  # these were all; a push since then has left a token
+        self._is_empty = len(claims.jobs) < free  # these were all; a push since then has left a token
         for _ in range(FIRST_STEPS):
             await asyncio.sleep(0)
 
-    async def _claim(self, free: int) -> tuple[list[Claimed], int]:
+    async def _claim(self, free: int) -> Claims:
         """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
         what = (self.worker, self.model, self.tier, self._plan, free)
         if self._is_empty:
@@ -167,7 +171,13 @@ class Pump:
                 self._reasons[job.job_id] = Interruption.LOST
                 raise asyncio.CancelledError
 
-        done = await execute(job, self.engine, on_piece, now_ms=job.claimed_ms)
+        claimed_s = self._loop.time()
+        await self._ward.enter(job.suspicion)
+        try:
+            now_ms = job.claimed_ms + int((self._loop.time() - claimed_s) * 1000)
+            done = await execute(job, self.engine, on_piece, self.queue.seal, now_ms=now_ms)
+        finally:
+            self._ward.leave()
         outcome = msgspec.structs.replace(done.outcome, pieces=pieces)
         return Executed(verdict=done.verdict, outcome=outcome, request=done.request)
 

@@ -40,12 +40,19 @@ class Settler:
         outcome = self._completed(job, done, beside)
         if done.verdict is Verdict.FINISH:
             await self._end(job, outcome, _rq_value(done.request, outcome))
+        elif done.verdict is Verdict.QUARANTINE:
+            self.metrics.quarantined(outcome.code or "").inc()
+            log.warning("job quarantined", job_id=job.job_id, code=outcome.code)
+            await self._end(job, outcome, "", is_dead=True)
+        elif done.verdict is Verdict.SUSPECT:
+            self.metrics.faults.inc()
+            await self._give_back(job, job.queue, word="suspect", last=outcome)
         elif done.verdict is Verdict.CLIMB:
             self.metrics.faults.inc()
-            await self._give_back(job, self._one_up(job), charge=True, last=outcome)
+            await self._give_back(job, self._one_up(job), word="charged", last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
-            await self._give_back(job, job.queue, charge=False, last=outcome)
+            await self._give_back(job, job.queue, word="free", last=outcome)
 
     async def cancelled(self, job: Claimed) -> None:
         """End a job that its client cancelled."""
@@ -54,30 +61,33 @@ class Settler:
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
-        await self._give_back(job, job.queue, charge=False, last=last)
+        await self._give_back(job, job.queue, word="free", last=last)
 
     async def broken(self, job: Claimed) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._give_back(job, self._one_up(job), charge=True, last=last)
+        await self._give_back(job, self._one_up(job), word="charged", last=last)
 
     async def piece(self, job: Claimed, number: int, data: bytes) -> bool:
         """Publish a piece of a stream; False when the job is no longer this worker's."""
         return await self._emit.call((job.job_id, Piece(fence=job.fence, number=number, data=data)))
 
-    async def _end(self, job: Claimed, outcome: Outcome, return_value: str) -> None:
-        accepted = await self._finish.call(Finished(job=job, outcome=outcome, return_value=return_value))
+    async def _end(self, job: Claimed, outcome: Outcome, return_value: str, *, is_dead: bool = False) -> None:
+        done = Finished(job=job, outcome=outcome, return_value=return_value, is_dead=is_dead)
+        accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
-    async def _give_back(self, job: Claimed, target: str, *, charge: bool, last: Outcome) -> None:
+    async def _give_back(self, job: Claimed, target: str, *, word: str, last: Outcome) -> None:
         while True:
             try:
-                word = await self._queue.give_back(self._worker, job, target, charge=charge, last=last)
+                result = await self._queue.give_back(self._worker, job, target, word=word, last=last)
                 break
             except QueueUnreachableError:
                 await _pause()
         self.metrics.returned(last.code or "").inc()
-        log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=word)
+        if result == "ended":
+            self.metrics.quarantined(last.code or "").inc()
+        log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=result)
 
     def _one_up(self, job: Claimed) -> str:
         """Return the queue one tier above this worker's, or the job's own where its ceiling is reached.

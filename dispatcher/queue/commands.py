@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from dispatcher.contract import Claimed, Outcome, State, Submission, encode_call, encode_outcome
-from dispatcher.errors import BitladderError, ConflictError, QueueFullError
+from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, State, Submission, encode_call, queue_name
+from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QuotaError
+from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
 # RQ's words for the ends of a job; an expired job is a failed one to RQ's tools.
@@ -23,6 +24,8 @@ RQ_STATUS = {
 Argument = str | bytes | int | float
 # Jobs with their places among those that were submitted together.
 Placed = list[tuple[int, Submission]]
+# Queue, tenant ('' where its jobs are not counted), and how many jobs it may have (0: no limit).
+Group = tuple[str, str, int]
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -39,10 +42,18 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     job: Claimed
     outcome: Outcome
     return_value: str = ""  # base64 of JSON, for jobs enqueued by RQ
+    is_dead: bool = False  # people should look at it: it goes to quarantine
 
 
-def submit_call(settings: Settings, queue: str, jobs: Sequence[Submission]) -> Call:
-    """Build the call of submit.lua for jobs of one queue."""
+def keep(settings: Settings) -> str:
+    """Return how long ended jobs are kept, as prelude.lua reads it."""
+    queue = settings.queue
+    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead}"
+
+
+def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Submission]) -> Call:
+    """Build the call of submit.lua for jobs of one group."""
+    queue, tenant, quota = group
     model, tier, lane = queue.split(":")[:3]
     ladder = settings.model(model).ladder
     climbs = lane in settings.lanes.overflow
@@ -50,32 +61,56 @@ def submit_call(settings: Settings, queue: str, jobs: Sequence[Submission]) -> C
         f"rq:queue:{queue}",
         f"bl:counts:{queue}",
         "rq:queues",
-        *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) :]),
+        f"bl:wake:{model}:{tier}",
+        f"bl:tenant:{tenant or '-'}",
+        *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) + 1 :]),
     ]
     high = settings.model(model).tier(tier).high if climbs else 0
+    is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
+    fair = 0 if is_shared else settings.queue.fair_depth
     args: list[Argument] = [model, queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
+    args += [tenant, quota, fair]
     longest_ms = settings.queue.max_wait_s * 1000
     for job in jobs:
-        request = job.request
+        request, data = job.request, encode_call(job.request)
         args += (
             job.job_id,
-            encode_call(request),
+            data,
             # RQ's default description holds the arguments, and with them the prompt; ours does not.
             f"{request.endpoint}: {request.reason}",
             job.deadline_ms or longest_ms,
             job.reply_to,
             job.idempotency_key,
             job.fingerprint,
+            seal.job_mac(job.job_id, data),
         )
     return Call("submit", keys, args)
 
 
-def by_queue(placed: Iterable[tuple[int, Submission]]) -> dict[str, Placed]:
-    """Group numbered jobs by their queue: each group goes with one call."""
-    groups: dict[str, Placed] = {}
+def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> dict[Group, Placed]:
+    """Group numbered jobs by queue, tenant and limit: each group goes with one call."""
+    groups: dict[Group, Placed] = {}
+    most = settings.queue.max_per_tenant
     for place, job in placed:
-        groups.setdefault(job.queue, []).append((place, job))
+        quota = job.most_of_tenant or most
+        tenant = job.request.tenant
+        counted = tenant if quota or tenant != DEFAULT_TENANT else ""  # the default tenant is everybody
+        groups.setdefault((job.queue, counted, quota), []).append((place, job))
     return groups
+
+
+def demoted(answers: Mapping[int, list[Any]], jobs: Mapping[int, Submission]) -> Placed:
+    """Return the jobs whose tenant has more than its share of their lane, each on its way to the batch lane.
+
+    So a tenant that submits very many keeps nobody else waiting.
+    """
+    places = [place for place, row in answers.items() if row[0] == b"crowded"]
+    return [(place, _in_batch(jobs[place])) for place in places]
+
+
+def _in_batch(job: Submission) -> Submission:
+    model, tier, _ = job.queue.split(":")[:3]
+    return msgspec.structs.replace(job, queue=queue_name(model, tier, Lane.BATCH, job.request.ceiling))
 
 
 def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderError:
@@ -83,30 +118,36 @@ def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderErr
     word, job_id = answer[0], answer[1].decode()
     if word == b"full":
         return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
+    if word == b"quota":
+        message = f"tenant {job.request.tenant} has {int(answer[2])} jobs waiting or running, its most"
+        return QuotaError(message, retry_after_s=5)
     if word == b"mismatch":
         return ConflictError("the Idempotency-Key was used with another request body", param="Idempotency-Key")
     return str(job_id)
 
 
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What one claim brought."""
+
+    jobs: list[Claimed]
+    expired: int  # dropped because their deadline had passed
+    dropped: int  # ids in a list that belong to no job: their records are gone, or were none
+
+
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
     """Build the call of claim.lua."""
     keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
-    lease_ms, ttl_ms = int(settings.queue.lease_s * 1000), settings.queue.result_ttl_s * 1000
-    return Call("claim", keys, [worker, slots, lease_ms, plan, ttl_ms])
+    return Call("claim", keys, [worker, slots, int(settings.queue.lease_s * 1000), plan, keep(settings)])
 
 
-def read_claimed(answer: list[bytes | int | list[list[bytes | int]]]) -> tuple[list[Claimed], int]:
-    """Return the claimed jobs and how many were dropped because their deadline had passed."""
-    now, expired, rows = answer
-    assert isinstance(rows, list)  # noqa: S101  (the script's last field is a list)
-    return [_claimed(row, int(now)) for row in rows], int(expired)  # type: ignore[arg-type]  # bytes of digits
+def read_claimed(answer: list[Any]) -> Claims:
+    """Read what claim.lua returns."""
+    now, expired, rows, dropped = answer
+    return Claims(jobs=[_claimed(row, int(now)) for row in rows], expired=int(expired), dropped=int(dropped))
 
 
-def _claimed(row: list[bytes | int], now: int) -> Claimed:
-    job_id, data, queue, attempt, fence, at, deadline = row
-    assert isinstance(job_id, bytes)  # noqa: S101  (strings come as bytes)
-    assert isinstance(data, bytes)  # noqa: S101
-    assert isinstance(queue, bytes)  # noqa: S101
+def _claimed(row: list[Any], now: int) -> Claimed:
+    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac = row
     return Claimed(
         job_id=job_id.decode(),
         queue=queue.decode(),
@@ -116,14 +157,16 @@ def _claimed(row: list[bytes | int], now: int) -> Claimed:
         enqueued_ms=int(at),
         deadline_ms=int(float(deadline)) if deadline else None,
         claimed_ms=now,
+        suspicion=int(suspicion),
+        mac=mac,
     )
 
 
-def finish_call(worker: str, ttl_ms: int, jobs: Sequence[Finished]) -> Call:
+def finish_call(settings: Settings, seal: Seal, worker: str, jobs: Sequence[Finished]) -> Call:
     """Build the call of finish.lua."""
-    args: list[Argument] = [worker, ttl_ms]
+    args: list[Argument] = [worker, keep(settings)]
     for item in jobs:
         job, outcome = item.job, item.outcome
-        status = RQ_STATUS[outcome.state]
-        args += [job.job_id, job.queue, job.fence, status, encode_outcome(outcome), item.return_value]
+        status = "dead" if item.is_dead else RQ_STATUS[outcome.state]
+        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), item.return_value]
     return Call("finish", [f"bl:inflight:{worker}"], args)

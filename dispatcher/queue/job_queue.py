@@ -15,16 +15,18 @@ from dispatcher.contract import (
     Piece,
     State,
     Submission,
-    encode_outcome,
 )
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.queue.commands import (
     Argument,
     Call,
+    Claims,
     Finished,
-    by_queue,
+    by_group,
     claim_call,
+    demoted,
     finish_call,
+    keep,
     read_claimed,
     read_submitted,
     submit_call,
@@ -32,6 +34,7 @@ from dispatcher.queue.commands import (
 from dispatcher.queue.plan import all_lists
 from dispatcher.queue.records import VIEWED, Depths, read_depth, read_number, read_piece, read_view
 from dispatcher.queue.scripts import digest, source
+from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
 
@@ -41,7 +44,8 @@ class JobQueue:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.client = client
         self.settings = settings
-        self._ttl_ms = settings.queue.result_ttl_s * 1000
+        self.seal = Seal(settings.queue.secrets)
+        self._keep = keep(settings)
 
     async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
         """Store and push jobs in one round trip; for each its id, or why it was refused.
@@ -50,21 +54,27 @@ class JobQueue:
             QueueUnreachableError: none is known to be accepted. Submitting them again is safe: an id is stored once.
 
         """
-        groups = by_queue(enumerate(jobs))
-        calls = [submit_call(self.settings, queue, [job for _, job in its]) for queue, its in groups.items()]
-        answers: dict[int, str | BitladderError] = {}
-        for its, rows in zip(groups.values(), await self._run_many(calls), strict=True):
-            for (place, job), row in zip(its, rows, strict=True):
-                answers[place] = read_submitted(row, job)
-        return [answers[place] for place in range(len(jobs))]
+        placed = dict(enumerate(jobs))
+        answers = await self._submit(placed)
+        if excess := dict(demoted(answers, placed)):
+            answers |= await self._submit(excess)
+        return [read_submitted(answers[place], job) for place, job in placed.items()]
 
-    async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> tuple[list[Claimed], int]:
-        """Take up to `slots` jobs; also the number of jobs dropped past their deadline."""
-        return read_claimed(await self._run(claim_call(self.settings, worker, model, tier, plan, slots)))
+    async def _submit(self, placed: Mapping[int, Submission]) -> dict[int, list[Any]]:
+        groups = by_group(self.settings, placed.items())
+        calls = [submit_call(self.settings, self.seal, group, [job for _, job in its]) for group, its in groups.items()]
+        answers: dict[int, list[Any]] = {}
+        for its, rows in zip(groups.values(), await self._run_many(calls), strict=True):
+            answers |= {place: row for (place, _), row in zip(its, rows, strict=True)}
+        return answers
+
+    async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
+        """Take up to `slots` jobs."""
+        return read_claimed(await self.run(claim_call(self.settings, worker, model, tier, plan, slots)))
 
     async def claim_when_pushed(
         self, waiter: redis.asyncio.Redis, worker: str, model: str, tier: str, plan: str, slots: int
-    ) -> tuple[list[Claimed], int]:
+    ) -> Claims:
         """Take up to `slots` jobs as soon as something is pushed, or after `worker.block_s` at the latest.
 
         Both commands go out together: when the first one stops blocking, the server runs the claim at once, and the
@@ -79,19 +89,22 @@ class JobQueue:
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"Redis does not answer: {error}") from error
         if isinstance(answer, NoScriptError):
-            return read_claimed(await self._run(call))
+            return read_claimed(await self.run(call))
         if isinstance(answer, Exception):
             raise QueueUnreachableError(f"Redis refused: {answer}") from answer
         return read_claimed(answer)
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
-        return [bool(ok) for ok in await self._run(finish_call(worker, self._ttl_ms, jobs))]
+        return [bool(ok) for ok in await self.run(finish_call(self.settings, self.seal, worker, jobs))]
 
     async def emit(self, worker: str, pieces: Sequence[tuple[str, Piece]]) -> list[bool]:
         """Publish pieces of streams by job id; False for a job that is no longer this worker's."""
         flat = [field for job_id, piece in pieces for field in (job_id, piece.fence, piece.number, piece.data)]
-        return [bool(ok) for ok in await self._run(Call("emit", [], [worker, self._ttl_ms, *flat]))]
+        return [
+            bool(ok)
+            for ok in await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
+        ]
 
     async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
         """Return the stored pieces of a stream behind this one."""
@@ -101,26 +114,29 @@ class JobQueue:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
         return [read_piece(entry, fields[b"d"]) for entry, fields in rows]
 
-    async def give_back(self, worker: str, job: Claimed, target: str, *, charge: bool, last: Outcome) -> str:
-        """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt."""
+    async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
+        """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt.
+
+        Words: free (no attempt counted), charged, suspect (not counted, but it may have taken the engine with it).
+        """
         args: list[Argument] = [
             worker,
             job.job_id,
             job.fence,
             job.queue,
             target,
-            int(charge),
+            word,
             self.settings.queue.max_attempts,
-            encode_outcome(last),
-            self._ttl_ms,
+            self.seal.encode(job.job_id, last),
+            self._keep,
         ]
-        return str((await self._run(Call("give_back", [f"bl:inflight:{worker}"], args))).decode())
+        return str((await self.run(Call("give_back", [f"bl:inflight:{worker}"], args))).decode())
 
     async def cancel(self, job_id: str) -> str:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
         outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error="the job was cancelled")
-        call = Call("cancel", [f"rq:job:{job_id}"], [job_id, encode_outcome(outcome), self._ttl_ms])
-        return str((await self._run(call)).decode())
+        call = Call("cancel", [f"rq:job:{job_id}"], [job_id, self.seal.encode(job_id, outcome), self._keep])
+        return str((await self.run(call)).decode())
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
@@ -130,7 +146,7 @@ class JobQueue:
             popped = await self._popped(fields)
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return read_view(job_id, fields, popped) if fields["status"] else None
+        return read_view(job_id, fields, popped, self.seal) if fields["status"] else None
 
     async def _popped(self, fields: Mapping[str, bytes | None]) -> int | None:
         """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
@@ -143,13 +159,14 @@ class JobQueue:
         """Look at every queue of a model."""
         ladder = self.settings.model(model).ladder
         names = all_lists(model, self.settings.model(model))
-        now, live, rows = await self._run(Call("depths", [f"bl:live:{model}:{tier}" for tier in ladder], names))
+        now, live, rows = await self.run(Call("depths", [f"bl:live:{model}:{tier}" for tier in ladder], names))
         return Depths(
             live=dict(zip(ladder, live, strict=True)),
             queues=[read_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
         )
 
-    async def _run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
+    async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
+        """Call one script."""
         return (await self._run_many([call]))[0]
 
     async def _run_many(self, calls: Sequence[Call]) -> list[Any]:

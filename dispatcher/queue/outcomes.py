@@ -16,7 +16,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from dispatcher.contract import Outcome, Piece, decode_outcome
+from dispatcher.contract import Outcome, Piece
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
@@ -203,9 +203,11 @@ class OutcomeInbox:
             inbox = self._waiting.get(job_id)
             if inbox is None:
                 continue
-            try:
-                inbox.put(decode_outcome(body) if kind == b"d" else Piece(fence=fence, number=number, data=body))
-            except ValueError:
+            if kind == b"t":
+                inbox.put(Piece(fence=fence, number=number, data=body))
+            elif outcome := self._queue.seal.decode(job_id, body):
+                inbox.put(outcome)
+            else:
                 log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
 
 

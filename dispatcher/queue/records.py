@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.contract import JobView, Outcome, Piece, Request, State, decode_call, decode_outcome
+from dispatcher.contract import DEFAULT_TENANT, JobView, Piece, Request, State, decode_call
+from dispatcher.queue.seal import Seal
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024
 
 # The fields of a job hash that a view is made of.
-VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data")
+VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
 
 STATE_OF_STATUS = {
     "queued": State.QUEUED,
@@ -75,14 +76,6 @@ def read_depth(name: str, row: list[Any], now: int) -> Depth:
     return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
 
 
-def read_outcome(raw: bytes | None) -> Outcome | None:
-    try:
-        return decode_outcome(raw) if raw else None
-    except ValueError:
-        text = "the stored outcome cannot be read"
-        return Outcome(state=State.FAILED, status=500, code="corrupt_outcome", error=text)
-
-
 def read_piece(entry: bytes, data: bytes) -> Piece:
     fence, _, number = entry.partition(b"-")
     return Piece(fence=int(fence), number=int(number), data=data)
@@ -96,20 +89,22 @@ def read_number(raw: bytes | None) -> int | None:
         return None
 
 
-def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None) -> JobView:
-    outcome = read_outcome(fields["outcome"])
-    status = (fields["status"] or b"").decode()
+def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None, seal: Seal) -> JobView:
+    """Return a job as its hash has it; `popped` is how many jobs have left its list."""
+    outcome = seal.decode_stored(job_id, fields["outcome"]) if fields["outcome"] else None
+    status = (fields["status"] or b"").decode(errors="replace")
     enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
     place = read_number(seq)
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
-        queue=(fields["origin"] or b"").decode(),
+        queue=(fields["origin"] or b"").decode(errors="replace"),
         enqueued_ms=read_number(enqueued) or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
         request=read_request(fields["data"] or b""),
         deadline_ms=read_number(deadline),
-        worker=(fields["worker_name"] or b"").decode() or None,
+        worker=(fields["worker_name"] or b"").decode(errors="replace") or None,
         outcome=outcome,
+        tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or popped is None else max(1, place - popped),
     )

@@ -6,10 +6,23 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-NAMES = ("submit", "claim", "extend", "emit", "finish", "give_back", "reap", "cancel", "depths", "retire")
+NAMES = (
+    "submit",
+    "claim",
+    "extend",
+    "emit",
+    "finish",
+    "give_back",
+    "reap",
+    "cancel",
+    "depths",
+    "retire",
+    "release",
+    "drop",
+)
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, or keep leases alive.
-ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire")
+ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire", "drop")
 
 
 @cache

@@ -42,7 +42,7 @@ async def submit(queue: JobQueue, *jobs: Submission) -> list[str | BitladderErro
 
 async def claim(queue: JobQueue, tier: str, slots: int = 100, worker: str | None = None) -> list[Claimed]:
     plan = claim_plan(queue.settings, "smollm2", tier)
-    return (await queue.claim(worker or f"w-{tier}", "smollm2", tier, plan, slots))[0]
+    return (await queue.claim(worker or f"w-{tier}", "smollm2", tier, plan, slots)).jobs
 
 
 def be_live(store: redis.Redis, *tiers: str) -> None:
@@ -70,7 +70,7 @@ async def test_a_job_is_claimed_once_and_its_outcome_can_be_read(queue: JobQueue
 async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store: redis.Redis) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.give_back("w-int4", stale, stale.queue, charge=True, last=DONE)
+    await queue.give_back("w-int4", stale, stale.queue, word="charged", last=DONE)
     fresh = (await claim(queue, "int4", worker="other"))[0]
 
     late, right = (
@@ -90,7 +90,7 @@ async def test_the_last_attempt_ends_the_job(queue: JobQueue) -> None:
     words = []
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
-        words.append(await queue.give_back("w-int4", claimed, claimed.queue, charge=True, last=failed))
+        words.append(await queue.give_back("w-int4", claimed, claimed.queue, word="charged", last=failed))
     view = await queue.view(mine.job_id)
 
     assert words == ["returned", "returned", "ended"]
@@ -104,7 +104,7 @@ async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
     for _ in range(5):
         claimed = (await claim(queue, "int4"))[0]
         assert claimed.attempt == 1
-        assert await queue.give_back("w-int4", claimed, claimed.queue, charge=False, last=DONE) == "returned"
+        assert await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=DONE) == "returned"
 
 
 async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
@@ -261,7 +261,7 @@ async def test_a_cancelled_job_that_comes_back_does_not_run_again(queue: JobQueu
     claimed = (await claim(queue, "int4"))[0]
 
     word = await queue.cancel(mine.job_id)
-    returned = await queue.give_back("w-int4", claimed, claimed.queue, charge=False, last=DONE)
+    returned = await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=DONE)
     view = await queue.view(mine.job_id)
 
     assert (word, returned) == ("requested", "ended")
@@ -336,7 +336,7 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     at_first = await places(0, 1, 11)
     running = await claim(queue, "int4", 10)
     then = await places(0, 10, 11)
-    await queue.give_back("w-int4", running[9], running[9].queue, charge=False, last=DONE)
+    await queue.give_back("w-int4", running[9], running[9].queue, word="free", last=DONE)
 
     assert at_first == [1, 2, 12]
     assert then == [None, 1, 2]
@@ -367,7 +367,7 @@ async def test_jobs_with_and_without_a_ceiling_are_merged_by_age(queue: JobQueue
 async def wait_and_claim(queue: JobQueue, tier: str = "int4") -> list[Claimed]:
     waiter, plan = connect(queue.settings.redis, wait_s=5), claim_plan(queue.settings, "smollm2", tier)
     try:
-        return (await queue.claim_when_pushed(waiter, f"w-{tier}", "smollm2", tier, plan, 100))[0]
+        return (await queue.claim_when_pushed(waiter, f"w-{tier}", "smollm2", tier, plan, 100)).jobs
     finally:
         await waiter.aclose()
 

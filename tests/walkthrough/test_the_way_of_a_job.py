@@ -56,7 +56,7 @@ async def test_4_a_job_waits_in_redis_until_a_worker_claims_it(queue: JobQueue, 
 
     await queue.submit([job])
     waiting = await queue.view(job.job_id)
-    claimed, _ = await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)
+    claimed = (await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)).jobs
 
     assert waiting is not None
     assert waiting.state is State.QUEUED
@@ -66,9 +66,9 @@ async def test_4_a_job_waits_in_redis_until_a_worker_claims_it(queue: JobQueue, 
 async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue, settings: Settings) -> None:
     job = accept(incoming(), settings).submission
     await queue.submit([job])
-    claimed, _ = await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)
+    claimed = (await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)).jobs
 
-    done = await execute(claimed[0], EchoEngine(settings.echo), _ignore, now_ms=claimed[0].claimed_ms)
+    done = await execute(claimed[0], EchoEngine(settings.echo), _ignore, queue.seal, now_ms=claimed[0].claimed_ms)
 
     assert done.verdict is Verdict.FINISH
     assert done.request is not None
@@ -79,7 +79,7 @@ async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue,
 async def test_6_an_outcome_ends_the_job_and_can_be_read(queue: JobQueue, settings: Settings) -> None:
     job = accept(incoming(), settings).submission
     await queue.submit([job])
-    claimed, _ = await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)
+    claimed = (await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)).jobs
     outcome = Outcome(state=State.FINISHED, status=200, tier="int4", body=msgspec.Raw(b'{"answer": 42}'))
 
     await queue.finish("me", [Finished(job=claimed[0], outcome=outcome)])

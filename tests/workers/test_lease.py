@@ -39,7 +39,7 @@ async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
 
     keeper.start()
     wait_until(lambda: store.llen("rq:queue:smollm2:int4:batch") == 1, "the job waits again")
-    again, _ = await queue.claim("other", "smollm2", "int4", plan, 1)
+    again = (await queue.claim("other", "smollm2", "int4", plan, 1)).jobs
     await client.aclose()
 
     assert [(job.job_id, job.attempt, job.fence) for job in again] == [(job_id, 1, 2)]

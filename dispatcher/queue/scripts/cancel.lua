@@ -1,19 +1,20 @@
 -- Cancel one job: a queued one is over at once, a running one is told to its worker.
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
--- ARGV  1 id  2 outcome  3 ttl ms
+-- ARGV  1 id  2 outcome  3 keep (see `read_keep`)
 -- Touches also, by name: bl:counts:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
-local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply')
+local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant')
 local status, queue, worker, now = fields[1], fields[2], fields[3], now_ms()
 if not status then
   return 'missing'
 end
 if status == 'queued' then
   redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
-  conclude(ARGV[1], queue, 'canceled', ARGV[2], tonumber(ARGV[3]), now, fields[4])
-  settle(tonumber(ARGV[3]), now)
+  local keep = read_keep(ARGV[3])
+  conclude({id = ARGV[1], queue = queue, reply = fields[4], tenant = fields[5]}, 'canceled', ARGV[2], keep, now)
+  settle(keep, now)
   return 'cancelled'
 end
 if status ~= 'started' then

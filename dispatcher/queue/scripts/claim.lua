@@ -5,16 +5,17 @@
 --       3  bl:turn:<model>:<tier>      hash    counts jobs (every 16th and 8th, a lower lane goes first) and claims
 --                                              (every 8th, a dead or late lower tier goes first)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
--- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 result ttl ms
+-- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 keep (see
+--       `read_keep`)
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline}…}.
+-- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac}…, dropped}.
 
-local worker, slots, lease_ms, ttl_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local worker, slots, lease_ms, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), read_keep(ARGV[5])
 local plan = cjson.decode(ARGV[4])
 local now = now_ms()
 local started = iso(now)
-local claimed, expired, held, wip = {}, 0, {}, {}
+local claimed, expired, dropped, held, wip = {}, 0, 0, {}, {}
 
 -- Leftovers of cancelled jobs cost a pop each: bounded, so that a mass cancellation cannot hold the server up.
 local pops_left = slots + 1000
@@ -25,29 +26,43 @@ local WIP_UNTIL = num((now + 365 * 86400 * 1000) / 1000)
 -- Sibling lists (the open one and those with a ceiling) are merged by the age of their heads, so many jobs at a time.
 local MERGE_RUN = 8
 
-local function expire(id, queue, at, reply)
+local function expire(job, at)
   expired = expired + 1
-  conclude(id, queue, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":"the deadline passed '
-    .. 'while the job waited","queue_ms":' .. num(now - at) .. '}', ttl_ms, now, reply)
+  conclude(job, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":"the deadline passed '
+    .. 'while the job waited","queue_ms":' .. num(now - at) .. '}', keep, now)
 end
 
--- One id popped from `queue`: start it, or drop it where it is over already. Returns whether it was a leftover.
+-- RQ's words for a job that is in no list: where one is met in a list nevertheless, it was cancelled or taken there.
+local ELSEWHERE = {started = true, finished = true, failed = true, canceled = true, stopped = true, created = true,
+  deferred = true, scheduled = true}
+
+-- One id popped from `queue`: start it, or drop it where it is over already, or is no job. Returns whether it was a
+-- leftover.
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
   if #id > 128 or not string.match(id, '^[%w_-]+$') then
+    dropped = dropped + 1
     return false
   end
-  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply')
-  if fields.err then
-    return false
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply', 'suspicion', 'mac',
+    'tenant')
+  if fields.err or not fields[2] then  -- no hash; or it is gone: expired, evicted or deleted
+    dropped = dropped + 1
+    return not fields.err
+  end
+  local about = {id = id, queue = queue, reply = fields[6], tenant = fields[9]}
+  if ELSEWHERE[fields[2]] then
+    return true
   end
   if fields[2] ~= 'queued' then
-    return true
+    conclude(about, 'dead', '{"state":"failed","status":500,"code":"corrupt_job","error":"the status in the job\'s record '
+      .. 'is not one of RQ\'s"}', keep, now)
+    return false
   end
   local at, deadline = read_wait(fields[3])
   if deadline and deadline <= now then
-    expire(id, queue, at or now, fields[6])
+    expire(about, at or now)
     return false
   end
   if not at then
@@ -59,7 +74,7 @@ local function take(id, queue)
   held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, WIP_UNTIL, id .. ':' .. fence)
   claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[5]) or 0), fence, num(at),
-    deadline and num(deadline) or ''}
+    deadline and num(deadline) or '', whole(fields[7]) or 0, fields[8] or ''}
   return false
 end
 
@@ -254,5 +269,5 @@ end
 if waiting then
   wake(KEYS[4])
 end
-settle(ttl_ms, now)
-return {num(now), expired, claimed}
+settle(keep, now)
+return {num(now), expired, claimed, dropped}

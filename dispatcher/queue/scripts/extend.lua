@@ -7,7 +7,7 @@
 --       5  rq:worker:<worker>          hash    what `rq info` shows
 --       6  rq:workers                  set     RQ's list of workers
 -- ARGV  1 worker  2 lease ms  3 ready (1|0)  4 model  5 tier  6 queues, joined by commas  7 pid  8 host  9 version
---       10 max attempts  11 ttl ms  12 how many strays follow, then those ids, then the ids the worker knows it holds
+--       10 max attempts  11 keep (see `read_keep`)  12 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
@@ -38,13 +38,13 @@ for queue in string.gmatch(ARGV[6], '[^,]+') do
   redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 end
 
-local strays = tonumber(ARGV[12])
+local strays, keep = tonumber(ARGV[12]), read_keep(ARGV[11])
 for i = 13, 12 + strays do
   if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then
-    put_back(ARGV[i], worker, {charge = false, max_attempts = tonumber(ARGV[10]), ttl_ms = tonumber(ARGV[11]), now = now})
+    put_back(ARGV[i], worker, {word = 'free', max_attempts = tonumber(ARGV[10]), keep = keep, now = now})
   end
 end
-settle(tonumber(ARGV[11]), now)
+settle(keep, now)
 local lost, known = {}, {}
 for i = 13 + strays, #ARGV do
   known[ARGV[i]] = true

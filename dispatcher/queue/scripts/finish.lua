@@ -1,36 +1,36 @@
 -- End jobs, each only while this worker still holds it, or while nobody else has started it since.
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
--- ARGV  1 worker  2 ttl ms, then six per job: id, queue, fence, status (finished|failed|canceled), outcome,
---       RQ return value (base64 of JSON; '' for jobs that were not enqueued by RQ)
+-- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
+--       outcome, RQ return value (base64 of JSON; '' for jobs that were not enqueued by RQ)
 -- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, rq:results:<id>, and what `conclude` writes.
 -- Returns {1|0…}: whether the outcome was accepted.
 
-local worker, ttl_ms, now = ARGV[1], tonumber(ARGV[2]), now_ms()
+local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
--- Whether the job may be ended, and the channel of whoever awaits it. A lease that ran out may be taken again as long
+-- Whether the job may be ended, the channel of whoever awaits it, and its tenant. A lease that ran out may be taken again as long
 -- as the job only went back to its queue: the id left in the list is then a leftover, which is counted as such.
 local function may_finish(id, fence)
-  local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin')
+  local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
   if fields[2] ~= fence or fields[3] ~= worker then
     return false
   end
   if fields[1] == 'queued' then
     redis.call('HINCRBY', 'bl:counts:' .. fields[5], 'gone', 1)
   end
-  return fields[1] == 'queued' or fields[1] == 'started', fields[4]
+  return fields[1] == 'queued' or fields[1] == 'started', fields[4], fields[6]
 end
 
 local accepted, held, wip = {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
-  local ok, reply = may_finish(id, fence)
+  local ok, reply, tenant = may_finish(id, fence)
   if ok then
     if value ~= '' then
       redis.call('XADD', 'rq:results:' .. id, '*', 'type', '1', 'return_value', value, 'worker_name', worker)
-      redis.call('PEXPIRE', 'rq:results:' .. id, ttl_ms)
+      redis.call('PEXPIRE', 'rq:results:' .. id, keep.ttl)
     end
-    conclude(id, queue, status, outcome, ttl_ms, now, reply)
+    conclude({id = id, queue = queue, reply = reply, tenant = tenant}, status, outcome, keep, now)
   end
   held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
@@ -40,5 +40,5 @@ call_many('SREM', KEYS[1], held)
 for registry, entries in pairs(wip) do
   call_many('ZREM', registry, entries)
 end
-settle(ttl_ms, now)
+settle(keep, now)
 return accepted

@@ -107,74 +107,137 @@ local function tell()
   end
 end
 
--- Ids of ended jobs by RQ's registry of that end, written by `settle`.
-local ended, ended_at = {}, nil
+-- How long ended jobs are kept, from an argument "<outcome ttl, ms> <quarantine ttl, ms> <most in quarantine>".
+local function read_keep(text)
+  local ttl, dead_ttl, most_dead = string.match(text, '^(%d+) (%d+) (%d+)$')
+  return {ttl = tonumber(ttl), dead_ttl = tonumber(dead_ttl), most_dead = tonumber(most_dead)}
+end
+
+-- Ids of ended jobs by RQ's registry of that end, and those that go to quarantine: written by `settle`.
+local ended, ended_at, dead = {}, nil, {}
 
 -- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
--- A finished job's prompt is dropped (RQ's tools need the field, so an empty call stays).
-local function conclude(id, queue, status, outcome, ttl_ms, now, reply)
-  local job = 'rq:job:' .. id
+-- Job: {id, queue, reply, tenant}, the last two nil or as its hash has them. Status: RQ's, or 'dead' for a failed job
+-- that people should look at. A finished job's prompt is dropped (RQ's tools need the field, so an empty call stays).
+local function conclude(job, status, outcome, keep, now)
+  local key, ttl = 'rq:job:' .. job.id, keep.ttl
   ended_at = ended_at or iso(now)
+  if status == 'dead' then
+    status, ttl = 'failed', math.max(keep.ttl, keep.dead_ttl)
+    dead[#dead + 1], dead[#dead + 2] = now, job.id
+  end
   if status == 'finished' then
-    redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data',
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data',
       '["workers.generate",null,[],{}]')
   else
-    redis.call('HSET', job, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
   end
-  redis.call('PEXPIRE', job, ttl_ms)
-  append(ended, 'rq:' .. status .. ':' .. queue, math.floor((now + ttl_ms) / 1000), id)
-  if reply then
-    note(reply, 'd', id, 0, 0, outcome)
+  redis.call('PEXPIRE', key, ttl)
+  append(ended, 'rq:' .. status .. ':' .. job.queue, math.floor((now + ttl) / 1000), job.id)
+  if job.tenant then
+    redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
   end
-  redis.call('PUBLISH', 'bl:done:' .. id, outcome)
+  if job.reply then
+    note(job.reply, 'd', job.id, 0, 0, outcome)
+  end
+  redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
+end
+
+-- The quarantine has a bound: the oldest leave it, and are kept as any other ended job.
+local function quarantine(keep, now)
+  redis.call('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
+  call_many('ZADD', 'bl:dead', dead)
+  redis.call('PEXPIRE', 'bl:dead', keep.dead_ttl)
+  local excess = redis.call('ZCARD', 'bl:dead') - keep.most_dead
+  if excess > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', 'bl:dead', 0, excess - 1)) do
+      redis.call('ZREM', 'bl:dead', id)
+      redis.call('PEXPIRE', 'rq:job:' .. id, keep.ttl, 'LT')
+    end
+  end
 end
 
 -- Write what `conclude` and `note` have gathered; every script that uses them ends with it. A registry is trimmed of
 -- twice as many expired ids as it gains (its entries are scores and ids), so that it shrinks without ever holding the
 -- server up.
-local function settle(ttl_ms, now)
+local function settle(keep, now)
   for registry, entries in pairs(ended) do
     local old = redis.call('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
     if #old > 0 then
       call_many('ZREM', registry, old)
     end
     call_many('ZADD', registry, entries)
-    redis.call('PEXPIRE', registry, ttl_ms)
+    redis.call('PEXPIRE', registry, math.max(keep.ttl, keep.dead_ttl))
+  end
+  if #dead > 0 then
+    quarantine(keep, now)
   end
   tell()
 end
 
+-- What happened to a job before its last end, a line per loss: "<ms> <worker> <fence> <outcome>". Bounded, because a job
+-- may be given back often.
+local MOST_HISTORY = 16384
+
+local function remember(key, history, worker, fence, outcome, now)
+  if #(history or '') < MOST_HISTORY then
+    redis.call('HSET', key, 'history', (history or '') .. num(now) .. ' ' .. worker .. ' ' .. fence .. ' ' .. outcome
+      .. '\n')
+  end
+end
+
+-- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
+local ALONE = 2
+
 -- Put a job that `worker` still holds back to the front of a queue, or end it when it has no attempt left.
--- How: {charge, max_attempts, ttl_ms, now}, and optionally {fence, target, last}: the claim it is about, the queue it
--- goes to instead of its own, and its outcome when it has none left.
+-- How: {word, max_attempts, keep, now}, and optionally {fence, target, last}: the claim it is about, the queue it goes
+-- to instead of its own, and its outcome when it has none left. Words:
+--   free     nothing ran, or nobody is to blame: no attempt counted
+--   charged  an attempt counted
+--   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
+--   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
 local function put_back(id, worker, how)
-  local job = 'rq:job:' .. id
-  local fields = redis.call('HMGET', job, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
-    'wait')
-  local fence, queue, reply = fields[3], fields[4], fields[7]
+  local key, now = 'rq:job:' .. id, how.now
+  local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
+    'wait', 'suspicion', 'history', 'tenant')
+  local fence, queue = fields[3], fields[4]
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
   redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
+  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11]}
   if fields[6] then
-    conclude(id, queue, 'canceled', fields[6], how.ttl_ms, how.now, reply)
+    conclude(job, 'canceled', fields[6], how.keep, now)
     return 'ended'
   end
-  local uncharged = (whole(fields[5]) or 0) + (how.charge and 0 or 1)
+  local is_charged = how.word == 'charged' or how.word == 'reaped'
+  local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)
   local attempts = (whole(fence) or 0) - uncharged
+  local last = how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost","attempts":'
+    .. attempts .. '}'
   if attempts >= how.max_attempts then
-    conclude(id, queue, 'failed', how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker '
-      .. 'was lost on every attempt","attempts":' .. attempts .. ',"worker":' .. cjson.encode(worker) .. '}',
-      how.ttl_ms, how.now, reply)
+    conclude(job, 'dead', last, how.keep, now)
     return 'ended'
+  end
+  if how.word ~= 'free' then
+    remember(key, fields[10], worker, fence, last, now)
+  end
+  local suspicion = whole(fields[9]) or 0
+  if how.word == 'suspect' then
+    suspicion = math.min(ALONE, suspicion + 1)
+  elseif how.word == 'reaped' and attempts > 1 then
+    suspicion = ALONE
   end
   local target = how.target or queue
   local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
   redis.call('DEL', 'bl:stream:' .. id)
   local at, deadline = read_wait(fields[8])
-  redis.call('HSET', job, 'status', 'queued', 'origin', target, 'uncharged', uncharged, 'wait',
-    num(at or how.now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
+  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', uncharged, 'wait',
+    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
+  if suspicion > 0 then
+    redis.call('HSET', key, 'suspicion', suspicion)
+  end
   redis.call('LPUSH', 'rq:queue:' .. target, id)
   redis.call('SADD', 'rq:queues', 'rq:queue:' .. target)
   wake('bl:wake:' .. (string.match(target, '^[^:]+:[^:]+') or ''))

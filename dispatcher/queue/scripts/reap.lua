@@ -2,36 +2,36 @@
 --
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  rq:workers                  set     RQ's list of workers
--- ARGV  1 most jobs in this pass  2 max attempts  3 ttl ms
+-- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)
 -- Touches also, by name: bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>, rq:worker:<worker>,
 -- rq:workers:<queue>, and what `put_back` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
-if not dead then
+local lost = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
+if not lost then
   return {'', {}, {}}
 end
-local inflight = 'bl:inflight:' .. dead
+local inflight = 'bl:inflight:' .. lost
 local returned, given_up = {}, {}
 
 local function forget()
-  local name = 'rq:worker:' .. dead
+  local name = 'rq:worker:' .. lost
   local about = redis.call('HMGET', name, 'model', 'tier', 'queues')
-  redis.call('ZREM', KEYS[1], dead)
+  redis.call('ZREM', KEYS[1], lost)
   redis.call('SREM', KEYS[2], name)
   if about[3] then
-    redis.call('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], dead)
+    redis.call('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], lost)
     for queue in string.gmatch(about[3], '[^,]+') do
       redis.call('SREM', 'rq:workers:' .. queue, name)
     end
   end
-  redis.call('DEL', name, 'bl:cancel:' .. dead)
+  redis.call('DEL', name, 'bl:cancel:' .. lost)
 end
 
-local limits = {charge = true, max_attempts = tonumber(ARGV[2]), ttl_ms = tonumber(ARGV[3]), now = now}
+local how = {word = 'reaped', max_attempts = tonumber(ARGV[2]), keep = read_keep(ARGV[3]), now = now}
 for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
-  local word = put_back(id, dead, limits)
+  local word = put_back(id, lost, how)
   if word == 'returned' then
     returned[#returned + 1] = id
   elseif word == 'ended' then
@@ -41,5 +41,5 @@ end
 if redis.call('EXISTS', inflight) == 0 then
   forget()
 end
-settle(limits.ttl_ms, now)
-return {dead, returned, given_up}
+settle(how.keep, now)
+return {lost, returned, given_up}

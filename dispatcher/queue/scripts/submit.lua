@@ -4,14 +4,18 @@
 --       2  bl:counts:<queue>           hash    gone: cancelled ids still in the list; popped: how many left it
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
---       5… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
--- ARGV  1 model  2 queue  3 max depth  4 high mark (0: never climbs)  5 ttl ms, then seven per job:
---       id, data, description, deadline ms, reply channel, idempotency key, fingerprint ('' where there is none)
+--       5  bl:tenant:<tenant>          zset    a named tenant's jobs that are not over -> when they are forgotten (ms)
+--       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
+-- ARGV  1 model  2 queue  3 max depth  4 high mark (0: never climbs)  5 ttl ms  6 tenant ('': nobody counts)  7 most jobs
+--       of the tenant (0: no limit)  8 of its jobs, those above it are not pushed here (0: all are), then eight per job:
+--       id, data, description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: rq:job:<id>, bl:idem:<model>:<key>.
--- Returns {word, id, place in the list}… : accepted | duplicate | mismatch | full.
+-- Returns {word, id, place in the list or number of the tenant's jobs}… : accepted | duplicate | mismatch | full |
+-- quota (the tenant has its most) | crowded (its excess belongs into the batch lane).
 
 local model, queue, now = ARGV[1], ARGV[2], now_ms()
 local max_depth, high, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tenant, quota, fair = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local at, enqueued = iso(now), num(now)
 
 local length, gone, popped = redis.call('LLEN', KEYS[1]), 0, 0
@@ -35,9 +39,15 @@ local function first_of(key)
   end
 end
 
-local pushed, answers = {}, {}
+local mine = 0
+if tenant ~= '' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
+  mine = redis.call('ZCARD', KEYS[5])
+end
 
-local function store(id, data, description, deadline_ms, reply, key, fingerprint)
+local pushed, answers, counted, longest_ms = {}, {}, {}, 0
+
+local function store(id, data, description, deadline_ms, reply, key, fingerprint, mac)
   local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
   if idem then
     local first, of = first_of(idem)
@@ -48,6 +58,12 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   local depth = length - gone + #pushed
   if depth >= max_depth then
     return {'full', id, depth}
+  end
+  if quota > 0 and mine + #pushed >= quota then
+    return {'quota', id, mine + #pushed}
+  end
+  if fair > 0 and mine + #pushed >= fair then
+    return {'crowded', id, mine + #pushed}
   end
   local job = 'rq:job:' .. id
   if redis.call('HSETNX', job, 'status', 'queued') == 0 then
@@ -60,6 +76,14 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   if reply ~= '' then
     fields[#fields + 1], fields[#fields + 2] = 'reply', reply
   end
+  if mac ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'mac', mac
+  end
+  if tenant ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'tenant', tenant
+    counted[#counted + 1], counted[#counted + 2] = num(now + deadline_ms + ttl_ms), id
+    longest_ms = math.max(longest_ms, deadline_ms + ttl_ms)
+  end
   redis.call('HSET', job, unpack(fields))
   redis.call('PEXPIRE', job, num(deadline_ms + ttl_ms))
   if idem then
@@ -68,17 +92,23 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   return {'accepted', id, depth + 1}
 end
 
-for i = 6, #ARGV, 7 do
-  answers[#answers + 1] = store(unpack(ARGV, i, i + 6))
+for i = 9, #ARGV, 8 do
+  answers[#answers + 1] = store(unpack(ARGV, i, i + 7))
 end
 if #pushed > 0 then
   call_many('RPUSH', KEYS[1], pushed)
+  if tenant ~= '' then
+    call_many('ZADD', KEYS[5], counted)
+    if redis.call('PTTL', KEYS[5]) < longest_ms then
+      redis.call('PEXPIRE', KEYS[5], num(longest_ms))
+    end
+  end
   if length == 0 then
     redis.call('SADD', KEYS[3], KEYS[1])
   end
   wake(KEYS[4])
   if high > 0 and length - gone + #pushed > high then
-    for i = 5, #KEYS do
+    for i = 6, #KEYS do
       wake(KEYS[i])
     end
   end

@@ -1,0 +1,43 @@
+-- Take jobs out of quarantine and queue them again, with all their attempts and a new deadline.
+--
+-- KEYS  1  bl:dead                     zset    id -> when it came (ms)
+-- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
+-- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
+-- bl:wake:<model>:<tier>, bl:tenant:<tenant>.
+-- A suspect stays one: it runs alone again.
+-- Returns {1|0…}: whether the job was in quarantine and waits again.
+
+local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local function release(id)
+  local key = 'rq:job:' .. id
+  if redis.call('ZREM', KEYS[1], id) == 0 then
+    return 0
+  end
+  local fields = redis.pcall('HMGET', key, 'status', 'origin', 'fence', 'tenant')
+  if fields.err or fields[1] ~= 'failed' or not fields[2] then
+    return 0
+  end
+  local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
+  local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
+  local popped = whole(redis.call('HGET', counts, 'popped')) or 0
+  redis.call('ZREM', 'rq:failed:' .. queue, id)
+  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply')
+  redis.call('HSET', key, 'status', 'queued', 'uncharged', whole(fields[3]) or 0, 'wait',
+    num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + redis.call('LLEN', list) + 1))
+  redis.call('PEXPIRE', key, num(lasts_ms))
+  if fields[4] then
+    redis.call('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
+    redis.call('PEXPIRE', 'bl:tenant:' .. fields[4], num(lasts_ms))
+  end
+  redis.call('RPUSH', list, id)
+  redis.call('SADD', 'rq:queues', list)
+  wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
+  return 1
+end
+
+local answers = {}
+for i = 3, #ARGV do
+  answers[#answers + 1] = release(ARGV[i])
+end
+return answers
