@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dispatcher.errors import EngineFaultError
+from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings
 from workers.engines.echo import EchoEngine
 
@@ -50,3 +50,43 @@ async def test_the_same_seed_breaks_the_same_jobs() -> None:
 
     assert first == await broken(1) != await broken(2)
     assert len(first) == pytest.approx(60, abs=25)
+
+
+async def test_a_crash_takes_down_all_that_is_in_flight_until_the_engine_is_started_again() -> None:
+    engine = EchoEngine(EchoSettings(ttft_ms=20, tokens_per_s=50))
+    pieces: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(piece)
+
+    long = b'{"model": "m", "prompt": "aa bb", "max_tokens": 500}'
+    crash = b'{"model": "m", "prompt": "aa echo:crash"}'
+    ends = await asyncio.wait_for(
+        asyncio.gather(
+            engine.generate(ROUTE, long, None),
+            engine.generate(ROUTE, long, take),
+            engine.generate(ROUTE, crash, None),
+            return_exceptions=True,
+        ),
+        5,
+    )
+
+    assert [type(end) for end in ends] == [EngineLostError] * 3
+    assert not await engine.is_healthy()
+    with pytest.raises(EngineBusyError):
+        await engine.generate(ROUTE, BODY, None)
+    await engine.start()
+    assert await engine.is_healthy()
+    assert (await engine.generate(ROUTE, BODY, None)).status == 200
+
+
+async def test_a_stream_that_was_handing_a_token_over_when_the_engine_crashed_does_not_go_on() -> None:
+    engine = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9))  # every token is late: nothing waits
+
+    async def take(piece: bytes) -> None:
+        with pytest.raises(EngineLostError):
+            await engine.generate(ROUTE, b'{"model": "m", "prompt": "echo:crash"}', None)
+        await engine.start()
+
+    with pytest.raises(EngineLostError):
+        await asyncio.wait_for(engine.generate(ROUTE, BODY, take), 5)

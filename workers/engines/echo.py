@@ -1,8 +1,11 @@
 """The echo engine: answers with the words of the prompt, at a set speed and with set faults.
 
 No model: for tests, benchmarks and laptops. What it answers is deterministic: the prompt's words in turn, one token
-a word, until max_tokens (default 16). Words in the prompt steer it: `echo:fault` breaks every attempt, `echo:busy`
-refuses, `echo:slow` takes ten times as long.
+a word, until max_tokens (default 16). Words in the prompt steer it:
+
+- `echo:fault` breaks every attempt, `echo:busy` refuses, `echo:slow` takes ten times as long;
+- `echo:crash` takes the engine down at this request's first token, and with it all that is in flight; until it is
+  started again it refuses like a closed port.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import asyncio
 import hashlib
 import itertools
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from dispatcher.errors import EngineBusyError, EngineFaultError
+from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings
 from workers.engines.base import Answer, Load, OnPiece
 
@@ -29,9 +32,12 @@ class EchoEngine:
     def __init__(self, settings: EchoSettings) -> None:
         self._settings = settings
         self._count = 0
+        self._machine = _Machine()
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Nothing to load; after a crash, answer again."""
+        if self._machine.is_lost:
+            self._machine = _Machine()
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         request = msgspec.json.decode(body)
@@ -39,15 +45,19 @@ class EchoEngine:
         wanted = request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS
         if not isinstance(wanted, int) or not 0 < wanted <= _MOST_TOKENS:
             return _refusal(f"max_tokens must be a whole number from 1 to {_MOST_TOKENS}, got {wanted!r}")
-        if "echo:busy" in prompt:
-            raise EngineBusyError("the prompt asked for it")
+        machine = self._machine
+        if "echo:busy" in prompt or machine.is_lost:
+            raise EngineBusyError("the echo engine is down" if machine.is_lost else "the prompt asked for it")
         self._fail(prompt, body)
         slowness = 10 if "echo:slow" in prompt else 1
         words = list(itertools.islice(itertools.cycle(prompt.split() or ["…"]), wanted))
         shape = _Shape(endpoint, str(request.get("model", "")), len(prompt.split()))
+        if "echo:crash" in prompt:
+            await machine.wait(self._settings.ttft_ms / 1000 * slowness)
+            machine.crash()
         if on_piece:
-            return await self._stream(words, shape, on_piece, slowness)
-        await asyncio.sleep((self._settings.ttft_ms / 1000 + (wanted - 1) / self._settings.tokens_per_s) * slowness)
+            return await self._stream(words, shape, machine, on_piece, slowness)
+        await machine.wait((self._settings.ttft_ms / 1000 + (wanted - 1) / self._settings.tokens_per_s) * slowness)
         return Answer(
             status=200,
             body=shape.whole(words),
@@ -59,21 +69,22 @@ class EchoEngine:
         return Load()
 
     async def is_healthy(self) -> bool:
-        return True
+        return not self._machine.is_lost
 
     async def stop(self) -> None:
         """Nothing to end."""
 
-    async def _stream(self, words: list[str], shape: _Shape, on_piece: OnPiece, slowness: int) -> Answer:
+    async def _stream(
+        self, words: list[str], shape: _Shape, machine: _Machine, on_piece: OnPiece, slowness: int
+    ) -> Answer:
         start = time.perf_counter()
-        await asyncio.sleep(self._settings.ttft_ms / 1000 * slowness)
+        await machine.wait(self._settings.ttft_ms / 1000 * slowness)
         ttft_s = time.perf_counter() - start
         first = time.perf_counter()
         for index, word in enumerate(words):
             # By the clock, as an engine's steps are: whoever is slow to take a token does not slow the next one.
             due = first + index * slowness / self._settings.tokens_per_s
-            if (left := due - time.perf_counter()) > 0:
-                await asyncio.sleep(left)
+            await machine.wait(due - time.perf_counter())
             await on_piece(shape.piece(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
         return Answer(
             status=200,
@@ -93,6 +104,43 @@ class EchoEngine:
         """Return a number from 0 to 1 that seed, count and body determine."""
         drawn = hashlib.sha256(b"%d %d " % (self._settings.seed, self._count) + body).digest()
         return int.from_bytes(drawn[:4], "big") / 2**32
+
+
+class _Machine:
+    """What an engine's requests share: when it is lost, none of them goes on."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self._waits: set[asyncio.Future[None]] = set()
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep, as a request does until its next token; raise as soon as the engine is lost."""
+        if self.is_lost:
+            raise EngineLostError("the echo engine crashed")
+        if seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        wait = loop.create_future()
+        self._waits.add(wait)
+        timer = loop.call_later(seconds, _end, wait)
+        try:
+            await wait
+        finally:
+            timer.cancel()
+            self._waits.discard(wait)
+
+    def crash(self) -> NoReturn:
+        """Take down every request in flight, the caller's included."""
+        self.is_lost = True
+        for wait in self._waits:
+            if not wait.done():
+                wait.set_exception(EngineLostError("the echo engine crashed"))
+        raise EngineLostError("the echo engine crashed, as asked for")
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 class _Shape:
