@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.contract import Endpoint
 from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.intake import jobs, ops
+from dispatcher.intake import dead, jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
@@ -40,6 +40,10 @@ def create_app(settings: Settings) -> Starlette:
         Route("/v1/models", ops.get_models),
         Route("/v1/models/{model}", ops.get_model),
         Route("/v1/queues", ops.get_queues),
+        Route("/v1/dead", dead.list_dead, methods=["GET"]),
+        Route("/v1/dead/release", dead.release_dead, methods=["POST"]),
+        Route("/v1/dead/drop", dead.drop_dead, methods=["POST"]),
+        Route("/v1/dead/{job_id}", dead.get_dead, methods=["GET"]),
         Route("/health", ops.get_health),
         Route("/readyz", ops.get_ready),
         Route("/metrics", ops.get_metrics),

@@ -205,7 +205,10 @@ def decode_call(data: bytes) -> Request:
         ValueError: it is not our label, not JSON, or not a request.
 
     """
-    name, _, args, request = _decode_call(data)
+    try:
+        name, _, args, request = _decode_call(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if name != FUNCTION_NAME:
         raise ValueError(f"function must be {FUNCTION_NAME!r}, got {name[:80]!r}")
     if args:

@@ -41,7 +41,7 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, seal: Seal, *
         return Executed(verdict=Verdict.QUARANTINE, outcome=_failed(500, "bad_signature", error))
     try:
         request = decode_call(inflate(job.data))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Executed(
             verdict=Verdict.QUARANTINE, outcome=_failed(500, "corrupt_job", f"the job cannot be read: {error}")
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli import inspecting, jobs, serving
+from dispatcher.cli import dead, inspecting, jobs, serving
 from dispatcher.cli.demo import demo
 from dispatcher.errors import BitladderError
 
@@ -30,6 +30,7 @@ for other in (demo, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, in
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 config_app.command("show")(inspecting.config_show)
 app.add_typer(config_app, name="config")
+app.add_typer(dead.app, name="dead")
 
 
 def main() -> None:

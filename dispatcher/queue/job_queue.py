@@ -139,11 +139,15 @@ class JobQueue:
         return str((await self.run(call)).decode())
 
     async def view(self, job_id: str) -> JobView | None:
-        """Read one job; None when there is no such record."""
+        """Read one job; None when there is no such record, or it is no job's."""
         try:
             values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(VIEWED))
             fields = dict(zip(VIEWED, values, strict=True))
             popped = await self._popped(fields)
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                return None
+            raise QueueUnreachableError(f"Redis refused: {error}") from error
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
         return read_view(job_id, fields, popped, self.seal) if fields["status"] else None
@@ -152,7 +156,7 @@ class JobQueue:
         """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
         if fields["status"] != b"queued" or not fields["origin"]:
             return None
-        popped: Any = await self.client.hget(f"bl:counts:{fields['origin'].decode()}", "popped")
+        popped: Any = await self.client.hget(f"bl:counts:{fields['origin'].decode(errors='replace')}", "popped")
         return read_number(popped) or 0
 
     async def depths(self, model: str) -> Depths:

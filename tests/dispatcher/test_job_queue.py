@@ -12,7 +12,7 @@ import redis
 import uuid_utils
 
 from dispatcher.contract import Claimed, Outcome, Piece, Request, State, Submission, queue_name
-from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError
+from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from dispatcher.queue.commands import Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
@@ -190,6 +190,44 @@ async def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
     await client.aclose()
 
     assert isinstance(answers[1], QueueFullError)
+
+
+def of(tenant: str, most: int = 0) -> Submission:
+    mine = job(most_of_tenant=most)
+    return msgspec.structs.replace(mine, request=msgspec.structs.replace(mine.request, tenant=tenant))
+
+
+async def test_a_tenant_has_its_most_jobs_until_some_of_them_are_over(queue: JobQueue, store: redis.Redis) -> None:
+    first = await submit(queue, *(of("acme", most=2) for _ in range(3)), of("other", most=2))
+    (claimed, *_) = await claim(queue, "int4")
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=DONE)])
+    second = await submit(queue, *(of("acme", most=2) for _ in range(2)))
+
+    assert [isinstance(answer, QuotaError) for answer in first + second] == [False, False, True, False, False, True]
+    assert "tenant acme has 2 jobs" in str(first[2])
+    assert store.zcard("bl:tenant:acme") == 2
+    view = await queue.view(str(first[3]))
+    assert view is not None
+    assert view.tenant == "other"
+
+
+async def test_a_tenant_s_excess_waits_in_the_batch_lane_and_keeps_nobody_waiting(
+    redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__fair_depth=5)
+    client = connect(settings.redis)
+    queue = JobQueue(client, settings)
+    flood = [of("loud") for _ in range(40)]
+    await submit(queue, *flood)
+    quiet = of("quiet")
+    await submit(queue, quiet)
+
+    lanes = {row.queue: row.depth for row in (await queue.depths("smollm2")).queues}
+    served = [claimed.job_id for claimed in await claim(queue, "int4", 6)]
+    await client.aclose()
+
+    assert (lanes["smollm2:int4:normal"], lanes["smollm2:int4:batch"]) == (6, 35)
+    assert quiet.job_id in served
 
 
 async def test_nothing_is_left_and_every_key_expires_after_the_work(queue: JobQueue, store: redis.Redis) -> None:

@@ -1,0 +1,159 @@
+"""The quarantine: jobs that are over because something is wrong with them or with us, kept for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from redis.exceptions import RedisError
+
+from dispatcher.contract import JobView, Outcome
+from dispatcher.errors import NotFoundError, QueueUnreachableError
+from dispatcher.queue.commands import Call
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.plan import all_lists
+from dispatcher.queue.records import VIEWED, read_view
+
+# Ids per script call, and records per pipeline.
+BUNDLE = 500
+KEY = "bl:dead"
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution of a job that came to nothing."""
+
+    at_ms: int
+    worker: str
+    fence: int
+    outcome: Outcome | None  # None: it cannot be read
+
+
+class DeadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in quarantine."""
+
+    at_ms: int  # when it came
+    job_id: str
+    view: JobView | None  # None: its record is gone, or is no job's
+
+    @property
+    def code(self) -> str:
+        """Return the error code it ended with."""
+        outcome = self.view.outcome if self.view else None
+        return (outcome.code if outcome else None) or "no_record"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which quarantined jobs; what is None does not matter."""
+
+    ids: Sequence[str] | None = None
+    code: str | None = None
+    queue: str | None = None  # beginning of its queue's name: a model, model:tier, model:tier:lane
+    before_ms: int | None = None  # came earlier
+
+    def takes(self, job: DeadJob) -> bool:
+        queue = job.view.queue if job.view else ""
+        return (
+            (self.ids is None or job.job_id in self.ids)
+            and (self.code is None or job.code == self.code)
+            and (self.queue is None or f"{queue}:".startswith(f"{self.queue}:"))
+            and (self.before_ms is None or job.at_ms < self.before_ms)
+        )
+
+
+class Quarantine:
+    """Looks at quarantined jobs, releases them into their queues, or drops them for good."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+
+    async def jobs(self, choice: Choice = Choice()) -> list[DeadJob]:  # noqa: B008  (it is frozen)
+        """Return the chosen jobs, the latest first.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        try:
+            rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        times = {job_id.decode(errors="replace"): int(score) for job_id, score in rows}
+        found: list[DeadJob] = []
+        for ids in _bundles(list(times)):
+            views = await self._views(ids)
+            found += [
+                DeadJob(at_ms=times[job_id], job_id=job_id, view=view) for job_id, view in zip(ids, views, strict=True)
+            ]
+        return [job for job in found if choice.takes(job)]
+
+    async def history(self, job_id: str) -> list[Loss]:
+        """Return what happened to a job before its end, the first loss first."""
+        try:
+            raw: Any = await self._queue.client.hget(f"rq:job:{job_id}", "history")
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        lines = (line.split(b" ", 3) for line in (raw or b"").splitlines())
+        return [self._loss(job_id, *line) for line in lines if len(line) == 4]
+
+    async def release(self, jobs: Iterable[DeadJob]) -> list[str]:
+        """Queue jobs again, with all their attempts and a new deadline; return the ids of those that wait now.
+
+        A job whose queue the configuration no longer knows stays: nobody would claim it.
+        """
+        settings = self._queue.settings
+        known = {name for model, its in settings.models.items() for name in all_lists(model, its)}
+        ids = [job.job_id for job in jobs if job.view and job.view.queue in known]
+        limits = [settings.queue.max_wait_s * 1000, settings.queue.result_ttl_s * 1000]
+        return await self._each("release", limits, ids)
+
+    async def drop(self, jobs: Iterable[DeadJob]) -> list[str]:
+        """Take jobs out for good; return their ids."""
+        ttl_ms = self._queue.settings.queue.result_ttl_s * 1000
+        return await self._each("drop", [ttl_ms], [job.job_id for job in jobs])
+
+    async def _each(self, script: str, limits: list[int], ids: list[str]) -> list[str]:
+        done: list[str] = []
+        for bundle in _bundles(ids):
+            answers = await self._queue.run(Call(script, [KEY], [*limits, *bundle]))
+            done += [job_id for job_id, answer in zip(bundle, answers, strict=True) if answer]
+        return done
+
+    async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
+        try:
+            async with self._queue.client.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hmget(f"rq:job:{job_id}", list(VIEWED))
+                rows: list[Any] = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=True)]
+
+    def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)
+        if isinstance(row, Exception) or row[0] is None:
+            return None
+        return read_view(job_id, dict(zip(VIEWED, row, strict=True)), None, self._queue.seal)
+
+    def _loss(self, job_id: str, at: bytes, worker: bytes, fence: bytes, outcome: bytes) -> Loss:
+        return Loss(
+            at_ms=int(at) if at.isdigit() else 0,
+            worker=worker.decode(errors="replace"),
+            fence=int(fence) if fence.isdigit() else 0,
+            outcome=self._queue.seal.decode(job_id, outcome),
+        )
+
+
+def _bundles(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + BUNDLE] for start in range(0, len(ids), BUNDLE))
+
+
+def only(jobs: Sequence[DeadJob], job_id: str) -> DeadJob:
+    """Return the one job that was asked for by its id.
+
+    Raises:
+        NotFoundError: it is not in quarantine.
+
+    """
+    if not jobs:
+        raise NotFoundError(f"there is no job {job_id[:128]!r} in quarantine", param="id")
+    return jobs[0]
