@@ -11,13 +11,13 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.contract import Endpoint
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.intake import dead, jobs, ops
 from dispatcher.intake.completions import completion_door
+from dispatcher.intake.gate import Access, guarded, is_key_required
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.memory import settle_memory
@@ -30,28 +30,34 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Return the ASGI application of one intake process."""
+    """Return the ASGI application of one intake process.
+
+    Raises:
+        ConfigError: it would need API keys, and none is configured.
+
+    """
+    is_required = is_key_required(settings)
     routes = [
-        Route(Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS), methods=["POST"]),
-        Route(Endpoint.CHAT, completion_door(Endpoint.CHAT), methods=["POST"]),
-        Route("/v1/jobs", jobs.post_job, methods=["POST"]),
-        Route("/v1/jobs/{job_id}", jobs.get_job, methods=["GET"]),
-        Route("/v1/jobs/{job_id}", jobs.delete_job, methods=["DELETE"]),
-        Route("/v1/models", ops.get_models),
-        Route("/v1/models/{model}", ops.get_model),
-        Route("/v1/queues", ops.get_queues),
-        Route("/v1/dead", dead.list_dead, methods=["GET"]),
-        Route("/v1/dead/release", dead.release_dead, methods=["POST"]),
-        Route("/v1/dead/drop", dead.drop_dead, methods=["POST"]),
-        Route("/v1/dead/{job_id}", dead.get_dead, methods=["GET"]),
-        Route("/health", ops.get_health),
-        Route("/readyz", ops.get_ready),
-        Route("/metrics", ops.get_metrics),
+        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS)),
+        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_door(Endpoint.CHAT)),
+        guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
+        guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
+        guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
+        guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
+        guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
+        guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),
+        guarded(Access.OPS, "GET", "/v1/dead", dead.list_dead),
+        guarded(Access.OPS, "POST", "/v1/dead/release", dead.release_dead),
+        guarded(Access.OPS, "POST", "/v1/dead/drop", dead.drop_dead),
+        guarded(Access.OPS, "GET", "/v1/dead/{job_id}", dead.get_dead),
+        guarded(Access.OPEN, "GET", "/health", ops.get_health),
+        guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),
+        guarded(Access.OPS, "GET", "/metrics", ops.get_metrics),
     ]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        gateway = Gateway(settings, JobQueue(connect(settings.redis), settings))
+        gateway = Gateway(settings, JobQueue(connect(settings.redis), settings), is_key_required=is_required)
         app.state.gateway = gateway
         try:
             await check_server(gateway.queue.client, settings.redis)

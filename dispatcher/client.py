@@ -39,8 +39,10 @@ class JobError(Exception):
 class Client:
     """A blocking client of one intake."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60) -> None:
-        self._http = httpx2.Client(base_url=url, timeout=timeout_s)
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, api_key: str | None = None, timeout_s: float = 60
+    ) -> None:
+        self._http = httpx2.Client(base_url=url, timeout=timeout_s, headers=_authorization(api_key))
 
     def __enter__(self) -> Self:
         return self
@@ -110,8 +112,10 @@ class Client:
 class AsyncClient:
     """The same for asyncio."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout_s)
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, api_key: str | None = None, timeout_s: float = 60
+    ) -> None:
+        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout_s, headers=_authorization(api_key))
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,6 +156,10 @@ def envelope_headers(options: dict[str, Any]) -> dict[str, str]:
     if unknown := set(options) - set(_HEADERS):
         raise TypeError(f"unknown options {', '.join(sorted(unknown))}: expected {', '.join(_HEADERS)}")
     return {_HEADERS[name]: str(value) for name, value in options.items() if value is not None}
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _checked(answer: httpx2.Response) -> Job:

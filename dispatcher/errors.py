@@ -6,6 +6,9 @@ BitladderError
 │   ├── NotFoundError          404      unknown model or job
 │   ├── GoneError              410      the job was here; its result has expired
 │   └── TooLargeError          413      body above the limit
+├── AuthenticationError        401      no key, or none of ours
+├── ForbiddenError             403      the key lacks a scope
+├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
 ├── QueueFullError             429      refused at the door; try again after `retry_after_s`
 │   └── QuotaError             429      the tenant has as many jobs as it may
 ├── QueueUnreachableError      503      Redis is away or refuses to write
@@ -68,6 +71,31 @@ class ConflictError(RequestError):
 
     status = 422
     code = "idempotency_key_reused"
+
+
+class AuthenticationError(BitladderError):
+    """The request has no API key, or none that is configured."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(BitladderError):
+    """The API key may not do this."""
+
+    status = 403
+    code = "missing_scope"
+
+
+class RateLimitError(BitladderError):
+    """The API key has sent as much as it may."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueueFullError(BitladderError):

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from dispatcher.access import AuthSettings
 from dispatcher.errors import ConfigError
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-def _plain_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("must be 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a letter or digit")
-    return value
-
-
-# Names become parts of Redis keys and of headers, so they are kept plain.
-Name = Annotated[str, AfterValidator(_plain_name)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from dispatcher.settings_base import Name
+from dispatcher.settings_base import Section as _Section
 
 
 class RedisSettings(_Section):
@@ -173,6 +159,7 @@ class Settings(_Section):
 
     redis: RedisSettings = RedisSettings()
     intake: IntakeSettings = IntakeSettings()
+    auth: AuthSettings = AuthSettings()
     queue: QueueSettings = QueueSettings()
     lanes: LaneSettings = LaneSettings()
     policy: PolicySettings = PolicySettings()

@@ -19,8 +19,10 @@ from dispatcher.sections import Settings
 
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
-# Not settings of a process: the file itself, and the intake that the client commands talk to.
-OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL")
+# Not settings of a process: the file itself, and the intake and the key that the client commands use.
+OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
+# What people write here may be a secret, or a secret in the wrong place: it is never shown.
+SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret")
 
 
 class Loaded(BaseModel):
@@ -144,7 +146,8 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
             message = "is not a setting; see docs/configuration.md for all of them"
         elif item["type"] == "missing":
             message = "is missing"
-        given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r:.80}"
+        is_quiet = item["type"] in ("missing", "value_error") or key.startswith(SECRET_KEYS)
+        given = "" if is_quiet else f", got {item['input']!r:.80}"
         source = f" (from {sources[key]})" if key in sources else ""
         lines.append(f"{key}: {message}{given}{source}")
     return "\n".join(lines)

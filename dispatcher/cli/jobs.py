@@ -11,6 +11,10 @@ import typer
 from dispatcher.client import Client, JobError
 
 Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="The intake.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(envvar="BITLADDER_API_KEY", help="The intake's API key; as a variable, ps does not show it."),
+]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -27,6 +31,7 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
     stream: Annotated[bool, typer.Option(help="Print the answer as it comes.")] = False,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Submit one prompt; prints its job id, or with --wait or --stream the answer.
 
@@ -42,7 +47,7 @@ def submit(
         "min_tier": min_tier,
         "max_tier": max_tier,
     }
-    with _client(url) as client:
+    with _client(url, api_key) as client:
         if stream:
             for piece in client.stream(body, **options):
                 typer.echo(piece, nl=False)
@@ -60,21 +65,24 @@ def result(
     wait: Annotated[bool, typer.Option(help="Wait until it is over.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Show what became of a job.
 
     Example: bitladder result 0199… --wait
     """
-    with _client(url) as client:
+    with _client(url, api_key) as client:
         _show(client.wait(job_id) if wait else client.result(job_id), as_json=as_json)
 
 
-def cancel(job_id: Annotated[str, typer.Argument(help="The job.")], url: Url = DEFAULT_URL) -> None:
+def cancel(
+    job_id: Annotated[str, typer.Argument(help="The job.")], url: Url = DEFAULT_URL, api_key: ApiKey = None
+) -> None:
     """Cancel a job.
 
     Example: bitladder cancel 0199…
     """
-    with _client(url) as client:
+    with _client(url, api_key) as client:
         typer.echo(client.cancel(job_id)["status"])
 
 
@@ -109,5 +117,5 @@ class _Reported(Client):
             raise typer.Exit(1)
 
 
-def _client(url: str) -> Client:
-    return _Reported(url)
+def _client(url: str, api_key: str | None) -> Client:
+    return _Reported(url, api_key=api_key)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dispatcher.cli import dead, inspecting, jobs, serving
+from dispatcher.cli import dead, inspecting, jobs, keys, serving
 from dispatcher.cli.demo import demo
 from dispatcher.errors import BitladderError
 
@@ -31,6 +31,10 @@ config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True
 config_app.command("show")(inspecting.config_show)
 app.add_typer(config_app, name="config")
 app.add_typer(dead.app, name="dead")
+keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
+keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
+keys_app.command("new")(keys.new)
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ class PrivateStack:
             "redis.url": f"redis://127.0.0.1:{free_port()}/0",
             "redis.data_dir": str(folder / "valkey"),
             "intake.host": "127.0.0.1",
+            "auth.required": False,  # it is ours alone, and its clients have no key
             "intake.port": free_port(),
         }
         self.settings: Settings = load_settings(config, flags={**flags, **own}).settings

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from dispatcher.contract import Endpoint, Envelope, Lane, Request, Submission, queue_name
+from dispatcher.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, Request, Submission, queue_name
 from dispatcher.errors import NotFoundError, RequestError
 from dispatcher.intake.prompts import prompt_bytes, read_body
 from dispatcher.routing.envelope import read_envelope
@@ -27,6 +27,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]  # lower-case names
     request_id: str
     lane: Lane | None = None  # /v1/jobs may name one
+    tenant: str = DEFAULT_TENANT  # whose job it is
+    most_of_tenant: int = 0  # see Submission
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +66,9 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         reason=route.reason,
         stream=bool(body.stream),
         request_id=incoming.request_id,
+        tenant=incoming.tenant,
     )
-    key = _idempotency_key(incoming.headers)
+    key = _idempotency_key(incoming.headers, incoming.tenant)
     submission = Submission(
         job_id=str(uuid_utils.uuid7()),
         model=body.model,
@@ -75,14 +78,16 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         reply_to=reply_to,
         idempotency_key=key,
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
+        most_of_tenant=incoming.most_of_tenant,
     )
     return Accepted(submission=submission, envelope=envelope, stream=request.stream)
 
 
-def _idempotency_key(headers: Mapping[str, str]) -> str:
+def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:
+    """Return the client's key behind its tenant's name: nobody meets, or finds out, the key of another tenant."""
     key = headers.get("idempotency-key", "").strip().strip('"')
     if len(key) > _MAX_KEY_CHARS or not key.isascii():
         raise RequestError(
             f"Idempotency-Key must be at most {_MAX_KEY_CHARS} ASCII characters", param="Idempotency-Key"
         )
-    return key
+    return f"{tenant}:{key}" if key else ""

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from starlette.requests import Request as HttpRequest
 
+from dispatcher.access import Caller
 from dispatcher.batching import Batcher
 from dispatcher.contract import Endpoint, Lane, Submission
 from dispatcher.errors import BitladderError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
+from dispatcher.intake.gate import Gate
 from dispatcher.intake.metrics import IntakeMetrics
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
@@ -22,9 +24,10 @@ from dispatcher.sections import Settings
 class Gateway:
     """The state of one intake process."""
 
-    def __init__(self, settings: Settings, queue: JobQueue) -> None:
+    def __init__(self, settings: Settings, queue: JobQueue, *, is_key_required: bool) -> None:
         self.settings = settings
         self.queue = queue
+        self.gate = Gate(settings, queue.client, is_required=is_key_required)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -62,12 +65,15 @@ class Gateway:
     ) -> Accepted:
         """Score and route one body."""
         start = time.perf_counter()
+        caller: Caller = request.state.caller
         incoming = Incoming(
             endpoint=endpoint,
             body=body,
             headers=request.headers,
             request_id=request.state.request_id,
             lane=lane,
+            tenant=caller.tenant,
+            most_of_tenant=caller.max_queued or 0,
         )
         accepted = accept(incoming, self.settings, reply_to=self.inbox.channel if reply else "")
         self.metrics.routing.observe(time.perf_counter() - start)

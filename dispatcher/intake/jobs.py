@@ -51,12 +51,10 @@ async def get_job(request: HttpRequest) -> Response:
     gateway: Gateway = request.app.state.gateway
     job_id = _job_id(request)
     wait_s = _wait(request.query_params.get("wait"), gateway.settings.intake.max_wait_s)
-    view = await gateway.queue.view(job_id)
-    if view and not view.state.is_terminal and wait_s:
+    view = await _own(request, gateway, job_id)
+    if not view.state.is_terminal and wait_s:
         await gateway.inbox.wait(job_id, wait_s)
-        view = await gateway.queue.view(job_id)
-    if view is None:
-        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+        view = await _own(request, gateway, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
     return _json(describe(view), 200, headers)
 
@@ -65,12 +63,9 @@ async def delete_job(request: HttpRequest) -> Response:
     """Cancel a job: a waiting one is over at once, a running one is aborted by its worker."""
     gateway: Gateway = request.app.state.gateway
     job_id = _job_id(request)
+    await _own(request, gateway, job_id)
     word = await gateway.queue.cancel(job_id)
-    if word == "missing":
-        raise missing(job_id, gateway.settings.queue.result_ttl_s)
-    view = await gateway.queue.view(job_id)
-    if view is None:
-        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+    view = await _own(request, gateway, job_id)
     return _json(describe(view) | {"cancellation": word}, 202 if word == "requested" else 200)
 
 
@@ -114,6 +109,14 @@ def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
     if parsed.version == 7 and made_s < time.time() - ttl_s:
         return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s} s", param="id")
     return NotFoundError(f"there is no job {job_id!r}", param="id")
+
+
+async def _own(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
+    """Return a job that the caller may see; a job of another tenant is as unknown as one that never was."""
+    view, caller = await gateway.queue.view(job_id), request.state.caller
+    if view is None or not caller.sees(view.tenant):
+        raise missing(job_id, gateway.settings.queue.result_ttl_s)
+    return view
 
 
 def _job_id(request: HttpRequest) -> str:

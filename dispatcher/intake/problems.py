@@ -16,6 +16,7 @@ from dispatcher.errors import BitladderError
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "invalid_request_error",
     422: "invalid_request_error",
@@ -59,6 +60,8 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
             "Retry-After": str(math.ceil(retry_after_s)),
             "Retry-After-Ms": str(int(retry_after_s * 1000)),
         }
+    if error.status == 401:
+        headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
     return problem(error.status, str(error), error.code, param=getattr(error, "param", None), headers=headers)
 
 

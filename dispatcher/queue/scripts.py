@@ -19,10 +19,12 @@ NAMES = (
     "retire",
     "release",
     "drop",
+    "rate",
 )
 
-# A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, or keep leases alive.
-ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire", "drop")
+# A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, keep leases alive, or
+# count the requests of a key, some of which read outcomes.
+ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire", "drop", "rate")
 
 
 @cache

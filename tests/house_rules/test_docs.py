@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from calibration.recipe import RECIPES
+from dispatcher.access import KeySettings
 from dispatcher.app import create_app
-from dispatcher.sections import Settings
+from dispatcher.sections import Settings, TierSettings
 from tests.conftest import ROOT, make_settings
 
 
@@ -29,7 +30,14 @@ def settings_of(section: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-@pytest.mark.parametrize("key", [key for key in settings_of(Settings) if key != "models"])
+KEYS = (
+    settings_of(Settings)
+    + settings_of(KeySettings, "auth.keys.NAME.")
+    + settings_of(TierSettings, "models.NAME.tiers.TIER.")
+)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "models"])
 def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in doc("configuration.md")
 
