@@ -11,6 +11,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.contract import Endpoint
@@ -37,23 +38,6 @@ def create_app(settings: Settings) -> Starlette:
 
     """
     is_required = is_key_required(settings)
-    routes = [
-        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS)),
-        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_door(Endpoint.CHAT)),
-        guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
-        guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
-        guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
-        guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
-        guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
-        guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),
-        guarded(Access.OPS, "GET", "/v1/dead", dead.list_dead),
-        guarded(Access.OPS, "POST", "/v1/dead/release", dead.release_dead),
-        guarded(Access.OPS, "POST", "/v1/dead/drop", dead.drop_dead),
-        guarded(Access.OPS, "GET", "/v1/dead/{job_id}", dead.get_dead),
-        guarded(Access.OPEN, "GET", "/health", ops.get_health),
-        guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),
-        guarded(Access.OPS, "GET", "/metrics", ops.get_metrics),
-    ]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -71,11 +55,32 @@ def create_app(settings: Settings) -> Starlette:
         await gateway.queue.client.aclose()
 
     return Starlette(
-        routes=routes,
+        routes=routes(),
         middleware=[Middleware(RequestIds)],
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )
+
+
+def routes() -> list[Route]:
+    """Return every route with who may use it."""
+    return [
+        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS)),
+        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_door(Endpoint.CHAT)),
+        guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
+        guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
+        guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
+        guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
+        guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
+        guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),
+        guarded(Access.OPS, "GET", "/v1/dead", dead.list_dead),
+        guarded(Access.OPS, "POST", "/v1/dead/release", dead.release_dead),
+        guarded(Access.OPS, "POST", "/v1/dead/drop", dead.drop_dead),
+        guarded(Access.OPS, "GET", "/v1/dead/{job_id}", dead.get_dead),
+        guarded(Access.OPEN, "GET", "/health", ops.get_health),
+        guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),
+        guarded(Access.OPS, "GET", "/metrics", ops.get_metrics),
+    ]
 
 
 class RequestIds:
