@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.contract import Endpoint
 from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.intake import dead, jobs, ops
+from dispatcher.intake import dead, events, jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gate import Access, guarded, is_key_required
 from dispatcher.intake.gateway import Gateway
@@ -70,6 +70,7 @@ def routes() -> list[Route]:
         guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
         guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
         guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
+        guarded(Access.READ, "GET", "/v1/jobs/{job_id}/events", events.get_events),
         guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
         guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
         guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),

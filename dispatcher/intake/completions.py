@@ -155,22 +155,24 @@ async def _pieces(
             yield item.data
             item = await anext(items)
         is_over = True
-        yield _end(item)
+        yield closing_event(item)
     except TimeoutError:
-        yield _event(problem_body(504, "no outcome in time", "await_timeout"))
+        yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
     except BitladderError as error:
-        yield _event(problem_body(error.status, str(error), error.code))
+        yield error_event(problem_body(error.status, str(error), error.code))
     finally:
         stack.close()
         if not is_over:  # the client went away, or the answer is worth nothing any more
             gateway.abandon(job)
 
 
-def _end(outcome: Outcome) -> bytes:
+def closing_event(outcome: Outcome) -> bytes:
+    """Return the last event of a stream: [DONE], or why the job did not finish."""
     if outcome.state is State.FINISHED:
         return b"data: [DONE]\n\n"
-    return _event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+    return error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
 
 
-def _event(body: bytes) -> bytes:
+def error_event(body: bytes) -> bytes:
+    """Return an error as an event."""
     return b"data: " + body + b"\n\n"

@@ -49,12 +49,12 @@ async def post_job(request: HttpRequest) -> Response:
 async def get_job(request: HttpRequest) -> Response:
     """Show a job; with ?wait=seconds, answer when it is over or the time is."""
     gateway: Gateway = request.app.state.gateway
-    job_id = _job_id(request)
+    job_id = read_job_id(request)
     wait_s = _wait(request.query_params.get("wait"), gateway.settings.intake.max_wait_s)
-    view = await _own(request, gateway, job_id)
+    view = await own_job(request, gateway, job_id)
     if not view.state.is_terminal and wait_s:
         await gateway.inbox.wait(job_id, wait_s)
-        view = await _own(request, gateway, job_id)
+        view = await own_job(request, gateway, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
     return _json(describe(view), 200, headers)
 
@@ -62,10 +62,10 @@ async def get_job(request: HttpRequest) -> Response:
 async def delete_job(request: HttpRequest) -> Response:
     """Cancel a job: a waiting one is over at once, a running one is aborted by its worker."""
     gateway: Gateway = request.app.state.gateway
-    job_id = _job_id(request)
-    await _own(request, gateway, job_id)
+    job_id = read_job_id(request)
+    await own_job(request, gateway, job_id)
     word = await gateway.queue.cancel(job_id)
-    view = await _own(request, gateway, job_id)
+    view = await own_job(request, gateway, job_id)
     return _json(describe(view) | {"cancellation": word}, 202 if word == "requested" else 200)
 
 
@@ -111,7 +111,7 @@ def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
     return NotFoundError(f"there is no job {job_id!r}", param="id")
 
 
-async def _own(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
+async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
     """Return a job that the caller may see; a job of another tenant is as unknown as one that never was."""
     view, caller = await gateway.queue.view(job_id), request.state.caller
     if view is None or not caller.sees(view.tenant):
@@ -119,7 +119,8 @@ async def _own(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
     return view
 
 
-def _job_id(request: HttpRequest) -> str:
+def read_job_id(request: HttpRequest) -> str:
+    """Return the id in the path; one that no job can have is unknown."""
     job_id: str = request.path_params["job_id"]
     if not _ID.fullmatch(job_id):
         raise NotFoundError(f"there is no job {job_id[:80]!r}", param="id")

@@ -78,7 +78,7 @@ class OutcomeInbox:
         self.channel = f"bl:reply:{secrets.token_hex(8)}"
         self._queue = queue
         self._client: redis.asyncio.Redis = connect(settings, wait_s=30)
-        self._waiters: redis.asyncio.Redis = connect(settings, wait_s=30, most_connections=MOST_WAITERS)
+        self.waiters: redis.asyncio.Redis = connect(settings, wait_s=30, most_connections=MOST_WAITERS)
         self._waiting: dict[str, Inbox] = {}
         self._task: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
@@ -93,7 +93,7 @@ class OutcomeInbox:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self._client.aclose()
-        await self._waiters.aclose()
+        await self.waiters.aclose()
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until the channel is subscribed."""
@@ -169,7 +169,7 @@ class OutcomeInbox:
             raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
 
     async def _wait(self, job_id: str, timeout_s: float) -> Outcome | None:
-        async with self._waiters.pubsub() as pubsub:
+        async with self.waiters.pubsub() as pubsub:
             await pubsub.subscribe(f"bl:done:{job_id}")
             end = asyncio.get_running_loop().time() + timeout_s
             while True:

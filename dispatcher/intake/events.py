@@ -1,0 +1,73 @@
+"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or behind Last-Event-ID.
+
+An event's id is <execution>-<piece>-<place in the piece>, so a client that comes back misses nothing and reads nothing
+twice. (Server-sent events: WHATWG HTML, section 9.2.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from dispatcher.contract import Outcome, Piece, State
+from dispatcher.errors import BitladderError, RequestError
+from dispatcher.intake.completions import closing_event, error_event
+from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.jobs import own_job, read_job_id
+from dispatcher.intake.problems import problem_body
+from dispatcher.queue.outcomes import Item
+from dispatcher.queue.replay import replay
+
+_EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})-(\d{1,6})")
+
+
+async def get_events(request: HttpRequest) -> Response:
+    """Stream a job that was submitted with "stream": true."""
+    gateway: Gateway = request.app.state.gateway
+    job_id = read_job_id(request)
+    fence, number, place = _last_event(request.headers.get("last-event-id", ""))
+    view = await own_job(request, gateway, job_id)
+    is_stream = view.outcome.pieces > 0 if view.outcome else bool(view.request and view.request.stream)
+    if not is_stream and not (view.outcome and view.outcome.state is not State.FINISHED):
+        raise RequestError(f'job {job_id} has no tokens to read: submit it with "stream": true', param="id")
+    # The piece of the last event is read again: there may be more events in it.
+    timeout_s = gateway.settings.intake.await_timeout_s
+    items = replay(gateway.inbox.waiters, gateway.queue, job_id, (fence, max(0, number - 1)), timeout_s)
+    events = _events(items, (fence, number), place)
+    return StreamingResponse(events, headers={"X-Job-Id": job_id}, media_type="text/event-stream")
+
+
+async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int) -> AsyncIterator[bytes]:
+    try:
+        async for item in items:
+            if isinstance(item, Outcome):
+                yield closing_event(item)
+            else:
+                yield _numbered(item, skip=place if (item.fence, item.number) == last else 0)
+    except TimeoutError:
+        yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
+    except BitladderError as error:
+        yield error_event(problem_body(error.status, str(error), error.code))
+
+
+def _numbered(piece: Piece, *, skip: int) -> bytes:
+    """Return the events of a piece, each with its id, without the first `skip`."""
+    events = [event for event in piece.data.split(b"\n\n") if event]
+    numbered = enumerate(events, 1)
+    return b"".join(
+        b"id: %d-%d-%d\n%s\n\n" % (piece.fence, piece.number, place, event) for place, event in numbered if place > skip
+    )
+
+
+def _last_event(raw: str) -> tuple[int, int, int]:
+    if not raw:
+        return 0, 0, 0
+    if found := _EVENT_ID.fullmatch(raw.strip()):
+        return int(found[1]), int(found[2]), int(found[3])
+    raise RequestError(
+        f"Last-Event-ID must be the id of an event of this stream, <execution>-<piece>-<place>, got {raw[:40]!r}",
+        param="Last-Event-ID",
+    )

@@ -1,0 +1,94 @@
+"""Token streams that are read again: from the start, behind the last event, while they run and when they are over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from dispatcher.client import Client
+from tests.conftest import Stack, wait_until
+
+BODY = {"model": "smollm2", "prompt": " ".join(f"w{number}" for number in range(60)), "max_tokens": 60, "stream": True}
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="60")
+    stack.intake()
+    stack.worker("int4")
+    return stack
+
+
+def read(stack: Stack, job_id: str, *, last: str = "", most: int = 1000) -> tuple[list[str], list[str]]:
+    """Read up to `most` events; return their ids and texts, [DONE] and errors among the texts."""
+    headers = {"Last-Event-ID": last} if last else {}
+    ids: list[str] = []
+    texts: list[str] = []
+    with httpx2.stream("GET", f"{stack.url}/v1/jobs/{job_id}/events", headers=headers, timeout=30) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if line.startswith("id: "):
+                ids.append(line[4:])
+            elif line.startswith("data: "):
+                texts.append(_text(line[6:]))
+                if len(texts) == most:
+                    break
+    return ids, texts
+
+
+def _text(data: str) -> str:
+    if data == "[DONE]":
+        return data
+    event = json.loads(data)
+    return str(event["error"]["code"] if "error" in event else event["choices"][0]["text"])
+
+
+def test_a_client_that_lost_its_connection_reads_on_without_a_gap_or_a_repeat(stack: Stack) -> None:
+    with Client(stack.url) as client:
+        job_id = client.submit(BODY)["id"]
+
+        ids, texts = read(stack, job_id, most=7)
+        more_ids, more = read(stack, job_id, last=ids[-1], most=20)
+        _, rest = read(stack, job_id, last=more_ids[-1])
+        _, whole = read(stack, job_id)
+        again = read(stack, job_id, last=ids[2])[1]
+
+    words = [f"w{number} " for number in range(60)]
+    assert texts + more + rest == [*words, "[DONE]"]
+    assert whole == [*words, "[DONE]"]
+    assert again == [*words[3:], "[DONE]"]
+
+
+def test_a_stream_whose_execution_was_lost_says_so_to_whoever_read_some_of_it(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="30", BITLADDER_WORKER__DRAIN_GRACE_S="0.1")
+    stack.intake()
+    first = stack.worker("int4")
+    with Client(stack.url) as client:
+        job_id = client.submit(BODY)["id"]
+        ids, _ = read(stack, job_id, most=1)
+        first.terminate()
+        first.wait(20)
+        stack.worker("int4")
+        wait_until(lambda: client.result(job_id)["status"] == "running", "it runs again")
+
+        _, texts = read(stack, job_id, last=ids[-1])
+        _, anew = read(stack, job_id)
+
+    assert texts == ["stream_restarted"]
+    assert anew == [*(f"w{number} " for number in range(60)), "[DONE]"]
+
+
+def test_a_job_without_a_stream_and_an_odd_event_id_are_refused(stack: Stack) -> None:
+    with Client(stack.url) as client:
+        plain = client.wait(client.submit(BODY | {"stream": False, "max_tokens": 1})["id"], timeout_s=20)["id"]
+        streamed = client.submit(BODY)["id"]
+    refused = stack.http.get(f"/v1/jobs/{plain}/events")
+    odd = stack.http.get(f"/v1/jobs/{streamed}/events", headers={"Last-Event-ID": "12"})
+    unknown = stack.http.get("/v1/jobs/nobody/events")
+
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "id")
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "Last-Event-ID")
+    assert unknown.status_code == 404
