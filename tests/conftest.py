@@ -71,6 +71,36 @@ def make_settings(redis_url: str, **flags: Any) -> Settings:  # noqa: ANN401  (a
     ).settings
 
 
+class OwnValkey:
+    """A Valkey of one test, which may kill it and start it again on what it has written to disk."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(folder))
+        self.url = self.settings.url
+        self.port = int(self.url.rpartition(":")[2].split("/")[0])
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [*server_command(self.settings), "--appendfsync", "always", *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_answering(self.settings), "Valkey answers")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
+    valkey = OwnValkey(tmp_path / "valkey")
+    valkey.start()
+    yield valkey
+    valkey.kill()
+
+
 class Stack:
     """Processes of one test, with their settings in the environment."""
 

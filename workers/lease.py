@@ -29,6 +29,8 @@ log = structlog.get_logger()
 VERSION = "bitladder"
 # Jobs one pass of the reaper moves; a dead worker with more takes several passes.
 REAP_BATCH = 256
+# How soon after a lease ran out somebody looks for it.
+REAP_EVERY_S = 1.0
 
 
 class LeaseKeeper:
@@ -115,15 +117,23 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         # A third of the lease: two renewals may be missed.
-        while not self._stop.wait(self._settings.queue.lease_s / 3):
-            for step in (self.renew, self.reap):
-                try:
-                    step()
-                except (RedisError, OSError) as error:
-                    log.warning("leases not renewed", error=str(error))
-                except Exception:
-                    # Without this thread the worker would lose every job it has.
-                    log.exception("lease thread broke")
+        renew_every_s = self._settings.queue.lease_s / 3
+        next_s = time.monotonic() + renew_every_s
+        while not self._stop.wait(min(renew_every_s, REAP_EVERY_S)):
+            if time.monotonic() >= next_s:
+                next_s = time.monotonic() + renew_every_s
+                self._try(self.renew)
+            self._try(self.reap)
+
+    @staticmethod
+    def _try(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (RedisError, OSError) as error:
+            log.warning("leases not renewed", error=str(error))
+        except Exception:
+            # Without this thread the worker would lose every job it has.
+            log.exception("lease thread broke")
 
     def _keys(self) -> list[str]:
         live = f"bl:live:{self._model}:{self._tier}"

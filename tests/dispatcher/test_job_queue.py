@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -443,3 +444,38 @@ async def test_a_claim_that_took_overflow_is_followed_by_another_look(queue: Job
 
     assert len(await claim(queue, "int8")) == 1
     assert store.llen("bl:wake:smollm2:int8") == 1
+
+
+async def test_a_call_that_is_cancelled_on_its_way_leaves_no_answer_for_the_next_one(queue: JobQueue) -> None:
+    jobs = [job() for _ in range(20)]
+    await submit(queue, *jobs)
+
+    for number in range(200):
+        asked = asyncio.create_task(queue.depths("smollm2"))
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait([asked])
+        view = await queue.view(jobs[number % 20].job_id)
+        assert view is not None
+        assert view.position == number % 20 + 1
+
+
+async def test_what_is_over_is_gone_after_its_time(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__result_ttl_s=1)
+    client = connect(settings.redis)
+    queue = JobQueue(client, settings)
+    ids = await submit(queue, *(job() for _ in range(50)))
+    ends = [Finished(job=claimed, outcome=DONE) for claimed in await claim(queue, "int4")]
+    await queue.finish("w-int4", ends)
+    registry = "rq:finished:smollm2:int4:normal"
+    before = store.zcard(registry)
+
+    wait_until(lambda: store.keys("rq:job:*") == [], "every record is gone")
+    wait_until(lambda: store.zcount(registry, "-inf", int(time.time()) - 1) == 50, "their entries are old")
+    await submit(queue, *(job() for _ in range(25)))
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=DONE) for claimed in await claim(queue, "int4")])
+    await client.aclose()
+
+    assert (len(ids), before) == (50, 50)
+    assert store.zcard(registry) == 25  # twice as many old entries go as new ones come

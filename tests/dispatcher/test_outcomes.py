@@ -79,6 +79,19 @@ async def test_an_outcome_is_awaited_from_any_process(inbox: OutcomeInbox, queue
     assert await inbox.wait(mine.job_id, 5) == done
 
 
+async def test_an_outcome_that_was_there_before_anybody_waited_is_returned_at_once(
+    inbox: OutcomeInbox, queue: JobQueue
+) -> None:
+    mine = job()
+    await submit(queue, mine)
+    claimed = (await claim(queue, "int4"))[0]
+    done = Outcome(state=State.FINISHED, status=200)
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=done)])
+
+    async with asyncio.timeout(2):  # well below the time after which a waiter looks again
+        assert await inbox.wait(mine.job_id, 60) == done
+
+
 async def test_an_inbox_gives_items_in_order_and_none_when_there_is_none_in_time() -> None:
     box = Inbox()
     box.put(piece(1, 1))

@@ -128,28 +128,6 @@ def test_a_burst_overflows_upward_within_its_bounds(make_stack: Callable[..., St
     assert calm["tier"] == "int4"
 
 
-def test_a_killed_worker_s_jobs_are_all_answered_once(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
-    stack = make_stack(
-        BITLADDER_QUEUE__LEASE_S="1.5",
-        BITLADDER_ECHO__TTFT_MS="1000",
-        BITLADDER_MODELS__SMOLLM2__TIERS__INT4__SLOTS="64",
-    )
-    stack.intake()
-    victim = stack.worker("int4")
-    with Client(stack.url) as client:
-        ids = [client.submit(BODY | {"prompt": f"job {number}"}, max_tier="int4")["id"] for number in range(20)]
-        wait_until(lambda: sum(store.zcard(key) for key in store.keys("rq:wip:*")) == 20, "all 20 run")
-
-        victim.kill()
-        stack.start("worker", "--tier", "int4")
-        jobs = [client.wait(job_id, timeout_s=30) for job_id in ids]
-
-    assert {job["status"] for job in jobs} == {"finished"}
-    assert {job["attempts"] for job in jobs} == {2}
-    assert sum(store.zcard(key) for key in store.keys("rq:finished:*")) == 20
-    assert store.keys("rq:wip:*") + store.keys("bl:inflight:*") == []
-
-
 def test_a_drained_worker_exits_with_0_and_hands_its_job_on(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(BITLADDER_WORKER__DRAIN_GRACE_S="0.2")
     stack.intake()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -62,3 +64,64 @@ async def test_a_worker_that_is_silent_for_a_lease_loses_its_jobs(
 
     assert time.monotonic() - started > 0.5
     assert store.zscore("bl:workers", "dead") is None
+
+
+async def test_a_blocked_event_loop_costs_no_lease(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    keeper.start()
+
+    time.sleep(2.5)  # noqa: ASYNC251  (the loop is blocked, for more than two leases)
+    seconds, micros = store.time()
+    lease: Any = store.zscore("bl:workers", "me")
+    keeper.stop()
+
+    assert lease > seconds * 1000 + micros / 1000
+
+
+async def test_a_cancellation_that_was_not_heard_is_learnt_at_the_next_renewal(
+    redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1)
+    client = connect(settings.redis)
+    queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+    with Producer(settings) as producer:
+        job_id = producer.submit(BODY)
+    (held,) = (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs
+    told: list[str] = []
+    keeper = LeaseKeeper(
+        settings,
+        "smollm2",
+        "int4",
+        "me",
+        held=lambda: [held.job_id],
+        drop=lambda lost, cancelled: told.extend(cancelled),
+    )
+
+    word = await queue.cancel(job_id)  # nobody listens on the control channel
+    keeper.start()
+    wait_until(lambda: told == [job_id], "the worker is told")
+    keeper.stop()
+    await client.aclose()
+
+    assert word == "requested"
+
+
+async def test_two_reapers_at_once_put_each_job_back_once(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1)
+    client = connect(settings.redis)
+    queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+    with Producer(settings) as producer:
+        ids = [str(job_id) for job_id in producer.submit_many([BODY] * 600)]
+    await queue.claim("dead", "smollm2", "int4", plan, 600)
+    store.zadd("bl:workers", {"dead": 1})
+    keepers = [
+        LeaseKeeper(settings, "smollm2", "int4", name, held=list, drop=lambda lost, cancelled: None) for name in "ab"
+    ]
+
+    await asyncio.gather(*(asyncio.to_thread(keeper.reap) for keeper in keepers for _ in range(4)))
+    waiting: Any = store.lrange("rq:queue:smollm2:int4:batch", 0, -1)
+    await client.aclose()
+
+    assert sorted(job_id.decode() for job_id in waiting) == sorted(ids)
+    assert store.exists("bl:inflight:dead") == 0
