@@ -1,0 +1,100 @@
+"""How much memory an engine asks for at its start, and less of it when there was too little. Pure.
+
+vLLM takes a share of the device's memory (--gpu-memory-utilization, on a processor too) and in it keeps room for at
+least one request of the longest length (--max-model-len). What it says when it fails tells which of the two to lower.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+UTILIZATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
+_DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
+# 15 % less at a time finds a share that fits in few starts; below a tenth there is no room for weights.
+_STEP, _LEAST_UTILIZATION = 0.85, 0.10
+# Shorter contexts serve nobody: better no engine, and the next tier up.
+_LEAST_LENGTH = 512
+# Every try loads the weights anew.
+_MOST_STEPS = 8
+
+# Stands for the kernel's out-of-memory killer, which leaves no word in the log.
+KILLED = "killed: out of memory"
+# The share was more than is free. First, because a log may have both.
+_TOO_LARGE = re.compile(
+    r"less than desired [CG]PU memory utilization|allocation is less than requested memory for kv"
+    r"|less than the engine's budget|out of memory|OutOfMemoryError|not enough GPU memory|bad_alloc"
+    r"|Cannot allocate memory|DefaultCPUAllocator"
+)
+# The share was taken, and what is left of it beside the weights is too little for the longest request.
+_TOO_LONG = re.compile(r"larger than the available KV cache memory|No available memory for the cache blocks")
+_ESTIMATE = re.compile(r"estimated maximum model length is (\d+)")
+
+
+class Allowance:
+    """What the next start may ask for."""
+
+    def __init__(self, given: tuple[str, ...], checkpoint: Path) -> None:
+        self._utilization = float(_given(given, UTILIZATION) or _DEFAULT_UTILIZATION)
+        self._length = _length(_given(given, LENGTH)) or _own_length(checkpoint)
+        self._steps: dict[str, str] = {}
+        self._count = 0
+
+    def args(self) -> list[str]:
+        """Return arguments that take the place of those given; none while nothing was lowered."""
+        return [part for pair in self._steps.items() for part in pair]
+
+    def said(self) -> str:
+        """Return the same for people."""
+        return " ".join(self.args())
+
+    def lower(self, output: str) -> bool:
+        """Take less, as the output of a failed start demands; False where that cannot help."""
+        if self._count >= _MOST_STEPS:
+            return False
+        self._count += 1
+        if _TOO_LARGE.search(output):
+            return self._lower_utilization()
+        return bool(_TOO_LONG.search(output)) and self._lower_length(output)
+
+    def _lower_utilization(self) -> bool:
+        lower = round(self._utilization * _STEP, 3)
+        if lower < _LEAST_UTILIZATION:
+            return False
+        self._utilization, self._steps[UTILIZATION] = lower, str(lower)
+        return True
+
+    def _lower_length(self, output: str) -> bool:
+        estimate = _ESTIMATE.search(output)
+        lower = min(self._length // 2, int(estimate[1]) if estimate else self._length)
+        if lower < _LEAST_LENGTH:
+            return False
+        self._length, self._steps[LENGTH] = lower, str(lower)
+        return True
+
+
+def _given(args: tuple[str, ...], name: str) -> str | None:
+    """Return the value of an argument, `--name value` or `--name=value`; the last one counts."""
+    found = None
+    for index, arg in enumerate(args):
+        if arg == name and index + 1 < len(args):
+            found = args[index + 1]
+        elif arg.startswith(f"{name}="):
+            found = arg.partition("=")[2]
+    return found
+
+
+def _length(value: str | None) -> int | None:
+    """Read a length as vLLM does: 2048, 2k (thousand) or 2K (1024); None for `auto`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", value or "")
+    if not match:
+        return None
+    return int(float(match[1]) * {"": 1, "k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}[match[2]])
+
+
+def _own_length(checkpoint: Path) -> int:
+    """Return the longest context that the checkpoint itself names."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", {})
+    return int(config.get("max_position_embeddings") or text.get("max_position_embeddings") or 8192)
