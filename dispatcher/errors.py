@@ -17,6 +17,7 @@ BitladderError
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted
     └── EngineFaultError                it broke: give the job back one tier up, attempt counted
+        ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
         └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
 """
 
@@ -133,6 +134,10 @@ class EngineBusyError(EngineError):
 
 class EngineFaultError(EngineError):
     """The engine broke while it worked on the request."""
+
+
+class EngineCorruptedError(EngineFaultError):
+    """The engine computed numbers that are none: its answer is worth nothing, whatever it says."""
 
 
 class EngineLostError(EngineFaultError):

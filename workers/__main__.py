@@ -52,7 +52,7 @@ def build_engine(settings: Settings, model: str, tier: str) -> Engine:
     kind, its = settings.worker.engine, settings.model(model).tier(tier)
     if kind == "echo":
         return EchoEngine(settings.echo)
-    return HttpEngine(its.url) if kind == "remote" else VllmServer(model, its, settings.vllm)
+    return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
 
 
 async def _run(settings: Settings, model: str, tier: str) -> None:

@@ -1,65 +1,142 @@
-"""Start the engine, follow its health and load, start it again when it is gone."""
+"""Start the engine, follow its health and load, start it again when it is gone, hangs or breaks too much.
+
+docs/operating.md ("When an engine is in trouble") has the rules as a table.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 
+import msgspec
 import structlog
 
+from dispatcher.contract import Endpoint
 from dispatcher.errors import EngineError
+from dispatcher.sections import WorkerSettings
+from workers.breaker import Breaker, BreakerState
 from workers.engines.base import Engine, Load
+from workers.metrics import WorkerMetrics
+from workers.traffic import Traffic
 
 log = structlog.get_logger()
 # How often the engine's load and health are looked at.
 LOOK_EVERY_S = 1.0
-# Longest pause between two tries to start an engine that does not start.
-MOST_PAUSE_S = 60.0
+# How long the half-open breaker's own request may take.
+PROBE_S = 30.0
+_GAUGE = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+
+
+class Trouble(StrEnum):
+    """Why an engine is started again."""
+
+    GONE = "gone"  # it does not answer
+    HUNG = "hung"  # it answers, but no token comes
+    FAULTS = "faults"  # it breaks too large a share of its requests
 
 
 class EngineWatch:
-    """Tells `on_ready` whenever the engine begins or ceases to answer, and `on_load` how full it is."""
+    """Tells `on_ready` whenever the engine begins or ceases to be fit for jobs, and `on_load` how full it is."""
 
     def __init__(
-        self, engine: Engine, on_ready: Callable[[bool], Awaitable[None]], on_load: Callable[[Load], None]
+        self,
+        engine: Engine,
+        settings: WorkerSettings,
+        metrics: WorkerMetrics,
+        on_ready: Callable[[bool], Awaitable[None]],
+        on_load: Callable[[Load], None],
     ) -> None:
-        self._engine, self._on_ready, self._on_load = engine, on_ready, on_load
-        self._is_ready = False
+        self._engine, self._settings, self._metrics = engine, settings, metrics
+        self._on_ready, self._on_load = on_ready, on_load
+        self.traffic = Traffic(engine, metrics, settings.hang_s)
+        self._breaker = Breaker()
+        self._loop = asyncio.get_running_loop()
+        self._load = Load()
+        self._is_ready = self._was_ready = False
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        failures = 0
         while True:
             try:
-                failures = 0 if await self._look() else failures + 1
+                await self._look()
             except Exception:
                 # Without this task nobody would notice that the engine is gone, or is back.
                 log.exception("engine watch broke")
-                failures += 1
-            # Six doublings reach the longest pause; more would only make a number too large for a clock.
-            await asyncio.sleep(min(MOST_PAUSE_S, LOOK_EVERY_S * 2 ** min(failures, 6)))
+                self._failed()
+            self._metrics.breaker.set(_GAUGE[self._state()])
+            await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _look(self) -> bool:
-        if not await self._engine.is_healthy():
+    async def _look(self) -> None:
+        before = self._state()
+        if before is BreakerState.OPEN:
             await self._tell(is_ready=False)
-            if not await self._is_started():
-                return False
-        await self._tell(is_ready=True)
-        self._on_load(await self._engine.load())
+            return
+        trouble = await self._trouble()
+        if trouble and not await self._restarted(trouble):
+            return
+        if before is BreakerState.HALF_OPEN and not await self._passes():
+            return
+        if self._state() is BreakerState.CLOSED:
+            await self._tell(is_ready=True)
+            self._on_load(self._load)
+
+    async def _trouble(self) -> Trouble | None:
+        if not await self._engine.is_healthy():
+            return Trouble.GONE
+        self._load = await self._engine.load()
+        self.traffic.observe(self._load)
+        if self.traffic.is_hung():
+            return Trouble.HUNG
+        return Trouble.FAULTS if self.traffic.faults.exceeds(self._settings.fault_ratio) else None
+
+    async def _restarted(self, trouble: Trouble) -> bool:
+        """Start the engine (again); return whether it is there."""
+        await self._tell(is_ready=False)
+        if self._was_ready:
+            self._was_ready = False
+            self._metrics.restarts(trouble).inc()
+            log.warning("engine restarts", reason=trouble)
+            # An engine that was lost on one job's account and had served others is not itself to blame.
+            if trouble is Trouble.FAULTS or not self.traffic.has_served:
+                self._failed()
+        if trouble is Trouble.FAULTS:
+            await self.traffic.idle(self._settings.drain_grace_s)
+        start = self._loop.time()
+        try:
+            reduced = await self._engine.start()
+        except EngineError as error:
+            log.error("engine did not start", error=str(error))
+            self._failed()
+            return False
+        self.traffic.begin()
+        self._load = Load()
+        self._metrics.reduced.set(bool(reduced))
+        log.info("engine ready", start_s=round(self._loop.time() - start, 1), reduced=reduced or None)
         return True
 
+    async def _passes(self) -> bool:
+        """Try one request of our own, and close the breaker when it is answered."""
+        probe = msgspec.json.encode({"model": self._metrics.model, "prompt": "Hello", "max_tokens": 1})
+        try:
+            answer = await asyncio.wait_for(self._engine.generate(Endpoint.COMPLETIONS, probe, None), PROBE_S)
+        except (EngineError, TimeoutError) as error:
+            log.warning("engine did not pass", error=str(error))
+            self._failed()
+            return False
+        self._breaker.passed()
+        log.info("breaker closed", status=answer.status)
+        return True
+
+    def _failed(self) -> None:
+        if pause_s := self._breaker.failed(self._loop.time()):
+            log.warning("breaker open", pause_s=pause_s)
+
+    def _state(self) -> BreakerState:
+        return self._breaker.state(self._loop.time())
+
     async def _tell(self, *, is_ready: bool) -> None:
+        self._was_ready = self._was_ready or is_ready
         if is_ready != self._is_ready:
             self._is_ready = is_ready
             await self._on_ready(is_ready)
-
-    async def _is_started(self) -> bool:
-        start = time.monotonic()
-        try:
-            await self._engine.start()
-        except EngineError as error:
-            log.error("engine did not start", error=str(error))
-            return False
-        log.info("engine ready", start_s=round(time.monotonic() - start, 1))
-        return True

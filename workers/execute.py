@@ -12,7 +12,8 @@ from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage
 from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.queue.records import inflate
 from dispatcher.queue.seal import Seal
-from workers.engines.base import Answer, Engine, OnPiece
+from workers.engines.base import Answer, Answers, OnPiece
+from workers.guard import degeneration, fault_in
 from workers.ward import ALONE
 
 
@@ -32,9 +33,10 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
     request: Request | None = None
+    is_cut: bool = False  # a streamed answer that ended because its tokens ran out
 
 
-async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
+async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
     """Run one job to a verdict; never raises for what the job or the engine did."""
     if not seal.is_genuine(job.job_id, job.data, job.mac):
         error = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
@@ -45,11 +47,11 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, seal: Seal, *
         return Executed(
             verdict=Verdict.QUARANTINE, outcome=_failed(500, "corrupt_job", f"the job cannot be read: {error}")
         )
-    start = time.perf_counter()
+    start, is_cut = time.perf_counter(), False
     try:
         async with asyncio.timeout(_seconds_left(job, now_ms)):
             answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
-        outcome, verdict = _judged(answer), Verdict.FINISH
+        outcome, verdict, is_cut = _judged(answer), Verdict.FINISH, answer.is_cut
     except TimeoutError:
         outcome = Outcome(
             state=State.EXPIRED,
@@ -64,8 +66,18 @@ async def execute(job: Claimed, engine: Engine, on_piece: OnPiece, seal: Seal, *
         outcome, verdict = _lost(job, error)
     except EngineFaultError as error:
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
-    run_ms = round((time.perf_counter() - start) * 1000, 1)
-    return Executed(verdict=verdict, outcome=msgspec.structs.replace(outcome, run_ms=run_ms), request=request)
+    outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
+    return Executed(verdict=verdict, outcome=outcome, request=request, is_cut=is_cut)
+
+
+def degenerate_in(done: Executed) -> str | None:
+    """Return what is wrong with a finished answer: loop, gibberish, or None."""
+    outcome, request = done.outcome, done.request
+    if outcome.state is not State.FINISHED or request is None:
+        return None
+    if outcome.text is not None:
+        return degeneration(outcome.text, bytes(request.body), is_cut=done.is_cut)
+    return fault_in(outcome.answer or b"", bytes(request.body))
 
 
 def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:

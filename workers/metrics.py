@@ -21,6 +21,7 @@ class WorkerMetrics:
 
     def __init__(self, model: str, tier: str) -> None:
         self.registry = CollectorRegistry()
+        self.model = model
         self._own = (model, tier)
         self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
         self.overflowed = self._counters(
@@ -38,6 +39,23 @@ class WorkerMetrics:
             Counter, "bitladder_jobs_fenced", "How many outcomes were refused because the lease was lost?"
         )
         self.faults = self._one(Counter, "bitladder_engine_faults", "How many requests broke in the engine?")
+        self.corrupted = self._counters(
+            "bitladder_engine_corrupted",
+            "How many requests got numbers that are none, by who saw it (the engine's counter, the answer)?",
+            "seen_by",
+        )
+        self.degenerate = self._counters(
+            "bitladder_outputs_degenerate", "How many answers were a token loop or gibberish?", "kind"
+        )
+        self.restarts = self._counters(
+            "bitladder_engine_restarts", "How often was the engine started again, by reason?", "reason"
+        )
+        self.reduced = self._one(
+            Gauge, "bitladder_engine_start_reduced", "Runs the engine with less memory than it was told to take (1)?"
+        )
+        self.breaker = self._one(
+            Gauge, "bitladder_breaker_state", "Is the engine trusted with jobs (0), being tried (1) or left alone (2)?"
+        )
         self.queue_wait = self._seconds("bitladder_queue_wait_seconds", "How long did jobs wait?")
         self.ttft = self._seconds(
             "bitladder_time_to_first_token_seconds", "How long did streamed jobs wait in the engine for a token?"

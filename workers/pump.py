@@ -73,7 +73,7 @@ class Pump:
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
-        self._watch = EngineWatch(engine, self._set_ready, self._adapt)
+        self._watch = EngineWatch(engine, settings.worker, self.metrics, self._set_ready, self._adapt)
         self.leases = LeaseKeeper(
             settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
         )
@@ -175,11 +175,11 @@ class Pump:
         await self._ward.enter(job.suspicion)
         try:
             now_ms = job.claimed_ms + int((self._loop.time() - claimed_s) * 1000)
-            done = await execute(job, self.engine, on_piece, self.queue.seal, now_ms=now_ms)
+            done = await execute(job, self._watch.traffic, on_piece, self.queue.seal, now_ms=now_ms)
         finally:
             self._ward.leave()
-        outcome = msgspec.structs.replace(done.outcome, pieces=pieces)
-        return Executed(verdict=done.verdict, outcome=outcome, request=done.request)
+        done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces))
+        return await self._settler.guarded(job, done) if self.settings.worker.guard else done
 
     def _dropped(self, lost: list[str], cancelled: list[str]) -> None:
         """Hand lost and cancelled jobs from the lease thread to the loop."""

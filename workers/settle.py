@@ -11,12 +11,12 @@ import msgspec
 import structlog
 
 from dispatcher.batching import Batcher
-from dispatcher.contract import Claimed, Outcome, Piece, Request, State, queue_name
+from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, Request, State, queue_name
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.commands import Finished
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
-from workers.execute import Executed, Verdict
+from workers.execute import Executed, Verdict, degenerate_in
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()
@@ -34,6 +34,27 @@ class Settler:
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
         self._emit: Batcher[tuple[str, Piece], bool] = Batcher(self._emit_many, most=256)
         self.metrics = WorkerMetrics(model, tier)
+
+    async def guarded(self, job: Claimed, done: Executed) -> Executed:
+        """Let a degenerate answer climb; deliver it where nobody does better, or its tokens were seen already."""
+        kind = degenerate_in(done)
+        if kind is None:
+            return done
+        self.metrics.degenerate(kind).inc()
+        is_last = job.attempt >= self._settings.queue.max_attempts
+        climbs = done.outcome.text is None and not is_last and await self._is_served_above(job)
+        log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not climbs)
+        if not climbs:
+            return done
+        outcome = msgspec.structs.replace(
+            done.outcome,
+            state=State.FAILED,
+            status=502,
+            body=NO_BODY,
+            code="degenerate_output",
+            error=f"the answer was degenerate: {kind}",
+        )
+        return msgspec.structs.replace(done, verdict=Verdict.CLIMB, outcome=outcome)
 
     async def settle(self, job: Claimed, done: Executed, *, beside: int) -> None:
         """Do what the verdict says; `beside` is how many jobs shared the engine."""
@@ -94,9 +115,20 @@ class Settler:
 
         The ceiling is the queue's, not the request's: the queue is one of ours, the request is a producer's word.
         """
-        highest = self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
-        rank = min(self._ladder.index(self._tier) + 1, highest)
+        rank = min(self._ladder.index(self._tier) + 1, self._highest(job))
         return queue_name(self._model, self._ladder[rank], job.lane, job.ceiling)
+
+    def _highest(self, job: Claimed) -> int:
+        return self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
+
+    async def _is_served_above(self, job: Claimed) -> bool:
+        """Return whether a worker lives on a higher tier that may have the job; asked for rare cases only."""
+        above = self._ladder[self._ladder.index(self._tier) + 1 : self._highest(job) + 1]
+        try:
+            live = (await self._queue.depths(self._model)).live if above else {}
+        except QueueUnreachableError:
+            return False
+        return any(live.get(tier) for tier in above)
 
     def _completed(self, job: Claimed, done: Executed, beside: int) -> Outcome:
         request, outcome = done.request, done.outcome

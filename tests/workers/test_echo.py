@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
+from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings
 from workers.engines.echo import EchoEngine
+from workers.guard import fault_in
 
 ROUTE = "/v1/completions"
 BODY = b'{"model": "m", "prompt": "aa bb", "max_tokens": 6}'
@@ -78,6 +79,36 @@ async def test_a_crash_takes_down_all_that_is_in_flight_until_the_engine_is_star
     await engine.start()
     assert await engine.is_healthy()
     assert (await engine.generate(ROUTE, BODY, None)).status == 200
+
+
+async def test_a_hang_leaves_everybody_without_a_token_until_the_engine_is_started_again() -> None:
+    engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1000))
+    hang = asyncio.create_task(engine.generate(ROUTE, b'{"model": "m", "prompt": "echo:hang"}', None))
+    beside = asyncio.create_task(engine.generate(ROUTE, b'{"model": "m", "prompt": "a", "max_tokens": 20}', None))
+    before = (await engine.load()).tokens
+
+    done, _ = await asyncio.wait({hang, beside}, timeout=0.2)
+
+    assert done == set()
+    assert await engine.is_healthy()
+    after = (await engine.load()).tokens
+    assert before is not None
+    assert before < (after or 0)
+    assert (await engine.load()).tokens == after  # and from here on nothing comes
+    await engine.start()
+    assert [type(end) for end in await asyncio.gather(hang, beside, return_exceptions=True)] == [EngineLostError] * 2
+    assert (await engine.generate(ROUTE, BODY, None)).status == 200
+
+
+async def test_it_gives_numbers_that_are_none_and_loops_when_asked_to() -> None:
+    engine = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9))
+
+    with pytest.raises(EngineCorruptedError):
+        await engine.generate(ROUTE, b'{"model": "m", "prompt": "echo:nan"}', None)
+    loop = b'{"model": "m", "prompt": "an echo:loop", "max_tokens": 200}'
+    answer = await engine.generate(ROUTE, loop, None)
+
+    assert fault_in(answer.body, loop) == "loop"
 
 
 async def test_a_stream_that_was_handing_a_token_over_when_the_engine_crashed_does_not_go_on() -> None:

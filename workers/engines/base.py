@@ -18,6 +18,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     ttft_s: float | None = None  # streams only
     text: str = ""  # streams only: the pieces' text, joined
+    is_cut: bool = False  # streams only: it ended because its tokens ran out
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -28,13 +29,12 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0  # requests in its batch
     waiting: int = 0  # requests it holds but has not started
     cache_used: float = 0.0  # share of the KV cache, 0 to 1
+    tokens: int | None = None  # read and written since the engine started; None: it does not say
+    corrupted: int = 0  # requests with NaN in their logits, since it started
 
 
-class Engine(Protocol):
+class Answers(Protocol):
     """Answers OpenAI requests, many at once."""
-
-    async def start(self) -> None:
-        """Return when the engine answers; raise EngineError when it will not."""
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         """Answer one request; cancelling this call aborts it.
@@ -42,7 +42,18 @@ class Engine(Protocol):
         Raises:
             EngineBusyError: it did not start.
             EngineFaultError: it broke on the way.
+            EngineLostError: the whole engine is gone.
 
+        """
+
+
+class Engine(Answers, Protocol):
+    """What a worker starts, feeds, looks at and ends."""
+
+    async def start(self) -> str:
+        """Return when the engine answers, whatever it was before: what was in flight raises EngineLostError.
+
+        Say what it had to take less of than it was told to, if anything. Raises EngineError when it will not start.
         """
 
     async def load(self) -> Load:

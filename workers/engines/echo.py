@@ -5,7 +5,9 @@ a word, until max_tokens (default 16). Words in the prompt steer it:
 
 - `echo:fault` breaks every attempt, `echo:busy` refuses, `echo:slow` takes ten times as long;
 - `echo:crash` takes the engine down at this request's first token, and with it all that is in flight; until it is
-  started again it refuses like a closed port.
+  started again it refuses like a closed port;
+- `echo:hang` stops it at this request's first token: it calls itself healthy, and gives no token to anybody;
+- `echo:nan` answers with log probabilities that are no numbers, `echo:loop` with one word until max_tokens.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ import asyncio
 import hashlib
 import itertools
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
-from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
+from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings
 from workers.engines.base import Answer, Load, OnPiece
 
 _DEFAULT_TOKENS = 16
 _MOST_TOKENS = 100_000
+_LOOP = "again"  # what echo:loop says; a word of the prompt would be a repetition that was asked for
 
 
 class EchoEngine:
@@ -34,10 +37,11 @@ class EchoEngine:
         self._count = 0
         self._machine = _Machine()
 
-    async def start(self) -> None:
-        """Nothing to load; after a crash, answer again."""
-        if self._machine.is_lost:
-            self._machine = _Machine()
+    async def start(self) -> str:
+        """Nothing to load; after a crash or a hang, answer again."""
+        self._machine.end("was started again")
+        self._machine = _Machine()
+        return ""
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         request = msgspec.json.decode(body)
@@ -50,11 +54,10 @@ class EchoEngine:
             raise EngineBusyError("the echo engine is down" if machine.is_lost else "the prompt asked for it")
         self._fail(prompt, body)
         slowness = 10 if "echo:slow" in prompt else 1
-        words = list(itertools.islice(itertools.cycle(prompt.split() or ["…"]), wanted))
+        source = [_LOOP] if "echo:loop" in prompt else prompt.split() or ["…"]
+        words = list(itertools.islice(itertools.cycle(source), wanted))
         shape = _Shape(endpoint, str(request.get("model", "")), len(prompt.split()))
-        if "echo:crash" in prompt:
-            await machine.wait(self._settings.ttft_ms / 1000 * slowness)
-            machine.crash()
+        await self._steered(prompt, machine, slowness)
         if on_piece:
             return await self._stream(words, shape, machine, on_piece, slowness)
         await machine.wait((self._settings.ttft_ms / 1000 + (wanted - 1) / self._settings.tokens_per_s) * slowness)
@@ -66,13 +69,13 @@ class EchoEngine:
         )
 
     async def load(self) -> Load:
-        return Load()
+        return Load(tokens=self._machine.tokens())
 
     async def is_healthy(self) -> bool:
         return not self._machine.is_lost
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        self._machine.end("was stopped")
 
     async def _stream(
         self, words: list[str], shape: _Shape, machine: _Machine, on_piece: OnPiece, slowness: int
@@ -91,9 +94,24 @@ class EchoEngine:
             body=b"",
             ttft_s=ttft_s,
             text=" ".join(words),
+            is_cut=True,
             prompt_tokens=shape.prompt_tokens,
             completion_tokens=len(words),
         )
+
+    async def _steered(self, prompt: str, machine: _Machine, slowness: int) -> None:
+        """Do what a word of the prompt asks for at the first token."""
+        words = [word for word in ("echo:crash", "echo:hang", "echo:nan") if word in prompt]
+        if not words:
+            return
+        await machine.wait(self._settings.ttft_ms / 1000 * slowness)
+        if words[0] == "echo:crash":
+            machine.end("crashed")
+        elif words[0] == "echo:hang":
+            machine.hang()
+        else:
+            raise EngineCorruptedError("the prompt asked for log probabilities that are no numbers")
+        await machine.wait(0)
 
     def _fail(self, prompt: str, body: bytes) -> None:
         self._count += 1
@@ -107,40 +125,52 @@ class EchoEngine:
 
 
 class _Machine:
-    """What an engine's requests share: when it is lost, none of them goes on."""
+    """What an engine's requests share: when it is lost, none of them goes on; when it hangs, all of them wait."""
 
     def __init__(self) -> None:
         self.is_lost = False
+        self._reason = ""
+        self._hung_s: float | None = None
         self._waits: set[asyncio.Future[None]] = set()
 
     async def wait(self, seconds: float) -> None:
         """Sleep, as a request does until its next token; raise as soon as the engine is lost."""
         if self.is_lost:
-            raise EngineLostError("the echo engine crashed")
-        if seconds <= 0:
+            raise self._error()
+        is_hung = self._hung_s is not None
+        if seconds <= 0 and not is_hung:
             return
         loop = asyncio.get_running_loop()
         wait = loop.create_future()
         self._waits.add(wait)
-        timer = loop.call_later(seconds, _end, wait)
+        timer = loop.call_later(max(0, seconds), self._wake, wait)
         try:
             await wait
         finally:
             timer.cancel()
             self._waits.discard(wait)
 
-    def crash(self) -> NoReturn:
-        """Take down every request in flight, the caller's included."""
-        self.is_lost = True
+    def tokens(self) -> int:
+        """Return a figure that grows for as long as the engine works."""
+        return int((time.monotonic() if self._hung_s is None else self._hung_s) * 1000)
+
+    def hang(self) -> None:
+        """Give no token any more."""
+        self._hung_s = time.monotonic()
+
+    def end(self, reason: str) -> None:
+        """Take down every request in flight."""
+        self.is_lost, self._reason = True, reason
         for wait in self._waits:
             if not wait.done():
-                wait.set_exception(EngineLostError("the echo engine crashed"))
-        raise EngineLostError("the echo engine crashed, as asked for")
+                wait.set_exception(self._error())
 
+    def _error(self) -> EngineLostError:
+        return EngineLostError(f"the echo engine {self._reason}")
 
-def _end(wait: asyncio.Future[None]) -> None:
-    if not wait.done():
-        wait.set_result(None)
+    def _wake(self, wait: asyncio.Future[None]) -> None:
+        if self._hung_s is None and not wait.done():
+            wait.set_result(None)
 
 
 class _Shape:

