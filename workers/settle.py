@@ -70,7 +70,7 @@ class Settler:
             await self._give_back(job, job.queue, word="suspect", last=outcome)
         elif done.verdict is Verdict.CLIMB:
             self.metrics.faults.inc()
-            await self._give_back(job, self._one_up(job), word="charged", last=outcome)
+            await self._give_back(job, await self._one_up(job), word="charged", last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             await self._give_back(job, job.queue, word="free", last=outcome)
@@ -87,7 +87,7 @@ class Settler:
     async def broken(self, job: Claimed) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._give_back(job, self._one_up(job), word="charged", last=last)
+        await self._give_back(job, await self._one_up(job), word="charged", last=last)
 
     async def piece(self, job: Claimed, number: int, data: bytes) -> bool:
         """Publish a piece of a stream; False when the job is no longer this worker's."""
@@ -110,20 +110,23 @@ class Settler:
             self.metrics.quarantined(last.code or "").inc()
         log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=result)
 
-    def _one_up(self, job: Claimed) -> str:
-        """Return the queue one tier above this worker's, or the job's own where its ceiling is reached.
+    async def _one_up(self, job: Claimed) -> str:
+        """Return the queue one tier above this worker's, or the job's own where nobody above would serve it."""
+        if not await self._is_served_above(job):
+            return job.queue
+        return queue_name(self._model, self._above(job)[0], job.lane, job.ceiling)
+
+    def _above(self, job: Claimed) -> Sequence[str]:
+        """Return the higher tiers that may have the job.
 
         The ceiling is the queue's, not the request's: the queue is one of ours, the request is a producer's word.
         """
-        rank = min(self._ladder.index(self._tier) + 1, self._highest(job))
-        return queue_name(self._model, self._ladder[rank], job.lane, job.ceiling)
-
-    def _highest(self, job: Claimed) -> int:
-        return self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
+        highest = self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
+        return self._ladder[self._ladder.index(self._tier) + 1 : highest + 1]
 
     async def _is_served_above(self, job: Claimed) -> bool:
         """Return whether a worker lives on a higher tier that may have the job; asked for rare cases only."""
-        above = self._ladder[self._ladder.index(self._tier) + 1 : self._highest(job) + 1]
+        above = self._above(job)
         try:
             live = (await self._queue.depths(self._model)).live if above else {}
         except QueueUnreachableError:

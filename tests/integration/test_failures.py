@@ -38,6 +38,17 @@ def test_an_engine_fault_sends_the_job_one_tier_up_until_its_attempts_are_used(
     assert fine["tier"] == "int4"
 
 
+def test_where_no_higher_tier_lives_a_fault_is_tried_again_where_it_was(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+
+    with Client(stack.url) as client:
+        broken = client.wait(client.submit(BODY | {"prompt": "echo:fault"})["id"], timeout_s=20)
+
+    assert (broken["status"], broken["attempts"], broken["tier"]) == ("failed", 3, "int4")
+
+
 def test_with_its_worker_stopped_a_tier_is_served_by_the_next_one_up(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
     stack.intake()
