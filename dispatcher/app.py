@@ -49,8 +49,10 @@ def create_app(settings: Settings) -> Starlette:
             log.warning("redis away at start", error=str(error))  # 503 until it is there
         await gateway.inbox.start()
         await gateway.inbox.ready(settings.redis.timeout_s)
+        gateway.admission.start()
         settle_memory()
         yield
+        await gateway.admission.stop()
         await gateway.inbox.stop()
         await gateway.queue.client.aclose()
 

@@ -9,8 +9,11 @@ BitladderError
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
-├── QueueFullError             429      refused at the door; try again after `retry_after_s`
-│   └── QuotaError             429      the tenant has as many jobs as it may
+├── RefusedError               429      refused at the door for the load; try again after `retry_after_s`
+│   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
+│   │   └── QuotaError         429      the tenant has as many jobs as it may
+│   ├── OverloadedError        429      the answer would come after the client's patience
+│   └── MemoryFullError        503      Redis is nearly full
 ├── QueueUnreachableError      503      Redis is away or refuses to write
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
@@ -99,21 +102,40 @@ class RateLimitError(BitladderError):
         self.retry_after_s = retry_after_s
 
 
-class QueueFullError(BitladderError):
-    """The queue is at its depth limit."""
+class RefusedError(BitladderError):
+    """There is more work than can be taken in now; nothing was accepted."""
 
     status = 429
-    code = "queue_full"
+    code = "refused"
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
+class QueueFullError(RefusedError):
+    """The queue, or all queues of its model together, are at their depth limit."""
+
+    code = "queue_full"
+
+
 class QuotaError(QueueFullError):
     """The tenant has as many jobs waiting or running as it may."""
 
     code = "tenant_quota_exceeded"
+
+
+class OverloadedError(RefusedError):
+    """So much waits that the answer would come after the client's patience ends."""
+
+    code = "overloaded"
+
+
+class MemoryFullError(RefusedError):
+    """Redis has so little memory left that it is kept for the jobs that are there already."""
+
+    status = 503
+    code = "memory_full"
 
 
 class QueueUnreachableError(BitladderError):

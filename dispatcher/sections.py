@@ -29,12 +29,15 @@ class IntakeSettings(_Section):
     max_body_bytes: int = Field(1_048_576, ge=1024, description="larger bodies get a 413")
     await_timeout_s: float = Field(600, gt=0, description="how long an awaited completion may take")
     max_wait_s: float = Field(60, gt=0, description="longest ?wait= of a job")
+    admission: bool = Field(True, description="refuse at once what cannot be answered in its client's time")
 
 
 class QueueSettings(_Section):
     """Limits and times of every queue."""
 
     max_depth: int = Field(100_000, ge=1, description="a longer queue answers 429")
+    max_total: int = Field(200_000, ge=1, description="more jobs waiting in all queues of a model: 429")
+    max_memory_share: float = Field(0.85, gt=0, le=1, description="of Redis' maxmemory; above, new jobs get a 503")
     result_ttl_s: int = Field(3600, ge=1, description="how long outcomes are kept")
     max_wait_s: int = Field(86_400, ge=1, description="deadline of jobs that name none")
     lease_s: float = Field(15, ge=1, le=3600, description="a worker silent for so long has lost its jobs")

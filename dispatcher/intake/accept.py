@@ -11,7 +11,7 @@ import uuid_utils
 from dispatcher.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, Request, Submission, queue_name
 from dispatcher.errors import NotFoundError, RequestError
 from dispatcher.intake.prompts import prompt_bytes, read_body
-from dispatcher.routing.envelope import read_envelope
+from dispatcher.routing.envelope import Patience, read_envelope, read_patience
 from dispatcher.routing.policy import choose_route
 from dispatcher.routing.score import byte_entropy
 from dispatcher.sections import Settings
@@ -37,6 +37,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     submission: Submission
     envelope: Envelope
     stream: bool
+    patience: Patience
 
 
 def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
@@ -80,7 +81,11 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
         most_of_tenant=incoming.most_of_tenant,
     )
-    return Accepted(submission=submission, envelope=envelope, stream=request.stream)
+    await_timeout_s = settings.intake.await_timeout_s if reply_to else None
+    patience = read_patience(
+        incoming.headers, envelope.deadline_ms, stream=request.stream, await_timeout_s=await_timeout_s
+    )
+    return Accepted(submission=submission, envelope=envelope, stream=request.stream, patience=patience)
 
 
 def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:

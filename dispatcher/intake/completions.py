@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
+from dispatcher.intake.accept import Accepted
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
 from dispatcher.queue.outcomes import Item
@@ -28,8 +29,8 @@ def completion_door(endpoint: Endpoint) -> Door:
         gateway: Gateway = request.app.state.gateway
         accepted = gateway.route(request, endpoint, await gateway.body(request), reply=True)
         if accepted.stream:
-            return await _stream(request, gateway, accepted.submission)
-        return await _await(request, gateway, accepted.submission)
+            return await _stream(request, gateway, accepted)
+        return await _await(request, gateway, accepted)
 
     return door
 
@@ -48,9 +49,9 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value is not None}
 
 
-async def _await(request: HttpRequest, gateway: Gateway, job: Submission) -> Response:
-    start = time.perf_counter()
-    found = await _unless_gone(request, _outcome(gateway, job))
+async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
+    start, job = time.perf_counter(), accepted.submission
+    found = await _unless_gone(request, _outcome(gateway, accepted))
     if found is None:
         return _abandoned(gateway, job)
     job_id, outcome = found
@@ -97,10 +98,10 @@ def _not_in_time(job_id: str) -> Response:
     return problem(504, message, "await_timeout", headers=headers)
 
 
-async def _outcome(gateway: Gateway, job: Submission) -> tuple[str, Outcome | None]:
-    timeout_s = gateway.settings.intake.await_timeout_s
+async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome | None]:
+    timeout_s, job = gateway.settings.intake.await_timeout_s, accepted.submission
     with gateway.inbox.opened(job.job_id) as inbox:
-        job_id = await gateway.submit(job)
+        job_id = await gateway.submit(accepted)
         if job_id != job.job_id:  # the idempotency key's first job
             return job_id, await gateway.inbox.wait(job_id, timeout_s)
         with contextlib.suppress(TimeoutError):
@@ -115,11 +116,12 @@ async def _disconnected(request: HttpRequest) -> None:
         pass
 
 
-async def _stream(request: HttpRequest, gateway: Gateway, job: Submission) -> Response:
+async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
     """Answer with the tokens as they come. The status is known once the first piece or the outcome is there."""
+    job = accepted.submission
     with contextlib.ExitStack() as stack:
         inbox = stack.enter_context(gateway.inbox.opened(job.job_id))
-        job_id = await gateway.submit(job)
+        job_id = await gateway.submit(accepted)
         if job_id != job.job_id:
             return _repeated_stream(job_id)
         items = gateway.inbox.items(job_id, inbox, gateway.settings.intake.await_timeout_s)

@@ -12,10 +12,11 @@ from starlette.requests import Request as HttpRequest
 from dispatcher.access import Caller
 from dispatcher.batching import Batcher
 from dispatcher.contract import Endpoint, Lane, Submission
-from dispatcher.errors import BitladderError, TooLargeError
+from dispatcher.errors import BitladderError, QueueFullError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
+from dispatcher.intake.admission import Admission
 from dispatcher.intake.gate import Gate
-from dispatcher.intake.metrics import IntakeMetrics
+from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
 from dispatcher.sections import Settings
@@ -30,6 +31,7 @@ class Gateway:
         self.gate = Gate(settings, queue.client, is_required=is_key_required)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
+        self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
         self._leaving: set[asyncio.Task[None]] = set()
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(self._submit_many)
 
@@ -82,9 +84,19 @@ class Gateway:
         self.metrics.routed(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
         return accepted
 
-    async def submit(self, job: Submission) -> str:
-        """Queue one job, in one pipeline with those of other requests; return the id it is stored under."""
-        answer = await self._submit.call(job)
+    async def submit(self, accepted: Accepted) -> str:
+        """Queue one job, in one pipeline with those of other requests; return the id it is stored under.
+
+        Raises:
+            RefusedError: there is more work than can be done in this client's time, or than may wait.
+
+        """
+        job = accepted.submission
+        await self.admission.check(job, accepted.patience)
+        with self.admission.entering(job):
+            answer = await self._submit.call(job)
+        if type(answer) is QueueFullError:  # a tenant's quota has nothing to do with the queue's rate
+            answer.retry_after_s = self.admission.room_after_s(job.queue, self.settings.queue.max_depth)
         if isinstance(answer, BitladderError):
             raise answer
         return answer

@@ -29,7 +29,7 @@ async def post_job(request: HttpRequest) -> Response:
     endpoint = _endpoint(request.query_params.get("endpoint"), body)
     accepted = gateway.route(request, endpoint, body, lane=_lane(request.query_params.get("lane")))
     job = accepted.submission
-    job_id = await gateway.submit(job)
+    job_id = await gateway.submit(accepted)
     link = f"/v1/jobs/{job_id}"
     answer = {
         "id": job_id,

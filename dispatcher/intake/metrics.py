@@ -92,3 +92,26 @@ class IntakeMetrics:
             ("model", "tier"),
             registry=self.registry,
         )
+
+
+class AdmissionMetrics:
+    """What the admission goes by, as every replica sees it: aggregate these with max, never with sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.rate = Gauge(
+            "bitladder_tier_service_rate",
+            "How many jobs of a tier's queues end in a second while some wait? 0: not known.",
+            ("model", "tier"),
+            registry=registry,
+        )
+        self.answer = Gauge(
+            "bitladder_expected_answer_seconds",
+            "After how long would a job that comes in now be answered? 0: not known.",
+            ("model", "tier", "lane"),
+            registry=registry,
+        )
+        self.memory = Gauge(
+            "bitladder_redis_memory_share",
+            "How much of Redis' maxmemory is used? 0: there is no limit.",
+            registry=registry,
+        )

@@ -13,6 +13,9 @@ from starlette.responses import Response
 from dispatcher.contract import Outcome, State
 from dispatcher.errors import BitladderError
 
+# OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
+_OBEYED_S = 60
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -59,6 +62,7 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
         headers = {
             "Retry-After": str(math.ceil(retry_after_s)),
             "Retry-After-Ms": str(int(retry_after_s * 1000)),
+            "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
         }
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}

@@ -3,7 +3,8 @@
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
 --       outcome, RQ return value (base64 of JSON; '' for jobs that were not enqueued by RQ)
--- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, rq:results:<id>, and what `conclude` writes.
+-- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, rq:results:<id>, and what
+-- `conclude` writes.
 -- Returns {1|0…}: whether the outcome was accepted.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
@@ -21,7 +22,7 @@ local function may_finish(id, fence)
   return fields[1] == 'queued' or fields[1] == 'started', fields[4], fields[6]
 end
 
-local accepted, held, wip = {}, {}, {}
+local accepted, held, wip, served = {}, {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
   local ok, reply, tenant = may_finish(id, fence)
@@ -31,6 +32,7 @@ for i = 3, #ARGV, 6 do
       redis.call('PEXPIRE', 'rq:results:' .. id, keep.ttl)
     end
     conclude({id = id, queue = queue, reply = reply, tenant = tenant}, status, outcome, keep, now)
+    served[queue] = (served[queue] or 0) + 1
   end
   held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
@@ -41,4 +43,11 @@ for registry, entries in pairs(wip) do
   call_many('ZREM', registry, entries)
 end
 settle(keep, now)
+-- How fast each queue is served, for the admission: counted by the queue a job waited in, whichever tier served it.
+for queue, count in pairs(served) do
+  local key = 'bl:served:' .. string.match(queue, '^[^:]*')
+  if redis.pcall('HINCRBY', key, queue, count) == count then
+    redis.call('PEXPIRE', key, 86400000)
+  end
+end
 return accepted

@@ -1,0 +1,253 @@
+"""Who is let in: caps, memory, and whether the answer can come in time. Looks at the queues once a second.
+
+Deciding costs no round trip: it goes by the last look, and by what this process has let in since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from dispatcher.contract import Lane, Submission
+from dispatcher.errors import (
+    MemoryFullError,
+    OverloadedError,
+    QueueFullError,
+    QueueUnreachableError,
+    RefusedError,
+)
+from dispatcher.intake.metrics import AdmissionMetrics
+from dispatcher.queue.sampling import ModelSample, Sample, take_sample
+from dispatcher.routing.admission import RANK, Forecast, excess_s, forecast, retry_after_s
+from dispatcher.routing.envelope import Patience
+from dispatcher.routing.rates import Load, Reading, TierRates
+from dispatcher.sections import Settings
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+# An older look says nothing about now: then nobody is refused for it.
+STALE_S = 3.0
+# What a waiting job takes in Redis beside its body, with a reserve (docs/benchmarks.md, queued B).
+JOB_BYTES = 1_000
+# A full queue has room again when this share of it is gone: less would be filled at once by whoever comes first.
+ROOM = 0.05
+# Where the rate is not known.
+UNKNOWN_RETRY_S = 5.0
+LONGEST_RETRY_S = 300.0
+
+Tier = tuple[str, str]  # model, tier
+NOBODY = (0,) * len(Lane)
+
+
+@dataclass(slots=True)
+class LetIn:
+    """What this process has let in since a look, or before it without an answer from Redis yet."""
+
+    lanes: dict[Tier, list[int]] = field(default_factory=dict)
+    bytes: int = 0
+
+    def add(self, tier: Tier, rank: int, *, count: int, size: int) -> None:
+        self.lanes.setdefault(tier, [0] * len(Lane))[rank] += count
+        self.bytes += count * size
+
+    def of(self, tier: Tier) -> tuple[int, ...]:
+        return tuple(self.lanes.get(tier, NOBODY))
+
+    def total(self, model: str) -> int:
+        return sum(sum(counts) for (name, _), counts in self.lanes.items() if name == model)
+
+    def plus(self, other: LetIn, sign: int = 1) -> LetIn:
+        tiers = {*self.lanes, *other.lanes}
+        lanes = {tier: [a + sign * b for a, b in zip(self.of(tier), other.of(tier), strict=True)] for tier in tiers}
+        return LetIn(lanes, self.bytes + sign * other.bytes)
+
+
+class Admission:
+    """The door of one intake process."""
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, metrics: AdmissionMetrics) -> None:
+        self._settings, self._client, self._metrics = settings, client, metrics
+        self._rates: dict[Tier, TierRates] = {}
+        self._loads: dict[Tier, Load] = {}
+        self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
+        self._sample: Sample | None = None
+        self._looked_s = 0.0  # time.monotonic
+        self._let_in, self._entering = LetIn(), LetIn()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look once a second, in the background."""
+        self._task = asyncio.create_task(self._look_for_ever(), name="admission")
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def check(self, job: Submission, patience: Patience) -> None:
+        """Refuse a job, or do nothing.
+
+        Raises:
+            RefusedError: why, and when to come back.
+
+        """
+        refusal = self._refusal(job, patience)
+        # A repeat is no new work, and its first job may have the answer by now.
+        if refusal and not await self._is_repeat(job):
+            raise refusal
+
+    @contextlib.contextmanager
+    def entering(self, job: Submission) -> Iterator[None]:
+        """Count a job as let in; while the block runs it is on its way to Redis, and no look can have seen it."""
+        model, tier, lane = job.queue.split(":")[:3]
+        its = ((model, tier), RANK[lane])
+        size = memoryview(job.request.body).nbytes + JOB_BYTES
+        self._let_in.add(*its, count=1, size=size)
+        self._entering.add(*its, count=1, size=size)
+        try:
+            yield
+        finally:
+            self._entering.add(*its, count=-1, size=size)
+
+    def room_after_s(self, queue: str, depth: int) -> float:
+        """Return when a queue with a cap of `depth` jobs, which is full, has room again."""
+        model, tier = queue.split(":")[:2]
+        load = self._loads.get((model, tier))
+        wait_s = UNKNOWN_RETRY_S if load is None or load.rate is None else ROOM * depth / load.rate
+        return _come_back(min(LONGEST_RETRY_S, wait_s))
+
+    async def look(self) -> None:
+        """Look at the queues, and count anew from here.
+
+        Raises:
+            QueueUnreachableError: Redis is away; what was known stays.
+
+        """
+        before, entering = self._let_in.plus(LetIn()), self._entering.plus(LetIn())
+        sample = await take_sample(self._client, self._settings)
+        self._let_in = self._let_in.plus(before, -1).plus(entering)
+        stuck: set[str] = set()
+        for model, seen in sample.models.items():
+            for name in self._settings.model(model).ladder:
+                tier, left_out = (model, name), self._unreachable(model, name, seen)
+                stuck |= left_out
+                reading = _reading(name, seen, left_out)
+                self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, before.of(tier))
+        self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
+        self._show(sample)
+
+    async def _look_for_ever(self) -> None:
+        is_blind = False
+        while True:
+            try:
+                await self.look()
+                is_blind = False
+            except QueueUnreachableError as error:
+                if not is_blind:
+                    log.warning("admission without a look at the queues", error=str(error))
+                is_blind = True
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _refusal(self, job: Submission, patience: Patience) -> RefusedError | None:
+        elapsed_s = time.monotonic() - self._looked_s
+        if self._sample is None or elapsed_s > STALE_S:
+            return None
+        return self._over_caps(job, self._sample) or self._too_late(job, patience, elapsed_s)
+
+    def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
+        share, most = self._settings.queue.max_memory_share, self._settings.queue.max_total
+        used = sample.used_bytes + self._let_in.bytes
+        if sample.max_bytes is not None and used > share * sample.max_bytes:
+            return MemoryFullError(
+                f"Redis uses {used:,} of {sample.max_bytes:,} bytes; above {share:.0%} no new jobs are taken in "
+                "([queue].max_memory_share), so that those that wait can end",
+                retry_after_s=_come_back(UNKNOWN_RETRY_S),
+            )
+        total = sum(one.depth for one in sample.models[job.model].lists.values()) + self._let_in.total(job.model)
+        if total >= most:
+            return QueueFullError(
+                f"{total} jobs wait for model {job.model}; at most {most} may ([queue].max_total)",
+                retry_after_s=self.room_after_s(job.queue, most),
+            )
+        return None
+
+    def _too_late(self, job: Submission, patience: Patience, elapsed_s: float) -> OverloadedError | None:
+        if not self._settings.intake.admission or job.queue in self._stuck:
+            return None
+        model, tier, lane = job.queue.split(":")[:3]
+        load = self._loads[model, tier]
+        found = forecast(load, RANK[lane], self._let_in.of((model, tier)), elapsed_s)
+        if found is None or found.ahead <= load.short or (late_s := excess_s(found, patience)) <= 0:
+            return None
+        after_s = _come_back(min(LONGEST_RETRY_S, late_s))
+        return OverloadedError(_explain(job.queue, found, patience, after_s), retry_after_s=after_s)
+
+    async def _is_repeat(self, job: Submission) -> bool:
+        if not job.idempotency_key:
+            return False
+        with contextlib.suppress(RedisError, OSError):
+            return bool(await self._client.exists(f"bl:idem:{job.model}:{job.idempotency_key}"))
+        return False
+
+    def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:
+        """Return the lists of a tier that no live worker may take from; none where that is all of them."""
+        ladder = self._settings.model(model).ladder
+        mine = [name for name in seen.lists if name.split(":")[1] == tier]
+        reached = {name for name in mine if any(seen.live[one] for one in _reach(name, ladder))}
+        return frozenset(mine) - reached if reached else frozenset()
+
+    def _show(self, sample: Sample) -> None:
+        self._metrics.memory.set(sample.used_bytes / sample.max_bytes if sample.max_bytes else 0)
+        for (model, tier), load in self._loads.items():
+            self._metrics.rate.labels(model, tier).set(load.rate or 0)
+            for lane, rank in RANK.items():
+                found = forecast(load, rank, NOBODY, 0)
+                self._metrics.answer.labels(model, tier, lane).set(found.answer_s if found else 0)
+
+
+def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tiers that may serve a list: from its own up to its ceiling."""
+    ceiling = queue.partition(":max-")[2] or ladder[-1]
+    return ladder[ladder.index(queue.split(":")[1]) : ladder.index(ceiling) + 1]
+
+
+def _reading(tier: str, seen: ModelSample, left_out: frozenset[str]) -> Reading:
+    lanes = [[(name, one) for name, one in seen.lists.items() if name.split(":")[1:3] == [tier, lane]] for lane in RANK]
+    ladder = tuple(seen.live)
+    return Reading(
+        at_s=seen.at_s,
+        depth=tuple(sum(one.depth for name, one in lane if name not in left_out) for lane in lanes),
+        in_flight=tuple(sum(one.in_flight for _, one in lane) for lane in lanes),
+        served=tuple(sum(one.served for _, one in lane) for lane in lanes),
+        live=sum(seen.live[one] for one in ladder[ladder.index(tier) :]),
+    )
+
+
+def _explain(queue: str, found: Forecast, patience: Patience, after_s: float) -> str:
+    limits = (
+        (patience.first_s, found.wait_s, "begin"),
+        (patience.whole_s, found.answer_s, "be there"),
+    )
+    late = " and ".join(
+        f"the answer would {verb} after about {at_s:.1f} s, and the client waits {within_s:.1f} s"
+        for within_s, at_s, verb in limits
+        if within_s is not None
+    )
+    return (
+        f"queue {queue} is overloaded: {found.ahead} jobs wait ahead and {found.rate:.1f} of them end in a second, so "
+        f"{late}; try again in {after_s:.0f} s"
+    )
+
+
+def _come_back(wait_s: float) -> float:
+    return retry_after_s(wait_s, random.random())  # noqa: S311  (jitter)
