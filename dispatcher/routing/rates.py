@@ -16,6 +16,7 @@ from dispatcher.contract import Lane
 # than say anything.
 WINDOW_S = 5.0
 LEAST_SERVED = 8
+ENOUGH_SERVED = 32
 # Engines take batches: what ends within one generation of the batch says little about how many generations there are.
 GENERATIONS = 2
 # A backlog of which nothing was served for so long stands still; before, the first long jobs may just not have ended.
@@ -34,7 +35,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float  # the server's clock
     depth: tuple[int, ...]  # jobs that wait for somebody who is alive
     in_flight: tuple[int, ...]
-    served: tuple[int, ...]  # executions that ended, since any beginning
+    served: tuple[int, ...]  # executions that ended by themselves, since any beginning
     live: int  # workers that may serve this tier's queues
 
     @property
@@ -102,18 +103,24 @@ class TierRates:
 
     def _measure(self) -> None:
         now = self._stretch[-1]
-        least = max(LEAST_SERVED, sum(now.in_flight))
-        since, served, span_s = now, 0, 0.0
-        for since in reversed(self._stretch):
-            served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
-            if span_s >= WINDOW_S and served >= GENERATIONS * least:
-                break
+        least, since = max(LEAST_SERVED, sum(now.in_flight)), self._since(now)
+        served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
         if span_s > 0 and (served >= least or span_s >= STANDSTILL_S):
             # One more than ended: the next one has begun, and after a standstill there must be a way back.
             self._rate, self._measured = (served + 1) / span_s, now
             # Little's law: those in flight, each for that long, end at that rate.
             held = [sum(one.in_flight) for one in self._stretch if one.at_s >= since.at_s]
             self._residence_s = sum(held) / len(held) / self._rate
+
+    def _since(self, now: Reading) -> Reading:
+        """Return where the window begins: behind an end, or jobs that end together would be counted once too often."""
+        readings, enough = list(self._stretch), max(ENOUGH_SERVED, GENERATIONS * sum(now.in_flight))
+        for before, since in zip(readings[-2::-1], readings[:0:-1], strict=True):
+            served = sum(now.served) - sum(since.served)
+            is_enough = now.at_s - since.at_s >= WINDOW_S and served >= enough
+            if is_enough and sum(since.served) > sum(before.served):
+                return since
+        return readings[0]
 
     def _is_believed(self, reading: Reading) -> bool:
         if self._measured is None or reading.live == 0 or self._measured is reading:

@@ -32,7 +32,10 @@ for i = 3, #ARGV, 6 do
       redis.call('PEXPIRE', 'rq:results:' .. id, keep.ttl)
     end
     conclude({id = id, queue = queue, reply = reply, tenant = tenant}, status, outcome, keep, now)
-    served[queue] = (served[queue] or 0) + 1
+    -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
+    if status ~= 'canceled' and not string.find(outcome, '^{"state":"expired"') then
+      served[queue] = (served[queue] or 0) + 1
+    end
   end
   held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
