@@ -34,9 +34,13 @@ from dispatcher.sections import Settings
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
+# While a backlog grows whose rate is not known yet, everybody is let in: that must not last.
+HURRIED_LOOK_S = 0.25
 # An older look says nothing about now: then nobody is refused for it.
 STALE_S = 3.0
-# What a waiting job takes in Redis beside its body, with a reserve (docs/benchmarks.md, queued B).
+# What a waiting job takes in Redis: its body, by what an allocator rounds up at most, and its record with a reserve
+# (docs/benchmarks.md, queued B).
+ROUNDED_UP = 1.25
 JOB_BYTES = 1_000
 # A full queue has room again when this share of it is gone: less would be filled at once by whoever comes first.
 ROOM = 0.05
@@ -111,7 +115,7 @@ class Admission:
         """Count a job as let in; while the block runs it is on its way to Redis, and no look can have seen it."""
         model, tier, lane = job.queue.split(":")[:3]
         its = ((model, tier), RANK[lane])
-        size = memoryview(job.request.body).nbytes + JOB_BYTES
+        size = int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES
         self._let_in.add(*its, count=1, size=size)
         self._entering.add(*its, count=1, size=size)
         try:
@@ -156,7 +160,10 @@ class Admission:
                 if not is_blind:
                     log.warning("admission without a look at the queues", error=str(error))
                 is_blind = True
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
+
+    def _is_ignorant(self) -> bool:
+        return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
     def _refusal(self, job: Submission, patience: Patience) -> RefusedError | None:
         elapsed_s = time.monotonic() - self._looked_s

@@ -160,7 +160,8 @@ class Tier:
         self.dice = random.Random(1)  # noqa: S311  (dice)
         self.waiting: deque[float] = deque()  # deadlines
         self.running: list[tuple[float, float]] = []  # end, deadline
-        self.rates, self.load, self.looked_s, self.let_in = TierRates(), None, 0.0, 0
+        self.rates, self.looked_s, self.let_in = TierRates(), 0.0, 0
+        self.load: Load | None = None
         self.served = self.in_time = self.late = self.refused = 0
         self.is_dead = False
 

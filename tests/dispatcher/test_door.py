@@ -1,0 +1,238 @@
+"""dispatcher/intake/admission.py and queue/sampling.py on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import pytest_asyncio
+import redis
+import uuid_utils
+from prometheus_client import CollectorRegistry
+
+from dispatcher.contract import Outcome, Request, State, Submission
+from dispatcher.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
+from dispatcher.intake.admission import Admission
+from dispatcher.intake.metrics import AdmissionMetrics
+from dispatcher.queue.commands import Finished
+from dispatcher.queue.connection import connect
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.plan import claim_plan
+from dispatcher.queue.sampling import take_sample
+from dispatcher.routing.envelope import Patience
+from dispatcher.sections import Settings
+from tests.conftest import free_port, make_settings
+
+QUEUE = "smollm2:int4:normal"
+SOON, WHENEVER = Patience(whole_s=0.05), Patience()
+
+
+def job(queue: str = QUEUE, key: str = "") -> Submission:
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor="int4")
+    return Submission(
+        job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, idempotency_key=key
+    )
+
+
+@pytest_asyncio.fixture
+async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(settings.redis)
+    yield JobQueue(client, settings)
+    await client.aclose()
+
+
+def door(queue: JobQueue, settings: Settings | None = None) -> Admission:
+    return Admission(settings or queue.settings, queue.client, AdmissionMetrics(CollectorRegistry()))
+
+
+def overload(store: redis.Redis, queue: str = QUEUE) -> None:
+    """Let a tier have a worker, and 500 jobs wait for it."""
+    for tier in ("int4", "int8", "fp8"):
+        store.zadd(f"bl:live:smollm2:{tier}", {"somebody": 9e15})
+    store.rpush(f"rq:queue:{queue}", *(f"waiting-{number}" for number in range(500)))
+
+
+async def learn(admission: Admission, store: redis.Redis, queue: str = QUEUE) -> None:
+    """Look twice, and find that 100 jobs of a queue have ended in between."""
+    await admission.look()
+    await asyncio.sleep(0.05)  # the server's clock has to move
+    store.hincrby("bl:served:smollm2", queue, 100)
+    await admission.look()
+
+
+async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(queue: JobQueue, store: redis.Redis) -> None:
+    await queue.submit([job(), job(), job(), job(f"{QUEUE}:max-int8"), job()])
+    ends = [
+        Outcome(state=State.FINISHED, status=200),
+        Outcome(state=State.FAILED, status=400),
+        Outcome(state=State.EXPIRED, status=504),
+        Outcome(state=State.CANCELLED, status=409),
+        Outcome(state=State.FINISHED, status=200),
+    ]
+
+    plan = claim_plan(queue.settings, "smollm2", "int8")  # a tier above: the lowest one has no worker
+    claimed, _ = await queue.claim("w", "smollm2", "int8", plan, 10)
+    claimed.sort(key=lambda one: one.queue)
+    await queue.finish("w", [Finished(job=one, outcome=end) for one, end in zip(claimed, ends, strict=True)])
+    seen = (await take_sample(queue.client, queue.settings)).models["smollm2"]
+
+    assert (seen.lists[QUEUE].served, seen.lists[f"{QUEUE}:max-int8"].served) == (2, 1)
+    assert 0 < store.ttl("bl:served:smollm2") <= 86_400
+
+
+async def test_a_garbled_count_costs_nobody_their_end(queue: JobQueue, store: redis.Redis) -> None:
+    store.hset("bl:served:smollm2", QUEUE, "\xff")
+    await queue.submit([job()])
+    claimed, _ = await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)
+
+    accepted = await queue.finish("w", [Finished(job=claimed[0], outcome=Outcome(state=State.FINISHED, status=200))])
+    seen = await take_sample(queue.client, queue.settings)
+
+    assert accepted == [True]
+    assert seen.models["smollm2"].lists[QUEUE].served == 0
+
+
+async def test_a_look_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
+    store.script_flush()
+
+    assert (await take_sample(queue.client, queue.settings)).models["smollm2"].live == {"int4": 0, "int8": 0, "fp8": 0}
+
+
+async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    admission = door(queue)
+    overload(store)
+    await admission.check(job(), SOON)  # nothing is known yet
+    await learn(admission, store)
+
+    with pytest.raises(OverloadedError, match=r"queue smollm2:int4:normal .* \d+ jobs wait ahead") as refusal:
+        await admission.check(job(), SOON)
+    await admission.check(job(), Patience(whole_s=3600))
+    await admission.check(job(), WHENEVER)
+    await admission.check(job("smollm2:int8:normal"), SOON)
+
+    assert 1 <= refusal.value.retry_after_s <= 300
+
+
+async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: redis.Redis, redis_url: str) -> None:
+    admission = door(queue, make_settings(redis_url, intake__admission=False, queue__max_total=501))
+    overload(store)
+    await learn(admission, store)
+
+    await admission.check(job(), SOON)
+    with admission.entering(job()), pytest.raises(QueueFullError, match="501 jobs wait for model smollm2; at most 501"):
+        await admission.check(job(), WHENEVER)
+
+
+async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    overload(store)
+    await learn(admission, store)
+    store.delete(f"rq:queue:{QUEUE}")
+    await admission.look()
+
+    async def let_in(most: int) -> None:
+        for _ in range(most):
+            await admission.check(job(), Patience(whole_s=1))
+            with admission.entering(job()):
+                pass
+
+    await let_in(10)
+    with pytest.raises(OverloadedError):
+        await let_in(100_000)
+
+
+async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_seen_them(
+    queue: JobQueue, redis_url: str
+) -> None:
+    admission = door(queue, make_settings(redis_url, queue__max_total=1))
+    await admission.look()
+
+    with admission.entering(job()):
+        await admission.look()
+        with pytest.raises(QueueFullError):
+            await admission.check(job(), WHENEVER)
+    await admission.look()
+    await admission.check(job(), WHENEVER)
+
+
+async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    await queue.submit([job(key="once")])
+    overload(store)
+    await learn(admission, store)
+
+    await admission.check(job(key="once"), SOON)
+    with pytest.raises(OverloadedError):
+        await admission.check(job(key="twice"), SOON)
+
+
+async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    used = int(store.info("memory")["used_memory"])
+    store.config_set("maxmemory", int(used / 0.8))
+    try:
+        await admission.look()
+        await admission.check(job(), WHENEVER)
+        store.config_set("maxmemory", int(used / 0.95))
+        await admission.look()
+        with pytest.raises(MemoryFullError, match=r"above 85% no new jobs are taken in"):
+            await admission.check(job(), WHENEVER)
+    finally:
+        store.config_set("maxmemory", 0)
+
+
+async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    unknown_s = admission.room_after_s(QUEUE, 100_000)
+    overload(store)
+    store.hincrby("bl:served:smollm2", QUEUE, 100)
+    for served in (1000, 2000):
+        await admission.look()
+        await asyncio.sleep(0.05)  # the server's clock has to move
+        store.hincrby("bl:served:smollm2", QUEUE, served)
+    await admission.look()
+
+    small_s, large_s = admission.room_after_s(QUEUE, 1000), admission.room_after_s(QUEUE, 10_000_000)
+
+    assert 5 <= unknown_s <= 7.5
+    assert 1 <= small_s <= 1.5
+    assert 10 < large_s <= 450
+
+
+async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQueue, store: redis.Redis) -> None:
+    admission, stuck = door(queue), f"{QUEUE}:max-int4"
+    overload(store)
+    await learn(admission, store)
+    store.rename(f"rq:queue:{QUEUE}", f"rq:queue:{stuck}")
+    store.delete("bl:live:smollm2:int4")
+    await admission.look()
+
+    await admission.check(job(), SOON)
+    await admission.check(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
+
+
+async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    overload(store)
+    await learn(admission, store)
+
+    await asyncio.sleep(3.1)  # STALE_S
+
+    await admission.check(job(), SOON)
+
+
+async def test_the_door_opens_while_redis_is_away() -> None:
+    settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
+    client = connect(settings.redis)
+    admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()))
+
+    with pytest.raises(QueueUnreachableError, match="cannot look at the queues"):
+        await admission.look()
+    admission.start()
+    await admission.check(job(), SOON)
+    await admission.stop()
+    await client.aclose()
