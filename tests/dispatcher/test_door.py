@@ -73,7 +73,7 @@ async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(queue: 
     ]
 
     plan = claim_plan(queue.settings, "smollm2", "int8")  # a tier above: the lowest one has no worker
-    claimed, _ = await queue.claim("w", "smollm2", "int8", plan, 10)
+    claimed = (await queue.claim("w", "smollm2", "int8", plan, 10)).jobs
     claimed.sort(key=lambda one: one.queue)
     await queue.finish("w", [Finished(job=one, outcome=end) for one, end in zip(claimed, ends, strict=True)])
     seen = (await take_sample(queue.client, queue.settings)).models["smollm2"]
@@ -85,7 +85,7 @@ async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(queue: 
 async def test_a_garbled_count_costs_nobody_their_end(queue: JobQueue, store: redis.Redis) -> None:
     store.hset("bl:served:smollm2", QUEUE, "\xff")
     await queue.submit([job()])
-    claimed, _ = await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)
+    claimed = (await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)).jobs
 
     accepted = await queue.finish("w", [Finished(job=claimed[0], outcome=Outcome(state=State.FINISHED, status=200))])
     seen = await take_sample(queue.client, queue.settings)
