@@ -31,6 +31,8 @@ VERSION = "bitladder"
 REAP_BATCH = 256
 # How soon after a lease ran out somebody looks for it.
 REAP_EVERY_S = 1.0
+# Between two passes others have the server.
+REAP_PAUSE_S = 0.01
 
 
 class LeaseKeeper:
@@ -106,14 +108,19 @@ class LeaseKeeper:
             self._drop([job.decode() for job in lost], [job.decode() for job in cancelled])
 
     def reap(self) -> None:
-        """Take the jobs of one worker whose lease ran out."""
-        if time.monotonic() < self._no_reaping_before_s:
-            return
+        """Take the jobs of workers whose lease ran out, for as long as the renewal can wait."""
+        end = time.monotonic() + self._settings.queue.lease_s / 6
+        while time.monotonic() >= self._no_reaping_before_s and self._reap_batch():
+            if time.monotonic() > end or self._stop.wait(REAP_PAUSE_S):
+                break
+
+    def _reap_batch(self) -> bool:
         queue = self._settings.queue
         args: list[str | int] = [REAP_BATCH, queue.max_attempts, keep(self._settings)]
         dead, returned, ended = self._call("reap", ["bl:workers", "rq:workers"], args)
         if dead:
             log.warning("worker reaped", dead=dead.decode(), returned=len(returned), ended=len(ended))
+        return bool(dead)
 
     def _run(self) -> None:
         # A third of the lease: two renewals may be missed.

@@ -81,11 +81,13 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
         most_of_tenant=incoming.most_of_tenant,
     )
-    await_timeout_s = settings.intake.await_timeout_s if reply_to else None
-    patience = read_patience(
-        incoming.headers, envelope.deadline_ms, stream=request.stream, await_timeout_s=await_timeout_s
-    )
+    patience = _patience(incoming, submission, settings)
     return Accepted(submission=submission, envelope=envelope, stream=request.stream, patience=patience)
+
+
+def _patience(incoming: Incoming, job: Submission, settings: Settings) -> Patience:
+    await_timeout_s = settings.intake.await_timeout_s if job.reply_to else None
+    return read_patience(incoming.headers, job.deadline_ms, stream=job.request.stream, await_timeout_s=await_timeout_s)
 
 
 def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:

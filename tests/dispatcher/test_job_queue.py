@@ -118,6 +118,30 @@ async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> No
     assert lanes[15] == "batch"
 
 
+async def test_lower_lanes_keep_their_share_however_long_the_urgent_one_is_full(queue: JobQueue) -> None:
+    await submit(queue, *(job(lane=lane) for lane in ("urgent", "normal", "batch") for _ in range(64)))
+
+    served: list[str] = []
+    for _ in range(60):
+        lanes = [claimed.queue.split(":")[2] for claimed in await claim(queue, "int4", 7)]
+        served += lanes
+        await submit(queue, *(job(lane="urgent") for lane in lanes if lane == "urgent"))
+
+    # Of sixteen turns one each, whatever the sizes of the claims are.
+    assert served.count("normal") == pytest.approx(420 / 16, abs=2)
+    assert served.count("batch") == pytest.approx(420 / 16, abs=2)
+
+
+async def test_a_flooded_tier_takes_nothing_from_the_workers_of_another(queue: JobQueue, store: redis.Redis) -> None:
+    be_live(store, "int4", "int8", "fp8")
+    await submit(queue, *(job("fp8") for _ in range(1000)), *(job("int4") for _ in range(20)))
+
+    above = [claimed.tier for claimed in await claim(queue, "fp8", 100)]
+    own = [claimed.tier for claimed in await claim(queue, "int4", 100)]
+
+    assert (above, own) == (["fp8"] * 100, ["int4"] * 20)
+
+
 async def test_overflow_climbs_above_the_high_mark_until_the_low_mark(queue: JobQueue, store: redis.Redis) -> None:
     be_live(store, "int4", "int8")
     await submit(queue, *(job() for _ in range(64)))

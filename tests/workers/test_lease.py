@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import redis
 
+from dispatcher.contract import Lane
 from dispatcher.producer import Producer
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from tests.conftest import make_settings, wait_until
-from workers.lease import LeaseKeeper
+from workers.lease import REAP_BATCH, LeaseKeeper
 
 BODY = {"model": "smollm2", "prompt": "x"}
 
@@ -26,6 +27,15 @@ def keeper(redis_url: str, store: redis.Redis) -> Iterator[LeaseKeeper]:
     keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
     yield keeper
     keeper.stop()
+
+
+@pytest.fixture
+def sweeper(redis_url: str, store: redis.Redis) -> Iterator[LeaseKeeper]:
+    """Reaps when it is told to, not by itself."""
+    settings = make_settings(redis_url, queue__lease_s=60)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    yield keeper
+    keeper._client.close()
 
 
 async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
@@ -125,3 +135,51 @@ async def test_two_reapers_at_once_put_each_job_back_once(redis_url: str, store:
 
     assert sorted(job_id.decode() for job_id in waiting) == sorted(ids)
     assert store.exists("bl:inflight:dead") == 0
+
+
+async def test_ten_thousand_abandoned_jobs_come_back_in_batches_while_others_are_served(
+    sweeper: LeaseKeeper, redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__lease_s=60)
+    with Producer(settings) as producer:
+        abandoned = set(producer.submit_many(BODY for _ in range(10_000)))
+        client = connect(settings.redis)
+        queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+        while (await queue.claim("dead", "smollm2", "int4", plan, 500)).jobs:
+            pass
+        held = store.scard("bl:inflight:dead")
+        fresh = [producer.submit(BODY, lane=Lane.URGENT) for _ in range(40)]
+    store.zadd("bl:workers", {"dead": 1})
+
+    moved, served = [], []
+    while before := store.scard("bl:inflight:dead"):
+        sweeper._reap_batch()
+        moved.append(before - store.scard("bl:inflight:dead"))
+        served += [job.job_id for job in (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs]
+    left = store.llen("rq:queue:smollm2:int4:batch")
+    await client.aclose()
+
+    assert held == 10_000
+    assert max(moved) <= REAP_BATCH
+    assert len(served) == len(moved)  # a claim between any two passes finds its job
+    assert set(fresh) & set(served)
+    assert left + len(set(served) & abandoned) == 10_000
+    assert store.zscore("bl:workers", "dead") is None
+
+
+async def test_the_jobs_of_several_dead_workers_come_back_at_the_same_look(
+    sweeper: LeaseKeeper, redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__lease_s=60)
+    with Producer(settings) as producer:
+        producer.submit_many(BODY for _ in range(600))
+    client = connect(settings.redis)
+    queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+    for worker in ("one", "two", "three"):
+        await queue.claim(worker, "smollm2", "int4", plan, 200)
+        store.zadd("bl:workers", {worker: 1})
+    await client.aclose()
+
+    sweeper.reap()
+
+    assert store.llen("rq:queue:smollm2:int4:batch") == 600
