@@ -25,6 +25,17 @@ SLOW = {
 }
 
 
+def backlog(stack: Stack, count: int) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda body: stack.http.post("/v1/jobs", json=body).raise_for_status(), repeat(BODY, count)))
+
+
+def rate_of(tier: str, stack: Stack) -> float:
+    name = f'bitladder_tier_service_rate{{model="smollm2",tier="{tier}"}} '
+    lines = stack.http.get("/metrics").text.splitlines()
+    return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+
+
 def executions(store: redis.Redis) -> int:
     return sum(int(count) for count in store.hvals("bl:served:smollm2"))
 
@@ -35,7 +46,9 @@ def test_at_three_times_the_capacity_what_is_let_in_is_answered_in_time(
     stack = make_stack(**SLOW)
     stack.intake()
     stack.worker("int4")
-    command = [sys.executable, "-m", "benchmarks.open_loop", f"{stack.url}/v1/completions", "120", "12", "5000", "1"]
+    backlog(stack, 160)
+    wait_until(lambda: rate_of("int4", stack) > 0, "the rate is known")
+    command = [sys.executable, "-m", "benchmarks.open_loop", f"{stack.url}/v1/completions", "120", "10", "5000", "1"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
     rows = json.loads(done.stdout)["rows"]
@@ -44,8 +57,7 @@ def test_at_three_times_the_capacity_what_is_let_in_is_answered_in_time(
     refused = [row for row in rows if row[1] == 429]
     accepted = len(rows) - len(refused)
     assert set(statuses) <= {200, 429, 504}
-    # Less for the first second, in which nothing is known: the later ones are what the rule promises.
-    assert statuses.count(200) >= 0.9 * accepted
+    assert statuses.count(200) >= 0.9 * accepted  # all of them, on a machine that does nothing else
     assert executions(store) >= statuses.count(200)
     assert len(refused) > len(rows) / 3
     assert all(row[3] >= 1 for row in refused)
@@ -57,19 +69,15 @@ def test_a_refusal_says_how_long_it_would_take_and_when_to_come_back(
     stack = make_stack(**SLOW)
     stack.intake()
     stack.worker("int4")
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda body: stack.http.post("/v1/jobs", json=body).raise_for_status(), repeat(BODY, 400)))
-    wait_until(lambda: executions(store) > 100, "the rate can be known")
+    backlog(stack, 240)
+    wait_until(lambda: rate_of("int4", stack) > 0, "the rate is known")
 
-    def is_refused() -> bool:
-        return stack.http.post("/v1/completions", json=BODY, headers={"X-Deadline-Ms": "1000"}).status_code == 429
-
-    wait_until(is_refused, "a request in a hurry is refused")
     refusal = stack.http.post("/v1/completions", json=BODY, headers={"X-Deadline-Ms": "1000"})
     hurried = OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=1)
     with hurried, pytest.raises(RateLimitError, match="overloaded"):
         hurried.completions.create(model="smollm2", prompt="aa bb", max_tokens=1)
     patient = stack.http.post("/v1/completions", json=BODY, headers={"X-Deadline-Ms": "60000"})
+    unhurried = stack.http.post("/v1/jobs", json=BODY)
     metrics = stack.http.get("/metrics").text
 
     assert refusal.status_code == 429
@@ -78,6 +86,7 @@ def test_a_refusal_says_how_long_it_would_take_and_when_to_come_back(
     assert int(refusal.headers["Retry-After"]) >= 1
     assert refusal.headers["X-Should-Retry"] == "true"
     assert patient.status_code == 200
+    assert unhurried.status_code == 202
     assert 'bitladder_requests_refused_total{code="overloaded"}' in metrics
 
 
