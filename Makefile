@@ -58,7 +58,7 @@ test: install engine-env checkpoints ## set up and pass all tests, those on real
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest -m "not vllm"
 
-BENCHES := queue intake stream backlog scale engine
+BENCHES := queue intake stream backlog scale overload engine
 PEERS := $(patsubst requirements/bench/%.txt,%,$(wildcard requirements/bench/*.txt))
 
 bench-env: install $(PEERS:%=.venv-bench/%/.installed) ## set up what the benchmarks compare with, an environment each

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import redis.asyncio
 import structlog
@@ -52,27 +53,41 @@ Tier = tuple[str, str]  # model, tier
 NOBODY = (0,) * len(Lane)
 
 
+class Entry(NamedTuple):
+    """What one job that is let in adds."""
+
+    tier: Tier
+    rank: int
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class LetIn:
     """What this process has let in since a look, or before it without an answer from Redis yet."""
 
     lanes: dict[Tier, list[int]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)  # of the lanes, by model
     bytes: int = 0
 
-    def add(self, tier: Tier, rank: int, *, count: int, size: int) -> None:
-        self.lanes.setdefault(tier, [0] * len(Lane))[rank] += count
-        self.bytes += count * size
+    def add(self, entry: Entry, count: int) -> None:
+        tier, rank, size_bytes = entry
+        self.lanes.setdefault(tier, list(NOBODY))[rank] += count
+        self.totals[tier[0]] = self.totals.get(tier[0], 0) + count
+        self.bytes += count * size_bytes
 
-    def of(self, tier: Tier) -> tuple[int, ...]:
-        return tuple(self.lanes.get(tier, NOBODY))
+    def of(self, tier: Tier) -> Sequence[int]:
+        return self.lanes.get(tier, NOBODY)
 
-    def total(self, model: str) -> int:
-        return sum(sum(counts) for (name, _), counts in self.lanes.items() if name == model)
+    def copy(self) -> LetIn:
+        return self.plus(LetIn(), 0)
 
-    def plus(self, other: LetIn, sign: int = 1) -> LetIn:
-        tiers = {*self.lanes, *other.lanes}
-        lanes = {tier: [a + sign * b for a, b in zip(self.of(tier), other.of(tier), strict=True)] for tier in tiers}
-        return LetIn(lanes, self.bytes + sign * other.bytes)
+    def plus(self, other: LetIn, sign: int) -> LetIn:
+        tiers, models = {*self.lanes, *other.lanes}, {*self.totals, *other.totals}
+        return LetIn(
+            {tier: [a + sign * b for a, b in zip(self.of(tier), other.of(tier), strict=True)] for tier in tiers},
+            {model: self.totals.get(model, 0) + sign * other.totals.get(model, 0) for model in models},
+            self.bytes + sign * other.bytes,
+        )
 
 
 class Admission:
@@ -84,6 +99,7 @@ class Admission:
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
         self._sample: Sample | None = None
+        self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
         self._let_in, self._entering = LetIn(), LetIn()
         self._task: asyncio.Task[None] | None = None
@@ -98,30 +114,26 @@ class Admission:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def check(self, job: Submission, patience: Patience) -> None:
-        """Refuse a job, or do nothing.
+    async def enter(self, job: Submission, patience: Patience) -> Entry:
+        """Let a job in, and count it. Until `arrived` says so it is on its way to Redis: no look can have seen it.
 
         Raises:
-            RefusedError: why, and when to come back.
+            RefusedError: why not, and when to come back.
 
         """
-        refusal = self._refusal(job, patience)
+        model, name, lane = job.queue.split(":")[:3]
+        entry = Entry((model, name), RANK[lane], int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES)
+        refusal = self._refusal(job, entry, patience)
         # A repeat is no new work, and its first job may have the answer by now.
         if refusal and not await self._is_repeat(job):
             raise refusal
+        self._let_in.add(entry, 1)
+        self._entering.add(entry, 1)
+        return entry
 
-    @contextlib.contextmanager
-    def entering(self, job: Submission) -> Iterator[None]:
-        """Count a job as let in; while the block runs it is on its way to Redis, and no look can have seen it."""
-        model, tier, lane = job.queue.split(":")[:3]
-        its = ((model, tier), RANK[lane])
-        size = int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES
-        self._let_in.add(*its, count=1, size=size)
-        self._entering.add(*its, count=1, size=size)
-        try:
-            yield
-        finally:
-            self._entering.add(*its, count=-1, size=size)
+    def arrived(self, entry: Entry) -> None:
+        """Note that Redis has answered for a job, whatever it was."""
+        self._entering.add(entry, -1)
 
     def room_after_s(self, queue: str, depth: int) -> float:
         """Return when a queue with a cap of `depth` jobs, which is full, has room again."""
@@ -137,16 +149,17 @@ class Admission:
             QueueUnreachableError: Redis is away; what was known stays.
 
         """
-        before, entering = self._let_in.plus(LetIn()), self._entering.plus(LetIn())
+        before, entering = self._let_in.copy(), self._entering.copy()
         sample = await take_sample(self._client, self._settings)
-        self._let_in = self._let_in.plus(before, -1).plus(entering)
+        self._let_in = self._let_in.plus(before, -1).plus(entering, 1)
+        self._waiting = {model: sum(one.depth for one in its.lists.values()) for model, its in sample.models.items()}
         stuck: set[str] = set()
         for model, seen in sample.models.items():
             for name in self._settings.model(model).ladder:
                 tier, left_out = (model, name), self._unreachable(model, name, seen)
                 stuck |= left_out
                 reading = _reading(name, seen, left_out)
-                self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, before.of(tier))
+                self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
         self._show(sample)
 
@@ -165,11 +178,11 @@ class Admission:
     def _is_ignorant(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
-    def _refusal(self, job: Submission, patience: Patience) -> RefusedError | None:
+    def _refusal(self, job: Submission, entry: Entry, patience: Patience) -> RefusedError | None:
         elapsed_s = time.monotonic() - self._looked_s
         if self._sample is None or elapsed_s > STALE_S:
             return None
-        return self._over_caps(job, self._sample) or self._too_late(job, patience, elapsed_s)
+        return self._over_caps(job, self._sample) or self._too_late(job, entry, patience, elapsed_s)
 
     def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
         share, most = self._settings.queue.max_memory_share, self._settings.queue.max_total
@@ -180,7 +193,7 @@ class Admission:
                 "([queue].max_memory_share), so that those that wait can end",
                 retry_after_s=_come_back(UNKNOWN_RETRY_S),
             )
-        total = sum(one.depth for one in sample.models[job.model].lists.values()) + self._let_in.total(job.model)
+        total = self._waiting[job.model] + self._let_in.totals.get(job.model, 0)
         if total >= most:
             return QueueFullError(
                 f"{total} jobs wait for model {job.model}; at most {most} may ([queue].max_total)",
@@ -188,12 +201,12 @@ class Admission:
             )
         return None
 
-    def _too_late(self, job: Submission, patience: Patience, elapsed_s: float) -> OverloadedError | None:
-        if not self._settings.intake.admission or job.queue in self._stuck:
+    def _too_late(self, job: Submission, entry: Entry, patience: Patience, elapsed_s: float) -> OverloadedError | None:
+        load, let_in = self._loads[entry.tier], self._let_in.of(entry.tier)
+        is_short = load.rate is None or sum(load.depth) + sum(let_in) <= load.short
+        if is_short or not self._settings.intake.admission or job.queue in self._stuck:
             return None
-        model, tier, lane = job.queue.split(":")[:3]
-        load = self._loads[model, tier]
-        found = forecast(load, RANK[lane], self._let_in.of((model, tier)), elapsed_s)
+        found = forecast(load, entry.rank, let_in, elapsed_s)
         if found is None or found.ahead <= load.short or (late_s := excess_s(found, patience)) <= 0:
             return None
         after_s = _come_back(min(LONGEST_RETRY_S, late_s))

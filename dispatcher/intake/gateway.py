@@ -92,9 +92,11 @@ class Gateway:
 
         """
         job = accepted.submission
-        await self.admission.check(job, accepted.patience)
-        with self.admission.entering(job):
+        entry = await self.admission.enter(job, accepted.patience)
+        try:
             answer = await self._submit.call(job)
+        finally:
+            self.admission.arrived(entry)
         if type(answer) is QueueFullError:  # a tenant's quota has nothing to do with the queue's rate
             answer.retry_after_s = self.admission.room_after_s(job.queue, self.settings.queue.max_depth)
         if isinstance(answer, BitladderError):

@@ -105,26 +105,27 @@ async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
 ) -> None:
     admission = door(queue)
     overload(store)
-    await admission.check(job(), SOON)  # nothing is known yet
+    await admission.enter(job(), SOON)  # nothing is known yet
     await learn(admission, store)
 
     with pytest.raises(OverloadedError, match=r"queue smollm2:int4:normal .* \d+ jobs wait ahead") as refusal:
-        await admission.check(job(), SOON)
-    await admission.check(job(), Patience(whole_s=3600))
-    await admission.check(job(), WHENEVER)
-    await admission.check(job("smollm2:int8:normal"), SOON)
+        await admission.enter(job(), SOON)
+    await admission.enter(job(), Patience(whole_s=3600))
+    await admission.enter(job(), WHENEVER)
+    await admission.enter(job("smollm2:int8:normal"), SOON)
 
     assert 1 <= refusal.value.retry_after_s <= 300
 
 
 async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: redis.Redis, redis_url: str) -> None:
-    admission = door(queue, make_settings(redis_url, intake__admission=False, queue__max_total=501))
+    admission = door(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
     overload(store)
     await learn(admission, store)
 
-    await admission.check(job(), SOON)
-    with admission.entering(job()), pytest.raises(QueueFullError, match="501 jobs wait for model smollm2; at most 501"):
-        await admission.check(job(), WHENEVER)
+    await admission.enter(job(), SOON)
+    await admission.enter(job(), WHENEVER)
+    with pytest.raises(QueueFullError, match="502 jobs wait for model smollm2; at most 502"):
+        await admission.enter(job(), WHENEVER)
 
 
 async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, store: redis.Redis) -> None:
@@ -136,9 +137,7 @@ async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, 
 
     async def let_in(most: int) -> None:
         for _ in range(most):
-            await admission.check(job(), Patience(whole_s=1))
-            with admission.entering(job()):
-                pass
+            admission.arrived(await admission.enter(job(), Patience(whole_s=1)))
 
     await let_in(10)
     with pytest.raises(OverloadedError):
@@ -151,12 +150,13 @@ async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_se
     admission = door(queue, make_settings(redis_url, queue__max_total=1))
     await admission.look()
 
-    with admission.entering(job()):
-        await admission.look()
-        with pytest.raises(QueueFullError):
-            await admission.check(job(), WHENEVER)
+    entry = await admission.enter(job(), WHENEVER)
     await admission.look()
-    await admission.check(job(), WHENEVER)
+    with pytest.raises(QueueFullError):
+        await admission.enter(job(), WHENEVER)
+    admission.arrived(entry)
+    await admission.look()
+    await admission.enter(job(), WHENEVER)
 
 
 async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, store: redis.Redis) -> None:
@@ -165,9 +165,9 @@ async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, st
     overload(store)
     await learn(admission, store)
 
-    await admission.check(job(key="once"), SOON)
+    await admission.enter(job(key="once"), SOON)
     with pytest.raises(OverloadedError):
-        await admission.check(job(key="twice"), SOON)
+        await admission.enter(job(key="twice"), SOON)
 
 
 async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store: redis.Redis) -> None:
@@ -176,11 +176,11 @@ async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store
     store.config_set("maxmemory", int(used / 0.8))
     try:
         await admission.look()
-        await admission.check(job(), WHENEVER)
+        await admission.enter(job(), WHENEVER)
         store.config_set("maxmemory", int(used / 0.95))
         await admission.look()
         with pytest.raises(MemoryFullError, match=r"above 85% no new jobs are taken in"):
-            await admission.check(job(), WHENEVER)
+            await admission.enter(job(), WHENEVER)
     finally:
         store.config_set("maxmemory", 0)
 
@@ -211,8 +211,8 @@ async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQ
     store.delete("bl:live:smollm2:int4")
     await admission.look()
 
-    await admission.check(job(), SOON)
-    await admission.check(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
+    await admission.enter(job(), SOON)
+    await admission.enter(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
 
 
 async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, store: redis.Redis) -> None:
@@ -222,7 +222,7 @@ async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, sto
 
     await asyncio.sleep(3.1)  # STALE_S
 
-    await admission.check(job(), SOON)
+    await admission.enter(job(), SOON)
 
 
 async def test_the_door_opens_while_redis_is_away() -> None:
@@ -233,6 +233,6 @@ async def test_the_door_opens_while_redis_is_away() -> None:
     with pytest.raises(QueueUnreachableError, match="cannot look at the queues"):
         await admission.look()
     admission.start()
-    await admission.check(job(), SOON)
+    await admission.enter(job(), SOON)
     await admission.stop()
     await client.aclose()
