@@ -18,6 +18,9 @@ from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
 from dispatcher.queue.outcomes import Item
 
+# A worker aborts at the deadline; its word of that takes a moment.
+DEADLINE_GRACE_S = 1.0
+
 T = TypeVar("T")
 Door = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
 
@@ -56,7 +59,7 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
         return _abandoned(gateway, job)
     job_id, outcome = found
     if outcome is None:
-        return _not_in_time(job_id)
+        return _not_in_time(gateway, job, job_id)
     gateway.metrics.served(job.model, outcome.tier or "", outcome.state).inc()
     gateway.metrics.awaited(job.model, outcome.tier or "").observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
@@ -92,14 +95,24 @@ def _abandoned(gateway: Gateway, job: Submission) -> Response:
     return problem(499, "the client closed the connection", "client_closed_request")
 
 
-def _not_in_time(job_id: str) -> Response:
+def _timeout_s(gateway: Gateway, job: Submission) -> float:
+    """Return how long to wait: not for a job whose deadline has passed, though no worker may have looked at it."""
+    most_s = gateway.settings.intake.await_timeout_s
+    return most_s if job.deadline_ms is None else min(most_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
+
+
+def _not_in_time(gateway: Gateway, job: Submission, job_id: str) -> Response:
     headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    if job_id == job.job_id and _timeout_s(gateway, job) < gateway.settings.intake.await_timeout_s:
+        gateway.abandon(job)
+        return problem(504, "the deadline passed before there was an outcome", "deadline_exceeded", headers=headers)
     message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
     return problem(504, message, "await_timeout", headers=headers)
 
 
 async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome | None]:
-    timeout_s, job = gateway.settings.intake.await_timeout_s, accepted.submission
+    job = accepted.submission
+    timeout_s = _timeout_s(gateway, job)
     with gateway.inbox.opened(job.job_id) as inbox:
         job_id = await gateway.submit(accepted)
         if job_id != job.job_id:  # the idempotency key's first job
@@ -124,11 +137,11 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
         job_id = await gateway.submit(accepted)
         if job_id != job.job_id:
             return _repeated_stream(job_id)
-        items = gateway.inbox.items(job_id, inbox, gateway.settings.intake.await_timeout_s)
+        items = gateway.inbox.items(job_id, inbox, _timeout_s(gateway, job))
         try:
             first = await _unless_gone(request, _first(items))
         except TimeoutError:
-            return _not_in_time(job_id)
+            return _not_in_time(gateway, job, job_id)
         if first is None:
             return _abandoned(gateway, job)
         if isinstance(first, Outcome) and first.state is not State.FINISHED:

@@ -128,3 +128,19 @@ def test_a_full_queue_says_when_there_is_room(make_stack: Callable[..., Stack]) 
     assert [answer.status_code for answer in answers] == [202, 202, 429]
     assert answers[2].json()["error"]["code"] == "queue_full"
     assert 5 <= int(answers[2].headers["Retry-After"]) <= 8
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_is_kept_where_no_worker_looks_at_the_queue(
+    make_stack: Callable[..., Stack], store: redis.Redis, stream: bool
+) -> None:
+    stack = make_stack()
+    stack.intake()
+
+    answer = stack.http.post(
+        "/v1/completions", json=BODY | {"stream": stream}, headers={"X-Deadline-Ms": "300"}, timeout=20
+    )
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert answer.headers["X-Should-Retry"] == "false"
+    wait_until(lambda: len(store.keys("rq:canceled:*")) == 1, "the job is cancelled")
