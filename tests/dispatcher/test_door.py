@@ -11,6 +11,7 @@ import pytest_asyncio
 import redis
 import uuid_utils
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from dispatcher.contract import Outcome, Request, State, Submission
 from dispatcher.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
@@ -21,6 +22,7 @@ from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.queue.sampling import take_sample
+from dispatcher.queue.seal import Seal
 from dispatcher.routing.envelope import Patience
 from dispatcher.sections import Settings
 from tests.conftest import free_port, make_settings
@@ -62,7 +64,11 @@ async def learn(admission: Admission, store: redis.Redis, queue: str = QUEUE) ->
     await admission.look()
 
 
-async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(queue: JobQueue, store: redis.Redis) -> None:
+@pytest.mark.parametrize("secrets", [[], [SecretStr("outcomes that are signed")]], ids=["plain", "signed"])
+async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(
+    queue: JobQueue, store: redis.Redis, secrets: list[SecretStr]
+) -> None:
+    queue.seal = Seal(secrets)
     await queue.submit([job(), job(), job(), job(f"{QUEUE}:max-int8"), job()])
     ends = [
         Outcome(state=State.FINISHED, status=200),

@@ -33,7 +33,7 @@ for i = 3, #ARGV, 6 do
     end
     conclude({id = id, queue = queue, reply = reply, tenant = tenant}, status, outcome, keep, now)
     -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
-    if status ~= 'canceled' and not string.find(outcome, '^{"state":"expired"') then
+    if status ~= 'canceled' and not string.find(outcome, '^%x*{"state":"expired"') then
       served[queue] = (served[queue] or 0) + 1
     end
   end
