@@ -5,6 +5,8 @@ BitladderError
 ├── RequestError               400      the request is wrong; `param` says where
 │   ├── NotFoundError          404      unknown model or job
 │   ├── GoneError              410      the job was here; its result has expired
+│   ├── SlowBodyError          408      the body did not arrive in time
+│   ├── ClientGoneError        499      the client closed the connection
 │   └── TooLargeError          413      body above the limit
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
@@ -68,6 +70,20 @@ class TooLargeError(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class SlowBodyError(RequestError):
+    """The body did not arrive within [intake].body_timeout_s."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class ClientGoneError(RequestError):
+    """The client closed the connection before its body was there; nobody reads the answer."""
+
+    status = 499
+    code = "client_closed_request"
 
 
 class ConflictError(RequestError):

@@ -30,6 +30,10 @@ class IntakeSettings(_Section):
     await_timeout_s: float = Field(600, gt=0, description="how long an awaited completion may take")
     max_wait_s: float = Field(60, gt=0, description="longest ?wait= of a job")
     admission: bool = Field(True, description="refuse at once what cannot be answered in its client's time")
+    header_timeout_s: float = Field(10, gt=0, description="a request's headers must arrive in this time")
+    body_timeout_s: float = Field(30, gt=0, description="a body must arrive in this time")
+    stall_timeout_s: float = Field(30, gt=0, description="a client that takes nothing of its answer is cut off")
+    max_connections: int = Field(1000, ge=1, description="connections open at once; those above it get a 503")
 
 
 class QueueSettings(_Section):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx2
 import pytest
@@ -117,12 +117,13 @@ class Stack:
             "BITLADDER_INTAKE__PORT": str(self.port),
             **environment,
         }
+        self.output: IO[bytes] | None = None  # where the processes write; None: where the tests do
         self.processes: list[subprocess.Popen[bytes]] = []
         self.http = httpx2.Client(base_url=self.url, timeout=60)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
-        process = subprocess.Popen(command, env=self.environment, cwd=ROOT)
+        process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=self.output, stderr=self.output)
         self.processes.append(process)
         return process
 

@@ -13,6 +13,7 @@ from honcho.manager import Manager
 
 from dispatcher.app import create_app
 from dispatcher.embedded import is_answering, server_command
+from dispatcher.intake.http_protocol import bounded_by
 from dispatcher.logs import configure_logs
 from dispatcher.sections import Settings
 from dispatcher.settings import config_environment, load_settings, process_environment
@@ -70,7 +71,8 @@ def serve(
         host=settings.intake.host,
         port=settings.intake.port,
         loop="uvloop",
-        http="httptools",
+        http=bounded_by(settings.intake),
+        ws="none",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=30,

@@ -7,12 +7,13 @@ import contextlib
 import time
 from collections.abc import Sequence
 
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.access import Caller
 from dispatcher.batching import Batcher
 from dispatcher.contract import Endpoint, Lane, Submission
-from dispatcher.errors import BitladderError, QueueFullError, TooLargeError
+from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
 from dispatcher.intake.gate import Gate
@@ -36,12 +37,24 @@ class Gateway:
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(self._submit_many)
 
     async def body(self, request: HttpRequest) -> bytes:
-        """Read a body up to the limit.
+        """Read a body up to the limit, in the time there is for it.
 
         Raises:
             TooLargeError: it is larger; the rest is not read.
+            SlowBodyError: it takes too long.
+            ClientGoneError: it ends in the middle.
 
         """
+        limit_s = self.settings.intake.body_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._read(request)
+        except TimeoutError:
+            raise SlowBodyError(f"the body must arrive within {limit_s:g} s ([intake].body_timeout_s)") from None
+        except ClientDisconnect:
+            raise ClientGoneError("the client closed the connection") from None
+
+    async def _read(self, request: HttpRequest) -> bytes:
         limit = self.settings.intake.max_body_bytes
         declared = request.headers.get("content-length", "")
         chunks, size = [], int(declared) if declared.isdigit() else 0

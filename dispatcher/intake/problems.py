@@ -64,6 +64,8 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
             "Retry-After-Ms": str(int(retry_after_s * 1000)),
             "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
         }
+    if error.status == 408:
+        headers = {"Connection": "close"}  # the rest of the body may never come
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
     return problem(error.status, str(error), error.code, param=getattr(error, "param", None), headers=headers)
@@ -72,7 +74,7 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
 async def on_http_error(request: HttpRequest, error: Exception) -> Response:
     """Answer unknown routes and methods in the same form."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type)
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     return problem(
         error.status_code,
         message,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from dispatcher.contract import Endpoint
 from dispatcher.errors import RequestError
@@ -34,6 +35,16 @@ _DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.De
 }
 
 
+# As many as OpenAI takes: each costs the intake, the queue and the engine something.
+MOST_PROMPTS = 2048
+MOST_MESSAGES = 2048
+# Schemas of tools and answers are far flatter; parsers behind the intake may not survive what is far deeper.
+MOST_DEPTH = 64
+_BRACKETS_AND_QUOTES = b'[]{}"'
+_OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
+_STEPS = np.zeros(256, np.int32)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -51,21 +62,30 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body must be a JSON object: {error}") from error
     if isinstance(read, ChatBody):
-        if not read.messages:
-            raise RequestError("the body is wrong: 'messages' must not be empty", param="messages")
-    elif not _is_prompt(read.prompt):
-        raise RequestError(
-            "the body is wrong: 'prompt' must be a string, or a list of strings or of token ids",
-            param="prompt",
-        )
+        _check_messages(read.messages)
+    else:
+        _check_prompt(read.prompt)
+    if depth_of(body) > MOST_DEPTH:
+        raise RequestError(f"the body is wrong: lists and objects must be nested at most {MOST_DEPTH} deep")
     return read
+
+
+def depth_of(body: bytes) -> int:
+    """Return an upper bound of how deep the lists and objects of valid JSON are nested: exact above MOST_DEPTH."""
+    most = body.count(b"[") + body.count(b"{")
+    if most <= MOST_DEPTH:
+        return most
+    # Without escaped quotes, every second part between quotes is outside of strings.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
+    brackets = np.frombuffer(b"".join(plain.split(b'"')[::2]), np.uint8)
+    return int(_STEPS[brackets].cumsum().max(initial=0))
 
 
 def has_messages(body: bytes) -> bool:
     """Tell a chat body by its field; a body that is no JSON object is told by its reader."""
     try:
         return "messages" in _fields(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
 
@@ -77,10 +97,26 @@ def prompt_bytes(body: Body) -> bytes:
     return "\n".join(text for message in body.messages for text in _texts(message.get("content"))).encode()
 
 
-def _is_prompt(prompt: object) -> bool:
+def _check_messages(messages: list[dict[str, Any]]) -> None:
+    if not messages:
+        raise RequestError("the body is wrong: 'messages' must not be empty", param="messages")
+    if len(messages) > MOST_MESSAGES:
+        raise RequestError(
+            f"the body is wrong: 'messages' must be at most {MOST_MESSAGES}, got {len(messages)}", param="messages"
+        )
+
+
+def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
     if isinstance(prompt, str):
-        return True
-    return isinstance(prompt, list) and bool(prompt) and all(isinstance(part, str | int | list) for part in prompt)
+        return
+    if not prompt:
+        raise RequestError(
+            "the body is wrong: 'prompt' must be a string, or a list of strings or of token ids", param="prompt"
+        )
+    if len(prompt) > MOST_PROMPTS and set(map(type, prompt)) != {int}:  # token ids are one prompt
+        raise RequestError(
+            f"the body is wrong: 'prompt' must be at most {MOST_PROMPTS} prompts, got {len(prompt)}", param="prompt"
+        )
 
 
 def _texts(content: object) -> list[str]:
