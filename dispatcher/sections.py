@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from dispatcher.access import AuthSettings
 from dispatcher.errors import ConfigError
-from dispatcher.settings_base import Name
+from dispatcher.settings_base import Name, split_credentials
 from dispatcher.settings_base import Section as _Section
 
 
@@ -16,9 +16,28 @@ class RedisSettings(_Section):
     """Where the queue lives."""
 
     url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// URL of the primary")
+    username: str | None = Field(None, description="of the ACL; unset: Redis' default user")
+    password: SecretStr | None = Field(None, description="of the user; the URL may have both instead")
+    ca_file: str = Field("", description="rediss: certificates to trust instead of the system's")
+    cert_file: str = Field("", description="rediss: certificate shown to the server")
+    key_file: str = Field("", description="rediss: its private key")
     timeout_s: float = Field(0.8, gt=0, le=60, description="connect and answer limit of one command")
     data_dir: str = Field("var/valkey", description="where the embedded Valkey keeps its append-only file")
     check_policy: bool = Field(True, description="refuse to start on a Redis that evicts keys")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _credentials_leave_the_url(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return split_credentials(values)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        files = (self.ca_file, self.cert_file, self.key_file)
+        if any(files) and not self.url.startswith("rediss://"):
+            raise ValueError(f"ca_file, cert_file and key_file need a rediss:// url, got {self.url!r}")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file go together")
+        return self
 
 
 class IntakeSettings(_Section):

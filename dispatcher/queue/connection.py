@@ -24,6 +24,7 @@ def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int
         retry=AsyncRetry(NoBackoff(), 1),
         max_connections=most_connections,
         **_connect_limit(settings),
+        **_identity(settings),
     )
 
 
@@ -34,12 +35,20 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
         socket_timeout=settings.timeout_s * 5,
         retry=Retry(NoBackoff(), 1),
         **_connect_limit(settings),
+        **_identity(settings),
     )
 
 
 def _connect_limit(settings: RedisSettings) -> dict[str, Any]:
     """Unix sockets know no limit for connecting."""
     return {} if settings.url.startswith("unix:") else {"socket_connect_timeout": settings.timeout_s}
+
+
+def _identity(settings: RedisSettings) -> dict[str, Any]:
+    """Return who this process is to Redis, and how it knows that Redis is the right one."""
+    password = settings.password.get_secret_value() if settings.password else None
+    tls = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
+    return {"username": settings.username, "password": password} | {name: file for name, file in tls.items() if file}
 
 
 async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:

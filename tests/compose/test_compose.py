@@ -71,10 +71,26 @@ def test_fits_the_published_schema() -> None:
 
 def test_redis_keeps_every_key_and_survives_a_restart() -> None:
     redis = _services()["redis"]
-    words = redis["command"]
-    given = dict(zip(words[1::2], words[2::2], strict=True))
+    words = shlex.split(redis["command"][-1].partition("redis-server")[2])
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert given.pop("--aclfile") == "/tmp/users.acl"  # noqa: S108  (in a container of its own)
     assert given == {"--appendonly": "yes", "--appendfsync": "everysec", "--maxmemory-policy": "noeviction"}
-    assert redis["volumes"] == ["redis-data:/data"]
+    assert redis["volumes"][0] == "redis-data:/data"
+
+
+def test_every_process_is_a_user_of_its_own_in_redis() -> None:
+    users = re.findall(r"^user (\w+) .* on <(\w+)>", (FOLDER / "redis.acl").read_text(encoding="utf-8"), re.MULTILINE)
+    redis, others = _services()["redis"], {"intake": _services()["intake"], **_workers()}
+    assert {name for name, _ in users} == {"admin", "intake", "worker", "producer", "readonly"}
+    assert all(name == placeholder for name, placeholder in users)
+    assert set(redis["environment"]) == {f"REDIS_PASSWORD_{name.upper()}" for name, _ in users}
+    for name, service in others.items():
+        role, environment = name.partition("-")[0], service["environment"]
+        assert environment["BITLADDER_REDIS__USERNAME"] == role
+        assert environment["BITLADDER_REDIS__PASSWORD"].startswith(f"${{REDIS_PASSWORD_{role.upper()}:?")
+    mounted = {mount["source"] for mount in redis["volumes"][1:] if mount["read_only"]}
+    assert mounted == {"./redis.acl", "./redis-acl.sh"}
+    assert all((FOLDER / source).is_file() for source in mounted)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -132,8 +148,9 @@ def test_only_gpu_workers_reserve_a_gpu_each() -> None:
 def test_every_setting_given_to_a_container_exists(name: str) -> None:
     given = {key: str(value) for key, value in _services()[name]["environment"].items() if value is not None}
     del given["BITLADDER_CONFIG"]
-    # As Compose does it in a shell that sets nothing: ${NAME:-default} is the default.
+    # As Compose does it in a shell that sets nothing but passwords: ${NAME:-default} is the default.
     given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in given.items()}
+    given = {name: re.sub(r"\$\{\w+:\?.*\}", "secret", value) for name, value in given.items()}
     loaded = load_settings(str(ROOT / "bitladder.toml"), environ=given)
     assert {f"environment variable {key}" for key in given} <= set(loaded.sources.values())
 

@@ -1,0 +1,257 @@
+"""compose/redis.acl on a real server: a whole system runs on it, and no role can do more than it needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from dispatcher.client import Client
+from dispatcher.contract import State
+from dispatcher.embedded import server_command
+from dispatcher.producer import Producer
+from dispatcher.queue.scripts import source
+from dispatcher.sections import RedisSettings
+from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
+from tests.integration.test_security import BODY, bearer, keys_in_toml
+
+ROLES = ("admin", "intake", "worker", "producer", "readonly")
+PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in ROLES}
+
+
+class Guarded:
+    """A server with the ACL file, and clients of every role."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def client(self, role: str) -> redis.Redis:
+        return redis.Redis.from_url(self.url, username=role, password=PASSWORDS[role])
+
+    def environment(self, role: str) -> dict[str, str]:
+        return {
+            "BITLADDER_REDIS__URL": self.url,
+            "BITLADDER_REDIS__USERNAME": role,
+            "BITLADDER_REDIS__PASSWORD": PASSWORDS[role],
+        }
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return what the server has refused to its users."""
+        with self.client("admin") as admin:
+            return [{key: entry[key] for key in ("username", "reason", "object")} for entry in admin.acl_log()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("valkey")
+    environment = {f"REDIS_PASSWORD_{role.upper()}": password for role, password in PASSWORDS.items()}
+    script = ["sh", str(ROOT / "compose" / "redis-acl.sh")]
+    acl = subprocess.run(script, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+    (folder / "users.acl").write_text(acl, encoding="utf-8")
+    settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(folder))
+    guarded = Guarded(settings.url)
+    process = subprocess.Popen(
+        [*server_command(settings), "--aclfile", str(folder / "users.acl")], stdout=subprocess.DEVNULL
+    )
+    wait_until(lambda: _answers(guarded), "Valkey answers")
+    yield guarded
+    process.kill()
+    process.wait()
+
+
+def _answers(guarded: Guarded) -> bool:
+    try:
+        with guarded.client("admin") as admin:
+            return bool(admin.ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def stack(server: Guarded) -> Iterator[Stack]:
+    stack = Stack(server.url, BITLADDER_AUTH__KEYS=keys_in_toml(), BITLADDER_QUEUE__LEASE_S="1.5")
+    stack.http.headers.update(bearer("ops"))
+    stack.environment |= server.environment("intake")
+    stack.intake()
+    stack.environment |= server.environment("worker")
+    yield stack
+    stack.stop()
+
+
+def bitladder(environment: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Guarded) -> None:
+    worker, leaving = stack.worker("int4"), stack.worker("int8")
+    with Client(stack.url, api_key=stack.http.headers["authorization"].partition(" ")[2]) as client:
+        _every_way_of_a_job(client, stack)
+        worker.kill()  # its jobs are reaped by another
+        wait_until(lambda: stack.live("int4") == 0, "the dead worker's lease has run out")
+        leaving.terminate()
+        assert leaving.wait(15) == 0
+        stack.worker("int4")
+        crashed = client.submit(BODY | {"prompt": "echo:crash"}, max_tier="int4")["id"]
+        assert client.wait(crashed, timeout_s=30)["status"] == "failed"
+        assert stack.http.get("/v1/dead").json()["total"] == 1
+        assert stack.http.post("/v1/dead/release", json={"ids": [crashed]}).json()["released"] == [crashed]
+        assert client.wait(crashed, timeout_s=30)["status"] == "failed"
+        assert stack.http.post("/v1/dead/drop", json={"all": True}).json()["dropped"] == [crashed]
+    for path in ("/readyz", "/metrics", "/v1/queues"):
+        assert stack.http.get(path).status_code == 200
+    _producers(server)
+    shown = bitladder(stack.environment | server.environment("readonly"), "queues", "--json")
+    assert '"live_workers": 1' in shown
+
+    assert server.refusals() == []
+
+
+def _every_way_of_a_job(client: Client, stack: Stack) -> None:
+    assert stack.http.post("/v1/completions", json=BODY, headers=bearer("few")).status_code == 200
+    first = client.submit(BODY, idempotency_key="once")["id"]
+    assert client.submit(BODY, idempotency_key="once")["id"] == first
+    assert client.wait(first, timeout_s=10)["status"] == "finished"
+    assert "".join(client.stream(BODY)) == "aa bb aa "
+    streamed = client.submit(BODY | {"stream": True})["id"]
+    assert "[DONE]" in stack.http.get(f"/v1/jobs/{streamed}/events").text
+    running = client.submit(BODY | {"max_tokens": 50_000})["id"]
+    wait_until(lambda: client.result(running)["status"] == "running", "the job runs")
+    client.cancel(running)
+    assert client.wait(running, timeout_s=10)["status"] == "cancelled"
+    waiting = client.submit(BODY, priority=9)["id"]
+    assert client.cancel(waiting)["status"] in ("cancelled", "finished")
+    for number in range(20):
+        client.submit(BODY | {"prompt": f"p {number}", "max_tokens": 200}, max_tier="int4")
+
+
+def _producers(server: Guarded) -> None:
+    settings = make_settings(server.url, redis__username="producer", redis__password=PASSWORDS["producer"])
+    with Producer(settings) as producer:
+        outcome = producer.run(BODY, headers={"Idempotency-Key": "once"}, timeout_s=10)
+        ids = producer.submit_many(BODY | {"prompt": f"p {number}"} for number in range(50))
+        last = producer.wait(str(ids[-1]), timeout_s=30)
+    with server.client("producer") as connection:
+        queue = Queue("smollm2:int4:normal", connection=connection, serializer=JSONSerializer)
+        theirs = queue.enqueue("workers.generate", body=BODY)
+        wait_until(lambda: theirs.get_status(refresh=True) == "finished", "RQ's job is finished")
+        value = theirs.return_value()
+    assert outcome is not None
+    assert last is not None
+    assert outcome.state is last.state is State.FINISHED
+    assert value
+    assert value["choices"][0]["text"] == "aa bb aa"
+
+
+FORBIDDEN = [
+    ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SCAN", "0"), ("SHUTDOWN",), ("MONITOR",),
+    ("EVAL", "return 1", "0"), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"), ("ACL", "LIST"), ("CLIENT", "LIST"),
+    ("DEBUG", "JMAP"), ("REPLICAOF", "no", "one"), ("SAVE",), ("MODULE", "LIST"), ("SORT", "rq:queues"),
+    ("GET", "somebody:else"), ("SET", "somebody:else", "1"), ("DEL", "somebody:else"), ("SUBSCRIBE", "somebody:else"),
+]  # fmt: skip
+OF_OTHERS = {
+    "intake": [
+        ("HSET", "rq:worker:x", "a", "1"), ("ZADD", "bl:workers", "1", "x"), ("SREM", "bl:inflight:x", "1"),
+        ("LPOP", "rq:queue:x"), ("ZREM", "rq:wip:x", "1"), ("XADD", "bl:stream:x", "*", "d", "1"),
+    ],
+    "worker": [("GET", "bl:idem:m:t:k"), ("SET", "bl:rate:acme", "0"), ("SET", "bl:idem:m:t:k", "x y")],
+    "producer": [
+        ("LPOP", "rq:queue:x"), ("PUBLISH", "bl:done:x", "forged"), ("SUBSCRIBE", "bl:control:x"),
+        ("ZADD", "bl:workers", "1", "x"), ("XRANGE", "bl:stream:x", "-", "+"), ("SET", "bl:rate:acme", "0"),
+    ],
+    "readonly": [
+        ("SET", "bl:rate:acme", "0"), ("HSET", "rq:job:x", "a", "1"), ("DEL", "rq:job:x"), ("LPUSH", "rq:queue:x", "1"),
+        ("ZADD", "bl:live:m:t", "1", "x"), ("PEXPIRE", "rq:job:x", "1"), ("PUBLISH", "bl:done:x", "forged"),
+        ("SUBSCRIBE", "bl:done:x"), ("XADD", "bl:stream:x", "*", "d", "1"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", OF_OTHERS)
+def test_a_role_can_do_nothing_beyond_its_work(server: Guarded, role: str) -> None:
+    with server.client("admin") as admin:
+        allowed = [
+            command
+            for command in (*FORBIDDEN, *OF_OTHERS[role])
+            if admin.execute_command("ACL", "DRYRUN", role, *command) == b"OK"
+        ]
+
+    assert allowed == []
+
+
+def test_the_intake_s_user_cannot_empty_the_server(server: Guarded) -> None:
+    with server.client("intake") as client:
+        for command in ("FLUSHALL", "CONFIG GET *", "KEYS *"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command.split())
+
+
+def test_scripts_can_do_no_more_than_who_calls_them(server: Guarded) -> None:
+    with server.client("readonly") as client:
+        digest = client.script_load(source("drop"))
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.evalsha(str(digest), 1, "bl:dead", 1, "x")
+        planted = client.script_load("return redis.call('SET', 'bl:rate:acme', '0')")
+        with pytest.raises(redis.exceptions.ResponseError, match="ACL failure"):
+            client.evalsha(str(planted), 0)
+
+
+def test_nobody_is_let_in_without_a_name(server: Guarded) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.get("bl:dead")
+
+
+@pytest.mark.parametrize("password", ["wrong SECRET", ""])
+def test_a_wrong_password_is_one_clear_line_without_it(
+    make_stack: Callable[..., Stack], server: Guarded, password: str, tmp_path: Path
+) -> None:
+    stack = make_stack(**server.environment("intake") | {"BITLADDER_REDIS__PASSWORD": password})
+    with (tmp_path / "log").open("wb") as stack.output:
+        stack.start("serve")
+        wait_until(lambda: _status(stack) == 503, "the intake lives, and is not ready")
+        stack.stop()
+
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "redis away at start" in log
+    assert "SECRET" not in log
+    assert "Traceback" not in log
+
+
+def test_credentials_in_the_url_work_and_are_shown_nowhere(server: Guarded) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    environment |= {"BITLADDER_REDIS__URL": _url(server, "readonly")}
+
+    queues = bitladder(environment, "queues", "--json")
+    shown = bitladder(environment, "config", "show")
+
+    assert '"model": "smollm2"' in queues
+    assert f'redis.url = "{server.url}"' in shown
+    assert 'redis.username = "readonly"' in shown
+    assert "p@ss" not in shown
+    assert "p%40ss" not in shown
+
+
+def _url(server: Guarded, role: str) -> str:
+    return server.url.replace("://", f"://{role}:{quote(PASSWORDS[role], safe='')}@")
+
+
+def _status(stack: Stack) -> int:
+    try:
+        return stack.http.get("/readyz").status_code
+    except Exception:
+        return 0
