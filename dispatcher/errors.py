@@ -10,6 +10,7 @@ BitladderError
 │   └── TooLargeError          413      body above the limit
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
+├── WebPageError               403      a browser sends it for some page, and no keys are asked for
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
 ├── RefusedError               429      refused at the door for the load; try again after `retry_after_s`
 │   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
@@ -105,6 +106,13 @@ class ForbiddenError(BitladderError):
 
     status = 403
     code = "missing_scope"
+
+
+class WebPageError(BitladderError):
+    """A browser sends the request for a web page, and no API key shows that its user wants that."""
+
+    status = 403
+    code = "web_page_refused"
 
 
 class RateLimitError(BitladderError):

@@ -29,6 +29,7 @@ from dispatcher.errors import (
     ForbiddenError,
     QueueUnreachableError,
     RateLimitError,
+    WebPageError,
 )
 from dispatcher.queue.scripts import source
 from dispatcher.sections import Settings
@@ -89,9 +90,12 @@ class Gate:
 
         Raises:
             AuthenticationError: there is no key, or it is not configured.
+            WebPageError: no keys are asked for, and some web page uses a browser on the inside.
 
         """
         if not self._is_required:
+            if any(name == b"origin" for name, _ in headers):
+                raise WebPageError("web pages may not use an intake without API keys: configure one and send it")
             return ANYBODY
         # The look-up takes no secret-dependent time that helps to guess: what it compares are hashes, and nobody can
         # choose a key so that its hash begins like another's.

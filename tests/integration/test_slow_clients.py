@@ -163,6 +163,15 @@ def test_connections_above_the_limit_are_told_so(make_stack: Callable[..., Stack
     wait_until(lambda: stack.http.get("/health").status_code == 200, "there is room again")
 
 
+@pytest.mark.parametrize("origin", ["https://example.org", "http://127.0.0.1:8000", "null"])
+def test_a_web_page_cannot_use_an_intake_without_keys(stack: Stack, origin: str) -> None:
+    headers = {"Origin": origin, "Content-Type": "text/plain"}  # what a form may send anywhere
+
+    refused = stack.http.post("/v1/jobs", content=json.dumps(BODY), headers=headers)
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "web_page_refused")
+
+
 NESTED = b'{"model": "smollm2", "prompt": "x", "extra": %s}'
 
 
