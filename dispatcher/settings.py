@@ -67,6 +67,11 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def foreign_environment() -> dict[str, str]:
+    """Return the environment without our settings, for programs that are not ours: a password may be among them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+
+
 def config_environment(file: str | None) -> dict[str, str]:
     """Return the environment that makes a child process read the same file."""
     return {f"{ENV_PREFIX}CONFIG": str(Path(file).resolve())} if file else {}

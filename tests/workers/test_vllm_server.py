@@ -203,3 +203,20 @@ async def test_a_stream_that_stalls_while_others_go_on_is_broken_off(make: Make)
     assert not beside.done()
     beside.cancel()
     looking.cancel()
+
+
+async def test_the_engine_is_not_told_our_settings(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITLADDER_REDIS__PASSWORD", "a secret")
+    server = make()
+
+    with capture_logs() as logs:
+        await server.start()
+    pid = next(line["pid"] for line in logs if line["event"] == "engine started")
+    environment = _environment(pid)
+
+    assert b"VLLM_" in environment
+    assert b"BITLADDER_" not in environment
+
+
+def _environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()

@@ -15,7 +15,7 @@ import structlog
 
 from dispatcher.errors import EngineError, EngineFaultError
 from dispatcher.sections import TierSettings, VllmSettings
-from dispatcher.settings import process_environment
+from dispatcher.settings import foreign_environment
 from workers.engines.base import Answer, Load, OnPiece
 from workers.engines.host import dtype_args
 from workers.engines.http import HttpEngine
@@ -94,7 +94,7 @@ class VllmServer:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            env=process_environment() | ENVIRONMENT | self._settings.env,
+            env=foreign_environment() | ENVIRONMENT | self._settings.env,
         )
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
         self._reader = asyncio.create_task(self._read_log(self._process))
