@@ -83,6 +83,42 @@ async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store
     assert store.smembers("bl:inflight:w-int4") == store.smembers("bl:inflight:other") == set()
 
 
+async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await submit(queue, job())
+    stale = (await claim(queue, "int4"))[0]
+    await queue.give_back("w-int4", stale, stale.queue, charge=False, last=DONE)
+    fresh = (await claim(queue, "int4"))[0]
+
+    # The answers to the first claim come again: the connection broke before they were acknowledged.
+    word = await queue.give_back("w-int4", stale, stale.queue, charge=False, last=DONE)
+    accepted = await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)])
+
+    assert (word, accepted) == ("lost", [False])
+    assert store.smembers("bl:inflight:w-int4") == {fresh.job_id.encode()}
+
+
+async def test_a_full_queue_knows_the_jobs_that_it_has(redis_url: str, store: redis.Redis) -> None:
+    del store
+    settings = make_settings(redis_url, queue__max_depth=1)
+    queue, mine = JobQueue(connect(settings.redis), settings), job()
+
+    first, again, other = await submit(queue, mine), await submit(queue, mine), await submit(queue, job())
+    await queue.client.aclose()
+
+    assert first == again == [mine.job_id]
+    assert isinstance(other[0], QueueFullError)
+
+
+async def test_a_cancelled_job_does_not_keep_the_next_from_climbing(queue: JobQueue) -> None:
+    gone, mine = job(), job()
+    await submit(queue, gone, mine)
+    await queue.cancel(gone.job_id)
+
+    assert [claimed.job_id for claimed in await claim(queue, "int8", 1)] == [mine.job_id]
+
+
 async def test_the_last_attempt_ends_the_job(queue: JobQueue) -> None:
     mine = job()
     await submit(queue, mine)

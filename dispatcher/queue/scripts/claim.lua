@@ -204,7 +204,7 @@ local function late_list(lane)
   end
 end
 
--- How many jobs of a lane may climb now, and from which lists.
+-- How many jobs of a lane may climb now, from which lists, and whether only late ones may.
 local function allowance(tier, lane)
   local depth = depth_of(lane.all)
   local over = lane.climbs and is_over(lane, depth)
@@ -218,18 +218,21 @@ local function allowance(tier, lane)
     return depth - lane.low, lane.climbable
   end
   local late = late_list(lane)
-  return late and 1 or 0, {late}
+  return late and 1 or 0, {late}, true
 end
 
 local function claim_overflow(tier, most)
   for _, lane in ipairs(tier.lanes) do
-    local left, lists = allowance(tier, lane)
+    local left, lists, must_be_late = allowance(tier, lane)
     while left > 0 and #claimed < most do
-      local count = pop_oldest(lists, math.min(left, most - #claimed))
-      if count == 0 then
+      local before = #claimed + expired  -- leftovers are no jobs: they use nothing up
+      if pop_oldest(lists, math.min(left, most - #claimed)) == 0 then
         break
       end
-      left = left - count
+      left = left - (#claimed + expired - before)
+      if must_be_late then
+        lists = {late_list(lane)}
+      end
     end
   end
 end

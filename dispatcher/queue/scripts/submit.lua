@@ -47,6 +47,18 @@ end
 
 local pushed, answers, counted, longest_ms = {}, {}, {}, 0
 
+-- Why another job cannot be taken, and how many there are; nil where it can.
+local function refused(depth)
+  local its = mine + #pushed
+  if depth >= max_depth then
+    return {'full', depth}
+  elseif quota > 0 and its >= quota then
+    return {'quota', its}
+  elseif fair > 0 and its >= fair then
+    return {'crowded', its}
+  end
+end
+
 local function store(id, data, description, deadline_ms, reply, key, fingerprint, mac)
   local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
   if idem then
@@ -55,17 +67,12 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
       return {of == fingerprint and 'duplicate' or 'mismatch', first, 0}
     end
   end
-  local depth = length - gone + #pushed
-  if depth >= max_depth then
-    return {'full', id, depth}
+  local job, depth = 'rq:job:' .. id, length - gone + #pushed
+  local refusal = refused(depth)
+  if refusal then
+    -- A job that was accepted stays so: the answer may have been lost on its way.
+    return redis.call('EXISTS', job) == 1 and {'duplicate', id, 0} or {refusal[1], id, refusal[2]}
   end
-  if quota > 0 and mine + #pushed >= quota then
-    return {'quota', id, mine + #pushed}
-  end
-  if fair > 0 and mine + #pushed >= fair then
-    return {'crowded', id, mine + #pushed}
-  end
-  local job = 'rq:job:' .. id
   if redis.call('HSETNX', job, 'status', 'queued') == 0 then
     return {'duplicate', id, 0}
   end

@@ -1,0 +1,160 @@
+"""A model of the queue in plain Python, and the check of a real Valkey against it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import redis
+
+MODEL = "smollm2"
+LADDER = ("int4", "int8", "fp8")
+ENDED = ("finished", "failed", "canceled")
+
+# Everything in one round trip: a test may walk all keys.
+_DUMP = """
+local readers = {
+  string = {'GET'}, hash = {'HGETALL'}, list = {'LRANGE', 0, -1}, set = {'SMEMBERS'}, zset = {'ZRANGE', 0, -1},
+  stream = {'XRANGE', '-', '+'},
+}
+local out = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local reader = readers[redis.call('TYPE', key).ok]
+  out[#out + 1] = {key, redis.call(reader[1], key, unpack(reader, 2)), redis.call('PTTL', key)}
+end
+return cmsgpack.pack(out)
+"""
+
+
+@dataclass
+class Job:
+    """What one job must look like."""
+
+    job_id: str
+    queue: str  # where it waits, or waited before it was claimed
+    status: str = "queued"
+    worker: str | None = None  # the last one that claimed it
+    fence: int = 0
+    uncharged: int = 0
+    is_over: bool = False  # its deadline has passed: the next claim that meets it ends it
+    is_late: bool = False  # it has waited for more than its share of its deadline: it may climb
+    is_stored: bool = True  # False: it ended, and its time to live ran out
+    cancel: bool = False  # asked for while it ran
+    key: str = ""
+    fingerprint: str = ""
+    pieces: list[str] = field(default_factory=list)  # ids in its stream
+    outcome: str | None = None
+
+    @property
+    def attempts(self) -> int:
+        return self.fence - self.uncharged
+
+
+class Model:
+    """Jobs and lists as they must be."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.lists: dict[str, list[str]] = {}  # leftovers included: ids of jobs that ended while they waited
+        self.keys: dict[str, str] = {}  # idempotency key -> id
+
+    def held(self, worker: str) -> set[str]:
+        return {job.job_id for job in self.jobs.values() if job.status == "started" and job.worker == worker}
+
+    def depth(self, queue: str) -> int:
+        return sum(self.jobs[job_id].status == "queued" for job_id in self.lists.get(queue, ()))
+
+    def owner_of(self, key: str) -> Job | None:
+        """Return the job that an idempotency key stands for; a cancelled one frees it."""
+        job = self.jobs.get(self.keys.get(key, ""))
+        return None if job is None or job.status == "canceled" or not job.is_stored else job
+
+    def push(self, job: Job) -> None:
+        self.jobs[job.job_id] = job
+        self.lists.setdefault(job.queue, []).append(job.job_id)
+        if job.key:
+            self.keys[job.key] = job.job_id
+
+    def put_back(self, job: Job, target: str, *, charge: bool, most: int) -> str:
+        """Do what prelude.lua's put_back does with a held job."""
+        if job.cancel:
+            job.status = "canceled"
+            return "ended"
+        uncharged = job.uncharged + (not charge)
+        if job.fence - uncharged >= most:
+            job.status = "failed"
+            return "ended"
+        job.uncharged, job.status, job.queue, job.pieces = uncharged, "queued", target, []
+        self.lists.setdefault(target, []).insert(0, job.job_id)
+        return "returned"
+
+
+class Dump:
+    """One look at the whole server."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        rows: list[Any] = msgspec.msgpack.decode(client.eval(_DUMP, 0))
+        self.values: dict[str, Any] = {key: value for key, value, _ in rows}
+        self.ttls: dict[str, int] = {key: ttl for key, _, ttl in rows}
+
+    def of(self, prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): its for key, its in self.values.items() if key.startswith(prefix)}
+
+    def hash(self, key: str) -> dict[str, str]:
+        flat = self.values.get(key, [])
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def check(model: Model, dump: Dump) -> None:
+    """Compare everything that the model knows with what is stored."""
+    assert {name: ids for name, ids in model.lists.items() if ids} == dump.of("rq:queue:")
+    stored = [job for job in model.jobs.values() if job.is_stored]
+    assert {job.job_id for job in stored} == set(dump.of("rq:job:"))
+    for job in stored:
+        _check_job(job, dump)
+    _check_holders(model, dump)
+    _check_depths(model, dump)
+    _check_ends(model, dump)
+
+
+def _check_job(job: Job, dump: Dump) -> None:
+    stored = dump.hash(f"rq:job:{job.job_id}")
+    assert stored["status"] == job.status
+    assert (int(stored.get("fence", 0)), int(stored.get("uncharged", 0))) == (job.fence, job.uncharged)
+    assert stored.get("worker_name") == job.worker
+    assert dump.ttls[f"rq:job:{job.job_id}"] > 0
+    if job.status == "queued":
+        assert stored["origin"] == job.queue
+    # One end, which never changes.
+    assert (job.status in ENDED) == ("outcome" in stored)
+    if job.outcome is None:
+        job.outcome = stored.get("outcome")
+    assert stored.get("outcome") == job.outcome
+    assert [entry[0] for entry in dump.values.get(f"bl:stream:{job.job_id}", [])] == job.pieces
+
+
+def _check_holders(model: Model, dump: Dump) -> None:
+    started = [job for job in model.jobs.values() if job.status == "started"]
+    held = {worker: set(ids) for worker, ids in dump.of("bl:inflight:").items()}
+    assert held == {worker: model.held(worker) for worker in {str(job.worker) for job in started}}
+    assert set(held) <= set(dump.values.get("bl:workers", [])), "somebody holds jobs without a lease that can run out"
+    wip = Counter((queue, entry) for queue, its in dump.of("rq:wip:").items() for entry in its)
+    assert wip == Counter((job.queue, f"{job.job_id}:{job.fence}") for job in started)
+
+
+def _check_depths(model: Model, dump: Dump) -> None:
+    for queue, ids in model.lists.items():
+        counts = dump.hash(f"bl:counts:{queue}")
+        assert len(ids) - int(counts.get("gone", 0)) * bool(ids) == model.depth(queue), queue
+        popped = int(counts.get("popped", 0))
+        for place, job_id in enumerate(ids, 1):
+            if model.jobs[job_id].status == "queued":
+                number = int(dump.hash(f"rq:job:{job_id}")["wait"].split(" ")[2])
+                assert number - popped == place, f"position of {job_id} in {queue}"
+
+
+def _check_ends(model: Model, dump: Dump) -> None:
+    ends = Counter((status, job_id) for status in ENDED for its in dump.of(f"rq:{status}:").values() for job_id in its)
+    assert ends == Counter((job.status, job.job_id) for job in model.jobs.values() if job.status in ENDED)
