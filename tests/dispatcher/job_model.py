@@ -42,6 +42,9 @@ class Job:
     is_late: bool = False  # it has waited for more than its share of its deadline: it may climb
     is_stored: bool = True  # False: it ended, and its time to live ran out
     cancel: bool = False  # asked for while it ran
+    tenant: str = ""  # '' where its jobs are not counted
+    suspicion: int = 0
+    losses: int = 0  # executions that came to nothing, for people to read
     key: str = ""
     fingerprint: str = ""
     pieces: list[str] = field(default_factory=list)  # ids in its stream
@@ -59,12 +62,18 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.lists: dict[str, list[str]] = {}  # leftovers included: ids of jobs that ended while they waited
         self.keys: dict[str, str] = {}  # idempotency key -> id
+        self.dead: set[str] = set()  # in quarantine
 
     def held(self, worker: str) -> set[str]:
         return {job.job_id for job in self.jobs.values() if job.status == "started" and job.worker == worker}
 
     def depth(self, queue: str) -> int:
-        return sum(self.jobs[job_id].status == "queued" for job_id in self.lists.get(queue, ()))
+        return sum(self.jobs[job_id].status == "queued" for job_id in set(self.lists.get(queue, ())))
+
+    def of_tenant(self, tenant: str) -> set[str]:
+        return {
+            job.job_id for job in self.jobs.values() if job.tenant == tenant and job.status in ("queued", "started")
+        }
 
     def owner_of(self, key: str) -> Job | None:
         """Return the job that an idempotency key stands for; a cancelled one frees it."""
@@ -77,18 +86,34 @@ class Model:
         if job.key:
             self.keys[job.key] = job.job_id
 
-    def put_back(self, job: Job, target: str, *, charge: bool, most: int) -> str:
+    def bury(self, job: Job) -> None:
+        job.status = "failed"
+        self.dead.add(job.job_id)
+
+    def put_back(self, job: Job, target: str, word: str, most: int) -> str:
         """Do what prelude.lua's put_back does with a held job."""
         if job.cancel:
             job.status = "canceled"
             return "ended"
-        uncharged = job.uncharged + (not charge)
-        if job.fence - uncharged >= most:
-            job.status = "failed"
+        is_charged = word in ("charged", "reaped")
+        attempts = job.attempts - (not is_charged)
+        if attempts >= most:
+            self.bury(job)
             return "ended"
-        job.uncharged, job.status, job.queue, job.pieces = uncharged, "queued", target, []
+        job.losses += word != "free"
+        if word == "suspect":
+            job.suspicion = min(2, job.suspicion + 1)
+        elif word == "reaped" and attempts > 1:
+            job.suspicion = 2
+        job.uncharged, job.status, job.queue, job.pieces = job.fence - attempts, "queued", target, []
         self.lists.setdefault(target, []).insert(0, job.job_id)
         return "returned"
+
+    def release(self, job: Job) -> None:
+        self.dead.discard(job.job_id)
+        job.status, job.worker, job.uncharged, job.outcome = "queued", None, job.fence, None
+        job.is_over = job.is_late = job.cancel = False
+        self.lists.setdefault(job.queue, []).append(job.job_id)
 
 
 class Dump:
@@ -125,8 +150,10 @@ def _check_job(job: Job, dump: Dump) -> None:
     assert (int(stored.get("fence", 0)), int(stored.get("uncharged", 0))) == (job.fence, job.uncharged)
     assert stored.get("worker_name") == job.worker
     assert dump.ttls[f"rq:job:{job.job_id}"] > 0
-    if job.status == "queued":
+    if job.status in ("queued", "started"):
         assert stored["origin"] == job.queue
+    assert int(stored.get("suspicion", 0)) == job.suspicion
+    assert stored.get("history", "").count("\n") == job.losses
     # One end, which never changes.
     assert (job.status in ENDED) == ("outcome" in stored)
     if job.outcome is None:
@@ -156,5 +183,9 @@ def _check_depths(model: Model, dump: Dump) -> None:
 
 
 def _check_ends(model: Model, dump: Dump) -> None:
+    assert set(dump.values.get("bl:dead", ())) == model.dead
+    counted = {tenant: set(ids) for tenant, ids in dump.of("bl:tenant:").items()}
+    tenants = {job.tenant for job in model.jobs.values()} - {""}
+    assert counted == {tenant: ids for tenant in tenants if (ids := model.of_tenant(tenant))}
     ends = Counter((status, job_id) for status in ENDED for its in dump.of(f"rq:{status}:").values() for job_id in its)
     assert ends == Counter((job.status, job.job_id) for job in model.jobs.values() if job.status in ENDED)

@@ -88,11 +88,11 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 ) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.give_back("w-int4", stale, stale.queue, charge=False, last=DONE)
+    await queue.give_back("w-int4", stale, stale.queue, word="free", last=DONE)
     fresh = (await claim(queue, "int4"))[0]
 
     # The answers to the first claim come again: the connection broke before they were acknowledged.
-    word = await queue.give_back("w-int4", stale, stale.queue, charge=False, last=DONE)
+    word = await queue.give_back("w-int4", stale, stale.queue, word="free", last=DONE)
     accepted = await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)])
 
     assert (word, accepted) == ("lost", [False])

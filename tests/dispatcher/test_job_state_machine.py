@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatcher.contract import Claimed, Lane, Outcome, Piece, Request, State, Submission, queue_name
-from dispatcher.errors import ConflictError, QueueFullError
+from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, Piece, Request, State, Submission, queue_name
+from dispatcher.errors import ConflictError, QueueFullError, QuotaError
 from dispatcher.queue.blocking import BlockingScripts
-from dispatcher.queue.commands import Call, Finished
+from dispatcher.queue.commands import Call, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
+from dispatcher.queue.quarantine import Choice, Quarantine
 from dispatcher.sections import Settings
 from tests.conftest import make_settings
 from tests.dispatcher.job_model import LADDER, MODEL, Dump, Job, Model, check
@@ -30,7 +31,8 @@ MOST_DEPTH = 6
 # Names with their tiers: two of a tier, so that one can take what the other lost.
 HIGH, LOW = 3, 1
 WORKERS = {"a": "int4", "b": "int4", "c": "int8", "d": "fp8"}
-TTL_MS = 3_600_000
+# Of the tenant whose jobs are counted: where it is sent to the batch lane, and where it is refused.
+FAIR, QUOTA = 4, 8
 
 T = TypeVar("T")
 picks = st.integers(0, 63)
@@ -71,6 +73,7 @@ class JobLife(RuleBasedStateMachine):
         key=st.sampled_from(("", "", "k1", "k2")),
         fingerprint=st.sampled_from(("f1", "f1", "f2")),
         copies=st.integers(1, 3),
+        tenant=st.sampled_from(("", "", "t")),
         again=st.booleans(),
     )
     def submit(
@@ -82,6 +85,7 @@ class JobLife(RuleBasedStateMachine):
         key: str,
         fingerprint: str,
         copies: int,
+        tenant: str,
         again: bool,
     ) -> None:
         if ceiling and LADDER.index(ceiling) < LADDER.index(tier):
@@ -91,7 +95,9 @@ class JobLife(RuleBasedStateMachine):
         jobs = []
         for _ in range(copies):
             self.count += 1
-            request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor=tier, ceiling=ceiling)
+            request = Request(
+                body=msgspec.Raw(b'{"prompt":"x"}'), floor=tier, ceiling=ceiling, tenant=tenant or DEFAULT_TENANT
+            )
             jobs.append(
                 Submission(
                     job_id=f"j{self.count}",
@@ -101,6 +107,7 @@ class JobLife(RuleBasedStateMachine):
                     deadline_ms=600_000 if deadline else None,
                     idempotency_key=key,
                     fingerprint=fingerprint if key else "",
+                    most_of_tenant=QUOTA if tenant else 0,
                 )
             )
         for answers in [self.do(self.queue.submit(jobs)) for _ in range(2 if again else 1)]:
@@ -111,36 +118,43 @@ class JobLife(RuleBasedStateMachine):
         first = self.model.owner_of(job.idempotency_key)
         if first and first.fingerprint != job.fingerprint:
             assert isinstance(answer, ConflictError)
-        elif first:
-            assert answer == first.job_id
-        elif job.job_id in self.model.jobs:
+        elif first or job.job_id in self.model.jobs:
+            assert answer == (first.job_id if first else job.job_id)
+        elif not self._is_refused(job, job.queue, answer):
             assert answer == job.job_id
-        elif self.model.depth(job.queue) >= MOST_DEPTH:
+
+    def _is_refused(self, job: Submission, queue: str, answer: object) -> bool:
+        model, tier, lane = queue.split(":")[:3]
+        tenant = job.request.tenant if job.most_of_tenant else ""
+        mine = len(self.model.of_tenant(tenant)) if tenant else 0
+        if self.model.depth(queue) >= MOST_DEPTH:
             assert isinstance(answer, QueueFullError)
+            assert not isinstance(answer, QuotaError)
+        elif mine >= QUOTA:
+            assert isinstance(answer, QuotaError)
+        elif mine >= FAIR and lane != Lane.BATCH:
+            return self._is_refused(job, queue_name(model, tier, Lane.BATCH, job.request.ceiling), answer)
         else:
-            assert answer == job.job_id
-            self.model.push(
-                Job(
-                    job_id=job.job_id,
-                    queue=job.queue,
-                    key=job.idempotency_key,
-                    fingerprint=job.fingerprint,
-                )
-            )
+            key, fingerprint = job.idempotency_key, job.fingerprint
+            self.model.push(Job(job_id=job.job_id, queue=queue, key=key, fingerprint=fingerprint, tenant=tenant))
+            return False
+        return True
 
     @rule(worker=workers, slots=st.integers(1, 5), is_lost=st.sampled_from((False, False, False, True)))
     def claim(self, worker: str, slots: int, is_lost: bool) -> None:
         tier = WORKERS[worker]
         plan = claim_plan(self.settings, MODEL, tier)
         free = self._free_to_climb(tier)
-        claimed, expired = self.do(self.queue.claim(worker, MODEL, tier, plan, slots))
+        claims = self.do(self.queue.claim(worker, MODEL, tier, plan, slots))
+        claimed = claims.jobs
         assert len(claimed) <= slots
         left = {name: list(ids) for name, ids in Dump(self.store).of("rq:queue:").items()}
         popped = self._popped(left)
         taken = [job.job_id for job in claimed]
         waiting = [self.model.jobs[job_id] for job_id in popped if self.model.jobs[job_id].status == "queued"]
         assert sorted(taken) == sorted(job.job_id for job in waiting if not job.is_over)
-        assert expired == sum(job.is_over for job in waiting)
+        assert claims.dropped == sum(not self.model.jobs[job_id].is_stored for job_id in popped)
+        assert claims.expired == sum(job.is_over for job in waiting)
         for job in waiting:
             job.status = "failed" if job.is_over else "started"
         for answer in claimed:
@@ -184,7 +198,7 @@ class JobLife(RuleBasedStateMachine):
         assert LADDER.index(answer.tier) <= LADDER.index(tier) <= LADDER.index(highest)
 
     def _judge_idle(self, tier: str) -> None:
-        """Expect that a worker with a free slot left nothing of its own tier, and of a dead one below nothing it may take."""
+        """Expect that a free slot left nothing of its own tier, and of a dead one below nothing that it may take."""
         dead = [lower for lower in LADDER[: LADDER.index(tier)] if not self._live(lower)]
         for name in self.model.lists:
             its, ceiling = name.split(":")[1], name.partition(":max-")[2] or LADDER[-1]
@@ -195,33 +209,38 @@ class JobLife(RuleBasedStateMachine):
         return int(self.store.zcount(f"bl:live:{MODEL}:{tier}", "(0", "+inf"))
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, state=st.sampled_from((State.FINISHED, State.FINISHED, State.FAILED)), again=st.booleans())
-    def finish(self, number: int, state: State, again: bool) -> None:
+    @rule(
+        number=picks,
+        state=st.sampled_from((State.FINISHED, State.FINISHED, State.FAILED)),
+        is_dead=st.booleans(),
+        again=st.booleans(),
+    )
+    def finish(self, number: int, state: State, is_dead: bool, again: bool) -> None:
         """Any answer that a worker ever had may come late, or twice."""
         worker, claimed = self.pick(number, self.claims[::-1])
         self.count += 1
         outcome = Outcome(state=state, status=200, reason=f"end {self.count}")
-        for accepted in [
-            self.do(self.queue.finish(worker, [Finished(job=claimed, outcome=outcome)]))
-            for _ in range(2 if again else 1)
-        ]:
+        is_dead = is_dead and state is State.FAILED
+        end = Finished(job=claimed, outcome=outcome, is_dead=is_dead)
+        for accepted in [self.do(self.queue.finish(worker, [end])) for _ in range(2 if again else 1)]:
             job = self.model.jobs[claimed.job_id]
-            is_mine = job.fence == claimed.fence and job.status in ("queued", "started")
+            is_mine = (job.worker, job.fence) == (worker, claimed.fence) and job.status in ("queued", "started")
             assert accepted == [is_mine]
             if is_mine:
                 job.status = state.value
+                self.model.dead |= {job.job_id} if is_dead else set()
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, charge=st.booleans(), climbs=st.booleans(), again=st.booleans())
-    def give_back(self, number: int, charge: bool, climbs: bool, again: bool) -> None:
+    @rule(number=picks, how=st.sampled_from(("free", "charged", "suspect")), climbs=st.booleans(), again=st.booleans())
+    def give_back(self, number: int, how: str, climbs: bool, again: bool) -> None:
         worker, claimed = self.pick(number, self.claims[::-1])
         target = self._one_up(worker, claimed) if climbs else claimed.queue
         last = Outcome(state=State.FAILED, status=502, code="engine_fault", error="broke")
         for _ in range(2 if again else 1):
-            word = self.do(self.queue.give_back(worker, claimed, target, charge=charge, last=last))
+            word = self.do(self.queue.give_back(worker, claimed, target, word=how, last=last))
             job = self.model.jobs[claimed.job_id]
             if job.status == "started" and job.fence == claimed.fence:
-                assert word == self.model.put_back(job, target, charge=charge, most=MOST_ATTEMPTS)
+                assert word == self.model.put_back(job, target, how, MOST_ATTEMPTS)
             else:
                 assert word == "lost"
 
@@ -301,7 +320,7 @@ class JobLife(RuleBasedStateMachine):
         assert set(lost) == set(stale)
         for job_id in strays:
             job = self.model.jobs[job_id]
-            self.model.put_back(job, job.queue, charge=False, most=MOST_ATTEMPTS)
+            self.model.put_back(job, job.queue, "free", MOST_ATTEMPTS)
         assert set(unknown) == self.model.held(worker) - known
         assert set(cancelled) <= {job.job_id for job in self.model.jobs.values() if job.cancel}
 
@@ -330,7 +349,7 @@ class JobLife(RuleBasedStateMachine):
             "v",
             MOST_ATTEMPTS,
         ]
-        answer = self.scripts.call(Call("extend", keys, [*args, TTL_MS, len(strays), *strays, *known]))
+        answer = self.scripts.call(Call("extend", keys, [*args, keep(self.settings), len(strays), *strays, *known]))
         return [[job_id.decode() for job_id in ids] for ids in answer[1:]]
 
     @rule(worker=workers, again=st.booleans())
@@ -342,7 +361,7 @@ class JobLife(RuleBasedStateMachine):
         ends = self.model.held(worker)
         for passes in range(2 if again else 1):
             dead, returned, ended = self.scripts.call(
-                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, TTL_MS])
+                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings)])
             )
             assert dead.decode() == ("" if passes else worker)
             words = {job_id.decode(): "returned" for job_id in returned} | {
@@ -351,7 +370,21 @@ class JobLife(RuleBasedStateMachine):
             assert set(words) == (set() if passes else ends)
             for job_id in [*(job_id.decode() for job_id in returned), *(job_id.decode() for job_id in ended)]:
                 job = self.model.jobs[job_id]
-                assert words[job_id] == self.model.put_back(job, job.queue, charge=True, most=MOST_ATTEMPTS)
+                assert words[job_id] == self.model.put_back(job, job.queue, "reaped", MOST_ATTEMPTS)
+
+    @precondition(lambda self: self.model.dead)
+    @rule(number=picks, drops=st.booleans(), again=st.booleans())
+    def leave_quarantine(self, number: int, drops: bool, again: bool) -> None:
+        job = self.model.jobs[self.pick(number, sorted(self.model.dead))]
+        quarantine = Quarantine(self.queue)
+        chosen = self.do(quarantine.jobs(Choice(ids=[job.job_id])))
+        for passes in range(2 if again else 1):
+            done = self.do(quarantine.drop(chosen) if drops else quarantine.release(chosen))
+            assert done == ([job.job_id] if not passes and (drops or job.is_stored) else [])
+        if drops:
+            self.model.dead.discard(job.job_id)
+        elif job.is_stored:
+            self.model.release(job)
 
     @precondition(lambda self: self.model.jobs)
     @rule(number=picks)
@@ -376,7 +409,9 @@ def machine(redis_url: str, store: redis.Redis) -> Iterator[type[JobLife]]:
         for tier in LADDER
         for key, value in (("high", HIGH), ("low", LOW))
     }
-    JobLife.settings = make_settings(redis_url, queue__max_attempts=MOST_ATTEMPTS, queue__max_depth=MOST_DEPTH, **marks)
+    JobLife.settings = make_settings(
+        redis_url, queue__max_attempts=MOST_ATTEMPTS, queue__max_depth=MOST_DEPTH, queue__fair_depth=FAIR, **marks
+    )
     JobLife.store = store
     with asyncio.Runner() as JobLife.runner:
         client = connect(JobLife.settings.redis)
@@ -392,7 +427,7 @@ def test_a_job_lives_as_the_model_says(machine: type[JobLife]) -> None:
     run_state_machine_as_test(
         seed(SEED)(machine),
         settings=settings(
-            max_examples=sized(120, 3000),
+            max_examples=sized(60, 3000),
             stateful_step_count=sized(100, 200),
             report_multiple_bugs=False,
             database=None,

@@ -9,14 +9,12 @@
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
--- Whether the job may be ended, the channel of whoever awaits it, its tenant, and, where it may not be ended, whether
--- this worker holds it by a later claim: then it stays in the worker's set, or nobody would ever reap it.
--- A lease that ran out may be taken again as long as the job only went back to its queue: the id left in the list is
--- then a leftover, which is counted as such.
+-- Whether the job may be ended, the channel of whoever awaits it, and its tenant. A lease that ran out may be taken again as long
+-- as the job only went back to its queue: the id left in the list is then a leftover, which is counted as such.
 local function may_finish(id, fence)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
   if fields[2] ~= fence or fields[3] ~= worker then
-    return false, nil, nil, fields[1] == 'started' and fields[3] == worker
+    return false
   end
   if fields[1] == 'queued' then
     redis.call('HINCRBY', 'bl:counts:' .. fields[5], 'gone', 1)
@@ -27,7 +25,7 @@ end
 local accepted, held, wip, served = {}, {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
-  local ok, reply, tenant, is_held_again = may_finish(id, fence)
+  local ok, reply, tenant = may_finish(id, fence)
   if ok then
     if value ~= '' then
       redis.call('XADD', 'rq:results:' .. id, '*', 'type', '1', 'return_value', value, 'worker_name', worker)
@@ -39,9 +37,7 @@ for i = 3, #ARGV, 6 do
       served[queue] = (served[queue] or 0) + 1
     end
   end
-  if not is_held_again then
-    held[#held + 1] = id
-  end
+  held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
   accepted[#accepted + 1] = ok and 1 or 0
 end

@@ -7,12 +7,10 @@
 -- Returns returned | ended | lost.
 
 local worker, id, fence, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
+redis.call('SREM', KEYS[1], id)
 redis.call('ZREM', 'rq:wip:' .. ARGV[4], id .. ':' .. fence)
 local keep = read_keep(ARGV[9])
-local word, is_held_again = put_back(id, worker, {word = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
+local word = put_back(id, worker, {word = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
   max_attempts = tonumber(ARGV[7]), keep = keep, now = now})
-if not is_held_again then
-  redis.call('SREM', KEYS[1], id)
-end
 settle(keep, now)
 return word

@@ -196,15 +196,14 @@ local ALONE = 2
 --   charged  an attempt counted
 --   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
 --   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
--- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more); with 'lost', also whether the
--- worker holds it by a later claim.
+-- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
 local function put_back(id, worker, how)
   local key, now = 'rq:job:' .. id, how.now
   local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
     'wait', 'suspicion', 'history', 'tenant')
   local fence, queue = fields[3], fields[4]
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
-    return 'lost', fields[1] == 'started' and fields[2] == worker
+    return 'lost'
   end
   redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11]}

@@ -22,7 +22,7 @@ local function release(id)
   local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
   local popped = whole(redis.call('HGET', counts, 'popped')) or 0
   redis.call('ZREM', 'rq:failed:' .. queue, id)
-  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply')
+  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name')  -- no former worker may end it
   redis.call('HSET', key, 'status', 'queued', 'uncharged', whole(fields[3]) or 0, 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + redis.call('LLEN', list) + 1))
   redis.call('PEXPIRE', key, num(lasts_ms))
