@@ -187,5 +187,7 @@ def _check_ends(model: Model, dump: Dump) -> None:
     counted = {tenant: set(ids) for tenant, ids in dump.of("bl:tenant:").items()}
     tenants = {job.tenant for job in model.jobs.values()} - {""}
     assert counted == {tenant: ids for tenant in tenants if (ids := model.of_tenant(tenant))}
-    ends = Counter((status, job_id) for status in ENDED for its in dump.of(f"rq:{status}:").values() for job_id in its)
-    assert ends == Counter((job.status, job.job_id) for job in model.jobs.values() if job.status in ENDED)
+    ends = Counter(
+        (status, queue, job_id) for status in ENDED for queue, ids in dump.of(f"rq:{status}:").items() for job_id in ids
+    )
+    assert ends == Counter((job.status, job.queue, job.job_id) for job in model.jobs.values() if job.status in ENDED)

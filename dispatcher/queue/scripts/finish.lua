@@ -11,39 +11,41 @@ local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
 local held = {}
 
--- Whether the job may be ended, the channel of whoever awaits it, and its tenant. A lease that ran out may be taken again as long
--- as the job only went back to its queue: the id left in the list is then a leftover, which is counted as such.
-local function may_finish(id, fence)
+-- The job as `conclude` takes it; nil where it may not be ended. A lease that ran out may be taken again as long as the
+-- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
+local function ending(id, fence)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
   end
   if fields[2] ~= fence or fields[3] ~= worker then
-    return false
+    return nil
   end
   if fields[1] == 'queued' then
     redis.call('HINCRBY', 'bl:counts:' .. fields[5], 'gone', 1)
+  elseif fields[1] ~= 'started' then
+    return nil
   end
-  return fields[1] == 'queued' or fields[1] == 'started', fields[4], fields[6]
+  return {id = id, queue = fields[5], reply = fields[4], tenant = fields[6]}
 end
 
 local accepted, wip, served = {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
-  local ok, reply, tenant = may_finish(id, fence)
-  if ok then
+  local job = ending(id, fence)
+  if job then
     if value ~= '' then
       redis.call('XADD', 'rq:results:' .. id, '*', 'type', '1', 'return_value', value, 'worker_name', worker)
       redis.call('PEXPIRE', 'rq:results:' .. id, keep.ttl)
     end
-    conclude({id = id, queue = queue, reply = reply, tenant = tenant}, status, outcome, keep, now)
+    conclude(job, status, outcome, keep, now)
     -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
     if status ~= 'canceled' and not string.find(outcome, '^%x*{"state":"expired"') then
       served[queue] = (served[queue] or 0) + 1
     end
   end
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
-  accepted[#accepted + 1] = ok and 1 or 0
+  accepted[#accepted + 1] = job and 1 or 0
 end
 call_many('SREM', KEYS[1], held)
 for registry, entries in pairs(wip) do
