@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -17,6 +17,8 @@ from dispatcher.queue.quarantine import Choice, DeadJob, Loss, Quarantine, only
 
 # Jobs that one answer lists; `total` says how many there are.
 MOST_LISTED = 1000
+# The age of a job is at most this: thirty years.
+MOST_AGE_S = 1e9
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,7 +27,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ids: list[str] | None = None
     code: str | None = None
     queue: str | None = None
-    older_than_s: float | None = None
+    older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_AGE_S)] | None = None
     all: bool = False  # without it, an order that names nothing is refused
     dry_run: bool = False
 
@@ -34,7 +36,7 @@ async def list_dead(request: HttpRequest) -> Response:
     """List quarantined jobs, the latest first; ?code=, ?queue=, ?older_than_s=, ?limit= (at most 1000)."""
     asked = request.query_params
     limit = _number("limit", asked.get("limit"), 100, MOST_LISTED)
-    age_s = _number("older_than_s", asked["older_than_s"], 0, 1e9) if "older_than_s" in asked else None
+    age_s = _number("older_than_s", asked["older_than_s"], 0, MOST_AGE_S) if "older_than_s" in asked else None
     jobs = await _quarantine(request).jobs(choose(code=asked.get("code"), queue=asked.get("queue"), older_than_s=age_s))
     shown = [describe_dead(job) for job in jobs[: int(limit)]]
     return _json({"object": "list", "total": len(jobs), "by_code": by_code(jobs), "data": shown})
@@ -109,7 +111,7 @@ async def _order(request: HttpRequest, word: str) -> Response:
 def _read_order(body: bytes) -> Order:
     try:
         order = msgspec.json.decode(body, type=Order)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(
             f"the body must be a JSON object with ids, code, queue, older_than_s, all or dry_run: {error}"
         ) from error

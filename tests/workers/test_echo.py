@@ -121,3 +121,12 @@ async def test_a_stream_that_was_handing_a_token_over_when_the_engine_crashed_do
 
     with pytest.raises(EngineLostError):
         await asyncio.wait_for(engine.generate(ROUTE, BODY, take), 5)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"prompt": "x", "seed": 1e400}', b'{"prompt": "\\ud800"}', b'{"\xff": 1}', b"[1]", b""]
+)
+async def test_what_no_engine_can_read_is_the_requests_fault(body: bytes) -> None:
+    answer = await EchoEngine(EchoSettings()).generate("/v1/completions", body, None)
+
+    assert answer.status == 400

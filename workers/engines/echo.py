@@ -44,11 +44,15 @@ class EchoEngine:
         return ""
 
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
-        request = msgspec.json.decode(body)
-        prompt = _prompt(request)
+        try:
+            request = _decode(body)
+        except (ValueError, RecursionError) as error:
+            return _refusal(f"the body cannot be read: {error}", None)
+        prompt = _prompt(endpoint, request)
         wanted = request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS
         if not isinstance(wanted, int) or not 0 < wanted <= _MOST_TOKENS:
-            return _refusal(f"max_tokens must be a whole number from 1 to {_MOST_TOKENS}, got {wanted!r}")
+            message = f"max_tokens must be a whole number from 1 to {_MOST_TOKENS}, got {wanted!r:.80}"
+            return _refusal(message, "max_tokens")
         machine = self._machine
         if "echo:busy" in prompt or machine.is_lost:
             raise EngineBusyError("the echo engine is down" if machine.is_lost else "the prompt asked for it")
@@ -215,13 +219,21 @@ class _Shape:
         }
 
 
-def _prompt(request: dict[str, Any]) -> str:
-    if "messages" in request:
-        return "\n".join(str(message.get("content", "")) for message in request["messages"])
-    prompt = request.get("prompt", "")
-    return prompt if isinstance(prompt, str) else " ".join(str(part) for part in prompt)
+def _decode(body: bytes) -> dict[str, Any]:
+    request = msgspec.json.decode(body)
+    if not isinstance(request, dict):
+        raise ValueError("it must be a JSON object")
+    return request
 
 
-def _refusal(message: str) -> Answer:
-    error = {"message": message, "type": "invalid_request_error", "param": "max_tokens", "code": 400}
+def _prompt(endpoint: str, request: dict[str, Any]) -> str:
+    """Return the text; of fields that are no text, what Python calls them."""
+    parts = request.get("messages" if endpoint.endswith("chat/completions") else "prompt", "")
+    if not isinstance(parts, list):
+        return str(parts)
+    return "\n".join(str(part.get("content", "") if isinstance(part, dict) else part) for part in parts)
+
+
+def _refusal(message: str, param: str | None) -> Answer:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": 400}
     return Answer(status=400, body=msgspec.json.encode({"error": error}))
