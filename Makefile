@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast bench bench-env bench-full check format lock clean
+.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast bench bench-env bench-full check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -74,6 +74,11 @@ bench: bench-env engine-env checkpoints ## a short run of every benchmark, into 
 bench-full: bench-env engine-env checkpoints ## the published figures, on a quiet machine (an hour): benchmarks/results and docs
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results || exit 1; done
 	$(BIN)/python -m benchmarks.report
+
+# Say FUZZ_SEED=… to see the same again.
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: install ## random jobs, requests and bytes for a quarter of an hour, from a seed that it prints: var/fuzz
+	FUZZ_LONG=1 FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -s -m fuzz
 
 check: install ## format, lint, types, imports, sizes, docs
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from dispatcher.intake import dead, events, jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gate import Access, guarded, is_key_required
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.openapi import get_openapi
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server, connect
@@ -80,6 +81,7 @@ def routes() -> list[Route]:
         guarded(Access.OPS, "POST", "/v1/dead/release", dead.release_dead),
         guarded(Access.OPS, "POST", "/v1/dead/drop", dead.drop_dead),
         guarded(Access.OPS, "GET", "/v1/dead/{job_id}", dead.get_dead),
+        guarded(Access.KEY, "GET", "/openapi.json", get_openapi),
         guarded(Access.OPEN, "GET", "/health", ops.get_health),
         guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),
         guarded(Access.OPS, "GET", "/metrics", ops.get_metrics),

@@ -9,6 +9,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from dispatcher.contract import Outcome, State
 from dispatcher.errors import BitladderError
@@ -75,12 +76,16 @@ async def on_http_error(request: HttpRequest, error: Exception) -> Response:
     """Answer unknown routes and methods in the same form."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type)
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
-    return problem(
-        error.status_code,
-        message,
-        HTTPStatus(error.status_code).name.lower(),
-        headers=dict(error.headers or {}),
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of the first route at this path only
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem(error.status_code, message, HTTPStatus(error.status_code).name.lower(), headers=headers)
+
+
+def _methods(request: HttpRequest) -> set[str]:
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    paths = [route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in routes if route.path in paths[:1] for method in route.methods or ()}
 
 
 async def on_defect(request: HttpRequest, error: Exception) -> Response:

@@ -113,7 +113,9 @@ class Model:
         self.dead.discard(job.job_id)
         job.status, job.worker, job.uncharged, job.outcome = "queued", None, job.fence, None
         job.is_over = job.is_late = job.cancel = False
-        self.lists.setdefault(job.queue, []).append(job.job_id)
+        its = self.lists.setdefault(job.queue, [])
+        if job.job_id not in its:  # it may have ended while it waited: then it has its place still
+            its.append(job.job_id)
 
 
 class Dump:

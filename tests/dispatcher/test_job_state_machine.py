@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +25,7 @@ from dispatcher.queue.quarantine import Choice, Quarantine
 from dispatcher.sections import Settings
 from tests.conftest import make_settings
 from tests.dispatcher.job_model import LADDER, MODEL, Dump, Job, Model, check
-from tests.fuzzing import SEED, sized
+from tests.fuzzing import SEED, report, sized
 
 MOST_ATTEMPTS = 3
 MOST_DEPTH = 6
@@ -47,6 +48,7 @@ class JobLife(RuleBasedStateMachine):
     queue: ClassVar[JobQueue]
     scripts: ClassVar[BlockingScripts]
     store: ClassVar[redis.Redis]
+    steps: ClassVar[Counter[str]] = Counter()  # and what became of jobs, over all runs
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +66,11 @@ class JobLife(RuleBasedStateMachine):
     @invariant()
     def what_is_stored_is_what_the_model_says(self) -> None:
         check(self.model, Dump(self.store))
+        self.steps["steps"] += 1
+
+    def teardown(self) -> None:
+        self.steps["runs"] += 1
+        self.steps.update(job.status for job in self.model.jobs.values())
 
     @rule(
         tier=st.sampled_from(LADDER),
@@ -435,3 +442,5 @@ def test_a_job_lives_as_the_model_says(machine: type[JobLife]) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    steps = machine.steps
+    report("jobs", steps, f"{steps['runs']} lives of a queue, {steps['steps']} steps, jobs: {dict(steps)}")

@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from tests.conftest import ROOT, Stack, wait_until
+from tests.conftest import Stack, wait_until
 from tests.fuzz.cases import COMPLETION, Cases
+from tests.fuzz.conftest import log_of
 from tests.fuzz.wire import Answer, Case, talk
-from tests.fuzzing import IS_LONG, SEED, sized
+from tests.fuzzing import SEED, report, sized
 
 # Redis is there, so nothing but a job's own deadline may answer with 504, and a full house with 503.
 ALLOWED = (503, 504)
 AT_ONCE = 48
-LIMITS = {
-    "BITLADDER_INTAKE__HEADER_TIMEOUT_S": "1",
-    "BITLADDER_INTAKE__BODY_TIMEOUT_S": "1",
-    "BITLADDER_INTAKE__MAX_WAIT_S": "1",
-    "BITLADDER_ECHO__TTFT_MS": "0",
-    "BITLADDER_ECHO__TOKENS_PER_S": "100000",
-}
 # The longest that an answer may take: limits of the intake, a job behind many others, and a slow machine.
 MOST_S = 20.0
-
-
-@pytest.fixture
-def stack(redis_url: str, store: redis.Redis, tmp_path: Path) -> Iterator[Stack]:
-    stack = Stack(redis_url, **LIMITS)
-    with (tmp_path / "log").open("w+b") as stack.output:
-        stack.intake()
-        for tier in ("int4", "int8", "fp8"):
-            stack.worker(tier)
-        yield stack
-        stack.stop()
 
 
 class Tally:
@@ -92,6 +71,10 @@ async def fuzz(port: int, count: int) -> Tally:
     return tally
 
 
+def jobs_in(store: redis.Redis) -> int:
+    return sum(1 for _ in store.scan_iter("rq:job:*", count=1000))
+
+
 def unfinished(store: redis.Redis) -> list[bytes]:
     """Return ids of jobs that are not over, and what workers hold."""
     held = [key for key in store.scan_iter("bl:inflight:*")]
@@ -103,37 +86,28 @@ def unfinished(store: redis.Redis) -> list[bytes]:
 
 @pytest.mark.fuzz
 @pytest.mark.stack
-def test_nothing_that_a_socket_can_say_is_a_defect(stack: Stack, store: redis.Redis) -> None:
+def test_nothing_that_a_socket_can_say_is_a_defect(stack: Stack, redis_url: str) -> None:
     count, start = sized(2000, 25_000), time.monotonic()
+    store = redis.Redis.from_url(redis_url)
+    before = jobs_in(store)
 
     tally = asyncio.run(fuzz(stack.port, count))
 
     figures: dict[str, Any] = {
-        "seed": SEED,
         "cases": count,
         "seconds": round(time.monotonic() - start, 1),
         "slowest_s": round(tally.slowest_s, 2),
         "kinds": dict(tally.by_kind),
         "answers": dict(tally.by_status.most_common()),
-        "jobs": sum(1 for _ in store.scan_iter("rq:job:*", count=1000)),
+        "jobs": jobs_in(store) - before,
         "wrong": tally.wrong,
     }
-    report(figures)
+    sentence = f"{count} cases in {figures['seconds']} s, {figures['jobs']} jobs, answers {figures['answers']}"
+    report("wire", figures, f"{sentence}, slowest {figures['slowest_s']} s, {len(tally.wrong)} wrong")
     assert tally.wrong == []
     assert sum(tally.by_kind.values()) == count
     assert stack.http.post("/v1/completions", json=COMPLETION).status_code == 200
     wait_until(lambda: not unfinished(store), "every accepted job is over")
     assert [process.poll() for process in stack.processes] == [None] * 4
-    assert stack.output
-    assert b"Traceback" not in Path(stack.output.name).read_bytes()
-
-
-def report(figures: dict[str, Any]) -> None:
-    path = ROOT / "var" / "fuzz" / "wire.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=2), encoding="utf-8")
-    line = (
-        f"wire fuzz: {figures['cases']} cases, seed {figures['seed']}, {figures['seconds']} s, {figures['jobs']} jobs, "
-        f"{len(figures['wrong'])} wrong, slowest {figures['slowest_s']} s, answers {figures['answers']}\n"
-    )
-    sys.stderr.write(f"\n{line}" if IS_LONG else line)
+    store.close()
+    assert log_of(stack).count("Traceback") == 0

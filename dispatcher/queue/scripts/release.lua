@@ -20,17 +20,24 @@ local function release(id)
   end
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
   local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
-  local popped = whole(redis.call('HGET', counts, 'popped')) or 0
+  local numbers = redis.call('HMGET', counts, 'popped', 'gone')
+  local popped, gone = whole(numbers[1]) or 0, whole(numbers[2]) or 0
+  -- A job that ended while it waited to run again has left its id at the front: it takes that place, and is there once.
+  local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
   redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name')  -- no former worker may end it
   redis.call('HSET', key, 'status', 'queued', 'uncharged', whole(fields[3]) or 0, 'wait',
-    num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + redis.call('LLEN', list) + 1))
+    num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + (place or redis.call('LLEN', list)) + 1))
   redis.call('PEXPIRE', key, num(lasts_ms))
   if fields[4] then
     redis.call('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
     redis.call('PEXPIRE', 'bl:tenant:' .. fields[4], num(lasts_ms))
   end
-  redis.call('RPUSH', list, id)
+  if place then
+    redis.call('HINCRBY', counts, 'gone', -1)
+  else
+    redis.call('RPUSH', list, id)
+  end
   redis.call('SADD', 'rq:queues', list)
   wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
   return 1
