@@ -434,7 +434,7 @@ def test_a_job_lives_as_the_model_says(machine: type[JobLife]) -> None:
     run_state_machine_as_test(
         seed(SEED)(machine),
         settings=settings(
-            max_examples=sized(60, 3000),
+            max_examples=sized(60, 800),
             stateful_step_count=sized(100, 200),
             report_multiple_bugs=False,
             database=None,

@@ -69,6 +69,35 @@ async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue,
     assert store.zcard("rq:failed:smollm2:int4:normal") == 0
 
 
+async def test_nobody_s_late_answer_ends_a_released_job(queue: JobQueue) -> None:
+    await submit(queue, job())
+    (claimed,) = await claim(queue, "int4")
+    end = Finished(job=claimed, outcome=BROKEN, is_dead=True)
+    await queue.finish("w-int4", [end])
+    quarantine = Quarantine(queue)
+    await quarantine.release(await quarantine.jobs())
+
+    assert await queue.finish("w-int4", [end]) == [False]
+    assert len(await claim(queue, "int4")) == 1
+
+
+async def test_a_job_that_ended_where_it_waits_is_there_once_when_it_is_released(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await submit(queue, job(), job())
+    claimed, _ = await claim(queue, "int4")
+    await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=BROKEN)
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=BROKEN, is_dead=True)])
+    quarantine = Quarantine(queue)
+    await quarantine.release(await quarantine.jobs())
+    view = await queue.view(claimed.job_id)
+
+    assert store.lrange(f"rq:queue:{claimed.queue}", 0, -1) == [claimed.job_id.encode()]
+    assert view is not None
+    assert view.position == 1
+    assert [depth.depth for depth in (await queue.depths("smollm2")).queues if depth.queue == claimed.queue] == [1]
+
+
 async def test_a_dropped_job_s_prompt_is_forgotten_and_its_outcome_kept_for_a_while(
     queue: JobQueue, store: redis.Redis
 ) -> None:

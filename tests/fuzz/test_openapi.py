@@ -43,6 +43,6 @@ def schemathesis(stack: Stack, folder: Path) -> subprocess.CompletedProcess[str]
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file"]
     command += [str(Path(__file__).with_name("schemathesis.toml")), "run", f"{stack.url}/openapi.json"]
     command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing,stateful"]
-    command += ["--max-examples", str(sized(6, 300)), "--seed", str(SEED), "--request-timeout", "20"]
+    command += ["--max-examples", str(sized(6, 100)), "--seed", str(SEED), "--request-timeout", "20"]
     command += ["--no-color", "--warnings", "off"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=sized(120, 1800))
