@@ -32,7 +32,9 @@ def stack(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         stack.stop()
 
 
-def log_of(stack: Stack) -> str:
-    """Return what the stack's processes have written."""
+def defects(stack: Stack) -> str:
+    """Return the first defect that the stack's processes have logged, with its surroundings; '' where there is none."""
     assert stack.output
-    return Path(stack.output.name).read_text(encoding="utf-8", errors="replace")
+    log = Path(stack.output.name).read_text(encoding="utf-8", errors="replace")
+    place = log.find("Traceback")
+    return log[max(0, place - 500) : place + 4000] if place >= 0 else ""
