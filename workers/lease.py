@@ -80,6 +80,9 @@ class LeaseKeeper:
 
     def _renew(self) -> None:
         lease_ms = int(self._settings.queue.lease_s * 1000)
+        held = list(self._held())
+        found = {job_id.encode() for job_id in held}  # the answer to their claim was only late
+        strays = [job for job in self._strays if job not in found]
         args: list[str | int | bytes] = [
             self._worker,
             lease_ms,
@@ -92,9 +95,9 @@ class LeaseKeeper:
             VERSION,
             self._settings.queue.max_attempts,
             keep(self._settings),
-            len(self._strays),
-            *self._strays,
-            *self._held(),
+            len(strays),
+            *strays,
+            *held,
         ]
         _, lost, cancelled, unknown = self._call("extend", self._keys(), args)
         # A claim's answer may still be on its way; after a third of a lease nobody waits for it any more.

@@ -67,8 +67,8 @@ class Pump:
         self.metrics = self._settler.metrics
         self._running: dict[str, asyncio.Task[None]] = {}
         self.metrics.in_flight.set_function(lambda: len(self._running))
-        self._settling: set[str] = set()  # executed; what becomes of them is on its way to Redis
-        self._reasons: dict[str, Interruption] = {}  # why a task is being cancelled
+        self._settling: set[asyncio.Task[None]] = set()  # executed; what becomes of it is on its way to Redis
+        self._reasons: dict[asyncio.Task[None], Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
@@ -130,26 +130,28 @@ class Pump:
         return await self.queue.claim(*what)
 
     def _begin(self, job: Claimed) -> None:
+        self._abort(job.job_id, Interruption.LOST)  # an earlier claim of the same job, whose lease was lost
         task = asyncio.create_task(self._handle(job), name=job.job_id)
         self._running[job.job_id] = task
-        task.add_done_callback(lambda _: self._ended(job.job_id))
+        task.add_done_callback(lambda task: self._ended(job.job_id, task))
 
-    def _ended(self, job_id: str) -> None:
-        self._reasons.pop(job_id, None)
-        self._settling.discard(job_id)
-        self._running.pop(job_id, None)
+    def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
+        self._reasons.pop(task, None)
+        self._settling.discard(task)
+        if self._running.get(job_id) is task:
+            del self._running[job_id]
         self._freed.set()
 
     async def _handle(self, job: Claimed) -> None:
-        done, reason = None, Interruption.BROKEN
+        done, reason, task = None, Interruption.BROKEN, _this_task()
         try:
             done = await self._execute(job)
         except asyncio.CancelledError:
-            reason = self._reasons.get(job.job_id, Interruption.DRAINED)
+            reason = self._reasons.get(task, Interruption.DRAINED)
         except Exception:
             log.exception("job broke the worker", job_id=job.job_id)
         # From here on nothing may stop the task: what has become of the job must reach Redis.
-        self._settling.add(job.job_id)
+        self._settling.add(task)
         if done is not None:
             await self._settler.settle(job, done, beside=len(self._running))
         elif reason is Interruption.CANCELLED:
@@ -162,13 +164,13 @@ class Pump:
             self.metrics.fenced.inc()
 
     async def _execute(self, job: Claimed) -> Executed:
-        pieces = 0
+        pieces, task = 0, _this_task()
 
         async def on_piece(data: bytes) -> None:
             nonlocal pieces
             pieces += 1
             if not await self._settler.piece(job, pieces, data):
-                self._reasons[job.job_id] = Interruption.LOST
+                self._reasons[task] = Interruption.LOST
                 raise asyncio.CancelledError
 
         claimed_s = self._loop.time()
@@ -189,8 +191,8 @@ class Pump:
 
     def _abort(self, job_id: str, reason: Interruption) -> None:
         task = self._running.get(job_id)
-        if task and job_id not in self._settling:
-            self._reasons.setdefault(job_id, reason)
+        if task and task not in self._settling:
+            self._reasons.setdefault(task, reason)
             task.cancel()
 
     def _interrupt_all(self) -> None:
@@ -220,3 +222,9 @@ class Pump:
             # A lease is the longest that handing in can make sense.
             await asyncio.wait(self._running.values(), timeout=self.settings.queue.lease_s)
         log.info("drained", worker=self.worker, given_back=given_back)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task  # noqa: S101  (a job is handled in a task)
+    return task

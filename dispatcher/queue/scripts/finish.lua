@@ -9,10 +9,15 @@
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
+local held = {}
+
 -- Whether the job may be ended, the channel of whoever awaits it, and its tenant. A lease that ran out may be taken again as long
 -- as the job only went back to its queue: the id left in the list is then a leftover, which is counted as such.
 local function may_finish(id, fence)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
+  if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
+    held[#held + 1] = id
+  end
   if fields[2] ~= fence or fields[3] ~= worker then
     return false
   end
@@ -22,7 +27,7 @@ local function may_finish(id, fence)
   return fields[1] == 'queued' or fields[1] == 'started', fields[4], fields[6]
 end
 
-local accepted, held, wip, served = {}, {}, {}, {}
+local accepted, wip, served = {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
   local ok, reply, tenant = may_finish(id, fence)
@@ -37,7 +42,6 @@ for i = 3, #ARGV, 6 do
       served[queue] = (served[queue] or 0) + 1
     end
   end
-  held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
   accepted[#accepted + 1] = ok and 1 or 0
 end

@@ -7,7 +7,10 @@
 -- Returns returned | ended | lost.
 
 local worker, id, fence, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
-redis.call('SREM', KEYS[1], id)
+local about = redis.call('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fence')
+if not is_held_anew(about[1], about[2], about[3], worker, fence) then
+  redis.call('SREM', KEYS[1], id)
+end
 redis.call('ZREM', 'rq:wip:' .. ARGV[4], id .. ':' .. fence)
 local keep = read_keep(ARGV[9])
 local word = put_back(id, worker, {word = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],

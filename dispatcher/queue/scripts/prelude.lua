@@ -186,6 +186,11 @@ local function remember(key, history, worker, fence, outcome, now)
   end
 end
 
+-- Whether `worker` holds a job under another claim than the one it speaks of: it lost the job and claimed it again.
+local function is_held_anew(status, holder, current, worker, fence)
+  return status == 'started' and holder == worker and current ~= fence
+end
+
 -- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
 local ALONE = 2
 

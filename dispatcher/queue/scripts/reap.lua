@@ -4,7 +4,7 @@
 --       2  rq:workers                  set     RQ's list of workers
 -- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)
 -- Touches also, by name: bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>, rq:worker:<worker>,
--- rq:workers:<queue>, and what `put_back` writes.
+-- rq:queues, rq:workers:<queue>, and what `put_back` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
@@ -17,14 +17,15 @@ local returned, given_up = {}, {}
 
 local function forget()
   local name = 'rq:worker:' .. lost
-  local about = redis.call('HMGET', name, 'model', 'tier', 'queues')
+  local about = redis.call('HMGET', name, 'model', 'tier')
   redis.call('ZREM', KEYS[1], lost)
   redis.call('SREM', KEYS[2], name)
-  if about[3] then
+  if about[1] then
     redis.call('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], lost)
-    for queue in string.gmatch(about[3], '[^,]+') do
-      redis.call('SREM', 'rq:workers:' .. queue, name)
-    end
+  end
+  -- Not from its record: that expires, and may have while nobody was there to reap.
+  for _, queue in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
+    redis.call('SREM', 'rq:workers:' .. string.gsub(queue, '^rq:queue:', ''), name)
   end
   redis.call('DEL', name, 'bl:cancel:' .. lost)
 end
