@@ -69,7 +69,10 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
     if durability == "memory":
         return
     try:
-        has_file = (await client.info("persistence")).get("aof_enabled") == 1
+        stored = await client.info("persistence")
+        if stored.get("loading"):  # it reads its file, and says until then that it has none
+            raise QueueUnreachableError("Redis is loading its data")
+        has_file = stored.get("aof_enabled") == 1
         if not has_file and durability == "everysec":
             log.warning(
                 "redis has no append-only file: jobs die with it (queue.durability = 'memory' if that is meant)"
