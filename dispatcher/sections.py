@@ -11,11 +11,17 @@ from dispatcher.errors import ConfigError
 from dispatcher.settings_base import Name, split_credentials
 from dispatcher.settings_base import Section as _Section
 
+Durability = Literal["memory", "everysec", "fsync"]
+
 
 class RedisSettings(_Section):
     """Where the queue lives."""
 
-    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// URL of the primary")
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="redis://, rediss:// or unix:// URL of the primary; Sentinels replace its host and port",
+    )
     username: str | None = Field(None, description="of the ACL; unset: Redis' default user")
     password: SecretStr | None = Field(None, description="of the user; the URL may have both instead")
     ca_file: str = Field("", description="rediss: certificates to trust instead of the system's")
@@ -24,6 +30,29 @@ class RedisSettings(_Section):
     timeout_s: float = Field(0.8, gt=0, le=60, description="connect and answer limit of one command")
     data_dir: str = Field("var/valkey", description="where the embedded Valkey keeps its append-only file")
     check_policy: bool = Field(True, description="refuse to start on a Redis that evicts keys")
+    sentinels: tuple[str, ...] = Field((), description="host:port of each Sentinel: they say where the primary is")
+    sentinel_name: str = Field("mymaster", min_length=1, description="what the Sentinels call the primary")
+
+    @model_validator(mode="after")
+    def _sentinels_are_addresses(self) -> Self:
+        for one in self.sentinels:
+            host, _, port = one.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"redis.sentinels must be a list of host:port, got {one!r}")
+        if self.sentinels and self.scheme == "unix":
+            raise ValueError(f"redis.url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme: redis, rediss or unix."""
+        return self.url.partition(":")[0]
+
+    @property
+    def sentinel_addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each Sentinel."""
+        parts = [one.rpartition(":") for one in self.sentinels]
+        return [(host.strip("[]"), int(port)) for host, _, port in parts]
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +103,10 @@ class QueueSettings(_Section):
     secrets: tuple[SecretStr, ...] = Field(
         (), description="keys of at least 16 characters that sign jobs and outcomes: the first signs, all are accepted"
     )
+    durability: Durability = Field(
+        "everysec", description="what an accepted job survives: nothing, all but a second, or the loss of power"
+    )
+    wait_replicas: int = Field(0, ge=0, le=16, description="replicas that must have a job before it is accepted")
     deadline_share: float = Field(0.5, gt=0, le=1, description="share of its deadline a job waits before it may climb")
 
     @field_validator("secrets")

@@ -44,7 +44,8 @@ def up(
 def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
     """Return name and command line of every process of the stack; workers serve /metrics unless told otherwise."""
     own = shlex.join([sys.executable, "-m", "dispatcher.cli.main"])
-    processes = [] if is_answering(settings.redis) else [("redis", f"{own} redis")]
+    is_there = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
+    processes = [] if is_there else [("redis", f"{own} redis")]
     processes.append(("web", f"{own} serve"))
     tiers = [(model, tier) for model, its in settings.models.items() for tier in its.ladder]
     for port, (model, tier) in enumerate(tiers, FIRST_METRICS_PORT):
@@ -97,9 +98,10 @@ def worker(
 
 
 def redis_server(config: Config = None) -> None:
-    """Run the embedded Valkey at the configured URL, append-only file on.
+    """Run the embedded Valkey at the configured URL, as durable as `queue.durability` says.
 
     Example: bitladder redis
     """
-    command = server_command(load_settings(config).settings.redis)
+    settings = load_settings(config).settings
+    command = server_command(settings.redis, settings.queue.durability)
     os.execv(command[0], command)  # noqa: S606  (the wheel's server)

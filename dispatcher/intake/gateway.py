@@ -18,9 +18,14 @@ from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
+from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
 from dispatcher.sections import Settings
+
+# Submissions that go together: enough to make the round trip vanish. Where a bundle may wait a second for the disk, all
+# that come meanwhile go in the next one.
+BUNDLE, BUNDLE_WAITING = 64, 1024
 
 
 class Gateway:
@@ -34,7 +39,9 @@ class Gateway:
         self.metrics = IntakeMetrics()
         self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
         self._leaving: set[asyncio.Task[None]] = set()
-        self._submit: Batcher[Submission, str | BitladderError] = Batcher(self._submit_many)
+        self._submit: Batcher[Submission, str | BitladderError] = Batcher(
+            self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
+        )
 
     async def body(self, request: HttpRequest) -> bytes:
         """Read a body up to the limit, in the time there is for it.

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.commands import Argument, Call
 from dispatcher.queue.connection import connect_sync
+from dispatcher.queue.durability import barrier, check_passed
 from dispatcher.queue.scripts import digest, source
-from dispatcher.sections import RedisSettings
+from dispatcher.sections import Settings
 
 # A lost connection and a server that has forgotten the script may come together.
 TRIES = 3
@@ -26,8 +27,9 @@ class BlockingScripts:
     producer does for a job. Only for scripts that may be called again when it is not known whether they ran.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
-        self._pool = connect_sync(settings).connection_pool
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._barrier = settings, barrier(settings)
+        self._pool = connect_sync(settings.redis).connection_pool
         self._connection: redis.Connection | None = None
         self._sent: deque[Call] = deque()  # calls whose answers are on their way
 
@@ -35,7 +37,7 @@ class BlockingScripts:
         """Call one script and return its answer.
 
         Raises:
-            QueueUnreachableError: Redis is away or refuses.
+            QueueUnreachableError: Redis is away or refuses, or does not say in time that what it wrote is safe.
 
         """
         is_forgotten = False
@@ -92,11 +94,25 @@ class BlockingScripts:
 
     def _send(self, call: Call) -> None:
         self._command("EVALSHA", digest(call.script), len(call.keys), *call.keys, *call.args)
+        for command in self._barrier:
+            self._command(*command)
         self._sent.append(call)
 
     def _receive(self) -> Any:  # noqa: ANN401
         self._sent.popleft()
-        return self._open().read_response()
+        if not self._barrier:
+            return self._open().read_response()
+        answer, *behind = [self._read() for _ in range(1 + len(self._barrier))]
+        if isinstance(answer, Exception):
+            raise answer
+        check_passed(self._settings, behind)
+        return answer
+
+    def _read(self) -> Any:  # noqa: ANN401
+        try:
+            return self._open().read_response()
+        except ResponseError as error:  # the answers behind it are still to be read
+            return error
 
     def _command(self, *words: Argument) -> None:
         self._open().send_command(*words)  # type: ignore[no-untyped-call]  # redis-py has no types here

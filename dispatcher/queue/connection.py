@@ -1,4 +1,4 @@
-"""Connections to Redis: short limits for commands, long ones for waiting, and the check of its settings."""
+"""Connections to Redis, or to whom its sentinels name: short limits for commands, long ones for waiting."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis import sentinel
+from redis.asyncio import sentinel as aio_sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from dispatcher.errors import ConfigError, QueueUnreachableError
+from dispatcher.queue import sockets
 from dispatcher.sections import RedisSettings
 
 
 def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int | None = None) -> redis.asyncio.Redis:
     """Return an asyncio client; `wait_s` is how long its blocking commands may wait."""
-    return redis.asyncio.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_s + wait_s,
+    options = _options(settings, settings.timeout_s + wait_s) | {
         # One more try on a fresh connection: the old one may have died while idle.
-        retry=AsyncRetry(NoBackoff(), 1),
-        max_connections=most_connections,
-        **_connect_limit(settings),
-        **_identity(settings),
-    )
+        "retry": AsyncRetry(NoBackoff(), 1),
+        "max_connections": most_connections,
+    }
+    if not settings.sentinels:
+        return redis.asyncio.Redis.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])
+    options = _in_url(settings) | options | {"connection_class": sockets.AIO_SENTINEL[settings.scheme]}
+    client: redis.asyncio.Redis = _asked(aio_sentinel.Sentinel, settings).master_for(settings.sentinel_name, **options)
+    return client
 
 
 def connect_sync(settings: RedisSettings) -> redis.Redis:
     """Return a blocking client, for threads and batch producers."""
-    return redis.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.timeout_s * 5,
-        retry=Retry(NoBackoff(), 1),
-        **_connect_limit(settings),
-        **_identity(settings),
-    )
+    options = _options(settings, settings.timeout_s * 5) | {"retry": Retry(NoBackoff(), 1)}
+    if not settings.sentinels:
+        return redis.Redis.from_url(settings.url, **options, connection_class=sockets.SYNC[settings.scheme])
+    options = _in_url(settings) | options | {"connection_class": sockets.SYNC_SENTINEL[settings.scheme]}
+    client: redis.Redis = _asked(sentinel.Sentinel, settings).master_for(settings.sentinel_name, **options)
+    return client
 
 
-def _connect_limit(settings: RedisSettings) -> dict[str, Any]:
-    """Unix sockets know no limit for connecting."""
-    return {} if settings.url.startswith("unix:") else {"socket_connect_timeout": settings.timeout_s}
+def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
+    """Return what every connection to the primary is made with."""
+    # Unix sockets know no limit for connecting.
+    limit = {} if settings.scheme == "unix" else {"socket_connect_timeout": settings.timeout_s}
+    return {"socket_timeout": answer_s, **limit, **_identity(settings)}
 
 
 def _identity(settings: RedisSettings) -> dict[str, Any]:
@@ -49,6 +54,18 @@ def _identity(settings: RedisSettings) -> dict[str, Any]:
     password = settings.password.get_secret_value() if settings.password else None
     tls = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
     return {"username": settings.username, "password": password} | {name: file for name, file in tls.items() if file}
+
+
+def _in_url(settings: RedisSettings) -> dict[str, Any]:
+    """Return what the URL says about talking to the primary; where it is, the Sentinels say."""
+    url: dict[str, Any] = redis.connection.parse_url(settings.url)  # type: ignore[no-untyped-call]  # redis-py
+    return {key: value for key, value in url.items() if key not in ("host", "port", "connection_class")}
+
+
+def _asked(sentinels: Any, settings: RedisSettings) -> Any:  # noqa: ANN401  (redis-py's, of either kind)
+    """Return the Sentinels. A dead one must not hold up the question to the next for long."""
+    limits = {"socket_timeout": settings.timeout_s, "socket_connect_timeout": settings.timeout_s}
+    return sentinels(settings.sentinel_addresses, sentinel_kwargs=limits)
 
 
 async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:

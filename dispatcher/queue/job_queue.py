@@ -31,6 +31,8 @@ from dispatcher.queue.commands import (
     read_submitted,
     submit_call,
 )
+from dispatcher.queue.connection import connect
+from dispatcher.queue.durability import WAIT_MS, Commands, barrier, check_passed
 from dispatcher.queue.plan import all_lists
 from dispatcher.queue.records import VIEWED, Depths, read_depth, read_number, read_piece, read_view
 from dispatcher.queue.scripts import digest, source
@@ -46,6 +48,13 @@ class JobQueue:
         self.settings = settings
         self.seal = Seal(settings.queue.secrets)
         self._keep = keep(settings)
+        self._barrier = barrier(settings)
+        self._patient: redis.asyncio.Redis | None = None  # waits for disks and replicas
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        if self._patient is not None:
+            await self._patient.aclose()
 
     async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
         """Store and push jobs in one round trip; for each its id, or why it was refused.
@@ -64,7 +73,7 @@ class JobQueue:
         groups = by_group(self.settings, placed.items())
         calls = [submit_call(self.settings, self.seal, group, [job for _, job in its]) for group, its in groups.items()]
         answers: dict[int, list[Any]] = {}
-        for its, rows in zip(groups.values(), await self._run_many(calls), strict=True):
+        for its, rows in zip(groups.values(), await self._run_many(calls, self._barrier), strict=True):
             answers |= {place: row for (place, _), row in zip(its, rows, strict=True)}
         return answers
 
@@ -173,14 +182,14 @@ class JobQueue:
         """Call one script."""
         return (await self._run_many([call]))[0]
 
-    async def _run_many(self, calls: Sequence[Call]) -> list[Any]:
+    async def _run_many(self, calls: Sequence[Call], behind: Commands = ()) -> list[Any]:
         try:
-            answers = await self._pipeline(calls)
+            answers = await self._pipeline(calls, behind)
             if any(isinstance(answer, NoScriptError) for answer in answers):
                 await self._load({call.script for call in calls})
                 # Only those that did not run: the others have done their work.
                 missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-                again = await self._pipeline([calls[index] for index in missing])
+                again = await self._pipeline([calls[index] for index in missing], behind)
                 for index, answer in zip(missing, again, strict=True):
                     answers[index] = answer
         except (RedisError, OSError) as error:
@@ -190,13 +199,24 @@ class JobQueue:
                 raise QueueUnreachableError(f"Redis refused: {answer}") from answer
         return answers
 
-    async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        if len(calls) == 1:  # a pipeline of one costs a third more than a command
+    async def _pipeline(self, calls: Sequence[Call], behind: Commands) -> list[Any]:
+        if len(calls) == 1 and not behind:  # a pipeline of one costs a third more than a command
             return [await self._alone(calls[0])]
-        async with self.client.pipeline(transaction=False) as pipe:
+        client = self._waiting_client() if behind else self.client
+        async with client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
-            return list(await pipe.execute(raise_on_error=False))
+            for command in behind:
+                pipe.execute_command(*command)
+            answers = list(await pipe.execute(raise_on_error=False))
+        if behind:
+            check_passed(self.settings, answers[len(calls) :])
+        return answers[: len(calls)]
+
+    def _waiting_client(self) -> redis.asyncio.Redis:
+        if self._patient is None:
+            self._patient = connect(self.settings.redis, wait_s=WAIT_MS / 1000)
+        return self._patient
 
     async def _alone(self, call: Call) -> Any:  # noqa: ANN401
         try:

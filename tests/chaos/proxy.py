@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 CHUNK_BYTES = 65536
+# Steps of the loop that a closed transport has before the loop itself is closed.
+SETTLE_STEPS = 5
 # SO_LINGER on, for no time at all: closing then resets the connection.
 RESET = struct.pack("ii", 1, 0)
 
@@ -153,6 +155,9 @@ class Proxy:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await self._cut()  # what was being connected
+        for _ in range(SETTLE_STEPS):
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

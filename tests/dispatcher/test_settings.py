@@ -32,6 +32,16 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_file() -> N
         ),
         ({"BITLADDER_QUEUE__LEASES": "5"}, ["queue.leases", "is not a setting"]),
         ({"BITLADDER_POLICY__NAME": "magic"}, ["policy.name", "'article' or 'fixed:<tier>'", "magic"]),
+        (
+            {"BITLADDER_QUEUE__DURABILITY": "always"},
+            ["queue.durability", "'memory', 'everysec' or 'fsync'", "'always'"],
+        ),
+        ({"BITLADDER_REDIS__SENTINELS": '["one", "two:2"]'}, ["redis.sentinels", "host:port", "'one'"]),
+        (
+            {"BITLADDER_REDIS__SENTINELS": '["one:1"]', "BITLADDER_REDIS__URL": "unix:///run/redis"},
+            ["redis.url", "redis:// or rediss://", "unix:///run/redis"],
+        ),
+        ({"BITLADDER_REDIS__URL": "localhost:6379"}, ["redis.url", "rediss", "BITLADDER_REDIS__URL"]),
         ({"BITLADDER_LEASE": "5"}, ["BITLADDER_LEASE", "BITLADDER_<SECTION>__<KEY>"]),
     ],
 )

@@ -13,7 +13,7 @@ local held = {}
 
 -- The job as `conclude` takes it; nil where it may not be ended. A lease that ran out may be taken again as long as the
 -- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
-local function ending(id, fence)
+local function ending(id, claimed_from, fence)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
@@ -21,18 +21,19 @@ local function ending(id, fence)
   if fields[2] ~= fence or fields[3] ~= worker then
     return nil
   end
+  local queue = fields[5] or claimed_from  -- anybody may have taken the field away
   if fields[1] == 'queued' then
-    redis.call('HINCRBY', 'bl:counts:' .. fields[5], 'gone', 1)
+    redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
   elseif fields[1] ~= 'started' then
     return nil
   end
-  return {id = id, queue = fields[5], reply = fields[4], tenant = fields[6]}
+  return {id = id, queue = queue, reply = fields[4], tenant = fields[6]}
 end
 
 local accepted, wip, served = {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
-  local job = ending(id, fence)
+  local job = ending(id, queue, fence)
   if job then
     if value ~= '' then
       redis.call('XADD', 'rq:results:' .. id, '*', 'type', '1', 'return_value', value, 'worker_name', worker)

@@ -1,0 +1,89 @@
+"""redis-py's connections, made to fail in one way: what a lost or demoted server does to one is ConnectionError.
+
+Two things are not, in redis-py's own: uvloop says RuntimeError when it is to write on a connection that the other end
+has reset, and a primary that has become a replica answers READONLY for ever on connections that stay open.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio import connection as aio
+from redis.asyncio import sentinel as aio_sentinel
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+
+DEMOTED = "the primary has become a replica"
+
+
+class _Aio(aio.AbstractConnection):
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401  (redis-py's signature)
+        try:
+            await super().send_packed_command(command, check_health)
+        except (RuntimeError, AttributeError) as error:  # AttributeError: it was given up while it waited to write
+            raise RedisConnectionError(f"the connection is closed: {error}") from error
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
+        try:
+            return await super().read_response(*args, **options)
+        except ReadOnlyError as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError(DEMOTED) from error
+
+
+class _Sync(redis.connection.AbstractConnection):
+    def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
+        try:
+            return super().read_response(*args, **options)
+        except ReadOnlyError as error:
+            self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            raise RedisConnectionError(DEMOTED) from error
+
+
+class AioTcp(_Aio, aio.Connection):
+    """redis://."""
+
+
+class AioTls(_Aio, aio.SSLConnection):
+    """rediss://."""
+
+
+class AioUnix(_Aio, aio.UnixDomainSocketConnection):
+    """unix://."""
+
+
+class AioSentinelTcp(_Aio, aio_sentinel.SentinelManagedConnection):
+    """The primary that the sentinels name, redis://."""
+
+
+class AioSentinelTls(_Aio, aio_sentinel.SentinelManagedSSLConnection):
+    """The primary that the sentinels name, rediss://."""
+
+
+class SyncTcp(_Sync, redis.connection.Connection):
+    """redis://."""
+
+
+class SyncTls(_Sync, redis.connection.SSLConnection):
+    """rediss://."""
+
+
+class SyncUnix(_Sync, redis.connection.UnixDomainSocketConnection):
+    """unix://."""
+
+
+class SyncSentinelTcp(_Sync, SentinelManagedConnection):
+    """The primary that the sentinels name, redis://."""
+
+
+class SyncSentinelTls(_Sync, SentinelManagedSSLConnection):
+    """The primary that the sentinels name, rediss://."""
+
+
+AIO = {"redis": AioTcp, "rediss": AioTls, "unix": AioUnix}
+AIO_SENTINEL = {"redis": AioSentinelTcp, "rediss": AioSentinelTls}
+SYNC = {"redis": SyncTcp, "rediss": SyncTls, "unix": SyncUnix}
+SYNC_SENTINEL = {"redis": SyncSentinelTcp, "rediss": SyncSentinelTls}
