@@ -58,8 +58,9 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
     if found is None:
         return _abandoned(gateway, job)
     job_id, outcome = found
+    outcome = outcome or await _late_outcome(gateway, job_id)
     if outcome is None:
-        return _not_in_time(gateway, job, job_id)
+        return _not_in_time(job_id)
     gateway.metrics.served(job.model, outcome.tier or "", outcome.state).inc()
     gateway.metrics.awaited(job.model, outcome.tier or "").observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
@@ -101,11 +102,17 @@ def _timeout_s(gateway: Gateway, job: Submission) -> float:
     return most_s if job.deadline_ms is None else min(most_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
 
 
-def _not_in_time(gateway: Gateway, job: Submission, job_id: str) -> Response:
+async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
+    """Return what became of a job that was awaited long enough: one that nobody looked at ends with its deadline."""
+    with contextlib.suppress(BitladderError):
+        await gateway.queue.expire(job_id)
+        view = await gateway.queue.view(job_id)
+        return view.outcome if view else None
+    return None
+
+
+def _not_in_time(job_id: str) -> Response:
     headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
-    if job_id == job.job_id and _timeout_s(gateway, job) < gateway.settings.intake.await_timeout_s:
-        gateway.abandon(job)
-        return problem(504, "the deadline passed before there was an outcome", "deadline_exceeded", headers=headers)
     message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
     return problem(504, message, "await_timeout", headers=headers)
 
@@ -141,7 +148,10 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
         try:
             first = await _unless_gone(request, _first(items))
         except TimeoutError:
-            return _not_in_time(gateway, job, job_id)
+            late = await _late_outcome(gateway, job_id)
+            if late is None or late.state is State.FINISHED:  # its tokens are read at its own address
+                return _not_in_time(job_id)
+            return outcome_problem(late, outcome_headers(job_id, late))
         if first is None:
             return _abandoned(gateway, job)
         if isinstance(first, Outcome) and first.state is not State.FINISHED:

@@ -147,6 +147,13 @@ class JobQueue:
         call = Call("cancel", [f"rq:job:{job_id}"], [job_id, self.seal.encode(job_id, outcome), self._keep])
         return str((await self.run(call)).decode())
 
+    async def expire(self, job_id: str) -> bool:
+        """End a job that still waits although its deadline has passed; False where it runs, is over or has time."""
+        error = "the deadline passed while the job waited"
+        outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
+        args: list[Argument] = [job_id, self.seal.encode(job_id, outcome), self._keep]
+        return bool(await self.run(Call("expire", [f"rq:job:{job_id}"], args)))
+
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record, or it is no job's."""
         try:

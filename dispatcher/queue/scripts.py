@@ -15,6 +15,7 @@ NAMES = (
     "give_back",
     "reap",
     "cancel",
+    "expire",
     "depths",
     "retire",
     "release",
@@ -24,7 +25,7 @@ NAMES = (
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, keep leases alive, or
 # count the requests of a key, some of which read outcomes.
-ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "retire", "drop", "rate")
+ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "expire", "retire", "drop", "rate")
 
 
 @cache

@@ -58,7 +58,7 @@ class HttpClients:
             if answer.status == 200 and order.door is Door.STREAMED:
                 told.may_be_cancelled |= not order.key  # should the stream break, its job is not wanted any more
                 return await self._read_stream(answer, job_id or "")
-            return self._note(url, answer, await answer.json(), told)
+            return self._note(url, answer, await answer.json(), job_id)
 
     async def _submit(self, session: aiohttp.ClientSession, url: str, order: Order, told: Told) -> str:
         async with session.post(f"{url}/v1/jobs", json=order.body, headers=order.headers, timeout=PATIENCE) as answer:
@@ -74,9 +74,8 @@ class HttpClients:
         await read_job(session, self._rng.choice(self._urls), content["id"], self._history)
         return "accepted"
 
-    def _note(self, url: str, answer: aiohttp.ClientResponse, content: dict[str, Any], told: Told) -> str:
+    def _note(self, url: str, answer: aiohttp.ClientResponse, content: dict[str, Any], job_id: str | None) -> str:
         """Take an awaited answer for what it says about the job."""
-        job_id = answer.headers.get("X-Job-Id")
         if job_id is None:
             return _refusal(answer.status)
         tier = answer.headers.get("X-Tier")
@@ -84,10 +83,6 @@ class HttpClients:
             seen = Seen(by=url, state="finished", text=text_of(content), tier=tier)
         else:
             code = content["error"]["code"]
-            if code == "deadline_exceeded" and tier is None:
-                # The intake's word: it waits no longer, and cancels the job. What became of it is read later.
-                told.may_be_cancelled = True
-                return "accepted"
             if code in NO_OUTCOME:
                 return "accepted"
             seen = Seen(by=url, state=STATES.get(code, "failed"), tier=tier, code=code)

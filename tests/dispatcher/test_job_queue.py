@@ -232,6 +232,22 @@ async def test_a_job_past_its_deadline_is_dropped_and_says_so(queue: JobQueue) -
     assert view.state is State.EXPIRED
 
 
+async def test_only_a_waiting_job_whose_deadline_has_passed_is_ended_by_its_client(queue: JobQueue) -> None:
+    late, early, running = job(deadline_ms=1), job(deadline_ms=60_000), job(deadline_ms=60_000)
+    await submit(queue, running)
+    await claim(queue, "int4")
+    await submit(queue, late, early)
+    await asyncio.sleep(0.01)  # the server's clock has to move
+
+    ended = [await queue.expire(one.job_id) for one in (late, early, running, late)]
+    views = [await queue.view(one.job_id) for one in (late, early, running)]
+    depths = await queue.depths("smollm2")
+
+    assert ended == [True, False, False, False]
+    assert [view.state for view in views if view] == [State.EXPIRED, State.QUEUED, State.RUNNING]
+    assert sum(row.depth for row in depths.queues) == 1
+
+
 async def test_an_idempotency_key_gives_the_first_job_or_a_conflict(queue: JobQueue) -> None:
     first = job(idempotency_key="k", fingerprint="a")
 

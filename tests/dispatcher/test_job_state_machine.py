@@ -424,7 +424,7 @@ def machine(redis_url: str, store: redis.Redis) -> Iterator[type[JobLife]]:
     with asyncio.Runner() as JobLife.runner:
         client = connect(JobLife.settings.redis)
         JobLife.queue = JobQueue(client, JobLife.settings)
-        JobLife.scripts = BlockingScripts(JobLife.settings.redis)
+        JobLife.scripts = BlockingScripts(JobLife.settings)
         yield JobLife
         JobLife.scripts.close()
         JobLife.runner.run(client.aclose())
