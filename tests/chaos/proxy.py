@@ -149,6 +149,7 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._stop_listening()
+        await _turns()  # who was accepted a moment ago begins, or nobody would close its socket
         await self._cut()
         mine = asyncio.current_task()
         left = [task for task in asyncio.all_tasks() if task is not mine]
@@ -156,8 +157,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._cut()  # what was being connected
-        for _ in range(SETTLE_STEPS):
-            await asyncio.sleep(0)
+        await _turns()  # a transport closes in a turn of its own
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -217,3 +217,8 @@ class Proxy:
         """Keep one end's goodbye from the other, as the network would: it is told by its own time limit."""
         if not connection.is_dead:
             await self._weather.passing.wait()
+
+
+async def _turns() -> None:
+    for _ in range(SETTLE_STEPS):
+        await asyncio.sleep(0)

@@ -68,3 +68,27 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     )
 
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = set(re.findall(r"\btest_\w+", doc("guarantees.md") + doc("security.md")))
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in [path.stem, *re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))]
+    }
+
+    assert len(named) > 50
+    assert named - defined == set()
+
+
+def test_every_fault_of_the_list_is_answered() -> None:
+    cells = re.findall(r"^\| (\d[\d, -]*) \|", doc("guarantees.md"), re.MULTILINE)
+    numbers = {number for cell in cells for part in cell.split(",") for number in _span(part)}
+
+    assert numbers == set(range(1, 45))
+
+
+def _span(part: str) -> range:
+    first, _, last = part.strip().partition("-")
+    return range(int(first), int(last or first) + 1)
