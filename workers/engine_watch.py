@@ -102,6 +102,7 @@ class EngineWatch:
                 self._failed()
         if trouble is Trouble.FAULTS:
             await self.traffic.idle(self._settings.drain_grace_s)
+            self.traffic.excuse()
         start = self._loop.time()
         try:
             reduced = await self._engine.start()

@@ -41,6 +41,7 @@ class Passing(msgspec.Struct, eq=False):
     is_stream: bool
     last_s: float  # when it came, or its last piece; infinity while a piece is being taken
     has_pieces: bool = False
+    is_excused: bool = False  # the engine is ended on our account
 
 
 class Traffic:
@@ -72,6 +73,10 @@ class Traffic:
         try:
             async with passing.limit:
                 return await self._passed(endpoint, body, on_piece and self._watched(on_piece, passing))
+        except EngineLostError as error:
+            if passing.is_excused:
+                raise EngineBusyError("the engine is started again, for what other requests did") from error
+            raise
         except TimeoutError as error:
             if not passing.limit.expired():
                 raise
@@ -103,6 +108,11 @@ class Traffic:
         is_silent = self._loop.time() - self._progress_s > self._hang_s
         is_owing = any(one.last_s < math.inf for one in self._open)
         return is_silent and is_owing and self._load.tokens is not None
+
+    def excuse(self) -> None:
+        """Say that the engine is about to be ended for what is over: what is in it is not to blame."""
+        for one in self._open:
+            one.is_excused = True
 
     async def idle(self, timeout_s: float) -> None:
         """Return when nothing is in the engine any more, or when the time is over."""

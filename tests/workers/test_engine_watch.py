@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.errors import EngineError, EngineFaultError, EngineLostError
+from dispatcher.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings, WorkerSettings
 from workers import breaker, engine_watch
 from workers.engine_watch import EngineWatch
@@ -146,6 +146,21 @@ async def test_an_engine_that_breaks_too_often_is_started_again_once_what_it_run
     assert (await fine).status == 200
     await its.until(lambda: its.told == [True, False, True])
     assert its.figure("bitladder_engine_restarts_total", reason="faults") == 1
+
+
+async def test_what_still_runs_when_an_engine_is_started_again_for_its_faults_is_no_suspect(
+    watch: Callable[..., Watched],
+) -> None:
+    its = watch(EchoEngine(FAST), drain_grace_s=0.1)
+    await its.until(lambda: its.told == [True])
+    innocent = asyncio.create_task(its.ask("a", max_tokens=50_000))
+
+    for _ in range(5):
+        with pytest.raises(EngineFaultError):
+            await its.ask("echo:fault")
+
+    with pytest.raises(EngineBusyError):
+        await innocent
 
 
 async def test_faults_below_the_ratio_restart_nothing(watch: Callable[..., Watched]) -> None:
