@@ -138,7 +138,10 @@ class Stack:
         return process
 
     def live(self, tier: str) -> int:
-        tiers = self.http.get("/v1/queues").json()["data"][0]["tiers"]
+        answer = self.http.get("/v1/queues")
+        while answer.status_code == 503:  # a busy machine's Redis may take longer than the intake waits
+            answer = self.http.get("/v1/queues")
+        tiers = answer.raise_for_status().json()["data"][0]["tiers"]
         return int(next(its["live_workers"] for its in tiers if its["tier"] == tier))
 
     def stop(self) -> None:

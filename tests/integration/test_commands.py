@@ -36,7 +36,7 @@ def test_the_demo_answers_every_prompt_and_says_where_and_why() -> None:
 def test_a_demo_whose_engine_does_not_start_fails_with_its_reason() -> None:
     missing = {"BITLADDER_VLLM__CACHE_DIR": "/nowhere"}
 
-    done = bitladder("demo", "--start-timeout-s", "6", environment=dict(os.environ) | missing)
+    done = bitladder("demo", "--start-timeout-s", "20", environment=dict(os.environ) | missing)
 
     assert done.returncode == 1
     assert "/nowhere/smollm2/int4" in done.stderr

@@ -27,7 +27,11 @@ def test_a_prompt_is_in_no_log_metric_or_description(
     make_stack: Callable[..., Stack], store: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     port = free_port()
-    stack = make_stack(BITLADDER_AUTH__KEYS=keys_in_toml(), BITLADDER_WORKER__METRICS_PORT=str(port))
+    stack = make_stack(
+        BITLADDER_AUTH__KEYS=keys_in_toml(),
+        BITLADDER_WORKER__METRICS_PORT=str(port),
+        BITLADDER_WORKER__FAULT_RATIO="1",  # the faults here are meant: no engine is started again for them
+    )
     stack.http.headers.update(bearer("ops"))
     with (tmp_path / "log").open("wb") as stack.output:
         stack.intake()
@@ -44,7 +48,7 @@ def test_a_prompt_is_in_no_log_metric_or_description(
         stack.stop()
 
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "job broke the worker" in log  # or this test has not seen a worker's fault
+    assert "job quarantined" in log  # or this test has not seen a worker's fault
     assert "job given back" in log
     assert MARKER not in log
     assert MARKER not in metrics
@@ -111,7 +115,7 @@ def _left(stack: Stack) -> None:
 
 
 def _broken(stack: Stack, client: Client, store: redis.Redis) -> None:
-    """Let the engine fail, and let a job through that breaks the worker; plant what is no job of ours."""
+    """Let the engine fail, and plant what is no job of ours."""
     faulty = client.submit(BODY | {"prompt": f"echo:fault {MARKER}"})["id"]
     queue = Queue("smollm2:int4:normal", connection=store, serializer=JSONSerializer)
     planted = [
@@ -121,7 +125,9 @@ def _broken(stack: Stack, client: Client, store: redis.Redis) -> None:
         queue.enqueue("workers.generate", body=BODY, endpoint=MARKER, description="planted"),
     ]
     assert client.wait(faulty, timeout_s=30)["status"] == "failed"
-    wait_until(lambda: all(job.get_status(refresh=True) == "failed" for job in planted), "planted jobs failed", 30)
+    # The echo engine answers the first one; what matters is that nobody repeats it.
+    ends = ("finished", "failed", "failed", "failed")
+    wait_until(lambda: tuple(job.get_status(refresh=True) for job in planted) == ends, "planted jobs are over", 30)
     assert stack.http.get("/v1/dead").status_code == 200
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,16 @@ from dispatcher.client import Client, JobError
 from tests.conftest import Stack, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
+
+
+@pytest.fixture(scope="module")
+def lasting(redis_url: str) -> Iterator[Stack]:
+    """Return a stack for tests that need nothing of their own, in a database of its own: others' jobs are not its."""
+    stack = Stack(redis_url.removesuffix("/0") + "/1")
+    stack.intake()
+    stack.worker("int4")
+    yield stack
+    stack.stop()
 
 
 @pytest.fixture
@@ -83,9 +93,9 @@ def test_a_running_job_is_cancelled(stack: Stack) -> None:
     ],
 )
 def test_bad_input_gets_an_error_in_openai_s_shape(
-    stack: Stack, body: bytes, headers: dict[str, str], status: int, param: str | None
+    lasting: Stack, body: bytes, headers: dict[str, str], status: int, param: str | None
 ) -> None:
-    answer = stack.http.post("/v1/completions", content=body, headers=headers)
+    answer = lasting.http.post("/v1/completions", content=body, headers=headers)
 
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (status, param)
@@ -93,9 +103,9 @@ def test_bad_input_gets_an_error_in_openai_s_shape(
     assert answer.headers["x-request-id"]
 
 
-def test_unknown_and_expired_jobs_are_told_apart(stack: Stack) -> None:
-    unknown = stack.http.get("/v1/jobs/nobody")
-    expired = stack.http.get("/v1/jobs/01900000-0000-7000-8000-000000000000")
+def test_unknown_and_expired_jobs_are_told_apart(lasting: Stack) -> None:
+    unknown = lasting.http.get("/v1/jobs/nobody")
+    expired = lasting.http.get("/v1/jobs/01900000-0000-7000-8000-000000000000")
 
     assert (unknown.status_code, expired.status_code) == (404, 410)
 
