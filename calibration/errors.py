@@ -6,7 +6,8 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
 │   └── MissingModelError             3   the package that carries the model is missing, or its file is another
 ├── DiskFullError                     4   too little room, seen before or while writing
-└── BadCheckpointError                5   measured and found wanting; nothing was published
+├── BadCheckpointError                5   measured and found wanting; nothing was published
+└── BadReportError                    2   a report that cannot be read, or says what cannot be
 """
 
 from __future__ import annotations
@@ -48,3 +49,9 @@ class BadCheckpointError(CalibrationError):
     """A checkpoint was made, measured, and is not good enough to be served."""
 
     exit_code = 5
+
+
+class BadReportError(CalibrationError):
+    """A report of an evaluation is not there, or not one."""
+
+    exit_code = 2
