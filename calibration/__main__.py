@@ -1,18 +1,14 @@
-"""python -m calibration: read the environment, hand over to the commands."""
+"""python -m calibration: set the environment up for the libraries, hand over to the commands."""
 
 from __future__ import annotations
 
 import os
+import sys
 
-from calibration.cli import load_real_maker, make_app
-from calibration.settings import LIBRARY_ENVIRONMENT, Settings
-
-
-def main() -> None:
-    for name, value in LIBRARY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    make_app(Settings.from_environ(os.environ), load_real_maker)()
-
+from calibration.cli import main
+from calibration.settings import LIBRARY_ENVIRONMENT
 
 if __name__ == "__main__":
-    main()
+    for name, value in LIBRARY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    main(sys.argv[1:])

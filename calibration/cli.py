@@ -1,126 +1,53 @@
-"""The commands of calibration: parse, make, report."""
+"""The commands of calibration, by name; only the file of the one that is asked for is loaded.
+
+Steps run in environments that have different libraries (docs/calibration.md), so `--help` must not import any.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from calibration.checkpoints import Checkpoint, Workshop
 from calibration.errors import CalibrationError, WrongEnvironmentError
-from calibration.host import can_serve
-from calibration.maker import Maker
-from calibration.recipe import BF16, TIERS, Recipe, Storage
-from calibration.settings import Settings
-from calibration.steps import Steps
 
-AUTO = "auto"
+# Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
+STEPS = {
+    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+}
 
 
-def make_app(settings: Settings, load_maker: Callable[[], Maker]) -> typer.Typer:
-    """Build the command line; what it does when called is in `checkpoints`."""
+def main(arguments: Sequence[str]) -> None:
+    """Run one command; an error of ours is one line on stderr and the exit status of its class."""
+    try:
+        make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
+    except CalibrationError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-    @app.callback()
-    def calibration() -> None:
-        """Make and measure the checkpoints of the tiers, offline."""
-
-    @app.command()
-    def checkpoints(
-        tiers: Annotated[str, typer.Option(help=f"comma-separated, of {BF16},{','.join(TIERS)}")] = ",".join(TIERS),
-        cache: Annotated[Path, typer.Option(help="folder of the checkpoints")] = settings.cache,
-        storage: Annotated[
-            str, typer.Option(help="packed, rounded, or auto: packed where this machine can serve it")
-        ] = AUTO,
-        force: Annotated[bool, typer.Option("--force", help="make them again even if they are finished")] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False,
-    ) -> None:
-        """Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves."""
-        console = Console(file=sys.stderr)  # this very stream: the libraries' output is kept off it for a while
-        workshop = Workshop(
-            cache.expanduser().absolute(),
-            load_maker=load_maker,
-            choose_storage=storage_chooser(storage),
-            steps=Steps(console),
-        )
-        try:
-            made = workshop.make([tier.strip() for tier in tiers.split(",")], force=force)
-        except CalibrationError as error:
-            console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-            raise typer.Exit(error.exit_code) from error
-        if as_json:
-            typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
+    app.callback()(calibration)
+    for name, summary in STEPS.items():
+        if name == next(iter(arguments), None):
+            _load(name, app)
         else:
-            Console().print(as_table(made))
-
+            app.command(name, help=summary)(calibration)
     return app
 
 
-def load_real_maker() -> Maker:
-    """Import the libraries that make checkpoints; this takes seconds, so nobody else does."""
+def calibration() -> None:
+    """From real traffic to checkpoints that are proven good before they serve: each step is a command."""
+
+
+def _load(name: str, app: typer.Typer) -> None:
     try:
-        module = import_module("calibration.quantize")
-    except ImportError as error:
+        import_module(f"calibration.commands.{name}").register(app)
+    except ModuleNotFoundError as error:
         raise WrongEnvironmentError(
-            f"module {error.name!r} is missing or broken here; checkpoints are made with the interpreter of an "
-            "environment of their own: `make quantize-env`"
+            f"module {error.name!r} is missing here; `calibrate {name}` needs it: see docs/calibration.md, Environments"
         ) from error
-    except RuntimeError as error:  # transformers wraps a torchvision that does not fit its torch in one
-        raise WrongEnvironmentError(
-            f"the libraries of this environment do not fit each other: {error}; `make quantize-env` makes one where "
-            "they do"
-        ) from error
-    maker: Maker = module.LlmCompressorMaker()
-    return maker
-
-
-def storage_chooser(wanted: str) -> Callable[[Recipe], Storage]:
-    """Return the rule that decides how a tier is stored."""
-    if wanted not in (AUTO, *Storage):
-        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {wanted!r}", param_hint="--storage")
-
-    def choose(recipe: Recipe) -> Storage:
-        if recipe.tier == BF16:
-            return Storage.PACKED
-        if wanted != AUTO:
-            return Storage(wanted)
-        return Storage.PACKED if can_serve(recipe.packed_needs) else Storage.ROUNDED
-
-    return choose
-
-
-def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
-    manifest = checkpoint.manifest
-    return {
-        "tier": manifest.tier,
-        "path": str(checkpoint.path),
-        "storage": manifest.fingerprint["storage"],
-        "bytes": manifest.weight_bytes,
-        "seconds": checkpoint.seconds,
-        "skipped": checkpoint.skipped,
-        "perplexity": round(manifest.perplexity, 4),
-        "reference_perplexity": round(manifest.reference_perplexity, 4),
-    }
-
-
-def as_table(made: list[Checkpoint]) -> Table:
-    table = Table("tier", "stored", "MB", "perplexity", "of bf16", "seconds", "path")
-    for checkpoint in made:
-        manifest = checkpoint.manifest
-        table.add_row(
-            manifest.tier,
-            manifest.fingerprint["storage"],
-            f"{manifest.weight_bytes / 1e6:.0f}",
-            f"{manifest.perplexity:.2f}",
-            f"{manifest.perplexity / manifest.reference_perplexity:.3f}",
-            "finished before" if checkpoint.skipped else f"{checkpoint.seconds:.1f}",
-            str(checkpoint.path),
-        )
-    return table

@@ -1,6 +1,7 @@
 """The error tree of calibration, with the exit code of each.
 
 CalibrationError                      1   something went wrong while a checkpoint was made
+├── InputError                        2   an option, a file or the configuration is wrong
 ├── RecipeError                       2   a recipe does not fit the model, or there is none of that name
 │   └── UnknownTierError              2   names the tier and lists those that exist
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
@@ -17,6 +18,12 @@ class CalibrationError(Exception):
     """Base of all errors of calibration; its message is for the person who ran the command."""
 
     exit_code = 1
+
+
+class InputError(CalibrationError):
+    """What the command was given is wrong; the message says what is expected."""
+
+    exit_code = 2
 
 
 class RecipeError(CalibrationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Settings:
     cache: Path
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Build from a mapping such as os.environ; an empty XDG_CACHE_HOME counts as unset, as its standard says."""
         base = environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
         return cls(cache=Path(base) / "bitladder" / "checkpoints" / "smollm2")

@@ -25,6 +25,9 @@ Config = Annotated[
 
 for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
     app.command(name="redis" if command is serving.redis_server else None)(command)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(serving.calibrate)
 for other in (demo, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
     app.command()(other)
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)

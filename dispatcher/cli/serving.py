@@ -1,4 +1,4 @@
-"""bitladder up, serve, worker and redis: start processes."""
+"""bitladder up, serve, worker, redis and calibrate: start processes."""
 
 from __future__ import annotations
 
@@ -94,6 +94,16 @@ def worker(
     command = [sys.executable, "-m", "workers", "--tier", tier]
     for flag, value in (("--config", config), ("--model", model), ("--metrics-port", metrics_port)):
         command += [] if value is None else [flag, str(value)]
+    os.execv(command[0], command)  # noqa: S606  (our own module)
+
+
+def calibrate(context: typer.Context) -> None:
+    """Go from real traffic to checkpoints that are proven good before they serve.
+
+    Example: bitladder calibrate sample --help
+    """
+    # As with the worker: this process becomes one of calibration, which reads its own arguments.
+    command = [sys.executable, "-m", "calibration", *context.args]
     os.execv(command[0], command)  # noqa: S606  (our own module)
 
 

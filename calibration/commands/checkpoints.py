@@ -1,0 +1,118 @@
+"""calibrate checkpoints: make what the example ladder serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calibration.checkpoints import Checkpoint, Workshop
+from calibration.commands.options import AsJson, progress_console
+from calibration.errors import WrongEnvironmentError
+from calibration.host import can_serve
+from calibration.maker import Maker
+from calibration.recipe import BF16, TIERS, Recipe, Storage
+from calibration.settings import Settings
+from calibration.steps import Steps
+
+AUTO = "auto"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command; where checkpoints go by default is read from the environment now."""
+    settings = Settings.from_environ()
+
+    @app.command()
+    def checkpoints(
+        tiers: Annotated[str, typer.Option(help=f"comma-separated, of {BF16},{','.join(TIERS)}")] = ",".join(TIERS),
+        cache: Annotated[Path, typer.Option(help="folder of the checkpoints")] = settings.cache,
+        storage: Annotated[
+            str, typer.Option(help="packed, rounded, or auto: packed where this machine can serve it")
+        ] = AUTO,
+        force: Annotated[bool, typer.Option("--force", help="make them again even if they are finished")] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.
+
+        Example: bitladder calibrate checkpoints --tiers int4,int8
+        """
+        workshop = Workshop(
+            cache.expanduser().absolute(),
+            load_maker=load_real_maker,
+            choose_storage=storage_chooser(storage),
+            steps=Steps(progress_console()),
+        )
+        made = workshop.make([tier.strip() for tier in tiers.split(",")], force=force)
+        if as_json:
+            typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
+        else:
+            Console().print(as_table(made))
+
+
+def load_real_maker() -> Maker:
+    """Import the libraries that make checkpoints; this takes seconds, so nobody else does."""
+    try:
+        module = import_module("calibration.quantize")
+    except ImportError as error:
+        raise WrongEnvironmentError(
+            f"module {error.name!r} is missing or broken here; checkpoints are made with the interpreter of an "
+            "environment of their own: `make quantize-env`"
+        ) from error
+    except RuntimeError as error:  # transformers wraps a torchvision that does not fit its torch in one
+        raise WrongEnvironmentError(
+            f"the libraries of this environment do not fit each other: {error}; `make quantize-env` makes one where "
+            "they do"
+        ) from error
+    maker: Maker = module.LlmCompressorMaker()
+    return maker
+
+
+def storage_chooser(wanted: str) -> Callable[[Recipe], Storage]:
+    """Return the rule that decides how a tier is stored."""
+    if wanted not in (AUTO, *Storage):
+        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {wanted!r}", param_hint="--storage")
+
+    def choose(recipe: Recipe) -> Storage:
+        if recipe.tier == BF16:
+            return Storage.PACKED
+        if wanted != AUTO:
+            return Storage(wanted)
+        return Storage.PACKED if can_serve(recipe.packed_needs) else Storage.ROUNDED
+
+    return choose
+
+
+def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
+    manifest = checkpoint.manifest
+    return {
+        "tier": manifest.tier,
+        "path": str(checkpoint.path),
+        "storage": manifest.fingerprint["storage"],
+        "bytes": manifest.weight_bytes,
+        "seconds": checkpoint.seconds,
+        "skipped": checkpoint.skipped,
+        "perplexity": round(manifest.perplexity, 4),
+        "reference_perplexity": round(manifest.reference_perplexity, 4),
+    }
+
+
+def as_table(made: list[Checkpoint]) -> Table:
+    table = Table("tier", "stored", "MB", "perplexity", "of bf16", "seconds", "path")
+    for checkpoint in made:
+        manifest = checkpoint.manifest
+        table.add_row(
+            manifest.tier,
+            manifest.fingerprint["storage"],
+            f"{manifest.weight_bytes / 1e6:.0f}",
+            f"{manifest.perplexity:.2f}",
+            f"{manifest.perplexity / manifest.reference_perplexity:.3f}",
+            "finished before" if checkpoint.skipped else f"{checkpoint.seconds:.1f}",
+            str(checkpoint.path),
+        )
+    return table

@@ -1,0 +1,19 @@
+"""Options and output that the commands share."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+Config = Annotated[
+    str | None, typer.Option("--config", "-c", help="configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)")
+]
+
+
+def progress_console() -> Console:
+    """Return the console on stderr: stdout is for results."""
+    return Console(file=sys.stderr)  # this very stream: some libraries' output is kept off it for a while
