@@ -16,6 +16,7 @@ from calibration.errors import CalibrationError, WrongEnvironmentError
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+    "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
 }
 
 

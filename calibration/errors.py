@@ -2,13 +2,13 @@
 
 CalibrationError                      1   something went wrong while a checkpoint was made
 ├── InputError                        2   an option, a file or the configuration is wrong
+│   └── BadReportError                2   a report that cannot be read, or says what cannot be
 ├── RecipeError                       2   a recipe does not fit the model, or there is none of that name
 │   └── UnknownTierError              2   names the tier and lists those that exist
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
 │   └── MissingModelError             3   the package that carries the model is missing, or its file is another
 ├── DiskFullError                     4   too little room, seen before or while writing
-├── BadCheckpointError                5   measured and found wanting; nothing was published
-└── BadReportError                    2   a report that cannot be read, or says what cannot be
+└── BadCheckpointError                5   measured and found wanting; nothing was published
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class InputError(CalibrationError):
     """What the command was given is wrong; the message says what is expected."""
 
     exit_code = 2
+
+
+class BadReportError(InputError):
+    """A report of an evaluation is not there, or not one."""
 
 
 class RecipeError(CalibrationError):
@@ -56,9 +60,3 @@ class BadCheckpointError(CalibrationError):
     """A checkpoint was made, measured, and is not good enough to be served."""
 
     exit_code = 5
-
-
-class BadReportError(CalibrationError):
-    """A report of an evaluation is not there, or not one."""
-
-    exit_code = 2

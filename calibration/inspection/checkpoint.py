@@ -1,0 +1,165 @@
+"""Inspect one checkpoint: files -> config -> tensors -> values -> tokenizer. READ THIS FIRST."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from calibration.errors import InputError
+from calibration.inspection.alignment import check_alignment
+from calibration.inspection.files import read_tensors
+from calibration.inspection.model import Layers, ModelConfig, layers_of
+from calibration.inspection.scheme import Quantization, SchemeError, read_quantization
+from calibration.inspection.tensor_file import Tensor
+from calibration.inspection.tensors import (
+    compare,
+    compare_layers,
+    compare_packed,
+    scheme_names,
+    summarize_dtypes,
+    wanted_tensors,
+)
+from calibration.inspection.tokenizer import check_tokenizer
+from calibration.inspection.unpack import scale_names
+from calibration.inspection.values import check_linear, check_plain, check_scales
+from calibration.inspection.verdict import CheckName, Findings, Inspection
+from calibration.manifest import NAME, file_digest, read_manifest
+
+# Told how many of how many bytes have been looked at.
+OnProgress = Callable[[int, int], None]
+
+
+def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: None) -> Inspection:
+    """Return what is right and wrong with a checkpoint; only a folder that is not there is an error.
+
+    Raises:
+        InputError: there is no such folder.
+
+    """
+    if not folder.is_dir():
+        raise InputError(f"a checkpoint is a folder, {str(folder)!r} is none")
+    started_s, findings = time.monotonic(), Findings()
+    tensors = read_tensors(folder, findings)
+    config = _read_config(folder, findings)
+    dtypes = summarize_dtypes(tensors, findings) if tensors else {}
+    if config:
+        _check_model(config, tensors, findings, on_progress)
+        check_tokenizer(folder, config, findings)
+    _check_size(tensors, findings)
+    _check_manifest(folder, findings)
+    return Inspection(
+        path=folder,
+        verdict=findings.worst(),
+        checks=findings.checks(),
+        weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors.values()),
+        dtypes=dtypes,
+        seconds=round(time.monotonic() - started_s, 1),
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _read_config(folder: Path, findings: Findings) -> ModelConfig | None:
+    try:
+        config = msgspec.convert(json.loads((folder / "config.json").read_bytes()), ModelConfig)
+    except FileNotFoundError:
+        findings.fail(CheckName.CONFIG, "config.json is missing")
+        return None
+    except (OSError, ValueError) as error:
+        findings.fail(CheckName.CONFIG, f"config.json: {error!s:.200}")
+        return None
+    if config.auto_map:
+        findings.warn(CheckName.CONFIG, "auto_map names code in the folder; engines run it only when they are told to")
+    findings.ok(CheckName.CONFIG, f"{', '.join(config.architectures)}, {config.num_hidden_layers} layers")
+    return config
+
+
+def _check_model(
+    config: ModelConfig, tensors: Mapping[str, Tensor], findings: Findings, on_progress: OnProgress
+) -> None:
+    layers = layers_of(config)
+    try:
+        quantization = read_quantization(config.quantization_config)
+    except SchemeError as error:
+        findings.fail(CheckName.QUANTIZATION, str(error))
+        return
+    if layers is None:
+        compare_layers(tensors, config.num_hidden_layers, findings)
+        _check_tensors(tensors, findings, on_progress)
+        return
+    compare(tensors, wanted_tensors(layers, quantization), is_tied=config.tie_word_embeddings, findings=findings)
+    if quantization:
+        compare_packed(tensors, layers, quantization, findings)
+        check_alignment(layers, quantization, findings)
+        names = scheme_names(layers, quantization)
+        findings.ok(CheckName.QUANTIZATION, ", ".join(f"{name} ({count})" for name, count in names.most_common()))
+    else:
+        findings.ok(CheckName.QUANTIZATION, "none")
+    if findings.has_failed(CheckName.FILES) or findings.has_failed(CheckName.TENSORS):
+        return  # the values of tensors that do not fit mean nothing
+    _check_values(layers, quantization, tensors, findings, on_progress)
+
+
+def _check_values(
+    layers: Layers,
+    quantization: Quantization | None,
+    tensors: Mapping[str, Tensor],
+    findings: Findings,
+    on_progress: OnProgress,
+) -> None:
+    done, of = 0, len(layers.linears) + len(layers.plain)
+    scales = 0
+    for name in layers.plain:
+        check_plain(tensors[name], findings)
+        on_progress(done := done + 1, of)
+    for module in layers.linears:
+        scheme = quantization.scheme_of(module) if quantization else None
+        for suffix in scale_names(scheme) if scheme else ():
+            check_scales(tensors[f"{module}.{suffix}"], findings)
+            scales += tensors[f"{module}.{suffix}"].size
+        check_linear(module, scheme, tensors, findings)
+        on_progress(done := done + 1, of)
+    if scales:
+        findings.ok(CheckName.SCALES, f"{scales} scales, all positive and of one size")
+    _say_fine(of, findings)
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], findings: Findings, on_progress: OnProgress) -> None:
+    """Look at each tensor by itself."""
+    if findings.has_failed(CheckName.FILES):
+        return
+    for done, tensor in enumerate(tensors.values(), 1):
+        (check_scales if tensor.name.endswith("scale") else check_plain)(tensor, findings)
+        on_progress(done, len(tensors))
+    _say_fine(len(tensors), findings)
+
+
+def _say_fine(count: int, findings: Findings) -> None:
+    findings.ok(CheckName.WEIGHTS, f"{count} layers and tensors, all finite, none empty")
+    findings.ok(CheckName.OUTLIERS, "no channel sticks out")
+
+
+def _check_size(tensors: Mapping[str, Tensor], findings: Findings) -> None:
+    size = sum(tensor.end - tensor.begin for tensor in tensors.values())
+    if size:
+        findings.ok(CheckName.SIZE, f"{size / 1e6:.1f} MB of weights")
+
+
+def _check_manifest(folder: Path, findings: Findings) -> None:
+    """Hold the weights against the digests of whoever made them, where there is a manifest of ours."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        if (folder / NAME).exists():
+            findings.warn(CheckName.MANIFEST, f"{NAME} cannot be read: who made these weights is not known")
+        return
+    for file in manifest.weights:
+        path = folder / file.name
+        if not path.is_file():
+            findings.fail(CheckName.MANIFEST, f"{file.name} is missing")
+        elif file_digest(path) != file.sha256:
+            findings.fail(CheckName.MANIFEST, f"{file.name} is not the file that was measured")
+    findings.ok(CheckName.MANIFEST, f"made {manifest.made_at}, the weights are those that were measured")

@@ -1,0 +1,127 @@
+"""From config.json to the layers that a model must have: names, widths, and what engines stack on one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+
+# The deepest models have some two hundred; a damaged number must not fill the memory with names.
+MOST_LAYERS = 1000
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed of config.json; the rest is not looked at."""
+
+    architectures: tuple[str, ...]
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int = 0  # 0: as many as there are heads
+    head_dim: int | None = None
+    vocab_size: int
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    max_position_embeddings: int | None = None
+    auto_map: dict[str, Any] | None = None  # Any: JSON
+    quantization_config: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers must be at most {MOST_LAYERS}, got {self.num_hidden_layers}")
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """How an architecture differs from Llama's."""
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+
+
+FAMILIES = {
+    "LlamaForCausalLM": Family(),
+    "MistralForCausalLM": Family(),
+    "Qwen2ForCausalLM": Family(qkv_bias=True),
+    "Qwen3ForCausalLM": Family(qk_norm=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What a model of a known family consists of."""
+
+    linears: dict[str, tuple[int, int]]  # module -> (outputs, inputs); may be quantized
+    plain: dict[str, tuple[int, ...]]  # tensor -> shape; never quantized
+    stacks: tuple[tuple[str, ...], ...]  # modules that engines stack into one
+
+
+def layers_of(config: ModelConfig) -> Layers | None:
+    """Return what the model must consist of, or None where its architecture is not known here."""
+    family = FAMILIES.get(config.architectures[0] if config.architectures else "")
+    if family is None:
+        return None
+    linears: dict[str, tuple[int, int]] = {}
+    plain: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config.vocab_size, config.hidden_size),
+        "model.norm.weight": (config.hidden_size,),
+    }
+    stacks: list[tuple[str, ...]] = []
+    for number in range(config.num_hidden_layers):
+        prefix = f"model.layers.{number}"
+        linears |= (mine := _linears(config, prefix))
+        plain |= _plain(config, family, prefix, mine)
+        stacks.append(tuple(f"{prefix}.self_attn.{name}_proj" for name in "qkv"))
+        stacks.append(tuple(f"{prefix}.mlp.{name}_proj" for name in ("gate", "up")))
+        stacks += [(f"{prefix}.self_attn.o_proj",), (f"{prefix}.mlp.down_proj",)]
+    if not config.tie_word_embeddings:
+        linears["lm_head"] = (config.vocab_size, config.hidden_size)
+        stacks.append(("lm_head",))
+    return Layers(linears=linears, plain=plain, stacks=tuple(stacks))
+
+
+def head_dim(config: ModelConfig) -> int:
+    return config.head_dim or config.hidden_size // config.num_attention_heads
+
+
+def _linears(config: ModelConfig, prefix: str) -> dict[str, tuple[int, int]]:
+    queries = config.num_attention_heads * head_dim(config)
+    keys = (config.num_key_value_heads or config.num_attention_heads) * head_dim(config)
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return {
+        f"{prefix}.self_attn.q_proj": (queries, hidden),
+        f"{prefix}.self_attn.k_proj": (keys, hidden),
+        f"{prefix}.self_attn.v_proj": (keys, hidden),
+        f"{prefix}.self_attn.o_proj": (hidden, queries),
+        f"{prefix}.mlp.gate_proj": (inner, hidden),
+        f"{prefix}.mlp.up_proj": (inner, hidden),
+        f"{prefix}.mlp.down_proj": (hidden, inner),
+    }
+
+
+def _plain(
+    config: ModelConfig, family: Family, prefix: str, linears: dict[str, tuple[int, int]]
+) -> dict[str, tuple[int, ...]]:
+    plain: dict[str, tuple[int, ...]] = {
+        f"{prefix}.{name}.weight": (config.hidden_size,) for name in ("input_layernorm", "post_attention_layernorm")
+    }
+    if family.qk_norm:
+        plain |= {f"{prefix}.self_attn.{name}_norm.weight": (head_dim(config),) for name in "qk"}
+    for module, (outputs, _) in linears.items():
+        kind = module.rpartition(".")[2]
+        is_biased = config.mlp_bias if ".mlp." in module else config.attention_bias
+        if is_biased or (family.qkv_bias and kind in ("q_proj", "k_proj", "v_proj")):
+            plain[f"{module}.bias"] = (outputs,)
+    return plain

@@ -1,0 +1,131 @@
+"""The tensors that are there against those that config and quantization_config promise: names, dtypes, shapes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from calibration.inspection.model import Layers
+from calibration.inspection.scheme import Layout, Quantization, Scheme
+from calibration.inspection.tensor_file import FLOATS, Tensor, whole
+from calibration.inspection.verdict import CheckName, Findings
+
+# Computed anew by every engine; old checkpoints carry it.
+_COMPUTED = re.compile(r".*\.rotary_emb\.inv_freq")
+# Scales of a quantized KV cache, which engines read where they are.
+_CACHE_SCALES = re.compile(r".*\.self_attn\.(([qkv]|output)_scale|[qkv]_proj\.output_scale)")
+# Ways of compressed-tensors to store what a scheme leaves open.
+_OPTIONAL = ("weight_g_idx", "input_zero_point", "weight_zero_point")
+_LAYER = re.compile(r"(.*\.layers\.)(\d+)(\..*)")
+
+Wanted = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def wanted_tensors(layers: Layers, quantization: Quantization | None) -> Wanted:
+    """Return name -> (kind of dtype, shape) of all tensors that the model must have."""
+    wanted: Wanted = {name: ("float", shape) for name, shape in layers.plain.items()}
+    for module, (outputs, inputs) in layers.linears.items():
+        scheme = quantization.scheme_of(module) if quantization else None
+        own: Wanted = scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
+        wanted |= {f"{module}.{suffix}": what for suffix, what in own.items()}
+    return wanted
+
+
+def compare(tensors: Mapping[str, Tensor], wanted: Wanted, *, is_tied: bool, findings: Findings) -> None:
+    for name in sorted(set(wanted) - set(tensors)):
+        findings.fail(CheckName.TENSORS, f"{name} is missing")
+    for name in sorted(set(tensors) - set(wanted)):
+        _judge_extra(name, is_tied, findings)
+    for name, (kind, shape) in wanted.items():
+        if name in tensors:
+            _judge_form(tensors[name], kind, shape, findings)
+    findings.ok(CheckName.TENSORS, f"all {len(wanted)} that config.json promises, with its shapes")
+
+
+def compare_layers(tensors: Mapping[str, Tensor], count: int, findings: Findings) -> None:
+    """Hold the layers against each other: all that can be done where the architecture is not known."""
+    layers: dict[int, set[str]] = defaultdict(set)
+    for match in filter(None, map(_LAYER.fullmatch, tensors)):
+        layers[int(match[2])].add(match[1] + "N" + match[3])
+    common = Counter(frozenset(names) for names in layers.values()).most_common(1)
+    usual = common[0][0] if common else frozenset[str]()
+    for number in range(count):
+        for name in sorted(usual - layers[number]):
+            findings.fail(CheckName.TENSORS, f"{name.replace('.N.', f'.{number}.')} is missing, other layers have it")
+    for number in sorted(set(layers) - set(range(count))):
+        findings.fail(CheckName.TENSORS, f"layer {number} is more than num_hidden_layers ({count}) allows")
+    findings.warn(CheckName.TENSORS, "the architecture is not known here: layers were only held against each other")
+
+
+def compare_packed(
+    tensors: Mapping[str, Tensor], layers: Layers, quantization: Quantization, findings: Findings
+) -> None:
+    """Read what a packed weight says about itself: its true shape, and which group each of its columns is in."""
+    for module, shape in layers.linears.items():
+        scheme = quantization.scheme_of(module)
+        own = tensors.get(f"{module}.weight_shape")
+        if scheme and scheme.layout is Layout.PACKED and own and own.shape == (2,):
+            said = tuple(int(number) for number in whole(own))
+            if said != shape:
+                findings.fail(CheckName.TENSORS, f"{own.name} says {said}, config.json {shape}")
+        order = tensors.get(f"{module}.weight_g_idx")
+        if scheme and order and not _is_order(order, shape[1], scheme):
+            findings.fail(
+                CheckName.TENSORS, f"{order.name} must be {shape[1]} numbers of groups of {scheme.group_size}"
+            )
+
+
+def summarize_dtypes(tensors: Mapping[str, Tensor], findings: Findings) -> dict[str, dict[str, int]]:
+    """Return kind of tensor -> dtype -> count; layers that differ from the others are unusual."""
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for tensor in tensors.values():
+        match = _LAYER.fullmatch(tensor.name)
+        kinds[match[3].removeprefix(".") if match else tensor.name][tensor.dtype] += 1
+    for kind, dtypes in kinds.items():
+        if len(dtypes) > 1:
+            shown = ", ".join(f"{dtype} in {count}" for dtype, count in dtypes.most_common())
+            findings.warn(CheckName.DTYPES, f"{kind}: {shown} layers")
+    overall = Counter(tensor.dtype for tensor in tensors.values())
+    findings.ok(CheckName.DTYPES, ", ".join(f"{dtype} {count}" for dtype, count in overall.most_common()))
+    return {kind: dict(dtypes) for kind, dtypes in kinds.items()}
+
+
+def _is_order(order: Tensor, inputs: int, scheme: Scheme) -> bool:
+    if order.shape != (inputs,) or order.dtype != "I32" or scheme.strategy != "group":
+        return False
+    groups = whole(order)
+    return bool(groups.min() >= 0 and groups.max() < -(-inputs // scheme.group_size))
+
+
+def _judge_extra(name: str, is_tied: bool, findings: Findings) -> None:
+    if name.endswith(_OPTIONAL) or _CACHE_SCALES.fullmatch(name):
+        return
+    if _COMPUTED.fullmatch(name) or (is_tied and name == "lm_head.weight"):
+        findings.warn(CheckName.TENSORS, f"{name} is not used")
+    else:
+        findings.fail(CheckName.TENSORS, f"{name} belongs to no layer of config.json")
+
+
+def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Findings) -> None:
+    fits = tensor.dtype in FLOATS if kind == "float" else tensor.dtype == kind
+    if not fits:
+        findings.fail(CheckName.TENSORS, f"{tensor.name} has dtype {tensor.dtype}, expected {kind}")
+    # One scale for all may be stored as a number or as a list of one.
+    if tensor.shape != shape and not (shape == (1,) and tensor.shape == ()):
+        findings.fail(CheckName.TENSORS, f"{tensor.name} has shape {list(tensor.shape)}, expected {list(shape)}")
+
+
+def scheme_names(layers: Layers, quantization: Quantization) -> Counter[str]:
+    """Return how many linear layers are stored in which way, for people."""
+    found: Counter[str] = Counter()
+    for module in layers.linears:
+        scheme = quantization.scheme_of(module)
+        found[name_of(scheme) if scheme else "unquantized"] += 1
+    return found
+
+
+def name_of(scheme: Scheme) -> str:
+    size = {"group": f" of {scheme.group_size}", "block": " of {} x {}".format(*scheme.block)}.get(scheme.strategy, "")
+    sign = "symmetric" if scheme.symmetric else "asymmetric"
+    return f"{scheme.layout} {scheme.bits} bit, per {scheme.strategy}{size}, {sign}"
