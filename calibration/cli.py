@@ -17,6 +17,9 @@ from calibration.errors import CalibrationError, WrongEnvironmentError
 STEPS = {
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
+    "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
+    "rollback": "Publish a former ladder again, under a new version.",
+    "ladder": "Show the published ladder and those before it.",
 }
 
 

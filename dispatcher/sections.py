@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from dispatcher.access import AuthSettings
 from dispatcher.errors import ConfigError
+from dispatcher.ladder import Published
 from dispatcher.settings_base import Name, split_credentials
 from dispatcher.settings_base import Section as _Section
 
@@ -170,6 +171,18 @@ class EchoSettings(_Section):
     seed: int = Field(0, description="of the faults")
 
 
+class PublishSettings(_Section):
+    """What a checkpoint must keep of the reference to be published, and where that is written."""
+
+    file: str = Field("ladder.toml", description="the published ladder, beside the configuration file; empty: none")
+    keep: int = Field(20, ge=1, le=1000, description="former ladders kept for rollback")
+    min_recovery: dict[str, float] = Field(
+        {"perplexity": 0.9, "top1": 0.8, "pass_at_1": 0.8, "task": 0.9},
+        description="least share of the reference that a tier keeps, by metric; judged where it was measured",
+    )
+    max_kl: float = Field(0.2, gt=0, description="most divergence from the reference, mean nats per token")
+
+
 class TierSettings(_Section):
     """One precision of a model."""
 
@@ -182,6 +195,9 @@ class TierSettings(_Section):
     high: int = Field(64, ge=1, description="a deeper queue overflows upward")
     low: int = Field(16, ge=0, description="until it is no deeper than this")
     vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
+    published: Published | None = Field(
+        None, description="version, digest and figures of the checkpoint; from the published ladder, not to be written"
+    )
 
     @model_validator(mode="after")
     def _low_below_high(self) -> Self:
@@ -228,6 +244,7 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
     echo: EchoSettings = EchoSettings()
+    publish: PublishSettings = PublishSettings()
     models: dict[Name, ModelSettings] = Field(min_length=1, description="the models served, by name")
 
     @model_validator(mode="after")

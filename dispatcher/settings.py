@@ -1,4 +1,4 @@
-"""The settings: bitladder.toml, environment variables over it, command-line flags over both.
+"""The settings: bitladder.toml, the published ladder over it, environment variables over both, flags over all.
 
 The only file that reads the environment. A wrong value ends in a ConfigError that names key, value and what is
 expected.
@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dispatcher.errors import ConfigError
-from dispatcher.sections import Settings
+from dispatcher.ladder import overlay, read_ladder
+from dispatcher.sections import PublishSettings, Settings
 
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
@@ -31,6 +32,7 @@ class Loaded(BaseModel):
     model_config = ConfigDict(frozen=True)
     settings: Settings
     sources: dict[str, str]
+    ladder_file: Path | None  # where the published ladder is, or will be
 
 
 def load_settings(
@@ -38,10 +40,12 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    with_ladder: bool = True,
 ) -> Loaded:
-    """Read file, environment and flags, later ones over earlier ones.
+    """Read file, published ladder, environment and flags, later ones over earlier ones.
 
-    `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values.
+    `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values. Who publishes a ladder
+    reads the settings without it.
 
     Raises:
         ConfigError: a file cannot be read, a key is unknown, or a value is wrong.
@@ -52,14 +56,18 @@ def load_settings(
     values: dict[str, str] = {}
     tree = _read_toml(path)
     _note_leaves(tree, str(path), values)
-    for key, value, source in [*_from_environ(environ), *((k, v, "flag") for k, v in (flags or {}).items())]:
+    over = [*_from_environ(environ), *((key, value, "flag") for key, value in (flags or {}).items())]
+    ladder_file = _ladder_file(path, tree, over)
+    if with_ladder and ladder_file:
+        _put_ladder(tree, ladder_file, {key for key, _, _ in over}, values)
+    for key, value, source in over:
         _put(tree, key, value)
         values[key] = source
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, values)) from error
-    return Loaded(settings=settings, sources=values)
+    return Loaded(settings=settings, sources=values, ladder_file=ladder_file)
 
 
 def process_environment() -> dict[str, str]:
@@ -85,6 +93,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"there is no configuration file {str(path)!r}: {hint}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from error
+
+
+def _ladder_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, Any, str]]) -> Path | None:
+    """Return where the published ladder is: its name is a setting itself, and must be known before the others."""
+    section = tree.get("publish")
+    name = section.get("file") if isinstance(section, dict) else None
+    for key, value, _ in over:
+        name = value if key == "publish.file" else name
+    name = PublishSettings().file if name is None else name
+    return config.absolute().parent / name if isinstance(name, str) and name else None
+
+
+def _put_ladder(tree: dict[str, Any], file: Path, overruled: set[str], values: dict[str, str]) -> None:
+    """Put the published ladder over the file; what the environment says of a checkpoint it does not speak of."""
+    ladder = read_ladder(file)
+    if ladder is None:
+        return
+    put = overlay(tree, ladder, file)
+    _note_leaves(put, f"{file}, version {ladder.version}", values)
+    for key in overruled:
+        if key.startswith("models.") and key.endswith(".checkpoint"):
+            _put(tree, key.removesuffix("checkpoint") + "published", None)
 
 
 def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:

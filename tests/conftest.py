@@ -67,7 +67,7 @@ def make_settings(redis_url: str, **flags: Any) -> Settings:  # noqa: ANN401  (a
     return load_settings(
         str(ROOT / "bitladder.toml"),
         environ={},
-        flags={"redis.url": redis_url, "worker.engine": "echo", **dotted},
+        flags={"redis.url": redis_url, "worker.engine": "echo", "publish.file": "", **dotted},
     ).settings
 
 
@@ -114,6 +114,7 @@ class Stack:
             "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
             "BITLADDER_REDIS__URL": redis_url,
             "BITLADDER_WORKER__ENGINE": "echo",
+            "BITLADDER_PUBLISH__FILE": "",  # one that somebody published from this folder is not the tests'
             "BITLADDER_INTAKE__PORT": str(self.port),
             **environment,
         }

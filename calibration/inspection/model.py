@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-
 # The deepest models have some two hundred; a damaged number must not fill the memory with names.
 MOST_LAYERS = 1000
 

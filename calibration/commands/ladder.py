@@ -1,0 +1,75 @@
+"""calibrate ladder: what is published, and what was before."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calibration.commands.options import AsJson, Config
+from calibration.errors import InputError
+from calibration.publishing.ladder_file import LadderStore
+from dispatcher.errors import ConfigError
+from dispatcher.ladder import Ladder
+from dispatcher.sections import Settings
+from dispatcher.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def ladder(config: Config = None, as_json: AsJson = False) -> None:
+        """Show the published ladder and those before it, newest first.
+
+        Example: bitladder calibrate ladder
+        """
+        _, store = open_store(config)
+        present = store.present()
+        every = [*store.former().values(), *([present] if present else [])]
+        if as_json:
+            fields = [one.model_dump(mode="json") for one in reversed(every)]
+            typer.echo(json.dumps({"file": str(store.file), "ladders": fields}))
+            return
+        Console().print(as_table(list(reversed(every)), present))
+
+
+def open_store(config: str | None) -> tuple[Settings, LadderStore]:
+    """Return the settings without the published ladder, and where that is.
+
+    Raises:
+        InputError: the configuration is wrong, or has no place for a ladder.
+
+    """
+    try:
+        loaded = load_settings(config, with_ladder=False)
+    except ConfigError as error:
+        raise InputError(str(error)) from error
+    if loaded.ladder_file is None:
+        raise InputError("publish.file is empty: expected the name of the file to publish to")
+    return loaded.settings, LadderStore(loaded.ladder_file, loaded.settings.publish.keep)
+
+
+def show_ladder(ladder: Ladder, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(ladder.model_dump(mode="json")))
+    else:
+        Console().print(as_table([ladder], ladder))
+
+
+def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
+    table = Table(caption="* is served", caption_justify="left")
+    for name in ("version", "tier"):
+        table.add_column(name, no_wrap=True)
+    for name in ("published", "checkpoint", "kept of the reference", "note"):
+        table.add_column(name)
+    for ladder in ladders:
+        mark = "*" if present is not None and ladder.version == present.version else ""
+        head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)
+        for model, its in ladder.models.items():
+            for tier, entry in its.tiers.items():
+                kept = ", ".join(f"{name} {figure.value:.3f}" for name, figure in entry.recovery.items())
+                version, when, note = head
+                table.add_row(version, f"{model} {tier}", when, f"{entry.checkpoint} {entry.digest[:8]}", kept, note)
+                head = ("", "", "")
+    return table

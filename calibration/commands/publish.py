@@ -1,0 +1,38 @@
+"""calibrate publish: measured checkpoints become those that are served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration.commands.ladder import open_store, show_ladder
+from calibration.commands.options import AsJson, Config, progress_console
+from calibration.publishing.publish import Choice
+from calibration.publishing.publish import publish as publish_ladder
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def publish(
+        report: Annotated[Path, typer.Argument(help="report.json of `bitladder calibrate evaluate`")],
+        tiers: Annotated[str, typer.Option(help="comma-separated; default: all that were measured")] = "",
+        note: Annotated[str, typer.Option(help="why, for those who read the history")] = "",
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Make measured checkpoints the ones that are served; exit status 1 when one is refused.
+
+        Example: bitladder calibrate publish report.json --tiers int4
+        """
+        settings, store = open_store(config)
+        names = [name.strip() for name in tiers.split(",") if name.strip()]
+        console = progress_console()
+        ladder = publish_ladder(
+            Choice(report=report.expanduser(), tiers=names, note=note),
+            settings,
+            store,
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+        )
+        show_ladder(ladder, as_json=as_json)

@@ -1,0 +1,33 @@
+"""calibrate rollback: a former ladder is served again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from calibration.commands.ladder import open_store, show_ladder
+from calibration.commands.options import AsJson, Config, progress_console
+from calibration.publishing.publish import roll_back
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def rollback(
+        to: Annotated[int | None, typer.Option(help="the version to go back to; default: the one before")] = None,
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Publish a former ladder again, under a new version.
+
+        Example: bitladder calibrate rollback --to 3
+        """
+        settings, store = open_store(config)
+        console = progress_console()
+        ladder = roll_back(
+            to,
+            settings,
+            store,
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+        )
+        show_ladder(ladder, as_json=as_json)

@@ -1,0 +1,59 @@
+"""Whether a measured tier keeps enough of the reference to be published. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from calibration.errors import InputError
+from calibration.recovery import METRICS, Better, metric_of
+from calibration.report import Figure, TierReport
+from dispatcher.sections import PublishSettings
+
+# Taken over a few hundred problems: one that was missed by chance must not decide, so the upper end of the interval
+# counts. The others are means over thousands of tokens.
+COUNTED = ("pass_at_1", "task")
+
+
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Raise InputError unless every limit is of a metric that has a recovery."""
+    known = [name for name, better in METRICS.items() if better is not Better.NONE]
+    for name, least in limits.items():
+        if metric_of(name) not in known:
+            raise InputError(f"publish.min_recovery.{name}: must be of {', '.join(known)}")
+        if not 0 <= least <= 10:
+            raise InputError(f"publish.min_recovery.{name}: must be from 0 to 10, got {least}")
+
+
+def shortcomings(tier: TierReport, settings: PublishSettings, *, is_reference: bool) -> list[str]:
+    """Return why the tier must not be published; nothing for one that may be."""
+    if is_reference:
+        return []
+    found: list[str] = []
+    judged = 0
+    for name, figure in tier.recovery.items():
+        least = _limit(name, settings.min_recovery)
+        if least is not None:
+            judged += 1
+            found += _too_low(name, figure, least)
+    found += [
+        f"{name} is {figure.value:.3g}, at most {settings.max_kl:g} is allowed (publish.max_kl)"
+        for name, figure in tier.metrics.items()
+        if metric_of(name) == "kl_mean" and figure.value > settings.max_kl
+    ]
+    if not judged:
+        found.append(f"none of {', '.join(settings.min_recovery) or 'no metric'} (publish.min_recovery) was measured")
+    return found
+
+
+def _limit(name: str, limits: Mapping[str, float]) -> float | None:
+    """Return the limit of a metric; one of its own kind of text goes before that of all kinds."""
+    return limits.get(name, limits.get(metric_of(name)))
+
+
+def _too_low(name: str, figure: Figure, least: float) -> Iterator[str]:
+    counted = figure.high if metric_of(name) in COUNTED else figure.value
+    if counted < least:
+        yield (
+            f"{name} keeps {figure.value:.3f} of the reference ({figure.low:.3f} to {figure.high:.3f}), "
+            f"{least:g} is the least (publish.min_recovery)"
+        )

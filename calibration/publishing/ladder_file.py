@@ -1,0 +1,129 @@
+"""ladder.toml on disk: written beside and renamed, the one before kept for rollback. A crash leaves the old one.
+
+Order of a publication: keep a copy of the present file, write the new one beside and sync it, rename it. Each step is
+one atomic change of the folder, so whoever looks finds either the old ladder or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from calibration.errors import DiskFullError, InputError
+from calibration.folder import locked
+from dispatcher.errors import ConfigError
+from dispatcher.ladder import Ladder, read_ladder
+
+HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
+_KEPT = re.compile(r"ladder-(\d{6})\.toml")
+
+
+class LadderStore:
+    """The present ladder and those before it."""
+
+    def __init__(self, file: Path, keep: int) -> None:
+        self.file, self._keep = file, keep
+        self.history = file.parent / f".{file.name}.history"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only publisher; another one is waited for."""
+        with locked(self.file.parent, self.file.name, lambda: None):
+            yield
+
+    def present(self) -> Ladder | None:
+        """Return the ladder that is served.
+
+        Raises:
+            InputError: there is a file that is no ladder.
+
+        """
+        try:
+            return read_ladder(self.file)
+        except ConfigError as error:
+            raise InputError(f"{error}; move it away, or put one of {self.history} in its place") from error
+
+    def former(self) -> dict[int, Ladder]:
+        """Return the kept ladders by version, the present one left out; one that cannot be read is not there."""
+        present = self.present()
+        found = {}
+        for version, path in self._kept().items():
+            if present is None or version != present.version:
+                with contextlib.suppress(ConfigError):
+                    if ladder := read_ladder(path):
+                        found[version] = ladder
+        return dict(sorted(found.items()))
+
+    def next_version(self) -> int:
+        present = self.present()
+        return max([0, *self._kept(), *([present.version] if present else [])]) + 1
+
+    def write(self, ladder: Ladder) -> None:
+        """Make this the present ladder; the caller holds the lock.
+
+        Raises:
+            DiskFullError: there is no room; the old ladder is untouched.
+
+        """
+        beside = self.file.with_name(f".{self.file.name}.partial")
+        try:
+            self._keep_present()
+            _write_synced(beside, HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode())
+            beside.rename(self.file)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(f"the disk of {self.file} is full; the ladder is the one before") from error
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(self.file.parent)
+        self._drop_oldest()
+
+    def _keep_present(self) -> None:
+        present = self.present()
+        if present is None:
+            return
+        self.history.mkdir(exist_ok=True)
+        beside = self.history / ".partial"
+        try:
+            _write_synced(beside, self.file.read_bytes())
+            beside.rename(self.history / f"ladder-{present.version:06}.toml")
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(self.history)
+
+    def _kept(self) -> dict[int, Path]:
+        matches = [(_KEPT.fullmatch(path.name), path) for path in self.history.glob("*.toml")]
+        return {int(match[1]): path for match, path in sorted(matches, key=lambda one: one[1]) if match}
+
+    def _drop_oldest(self) -> None:
+        kept = list(self._kept().values())
+        for path in kept[: max(0, len(kept) - self._keep)]:
+            path.unlink(missing_ok=True)
+
+
+def _plain(ladder: Ladder) -> dict[str, Any]:
+    fields: dict[str, Any] = ladder.model_dump(exclude_none=True, exclude_defaults=True)
+    return fields
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,171 @@
+"""Publish and roll back: report -> digest -> inspect -> gate -> ladder.toml. READ THIS FIRST."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from calibration.digest import checkpoint_digest
+from calibration.errors import CalibrationError, InputError
+from calibration.inspection.checkpoint import inspect_checkpoint
+from calibration.inspection.verdict import Inspection, Verdict
+from calibration.publishing.gate import check_limits, shortcomings
+from calibration.publishing.ladder_file import LadderStore
+from calibration.report import Report, TierReport, read_report
+from dispatcher.ladder import CACHE, Evaluation, Ladder, LadderModel, LadderTier
+from dispatcher.sections import Settings
+
+# Told what is being done with a tier.
+OnStep = Callable[[str, str], None]
+
+
+class RefusedError(CalibrationError):
+    """A tier must not be published; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is to be published."""
+
+    report: Path
+    tiers: Sequence[str] = ()  # empty: all that the report and the model have
+    note: str = ""
+
+
+def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
+    """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
+
+    Raises:
+        InputError: report, settings and tiers do not go together.
+        RefusedError: a tier changed since it was measured, failed its inspection or lost too much.
+
+    """
+    report = read_report(choice.report)
+    check_limits(settings.publish.min_recovery)
+    tiers = _chosen(report, choice.tiers, settings)
+    refused = [text for tier in tiers for text in _refusals(tier, report, settings, on_step)]
+    if refused:
+        raise RefusedError("nothing was published:\n" + "\n".join(refused))
+    evaluation = Evaluation(
+        report=hashlib.sha256(choice.report.read_bytes()).hexdigest(),
+        reference=report.reference,
+        made_at=report.made_at,
+        sources=report.sources,
+        versions=report.versions,
+        machine=report.machine,
+    )
+    new = {tier.tier: _entry(tier, evaluation, settings) for tier in tiers}
+    with store.locked():
+        former = store.present()
+        models = dict(former.models) if former else {}
+        kept = models[report.model].tiers if report.model in models else {}
+        models[report.model] = LadderModel(tiers={**kept, **new})
+        return _write(store, models, choice.note)
+
+
+def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
+    """Publish a former ladder again, under a new version; by default the one before the present.
+
+    Raises:
+        InputError: there is no such ladder.
+        RefusedError: one of its checkpoints is gone or was replaced.
+
+    """
+    with store.locked():
+        present, former = store.present(), store.former()
+        if present is None:
+            raise InputError(f"there is no ladder in {store.file}: nothing to go back from")
+        target = to if to is not None else max((v for v in former if v < present.content), default=None)
+        if target is None or target not in former:
+            known = ", ".join(map(str, former)) or "none"
+            raise InputError(f"there is no former ladder {'' if target is None else target}; kept are {known}")
+        ladder = former[target]
+        refused = [
+            text
+            for name, model in ladder.models.items()
+            for tier, its in model.tiers.items()
+            for text in _changes(f"{name} {tier}", folder_of(its.checkpoint, settings), its.digest, on_step)
+        ]
+        if refused:
+            raise RefusedError("nothing was changed:\n" + "\n".join(refused))
+        return _write(store, ladder.models, f"rollback to {target}", restored=ladder.content)
+
+
+def folder_of(checkpoint: str, settings: Settings) -> Path:
+    return Path(checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+
+
+def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[TierReport]:
+    if report.model not in settings.models:
+        raise InputError(f"the report is of model {report.model!r}; the configuration has {', '.join(settings.models)}")
+    ladder = settings.models[report.model].ladder
+    measured = [tier.tier for tier in report.tiers]
+    wanted = names or [tier for tier in ladder if tier in measured]
+    for name in wanted:
+        if name not in ladder or name not in measured:
+            raise InputError(
+                f"tier {name!r} must be one of the model ({', '.join(ladder)}) and measured ({', '.join(measured)})"
+            )
+    if not wanted:
+        raise InputError(f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common")
+    return [tier for tier in report.tiers if tier.tier in wanted]
+
+
+def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnStep) -> list[str]:
+    folder = Path(tier.checkpoint)
+    found = _changes(tier.tier, folder, tier.digest, on_step)
+    if not found:
+        on_step(tier.tier, "inspecting")
+        found = _defects(tier.tier, inspect_checkpoint(folder))
+    lost = shortcomings(tier, settings.publish, is_reference=tier.tier == report.reference)
+    return [*found, *(f"{tier.tier}: {text}" for text in lost)]
+
+
+def _changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:
+    """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
+    on_step(name, "comparing its digest")
+    if not (folder / "config.json").is_file():
+        return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
+    if checkpoint_digest(folder) != digest:
+        return [f"{name}: {folder} has changed since it was measured"]
+    return []
+
+
+def _defects(name: str, inspection: Inspection) -> list[str]:
+    return [
+        f"{name}: inspect: {check.name}: {text}"
+        for check in inspection.checks
+        if check.verdict is Verdict.FAIL
+        for text in check.said
+    ]
+
+
+def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> LadderTier:
+    figures: dict[str, Any] = msgspec.to_builtins({"measured": tier.metrics, "recovery": tier.recovery})
+    return LadderTier(
+        checkpoint=portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
+    )
+
+
+def portable(folder: Path, settings: Settings) -> str:
+    """Return a path that means the same on machines whose cache is elsewhere."""
+    cache = Path(settings.vllm.cache_dir).expanduser()
+    return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)
+
+
+def _write(store: LadderStore, models: dict[str, LadderModel], note: str, restored: int | None = None) -> Ladder:
+    ladder = Ladder(
+        version=store.next_version(),
+        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        note=note,
+        restored=restored,
+        models=models,
+    )
+    store.write(ladder)
+    return ladder

@@ -1,0 +1,66 @@
+"""A configuration, small real checkpoints, and the report of an evaluation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from calibration.digest import checkpoint_digest
+from calibration.publishing.ladder_file import LadderStore
+from calibration.report import Figure, Report, TierReport, encode_report
+from dispatcher.sections import Settings
+from dispatcher.settings import load_settings
+from tests.calibration.inspection.tiny import Tiny
+
+LAYOUTS = {"int4": "int4", "int8": "int8", "bf16": "bf16"}
+GOOD = {"perplexity.code": 0.95, "top1": 0.9, "pass_at_1": 0.9}
+
+
+def figure(value: float, spread: float = 0.05, n: int = 100) -> Figure:
+    return Figure(value=value, low=value - spread, high=value + spread, n=n)
+
+
+class Scene:
+    """What a publisher has on disk."""
+
+    def __init__(self, folder: Path, keep: int = 20) -> None:
+        self.folder, self.config = folder, folder / "bitladder.toml"
+        tiers = "".join(f'[[models.m.tiers]]\nname = "{name}"\ncheckpoint = "/old/{name}"\n' for name in LAYOUTS)
+        cache = folder / "cache"
+        self.config.write_text(f'[publish]\nkeep = {keep}\n[vllm]\ncache_dir = "{cache}"\n{tiers}', encoding="utf-8")
+        self.checkpoints = {name: self.checkpoint(name, layout) for name, layout in LAYOUTS.items()}
+        self.file = folder / "ladder.toml"
+        self.settings: Settings = load_settings(str(self.config), environ={}, with_ladder=False).settings
+        self.store = LadderStore(self.file, keep)
+
+    def checkpoint(self, name: str, layout: str) -> Path:
+        return Tiny(layout).write(self.folder / "cache" / name)
+
+    def tier(self, name: str, recovery: Mapping[str, Figure | float] = GOOD, kl: float = 0.1) -> TierReport:
+        kept = {metric: own if isinstance(own, Figure) else figure(own) for metric, own in recovery.items()}
+        return TierReport(
+            tier=name,
+            checkpoint=str(self.checkpoints[name]),
+            digest=checkpoint_digest(self.checkpoints[name]),
+            metrics={"perplexity.code": figure(5.0), "kl_mean": figure(kl), "tokens_per_s": figure(50.0)},
+            recovery={} if name == "bf16" else kept,
+        )
+
+    def report(self, *tiers: TierReport, model: str = "m") -> Path:
+        report = Report(
+            model=model,
+            reference="bf16",
+            tiers=(self.tier("bf16"), *tiers),
+            sources={"heldout": "0" * 64},
+            versions={"vllm": "0.32"},
+            machine={"cpu": "any"},
+            made_at="2026-11-24T12:00:00+00:00",
+            seconds=1.0,
+        )
+        path = self.folder / "report.json"
+        path.write_bytes(encode_report(report))
+        return path
+
+    def served(self, tier: str) -> str:
+        """Return the checkpoint that a worker of the tier would load."""
+        return load_settings(str(self.config), environ={}).settings.model("m").tier(tier).checkpoint

@@ -1,0 +1,191 @@
+"""What is published is what was measured and is good enough; going back leads to what was there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calibration.digest import checkpoint_digest
+from calibration.errors import InputError
+from calibration.publishing.publish import Choice, RefusedError, publish, roll_back
+from calibration.report import Figure
+from dispatcher.ladder import Ladder
+from dispatcher.settings import load_settings
+from tests.calibration.inspection.tiny import Tiny
+from tests.calibration.publishing.scene import GOOD, Scene, figure
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def published(scene: Scene, report: Path, *tiers: str, note: str = "") -> Ladder:
+    return publish(Choice(report=report, tiers=tiers, note=note), scene.settings, scene.store, lambda tier, text: None)
+
+
+def back(scene: Scene, to: int | None = None) -> Ladder:
+    return roll_back(to, scene.settings, scene.store, lambda tier, text: None)
+
+
+def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scene) -> None:
+    ladder = published(scene, scene.report(scene.tier("int4"), scene.tier("int8")), "int4", "int8", note="first")
+
+    loaded = load_settings(str(scene.config), environ={})
+    tier = loaded.settings.model("m").tier("int4")
+    assert (ladder.version, ladder.note) == (1, "first")
+    assert tier.checkpoint == "{cache}/int4"
+    assert tier.published
+    assert tier.published.digest == checkpoint_digest(scene.checkpoints["int4"])
+    assert tier.published.measured["perplexity.code"].value == 5.0
+    assert tier.published.recovery["top1"].value == 0.9
+    assert loaded.sources["models.m.tiers.int4.checkpoint"] == f"{scene.file}, version 1"
+    assert scene.served("bf16") == "/old/bf16"
+
+
+def test_without_a_choice_all_tiers_that_were_measured_are_published(scene: Scene) -> None:
+    ladder = published(scene, scene.report(scene.tier("int8")))
+
+    assert set(ladder.models["m"].tiers) == {"int8", "bf16"}
+    assert ladder.models["m"].tiers["int8"].evaluation.versions == {"vllm": "0.32"}
+
+
+def test_a_later_publication_keeps_the_tiers_that_it_does_not_name(scene: Scene) -> None:
+    published(scene, scene.report(scene.tier("int4"), scene.tier("int8")), "int4")
+
+    ladder = published(scene, scene.report(scene.tier("int8")), "int8")
+
+    assert ladder.version == 2
+    assert set(ladder.models["m"].tiers) == {"int4", "int8"}
+
+
+@pytest.mark.parametrize(
+    ("recovery", "kl", "text"),
+    [
+        (GOOD | {"perplexity.code": 0.85}, 0.1, "perplexity.code keeps 0.850 of the reference"),
+        (GOOD | {"perplexity.code": figure(0.88, spread=0.1)}, 0.1, "0.9 is the least"),
+        (GOOD | {"top1": 0.7}, 0.1, "top1 keeps 0.700"),
+        (GOOD | {"pass_at_1": figure(0.5, spread=0.2)}, 0.1, "pass_at_1 keeps 0.500 of the reference (0.300 to 0.700)"),
+        (GOOD, 0.3, "kl_mean is 0.3, at most 0.2"),
+        ({"ttft_ms": 1.0}, 0.1, "none of perplexity, top1, pass_at_1, task"),
+    ],
+)
+def test_a_tier_that_lost_too_much_is_refused(
+    recovery: dict[str, Figure | float], kl: float, text: str, scene: Scene
+) -> None:
+    report = scene.report(scene.tier("int4", recovery, kl), scene.tier("int8"))
+
+    with pytest.raises(RefusedError) as refused:
+        published(scene, report)
+
+    assert f"int4: {text}" in str(refused.value) or text in str(refused.value)
+    assert "int8" not in str(refused.value)
+    assert not scene.file.exists()
+
+
+def test_few_problems_missed_by_chance_do_not_decide(scene: Scene) -> None:
+    unlucky = GOOD | {"pass_at_1": figure(0.75, spread=0.2)}
+
+    assert published(scene, scene.report(scene.tier("int4", unlucky)), "int4").version == 1
+
+
+def test_a_tier_that_fails_its_inspection_is_refused(scene: Scene) -> None:
+    tiny = Tiny("int4")
+    tiny.array("model.layers.1.mlp.down_proj.weight_scale")[0] = 0x7FC0
+    tiny.write(scene.checkpoints["int4"])
+
+    with pytest.raises(RefusedError, match=r"int4: inspect: scales: .* are NaN"):
+        published(scene, scene.report(scene.tier("int4")))
+
+    assert not scene.file.exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "config.json"])
+def test_a_folder_that_changed_since_it_was_measured_is_refused(name: str, scene: Scene) -> None:
+    report = scene.report(scene.tier("int4"))
+    (scene.checkpoints["int4"] / name).write_text("{}")
+
+    with pytest.raises(RefusedError, match="has changed since it was measured"):
+        published(scene, report)
+
+
+def test_a_checkpoint_that_is_gone_is_refused(scene: Scene) -> None:
+    report = scene.report(scene.tier("int4"))
+    (scene.checkpoints["int4"] / "config.json").unlink()
+
+    with pytest.raises(RefusedError, match="there is no checkpoint"):
+        published(scene, report)
+
+
+def test_report_and_configuration_must_speak_of_the_same(scene: Scene) -> None:
+    with pytest.raises(InputError, match="the report is of model 'other'; the configuration has m"):
+        published(scene, scene.report(model="other"))
+    with pytest.raises(InputError, match=r"tier 'fp8' must be one of the model \(int4, int8, bf16\)"):
+        published(scene, scene.report(), "fp8")
+    with pytest.raises(InputError, match=r"tier 'int4' must be .* measured \(bf16\)"):
+        published(scene, scene.report(), "int4")
+
+
+def test_a_rollback_leads_to_the_ladder_before_under_a_new_version(scene: Scene) -> None:
+    first = published(scene, scene.report(scene.tier("int4")), "int4")
+    scene.checkpoints["int4"] = scene.checkpoint("int4-new", "int4-symmetric")
+    published(scene, scene.report(scene.tier("int4")), "int4")
+    published(scene, scene.report(scene.tier("int8")), "int8")
+
+    second_again, first_again = back(scene), back(scene)
+
+    assert (second_again.version, second_again.restored, first_again.version, first_again.restored) == (4, 2, 5, 1)
+    assert first_again.models == first.models
+    assert scene.served("int4") == "{cache}/int4"
+    with pytest.raises(InputError, match="there is no former ladder"):
+        back(scene)
+    assert back(scene, to=3).content == 3
+
+
+def test_a_rollback_to_a_checkpoint_that_was_replaced_is_refused(scene: Scene) -> None:
+    published(scene, scene.report(scene.tier("int4")), "int4")
+    Tiny("int4-symmetric").write(scene.checkpoints["int4"])
+    published(scene, scene.report(scene.tier("int4")), "int4")
+    before = scene.file.read_bytes()
+
+    with pytest.raises(RefusedError, match=r"m int4: .* has changed since it was measured"):
+        back(scene)
+
+    assert scene.file.read_bytes() == before
+
+
+def test_former_ladders_are_kept_up_to_a_bound(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, keep=3)
+    report = scene.report(scene.tier("int4"))
+    for _ in range(6):
+        published(scene, report, "int4")
+
+    assert list(scene.store.former()) == [3, 4, 5]
+    assert len(list(scene.store.history.iterdir())) == 3
+
+
+def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
+    report = scene.report(scene.tier("int4"))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    first = run("publish", str(report), "--tiers", "int4", "--json")
+    second = run("publish", str(report), "--tiers", "int4", "--note", "again")
+    history = json.loads(run("ladder", "--json").stdout)
+    gone = run("rollback", "--to", "9")
+    spoiled = scene.report(scene.tier("int4", {"perplexity": 0.1}))
+    refused = run("publish", str(spoiled))
+
+    assert json.loads(first.stdout)["version"] == 1, first.stderr
+    assert "2*" in second.stdout
+    assert [one["version"] for one in history["ladders"]] == [2, 1]
+    assert (gone.returncode, gone.stderr) == (2, "error: there is no former ladder 9; kept are 1\n")
+    assert refused.returncode == 1
+    assert "perplexity keeps 0.100" in refused.stderr
