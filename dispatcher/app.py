@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import secrets
@@ -26,14 +27,15 @@ from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server, connect
 from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
+from dispatcher.reload import LadderWatch, follow
 from dispatcher.sections import Settings
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def create_app(settings: Settings) -> Starlette:
-    """Return the ASGI application of one intake process.
+def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlette:
+    """Return the ASGI application of one intake process; `watch` brings ladders that are published while it runs.
 
     Raises:
         ConfigError: it would need API keys, and none is configured.
@@ -54,8 +56,11 @@ def create_app(settings: Settings) -> Starlette:
         await gateway.inbox.ready(settings.redis.timeout_s)
         gateway.admission.start()
         settle_memory()
+        following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
         yield
         await gateway.admission.stop()
+        if following:
+            following.cancel()
         await gateway.inbox.stop()
         await gateway.queue.aclose()
 

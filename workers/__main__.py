@@ -15,13 +15,14 @@ from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.logs import configure_logs
 from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_server
+from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
 from dispatcher.settings import load_settings
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.engines.vllm_server import VllmServer
-from workers.pump import Pump
+from workers.rolling import Rolling
 
 log = structlog.get_logger()
 
@@ -37,10 +38,10 @@ def main() -> int:
     configure_logs()
     flags = {} if args.metrics_port is None else {"worker.metrics_port": args.metrics_port}
     try:
-        settings = load_settings(args.config, flags=flags).settings
-        model = args.model or next(iter(settings.models))
-        settings.model(model).tier(args.tier)
-        uvloop.run(_run(settings, model, args.tier))
+        watch = LadderWatch(lambda: load_settings(args.config, flags=flags))
+        model = args.model or next(iter(watch.settings.models))
+        watch.settings.model(model).tier(args.tier)
+        uvloop.run(_run(watch, model, args.tier))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")
         return 2
@@ -55,18 +56,18 @@ def build_engine(settings: Settings, model: str, tier: str) -> Engine:
     return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
 
 
-async def _run(settings: Settings, model: str, tier: str) -> None:
-    pump = Pump(settings, model, tier, build_engine(settings, model, tier))
+async def _run(watch: LadderWatch, model: str, tier: str) -> None:
+    settings, rolling = watch.settings, Rolling(watch, model, tier, build_engine)
     try:
-        await check_server(pump.queue.client, settings.redis)
+        await check_server(rolling.pump.queue.client, settings.redis)
     except QueueUnreachableError as error:
         log.warning("redis away at start", error=str(error))
     if settings.worker.metrics_port is not None:
-        start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, pump.metrics.registry)
+        start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, rolling.registry)
     settle_memory()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, pump.drain)
-    await pump.run()
+        asyncio.get_running_loop().add_signal_handler(number, rolling.drain)
+    await rolling.run()
 
 
 if __name__ == "__main__":

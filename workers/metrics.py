@@ -63,6 +63,9 @@ class WorkerMetrics:
         self.run = self._seconds("bitladder_run_seconds", "How long did jobs run?")
         self.in_flight = self._one(Gauge, "bitladder_worker_in_flight", "How many jobs does the worker hold?")
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
+        self.ladder = self._one(
+            Gauge, "bitladder_worker_ladder_version", "Which published ladder has the worker's checkpoint (0: none)?"
+        )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
 
     def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:

@@ -15,6 +15,7 @@ from dispatcher.app import create_app
 from dispatcher.embedded import is_answering, server_command
 from dispatcher.intake.http_protocol import bounded_by
 from dispatcher.logs import configure_logs
+from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
 from dispatcher.settings import config_environment, load_settings, process_environment
 
@@ -65,10 +66,11 @@ def serve(
     Example: bitladder serve --port 8001
     """
     flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
-    settings = load_settings(config, flags=flags).settings
+    watch = LadderWatch(lambda: load_settings(config, flags=flags))
+    settings = watch.settings
     configure_logs()
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, watch),
         host=settings.intake.host,
         port=settings.intake.port,
         loop="uvloop",

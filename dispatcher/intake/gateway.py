@@ -21,6 +21,7 @@ from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
+from dispatcher.reload import ladder_version
 from dispatcher.sections import Settings
 
 # Submissions that go together: enough to make the round trip vanish. Where a bundle may wait a second for the disk, all
@@ -42,6 +43,12 @@ class Gateway:
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
         )
+
+    def take_ladder(self, settings: Settings, refused: int) -> None:
+        """Serve by another published ladder from the next request on; `refused`: how many were not taken so far."""
+        self.settings = settings
+        self.metrics.ladder.set(ladder_version(settings))
+        self.metrics.refused_ladders.set(refused)
 
     async def body(self, request: HttpRequest) -> bytes:
         """Read a body up to the limit, in the time there is for it.

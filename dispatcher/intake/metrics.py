@@ -92,6 +92,16 @@ class IntakeMetrics:
             ("model", "tier"),
             registry=self.registry,
         )
+        self.ladder = Gauge(
+            "bitladder_ladder_version",
+            "Which published ladder does the intake show (0: none)?",
+            registry=self.registry,
+        )
+        self.refused_ladders = Gauge(
+            "bitladder_ladders_refused",
+            "How many changes of the published ladder could not be taken since the start?",
+            registry=self.registry,
+        )
 
 
 class AdmissionMetrics:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from dispatcher.errors import NotFoundError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.queue.records import Depths
-from dispatcher.sections import ModelSettings
+from dispatcher.sections import ModelSettings, TierSettings
 
 
 async def get_models(request: HttpRequest) -> Response:
@@ -110,7 +110,14 @@ def _card(name: str, model: ModelSettings) -> dict[str, object]:
         "parent": None,
         "max_model_len": model.max_model_len,
         "tiers": model.ladder,
+        "published": {tier.name: _published(tier) for tier in model.tiers if tier.published},
     }
+
+
+def _published(tier: TierSettings) -> dict[str, object]:
+    """Return what was measured of a tier; where its weights are is nobody's business."""
+    assert tier.published  # noqa: S101  (the caller looked)
+    return tier.published.model_dump()
 
 
 def _json(content: object) -> Response:
