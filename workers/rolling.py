@@ -96,7 +96,7 @@ class Rolling:
     def _can_load(self, wanted: TierSettings) -> bool:
         """Return whether the weights are on this machine; say so once where they are not."""
         settings = self._watch.settings
-        if settings.worker.engine == "remote":
+        if settings.worker.engine != "vllm":
             return True
         folder = Path(wanted.checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
         if (folder / "config.json").is_file():

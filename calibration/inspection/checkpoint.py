@@ -13,7 +13,7 @@ import msgspec
 from calibration.errors import InputError
 from calibration.inspection.alignment import check_alignment
 from calibration.inspection.files import read_tensors
-from calibration.inspection.model import Layers, ModelConfig, layers_of
+from calibration.inspection.model import Layers, ModelConfig, layers_of, parameters
 from calibration.inspection.scheme import Quantization, SchemeError, read_quantization
 from calibration.inspection.tensor_file import Tensor
 from calibration.inspection.tensors import (
@@ -50,7 +50,7 @@ def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: 
     if config:
         _check_model(config, tensors, findings, on_progress)
         check_tokenizer(folder, config, findings)
-    _check_size(tensors, findings)
+    _check_size(config, tensors, findings)
     _check_manifest(folder, findings)
     return Inspection(
         path=folder,
@@ -143,10 +143,13 @@ def _say_fine(count: int, findings: Findings) -> None:
     findings.ok(CheckName.OUTLIERS, "no channel sticks out")
 
 
-def _check_size(tensors: Mapping[str, Tensor], findings: Findings) -> None:
+def _check_size(config: ModelConfig | None, tensors: Mapping[str, Tensor], findings: Findings) -> None:
     size = sum(tensor.end - tensor.begin for tensor in tensors.values())
-    if size:
-        findings.ok(CheckName.SIZE, f"{size / 1e6:.1f} MB of weights")
+    layers = layers_of(config) if config else None
+    if not size:
+        return
+    share = f", {size / (2 * parameters(layers)):.0%} of what bf16 takes" if layers else ""
+    findings.ok(CheckName.SIZE, f"{size / 1e6:.1f} MB of weights{share}")
 
 
 def _check_manifest(folder: Path, findings: Findings) -> None:

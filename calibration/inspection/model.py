@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,11 @@ def layers_of(config: ModelConfig) -> Layers | None:
         linears["lm_head"] = (config.vocab_size, config.hidden_size)
         stacks.append(("lm_head",))
     return Layers(linears=linears, plain=plain, stacks=tuple(stacks))
+
+
+def parameters(layers: Layers) -> int:
+    """Return how many numbers the model has."""
+    return sum(math.prod(shape) for shape in (*layers.linears.values(), *layers.plain.values()))
 
 
 def head_dim(config: ModelConfig) -> int:

@@ -193,6 +193,8 @@ def _scheme(name: str, group: _Group, layout: str) -> Scheme:
     if weights.num_bits not in widths or weights.type != kind:
         wanted = " or ".join(map(str, widths))
         raise SchemeError(f"{name}: {layout} holds {kind} of {wanted} bits, not {weights.type} of {weights.num_bits}")
+    if layouts[layout] is not Layout.PACKED and not weights.symmetric:
+        raise SchemeError(f"{name}: {layout} must be symmetric, no W8A8 kernel takes zero points of weights")
     strategy = weights.strategy or ("group" if weights.group_size else "tensor")
     _check_strategy(name, strategy, weights)
     return Scheme(

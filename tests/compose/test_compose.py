@@ -130,7 +130,7 @@ def test_a_worker_may_finish_what_runs(name: str) -> None:
 def test_checkpoints_are_read_only_where_there_is_an_engine(name: str) -> None:
     service = _workers()[name]
     mounts = {mount["target"]: mount["read_only"] for mount in service["volumes"]}
-    wanted = {"/etc/bitladder/bitladder.toml": True}
+    wanted = {"/etc/bitladder/bitladder.toml": True, "/etc/bitladder/ladder": True}
     if service["profiles"] != ["echo"]:
         wanted[service["environment"]["BITLADDER_VLLM__CACHE_DIR"]] = True
     assert mounts == wanted

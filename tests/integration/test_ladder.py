@@ -18,6 +18,7 @@ import tomli_w
 
 from dispatcher.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
+from tests.fake_vllm import install
 
 EVALUATION = {"report": "0" * 64, "reference": "bf16", "made_at": "2026-11-24T12:00:00+00:00"}
 FIGURE = {"value": 7.5, "low": 7.0, "high": 8.0, "n": 10}
@@ -39,7 +40,7 @@ class Ladder:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         if exists:
-            (folder / "config.json").touch()
+            (folder / "config.json").write_text("{}", encoding="utf-8")
         its = {"checkpoint": str(folder), "digest": "a" * 64, "measured": {"perplexity": FIGURE}}
         models = {"smollm2": {"tiers": {tier: its | {"evaluation": EVALUATION} for tier in tiers}}}
         content = {"version": self.version, "published_at": "2026-11-24T12:00:00+00:00", "models": models}
@@ -58,6 +59,12 @@ def stack(make_stack: Callable[..., Stack], ladder: Ladder) -> Stack:
     stack = make_stack(BITLADDER_CONFIG=str(ladder.config), BITLADDER_PUBLISH__FILE="ladder.toml", **FAST)
     stack.intake()
     return stack
+
+
+def supervised(folder: Path) -> dict[str, str]:
+    """Return the settings of a worker that starts a server, as it starts vLLM."""
+    engine = {"BITLADDER_WORKER__ENGINE": "vllm", "BITLADDER_VLLM__PYTHON": install(folder)}
+    return engine | {"BITLADDER_VLLM__ARGS": "[]", "BITLADDER_VLLM__ENV": "{}"}
 
 
 def names(store: redis.Redis, tier: str = "int4") -> set[object]:
@@ -168,15 +175,17 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
 def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
     stack: Stack, store: redis.Redis, ladder: Ladder, tmp_path: Path
 ) -> None:
+    stack.environment |= supervised(tmp_path)
+    ladder.publish("old", "int4")
     stack.worker("int4")
     before = names(store)
 
     ladder.publish("empty", "int4", exists=False)
-    wait_until(lambda: shown(stack) != {}, "the intake has taken it")
+    wait_until(lambda: shown(stack)["int4"]["version"] == 2, "the intake has taken it")
     time.sleep(2.5)  # two looks of the worker: what is shown here is that nothing happens
 
     assert names(store) == before
-    (tmp_path / "empty" / "config.json").touch()
+    (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
     wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "it is taken once it is there")
 
 
@@ -223,3 +232,27 @@ def test_metrics_of_a_worker_follow_it_to_its_new_checkpoint(stack: Stack, ladde
         lambda: 'bitladder_worker_ladder_version{model="smollm2",tier="int4"} 1.0' in metrics(), "it shows the version"
     )
     wait_until(lambda: 'bitladder_worker_ready{model="smollm2",tier="int4"} 1.0' in metrics(), "it is ready again")
+
+
+def test_a_supervised_engine_is_started_anew_on_the_new_checkpoint(
+    stack: Stack, ladder: Ladder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack.environment |= supervised(tmp_path)
+    ladder.publish("old", "int4")
+    stack.worker("int4")
+    said: list[dict[str, Any]] = []
+
+    def started() -> list[str]:
+        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+        said.extend(event for event in map(json.loads, lines) if event["event"] == "engine started")
+        return [Path(event["checkpoint"]).name for event in said]
+
+    with load(stack) as jobs:
+        wait_until(lambda: len(jobs) > 20, "jobs are served")
+        ladder.publish("new", "int4")
+        wait_until(lambda: started() == ["old", "new"], "the engine is started on the new one")
+        count = len(jobs)
+        wait_until(lambda: len(jobs) > count + 20, "jobs go on")
+
+    assert {(job["status"], job["attempts"]) for _, job in jobs} == {("finished", 1)}
+    assert not Path(f"/proc/{said[0]['pid']}").exists()

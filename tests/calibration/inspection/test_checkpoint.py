@@ -37,6 +37,8 @@ def test_a_sound_checkpoint_passes(layout: str, shards: int, tmp_path: Path) -> 
 
     bad = {check.name: check.said for check in found.checks if check.verdict is not Verdict.OK}
     assert bad == {}
+    least, most = (30, 55) if "4" in layout or layout == "awq" else (50, 101)
+    assert least < int(said(found, CheckName.SIZE)[1].split(", ")[1].split("%")[0]) < most
     assert found.verdict is Verdict.OK
 
 
@@ -164,6 +166,7 @@ DEFECTS: list[tuple[str, Callable[[Tiny], object], CheckName, Verdict, str]] = [
     ("int4", quantize(quant_method="gptq"), Q, F, "must be compressed-tensors or awq, got 'gptq'"),
     ("int4", quantize(format="marlin-24"), Q, F, "format must be one of"),
     ("int4", group(num_bits=3), Q, F, "holds int of 4 or 8 bits, not int of 3"),
+    ("int8", group(symmetric=False), Q, F, "int-quantized must be symmetric"),
     ("int4", group(group_size=0), Q, F, "group_size must be 1 or more"),
     ("int4", quantize(config_groups={}), Q, F, "config_groups is empty"),
     ("int4", quantize(ignore=["re:["]), Q, F, "quantization_config"),
