@@ -23,6 +23,7 @@ METRICS = {
     "tokens_per_s": Better.HIGHER,
     "ttft_ms": Better.LOWER,
     "memory_bytes": Better.NONE,
+    "cost_per_mtok": Better.NONE,  # price of the tier's hardware for a million tokens at the measured speed
 }
 
 

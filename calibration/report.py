@@ -37,6 +37,18 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"n must be 1 or more, got {self.n}")
 
 
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tier against the reference on the same items: tier - reference with its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    # Where items are right or wrong: how many only the tier or only the reference got right, and McNemar's exact p.
+    better: int | None = None
+    worse: int | None = None
+    p: float | None = None
+
+
 class TierReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One checkpoint as it was measured."""
 
@@ -46,13 +58,14 @@ class TierReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metrics: dict[str, Figure]
     # Share of the reference that is kept, 1 where nothing is lost (calibration/recovery.py); {} for the reference.
     recovery: dict[str, Figure] = {}
+    compared: dict[str, Comparison] = {}  # {} for the reference
 
     def __post_init__(self) -> None:
         if not Path(self.checkpoint).is_absolute():
             raise ValueError(f"checkpoint must be an absolute path, got {self.checkpoint!r}")
         if not DIGEST_SHAPE.fullmatch(self.digest):
             raise ValueError(f"digest must be 64 hexadecimal digits, got {self.digest!r}")
-        for name in (*self.metrics, *self.recovery):
+        for name in (*self.metrics, *self.recovery, *self.compared):
             if not NAME_SHAPE.fullmatch(name) or metric_of(name) not in METRICS:
                 raise ValueError(f"metric must be one of {', '.join(METRICS)}, perhaps with .<kind>, got {name!r}")
 

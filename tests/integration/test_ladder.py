@@ -78,7 +78,7 @@ def shown(stack: Stack) -> dict[str, Any]:
 
 
 @contextmanager
-def load(stack: Stack) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+def load(stack: Stack, max_tier: str = "int4") -> Iterator[list[tuple[int, dict[str, Any]]]]:
     """Submit jobs all the time and await each; the list has every one of them at the end."""
     jobs: list[tuple[int, dict[str, Any]]] = []
     is_over = threading.Event()
@@ -89,15 +89,15 @@ def load(stack: Stack) -> Iterator[list[tuple[int, dict[str, Any]]]]:
             while not is_over.is_set():
                 number += 1
                 body = {"model": "smollm2", "prompt": f"job {number}", "max_tokens": 10}
-                job = client.submit(body, max_tier="int4")
-                jobs.append((number, client.wait(job["id"], timeout_s=60)))
+                job = client.submit(body, max_tier=max_tier)
+                jobs.append((number, client.wait(job["id"], timeout_s=300)))
 
     with ThreadPoolExecutor(6) as pool:
         running = [pool.submit(submit, lane) for lane in range(6)]
         yield jobs
         is_over.set()
         for one in running:
-            one.result(60)
+            one.result(300)
 
 
 @contextmanager
