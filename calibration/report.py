@@ -92,9 +92,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.reference not in names:
             raise ValueError(f"reference must be one of {', '.join(names)}, got {self.reference!r}")
 
-    def tier(self, name: str) -> TierReport | None:
-        return next((tier for tier in self.tiers if tier.tier == name), None)
-
 
 def read_report(path: Path) -> Report:
     """Return the report, or raise BadReportError that says what is wrong with the file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,9 +63,9 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
     new = {tier.tier: _entry(tier, evaluation, settings) for tier in tiers}
     with store.locked():
         former = store.present()
-        models = dict(former.models) if former else {}
-        kept = models[report.model].tiers if report.model in models else {}
-        models[report.model] = LadderModel(tiers={**kept, **new})
+        kept = _known(former.models if former else {}, settings)
+        mine = {**kept.get(report.model, {}), **new}
+        models = {name: LadderModel(tiers=tiers) for name, tiers in {**kept, report.model: mine}.items()}
         return _write(store, models, choice.note)
 
 
@@ -86,6 +86,8 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
             known = ", ".join(map(str, former)) or "none"
             raise InputError(f"there is no former ladder {'' if target is None else target}; kept are {known}")
         ladder = former[target]
+        if _known(ladder.models, settings) != {name: model.tiers for name, model in ladder.models.items()}:
+            raise InputError(f"ladder {target} has tiers that the configuration has no more: publish anew")
         refused = [
             text
             for name, model in ladder.models.items()
@@ -115,6 +117,16 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
     if not wanted:
         raise InputError(f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common")
     return [tier for tier in report.tiers if tier.tier in wanted]
+
+
+def _known(models: Mapping[str, LadderModel], settings: Settings) -> dict[str, dict[str, LadderTier]]:
+    """Return the tiers that the configuration still has: every process refuses a ladder that names others."""
+    found = {
+        name: {tier: its for tier, its in model.tiers.items() if tier in settings.models[name].ladder}
+        for name, model in models.items()
+        if name in settings.models
+    }
+    return {name: tiers for name, tiers in found.items() if tiers}
 
 
 def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnStep) -> list[str]:
@@ -154,8 +166,8 @@ def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> Ladd
 
 
 def portable(folder: Path, settings: Settings) -> str:
-    """Return a path that means the same on machines whose cache is elsewhere."""
-    cache = Path(settings.vllm.cache_dir).expanduser()
+    """Return a path that means the same on machines whose cache is elsewhere, and tomorrow: no links, no '..'."""
+    folder, cache = folder.resolve(), Path(settings.vllm.cache_dir).expanduser().resolve()
     return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)
 
 

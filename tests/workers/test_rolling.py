@@ -27,12 +27,12 @@ class Ladder:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder, self.file = settings, folder, folder / "ladder.toml"
 
-    def publish(self, name: str, version: int) -> None:
+    def publish(self, name: str, version: int, digest: str = "a" * 64) -> None:
         checkpoint = self.folder / name
         checkpoint.mkdir(exist_ok=True)
         (checkpoint / "config.json").touch()
         model = self.settings.model("smollm2")
-        published = Published(version=version, digest="a" * 64)
+        published = Published(version=version, digest=digest)
         int4 = model.tier("int4").model_copy(update={"checkpoint": str(checkpoint), "published": published})
         tiers = (int4, *model.tiers[1:])
         models = {"smollm2": model.model_copy(update={"tiers": tiers})}
@@ -90,3 +90,25 @@ async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_be
         rolling.drain()
     await asyncio.wait_for(asyncio.gather(*running), 20)
     assert store.zcard(LIVE) == 0
+
+
+async def test_other_weights_in_the_same_folder_are_another_checkpoint_and_another_version_is_not(
+    settings: Settings, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.rolling.LOOK_EVERY_S", 0.1)
+    ladder = Ladder(settings, tmp_path)
+    ladder.publish("good", 1)
+    rolling = Rolling(LadderWatch(ladder.load), "smollm2", "int4", Picky)
+    running = asyncio.create_task(rolling.run())
+    await until(lambda: store.zcard(LIVE) == 1, "it serves")
+    first = rolling.pump
+
+    ladder.publish("good", 22)
+    await asyncio.sleep(0.5)
+    unchanged = rolling.pump
+    ladder.publish("good", 333, digest="b" * 64)
+    await until(lambda: rolling.pump is not first and rolling.pump.leases.is_ready, "it has begun anew")
+
+    assert unchanged is first
+    rolling.drain()
+    await asyncio.wait_for(running, 20)

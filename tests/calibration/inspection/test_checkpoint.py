@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,23 @@ def test_the_example_ladder_passes_in_little_memory(folder: Path) -> None:
     assert done.returncode == 0, found
     assert found["verdict"] in ("ok", "warning")
     assert found["peak_bytes"] < 150e6 < found["weight_bytes"] * 2
+
+
+def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_does(tmp_path: Path) -> None:
+    sound, broken = Tiny("int4").write(tmp_path / "sound"), Tiny().write(tmp_path / "broken")
+    (broken / "pytorch_model.bin").touch()
+
+    def run(*folders: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "calibration", "inspect", *map(str, folders)]
+        wide = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+
+    good, both, none = run(sound), run(sound, broken), run(tmp_path / "none")
+
+    assert (good.returncode, both.returncode, none.returncode) == (0, 1, 2)
+    assert "pack-quantized 4 bit, per group of 32" in good.stdout
+    assert "pytorch_model.bin: pickle" in both.stdout
+    assert none.stderr.startswith("error: a checkpoint is a folder")
 
 
 def set_number(name: str, number: float, at: tuple[int, ...] = (0,)) -> Callable[[Tiny], None]:

@@ -147,6 +147,30 @@ def test_a_rollback_leads_to_the_ladder_before_under_a_new_version(scene: Scene)
     assert back(scene, to=3).content == 3
 
 
+def test_a_link_is_published_as_the_folder_that_it_leads_to(scene: Scene) -> None:
+    link = scene.folder / "latest"
+    link.symlink_to(scene.checkpoints["int4"])
+    scene.checkpoints["int4"] = link / ".." / "int4"
+
+    published(scene, scene.report(scene.tier("int4")), "int4")
+
+    assert scene.served("int4") == "{cache}/int4"
+
+
+def test_a_tier_that_the_configuration_has_no_more_is_left_out_and_not_gone_back_to(scene: Scene) -> None:
+    published(scene, scene.report(scene.tier("int4"), scene.tier("int8")), "int4", "int8")
+    without = scene.config.read_text(encoding="utf-8").replace('name = "int4"', 'name = "int3"')
+    scene.config.write_text(without, encoding="utf-8")
+    scene.settings = load_settings(str(scene.config), environ={}, with_ladder=False).settings
+
+    ladder = published(scene, scene.report(scene.tier("int8")), "int8")
+
+    assert set(ladder.models["m"].tiers) == {"int8"}
+    assert scene.served("int8") == "{cache}/int8"
+    with pytest.raises(InputError, match="ladder 1 has tiers that the configuration has no more"):
+        back(scene)
+
+
 def test_a_rollback_to_a_checkpoint_that_was_replaced_is_refused(scene: Scene) -> None:
     published(scene, scene.report(scene.tier("int4")), "int4")
     Tiny("int4-symmetric").write(scene.checkpoints["int4"])
