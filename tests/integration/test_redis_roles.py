@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from pydantic import SecretStr
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -23,6 +24,7 @@ from dispatcher.queue.scripts import source
 from dispatcher.sections import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
 from tests.integration.test_security import BODY, bearer, keys_in_toml
+from workers.turn import Turn
 
 ROLES = ("admin", "intake", "worker", "producer", "readonly")
 PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in ROLES}
@@ -182,6 +184,21 @@ OF_OTHERS = {
         ("SUBSCRIBE", "bl:done:x"), ("XADD", "bl:stream:x", "*", "d", "1"),
     ],
 }  # fmt: skip
+
+
+async def test_a_worker_takes_its_turn_to_change_its_checkpoint(server: Guarded) -> None:
+    settings = RedisSettings(url=server.url, username="worker", password=SecretStr(PASSWORDS["worker"]))
+    first, second = Turn(settings, "smollm2"), Turn(settings, "smollm2")
+
+    assert await first.take()
+    await first.keep()
+    assert not await second.take()
+    await first.leave()
+    assert await second.take()
+
+    await first.close()
+    await second.close()
+    assert [entry for entry in server.refusals() if "rollout" in entry["object"]] == []
 
 
 @pytest.mark.parametrize("role", OF_OTHERS)
