@@ -41,7 +41,8 @@ def register(app: typer.Typer) -> None:
 def inspect_shown(path: Path) -> Inspection:
     """Inspect with a bar on stderr, where somebody watches."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=progress_console(), transient=True) as progress:
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(path.name)
         return inspect_checkpoint(path, lambda done, of: progress.update(task, completed=done, total=of))
 
