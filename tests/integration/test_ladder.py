@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import redis
 import tomli_w
+from jsonschema import Draft202012Validator
 
 from dispatcher.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
@@ -147,6 +148,10 @@ def test_the_intake_shows_what_was_measured_and_not_where_it_is(stack: Stack, la
 
     assert shown(stack)["int4"]["measured"] == {"perplexity": FIGURE}
     assert str(ladder.folder) not in json.dumps(shown(stack))
+    document = stack.http.get("/openapi.json").json()
+    Draft202012Validator({"$ref": "#/components/schemas/ModelList", **document}).validate(
+        stack.http.get("/v1/models").json()
+    )
     assert "bitladder_ladder_version 1.0" in stack.http.get("/metrics").text
 
 
@@ -187,18 +192,6 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
     assert names(store) == before
     (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
     wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "it is taken once it is there")
-
-
-def test_other_tiers_and_figures_do_not_disturb_a_worker(stack: Stack, store: redis.Redis, ladder: Ladder) -> None:
-    ladder.publish("new", "int4")
-    stack.worker("int4")
-    stack.worker("int8")
-    before, before8 = names(store), names(store, "int8")
-
-    ladder.publish("new", "int4", "int8")
-    wait_until(lambda: names(store, "int8").isdisjoint(before8) and names(store, "int8") != set(), "int8 takes it")
-
-    assert names(store) == before
 
 
 def test_a_worker_that_is_ended_while_it_changes_its_checkpoint_ends(
