@@ -9,7 +9,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 │   └── MissingModelError             3   the package that carries the model is missing, or its file is another
 ├── DiskFullError                     4   too little room, seen before or while writing
 ├── BadCheckpointError                5   measured and found wanting; nothing was published
-└── RefusedError                      1   a tier changed, failed its inspection or lost too much (publishing/publish.py)
+└── RefusedError                      1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
 from __future__ import annotations
@@ -61,3 +61,7 @@ class BadCheckpointError(CalibrationError):
     """A checkpoint was made, measured, and is not good enough to be served."""
 
     exit_code = 5
+
+
+class RefusedError(CalibrationError):
+    """A tier must not be published, or not be gone back to."""

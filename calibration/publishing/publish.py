@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from calibration.digest import checkpoint_digest
-from calibration.errors import CalibrationError, InputError
+from calibration.errors import InputError, RefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
 from calibration.publishing.gate import check_limits, shortcomings
@@ -23,10 +23,6 @@ from dispatcher.sections import Settings
 
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
-
-
-class RefusedError(CalibrationError):
-    """A tier must not be published; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import pytest
 from calibration.errors import InputError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.scheme import read_quantization
-from calibration.inspection.tensor_file import CHUNK, read_header
+from calibration.inspection.tensor_file import CHUNK, Array, read_header
 from calibration.inspection.unpack import weights_of
 from calibration.inspection.verdict import CheckName, Inspection, Verdict
 from tests.calibration.inspection.tiny import LAYERS, LAYOUTS, Tiny, bf16, stored, write_tensors
@@ -68,6 +68,22 @@ def test_the_example_ladder_passes_in_little_memory(folder: Path) -> None:
     assert done.returncode == 0, found
     assert found["verdict"] in ("ok", "warning")
     assert found["peak_bytes"] < 150e6 < found["weight_bytes"] * 2
+
+
+@pytest.mark.skipif(len(REAL) < 4, reason="`make checkpoints` has not been run")
+@pytest.mark.parametrize(("tier", "least"), [("int4", 0.98), ("int8", 0.999)])
+def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, least: float) -> None:
+    def weights(name: str) -> Array:
+        folder = REAL[0].parent / name
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        quantization = read_quantization(config.get("quantization_config"))
+        tensors = {tensor.name: tensor for tensor in read_header(folder / "model.safetensors")}
+        # A layer that AWQ leaves nearly as it is: there is no norm before it to move scales into.
+        module = "model.layers.5.self_attn.o_proj"
+        scheme = quantization.scheme_of(module) if quantization else None
+        return np.concatenate(list(weights_of(module, scheme, tensors)))
+
+    assert np.corrcoef(weights("bf16").ravel(), weights(tier).ravel())[0, 1] > least
 
 
 def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_does(tmp_path: Path) -> None:

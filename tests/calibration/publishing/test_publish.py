@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from calibration.digest import checkpoint_digest
-from calibration.errors import InputError
-from calibration.publishing.publish import Choice, RefusedError, publish, roll_back
+from calibration.errors import InputError, RefusedError
+from calibration.publishing.publish import Choice, publish, roll_back
 from calibration.report import Figure
 from dispatcher.ladder import Ladder
 from dispatcher.settings import load_settings
