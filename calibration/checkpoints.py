@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from calibration.corpus import texts_for
 from calibration.errors import BadCheckpointError, DiskFullError
+from calibration.estimate import Weights, disk_bytes
 from calibration.folder import locked, require_room, staged
-from calibration.maker import Maker
+from calibration.maker import Maker, Order
 from calibration.manifest import Manifest, describe_weights, finished_manifest, write_manifest
-from calibration.recipe import BF16, ROUNDED_MB, Recipe, Storage, check_fits, fingerprint, recipe_for, recipe_hash
-from calibration.source import find_source
+from calibration.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
+from calibration.recipes import example_recipe
+from calibration.source import SMOLLM2, SOURCE, find_source
 from calibration.steps import Steps
 
 # How every checkpoint is measured; stands in its manifest.
 MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
+MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,36 @@ class Checkpoint:
     seconds: float  # what this run took for it
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The model that is quantized: a package's file, unpacked to bf16 first, or a folder of safetensors as it is."""
+
+    identity: dict[str, Any]  # Any: JSON; part of every hash
+    folder: Path | None = None
+    find_source: Callable[[], Path] = find_source
+
+
+EXAMPLE = Subject(identity=asdict(SOURCE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One checkpoint to make."""
+
+    folder: str  # its name in the cache
+    recipe: Recipe
+    weights: Weights
+    texts: tuple[str, ...] = ()  # that it is calibrated on, where the recipe looks at any
+    memory: int | None = None  # bytes of weights above which the rest stays on disk
+
+
+def example_job(tier: str) -> Job:
+    """Return the job whose checkpoint the example ladder serves at a tier."""
+    recipe = example_recipe(tier)
+    texts = tuple(texts_for(recipe.mix)) if recipe.mix else ()
+    return Job(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
+
+
 class Workshop:
     """Makes checkpoints in one cache; the maker is only loaded when there is something to make."""
 
@@ -44,74 +80,104 @@ class Workshop:
         load_maker: Callable[[], Maker],
         choose_storage: Callable[[Recipe], Storage],
         steps: Steps,
-        find_source: Callable[[], Path] = find_source,
+        subject: Subject = EXAMPLE,
+        reference_cache: Path | None = None,  # where the example's reference is; None: in the same cache
     ) -> None:
         self._cache = cache
+        self._reference_cache = reference_cache or cache
         self._load_maker = load_maker
         self._choose_storage = choose_storage
         self._steps = steps
-        self._find_source = find_source
+        self._subject = subject
         self._maker: Maker | None = None
 
-    def make(self, tiers: Sequence[str], *, force: bool = False) -> list[Checkpoint]:
-        """Make the checkpoints of these tiers, in this order, and whatever they need before."""
-        recipes = [recipe_for(tier) for tier in tiers]
-        for recipe in recipes:
-            check_fits(recipe)
+    def make(self, jobs: Sequence[Job], *, force: bool = False) -> list[Checkpoint]:
+        """Make these checkpoints, in this order, and whatever they need before."""
+        for job in jobs:
+            check_fits(job.recipe, job.weights.shape)
         made = []
         with self._steps.showing():
-            for recipe in recipes:
-                made.append(self._ensure(recipe, force=force))
+            for job in jobs:
+                made.append(self._ensure(job, force=force))
                 if made[-1].skipped:
-                    self._steps.note(recipe.tier, "finished before")
+                    self._steps.note(job.folder, "finished before")
         return made
 
-    def _ensure(self, recipe: Recipe, *, force: bool) -> Checkpoint:
+    def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        storage, path = self._choose_storage(recipe), self._cache / recipe.tier
-        with locked(self._cache, recipe.tier, partial(self._steps.note, recipe.tier, "waiting for another maker")):
-            finished = None if force else finished_manifest(path, recipe_hash(recipe, storage))
-            manifest = finished or self._build(recipe, storage)
+        cache = self._reference_cache if job.recipe.tier == BF16 else self._cache
+        storage, path = self._choose_storage(job.recipe), cache / job.folder
+        with locked(cache, job.folder, partial(self._steps.note, job.folder, "waiting for another maker")):
+            finished = None if force else finished_manifest(path, recipe_hash(self._fingerprint(job, storage)))
+            manifest = finished or self._build(job, storage, cache)
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
 
-    def _build(self, recipe: Recipe, storage: Storage) -> Manifest:
-        reference = None if recipe.tier == BF16 else self._ensure(recipe_for(BF16), force=False)
+    def _fingerprint(self, job: Job, storage: Storage) -> dict[str, Any]:  # Any: JSON
+        return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
+
+    def _build(self, job: Job, storage: Storage, cache: Path) -> Manifest:
+        recipe, name = job.recipe, job.folder
+        reference = None if recipe.tier == BF16 else self._reference(job)
         started_s = time.monotonic()
-        maker = self._get_maker(recipe.tier)
-        require_room(self._cache, recipe.packed_mb + (ROUNDED_MB if storage is Storage.ROUNDED else 0))
-        with _full_disk_named(self._cache), staged(self._cache, recipe.tier) as folder:
-            with self._steps.step(recipe.tier, describe(recipe, storage)):
+        maker = self._get_maker(name)
+        require_room(cache, disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6)
+        with _full_disk_named(cache), staged(cache, name) as folder:
+            with self._steps.step(name, describe(recipe, storage)):
                 if reference is None:
-                    maker.convert(self._find_source(), folder)
+                    maker.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(reference.path, recipe, storage, folder)
-            with self._steps.step(recipe.tier, "measuring"):
-                perplexity = maker.perplexity(folder)
-            reference_perplexity = reference.manifest.perplexity if reference else perplexity
+                    maker.quantize(Order(reference.path, recipe, storage, job.texts, job.memory), folder)
+            with self._steps.step(name, "measuring"):
+                perplexity = maker.perplexity(folder, job.memory)
+            reference_perplexity = reference.perplexity if reference else perplexity
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
                 tier=recipe.tier,
-                recipe_hash=recipe_hash(recipe, storage),
-                fingerprint=fingerprint(recipe, storage),
+                recipe_hash=recipe_hash(self._fingerprint(job, storage)),
+                fingerprint=self._fingerprint(job, storage),
                 versions=dict(maker.versions()),
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),
+                peak_mb=peak_mb(),
                 weights=describe_weights(folder),
-                measured=MEASURED,
+                measured=MEASURED if job.memory is None else MEASURED_HELD,
                 perplexity=perplexity,
                 reference_perplexity=reference_perplexity,
             )
             write_manifest(folder, manifest)
         ratio = perplexity / reference_perplexity
-        self._steps.note(recipe.tier, f"perplexity {perplexity:.2f}, {ratio:.3f} of bf16; published")
+        self._steps.note(name, f"perplexity {perplexity:.2f}, {ratio:.3f} of bf16; published")
         return manifest
 
-    def _get_maker(self, tier: str) -> Maker:
+    def _reference(self, job: Job) -> Reference:
+        """Return what a checkpoint is made from and held against."""
+        folder = self._subject.folder
+        if folder is None:
+            made = self._ensure(example_job(BF16), force=False)
+            return Reference(path=made.path, perplexity=made.manifest.perplexity)
+        maker = self._get_maker(job.folder)
+        with self._steps.step(job.folder, f"measuring {folder.name}"):
+            return Reference(path=folder, perplexity=maker.perplexity(folder, job.memory))
+
+    def _get_maker(self, name: str) -> Maker:
         if self._maker is None:
-            with self._steps.step(tier, "loading the libraries"):
+            with self._steps.step(name, "loading the libraries"):
                 self._maker = self._load_maker()
         return self._maker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The model before it is quantized."""
+
+    path: Path
+    perplexity: float
+
+
+def peak_mb() -> int:
+    """Return the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
 
 
 def describe(recipe: Recipe, storage: Storage) -> str:
@@ -122,11 +188,11 @@ def describe(recipe: Recipe, storage: Storage) -> str:
 def judge(recipe: Recipe, perplexity: float, reference_perplexity: float) -> None:
     """Raise BadCheckpointError unless the checkpoint is as good as its recipe promises."""
     if not math.isfinite(perplexity):
-        raise BadCheckpointError(f"{recipe.tier}: perplexity is {perplexity}; nothing was published")
+        raise BadCheckpointError(f"{recipe.name}: perplexity is {perplexity}; nothing was published")
     ratio = perplexity / reference_perplexity
     if ratio > recipe.max_perplexity_ratio:
         raise BadCheckpointError(
-            f"{recipe.tier}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
+            f"{recipe.name}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
             f"at most {recipe.max_perplexity_ratio} is allowed; nothing was published"
         )
 

@@ -16,11 +16,16 @@ from calibration.errors import CalibrationError, WrongEnvironmentError
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+    "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
     "rollback": "Publish a former ladder again, under a new version.",
     "ladder": "Show the published ladder and those before it.",
 }
+
+
+# Steps that other steps start, in another environment: they are not listed.
+INNER = ("make",)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,11 +41,12 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)
+    wanted = next(iter(arguments), None)
     for name, summary in STEPS.items():
-        if name == next(iter(arguments), None):
-            _load(name, app)
-        else:
+        if name != wanted:
             app.command(name, help=summary)(calibration)
+    if wanted in {*STEPS, *INNER}:
+        _load(str(wanted), app)
     return app
 
 

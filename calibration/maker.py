@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from calibration.recipe import BF16, Recipe, Storage
+
+
+class Order(NamedTuple):
+    """What is to be made."""
+
+    reference: Path
+    recipe: Recipe
+    storage: Storage
+    texts: tuple[str, ...]  # what to calibrate on
+    memory: int | None = None  # bytes of weights above which the rest stays on disk
 
 
 class Maker(Protocol):
@@ -15,11 +25,11 @@ class Maker(Protocol):
     def convert(self, source: Path, into: Path) -> None:
         """Unpack the source into a bf16 checkpoint with tokenizer and chat template."""
 
-    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
-        """Write the checkpoint of a recipe, tokenizer and chat template included."""
+    def quantize(self, order: Order, into: Path) -> None:
+        """Write the checkpoint that was ordered, tokenizer and chat template included."""
 
-    def perplexity(self, checkpoint: Path) -> float:
-        """Load the checkpoint from disk and measure it on the held-out text."""
+    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+        """Measure a checkpoint on the held-out text, loaded from disk unless only so much memory may be taken."""
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of the libraries that did it."""
@@ -35,11 +45,11 @@ class ToyMaker:
     def convert(self, source: Path, into: Path) -> None:
         self._write(BF16, into, content=source.name)
 
-    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
-        origin = (reference / "model.safetensors").read_text(encoding="utf-8")
-        self._write(recipe.tier, into, content=f"{origin} {recipe.summary} {storage}")
+    def quantize(self, order: Order, into: Path) -> None:
+        origin = (order.reference / "model.safetensors").read_text(encoding="utf-8")
+        self._write(order.recipe.tier, into, content=f"{origin} {order.recipe.summary} {order.storage}")
 
-    def perplexity(self, checkpoint: Path) -> float:
+    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
         return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]
 
     def versions(self) -> Mapping[str, str]:

@@ -34,6 +34,7 @@ class Manifest:
     measured: str
     perplexity: float
     reference_perplexity: float
+    peak_mb: int = 0  # the most memory that the maker's process held
 
     @property
     def weight_bytes(self) -> int:

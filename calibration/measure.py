@@ -24,9 +24,8 @@ def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
-def measure_perplexity(checkpoint: Path) -> float:
+def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
     """Return exp of the mean negative log likelihood of a held-out token, each passage for itself."""
-    model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     total, tokens = 0.0, 0
     with torch.inference_mode():
         for text in heldout_samples():

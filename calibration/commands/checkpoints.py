@@ -12,16 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.checkpoints import Checkpoint, Workshop
+from calibration.checkpoints import Checkpoint, Workshop, example_job
 from calibration.commands.options import AsJson, progress_console
 from calibration.errors import WrongEnvironmentError
 from calibration.host import can_serve
 from calibration.maker import Maker
-from calibration.recipe import BF16, TIERS, Recipe, Storage
+from calibration.recipe import BF16, Recipe, Storage, Toolkit
+from calibration.recipes import TIERS
 from calibration.settings import Settings
 from calibration.steps import Steps
 
 AUTO = "auto"
+MODULES = {Toolkit.LLM_COMPRESSOR: "calibration.quantize", Toolkit.AUTOAWQ: "calibration.autoawq"}
 
 
 def register(app: typer.Typer) -> None:
@@ -48,17 +50,17 @@ def register(app: typer.Typer) -> None:
             choose_storage=storage_chooser(storage),
             steps=Steps(progress_console()),
         )
-        made = workshop.make([tier.strip() for tier in tiers.split(",")], force=force)
+        made = workshop.make([example_job(tier.strip()) for tier in tiers.split(",")], force=force)
         if as_json:
             typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
         else:
             Console().print(as_table(made))
 
 
-def load_real_maker() -> Maker:
+def load_real_maker(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Maker:
     """Import the libraries that make checkpoints; this takes seconds, so nobody else does."""
     try:
-        module = import_module("calibration.quantize")
+        module = import_module(MODULES[toolkit])
     except ImportError as error:
         raise WrongEnvironmentError(
             f"module {error.name!r} is missing or broken here; checkpoints are made with the interpreter of an "
@@ -69,7 +71,7 @@ def load_real_maker() -> Maker:
             f"the libraries of this environment do not fit each other: {error}; `make quantize-env` makes one where "
             "they do"
         ) from error
-    maker: Maker = module.LlmCompressorMaker()
+    maker: Maker = module.make_maker()
     return maker
 
 
@@ -92,11 +94,13 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
     manifest = checkpoint.manifest
     return {
         "tier": manifest.tier,
+        "recipe": manifest.fingerprint["recipe"]["name"],
         "path": str(checkpoint.path),
         "storage": manifest.fingerprint["storage"],
         "bytes": manifest.weight_bytes,
         "seconds": checkpoint.seconds,
         "skipped": checkpoint.skipped,
+        "peak_mb": manifest.peak_mb,
         "perplexity": round(manifest.perplexity, 4),
         "reference_perplexity": round(manifest.reference_perplexity, 4),
     }

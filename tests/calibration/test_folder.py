@@ -12,7 +12,7 @@ import pytest
 from calibration.errors import DiskFullError
 from calibration.folder import locked, require_room, staged
 from calibration.maker import ToyMaker
-from tests.calibration.conftest import GOOD, MakeWorkshop
+from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
 
 def hold(cache: Path, held: Event, release: Event) -> None:
@@ -25,10 +25,10 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_workshop: MakeWor
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
     class SlowMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path) -> float:
+        def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
             measuring.set()
             assert may_finish.wait(20)
-            return super().perplexity(checkpoint)
+            return super().perplexity(checkpoint, memory)
 
     class Listener:
         def write(self, text: str) -> int:
@@ -39,8 +39,8 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_workshop: MakeWor
         def flush(self) -> None: ...
 
     first, second = SlowMaker(GOOD), ToyMaker(GOOD)
-    one = threading.Thread(target=make_workshop(first).make, args=[["bf16"]])
-    two = threading.Thread(target=make_workshop(second, output=Listener()).make, args=[["bf16"]])
+    one = threading.Thread(target=make_workshop(first).make, args=[jobs("bf16")])
+    two = threading.Thread(target=make_workshop(second, output=Listener()).make, args=[jobs("bf16")])
 
     one.start()
     assert measuring.wait(20)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from calibration.recipe import RECIPES
+from calibration.recipes import RECIPES
 from dispatcher.access import KeySettings
 from dispatcher.app import create_app
 from dispatcher.sections import Settings, TierSettings
@@ -49,9 +49,9 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert {key for key in documented if key.split(".")[0] in sections} <= set(settings_of(Settings))
 
 
-@pytest.mark.parametrize("tier", RECIPES)
-def test_every_recipe_is_documented(tier: str) -> None:
-    assert f"| {tier} |" in doc("calibration.md")
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_documented(name: str) -> None:
+    assert f"| {name} |" in doc("calibration.md")
 
 
 def test_every_route_is_documented() -> None:

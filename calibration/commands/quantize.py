@@ -1,0 +1,105 @@
+"""calibrate quantize: check that a recipe can be carried out, then have the quantizer's environment do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration.assignment import Assignment, become, find_interpreter
+from calibration.commands.checkpoints import AUTO
+from calibration.commands.options import AsJson, Config, progress_console
+from calibration.configuration import load_configuration
+from calibration.preflight import (
+    Plan,
+    available_memory,
+    check_hardware,
+    check_kernels,
+    check_room,
+    inspect_model,
+    plan,
+)
+from calibration.prompts import check_enough, read_texts
+from calibration.recipe import Recipe, Storage
+from calibration.recipes import EXAMPLE, TIERS, find_recipe
+from calibration.settings import Settings
+from calibration.source import SMOLLM2
+
+Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
+Samples = Annotated[
+    Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
+]
+MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001)]
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def quantize(
+        tier: Annotated[str, typer.Option(help=f"of {', '.join(TIERS)}")],
+        recipe: Annotated[str | None, typer.Option(help="of docs/calibration.md; default: the tier's")] = None,
+        model: Model = None,
+        samples: Samples = None,
+        out: Annotated[Path | None, typer.Option(help="folder of the checkpoint; default: in the cache")] = None,
+        memory_gb: MemoryGb = None,
+        python: Annotated[Path | None, typer.Option(help="interpreter of the recipe's environment")] = None,
+        force: Annotated[bool, typer.Option("--force", help="make it again even if it is finished")] = False,
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Quantize a model by a recipe; whatever makes it impossible is said before the work begins.
+
+        Example: bitladder calibrate quantize --tier int4 --model models/llama-8b --samples var/samples
+        """
+        found = find_recipe(tier, recipe, is_example=model is None)
+        for hardware in hardware_of(tier, config):
+            check_hardware(found, hardware)
+        folder = (out or default_folder(found, model)).expanduser().absolute()
+        assignment = Assignment(
+            recipe=found.name,
+            cache=folder.parent,
+            folder=folder.name,
+            weights=SMOLLM2 if model is None else inspect_model(model),
+            storage=AUTO if model is None else Storage.PACKED,
+            model=model and model.expanduser().absolute(),
+            samples=samples and samples.expanduser().absolute(),
+            memory=None if memory_gb is None else int(memory_gb * 1e9),
+            force=force,
+            as_json=as_json,
+        )
+        check(found, assignment)
+        become(find_interpreter(found.toolkit, python), assignment)
+
+
+def check(recipe: Recipe, assignment: Assignment) -> None:
+    """Raise what makes the assignment impossible; else say what it will take."""
+    weights = assignment.weights
+    check_kernels(recipe, weights)
+    texts = recipe.mix.texts if recipe.mix else 0
+    if assignment.samples is not None:
+        given = read_texts(assignment.samples)
+        check_enough(recipe, given, max(weights.shape.input_widths))
+        texts = min(texts, len(given))
+    wanted = plan(recipe, weights, texts=texts, memory=assignment.memory)
+    check_room(wanted, assignment.cache, available_memory())
+    progress_console().print(in_words(wanted, assignment.cache / assignment.folder), highlight=False, soft_wrap=True)
+
+
+def hardware_of(tier: str, config: str | None) -> set[str]:
+    """Return what the tiers of this name run on, in whatever models the configuration has."""
+    settings = load_configuration(config)
+    return {its.hardware for model in settings.models.values() for its in model.tiers if its.name == tier}
+
+
+def default_folder(recipe: Recipe, model: Path | None) -> Path:
+    """Return where a checkpoint goes; the example ladder looks for its own under the tier's name."""
+    cache = Settings.from_environ().cache
+    if model is not None:
+        return cache.parent / model.expanduser().absolute().name / recipe.name
+    return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
+
+
+def in_words(wanted: Plan, folder: Path) -> str:
+    sizes = (wanted.checkpoint_bytes, wanted.disk_bytes, wanted.memory_bytes)
+    checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
+    return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"

@@ -1,0 +1,159 @@
+"""Why a recipe cannot be carried out on a model, said before hours are spent. Reads headers, never weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.errors import DiskFullError, RecipeError
+from calibration.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
+from calibration.inspection.files import read_tensors
+from calibration.inspection.tensor_file import Tensor
+from calibration.inspection.verdict import Findings, Verdict
+from calibration.recipe import Recipe, Storage, Toolkit, check_fits
+
+# Two-dimensional and not multiplied with: looked up, or kept as it is by every recipe.
+_NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")
+# GPUs that tiers name, and what they can do (NVIDIA's compute capability).
+CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
+CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
+_LEAST_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
+# Marlin, which runs W4A16 on GPUs, and CPUWNA16LinearKernel take these.
+_GROUPS = (32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will take, as far as that is known before."""
+
+    weights: Weights
+    checkpoint_bytes: int
+    disk_bytes: int
+    memory_bytes: int
+
+
+def inspect_model(folder: Path) -> Weights:
+    """Return the sizes of a model's layers.
+
+    Raises:
+        RecipeError: the folder holds no whole model of safetensors.
+
+    """
+    config = _read_config(folder)
+    if config.get("quantization_config"):
+        raise RecipeError(f"{folder} is quantized already; recipes start from bf16, fp16 or float32")
+    findings = Findings()
+    tensors = read_tensors(folder, findings)
+    if findings.worst() is Verdict.FAIL:
+        said = "; ".join(text for check in findings.checks() if check.verdict is Verdict.FAIL for text in check.said)
+        raise RecipeError(f"{folder} cannot be quantized: {said}")
+    linears = tuple(_size(tensor) for tensor in tensors.values() if _is_linear(tensor))
+    if not linears:
+        raise RecipeError(f"{folder} has no linear layers to quantize")
+    return Weights(
+        linears=linears,
+        others=sum(tensor.size for tensor in tensors.values() if not _is_linear(tensor)),
+        hidden=_positive(config, "hidden_size"),
+        vocabulary=_positive(config, "vocab_size"),
+        blocks=_positive(config, "num_hidden_layers"),
+    )
+
+
+def check_hardware(recipe: Recipe, hardware: str) -> None:
+    """Raise RecipeError if the tier's GPU has no units for the recipe's numbers; names that are not known pass."""
+    numbers, capability = recipe.weights, CAPABILITY.get(hardware.upper().replace(" ", ""))
+    if numbers is None or capability is None:
+        return
+    least = _LEAST_CAPABILITY[numbers.type, numbers.num_bits]
+    if capability < least:
+        fitting = ", ".join(name for name, has in CAPABILITY.items() if has >= least)
+        raise RecipeError(
+            f"recipe {recipe.name}: {hardware} has no units for {numbers.num_bits}-bit {numbers.type} "
+            f"(compute capability {capability / 10}, at least {least / 10} is needed); tier {recipe.tier} runs on "
+            f"{fitting}"
+        )
+
+
+def check_kernels(recipe: Recipe, weights: Weights) -> None:
+    """Raise RecipeError if no kernel that serves takes the recipe's groups on these widths."""
+    check_fits(recipe, weights.shape)
+    numbers = recipe.weights
+    if numbers is None or numbers.num_bits != 4:
+        return
+    if numbers.group_size not in _GROUPS:
+        raise RecipeError(f"recipe {recipe.name}: kernels take groups of {_GROUPS}, got {numbers.group_size}")
+    if recipe.toolkit is Toolkit.AUTOAWQ and (odd := [width for width in weights.shape.output_widths if width % 64]):
+        raise RecipeError(f"recipe {recipe.name}: AutoAWQ clips 64 outputs at once, which do not divide {odd}")
+    crooked = sorted({width for size in weights.linears for width in size if width % 32})
+    if crooked:
+        raise RecipeError(
+            f"recipe {recipe.name}: kernels of 4-bit weights take widths that are multiples of 32, the model has "
+            f"{', '.join(map(str, crooked))}"
+        )
+
+
+def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> Plan:
+    """Return what the run takes with this many samples."""
+    sample = recipe.mix.tokens if recipe.mix else 0
+    return Plan(
+        weights=weights,
+        checkpoint_bytes=checkpoint_bytes(recipe, weights),
+        disk_bytes=disk_bytes(recipe, weights, Storage.PACKED, memory=memory),
+        memory_bytes=memory_bytes(recipe, weights, tokens=texts * sample, sample=sample, memory=memory),
+    )
+
+
+def check_room(wanted: Plan, cache: Path, available: int) -> None:
+    """Raise if the run does not fit on the disk (DiskFullError) or into memory (RecipeError)."""
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if wanted.disk_bytes > free:
+        raise DiskFullError(f"{_gb(wanted.disk_bytes)} are needed in {cache}, {_gb(free)} are free")
+    if wanted.memory_bytes > available:
+        raise RecipeError(
+            f"up to {_gb(wanted.memory_bytes)} of memory are needed, {_gb(available)} are available; --memory-gb keeps "
+            "weights above so much on disk, and fewer or shorter samples take less"
+        )
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the bytes that programs may still take; without end where Linux does not say."""
+    try:
+        lines = meminfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return int(1e18)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), int(1e18))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:  # Any: JSON
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{folder} is no model: config.json cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise RecipeError(f"{folder} is no model: config.json must be an object")
+    return config
+
+
+def _positive(config: dict[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise RecipeError(f"config.json: {name} must be 1 or more, got {value!r}")
+    return value
+
+
+def _is_linear(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 2 and tensor.name.endswith(".weight") and not tensor.name.endswith(_NEVER_QUANTIZED)
+
+
+def _size(tensor: Tensor) -> tuple[int, int]:
+    outputs, inputs = tensor.shape
+    return outputs, inputs
+
+
+def _gb(count: int) -> str:
+    return f"{math.ceil(count / 1e7) / 100:.2f} GB"

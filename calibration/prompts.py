@@ -1,0 +1,75 @@
+"""The texts that a recipe is calibrated on, from a file or a folder that `calibrate sample` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from calibration.errors import InputError
+from calibration.recipe import USES_GPTQ, Recipe
+
+# With fewer, channels that matter look as if they did not (docs/calibration.md).
+LEAST_TEXTS = 16
+# What a token is in characters, at least on average: code and other languages have fewer than English.
+CHARACTERS_PER_TOKEN = 3
+# Longer lines hold more than any sample is taken of.
+_MOST_LINE_BYTES = 8_000_000
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the texts of a JSONL file, or of the calibration half of a sampled set.
+
+    Raises:
+        InputError: there is no such file, or a line is not an object with `text` or `prompt`; names the line.
+
+    """
+    file = path / "calibration.jsonl" if path.is_dir() else path
+    try:
+        with file.open("rb") as lines:
+            texts = [_text(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    except OSError as error:
+        raise InputError(f"cannot read samples {str(file)!r}: {error.strerror}") from error
+    return texts
+
+
+def check_enough(recipe: Recipe, texts: list[str], widest: int) -> None:
+    """Raise InputError if a recipe would be calibrated on too little; a giant text counts once, its beginning only.
+
+    widest is the most inputs that a layer has: GPTQ estimates that many squared correlations.
+    """
+    if recipe.mix is None:
+        return
+    if len(texts) < LEAST_TEXTS:
+        raise InputError(
+            f"{len(texts)} samples are too few for recipe {recipe.name}: at least {LEAST_TEXTS} are needed, better "
+            f"{recipe.mix.texts}; of a long one only the first {recipe.mix.tokens} tokens are read"
+        )
+    tokens = sum(min(recipe.mix.tokens, len(text) // CHARACTERS_PER_TOKEN) for text in texts[: recipe.mix.texts])
+    if recipe.method in USES_GPTQ and tokens < widest:
+        raise InputError(
+            f"the samples have about {tokens} tokens; recipe {recipe.name} (GPTQ) needs at least as many as the widest "
+            f"layer has inputs, {widest}"
+        )
+
+
+def chosen(recipe: Recipe, texts: list[str]) -> tuple[str, ...]:
+    """Return the beginnings of as many texts as the recipe looks at."""
+    if recipe.mix is None:
+        return ()
+    size = recipe.mix.tokens * 8
+    return tuple(text[:size] for text in texts[: recipe.mix.texts])
+
+
+def _text(line: bytes, where: str) -> str:
+    if len(line) > _MOST_LINE_BYTES:
+        raise InputError(
+            f"{where}: {len(line)} bytes in one line, at most {_MOST_LINE_BYTES} are read: split the prompt"
+        )
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    text = fields.get("text", fields.get("prompt")) if isinstance(fields, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
+    return text

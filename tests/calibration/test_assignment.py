@@ -1,0 +1,84 @@
+"""What one environment checked is what the other one carries out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calibration.assignment import Assignment, find_interpreter
+from calibration.errors import WrongEnvironmentError
+from calibration.recipe import Toolkit
+from calibration.source import SMOLLM2
+from tests.calibration.inspection.tiny import Tiny
+from tests.calibration.test_cli import run
+
+FULL = Assignment(
+    recipe="int8-rtn",
+    cache=Path("/cache"),
+    folder="int8",
+    weights=SMOLLM2,
+    storage="packed",
+    model=Path("/model"),
+    samples=Path("/samples.jsonl"),
+    memory=10**9,
+    force=True,
+    as_json=True,
+)
+
+
+@pytest.mark.parametrize("assignment", [FULL, replace(FULL, model=None, samples=None, memory=None)])
+def test_an_assignment_arrives_as_it_was_sent(assignment: Assignment) -> None:
+    assert Assignment.from_json(assignment.to_json()) == assignment
+
+
+def test_a_missing_environment_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    for toolkit, target in ((Toolkit.LLM_COMPRESSOR, "quantize-env"), (Toolkit.AUTOAWQ, "autoawq-env")):
+        with pytest.raises(WrongEnvironmentError, match=f"there is no interpreter .*python.; `make {target}`"):
+            find_interpreter(toolkit, tmp_path / "python")
+
+
+def quantize(*options: str) -> tuple[int, str]:
+    done = run("-m", "dispatcher.cli.main", "calibrate", "quantize", *options)
+    return done.returncode, done.stderr
+
+
+def test_the_work_is_given_to_the_other_interpreter_once_everything_is_checked(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$4" "$5"\n')
+    python.chmod(0o755)
+    model = Tiny().write(tmp_path / "tiny")
+
+    done = run(
+        *("-m", "dispatcher.cli.main", "calibrate", "quantize", "--tier", "int8", "--recipe", "int8-rtn"),
+        *("--model", str(model), "--out", str(tmp_path / "out" / "mine"), "--python", str(python)),
+    )
+
+    assert done.returncode == 0, done.stderr
+    step, assignment = done.stdout.splitlines()
+    sent = Assignment.from_json(assignment)
+    assert (step, sent.recipe, sent.model) == ("make", "int8-rtn", model)
+    assert (sent.cache, sent.folder) == (tmp_path / "out", "mine")
+    assert "a checkpoint of 0.00 GB, at most" in done.stderr
+
+
+def test_hours_are_not_spent_on_what_cannot_be_done(tmp_path: Path) -> None:
+    model = Tiny().write(tmp_path / "tiny")
+    (tmp_path / "few.jsonl").write_text('{"prompt": "one"}\n' * 3)
+
+    assert quantize("--tier", "int5")[0] == 2
+    status, said = quantize("--tier", "int4", "--model", str(model), "--samples", str(tmp_path / "few.jsonl"))
+    assert (status, "3 samples are too few" in said) == (2, True)
+    (model / "weights.bin").write_bytes(b"pickle")
+    status, said = quantize("--tier", "int4", "--model", str(model))
+    assert (status, "weights.bin: pickle runs code" in said) == (2, True)
+
+
+def test_a_tier_on_hardware_without_its_units_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bitladder.toml"
+    file.write_text('[models.m]\n[[models.m.tiers]]\nname = "fp8"\nhardware = "A10G"\ncheckpoint = "/none"\n')
+
+    status, said = quantize("--tier", "fp8", "--config", str(file))
+
+    assert (status, "A10G has no units for 8-bit float" in said) == (2, True)

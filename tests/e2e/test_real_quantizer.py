@@ -1,0 +1,86 @@
+"""The real quantizer on a small model of random weights: from a folder to a checkpoint that passes its inspection."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.inspection.checkpoint import inspect_checkpoint
+from calibration.inspection.verdict import Verdict
+from calibration.settings import Settings
+from tests.calibration.inspection.tiny import HEADS, HIDDEN, Tiny, bf16
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.vllm
+PYTHON = ROOT / ".venv-quantize" / "bin" / "python"
+REFERENCE = Settings.from_environ().cache / "bf16"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two layers that stammer in the example's own vocabulary."""
+    if not PYTHON.exists() or not REFERENCE.exists():
+        message = "there is no quantizer or no tokenizer: `make checkpoints` makes both"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    words = json.loads((REFERENCE / "config.json").read_bytes())["vocab_size"]
+    tiny, random = Tiny(), np.random.default_rng(5)
+    tiny.config |= {"vocab_size": words, "num_key_value_heads": HEADS}
+    tiny.tensors["model.embed_tokens.weight"] = bf16(random.normal(0, 0.1, (words, HIDDEN)))
+    for name in [name for name in tiny.tensors if name.endswith(("k_proj.weight", "v_proj.weight"))]:
+        tiny.tensors[name] = bf16(random.normal(0, 0.05, (HIDDEN, HIDDEN)))
+    folder = tiny.write(tmp_path_factory.mktemp("model"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(REFERENCE / name, folder / name)
+    return folder
+
+
+def quantize(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dispatcher.cli.main", "calibrate", "quantize", "--json", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("recipe", ["int4-awq-gptq-g32", "int8-smoothquant-gptq"])
+def test_a_model_becomes_a_checkpoint_that_may_serve(model: Path, tmp_path: Path, recipe: str) -> None:
+    options = ("--tier", recipe[:4], "--recipe", recipe, "--model", str(model), "--out", str(tmp_path / "made"))
+
+    done = quantize(*options)
+
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["recipe"], made["path"]) == (recipe, str(tmp_path / "made"))
+    inspection = inspect_checkpoint(tmp_path / "made")
+    assert inspection.verdict is not Verdict.FAIL, inspection.checks
+    again = quantize(*options)
+    assert json.loads(again.stdout)["skipped"], again.stderr
+
+
+@pytest.mark.skipif(not (ROOT / ".venv-autoawq").exists(), reason="AutoAWQ is optional: `make autoawq-env`")
+def test_autoawq_does_not_spoil_the_weights_on_a_cpu(model: Path, tmp_path: Path) -> None:
+    done = quantize(
+        *("--tier", "int4", "--recipe", "int4-autoawq-g64", "--model", str(model), "--out", str(tmp_path / "made"))
+    )
+
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["perplexity"] == pytest.approx(made["reference_perplexity"], rel=0.05)
+    inspection = inspect_checkpoint(tmp_path / "made")
+    assert inspection.verdict is not Verdict.FAIL, inspection.checks
+
+
+def test_weights_that_may_not_stay_in_memory_give_the_same_checkpoint(model: Path, tmp_path: Path) -> None:
+    options = ("--tier", "fp8", "--model", str(model))
+
+    whole = quantize(*options, "--out", str(tmp_path / "whole"))
+    held = quantize(*options, "--out", str(tmp_path / "held"), "--memory-gb", "0.004")
+
+    assert (whole.returncode, held.returncode) == (0, 0), whole.stderr + held.stderr
+    one, other = (tmp_path / name / "model.safetensors" for name in ("whole", "held"))
+    assert one.read_bytes() == other.read_bytes()
+    assert not (tmp_path / "held" / "offload").exists()
