@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env checkpoints demo up test test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -41,6 +41,13 @@ quantize-env: .venv-quantize/.installed ## set up .venv-quantize: the quantizer
 	$(PYTHON) -m venv .venv-quantize
 	.venv-quantize/bin/pip install $(PIP_FLAGS) torch==2.13.0
 	.venv-quantize/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/quantize.lock
+	@touch $@
+
+autoawq-env: .venv-autoawq/.installed ## set up .venv-autoawq: AutoAWQ, the second maker of INT4
+.venv-autoawq/.installed: requirements/autoawq.lock
+	$(PYTHON) -m venv .venv-autoawq
+	.venv-autoawq/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-autoawq/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/autoawq.lock
 	@touch $@
 
 checkpoints: quantize-env ## make the tier checkpoints of the example ladder (cached)
@@ -101,4 +108,4 @@ lock: ## resolve requirements/dev.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-engine .venv-quantize .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache

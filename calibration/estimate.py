@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from calibration.recipe import USES_AWQ, USES_GPTQ, Numbers, Recipe, Shape, Storage
 
 # Python, torch, transformers and the quantizer, and what they free but do not give back.
-RUNTIME_BYTES = 1_000_000_000
+RUNTIME_BYTES = 1_200_000_000
 BF16_BYTES, FLOAT_BYTES = 2, 4
 # Bounds a file of weights that is written where memory is bounded; transformers gathers a whole one before.
 SHARD_BYTES = 5_000_000_000
