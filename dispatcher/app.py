@@ -56,11 +56,13 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
         await gateway.inbox.ready(settings.redis.timeout_s)
         gateway.admission.start()
         settle_memory()
+        gateway.capture.start()
         following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
         yield
         await gateway.admission.stop()
         if following:
             following.cancel()
+        gateway.capture.stop()
         await gateway.inbox.stop()
         await gateway.queue.aclose()
 

@@ -17,6 +17,7 @@ FUNCTION_NAME = "workers.generate"
 
 # The lane an RQ producer's job belongs to is its queue's; all other defaults of the envelope are these.
 DEFAULT_PRIORITY = 5
+DEFAULT_LATENCY_MS = 500
 DEFAULT_TENANT = "default"
 
 
@@ -69,7 +70,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may cost, how long it may take and how good it must be, as the client asked for it."""
 
     priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)
-    max_latency_ms: int = 500  # how patient the client is; the article's rule reads it
+    max_latency_ms: int = DEFAULT_LATENCY_MS  # how patient the client is; the article's rule reads it
     min_tier: str | None = None
     max_tier: str | None = None
     deadline_ms: int | None = None  # from acceptance; afterwards the answer is worth nothing

@@ -138,6 +138,16 @@ class PolicySettings(_Section):
     patient_ms: int = Field(800, ge=0, description="a maximum latency above this: the top tier")
 
 
+class CaptureSettings(_Section):
+    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration.md)."""
+
+    share: float = Field(0, ge=0, le=1, description="of requests whose prompts are kept; 0: none")
+    folder: str = Field("var/capture", description="where they are kept; read by `bitladder calibrate sample`")
+    max_mb: int = Field(256, ge=16, description="of the whole folder; the oldest go first")
+    keep_s: int = Field(604_800, ge=60, description="how long a prompt is kept")
+    without_tenants: tuple[Name, ...] = Field((), description="tenants whose prompts are never kept")
+
+
 class WorkerSettings(_Section):
     """The pump."""
 
@@ -241,6 +251,7 @@ class Settings(_Section):
     queue: QueueSettings = QueueSettings()
     lanes: LaneSettings = LaneSettings()
     policy: PolicySettings = PolicySettings()
+    capture: CaptureSettings = CaptureSettings()
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
     echo: EchoSettings = EchoSettings()

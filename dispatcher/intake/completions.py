@@ -61,6 +61,7 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
     outcome = outcome or await _late_outcome(gateway, job_id)
     if outcome is None:
         return _not_in_time(job_id)
+    gateway.capture.served(job.job_id, outcome.tier)
     gateway.metrics.served(job.model, outcome.tier or "", outcome.state).inc()
     gateway.metrics.awaited(job.model, outcome.tier or "").observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
@@ -180,6 +181,7 @@ async def _pieces(
             yield item.data
             item = await anext(items)
         is_over = True
+        gateway.capture.served(job.job_id, item.tier)
         yield closing_event(item)
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))

@@ -16,6 +16,7 @@ from dispatcher.contract import Endpoint, Lane, Submission
 from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
+from dispatcher.intake.capture import Capture
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.durability import barrier
@@ -39,6 +40,7 @@ class Gateway:
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
+        self.capture = Capture(settings.capture, self.metrics)
         self._leaving: set[asyncio.Task[None]] = set()
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
@@ -107,6 +109,7 @@ class Gateway:
         accepted = accept(incoming, self.settings, reply_to=self.inbox.channel if reply else "")
         self.metrics.routing.observe(time.perf_counter() - start)
         routed = accepted.submission
+        self.capture.offer(accepted)
         self.metrics.entropy.observe(routed.request.entropy or 0)
         self.metrics.routed(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
         return accepted

@@ -49,6 +49,14 @@ class IntakeMetrics:
                 registry=self.registry,
             )
         )
+        self.captured = _children(
+            Counter(
+                "bitladder_prompts_captured",
+                "How many prompts were written for calibration, and how many dropped because writing was too slow?",
+                ("what",),
+                registry=self.registry,
+            )
+        )
         self.entropy = Histogram(
             "bitladder_prompt_entropy_bits",
             "How many bits per byte do prompts have?",
