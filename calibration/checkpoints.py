@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from calibration.corpus import texts_for
-from calibration.errors import BadCheckpointError, DiskFullError
+from calibration.errors import BadCheckpointError
 from calibration.estimate import Weights, disk_bytes
-from calibration.folder import locked, require_room, staged
+from calibration.folder import full_disk_named, locked, require_room, staged
 from calibration.maker import Maker, Order
 from calibration.manifest import Manifest, describe_weights, finished_manifest, write_manifest
 from calibration.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
@@ -122,7 +120,7 @@ class Workshop:
         started_s = time.monotonic()
         maker = self._get_maker(name)
         require_room(cache, disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6)
-        with _full_disk_named(cache), staged(cache, name) as folder:
+        with full_disk_named(cache, "--cache"), staged(cache, name) as folder:
             with self._steps.step(name, describe(recipe, storage)):
                 if reference is None:
                     maker.convert(self._subject.find_source(), folder)
@@ -195,13 +193,3 @@ def judge(recipe: Recipe, perplexity: float, reference_perplexity: float) -> Non
             f"{recipe.name}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
             f"at most {recipe.max_perplexity_ratio} is allowed; nothing was published"
         )
-
-
-@contextmanager
-def _full_disk_named(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"the disk of {cache} is full; make room or use --cache") from error
-        raise

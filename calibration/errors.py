@@ -2,7 +2,8 @@
 
 CalibrationError                      1   something went wrong while a checkpoint was made
 ├── InputError                        2   an option, a file or the configuration is wrong
-│   └── BadReportError                2   a report that cannot be read, or says what cannot be
+│   ├── BadReportError                2   a report that cannot be read, or says what cannot be
+│   └── SourceError                   2   the prompts' source is empty, away, or not for us
 ├── RecipeError                       2   a recipe does not fit the model, or there is none of that name
 │   └── UnknownTierError              2   names the tier and lists those that exist
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
@@ -29,6 +30,10 @@ class InputError(CalibrationError):
 
 class BadReportError(InputError):
     """A report of an evaluation is not there, or not one."""
+
+
+class SourceError(InputError):
+    """Prompts cannot be had from where the command was told to take them."""
 
 
 class RecipeError(CalibrationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -50,6 +51,18 @@ def staged(cache: Path, name: str) -> Iterator[Path]:
     finally:
         remove(partial)
         remove(retired)
+
+
+@contextmanager
+def full_disk_named(folder: Path, option: str) -> Iterator[None]:
+    """Say which disk is full, and which option chooses another one."""
+    try:
+        yield
+    except OSError as error:
+        # The last one is a limit on the size of a file: whatever it is, there is no room for more.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(f"the disk of {folder} is full; make room or use {option}") from error
+        raise
 
 
 def remove(folder: Path) -> None:

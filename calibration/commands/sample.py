@@ -1,0 +1,97 @@
+"""calibrate sample: prompts from S3, files or the capture -> a calibration set and a held-out set."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calibration.commands.options import AsJson, Config, progress_console
+from calibration.configuration import load_configuration
+from calibration.errors import InputError, WrongEnvironmentError
+from calibration.sample.captured import Capture
+from calibration.sample.reading import Reading
+from calibration.sample.run import Plan, sample
+from calibration.sample.source import LocalFiles, Packaged, Source
+
+CAPTURE, PACKAGED = "capture", Packaged.name
+
+
+def register(app: typer.Typer) -> None:
+    @app.command("sample")
+    def command(
+        source: Annotated[
+            str, typer.Option(help="s3://bucket/prefix, a file or folder of JSON or JSONL (.gz), capture, or packaged")
+        ] = PACKAGED,
+        out: Annotated[Path, typer.Option(help="folder of the set")] = Path("var/calibration/sample"),
+        count: Annotated[int, typer.Option(min=1, help="texts to calibrate with")] = 512,
+        heldout: Annotated[int, typer.Option(min=1, help="texts to measure on")] = 128,
+        least: Annotated[int, typer.Option(min=2, help="fewer different prompts are refused")] = 30,
+        max_chars: Annotated[int, typer.Option(min=16, help="longer prompts are cut")] = 16_384,
+        memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
+        seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
+        endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
+        force: Annotated[bool, typer.Option("--force", help="sample again even if the set is finished")] = False,
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Take a mixed sample of prompts, without near-duplicates, and split it into calibration and held-out texts.
+
+        Example: bitladder calibrate sample --source s3://logs/prompts/2026/ --out var/calibration/november
+        """
+        console = progress_console()
+        plan = Plan(count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed)
+        opened = open_source(source, endpoint_url, config)
+        with Reading(console) as reading:
+            made = sample(opened, plan, out.expanduser().absolute(), force=force, on_progress=reading.show)
+        if as_json:
+            typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
+            return
+        if made.skipped:
+            console.print(f"finished before, {made.manifest['made_at']}; --force samples again")
+        Console().print(as_table(made.manifest))
+        typer.echo(str(made.folder))
+
+
+def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:
+    """Return the source that an option names."""
+    if source.startswith("s3:"):
+        parts = urlsplit(source)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise InputError(f"--source must be s3://bucket/prefix, got {source!r}")
+        try:
+            s3 = import_module("calibration.sample.s3")
+        except ModuleNotFoundError as error:
+            raise WrongEnvironmentError(
+                f"S3 needs module {error.name!r}: pip install 'bitladder[calibrate]'"
+            ) from error
+        prefix: Source = s3.S3Prefix(parts.netloc, parts.path.lstrip("/"), endpoint_url)
+        return prefix
+    if endpoint_url:
+        raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
+    if source == PACKAGED:
+        return Packaged()
+    if source == CAPTURE:
+        return Capture(Path(load_configuration(config).capture.folder).expanduser())
+    return LocalFiles(Path(source))
+
+
+def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
+    counts = manifest["counts"]
+    table = Table("what", "how many", title=manifest["source"])
+    for name, value in counts.items():
+        shown = (
+            ", ".join(f"{its} {reason}" for reason, its in value.items()) if isinstance(value, dict) else f"{value:,}"
+        )
+        table.add_row(name.replace("_", " "), shown or "0")
+    for part, its in manifest["strata"].items():
+        table.add_row(f"by {part}", ", ".join(f"{key or '?'} {value}" for key, value in its.items()))
+    for file in manifest["files"]:
+        table.add_row(file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}")
+    return table

@@ -1,0 +1,89 @@
+"""What bitladder's own intake captured ([capture]): the prompts, with the tiers that served them where it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from calibration.errors import SourceError
+from calibration.sample.prompt import Bad, Prompt
+from calibration.sample.records import read_values
+from calibration.sample.source import Unit
+from dispatcher.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Envelope
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A captured prompt, or, where `served` is set, the tier that served an earlier one."""
+
+    id: str
+    prompt: str = ""
+    turns: int = 1
+    tier: str = ""  # the lowest allowed
+    served: str = ""
+    priority: int = DEFAULT_PRIORITY
+    max_latency_ms: int = DEFAULT_LATENCY_MS
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class Segment:
+    """One file of the capture. What was served is written later than the prompt: look into its writer's next file."""
+
+    def __init__(self, path: Path, following: Path | None) -> None:
+        self.name = path.name
+        self._path = path
+        self._following = following
+
+    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+        served = {
+            line.id: line.served
+            for path in (self._path, self._following)
+            if path is not None
+            for line in _lines(path)
+            if isinstance(line, _Line) and line.served
+        }
+        for line in _lines(self._path):
+            if isinstance(line, Bad):
+                yield [line]
+            elif not line.served:
+                envelope = Envelope(priority=line.priority, max_latency_ms=line.max_latency_ms)
+                yield [Prompt(line.prompt, line.turns, served.get(line.id, line.tier), envelope)]
+
+
+class Capture:
+    """The folder of one or several intakes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"capture {folder}"
+        self._folder = folder
+
+    def units(self, after: str) -> Iterator[Unit]:
+        found = sorted(self._folder.glob("*.jsonl"))
+        if not found:
+            raise SourceError(f"nothing is captured in {str(self._folder)!r}: set capture.share, and wait for requests")
+        yield from (Segment(path, _following(path, found)) for path in found if path.name > after)
+
+
+def _following(path: Path, found: list[Path]) -> Path | None:
+    """Return the same writer's next file; names are a time and the writer."""
+    writer = path.stem.rpartition("-")[2]
+    return next((its for its in found if its > path and its.stem.rpartition("-")[2] == writer), None)
+
+
+def _lines(path: Path) -> Iterator[_Line | Bad]:
+    try:
+        with path.open("rb") as stream:
+            for value in read_values(path.name, stream):
+                yield value if isinstance(value, Bad) else _read(value)
+    except OSError as error:  # its time was up since it was listed
+        yield Bad(f"cannot be read: {error.strerror or error}")
+
+
+def _read(value: bytes) -> _Line | Bad:
+    try:
+        return _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Bad("not a line of a capture")

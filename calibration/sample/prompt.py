@@ -1,0 +1,83 @@
+"""One JSON value of a log -> the prompts in it, or why there are none. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dispatcher.contract import Envelope
+
+# A log that names more tiers than a ladder can have is not a log of ours.
+_TIER_CHARS = 40
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One text that somebody sent, and what its log knows about it."""
+
+    text: str
+    turns: int = 1  # of a conversation
+    tier: str = ""  # that served it, or the lowest allowed; '' where the log does not say
+    envelope: Envelope = Envelope()  # what was asked for, as far as the log says it
+    split: str = ""  # set for packaged texts only: where it belongs
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """Something in a log that is no prompt."""
+
+    reason: str
+
+
+def read_prompts(line: bytes) -> list[Prompt | Bad]:
+    """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [Bad("not JSON")]
+    return [found for entry in (value if isinstance(value, list) else [value]) for found in _read_entry(entry)]
+
+
+def _read_entry(entry: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
+    if not isinstance(entry, dict):
+        return [Bad("not an object")]
+    tier = entry.get("tier")
+    tier = tier[:_TIER_CHARS] if isinstance(tier, str) else ""
+    texts, turns = _texts(entry)
+    if texts is None:
+        return [Bad("no prompt, messages or text")]
+    envelope = _envelope(entry)
+    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [Bad("empty")]
+
+
+def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
+    """Return what a log says of the envelope; nonsense counts as not said."""
+    asked = {name: entry[name] for name in ("priority", "max_latency_ms") if name in entry}
+    try:
+        return msgspec.convert(asked, Envelope)
+    except msgspec.ValidationError:
+        return Envelope()
+
+
+def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
+    messages = entry.get("messages")
+    if isinstance(messages, list):
+        parts = [part for message in messages for part in _contents(message)]
+        return ["\n".join(parts)], len(messages)
+    prompt = entry.get("prompt", entry.get("text"))
+    if prompt is None:
+        return None, 1
+    return prompt if isinstance(prompt, list) else [prompt], 1
+
+
+def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return [content]
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return [text for text in parts if isinstance(text, str)]
+
+
+def _checked(text: Any, prompt: Prompt) -> Prompt | Bad:  # noqa: ANN401  (JSON of strangers)
+    if not isinstance(text, str):
+        return Bad("prompt is no text")
+    return prompt if text.strip() else Bad("empty")

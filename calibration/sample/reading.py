@@ -1,0 +1,53 @@
+"""Say on stderr how far a run came: a moving line on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from calibration.sample.progress import Progress
+
+_SAY_EVERY_S = 15.0
+
+
+class Reading:
+    """Shows the progress of one run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = console.status("reading")
+        self._stack = ExitStack()
+        self._latest: Progress | None = None
+        self._started_s = self._said_s = time.monotonic()
+        self._first: int | None = None  # entries that an earlier run read
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._stack.enter_context(self._status)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if self._latest is not None:
+            self._console.print(self._text(self._latest), highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, progress: Progress) -> None:
+        if self._first is None:
+            self._first = progress.seen
+        self._latest = progress
+        if self._console.is_terminal:
+            self._status.update(self._text(progress))
+        elif time.monotonic() > self._said_s + _SAY_EVERY_S:
+            self._said_s = time.monotonic()
+            self._console.print(self._text(progress), highlight=False, markup=False, soft_wrap=True)
+
+    def _text(self, progress: Progress) -> str:
+        rate = (progress.seen - (self._first or 0)) / max(0.001, time.monotonic() - self._started_s)
+        skipped = sum(progress.skipped.values())
+        return f"{progress.seen:,} read ({rate:,.0f}/s), {skipped:,} skipped, last {progress.unit or 'the first one'}"

@@ -1,0 +1,73 @@
+"""From the bytes of a file or an object to JSON values: gzip, JSON or JSONL, never more than a bound in memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from calibration.sample.prompt import Bad
+
+# A whole JSON file must fit, and a line of JSONL: far above any prompt that an intake accepts.
+MOST_BYTES = 16 * 2**20
+_GZIP = b"\x1f\x8b"
+
+
+def read_values(name: str, stream: BinaryIO) -> Iterator[bytes | Bad]:
+    """Yield every JSON value: the lines of .jsonl and .ndjson, else the whole, else its lines if they are JSONL."""
+    opened = _decompressed(stream)
+    try:
+        if name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+            yield from _lines(opened)
+            return
+        whole = opened.read(MOST_BYTES + 1)
+        if len(whole) > MOST_BYTES:
+            yield Bad("too large")
+        elif not _is_jsonl(whole):
+            yield whole
+        else:
+            yield from _lines(io.BytesIO(whole))
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        yield Bad("broken gzip")
+
+
+def _decompressed(stream: BinaryIO) -> BinaryIO:
+    start = stream.read(2)
+    joined = cast(BinaryIO, io.BufferedReader(_Joined(start, stream), 2**16))
+    return cast(BinaryIO, gzip.GzipFile(fileobj=joined)) if start == _GZIP else joined
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | Bad]:
+    while line := stream.readline(MOST_BYTES + 1):
+        if len(line) > MOST_BYTES:
+            yield Bad("too large")
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(MOST_BYTES)
+        elif line.strip():
+            yield line
+
+
+def _is_jsonl(whole: bytes) -> bool:
+    """Tell lines of objects from one object on many lines: the first of the former is closed, and another follows."""
+    first, _, rest = whole.strip().partition(b"\n")
+    return first.startswith(b"{") and first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+
+
+class _Joined(io.RawIOBase):
+    """The first bytes, which were read to look at them, and the rest of the stream."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start = start
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        data = self._start or self._rest.read(len(view))
+        self._start = data[len(view) :] if self._start else b""
+        view[: len(data)] = data
+        return len(data)

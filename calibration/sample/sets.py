@@ -1,0 +1,120 @@
+"""A sampled set on disk: texts in two halves, what was skipped, and a manifest. `load` is how others read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.errors import CalibrationError, InputError
+from calibration.manifest import NAME, file_digest
+from calibration.sample.near import NearIndex, folded, signature
+from calibration.sample.progress import Skipped
+from calibration.sample.reservoir import Member
+from calibration.sample.strata import CALIBRATION, HELDOUT
+
+SKIPPED = "skipped.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """One line of a set."""
+
+    id: str  # of the text: its SHA-256, shortened
+    text: str
+    kind: str
+    language: str
+    length: str
+    tier: str
+    cut: bool  # it was longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSet:
+    """Texts to calibrate with, and texts to measure on; no text is near one of the other half."""
+
+    calibration: tuple[Text, ...]
+    heldout: tuple[Text, ...]
+
+
+def as_text(member: Member) -> Text:
+    its = member.stratum
+    return Text(
+        id=hashlib.sha256(member.text.encode()).hexdigest()[:16],
+        text=member.text,
+        kind=its.kind,
+        language=its.language,
+        length=its.length,
+        tier=its.tier,
+        cut=member.was_cut,
+    )
+
+
+def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> list[dict[str, Any]]:  # Any: JSON
+    """Write the files of a set and return what its manifest says of them."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        f"{CALIBRATION}.jsonl": [asdict(text) for text in chosen.calibration],
+        f"{HELDOUT}.jsonl": [asdict(text) for text in chosen.heldout],
+        SKIPPED: [{"where": its.where, "reason": its.reason} for its in skipped],
+    }
+    return [_write(folder / name, lines) for name, lines in rows.items()]
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    (folder / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest if the folder holds a whole set that was made for this request."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        whole = all((folder / its["name"]).stat().st_size == its["bytes"] for its in manifest["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return manifest if whole and manifest.get("request") == request else None
+
+
+def load(folder: Path) -> SampleSet:
+    """Read a set, and make sure that it is what was written and not mixed.
+
+    Raises:
+        InputError: there is no set, or its files are not those of its manifest.
+
+    """
+    try:
+        files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
+        changed = [its["name"] for its in files if file_digest(folder / its["name"]) != its["sha256"]]
+        found = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{str(folder)!r} is no sampled set ({error}); `bitladder calibrate sample` makes one"
+        ) from error
+    if changed:
+        raise InputError(f"{str(folder)!r} was changed since it was sampled: {', '.join(changed)}")
+    require_unmixed(found)
+    return found
+
+
+def require_unmixed(found: SampleSet) -> None:
+    """Raise CalibrationError if a held-out text is one, or is near one, of those to calibrate with."""
+    index = NearIndex()
+    for number, text in enumerate(found.calibration):
+        index.add(number, signature(folded(text.text)))
+    for text in found.heldout:
+        if near := index.near(signature(folded(text.text))):
+            other = found.calibration[near[0]].id
+            raise CalibrationError(f"held-out text {text.id} is nearly calibration text {other}: the set is mixed")
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return {"name": path.name, "lines": len(rows), "bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _read(folder: Path, split: str) -> tuple[Text, ...]:
+    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
+        return tuple(Text(**json.loads(line)) for line in file)

@@ -1,0 +1,90 @@
+"""Where prompts come from: a source is units in a fixed order, a unit is lines in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from calibration.errors import SourceError
+from calibration.sample.prompt import Bad, Prompt, read_prompts
+from calibration.sample.records import read_values
+from calibration.samples import calibration_samples, heldout_samples
+
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+
+
+class Unit(Protocol):
+    """A file or an object."""
+
+    name: str
+
+    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+        """Yield what each of its lines holds."""
+        ...
+
+
+class Source(Protocol):
+    """Anything that has units; their names grow, so that one name says how far a run came."""
+
+    name: str
+
+    def units(self, after: str) -> Iterator[Unit]:
+        """Yield the units behind the one of this name; all of them behind ''.
+
+        Raises:
+            SourceError: it is empty, away, or may not be read.
+
+        """
+        ...
+
+
+class LocalFile:
+    """A JSON or JSONL file, gzip or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+        try:
+            with self._path.open("rb") as stream:
+                for value in read_values(self.name, stream):
+                    yield [value] if isinstance(value, Bad) else read_prompts(value)
+        except OSError as error:
+            yield [Bad(f"cannot be read: {error.strerror or error}")]
+
+
+class LocalFiles:
+    """A file, or all files of a folder that look like JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def units(self, after: str) -> Iterator[Unit]:
+        if not self._path.exists():
+            raise SourceError(f"there is no file or folder {self.name!r}")
+        found = [self._path] if self._path.is_file() else _json_files(self._path)
+        if not found:
+            raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
+        yield from (LocalFile(path) for path in found if str(path) > after)
+
+
+class Packaged:
+    """The texts that come with bitladder: code, prose, chat and data, for when there is no traffic yet."""
+
+    name = "packaged"
+
+    def units(self, after: str) -> Iterator[Unit]:
+        if after < self.name:
+            yield self
+
+    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+        for split, texts in (("calibration", calibration_samples()), ("heldout", heldout_samples())):
+            for text in texts:
+                yield [Prompt(text, split=split)]
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file()), key=str)

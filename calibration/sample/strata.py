@@ -1,0 +1,63 @@
+"""Which stratum a prompt belongs to, which half of the split, and how many of each stratum are chosen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from calibration.sample.kind import kind_and_language
+from calibration.sample.near import folded
+from calibration.sample.prompt import Prompt
+from calibration.sample.reservoir import RANGE, Member, Stratum
+
+CALIBRATION, HELDOUT = "calibration", "heldout"
+# Of every 5 texts, one may only ever be held out. The share is no option and the hash has no seed, so that a text that
+# was once calibrated with is never held out by a later run.
+HELDOUT_SHARE = 0.2
+_SPLIT_KEY = b"bitladder split"
+_LENGTHS = (128, 512, 2048, 8192)
+
+
+def stratum_of(prompt: Prompt) -> Stratum:
+    kind, language = kind_and_language(prompt.text, prompt.turns)
+    return Stratum(kind, language, length_of(len(prompt.text)), prompt.tier)
+
+
+def length_of(characters: int) -> str:
+    """Return the class of a length in characters, such as 128-511."""
+    for low, high in zip((0, *_LENGTHS), _LENGTHS, strict=False):
+        if characters < high:
+            return f"{low}-{high - 1}"
+    return f"{_LENGTHS[-1]}+"
+
+
+def split_of(member: Member) -> str:
+    """Return CALIBRATION or HELDOUT, from the content alone."""
+    if member.split:
+        return member.split
+    digest = blake2b(folded(member.text), digest_size=8, key=_SPLIT_KEY).digest()
+    return HELDOUT if int.from_bytes(digest, "big") % RANGE < HELDOUT_SHARE * RANGE else CALIBRATION
+
+
+def choose(members: list[Member], seen: Mapping[Stratum, int], count: int) -> list[Member]:
+    """Return `count` of the members: of each stratum as many as its share of what was seen, and one at least.
+
+    What a stratum cannot give goes to the others.
+    """
+    have: dict[Stratum, list[Member]] = {}
+    for member in sorted(members, key=lambda member: member.number):
+        have.setdefault(member.stratum, []).append(member)
+    quota = shares({stratum: seen[stratum] for stratum in have}, {its: len(have[its]) for its in have}, count)
+    return [member for stratum in sorted(have) for member in have[stratum][: quota[stratum]]]
+
+
+def shares(weights: Mapping[Stratum, int], most: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:
+    """Deal `count` out by weight, one by one to whoever is furthest below its share; nobody gets more than its most."""
+    given = dict.fromkeys(weights, 0)
+    # The heaviest strata first, so that with fewer places than strata it is the rarest that are left out.
+    for stratum in sorted(weights, key=lambda stratum: (-weights[stratum], stratum))[:count]:
+        given[stratum] = min(1, most[stratum])
+    for _ in range(min(count, sum(most.values())) - sum(given.values())):
+        open_ = [stratum for stratum in weights if given[stratum] < most[stratum]]
+        given[max(open_, key=lambda stratum: (weights[stratum] / (given[stratum] + 1), stratum))] += 1
+    return given

@@ -1,0 +1,100 @@
+"""A moto server per session, prompts that differ, and a run of the sampler."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx2
+import pytest
+
+from calibration.sample.progress import Progress
+from calibration.sample.run import Plan, Sampled, sample
+from calibration.sample.source import Source
+from tests.conftest import free_port, wait_until
+
+RunSample = Callable[..., Sampled]
+WORDS = [
+    word
+    for line in (
+        "the of and river ticket window bread order engine lamp garden stone paper winter market bridge",
+        "letter table kitchen music doctor teacher holiday island forest machine museum bicycle journey village",
+    )
+    for word in line.split()
+]
+
+
+def prompts(count: int, seed: int = 1) -> list[str]:
+    """Return texts that are not near each other."""
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=12)) + f" {chance.choice(WORDS)}{chance.random()}" for _ in range(count)]
+
+
+def write_jsonl(path: Path, texts: Iterable[str], **more: Any) -> Path:  # noqa: ANN401  (JSON)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"prompt": text, **more}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def read_texts(folder: Path, split: str) -> list[str]:
+    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines]
+
+
+def skipped(folder: Path) -> dict[str, str]:
+    lines = (folder / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    return {its["where"]: its["reason"] for its in map(json.loads, lines)}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "sets" / "mine"
+
+
+@pytest.fixture
+def run_sample(out: Path) -> RunSample:
+    def run(source: Source, *, force: bool = False, **changes: int) -> Sampled:
+        values = {"count": 40, "heldout": 10, "least": 30, "max_chars": 4000, "memory_mb": 64, "seed": 0} | changes
+
+        def ignore(_: Progress) -> None: ...
+
+        return sample(source, Plan(**values), out, force=force, on_progress=ignore)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: _answers(url), "moto answers", 60)
+    yield url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  (boto3 makes its types at run time)
+    """Return an empty bucket; credentials are in the environment, as on any machine."""
+    for name, value in (("AWS_ACCESS_KEY_ID", "mine"), ("AWS_SECRET_ACCESS_KEY", "secret")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    httpx2.post(f"{s3_url}/moto-api/reset")
+    its = boto3.resource("s3", endpoint_url=s3_url).Bucket("prompt-logs")
+    its.create()
+    return its
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/moto-api/").status_code == 200
+    except httpx2.HTTPError:
+        return False

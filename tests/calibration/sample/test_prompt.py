@@ -1,0 +1,51 @@
+"""What counts as a prompt in a line of a log."""
+
+from __future__ import annotations
+
+import pytest
+
+from calibration.sample.prompt import Bad, Prompt, read_prompts
+from dispatcher.contract import Envelope
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"prompt": "Why?", "tier": "int8"}', [Prompt("Why?", tier="int8")]),
+        (
+            b'{"prompt": "Why?", "priority": 9, "max_latency_ms": 900, "lane": "urgent"}',
+            [Prompt("Why?", envelope=Envelope(priority=9, max_latency_ms=900))],
+        ),
+        (b'{"prompt": "Why?", "priority": "high"}', [Prompt("Why?")]),
+        (b'{"prompt": ["One", "Two"]}', [Prompt("One"), Prompt("Two")]),
+        (b'{"text": "Why?"}', [Prompt("Why?")]),
+        (b'[{"prompt": "One"}, {"prompt": "Two"}]', [Prompt("One"), Prompt("Two")]),
+        (
+            b'{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": '
+            b'[{"type": "text", "text": "Why?"}, {"type": "image_url"}]}]}',
+            [Prompt("Be kind.\nWhy?", turns=2)],
+        ),
+    ],
+)
+def test_prompts_texts_and_messages_are_read(line: bytes, found: list[Prompt]) -> None:
+    assert read_prompts(line) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"prompt": "cut o', "not JSON"),
+        (b'{"prompt": "\xff"}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'"a text"', "not an object"),
+        (b'{"question": "Why?"}', "no prompt, messages or text"),
+        (b'{"prompt": [1, 2, 3]}', "prompt is no text"),
+        (b'{"prompt": "  "}', "empty"),
+        (b'{"prompt": []}', "empty"),
+        (b'{"messages": [7]}', "empty"),
+    ],
+)
+def test_what_is_no_prompt_says_why(line: bytes, reason: str) -> None:
+    found = read_prompts(line)
+
+    assert {bad.reason if isinstance(bad, Bad) else bad for bad in found} == {reason}

@@ -1,0 +1,52 @@
+"""The values in a file: whole JSON or lines, gzip or not, and what is broken in them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+
+import pytest
+
+from calibration.sample import records
+from calibration.sample.prompt import Bad
+from calibration.sample.records import read_values
+
+LINES = b'{"prompt": "One"}\n\n{"prompt": "Two"}'
+PRETTY = json.dumps({"prompt": "One", "more": {"a": 1}}, indent=2).encode()
+
+
+def values(name: str, content: bytes) -> list[object]:
+    return [json.loads(its) if isinstance(its, bytes) else its.reason for its in read_values(name, io.BytesIO(content))]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "2026/11/24/0001", "a.json"])
+def test_lines_are_read_one_by_one_also_where_the_name_does_not_say_so(name: str) -> None:
+    assert values(name, LINES) == [{"prompt": "One"}, {"prompt": "Two"}]
+
+
+@pytest.mark.parametrize("name", ["2026/11/24/0001", "a.json"])
+def test_an_object_may_take_many_lines(name: str) -> None:
+    assert values(name, PRETTY) == [{"prompt": "One", "more": {"a": 1}}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl", "0001"])
+def test_gzip_is_told_by_its_first_bytes(name: str) -> None:
+    assert values(name, gzip.compress(LINES)) == [{"prompt": "One"}, {"prompt": "Two"}]
+
+
+def test_a_gzip_that_is_cut_off_gives_what_it_has_and_is_named() -> None:
+    content = gzip.compress(b"".join(b'{"prompt": "%d"}\n' % number for number in range(20_000)))
+
+    *found, last = values("a.jsonl.gz", content[: len(content) // 2])
+
+    assert len(found) > 5000
+    assert last == "broken gzip"
+
+
+def test_a_line_that_is_too_long_is_skipped_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MOST_BYTES", 100)
+    content = b'{"prompt": "%s"}\n{"prompt": "Two"}\n' % (b"x" * 950)
+
+    assert values("a.jsonl", content) == ["too large", {"prompt": "Two"}]
+    assert list(read_values("a.json", io.BytesIO(content))) == [Bad("too large")]

@@ -1,0 +1,266 @@
+"""A run over files: what is written, what is skipped, what is refused, and how it goes on after it was cut off."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from calibration.errors import CalibrationError, DiskFullError, InputError, SourceError
+from calibration.sample import reservoir
+from calibration.sample.near import NearIndex, Signature
+from calibration.sample.prompt import Bad, Prompt
+from calibration.sample.sets import SampleSet, Text, load, write_manifest, write_texts
+from calibration.sample.source import LocalFiles, Packaged, Unit
+from calibration.samples import calibration_samples, heldout_samples
+from tests.calibration.sample.conftest import RunSample, prompts, read_texts, skipped, write_jsonl
+from tests.conftest import ROOT, wait_until
+
+
+class Flaky:
+    """A source that fails once it has given so many lines."""
+
+    name = "flaky"
+
+    def __init__(self, texts: list[str], after: int, error: BaseException) -> None:
+        self._texts = texts
+        self._after = after
+        self._error = error
+        self.given = 0
+
+    def units(self, after: str) -> Iterator[Unit]:
+        if after < self.name:
+            yield self
+
+    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+        for text in self._texts:
+            if self.given == self._after:
+                raise self._error
+            self.given += 1
+            yield [Prompt(text)]
+
+
+def test_a_folder_of_logs_becomes_a_set_with_a_manifest(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = tmp_path / "logs"
+    write_jsonl(logs / "a.jsonl", prompts(300), tier="int4")
+    (logs / "b.jsonl.gz").write_bytes(gzip.compress(write_jsonl(tmp_path / "b", prompts(300, seed=2)).read_bytes()))
+    (logs / "c.json").write_text(json.dumps({"prompt": "def area(r):\n    return 3.14 * r ** 2\n"}))
+
+    made = run_sample(LocalFiles(logs))
+
+    found, manifest = load(out), json.loads((out / "manifest.json").read_text())
+    assert (len(found.calibration), len(found.heldout)) == (40, 10)
+    assert {text.tier for text in found.calibration} == {"", "int4"}
+    assert {text.kind for text in found.calibration + found.heldout} == {"prose", "code"}
+    assert manifest == made.manifest
+    assert manifest["counts"]["seen"] == 601
+    assert manifest["strata"]["kind"] == {"prose": 600, "code": 1}
+    assert manifest["request"]["source"] == str(logs)
+    for file in manifest["files"]:
+        assert hashlib.sha256((out / file["name"]).read_bytes()).hexdigest() == file["sha256"]
+
+
+def test_bad_lines_are_skipped_counted_and_listed(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    path = write_jsonl(tmp_path / "logs" / "a.jsonl", prompts(100))
+    with path.open("a") as file:
+        file.write('{"prompt": "cut o\n{"question": "Why?"}\n{"prompt": ""}\n')
+
+    made = run_sample(LocalFiles(tmp_path / "logs"))
+
+    reasons = {"not JSON": 1, "no prompt, messages or text": 1, "empty": 1}
+    assert made.manifest["counts"]["skipped"] == reasons
+    assert skipped(out) == dict(zip((f"{path}:{number}" for number in (101, 102, 103)), reasons, strict=True))
+
+
+def test_a_giant_prompt_is_cut_and_said_to_be(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    texts = [*prompts(30), " ".join(prompts(5000, seed=8))]
+    write_jsonl(tmp_path / "logs.jsonl", texts)
+
+    made = run_sample(LocalFiles(tmp_path / "logs.jsonl"))
+
+    cut = [text for text in load(out).calibration + load(out).heldout if text.cut]
+    assert made.manifest["counts"]["cut"] == 1
+    assert [(len(text.text), text.length) for text in cut] == [(4000, "8192+")]
+
+
+def test_three_prompts_are_refused_unless_asked_for(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(3) * 50))
+
+    with pytest.raises(InputError, match="3 different prompts among 150 entries are too few"):
+        run_sample(logs)
+    assert not out.exists()
+
+    run_sample(logs, least=3)
+    assert len(load(out).calibration + load(out).heldout) == 3
+
+
+def test_a_source_without_files_says_what_it_looked_for(tmp_path: Path, run_sample: RunSample) -> None:
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        run_sample(LocalFiles(tmp_path / "missing"))
+    with pytest.raises(SourceError, match=r"whose name ends in \.json, \.jsonl"):
+        run_sample(LocalFiles(tmp_path))
+
+
+def test_the_packaged_texts_keep_the_split_they_came_with(out: Path, run_sample: RunSample) -> None:
+    run_sample(Packaged())
+
+    assert sorted(read_texts(out, "calibration")) == sorted(calibration_samples())
+    assert sorted(read_texts(out, "heldout")) == sorted(heldout_samples())
+
+
+def test_no_run_holds_out_what_another_one_calibrated_with(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(1000)))
+    halves: dict[str, set[str]] = {"calibration": set(), "heldout": set()}
+
+    for seed, heldout in ((1, 10), (2, 30), (3, 60)):
+        run_sample(logs, seed=seed, heldout=heldout)
+        for split, texts in halves.items():
+            texts.update(read_texts(out, split))
+
+    assert len(halves["heldout"]) > 70
+    assert halves["calibration"] & halves["heldout"] == set()
+
+
+def test_a_set_whose_halves_are_near_is_neither_written_nor_read(
+    tmp_path: Path, out: Path, run_sample: RunSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def text(content: str) -> Text:
+        return Text(id=content[:8], text=content, kind="prose", language="en", length="", tier="", cut=False)
+
+    sentence = " ".join(prompts(4))
+    mixed = SampleSet(calibration=(text(sentence),), heldout=(text(f"{sentence} Thanks!"),))
+    write_manifest(tmp_path, {"files": write_texts(tmp_path, mixed, [])})
+    with pytest.raises(CalibrationError, match="the set is mixed"):
+        load(tmp_path)
+
+    class Blind(NearIndex):
+        def near(self, wanted: Signature) -> list[int]:
+            del wanted
+            return []
+
+    monkeypatch.setattr(reservoir, "NearIndex", Blind)
+    many = [f"{' '.join(prompts(4, seed))} {end}" for seed in range(30) for end in ("Thanks!", "Please.", "Now.")]
+    with pytest.raises(CalibrationError, match="the set is mixed"):
+        run_sample(Flaky(many, len(many), OSError("never")))
+    assert not out.exists()
+
+
+def test_a_set_that_was_changed_is_not_accepted(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    run_sample(LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100))))
+    with (out / "heldout.jsonl").open("a") as file:
+        file.write((out / "calibration.jsonl").read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match=r"was changed since it was sampled: heldout\.jsonl"):
+        load(out)
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100)))
+    first = run_sample(logs)
+    written = (out / "calibration.jsonl").stat().st_mtime_ns
+
+    assert run_sample(logs).skipped
+    assert (out / "calibration.jsonl").stat().st_mtime_ns == written
+    assert not run_sample(logs, seed=1).skipped
+    assert not run_sample(logs, force=True, seed=1).skipped
+    assert not first.skipped
+
+
+@pytest.mark.parametrize("error", [OSError("the line broke"), KeyboardInterrupt()])
+def test_a_run_that_was_cut_off_goes_on_where_it_was(out: Path, run_sample: RunSample, error: BaseException) -> None:
+    texts = prompts(500)
+    cut, rest, whole = Flaky(texts, 400, error), Flaky(texts, 500, error), Flaky(texts, 500, error)
+
+    with pytest.raises(type(error)):
+        run_sample(cut)
+    assert not out.exists()
+    assert [path.name for path in out.parent.iterdir() if path.name.endswith(".progress")] == [".mine.progress"]
+    run_sample(rest)
+    resumed, counts = read_texts(out, "calibration"), json.loads((out / "manifest.json").read_text())["counts"]
+    run_sample(whole, force=True)
+
+    assert counts["seen"] == 500
+    assert resumed == read_texts(out, "calibration")
+    assert not (out.parent / ".mine.progress").exists()
+
+
+def test_a_killed_run_goes_on_too(tmp_path: Path, out: Path) -> None:
+    logs = write_jsonl(tmp_path / "logs.jsonl", prompts(20_000))
+    script = f"""
+        from calibration.sample import progress
+        from calibration.cli import main
+        progress._SAVE_EVERY_S = progress._SAVE_SHARE = 0.05
+        main(["sample", "--source", {str(logs)!r}, "--out", {str(out)!r}, "--count", "40", "--heldout", "10", "--json"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until((out.parent / ".mine.progress").exists, "the first bookmark", 60)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not out.exists()
+    bookmark = msgspec.msgpack.decode(zlib.decompress((out.parent / ".mine.progress").read_bytes()))["progress"]
+
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert second.returncode == 0, second.stderr
+    manifest = json.loads(second.stdout)
+    assert 0 < bookmark["seen"] < 20_000
+    assert manifest["started_at"] == bookmark["started_at"]
+    assert manifest["counts"]["seen"] == 20_000
+
+
+def test_a_disk_that_fills_leaves_nothing_half_written_and_the_next_run_goes_on(
+    out: Path, run_sample: RunSample
+) -> None:
+    source = Flaky([text * 20 for text in prompts(100)], 100, OSError("read again"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Enough for the bookmark, not for the texts: writing fails as on a disk without room.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match=f"the disk of {out.parent} is full; make room or use --out"):
+            run_sample(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(path.name for path in out.parent.iterdir()) == [".mine.lock", ".mine.progress"]
+
+    made = run_sample(source)
+
+    assert source.given == 100
+    assert len(load(made.folder).calibration) == 40
+
+
+def test_a_disk_without_room_for_a_bookmark_leaves_no_half_of_one(
+    tmp_path: Path, out: Path, run_sample: RunSample
+) -> None:
+    logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(200)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(DiskFullError):
+            run_sample(logs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [path.name for path in out.parent.iterdir()] == [".mine.lock"]
+
+
+def test_a_bookmark_of_another_request_is_not_used(run_sample: RunSample) -> None:
+    texts = prompts(100)
+    with pytest.raises(OSError, match="broke"):
+        run_sample(Flaky(texts, 50, OSError("broke")))
+
+    made = run_sample(Flaky(texts, 100, OSError("broke")), seed=4)
+
+    assert (made.manifest["seed"], made.manifest["counts"]["seen"]) == (4, 100)
