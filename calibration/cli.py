@@ -16,6 +16,7 @@ from calibration.errors import CalibrationError, WrongEnvironmentError
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
     "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
+    "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",

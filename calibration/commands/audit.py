@@ -1,0 +1,102 @@
+"""calibrate audit: what the prompts look like, and where a policy would send them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calibration.audit.features import FEATURES
+from calibration.audit.report import PAGE, Question, audit
+from calibration.audit.take import Seen, from_set, from_source, is_set
+from calibration.audit.tally import ALL, shown
+from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.sample import PACKAGED, open_source
+from calibration.configuration import load_configuration
+from calibration.errors import InputError
+from dispatcher.sections import PolicySettings, Settings
+
+_MOST_KINDS = 5
+
+
+def register(app: typer.Typer) -> None:
+    @app.command("audit")
+    def command(
+        source: Annotated[
+            str, typer.Option(help="a sampled set, or a source as `calibrate sample` takes it")
+        ] = PACKAGED,
+        out: Annotated[Path, typer.Option(help="folder of the report")] = Path("var/calibration/audit"),
+        count: Annotated[int, typer.Option(min=1, help="prompts looked at; of a set, all are")] = 1000,
+        policy: Annotated[str | None, typer.Option(help="article or fixed:TIER (default: the configuration's)")] = None,
+        model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
+        seed: Annotated[int, typer.Option(help="another seed, other prompts")] = 0,
+        endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Show the distribution of byte entropy and other features, and the share of each floor tier under a policy.
+
+        Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
+        """
+        console = progress_console()
+        settings = load_configuration(config)
+        ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
+        question = Question(
+            source=source, count=count, seed=seed, ladder=ladder, policy=_policy(settings, policy, ladder)
+        )
+        prompts = _prompts(question, endpoint_url, config)
+        console.print(f"{len(prompts):,} prompts read")
+        folder = out.expanduser().absolute()
+        figures = audit(prompts, question, folder)
+        if as_json:
+            typer.echo(json.dumps({"folder": str(folder), **figures}))
+            return
+        printer = Console(width=None if sys.stdout.isatty() else 140)
+        printer.print(floors_table(figures))
+        printer.print(features_table(figures))
+        typer.echo(str(folder / PAGE))
+
+
+def _prompts(question: Question, endpoint_url: str | None, config: str | None) -> list[Seen]:
+    if is_set(Path(question.source)):
+        return from_set(Path(question.source))
+    return from_source(open_source(question.source, endpoint_url, config), question.count, question.seed)
+
+
+def _only_ladder(settings: Settings, model: str | None) -> tuple[str, ...]:
+    if model is not None or len(settings.models) != 1:
+        raise InputError(f"--model must be one of {', '.join(settings.models)}, got {model!r}")
+    return next(iter(settings.models.values())).ladder
+
+
+def _policy(settings: Settings, name: str | None, ladder: tuple[str, ...]) -> PolicySettings:
+    """Return the configuration's policy, under another name if one is given."""
+    kind, _, tier = (name or settings.policy.name).partition(":")
+    if kind not in ("article", "fixed") or (kind == "article") == bool(tier) or (tier and tier not in ladder):
+        raise InputError(f"--policy must be article or fixed: and one of {', '.join(ladder)}, got {name!r}")
+    return settings.policy.model_copy(update={"name": name or settings.policy.name})
+
+
+def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
+    policy = figures["policy"]
+    title = f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}"
+    table = Table("kind", "prompts", *figures["ladder"], title=title)
+    counts = {ALL: figures["prompts"], **figures["kinds"]}
+    for kind, its in figures["floors_by_kind"].items():
+        table.add_row(kind, str(counts[kind]), *(f"{its[tier]:.1%}" for tier in figures["ladder"]))
+    return table
+
+
+def features_table(figures: dict[str, Any]) -> Table:  # Any: JSON
+    kinds = [ALL, *figures["kinds"]][:_MOST_KINDS]  # the others are in the report
+    table = Table(*("median of", *kinds, "5 %", "95 %", "rho"), title="features; rho: Spearman's, with the entropy")
+    for feature in FEATURES:
+        its, follows = figures["features_by_kind"][feature.name], figures["correlation_with_entropy"].get(feature.name)
+        numbers = [its[kind]["p50"] for kind in kinds] + [its[ALL]["p5"], its[ALL]["p95"]]
+        table.add_row(feature.name, *map(shown, numbers), "" if follows is None else f"{follows:+.2f}")
+    return table
