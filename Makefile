@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -59,8 +59,11 @@ up: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## run the sta
 demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main job: 40 prompts through all tiers (ENGINE=echo: without a model)
 	$(BIN)/bitladder demo --engine $(ENGINE)
 
-test: install engine-env checkpoints ## set up and pass all tests, those on real vLLM included
+test: install engine-env checkpoints sandbox ## set up and pass all tests, those on real vLLM included
 	$(BIN)/python -m pytest
+
+sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that models wrote
+	@command -v bwrap >/dev/null || apt-get install -y bubblewrap || echo "bubblewrap is missing: Monty stands in for it, and its tests are skipped"
 
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest -m "not vllm"

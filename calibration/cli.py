@@ -20,6 +20,7 @@ STEPS = {
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
+    "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
     "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
     "rollback": "Publish a former ladder again, under a new version.",
     "ladder": "Show the published ladder and those before it.",

@@ -10,6 +10,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 │   └── MissingModelError             3   the package that carries the model is missing, or its file is another
 ├── DiskFullError                     4   too little room, seen before or while writing
 ├── BadCheckpointError                5   measured and found wanting; nothing was published
+├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
 └── RefusedError                      1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
@@ -66,6 +67,12 @@ class BadCheckpointError(CalibrationError):
     """A checkpoint was made, measured, and is not good enough to be served."""
 
     exit_code = 5
+
+
+class EngineFailedError(CalibrationError):
+    """The engine that serves could not be measured."""
+
+    exit_code = 6
 
 
 class RefusedError(CalibrationError):

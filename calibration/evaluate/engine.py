@@ -1,0 +1,134 @@
+"""The engine that serves, started on one checkpoint, and the few questions that an evaluation asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from calibration.errors import EngineFailedError
+from calibration.evaluate.distributions import Distributions, read_distributions
+from dispatcher.errors import EngineError
+from dispatcher.sections import TierSettings, VllmSettings
+from workers.engines.base import Engine
+from workers.engines.vllm_server import VllmServer
+
+MODEL = "evaluated"
+# Long-lived requests beyond what the engine batches would only wait inside it.
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How one streamed answer came."""
+
+    ttft_s: float
+    seconds: float
+    tokens: int
+
+
+class Asker:
+    """Asks an engine that runs."""
+
+    def __init__(self, engine: Engine, less: str, *, is_chat: bool) -> None:
+        self._engine, self._is_chat = engine, is_chat
+        self.less = less  # what the engine had to take less of to start, if anything
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def tokenize(self, text: str) -> list[int]:
+        answer = await self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
+        return list(answer["tokens"])
+
+    async def distributions(self, tokens: Sequence[int], top: int) -> Distributions:
+        """Return the most likely tokens at every position of a passage."""
+        request = {"prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
+        answer = await self._ask("/v1/completions", request)
+        try:
+            return read_distributions(tokens, answer["choices"][0]["prompt_logprobs"], top)
+        except (ValueError, TypeError, KeyError) as error:  # null, where the model computed NaN
+            raise EngineFailedError(
+                f"the engine gave no log probabilities, the checkpoint may be broken: {error}"
+            ) from error
+
+    async def complete(self, prompt: str, max_tokens: int, stops: Sequence[str]) -> str:
+        """Return the most likely continuation."""
+        request = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
+        answer = await self._ask("/v1/completions", request)
+        return str(answer["choices"][0]["text"])
+
+    async def complete_code(self, prompt: str, max_tokens: int, stops: Sequence[str]) -> str:
+        """Return the most likely continuation of a program.
+
+        A model that was trained to chat is asked to, and has begun its answer with the program: given the bare program,
+        it ends it as a quotation and talks about it.
+        """
+        if not self._is_chat:
+            return await self.complete(prompt, max_tokens, stops)
+        messages = [
+            {"role": "user", "content": f"Complete this Python function:\n```python\n{prompt}```"},
+            {"role": "assistant", "content": f"```python\n{prompt}"},
+        ]
+        request = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+        bounds = {"max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
+        answer = await self._ask("/v1/chat/completions", request | bounds)
+        return str(answer["choices"][0]["message"]["content"] or "")
+
+    async def time(self, prompt: str, tokens: int) -> Timing:
+        """Stream exactly this many tokens and look at the clock."""
+        request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+        first: list[float] = []
+
+        async def on_piece(piece: bytes) -> None:
+            first.append(time.perf_counter())
+
+        async with self._free:
+            start = time.perf_counter()
+            await self._send("/v1/completions", request, on_piece)
+            return Timing(first[0] - start, time.perf_counter() - start, tokens)
+
+    async def _ask(self, endpoint: str, request: dict[str, Any]) -> Any:  # noqa: ANN401  (the engine's JSON)
+        async with self._free:
+            return msgspec.json.decode(await self._send(endpoint, request, None))
+
+    async def _send(self, endpoint: str, request: dict[str, Any], on_piece: Any) -> bytes:  # noqa: ANN401  (OnPiece)
+        try:
+            answer = await self._engine.generate(endpoint, msgspec.json.encode({"model": MODEL} | request), on_piece)
+        except EngineError as error:
+            raise EngineFailedError(f"the engine did not answer {endpoint}: {error}") from error
+        if answer.status != 200:
+            said = answer.body[:500].decode(errors="replace")
+            raise EngineFailedError(f"the engine answered {endpoint} with {answer.status}: {said}")
+        return answer.body
+
+
+@asynccontextmanager
+async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, top: int) -> AsyncIterator[Asker]:
+    """Start the engine on a checkpoint as a worker of this tier would, and end it.
+
+    Raises:
+        EngineFailedError: it does not start, or breaks.
+
+    """
+    more = ("--max-logprobs", str(top))
+    its = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
+    engine = VllmServer(MODEL, its, settings)
+    try:
+        yield Asker(engine, await engine.start(), is_chat=has_chat_template(checkpoint))
+    except EngineError as error:
+        raise EngineFailedError(f"tier {tier.name}: {error}") from error
+    finally:
+        await engine.stop()
+
+
+def has_chat_template(checkpoint: Path) -> bool:
+    try:
+        config = (checkpoint / "tokenizer_config.json").read_text(encoding="utf-8")
+    except OSError:
+        config = ""
+    return (checkpoint / "chat_template.jinja").is_file() or '"chat_template"' in config

@@ -1,0 +1,230 @@
+"""What is measured of a checkpoint: each measure asks the engine, and its result can be stored and read back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+
+from calibration.evaluate.distributions import Distributions
+from calibration.evaluate.engine import AT_ONCE, Asker
+from calibration.evaluate.memory import gpu_bytes, resident_bytes
+from calibration.evaluate.problems import ENGINE_STOPS, MOST_TOKENS, STOPS, Problem, cut
+from calibration.evaluate.tasks import Task, is_right
+from calibration.sandbox.base import Sandbox
+
+# A passage is what is resampled for intervals: short enough that a few thousand tokens make many of them.
+PASSAGE_TOKENS = 256
+# How many rounds of AT_ONCE answers of so many tokens are timed.
+_ROUNDS, _TIMED_TOKENS = 5, 32
+
+Result = TypeVar("Result")
+
+
+class Measure(Protocol[Result]):
+    """One measure of a checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """How results and progress call it."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that the result depends on beside the checkpoint and the engine, as JSON."""
+
+    async def take(self, asker: Asker) -> Result: ...
+
+    def encode(self, result: Result) -> bytes: ...
+
+    def decode(self, content: bytes) -> Result: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """The predictions for all passages of a kind."""
+
+    tokens: str  # digest of the token ids: two checkpoints must have read the same
+    predictions: tuple[Distributions, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely the held-out text of one kind is, and what else was likely."""
+
+    kind: str
+    texts: Sequence[str]
+    budget: int  # tokens
+    top: int
+
+    @property
+    def name(self) -> str:
+        return f"text.{self.kind}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        shape = {"budget": self.budget, "top": self.top, "passage": PASSAGE_TOKENS}
+        return shape | {"texts": hashlib.sha256("\0".join(self.texts).encode()).hexdigest()}
+
+    async def take(self, asker: Asker) -> Passages:
+        passages = await self._passages(asker)
+        predictions = await asyncio.gather(*(asker.distributions(tokens, self.top) for tokens in passages))
+        return Passages(hashlib.sha256(repr(passages).encode()).hexdigest(), tuple(predictions))
+
+    async def _passages(self, asker: Asker) -> list[list[int]]:
+        """Cut the texts into passages, each read from nothing, until the budget is spent."""
+        passages: list[list[int]] = []
+        left = self.budget
+        for text in self.texts:
+            tokens = await asker.tokenize(text)
+            for start in range(0, len(tokens), PASSAGE_TOKENS):
+                passage = tokens[start : start + min(PASSAGE_TOKENS, left)]
+                if len(passage) > 1:
+                    passages.append(passage)
+                    left -= len(passage)
+            if left <= 1:
+                break
+        return passages
+
+    def encode(self, result: Passages) -> bytes:
+        file, rows = io.BytesIO(), result.predictions
+        np.savez_compressed(
+            file,
+            tokens=np.array(result.tokens),
+            ends=np.cumsum([len(one.actual) for one in rows]),
+            actual=np.concatenate([one.actual for one in rows]),
+            ids=np.concatenate([one.ids for one in rows]),
+            logprobs=np.concatenate([one.logprobs for one in rows]),
+        )
+        return file.getvalue()
+
+    def decode(self, content: bytes) -> Passages:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            parts = (np.split(file[name], file["ends"][:-1]) for name in ("actual", "ids", "logprobs"))
+            return Passages(str(file["tokens"]), tuple(Distributions(*one) for one in zip(*parts, strict=True)))
+
+
+class Solved(msgspec.Struct, frozen=True):
+    """One problem with the model's answer and what became of it."""
+
+    name: str
+    passed: bool
+    reason: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeProblems:
+    """HumanEval pass@1: one greedy answer a problem, judged in a sandbox."""
+
+    problems: Sequence[Problem]
+    sandbox: Sandbox
+    name: str = "code"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        names = [problem.name for problem in self.problems]
+        return {
+            "problems": names,
+            "tokens": MOST_TOKENS,
+            "stops": STOPS,
+            "chat": "if it can",
+            "sandbox": self.sandbox.name,
+        }
+
+    async def take(self, asker: Asker) -> list[Solved]:
+        answers = [asker.complete_code(problem.prompt, MOST_TOKENS, ENGINE_STOPS) for problem in self.problems]
+        completions = [cut(answer) for answer in await asyncio.gather(*answers)]
+        judges = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def judged(problem: Problem, completion: str) -> Solved:
+            async with judges:
+                verdict = await asyncio.to_thread(self.sandbox.judge, problem.program(completion))
+            return Solved(problem.name, verdict.passed, verdict.reason, completion)
+
+        return await asyncio.gather(*map(judged, self.problems, completions))
+
+    def encode(self, result: list[Solved]) -> bytes:
+        return msgspec.json.encode(result)
+
+    def decode(self, content: bytes) -> list[Solved]:
+        return msgspec.json.decode(content, type=list[Solved])
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """One own task with the model's answer."""
+
+    name: str
+    right: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTasks:
+    """The user's own tasks: one greedy answer each."""
+
+    tasks: Sequence[Task]
+    name: str = "tasks"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"tasks": [task.model_dump(by_alias=True) for task in self.tasks]}
+
+    async def take(self, asker: Asker) -> list[Answered]:
+        answers = await asyncio.gather(
+            *(asker.complete(task.prompt, task.max_tokens, task.stop) for task in self.tasks)
+        )
+        pairs = zip(self.tasks, answers, strict=True)
+        return [Answered(task.name, is_right(task, answer), answer) for task, answer in pairs]
+
+    def encode(self, result: list[Answered]) -> bytes:
+        return msgspec.json.encode(result)
+
+    def decode(self, content: bytes) -> list[Answered]:
+        return msgspec.json.decode(content, type=list[Answered])
+
+
+class Paced(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast the engine was, and what it held."""
+
+    tokens_per_s: list[float]  # of each round
+    ttft_s: list[float]  # of each answer
+    resident_bytes: int
+    gpu_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Rounds of as many answers at once as the engine is given, each of the same number of tokens."""
+
+    prompts: Sequence[str]
+    name: str = "pace"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"prompts": list(self.prompts), "rounds": _ROUNDS, "tokens": _TIMED_TOKENS, "at_once": AT_ONCE}
+
+    async def take(self, asker: Asker) -> Paced:
+        rates, waits = [], []
+        await asker.time(self.prompts[0], _TIMED_TOKENS)  # the first answer after a start is slower than any other
+        for turn in range(_ROUNDS):
+            prompts = [self.prompts[(turn * AT_ONCE + index) % len(self.prompts)] for index in range(AT_ONCE)]
+            start = time.perf_counter()
+            timings = await asyncio.gather(*(asker.time(prompt, _TIMED_TOKENS) for prompt in prompts))
+            rates.append(sum(one.tokens for one in timings) / (time.perf_counter() - start))
+            waits += [one.ttft_s for one in timings]
+        held, pids = resident_bytes(os.getpid())
+        return Paced(tokens_per_s=rates, ttft_s=waits, resident_bytes=held, gpu_bytes=gpu_bytes(pids))
+
+    def encode(self, result: Paced) -> bytes:
+        return msgspec.json.encode(result)
+
+    def decode(self, content: bytes) -> Paced:
+        return msgspec.json.decode(content, type=Paced)

@@ -1,0 +1,142 @@
+"""Evaluate checkpoints: start the engine on each, take what is missing, make the report. Read this first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from calibration.errors import InputError
+from calibration.evaluate.candidates import Candidate
+from calibration.evaluate.engine import serving
+from calibration.evaluate.figures import Figures, pace_figures, share_figures, text_figures
+from calibration.evaluate.machine import machine
+from calibration.evaluate.measures import Answered, Measure
+from calibration.evaluate.store import Store
+from calibration.report import Report, TierReport
+from calibration.steps import Steps
+from dispatcher.sections import VllmSettings
+
+# By the name of a measure, what it found.
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What is measured, with which engine, and where results are kept."""
+
+    measures: Sequence[Measure[Any]]
+    vllm: VllmSettings
+    engine_version: str
+    top: int
+    store: Store
+    steps: Steps
+
+    async def results(self, candidate: Candidate) -> Results:
+        """Return all results of a checkpoint; the engine is started only if one is missing."""
+        found = self.stored(candidate)
+        missing = [measure for measure in self.measures if measure.name not in found]
+        if not missing:
+            self.steps.note(candidate.name, "measured before")
+            return found
+        async with AsyncExitStack() as stack:
+            with self.steps.step(candidate.name, "starting the engine"):
+                engine = serving(candidate.path, candidate.tier, self.vllm, self.top)
+                asker = await stack.enter_async_context(engine)
+            if asker.less:
+                self.steps.note(candidate.name, f"the engine started with less: {asker.less}")
+            for measure in missing:
+                with self.steps.step(candidate.name, f"measuring {measure.name}"):
+                    found[measure.name] = await measure.take(asker)
+                inputs = self._inputs(candidate, measure)
+                self.store.save(measure.name, inputs, measure.encode(found[measure.name]))
+        return found
+
+    def stored(self, candidate: Candidate) -> dict[str, Any]:
+        """Return the results that were taken before, by exactly this engine on exactly this."""
+        stored = ((one, self.store.load(one.name, self._inputs(candidate, one))) for one in self.measures)
+        return {one.name: one.decode(content) for one, content in stored if content is not None}
+
+    def _inputs(self, candidate: Candidate, measure: Measure[Any]) -> dict[str, Any]:
+        return candidate.inputs(self.vllm, self.engine_version) | {"inputs": measure.inputs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a report says of itself."""
+
+    model: str
+    sources: dict[str, str]
+    versions: dict[str, str]
+
+
+async def evaluate(
+    reference: Candidate, candidates: Sequence[Candidate], evaluation: Evaluation, about: About
+) -> Report:
+    """Measure the reference and the candidates, in this order.
+
+    Raises:
+        EngineFailedError: an engine does not start or breaks; what was measured is kept.
+        InputError: a checkpoint reads the texts as other tokens than the reference does.
+
+    """
+    started_s = time.monotonic()
+    with evaluation.steps.showing():
+        baseline = await evaluation.results(reference)
+        tiers = [tier_report(reference, baseline, None)]
+        for candidate in candidates:
+            tiers.append(tier_report(candidate, await evaluation.results(candidate), baseline))
+    return Report(
+        model=about.model,
+        reference=reference.name,
+        tiers=tuple(tiers),
+        sources=about.sources,
+        versions=about.versions,
+        machine=machine(),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started_s, 1),
+    )
+
+
+def tier_report(candidate: Candidate, results: Results, baseline: Results | None) -> TierReport:
+    """Put the figures of one checkpoint together; no baseline: it is the reference."""
+    parts = [_figures(name, candidate, result, baseline) for name, result in results.items()]
+    figures = reduce(or_, parts, Figures())
+    return TierReport(
+        tier=candidate.name,
+        checkpoint=str(candidate.path),
+        digest=candidate.digest,
+        metrics=figures.metrics,
+        recovery=figures.recovery,
+        compared=figures.compared,
+    )
+
+
+def _figures(name: str, candidate: Candidate, result: Any, baseline: Results | None) -> Figures:  # noqa: ANN401
+    other = baseline[name] if baseline else None
+    if name.startswith("text."):
+        if other is not None and other.tokens != result.tokens:
+            raise InputError(f"{candidate.name}: its tokenizer is not the reference's, so they cannot be compared")
+        return text_figures(name.removeprefix("text."), result, other)
+    if name == "code":
+        theirs = None if other is None else [one.passed for one in other]
+        return share_figures("pass_at_1", [one.passed for one in result], theirs)
+    if name == "tasks":
+        return _task_figures(result, other)
+    return pace_figures(
+        result, other, weight_bytes=candidate.weight_bytes, price_per_hour=candidate.tier.price_per_hour
+    )
+
+
+def _task_figures(result: Sequence[Answered], other: Sequence[Answered] | None) -> Figures:
+    figures = Figures()
+    for name in dict.fromkeys(one.name for one in result):
+        own = [one.right for one in result if one.name == name]
+        theirs = None if other is None else [one.right for one in other if one.name == name]
+        figures |= share_figures(f"task.{name}", own, theirs)
+    return figures

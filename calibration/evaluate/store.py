@@ -1,0 +1,44 @@
+"""Results on disk, one file a measure of a checkpoint, named by all that it depends on: what is there is not redone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+# Part of every name: raise it when a measure changes so that results taken before must be taken anew.
+VERSION = 1
+
+
+class Store:
+    """A folder of results; several evaluations may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, name: str, inputs: dict[str, Any]) -> bytes | None:
+        path = self._path(name, inputs)
+        return path.read_bytes() if path.exists() else None
+
+    def save(self, name: str, inputs: dict[str, Any], content: bytes) -> None:
+        write_whole(self._path(name, inputs), content)
+
+    def _path(self, name: str, inputs: dict[str, Any]) -> Path:
+        text = json.dumps({"version": VERSION, "measure": name, **inputs}, sort_keys=True)
+        return self._folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.result"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write aside, then rename: a file of that name is a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Held-out texts, HumanEval's problems and checkpoints: what is taken and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibration.errors import InputError
+from calibration.evaluate.candidates import find_candidates
+from calibration.evaluate.problems import cut, load_problems, spread
+from calibration.evaluate.texts import Text, by_kind, digest, packaged_texts, read_texts
+from dispatcher.sections import ModelSettings, TierSettings, VllmSettings
+
+
+def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
+    kinds = by_kind(packaged_texts())
+
+    assert {kind: sum(map(len, texts)) > 3_000 for kind, texts in kinds.items()} == {
+        "code": True,
+        "prose": True,
+        "prompts": True,
+    }
+    assert kinds["code"][0].startswith("def merge_sort")
+    assert kinds["prose"][0].startswith("Water covers")
+    assert kinds["prompts"][0].startswith("<|im_start|>user")
+    assert min(map(len, kinds.values())) > 40
+
+
+def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "heldout.jsonl"
+    path.write_text('{"text": "x = 1", "kind": "code", "language": "python"}\n\n{"prompt": "Hello"}\n')
+
+    assert read_texts(path) == [Text("code", "x = 1"), Text("text", "Hello")]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"text": "a"}\n{', ":2: not JSON"),
+        ('{"body": "a"}', ':1: expected an object with a "text"'),
+        ('{"text": " "}', ':1: expected an object with a "text"'),
+        ("[1]", ':1: expected an object with a "text"'),
+        ('{"text": "a", "kind": "My Kind"}', ':1: "kind" must be of a-z'),
+        ("\n", "there is no held-out text in"),
+    ],
+)
+def test_a_file_that_is_no_held_out_set_is_refused(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "heldout.jsonl"
+    path.write_text(content)
+
+    with pytest.raises(InputError) as caught:
+        read_texts(path)
+
+    assert said in str(caught.value)
+
+
+def test_the_digest_knows_text_kind_and_order() -> None:
+    one, other = Text("a", "x"), Text("b", "x")
+
+    assert len({digest([one]), digest([other]), digest([one, other]), digest([other, one])}) == 4
+
+
+def test_there_are_164_problems_whose_prompts_are_programs() -> None:
+    problems = load_problems()
+
+    assert len({problem.name for problem in problems}) == 164
+    for problem in problems:
+        compile(problem.prompt, problem.name, "exec")
+
+
+def test_a_subset_is_spread_over_all_and_always_the_same() -> None:
+    problems = load_problems()
+
+    names = [problem.name for problem in spread(problems, 4)]
+
+    assert names == ["HumanEval/0", "HumanEval/41", "HumanEval/82", "HumanEval/123"]
+    assert spread(problems, 164) == problems
+
+
+@pytest.mark.parametrize("problem", spread(load_problems(), 30), ids=lambda problem: problem.name)
+def test_a_solution_ends_where_the_function_does(problem: object) -> None:
+    assert isinstance(problem, type(load_problems()[0]))
+    body = problem.solution.rstrip()
+
+    assert cut(f"{body}\n\nprint('more')\n").rstrip() == body
+    assert cut(f"{body}\n\n\ndef other():\n    pass\n").rstrip() == body
+    assert cut(body) == body
+
+
+LADDER = ModelSettings(
+    tiers=(
+        TierSettings(name="int4", checkpoint="{cache}/four", price_per_hour=0.7),
+        TierSettings(name="int8", checkpoint="{cache}/gone"),
+    )
+)
+
+
+def checkpoint(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_a_checkpoint_of_the_ladder_is_its_tier_and_others_are_their_folder(tmp_path: Path) -> None:
+    vllm = VllmSettings(cache_dir=str(tmp_path))
+    four, other = checkpoint(tmp_path / "four"), checkpoint(tmp_path / "mine", b"more weights")
+
+    found = find_candidates([other, four, other], LADDER, vllm)
+
+    assert [(one.name, one.path, one.tier.price_per_hour) for one in found] == [("mine", other, 0), ("int4", four, 0.7)]
+    assert found[0].digest != found[1].digest
+    assert [one.weight_bytes for one in found] == [12, 7]
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    vllm = VllmSettings(cache_dir=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    checkpoint(tmp_path / "a" / "same")
+    checkpoint(tmp_path / "b" / "same")
+    checkpoint(tmp_path / "not a name!")
+
+    with pytest.raises(InputError, match="is no checkpoint: expected config"):
+        find_candidates([tmp_path / "empty"], LADDER, vllm)
+    with pytest.raises(InputError, match="got 'same' twice"):
+        find_candidates([tmp_path / "a" / "same", tmp_path / "b" / "same"], LADDER, vllm)
+    with pytest.raises(InputError, match="cannot name a tier"):
+        find_candidates([tmp_path / "not a name!"], LADDER, vllm)

@@ -1,0 +1,265 @@
+"""From results to the report, its table, its page and its plot; and what is measured is not measured again."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+
+from calibration.errors import InputError
+from calibration.evaluate.candidates import Candidate, find_candidates
+from calibration.evaluate.distributions import Distributions
+from calibration.evaluate.figures import pace_figures, share_figures, text_figures
+from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Paced, Passages, Solved
+from calibration.evaluate.page import html_page
+from calibration.evaluate.plot import quality_cost_png
+from calibration.evaluate.rows import rows
+from calibration.evaluate.run import About, Evaluation, evaluate, tier_report
+from calibration.evaluate.store import Store
+from calibration.evaluate.tasks import Task
+from calibration.report import Report, encode_report
+from calibration.steps import Steps
+from dispatcher.sections import TierSettings, VllmSettings
+from tests.calibration.evaluate.test_inputs import LADDER, checkpoint
+
+NATS = math.log(2)
+
+
+def passages(loss: float, top: int = 5, tokens: str = "same") -> Passages:
+    """Return ten passages of twenty tokens, each with this loss, and one likely token besides the rest."""
+    logprobs = np.full((20, 1), math.log(0.5), np.float32)
+    one = Distributions(np.full(20, -loss, np.float32), np.full((20, 1), top, np.int32), logprobs)
+    return Passages(tokens, (one,) * 10)
+
+
+def paced(rate: float, wait_s: float = 0.1) -> Paced:
+    return Paced(tokens_per_s=[rate - 1, rate, rate + 1], ttft_s=[wait_s] * 21, resident_bytes=10**9, gpu_bytes=None)
+
+
+def test_perplexity_divergence_and_agreement_are_those_of_the_definitions() -> None:
+    figures = text_figures("code", passages(3 * NATS), passages(2 * NATS))
+
+    assert figures.metrics["perplexity.code"].value == pytest.approx(8)
+    assert figures.metrics["perplexity.code"].n == 200
+    assert figures.recovery["perplexity.code"].value == pytest.approx(4 / 8)
+    assert figures.compared["perplexity.code"].difference == pytest.approx(8 - 4)
+    assert figures.metrics["kl_mean.code"].value == pytest.approx(0, abs=1e-6)
+    assert figures.metrics["top1.code"].value == 1
+    assert text_figures("code", passages(1, top=4), passages(1)).metrics["top1.code"].value == 0
+
+
+def test_a_checkpoint_that_gives_the_text_no_chance_is_bad_but_not_infinite() -> None:
+    figures = text_figures("code", passages(9999), passages(1))
+
+    assert 1e200 < figures.metrics["perplexity.code"].value < math.inf
+    assert figures.recovery["perplexity.code"].value == 0
+
+
+def test_the_reference_has_no_recovery() -> None:
+    figures = text_figures("code", passages(1), None)
+
+    assert (list(figures.metrics), figures.recovery, figures.compared) == (["perplexity.code"], {}, {})
+
+
+def test_shares_are_compared_item_by_item() -> None:
+    tier, reference = [True] * 3 + [False] * 7, [False] + [True] * 5 + [False] * 4
+
+    figures = share_figures("pass_at_1", tier, reference)
+
+    assert figures.metrics["pass_at_1"].value == 0.3
+    assert figures.recovery["pass_at_1"].value == pytest.approx(3 / 5)
+    compared = figures.compared["pass_at_1"]
+    assert compared.difference == pytest.approx(-0.2)
+    assert (compared.better, compared.worse) == (1, 3)
+    assert compared.p == pytest.approx(10 / 16)
+
+
+def test_nothing_is_recovered_of_a_reference_that_got_nothing_right() -> None:
+    assert share_figures("pass_at_1", [True, False], [False, False]).recovery == {}
+
+
+def test_speed_gives_cost_and_recovery_both_ways_round() -> None:
+    figures = pace_figures(paced(200, 0.1), paced(100, 0.2), weight_bytes=7, price_per_hour=0.72)
+
+    assert figures.metrics["tokens_per_s"].value == pytest.approx(200)
+    assert figures.metrics["cost_per_mtok"].value == pytest.approx(1.0)
+    assert figures.recovery["tokens_per_s"].value == pytest.approx(2)
+    assert figures.recovery["ttft_ms.p99"].value == pytest.approx(2)
+    assert figures.metrics["memory_bytes.weights"].value == 7
+    assert "cost_per_mtok" not in pace_figures(paced(1), None, weight_bytes=7, price_per_hour=0).metrics
+
+
+def candidate(name: str, price: float = 0.0) -> Candidate:
+    return Candidate(Path("/models") / name, TierSettings(name=name, price_per_hour=price), "0" * 64)
+
+
+def results(loss: float, right: int, rate: float) -> dict[str, Any]:
+    return {
+        "text.code": passages(loss),
+        "code": [Solved(f"p{index}", index < right, "", "") for index in range(20)],
+        "tasks": [Answered("capitals", index < right, "") for index in range(20)],
+        "pace": paced(rate),
+    }
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setattr(Candidate, "weight_bytes", property(lambda _: 10**8))
+    baseline = results(2.0, 12, 100)
+    tiers = [
+        tier_report(candidate("bf16"), baseline, None),
+        tier_report(candidate("int4", 0.7), results(2.2, 9, 150), baseline),
+        tier_report(candidate("int8", 1.0), results(2.05, 12, 180), baseline),
+    ]
+    return Report(
+        model="small & <smart>",
+        reference="bf16",
+        tiers=tuple(tiers),
+        sources={"heldout": "1" * 64},
+        versions={"engine": "vllm 0.32"},
+        machine={"cpu": "any"},
+        made_at="2026-11-24T12:00:00+00:00",
+        seconds=1.0,
+    )
+
+
+def test_the_table_shows_every_metric_and_what_is_kept_of_the_reference(report: Report) -> None:
+    table = {row.title: row.cells for row in rows(report) if not row.title.startswith(" ")}
+
+    assert list(table) == [
+        "perplexity.code",
+        "kl_mean.code",
+        "top1.code",
+        "pass_at_1",
+        "task.capitals",
+        "tokens_per_s",
+        "ttft_ms.p50",
+        "ttft_ms.p99",
+        "memory_bytes.weights",
+        "memory_bytes.resident",
+        "cost_per_mtok",
+    ]
+    assert table["pass_at_1"][:2] == ["60.0 % [38.7 %, 78.1 %]", "45.0 % [25.8 %, 65.8 %]"]
+    assert table["memory_bytes.weights"] == ["100 MB"] * 3
+    under = [row.cells[1] for row in rows(report) if row.title == "  difference"]
+    assert under[1].startswith("-15 [")
+    assert under[1].endswith("points, +0 -3, p 0.25")
+    assert not any(cell for row in rows(report) if row.title.startswith(" ") for cell in row.cells[:1])
+
+
+def test_the_page_stands_alone_and_escapes_what_it_shows(report: Report) -> None:
+    page = html_page(report, b"PNG")
+
+    assert "<h1>small &amp; &lt;smart&gt;: evaluation</h1>" in page
+    assert "data:image/png;base64,UE5H" in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize("with_prices", [True, False])
+@pytest.mark.parametrize("tiers", [1, 3])
+def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) -> None:
+    report = msgspec.structs.replace(report, tiers=report.tiers[:tiers])
+    if not with_prices:
+        fields = [tier.metrics for tier in report.tiers]
+        for metrics in fields:
+            metrics.pop("cost_per_mtok", None)
+
+    png = quality_cost_png(report)
+
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 10_000
+
+
+def evaluation(folder: Path) -> Evaluation:
+    measures: list[Measure[Any]] = [Likelihood("code", ["x"], 100, 1), OwnTasks([Task(prompt="?", exact="a")])]
+    return Evaluation(
+        measures=measures,
+        vllm=VllmSettings(python="/nowhere/python", cache_dir=str(folder)),
+        engine_version="vllm 0.32",
+        top=1,
+        store=Store(folder / "results"),
+        steps=Steps(Console(file=io.StringIO())),
+    )
+
+
+def store_results(its: Evaluation, candidate: Candidate, loss: float, tokens: str = "same") -> None:
+    for measure, result in zip(
+        its.measures, (passages(loss, tokens=tokens), [Answered("own", True, "a")]), strict=True
+    ):
+        inputs = candidate.inputs(its.vllm, its.engine_version) | {"inputs": measure.inputs}
+        its.store.save(measure.name, inputs, measure.encode(result))
+
+
+ABOUT = About(model="m", sources={}, versions={})
+
+
+async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: Path) -> None:
+    its = evaluation(tmp_path)
+    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    for one, loss in zip(ours, (2.0, 2.5), strict=True):
+        store_results(its, one, loss)
+
+    report = await evaluate(ours[0], ours[1:], its, ABOUT)
+
+    assert [tier.tier for tier in report.tiers] == ["bf16", "int4"]
+    assert report.tiers[1].metrics["perplexity.code"].value == pytest.approx(math.exp(2.5), rel=1e-5)
+    assert report.tiers[1].metrics["task.own"].value == 1
+    assert encode_report(report)
+
+
+@pytest.mark.parametrize("change", ["nothing", "weights", "texts", "budget", "engine", "version"])
+def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Path, change: str) -> None:
+    its = evaluation(tmp_path)
+    folder = checkpoint(tmp_path / "bf16")
+    store_results(its, find_candidates([folder], LADDER, its.vllm)[0], 2.0)
+    if change == "weights":
+        (folder / "model.safetensors").write_bytes(b"new weights")
+    texts, budget = ["y" if change == "texts" else "x"], 50 if change == "budget" else 100
+    vllm = its.vllm.model_copy(update={"args": ("--enforce-eager",)}) if change == "engine" else its.vllm
+    version = "vllm 0.33" if change == "version" else its.engine_version
+    again = replace(
+        its, measures=[Likelihood("code", texts, budget, 1), its.measures[1]], vllm=vllm, engine_version=version
+    )
+
+    found = again.stored(find_candidates([folder], LADDER, vllm)[0])
+
+    expected = {"nothing": {"text.code", "tasks"}, "texts": {"tasks"}, "budget": {"tasks"}}
+    assert set(found) == expected.get(change, set())
+
+
+async def test_checkpoints_with_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
+    its = evaluation(tmp_path)
+    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    store_results(its, ours[0], 2.0)
+    store_results(its, ours[1], 2.0, tokens="others")
+
+    with pytest.raises(InputError, match="int4: its tokenizer is not the reference's"):
+        await evaluate(ours[0], ours[1:], its, ABOUT)
+
+
+def test_a_result_that_could_not_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    content: Any = [b"not", b"bytes"]  # fails while it is written, as on a disk that is full
+
+    with pytest.raises(TypeError):
+        store.save("code", {"a": 1}, content)
+
+    assert list(tmp_path.iterdir()) == []
+    assert store.load("code", {"a": 1}) is None
+
+
+def test_a_result_is_found_by_all_that_it_depends_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    store.save("code", {"a": 1}, b"result")
+
+    assert store.load("code", {"a": 1}) == b"result"
+    assert store.load("code", {"a": 2}) is None
+    assert store.load("tasks", {"a": 1}) is None

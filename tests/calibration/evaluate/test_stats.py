@@ -1,0 +1,100 @@
+"""Intervals and tests against values that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from calibration.evaluate.stats import Floats, bootstrap, bootstrap_quantile, mcnemar, wilson
+
+
+def mean(total: Floats, count: Floats) -> Floats:
+    return total / count
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [  # R: prop.test(right, count, correct = FALSE)
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (15, 164, 0.0562, 0.1454),
+    ],
+)
+def test_wilson_s_interval_is_the_one_of_the_tables(right: int, count: int, low: float, high: float) -> None:
+    assert wilson(right, count) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 22 / 1024), (9, 1, 22 / 1024), (0, 6, 2 / 64)],  # binom.test(b, b + c)
+)
+def test_mcnemar_s_exact_p_is_the_binomial_one(better: int, worse: int, p: float) -> None:
+    assert mcnemar(better, worse) == pytest.approx(p)
+
+
+def test_the_bootstrap_of_a_mean_is_close_to_what_theory_says() -> None:
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    units = np.stack([values, np.ones(400)], axis=1)
+
+    low, high = bootstrap(units, mean)
+
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(2)
+    covered = 0
+    for _ in range(100):
+        units = np.stack([random.normal(0, 1, 60), np.ones(60)], axis=1)
+        low, high = bootstrap(units, mean)
+        covered += low <= 0 <= high
+
+    assert 87 <= covered <= 100
+
+
+def test_whole_rows_are_drawn_so_that_a_comparison_is_paired() -> None:
+    base = np.random.default_rng(3).normal(0, 10, 200)
+    units = np.stack([base + 1, base, np.ones(200)], axis=1)
+
+    low, high = bootstrap(units, lambda own, its, count: (own - its) / count)
+
+    assert (low, high) == pytest.approx((1, 1))
+
+
+def test_tokens_of_one_passage_are_not_independent() -> None:
+    """Twenty passages of fifty equal tokens are twenty observations, not a thousand."""
+    passages = np.random.default_rng(4).normal(0, 1, 20)
+    as_passages = np.stack([passages * 50, np.full(20, 50.0)], axis=1)
+    as_tokens = np.stack([np.repeat(passages, 50), np.ones(1000)], axis=1)
+
+    wide, narrow = bootstrap(as_passages, mean), bootstrap(as_tokens, mean)
+
+    assert wide[1] - wide[0] > 5 * (narrow[1] - narrow[0])
+
+
+def test_the_same_data_give_the_same_interval() -> None:
+    units = np.stack([np.arange(30.0), np.ones(30)], axis=1)
+
+    assert bootstrap(units, mean) == bootstrap(units, mean)
+
+
+def test_resamples_with_nothing_to_divide_by_are_left_out() -> None:
+    some, none = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]), np.zeros((3, 2))
+
+    low, high = bootstrap(some, mean)
+
+    assert 0 <= low <= high < math.inf
+    assert all(math.isnan(end) for end in bootstrap(none, mean))
+
+
+def test_the_interval_of_a_quantile_lies_around_it() -> None:
+    values = np.arange(1000.0)
+
+    low, high = bootstrap_quantile(values[:, None], 0.5)
+
+    assert low < 500 < high
+    assert high - low == pytest.approx(62, abs=15)  # 2 * 1.96 * sqrt(1000 / 4)
