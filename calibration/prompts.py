@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from calibration.errors import InputError
+from calibration.lines import read_line
 from calibration.recipe import USES_GPTQ, Recipe
 
 # With fewer, channels that matter look as if they did not (docs/calibration.md).
@@ -65,11 +65,4 @@ def _text(line: bytes, where: str) -> str:
         raise InputError(
             f"{where}: {len(line)} bytes in one line, at most {_MOST_LINE_BYTES} are read: split the prompt"
         )
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    text = fields.get("text", fields.get("prompt")) if isinstance(fields, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
-    return text
+    return read_line(line, where)[0]

@@ -14,6 +14,7 @@ from pydoc_data.topics import topics
 
 from calibration.errors import InputError
 from calibration.evaluate.problems import load_problems
+from calibration.lines import read_line
 from calibration.samples import heldout_samples
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -69,13 +70,7 @@ def by_kind(texts: Sequence[Text]) -> dict[str, list[str]]:
 
 
 def _text(line: str, where: str) -> Text:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    text = fields.get("text", fields.get("prompt")) if isinstance(fields, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
+    text, fields = read_line(line, where)
     kind = fields.get("kind", "text")
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InputError(f'{where}: "kind" must be of a-z, 0-9, _ and -, got {kind!r}')
