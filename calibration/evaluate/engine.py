@@ -48,13 +48,10 @@ class Asker:
     async def distributions(self, tokens: Sequence[int], top: int) -> Distributions:
         """Return the most likely tokens at every position of a passage."""
         request = {"prompt": list(tokens), "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
-        answer = await self._ask("/v1/completions", request)
-        try:
-            return read_distributions(tokens, answer["choices"][0]["prompt_logprobs"], top)
-        except (ValueError, TypeError, KeyError) as error:  # null, where the model computed NaN
-            raise EngineFailedError(
-                f"the engine gave no log probabilities, the checkpoint may be broken: {error}"
-            ) from error
+        async with self._free:
+            body = await self._send("/v1/completions", request, None)
+            # Megabytes: while they are read here, the loop would answer no other connection.
+            return await asyncio.to_thread(_read_predictions, tokens, body, top)
 
     async def complete(self, prompt: str, max_tokens: int, stops: Sequence[str]) -> str:
         """Return the most likely continuation."""
@@ -105,6 +102,15 @@ class Asker:
             said = answer.body[:500].decode(errors="replace")
             raise EngineFailedError(f"the engine answered {endpoint} with {answer.status}: {said}")
         return answer.body
+
+
+def _read_predictions(tokens: Sequence[int], body: bytes, top: int) -> Distributions:
+    try:
+        return read_distributions(tokens, msgspec.json.decode(body)["choices"][0]["prompt_logprobs"], top)
+    except (ValueError, TypeError, KeyError) as error:  # null, where the model computed NaN
+        raise EngineFailedError(
+            f"the engine gave no log probabilities, the checkpoint may be broken: {error}"
+        ) from error
 
 
 @asynccontextmanager

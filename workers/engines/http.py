@@ -32,6 +32,9 @@ _READ, _WRITTEN, _CORRUPTED = (
 _SUMMED = {_RUNNING, _WAITING, _READ, _WRITTEN, _CORRUPTED}
 # Of a server that runs already: what takes so long for four tokens hangs.
 _WARM_UP_S = 60.0
+# vLLM closes a connection that idled for 5 s. A request that is sent on it at that moment fails, and may not be sent
+# again: nobody knows whether it was taken. So ours are given up earlier.
+KEPT_ALIVE_S = 2.0
 _usage = msgspec.json.Decoder(_Body).decode
 
 
@@ -116,7 +119,11 @@ class HttpEngine:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.UnixConnector(self._socket, limit=0) if self._socket else aiohttp.TCPConnector(limit=0)
+            connector = (
+                aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=KEPT_ALIVE_S)
+                if self._socket
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_S)
+            )
             # No total limit: a job's deadline is the pump's business.
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         return self._session
