@@ -19,11 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from calibration.errors import RecipeError
 from calibration.maker import Order
-from calibration.measure import load_model, load_tokenizer, measure_model, quiet
+from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import Numbers, Storage
+from calibration.steps import Advance
 
 with quiet():  # it says that it is deprecated, whatever the filters of warnings are
     from awq import AutoAWQForCausalLM
+    from awq.quantize import quantizer
     from awq.quantize.quantizer import AwqQuantizer
     from awq.utils.packing_utils import dequantize_gemm
 
@@ -77,7 +79,7 @@ class AutoAwqMaker:
         packed = into if order.storage is Storage.PACKED else into / "packed"
         packed.mkdir(exist_ok=True)
         model.save_quantized(str(packed))
-        tokenizer.save_pretrained(into)
+        copy_tokenizer(order.reference, into)
         if order.storage is Storage.ROUNDED:
             spelled_out(packed).to(torch.bfloat16).save_pretrained(into)
             shutil.rmtree(packed)

@@ -24,6 +24,14 @@ def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
+def copy_tokenizer(reference: Path, into: Path) -> None:
+    """Write the tokenizer of one checkpoint into another, as it is.
+
+    Not one that calibrated: with `truncation=True` a tokenizer keeps its last limit, and saves it.
+    """
+    load_tokenizer(reference).save_pretrained(into)
+
+
 def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
     """Return exp of the mean negative log likelihood of a held-out token, each passage for itself."""
     total, tokens = 0.0, 0

