@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
@@ -55,7 +57,7 @@ class AutoAwqMaker:
     def convert(self, source: Path, into: Path) -> None:
         raise RecipeError(f"{source.name} cannot be unpacked here: make bf16 first, `make checkpoints`")
 
-    def quantize(self, order: Order, into: Path) -> None:
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe, tokenizer = order.recipe, load_tokenizer(order.reference)
         if order.memory is not None:
@@ -66,7 +68,7 @@ class AutoAwqMaker:
             str(order.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
         )
         samples = as_samples(order.texts, tokenizer, recipe.mix.tokens)
-        with quiet():
+        with quiet(), patch.object(quantizer, "tqdm", partial(counted, advance)):
             model.quantize(
                 tokenizer,
                 quant_config=in_its_words(recipe.weights),
@@ -96,6 +98,13 @@ class AutoAwqMaker:
 
 def make_maker() -> AutoAwqMaker:
     return AutoAwqMaker()
+
+
+def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
+    """Stand in for AutoAWQ's own bar: yield its blocks of layers, and say how many are done."""
+    for number, block in enumerate(blocks, 1):
+        yield block
+        advance(number, len(blocks))
 
 
 def in_its_words(numbers: Numbers) -> dict[str, Any]:  # Any: AutoAWQ's own

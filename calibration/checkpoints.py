@@ -117,15 +117,15 @@ class Workshop:
     def _build(self, job: Job, storage: Storage, cache: Path) -> Manifest:
         recipe, name = job.recipe, job.folder
         reference = None if recipe.tier == BF16 else self._reference(job)
-        started_s = time.monotonic()
+        started_s, started_cpu_s = time.monotonic(), time.process_time()
         maker = self._get_maker(name)
         require_room(cache, disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6)
         with full_disk_named(cache, "--cache"), staged(cache, name) as folder:
-            with self._steps.step(name, describe(recipe, storage)):
+            with self._steps.step(name, describe(recipe, storage)) as advance:
                 if reference is None:
                     maker.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(Order(reference.path, recipe, storage, job.texts, job.memory), folder)
+                    maker.quantize(Order(reference.path, recipe, storage, job.texts, job.memory), folder, advance)
             with self._steps.step(name, "measuring"):
                 perplexity = maker.perplexity(folder, job.memory)
             reference_perplexity = reference.perplexity if reference else perplexity
@@ -137,6 +137,7 @@ class Workshop:
                 versions=dict(maker.versions()),
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),
+                cpu_s=round(time.process_time() - started_cpu_s, 1),
                 peak_mb=peak_mb(),
                 weights=describe_weights(folder),
                 measured=MEASURED if job.memory is None else MEASURED_HELD,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from calibration.recipe import BF16, Recipe, Storage
+from calibration.steps import Advance
 
 
 class Order(NamedTuple):
@@ -25,8 +26,8 @@ class Maker(Protocol):
     def convert(self, source: Path, into: Path) -> None:
         """Unpack the source into a bf16 checkpoint with tokenizer and chat template."""
 
-    def quantize(self, order: Order, into: Path) -> None:
-        """Write the checkpoint that was ordered, tokenizer and chat template included."""
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+        """Write the checkpoint that was ordered, tokenizer and chat template included; say how far it is."""
 
     def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
         """Measure a checkpoint on the held-out text, loaded from disk unless only so much memory may be taken."""
@@ -45,7 +46,8 @@ class ToyMaker:
     def convert(self, source: Path, into: Path) -> None:
         self._write(BF16, into, content=source.name)
 
-    def quantize(self, order: Order, into: Path) -> None:
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+        advance(1, 1)
         origin = (order.reference / "model.safetensors").read_text(encoding="utf-8")
         self._write(order.recipe.tier, into, content=f"{origin} {order.recipe.summary} {order.storage}")
 

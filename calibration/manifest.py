@@ -34,6 +34,7 @@ class Manifest:
     measured: str
     perplexity: float
     reference_perplexity: float
+    cpu_s: float = 0.0  # of all threads of the maker; `seconds` is the wall clock
     peak_mb: int = 0  # the most memory that the maker's process held
 
     @property

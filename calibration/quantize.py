@@ -18,7 +18,7 @@ import torch
 from compressed_tensors.offload import load_offloaded_model
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
-from llmcompressor.core import reset_session
+from llmcompressor.core import LifecycleCallbacks, reset_session
 from llmcompressor.modifiers import Modifier
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
@@ -68,17 +68,18 @@ class LlmCompressorMaker:
         save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, order: Order, into: Path) -> None:
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = order.recipe
         tokenizer = load_tokenizer(order.reference)
         with no_pinned_memory(), quiet(), loaded(order.reference, order.memory, into / "offload") as model:
-            oneshot(
-                model=model,
-                tokenizer=tokenizer,
-                recipe=modifiers(recipe),
-                **calibration_data(recipe, order.texts, tokenizer),
-            )
+            with blocks_counted(advance, model.config.num_hidden_layers + 1):
+                oneshot(
+                    model=model,
+                    tokenizer=tokenizer,
+                    recipe=modifiers(recipe),
+                    **calibration_data(recipe, order.texts, tokenizer),
+                )
             if order.memory is not None:
                 # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
                 self._measured_before[into] = measure_model(model, tokenizer)
@@ -184,6 +185,25 @@ def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> 
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, str(error)) from error
             raise
+
+
+@contextmanager
+def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
+    """Say how many blocks of layers are done, the head being the last; the library tells its own bars alone.
+
+    Methods that need a pass over the model each begin again.
+    """
+    done, original = 0, LifecycleCallbacks.sequential_epoch_end
+
+    def counted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (llm-compressor's own)
+        nonlocal done
+        state = original(*args, **kwargs)
+        done += 1
+        advance((done - 1) % blocks + 1, blocks)
+        return state
+
+    with patch.object(LifecycleCallbacks, "sequential_epoch_end", counted):
+        yield
 
 
 @contextmanager

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+# Whoever works calls it with what is done, and of how much.
+Advance = Callable[[int, int], None]
+_SAY_EVERY_S = 15.0
 
 
 class Steps:
@@ -18,6 +22,7 @@ class Steps:
         self._bars = Progress(
             TextColumn("{task.fields[tier]:>5}"),
             BarColumn(bar_width=20),
+            TextColumn("{task.fields[of]:>7}"),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
             console=console,
@@ -33,17 +38,31 @@ class Steps:
             yield
 
     @contextmanager
-    def step(self, tier: str, text: str) -> Iterator[None]:
-        """Show a step while it runs, and its time when it is done; one that failed has no end."""
+    def step(self, tier: str, text: str) -> Iterator[Advance]:
+        """Show a step while it runs, and its time when it is done; one that failed has no end.
+
+        Yields what may be called to say how far it is.
+        """
         started_s = time.monotonic()
         if self._console.is_terminal:
-            task = self._bars.add_task(text, total=None, tier=tier)
-            yield
+            task = self._bars.add_task(text, total=None, tier=tier, of="")
+            yield lambda done, total: self._bars.update(task, completed=done, total=total, of=f"{done}/{total}")
             self._bars.update(task, total=1, completed=1)
         else:
             self.note(tier, f"{text} ...")
-            yield
+            yield self._now_and_then(tier, text)
             self.note(tier, f"{text}: {time.monotonic() - started_s:.1f} s")
+
+    def _now_and_then(self, tier: str, text: str) -> Advance:
+        said_s = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= _SAY_EVERY_S:
+                said_s = time.monotonic()
+                self.note(tier, f"{text}: {done} of {total}")
+
+        return advance
 
     def note(self, tier: str, text: str) -> None:
         """Show a fact that takes no time."""

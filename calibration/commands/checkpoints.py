@@ -100,6 +100,7 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
         "bytes": manifest.weight_bytes,
         "seconds": checkpoint.seconds,
         "skipped": checkpoint.skipped,
+        "cpu_s": manifest.cpu_s,
         "peak_mb": manifest.peak_mb,
         "perplexity": round(manifest.perplexity, 4),
         "reference_perplexity": round(manifest.reference_perplexity, 4),

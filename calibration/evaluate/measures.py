@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from calibration.evaluate.memory import gpu_bytes, resident_bytes
 from calibration.evaluate.problems import ENGINE_STOPS, MOST_TOKENS, STOPS, Problem, cut
 from calibration.evaluate.tasks import Task, is_right
 from calibration.sandbox.base import Sandbox
+from calibration.steps import Advance
 
 # A passage is what is resampled for intervals: short enough that a few thousand tokens make many of them.
 PASSAGE_TOKENS = 256
@@ -40,7 +41,7 @@ class Measure(Protocol[Result]):
     def inputs(self) -> dict[str, Any]:
         """All that the result depends on beside the checkpoint and the engine, as JSON."""
 
-    async def take(self, asker: Asker) -> Result: ...
+    async def take(self, asker: Asker, advance: Advance) -> Result: ...
 
     def encode(self, result: Result) -> bytes: ...
 
@@ -73,9 +74,9 @@ class Likelihood:
         shape = {"budget": self.budget, "top": self.top, "passage": PASSAGE_TOKENS}
         return shape | {"texts": hashlib.sha256("\0".join(self.texts).encode()).hexdigest()}
 
-    async def take(self, asker: Asker) -> Passages:
+    async def take(self, asker: Asker, advance: Advance) -> Passages:
         passages = await self._passages(asker)
-        predictions = await asyncio.gather(*(asker.distributions(tokens, self.top) for tokens in passages))
+        predictions = await _all([asker.distributions(tokens, self.top) for tokens in passages], advance)
         return Passages(hashlib.sha256(repr(passages).encode()).hexdigest(), tuple(predictions))
 
     async def _passages(self, asker: Asker) -> list[list[int]]:
@@ -139,9 +140,9 @@ class CodeProblems:
             "sandbox": self.sandbox.name,
         }
 
-    async def take(self, asker: Asker) -> list[Solved]:
+    async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
         answers = [asker.complete_code(problem.prompt, MOST_TOKENS, ENGINE_STOPS) for problem in self.problems]
-        completions = [cut(answer) for answer in await asyncio.gather(*answers)]
+        completions = [cut(answer) for answer in await _all(answers, advance)]
         judges = asyncio.Semaphore(os.cpu_count() or 1)
 
         async def judged(problem: Problem, completion: str) -> Solved:
@@ -177,10 +178,9 @@ class OwnTasks:
     def inputs(self) -> dict[str, Any]:
         return {"tasks": [task.model_dump(by_alias=True) for task in self.tasks]}
 
-    async def take(self, asker: Asker) -> list[Answered]:
-        answers = await asyncio.gather(
-            *(asker.complete(task.prompt, task.max_tokens, task.stop) for task in self.tasks)
-        )
+    async def take(self, asker: Asker, advance: Advance) -> list[Answered]:
+        asked = [asker.complete(task.prompt, task.max_tokens, task.stop) for task in self.tasks]
+        answers = await _all(asked, advance)
         pairs = zip(self.tasks, answers, strict=True)
         return [Answered(task.name, is_right(task, answer), answer) for task, answer in pairs]
 
@@ -211,7 +211,7 @@ class Pace:
     def inputs(self) -> dict[str, Any]:
         return {"prompts": list(self.prompts), "rounds": _ROUNDS, "tokens": _TIMED_TOKENS, "at_once": AT_ONCE}
 
-    async def take(self, asker: Asker) -> Paced:
+    async def take(self, asker: Asker, advance: Advance) -> Paced:
         rates, waits = [], []
         await asker.time(self.prompts[0], _TIMED_TOKENS)  # the first answer after a start is slower than any other
         for turn in range(_ROUNDS):
@@ -220,6 +220,7 @@ class Pace:
             timings = await asyncio.gather(*(asker.time(prompt, _TIMED_TOKENS) for prompt in prompts))
             rates.append(sum(one.tokens for one in timings) / (time.perf_counter() - start))
             waits += [one.ttft_s for one in timings]
+            advance(turn + 1, _ROUNDS)
         held, pids = resident_bytes(os.getpid())
         return Paced(tokens_per_s=rates, ttft_s=waits, resident_bytes=held, gpu_bytes=gpu_bytes(pids))
 
@@ -228,3 +229,17 @@ class Pace:
 
     def decode(self, content: bytes) -> Paced:
         return msgspec.json.decode(content, type=Paced)
+
+
+async def _all(asked: Sequence[Awaitable[Result]], advance: Advance) -> list[Result]:
+    """Wait for all answers at once, and say how many came."""
+    done = 0
+
+    async def counted(one: Awaitable[Result]) -> Result:
+        nonlocal done
+        answer = await one
+        done += 1
+        advance(done, len(asked))
+        return answer
+
+    return await asyncio.gather(*map(counted, asked))

@@ -51,8 +51,8 @@ class Evaluation:
             if asker.less:
                 self.steps.note(candidate.name, f"the engine started with less: {asker.less}")
             for measure in missing:
-                with self.steps.step(candidate.name, f"measuring {measure.name}"):
-                    found[measure.name] = await measure.take(asker)
+                with self.steps.step(candidate.name, f"measuring {measure.name}") as advance:
+                    found[measure.name] = await measure.take(asker, advance)
                 inputs = self._inputs(candidate, measure)
                 self.store.save(measure.name, inputs, measure.encode(found[measure.name]))
         return found

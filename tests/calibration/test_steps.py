@@ -1,0 +1,44 @@
+"""calibration/steps.py: long work says how far it is."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from calibration import steps
+from calibration.steps import Steps
+
+
+def run(output: io.StringIO, *, is_terminal: bool) -> None:
+    shown = Steps(Console(file=output, force_terminal=is_terminal, width=100))
+    with shown.showing(), shown.step("int4", "GPTQ") as advance:
+        for done in range(1, 4):
+            advance(done, 3)
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(steps, "_SAY_EVERY_S", 0.0)
+
+    run(output, is_terminal=False)
+
+    lines = [line.strip() for line in output.getvalue().splitlines()]
+    assert lines[:4] == ["int4  GPTQ ...", "int4  GPTQ: 1 of 3", "int4  GPTQ: 2 of 3", "int4  GPTQ: 3 of 3"]
+
+
+def test_without_a_terminal_quick_work_says_nothing_in_between() -> None:
+    output = io.StringIO()
+
+    run(output, is_terminal=False)
+
+    assert " of 3" not in output.getvalue()
+
+
+def test_a_terminal_gets_a_bar_that_ends_full() -> None:
+    output = io.StringIO()
+
+    run(output, is_terminal=True)
+
+    assert "3/3" in output.getvalue()
