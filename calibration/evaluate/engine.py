@@ -36,8 +36,8 @@ class Timing:
 class Asker:
     """Asks an engine that runs."""
 
-    def __init__(self, engine: Engine, less: str, *, is_chat: bool) -> None:
-        self._engine, self._is_chat = engine, is_chat
+    def __init__(self, engine: Engine, less: str) -> None:
+        self._engine = engine
         self.less = less  # what the engine had to take less of to start, if anything
         self._free = asyncio.Semaphore(AT_ONCE)
 
@@ -58,23 +58,6 @@ class Asker:
         request = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
         answer = await self._ask("/v1/completions", request)
         return str(answer["choices"][0]["text"])
-
-    async def complete_code(self, prompt: str, max_tokens: int, stops: Sequence[str]) -> str:
-        """Return the most likely continuation of a program.
-
-        A model that was trained to chat is asked to, and has begun its answer with the program: given the bare program,
-        it ends it as a quotation and talks about it.
-        """
-        if not self._is_chat:
-            return await self.complete(prompt, max_tokens, stops)
-        messages = [
-            {"role": "user", "content": f"Complete this Python function:\n```python\n{prompt}```"},
-            {"role": "assistant", "content": f"```python\n{prompt}"},
-        ]
-        request = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-        bounds = {"max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
-        answer = await self._ask("/v1/chat/completions", request | bounds)
-        return str(answer["choices"][0]["message"]["content"] or "")
 
     async def time(self, prompt: str, tokens: int) -> Timing:
         """Stream exactly this many tokens and look at the clock."""
@@ -125,16 +108,8 @@ async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, 
     its = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
     engine = VllmServer(MODEL, its, settings)
     try:
-        yield Asker(engine, await engine.start(), is_chat=has_chat_template(checkpoint))
+        yield Asker(engine, await engine.start())
     except EngineError as error:
         raise EngineFailedError(f"tier {tier.name}: {error}") from error
     finally:
         await engine.stop()
-
-
-def has_chat_template(checkpoint: Path) -> bool:
-    try:
-        config = (checkpoint / "tokenizer_config.json").read_text(encoding="utf-8")
-    except OSError:
-        config = ""
-    return (checkpoint / "chat_template.jinja").is_file() or '"chat_template"' in config

@@ -136,12 +136,12 @@ class CodeProblems:
             "problems": names,
             "tokens": MOST_TOKENS,
             "stops": STOPS,
-            "chat": "if it can",
+            "asked": self.problems[0].question,  # stands for the form of all
             "sandbox": self.sandbox.name,
         }
 
     async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
-        answers = [asker.complete_code(problem.prompt, MOST_TOKENS, ENGINE_STOPS) for problem in self.problems]
+        answers = [asker.complete(problem.question, MOST_TOKENS, ENGINE_STOPS) for problem in self.problems]
         completions = [cut(answer) for answer in await _all(answers, advance)]
         judges = asyncio.Semaphore(os.cpu_count() or 1)
 

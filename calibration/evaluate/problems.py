@@ -29,6 +29,15 @@ class Problem:
     solution: str
     test: str
 
+    @property
+    def question(self) -> str:
+        """What the model is to continue: the beginning of a block of code, as in the Markdown that it has read.
+
+        Without the fence a model that learned to chat ends the program as a quotation. Behind a line feed, too: it
+        spells one together with the indentation behind it, as one token, which it cannot do any more then.
+        """
+        return f"```python\n{self.prompt.rstrip()}"
+
     def program(self, completion: str) -> Program:
         return Program(prompt=self.prompt, completion=completion, test=self.test, entry_point=self.entry_point)
 

@@ -69,6 +69,13 @@ def test_there_are_164_problems_whose_prompts_are_programs() -> None:
         compile(problem.prompt, problem.name, "exec")
 
 
+def test_a_question_ends_where_the_model_is_to_go_on_with_a_token_of_its_own() -> None:
+    for problem in load_problems():
+        assert problem.question.startswith("```python\n")
+        assert problem.question == problem.question.rstrip()
+        assert problem.prompt.startswith(problem.question.removeprefix("```python\n"))
+
+
 def test_a_subset_is_spread_over_all_and_always_the_same() -> None:
     problems = load_problems()
 
