@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from calibration.checkpoints import Checkpoint, Workshop, example_job
 from calibration.commands.options import AsJson, progress_console
@@ -108,7 +108,7 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
 
 
 def as_table(made: list[Checkpoint]) -> Table:
-    table = Table("tier", "stored", "MB", "perplexity", "of bf16", "seconds", "path")
+    table = Table("tier", "stored", "MB", "perplexity", "of bf16", "seconds", Column("path", overflow="fold"))
     for checkpoint in made:
         manifest = checkpoint.manifest
         table.add_row(

