@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast chaos durability bench bench-env bench-full check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast chaos durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -89,6 +89,10 @@ bench: bench-env engine-env checkpoints ## a short run of every benchmark, into 
 
 bench-full: bench-env engine-env checkpoints ## the published figures, on a quiet machine (an hour): benchmarks/results and docs
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results || exit 1; done
+	$(BIN)/python -m benchmarks.report
+
+recipes: install engine-env quantize-env autoawq-env sandbox ## make and measure every recipe (two hours): the tables of docs/calibration.md
+	$(BIN)/python -m benchmarks.recipes --out benchmarks/results
 	$(BIN)/python -m benchmarks.report
 
 # Say FUZZ_SEED=… to see the same again.

@@ -1,15 +1,16 @@
-"""Put the published figures into docs/benchmarks.md: `python -m benchmarks.report`."""
+"""Put the published figures into the pages of docs/: `python -m benchmarks.report`."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.harness import ROOT, Figures, say
 
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = {"recipes": ROOT / "docs" / "calibration.md"}  # any other benchmark: docs/benchmarks.md
 
 # Of each benchmark's rows: figure, heading, digits behind the point.
 COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
@@ -81,24 +82,51 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("p50_ms", "p50 ms", 0),
         ("own_cpu_ms", "bitladder's CPU, ms a request", 1),
     ),
+    "recipes": (
+        ("cpu_s", "CPU s", 0),
+        ("peak_gb", "peak GB", 2),
+        ("mb", "MB", 1),
+        ("stored", "stored", 0),
+        ("ratio_code", "perplexity code", 3),
+        ("ratio_prose", "prose", 3),
+        ("ratio_prompts", "prompts", 3),
+        ("kl_code", "KL code", 4),
+        ("kl_prose", "prose", 4),
+        ("kl_prompts", "prompts", 4),
+        ("top1_code", "top-1 code", 3),
+        ("top1_prose", "prose", 3),
+        ("top1_prompts", "prompts", 3),
+    ),
 }
+# A second table under the first.
+SERVED = (
+    ("pass_at_1", "pass@1", 0),
+    ("paired", "against bf16", 0),
+    ("tokens_per_s", "tokens/s", 0),
+    ("ttft_p50_ms", "first token p50 ms", 0),
+    ("ttft_p99_ms", "p99 ms", 0),
+    ("resident_mb", "engine's memory, MB", 0),
+)
 
 
 def main() -> None:
     """Replace what stands between each pair of markers by the tables of that benchmark."""
-    page = PAGE.read_text(encoding="utf-8")
     for path in sorted(RESULTS.glob("*.json")):
-        figures = json.loads(path.read_text(encoding="utf-8"))
-        page = replaced(page, path.stem, section(figures))
-        say(f"{path.stem}: {PAGE.relative_to(ROOT)}")
-    PAGE.write_text(page, encoding="utf-8")
+        figures, page = json.loads(path.read_text(encoding="utf-8")), page_of(path.stem)
+        page.write_text(replaced(page.read_text(encoding="utf-8"), path.stem, section(figures)), encoding="utf-8")
+        say(f"{path.stem}: {page.relative_to(ROOT)}")
+
+
+def page_of(name: str) -> Path:
+    """Return the page that shows a benchmark."""
+    return PAGES.get(name, ROOT / "docs" / "benchmarks.md")
 
 
 def replaced(page: str, name: str, text: str) -> str:
     """Return the page with new text between the markers of one benchmark."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(page):
-        raise RuntimeError(f"{PAGE.name} has no markers <!-- {name} --> and <!-- /{name} -->")
+        raise RuntimeError(f"{page_of(name).name} has no markers <!-- {name} --> and <!-- /{name} -->")
     return pattern.sub(lambda found: found[1] + text + found[2], page)
 
 
@@ -108,6 +136,7 @@ def section(figures: Figures) -> str:
     where = f"{its['date']}, {its['processor']}, {its['cores']} cores, Python {its['python']}."
     columns = COLUMNS.get(figures["benchmark"], ())
     tables = [rows_table(figures["rows"], columns)] if columns else []
+    tables += [rows_table(figures["served"], SERVED)] if "served" in figures else []
     targets = [targets_table(figures["targets"])] if figures["targets"] else []
     return "\n".join([where, "", *tables, *targets])
 
@@ -121,9 +150,9 @@ def rows_table(rows: Mapping[str, Figures], columns: Sequence[tuple[str, str, in
     return "\n".join(lines) + "\n"
 
 
-def _cell(figure: Figures | float | None, digits: int) -> str:
-    if figure is None:
-        return ""
+def _cell(figure: Figures | float | str | None, digits: int) -> str:
+    if figure is None or isinstance(figure, str):
+        return figure or ""
     if not isinstance(figure, dict):
         return f"{figure:,.{digits}f}"
     text = f"{figure['median']:,.{digits}f}"

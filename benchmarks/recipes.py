@@ -1,0 +1,163 @@
+"""Make the example by every recipe and measure each checkpoint: `python -m benchmarks.recipes`.
+
+The commands are those of a user: `calibrate quantize`, then one `calibrate evaluate` over all checkpoints. What was
+made or measured before is taken as it is; remove a checkpoint's folder, or var/bench/recipes, to have it done anew.
+benchmarks/exact.py adds divergences without the bound that the engine's answers set.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.harness import ROOT, Figures, arguments, ask, save, say, target
+from calibration.errors import RecipeError
+from calibration.evaluate.texts import packaged_texts
+from calibration.manifest import Manifest, read_manifest
+from calibration.recipe import BF16, Recipe, check_fits
+from calibration.recipes import EXAMPLE, RECIPES
+from calibration.report import Report, TierReport, read_report
+from calibration.settings import Settings
+from calibration.source import SMOLLM2
+
+BITLADDER = str(ROOT / ".venv" / "bin" / "bitladder")
+WORK = ROOT / "var" / "bench" / "recipes"
+KINDS = ("code", "prose", "prompts")
+# One thread: how long a recipe takes must not depend on how many cores are free.
+MAKING = {"OMP_NUM_THREADS": "1"}
+SHORT = ("int4-rtn-g32", "int8-rtn")
+
+
+def main() -> None:
+    """Make, measure, and write the figures."""
+    options = arguments(__doc__)
+    tokens, problems = (512, 8) if options.short else (4096, 164)
+    recipes = [one for one in fitting() if options.only in one.name and (not options.short or one.name in SHORT)]
+    folders = {one.name: made(one) for one in recipes}
+    reference = Settings.from_environ().cache / BF16
+    report = evaluated(list(folders.values()), reference, tokens, problems)
+    rows, served = {BF16: quality(find(report, reference), None, None)}, {BF16: speed(find(report, reference))}
+    for recipe in recipes:
+        its, manifest = find(report, folders[recipe.name]), read_manifest(folders[recipe.name])
+        if manifest is None:
+            raise RuntimeError(f"{folders[recipe.name]} has lost its manifest")
+        exact = held_exactly(recipe, its, reference, tokens)
+        rows[recipe.name], served[recipe.name] = quality(its, manifest, exact), speed(its)
+    targets = [] if options.short or options.only else targets_of(rows)
+    figures = {"rows": rows, "served": served, "versions": report.versions, "sources": report.sources}
+    save("recipes", figures | {"targets": targets}, options)
+
+
+def fitting() -> list[Recipe]:
+    """Return every recipe whose groups and blocks the example's layers can be cut into."""
+
+    def fits(recipe: Recipe) -> bool:
+        try:
+            check_fits(recipe, SMOLLM2.shape)
+        except RecipeError:
+            return False
+        return recipe.tier != BF16
+
+    return [recipe for recipe in RECIPES.values() if fits(recipe)]
+
+
+def made(recipe: Recipe) -> Path:
+    """Return the checkpoint's folder, which is made if it is not there."""
+    say(recipe.name)
+    command = [BITLADDER, "calibrate", "quantize", "--tier", recipe.tier, "--recipe", recipe.name, "--json"]
+    return Path(ask(command, MAKING, timeout_s=3600)["path"])
+
+
+def evaluated(folders: Sequence[Path], reference: Path, tokens: int, problems: int) -> Report:
+    """Return the report over all checkpoints; progress goes to stderr."""
+    command = [BITLADDER, "calibrate", "evaluate", *map(str, folders), "--reference", str(reference), "--top", "256"]
+    options = ["--out", str(WORK), "--tokens", str(tokens), "--problems", str(problems)]
+    subprocess.run([*command, *options], cwd=ROOT, stdout=sys.stderr, check=True)  # noqa: S603  (our own command)
+    return read_report(WORK / "report.json")
+
+
+def find(report: Report, folder: Path) -> TierReport:
+    return next(tier for tier in report.tiers if tier.checkpoint == str(folder.resolve()))
+
+
+def held_exactly(recipe: Recipe, its: TierReport, reference: Path, tokens: int) -> Figures:
+    """Return what benchmarks/exact.py says of a checkpoint; that takes minutes, so it is kept."""
+    kept = WORK / f"exact-{its.digest[:16]}-{tokens}.json"
+    if not kept.exists():
+        say(f"{recipe.name}: exact divergence")
+        texts = WORK / "texts.jsonl"
+        lines = [json.dumps({"kind": one.kind, "text": one.text}) for one in packaged_texts()]
+        texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        python = ROOT / recipe.toolkit / "bin" / "python"
+        command = [str(python), "-m", "benchmarks.exact", its.checkpoint, str(reference), str(texts)]
+        found = ask([*command, "--tokens", str(tokens)], MAKING | {"HF_HUB_OFFLINE": "1"}, timeout_s=1800)
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    figures: Figures = json.loads(kept.read_bytes())
+    return figures
+
+
+def quality(its: TierReport, manifest: Manifest | None, exact: Figures | None) -> Figures:
+    """Return a row of the first table: what making took, how large it is, and what is left of the reference."""
+    row: Figures = {"mb": its.metrics["memory_bytes.weights"].value / 1e6}
+    if manifest and exact:
+        row |= {"cpu_s": manifest.cpu_s, "peak_gb": manifest.peak_mb / 1000}
+        row["stored"] = manifest.fingerprint["storage"]
+        row |= {f"kl_{kind}": exact[kind]["kl"] for kind in KINDS}
+        row |= {f"kl_bound_{kind}": its.metrics[f"kl_mean.{kind}"].value for kind in KINDS}
+        row |= {f"exact_ratio_{kind}": exact[kind]["perplexity"] / exact[kind]["reference"] for kind in KINDS}
+        row |= {f"ratio_{kind}": 1 / its.recovery[f"perplexity.{kind}"].value for kind in KINDS}
+        row |= {f"top1_{kind}": its.metrics[f"top1.{kind}"].value for kind in KINDS}
+    return row | {f"perplexity_{kind}": its.metrics[f"perplexity.{kind}"].value for kind in KINDS}
+
+
+def speed(its: TierReport) -> Figures:
+    """Return a row of the second table: what the engine does with it."""
+    solved, rate = its.metrics["pass_at_1"], its.metrics["tokens_per_s"]
+    return {
+        "pass_at_1": f"{100 * solved.value:.1f} % ({100 * solved.low:.1f}-{100 * solved.high:.1f})",
+        "paired": paired(its),
+        "tokens_per_s": f"{rate.value:.0f} ({rate.low:.0f}-{rate.high:.0f})",
+        "ttft_p50_ms": its.metrics["ttft_ms.p50"].value,
+        "ttft_p99_ms": its.metrics["ttft_ms.p99"].value,
+        "resident_mb": its.metrics["memory_bytes.resident"].value / 1e6,
+    }
+
+
+def paired(its: TierReport) -> str:
+    """Return how many problems only this one solved, and how many only the reference did."""
+    one = its.compared.get("pass_at_1")
+    return "" if one is None else f"+{one.better} -{one.worse}, p {one.p:.2g}"
+
+
+def targets_of(rows: Mapping[str, Figures]) -> list[Figures]:
+    """Return what the example ladder's checkpoints are asked to reach."""
+    int4, int8, fp8 = (rows[EXAMPLE[tier]] for tier in ("int4", "int8", "fp8"))
+    whole = rows[BF16]["mb"]
+    fp8_worst = max(abs(fp8[f"ratio_{kind}"] - 1) for kind in KINDS)
+    return [
+        target("INT4: share of bf16's bytes", int4["mb"] / whole, 0.45, at_most=True),
+        target("INT4: KL, code", int4["kl_code"], 0.15, at_most=True),
+        target("INT4: KL, the worst kind", worst(int4, "kl"), 0.15, at_most=True),
+        target("INT4: perplexity of code, of bf16's", int4["ratio_code"], 1.10, at_most=True),
+        target("INT4: memory of the weights that is saved", 1 - int4["mb"] / whole, 0.60),
+        target("INT8: KL, code", int8["kl_code"], 0.02, at_most=True),
+        target("INT8: KL, the worst kind", worst(int8, "kl"), 0.02, at_most=True),
+        target("FP8: perplexity off bf16's, the worst kind", fp8_worst, 0.01, at_most=True),
+        target(
+            "CPU minutes of the slowest recipe",
+            max(its.get("cpu_s", 0) for its in rows.values()) / 60,
+            30,
+            at_most=True,
+        ),
+    ]
+
+
+def worst(row: Figures, what: str) -> float:
+    return max(float(row[f"{what}_{kind}"]) for kind in KINDS)
+
+
+if __name__ == "__main__":
+    main()
