@@ -1,11 +1,32 @@
-"""A line of a JSONL file of texts: an object with "text", or "prompt", and whatever else."""
+"""JSONL files that people write: their lines, and a line of texts: an object with "text", or "prompt"."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from calibration.errors import InputError
+
+T = TypeVar("T")
+
+
+def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
+    """Return what `read` makes of every line that is not blank, given the line and where it stands.
+
+    Raises:
+        InputError: the file cannot be read or has no line; `what` names what should be in it, in the singular.
+
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {what}s {str(path)!r}: {error}") from error
+    found = [read(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise InputError(f"there is no {what} in {str(path)!r}")
+    return found
 
 
 def read_line(line: str | bytes, where: str) -> tuple[str, dict[str, Any]]:  # Any: JSON

@@ -12,6 +12,7 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calibration.errors import InputError
+from calibration.lines import read_lines
 
 _MOST_ANSWER_CHARS = 100_000
 
@@ -48,14 +49,7 @@ def read_tasks(path: Path) -> list[Task]:
         InputError: a line is not a task; names the line and what is expected.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read tasks {str(path)!r}: {error}") from error
-    tasks = [_task(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not tasks:
-        raise InputError(f"there is no task in {str(path)!r}")
-    return tasks
+    return read_lines(path, "task", _task)
 
 
 def is_right(task: Task, answer: str) -> bool:

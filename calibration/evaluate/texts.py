@@ -14,7 +14,7 @@ from pydoc_data.topics import topics
 
 from calibration.errors import InputError
 from calibration.evaluate.problems import load_problems
-from calibration.lines import read_line
+from calibration.lines import read_line, read_lines
 from calibration.samples import heldout_samples
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -44,14 +44,7 @@ def read_texts(path: Path) -> list[Text]:
         InputError: the file is not such a file; names the line.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read held-out texts {str(path)!r}: {error}") from error
-    texts = [_text(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise InputError(f"there is no held-out text in {str(path)!r}")
-    return texts
+    return read_lines(path, "held-out text", _text)
 
 
 def packaged_texts() -> list[Text]:
