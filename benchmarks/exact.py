@@ -18,8 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from calibration.measure import load_model, load_tokenizer, quiet
-
-PASSAGE_TOKENS = 256  # calibration/evaluate/measures.py cuts the same texts in the same way
+from calibration.passages import cut_text
 
 
 def main() -> None:
@@ -58,14 +57,11 @@ def load(checkpoint: Path) -> PreTrainedModel:
 
 
 def passages(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, budget: int) -> Iterator[torch.Tensor]:
-    """Yield passages of at most PASSAGE_TOKENS [1, tokens] until the budget is spent."""
+    """Yield passages [1, tokens] until the budget is spent: those that `calibrate evaluate` asks the engine."""
     for text in texts:
-        tokens = tokenizer(text, add_special_tokens=False).input_ids
-        for start in range(0, len(tokens), PASSAGE_TOKENS):
-            passage = tokens[start : start + min(PASSAGE_TOKENS, budget)]
-            if len(passage) > 1:
-                yield torch.tensor([passage])
-                budget -= len(passage)
+        for passage in cut_text(tokenizer(text, add_special_tokens=False).input_ids, budget):
+            yield torch.tensor([passage])
+            budget -= len(passage)
         if budget <= 1:
             return
 

@@ -19,11 +19,10 @@ from calibration.evaluate.engine import AT_ONCE, Asker
 from calibration.evaluate.memory import gpu_bytes, resident_bytes
 from calibration.evaluate.problems import ENGINE_STOPS, MOST_TOKENS, STOPS, Problem, cut
 from calibration.evaluate.tasks import Task, is_right
+from calibration.passages import PASSAGE_TOKENS, cut_text
 from calibration.sandbox.base import Sandbox
 from calibration.steps import Advance
 
-# A passage is what is resampled for intervals: short enough that a few thousand tokens make many of them.
-PASSAGE_TOKENS = 256
 # How many rounds of AT_ONCE answers of so many tokens are timed.
 _ROUNDS, _TIMED_TOKENS = 5, 32
 
@@ -80,16 +79,12 @@ class Likelihood:
         return Passages(hashlib.sha256(repr(passages).encode()).hexdigest(), tuple(predictions))
 
     async def _passages(self, asker: Asker) -> list[list[int]]:
-        """Cut the texts into passages, each read from nothing, until the budget is spent."""
         passages: list[list[int]] = []
         left = self.budget
         for text in self.texts:
-            tokens = await asker.tokenize(text)
-            for start in range(0, len(tokens), PASSAGE_TOKENS):
-                passage = tokens[start : start + min(PASSAGE_TOKENS, left)]
-                if len(passage) > 1:
-                    passages.append(passage)
-                    left -= len(passage)
+            its = cut_text(await asker.tokenize(text), left)
+            passages += its
+            left -= sum(map(len, its))
             if left <= 1:
                 break
         return passages
