@@ -15,9 +15,9 @@ from typing import Any
 from calibration.corpus import texts_for
 from calibration.errors import BadCheckpointError
 from calibration.estimate import Weights, disk_bytes
-from calibration.folder import full_disk_named, locked, require_room, staged
+from calibration.folder import claimed, full_disk_named, require_replaceable, require_room, staged
 from calibration.maker import Maker, Order
-from calibration.manifest import Manifest, describe_weights, finished_manifest, write_manifest
+from calibration.manifest import Manifest, describe_weights, finished_manifest, is_checkpoint, write_manifest
 from calibration.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
 from calibration.recipes import example_recipe
 from calibration.source import SMOLLM2, SOURCE, find_source
@@ -59,6 +59,7 @@ class Job:
     weights: Weights
     texts: tuple[str, ...] = ()  # that it is calibrated on, where the recipe looks at any
     memory: int | None = None  # bytes of weights above which the rest stays on disk
+    option: str = "--cache"  # that says where it goes, for those who have to name another place
 
 
 def example_job(tier: str) -> Job:
@@ -93,6 +94,7 @@ class Workshop:
         """Make these checkpoints, in this order, and whatever they need before."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
+            require_replaceable(self._path(job), job.option, is_checkpoint)
         made = []
         with self._steps.showing():
             for job in jobs:
@@ -103,24 +105,28 @@ class Workshop:
 
     def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        cache = self._reference_cache if job.recipe.tier == BF16 else self._cache
-        storage, path = self._choose_storage(job.recipe), cache / job.folder
-        with locked(cache, job.folder, partial(self._steps.note, job.folder, "waiting for another maker")):
+        storage, path = self._choose_storage(job.recipe), self._path(job)
+        on_wait = partial(self._steps.note, job.folder, "waiting for another maker")
+        with claimed(path, job.option, is_checkpoint, on_wait):
             finished = None if force else finished_manifest(path, recipe_hash(self._fingerprint(job, storage)))
-            manifest = finished or self._build(job, storage, cache)
+            manifest = finished or self._build(job, storage, path)
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
+
+    def _path(self, job: Job) -> Path:
+        return (self._reference_cache if job.recipe.tier == BF16 else self._cache) / job.folder
 
     def _fingerprint(self, job: Job, storage: Storage) -> dict[str, Any]:  # Any: JSON
         return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
 
-    def _build(self, job: Job, storage: Storage, cache: Path) -> Manifest:
+    def _build(self, job: Job, storage: Storage, path: Path) -> Manifest:
         recipe, name = job.recipe, job.folder
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         maker = self._get_maker(name)
-        require_room(cache, disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6)
-        with full_disk_named(cache, "--cache"), staged(cache, name) as folder:
+        needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
+        require_room(path.parent, needed_mb, job.option)
+        with full_disk_named(path.parent, job.option), staged(path) as folder:
             with self._steps.step(name, describe(recipe, storage)) as advance:
                 if reference is None:
                     maker.convert(self._subject.find_source(), folder)

@@ -42,17 +42,41 @@ class Manifest:
         return sum(file.size_bytes for file in self.weights)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether the folder is a checkpoint that was made here, of whatever recipe and however whole."""
+    return "recipe_hash" in read_fields(folder)
+
+
+def is_listed(folder: Path, field: str) -> bool:
+    """Tell whether the folder's manifest has this field, and lists every other file that is there."""
+    fields = read_fields(folder)
+    try:
+        names = {NAME, *(its["name"] for its in fields["files"])}
+    except (TypeError, KeyError):
+        return False
+    return field in fields and {path.name for path in folder.iterdir()} <= names
+
+
+def read_fields(folder: Path) -> dict[str, Any]:  # Any: JSON
+    """Return the manifest of a folder as it is; {} where there is none that can be read."""
+    try:
+        fields = json.loads((folder / NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder, or None where there is none that can be read."""
+    """Return the manifest of a folder, or None where there is none of a checkpoint."""
+    fields = read_fields(folder)
     try:
-        fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
         weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
         return Manifest(weights=weights, **fields)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError):
         return None
 
 

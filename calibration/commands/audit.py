@@ -49,10 +49,14 @@ def register(app: typer.Typer) -> None:
         question = Question(
             source=source, count=count, seed=seed, ladder=ladder, policy=_policy(settings, policy, ladder)
         )
-        prompts = _prompts(question, endpoint_url, config)
-        console.print(f"{len(prompts):,} prompts read")
-        folder = out.expanduser().absolute()
-        figures = audit(prompts, question, folder)
+
+        def take() -> list[Seen]:
+            prompts = _prompts(question, endpoint_url, config)
+            console.print(f"{len(prompts):,} prompts read")
+            return prompts
+
+        folder = out.expanduser().resolve()
+        figures = audit(take, question, folder)
         if as_json:
             typer.echo(json.dumps({"folder": str(folder), **figures}))
             return

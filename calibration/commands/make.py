@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
             weights=wanted.weights,
             texts=texts_of(recipe, wanted.samples),
             memory=wanted.memory,
+            option="--out",
         )
         made = workshop.make([job], force=wanted.force)
         if wanted.as_json:

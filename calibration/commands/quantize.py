@@ -11,6 +11,8 @@ from calibration.assignment import Assignment, become, find_interpreter
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
+from calibration.folder import require_outside, require_replaceable
+from calibration.manifest import is_checkpoint
 from calibration.preflight import (
     Plan,
     available_memory,
@@ -21,7 +23,7 @@ from calibration.preflight import (
     plan,
 )
 from calibration.prompts import check_enough, read_texts
-from calibration.recipe import Recipe, Storage
+from calibration.recipe import BF16, Recipe, Storage
 from calibration.recipes import EXAMPLE, TIERS, find_recipe
 from calibration.settings import Settings
 from calibration.source import SMOLLM2
@@ -54,7 +56,7 @@ def register(app: typer.Typer) -> None:
         found = find_recipe(tier, recipe, is_example=model is None)
         for hardware in hardware_of(tier, config):
             check_hardware(found, hardware)
-        folder = (out or default_folder(found, model)).expanduser().absolute()
+        folder = (out or default_folder(found, model)).expanduser().resolve()
         assignment = Assignment(
             recipe=found.name,
             cache=folder.parent,
@@ -73,16 +75,22 @@ def register(app: typer.Typer) -> None:
 
 def check(recipe: Recipe, assignment: Assignment) -> None:
     """Raise what makes the assignment impossible; else say what it will take."""
-    weights = assignment.weights
+    weights, folder = assignment.weights, assignment.cache / assignment.folder
+    model = assignment.model or Settings.from_environ().cache / BF16  # the example's
+    for given, option in ((model, "--model"), (assignment.samples, "--samples")):
+        if given is not None:
+            require_outside(folder, "--out", given, option)
+            require_outside(given, option, folder, "--out")
+    require_replaceable(folder, "--out", is_checkpoint)
     check_kernels(recipe, weights)
     texts = recipe.mix.texts if recipe.mix else 0
     if assignment.samples is not None:
-        given = read_texts(assignment.samples)
-        check_enough(recipe, given, max(weights.shape.input_widths))
-        texts = min(texts, len(given))
+        samples = read_texts(assignment.samples)
+        check_enough(recipe, samples, max(weights.shape.input_widths))
+        texts = min(texts, len(samples))
     wanted = plan(recipe, weights, texts=texts, memory=assignment.memory)
     check_room(wanted, assignment.cache, available_memory())
-    progress_console().print(in_words(wanted, assignment.cache / assignment.folder), highlight=False, soft_wrap=True)
+    progress_console().print(in_words(wanted, folder), highlight=False, markup=False, soft_wrap=True)
 
 
 def hardware_of(tier: str, config: str | None) -> set[str]:

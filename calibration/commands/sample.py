@@ -15,6 +15,7 @@ from rich.table import Table
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
+from calibration.folder import require_outside
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
 from calibration.sample.run import Plan, sample
@@ -47,9 +48,11 @@ def register(app: typer.Typer) -> None:
         """
         console = progress_console()
         plan = Plan(count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed)
-        opened = open_source(source, endpoint_url, config)
+        folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
+        if isinstance(opened, LocalFiles):
+            require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
         with Reading(console) as reading:
-            made = sample(opened, plan, out.expanduser().absolute(), force=force, on_progress=reading.show)
+            made = sample(opened, plan, folder, force=force, on_progress=reading.show)
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return
@@ -78,8 +81,8 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
     if source == PACKAGED:
         return Packaged()
     if source == CAPTURE:
-        return Capture(Path(load_configuration(config).capture.folder).expanduser())
-    return LocalFiles(Path(source))
+        return Capture(Path(load_configuration(config).capture.folder).expanduser().resolve())
+    return LocalFiles(Path(source).expanduser().resolve())
 
 
 def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON

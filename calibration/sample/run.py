@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import InputError
-from calibration.folder import full_disk_named, locked, staged
+from calibration.folder import claimed, full_disk_named, staged
 from calibration.sample.progress import Bookmark, Progress
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.reservoir import Member, Reservoir
-from calibration.sample.sets import SampleSet, as_text, finished, require_unmixed, write_manifest, write_texts
+from calibration.sample.sets import SampleSet, as_text, finished, is_ours, require_unmixed, write_manifest, write_texts
 from calibration.sample.source import Source
 from calibration.sample.strata import CALIBRATION, HELDOUT, HELDOUT_SHARE, choose, split_of, stratum_of
 
@@ -62,7 +62,7 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
     """
     parent, name = into.parent, into.name
     request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
-    with full_disk_named(parent, "--out"), locked(parent, name, lambda: None):
+    with full_disk_named(parent, "--out"), claimed(into, "--out", is_ours, lambda: None):
         manifest = None if force else finished(into, request)
         if manifest is not None:
             return Sampled(folder=into, manifest=manifest, skipped=True)
@@ -71,7 +71,7 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
         progress = bookmark.load(Progress(request=request, started_at=_now()), reservoir)
         _read(source, plan.max_chars, progress, reservoir, bookmark, on_progress)
         chosen = _choose(plan, progress, reservoir)
-        with staged(parent, name) as folder:
+        with staged(into, private=True) as folder:
             files = write_texts(folder, chosen, progress.listed)
             manifest = describe(progress, reservoir, files)
             write_manifest(folder, manifest)

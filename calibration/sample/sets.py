@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError, InputError
-from calibration.manifest import NAME, file_digest
+from calibration.manifest import NAME, file_digest, is_listed
 from calibration.sample.near import NearIndex, folded, signature
 from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member
@@ -65,6 +65,11 @@ def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_ours(folder: Path) -> bool:
+    """Tell whether the folder is a sampled set, and nothing else."""
+    return is_listed(folder, "request")
 
 
 def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:

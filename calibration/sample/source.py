@@ -60,12 +60,12 @@ class LocalFiles:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._path = path
+        self.path = path
 
     def units(self, after: str) -> Iterator[Unit]:
-        if not self._path.exists():
+        if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
-        found = [self._path] if self._path.is_file() else _json_files(self._path)
+        found = [self.path] if self.path.is_file() else _json_files(self.path)
         if not found:
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
         yield from (LocalFile(path) for path in found if str(path) > after)

@@ -10,6 +10,7 @@ import pytest
 from calibration.assignment import Assignment, find_interpreter
 from calibration.errors import WrongEnvironmentError
 from calibration.recipe import Toolkit
+from calibration.settings import Settings
 from calibration.source import SMOLLM2
 from tests.calibration.inspection.tiny import Tiny
 from tests.calibration.test_cli import run
@@ -73,6 +74,30 @@ def test_hours_are_not_spent_on_what_cannot_be_done(tmp_path: Path) -> None:
     (model / "weights.bin").write_bytes(b"pickle")
     status, said = quantize("--tier", "int4", "--model", str(model))
     assert (status, "weights.bin: pickle runs code" in said) == (2, True)
+
+
+@pytest.mark.parametrize("out", ["m/bf16", "m", "m/bf16/int8", "set", "set/in", "keep"])
+def test_neither_the_model_nor_the_samples_nor_anything_else_is_written_over(tmp_path: Path, out: str) -> None:
+    model = Tiny().write(tmp_path / "m" / "bf16")
+    for folder in ("set", "keep"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "texts.jsonl").write_text('{"prompt": "one"}\n' * 20)
+    before = sorted(path for path in tmp_path.rglob("*"))
+
+    status, said = quantize(
+        *("--tier", "int8", "--recipe", "int8-rtn", "--model", str(model)),
+        *("--samples", str(tmp_path / "set"), "--out", str(tmp_path / out), "--python", "/nowhere"),
+    )
+
+    assert (status, said.startswith("error: --"), said.count("\n")) == (2, True, 1)
+    assert "--out must" in said or "must not be or lie in --out" in said
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_the_example_s_reference_is_not_written_over(tmp_path: Path) -> None:
+    folder = Settings.from_environ().cache / "bf16"
+
+    assert quantize("--tier", "int8", "--out", str(folder / "int8"))[0] == 2
 
 
 def test_a_tier_on_hardware_without_its_units_is_refused(tmp_path: Path) -> None:

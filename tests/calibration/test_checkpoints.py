@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from calibration.checkpoints import EXAMPLE, Subject, Workshop
-from calibration.errors import BadCheckpointError, DiskFullError, UnknownTierError
+from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
 from calibration.maker import Maker, ToyMaker
 from calibration.manifest import file_digest, read_manifest
 from calibration.recipe import Storage, recipe_hash
@@ -95,15 +95,11 @@ def test_another_storage_is_another_checkpoint(make_workshop: MakeWorkshop, cach
     assert "rounded" in (cache / "int4" / "model.safetensors").read_text()
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "broken manifest", "older recipe", "short weights", "no weights"])
+@pytest.mark.parametrize("damage", ["older recipe", "short weights", "no weights"])
 def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorkshop, cache: Path, damage: str) -> None:
     make_workshop().make(jobs("int8"))
     manifest, weights = cache / "int8" / "manifest.json", cache / "int8" / "model.safetensors"
     match damage:
-        case "no manifest":
-            manifest.unlink()
-        case "broken manifest":
-            manifest.write_text(manifest.read_text()[:40])
         case "older recipe":
             manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recipe_hash": "0" * 64}))
         case "short weights":
@@ -117,12 +113,30 @@ def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorksho
     assert all(file.size_bytes == weights.stat().st_size for file in checkpoint.manifest.weights)
 
 
+@pytest.mark.parametrize("content", [None, "{", "[1]", '{"name": "an app of the web"}', "[" * 100_000])
+def test_a_folder_of_somebody_else_is_left_alone_before_anything_is_made(
+    make_workshop: MakeWorkshop, cache: Path, content: str | None
+) -> None:
+    (cache / "int8").mkdir(parents=True)
+    (cache / "int8" / "model.safetensors").write_text("somebody's")
+    if content is not None:
+        (cache / "int8" / "manifest.json").write_text(content)
+    maker = ToyMaker(GOOD)
+
+    with pytest.raises(InputError, match=r"--cache must be .*int8.: it holds something else"):
+        make_workshop(maker).make(jobs("int4", "int8"))
+
+    assert maker.made == []
+    assert (cache / "int8" / "model.safetensors").read_text() == "somebody's"
+
+
 def test_what_a_killed_maker_left_half_written_is_removed(make_workshop: MakeWorkshop, cache: Path) -> None:
+    make_workshop().make(jobs("int8"))
     for leftover in (".int8.partial", ".int8.retired"):
         (cache / leftover).mkdir(parents=True)
         (cache / leftover / "model.safetensors").write_text("half")
 
-    make_workshop().make(jobs("int8"))
+    make_workshop().make(jobs("int8"), force=True)
 
     assert names(cache) == {"bf16", "int8"}
 

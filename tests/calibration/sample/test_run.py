@@ -165,6 +165,21 @@ def test_a_set_that_was_changed_is_not_accepted(tmp_path: Path, out: Path, run_s
         load(out)
 
 
+def test_a_set_takes_the_place_of_a_set_and_of_nothing_else(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100)))
+    run_sample(logs)
+    run_sample(logs, seed=1)
+    (out / "thesis.txt").write_text("precious")
+
+    source = Flaky(prompts(100), 100, OSError("never"))
+    with pytest.raises(InputError, match=r"--out must be .*mine.: it holds something else"):
+        run_sample(source, seed=2)
+
+    assert source.given == 0
+    assert (out / "thesis.txt").read_text() == "precious"
+    assert json.loads((out / "manifest.json").read_text())["seed"] == 1
+
+
 def test_what_is_finished_is_not_done_again(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
     logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100)))
     first = run_sample(logs)
