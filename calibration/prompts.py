@@ -12,12 +12,17 @@ from calibration.recipe import USES_GPTQ, Recipe
 LEAST_TEXTS = 16
 # What a token is in characters, at least on average: code and other languages have fewer than English.
 CHARACTERS_PER_TOKEN = 3
+# 2**64 divided by the golden ratio: its multiples fall evenly between 0 and 2**64, however many are taken.
+_GOLDEN = 0x9E3779B97F4A7C15
 # Longer lines hold more than any sample is taken of.
 _MOST_LINE_BYTES = 8_000_000
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the texts of a JSONL file, or of the calibration half of a sampled set.
+    """Return the texts of a sampled set's calibration half, or of a JSONL file.
+
+    The former is in an order of which any beginning will do (sample/strata.py). A file may be sorted, so that its texts
+    are put into such an order here.
 
     Raises:
         InputError: there is no such file, or a line is not an object with `text` or `prompt`; names the line.
@@ -29,7 +34,7 @@ def read_texts(path: Path) -> list[str]:
             texts = [_text(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     except OSError as error:
         raise InputError(f"cannot read samples {str(file)!r}: {error.strerror}") from error
-    return texts
+    return texts if path.is_dir() else _spread(texts)
 
 
 def check_enough(recipe: Recipe, texts: list[str], widest: int) -> None:
@@ -58,6 +63,11 @@ def chosen(recipe: Recipe, texts: list[str]) -> tuple[str, ...]:
         return ()
     size = recipe.mix.tokens * 8
     return tuple(text[:size] for text in texts[: recipe.mix.texts])
+
+
+def _spread(texts: list[str]) -> list[str]:
+    """Return them in an order of which every beginning comes evenly from the whole, and follows none of its periods."""
+    return [texts[place] for place in sorted(range(len(texts)), key=lambda place: place * _GOLDEN % 2**64)]
 
 
 def _text(line: bytes, where: str) -> str:

@@ -19,10 +19,10 @@ from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.reservoir import Member, Reservoir
 from calibration.sample.sets import SampleSet, as_text, finished, is_ours, require_unmixed, write_manifest, write_texts
 from calibration.sample.source import Source
-from calibration.sample.strata import CALIBRATION, HELDOUT, HELDOUT_SHARE, choose, split_of, stratum_of
+from calibration.sample.strata import CALIBRATION, HELDOUT, HELDOUT_SHARE, choose, mixed, split_of, stratum_of
 
 # Part of every manifest: raise it when the rules change, so that sets made before are made anew.
-SAMPLER_VERSION = 1
+SAMPLER_VERSION = 2
 # The reservoirs are larger than what is chosen from them, because the split is not exactly 80 to 20.
 _SPARE = 1.25
 _SHOW_EVERY = 1000
@@ -133,8 +133,8 @@ def _choose(plan: Plan, progress: Progress, reservoir: Reservoir) -> SampleSet:
         halves[split_of(member)].append(member)
     seen_of = {stratum: layer.seen for stratum, layer in reservoir.layers.items()}
     chosen = SampleSet(
-        calibration=tuple(map(as_text, choose(halves[CALIBRATION], seen_of, plan.count))),
-        heldout=tuple(map(as_text, choose(halves[HELDOUT], seen_of, plan.heldout))),
+        calibration=tuple(map(as_text, mixed(choose(halves[CALIBRATION], seen_of, plan.count)))),
+        heldout=tuple(map(as_text, mixed(choose(halves[HELDOUT], seen_of, plan.heldout)))),
     )
     require_unmixed(chosen)
     return chosen

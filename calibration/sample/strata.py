@@ -15,6 +15,7 @@ CALIBRATION, HELDOUT = "calibration", "heldout"
 # was once calibrated with is never held out by a later run.
 HELDOUT_SHARE = 0.2
 _SPLIT_KEY = b"bitladder split"
+_ORDER_KEY = b"bitladder order"
 _LENGTHS = (128, 512, 2048, 8192)
 
 
@@ -49,6 +50,23 @@ def choose(members: list[Member], seen: Mapping[Stratum, int], count: int) -> li
         have.setdefault(member.stratum, []).append(member)
     quota = shares({stratum: seen[stratum] for stratum in have}, {its: len(have[its]) for its in have}, count)
     return [member for stratum in sorted(have) for member in have[stratum][: quota[stratum]]]
+
+
+def mixed(members: list[Member]) -> list[Member]:
+    """Return them in an order of which every beginning has the kinds in their proportion, and is random otherwise.
+
+    Whoever reads only the beginning of a set, as recipes do, reads some of everything.
+    """
+    kinds: dict[str, list[Member]] = {}
+    for member in sorted(members, key=_shuffled):
+        kinds.setdefault(member.stratum.kind, []).append(member)
+    placed = [((at + 0.5) / len(its), member) for its in kinds.values() for at, member in enumerate(its)]
+    return [member for _, member in sorted(placed, key=lambda its: (its[0], _shuffled(its[1])))]
+
+
+def _shuffled(member: Member) -> bytes:
+    """Return a key to sort by that says nothing about the stratum, as the least numbers of a large one do."""
+    return blake2b(member.number.to_bytes(8, "big"), digest_size=8, key=_ORDER_KEY).digest()
 
 
 def shares(weights: Mapping[Stratum, int], most: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:

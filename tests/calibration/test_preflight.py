@@ -113,6 +113,18 @@ def test_samples_are_read_from_a_file_and_from_a_sampled_set(tmp_path: Path) -> 
     assert read_texts(tmp_path) == read_texts(tmp_path / "texts.jsonl") == ["one", "two"]
 
 
+@pytest.mark.parametrize("kinds", [["chat"] * 300 + ["code"] * 100 + ["log"] * 100, ["chat", "code", "log"] * 200])
+def test_a_file_that_is_sorted_or_goes_in_turns_is_read_evenly(tmp_path: Path, kinds: list[str]) -> None:
+    path = write_lines(tmp_path / "texts.jsonl", [f"{kind} {number}" for number, kind in enumerate(kinds)])
+
+    texts = read_texts(path)
+
+    first = [text.split()[0] for text in texts[:24]]
+    for kind in ("chat", "code", "log"):
+        assert abs(first.count(kind) - 24 * kinds.count(kind) / len(kinds)) < 3
+    assert len(set(texts)) == len(kinds)
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -165,6 +165,21 @@ def test_a_set_that_was_changed_is_not_accepted(tmp_path: Path, out: Path, run_s
         load(out)
 
 
+def test_the_beginning_of_a_set_has_all_kinds(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
+    logs = tmp_path / "logs"
+    texts = prompts(1500)
+    write_jsonl(logs / "a.jsonl", texts[:900])
+    write_jsonl(logs / "b.jsonl", [f"user: {text}\nassistant: Yes.\nuser: Why?" for text in texts[900:1200]])
+    write_jsonl(logs / "c.jsonl", [f"import os\nx = 1\nprint('{text}')" for text in texts[1200:]])
+
+    run_sample(LocalFiles(logs), count=200)
+
+    kinds = [text.kind for text in load(out).calibration]
+    for kind in ("prose", "chat", "code"):
+        assert kinds.count(kind) > 20
+        assert abs(kinds[:24].count(kind) - 24 * kinds.count(kind) / len(kinds)) < 1
+
+
 def test_a_set_takes_the_place_of_a_set_and_of_nothing_else(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
     logs = LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100)))
     run_sample(logs)

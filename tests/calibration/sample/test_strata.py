@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from calibration.sample.prompt import Prompt
 from calibration.sample.reservoir import Member, Stratum
-from calibration.sample.strata import CALIBRATION, HELDOUT, choose, length_of, shares, split_of, stratum_of
+from calibration.sample.strata import CALIBRATION, HELDOUT, choose, length_of, mixed, shares, split_of, stratum_of
 from tests.calibration.sample.conftest import prompts
 
 
@@ -46,6 +46,23 @@ def test_choosing_follows_the_traffic_and_leaves_no_stratum_out() -> None:
     assert counts.count("prose") == 90
     assert counts.count("code") == 9
     assert counts.count("log") == 1
+
+
+def test_every_beginning_of_a_set_has_the_kinds_in_their_proportion() -> None:
+    """Also where a kind is chosen from so many that its numbers are all small."""
+    shares = {"chat": 200, "prose": 150, "code": 100, "log": 50, "json": 12}
+    members = [
+        Member(number * (1 if kind == "chat" else 10**9), Stratum(kind, language, "0-127", ""), "x")
+        for at, (kind, share) in enumerate(shares.items())
+        for number, language in zip(range(at * 1000, at * 1000 + share), ["en", "de"] * 100, strict=False)
+    ]
+
+    for first in (24, 56, 512):
+        found = mixed(members)[:first]
+        for kind, share in shares.items():
+            assert abs([its.stratum.kind for its in found].count(kind) - first * share / 512) < 1
+    chats = [its.stratum.language for its in mixed(members)[:100] if its.stratum.kind == "chat"]
+    assert 10 < chats.count("de") < 30
 
 
 def test_what_a_stratum_cannot_give_goes_to_the_others() -> None:
