@@ -89,7 +89,7 @@ class Bookmark:
         state = _State(progress, list(reservoir.layers.items()), members, reservoir.repeats, reservoir.near)
         beside = self._path.with_name(self._path.name + ".partial")
         try:
-            with beside.open("wb") as file:
+            with open(beside, "wb", opener=_private) as file:
                 file.write(zlib.compress(msgspec.msgpack.encode(state), 1))
                 file.flush()
                 os.fsync(file.fileno())
@@ -99,3 +99,8 @@ class Bookmark:
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open for the owner alone: there are prompts in it."""
+    return os.open(path, flags, 0o600)

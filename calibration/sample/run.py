@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from calibration.errors import InputError
+from calibration.errors import CalibrationError, InputError
 from calibration.folder import claimed, full_disk_named, staged
 from calibration.sample.progress import Bookmark, Progress
 from calibration.sample.prompt import Bad, Prompt
@@ -56,7 +56,7 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
 
     Raises:
         SourceError: the source is empty, away, or may not be read.
-        InputError: it has too few different prompts.
+        InputError: it has too few different prompts; the next run reads it again, because it may have more by then.
         DiskFullError: there is no room; what was read is not read again, if there was room for the bookmark.
 
     """
@@ -67,10 +67,16 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
         if manifest is not None:
             return Sampled(folder=into, manifest=manifest, skipped=True)
         bookmark = Bookmark(parent / f".{name}.progress")
+        if force:
+            bookmark.remove()
         reservoir = Reservoir(seed=plan.seed, most=_most(plan), budget_bytes=plan.memory_mb * 2**20)
         progress = bookmark.load(Progress(request=request, started_at=_now()), reservoir)
         _read(source, plan.max_chars, progress, reservoir, bookmark, on_progress)
-        chosen = _choose(plan, progress, reservoir)
+        try:
+            chosen = _choose(plan, progress, reservoir)
+        except CalibrationError:
+            bookmark.remove()
+            raise
         with staged(into, private=True) as folder:
             files = write_texts(folder, chosen, progress.listed)
             manifest = describe(progress, reservoir, files)

@@ -23,6 +23,10 @@ T = TypeVar("T")
 # stream when its turn comes.
 _AT_ONCE = 16
 _SMALL_BYTES = 2**20
+_ATTEMPTS = 5
+# What concerns one object: deleted since it was listed, not for us, archived, encrypted with a key of the client's. All
+# else, such as an outage, ends the run, which goes on later: a set must not be made of what was read before it.
+_OF_AN_OBJECT = {"NoSuchKey", "404", "AccessDenied", "403", "InvalidObjectState", "InvalidRequest"}
 # What concerns the bucket or the account, not one object; the message says what to do.
 _REFUSED = {
     "NoSuchBucket": "there is no such bucket",
@@ -31,6 +35,7 @@ _REFUSED = {
     "InvalidAccessKeyId": "the access key is unknown",
     "SignatureDoesNotMatch": "the secret key is wrong",
     "ExpiredToken": "the session token has expired",
+    "InvalidToken": "the session token is wrong",
     "InvalidBucketName": "the bucket's name is wrong",
 }
 
@@ -38,20 +43,19 @@ _REFUSED = {
 class S3Object:
     """One object."""
 
-    def __init__(self, name: str, body: Callable[[], BinaryIO | Bad]) -> None:
+    def __init__(self, name: str, body: Callable[[], BinaryIO | Bad], reading: str) -> None:
         self.name = name
         self._body = body
+        self._reading = reading
 
     def prompts(self) -> Iterator[list[Prompt | Bad]]:
         body = self._body()
         if isinstance(body, Bad):
             yield [body]
             return
-        try:
-            for value in read_values(self.name, body):
-                yield [value] if isinstance(value, Bad) else read_prompts(value)
-        except (BotoCoreError, OSError) as error:  # the connection broke in the middle of an object
-            yield [Bad(f"cut off: {type(error).__name__}")]
+        values = read_values(self.name, body)
+        while (value := _named(self._reading, partial(next, values, None))) is not None:
+            yield [value] if isinstance(value, Bad) else read_prompts(value)
 
 
 class S3Prefix:
@@ -61,10 +65,14 @@ class S3Prefix:
         self.name = f"s3://{bucket}/{prefix}"
         self._bucket = bucket
         self._prefix = prefix
-        config = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60)
+        retries = {"mode": "standard", "max_attempts": _ATTEMPTS}
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60)
         self._client: Any = _named(  # Any: boto3 makes its clients at run time
-            self.name, lambda: boto3.Session().client("s3", endpoint_url=endpoint_url, config=config)
+            f"list {self.name}", lambda: boto3.Session().client("s3", endpoint_url=endpoint_url, config=config)
         )
+        server: str = self._client.meta.endpoint_url  # the environment may name one, too
+        if ".amazonaws.com" not in server:  # Amazon's buckets have one name for all regions
+            self.name += f" at {server}"
 
     def units(self, after: str) -> Iterator[Unit]:
         waiting: deque[S3Object] = deque()
@@ -74,7 +82,7 @@ class S3Prefix:
                 is_empty = False
                 is_small = size <= _SMALL_BYTES
                 body = pool.submit(self._fetch, key).result if is_small else partial(self._open, key)
-                waiting.append(S3Object(key, body))
+                waiting.append(S3Object(key, body, self._reading(key)))
                 if len(waiting) >= _AT_ONCE:
                     yield waiting.popleft()
             yield from waiting
@@ -85,7 +93,7 @@ class S3Prefix:
         """Page through the keys; the next page is asked for when this one is used up."""
         where = {"Bucket": self._bucket, "Prefix": self._prefix, "StartAfter": after}
         while True:
-            page = _named(self.name, partial(self._client.list_objects_v2, **where))
+            page = _named(f"list {self.name}", partial(self._client.list_objects_v2, **where))
             found = ((its["Key"], its["Size"]) for its in page.get("Contents", ()))
             yield from ((key, size) for key, size in found if not key.endswith("/"))  # consoles make these for folders
             if not page["IsTruncated"]:
@@ -94,27 +102,31 @@ class S3Prefix:
 
     def _fetch(self, key: str) -> BinaryIO | Bad:
         body = self._open(key)
-        try:
-            return body if isinstance(body, Bad) else io.BytesIO(body.read())
-        except (BotoCoreError, OSError) as error:
-            return Bad(f"cannot be read: {type(error).__name__}")
+        return body if isinstance(body, Bad) else io.BytesIO(_named(self._reading(key), body.read))
 
     def _open(self, key: str) -> BinaryIO | Bad:
-        try:
-            body: BinaryIO = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
-        except ClientError as error:  # deleted since it was listed, archived, or not for us
-            return Bad(f"cannot be read: {error.response['Error'].get('Code', 'error')}")
-        except BotoCoreError as error:
-            return Bad(f"cannot be read: {type(error).__name__}")
-        return body
+        def get() -> BinaryIO | Bad:
+            try:
+                body: BinaryIO = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            except ClientError as error:
+                code = error.response["Error"].get("Code", "")
+                if code in _OF_AN_OBJECT or code.startswith("KMS."):
+                    return Bad(f"cannot be read: {code}")
+                raise
+            return body
+
+        return _named(self._reading(key), get)
+
+    def _reading(self, key: str) -> str:
+        return f"read {key!r} of {self.name}"
 
 
-def _named(name: str, call: Callable[[], T]) -> T:
+def _named(doing: str, call: Callable[[], T]) -> T:
     """Turn what concerns the whole source into our error."""
     try:
         return call()
     except ClientError as error:
         code = error.response["Error"].get("Code", "")
-        raise SourceError(f"cannot list {name}: {_REFUSED.get(code, error)}") from error
-    except (BotoCoreError, ValueError) as error:  # no credentials, no connection, a wrong endpoint
-        raise SourceError(f"cannot list {name}: {error}") from error
+        raise SourceError(f"cannot {doing}: {_REFUSED.get(code, error)}") from error
+    except (BotoCoreError, OSError, ValueError) as error:  # no credentials, no connection, a wrong endpoint
+        raise SourceError(f"cannot {doing}: {error}") from error

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -223,6 +224,33 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(out: Path, run_sample: RunS
     assert counts["seen"] == 500
     assert resumed == read_texts(out, "calibration")
     assert not (out.parent / ".mine.progress").exists()
+
+
+def test_a_run_that_was_refused_reads_its_source_again(tmp_path: Path, run_sample: RunSample) -> None:
+    logs = write_jsonl(tmp_path / "logs.jsonl", prompts(10))
+    with pytest.raises(InputError, match="10 different prompts among 10 entries are too few"):
+        run_sample(LocalFiles(logs))
+    write_jsonl(logs, prompts(110))
+
+    made = run_sample(LocalFiles(logs))
+
+    assert made.manifest["counts"]["seen"] == 110
+
+
+def test_who_forces_a_run_gets_a_whole_one(run_sample: RunSample) -> None:
+    with pytest.raises(OSError, match="broke"):
+        run_sample(Flaky(prompts(100, seed=2), 50, OSError("broke")))
+
+    made = run_sample(Flaky(prompts(40), 40, OSError("broke")), force=True)
+
+    assert set(read_texts(made.folder, "calibration")) <= set(prompts(40))
+
+
+def test_only_the_owner_can_read_a_bookmark(out: Path, run_sample: RunSample) -> None:
+    with pytest.raises(OSError, match="broke"):
+        run_sample(Flaky(prompts(100), 50, OSError("broke")))
+
+    assert stat.S_IMODE((out.parent / ".mine.progress").stat().st_mode) == 0o600
 
 
 def test_a_killed_run_goes_on_too(tmp_path: Path, out: Path) -> None:

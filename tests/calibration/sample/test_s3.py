@@ -15,6 +15,7 @@ from calibration.errors import InputError, SourceError
 from calibration.sample import s3
 from calibration.sample.s3 import S3Prefix
 from calibration.sample.sets import load
+from tests.calibration.sample.breaking import BREAKS, before
 from tests.calibration.sample.conftest import RunSample, prompts, read_texts, skipped
 
 Bucket = Any  # boto3 makes its types at run time
@@ -42,7 +43,7 @@ def test_objects_of_one_prompt_and_objects_of_many_are_read(
     assert set(read_texts(out, "calibration") + read_texts(out, "heldout")) == set(texts[:60])
     assert made.manifest["counts"]["seen"] == 90
     assert made.manifest["counts"]["repeats_met"] == 30
-    assert made.manifest["source"] == "s3://prompt-logs/prompts/"
+    assert made.manifest["source"] == f"s3://prompt-logs/prompts/ at {s3_url}"
 
 
 def test_bad_objects_are_skipped_and_listed_by_key(
@@ -114,11 +115,42 @@ def test_a_run_that_was_cut_off_fetches_only_what_is_left(
     assert len(load(out).calibration) == 40
 
 
+@pytest.mark.parametrize(("how", "small"), [*((how, 2**20) for how in BREAKS), ("cut off", 0)])
+def test_an_outage_in_the_middle_is_no_bad_object_and_the_next_run_goes_on(
+    bucket: Bucket, s3_url: str, run_sample: RunSample, monkeypatch: pytest.MonkeyPatch, how: str, small: int
+) -> None:
+    put_each(bucket, prompts(60))
+    monkeypatch.setattr(s3, "_ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "_SMALL_BYTES", small)
+
+    with before(s3_url) as server:
+        server.left, server.how = 30, how
+        with pytest.raises(
+            SourceError, match=r"cannot read 'prompts/00[123]\d\.json' of s3://prompt-logs/prompts/ at "
+        ):
+            run_sample(S3Prefix("prompt-logs", "prompts/", server.url))
+        server.left = 10**9
+        server.fetched.clear()
+        made = run_sample(S3Prefix("prompt-logs", "prompts/", server.url))
+
+    assert (made.manifest["counts"]["seen"], made.manifest["counts"]["skipped"]) == (60, {})
+    assert 30 <= len(server.fetched) < 50
+
+
+def test_another_server_is_another_source(bucket: Bucket, s3_url: str, run_sample: RunSample) -> None:
+    put_each(bucket, prompts(60))
+    run_sample(S3Prefix("prompt-logs", "prompts/", s3_url))
+
+    with before(s3_url) as server:
+        assert not run_sample(S3Prefix("prompt-logs", "prompts/", server.url)).skipped
+        assert run_sample(S3Prefix("prompt-logs", "prompts/", server.url)).skipped
+
+
 def test_an_empty_prefix_and_a_missing_bucket_say_so(bucket: Bucket, s3_url: str, run_sample: RunSample) -> None:
     assert bucket.name == "prompt-logs"
-    with pytest.raises(SourceError, match="s3://prompt-logs/prompts/ is empty: no object has this prefix"):
+    with pytest.raises(SourceError, match=r"s3://prompt-logs/prompts/ at .* is empty: no object has this prefix"):
         run_sample(S3Prefix("prompt-logs", "prompts/", s3_url))
-    with pytest.raises(SourceError, match="cannot list s3://no-such-bucket/: there is no such bucket"):
+    with pytest.raises(SourceError, match=r"cannot list s3://no-such-bucket/ at .*: there is no such bucket"):
         run_sample(S3Prefix("no-such-bucket", "", s3_url))
 
 
