@@ -21,8 +21,8 @@ _MOST_LINE_BYTES = 8_000_000
 def read_texts(path: Path) -> list[str]:
     """Return the texts of a sampled set's calibration half, or of a JSONL file.
 
-    The former is in an order of which any beginning will do (sample/strata.py). A file may be sorted, so that its texts
-    are put into such an order here.
+    The former was checked before (sample/sets.py), and is in an order of which any beginning will do. A file may be
+    sorted, so that its texts are put into such an order here.
 
     Raises:
         InputError: there is no such file, or a line is not an object with `text` or `prompt`; names the line.

@@ -25,6 +25,7 @@ from calibration.preflight import (
 from calibration.prompts import check_enough, read_texts
 from calibration.recipe import BF16, Recipe, Storage
 from calibration.recipes import EXAMPLE, TIERS, find_recipe
+from calibration.sample.sets import checked_samples
 from calibration.settings import Settings
 from calibration.source import SMOLLM2
 
@@ -64,7 +65,7 @@ def register(app: typer.Typer) -> None:
             weights=SMOLLM2 if model is None else inspect_model(model),
             storage=AUTO if model is None else Storage.PACKED,
             model=model and model.expanduser().absolute(),
-            samples=samples and samples.expanduser().absolute(),
+            samples=samples and checked_samples(samples.expanduser().absolute()),
             memory=None if memory_gb is None else int(memory_gb * 1e9),
             force=force,
             as_json=as_json,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError, InputError
-from calibration.manifest import NAME, file_digest, is_listed
+from calibration.manifest import NAME, file_digest, is_listed, read_fields
 from calibration.sample.near import NearIndex, folded, signature
 from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member
@@ -101,6 +101,27 @@ def load(folder: Path) -> SampleSet:
         raise InputError(f"{str(folder)!r} was changed since it was sampled: {', '.join(changed)}")
     require_unmixed(found)
     return found
+
+
+def checked_samples(path: Path) -> Path:
+    """Return where to read the samples that a path names: a sampled set, which is loaded to check it, or a JSONL file.
+
+    Raises:
+        InputError: it is a folder but no whole set, or the half of a set that is held out.
+
+    """
+    if path.is_dir():
+        load(path)
+        return path
+    folder = path.resolve().parent
+    if "request" not in read_fields(folder):
+        return path
+    if path.resolve().name == f"{HELDOUT}.jsonl":
+        raise InputError(
+            f"--samples must not be held-out texts, which checkpoints are measured on, got {str(path)!r}; the set "
+            f"they belong to is {str(folder)!r}"
+        )
+    return checked_samples(folder) if path.resolve().name == f"{CALIBRATION}.jsonl" else path
 
 
 def require_unmixed(found: SampleSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from calibration.assignment import Assignment, find_interpreter
 from calibration.errors import WrongEnvironmentError
 from calibration.recipe import Toolkit
+from calibration.sample.run import Plan, sample
+from calibration.sample.source import Packaged
 from calibration.settings import Settings
 from calibration.source import SMOLLM2
 from tests.calibration.inspection.tiny import Tiny
@@ -38,6 +41,11 @@ def test_a_missing_environment_is_named_with_what_makes_it(tmp_path: Path) -> No
     for toolkit, target in ((Toolkit.LLM_COMPRESSOR, "quantize-env"), (Toolkit.AUTOAWQ, "autoawq-env")):
         with pytest.raises(WrongEnvironmentError, match=f"there is no interpreter .*python.; `make {target}`"):
             find_interpreter(toolkit, tmp_path / "python")
+
+
+def make_set(folder: Path) -> Path:
+    plan = Plan(count=24, heldout=8, least=2, max_chars=4000, memory_mb=16, seed=0)
+    return sample(Packaged(), plan, folder, force=False, on_progress=lambda _: None).folder
 
 
 def quantize(*options: str) -> tuple[int, str]:
@@ -76,17 +84,28 @@ def test_hours_are_not_spent_on_what_cannot_be_done(tmp_path: Path) -> None:
     assert (status, "weights.bin: pickle runs code" in said) == (2, True)
 
 
+def test_a_set_is_checked_and_what_is_held_out_is_refused(tmp_path: Path) -> None:
+    model, samples = Tiny().write(tmp_path / "tiny"), make_set(tmp_path / "set")
+    options = ("--tier", "int8", "--model", str(model), "--out", str(tmp_path / "out"), "--python", "/nowhere")
+
+    status, said = quantize(*options, "--samples", str(samples / "heldout.jsonl"))
+    assert (status, "--samples must not be held-out texts" in said) == (2, True)
+    shutil.copy(samples / "heldout.jsonl", samples / "calibration.jsonl")
+    status, said = quantize(*options, "--samples", str(samples))
+    assert (status, "was changed since it was sampled: calibration.jsonl" in said) == (2, True)
+
+
 @pytest.mark.parametrize("out", ["m/bf16", "m", "m/bf16/int8", "set", "set/in", "keep"])
 def test_neither_the_model_nor_the_samples_nor_anything_else_is_written_over(tmp_path: Path, out: str) -> None:
     model = Tiny().write(tmp_path / "m" / "bf16")
-    for folder in ("set", "keep"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "texts.jsonl").write_text('{"prompt": "one"}\n' * 20)
+    samples = make_set(tmp_path / "set")
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "thesis.txt").write_text("precious")
     before = sorted(path for path in tmp_path.rglob("*"))
 
     status, said = quantize(
         *("--tier", "int8", "--recipe", "int8-rtn", "--model", str(model)),
-        *("--samples", str(tmp_path / "set"), "--out", str(tmp_path / out), "--python", "/nowhere"),
+        *("--samples", str(samples), "--out", str(tmp_path / out), "--python", "/nowhere"),
     )
 
     assert (status, said.startswith("error: --"), said.count("\n")) == (2, True, 1)
@@ -97,7 +116,9 @@ def test_neither_the_model_nor_the_samples_nor_anything_else_is_written_over(tmp
 def test_the_example_s_reference_is_not_written_over(tmp_path: Path) -> None:
     folder = Settings.from_environ().cache / "bf16"
 
-    assert quantize("--tier", "int8", "--out", str(folder / "int8"))[0] == 2
+    status, said = quantize("--tier", "int8", "--out", str(folder / "int8"), "--python", "/nowhere")
+
+    assert (status, "--out must not be or lie in --model" in said) == (2, True)
 
 
 def test_a_tier_on_hardware_without_its_units_is_refused(tmp_path: Path) -> None:
