@@ -20,7 +20,7 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")  # splitlines() would end lines within texts, at U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error}") from error
     found = [read(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -38,7 +38,7 @@ def read_line(line: str | bytes, where: str) -> tuple[str, dict[str, Any]]:  # A
     """
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from error
     text = fields.get("text", fields.get("prompt")) if isinstance(fields, dict) else None
     if not isinstance(text, str) or not text.strip():

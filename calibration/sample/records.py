@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
+import msgspec
+
 from calibration.sample.prompt import Bad
 
 # A whole JSON file must fit, and a line of JSONL: far above any prompt that an intake accepts.
@@ -50,9 +52,22 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | Bad]:
 
 
 def _is_jsonl(whole: bytes) -> bool:
-    """Tell lines of objects from one object on many lines: the first of the former is closed, and another follows."""
-    first, _, rest = whole.strip().partition(b"\n")
-    return first.startswith(b"{") and first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+    """Tell lines from one value on many lines: of the former one is an object, and the whole is no JSON."""
+    lines = whole.strip().split(b"\n")
+    return len(lines) > 1 and any(map(_is_object, lines)) and not _is_json(whole)
+
+
+def _is_object(line: bytes) -> bool:
+    line = line.strip()
+    return line.startswith(b"{") and line.endswith(b"}") and _is_json(line)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 class _Joined(io.RawIOBase):

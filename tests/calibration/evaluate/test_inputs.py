@@ -41,6 +41,7 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
         ('{"body": "a"}', ':1: expected an object with a "text"'),
         ('{"text": " "}', ':1: expected an object with a "text"'),
         ("[1]", ':1: expected an object with a "text"'),
+        ("[" * 100_000, ":1: not JSON"),
         ('{"text": "a", "kind": "My Kind"}', ':1: "kind" must be of a-z'),
         ("\n", "there is no held-out text in"),
     ],

@@ -43,12 +43,12 @@ def write_jsonl(path: Path, texts: Iterable[str], **more: Any) -> Path:  # noqa:
 
 
 def read_texts(folder: Path, split: str) -> list[str]:
-    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line)["text"] for line in lines]
 
 
 def skipped(folder: Path) -> dict[str, str]:
-    lines = (folder / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "skipped.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     return {its["where"]: its["reason"] for its in map(json.loads, lines)}
 
 

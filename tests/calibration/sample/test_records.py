@@ -30,6 +30,20 @@ def test_an_object_may_take_many_lines(name: str) -> None:
     assert values(name, PRETTY) == [{"prompt": "One", "more": {"a": 1}}]
 
 
+@pytest.mark.parametrize("torn", [b'{"prompt": "cut o', b'mpt": "cut off"}', b"", b"[1, 2"])
+def test_a_torn_first_line_does_not_cost_those_behind_it(torn: bytes) -> None:
+    content = torn + b"\n" + LINES
+
+    found = list(read_values("0001", io.BytesIO(content)))
+
+    assert [its for its in found if its != torn + b"\n"] == list(read_values("a.jsonl", io.BytesIO(LINES)))
+
+
+@pytest.mark.parametrize("content", [PRETTY[:-4], b"[" * 100_000 + b"\n{", b'[{"prompt": "One"},\n{"prompt": "Two"}]'])
+def test_what_has_no_line_that_is_an_object_is_one_value(content: bytes) -> None:
+    assert list(read_values("0001", io.BytesIO(content))) == [content]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl", "0001"])
 def test_gzip_is_told_by_its_first_bytes(name: str) -> None:
     assert values(name, gzip.compress(LINES)) == [{"prompt": "One"}, {"prompt": "Two"}]

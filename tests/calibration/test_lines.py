@@ -1,0 +1,22 @@
+"""Lines of JSON: where one ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from calibration.lines import read_line, read_lines
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\r", "\v", "\x1c"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_ends_a_line_elsewhere_does_not_end_one_of_json(tmp_path: Path, inside: str, end: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": f"one{inside}two"}, ensure_ascii=False), "", json.dumps({"text": "three"})]
+    path.write_bytes(end.join(lines).encode())
+
+    found = read_lines(path, "text", lambda line, where: (read_line(line, where)[0], where))
+
+    assert found == [(f"one{inside}two", f"{path}:1"), ("three", f"{path}:3")]
