@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.options import AsJson, Config, plain, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.folder import require_outside
@@ -87,14 +87,14 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
 
 def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
     counts = manifest["counts"]
-    table = Table("what", "how many", title=manifest["source"])
+    table = Table("what", "how many", title=plain(manifest["source"]))
     for name, value in counts.items():
         shown = (
             ", ".join(f"{its} {reason}" for reason, its in value.items()) if isinstance(value, dict) else f"{value:,}"
         )
-        table.add_row(name.replace("_", " "), shown or "0")
+        table.add_row(name.replace("_", " "), plain(shown or "0"))
     for part, its in manifest["strata"].items():
-        table.add_row(f"by {part}", ", ".join(f"{key or '?'} {value}" for key, value in its.items()))
+        table.add_row(f"by {part}", plain(", ".join(f"{key or '?'} {value}" for key, value in its.items())))
     for file in manifest["files"]:
         table.add_row(file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}")
     return table

@@ -20,7 +20,6 @@ class _Line(msgspec.Struct, frozen=True):
     id: str
     prompt: str = ""
     turns: int = 1
-    tier: str = ""  # the lowest allowed
     served: str = ""
     priority: int = DEFAULT_PRIORITY
     max_latency_ms: int = DEFAULT_LATENCY_MS
@@ -50,7 +49,7 @@ class Segment:
                 yield [line]
             elif not line.served:
                 envelope = Envelope(priority=line.priority, max_latency_ms=line.max_latency_ms)
-                yield [Prompt(line.prompt, line.turns, served.get(line.id, line.tier), envelope)]
+                yield [Prompt(line.prompt, line.turns, served.get(line.id, ""), envelope)]
 
 
 class Capture:

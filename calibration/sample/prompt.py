@@ -17,7 +17,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
     text: str
     turns: int = 1  # of a conversation
-    tier: str = ""  # that served it, or the lowest allowed; '' where the log does not say
+    tier: str = ""  # that served it; '' where the log does not say
     envelope: Envelope = Envelope()  # what was asked for, as far as the log says it
     split: str = ""  # set for packaged texts only: where it belongs
 

@@ -95,6 +95,15 @@ def test_published_files_can_be_read_by_other_users(tmp_path: Path) -> None:
     assert (tmp_path / "int4" / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
+def test_private_files_can_be_read_by_their_owner_alone_from_the_beginning(tmp_path: Path) -> None:
+    with staged(tmp_path / "set", private=True) as folder:
+        (folder / "texts.jsonl").write_text("prompts")
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+    assert (tmp_path / "set").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "set" / "texts.jsonl").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_build_that_fails_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no luck"), staged(tmp_path / "int4"):
         raise RuntimeError("no luck")

@@ -55,6 +55,16 @@ def test_the_served_tier_is_found_in_the_same_writers_next_file(
     assert list(skipped(out).values()) == ["not a line of a capture"]
 
 
+def test_the_lowest_tier_allowed_is_not_taken_for_the_one_that_served(tmp_path: Path, run_sample: RunSample) -> None:
+    """Nobody knows who serves a request that is not awaited."""
+    lines = [{"id": str(number), "prompt": text, "tier": "int4"} for number, text in enumerate(prompts(40))]
+    (tmp_path / "1-a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    made = run_sample(Capture(tmp_path))
+
+    assert made.manifest["strata"]["tier"] == {"": 40}
+
+
 def test_nothing_captured_yet_says_how_to_begin(tmp_path: Path, run_sample: RunSample) -> None:
     with pytest.raises(SourceError, match=r"set capture\.share, and wait for requests"):
         run_sample(Capture(tmp_path))
