@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -36,7 +35,8 @@ from transformers import (
 )
 
 from calibration.estimate import SHARD_BYTES
-from calibration.maker import Order
+from calibration.folder import remove
+from calibration.maker import Held, Order
 from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
 from calibration.steps import Advance
@@ -72,7 +72,7 @@ class LlmCompressorMaker:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = order.recipe
         tokenizer = load_tokenizer(order.reference)
-        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory, into / "offload") as model:
+        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory) as model:
             with blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
@@ -95,10 +95,10 @@ class LlmCompressorMaker:
                 store_rounded(packed, order.reference, into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
-        with quiet(), TemporaryDirectory() as aside, loaded(checkpoint, memory, Path(aside)) as model:
+        with quiet(), loaded(checkpoint, memory) as model:
             return measure_model(model, load_tokenizer(checkpoint))
 
     def versions(self) -> Mapping[str, str]:
@@ -144,7 +144,7 @@ def calibration_data(
 
 
 @contextmanager
-def loaded(reference: Path, memory: int | None, aside: Path) -> Iterator[PreTrainedModel]:
+def loaded(reference: Path, memory: Held | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
     llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
@@ -152,16 +152,20 @@ def loaded(reference: Path, memory: int | None, aside: Path) -> Iterator[PreTrai
     if memory is None:
         yield load_model(reference)
         return
-    with load_offloaded_model():
-        model = AutoModelForCausalLM.from_pretrained(
-            reference,
-            dtype=torch.bfloat16,
-            device_map="auto_offload",
-            max_memory={"cpu": memory},
-            offload_folder=str(aside),
-        )
-    yield model.eval()
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(memory.folder)  # of one who was killed
+    memory.folder.mkdir()
+    try:
+        with load_offloaded_model():
+            model = AutoModelForCausalLM.from_pretrained(
+                reference,
+                dtype=torch.bfloat16,
+                device_map="auto_offload",
+                max_memory={"cpu": memory.bytes},
+                offload_folder=str(memory.folder),
+            )
+        yield model.eval()
+    finally:
+        remove(memory.folder)
 
 
 def store_rounded(packed: Path, reference: Path, into: Path) -> None:

@@ -11,9 +11,10 @@ from calibration.assignment import Assignment, become, find_interpreter
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
+from calibration.errors import RecipeError
+from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
-    available_memory,
     check_hardware,
     check_kernels,
     check_room,
@@ -21,7 +22,7 @@ from calibration.preflight import (
     plan,
 )
 from calibration.prompts import check_enough, read_texts
-from calibration.recipe import Recipe, Storage
+from calibration.recipe import Recipe, Storage, Toolkit
 from calibration.recipes import EXAMPLE, TIERS, find_recipe
 from calibration.settings import Settings
 from calibration.source import SMOLLM2
@@ -30,7 +31,7 @@ Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safe
 Samples = Annotated[
     Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
 ]
-MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001)]
+MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
 
 
 def register(app: typer.Typer) -> None:
@@ -74,6 +75,8 @@ def register(app: typer.Typer) -> None:
 def check(recipe: Recipe, assignment: Assignment) -> None:
     """Raise what makes the assignment impossible; else say what it will take."""
     weights = assignment.weights
+    if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
+        raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
     texts = recipe.mix.texts if recipe.mix else 0
     if assignment.samples is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from calibration.errors import DiskFullError
 from calibration.folder import locked, require_room, staged
-from calibration.maker import ToyMaker
+from calibration.maker import Held, ToyMaker
 from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
 
@@ -25,7 +25,7 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_workshop: MakeWor
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
     class SlowMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+        def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
             measuring.set()
             assert may_finish.wait(20)
             return super().perplexity(checkpoint, memory)
