@@ -177,6 +177,16 @@ def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) ->
     assert len(png) > 10_000
 
 
+def test_the_plot_has_room_for_many_tiers_without_a_price(report: Report) -> None:
+    tier = report.tiers[1]
+    metrics = {name: figure for name, figure in tier.metrics.items() if name != "cost_per_mtok"}
+    more = [msgspec.structs.replace(tier, tier=f"int4-with-a-long-name-{n}", metrics=metrics) for n in range(20)]
+
+    png = quality_cost_png(msgspec.structs.replace(report, tiers=(*report.tiers, *more)))
+
+    assert png.startswith(b"\x89PNG"), "a warning that the panels have no room left would have been an error"
+
+
 def evaluation(folder: Path) -> Evaluation:
     measures: list[Measure[Any]] = [Likelihood("code", ["x"], 100, 1), OwnTasks([Task(prompt="?", exact="a")])]
     return Evaluation(
