@@ -1,4 +1,4 @@
-"""Make checkpoints with transformers and llm-compressor on the CPU. The only file that imports the quantizer."""
+"""Make checkpoints with transformers and llm-compressor on the CPU. Only this and smoothing.py import the quantizer."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from calibration.folder import remove
 from calibration.maker import Held, Order
 from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.smoothing import smooth_gated
 from calibration.steps import Advance
 
 # Those whose version can change what comes out.
@@ -77,7 +78,7 @@ class LlmCompressorMaker:
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
-                    recipe=modifiers(recipe),
+                    recipe=modifiers(recipe, model),
                     **calibration_data(recipe, order.texts, tokenizer),
                 )
             if order.memory is not None:
@@ -109,7 +110,7 @@ def make_maker() -> LlmCompressorMaker:
     return LlmCompressorMaker()
 
 
-def modifiers(recipe: Recipe) -> list[Modifier]:
+def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's words."""
     scheme = QuantizationScheme(
         targets=["Linear"],
@@ -118,16 +119,17 @@ def modifiers(recipe: Recipe) -> list[Modifier]:
     )
     layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
     if recipe.method not in USES_GPTQ:
-        return [*scaling(recipe), QuantizationModifier(**layers)]
-    return [*scaling(recipe), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
+        return [*scaling(recipe, model), QuantizationModifier(**layers)]
+    return [*scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
 
 
-def scaling(recipe: Recipe) -> list[Modifier]:
+def scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Return what makes the weights easier to round, before they are."""
     if recipe.method in USES_AWQ:
         return [AWQModifier(n_grid=recipe.scale_steps)]
     if recipe.method is Method.SMOOTHQUANT_GPTQ:
-        return [SmoothQuantModifier(smoothing_strength=recipe.smoothing)]
+        norms = SmoothQuantModifier(smoothing_strength=recipe.smoothing)
+        return [norms, *smooth_gated(model, recipe.smoothing_gated)]
     return []
 
 
