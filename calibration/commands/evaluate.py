@@ -16,7 +16,7 @@ from rich.text import Text
 
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.errors import InputError
-from calibration.evaluate.candidates import find_candidates
+from calibration.evaluate.candidates import Given, find_candidates
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plan import Wish, make_plan
@@ -32,8 +32,13 @@ from dispatcher.sections import Settings
 from dispatcher.settings import load_settings
 
 OUT = Path("var/evaluation")
-Checkpoints = Annotated[list[Path], typer.Argument(help="folders of checkpoints", show_default=False)]
-Reference = Annotated[Path, typer.Option(help="folder of the checkpoint that the others are held against")]
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(help="folders of checkpoints, or TIER=FOLDER", metavar="[TIER=]FOLDER", show_default=False),
+]
+Reference = Annotated[
+    str, typer.Option(help="the checkpoint that the others are held against", metavar="[TIER=]FOLDER")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,11 +61,12 @@ def evaluate_command(
 ) -> None:
     """Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.
 
-    Example: bitladder calibrate evaluate ~/models/int4 ~/models/int8 --reference ~/models/bf16 --problems 40
+    Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the result
     wish = Wish(heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks)
-    report = measure(_settings(config), model, [reference, *checkpoints], wish, out)
+    given = [Given.read(text) for text in (reference, *checkpoints)]
+    report = measure(_settings(config), model, given, wish, out)
     _write(report, out)
     if as_json:
         typer.echo(encode_report(report), nl=False)
@@ -69,15 +75,15 @@ def evaluate_command(
         progress_console().print(f"report.json, report.html and quality-cost.png are in {out}", highlight=False)
 
 
-def measure(settings: Settings, model: str, folders: Sequence[Path], wish: Wish, out: Path) -> Report:
-    """Measure the checkpoints in these folders against the first of them."""
+def measure(settings: Settings, model: str, given: Sequence[Given], wish: Wish, out: Path) -> Report:
+    """Measure these checkpoints against the first of them."""
     name = model or _only_model(settings)
     try:
         its = settings.model(name)
     except ConfigError as error:
         raise InputError(str(error)) from error
     plan = make_plan(wish)
-    reference, *candidates = find_candidates(folders, its, settings.vllm)
+    reference, *candidates = find_candidates(given, its, settings.vllm)
     engine = engine_version(settings.vllm)
     evaluation = Evaluation(
         measures=plan.measures,

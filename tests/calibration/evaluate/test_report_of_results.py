@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from calibration.errors import InputError
-from calibration.evaluate.candidates import Candidate, find_candidates
+from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.figures import pace_figures, share_figures, text_figures
 from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Paced, Passages, Solved
@@ -27,7 +27,7 @@ from calibration.evaluate.tasks import Task
 from calibration.report import Report, encode_report
 from calibration.steps import Steps
 from dispatcher.sections import TierSettings, VllmSettings
-from tests.calibration.evaluate.test_inputs import LADDER, checkpoint
+from tests.calibration.evaluate.test_candidates import LADDER, checkpoint
 
 NATS = math.log(2)
 
@@ -207,12 +207,18 @@ def store_results(its: Evaluation, candidate: Candidate, loss: float, tokens: st
         its.store.save(measure.name, inputs, measure.encode(result))
 
 
+def pair(folder: Path, its: Evaluation) -> list[Candidate]:
+    """Return a reference and a checkpoint that the ladder serves."""
+    given = [Given(checkpoint(folder / "bf16")), Given(checkpoint(folder / "four", b"other"))]
+    return find_candidates(given, LADDER, its.vllm)
+
+
 ABOUT = About(model="m", sources={}, versions={})
 
 
 async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: Path) -> None:
     its = evaluation(tmp_path)
-    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    ours = pair(tmp_path, its)
     for one, loss in zip(ours, (2.0, 2.5), strict=True):
         store_results(its, one, loss)
 
@@ -228,7 +234,7 @@ async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: P
 def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Path, change: str) -> None:
     its = evaluation(tmp_path)
     folder = checkpoint(tmp_path / "bf16")
-    store_results(its, find_candidates([folder], LADDER, its.vllm)[0], 2.0)
+    store_results(its, find_candidates([Given(folder)], LADDER, its.vllm)[0], 2.0)
     if change == "weights":
         (folder / "model.safetensors").write_bytes(b"new weights")
     texts, budget = ["y" if change == "texts" else "x"], 50 if change == "budget" else 100
@@ -238,7 +244,7 @@ def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Pa
         its, measures=[Likelihood("code", texts, budget, 1), its.measures[1]], vllm=vllm, engine_version=version
     )
 
-    found = again.stored(find_candidates([folder], LADDER, vllm)[0])
+    found = again.stored(find_candidates([Given(folder)], LADDER, vllm)[0])
 
     expected = {"nothing": {"text.code", "tasks"}, "texts": {"tasks"}, "budget": {"tasks"}}
     assert set(found) == expected.get(change, set())
@@ -246,7 +252,7 @@ def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Pa
 
 async def test_checkpoints_with_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
     its = evaluation(tmp_path)
-    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    ours = pair(tmp_path, its)
     store_results(its, ours[0], 2.0)
     store_results(its, ours[1], 2.0, tokens="others")
 
