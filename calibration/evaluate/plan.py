@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.evaluate import problems as human_eval
+from calibration.evaluate.machine import machine
 from calibration.evaluate.measures import CodeProblems, Likelihood, Measure, OwnTasks, Pace
 from calibration.evaluate.tasks import read_tasks
 from calibration.evaluate.texts import by_kind, digest, packaged_texts, read_texts
@@ -57,5 +58,6 @@ def make_plan(wish: Wish) -> Plan:
     if wish.tasks:
         measures.append(OwnTasks(read_tasks(wish.tasks)))
         sources["tasks"] = hashlib.sha256(wish.tasks.read_bytes()).hexdigest()
-    measures.append(Pace([text[:_PACE_CHARS] for texts in kinds.values() for text in texts[:_PACE_TEXTS]]))
+    prompts = [text[:_PACE_CHARS] for texts in kinds.values() for text in texts[:_PACE_TEXTS]]
+    measures.append(Pace(prompts, machine()))
     return Plan(measures, sources, name)

@@ -54,6 +54,7 @@ def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"failed": {"int4": "no memory"}}, "tiers must differ, got bf16, int4, int4"),
         ({"reference": "fp32"}, "reference must be one of bf16, int4, got 'fp32'"),
         ({"schema": 2}, "schema must be 1, got 2"),
         ({"colour": "red"}, "unknown field `colour`"),

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.figures import pace_figures, share_figures, text_figures
-from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Paced, Passages, Solved
+from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace, Paced, Passages, Solved
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.rows import rows
@@ -162,6 +161,12 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(report: Report) -> None
     assert "http" not in page
 
 
+def test_the_page_names_what_could_not_be_measured_and_why(report: Report) -> None:
+    page = html_page(msgspec.structs.replace(report, failed={"fp8": "out of <memory>\nat all"}), b"PNG")
+
+    assert "<h2>fp8 could not be measured</h2><pre>out of &lt;memory&gt;\nat all</pre>" in page
+
+
 @pytest.mark.parametrize("with_prices", [True, False])
 @pytest.mark.parametrize("tiers", [1, 3])
 def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) -> None:
@@ -250,14 +255,27 @@ def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Pa
     assert set(found) == expected.get(change, set())
 
 
+def test_speed_and_memory_of_another_machine_are_measured_anew_and_nothing_else(tmp_path: Path) -> None:
+    its, one = evaluation(tmp_path), candidate("int4")
+    here, there = Pace(["x"], {"cpu": "fast"}), Pace(["x"], {"cpu": "slow"})
+    store_results(its, one, 2.0)
+    inputs = one.inputs(its.vllm, its.engine_version) | {"inputs": here.inputs}
+    its.store.save(here.name, inputs, here.encode(paced(100)))
+
+    assert set(replace(its, measures=[*its.measures, here]).stored(one)) == {"text.code", "tasks", "pace"}
+    assert set(replace(its, measures=[*its.measures, there]).stored(one)) == {"text.code", "tasks"}
+
+
 async def test_checkpoints_with_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
     its = evaluation(tmp_path)
     ours = pair(tmp_path, its)
     store_results(its, ours[0], 2.0)
     store_results(its, ours[1], 2.0, tokens="others")
 
-    with pytest.raises(InputError, match="int4: its tokenizer is not the reference's"):
-        await evaluate(ours[0], ours[1:], its, ABOUT)
+    report = await evaluate(ours[0], ours[1:], its, ABOUT)
+
+    assert [tier.tier for tier in report.tiers] == ["bf16"]
+    assert report.failed == {"int4": "its tokenizer is not the reference's, so they cannot be compared"}
 
 
 def test_a_result_that_could_not_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:
