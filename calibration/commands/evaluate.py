@@ -18,6 +18,7 @@ from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import BadReportError, CalibrationError, InputError
 from calibration.evaluate.candidates import Given, find_candidates
+from calibration.evaluate.heldout import refuse_calibrated
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plan import Wish, make_plan
@@ -110,7 +111,8 @@ def measure(settings: Settings, model: str, given: Sequence[Given], wish: Wish, 
     except ConfigError as error:
         raise InputError(str(error)) from error
     plan = make_plan(wish)
-    reference, *candidates = find_candidates(given, its, settings.vllm)
+    reference, *candidates = found = find_candidates(given, its, settings.vllm)
+    refuse_calibrated(plan.own_texts, found)
     engine = engine_version(settings.vllm)
     evaluation = Evaluation(
         measures=plan.measures,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ import structlog
 from calibration import cli
 from calibration.commands import evaluate as command
 from calibration.evaluate.plan import Plan
+from calibration.evaluate.texts import Text
+from calibration.manifest import write_manifest
+from calibration.recipe import Storage, fingerprint
+from calibration.recipes import RECIPES
 from calibration.report import read_report
-from tests.calibration.evaluate.test_candidates import checkpoint
+from tests.calibration.evaluate.test_candidates import MANIFEST, checkpoint
 from tests.calibration.evaluate.test_engines import PACE, RIGHT
 from tests.fake_vllm import install
 
@@ -110,3 +115,20 @@ def test_a_full_disk_is_said_before_an_engine_is_started(run: Run, tmp_path: Pat
 
     assert status == 4
     assert f"error: the disk of {tmp_path}/out/results is full; make room or use --out" in error
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_texts_of_the_calibration_are_refused_before_an_engine_is_started(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES["int4-gptq-g32"]
+    its = fingerprint(recipe, Storage.PACKED, model={}, texts=["one text"])
+    write_manifest(tmp_path / "new", replace(MANIFEST, tier="int4", fingerprint=its))
+    monkeypatch.setattr(command, "make_plan", lambda wish: Plan([RIGHT], own_texts=[Text("text", "one text")]))
+
+    status, error = run("--out", str(tmp_path / "out"))
+
+    assert (status, error) == (
+        2,
+        "error: --heldout: checkpoint int4 was calibrated on these texts: take others\n",
+    )
