@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,10 +12,12 @@ from typing import Any
 from calibration.audit.features import measure
 from calibration.audit.page import write_page
 from calibration.audit.plots import draw_all
-from calibration.audit.take import Seen
+from calibration.audit.take import Taken
 from calibration.audit.tally import tally
-from calibration.folder import full_disk_named, locked, staged
+from calibration.errors import InputError
+from calibration.folder import locked, staged
 from calibration.manifest import file_digest
+from calibration.out import try_writing, writing
 from calibration.sample.sets import write_manifest
 from dispatcher.sections import PolicySettings
 
@@ -30,23 +31,33 @@ class Question:
     source: str
     count: int
     seed: int
+    max_chars: int  # of one text; the rest is cut off
     ladder: tuple[str, ...]
     policy: PolicySettings
 
 
-def audit(prompts: Sequence[Seen], question: Question, into: Path) -> dict[str, Any]:  # Any: JSON
+def check_out(into: Path) -> None:
+    """Raise what would prevent writing the report, or be destroyed by it, before anything is read."""
+    if into.exists() and not (into / FIGURES).is_file() and (into.is_file() or any(into.iterdir())):
+        raise InputError(
+            f"--out: {str(into)!r} is no audit's folder (no {FIGURES}), and would be replaced: choose another one"
+        )
+    try_writing(into.parent)
+
+
+def audit(taken: Taken, question: Question, into: Path) -> dict[str, Any]:  # Any: JSON
     """Write the report's folder and return its figures."""
-    numbers = measure([prompt.text for prompt in prompts])
-    figures = tally(prompts, numbers, question.ladder, question.policy)
+    numbers = measure([prompt.text for prompt in taken.prompts])
+    figures = tally(taken, numbers, question.ladder, question.policy)
     with (
-        full_disk_named(into.parent, "--out"),
+        writing(into.parent),
         locked(into.parent, into.name, lambda: None),
         staged(into.parent, into.name) as folder,
     ):
-        plots = draw_all(folder, prompts, numbers, question.policy, figures["floors_by_kind"])
+        plots = draw_all(folder, taken.prompts, numbers, question.policy, figures)
         (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         write_page(folder / PAGE, figures, question.source, plots)
-        write_manifest(folder, _manifest(folder, question, len(prompts)))
+        write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
     return figures
 
 
@@ -56,6 +67,7 @@ def _manifest(folder: Path, question: Question, count: int) -> dict[str, Any]:  
         "source": question.source,
         "prompts": count,
         "seed": question.seed,
+        "max_chars": question.max_chars,
         "ladder": question.ladder,
         "policy": question.policy.model_dump(mode="json"),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,10 @@ Config = Annotated[
 ]
 
 
+MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
+MOST_CHARS = 16_384
+
+
 def progress_console() -> Console:
     """Return the console on stderr: stdout is for results."""
     return Console(file=sys.stderr)  # this very stream: some libraries' output is kept off it for a while

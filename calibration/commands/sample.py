@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.sample.captured import Capture
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         count: Annotated[int, typer.Option(min=1, help="texts to calibrate with")] = 512,
         heldout: Annotated[int, typer.Option(min=1, help="texts to measure on")] = 128,
         least: Annotated[int, typer.Option(min=2, help="fewer different prompts are refused")] = 30,
-        max_chars: Annotated[int, typer.Option(min=16, help="longer prompts are cut")] = 16_384,
+        max_chars: MaxChars = MOST_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
