@@ -66,6 +66,8 @@ def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
     for ladder in ladders:
         mark = "*" if present is not None and ladder.version == present.version else ""
         head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)
+        if not ladder.models:
+            table.add_row(head[0], "all", head[1], "as the configuration has it", "", head[2])
         for model, its in ladder.models.items():
             for tier, entry in its.tiers.items():
                 kept = ", ".join(f"{name} {figure.value:.3f}" for name, figure in entry.recovery.items())

@@ -68,6 +68,8 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
 def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
     """Publish a former ladder again, under a new version; by default the one before the present.
 
+    Before the first ladder there was what the configuration says: a ladder without tiers, and 0 as a version.
+
     Raises:
         InputError: there is no such ladder.
         RefusedError: one of its checkpoints is gone or was replaced.
@@ -77,10 +79,9 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         present, former = store.present(), store.former()
         if present is None:
             raise InputError(f"there is no ladder in {store.file}: nothing to go back from")
-        target = to if to is not None else max((v for v in former if v < present.content), default=None)
-        if target is None or target not in former:
-            known = ", ".join(map(str, former)) or "none"
-            raise InputError(f"there is no former ladder {'' if target is None else target}; kept are {known}")
+        target = _target(to, present, former)
+        if target == 0:
+            return _write(store, {}, "rollback to the configuration", restored=0)
         ladder = former[target]
         if _known(ladder.models, settings) != {name: model.tiers for name, model in ladder.models.items()}:
             raise InputError(f"ladder {target} has tiers that the configuration has no more: publish anew")
@@ -93,6 +94,24 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         if refused:
             raise RefusedError("nothing was changed:\n" + "\n".join(refused))
         return _write(store, ladder.models, f"rollback to {target}", restored=ladder.content)
+
+
+def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> int:
+    """Return the version to go back to, which is one of the former or 0."""
+    known = ", ".join(map(str, former)) or "none"
+    if not to and present.content == 0:
+        raise InputError(f"the configuration's own tiers are served: nothing to go back from; former ladders: {known}")
+    if to is None:
+        older = [version for version in former if version < present.content]
+        if not older and present.content > 1:
+            raise InputError(
+                f"no ladder before {present.content} is kept any more; kept are {known}, and --to 0 goes back to the "
+                "configuration's own tiers"
+            )
+        return max(older, default=0)
+    if to not in (0, *former):
+        raise InputError(f"there is no former ladder {to}; kept are {known}, and 0 is the configuration's own tiers")
+    return to
 
 
 def folder_of(checkpoint: str, settings: Settings) -> Path:

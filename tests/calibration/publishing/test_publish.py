@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,9 +143,49 @@ def test_a_rollback_leads_to_the_ladder_before_under_a_new_version(scene: Scene)
     assert (second_again.version, second_again.restored, first_again.version, first_again.restored) == (4, 2, 5, 1)
     assert first_again.models == first.models
     assert scene.served("int4") == "{cache}/int4"
-    with pytest.raises(InputError, match="there is no former ladder"):
-        back(scene)
     assert back(scene, to=3).content == 3
+
+
+def test_before_the_first_ladder_there_was_what_the_configuration_says(scene: Scene) -> None:
+    first = published(scene, scene.report(scene.tier("int4")), "int4")
+
+    none = back(scene)
+
+    loaded = load_settings(str(scene.config), environ={})
+    assert (none.version, none.restored, none.models) == (2, 0, {})
+    assert scene.served("int4") == "/old/int4"
+    assert loaded.settings.model("m").tier("int4").published is None
+    assert set(loaded.sources.values()) == {str(scene.config)}
+    with pytest.raises(InputError, match=r"configuration's own tiers are served: nothing to go back from.* ladders: 1"):
+        back(scene)
+    first_again = back(scene, to=1)
+    assert (first_again.version, first_again.models) == (3, first.models)
+
+
+def test_a_publication_after_a_way_back_to_the_configuration_goes_on_counting(scene: Scene) -> None:
+    report = scene.report(scene.tier("int4"), scene.tier("int8"))
+    published(scene, report, "int4")
+    published(scene, report, "int4")
+    back(scene, to=0)
+
+    fourth = published(scene, report, "int8")
+
+    assert (fourth.version, set(fourth.models["m"].tiers)) == (4, {"int8"})
+    assert list(scene.store.former()) == [1, 2, 3]
+    assert (back(scene).models, back(scene, to=2).content) == ({}, 2)
+
+
+def test_a_rollback_past_what_is_kept_asks_for_a_version(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, keep=1)
+    report = scene.report(scene.tier("int4"))
+    for _ in range(3):
+        published(scene, report, "int4")
+    back(scene)
+
+    with pytest.raises(InputError, match="no ladder before 2 is kept any more; kept are 3, and --to 0 goes back to"):
+        back(scene)
+
+    assert back(scene, to=0).models == {}
 
 
 def test_a_link_is_published_as_the_folder_that_it_leads_to(scene: Scene) -> None:
@@ -198,7 +239,8 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        wide = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
 
     first = run("publish", str(report), "--tiers", "int4", "--json")
     second = run("publish", str(report), "--tiers", "int4", "--note", "again")
@@ -206,10 +248,13 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     gone = run("rollback", "--to", "9")
     spoiled = scene.report(scene.tier("int4", {"perplexity": 0.1}))
     refused = run("publish", str(spoiled))
+    none = run("rollback", "--to", "0")
 
     assert json.loads(first.stdout)["version"] == 1, first.stderr
     assert "2*" in second.stdout
     assert [one["version"] for one in history["ladders"]] == [2, 1]
-    assert (gone.returncode, gone.stderr) == (2, "error: there is no former ladder 9; kept are 1\n")
+    assert gone.returncode == 2
+    assert gone.stderr == "error: there is no former ladder 9; kept are 1, and 0 is the configuration's own tiers\n"
     assert refused.returncode == 1
     assert "perplexity keeps 0.100" in refused.stderr
+    assert "as the configuration has it" in none.stdout
