@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config
+from calibration.commands.options import AsJson, Config, cell
 from calibration.errors import InputError
 from calibration.publishing.ladder_file import LadderStore
 from dispatcher.errors import ConfigError
@@ -57,6 +57,16 @@ def show_ladder(ladder: Ladder, *, as_json: bool) -> None:
         Console().print(as_table([ladder], ladder))
 
 
+def rows(ladder: Ladder) -> list[tuple[str, str, str]]:
+    """Return tier, checkpoint and what is kept of the reference; one line for a ladder that names no tier."""
+    found = []
+    for model, its in ladder.models.items():
+        for tier, entry in its.tiers.items():
+            kept = ", ".join(f"{name} {figure.value:.3f}" for name, figure in entry.recovery.items())
+            found.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept))
+    return found or [("all", "as the configuration has it", "")]
+
+
 def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
     table = Table(caption="* is served", caption_justify="left")
     for name in ("version", "tier"):
@@ -66,12 +76,9 @@ def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
     for ladder in ladders:
         mark = "*" if present is not None and ladder.version == present.version else ""
         head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)
-        if not ladder.models:
-            table.add_row(head[0], "all", head[1], "as the configuration has it", "", head[2])
-        for model, its in ladder.models.items():
-            for tier, entry in its.tiers.items():
-                kept = ", ".join(f"{name} {figure.value:.3f}" for name, figure in entry.recovery.items())
-                version, when, note = head
-                table.add_row(version, f"{model} {tier}", when, f"{entry.checkpoint} {entry.digest[:8]}", kept, note)
-                head = ("", "", "")
+        for row in rows(ladder):
+            version, when, note = head
+            tier, checkpoint, kept = row
+            table.add_row(*map(cell, (version, tier, when, checkpoint, kept, note)))
+            head = ("", "", "")
     return table

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
+
+from calibration.shown import shown
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[
@@ -16,6 +19,11 @@ Config = Annotated[
 
 MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
 MOST_CHARS = 16_384
+
+
+def cell(*lines: str, style: str = "") -> Text:
+    """Return what strangers wrote for a table, a cell's lines or a title: no markup in it counts."""
+    return Text("\n".join(map(shown, lines)), style=style)
 
 
 def progress_console() -> Console:

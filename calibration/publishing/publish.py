@@ -21,6 +21,7 @@ from calibration.report import Report, TierReport, read_report
 from dispatcher.ladder import CACHE, Evaluation, Ladder, LadderModel, LadderTier
 from dispatcher.sections import Settings
 
+MOST_NOTE_CHARS = 500
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
 
@@ -42,6 +43,7 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
         RefusedError: a tier changed since it was measured, failed its inspection or lost too much.
 
     """
+    _check_note(choice.note)
     report = read_report(choice.report)
     check_limits(settings.publish.min_recovery)
     tiers = _chosen(report, choice.tiers, settings)
@@ -116,6 +118,15 @@ def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> in
 
 def folder_of(checkpoint: str, settings: Settings) -> Path:
     return Path(checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+
+
+def _check_note(note: str) -> None:
+    if len(note) > MOST_NOTE_CHARS:
+        raise InputError(f"--note: must be at most {MOST_NOTE_CHARS} characters, got {len(note)}")
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"--note: must be UTF-8, got {note!r}") from error
 
 
 def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[TierReport]:

@@ -86,14 +86,15 @@ def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, le
     assert np.corrcoef(weights("bf16").ravel(), weights(tier).ravel())[0, 1] > least
 
 
+def run(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "calibration", "inspect", *map(str, arguments)]
+    wide = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+
+
 def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_does(tmp_path: Path) -> None:
     sound, broken = Tiny("int4").write(tmp_path / "sound"), Tiny().write(tmp_path / "broken")
     (broken / "pytorch_model.bin").touch()
-
-    def run(*folders: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "calibration", "inspect", *map(str, folders)]
-        wide = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
 
     good, both, none = run(sound), run(sound, broken), run(tmp_path / "none")
 
@@ -101,6 +102,24 @@ def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_doe
     assert "pack-quantized 4 bit, per group of 32" in good.stdout
     assert "pytorch_model.bin: pickle" in both.stdout
     assert none.stderr.startswith("error: a checkpoint is a folder")
+
+
+def test_names_of_strangers_are_shown_and_mean_nothing(tmp_path: Path) -> None:
+    tiny = Tiny()
+    tiny.tensors["[/x] \x1b[2J"] = tiny.tensors["y" * 5000] = bf16(np.ones(8))
+    folder = tiny.write(tmp_path / os.fsdecode(b"[/y] \xff"))
+
+    done, as_json = run(folder), run("--json", folder)
+
+    assert (done.returncode, as_json.returncode) == (1, 1), done.stderr + as_json.stderr
+    assert "\x1b" not in done.stdout
+    assert r"[/x] \x1b[2J belongs to no layer" in done.stdout
+    assert r"[/y] \udcff" in done.stdout
+    assert json.loads(as_json.stdout)["checkpoints"][0]["path"].endswith(r"[/y] \udcff")
+    assert (
+        max(len(said) for check in json.loads(as_json.stdout)["checkpoints"][0]["checks"] for said in check["said"])
+        < 500
+    )
 
 
 def set_number(name: str, number: float, at: tuple[int, ...] = (0,)) -> Callable[[Tiny], None]:

@@ -34,6 +34,12 @@ def back(scene: Scene, to: int | None = None) -> Ladder:
     return roll_back(to, scene.settings, scene.store, lambda tier, text: None)
 
 
+def run(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
+    wide = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+
+
 def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scene) -> None:
     ladder = published(scene, scene.report(scene.tier("int4"), scene.tier("int8")), "int4", "int8", note="first")
 
@@ -237,18 +243,13 @@ def test_former_ladders_are_kept_up_to_a_bound(tmp_path: Path) -> None:
 def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     report = scene.report(scene.tier("int4"))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
-        wide = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
-
-    first = run("publish", str(report), "--tiers", "int4", "--json")
-    second = run("publish", str(report), "--tiers", "int4", "--note", "again")
-    history = json.loads(run("ladder", "--json").stdout)
-    gone = run("rollback", "--to", "9")
+    first = run(scene, "publish", str(report), "--tiers", "int4", "--json")
+    second = run(scene, "publish", str(report), "--tiers", "int4", "--note", "again")
+    history = json.loads(run(scene, "ladder", "--json").stdout)
+    gone = run(scene, "rollback", "--to", "9")
     spoiled = scene.report(scene.tier("int4", {"perplexity": 0.1}))
-    refused = run("publish", str(spoiled))
-    none = run("rollback", "--to", "0")
+    refused = run(scene, "publish", str(spoiled))
+    none = run(scene, "rollback", "--to", "0")
 
     assert json.loads(first.stdout)["version"] == 1, first.stderr
     assert "2*" in second.stdout
@@ -258,3 +259,31 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     assert refused.returncode == 1
     assert "perplexity keeps 0.100" in refused.stderr
     assert "as the configuration has it" in none.stdout
+
+
+def test_a_note_is_shown_as_it_is_whatever_it_looks_like(scene: Scene) -> None:
+    report = str(scene.report(scene.tier("int4")))
+
+    done = run(scene, "publish", report, "--tiers", "int4", "--note", "[/x] markup \x1b[2J")
+    later = run(scene, "ladder")
+
+    assert (done.returncode, later.returncode) == (0, 0), done.stderr + later.stderr
+    for stdout in (done.stdout, later.stdout):
+        assert r"[/x] markup \x1b[2J" in stdout
+        assert "\x1b" not in stdout
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (b"bad \xff", r"--note: must be UTF-8, got 'bad \udcff'"),
+        (b"x" * 501, "--note: must be at most 500 characters, got 501"),
+    ],
+)
+def test_a_note_that_no_ladder_takes_is_refused_in_one_line(note: bytes, said: str, scene: Scene) -> None:
+    report = str(scene.report(scene.tier("int4")))
+
+    done = run(scene, "publish", report, "--tiers", "int4", "--note", os.fsdecode(note))
+
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+    assert not scene.file.exists()
