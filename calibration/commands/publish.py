@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def publish(
         report: Annotated[Path, typer.Argument(help="report.json of `bitladder calibrate evaluate`")],
-        tiers: Annotated[str, typer.Option(help="comma-separated; default: all that were measured")] = "",
+        tiers: Annotated[
+            str, typer.Option(help="comma-separated; default: all that were measured, but the reference")
+        ] = "",
         note: Annotated[str, typer.Option(help="why, for those who read the history")] = "",
         config: Config = None,
         as_json: AsJson = False,

@@ -31,7 +31,7 @@ class Choice:
     """What is to be published."""
 
     report: Path
-    tiers: Sequence[str] = ()  # empty: all that the report and the model have
+    tiers: Sequence[str] = ()  # empty: all that the report and the model have, but the reference
     note: str = ""
 
 
@@ -45,8 +45,10 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
     """
     _check_note(choice.note)
     report = read_report(choice.report)
-    check_limits(settings.publish.min_recovery)
+    check_limits(settings.publish.min_recovery, report)
     tiers = _chosen(report, choice.tiers, settings)
+    if report.reference in settings.models[report.model].ladder:
+        _speak_of_reference(report.reference, tiers, on_step)
     refused = [text for tier in tiers for text in _refusals(tier, report, settings, on_step)]
     if refused:
         raise RefusedError("nothing was published:\n" + "\n".join(refused))
@@ -134,15 +136,25 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
         raise InputError(f"the report is of model {report.model!r}; the configuration has {', '.join(settings.models)}")
     ladder = settings.models[report.model].ladder
     measured = [tier.tier for tier in report.tiers]
-    wanted = names or [tier for tier in ladder if tier in measured]
+    wanted = names or [tier for tier in ladder if tier in measured and tier != report.reference]
     for name in wanted:
         if name not in ladder or name not in measured:
             raise InputError(
                 f"tier {name!r} must be one of the model ({', '.join(ladder)}) and measured ({', '.join(measured)})"
             )
     if not wanted:
-        raise InputError(f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common")
+        raise InputError(
+            f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common beside the reference "
+            f"({report.reference}), which is published only where --tiers names it"
+        )
     return [tier for tier in report.tiers if tier.tier in wanted]
+
+
+def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep) -> None:
+    if name in [tier.tier for tier in tiers]:
+        on_step(name, "the reference, published without a limit: it was held against nothing")
+    else:
+        on_step(name, f"the reference, not published: it was held against nothing (--tiers {name} names it)")
 
 
 def _known(models: Mapping[str, LadderModel], settings: Settings) -> dict[str, dict[str, LadderTier]]:

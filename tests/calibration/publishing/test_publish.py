@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,10 @@ def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scen
     assert scene.served("bf16") == "/old/bf16"
 
 
-def test_without_a_choice_all_tiers_that_were_measured_are_published(scene: Scene) -> None:
-    ladder = published(scene, scene.report(scene.tier("int8")))
+def test_without_a_choice_all_tiers_that_were_held_against_the_reference_are_published(scene: Scene) -> None:
+    ladder = published(scene, scene.report(scene.tier("int4"), scene.tier("int8")))
 
-    assert set(ladder.models["m"].tiers) == {"int8", "bf16"}
+    assert set(ladder.models["m"].tiers) == {"int4", "int8"}
     assert ladder.models["m"].tiers["int8"].evaluation.versions == {"vllm": "0.32"}
 
 
@@ -69,6 +70,63 @@ def test_a_later_publication_keeps_the_tiers_that_it_does_not_name(scene: Scene)
 
     assert ladder.version == 2
     assert set(ladder.models["m"].tiers) == {"int4", "int8"}
+
+
+def test_the_reference_is_published_where_it_is_named_and_that_is_said(scene: Scene) -> None:
+    report = scene.report(scene.tier("int8"))
+
+    unnamed = run(scene, "publish", str(report))
+    named = run(scene, "publish", str(report), "--tiers", "int8,bf16", "--json")
+
+    assert "bf16: the reference, not published" in unnamed.stderr
+    assert "bf16: the reference, published without a limit" in named.stderr
+    assert set(json.loads(named.stdout)["models"]["m"]["tiers"]) == {"int8", "bf16"}
+    with pytest.raises(InputError, match=r"none in common beside the reference \(bf16\), .* where --tiers names it"):
+        published(scene, scene.report())
+
+
+def test_the_reference_is_inspected_like_every_other(scene: Scene) -> None:
+    tiny = Tiny()
+    tiny.array("model.norm.weight")[0] = 0x7FC0
+    tiny.write(scene.checkpoints["bf16"])
+    report = scene.report()
+
+    with pytest.raises(RefusedError, match=r"bf16: inspect: weights: .* are NaN"):
+        published(scene, report, "bf16")
+    tiny.write(scene.checkpoints["bf16"], shards=2)
+    with pytest.raises(RefusedError, match=r"bf16: .* has changed since it was measured"):
+        published(scene, report, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("perplexity.cod", "was not measured; the report has perplexity.code, top1, pass_at_1"),
+        ("pass_at_1.x", "was not measured"),
+        ("task.capitals", "was not measured"),
+        ("perplexty", "must be of perplexity, top1, pass_at_1, task, tokens_per_s, ttft_ms"),
+        ("kl_mean", "must be of"),
+    ],
+)
+def test_a_limit_that_would_never_apply_is_refused(limit: str, said: str, scene: Scene) -> None:
+    limited(scene, {limit: 0.5})
+
+    with pytest.raises(InputError) as refused:
+        published(scene, scene.report(scene.tier("int4")))
+
+    assert str(refused.value).startswith(f"publish.min_recovery.{limit}: {said}")
+
+
+def test_a_limit_counts_where_its_metric_was_measured(scene: Scene) -> None:
+    limited(scene, {"perplexity.code": 0.9, "task": 0.9, "pass_at_1": 0.9})
+    unasked = {"perplexity.code": 0.95, "top1": 0.9}
+
+    assert published(scene, scene.report(scene.tier("int4", unasked))).version == 1
+
+
+def limited(scene: Scene, limits: Mapping[str, float]) -> None:
+    its = scene.settings.publish.model_copy(update={"min_recovery": limits})
+    scene.settings = scene.settings.model_copy(update={"publish": its})
 
 
 @pytest.mark.parametrize(
