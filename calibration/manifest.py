@@ -51,8 +51,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
         weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
-        return Manifest(weights=weights, **fields)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
+        return Manifest(weights=weights, **fields) if are_names else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -103,7 +103,7 @@ class Findings:
 
     def _add(self, check: CheckName, verdict: Verdict, text: str) -> None:
         texts = self._seen.setdefault(check, {}).setdefault(verdict, [])
-        text = shown(text[: MOST_CHARS - 1] + "…" if len(text) > MOST_CHARS else text)
+        text = shown(text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS // 2]}…{text[-MOST_CHARS // 2 :]}")
         if len(texts) < SHOWN:
             texts.append(text)
         else:
