@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from calibration.digest import checkpoint_digest
 from calibration.errors import InputError, RefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
+from calibration.manifest import file_digest
 from calibration.publishing.gate import check_limits, shortcomings
 from calibration.publishing.ladder_file import LadderStore
 from calibration.report import Report, TierReport, read_report
@@ -39,21 +39,23 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
-        InputError: report, settings and tiers do not go together.
+        InputError: report, settings and tiers do not go together, or there is no place for a ladder.
         RefusedError: a tier changed since it was measured, failed its inspection or lost too much.
 
     """
     _check_note(choice.note)
-    report = read_report(choice.report)
+    report, report_digest = read_report(choice.report), file_digest(choice.report)
     check_limits(settings.publish.min_recovery, report)
     tiers = _chosen(report, choice.tiers, settings)
+    with store.locked():  # what is wrong with its place is said before all files are read, which may take minutes
+        store.present()
     if report.reference in settings.models[report.model].ladder:
         _speak_of_reference(report.reference, tiers, on_step)
     refused = [text for tier in tiers for text in _refusals(tier, report, settings, on_step)]
     if refused:
         raise RefusedError("nothing was published:\n" + "\n".join(refused))
     evaluation = Evaluation(
-        report=hashlib.sha256(choice.report.read_bytes()).hexdigest(),
+        report=report_digest,
         reference=report.reference,
         made_at=report.made_at,
         sources=report.sources,
@@ -180,10 +182,13 @@ def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnS
 def _changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:
     """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
     on_step(name, "comparing its digest")
-    if not (folder / "config.json").is_file():
-        return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
-    if checkpoint_digest(folder) != digest:
-        return [f"{name}: {folder} has changed since it was measured"]
+    try:
+        if not (folder / "config.json").is_file():
+            return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
+        if checkpoint_digest(folder) != digest:
+            return [f"{name}: {folder} has changed since it was measured"]
+    except OSError as error:
+        return [f"{name}: {folder} cannot be read: {error}"]
     return []
 
 

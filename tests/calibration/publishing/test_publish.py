@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from calibration.digest import checkpoint_digest
@@ -185,6 +186,25 @@ def test_a_checkpoint_that_is_gone_is_refused(scene: Scene) -> None:
 
     with pytest.raises(RefusedError, match="there is no checkpoint"):
         published(scene, report)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_refused(scene: Scene) -> None:
+    tier = msgspec.structs.replace(scene.tier("int4"), checkpoint=f"/{'x' * 5000}")
+
+    with pytest.raises(RefusedError, match=r"int4: /x+ cannot be read: .*File name too long"):
+        published(scene, scene.report(tier))
+
+
+def test_a_place_that_takes_no_ladder_is_told_before_anything_else_is_done(scene: Scene) -> None:
+    scene.config.write_text(
+        scene.config.read_text().replace("[publish]", '[publish]\nfile = "cache/int4/config.json/l"')
+    )
+
+    done = run(scene, "publish", str(scene.report(scene.tier("int4"))))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: publish.file: '{scene.folder}/cache/int4/config.json/l' cannot be written (")
+    assert done.stderr.count("\n") == 1
 
 
 def test_report_and_configuration_must_speak_of_the_same(scene: Scene) -> None:
