@@ -72,7 +72,7 @@ def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
     for name in ("version", "tier"):
         table.add_column(name, no_wrap=True)
     for name in ("published", "checkpoint", "kept of the reference", "note"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for ladder in ladders:
         mark = "*" if present is not None and ladder.version == present.version else ""
         head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)

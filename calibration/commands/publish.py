@@ -35,6 +35,6 @@ def register(app: typer.Typer) -> None:
             Choice(report=report.expanduser(), tiers=names, note=note),
             settings,
             store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
         )
         show_ladder(ladder, as_json=as_json)

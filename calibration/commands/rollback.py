@@ -31,6 +31,6 @@ def register(app: typer.Typer) -> None:
             to,
             settings,
             store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
         )
         show_ladder(ladder, as_json=as_json)

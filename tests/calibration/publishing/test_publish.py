@@ -36,9 +36,9 @@ def back(scene: Scene, to: int | None = None) -> Ladder:
     return roll_back(to, scene.settings, scene.store, lambda tier, text: None)
 
 
-def run(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(scene: Scene, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
-    wide = {**os.environ, "COLUMNS": "200"}
+    wide = {**os.environ, "COLUMNS": str(columns)}
     return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
 
 
@@ -76,10 +76,11 @@ def test_a_later_publication_keeps_the_tiers_that_it_does_not_name(scene: Scene)
 def test_the_reference_is_published_where_it_is_named_and_that_is_said(scene: Scene) -> None:
     report = scene.report(scene.tier("int8"))
 
-    unnamed = run(scene, "publish", str(report))
+    unnamed = run(scene, "publish", str(report), columns=60)
     named = run(scene, "publish", str(report), "--tiers", "int8,bf16", "--json")
 
-    assert "bf16: the reference, not published" in unnamed.stderr
+    assert "bf16: the reference, not published: it was held against nothing (--tiers bf16 names it)\n" in unnamed.stderr
+    assert "…" not in unnamed.stdout  # a narrow table has more lines, and all of what it says
     assert "bf16: the reference, published without a limit" in named.stderr
     assert set(json.loads(named.stdout)["models"]["m"]["tiers"]) == {"int8", "bf16"}
     with pytest.raises(InputError, match=r"none in common beside the reference \(bf16\), .* where --tiers names it"):
