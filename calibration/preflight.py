@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 from calibration.errors import DiskFullError, RecipeError
 from calibration.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
 from calibration.inspection.files import read_tensors
+from calibration.inspection.json_text import parse_json
 from calibration.inspection.tensor_file import Tensor
 from calibration.inspection.verdict import Findings, Verdict
 from calibration.recipe import Recipe, Storage, Toolkit, check_fits
@@ -131,7 +131,7 @@ def check_room(wanted: Plan, cache: Path, available: int) -> None:
 
 def _read_config(folder: Path) -> dict[str, Any]:  # Any: JSON
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise RecipeError(f"{folder} is no model: config.json cannot be read ({error})") from error
     if not isinstance(config, dict):

@@ -15,8 +15,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON o
 Config = Annotated[
     str | None, typer.Option("--config", "-c", help="configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)")
 ]
-
-
 MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
 MOST_CHARS = 16_384
 

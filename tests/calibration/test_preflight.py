@@ -43,6 +43,7 @@ def test_a_model_is_known_by_the_headers_of_its_files(tmp_path: Path) -> None:
         ("cut", "model-00001-of-00003.safetensors is cut off"),
         ("no weights", "there is no .safetensors file"),
         ("no config", "config.json cannot be read"),
+        ("deep config", "config.json cannot be read .*nested too deeply"),
         ("quantized", "is quantized already"),
         ("no width", "hidden_size must be 1 or more, got None"),
     ],
@@ -66,6 +67,8 @@ def test_a_model_that_is_not_whole_is_refused(tmp_path: Path, damage: str, compl
             (folder / "config.json").write_text(json.dumps(tiny.config))
         case "no config":
             (folder / "config.json").unlink()
+        case "deep config":
+            (folder / "config.json").write_text("[" * 100_000)
 
     with pytest.raises(RecipeError, match=complaint):
         inspect_model(folder)

@@ -12,10 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from calibration.commands.ladder import kept
 from calibration.digest import checkpoint_digest
 from calibration.errors import InputError, RefusedError
 from calibration.publishing.publish import Choice, publish, roll_back
 from calibration.report import Figure
+from dispatcher.ladder import Figure as Shown
 from dispatcher.ladder import Ladder
 from dispatcher.settings import load_settings
 from tests.calibration.inspection.tiny import Tiny
@@ -338,6 +340,14 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     assert refused.returncode == 1
     assert "perplexity keeps 0.100" in refused.stderr
     assert "as the configuration has it" in none.stdout
+
+
+def test_the_table_shows_the_least_that_is_kept_of_each_measure_of_quality() -> None:
+    names = {"perplexity.code": 0.97, "perplexity.prompts": 0.936, "top1.code": 0.92, "tokens_per_s": 1.4}
+    figures = {name: Shown(value=value, low=value, high=value, n=1) for name, value in names.items()}
+
+    assert kept(figures) == "perplexity 0.936, top1 0.920"
+    assert kept({}) == ""
 
 
 def test_a_note_is_shown_as_it_is_whatever_it_looks_like(scene: Scene) -> None:
