@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 from calibration.errors import WrongEnvironmentError
@@ -18,6 +19,7 @@ _BOOT = (
     "m = sys.modules['calibration'] = u.module_from_spec(s); s.loader.exec_module(m); "
     "runpy.run_module('calibration', run_name='__main__', alter_sys=True)"
 )
+_STDIN = 0
 _TARGETS = {Toolkit.LLM_COMPRESSOR: "quantize-env", Toolkit.AUTOAWQ: "autoawq-env"}
 
 
@@ -57,7 +59,7 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
 
     """
     python = named or Path(toolkit) / "bin" / "python"
-    if not python.exists():
+    if not python.is_file() or not os.access(python, os.X_OK):
         raise WrongEnvironmentError(
             f"there is no interpreter {str(python)!r}; `make {_TARGETS[toolkit]}` sets the environment up, or name "
             "another with --python"
@@ -68,5 +70,9 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
 def become(python: Path, assignment: Assignment) -> NoReturn:
     """Let this process carry the assignment out with another interpreter."""
     package = str(Path(__file__).with_name("__init__.py"))
-    command = [str(python), "-c", _BOOT, package, "make", assignment.to_json()]
-    os.execv(command[0], command)  # noqa: S606  (our own module)
+    command = [str(python), "-c", _BOOT, package, "make"]
+    with TemporaryFile() as file:  # not an argument: those have 128 KiB, and a model may have thousands of layers
+        file.write(assignment.to_json().encode())
+        file.seek(0)
+        os.dup2(file.fileno(), _STDIN)
+        os.execv(command[0], command)  # noqa: S606  (our own module)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from calibration.errors import RecipeError
-from calibration.maker import Order
+from calibration.maker import Held, Order
 from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import Numbers, Storage
 from calibration.steps import Advance
@@ -60,8 +60,6 @@ class AutoAwqMaker:
     def quantize(self, order: Order, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe, tokenizer = order.recipe, load_tokenizer(order.reference)
-        if order.memory is not None:
-            raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
         if recipe.weights is None or recipe.mix is None:
             raise RecipeError(f"recipe {recipe.name}: AutoAWQ needs a number format and samples")
         model = AutoAWQForCausalLM.from_pretrained(
@@ -86,7 +84,7 @@ class AutoAwqMaker:
             spelled_out(packed).to(torch.bfloat16).save_pretrained(into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
         config = json.loads((checkpoint / "config.json").read_bytes())
         model = spelled_out(checkpoint) if "quantization_config" in config else load_model(checkpoint)
         with quiet():

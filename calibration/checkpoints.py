@@ -16,7 +16,7 @@ from calibration.corpus import texts_for
 from calibration.errors import BadCheckpointError
 from calibration.estimate import Weights, disk_bytes
 from calibration.folder import claimed, full_disk_named, require_replaceable, require_room, staged
-from calibration.maker import Maker, Order
+from calibration.maker import Held, Maker, Order
 from calibration.manifest import Manifest, describe_weights, finished_manifest, is_checkpoint, write_manifest
 from calibration.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
 from calibration.recipes import example_recipe
@@ -131,9 +131,9 @@ class Workshop:
                 if reference is None:
                     maker.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(Order(reference.path, recipe, storage, job.texts, job.memory), folder, advance)
+                    maker.quantize(Order(reference.path, recipe, storage, job.texts, self._held(job)), folder, advance)
             with self._steps.step(name, "measuring"):
-                perplexity = maker.perplexity(folder, job.memory)
+                perplexity = maker.perplexity(folder, self._held(job))
             reference_perplexity = reference.perplexity if reference else perplexity
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
@@ -162,8 +162,12 @@ class Workshop:
             made = self._ensure(example_job(BF16), force=False)
             return Reference(path=made.path, perplexity=made.manifest.perplexity)
         maker = self._get_maker(job.folder)
-        with self._steps.step(job.folder, f"measuring {folder.name}"):
-            return Reference(path=folder, perplexity=maker.perplexity(folder, job.memory))
+        with full_disk_named(self._cache, "--out"), self._steps.step(job.folder, f"measuring {folder.name}"):
+            return Reference(path=folder, perplexity=maker.perplexity(folder, self._held(job)))
+
+    def _held(self, job: Job) -> Held | None:
+        """Keep what goes beyond the bound beside the checkpoint: a folder for temporary files may be memory itself."""
+        return None if job.memory is None else Held(job.memory, self._cache / f".{job.folder}.offload")
 
     def _get_maker(self, name: str) -> Maker:
         if self._maker is None:

@@ -12,6 +12,7 @@ from importlib import import_module
 import typer
 
 from calibration.errors import CalibrationError, WrongEnvironmentError
+from calibration.shown import shown
 
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
@@ -32,11 +33,12 @@ INNER = ("make",)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one command; an error of ours is one line on stderr and the exit status of its class."""
+    """Run one command; an error of ours is told on stderr and has the exit status of its class."""
     try:
         make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
-        sys.stderr.write(f"error: {error}\n")
+        told = "\n".join(map(shown, str(error).split("\n")))
+        sys.stderr.write(f"error: {told}\n")
         sys.exit(error.exit_code)
 
 

@@ -15,7 +15,9 @@ def checkpoint_digest(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in served_files(folder):
-        digest.update(f"{path.relative_to(folder)}\0{manifest.file_digest(path)}\n".encode())
+        # Names need not be UTF-8: bytes that are not stay what they are.
+        line = f"{path.relative_to(folder)}\0{manifest.file_digest(path)}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -10,6 +10,13 @@ from calibration.recipe import BF16, Recipe, Storage
 from calibration.steps import Advance
 
 
+class Held(NamedTuple):
+    """How much memory weights may take, and where the rest of them is meanwhile."""
+
+    bytes: int
+    folder: Path
+
+
 class Order(NamedTuple):
     """What is to be made."""
 
@@ -17,7 +24,7 @@ class Order(NamedTuple):
     recipe: Recipe
     storage: Storage
     texts: tuple[str, ...]  # what to calibrate on
-    memory: int | None = None  # bytes of weights above which the rest stays on disk
+    memory: Held | None = None
 
 
 class Maker(Protocol):
@@ -29,7 +36,7 @@ class Maker(Protocol):
     def quantize(self, order: Order, into: Path, advance: Advance) -> None:
         """Write the checkpoint that was ordered, tokenizer and chat template included; say how far it is."""
 
-    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
         """Measure a checkpoint on the held-out text, loaded from disk unless only so much memory may be taken."""
 
     def versions(self) -> Mapping[str, str]:
@@ -51,7 +58,7 @@ class ToyMaker:
         origin = (order.reference / "model.safetensors").read_text(encoding="utf-8")
         self._write(order.recipe.tier, into, content=f"{origin} {order.recipe.summary} {order.storage}")
 
-    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
         return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]
 
     def versions(self) -> Mapping[str, str]:

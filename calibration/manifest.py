@@ -75,8 +75,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     fields = read_fields(folder)
     try:
         weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
-        return Manifest(weights=weights, **fields)
-    except (TypeError, KeyError):
+        are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
+        return Manifest(weights=weights, **fields) if are_names else None
+    except (ValueError, TypeError, KeyError):
         return None
 
 

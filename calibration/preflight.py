@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from calibration.errors import DiskFullError, RecipeError
 from calibration.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
 from calibration.inspection.files import read_tensors
+from calibration.inspection.json_text import parse_json
 from calibration.inspection.tensor_file import Tensor
 from calibration.inspection.verdict import Findings, Verdict
 from calibration.recipe import Recipe, Storage, Toolkit, check_fits
@@ -63,9 +65,16 @@ def inspect_model(folder: Path) -> Weights:
     )
 
 
+def find_capability(hardware: str) -> int | None:
+    """Return the compute capability of a GPU by whatever it is called: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
+    words = re.findall("[A-Z0-9]+", hardware.upper())
+    names = [*words, *map("".join, pairwise(words))]
+    return next((CAPABILITY[name] for name in names if name in CAPABILITY), None)
+
+
 def check_hardware(recipe: Recipe, hardware: str) -> None:
     """Raise RecipeError if the tier's GPU has no units for the recipe's numbers; names that are not known pass."""
-    numbers, capability = recipe.weights, CAPABILITY.get(hardware.upper().replace(" ", ""))
+    numbers, capability = recipe.weights, find_capability(hardware)
     if numbers is None or capability is None:
         return
     least = _LEAST_CAPABILITY[numbers.type, numbers.num_bits]
@@ -120,18 +129,9 @@ def check_room(wanted: Plan, cache: Path, available: int) -> None:
         )
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return the bytes that programs may still take; without end where Linux does not say."""
-    try:
-        lines = meminfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return int(1e18)
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), int(1e18))
-
-
 def _read_config(folder: Path) -> dict[str, Any]:  # Any: JSON
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise RecipeError(f"{folder} is no model: config.json cannot be read ({error})") from error
     if not isinstance(config, dict):

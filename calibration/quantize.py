@@ -1,4 +1,4 @@
-"""Make checkpoints with transformers and llm-compressor on the CPU. The only file that imports the quantizer."""
+"""Make checkpoints with transformers and llm-compressor on the CPU. Only this and smoothing.py import the quantizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -36,9 +35,11 @@ from transformers import (
 )
 
 from calibration.estimate import SHARD_BYTES
-from calibration.maker import Order
+from calibration.folder import remove
+from calibration.maker import Held, Order
 from calibration.measure import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.smoothing import smooth_gated
 from calibration.steps import Advance
 
 # Those whose version can change what comes out.
@@ -72,12 +73,12 @@ class LlmCompressorMaker:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = order.recipe
         tokenizer = load_tokenizer(order.reference)
-        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory, into / "offload") as model:
+        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory) as model:
             with blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
-                    recipe=modifiers(recipe),
+                    recipe=modifiers(recipe, model),
                     **calibration_data(recipe, order.texts, tokenizer),
                 )
             if order.memory is not None:
@@ -95,10 +96,10 @@ class LlmCompressorMaker:
                 store_rounded(packed, order.reference, into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
-        with quiet(), TemporaryDirectory() as aside, loaded(checkpoint, memory, Path(aside)) as model:
+        with quiet(), loaded(checkpoint, memory) as model:
             return measure_model(model, load_tokenizer(checkpoint))
 
     def versions(self) -> Mapping[str, str]:
@@ -109,7 +110,7 @@ def make_maker() -> LlmCompressorMaker:
     return LlmCompressorMaker()
 
 
-def modifiers(recipe: Recipe) -> list[Modifier]:
+def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's words."""
     scheme = QuantizationScheme(
         targets=["Linear"],
@@ -118,16 +119,17 @@ def modifiers(recipe: Recipe) -> list[Modifier]:
     )
     layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
     if recipe.method not in USES_GPTQ:
-        return [*scaling(recipe), QuantizationModifier(**layers)]
-    return [*scaling(recipe), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
+        return [*scaling(recipe, model), QuantizationModifier(**layers)]
+    return [*scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
 
 
-def scaling(recipe: Recipe) -> list[Modifier]:
+def scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Return what makes the weights easier to round, before they are."""
     if recipe.method in USES_AWQ:
         return [AWQModifier(n_grid=recipe.scale_steps)]
     if recipe.method is Method.SMOOTHQUANT_GPTQ:
-        return [SmoothQuantModifier(smoothing_strength=recipe.smoothing)]
+        norms = SmoothQuantModifier(smoothing_strength=recipe.smoothing)
+        return [norms, *smooth_gated(model, recipe.smoothing_gated)]
     return []
 
 
@@ -144,7 +146,7 @@ def calibration_data(
 
 
 @contextmanager
-def loaded(reference: Path, memory: int | None, aside: Path) -> Iterator[PreTrainedModel]:
+def loaded(reference: Path, memory: Held | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
     llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
@@ -152,16 +154,20 @@ def loaded(reference: Path, memory: int | None, aside: Path) -> Iterator[PreTrai
     if memory is None:
         yield load_model(reference)
         return
-    with load_offloaded_model():
-        model = AutoModelForCausalLM.from_pretrained(
-            reference,
-            dtype=torch.bfloat16,
-            device_map="auto_offload",
-            max_memory={"cpu": memory},
-            offload_folder=str(aside),
-        )
-    yield model.eval()
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(memory.folder)  # of one who was killed
+    memory.folder.mkdir()
+    try:
+        with load_offloaded_model():
+            model = AutoModelForCausalLM.from_pretrained(
+                reference,
+                dtype=torch.bfloat16,
+                device_map="auto_offload",
+                max_memory={"cpu": memory.bytes},
+                offload_folder=str(memory.folder),
+            )
+        yield model.eval()
+    finally:
+        remove(memory.folder)
 
 
 def store_rounded(packed: Path, reference: Path, into: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -89,7 +89,9 @@ class Recipe:
     activations: Numbers | None = None  # None: stay as they are
     mix: Mix | None = None  # None: looks at no samples
     scale_steps: int = 0  # how many scales AWQ tries for each group of layers
-    smoothing: float = 0.0  # SmoothQuant: 0 leaves the outliers to the activations, 1 gives all to the weights
+    # SmoothQuant: 0 leaves the outliers to the activations, 1 gives all to the weights.
+    smoothing: float = 0.0  # of what norms hand on
+    smoothing_gated: float = 0.0  # of what a gated MLP hands to its last layer
     dampening: float = 0.01  # GPTQ: added to the diagonal of what it inverts, as a share of its mean
     # The tied embedding is a third of the example and the layer that suffers most, and vLLM serves no quantized one on
     # a CPU: it stays bf16.
@@ -132,10 +134,20 @@ def fingerprint(recipe: Recipe, storage: Storage, *, model: dict[str, Any], text
     return {
         "makers": MAKERS_VERSION,
         "model": model,
-        "recipe": asdict(recipe),
+        "recipe": _said(recipe),
         "storage": storage,
         "calibrated_on": samples.digest(texts),
         "measured_on": samples.digest(samples.heldout_samples()),
+    }
+
+
+def _said(recipe: Recipe | Numbers | Mix) -> dict[str, Any]:  # Any: JSON
+    """Return what differs from the defaults: a field that recipes get later leaves the older hashes as they are."""
+    values = {field.name: (getattr(recipe, field.name), field.default) for field in fields(recipe)}
+    return {
+        name: _said(value) if isinstance(value, (Numbers, Mix)) else value
+        for name, (value, default) in values.items()
+        if value != default
     }
 
 

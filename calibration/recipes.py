@@ -136,6 +136,7 @@ RECIPES = {
             activations=INT8_TOKEN,
             mix=MIXED,
             smoothing=0.8,
+            smoothing_gated=0.65,
             max_perplexity_ratio=1.03,
         ),
         Recipe(

@@ -27,6 +27,10 @@ METRICS = {
 }
 
 
+# What an answer is worth; the others say how fast it comes and what it takes.
+QUALITY = ("perplexity", "top1", "pass_at_1", "task")
+
+
 def metric_of(name: str) -> str:
     """Return `perplexity` of `perplexity.code`."""
     return name.partition(".")[0]

@@ -75,8 +75,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     schema: int = SCHEMA
     model: str
-    reference: str  # name of the tier that recovery is against; it is among `tiers`
+    reference: str  # name of the tier that recovery is against; it is among `tiers`, or `failed`
     tiers: tuple[TierReport, ...]
+    failed: dict[str, str] = {}  # checkpoints that could not be measured: name -> why
     sources: dict[str, str]  # the held-out sets and problems: name -> sha256
     versions: dict[str, str]  # library -> version
     machine: dict[str, str]  # cpu, cores, memory, gpu: whatever a reader needs to place the speeds
@@ -84,7 +85,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seconds: float
 
     def __post_init__(self) -> None:
-        names = [tier.tier for tier in self.tiers]
+        names = [*(tier.tier for tier in self.tiers), *self.failed]
         if self.schema != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA}, got {self.schema}")
         if len(set(names)) != len(names):

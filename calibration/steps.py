@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-# Whoever works calls it with what is done, and of how much.
-Advance = Callable[[int, int], None]
+# Whoever works calls it with what is done, and of how much, if anybody knows.
+Advance = Callable[[int, int | None], None]
 _SAY_EVERY_S = 15.0
 
 
@@ -39,14 +39,19 @@ class Steps:
 
     @contextmanager
     def step(self, tier: str, text: str) -> Iterator[Advance]:
-        """Show a step while it runs, and its time when it is done; one that failed has no end.
+        """Show a step while it runs, and its time when it is done; of one that failed, a bar says so.
 
         Yields what may be called to say how far it is.
         """
         started_s = time.monotonic()
         if self._console.is_terminal:
             task = self._bars.add_task(text, total=None, tier=tier, of="")
-            yield lambda done, total: self._bars.update(task, completed=done, total=total, of=f"{done}/{total}")
+            try:
+                yield lambda done, total: self._bars.update(task, completed=done, total=total, of=_of(done, total))
+            except BaseException:
+                self._bars.update(task, total=1, completed=0, of="failed")
+                self._bars.stop_task(task)
+                raise
             self._bars.update(task, total=1, completed=1)
         else:
             self.note(tier, f"{text} ...")
@@ -56,14 +61,18 @@ class Steps:
     def _now_and_then(self, tier: str, text: str) -> Advance:
         said_s = time.monotonic()
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int | None) -> None:
             nonlocal said_s
             if time.monotonic() - said_s >= _SAY_EVERY_S:
                 said_s = time.monotonic()
-                self.note(tier, f"{text}: {done} of {total}")
+                self.note(tier, f"{text}: {_of(done, total, ' of ')}")
 
         return advance
 
     def note(self, tier: str, text: str) -> None:
         """Show a fact that takes no time."""
         self._console.print(f"{tier:>5}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _of(done: int, total: int | None, between: str = "/") -> str:
+    return f"{done:,}" if total is None else f"{done}{between}{total}"

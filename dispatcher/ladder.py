@@ -91,19 +91,22 @@ class Ladder(Section):
     version: int = Field(ge=1)
     published_at: str
     note: str = ""
-    restored: int | None = Field(None, ge=1)  # the version whose content this is, after a rollback
-    models: dict[Name, LadderModel] = Field(min_length=1)
+    # The version whose content this is, after a rollback; 0: the configuration's own tiers, as before the first one.
+    restored: int | None = Field(None, ge=0)
+    models: dict[Name, LadderModel]
 
     @model_validator(mode="after")
     def _restores_an_older_one(self) -> Self:
         if self.restored is not None and self.restored >= self.version:
             raise ValueError(f"restored must be below version ({self.version}), got {self.restored}")
+        if bool(self.models) == (self.restored == 0):
+            raise ValueError("models must name a model, unless restored is 0 (the configuration's own tiers)")
         return self
 
     @property
     def content(self) -> int:
-        """The version that first said what this one says."""
-        return self.restored or self.version
+        """The version that first said what this one says; 0: the configuration did."""
+        return self.version if self.restored is None else self.restored
 
 
 def read_ladder(path: Path) -> Ladder | None:
@@ -125,7 +128,7 @@ def read_ladder(path: Path) -> Ladder | None:
         key = ".".join(str(part) for part in first["loc"]) or "ladder"
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"ladder {str(path)!r}: {key}: {message}, got {first['input']!r:.80}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"ladder {str(path)!r} cannot be read: {error}") from error
 
 

@@ -108,7 +108,7 @@ def _ladder_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, An
 def _put_ladder(tree: dict[str, Any], file: Path, overruled: set[str], values: dict[str, str]) -> None:
     """Put the published ladder over the file; what the environment says of a checkpoint it does not speak of."""
     ladder = read_ladder(file)
-    if ladder is None:
+    if ladder is None or not ladder.models:  # none, or one that says: as the configuration has it
         return
     put = overlay(tree, ladder, file)
     _note_leaves(put, f"{file}, version {ladder.version}", values)

@@ -114,6 +114,7 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.92)
     parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--max-logprobs", type=int)
     args = parser.parse_args()
     free, most = float(os.environ.get("FAKE_FREE", "1")), int(os.environ.get("FAKE_LENGTH", "10000"))
     asked = args.gpu_memory_utilization

@@ -22,7 +22,13 @@ _TITLES = {
     "floors": "Where the policy sends what",
     "entropy_and_length": "Is it entropy, or length?",
     "features": "Every feature",
+    "entropy_by_tier": "The entropy of what each tier served",
+    "floors_by_tier": "Where the policy sends what each tier served",
+    "features_by_tier": "Every feature of what each tier served",
 }
+
+
+_NOTES = "; ".join(f"{feature.name}: {feature.meaning}" for feature in FEATURES)
 
 
 def write_page(path: Path, figures: dict[str, Any], source: str, plots: Iterable[Path]) -> None:  # Any: JSON
@@ -37,10 +43,13 @@ def render(figures: dict[str, Any], source: str, plots: Iterable[Path]) -> str: 
         f"<style>{_STYLE}</style></head><body><h1>Audit of {figures['prompts']} prompts</h1>"
         f"<p>Source: {escape(source)}. Policy: {escape(policy['name'])}, entropy_bits {policy['entropy_bits']:g}; "
         f"{figures['with_an_envelope']} prompts with another envelope than the default. "
-        f"{above:.1%} of the prompts have more bits per byte.</p>"
+        f"{above:.1%} of the prompts have more bits per byte. {figures['cut']} were longer than is looked at.</p>"
+        f"{_skipped(figures['skipped'])}"
         f"<h2>Floor tier by kind</h2>{floors_table(figures['floors_by_kind'], figures['kinds'])}"
         f"<h2>Floor tier by the tier that served it</h2>{floors_table(figures['floors_by_tier'], figures['tiers'])}"
-        f"{images}<h2>Medians by kind</h2>{features_table(figures)}</body></html>\n"
+        f"{images}<h2>Medians by kind</h2>{features_table(figures, 'kind')}"
+        f"<h2>Medians by the tier that served it</h2>{features_table(figures, 'tier')}"
+        f"<small>{escape(_NOTES)}</small></body></html>\n"
     )
 
 
@@ -53,17 +62,26 @@ def floors_table(floors: dict[str, dict[str, float]], counts: dict[str, int]) ->
     return _table(["", "prompts", *tiers], rows)
 
 
-def features_table(figures: dict[str, Any]) -> str:  # Any: JSON
-    kinds = [ALL, *figures["kinds"]]
+def features_table(figures: dict[str, Any], part: str) -> str:  # Any: JSON
+    """Show the medians by kind or by tier."""
+    names = [ALL, *figures[f"{part}s"]]
     rows = []
     for feature in FEATURES:
-        its, follows = figures["features_by_kind"][feature.name], figures["correlation_with_entropy"].get(feature.name)
+        its, follows = (
+            figures[f"features_by_{part}"][feature.name],
+            figures["correlation_with_entropy"].get(feature.name),
+        )
         spread = f"{shown(its[ALL]['p5'])} to {shown(its[ALL]['p95'])}"
-        medians = [shown(its[kind]["p50"]) for kind in kinds]
+        medians = [shown(its[name]["p50"]) for name in names]
         rows.append([feature.name, *medians, spread, "" if follows is None else f"{follows:+.2f}"])
-    notes = "; ".join(f"{feature.name}: {feature.meaning}" for feature in FEATURES)
-    header = ["median", *kinds, "5 % to 95 %", "Spearman with entropy"]
-    return f"{_table(header, rows)}<small>{escape(notes)}</small>"
+    return _table(["median", *names, "5 % to 95 %", "Spearman with entropy"], rows)
+
+
+def _skipped(skipped: dict[str, int]) -> str:
+    if not skipped:
+        return ""
+    rows = [[reason, str(times)] for reason, times in skipped.items()]
+    return f"<h2>Entries that are no prompts</h2>{_table(['reason', 'entries'], rows)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,13 +15,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from calibration.audit.features import FEATURES, NAMES, Feature, Numbers
 from calibration.audit.take import Seen
-from calibration.audit.tally import ALL, groups
+from calibration.audit.tally import ALL, UNKNOWN, groups
 from dispatcher.sections import PolicySettings
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 _THRESHOLD = "#B00020"
 _DPI = 110
+BY_TIER = "the tier that served it"
 
 
 def draw_all(
@@ -28,16 +30,22 @@ def draw_all(
     prompts: Sequence[Seen],
     numbers: Numbers,
     policy: PolicySettings,
-    floors_by_kind: dict[str, dict[str, float]],
+    figures: dict[str, Any],  # Any: JSON
 ) -> list[Path]:
-    """Write every plot and return their paths."""
-    by_kind = groups(prompts, "kind")
+    """Write every plot and return their paths; those by tier only where somebody knows what served a prompt."""
+    by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
     drawn = {
-        "entropy": draw_entropy(numbers, by_kind, policy),
-        "floors": draw_floors(floors_by_kind),
+        "entropy": draw_entropy(numbers, by_kind, policy, "kind"),
+        "floors": draw_floors(figures["floors_by_kind"], "kind"),
         "entropy_and_length": draw_scatter(numbers, by_kind, policy),
-        "features": draw_features(numbers, by_kind, policy),
+        "features": draw_features(numbers, by_kind, policy, "kind"),
     }
+    if list(by_tier) != [UNKNOWN]:
+        drawn |= {
+            "entropy_by_tier": draw_entropy(numbers, by_tier, policy, BY_TIER),
+            "floors_by_tier": draw_floors(figures["floors_by_tier"], BY_TIER),
+            "features_by_tier": draw_features(numbers, by_tier, policy, BY_TIER),
+        }
     paths = []
     for name, figure in drawn.items():
         paths.append(folder / f"{name}.png")
@@ -45,8 +53,8 @@ def draw_all(
     return paths
 
 
-def draw_entropy(numbers: Numbers, by_kind: dict[str, list[int]], policy: PolicySettings) -> Figure:
-    figure, axes = _single("Byte entropy of the prompts, by kind")
+def draw_entropy(numbers: Numbers, by: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
+    figure, axes = _single(f"Byte entropy of the prompts, by {what}")
     values = numbers[:, NAMES.index("entropy")]
     # No bin lies across the threshold.
     below, beyond = (
@@ -55,11 +63,11 @@ def draw_entropy(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     )
     bins = policy.entropy_bits + np.arange(below, max(beyond, below + 1) + 1) / 10
     axes.hist(
-        [values[places] for places in by_kind.values()],
+        [values[places] for places in by.values()],
         bins=bins.tolist(),
         stacked=True,
-        label=[f"{kind} ({len(places)})" for kind, places in by_kind.items()],
-        color=[_colour(at) for at in range(len(by_kind))],
+        label=[f"{_plain(name)} ({len(places)})" for name, places in by.items()],
+        color=[_colour(at) for at in range(len(by))],
         edgecolor="white",
         linewidth=0.4,
     )
@@ -78,13 +86,13 @@ def draw_entropy(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     return figure
 
 
-def draw_floors(floors_by_kind: dict[str, dict[str, float]]) -> Figure:
-    figure, axes = _single("Floor tier under the policy, by kind", height=1.6 + 0.4 * len(floors_by_kind))
-    names = list(reversed(floors_by_kind))
+def draw_floors(floors: dict[str, dict[str, float]], what: str) -> Figure:
+    figure, axes = _single(f"Floor tier under the policy, by {what}", height=1.6 + 0.4 * len(floors))
+    names = list(reversed(floors))
     left = np.zeros(len(names))
-    for at, tier in enumerate(floors_by_kind[ALL]):
-        widths = np.array([100 * floors_by_kind[name][tier] for name in names])
-        axes.barh(names, widths, left=left, color=_colour(at), label=tier)
+    for at, tier in enumerate(floors[ALL]):
+        widths = np.array([100 * floors[name][tier] for name in names])
+        axes.barh([_plain(name) for name in names], widths, left=left, color=_colour(at), label=tier)
         for row, width in enumerate(widths):
             if width >= 4:
                 axes.text(left[row] + width / 2, row, f"{width:.0f}", ha="center", va="center", color=_ink(_colour(at)))
@@ -111,30 +119,30 @@ def draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     return figure
 
 
-def draw_features(numbers: Numbers, by_kind: dict[str, list[int]], policy: PolicySettings) -> Figure:
+def draw_features(numbers: Numbers, by: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
     columns = 2
     rows = -(-len(FEATURES) // columns)
-    figure = Figure(figsize=(10, rows * (1.0 + 0.26 * len(by_kind))), layout="constrained")
-    figure.suptitle("Every feature, by kind: box from 25 % to 75 %, line at 50 %, whiskers at 5 % and 95 %")
+    figure = Figure(figsize=(10, rows * (1.0 + 0.26 * len(by))), layout="constrained")
+    figure.suptitle(f"Every feature, by {what}: box from 25 % to 75 %, line at 50 %, whiskers at 5 % and 95 %")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for at, feature in enumerate(FEATURES):
-        _boxes(axes[at], feature, numbers[:, at], by_kind)
+        _boxes(axes[at], feature, numbers[:, at], by)
     axes[NAMES.index("entropy")].axvline(policy.entropy_bits, color=_THRESHOLD, linestyle="--", linewidth=1.5)
     for spare in axes[len(FEATURES) :]:
         spare.set_axis_off()
     return figure
 
 
-def _boxes(axes: Axes, feature: Feature, values: Numbers, by_kind: dict[str, list[int]]) -> None:
-    names = list(reversed(by_kind))
+def _boxes(axes: Axes, feature: Feature, values: Numbers, by: dict[str, list[int]]) -> None:
+    names = list(reversed(by))
     boxes = axes.boxplot(
-        [values[by_kind[name]] for name in names],
+        [values[by[name]] for name in names],
         orientation="horizontal",
         whis=(5, 95),
         showfliers=False,
         patch_artist=True,
         widths=0.6,
-        tick_labels=names,
+        tick_labels=[_plain(name) for name in names],
         medianprops={"color": "black"},
     )
     for at, box in enumerate(boxes["boxes"]):
@@ -142,7 +150,7 @@ def _boxes(axes: Axes, feature: Feature, values: Numbers, by_kind: dict[str, lis
     axes.set_title(f"{feature.name}: {feature.meaning.partition(':')[0]}", fontsize=9, loc="left")
     axes.tick_params(labelsize=8)
     _clean(axes)
-    if feature.is_long:
+    if feature.is_long and values.any():  # no axis is logarithmic over nothing but zeros
         _log(axes)
 
 
@@ -164,6 +172,11 @@ def _log(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _plain(name: str) -> str:
+    """Return a log's own word so that no formula is read into it."""
+    return name.replace("$", r"\$")
 
 
 def _ink(background: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,10 +12,11 @@ from typing import Any
 from calibration.audit.features import measure
 from calibration.audit.page import write_page
 from calibration.audit.plots import draw_all
-from calibration.audit.take import Seen
+from calibration.audit.take import Taken
 from calibration.audit.tally import tally
-from calibration.folder import claimed, full_disk_named, staged
+from calibration.folder import claimed, require_replaceable, staged
 from calibration.manifest import file_digest, is_listed
+from calibration.out import try_writing, writing
 from calibration.sample.sets import write_manifest
 from dispatcher.sections import PolicySettings
 
@@ -30,21 +30,26 @@ class Question:
     source: str
     count: int
     seed: int
+    max_chars: int  # of one text; the rest is cut off
     ladder: tuple[str, ...]
     policy: PolicySettings
 
 
-def audit(take: Callable[[], Sequence[Seen]], question: Question, into: Path) -> dict[str, Any]:  # Any: JSON
-    """Take the prompts, once it is sure that the report's folder can be written; write it and return its figures."""
-    with full_disk_named(into.parent, "--out"), claimed(into, "--out", is_ours, lambda: None):
-        prompts = take()
-        numbers = measure([prompt.text for prompt in prompts])
-        figures = tally(prompts, numbers, question.ladder, question.policy)
-        with staged(into) as folder:
-            plots = draw_all(folder, prompts, numbers, question.policy, figures["floors_by_kind"])
-            (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-            write_page(folder / PAGE, figures, question.source, plots)
-            write_manifest(folder, _manifest(folder, question, len(prompts)))
+def check_out(into: Path) -> None:
+    """Raise what would prevent writing the report, or be destroyed by it, before anything is read."""
+    require_replaceable(into, "--out", is_ours)
+    try_writing(into.parent)
+
+
+def audit(taken: Taken, question: Question, into: Path) -> dict[str, Any]:  # Any: JSON
+    """Write the report's folder and return its figures."""
+    numbers = measure([prompt.text for prompt in taken.prompts])
+    figures = tally(taken, numbers, question.ladder, question.policy)
+    with writing(into.parent), claimed(into, "--out", is_ours, lambda: None), staged(into) as folder:
+        plots = draw_all(folder, taken.prompts, numbers, question.policy, figures)
+        (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_page(folder / PAGE, figures, question.source, plots)
+        write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
     return figures
 
 
@@ -59,6 +64,7 @@ def _manifest(folder: Path, question: Question, count: int) -> dict[str, Any]:  
         "source": question.source,
         "prompts": count,
         "seed": question.seed,
+        "max_chars": question.max_chars,
         "ladder": question.ladder,
         "policy": question.policy.model_dump(mode="json"),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibration.errors import SourceError
 from calibration.manifest import NAME
 from calibration.sample.kind import kind_and_language
-from calibration.sample.prompt import Prompt
+from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.sets import load
 from calibration.sample.source import Source
+from calibration.steps import Advance
 from dispatcher.contract import Envelope
+
+_SHOW_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,38 +27,73 @@ class Seen:
     kind: str
     envelope: Envelope
     tier: str  # that served it; '' where nobody knows
+    cut: bool = False  # it was longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was found in a source."""
+
+    prompts: list[Seen]
+    skipped: dict[str, int] = field(default_factory=dict)  # entries that are no prompts, by reason
 
 
 def is_set(path: Path) -> bool:
     return (path / NAME).is_file()
 
 
-def from_set(folder: Path) -> list[Seen]:
+def from_set(folder: Path, max_chars: int) -> Taken:
     """Return every text of a sampled set; what was asked for with it is not kept there."""
     found = load(folder)
-    texts = found.calibration + found.heldout
-    return [Seen(text=its.text, kind=its.kind, envelope=Envelope(), tier=its.tier) for its in texts]
+    prompts = [
+        Seen(
+            text=its.text[:max_chars],
+            kind=its.kind,
+            envelope=Envelope(),
+            tier=its.tier,
+            cut=its.cut or len(its.text) > max_chars,
+        )
+        for its in found.calibration + found.heldout
+    ]
+    return Taken(prompts=prompts)
 
 
-def from_source(source: Source, count: int, seed: int) -> list[Seen]:
+def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> Taken:
     """Return `count` prompts, each as likely as every other, repeats included (reservoir sampling, Algorithm R).
 
     An audit is about the traffic as it is, so that here, unlike in `sample`, a prompt that comes often counts often.
+
+    Raises:
+        SourceError: there is none; says what there is instead.
+
     """
     chance = random.Random(seed)  # noqa: S311  (a sample, no secret)
-    kept: list[Prompt] = []
+    kept: list[Seen] = []
+    skipped: Counter[str] = Counter()
     seen = 0
-    for unit in source.units(""):
-        for found in unit.prompts():
-            for one in found:
-                if isinstance(one, Prompt):
-                    seen += 1
-                    place = len(kept) if len(kept) < count else chance.randrange(seen)
-                    if place < count:
-                        kept[place : place + 1] = [one]
+    entries = (one for unit in source.units("") for found in unit.prompts() for one in found)
+    for number, one in enumerate(entries, 1):
+        if number % _SHOW_EVERY == 0:
+            advance(number, None)
+        if isinstance(one, Bad):
+            skipped[one.reason] += 1
+            continue
+        seen += 1
+        place = len(kept) if len(kept) < count else chance.randrange(seen)
+        if place < count:
+            kept[place : place + 1] = [_seen(one, max_chars)]
+    reasons = dict(skipped.most_common())
     if not kept:
-        raise SourceError(f"{source.name} has no prompt to audit")
-    return [
-        Seen(text=one.text, kind=kind_and_language(one.text, one.turns)[0], envelope=one.envelope, tier=one.tier)
-        for one in kept
-    ]
+        raise SourceError(f"{source.name} has no prompt to audit (skipped: {in_words(reasons) or 'nothing'})")
+    return Taken(prompts=kept, skipped=reasons)
+
+
+def in_words(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{times:,} {reason}" for reason, times in skipped.items())
+
+
+def _seen(one: Prompt, max_chars: int) -> Seen:
+    """Cut a prompt: a thousand whole ones may be more than memory holds."""
+    kind, _ = kind_and_language(one.text, one.turns)
+    cut = len(one.text) > max_chars
+    return Seen(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)

@@ -9,30 +9,36 @@ from typing import Any
 import numpy as np
 
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation
-from calibration.audit.take import Seen
+from calibration.audit.take import Seen, Taken
 from dispatcher.contract import Envelope
 from dispatcher.routing.policy import choose_route
 from dispatcher.sections import LaneSettings, PolicySettings
 
 ALL = "all"
 UNKNOWN = "unknown"
+OTHERS = "others"
+# A log's tier may be anything, and a page can only show so many.
+_MOST_GROUPS = 12
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
 def floors(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> list[str]:
     """Return the floor tier of every prompt, as the intake would choose it."""
-    entropies = numbers[:, NAMES.index("entropy")].round(4)  # as the intake rounds it
     lanes = LaneSettings()
     return [
         choose_route(float(bits), prompt.envelope, ladder, policy, lanes).floor
-        for prompt, bits in zip(prompts, entropies, strict=True)
+        for prompt, bits in zip(prompts, _entropies(numbers), strict=True)
     ]
 
 
 def groups(prompts: Sequence[Seen], part: str) -> dict[str, list[int]]:
-    """Return the places of the prompts by kind or by tier, the largest group first."""
+    """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
-    return {name: [at for at, its in enumerate(names) if its == name] for name, _ in Counter(names).most_common()}
+    own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MOST_GROUPS]
+    found: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
+    for at, name in enumerate(names):
+        found[name if name in own else OTHERS].append(at)
+    return {name: places for name, places in found.items() if places}
 
 
 def distributions(numbers: Numbers, by: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -61,13 +67,16 @@ def correlations(numbers: Numbers) -> dict[str, float | None]:
     }
 
 
-def tally(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+def tally(taken: Taken, numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
     """Return all figures, as JSON."""
+    prompts = taken.prompts
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
     floor_of = floors(prompts, numbers, ladder, policy)
-    above = float((numbers[:, NAMES.index("entropy")] > policy.entropy_bits).mean())
+    above = float((_entropies(numbers) > policy.entropy_bits).mean())
     return {
         "prompts": len(prompts),
+        "cut": sum(prompt.cut for prompt in prompts),
+        "skipped": taken.skipped,
         "policy": policy.model_dump(mode="json"),
         "with_an_envelope": sum(prompt.envelope != Envelope() for prompt in prompts),
         "ladder": list(ladder),
@@ -80,6 +89,12 @@ def tally(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], po
         "features_by_tier": distributions(numbers, by_tier),
         "correlation_with_entropy": correlations(numbers),
     }
+
+
+def _entropies(numbers: Numbers) -> Numbers:
+    """Return the entropies as the intake rounds them."""
+    rounded: Numbers = numbers[:, NAMES.index("entropy")].round(4)
+    return rounded
 
 
 def shown(number: float) -> str:

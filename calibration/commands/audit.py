@@ -9,19 +9,21 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from calibration.audit.features import FEATURES
-from calibration.audit.report import PAGE, Question, audit
-from calibration.audit.take import Seen, from_set, from_source, is_set
-from calibration.audit.tally import ALL, shown
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.audit.report import PAGE, Question, audit, check_out
+from calibration.audit.take import Taken, from_set, from_source, in_words, is_set
+from calibration.audit.tally import ALL, UNKNOWN, shown
+from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, progress_console
 from calibration.commands.sample import PACKAGED, open_source
 from calibration.configuration import load_configuration
 from calibration.errors import InputError
+from calibration.steps import Advance, Steps
 from dispatcher.sections import PolicySettings, Settings
 
-_MOST_KINDS = 5
+_MOST_GROUPS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +37,7 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[str | None, typer.Option(help="article or fixed:TIER (default: the configuration's)")] = None,
         model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
         seed: Annotated[int, typer.Option(help="another seed, other prompts")] = 0,
+        max_chars: MaxChars = MOST_CHARS,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
         config: Config = None,
         as_json: AsJson = False,
@@ -43,33 +46,46 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
         """
-        console = progress_console()
+        folder = out.expanduser().absolute()
+        check_out(folder)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
         question = Question(
-            source=source, count=count, seed=seed, ladder=ladder, policy=_policy(settings, policy, ladder)
+            source=source,
+            count=count,
+            seed=seed,
+            max_chars=max_chars,
+            ladder=ladder,
+            policy=_policy(settings, policy, ladder),
         )
-
-        def take() -> list[Seen]:
-            prompts = _prompts(question, endpoint_url, config)
-            console.print(f"{len(prompts):,} prompts read")
-            return prompts
-
-        folder = out.expanduser().resolve()
-        figures = audit(take, question, folder)
+        steps = Steps(progress_console())
+        with steps.showing():
+            with steps.step("audit", "reading prompts") as advance:
+                taken = _take(question, endpoint_url, config, advance)
+            steps.note("audit", f"{len(taken.prompts):,} prompts read")
+            with steps.step("audit", "measuring and drawing"):
+                figures = audit(taken, question, folder)
         if as_json:
             typer.echo(json.dumps({"folder": str(folder), **figures}))
-            return
-        printer = Console(width=None if sys.stdout.isatty() else 140)
-        printer.print(floors_table(figures))
-        printer.print(features_table(figures))
-        typer.echo(str(folder / PAGE))
+        else:
+            _show(figures)
+            typer.echo(str(folder / PAGE))
 
 
-def _prompts(question: Question, endpoint_url: str | None, config: str | None) -> list[Seen]:
+def _show(figures: dict[str, Any]) -> None:  # Any: JSON
+    printer = Console(width=None if sys.stdout.isatty() else 140)
+    printer.print(floors_table(figures))
+    printer.print(features_table(figures, "kind"))
+    if list(figures["tiers"]) != [UNKNOWN]:
+        printer.print(features_table(figures, "tier"))
+    printer.print(left_out(figures), highlight=False)
+
+
+def _take(question: Question, endpoint_url: str | None, config: str | None, advance: Advance) -> Taken:
     if is_set(Path(question.source)):
-        return from_set(Path(question.source))
-    return from_source(open_source(question.source, endpoint_url, config), question.count, question.seed)
+        return from_set(Path(question.source), question.max_chars)
+    source = open_source(question.source, endpoint_url, config)
+    return from_source(source, question.count, question.seed, question.max_chars, advance)
 
 
 def _only_ladder(settings: Settings, model: str | None) -> tuple[str, ...]:
@@ -96,11 +112,20 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     return table
 
 
-def features_table(figures: dict[str, Any]) -> Table:  # Any: JSON
-    kinds = [ALL, *figures["kinds"]][:_MOST_KINDS]  # the others are in the report
-    table = Table(*("median of", *kinds, "5 %", "95 %", "rho"), title="features; rho: Spearman's, with the entropy")
+def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
+    names = [ALL, *figures[f"{part}s"]][:_MOST_GROUPS]  # the others are in the report
+    title = f"features by {part}; rho: Spearman's, with the entropy"
+    table = Table("median of", *map(escape, names), "5 %", "95 %", "rho", title=title)
     for feature in FEATURES:
-        its, follows = figures["features_by_kind"][feature.name], figures["correlation_with_entropy"].get(feature.name)
-        numbers = [its[kind]["p50"] for kind in kinds] + [its[ALL]["p5"], its[ALL]["p95"]]
+        its, follows = (
+            figures[f"features_by_{part}"][feature.name],
+            figures["correlation_with_entropy"].get(feature.name),
+        )
+        numbers = [its[name]["p50"] for name in names] + [its[ALL]["p5"], its[ALL]["p95"]]
         table.add_row(feature.name, *map(shown, numbers), "" if follows is None else f"{follows:+.2f}")
     return table
+
+
+def left_out(figures: dict[str, Any]) -> str:  # Any: JSON
+    skipped = escape(in_words(figures["skipped"])) or "0"
+    return f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}"

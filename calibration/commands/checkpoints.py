@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from calibration.checkpoints import Checkpoint, Workshop, example_job
-from calibration.commands.options import AsJson, plain, progress_console
+from calibration.commands.options import AsJson, cell, progress_console
 from calibration.errors import WrongEnvironmentError
 from calibration.host import can_serve
 from calibration.maker import Maker
@@ -118,6 +118,6 @@ def as_table(made: list[Checkpoint]) -> Table:
             f"{manifest.perplexity:.2f}",
             f"{manifest.perplexity / manifest.reference_perplexity:.3f}",
             "finished before" if checkpoint.skipped else f"{checkpoint.seconds:.1f}",
-            plain(str(checkpoint.path)),
+            cell(str(checkpoint.path)),
         )
     return table

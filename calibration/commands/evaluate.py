@@ -15,25 +15,35 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.commands.options import AsJson, Config, progress_console
-from calibration.errors import InputError
-from calibration.evaluate.candidates import find_candidates
+from calibration.configuration import load_configuration
+from calibration.errors import BadReportError, CalibrationError, InputError
+from calibration.evaluate.candidates import Given, find_candidates
+from calibration.evaluate.heldout import refuse_calibrated
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plan import Wish, make_plan
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.rows import rows
-from calibration.evaluate.run import About, Evaluation, evaluate
+from calibration.evaluate.run import About, Evaluation, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
-from calibration.report import Report, encode_report
+from calibration.out import try_writing
+from calibration.report import Report, encode_report, read_report
 from calibration.sandbox.choose import AUTO
 from calibration.steps import Steps
 from dispatcher.errors import ConfigError
 from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
 
 OUT = Path("var/evaluation")
-Checkpoints = Annotated[list[Path], typer.Argument(help="folders of checkpoints", show_default=False)]
-Reference = Annotated[Path, typer.Option(help="folder of the checkpoint that the others are held against")]
+RESULTS = "results"
+# The first one is written first: it tells whose folder it is.
+FILES = ("report.json", "report.html", "quality-cost.png")
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(help="folders of checkpoints, or TIER=FOLDER", metavar="[TIER=]FOLDER", show_default=False),
+]
+Reference = Annotated[
+    str, typer.Option(help="the checkpoint that the others are held against", metavar="[TIER=]FOLDER")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,51 +61,70 @@ def evaluate_command(
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration.md)")] = None,
     out: Annotated[Path, typer.Option(help="folder of report.json, report.html, quality-cost.png, results/")] = OUT,
+    force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.
 
-    Example: bitladder calibrate evaluate ~/models/int4 ~/models/int8 --reference ~/models/bf16 --problems 40
+    Exit status 1 when one could not be measured: the report has the others.
+
+    Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the result
     wish = Wish(heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks)
-    report = measure(_settings(config), model, [reference, *checkpoints], wish, out)
+    given = [Given.read(text) for text in (reference, *checkpoints)]
+    out = out.expanduser()
+    check_out(out)
+    report = measure(load_configuration(config), model, given, wish, Store(out / RESULTS), force=force)
     _write(report, out)
     if as_json:
         typer.echo(encode_report(report), nl=False)
     else:
         Console().print(_table(report))
-        progress_console().print(f"report.json, report.html and quality-cost.png are in {out}", highlight=False)
+        progress_console().print(f"{', '.join(FILES)} are in {out}", highlight=False, soft_wrap=True)
+    if report.failed:
+        count = len(report.tiers) + len(report.failed)
+        raise CalibrationError(
+            f"{len(report.failed)} of {count} checkpoints could not be measured:\n{reasons(report.failed)}"
+        )
 
 
-def measure(settings: Settings, model: str, folders: Sequence[Path], wish: Wish, out: Path) -> Report:
-    """Measure the checkpoints in these folders against the first of them."""
+def check_out(out: Path) -> None:
+    """Raise what would prevent writing the report, or be destroyed by it, before hours are spent."""
+    report, *others = (out / name for name in FILES)
+    if report.exists():
+        try:
+            read_report(report)
+        except BadReportError as error:
+            raise InputError(f"--out: {error}; it would be overwritten, choose another folder") from error
+    elif its := [str(path) for path in others if path.exists()]:
+        raise InputError(f"--out: there is no {report}, so {its[0]} is no evaluation's: choose another folder")
+    try_writing(out / RESULTS)
+
+
+def measure(settings: Settings, model: str, given: Sequence[Given], wish: Wish, store: Store, *, force: bool) -> Report:
+    """Measure these checkpoints against the first of them."""
     name = model or _only_model(settings)
     try:
         its = settings.model(name)
     except ConfigError as error:
         raise InputError(str(error)) from error
     plan = make_plan(wish)
-    reference, *candidates = find_candidates(folders, its, settings.vllm)
+    reference, *candidates = found = find_candidates(given, its, settings.vllm)
+    refuse_calibrated(plan.own_texts, found)
     engine = engine_version(settings.vllm)
     evaluation = Evaluation(
         measures=plan.measures,
         vllm=settings.vllm,
         engine_version=engine,
         top=wish.top,
-        store=Store(out / "results"),
+        store=store,
         steps=Steps(progress_console()),
+        force=force,
     )
     about = About(model=name, sources=plan.sources, versions=versions(engine, plan.sandbox))
     return asyncio.run(evaluate(reference, candidates, evaluation, about))
-
-
-def _settings(config: str | None) -> Settings:
-    try:
-        return load_settings(config).settings
-    except ConfigError as error:
-        raise InputError(str(error)) from error
 
 
 def _only_model(settings: Settings) -> str:
@@ -106,9 +135,8 @@ def _only_model(settings: Settings) -> str:
 
 def _write(report: Report, out: Path) -> None:
     png = quality_cost_png(report)
-    write_whole(out / "quality-cost.png", png)
-    write_whole(out / "report.html", html_page(report, png).encode())
-    write_whole(out / "report.json", encode_report(report))
+    for name, content in zip(FILES, (encode_report(report), html_page(report, png).encode(), png), strict=True):
+        write_whole(out / name, content)
 
 
 def _table(report: Report) -> Table:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from calibration.commands.options import AsJson, progress_console
+from calibration.commands.options import AsJson, cell, progress_console
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
+from calibration.shown import shown
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAIL: "red"}
 
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
         """
         found = [inspect_shown(path.expanduser().absolute()) for path in paths]
         if as_json:
-            typer.echo(msgspec.json.encode({"checkpoints": found}, enc_hook=str))
+            typer.echo(msgspec.json.encode({"checkpoints": found}, enc_hook=lambda path: shown(str(path))))
         else:
             for inspection in found:
                 Console().print(as_table(inspection))
@@ -40,18 +41,17 @@ def register(app: typer.Typer) -> None:
 
 def inspect_shown(path: Path) -> Inspection:
     """Inspect with a bar on stderr, where somebody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = progress_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(path.name)
+        task = progress.add_task(shown(path.name))
         return inspect_checkpoint(path, lambda done, of: progress.update(task, completed=done, total=of))
 
 
 def as_table(inspection: Inspection) -> Table:
-    table = Table("check", "verdict", "what was seen", title=str(inspection.path), title_justify="left")
+    table = Table("check", "verdict", "what was seen", title=cell(str(inspection.path)), title_justify="left")
     for check in inspection.checks:
-        style = STYLES[check.verdict]
-        table.add_row(check.name, f"[{style}]{check.verdict}[/]", "\n".join(check.said).replace("[", "\\["))
+        table.add_row(check.name, cell(check.verdict, style=STYLES[check.verdict]), cell(*check.said))
     table.caption = f"{inspection.seconds:.1f} s, at most {inspection.peak_bytes / 1e6:.0f} MB of memory"
-    table.add_row("all", f"[bold {STYLES[inspection.verdict]}]{inspection.verdict}[/]", "")
+    table.add_row("all", cell(inspection.verdict, style=f"bold {STYLES[inspection.verdict]}"), "")
     return table

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config
+from calibration.commands.options import AsJson, Config, cell
 from calibration.errors import InputError
 from calibration.publishing.ladder_file import LadderStore
+from calibration.recovery import QUALITY, metric_of
 from dispatcher.errors import ConfigError
-from dispatcher.ladder import Ladder
+from dispatcher.ladder import Figure, Ladder
 from dispatcher.sections import Settings
 from dispatcher.settings import load_settings
 
@@ -57,19 +59,36 @@ def show_ladder(ladder: Ladder, *, as_json: bool) -> None:
         Console().print(as_table([ladder], ladder))
 
 
+def rows(ladder: Ladder) -> list[tuple[str, str, str]]:
+    """Return tier, checkpoint and what is kept of the reference; one line for a ladder that names no tier."""
+    found = []
+    for model, its in ladder.models.items():
+        for tier, entry in its.tiers.items():
+            found.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept(entry.recovery)))
+    return found or [("all", "as the configuration has it", "")]
+
+
+def kept(recovery: Mapping[str, Figure]) -> str:
+    """Return the least that is kept of each measure of quality: the kind of text that suffers most."""
+    least = {
+        family: min((one.value for name, one in recovery.items() if metric_of(name) == family), default=None)
+        for family in QUALITY
+    }
+    return ", ".join(f"{family} {value:.3f}" for family, value in least.items() if value is not None)
+
+
 def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
     table = Table(caption="* is served", caption_justify="left")
     for name in ("version", "tier"):
         table.add_column(name, no_wrap=True)
-    for name in ("published", "checkpoint", "kept of the reference", "note"):
-        table.add_column(name)
+    for name in ("published", "checkpoint", "kept at least", "note"):
+        table.add_column(name, overflow="fold")
     for ladder in ladders:
         mark = "*" if present is not None and ladder.version == present.version else ""
         head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)
-        for model, its in ladder.models.items():
-            for tier, entry in its.tiers.items():
-                kept = ", ".join(f"{name} {figure.value:.3f}" for name, figure in entry.recovery.items())
-                version, when, note = head
-                table.add_row(version, f"{model} {tier}", when, f"{entry.checkpoint} {entry.digest[:8]}", kept, note)
-                head = ("", "", "")
+        for row in rows(ladder):
+            version, when, note = head
+            tier, checkpoint, kept = row
+            table.add_row(*map(cell, (version, tier, when, checkpoint, kept, note)))
+            head = ("", "", "")
     return table

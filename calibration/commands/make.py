@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -24,9 +25,9 @@ from calibration.steps import Steps
 
 def register(app: typer.Typer) -> None:
     @app.command()
-    def make(assignment: Annotated[str, typer.Argument(help="JSON of calibration/assignment.py")]) -> None:
-        """Make one checkpoint that `calibrate quantize` has checked; not meant to be typed."""
-        wanted = Assignment.from_json(assignment)
+    def make() -> None:
+        """Make the checkpoint that `calibrate quantize` has checked and put on stdin; not meant to be typed."""
+        wanted = Assignment.from_json(sys.stdin.read())
         recipe = RECIPES[wanted.recipe]
         workshop = Workshop(
             wanted.cache,

@@ -9,15 +9,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from calibration.shown import shown
+
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[
     str | None, typer.Option("--config", "-c", help="configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)")
 ]
+MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
+MOST_CHARS = 16_384
 
 
-def plain(text: str) -> Text:
-    """Return what others wrote as it is to be shown: none of it is markup, and none of it steers the terminal."""
-    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
+def cell(*lines: str, style: str = "") -> Text:
+    """Return what strangers wrote for a table, a cell's lines or a title: no markup in it counts."""
+    return Text("\n".join(map(shown, lines)), style=style)
 
 
 def progress_console() -> Console:

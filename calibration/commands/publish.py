@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def publish(
         report: Annotated[Path, typer.Argument(help="report.json of `bitladder calibrate evaluate`")],
-        tiers: Annotated[str, typer.Option(help="comma-separated; default: all that were measured")] = "",
+        tiers: Annotated[
+            str, typer.Option(help="comma-separated; default: all that were measured, but the reference")
+        ] = "",
         note: Annotated[str, typer.Option(help="why, for those who read the history")] = "",
         config: Config = None,
         as_json: AsJson = False,
@@ -33,6 +35,6 @@ def register(app: typer.Typer) -> None:
             Choice(report=report.expanduser(), tiers=names, note=note),
             settings,
             store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
         )
         show_ladder(ladder, as_json=as_json)

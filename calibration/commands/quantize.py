@@ -11,11 +11,12 @@ from calibration.assignment import Assignment, become, find_interpreter
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
+from calibration.errors import RecipeError
 from calibration.folder import require_outside, require_replaceable
 from calibration.manifest import is_checkpoint
+from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
-    available_memory,
     check_hardware,
     check_kernels,
     check_room,
@@ -23,7 +24,7 @@ from calibration.preflight import (
     plan,
 )
 from calibration.prompts import check_enough, read_texts
-from calibration.recipe import BF16, Recipe, Storage
+from calibration.recipe import BF16, Recipe, Storage, Toolkit
 from calibration.recipes import EXAMPLE, TIERS, find_recipe
 from calibration.sample.sets import checked_samples
 from calibration.settings import Settings
@@ -33,7 +34,7 @@ Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safe
 Samples = Annotated[
     Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
 ]
-MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001)]
+MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
 
 
 def register(app: typer.Typer) -> None:
@@ -83,6 +84,8 @@ def check(recipe: Recipe, assignment: Assignment) -> None:
             require_outside(folder, "--out", given, option)
             require_outside(given, option, folder, "--out")
     require_replaceable(folder, "--out", is_checkpoint)
+    if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
+        raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
     texts = recipe.mix.texts if recipe.mix else 0
     if assignment.samples is not None:

@@ -14,11 +14,14 @@ from calibration.publishing.publish import roll_back
 def register(app: typer.Typer) -> None:
     @app.command()
     def rollback(
-        to: Annotated[int | None, typer.Option(help="the version to go back to; default: the one before")] = None,
+        to: Annotated[
+            int | None,
+            typer.Option(help="the version to go back to; 0: the configuration's own tiers; default: the one before"),
+        ] = None,
         config: Config = None,
         as_json: AsJson = False,
     ) -> None:
-        """Publish a former ladder again, under a new version.
+        """Publish a former ladder again, under a new version; before the first there were the configuration's tiers.
 
         Example: bitladder calibrate rollback --to 3
         """
@@ -28,6 +31,6 @@ def register(app: typer.Typer) -> None:
             to,
             settings,
             store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False),
+            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
         )
         show_ladder(ladder, as_json=as_json)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config, plain, progress_console
+from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.folder import require_outside
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         count: Annotated[int, typer.Option(min=1, help="texts to calibrate with")] = 512,
         heldout: Annotated[int, typer.Option(min=1, help="texts to measure on")] = 128,
         least: Annotated[int, typer.Option(min=2, help="fewer different prompts are refused")] = 30,
-        max_chars: Annotated[int, typer.Option(min=16, help="longer prompts are cut")] = 16_384,
+        max_chars: MaxChars = MOST_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
@@ -87,14 +87,14 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
 
 def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
     counts = manifest["counts"]
-    table = Table("what", "how many", title=plain(manifest["source"]))
+    table = Table("what", "how many", title=cell(manifest["source"]))
     for name, value in counts.items():
         shown = (
             ", ".join(f"{its} {reason}" for reason, its in value.items()) if isinstance(value, dict) else f"{value:,}"
         )
-        table.add_row(name.replace("_", " "), plain(shown or "0"))
+        table.add_row(name.replace("_", " "), cell(shown or "0"))
     for part, its in manifest["strata"].items():
-        table.add_row(f"by {part}", plain(", ".join(f"{key or '?'} {value}" for key, value in its.items())))
+        table.add_row(f"by {part}", cell(", ".join(f"{key or '?'} {value}" for key, value in its.items())))
     for file in manifest["files"]:
         table.add_row(file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}")
     return table

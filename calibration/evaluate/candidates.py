@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from calibration.digest import checkpoint_digest
 from calibration.errors import InputError
+from calibration.manifest import read_manifest
 from dispatcher.errors import EngineFaultError
 from dispatcher.sections import ModelSettings, TierSettings, VllmSettings
 from workers.engines.vllm_server import checkpoint_path
@@ -38,33 +39,91 @@ class Candidate:
         return {"checkpoint": self.digest, "engine": engine}
 
 
-def find_candidates(paths: Sequence[Path], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
-    """Return the checkpoints, each once: one that a tier serves is that tier, any other is named by its folder.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A checkpoint as the command was told: TIER=FOLDER, or a folder whose tier is to be found out."""
+
+    folder: Path
+    tier: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Given:
+        """Read an argument; what stands before '=' is a folder's if it has a slash: ./a=b."""
+        tier, equals, folder = text.partition("=")
+        return cls(Path(folder), tier) if equals and "/" not in tier else cls(Path(text))
+
+
+def find_candidates(given: Sequence[Given], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
+    """Return the checkpoints, each once, with the settings of their tiers.
 
     Raises:
         InputError: a folder is no checkpoint, or two have the same name.
 
     """
-    folders = list(dict.fromkeys(path.expanduser().resolve() for path in paths))
-    for folder in folders:
+    told: dict[Path, str] = {}
+    for one in given:
+        folder = one.folder.expanduser().resolve()
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
             raise InputError(f"{str(folder)!r} is no checkpoint: expected config.json and *.safetensors in it")
-    tiers = [_tier(folder, model, vllm) for folder in folders]
-    names = [tier.name for tier in tiers]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"checkpoints must have different names, got {repeated[0]!r} twice: rename a folder")
-    pairs = zip(folders, tiers, strict=True)
-    return [Candidate(folder, tier, checkpoint_digest(folder)) for folder, tier in pairs]
+        if one.tier and told.get(folder, one.tier) not in ("", one.tier):
+            raise InputError(f"{str(folder)!r} must be one tier, got {told[folder]} and {one.tier}")
+        told[folder] = one.tier or told.get(folder, "")
+    served = {folder: _served(folder, model, vllm) for folder in told}
+    names = _names(told, served)
+    for name in names.values():
+        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
+            raise InputError(f"{' and '.join(same)} would both be called {name!r}: name one as TIER=FOLDER")
+    return [
+        Candidate(folder, _settings(name, folder, model, served[folder]), checkpoint_digest(folder))
+        for folder, name in names.items()
+    ]
 
 
-def _tier(folder: Path, model: ModelSettings, vllm: VllmSettings) -> TierSettings:
+def _served(folder: Path, model: ModelSettings, vllm: VllmSettings) -> TierSettings | None:
+    """Return the tier whose checkpoint this folder is."""
     for tier in model.tiers:
         try:
-            if checkpoint_path(tier, vllm).resolve() == folder:
+            if tier.checkpoint and checkpoint_path(tier, vllm).resolve() == folder:
                 return tier
         except EngineFaultError:  # this tier's folder is not there
             continue
+    return None
+
+
+def _names(told: Mapping[Path, str], served: Mapping[Path, TierSettings | None]) -> dict[Path, str]:
+    """Return how each is called: as told, as the tier that serves it, as the tier it was made for, or as its folder.
+
+    Several may have been made for one tier, and nobody can tell then which of them it is to be: they keep the names of
+    their folders.
+    """
+    named = set(told.values())
+    sure: dict[Path, str] = {}
+    for folder, name in told.items():
+        its = served[folder]
+        sure[folder] = name or (its.name if its and its.name not in named else "")
+    made = {folder: "" if sure[folder] else _made_for(folder) for folder in told}
+    names = {}
+    for folder in told:
+        others = {name for other in told if other != folder for name in _claims(other, sure, made)}
+        names[folder] = sure[folder] or (made[folder] if made[folder] not in others else "") or folder.name
+    return names
+
+
+def _claims(folder: Path, sure: Mapping[Path, str], made: Mapping[Path, str]) -> tuple[str, ...]:
+    return (sure[folder],) if sure[folder] else (made[folder], folder.name)
+
+
+def _made_for(folder: Path) -> str:
+    """Return the tier of the recipe that made a checkpoint, or '' for one that is not of `calibrate quantize`."""
+    manifest = read_manifest(folder)
+    return manifest.tier if manifest else ""
+
+
+def _settings(name: str, folder: Path, model: ModelSettings, served: TierSettings | None) -> TierSettings:
+    """Return the settings of the tier of this name with this checkpoint: once published, it is served with them."""
     try:
-        return TierSettings(name=folder.name, checkpoint=str(folder))
+        own = TierSettings(name=name, checkpoint=str(folder))
     except ValidationError as error:
-        raise InputError(f"{folder.name!r} cannot name a tier: rename the folder {str(folder)!r}") from error
+        raise InputError(f"{name!r} cannot name a tier, expected a-z, 0-9, '.', '_', '-': use TIER={folder}") from error
+    base = next((tier for tier in model.tiers if tier.name == name), served)
+    return own if base is None else base.model_copy(update={"name": name, "checkpoint": str(folder)})

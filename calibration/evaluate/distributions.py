@@ -40,7 +40,8 @@ def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) 
     actual = np.empty(rows, np.float32)
     ids, logprobs = np.empty((rows, top), np.int32), np.empty((rows, top), np.float32)
     for row, (token, position) in enumerate(zip(tokens[1:], answer[1:], strict=True)):
-        assert position  # noqa: S101  (only the first is None)
+        if not position:
+            raise ValueError("only the first token is predicted from nothing, got none for another one")
         actual[row] = position[str(token)]["logprob"]
         # The token that followed stands among them if it is likely, and behind them if it is not.
         likely = sorted(((its["logprob"], int(one)) for one, its in position.items()), reverse=True)[:top]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,9 +19,15 @@ from dispatcher.sections import TierSettings, VllmSettings
 from workers.engines.base import Engine
 from workers.engines.vllm_server import VllmServer
 
+T = TypeVar("T")
+
 MODEL = "evaluated"
 # Long-lived requests beyond what the engine batches would only wait inside it.
 AT_ONCE = 16
+# No answer takes so long, on the slowest machine: the engine hangs.
+_ANSWER_S = 3600.0
+# What reading an answer that is not vLLM's may raise.
+_ODD = (LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ class Asker:
         self._free = asyncio.Semaphore(AT_ONCE)
 
     async def tokenize(self, text: str) -> list[int]:
-        answer = await self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
-        return list(answer["tokens"])
+        request = {"prompt": text, "add_special_tokens": False}
+        return await self._ask("/tokenize", request, lambda answer: list(answer["tokens"]))
 
     async def distributions(self, tokens: Sequence[int], top: int) -> Distributions:
         """Return the most likely tokens at every position of a passage."""
@@ -56,8 +62,7 @@ class Asker:
     async def complete(self, prompt: str, max_tokens: int, stops: Sequence[str]) -> str:
         """Return the most likely continuation."""
         request = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
-        answer = await self._ask("/v1/completions", request)
-        return str(answer["choices"][0]["text"])
+        return await self._ask("/v1/completions", request, lambda answer: str(answer["choices"][0]["text"]))
 
     async def time(self, prompt: str, tokens: int) -> Timing:
         """Stream exactly this many tokens and look at the clock."""
@@ -70,15 +75,25 @@ class Asker:
         async with self._free:
             start = time.perf_counter()
             await self._send("/v1/completions", request, on_piece)
+            if not first:
+                raise EngineFailedError("the engine ended a stream without a token")
             return Timing(first[0] - start, time.perf_counter() - start, tokens)
 
-    async def _ask(self, endpoint: str, request: dict[str, Any]) -> Any:  # noqa: ANN401  (the engine's JSON)
+    async def _ask(self, endpoint: str, request: dict[str, Any], read: Callable[[Any], T]) -> T:
         async with self._free:
-            return msgspec.json.decode(await self._send(endpoint, request, None))
+            body = await self._send(endpoint, request, None)
+        try:
+            return read(msgspec.json.decode(body))
+        except _ODD as error:
+            raise EngineFailedError(f"the engine answered {endpoint} oddly: {body[:500]!r}") from error
 
     async def _send(self, endpoint: str, request: dict[str, Any], on_piece: Any) -> bytes:  # noqa: ANN401  (OnPiece)
         try:
-            answer = await self._engine.generate(endpoint, msgspec.json.encode({"model": MODEL} | request), on_piece)
+            async with asyncio.timeout(_ANSWER_S):
+                body = msgspec.json.encode({"model": MODEL} | request)
+                answer = await self._engine.generate(endpoint, body, on_piece)
+        except TimeoutError:
+            raise EngineFailedError(f"the engine did not answer {endpoint} in {_ANSWER_S:g} s") from None
         except EngineError as error:
             raise EngineFailedError(f"the engine did not answer {endpoint}: {error}") from error
         if answer.status != 200:
@@ -90,7 +105,7 @@ class Asker:
 def _read_predictions(tokens: Sequence[int], body: bytes, top: int) -> Distributions:
     try:
         return read_distributions(tokens, msgspec.json.decode(body)["choices"][0]["prompt_logprobs"], top)
-    except (ValueError, TypeError, KeyError) as error:  # null, where the model computed NaN
+    except _ODD as error:  # null, where the model computed NaN
         raise EngineFailedError(
             f"the engine gave no log probabilities, the checkpoint may be broken: {error}"
         ) from error
@@ -109,7 +124,7 @@ async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, 
     engine = VllmServer(MODEL, its, settings)
     try:
         yield Asker(engine, await engine.start())
-    except EngineError as error:
-        raise EngineFailedError(f"tier {tier.name}: {error}") from error
+    except (EngineError, OSError) as error:
+        raise EngineFailedError(str(error)) from error
     finally:
         await engine.stop()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 from calibration.errors import WrongEnvironmentError
+from calibration.evaluate import nvidia
 from dispatcher.sections import VllmSettings
 
 # vLLM has one name for GPUs and another one for CPUs.
@@ -47,17 +47,15 @@ def versions(engine: str, sandbox: str) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
+    """Return what tells this machine from one of another speed; cores are those that this process may use."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+    model = next(
+        (line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine()
+    )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"cpu": model, "cores": str(os.cpu_count()), "memory": f"{memory / 2**30:.0f} GiB"}
+    found = {"cpu": model, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB"}
     return found | ({"gpu": gpu} if (gpu := _gpu()) else {})
 
 
 def _gpu() -> str:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    query = [program, "--query-gpu=name", "--format=csv,noheader"]
-    said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603  (fixed)
-    return ", ".join(said.stdout.split("\n")).strip(", ") if said.returncode == 0 else ""
+    return ", ".join((nvidia.ask("--query-gpu=name") or "").strip().splitlines())

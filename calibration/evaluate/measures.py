@@ -7,13 +7,14 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
+from calibration.errors import InputError
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.engine import AT_ONCE, Asker
 from calibration.evaluate.memory import gpu_bytes, resident_bytes
@@ -75,6 +76,8 @@ class Likelihood:
 
     async def take(self, asker: Asker, advance: Advance) -> Passages:
         passages = await self._passages(asker)
+        if not passages:
+            raise InputError(f"held-out text of kind {self.kind!r} is too short: no text of it has two tokens")
         predictions = await _all([asker.distributions(tokens, self.top) for tokens in passages], advance)
         return Passages(hashlib.sha256(repr(passages).encode()).hexdigest(), tuple(predictions))
 
@@ -145,7 +148,7 @@ class CodeProblems:
                 verdict = await asyncio.to_thread(self.sandbox.judge, problem.program(completion))
             return Solved(problem.name, verdict.passed, verdict.reason, completion)
 
-        return await asyncio.gather(*map(judged, self.problems, completions))
+        return await _all(list(map(judged, self.problems, completions)))
 
     def encode(self, result: list[Solved]) -> bytes:
         return msgspec.json.encode(result)
@@ -200,11 +203,13 @@ class Pace:
     """Rounds of as many answers at once as the engine is given, each of the same number of tokens."""
 
     prompts: Sequence[str]
+    machine: Mapping[str, str]  # a result of another one is none: the store may be shared
     name: str = "pace"
 
     @property
     def inputs(self) -> dict[str, Any]:
-        return {"prompts": list(self.prompts), "rounds": _ROUNDS, "tokens": _TIMED_TOKENS, "at_once": AT_ONCE}
+        rounds = {"rounds": _ROUNDS, "tokens": _TIMED_TOKENS, "at_once": AT_ONCE}
+        return rounds | {"prompts": list(self.prompts), "machine": dict(self.machine)}
 
     async def take(self, asker: Asker, advance: Advance) -> Paced:
         rates, waits = [], []
@@ -212,7 +217,7 @@ class Pace:
         for turn in range(_ROUNDS):
             prompts = [self.prompts[(turn * AT_ONCE + index) % len(self.prompts)] for index in range(AT_ONCE)]
             start = time.perf_counter()
-            timings = await asyncio.gather(*(asker.time(prompt, _TIMED_TOKENS) for prompt in prompts))
+            timings = await _all([asker.time(prompt, _TIMED_TOKENS) for prompt in prompts])
             rates.append(sum(one.tokens for one in timings) / (time.perf_counter() - start))
             waits += [one.ttft_s for one in timings]
             advance(turn + 1, _ROUNDS)
@@ -226,15 +231,29 @@ class Pace:
         return msgspec.json.decode(content, type=Paced)
 
 
-async def _all(asked: Sequence[Awaitable[Result]], advance: Advance) -> list[Result]:
-    """Wait for all answers at once, and say how many came."""
+def _unseen(done: int, total: int | None) -> None:
+    """Say nothing of how far something is."""
+
+
+async def _all(asked: Sequence[Coroutine[Any, Any, Result]], advance: Advance = _unseen) -> list[Result]:
+    """Wait for all answers at once, and say how many came; when one fails, the others are given up.
+
+    Whatever went on asking would ask an engine that is stopped by then.
+    """
+    tasks = [asyncio.ensure_future(one) for one in asked]
     done = 0
 
-    async def counted(one: Awaitable[Result]) -> Result:
+    def count(task: asyncio.Task[Result]) -> None:
         nonlocal done
-        answer = await one
-        done += 1
-        advance(done, len(asked))
-        return answer
+        if not task.cancelled() and task.exception() is None:
+            done += 1
+            advance(done, len(tasks))
 
-    return await asyncio.gather(*map(counted, asked))
+    for task in tasks:
+        task.add_done_callback(count)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
+
+from calibration.evaluate import nvidia
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MIB = 2**20
@@ -24,12 +24,8 @@ def resident_bytes(sessions_of: int, proc: Path = Path("/proc")) -> tuple[int, s
 
 def gpu_bytes(pids: set[int]) -> int | None:
     """Return the memory that these processes hold on NVIDIA GPUs, or None where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    query = [program, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603  (fixed)
-    return read_gpu_bytes(said.stdout, pids) if said.returncode == 0 else None
+    said = nvidia.ask("--query-compute-apps=pid,used_memory")
+    return None if said is None else read_gpu_bytes(said, pids)
 
 
 def read_gpu_bytes(said: str, pids: set[int]) -> int | None:

@@ -39,6 +39,7 @@ def html_page(report: Report, png: bytes) -> str:
         f'<img alt="quality over cost" src="data:image/png;base64,{image}">\n'
         f"<table><tr><th>metric</th>{head}</tr>\n{body}</table>\n"
         f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in _NOTES)}</ul>\n"
+        f"{''.join(_failure(*its) for its in report.failed.items())}"
         f"{_list('Checkpoints', paths)}{_list('Machine', report.machine)}"
         f"{_list('Versions', report.versions)}{_list('Sources (sha256)', report.sources)}</html>\n"
     )
@@ -47,6 +48,10 @@ def html_page(report: Report, png: bytes) -> str:
 def _row(row: Row) -> str:
     under = " class=under" if row.title.startswith(" ") else ""
     return f"<tr{under}>{_cells((row.title, *row.cells))}</tr>\n"
+
+
+def _failure(name: str, reason: str) -> str:
+    return f"<h2>{escape(name)} could not be measured</h2><pre>{escape(reason)}</pre>\n"
 
 
 def _cells(cells: Iterable[str]) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from calibration.evaluate import problems as human_eval
+from calibration.evaluate.heldout import read_heldout
+from calibration.evaluate.machine import machine
 from calibration.evaluate.measures import CodeProblems, Likelihood, Measure, OwnTasks, Pace
 from calibration.evaluate.tasks import read_tasks
-from calibration.evaluate.texts import by_kind, digest, packaged_texts, read_texts
+from calibration.evaluate.texts import Text, by_kind, digest, packaged_texts
 from calibration.sandbox.choose import choose_sandbox
 
 # Of every kind of text, so many beginnings of so many characters are the prompts of the timed answers.
@@ -36,6 +38,7 @@ class Plan:
     measures: list[Measure[Any]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
     sandbox: str = ""
+    own_texts: list[Text] = field(default_factory=list)  # held-out text that is not ours
 
 
 def make_plan(wish: Wish) -> Plan:
@@ -45,7 +48,8 @@ def make_plan(wish: Wish) -> Plan:
         InputError: a file is not what it should be, or there is no sandbox for code.
 
     """
-    texts = read_texts(wish.heldout) if wish.heldout else packaged_texts()
+    own = read_heldout(wish.heldout.expanduser()) if wish.heldout else []
+    texts = own or packaged_texts()
     kinds = by_kind(texts)
     measures: list[Measure[Any]] = [Likelihood(kind, kinds[kind], wish.tokens, wish.top) for kind in kinds]
     sources, name = {"heldout": digest(texts)}, ""
@@ -57,5 +61,6 @@ def make_plan(wish: Wish) -> Plan:
     if wish.tasks:
         measures.append(OwnTasks(read_tasks(wish.tasks)))
         sources["tasks"] = hashlib.sha256(wish.tasks.read_bytes()).hexdigest()
-    measures.append(Pace([text[:_PACE_CHARS] for texts in kinds.values() for text in texts[:_PACE_TEXTS]]))
-    return Plan(measures, sources, name)
+    prompts = [text[:_PACE_CHARS] for texts in kinds.values() for text in texts[:_PACE_TEXTS]]
+    measures.append(Pace(prompts, machine()))
+    return Plan(measures, sources, name, own)

@@ -3,82 +3,95 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from calibration.report import Figure, Report, TierReport
+from calibration.report import Figure, Report
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vP*X"
+_COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]  # of a ListedColormap
+_MB = 1e6
 
 
 def quality_cost_png(report: Report) -> bytes:
-    """Draw what every tier keeps of the reference, and what it gets right, over what a million tokens cost.
+    """Draw one panel for each measure of quality, over what a million tokens cost; a tier looks the same in all.
 
-    Where no tier has a price, over the size of its weights. A tier without a price is a line: it can be reached, at no
-    cost that is known.
+    Where a tier other than the reference has no price, over the size of its weights.
     """
-    across = _COST if any(_COST in tier.metrics for tier in report.tiers) else _SIZE
-    canvas = Canvas(figsize=(11, 4.6), layout="constrained")
-    left, right = canvas.subplots(1, 2)
-    _draw(left, report, across, [name for name in _names(report) if name.startswith("perplexity.")], kept=True)
-    left.axhline(1, color="grey", linestyle="--", linewidth=1)
-    left.set_ylabel(f"perplexity of {report.reference} / perplexity of the tier")
-    shares = [name for name in _names(report) if name == "pass_at_1" or name.startswith("task.")]
-    _draw(right, report, across, shares, kept=False)
-    right.set_ylabel("share of right answers")
-    for axes in (left, right):
-        axes.set_xlabel("price of a million tokens (log)" if across == _COST else "bytes of weights (log)")
-        axes.grid(alpha=0.3)
-    canvas.suptitle(f"{report.model}: quality over cost, with 95 % intervals")
+    others = [tier for tier in report.tiers if tier.tier != report.reference]
+    across = _COST if others and all(_COST in tier.metrics for tier in others) else _SIZE
+    names = list(dict.fromkeys(name for tier in report.tiers for name in tier.metrics if _is_quality(name)))
+    columns = math.ceil(math.sqrt(max(1, len(names))))
+    rows = max(1, math.ceil(len(names) / columns))
+    canvas = Canvas(figsize=(3.8 * columns + 2.4, 3.4 * rows + 0.4), layout="constrained")
+    panels = list(canvas.subplots(rows, columns, squeeze=False).flat)
+    for axes, name in zip(panels, names, strict=False):
+        _draw(axes, report, name, across)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        canvas.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
+    canvas.supxlabel("price of a million tokens (log)" if across == _COST else "weights, MB (log)", fontsize=10)
+    canvas.suptitle(f"{report.model}: quality over cost, with 95 % intervals", fontsize=11)
     file = io.BytesIO()
     canvas.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
-def _names(report: Report) -> list[str]:
-    return list(dict.fromkeys(name for tier in report.tiers for name in tier.metrics))
+def _is_quality(name: str) -> bool:
+    return name == "pass_at_1" or name.startswith(("perplexity.", "task."))
 
 
-def _draw(axes: Axes, report: Report, across: str, names: Sequence[str], *, kept: bool) -> None:
-    places: dict[str, float] = {}
-    for index, name in enumerate(names):
-        colour = f"C{index}"
-        points = [(tier, figure) for tier in report.tiers if (figure := _figure(tier, name, kept=kept))]
-        placed = [(tier.tier, tier.metrics[across], figure) for tier, figure in points if across in tier.metrics]
-        placed.sort(key=lambda point: point[1].value)
-        if placed:
-            style = f"{_MARKERS[index % len(_MARKERS)]}-"
-            xs, ys = [x for _, x, _ in placed], [y for _, _, y in placed]
-            values = [x.value for x in xs], [y.value for y in ys]
-            axes.errorbar(*values, xerr=_errors(xs), yerr=_errors(ys), fmt=style, color=colour, capsize=3, label=name)
-        for tier, figure in points:
-            if across not in tier.metrics:
-                axes.axhline(figure.value, color=colour, linestyle=":", label=f"{name}, {tier.tier} (no price)")
-        places |= {tier: x.value for tier, x, _ in placed}
-    _name_tiers(axes, places)
-    if axes.lines:
-        axes.legend(fontsize=8)
-    else:
-        axes.text(0.5, 0.5, "nothing to compare", ha="center", transform=axes.transAxes)
+def _draw(axes: Axes, report: Report, name: str, across: str) -> None:
+    """Draw one measure: shares as they are, perplexities as what is kept of the reference's."""
+    kept = name.startswith("perplexity.")
+    axes.set_title(f"{name}: {report.reference} / tier" if kept else f"{name}: share of right answers", fontsize=9)
+    axes.grid(alpha=0.3)
+    if kept:
+        axes.axhline(1, color="grey", linestyle="--", linewidth=1)
+    xs = []
+    for index, tier in enumerate(report.tiers):
+        if not (figure := (tier.recovery if kept else tier.metrics).get(name)):
+            continue
+        colour = _COLOURS[index % len(_COLOURS)]
+        if not (x := tier.metrics.get(across)):
+            axes.axhline(figure.value, color=colour, linestyle=":", label=f"{tier.tier} (no price)")
+            continue
+        unit = 1 if across == _COST else _MB
+        xs.append(x.value / unit)
+        axes.errorbar(
+            [xs[-1]],
+            [figure.value],
+            xerr=_errors(x, unit),
+            yerr=_errors(figure),
+            marker=_MARKERS[index % len(_MARKERS)],
+            color=colour,
+            label=tier.tier,
+            linestyle="none",
+            markersize=5,
+            capsize=2,
+            linewidth=1,
+        )
+    _scale(axes, xs)
 
 
-def _name_tiers(axes: Axes, places: dict[str, float]) -> None:
-    """Write the tiers above where they stand: the points of one tier are above each other."""
-    if places:  # no axis is logarithmic over nothing, or over a single point without limits
-        axes.set_xlim(min(places.values()) / 1.2, max(places.values()) * 1.2)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-    for tier, x in places.items():
-        axes.annotate(tier, (x, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
+def _scale(axes: Axes, xs: Sequence[float]) -> None:
+    if not xs or min(xs) <= 0:  # no axis is logarithmic over nothing
+        return
+    axes.set_xlim(min(xs) / 1.2, max(xs) * 1.2)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    axes.xaxis.set_minor_formatter("{x:.3g}")
+    axes.tick_params(which="both", labelsize=7)
 
 
-def _figure(tier: TierReport, name: str, *, kept: bool) -> Figure | None:
-    return (tier.recovery if kept else tier.metrics).get(name)
-
-
-def _errors(figures: Sequence[Figure]) -> list[list[float]]:
-    return [[one.value - one.low for one in figures], [one.high - one.value for one in figures]]
+def _errors(figure: Figure, unit: float = 1) -> list[list[float]]:
+    return [[(figure.value - figure.low) / unit], [(figure.high - figure.value) / unit]]

@@ -11,7 +11,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from calibration.errors import InputError
+from calibration.errors import EngineFailedError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import serving
 from calibration.evaluate.figures import Figures, pace_figures, share_figures, text_figures
@@ -36,10 +36,16 @@ class Evaluation:
     top: int
     store: Store
     steps: Steps
+    force: bool = False  # measure what was measured before, too
 
     async def results(self, candidate: Candidate) -> Results:
-        """Return all results of a checkpoint; the engine is started only if one is missing."""
-        found = self.stored(candidate)
+        """Return all results of a checkpoint; the engine is started only if one is missing.
+
+        Raises:
+            EngineFailedError: it does not start or breaks; what was measured until then is kept.
+
+        """
+        found = {} if self.force else self.stored(candidate)
         missing = [measure for measure in self.measures if measure.name not in found]
         if not missing:
             self.steps.note(candidate.name, "measured before")
@@ -55,7 +61,7 @@ class Evaluation:
                     found[measure.name] = await measure.take(asker, advance)
                 inputs = self._inputs(candidate, measure)
                 self.store.save(measure.name, inputs, measure.encode(found[measure.name]))
-        return found
+        return {measure.name: found[measure.name] for measure in self.measures}  # metrics in one order in all tiers
 
     def stored(self, candidate: Candidate) -> dict[str, Any]:
         """Return the results that were taken before, by exactly this engine on exactly this."""
@@ -78,29 +84,44 @@ class About:
 async def evaluate(
     reference: Candidate, candidates: Sequence[Candidate], evaluation: Evaluation, about: About
 ) -> Report:
-    """Measure the reference and the candidates, in this order.
+    """Measure the reference and the candidates, in this order; one that fails is named in the report, with the reason.
 
     Raises:
-        EngineFailedError: an engine does not start or breaks; what was measured is kept.
-        InputError: a checkpoint reads the texts as other tokens than the reference does.
+        EngineFailedError: all failed.
 
     """
     started_s = time.monotonic()
+    tiers: list[TierReport] = []
+    failed: dict[str, str] = {}
+    baseline: Results | None = None
     with evaluation.steps.showing():
-        baseline = await evaluation.results(reference)
-        tiers = [tier_report(reference, baseline, None)]
-        for candidate in candidates:
-            tiers.append(tier_report(candidate, await evaluation.results(candidate), baseline))
+        for candidate in (reference, *candidates):
+            try:
+                results = await evaluation.results(candidate)
+                tiers.append(tier_report(candidate, results, baseline))
+            except EngineFailedError as error:
+                failed[candidate.name] = str(error)
+                line, _, _ = failed[candidate.name].partition("\n")
+                evaluation.steps.note(candidate.name, f"failed: {line}")
+            else:
+                baseline = results if candidate is reference else baseline
+    if not tiers:
+        raise EngineFailedError("nothing could be measured:\n" + reasons(failed))
     return Report(
         model=about.model,
         reference=reference.name,
         tiers=tuple(tiers),
+        failed=failed,
         sources=about.sources,
         versions=about.versions,
         machine=machine(),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started_s, 1),
     )
+
+
+def reasons(failed: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}: {reason}" for name, reason in failed.items())
 
 
 def tier_report(candidate: Candidate, results: Results, baseline: Results | None) -> TierReport:
@@ -121,7 +142,7 @@ def _figures(name: str, candidate: Candidate, result: Any, baseline: Results | N
     other = baseline[name] if baseline else None
     if name.startswith("text."):
         if other is not None and other.tokens != result.tokens:
-            raise InputError(f"{candidate.name}: its tokenizer is not the reference's, so they cannot be compared")
+            raise EngineFailedError("its tokenizer is not the reference's, so they cannot be compared")
         return text_figures(name.removeprefix("text."), result, other)
     if name == "code":
         theirs = None if other is None else [one.passed for one in other]

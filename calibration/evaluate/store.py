@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from calibration.out import writing
+
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
 VERSION = 1
 
@@ -31,14 +33,21 @@ class Store:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a file of that name is a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write aside, then rename: a file of that name is a whole one.
+
+    Raises:
+        DiskFullError: there is no room.
+        InputError: nothing can be written there.
+
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)

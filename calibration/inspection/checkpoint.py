@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 from calibration.errors import InputError
 from calibration.inspection.alignment import check_alignment
 from calibration.inspection.files import read_tensors
+from calibration.inspection.json_text import parse_json
 from calibration.inspection.model import Layers, ModelConfig, layers_of, parameters
 from calibration.inspection.scheme import Quantization, SchemeError, read_quantization
 from calibration.inspection.tensor_file import Tensor
@@ -43,14 +43,19 @@ def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: 
     if not folder.is_dir():
         raise InputError(f"a checkpoint is a folder, {str(folder)!r} is none")
     started_s, findings = time.monotonic(), Findings()
-    tensors = read_tensors(folder, findings)
-    config = _read_config(folder, findings)
-    dtypes = summarize_dtypes(tensors, findings) if tensors else {}
-    if config:
-        _check_model(config, tensors, findings, on_progress)
-        check_tokenizer(folder, config, findings)
-    _check_size(config, tensors, findings)
-    _check_manifest(folder, findings)
+    tensors: dict[str, Tensor] = {}
+    dtypes: dict[str, dict[str, int]] = {}
+    try:
+        tensors = read_tensors(folder, findings)
+        config = _read_config(folder, findings)
+        dtypes = summarize_dtypes(tensors, findings) if tensors else {}
+        if config:
+            _check_model(config, tensors, findings, on_progress)
+            check_tokenizer(folder, config, findings)
+        _check_size(config, tensors, findings)
+        _check_manifest(folder, findings)
+    except OSError as error:  # a disk that breaks, or a file that is not for us
+        findings.fail(CheckName.FILES, f"cannot be read: {error}")
     return Inspection(
         path=folder,
         verdict=findings.worst(),
@@ -64,7 +69,7 @@ def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: 
 
 def _read_config(folder: Path, findings: Findings) -> ModelConfig | None:
     try:
-        config = msgspec.convert(json.loads((folder / "config.json").read_bytes()), ModelConfig)
+        config = msgspec.convert(parse_json((folder / "config.json").read_bytes()), ModelConfig)
     except FileNotFoundError:
         findings.fail(CheckName.CONFIG, "config.json is missing")
         return None
@@ -98,7 +103,7 @@ def _check_model(
         findings.ok(CheckName.QUANTIZATION, ", ".join(f"{name} ({count})" for name, count in names.most_common()))
     else:
         findings.ok(CheckName.QUANTIZATION, "none")
-    if findings.has_failed(CheckName.FILES) or findings.has_failed(CheckName.TENSORS):
+    if any(map(findings.has_failed, (CheckName.FILES, CheckName.TENSORS, CheckName.ALIGNMENT))):
         return  # the values of tensors that do not fit mean nothing
     _check_values(layers, quantization, tensors, findings, on_progress)
 

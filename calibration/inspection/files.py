@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from pathlib import Path
 
+from calibration.inspection.json_text import parse_json
 from calibration.inspection.tensor_file import FileError, Tensor, read_header
 from calibration.inspection.verdict import CheckName, Findings
 
@@ -27,14 +28,23 @@ def read_tensors(folder: Path, findings: Findings) -> dict[str, Tensor]:
         _add_file(folder / name, tensors, findings)
     if index is not None:
         _compare_index(index, tensors, present, findings)
+    if not tensors and not findings.has_failed(CheckName.FILES):
+        findings.fail(CheckName.FILES, "there is no tensor in it")
     findings.ok(CheckName.FILES, f"{len(present & wanted)} of safetensors, {len(tensors)} tensors, no pickle")
     return tensors
 
 
 def _refuse_pickles(folder: Path, findings: Findings) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.suffix in PICKLES:
-            findings.fail(CheckName.FILES, f"{path.name}: pickle runs code when it is loaded; only safetensors serve")
+    """Look in every folder: some programs find one that lies deeper, or is written in capitals."""
+
+    def on_error(error: OSError) -> None:
+        findings.fail(CheckName.FILES, f"{error.filename} cannot be read: {error.strerror}")
+
+    for parent, folders, names in os.walk(folder, onerror=on_error):
+        folders.sort()
+        for path in (Path(parent, name).relative_to(folder) for name in sorted(names)):
+            if path.suffix.lower() in PICKLES:
+                findings.fail(CheckName.FILES, f"{path}: pickle runs code when it is loaded; only safetensors serve")
 
 
 def _read_index(folder: Path, findings: Findings) -> dict[str, str] | None:
@@ -43,7 +53,7 @@ def _read_index(folder: Path, findings: Findings) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        index = dict(json.loads(path.read_bytes())["weight_map"])
+        index = dict(parse_json(path.read_bytes())["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         findings.fail(CheckName.FILES, f"{INDEX} is damaged: {error!r:.200}")
         return None

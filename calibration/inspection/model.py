@@ -10,6 +10,8 @@ import msgspec
 
 # The deepest models have some two hundred; a damaged number must not fill the memory with names.
 MOST_LAYERS = 1000
+# Nor must it make products that nobody can show.
+MOST_WIDTH = 1 << 32
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +22,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
-    num_key_value_heads: int = 0  # 0: as many as there are heads
+    num_key_value_heads: int | None = None  # None: as many as there are heads
     head_dim: int | None = None
     vocab_size: int
     tie_word_embeddings: bool = False
@@ -35,8 +37,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST_WIDTH:
+                raise ValueError(f"{name} must be from 1 to {MOST_WIDTH}, got {getattr(self, name)}")
+        if self.head_dim is not None and not 1 <= self.head_dim <= MOST_WIDTH:
+            raise ValueError(f"head_dim must be from 1 to {MOST_WIDTH}, got {self.head_dim}")
+        if not 0 <= (self.num_key_value_heads or 0) <= self.num_attention_heads:
+            raise ValueError(
+                f"num_key_value_heads must be at most {self.num_attention_heads}, got {self.num_key_value_heads}"
+            )
         if self.num_hidden_layers > MOST_LAYERS:
             raise ValueError(f"num_hidden_layers must be at most {MOST_LAYERS}, got {self.num_hidden_layers}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:

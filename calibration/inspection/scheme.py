@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -71,14 +71,18 @@ class Scheme:
         return (outputs, 1) if self.strategy == "channel" else (1,)
 
 
+# Larger ones fit no layer and no machine's integers.
+_Size = Annotated[int, msgspec.Meta(le=1 << 32)]
+
+
 class _Numbers(msgspec.Struct, kw_only=True):
     num_bits: int
     type: str
     strategy: str | None = None
     symmetric: bool = True
     dynamic: bool | str = False
-    group_size: int | None = None
-    block_structure: tuple[int, int] | None = None
+    group_size: _Size | None = None
+    block_structure: tuple[_Size, _Size] | None = None
 
 
 class _Group(msgspec.Struct, kw_only=True):
@@ -97,7 +101,7 @@ class _CompressedTensors(msgspec.Struct, kw_only=True):
 
 class _Awq(msgspec.Struct, kw_only=True):
     bits: int
-    group_size: int
+    group_size: _Size
     zero_point: bool
     version: str = "gemm"
     modules_to_not_convert: list[str] | None = None
@@ -145,7 +149,8 @@ def read_quantization(config: dict[str, Any] | None) -> Quantization | None:
             return _compressed_tensors(msgspec.convert(config, _CompressedTensors))
         if method == "awq":
             return _awq(msgspec.convert(config, _Awq))
-    except (msgspec.ValidationError, re.error) as error:
+    # The last two are what patterns end in that are nested too deeply or repeat too often.
+    except (ValueError, re.error, RecursionError, OverflowError) as error:
         raise SchemeError(f"quantization_config: {error}") from error
     raise SchemeError(f"quant_method must be compressed-tensors or awq, got {method!r}")
 

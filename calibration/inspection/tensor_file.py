@@ -6,15 +6,17 @@ bfloat16 and the 8-bit floats; and because a tensor may be larger than the memor
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from calibration.inspection.json_text import Pairs, parse_json
 
 # What safetensors' own reader takes at most.
 _MOST_HEADER_BYTES = 100_000_000
@@ -49,10 +51,15 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
         return math.prod(self.shape)
 
 
+# As far as a file may reach; a product of so many is still a number that can be shown.
+_Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Shape = Annotated[list[_Size], msgspec.Meta(max_length=64)]
+
+
 class _Entry(msgspec.Struct):
     dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
+    shape: _Shape
+    data_offsets: tuple[_Size, _Size]
 
 
 def read_header(path: Path) -> list[Tensor]:
@@ -62,6 +69,8 @@ def read_header(path: Path) -> list[Tensor]:
         FileError: it is cut off, no safetensors file, or its header contradicts itself.
 
     """
+    if not path.is_file():
+        raise FileError(f"{path.name} is no file")
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -75,17 +84,20 @@ def read_header(path: Path) -> list[Tensor]:
 
 
 def _parse(name: str, header: bytes) -> dict[str, _Entry]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if twice := {key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else set():
-            raise FileError(f"{name} names {min(twice)} twice")
-        return dict(pairs)
+    def once(pairs: Pairs) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise FileError(f"{name} names {twice} twice")
+        return fields
 
     try:
-        fields = json.loads(header, object_pairs_hook=once)
-        fields.pop("__metadata__", None)
+        fields = parse_json(header, once)
+        msgspec.convert(fields.pop("__metadata__", None), dict[str, str] | None)
+        for key in fields:
+            key.encode()  # halves of a character are no name: no engine's reader takes them
         return msgspec.convert(fields, dict[str, _Entry])
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise FileError(f"{name}: its header is damaged: {error}") from error
 
 
@@ -102,7 +114,7 @@ def _tensor(path: Path, start: int, name: str, entry: _Entry) -> Tensor:
     if entry.dtype not in STORED:
         raise FileError(f"{path.name}: {name} has dtype {entry.dtype!r}, expected one of {', '.join(STORED)}")
     needed = tensor.size * STORED[entry.dtype].itemsize
-    if min(entry.shape, default=0) < 0 or not 0 <= begin <= end or end - begin != needed:
+    if end - begin != needed:
         raise FileError(f"{path.name}: {name} {entry.dtype}{entry.shape} takes {needed} bytes, {end - begin} are named")
     return tensor
 

@@ -17,7 +17,7 @@ _COMPUTED = re.compile(r".*\.rotary_emb\.inv_freq")
 _CACHE_SCALES = re.compile(r".*\.self_attn\.(([qkv]|output)_scale|[qkv]_proj\.output_scale)")
 # Ways of compressed-tensors to store what a scheme leaves open.
 _OPTIONAL = ("weight_g_idx", "input_zero_point", "weight_zero_point")
-_LAYER = re.compile(r"(.*\.layers\.)(\d+)(\..*)")
+_LAYER = re.compile(r"(.*\.layers\.)(\d{1,9})(\..*)")
 
 Wanted = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -65,7 +65,7 @@ def compare_packed(
     for module, shape in layers.linears.items():
         scheme = quantization.scheme_of(module)
         own = tensors.get(f"{module}.weight_shape")
-        if scheme and scheme.layout is Layout.PACKED and own and own.shape == (2,):
+        if scheme and scheme.layout is Layout.PACKED and own and own.shape == (2,) and own.dtype == "I64":
             said = tuple(int(number) for number in whole(own))
             if said != shape:
                 findings.fail(CheckName.TENSORS, f"{own.name} says {said}, config.json {shape}")

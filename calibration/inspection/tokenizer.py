@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from calibration.inspection.json_text import parse_json
 from calibration.inspection.model import ModelConfig
 from calibration.inspection.verdict import CheckName, Findings
 
@@ -29,7 +31,7 @@ def check_tokenizer(folder: Path, config: ModelConfig, findings: Findings) -> No
         return
     try:
         tokens = _tokens(tokenizer)
-    except (AttributeError, TypeError, KeyError, IndexError) as error:
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
         findings.fail(CheckName.TOKENIZER, f"tokenizer.json is damaged: {error!r:.200}")
         return
     _check_vocabulary(tokens, config, findings)
@@ -45,7 +47,7 @@ def _read(path: Path, findings: Findings) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("expected an object")
     except (OSError, ValueError) as error:
@@ -60,7 +62,7 @@ def _tokens(tokenizer: dict[str, Any]) -> dict[str, int]:
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
-    return {**vocabulary, **added}
+    return msgspec.convert({**vocabulary, **added}, dict[str, Annotated[int, msgspec.Meta(ge=0)]])
 
 
 def _check_vocabulary(tokens: dict[str, int], config: ModelConfig, findings: Findings) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from calibration.shown import shown
+
 # A defect that is everywhere is told as well by three places as by three hundred.
 SHOWN = 3
+# Names in a checkpoint may be as long as they like.
+MOST_CHARS = 400
 
 
 class Verdict(StrEnum):
@@ -99,6 +103,7 @@ class Findings:
 
     def _add(self, check: CheckName, verdict: Verdict, text: str) -> None:
         texts = self._seen.setdefault(check, {}).setdefault(verdict, [])
+        text = shown(text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS // 2]}…{text[-MOST_CHARS // 2 :]}")
         if len(texts) < SHOWN:
             texts.append(text)
         else:

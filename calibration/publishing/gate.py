@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from calibration.errors import InputError
 from calibration.recovery import METRICS, Better, metric_of
-from calibration.report import Figure, TierReport
+from calibration.report import Figure, Report, TierReport
 from dispatcher.sections import PublishSettings
 
 # Taken over a few hundred problems: one that was missed by chance must not decide, so the upper end of the interval
@@ -14,12 +14,21 @@ from dispatcher.sections import PublishSettings
 COUNTED = ("pass_at_1", "task")
 
 
-def check_limits(limits: Mapping[str, float]) -> None:
-    """Raise InputError unless every limit is of a metric that has a recovery."""
+def check_limits(limits: Mapping[str, float], report: Report) -> None:
+    """Raise InputError unless every limit is of a metric that has a recovery.
+
+    A limit of one kind of text or one task must be of one that was measured: a name that is written wrong would never
+    apply, and nobody would notice.
+    """
     known = [name for name, better in METRICS.items() if better is not Better.NONE]
+    judged = [tier for tier in report.tiers if tier.tier != report.reference]
+    names = dict.fromkeys(name for tier in judged for name in (*tier.recovery, *tier.metrics))
+    measured = [name for name in names if metric_of(name) in known]
     for name, least in limits.items():
         if metric_of(name) not in known:
             raise InputError(f"publish.min_recovery.{name}: must be of {', '.join(known)}")
+        if measured and "." in name and name not in measured:
+            raise InputError(f"publish.min_recovery.{name}: was not measured; the report has {', '.join(measured)}")
         if not 0 <= least <= 10:
             raise InputError(f"publish.min_recovery.{name}: must be from 0 to 10, got {least}")
 

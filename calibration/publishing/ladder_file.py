@@ -22,7 +22,9 @@ from dispatcher.errors import ConfigError
 from dispatcher.ladder import Ladder, read_ladder
 
 HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
-_KEPT = re.compile(r"ladder-(\d{6})\.toml")
+_KEPT = re.compile(r"ladder-(\d{6,})\.toml")
+# The last one is a limit on the size of a file: whatever it is, there is no room for more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LadderStore:
@@ -34,8 +36,15 @@ class LadderStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only publisher; another one is waited for."""
-        with locked(self.file.parent, self.file.name, lambda: None):
+        """Be the only publisher; another one is waited for.
+
+        Raises:
+            InputError: there can be no ladder in this place.
+
+        """
+        with contextlib.ExitStack() as stack:
+            with self._errors_named():
+                stack.enter_context(locked(self.file.parent, self.file.name, lambda: None))
             yield
 
     def present(self) -> Ladder | None:
@@ -57,7 +66,8 @@ class LadderStore:
         for version, path in self._kept().items():
             if present is None or version != present.version:
                 with contextlib.suppress(ConfigError):
-                    if ladder := read_ladder(path):
+                    ladder = read_ladder(path)
+                    if ladder and ladder.version == version:
                         found[version] = ladder
         return dict(sorted(found.items()))
 
@@ -70,21 +80,35 @@ class LadderStore:
 
         Raises:
             DiskFullError: there is no room; the old ladder is untouched.
+            InputError: it cannot be written, or nobody could read it; the old ladder is untouched.
 
         """
         beside = self.file.with_name(f".{self.file.name}.partial")
+        with self._errors_named():
+            try:
+                self._keep_present()
+                _write_synced(beside, HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode())
+                _check_readable(beside)
+                beside.rename(self.file)
+            finally:
+                beside.unlink(missing_ok=True)
+        # It is published: what fails from here on does not take it back.
+        with contextlib.suppress(OSError):
+            _sync_folder(self.file.parent)
+            self._drop_oldest()
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """Say what is wrong with the place of the ladder."""
         try:
-            self._keep_present()
-            _write_synced(beside, HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode())
-            beside.rename(self.file)
+            yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in _NO_ROOM:
                 raise DiskFullError(f"the disk of {self.file} is full; the ladder is the one before") from error
-            raise
-        finally:
-            beside.unlink(missing_ok=True)
-        _sync_folder(self.file.parent)
-        self._drop_oldest()
+            reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            raise InputError(
+                f"publish.file: {str(self.file)!r} cannot be written ({reason}); nothing changed"
+            ) from error
 
     def _keep_present(self) -> None:
         present = self.present()
@@ -101,7 +125,7 @@ class LadderStore:
 
     def _kept(self) -> dict[int, Path]:
         matches = [(_KEPT.fullmatch(path.name), path) for path in self.history.glob("*.toml")]
-        return {int(match[1]): path for match, path in sorted(matches, key=lambda one: one[1]) if match}
+        return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
     def _drop_oldest(self) -> None:
         kept = list(self._kept().values())
@@ -112,6 +136,13 @@ class LadderStore:
 def _plain(ladder: Ladder) -> dict[str, Any]:
     fields: dict[str, Any] = ladder.model_dump(exclude_none=True, exclude_defaults=True)
     return fields
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        read_ladder(path)
+    except ConfigError as error:
+        raise InputError(f"no process could read what was to be published, nothing changed: {error}") from error
 
 
 def _write_synced(path: Path, content: bytes) -> None:

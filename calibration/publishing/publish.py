@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +14,14 @@ from calibration.digest import checkpoint_digest
 from calibration.errors import InputError, RefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
+from calibration.manifest import file_digest
 from calibration.publishing.gate import check_limits, shortcomings
 from calibration.publishing.ladder_file import LadderStore
 from calibration.report import Report, TierReport, read_report
 from dispatcher.ladder import CACHE, Evaluation, Ladder, LadderModel, LadderTier
 from dispatcher.sections import Settings
 
+MOST_NOTE_CHARS = 500
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
 
@@ -30,7 +31,7 @@ class Choice:
     """What is to be published."""
 
     report: Path
-    tiers: Sequence[str] = ()  # empty: all that the report and the model have
+    tiers: Sequence[str] = ()  # empty: all that the report and the model have, but the reference
     note: str = ""
 
 
@@ -38,18 +39,23 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
-        InputError: report, settings and tiers do not go together.
+        InputError: report, settings and tiers do not go together, or there is no place for a ladder.
         RefusedError: a tier changed since it was measured, failed its inspection or lost too much.
 
     """
-    report = read_report(choice.report)
-    check_limits(settings.publish.min_recovery)
+    _check_note(choice.note)
+    report, report_digest = read_report(choice.report), file_digest(choice.report)
+    check_limits(settings.publish.min_recovery, report)
     tiers = _chosen(report, choice.tiers, settings)
+    with store.locked():  # what is wrong with its place is said before all files are read, which may take minutes
+        store.present()
+    if report.reference in settings.models[report.model].ladder:
+        _speak_of_reference(report.reference, tiers, on_step)
     refused = [text for tier in tiers for text in _refusals(tier, report, settings, on_step)]
     if refused:
         raise RefusedError("nothing was published:\n" + "\n".join(refused))
     evaluation = Evaluation(
-        report=hashlib.sha256(choice.report.read_bytes()).hexdigest(),
+        report=report_digest,
         reference=report.reference,
         made_at=report.made_at,
         sources=report.sources,
@@ -68,6 +74,8 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
 def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
     """Publish a former ladder again, under a new version; by default the one before the present.
 
+    Before the first ladder there was what the configuration says: a ladder without tiers, and 0 as a version.
+
     Raises:
         InputError: there is no such ladder.
         RefusedError: one of its checkpoints is gone or was replaced.
@@ -77,10 +85,9 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         present, former = store.present(), store.former()
         if present is None:
             raise InputError(f"there is no ladder in {store.file}: nothing to go back from")
-        target = to if to is not None else max((v for v in former if v < present.content), default=None)
-        if target is None or target not in former:
-            known = ", ".join(map(str, former)) or "none"
-            raise InputError(f"there is no former ladder {'' if target is None else target}; kept are {known}")
+        target = _target(to, present, former)
+        if target == 0:
+            return _write(store, {}, "rollback to the configuration", restored=0)
         ladder = former[target]
         if _known(ladder.models, settings) != {name: model.tiers for name, model in ladder.models.items()}:
             raise InputError(f"ladder {target} has tiers that the configuration has no more: publish anew")
@@ -95,8 +102,35 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         return _write(store, ladder.models, f"rollback to {target}", restored=ladder.content)
 
 
+def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> int:
+    """Return the version to go back to, which is one of the former or 0."""
+    known = ", ".join(map(str, former)) or "none"
+    if not to and present.content == 0:
+        raise InputError(f"the configuration's own tiers are served: nothing to go back from; former ladders: {known}")
+    if to is None:
+        older = [version for version in former if version < present.content]
+        if not older and present.content > 1:
+            raise InputError(
+                f"no ladder before {present.content} is kept any more; kept are {known}, and --to 0 goes back to the "
+                "configuration's own tiers"
+            )
+        return max(older, default=0)
+    if to not in (0, *former):
+        raise InputError(f"there is no former ladder {to}; kept are {known}, and 0 is the configuration's own tiers")
+    return to
+
+
 def folder_of(checkpoint: str, settings: Settings) -> Path:
     return Path(checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+
+
+def _check_note(note: str) -> None:
+    if len(note) > MOST_NOTE_CHARS:
+        raise InputError(f"--note: must be at most {MOST_NOTE_CHARS} characters, got {len(note)}")
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"--note: must be UTF-8, got {note!r}") from error
 
 
 def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[TierReport]:
@@ -104,15 +138,25 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
         raise InputError(f"the report is of model {report.model!r}; the configuration has {', '.join(settings.models)}")
     ladder = settings.models[report.model].ladder
     measured = [tier.tier for tier in report.tiers]
-    wanted = names or [tier for tier in ladder if tier in measured]
+    wanted = names or [tier for tier in ladder if tier in measured and tier != report.reference]
     for name in wanted:
         if name not in ladder or name not in measured:
             raise InputError(
                 f"tier {name!r} must be one of the model ({', '.join(ladder)}) and measured ({', '.join(measured)})"
             )
     if not wanted:
-        raise InputError(f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common")
+        raise InputError(
+            f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common beside the reference "
+            f"({report.reference}), which is published only where --tiers names it"
+        )
     return [tier for tier in report.tiers if tier.tier in wanted]
+
+
+def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep) -> None:
+    if name in [tier.tier for tier in tiers]:
+        on_step(name, "the reference, published without a limit: it was held against nothing")
+    else:
+        on_step(name, f"the reference, not published: it was held against nothing (--tiers {name} names it)")
 
 
 def _known(models: Mapping[str, LadderModel], settings: Settings) -> dict[str, dict[str, LadderTier]]:
@@ -138,10 +182,13 @@ def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnS
 def _changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:
     """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
     on_step(name, "comparing its digest")
-    if not (folder / "config.json").is_file():
-        return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
-    if checkpoint_digest(folder) != digest:
-        return [f"{name}: {folder} has changed since it was measured"]
+    try:
+        if not (folder / "config.json").is_file():
+            return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
+        if checkpoint_digest(folder) != digest:
+            return [f"{name}: {folder} has changed since it was measured"]
+    except OSError as error:
+        return [f"{name}: {folder} cannot be read: {error}"]
     return []
 
 

@@ -55,7 +55,7 @@ def quantize(*options: str) -> tuple[int, str]:
 
 def test_the_work_is_given_to_the_other_interpreter_once_everything_is_checked(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$4" "$5"\n')
+    python.write_text('#!/bin/sh\necho "$4"; cat\n')
     python.chmod(0o755)
     model = Tiny().write(tmp_path / "tiny")
 
@@ -65,11 +65,43 @@ def test_the_work_is_given_to_the_other_interpreter_once_everything_is_checked(t
     )
 
     assert done.returncode == 0, done.stderr
-    step, assignment = done.stdout.splitlines()
+    step, assignment = done.stdout.split("\n", 1)
     sent = Assignment.from_json(assignment)
     assert (step, sent.recipe, sent.model) == ("make", "int8-rtn", model)
     assert (sent.cache, sent.folder) == (tmp_path / "out", "mine")
     assert "a checkpoint of 0.00 GB, at most" in done.stderr
+
+
+def test_a_model_of_many_thousand_layers_is_handed_over_whole(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ncat\n")
+    python.chmod(0o755)
+    wide = replace(FULL, weights=replace(SMOLLM2, linears=((14336, 4096),) * 20_000))
+    (tmp_path / "wide.json").write_text(wide.to_json())
+    code = (
+        "import sys; from pathlib import Path; from calibration.assignment import *;"
+        "become(Path(sys.argv[1]), Assignment.from_json(Path(sys.argv[2]).read_text()))"
+    )
+
+    done = run("-c", code, str(python), str(tmp_path / "wide.json"))
+
+    assert done.returncode == 0, done.stderr
+    assert Assignment.from_json(done.stdout) == wide
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--recipe", "int4-autoawq-g64", "--memory-gb", "1"), "AutoAWQ keeps all weights in memory; drop --memory-gb"),
+        (("--memory-gb", "inf"), "'--memory-gb'"),
+        (("--python", "/"), "there is no interpreter '/'"),
+    ],
+)
+def test_options_that_cannot_be_carried_out_are_refused(options: tuple[str, ...], complaint: str) -> None:
+    status, said = quantize("--tier", "int4", *options)
+
+    assert status in {2, 3}
+    assert complaint in said
 
 
 def test_hours_are_not_spent_on_what_cannot_be_done(tmp_path: Path) -> None:

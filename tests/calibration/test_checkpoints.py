@@ -14,7 +14,7 @@ from rich.console import Console
 
 from calibration.checkpoints import EXAMPLE, Subject, Workshop
 from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
-from calibration.maker import Maker, ToyMaker
+from calibration.maker import Held, Maker, ToyMaker
 from calibration.manifest import file_digest, read_manifest
 from calibration.recipe import Storage, recipe_hash
 from calibration.recipes import TIERS
@@ -168,7 +168,7 @@ def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_workshop: MakeWorks
 
 def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_workshop: MakeWorkshop, cache: Path) -> None:
     class FullDiskMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+        def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
             with Path("/dev/full").open("w") as file:
                 file.write("x")
             return 1.0

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.errors import DiskFullError, InputError
 from calibration.folder import claimed, locked, require_outside, require_room, staged
-from calibration.maker import ToyMaker
+from calibration.maker import Held, ToyMaker
 from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
 
@@ -26,7 +26,7 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_workshop: MakeWor
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
     class SlowMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path, memory: int | None = None) -> float:
+        def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
             measuring.set()
             assert may_finish.wait(20)
             return super().perplexity(checkpoint, memory)

@@ -42,7 +42,7 @@ def test_a_recipe_says_all_that_its_method_needs(recipe: Recipe) -> None:
     assert (recipe.mix is not None) >= (recipe.method in USES_AWQ)
     if recipe.toolkit is Toolkit.LLM_COMPRESSOR:
         assert (recipe.scale_steps > 0) == (recipe.method in USES_AWQ)
-    assert (recipe.smoothing > 0) == (recipe.method is Method.SMOOTHQUANT_GPTQ)
+    assert (recipe.smoothing > 0) == (recipe.smoothing_gated > 0) == (recipe.method is Method.SMOOTHQUANT_GPTQ)
 
 
 def test_every_tier_has_a_default_that_makes_it() -> None:
@@ -105,6 +105,15 @@ def test_the_hash_is_the_same_in_every_process() -> None:
     assert other.stdout.split() == [hash_of(recipe, storage) for recipe in RECIPES.values() for storage in Storage]
 
 
+def test_what_a_recipe_leaves_at_its_default_is_no_part_of_the_hash() -> None:
+    said = fingerprint(INT4, Storage.PACKED, model={}, texts=())["recipe"]
+
+    assert "dampening" not in said, "so a field that recipes get later leaves their checkpoints as they are"
+    assert said["weights"]["group_size"] == 64
+    assert "observer" not in said["weights"]
+    assert fingerprint(replace(INT4, dampening=0.1), Storage.PACKED, model={}, texts=())["recipe"]["dampening"] == 0.1
+
+
 def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
     recipes = [
         INT4,
@@ -112,6 +121,7 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
         replace(INT4, mix=Mix(packaged=8, tokens=64)),
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
+        replace(INT4, smoothing_gated=0.5),
         replace(INT4, max_perplexity_ratio=1.5),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"failed": {"int4": "no memory"}}, "tiers must differ, got bf16, int4, int4"),
         ({"reference": "fp32"}, "reference must be one of bf16, int4, got 'fp32'"),
         ({"schema": 2}, "schema must be 1, got 2"),
         ({"colour": "red"}, "unknown field `colour`"),
@@ -115,3 +117,10 @@ def test_the_digest_of_a_checkpoint_changes_with_a_byte_or_a_name_but_not_with_i
 
     assert before == with_manifest
     assert len({before, with_other_weights, renamed}) == 3
+
+
+def test_a_name_that_is_no_utf_8_is_part_of_the_digest_too(tmp_path: Path) -> None:
+    without = checkpoint_digest(tmp_path)
+    (tmp_path / os.fsdecode(b"bad \xff")).touch()
+
+    assert checkpoint_digest(tmp_path) != without

@@ -42,3 +42,26 @@ def test_a_terminal_gets_a_bar_that_ends_full() -> None:
     run(output, is_terminal=True)
 
     assert "3/3" in output.getvalue()
+
+
+def test_where_nobody_knows_the_whole_only_what_is_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, bar = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(steps, "_SAY_EVERY_S", 0.0)
+
+    for output in (plain, bar):
+        shown = Steps(Console(file=output, force_terminal=output is bar, width=100))
+        with shown.showing(), shown.step("audit", "reading") as advance:
+            advance(1200, None)
+
+    assert "audit  reading: 1,200\n" in plain.getvalue()
+    assert "1,200" in bar.getvalue()
+
+
+def test_a_bar_says_that_its_step_failed() -> None:
+    output = io.StringIO()
+    shown = Steps(Console(file=output, force_terminal=True, width=100))
+
+    with pytest.raises(RuntimeError), shown.showing(), shown.step("int4", "GPTQ"):
+        raise RuntimeError
+
+    assert "failed" in output.getvalue()

@@ -86,7 +86,8 @@ def test_the_ladder_s_name_is_a_setting_and_may_be_none(config: Path) -> None:
         (ladder(slots=3), "models.smollm2.tiers.int4.slots"),
         (ladder() | {"version": 0}, "version: Input should be greater than or equal to 1"),
         (ladder() | {"restored": 3}, "restored must be below version"),
-        (ladder() | {"models": {}}, "models: "),
+        (ladder() | {"models": {}}, "models must name a model, unless restored is 0"),
+        (ladder() | {"restored": 0}, "models must name a model, unless restored is 0"),
         (
             ladder() | {"models": {"gpt": ladder()["models"]["smollm2"]}},
             "models.gpt: there is no such model; there is sm",
@@ -105,7 +106,16 @@ def test_a_wrong_ladder_is_refused_with_file_key_and_reason(content: dict[str, A
     assert str(config.with_name("ladder.toml")) in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"version = [", b"\xff\xfe", b"version = 1\n" * 2, b"#" * 1_000_001])
+def test_a_ladder_may_say_that_the_configuration_counts(config: Path) -> None:
+    loaded = load(config, ladder() | {"restored": 0, "models": {}})
+
+    assert loaded.settings == load_settings(str(config), environ={}, with_ladder=False).settings
+    assert set(loaded.sources.values()) == {str(config)}
+
+
+@pytest.mark.parametrize(
+    "content", [b"version = [", b"v = " + b"[" * 5000, b"\xff\xfe", b"version = 1\n" * 2, b"#" * 1_000_001]
+)
 def test_a_file_that_is_no_ladder_at_all_is_refused_by_name(content: bytes, config: Path) -> None:
     config.with_name("ladder.toml").write_bytes(content)
 

@@ -66,6 +66,19 @@ def test_without_its_file_the_configuration_counts_again(watch: LadderWatch, con
     assert (checkpoint(watch), ladder_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
 
 
+def test_a_ladder_that_says_that_the_configuration_counts_is_taken_like_another(
+    watch: LadderWatch, config: Path
+) -> None:
+    publish(config, 1)
+    watch.look()
+    none = ladder() | {"version": 2, "restored": 0, "models": {}}
+
+    config.with_name("ladder.toml").write_text(tomli_w.dumps(none), encoding="utf-8")
+
+    assert watch.look()
+    assert (checkpoint(watch), ladder_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
+
+
 @pytest.mark.parametrize("content", ["version = ", "version = 2", ""])
 def test_a_bad_ladder_is_refused_once_and_the_old_one_stays(watch: LadderWatch, config: Path, content: str) -> None:
     publish(config, 1)

@@ -84,4 +84,4 @@ def test_weights_that_may_not_stay_in_memory_give_the_same_checkpoint(model: Pat
     assert (whole.returncode, held.returncode) == (0, 0), whole.stderr + held.stderr
     one, other = (tmp_path / name / "model.safetensors" for name in ("whole", "held"))
     assert one.read_bytes() == other.read_bytes()
-    assert not (tmp_path / "held" / "offload").exists()
+    assert [path.name for path in tmp_path.iterdir() if "offload" in path.name] == []

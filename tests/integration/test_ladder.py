@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -175,6 +177,24 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
     ladder.publish("newest", "int4")
     wait_until(lambda: shown(stack)["int4"]["version"] == 4, "the next good one is taken")
     wait_until(lambda: names(store) != before, "the worker takes it as well")
+
+
+def test_the_first_ladder_can_be_rolled_back_while_all_run(stack: Stack, store: redis.Redis, ladder: Ladder) -> None:
+    worker = stack.worker("int4")
+    before = names(store)
+    ladder.publish("new", "int4")
+    wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "the worker serves the ladder")
+    wait_until(lambda: shown(stack) != {}, "the intake shows it")
+    before = names(store)
+
+    command = [sys.executable, "-m", "calibration", "rollback", "--config", str(ladder.config)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+    wait_until(lambda: shown(stack) == {}, "the intake shows none")
+    wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "the worker serves its first one")
+    assert "bitladder_ladder_version 0.0" in stack.http.get("/metrics").text
+    assert "bitladder_ladders_refused 0.0" in stack.http.get("/metrics").text
+    assert worker.poll() is None
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(

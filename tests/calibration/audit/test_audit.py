@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +143,149 @@ def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path
     done = run("--source", str(tmp_path / "set"), "--out", str(tmp_path / "audit"))
 
     assert done.returncode == 0, done.stderr
-    assert "32 prompts read" in done.stderr
+    assert "audit  32 prompts read" in done.stderr
+    assert "audit  measuring and drawing: " in done.stderr
     assert "│ entropy " in done.stdout
     assert done.stdout.endswith(f"{tmp_path}/audit/audit.html\n")
+
+
+def lines(path: Path, *entries: object) -> Path:
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    return path
+
+
+def test_what_each_tier_served_is_shown_in_the_page_and_in_plots_of_its_own(tmp_path: Path) -> None:
+    sizes = {"int4": 10, "a$b<c>$": 100, "all": 1000}
+    entries = [{"prompt": f"word {number} " * size, "tier": tier} for tier, size in sizes.items() for number in "ab"]
+    path = lines(tmp_path / "logs.jsonl", *entries)
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    figures = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    medians = page.partition("<h2>Medians by the tier that served it</h2>")[2]
+    assert figures["tiers"] == {"int4": 2, "a$b<c>$": 2, "others": 2}
+    assert [figures["features_by_tier"]["words"][tier]["p50"] for tier in ("all", "int4", "others")] == [200, 20, 2000]
+    assert "<th>int4</th><th>a$b&lt;c&gt;$</th><th>others</th>" in medians
+    assert "<td>words</td><td>200</td><td>20</td><td>200</td><td>2,000</td>" in medians
+    assert {plot.stem for plot in (tmp_path / "audit").glob("*_by_tier.png")} == {
+        "entropy_by_tier",
+        "features_by_tier",
+        "floors_by_tier",
+    }
+    assert page.count("data:image/png;base64,") == 7
+    assert "features by tier" in done.stdout
+
+
+def test_many_tiers_are_shown_with_the_smallest_ones_together(tmp_path: Path) -> None:
+    entries = [{"prompt": "Hello", "tier": f"t{number}"} for number in range(200) for _ in range(1 + number // 199)]
+    path = lines(tmp_path / "logs.jsonl", *entries)
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
+
+    tiers = json.loads(done.stdout)["tiers"]
+    assert len(tiers) == 13
+    assert next(iter(tiers)) == "t199"
+    assert tiers["others"] == 188
+
+
+@pytest.mark.parametrize("prompt", ["!!!", "a", "\U0001f600", "\x00", "x" * 50_000])
+def test_any_prompt_alone_can_be_audited(tmp_path: Path, prompt: str) -> None:
+    path = lines(tmp_path / "logs.jsonl", {"prompt": prompt, "tier": "int4"}, {"prompt": prompt, "tier": "int8"})
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert json.loads(done.stdout)["kinds"]
+
+
+def test_entries_without_a_prompt_are_counted_by_reason_everywhere(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", {"prompt": "Hello"}, {"prompt": ""}, {"body": 1}, {"body": 2}, 3)
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+
+    expected = {"no prompt, messages or text": 2, "empty": 1, "not an object": 1}
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["skipped"] == expected
+    assert "<td>no prompt, messages or text</td><td>2</td>" in (tmp_path / "audit" / "audit.html").read_text()
+    assert "entries without a prompt: 2 no prompt, messages or text, 1 empty, 1 not an object" in done.stdout
+
+
+def test_a_source_without_a_prompt_is_refused_with_what_it_has_instead(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", {"prompt": ""}, {"body": 1}, {"body": 2})
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+
+    assert done.returncode == 2
+    reasons = "(skipped: 2 no prompt, messages or text, 1 empty)"
+    assert f"error: {path} has no prompt to audit {reasons}\n" in done.stderr
+
+
+def test_long_prompts_are_cut_and_counted(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", {"prompt": "b" * 64}, {"prompt": "b" * 65}, {"prompt": "short"})
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--max-chars", "64", "--json")
+
+    figures = json.loads(done.stdout)
+    assert figures["cut"] == 1
+    assert figures["features_by_kind"]["characters"]["all"]["p95"] <= 64
+    assert "1 were longer than is looked at" in (tmp_path / "audit" / "audit.html").read_text()
+
+
+def test_many_giant_prompts_take_no_more_memory_than_their_beginnings(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", *({"prompt": str(number) * 2**20} for number in range(60)))
+    tracemalloc.start()
+    try:
+        found = from_source(LocalFiles(path), 1000, 1, 100, lambda done, total: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert [len(one.text) for one in found.prompts] == [100] * 60
+    assert all(one.cut for one in found.prompts)
+    assert peak < 20e6
+
+
+def test_it_is_said_how_many_entries_were_read(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", *({"prompt": ""} for _ in range(150)), *({"prompt": "a"} for _ in range(150)))
+    said: list[tuple[int, int | None]] = []
+
+    from_source(LocalFiles(path), 1000, 1, 100, lambda done, total: said.append((done, total)))
+
+    assert said == [(100, None), (200, None), (300, None)]
+
+
+def test_a_folder_that_is_no_audit_s_is_not_replaced_and_one_that_is_may_be(thousand: Path, tmp_path: Path) -> None:
+    mine, audit = tmp_path / "mine", tmp_path / "audit"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+
+    refused = [run("--source", "packaged", "--out", str(path)) for path in (mine, tmp_path / "file")]
+    taken = [run("--source", "packaged", "--out", str(audit)) for _ in range(2)]
+
+    assert [done.returncode for done in (*refused, *taken)] == [2, 2, 0, 0]
+    assert "must be a new or empty folder" in refused[0].stderr
+    assert "reading" not in refused[0].stderr
+    assert (mine / "notes.txt").read_text() == (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_where_nothing_can_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    done = run("--source", "packaged", "--out", str(tmp_path / "file" / "audit"))
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"error: --out: cannot write to '{tmp_path}/file': " in done.stderr
 
 
 def test_of_a_large_source_a_fair_part_is_taken_with_its_repeats(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     path.write_text('{"prompt": "often"}\n' * 8000 + '{"prompt": "seldom"}\n' * 2000)
 
-    taken = [one.text for one in from_source(LocalFiles(path), 1000, seed=1)]
+    found = from_source(LocalFiles(path), 1000, 1, 100, lambda done, total: None)
+    taken = [one.text for one in found.prompts]
 
     assert len(taken) == 1000
     assert 150 < taken.count("seldom") < 250

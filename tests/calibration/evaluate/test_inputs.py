@@ -1,4 +1,4 @@
-"""Held-out texts, HumanEval's problems and checkpoints: what is taken and what is refused."""
+"""Held-out texts and HumanEval's problems: what is taken and what is refused."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InputError
-from calibration.evaluate.candidates import find_candidates
 from calibration.evaluate.problems import cut, load_problems, spread
 from calibration.evaluate.texts import Text, by_kind, digest, packaged_texts, read_texts
-from dispatcher.sections import ModelSettings, TierSettings, VllmSettings
 
 
 def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
@@ -94,44 +92,3 @@ def test_a_solution_ends_where_the_function_does(problem: object) -> None:
     assert cut(f"{body}\n\nprint('more')\n").rstrip() == body
     assert cut(f"{body}\n\n\ndef other():\n    pass\n").rstrip() == body
     assert cut(body) == body
-
-
-LADDER = ModelSettings(
-    tiers=(
-        TierSettings(name="int4", checkpoint="{cache}/four", price_per_hour=0.7),
-        TierSettings(name="int8", checkpoint="{cache}/gone"),
-    )
-)
-
-
-def checkpoint(folder: Path, weights: bytes = b"weights") -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(weights)
-    return folder
-
-
-def test_a_checkpoint_of_the_ladder_is_its_tier_and_others_are_their_folder(tmp_path: Path) -> None:
-    vllm = VllmSettings(cache_dir=str(tmp_path))
-    four, other = checkpoint(tmp_path / "four"), checkpoint(tmp_path / "mine", b"more weights")
-
-    found = find_candidates([other, four, other], LADDER, vllm)
-
-    assert [(one.name, one.path, one.tier.price_per_hour) for one in found] == [("mine", other, 0), ("int4", four, 0.7)]
-    assert found[0].digest != found[1].digest
-    assert [one.weight_bytes for one in found] == [12, 7]
-
-
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    vllm = VllmSettings(cache_dir=str(tmp_path))
-    (tmp_path / "empty").mkdir()
-    checkpoint(tmp_path / "a" / "same")
-    checkpoint(tmp_path / "b" / "same")
-    checkpoint(tmp_path / "not a name!")
-
-    with pytest.raises(InputError, match="is no checkpoint: expected config"):
-        find_candidates([tmp_path / "empty"], LADDER, vllm)
-    with pytest.raises(InputError, match="got 'same' twice"):
-        find_candidates([tmp_path / "a" / "same", tmp_path / "b" / "same"], LADDER, vllm)
-    with pytest.raises(InputError, match="cannot name a tier"):
-        find_candidates([tmp_path / "not a name!"], LADDER, vllm)

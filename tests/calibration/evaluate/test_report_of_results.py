@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from calibration.errors import InputError
-from calibration.evaluate.candidates import Candidate, find_candidates
+from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.figures import pace_figures, share_figures, text_figures
-from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Paced, Passages, Solved
+from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace, Paced, Passages, Solved
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.rows import rows
@@ -27,7 +26,7 @@ from calibration.evaluate.tasks import Task
 from calibration.report import Report, encode_report
 from calibration.steps import Steps
 from dispatcher.sections import TierSettings, VllmSettings
-from tests.calibration.evaluate.test_inputs import LADDER, checkpoint
+from tests.calibration.evaluate.test_candidates import LADDER, checkpoint
 
 NATS = math.log(2)
 
@@ -162,6 +161,12 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(report: Report) -> None
     assert "http" not in page
 
 
+def test_the_page_names_what_could_not_be_measured_and_why(report: Report) -> None:
+    page = html_page(msgspec.structs.replace(report, failed={"fp8": "out of <memory>\nat all"}), b"PNG")
+
+    assert "<h2>fp8 could not be measured</h2><pre>out of &lt;memory&gt;\nat all</pre>" in page
+
+
 @pytest.mark.parametrize("with_prices", [True, False])
 @pytest.mark.parametrize("tiers", [1, 3])
 def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) -> None:
@@ -175,6 +180,16 @@ def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) ->
 
     assert png.startswith(b"\x89PNG")
     assert len(png) > 10_000
+
+
+def test_the_plot_has_room_for_many_tiers_without_a_price(report: Report) -> None:
+    tier = report.tiers[1]
+    metrics = {name: figure for name, figure in tier.metrics.items() if name != "cost_per_mtok"}
+    more = [msgspec.structs.replace(tier, tier=f"int4-with-a-long-name-{n}", metrics=metrics) for n in range(20)]
+
+    png = quality_cost_png(msgspec.structs.replace(report, tiers=(*report.tiers, *more)))
+
+    assert png.startswith(b"\x89PNG"), "a warning that the panels have no room left would have been an error"
 
 
 def evaluation(folder: Path) -> Evaluation:
@@ -197,12 +212,18 @@ def store_results(its: Evaluation, candidate: Candidate, loss: float, tokens: st
         its.store.save(measure.name, inputs, measure.encode(result))
 
 
+def pair(folder: Path, its: Evaluation) -> list[Candidate]:
+    """Return a reference and a checkpoint that the ladder serves."""
+    given = [Given(checkpoint(folder / "bf16")), Given(checkpoint(folder / "four", b"other"))]
+    return find_candidates(given, LADDER, its.vllm)
+
+
 ABOUT = About(model="m", sources={}, versions={})
 
 
 async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: Path) -> None:
     its = evaluation(tmp_path)
-    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    ours = pair(tmp_path, its)
     for one, loss in zip(ours, (2.0, 2.5), strict=True):
         store_results(its, one, loss)
 
@@ -218,7 +239,7 @@ async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: P
 def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Path, change: str) -> None:
     its = evaluation(tmp_path)
     folder = checkpoint(tmp_path / "bf16")
-    store_results(its, find_candidates([folder], LADDER, its.vllm)[0], 2.0)
+    store_results(its, find_candidates([Given(folder)], LADDER, its.vllm)[0], 2.0)
     if change == "weights":
         (folder / "model.safetensors").write_bytes(b"new weights")
     texts, budget = ["y" if change == "texts" else "x"], 50 if change == "budget" else 100
@@ -228,20 +249,33 @@ def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Pa
         its, measures=[Likelihood("code", texts, budget, 1), its.measures[1]], vllm=vllm, engine_version=version
     )
 
-    found = again.stored(find_candidates([folder], LADDER, vllm)[0])
+    found = again.stored(find_candidates([Given(folder)], LADDER, vllm)[0])
 
     expected = {"nothing": {"text.code", "tasks"}, "texts": {"tasks"}, "budget": {"tasks"}}
     assert set(found) == expected.get(change, set())
 
 
+def test_speed_and_memory_of_another_machine_are_measured_anew_and_nothing_else(tmp_path: Path) -> None:
+    its, one = evaluation(tmp_path), candidate("int4")
+    here, there = Pace(["x"], {"cpu": "fast"}), Pace(["x"], {"cpu": "slow"})
+    store_results(its, one, 2.0)
+    inputs = one.inputs(its.vllm, its.engine_version) | {"inputs": here.inputs}
+    its.store.save(here.name, inputs, here.encode(paced(100)))
+
+    assert set(replace(its, measures=[*its.measures, here]).stored(one)) == {"text.code", "tasks", "pace"}
+    assert set(replace(its, measures=[*its.measures, there]).stored(one)) == {"text.code", "tasks"}
+
+
 async def test_checkpoints_with_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
     its = evaluation(tmp_path)
-    ours = find_candidates([checkpoint(tmp_path / "bf16"), checkpoint(tmp_path / "four", b"other")], LADDER, its.vllm)
+    ours = pair(tmp_path, its)
     store_results(its, ours[0], 2.0)
     store_results(its, ours[1], 2.0, tokens="others")
 
-    with pytest.raises(InputError, match="int4: its tokenizer is not the reference's"):
-        await evaluate(ours[0], ours[1:], its, ABOUT)
+    report = await evaluate(ours[0], ours[1:], its, ABOUT)
+
+    assert [tier.tier for tier in report.tiers] == ["bf16"]
+    assert report.failed == {"int4": "its tokenizer is not the reference's, so they cannot be compared"}
 
 
 def test_a_result_that_could_not_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -86,14 +87,15 @@ def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, le
     assert np.corrcoef(weights("bf16").ravel(), weights(tier).ravel())[0, 1] > least
 
 
+def run(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "calibration", "inspect", *map(str, arguments)]
+    wide = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+
+
 def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_does(tmp_path: Path) -> None:
     sound, broken = Tiny("int4").write(tmp_path / "sound"), Tiny().write(tmp_path / "broken")
     (broken / "pytorch_model.bin").touch()
-
-    def run(*folders: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "calibration", "inspect", *map(str, folders)]
-        wide = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
 
     good, both, none = run(sound), run(sound, broken), run(tmp_path / "none")
 
@@ -101,6 +103,24 @@ def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_doe
     assert "pack-quantized 4 bit, per group of 32" in good.stdout
     assert "pytorch_model.bin: pickle" in both.stdout
     assert none.stderr.startswith("error: a checkpoint is a folder")
+
+
+def test_names_of_strangers_are_shown_and_mean_nothing(tmp_path: Path) -> None:
+    tiny = Tiny()
+    tiny.tensors["[/x] \x1b[2J"] = tiny.tensors["y" * 5000] = bf16(np.ones(8))
+    folder = tiny.write(tmp_path / os.fsdecode(b"[/y] \xff"))
+
+    done, as_json = run(folder), run("--json", folder)
+
+    assert (done.returncode, as_json.returncode) == (1, 1), done.stderr + as_json.stderr
+    assert "\x1b" not in done.stdout
+    assert r"[/x] \x1b[2J belongs to no layer" in done.stdout
+    assert r"[/y] \udcff" in done.stdout
+    assert json.loads(as_json.stdout)["checkpoints"][0]["path"].endswith(r"[/y] \udcff")
+    assert (
+        max(len(said) for check in json.loads(as_json.stdout)["checkpoints"][0]["checks"] for said in check["said"])
+        < 500
+    )
 
 
 def set_number(name: str, number: float, at: tuple[int, ...] = (0,)) -> Callable[[Tiny], None]:
@@ -145,6 +165,21 @@ def drop(name: str) -> Callable[[Tiny], None]:
     return lambda tiny: tiny.tensors.pop(name) and None
 
 
+def widen(tiny: Tiny) -> None:
+    """Let all tensors be as config.json has them, and that be what no kernel can unpack."""
+    tiny.config["intermediate_size"] = 132
+    for name in list(tiny.tensors):
+        if name.endswith(("gate_proj.scales", "up_proj.scales")):
+            tiny.tensors[name] = stored(np.ones((2, 132), "<f2"))
+        elif name.endswith(("down_proj.scales", "down_proj.qweight", "down_proj.qzeros")):
+            kind, values = tiny.tensors[name]
+            tiny.tensors[name] = kind, np.ones((132 if "qweight" in name else 5, values.shape[1]), values.dtype)
+
+
+def nan_pair() -> tuple[str, Array]:
+    return "F32", np.full(2, np.nan, "<f4")
+
+
 def shrink_scales(tiny: Tiny) -> None:
     tiny.tensors[f"{DOWN}.weight_scale"] = bf16(np.ones((64, 2)))
 
@@ -183,6 +218,14 @@ DEFECTS: list[tuple[str, Callable[[Tiny], object], CheckName, Verdict, str]] = [
         "weight_g_idx must be 128 numbers of groups of 32",
     ),
     ("bf16", lambda tiny: tiny.tokenizer.update(added_tokens=[3]), K, F, "tokenizer.json is damaged"),
+    ("bf16", lambda tiny: tiny.tokenizer["model"]["vocab"].update(t2="2"), K, F, "tokenizer.json is damaged"),
+    ("bf16", lambda tiny: tiny.tokenizer["model"]["vocab"].update(t2=-2), K, F, "tokenizer.json is damaged"),
+    ("bf16", lambda tiny: tiny.tokenizer["model"]["vocab"].update(t2="\ud800"), K, F, "tokenizer.json is damaged"),
+    ("bf16", lambda tiny: tiny.tokenizer["model"].update(vocab=[["a", 0.5], [["b"], 0.5]]), K, F, "is damaged"),
+    ("int4", lambda tiny: tiny.tensors.update({f"{DOWN}.weight_shape": nan_pair()}), T, F, "dtype F32, expected I64"),
+    ("bf16", configure(hidden_size=10**3000), CheckName.CONFIG, F, "hidden_size must be from 1 to"),
+    ("bf16", configure(head_dim=0), CheckName.CONFIG, F, "head_dim must be from 1 to"),
+    ("bf16", configure(num_key_value_heads=5), CheckName.CONFIG, F, "num_key_value_heads must be at most 4"),
     ("bf16", configure(num_hidden_layers=10**9), CheckName.CONFIG, F, "must be at most 1000"),
     ("bf16", configure(tie_word_embeddings=False), T, F, "lm_head.weight is missing"),
     (
@@ -204,6 +247,17 @@ DEFECTS: list[tuple[str, Callable[[Tiny], object], CheckName, Verdict, str]] = [
     ("int4", group(group_size=0), Q, F, "group_size must be 1 or more"),
     ("int4", quantize(config_groups={}), Q, F, "config_groups is empty"),
     ("int4", quantize(ignore=["re:["]), Q, F, "quantization_config"),
+    ("int4", group(num_bits="\ud800"), Q, F, "quantization_config"),
+    ("int4", quantize(ignore=["re:" + "(" * 5000 + ")" * 5000]), Q, F, "quantization_config"),
+    ("int4", group(group_size=10**30), Q, F, "group_size"),
+    ("awq", widen, A, F, "132 outputs are no whole words of 8"),
+    (
+        "bf16",
+        lambda tiny: tiny.tensors.update({f"model.layers.{'9' * 5000}.x": bf16(np.ones(8))}),
+        T,
+        F,
+        "belongs to no layer",
+    ),
     ("int4", quantize(ignore=[f"{UP}"]), A, F, "are stacked and must be quantized alike"),
     ("awq", quantize(version="gemv"), Q, F, "version must be gemm"),
     ("bf16", configure(vocab_size="many"), CheckName.CONFIG, F, "Expected `int`, got `str` - at `$.vocab_size`"),
@@ -288,10 +342,53 @@ def without_index(folder: Path) -> None:
     (folder / "model-00002-of-00003.safetensors").unlink()
 
 
+def put(name: str, content: bytes = b"") -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return spoil
+
+
+def head(content: bytes) -> Callable[[Path], None]:
+    return put("model-00002-of-00003.safetensors", len(content).to_bytes(8, "little") + content)
+
+
+def entry(shape: str, offsets: str = "[0, 0]") -> bytes:
+    return f'{{"a": {{"dtype": "I8", "shape": {shape}, "data_offsets": {offsets}}}}}'.encode()
+
+
+def empty(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    write_tensors(folder / "model.safetensors", {})
+
+
+DEEP = b'{"a":' * 100_000
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda folder: (folder / "pytorch_model.bin").touch(), "pytorch_model.bin: pickle runs code"),
+        (put("pytorch_model.bin"), "pytorch_model.bin: pickle runs code"),
+        (put("PYTORCH_MODEL.BIN"), "PYTORCH_MODEL.BIN: pickle runs code"),
+        (put("original/consolidated.00.pth"), "original/consolidated.00.pth: pickle runs code"),
+        (head(DEEP), "model-00002-of-00003.safetensors: its header is damaged: it is nested too deeply"),
+        (head(b"[]"), "its header is damaged"),
+        (head(b'{"__metadata__": {"step": 1}}'), "its header is damaged"),
+        (head(entry("[]").replace(b'"a"', b'"\\ud800"')), "its header is damaged"),
+        (head(entry("[" + ", ".join(["9" * 18] * 500) + "]")), "its header is damaged"),
+        (head(entry("[1]", f"[{'9' * 4300}, {'9' * 4300}]")), "its header is damaged"),
+        (head(entry("[-1]")), "its header is damaged"),
+        (put("model.safetensors.index.json", DEEP), "model.safetensors.index.json is damaged"),
+        (empty, "there is no tensor in it"),
+        (
+            lambda folder: (
+                (folder / "model-00002-of-00003.safetensors").unlink()
+                or (folder / "model-00002-of-00003.safetensors").mkdir()
+            ),
+            "model-00002-of-00003.safetensors is no file",
+        ),
         (
             lambda folder: (folder / "model-00002-of-00003.safetensors").unlink(),
             "model-00002-of-00003.safetensors is missing",
@@ -320,6 +417,61 @@ def test_a_broken_folder_is_found_and_named(spoil: Callable[[Path], object], tex
 
     assert verdict is Verdict.FAIL
     assert text in seen
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("config.json", CheckName.CONFIG),
+        ("tokenizer.json", CheckName.TOKENIZER),
+        ("tokenizer_config.json", CheckName.TOKENIZER),
+        ("generation_config.json", CheckName.TOKENIZER),
+    ],
+)
+def test_json_that_is_nested_too_deeply_is_damage_like_other(name: str, check: CheckName, tmp_path: Path) -> None:
+    folder = Tiny().write(tmp_path)
+    (folder / name).write_bytes(DEEP)
+
+    verdict, text = said(inspect_checkpoint(folder), check)
+
+    assert verdict is Verdict.FAIL
+    assert f"{name}" in text
+    assert "nested too deeply" in text
+
+
+@pytest.mark.parametrize("name", [5, None, "../model.safetensors", "x" * 5000])
+def test_a_manifest_that_names_no_files_is_told(name: object, tmp_path: Path) -> None:
+    folder = Tiny().write(tmp_path)
+    fields = {"tier": "t", "recipe_hash": "", "fingerprint": {}, "versions": {}, "made_at": "", "seconds": 1.0}
+    fields |= {"measured": "", "perplexity": 1.0, "reference_perplexity": 1.0}
+    weights = [{"name": name, "size_bytes": 1, "sha256": ""}]
+    (folder / "manifest.json").write_text(json.dumps(fields | {"weights": weights}))
+
+    found = inspect_checkpoint(folder)
+
+    assert found.verdict is not Verdict.OK
+
+
+def test_a_file_that_cannot_be_read_fails_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Array:
+        raise OSError(errno.EIO, "Input/output error")
+
+    folder = Tiny().write(tmp_path)
+    monkeypatch.setattr(np, "fromfile", broken)
+
+    verdict, text = said(inspect_checkpoint(folder), CheckName.FILES)
+
+    assert verdict is Verdict.FAIL
+    assert "cannot be read: [Errno 5] Input/output error" in text
+
+
+def test_as_many_heads_for_keys_as_for_queries_may_be_left_unsaid(tmp_path: Path) -> None:
+    tiny = Tiny()
+    tiny.config.update(num_key_value_heads=None, num_attention_heads=2, head_dim=16)
+
+    _, text = said(inspect_checkpoint(tiny.write(tmp_path)), CheckName.TENSORS)
+
+    assert "q_proj.weight has shape [64, 64], expected [32, 64]" in text
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.errors import InputError
+from calibration.errors import DiskFullError, InputError
 from calibration.publishing.ladder_file import LadderStore
 from calibration.publishing.publish import Choice, publish
 from dispatcher.ladder import Ladder, read_ladder
@@ -144,6 +145,71 @@ def test_a_file_that_is_no_ladder_is_not_published_over(scene: Scene) -> None:
 
     with pytest.raises(InputError, match=r"version: .*integer.* got 'three'; move it away, or put one of"):
         LadderStore(scene.file, 20).present()
+
+
+def test_a_place_that_cannot_be_written_is_named_with_its_reason(scene: Scene) -> None:
+    ladder = scene.store.present()
+    assert ladder
+    store = LadderStore(scene.config / "ladder.toml", 20)
+    with pytest.raises(InputError, match=r"publish.file: '.*toml/ladder.toml' cannot be written \(.*toml\); nothing"):
+        store.locked().__enter__()
+
+    (scene.folder / ".ladder.toml.history").write_text("no folder")
+    before = scene.file.read_bytes()
+    with pytest.raises(InputError, match=r"cannot be written \(File exists: .*history\); nothing changed"):
+        scene.store.write(ladder)
+    assert scene.file.read_bytes() == before
+
+
+def test_a_disk_that_is_too_full_for_the_lock_is_a_full_disk(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("calibration.publishing.ladder_file.locked", full)
+
+    with pytest.raises(DiskFullError, match=r"the disk of .*ladder.toml is full"):
+        scene.store.locked().__enter__()
+
+
+def test_what_no_process_could_read_is_not_written(scene: Scene) -> None:
+    ladder, before = scene.store.present(), scene.file.read_bytes()
+    assert ladder
+
+    with pytest.raises(InputError, match=r"no process could read .* must be at most 1000000 bytes"):
+        scene.store.write(ladder.model_copy(update={"version": 2, "note": "x" * 1_000_000}))
+
+    assert scene.file.read_bytes() == before
+    assert [path for path in scene.folder.iterdir() if "partial" in path.name] == []
+
+
+def test_what_fails_once_a_ladder_is_published_does_not_take_it_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder = scene.store.present()
+    assert ladder
+    scene.store.write(ladder.model_copy(update={"version": 2}))  # the folder of the history is there from now on
+
+    def unsupported(path: Path) -> None:
+        if path == scene.folder:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("calibration.publishing.ladder_file._sync_folder", unsupported)
+    scene.store.write(ladder.model_copy(update={"version": 3}))
+
+    present = scene.store.present()
+    assert present
+    assert present.version == 3
+
+
+def test_the_history_counts_by_number_and_leaves_out_what_is_not_what_its_name_says(scene: Scene) -> None:
+    ladder = scene.store.present()
+    assert ladder
+    for version in (999_999, 1_000_000, 1_000_001):
+        scene.store.write(ladder.model_copy(update={"version": version}))
+    shutil.copy(scene.file, scene.store.history / "ladder-000007.toml")
+
+    assert list(scene.store.former()) == [1, 999_999, 1_000_000]
+    assert scene.store.next_version() == 1_000_002
 
 
 def test_a_reader_never_meets_half_a_ladder(scene: Scene) -> None:

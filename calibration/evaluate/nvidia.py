@@ -1,0 +1,19 @@
+"""What nvidia-smi says, if it is there and answers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+
+def ask(*query: str) -> str | None:
+    """Return what it says as CSV without header or units, or None where there is no such program or no GPU."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, *query, "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603  (fixed)
+    except (OSError, subprocess.SubprocessError):  # a driver that hangs must not cost the evaluation
+        return None
+    return said.stdout

@@ -1,0 +1,134 @@
+"""`calibrate evaluate` as it is typed: what it writes where, what it refuses before an engine starts, how it ends."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from calibration import cli
+from calibration.commands import evaluate as command
+from calibration.evaluate.plan import Plan
+from calibration.evaluate.texts import Text
+from calibration.manifest import write_manifest
+from calibration.recipe import Storage, fingerprint
+from calibration.recipes import RECIPES
+from calibration.report import read_report
+from tests.calibration.evaluate.test_candidates import MANIFEST, checkpoint
+from tests.calibration.evaluate.test_engines import PACE, RIGHT
+from tests.fake_vllm import install
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Return a function that evaluates two checkpoints, the second as a tier whose engine may not start."""
+    config = tmp_path / "bitladder.toml"
+    monkeypatch.setattr(command, "make_plan", lambda wish: Plan([RIGHT, PACE]))
+    monkeypatch.setattr(command, "engine_version", lambda vllm: "fake")
+    for name in ("bf16", "new"):
+        checkpoint(tmp_path / name, name.encode())
+
+    def ran(*options: str, vllm_args: str = "") -> tuple[int, str]:
+        tier = f"[[models.m.tiers]]\nname = 'int4'\nvllm_args = [{vllm_args}]\n"
+        config.write_text(f"[vllm]\npython = '{install(tmp_path)}'\n{tier}")
+        given = [f"int4={tmp_path}/new", "--reference", str(tmp_path / "bf16"), "--config", str(config)]
+        try:
+            cli.main(["evaluate", *given, *options])
+        except SystemExit as end:
+            return int(end.code or 0), capsys.readouterr().err
+        raise AssertionError("the command line ends the process")
+
+    yield ran
+    structlog.reset_defaults()  # the command has logs go to what was stderr
+
+
+def test_the_report_of_a_whole_evaluation_is_written_and_status_is_0(run: Run, tmp_path: Path) -> None:
+    status, _ = run("--out", str(tmp_path / "out"))
+
+    report = read_report(tmp_path / "out" / "report.json")
+    assert (status, [tier.tier for tier in report.tiers], report.failed) == (0, ["bf16", "int4"], {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*command.FILES, "results"}
+
+
+def test_with_an_engine_that_failed_the_report_has_the_others_and_status_is_1(run: Run, tmp_path: Path) -> None:
+    status, said = run("--out", str(tmp_path / "out"), vllm_args="'--no-such-argument'")
+
+    report = read_report(tmp_path / "out" / "report.json")
+    assert (status, [tier.tier for tier in report.tiers], list(report.failed)) == (1, ["bf16"], ["int4"])
+    assert "error: 1 of 2 checkpoints could not be measured:\nint4: vLLM ended" in said
+    assert "--no-such-argument" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:  # noqa: ANN401  (whatever it is told)
+        raise AssertionError("an engine was to be started")
+
+    monkeypatch.setattr(command, "evaluate", never)
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("report.json", "is not one of `bitladder calibrate evaluate`"),
+        ("report.html", "is no evaluation's: choose another folder"),
+        ("quality-cost.png", "is no evaluation's: choose another folder"),
+        ("results", "cannot write to"),
+        ("", "cannot write to"),
+    ],
+)
+def test_what_is_not_of_an_evaluation_is_not_overwritten(run: Run, tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "out" if name else tmp_path).mkdir(exist_ok=True)
+    (tmp_path / "out" / name).write_text("mine")
+
+    status, error = run("--out", str(tmp_path / "out"))
+
+    assert (status, error.count("\n")) == (2, 1)
+    assert said in error
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_a_folder_with_other_things_is_written_to_and_they_stay(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    assert [run("--out", str(tmp_path / "out"))[0] for _ in range(2)] == [0, 0]
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_full_disk_is_said_before_an_engine_is_started(run: Run, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        status, error = run("--out", str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert status == 4
+    assert f"error: the disk of {tmp_path}/out/results is full; make room or use --out" in error
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_texts_of_the_calibration_are_refused_before_an_engine_is_started(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES["int4-gptq-g32"]
+    its = fingerprint(recipe, Storage.PACKED, model={}, texts=["one text"])
+    write_manifest(tmp_path / "new", replace(MANIFEST, tier="int4", fingerprint=its))
+    monkeypatch.setattr(command, "make_plan", lambda wish: Plan([RIGHT], own_texts=[Text("text", "one text")]))
+
+    status, error = run("--out", str(tmp_path / "out"))
+
+    assert (status, error) == (
+        2,
+        "error: --heldout: checkpoint int4 was calibrated on these texts: take others\n",
+    )
