@@ -33,11 +33,12 @@ PACE = Pace(["a"], {"cpu": "this one"})
 FAILS = Likelihood("code", ["x"], 100, 1)
 ABOUT = About(model="m", sources={}, versions={})
 INTERRUPTED = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from tests.calibration.evaluate.test_engines import ABOUT, candidate, evaluate, evaluation
 from calibration.evaluate.measures import OwnTasks
 from calibration.evaluate.tasks import Task
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
 folder = Path(sys.argv[1])
 its = evaluation(folder, OwnTasks([Task(prompt="hang", exact="?")] * 40))
 print("measuring", flush=True)
