@@ -59,14 +59,19 @@ up: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## run the sta
 demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main job: 40 prompts through all tiers (ENGINE=echo: without a model)
 	$(BIN)/bitladder demo --engine $(ENGINE)
 
+# Files of tests side by side, in their order; real engines come alone: beside them nothing else has the cores it counts on.
+TEST_WORKERS ?= 2
+SIDE_BY_SIDE := -m "not vllm" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: install engine-env checkpoints sandbox ## set up and pass all tests, those on real vLLM included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m vllm
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that models wrote
 	@command -v bwrap >/dev/null || apt-get install -y bubblewrap || echo "bubblewrap is missing: Monty stands in for it, and its tests are skipped"
 
 test-fast: install ## the tests that need no model
-	$(BIN)/python -m pytest -m "not vllm"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 chaos: install ## break everything while 20,000 jobs come in (ten minutes; SEED=n, JOBS=n), into var/chaos
 	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED))

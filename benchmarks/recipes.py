@@ -8,6 +8,7 @@ benchmarks/exact.py adds divergences without the bound that the engine's answers
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ def main() -> None:
     targets = [] if options.short or options.only else targets_of(rows)
     figures = {"rows": rows, "served": served, "versions": report.versions, "sources": report.sources}
     save("recipes", figures | {"targets": targets}, options)
+    shutil.copy(WORK / "quality-cost.png", options.out / "recipes.png")
 
 
 def fitting() -> list[Recipe]:

@@ -72,13 +72,13 @@ def test_a_simple_prompt_is_answered_by_the_lowest_tier(openai: OpenAI) -> None:
 def test_an_important_prompt_is_answered_by_the_highest_tier(openai: OpenAI) -> None:
     answer = openai.chat.completions.with_raw_response.create(
         model="smollm2",
-        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        messages=[{"role": "user", "content": "What is 2+2?"}],
         max_tokens=16,
         temperature=0,
         extra_headers={"X-Priority": "9"},
     )
 
-    assert "Paris" in (answer.parse().choices[0].message.content or "")
+    assert "4" in (answer.parse().choices[0].message.content or "")
     assert answer.headers["x-tier"] == "int8"
 
 
