@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,16 @@ from typing import Any
 from calibration.corpus import texts_for
 from calibration.errors import BadCheckpointError
 from calibration.estimate import Weights, disk_bytes
-from calibration.folder import claimed, full_disk_named, require_replaceable, require_room, staged
+from calibration.folder import claimed, full_disk_named, remove, require_replaceable, require_room, staged
 from calibration.maker import Held, Maker, Order
-from calibration.manifest import Manifest, describe_weights, finished_manifest, is_checkpoint, write_manifest
+from calibration.manifest import (
+    Manifest,
+    describe_files,
+    describe_weights,
+    finished_manifest,
+    is_checkpoint,
+    write_manifest,
+)
 from calibration.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
 from calibration.recipes import example_recipe
 from calibration.source import SMOLLM2, SOURCE, find_source
@@ -69,6 +76,14 @@ def example_job(tier: str) -> Job:
     return Job(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of checkpoints."""
+
+    cache: Path
+    option: str  # that says where it is, for those who have to name another one
+
+
 class Workshop:
     """Makes checkpoints in one cache; the maker is only loaded when there is something to make."""
 
@@ -80,10 +95,10 @@ class Workshop:
         choose_storage: Callable[[Recipe], Storage],
         steps: Steps,
         subject: Subject = EXAMPLE,
-        reference_cache: Path | None = None,  # where the example's reference is; None: in the same cache
+        reference: Place | None = None,  # where the example's reference is; None: in the same cache
     ) -> None:
         self._cache = cache
-        self._reference_cache = reference_cache or cache
+        self._reference_place = reference or Place(cache, "--cache")
         self._load_maker = load_maker
         self._choose_storage = choose_storage
         self._steps = steps
@@ -94,7 +109,8 @@ class Workshop:
         """Make these checkpoints, in this order, and whatever they need before."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
-            require_replaceable(self._path(job), job.option, is_checkpoint)
+            if force or self._finished(job) is None:
+                require_replaceable(self._path(job), job.option, is_checkpoint)
         made = []
         with self._steps.showing():
             for job in jobs:
@@ -105,22 +121,28 @@ class Workshop:
 
     def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        storage, path = self._choose_storage(job.recipe), self._path(job)
-        on_wait = partial(self._steps.note, job.folder, "waiting for another maker")
-        with claimed(path, job.option, is_checkpoint, on_wait):
-            finished = None if force else finished_manifest(path, recipe_hash(self._fingerprint(job, storage)))
-            manifest = finished or self._build(job, storage, path)
+        path, finished = self._path(job), None if force else self._finished(job)
+        if finished is None:
+            on_wait = partial(self._steps.note, job.folder, "waiting for another maker")
+            with claimed(path, job.option, is_checkpoint, on_wait):
+                finished = None if force else self._finished(job)
+                manifest = finished or self._build(job, self._choose_storage(job.recipe), path)
         seconds = round(time.monotonic() - started_s, 1)
-        return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
+        return Checkpoint(path=path, manifest=finished or manifest, skipped=finished is not None, seconds=seconds)
 
     def _path(self, job: Job) -> Path:
-        return (self._reference_cache if job.recipe.tier == BF16 else self._cache) / job.folder
+        """Return where a checkpoint goes; of a link, what it leads to."""
+        return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
+
+    def _finished(self, job: Job) -> Manifest | None:
+        return finished_manifest(self._path(job), recipe_hash(self._fingerprint(job, self._choose_storage(job.recipe))))
 
     def _fingerprint(self, job: Job, storage: Storage) -> dict[str, Any]:  # Any: JSON
         return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
 
     def _build(self, job: Job, storage: Storage, path: Path) -> Manifest:
-        recipe, name = job.recipe, job.folder
+        recipe, name, held = job.recipe, job.folder, self._held(job)
+        remove(self._offload(job))  # of one who was killed: it takes room
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         maker = self._get_maker(name)
@@ -131,9 +153,9 @@ class Workshop:
                 if reference is None:
                     maker.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(Order(reference.path, recipe, storage, job.texts, self._held(job)), folder, advance)
+                    maker.quantize(Order(reference.path, recipe, storage, job.texts, held), folder, advance)
             with self._steps.step(name, "measuring"):
-                perplexity = maker.perplexity(folder, self._held(job))
+                perplexity = maker.perplexity(folder, held)
             reference_perplexity = reference.perplexity if reference else perplexity
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
@@ -146,6 +168,7 @@ class Workshop:
                 cpu_s=round(time.process_time() - started_cpu_s, 1),
                 peak_mb=peak_mb(),
                 weights=describe_weights(folder),
+                files=describe_files(folder),
                 measured=MEASURED if job.memory is None else MEASURED_HELD,
                 perplexity=perplexity,
                 reference_perplexity=reference_perplexity,
@@ -159,7 +182,7 @@ class Workshop:
         """Return what a checkpoint is made from and held against."""
         folder = self._subject.folder
         if folder is None:
-            made = self._ensure(example_job(BF16), force=False)
+            made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
             return Reference(path=made.path, perplexity=made.manifest.perplexity)
         maker = self._get_maker(job.folder)
         with full_disk_named(self._cache, "--out"), self._steps.step(job.folder, f"measuring {folder.name}"):
@@ -167,7 +190,10 @@ class Workshop:
 
     def _held(self, job: Job) -> Held | None:
         """Keep what goes beyond the bound beside the checkpoint: a folder for temporary files may be memory itself."""
-        return None if job.memory is None else Held(job.memory, self._cache / f".{job.folder}.offload")
+        return None if job.memory is None else Held(job.memory, self._offload(job))
+
+    def _offload(self, job: Job) -> Path:
+        return self._cache / f".{job.folder}.offload"
 
     def _get_maker(self, name: str) -> Maker:
         if self._maker is None:

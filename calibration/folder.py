@@ -36,7 +36,7 @@ def claimed(final: Path, option: str, is_ours: IsOurs, on_wait: Callable[[], Non
         try:
             stack.enter_context(locked(final.parent, final.name, on_wait))
         except OSError as error:
-            if error.errno in _FULL:
+            if is_full(error):
                 raise
             raise InputError(
                 f"{option} must be a folder that can be made, got {str(final)!r}: {error.strerror}"
@@ -106,9 +106,32 @@ def full_disk_named(folder: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise DiskFullError(f"the disk of {folder} is full; make room or use {option}") from error
         raise
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether there was no room."""
+    return error.errno in _FULL
+
+
+@contextmanager
+def replacing(path: Path, content: bytes, *, aside: str = "partial", mode: int = 0o666) -> Iterator[Path]:
+    """Yield what is to become a file, whole and on disk, under a name aside; then give it its own.
+
+    Those who may write the same file at the same time need different names aside.
+    """
+    partial = path.with_name(f".{path.name}.{aside}")
+    try:
+        with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Manifest:
     made_at: str
     seconds: float
     weights: tuple[WeightFile, ...]
+    files: tuple[str, ...]  # names of all that is in the folder, to tell what somebody added
     measured: str
     perplexity: float
     reference_perplexity: float
@@ -43,18 +45,27 @@ class Manifest:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether the folder is a checkpoint that was made here, of whatever recipe and however whole."""
-    return "recipe_hash" in read_fields(folder)
+    """Tell whether the folder is a checkpoint that was made here, of whatever recipe, and nothing else is in it."""
+    return is_listed(folder, "recipe_hash")
 
 
 def is_listed(folder: Path, field: str) -> bool:
     """Tell whether the folder's manifest has this field, and lists every other file that is there."""
     fields = read_fields(folder)
+    return field in fields and {path.name for path in folder.iterdir()} <= {NAME, *listed(fields)}
+
+
+def listed(fields: Mapping[str, Any]) -> set[str]:  # Any: JSON
+    """Return the names of the files that a manifest lists; none where it lists none."""
     try:
-        names = {NAME, *(its["name"] for its in fields["files"])}
+        return {its if isinstance(its, str) else its["name"] for its in fields["files"]}
     except (TypeError, KeyError):
-        return False
-    return field in fields and {path.name for path in folder.iterdir()} <= names
+        return set()
+
+
+def describe_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of everything that is in a folder."""
+    return tuple(sorted(path.name for path in folder.iterdir()))
 
 
 def read_fields(folder: Path) -> dict[str, Any]:  # Any: JSON
@@ -75,8 +86,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     fields = read_fields(folder)
     try:
         weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
+        files = tuple(fields.pop("files"))
         are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
-        return Manifest(weights=weights, **fields) if are_names else None
+        return Manifest(weights=weights, files=files, **fields) if are_names else None
     except (ValueError, TypeError, KeyError):
         return None
 

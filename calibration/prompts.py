@@ -34,7 +34,7 @@ def read_texts(path: Path) -> list[str]:
             texts = [_text(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     except OSError as error:
         raise InputError(f"cannot read samples {str(file)!r}: {error.strerror}") from error
-    return texts if path.is_dir() else _spread(texts)
+    return texts if path.is_dir() else spread(texts)
 
 
 def check_enough(recipe: Recipe, texts: list[str], widest: int) -> None:
@@ -65,7 +65,7 @@ def chosen(recipe: Recipe, texts: list[str]) -> tuple[str, ...]:
     return tuple(text[:size] for text in texts[: recipe.mix.texts])
 
 
-def _spread(texts: list[str]) -> list[str]:
+def spread(texts: list[str]) -> list[str]:
     """Return them in an order of which every beginning comes evenly from the whole, and follows none of its periods."""
     return [texts[place] for place in sorted(range(len(texts)), key=lambda place: place * _GOLDEN % 2**64)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +14,9 @@ from calibration.errors import RecipeError
 
 # Part of every hash: raise it when the makers change so that checkpoints made before must be made anew.
 MAKERS_VERSION = 3
+
+# Fields that recipes got after checkpoints were made: what the makers did before. Not the defaults, which may change.
+_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0}
 
 BF16 = "bf16"  # the recipe, and the tier, of the reference
 
@@ -141,14 +144,9 @@ def fingerprint(recipe: Recipe, storage: Storage, *, model: dict[str, Any], text
     }
 
 
-def _said(recipe: Recipe | Numbers | Mix) -> dict[str, Any]:  # Any: JSON
-    """Return what differs from the defaults: a field that recipes get later leaves the older hashes as they are."""
-    values = {field.name: (getattr(recipe, field.name), field.default) for field in fields(recipe)}
-    return {
-        name: _said(value) if isinstance(value, (Numbers, Mix)) else value
-        for name, (value, default) in values.items()
-        if value != default
-    }
+def _said(recipe: Recipe) -> dict[str, Any]:  # Any: JSON
+    """Return the recipe without the later fields that say what was done before they were there: hashes stay."""
+    return {name: value for name, value in asdict(recipe).items() if name not in _LATER or value != _LATER[name]}
 
 
 def recipe_hash(fingerprint: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.modifiers.transform.smoothquant.base import SmoothQuantScale
 from torch.nn import Module
 
+_GATED = ("gate_proj", "up_proj", "down_proj")
+
 
 def smooth_gated(model: Module, strength: float) -> list[SmoothQuantModifier]:
     """Return what smooths the inputs of every down_proj of a gated MLP; nothing for a model without any.
@@ -21,13 +23,8 @@ def smooth_gated(model: Module, strength: float) -> list[SmoothQuantModifier]:
     return [_InputSmoothing(smoothing_strength=strength, mappings=mappings)]
 
 
-_GATED = ("gate_proj", "up_proj", "down_proj")
-
-
 def _is_gated(module: Module) -> bool:
-    return all(
-        isinstance(getattr(module, name, None), torch.nn.Linear) for name in ("gate_proj", "up_proj", "down_proj")
-    )
+    return all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in _GATED)
 
 
 class _InputSmoothing(SmoothQuantModifier):  # type: ignore[misc]  # llm-compressor's types are not read

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration.audit.features import FEATURES
-from calibration.audit.tally import ALL, shown
+from calibration.audit.tally import ALL, digits
+from calibration.shown import shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -71,8 +72,8 @@ def features_table(figures: dict[str, Any], part: str) -> str:  # Any: JSON
             figures[f"features_by_{part}"][feature.name],
             figures["correlation_with_entropy"].get(feature.name),
         )
-        spread = f"{shown(its[ALL]['p5'])} to {shown(its[ALL]['p95'])}"
-        medians = [shown(its[name]["p50"]) for name in names]
+        spread = f"{digits(its[ALL]['p5'])} to {digits(its[ALL]['p95'])}"
+        medians = [digits(its[name]["p50"]) for name in names]
         rows.append([feature.name, *medians, spread, "" if follows is None else f"{follows:+.2f}"])
     return _table(["median", *names, "5 % to 95 %", "Spearman with entropy"], rows)
 
@@ -85,8 +86,8 @@ def _skipped(skipped: dict[str, int]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{escape(shown(cell))}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(shown(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from calibration.audit.features import FEATURES, NAMES, Feature, Numbers
 from calibration.audit.take import Seen
 from calibration.audit.tally import ALL, UNKNOWN, groups
+from calibration.shown import shown
 from dispatcher.sections import PolicySettings
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
@@ -107,7 +108,9 @@ def draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     figure, axes = _single("Byte entropy against length")
     entropy, length = numbers[:, NAMES.index("entropy")], numbers[:, NAMES.index("characters")]
     for at, (kind, places) in enumerate(by_kind.items()):
-        axes.scatter(length[places], entropy[places], s=12, alpha=0.6, linewidths=0, color=_colour(at), label=kind)
+        axes.scatter(
+            length[places], entropy[places], s=12, alpha=0.6, linewidths=0, color=_colour(at), label=_plain(kind)
+        )
     reach = np.geomspace(max(1.0, length.min()), length.max() + 1, 200)
     axes.plot(reach, np.minimum(8, np.log2(reach)), color="#999999", linewidth=1, label="most possible")
     axes.axhline(policy.entropy_bits, color=_THRESHOLD, linestyle="--", linewidth=1.5, label="policy.entropy_bits")
@@ -175,8 +178,8 @@ def _log(axes: Axes) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a log's own word so that no formula is read into it."""
-    return name.replace("$", r"\$")
+    """Return a log's own word so that no formula is read into it, and no character without a picture."""
+    return shown(name).replace("$", r"\$")
 
 
 def _ink(background: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibration.errors import SourceError
-from calibration.manifest import NAME
 from calibration.sample.kind import kind_and_language
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.sets import load
@@ -36,10 +35,6 @@ class Taken:
 
     prompts: list[Seen]
     skipped: dict[str, int] = field(default_factory=dict)  # entries that are no prompts, by reason
-
-
-def is_set(path: Path) -> bool:
-    return (path / NAME).is_file()
 
 
 def from_set(folder: Path, max_chars: int) -> Taken:

@@ -97,7 +97,7 @@ def _entropies(numbers: Numbers) -> Numbers:
     return rounded
 
 
-def shown(number: float) -> str:
+def digits(number: float) -> str:
     """Write a number for people: three digits, or all before the point."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 

@@ -9,17 +9,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from calibration.audit.features import FEATURES
 from calibration.audit.report import PAGE, Question, audit, check_out
-from calibration.audit.take import Taken, from_set, from_source, in_words, is_set
-from calibration.audit.tally import ALL, UNKNOWN, shown
-from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, progress_console
+from calibration.audit.take import Taken, from_set, from_source, in_words
+from calibration.audit.tally import ALL, UNKNOWN, digits
+from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.commands.sample import PACKAGED, open_source
 from calibration.configuration import load_configuration
 from calibration.errors import InputError
+from calibration.sample.sets import is_set
 from calibration.steps import Advance, Steps
 from dispatcher.sections import PolicySettings, Settings
 
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
         """
-        folder = out.expanduser().absolute()
+        folder = out.expanduser().resolve()
         check_out(folder)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
@@ -108,24 +109,24 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     table = Table("kind", "prompts", *figures["ladder"], title=title)
     counts = {ALL: figures["prompts"], **figures["kinds"]}
     for kind, its in figures["floors_by_kind"].items():
-        table.add_row(kind, str(counts[kind]), *(f"{its[tier]:.1%}" for tier in figures["ladder"]))
+        table.add_row(cell(kind), str(counts[kind]), *(f"{its[tier]:.1%}" for tier in figures["ladder"]))
     return table
 
 
 def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
     names = [ALL, *figures[f"{part}s"]][:_MOST_GROUPS]  # the others are in the report
     title = f"features by {part}; rho: Spearman's, with the entropy"
-    table = Table("median of", *map(escape, names), "5 %", "95 %", "rho", title=title)
+    table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)
     for feature in FEATURES:
         its, follows = (
             figures[f"features_by_{part}"][feature.name],
             figures["correlation_with_entropy"].get(feature.name),
         )
         numbers = [its[name]["p50"] for name in names] + [its[ALL]["p5"], its[ALL]["p95"]]
-        table.add_row(feature.name, *map(shown, numbers), "" if follows is None else f"{follows:+.2f}")
+        table.add_row(feature.name, *map(digits, numbers), "" if follows is None else f"{follows:+.2f}")
     return table
 
 
-def left_out(figures: dict[str, Any]) -> str:  # Any: JSON
-    skipped = escape(in_words(figures["skipped"])) or "0"
-    return f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}"
+def left_out(figures: dict[str, Any]) -> Text:  # Any: JSON
+    skipped = in_words(figures["skipped"]) or "0"
+    return cell(f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}")

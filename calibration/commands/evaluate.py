@@ -26,6 +26,7 @@ from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.rows import rows
 from calibration.evaluate.run import About, Evaluation, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
+from calibration.folder import require_outside
 from calibration.out import try_writing
 from calibration.report import Report, encode_report, read_report
 from calibration.sandbox.choose import AUTO
@@ -75,6 +76,8 @@ def evaluate_command(
     wish = Wish(heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks)
     given = [Given.read(text) for text in (reference, *checkpoints)]
     out = out.expanduser()
+    for one in given:
+        require_outside(out, "--out", one.folder.expanduser(), "a checkpoint that is measured")
     check_out(out)
     report = measure(load_configuration(config), model, given, wish, Store(out / RESULTS), force=force)
     _write(report, out)

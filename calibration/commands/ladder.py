@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config, cell
+from calibration.commands.options import AsJson, Config, cell, progress_console
 from calibration.errors import InputError
 from calibration.publishing.ladder_file import LadderStore
 from calibration.recovery import QUALITY, metric_of
@@ -50,6 +50,11 @@ def open_store(config: str | None) -> tuple[Settings, LadderStore]:
     if loaded.ladder_file is None:
         raise InputError("publish.file is empty: expected the name of the file to publish to")
     return loaded.settings, LadderStore(loaded.ladder_file, loaded.settings.publish.keep)
+
+
+def say_step(tier: str, text: str) -> None:
+    """Say on stderr what is being done with a tier."""
+    progress_console().print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_ladder(ladder: Ladder, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from calibration.assignment import Assignment
-from calibration.checkpoints import EXAMPLE, Job, Subject, Workshop
+from calibration.checkpoints import EXAMPLE, Job, Place, Subject, Workshop
 from calibration.commands.checkpoints import as_fields, as_table, load_real_maker, storage_chooser
 from calibration.commands.options import progress_console
 from calibration.corpus import texts_for
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
             choose_storage=storage_chooser(wanted.storage),
             steps=Steps(progress_console()),
             subject=subject_of(wanted.model),
-            reference_cache=Settings.from_environ().cache if wanted.model is None else None,
+            reference=Place(Settings.from_environ().cache, "XDG_CACHE_HOME"),
         )
         job = Job(
             folder=wanted.folder,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from calibration.commands.ladder import open_store, show_ladder
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.ladder import open_store, say_step, show_ladder
+from calibration.commands.options import AsJson, Config
 from calibration.publishing.publish import Choice
 from calibration.publishing.publish import publish as publish_ladder
 
@@ -30,11 +30,6 @@ def register(app: typer.Typer) -> None:
         """
         settings, store = open_store(config)
         names = [name.strip() for name in tiers.split(",") if name.strip()]
-        console = progress_console()
-        ladder = publish_ladder(
-            Choice(report=report.expanduser(), tiers=names, note=note),
-            settings,
-            store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
-        )
+        choice = Choice(report=report.expanduser(), tiers=names, note=note)
+        ladder = publish_ladder(choice, settings, store, say_step)
         show_ladder(ladder, as_json=as_json)

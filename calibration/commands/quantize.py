@@ -12,8 +12,7 @@ from calibration.commands.checkpoints import AUTO
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import RecipeError
-from calibration.folder import require_outside, require_replaceable
-from calibration.manifest import is_checkpoint
+from calibration.folder import require_outside
 from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
@@ -83,7 +82,6 @@ def check(recipe: Recipe, assignment: Assignment) -> None:
         if given is not None:
             require_outside(folder, "--out", given, option)
             require_outside(given, option, folder, "--out")
-    require_replaceable(folder, "--out", is_checkpoint)
     if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from calibration.commands.ladder import open_store, show_ladder
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.ladder import open_store, say_step, show_ladder
+from calibration.commands.options import AsJson, Config
 from calibration.publishing.publish import roll_back
 
 
@@ -26,11 +26,4 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate rollback --to 3
         """
         settings, store = open_store(config)
-        console = progress_console()
-        ladder = roll_back(
-            to,
-            settings,
-            store,
-            lambda tier, text: console.print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True),
-        )
-        show_ladder(ladder, as_json=as_json)
+        show_ladder(roll_back(to, settings, store, say_step), as_json=as_json)

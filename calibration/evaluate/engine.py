@@ -116,15 +116,17 @@ async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, 
     """Start the engine on a checkpoint as a worker of this tier would, and end it.
 
     Raises:
-        EngineFailedError: it does not start, or breaks.
+        EngineFailedError: it does not start.
 
     """
     more = ("--max-logprobs", str(top))
     its = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
     engine = VllmServer(MODEL, its, settings)
     try:
-        yield Asker(engine, await engine.start())
-    except (EngineError, OSError) as error:
-        raise EngineFailedError(str(error)) from error
+        try:
+            less = await engine.start()
+        except (EngineError, OSError) as error:
+            raise EngineFailedError(str(error)) from error
+        yield Asker(engine, less)
     finally:
         await engine.stop()

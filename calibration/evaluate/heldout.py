@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.texts import Text, read_texts
-from calibration.manifest import NAME, Manifest, read_manifest
-from calibration.prompts import chosen
+from calibration.manifest import Manifest, read_manifest
+from calibration.prompts import chosen, spread
 from calibration.recipe import Mix
 from calibration.recipes import RECIPES
-from calibration.sample.sets import load
+from calibration.sample.sets import load, set_of
 from calibration.sample.strata import HELDOUT
 from calibration.samples import digest
 
@@ -27,12 +26,13 @@ def read_heldout(path: Path) -> list[Text]:
         CalibrationError: the set is mixed.
 
     """
-    if path.name not in _files_of_set(path.parent):
+    folder = set_of(path)
+    if folder is None:
         return read_texts(path)
     heldout = f"{HELDOUT}.jsonl"
-    if path.name != heldout:
-        raise InputError(f"--heldout: {str(path)!r} is not held out, expected {heldout} beside it")
-    return [Text(its.kind, its.text) for its in load(path.parent).heldout]
+    if path.resolve().name != heldout:
+        raise InputError(f"--heldout: {str(path)!r} is not held out, expected {str(folder / heldout)!r}")
+    return [Text(its.kind, its.text) for its in load(folder).heldout]
 
 
 def refuse_calibrated(texts: Sequence[Text], candidates: Sequence[Candidate]) -> None:
@@ -45,19 +45,14 @@ def refuse_calibrated(texts: Sequence[Text], candidates: Sequence[Candidate]) ->
 
 
 def _is_calibrated_on(manifest: Manifest, texts: list[str]) -> bool:
-    """Tell whether the digest in the manifest is that of these texts, chosen and cut as `quantize` does."""
+    """Tell whether the digest in the manifest is that of these texts, chosen and cut as `quantize` does.
+
+    Those of a sampled set are taken in their order, those of a file in another.
+    """
     try:
         its = manifest.fingerprint["recipe"]
         recipe = replace(RECIPES[its["name"]], mix=Mix(**its["mix"]))
-        return bool(manifest.fingerprint["calibrated_on"] == digest(chosen(recipe, texts)))
+        found = {digest(chosen(recipe, order)) for order in (texts, spread(texts))}
+        return manifest.fingerprint["calibrated_on"] in found
     except (KeyError, TypeError):  # a recipe that looks at no texts, or a manifest that is not ours
         return False
-
-
-def _files_of_set(folder: Path) -> set[str]:
-    """Return the files that a sampled set's manifest lists; none where there is no set."""
-    try:
-        manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return {its["name"] for its in manifest["files"]} if "sampler" in manifest["request"] else set()
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from calibration.folder import replacing
 from calibration.out import writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
@@ -40,14 +41,7 @@ def write_whole(path: Path, content: bytes) -> None:
         InputError: nothing can be written there.
 
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with replacing(path, content, aside=f"{os.getpid()}.partial"):
+            pass

@@ -14,23 +14,25 @@ from dispatcher.sections import PublishSettings
 COUNTED = ("pass_at_1", "task")
 
 
-def check_limits(limits: Mapping[str, float], report: Report) -> None:
-    """Raise InputError unless every limit is of a metric that has a recovery.
+def check_limits(limits: Mapping[str, float], report: Report, *, of_one_model: bool) -> list[str]:
+    """Raise InputError unless every limit is of a metric that has a recovery; return those that judge nothing here.
 
     A limit of one kind of text or one task must be of one that was measured: a name that is written wrong would never
-    apply, and nobody would notice.
+    apply, and nobody would notice. Where there are several models, it may be another one's.
     """
     known = [name for name, better in METRICS.items() if better is not Better.NONE]
     judged = [tier for tier in report.tiers if tier.tier != report.reference]
     names = dict.fromkeys(name for tier in judged for name in (*tier.recovery, *tier.metrics))
     measured = [name for name in names if metric_of(name) in known]
+    unmeasured = [name for name in limits if measured and "." in name and name not in measured]
     for name, least in limits.items():
         if metric_of(name) not in known:
             raise InputError(f"publish.min_recovery.{name}: must be of {', '.join(known)}")
-        if measured and "." in name and name not in measured:
+        if of_one_model and name in unmeasured:
             raise InputError(f"publish.min_recovery.{name}: was not measured; the report has {', '.join(measured)}")
         if not 0 <= least <= 10:
             raise InputError(f"publish.min_recovery.{name}: must be from 0 to 10, got {least}")
+    return unmeasured
 
 
 def shortcomings(tier: TierReport, settings: PublishSettings, *, is_reference: bool) -> list[str]:

@@ -7,7 +7,6 @@ one atomic change of the folder, so whoever looks finds either the old ladder or
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -17,14 +16,12 @@ from typing import Any
 import tomli_w
 
 from calibration.errors import DiskFullError, InputError
-from calibration.folder import locked
+from calibration.folder import is_full, locked, replacing
 from dispatcher.errors import ConfigError
 from dispatcher.ladder import Ladder, read_ladder
 
 HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
 _KEPT = re.compile(r"ladder-(\d{6,})\.toml")
-# The last one is a limit on the size of a file: whatever it is, there is no room for more.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LadderStore:
@@ -83,15 +80,11 @@ class LadderStore:
             InputError: it cannot be written, or nobody could read it; the old ladder is untouched.
 
         """
-        beside = self.file.with_name(f".{self.file.name}.partial")
+        content = HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode()
         with self._errors_named():
-            try:
-                self._keep_present()
-                _write_synced(beside, HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode())
-                _check_readable(beside)
-                beside.rename(self.file)
-            finally:
-                beside.unlink(missing_ok=True)
+            self._keep_present()
+            with replacing(self.file, content) as aside:
+                _check_readable(aside)
         # It is published: what fails from here on does not take it back.
         with contextlib.suppress(OSError):
             _sync_folder(self.file.parent)
@@ -103,7 +96,7 @@ class LadderStore:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if is_full(error):
                 raise DiskFullError(f"the disk of {self.file} is full; the ladder is the one before") from error
             reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
             raise InputError(
@@ -115,12 +108,8 @@ class LadderStore:
         if present is None:
             return
         self.history.mkdir(exist_ok=True)
-        beside = self.history / ".partial"
-        try:
-            _write_synced(beside, self.file.read_bytes())
-            beside.rename(self.history / f"ladder-{present.version:06}.toml")
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(self.history / f"ladder-{present.version:06}.toml", self.file.read_bytes()):
+            pass
         _sync_folder(self.history)
 
     def _kept(self) -> dict[int, Path]:
@@ -143,13 +132,6 @@ def _check_readable(path: Path) -> None:
         read_ladder(path)
     except ConfigError as error:
         raise InputError(f"no process could read what was to be published, nothing changed: {error}") from error
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

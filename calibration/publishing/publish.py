@@ -22,6 +22,8 @@ from dispatcher.ladder import CACHE, Evaluation, Ladder, LadderModel, LadderTier
 from dispatcher.sections import Settings
 
 MOST_NOTE_CHARS = 500
+# By model and by tier.
+Tiers = Mapping[str, Mapping[str, LadderTier]]
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
 
@@ -45,7 +47,9 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
     """
     _check_note(choice.note)
     report, report_digest = read_report(choice.report), file_digest(choice.report)
-    check_limits(settings.publish.min_recovery, report)
+    limits, of_one_model = settings.publish.min_recovery, len(settings.models) == 1
+    for limit in check_limits(limits, report, of_one_model=of_one_model):
+        on_step(report.model, f"publish.min_recovery.{limit} was not measured and judges nothing here")
     tiers = _chosen(report, choice.tiers, settings)
     with store.locked():  # what is wrong with its place is said before all files are read, which may take minutes
         store.present()
@@ -67,7 +71,7 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
         former = store.present()
         kept = _known(former.models if former else {}, settings)
         mine = {**kept.get(report.model, {}), **new}
-        models = {name: LadderModel(tiers=tiers) for name, tiers in {**kept, report.model: mine}.items()}
+        models = {name: LadderModel(tiers=dict(tiers)) for name, tiers in {**kept, report.model: mine}.items()}
         return _write(store, models, choice.note)
 
 
@@ -78,7 +82,7 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
 
     Raises:
         InputError: there is no such ladder.
-        RefusedError: one of its checkpoints is gone or was replaced.
+        RefusedError: one of its checkpoints is gone or was replaced, or a tier would have none.
 
     """
     with store.locked():
@@ -86,20 +90,21 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         if present is None:
             raise InputError(f"there is no ladder in {store.file}: nothing to go back from")
         target = _target(to, present, former)
-        if target == 0:
-            return _write(store, {}, "rollback to the configuration", restored=0)
-        ladder = former[target]
-        if _known(ladder.models, settings) != {name: model.tiers for name, model in ladder.models.items()}:
+        models = former[target].models if target else {}
+        known = _known(models, settings)
+        if known != {name: model.tiers for name, model in models.items()}:
             raise InputError(f"ladder {target} has tiers that the configuration has no more: publish anew")
         refused = [
             text
-            for name, model in ladder.models.items()
-            for tier, its in model.tiers.items()
+            for name, tiers in known.items()
+            for tier, its in tiers.items()
             for text in _changes(f"{name} {tier}", folder_of(its.checkpoint, settings), its.digest, on_step)
         ]
+        refused += _unconfigured(_known(present.models, settings), known, settings)
         if refused:
             raise RefusedError("nothing was changed:\n" + "\n".join(refused))
-        return _write(store, ladder.models, f"rollback to {target}", restored=ladder.content)
+        note = f"rollback to {target or 'the configuration'}"
+        return _write(store, models, note, restored=former[target].content if target else 0)
 
 
 def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> int:
@@ -118,6 +123,19 @@ def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> in
     if to not in (0, *former):
         raise InputError(f"there is no former ladder {to}; kept are {known}, and 0 is the configuration's own tiers")
     return to
+
+
+def _unconfigured(present: Tiers, target: Tiers, settings: Settings) -> list[str]:
+    """Return what tells that a tier which is published no more has no checkpoint in the configuration either."""
+    found = []
+    for name, tiers in present.items():
+        for tier in tiers.keys() - target.get(name, {}).keys():
+            its = settings.models[name].tier(tier).checkpoint
+            if not its:
+                found.append(f"{name} {tier}: the configuration names no checkpoint")
+            elif not (folder_of(its, settings) / "config.json").is_file():
+                found.append(f"{name} {tier}: the configuration's checkpoint is not in {folder_of(its, settings)}")
+    return sorted(found)
 
 
 def folder_of(checkpoint: str, settings: Settings) -> Path:
@@ -159,7 +177,7 @@ def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep)
         on_step(name, f"the reference, not published: it was held against nothing (--tiers {name} names it)")
 
 
-def _known(models: Mapping[str, LadderModel], settings: Settings) -> dict[str, dict[str, LadderTier]]:
+def _known(models: Mapping[str, LadderModel], settings: Settings) -> Tiers:
     """Return the tiers that the configuration still has: every process refuses a ladder that names others."""
     found = {
         name: {tier: its for tier, its in model.tiers.items() if tier in settings.models[name].ladder}
@@ -214,13 +232,13 @@ def portable(folder: Path, settings: Settings) -> str:
     return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)
 
 
-def _write(store: LadderStore, models: dict[str, LadderModel], note: str, restored: int | None = None) -> Ladder:
+def _write(store: LadderStore, models: Mapping[str, LadderModel], note: str, restored: int | None = None) -> Ladder:
     ladder = Ladder(
         version=store.next_version(),
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note=note,
         restored=restored,
-        models=models,
+        models=dict(models),
     )
     store.write(ladder)
     return ladder

@@ -5,7 +5,6 @@ It is compressed: on a disk that is nearly full, the set may not find room, and 
 
 from __future__ import annotations
 
-import os
 import time
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from calibration.folder import replacing
 from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
 
 # Bad objects are all counted; so many are listed, which is enough to see what is wrong with them.
@@ -87,20 +87,9 @@ class Bookmark:
     def save(self, progress: Progress, reservoir: Reservoir) -> None:
         members = list(reservoir.members.values())
         state = _State(progress, list(reservoir.layers.items()), members, reservoir.repeats, reservoir.near)
-        beside = self._path.with_name(self._path.name + ".partial")
-        try:
-            with open(beside, "wb", opener=_private) as file:
-                file.write(zlib.compress(msgspec.msgpack.encode(state), 1))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        content = zlib.compress(msgspec.msgpack.encode(state), 1)
+        with replacing(self._path, content, mode=0o600):  # there are prompts in it
+            pass
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _private(path: str, flags: int) -> int:
-    """Open for the owner alone: there are prompts in it."""
-    return os.open(path, flags, 0o600)

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.text import Text
 
 from calibration.sample.progress import Progress
+from calibration.shown import shown
 
 _SAY_EVERY_S = 15.0
 
@@ -42,7 +44,7 @@ class Reading:
             self._first = progress.seen
         self._latest = progress
         if self._console.is_terminal:
-            self._status.update(self._text(progress))
+            self._status.update(Text(self._text(progress)))
         elif time.monotonic() > self._said_s + _SAY_EVERY_S:
             self._said_s = time.monotonic()
             self._console.print(self._text(progress), highlight=False, markup=False, soft_wrap=True)
@@ -50,4 +52,5 @@ class Reading:
     def _text(self, progress: Progress) -> str:
         rate = (progress.seen - (self._first or 0)) / max(0.001, time.monotonic() - self._started_s)
         skipped = sum(progress.skipped.values())
-        return f"{progress.seen:,} read ({rate:,.0f}/s), {skipped:,} skipped, last {progress.unit or 'the first one'}"
+        unit = shown(progress.unit) or "the first one"
+        return f"{progress.seen:,} read ({rate:,.0f}/s), {skipped:,} skipped, last {unit}"

@@ -62,9 +62,10 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
     """
     parent, name = into.parent, into.name
     request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
+    if not force and (manifest := finished(into, request)):
+        return Sampled(folder=into, manifest=manifest, skipped=True)
     with full_disk_named(parent, "--out"), claimed(into, "--out", is_ours, lambda: None):
-        manifest = None if force else finished(into, request)
-        if manifest is not None:
+        if not force and (manifest := finished(into, request)):  # by another run, which had to be waited for
             return Sampled(folder=into, manifest=manifest, skipped=True)
         bookmark = Bookmark(parent / f".{name}.progress")
         if force:

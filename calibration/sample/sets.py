@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError, InputError
-from calibration.manifest import NAME, file_digest, is_listed, read_fields
+from calibration.manifest import NAME, file_digest, is_listed, listed, read_fields
 from calibration.sample.near import NearIndex, folded, signature
 from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member
@@ -69,7 +69,19 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 def is_ours(folder: Path) -> bool:
     """Tell whether the folder is a sampled set, and nothing else."""
-    return is_listed(folder, "request")
+    return is_set(folder) and is_listed(folder, "request")
+
+
+def is_set(folder: Path) -> bool:
+    """Tell whether the folder is a sampled set, by its manifest; `load` tells whether it is whole."""
+    fields = read_fields(folder)
+    return isinstance(fields.get("request"), dict) and "sampler" in fields["request"]
+
+
+def set_of(file: Path) -> Path | None:
+    """Return the folder of the sampled set that a file is of, however it is named; None for any other file."""
+    folder = file.resolve().parent
+    return folder if is_set(folder) and file.resolve().name in listed(read_fields(folder)) else None
 
 
 def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -107,21 +119,21 @@ def checked_samples(path: Path) -> Path:
     """Return where to read the samples that a path names: a sampled set, which is loaded to check it, or a JSONL file.
 
     Raises:
-        InputError: it is a folder but no whole set, or the half of a set that is held out.
+        InputError: it is a folder but no whole set, or another file of a set: its other half is held out.
 
     """
     if path.is_dir():
         load(path)
         return path
-    folder = path.resolve().parent
-    if "request" not in read_fields(folder):
+    folder = set_of(path)
+    if folder is None:
         return path
-    if path.resolve().name == f"{HELDOUT}.jsonl":
+    if path.resolve().name != f"{CALIBRATION}.jsonl":
         raise InputError(
-            f"--samples must not be held-out texts, which checkpoints are measured on, got {str(path)!r}; the set "
-            f"they belong to is {str(folder)!r}"
+            f"--samples must not be held-out texts, which checkpoints are measured on, nor what was skipped, got "
+            f"{str(path)!r}; the set that it is of is {str(folder)!r}"
         )
-    return checked_samples(folder) if path.resolve().name == f"{CALIBRATION}.jsonl" else path
+    return checked_samples(folder)
 
 
 def require_unmixed(found: SampleSet) -> None:

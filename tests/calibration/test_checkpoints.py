@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from calibration.checkpoints import EXAMPLE, Subject, Workshop
+from calibration.checkpoints import EXAMPLE, Place, Subject, Workshop
 from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
 from calibration.maker import Held, Maker, ToyMaker
 from calibration.manifest import file_digest, read_manifest
@@ -132,13 +132,40 @@ def test_a_folder_of_somebody_else_is_left_alone_before_anything_is_made(
 
 def test_what_a_killed_maker_left_half_written_is_removed(make_workshop: MakeWorkshop, cache: Path) -> None:
     make_workshop().make(jobs("int8"))
-    for leftover in (".int8.partial", ".int8.retired"):
+    for leftover in (".int8.partial", ".int8.retired", ".int8.offload"):
         (cache / leftover).mkdir(parents=True)
         (cache / leftover / "model.safetensors").write_text("half")
 
     make_workshop().make(jobs("int8"), force=True)
 
     assert names(cache) == {"bf16", "int8"}
+
+
+def test_a_checkpoint_to_which_somebody_added_is_served_but_not_replaced(
+    make_workshop: MakeWorkshop, cache: Path
+) -> None:
+    make_workshop().make(jobs("int8"))
+    (cache / "int8" / "notes.txt").write_text("mine")
+
+    (again,) = make_workshop().make(jobs("int8"))
+
+    assert again.skipped
+    with pytest.raises(InputError, match=r"--cache must be .* nobody added to, got .*int8.: it holds something else"):
+        make_workshop().make(jobs("int8"), force=True)
+    assert (cache / "int8" / "notes.txt").read_text() == "mine"
+
+
+def test_a_link_leads_to_where_a_checkpoint_goes(make_workshop: MakeWorkshop, cache: Path, tmp_path: Path) -> None:
+    cache.mkdir()
+    (cache / "int8").symlink_to(tmp_path / "large-disk" / "int8")
+    (tmp_path / "large-disk" / "int8").mkdir(parents=True)
+
+    for force in (False, True):
+        (made,) = make_workshop().make(jobs("int8"), force=force)
+
+    assert made.path == tmp_path / "large-disk" / "int8"
+    assert (cache / "int8").is_symlink()
+    assert names(tmp_path / "large-disk") == {"int8"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +238,7 @@ def test_the_reference_of_a_checkpoint_elsewhere_stays_in_its_own_cache(cache: P
         choose_storage=lambda _: Storage.PACKED,
         steps=Steps(Console(file=io.StringIO())),
         subject=replace(EXAMPLE, find_source=lambda: source),
-        reference_cache=cache,
+        reference=Place(cache, "XDG_CACHE_HOME"),
     )
 
     workshop.make(jobs("int8"))

@@ -150,6 +150,7 @@ def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path
 
 
 def lines(path: Path, *entries: object) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     return path
 
@@ -289,3 +290,40 @@ def test_of_a_large_source_a_fair_part_is_taken_with_its_repeats(tmp_path: Path)
 
     assert len(taken) == 1000
     assert 150 < taken.count("seldom") < 250
+
+
+def test_markup_and_control_characters_of_a_log_are_shown_as_they_are(tmp_path: Path) -> None:
+    tier = "[/x]\x1b[2J\u202e"
+    path = lines(tmp_path / "logs.jsonl", *({"prompt": f"Hello {number}", "tier": tier} for number in range(3)))
+
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    for text in (done.stdout, page):
+        assert r"[/x]\x1b[2J\u202e" in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "an app of the web"}', "[" * 100_000])
+def test_a_folder_with_somebody_s_manifest_is_a_source_like_any_other(tmp_path: Path, manifest: str) -> None:
+    lines(tmp_path / "logs" / "a.jsonl", {"prompt": "Hello"})
+    (tmp_path / "logs" / "manifest.json").write_text(manifest)
+
+    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["prompts"] == 1
+
+
+def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "audit").symlink_to(tmp_path / "elsewhere")
+
+    done = [run("--source", "packaged", "--out", str(tmp_path / "audit")) for _ in range(2)]
+
+    assert [one.returncode for one in done] == [0, 0]
+    assert (tmp_path / "audit").is_symlink()
+    assert (tmp_path / "elsewhere" / "audit.html").is_file()

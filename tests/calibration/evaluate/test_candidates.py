@@ -27,6 +27,7 @@ MANIFEST = Manifest(
     made_at="",
     seconds=1,
     weights=(),
+    files=("config.json", "model.safetensors"),
     measured="",
     perplexity=1,
     reference_perplexity=1,

@@ -96,6 +96,20 @@ def test_what_is_not_of_an_evaluation_is_not_overwritten(run: Run, tmp_path: Pat
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize("name", ["new", "bf16/report"])
+def test_nothing_is_written_into_a_checkpoint_that_is_measured(run: Run, tmp_path: Path, name: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+
+    status, error = run("--out", str(tmp_path / name))
+
+    assert status == 2
+    assert "error: --out must not be or lie in a checkpoint that is measured, got " in error
+    assert [
+        path for path in (tmp_path / name).parent.rglob("*") if path not in before and path.parent == tmp_path / name
+    ] == []
+
+
 def test_a_folder_with_other_things_is_written_to_and_they_stay(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")

@@ -17,12 +17,12 @@ from rich.console import Console
 from calibration.errors import EngineFailedError
 from calibration.evaluate import engine
 from calibration.evaluate.candidates import Candidate
-from calibration.evaluate.measures import Likelihood, Measure, OwnTasks, Pace
+from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace
 from calibration.evaluate.run import About, Evaluation, evaluate
 from calibration.evaluate.store import Store
 from calibration.evaluate.tasks import Task
 from calibration.report import Report
-from calibration.steps import Steps
+from calibration.steps import Advance, Steps
 from dispatcher.sections import TierSettings, VllmSettings
 from tests.conftest import ROOT, wait_until
 from tests.fake_vllm import install
@@ -129,6 +129,15 @@ async def test_an_answer_that_does_not_come_is_an_engine_that_hangs(
 
     with pytest.raises(EngineFailedError, match=r"the engine did not answer /v1/completions in 0.2 s"):
         await run(evaluation(tmp_path, hanging), candidate(tmp_path, "a"))
+
+
+async def test_an_error_of_a_measure_is_not_the_engine_s(tmp_path: Path) -> None:
+    class NoSandbox(OwnTasks):
+        async def take(self, asker: engine.Asker, advance: Advance) -> list[Answered]:
+            raise FileNotFoundError("bwrap")
+
+    with pytest.raises(FileNotFoundError, match="bwrap"):
+        await run(evaluation(tmp_path, NoSandbox([])), candidate(tmp_path, "a"))
 
 
 def children(pid: int) -> set[int]:

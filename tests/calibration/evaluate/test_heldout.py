@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from calibration import prompts
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.heldout import read_heldout, refuse_calibrated
 from calibration.evaluate.texts import Text, digest, read_texts
 from calibration.manifest import write_manifest
 from calibration.prompts import chosen
-from calibration.recipe import Recipe, Storage, fingerprint
+from calibration.recipe import Mix, Recipe, Storage, fingerprint
 from calibration.recipes import RECIPES
 from calibration.sample.run import Plan, sample
 from calibration.sample.source import Packaged
@@ -40,9 +41,12 @@ def test_the_held_out_half_of_a_sampled_set_is_read_as_its_file_is(sampled: Path
 
 
 @pytest.mark.parametrize("name", ["calibration.jsonl", "skipped.jsonl"])
-def test_another_file_of_a_sampled_set_is_refused(sampled: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"is not held out, expected heldout\.jsonl beside it"):
-        read_heldout(sampled / name)
+def test_another_file_of_a_sampled_set_is_refused_by_whatever_name(sampled: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "heldout.jsonl").symlink_to(sampled / name)
+
+    for path in (sampled / name, tmp_path / "heldout.jsonl"):
+        with pytest.raises(InputError, match=r"is not held out, expected '.*/set/heldout\.jsonl'"):
+            read_heldout(path)
 
 
 def test_a_set_that_was_changed_is_refused(sampled: Path, tmp_path: Path) -> None:
@@ -79,6 +83,15 @@ def test_texts_that_a_checkpoint_was_calibrated_on_are_refused(tmp_path: Path) -
     with pytest.raises(InputError, match="checkpoint int4 was calibrated on these texts"):
         refuse_calibrated(own, [candidate])
     refuse_calibrated(own[1:], [candidate])
+
+
+def test_a_file_that_a_checkpoint_was_calibrated_on_is_known_in_the_order_that_was_taken(tmp_path: Path) -> None:
+    file, few = tmp_path / "own.jsonl", replace(GPTQ, mix=Mix(packaged=20, tokens=64))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    candidate = made(tmp_path / "new", few, prompts.read_texts(file))
+
+    with pytest.raises(InputError, match="checkpoint int4 was calibrated on these texts"):
+        refuse_calibrated(read_heldout(file), [candidate])
 
 
 @pytest.mark.parametrize("fields", [{}, {"recipe": None}, {"recipe": asdict(GPTQ)}, {"recipe": {"name": "mine"}}])

@@ -25,13 +25,19 @@ class Scene:
 
     def __init__(self, folder: Path, keep: int = 20) -> None:
         self.folder, self.config = folder, folder / "bitladder.toml"
-        tiers = "".join(f'[[models.m.tiers]]\nname = "{name}"\ncheckpoint = "/old/{name}"\n' for name in LAYOUTS)
+        tiers = "".join(f'[[models.m.tiers]]\nname = "{name}"\ncheckpoint = "{self.old(name)}"\n' for name in LAYOUTS)
         cache = folder / "cache"
         self.config.write_text(f'[publish]\nkeep = {keep}\n[vllm]\ncache_dir = "{cache}"\n{tiers}', encoding="utf-8")
+        for name in LAYOUTS:
+            Tiny("bf16").write(self.old(name))
         self.checkpoints = {name: self.checkpoint(name, layout) for name, layout in LAYOUTS.items()}
         self.file = folder / "ladder.toml"
         self.settings: Settings = load_settings(str(self.config), environ={}, with_ladder=False).settings
         self.store = LadderStore(self.file, keep)
+
+    def old(self, tier: str) -> Path:
+        """Return the checkpoint that the configuration names."""
+        return self.folder / "old" / tier
 
     def checkpoint(self, name: str, layout: str) -> Path:
         return Tiny(layout).write(self.folder / "cache" / name)

@@ -56,7 +56,7 @@ def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scen
     assert tier.published.measured["perplexity.code"].value == 5.0
     assert tier.published.recovery["top1"].value == 0.9
     assert loaded.sources["models.m.tiers.int4.checkpoint"] == f"{scene.file}, version 1"
-    assert scene.served("bf16") == "/old/bf16"
+    assert scene.served("bf16") == str(scene.old("bf16"))
 
 
 def test_without_a_choice_all_tiers_that_were_held_against_the_reference_are_published(scene: Scene) -> None:
@@ -119,6 +119,17 @@ def test_a_limit_that_would_never_apply_is_refused(limit: str, said: str, scene:
         published(scene, scene.report(scene.tier("int4")))
 
     assert str(refused.value).startswith(f"publish.min_recovery.{limit}: {said}")
+
+
+def test_a_limit_may_be_of_what_another_model_is_measured_on(scene: Scene) -> None:
+    limited(scene, {"perplexity": 0.9, "task.capitals": 0.9})
+    other = scene.settings.models | {"other": scene.settings.model("m")}
+    scene.settings = scene.settings.model_copy(update={"models": other})
+    choice, said = Choice(report=scene.report(scene.tier("int4"))), []
+
+    publish(choice, scene.settings, scene.store, lambda tier, text: said.append(f"{tier}: {text}"))
+
+    assert "m: publish.min_recovery.task.capitals was not measured and judges nothing here" in said
 
 
 def test_a_limit_counts_where_its_metric_was_measured(scene: Scene) -> None:
@@ -240,7 +251,7 @@ def test_before_the_first_ladder_there_was_what_the_configuration_says(scene: Sc
 
     loaded = load_settings(str(scene.config), environ={})
     assert (none.version, none.restored, none.models) == (2, 0, {})
-    assert scene.served("int4") == "/old/int4"
+    assert scene.served("int4") == str(scene.old("int4"))
     assert loaded.settings.model("m").tier("int4").published is None
     assert set(loaded.sources.values()) == {str(scene.config)}
     with pytest.raises(InputError, match=r"configuration's own tiers are served: nothing to go back from.* ladders: 1"):
@@ -260,6 +271,26 @@ def test_a_publication_after_a_way_back_to_the_configuration_goes_on_counting(sc
     assert (fourth.version, set(fourth.models["m"].tiers)) == (4, {"int8"})
     assert list(scene.store.former()) == [1, 2, 3]
     assert (back(scene).models, back(scene, to=2).content) == ({}, 2)
+
+
+@pytest.mark.parametrize("to", [None, 2])
+def test_a_way_back_that_would_leave_a_tier_without_a_checkpoint_is_refused(scene: Scene, to: int | None) -> None:
+    report = scene.report(scene.tier("int4"), scene.tier("int8"))
+    published(scene, report, "int4")
+    if to:
+        back(scene)
+    published(scene, report, "int8")
+    (scene.old("int8") / "config.json").unlink()
+
+    with pytest.raises(RefusedError, match=r"nothing was changed:\nm int8: the configuration's checkpoint is not in"):
+        back(scene, to=to)
+    unnamed = scene.config.read_text(encoding="utf-8").replace(str(scene.old("int8")), "")
+    scene.config.write_text(unnamed, encoding="utf-8")
+    scene.settings = load_settings(str(scene.config), environ={}, with_ladder=False).settings
+    with pytest.raises(RefusedError, match="m int8: the configuration names no checkpoint"):
+        back(scene, to=to)
+
+    assert scene.served("int8") == "{cache}/int8"
 
 
 def test_a_rollback_past_what_is_kept_asks_for_a_version(tmp_path: Path) -> None:

@@ -322,3 +322,13 @@ def test_a_bookmark_of_another_request_is_not_used(run_sample: RunSample) -> Non
     made = run_sample(Flaky(texts, 100, OSError("broke")), seed=4)
 
     assert (made.manifest["seed"], made.manifest["counts"]["seen"]) == (4, 100)
+
+
+def test_a_finished_set_to_which_somebody_added_is_used_but_not_replaced(out: Path, run_sample: RunSample) -> None:
+    run_sample(Packaged())
+    (out / "notes.txt").write_text("mine")
+
+    assert run_sample(Packaged()).skipped
+    with pytest.raises(InputError, match=r"--out must be .* nobody added to"):
+        run_sample(Packaged(), force=True)
+    assert (out / "notes.txt").read_text() == "mine"

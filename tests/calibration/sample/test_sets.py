@@ -34,7 +34,7 @@ def test_held_out_texts_are_no_samples(tmp_path: Path, out: Path, run_sample: Ru
     run_sample(Packaged())
     (tmp_path / "link.jsonl").symlink_to(out / "heldout.jsonl")
 
-    for path in (out / "heldout.jsonl", tmp_path / "link.jsonl"):
+    for path in (out / "heldout.jsonl", out / "skipped.jsonl", tmp_path / "link.jsonl"):
         with pytest.raises(InputError, match=r"--samples must not be held-out texts, .*got '.*jsonl'; the set .*mine'"):
             checked_samples(path)
 
@@ -48,7 +48,7 @@ def test_a_set_that_was_changed_or_is_mixed_is_no_samples(out: Path, run_sample:
 
     texts = tuple(Text(**json.loads(line)) for line in (out / "heldout.jsonl").read_text().split("\n")[:-1])
     files = write_texts(out, SampleSet(calibration=texts, heldout=texts), [])
-    write_manifest(out, {"request": {}, "files": files})
+    write_manifest(out, {"request": {"sampler": 0}, "files": files})
     with pytest.raises(CalibrationError, match="the set is mixed"):
         checked_samples(out / name)
 

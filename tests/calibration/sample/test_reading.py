@@ -1,0 +1,25 @@
+"""What is said of a run on the way, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from calibration.sample.progress import Progress
+from calibration.sample.reading import Reading
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_name_of_a_stranger_s_object_steers_nothing(terminal: bool) -> None:
+    output = io.StringIO()
+    progress = Progress(request={}, started_at="", unit="logs[/x]\x1b[2J.jsonl", seen=1200, skipped={"empty": 3})
+
+    with Reading(Console(file=output, force_terminal=terminal, width=200)) as reading:
+        reading.show(progress)
+
+    last = output.getvalue().splitlines()[-1]
+    assert "1,200 read (" in last
+    assert last.endswith(r"/s), 3 skipped, last logs[/x]\x1b[2J.jsonl")
+    assert "\x1b[2J" not in output.getvalue()
