@@ -121,14 +121,15 @@ class Workshop:
 
     def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        path, finished = self._path(job), None if force else self._finished(job)
-        if finished is None:
-            on_wait = partial(self._steps.note, job.folder, "waiting for another maker")
-            with claimed(path, job.option, is_checkpoint, on_wait):
-                finished = None if force else self._finished(job)
-                manifest = finished or self._build(job, self._choose_storage(job.recipe), path)
+        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another maker")
+        with claimed(path, job.option, on_wait):
+            remove(self._offload(job))  # of one who was killed: it takes room
+            finished = None if force else self._finished(job)
+            if finished is None:
+                require_replaceable(path, job.option, is_checkpoint)
+            manifest = finished or self._build(job, self._choose_storage(job.recipe), path)
         seconds = round(time.monotonic() - started_s, 1)
-        return Checkpoint(path=path, manifest=finished or manifest, skipped=finished is not None, seconds=seconds)
+        return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
 
     def _path(self, job: Job) -> Path:
         """Return where a checkpoint goes; of a link, what it leads to."""
@@ -142,7 +143,6 @@ class Workshop:
 
     def _build(self, job: Job, storage: Storage, path: Path) -> Manifest:
         recipe, name, held = job.recipe, job.folder, self._held(job)
-        remove(self._offload(job))  # of one who was killed: it takes room
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         maker = self._get_maker(name)

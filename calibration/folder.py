@@ -24,14 +24,16 @@ IsOurs = Callable[[Path], bool]
 
 
 @contextmanager
-def claimed(final: Path, option: str, is_ours: IsOurs, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Be the only one who writes this folder, and know that nothing of anybody else's is lost when it is replaced.
+def claimed(final: Path, option: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Be the only one who writes this folder, and drop what a dead one left beside it.
+
+    Whether it may be replaced is asked before, so that no lock file is left beside what is not ours, and again by
+    whoever then replaces it.
 
     Raises:
-        InputError: it cannot be made, or something else is there.
+        InputError: it cannot be made.
 
     """
-    require_replaceable(final, option, is_ours)  # before the lock, whose file would be left beside it
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(final.parent, final.name, on_wait))
@@ -42,7 +44,7 @@ def claimed(final: Path, option: str, is_ours: IsOurs, on_wait: Callable[[], Non
                 f"{option} must be a folder that can be made, got {str(final)!r}: {error.strerror}"
             ) from error
         _recover(final, _retired(final))
-        require_replaceable(final, option, is_ours)
+        remove(_partial(final))
         yield
 
 
@@ -85,7 +87,7 @@ def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
     A private one can be read by its owner alone, at every moment. Only the holder of the lock may call this: whatever
     half-written folder it finds belongs to a dead maker.
     """
-    partial, retired = final.with_name(f".{final.name}.partial"), _retired(final)
+    partial, retired = _partial(final), _retired(final)
     _recover(final, retired)
     remove(partial)
     partial.mkdir(mode=0o700 if private else 0o777)
@@ -163,6 +165,10 @@ def _in_the_way(final: Path, is_ours: IsOurs) -> str:
         return "" if is_ours(final) or not any(final.iterdir()) else "it holds something else"
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
 
 
 def _retired(final: Path) -> Path:

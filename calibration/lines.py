@@ -20,7 +20,9 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
 
     """
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")  # splitlines() would end lines within texts, at U+2028
+        lines = (
+            path.read_bytes().decode("utf-8-sig").split("\n")
+        )  # splitlines() would end lines within texts, at U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error}") from error
     found = [read(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -40,7 +42,13 @@ def read_line(line: str | bytes, where: str) -> tuple[str, dict[str, Any]]:  # A
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from error
-    text = fields.get("text", fields.get("prompt")) if isinstance(fields, dict) else None
+    text = None
+    if isinstance(fields, dict):
+        text = fields.get("prompt") if fields.get("text") is None else fields["text"]
     if not isinstance(text, str) or not text.strip():
         raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: half a surrogate pair at character {error.start}: it is no text") from error
     return text, fields

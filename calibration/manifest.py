@@ -32,12 +32,14 @@ class Manifest:
     made_at: str
     seconds: float
     weights: tuple[WeightFile, ...]
-    files: tuple[str, ...]  # names of all that is in the folder, to tell what somebody added
     measured: str
     perplexity: float
     reference_perplexity: float
     cpu_s: float = 0.0  # of all threads of the maker; `seconds` is the wall clock
     peak_mb: int = 0  # the most memory that the maker's process held
+    files: tuple[
+        str, ...
+    ] = ()  # all that is in the folder, to tell what somebody added; (): made before they were listed
 
     @property
     def weight_bytes(self) -> int:
@@ -46,7 +48,12 @@ class Manifest:
 
 def is_checkpoint(folder: Path) -> bool:
     """Tell whether the folder is a checkpoint that was made here, of whatever recipe, and nothing else is in it."""
-    return is_listed(folder, "recipe_hash")
+    return was_made(folder) and ("files" not in read_fields(folder) or is_listed(folder, "recipe_hash"))
+
+
+def was_made(folder: Path) -> bool:
+    """Tell whether the folder is a checkpoint that was made here, whatever else is in it."""
+    return "recipe_hash" in read_fields(folder)
 
 
 def is_listed(folder: Path, field: str) -> bool:
@@ -86,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     fields = read_fields(folder)
     try:
         weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
-        files = tuple(fields.pop("files"))
+        files = tuple(fields.pop("files", ()))
         are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
         return Manifest(weights=weights, files=files, **fields) if are_names else None
     except (ValueError, TypeError, KeyError):

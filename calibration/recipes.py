@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from calibration.errors import UnknownTierError
@@ -203,18 +204,18 @@ TIERS = tuple(tier for tier in EXAMPLE if tier != BF16)
 
 def example_recipe(tier: str) -> Recipe:
     """Return what the example ladder serves at a tier."""
-    _check_tier(tier)
+    _check_tier(tier, EXAMPLE)
     return RECIPES[EXAMPLE[tier]]
 
 
 def find_recipe(tier: str, name: str | None, *, is_example: bool) -> Recipe:
-    """Return the recipe of this name if it makes this tier; without a name the tier's default.
+    """Return the recipe of this name if it quantizes to this tier; without a name the tier's default.
 
     Raises:
         UnknownTierError: there is no such tier, or no such recipe for it.
 
     """
-    _check_tier(tier)
+    _check_tier(tier, TIERS)
     wanted = name or (EXAMPLE if is_example else DEFAULT)[tier]
     known = [recipe.name for recipe in RECIPES.values() if recipe.tier == tier]
     if wanted not in known:
@@ -222,6 +223,6 @@ def find_recipe(tier: str, name: str | None, *, is_example: bool) -> Recipe:
     return RECIPES[wanted]
 
 
-def _check_tier(tier: str) -> None:
-    if tier not in EXAMPLE:
-        raise UnknownTierError(f"there is no recipe for tier {tier!r}; known are {', '.join(EXAMPLE)}")
+def _check_tier(tier: str, known: Collection[str]) -> None:
+    if tier not in known:
+        raise UnknownTierError(f"there is no recipe for tier {tier!r}; known are {', '.join(known)}")

@@ -83,8 +83,9 @@ def _show(figures: dict[str, Any]) -> None:  # Any: JSON
 
 
 def _take(question: Question, endpoint_url: str | None, config: str | None, advance: Advance) -> Taken:
-    if is_set(Path(question.source)):
-        return from_set(Path(question.source), question.max_chars)
+    folder = Path(question.source).expanduser()
+    if is_set(folder):
+        return from_set(folder, question.max_chars)
     source = open_source(question.source, endpoint_url, config)
     return from_source(source, question.count, question.seed, question.max_chars, advance)
 

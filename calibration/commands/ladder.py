@@ -33,6 +33,14 @@ def register(app: typer.Typer) -> None:
             fields = [one.model_dump(mode="json") for one in reversed(every)]
             typer.echo(json.dumps({"file": str(store.file), "ladders": fields}))
             return
+        if not every:
+            progress_console().print(
+                f"nothing is published in {store.file}: what the configuration says is served",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            return
         Console().print(as_table(list(reversed(every)), present))
 
 

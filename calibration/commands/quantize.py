@@ -12,7 +12,8 @@ from calibration.commands.checkpoints import AUTO
 from calibration.commands.options import AsJson, Config, progress_console
 from calibration.configuration import load_configuration
 from calibration.errors import RecipeError
-from calibration.folder import require_outside
+from calibration.folder import require_outside, require_replaceable
+from calibration.manifest import was_made
 from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
@@ -82,6 +83,7 @@ def check(recipe: Recipe, assignment: Assignment) -> None:
         if given is not None:
             require_outside(folder, "--out", given, option)
             require_outside(given, option, folder, "--out")
+    require_replaceable(folder, "--out", was_made)  # what somebody added counts only if it is to be made again
     if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
@@ -105,7 +107,7 @@ def default_folder(recipe: Recipe, model: Path | None) -> Path:
     """Return where a checkpoint goes; the example ladder looks for its own under the tier's name."""
     cache = Settings.from_environ().cache
     if model is not None:
-        return cache.parent / model.expanduser().absolute().name / recipe.name
+        return cache.parent / model.expanduser().resolve().name / recipe.name
     return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
 
 

@@ -6,7 +6,6 @@ import json
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -19,6 +18,7 @@ from calibration.folder import require_outside
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
 from calibration.sample.run import Plan, sample
+from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
 
 CAPTURE, PACKAGED = "capture", Packaged.name
@@ -51,8 +51,12 @@ def register(app: typer.Typer) -> None:
         folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
+            require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
         with Reading(console) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
+        for its in made.manifest["files"]:
+            if its["lines"] == 0 and its["name"] != SKIPPED:
+                console.print(f"{its['name']} is empty: so few prompts were found that none fell to it")
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return
@@ -65,8 +69,8 @@ def register(app: typer.Typer) -> None:
 def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:
     """Return the source that an option names."""
     if source.startswith("s3:"):
-        parts = urlsplit(source)
-        if parts.scheme != "s3" or not parts.netloc:
+        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+        if not source.startswith("s3://") or not bucket:
             raise InputError(f"--source must be s3://bucket/prefix, got {source!r}")
         try:
             s3 = import_module("calibration.sample.s3")
@@ -74,8 +78,8 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
             raise WrongEnvironmentError(
                 f"S3 needs module {error.name!r}: pip install 'bitladder[calibrate]'"
             ) from error
-        prefix: Source = s3.S3Prefix(parts.netloc, parts.path.lstrip("/"), endpoint_url)
-        return prefix
+        found: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
+        return found
     if endpoint_url:
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
     if source == PACKAGED:

@@ -22,7 +22,7 @@ def read_heldout(path: Path) -> list[Text]:
     """Read held-out text: the held-out half of a sampled set, which is checked as a whole, or any file of texts.
 
     Raises:
-        InputError: it is no such file, or another one of a sampled set than the held-out half.
+        InputError: it is no such file, is empty, or another one of a sampled set than the held-out half.
         CalibrationError: the set is mixed.
 
     """
@@ -32,7 +32,9 @@ def read_heldout(path: Path) -> list[Text]:
     heldout = f"{HELDOUT}.jsonl"
     if path.resolve().name != heldout:
         raise InputError(f"--heldout: {str(path)!r} is not held out, expected {str(folder / heldout)!r}")
-    return [Text(its.kind, its.text) for its in load(folder).heldout]
+    if texts := [Text(its.kind, its.text) for its in load(folder).heldout]:
+        return texts
+    raise InputError(f"--heldout: there is no text in {str(path)!r}: sample more prompts, so that some are held out")
 
 
 def refuse_calibrated(texts: Sequence[Text], candidates: Sequence[Candidate]) -> None:

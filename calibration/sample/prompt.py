@@ -63,7 +63,7 @@ def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
     if isinstance(messages, list):
         parts = [part for message in messages for part in _contents(message)]
         return ["\n".join(parts)], len(messages)
-    prompt = entry.get("prompt", entry.get("text"))
+    prompt = entry.get("text") if entry.get("prompt") is None else entry["prompt"]
     if prompt is None:
         return None, 1
     return prompt if isinstance(prompt, list) else [prompt], 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -14,19 +15,21 @@ from calibration.sample.prompt import Bad
 
 # A whole JSON file must fit, and a line of JSONL: far above any prompt that an intake accepts.
 MOST_BYTES = 16 * 2**20
+# Lines of something larger that tell whether it is JSONL.
+_LOOKED_AT = 8
 _GZIP = b"\x1f\x8b"
 
 
 def read_values(name: str, stream: BinaryIO) -> Iterator[bytes | Bad]:
     """Yield every JSON value: the lines of .jsonl and .ndjson, else the whole, else its lines if they are JSONL."""
-    opened = _decompressed(stream)
     try:
+        opened = _without_mark(_decompressed(stream))
         if name.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
             yield from _lines(opened)
             return
         whole = opened.read(MOST_BYTES + 1)
         if len(whole) > MOST_BYTES:
-            yield Bad("too large")
+            yield from _lines(_joined(whole, opened)) if _begins_as_jsonl(whole) else [Bad("too large")]
         elif not _is_jsonl(whole):
             yield whole
         else:
@@ -37,8 +40,18 @@ def read_values(name: str, stream: BinaryIO) -> Iterator[bytes | Bad]:
 
 def _decompressed(stream: BinaryIO) -> BinaryIO:
     start = stream.read(2)
-    joined = cast(BinaryIO, io.BufferedReader(_Joined(start, stream), 2**16))
+    joined = _joined(start, stream)
     return cast(BinaryIO, gzip.GzipFile(fileobj=joined)) if start == _GZIP else joined
+
+
+def _without_mark(stream: BinaryIO) -> BinaryIO:
+    """Skip the mark that some editors put before UTF-8."""
+    start = stream.read(len(codecs.BOM_UTF8))
+    return _joined(b"" if start == codecs.BOM_UTF8 else start, stream)
+
+
+def _joined(start: bytes, rest: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_Joined(start, rest), 2**16))
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes | Bad]:
@@ -55,6 +68,11 @@ def _is_jsonl(whole: bytes) -> bool:
     """Tell lines from one value on many lines: of the former one is an object, and the whole is no JSON."""
     lines = whole.strip().split(b"\n")
     return len(lines) > 1 and any(map(_is_object, lines)) and not _is_json(whole)
+
+
+def _begins_as_jsonl(part: bytes) -> bool:
+    """Tell lines from one value by those at the beginning: a torn one may come first, and none need end here."""
+    return any(map(_is_object, part.split(b"\n", _LOOKED_AT)[:_LOOKED_AT]))
 
 
 def _is_object(line: bytes) -> bool:

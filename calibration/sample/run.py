@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError, InputError
-from calibration.folder import claimed, full_disk_named, staged
+from calibration.folder import claimed, full_disk_named, require_replaceable, staged
 from calibration.sample.progress import Bookmark, Progress
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.reservoir import Member, Reservoir
@@ -62,16 +62,19 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
     """
     parent, name = into.parent, into.name
     request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
-    if not force and (manifest := finished(into, request)):
-        return Sampled(folder=into, manifest=manifest, skipped=True)
-    with full_disk_named(parent, "--out"), claimed(into, "--out", is_ours, lambda: None):
-        if not force and (manifest := finished(into, request)):  # by another run, which had to be waited for
+    if force or not finished(into, request):
+        require_replaceable(into, "--out", is_ours)
+    with full_disk_named(parent, "--out"), claimed(into, "--out", lambda: None):
+        manifest = None if force else finished(into, request)
+        if manifest is not None:
             return Sampled(folder=into, manifest=manifest, skipped=True)
+        require_replaceable(into, "--out", is_ours)
         bookmark = Bookmark(parent / f".{name}.progress")
         if force:
             bookmark.remove()
         reservoir = Reservoir(seed=plan.seed, most=_most(plan), budget_bytes=plan.memory_mb * 2**20)
         progress = bookmark.load(Progress(request=request, started_at=_now()), reservoir)
+        on_progress(progress)  # from here on
         _read(source, plan.max_chars, progress, reservoir, bookmark, on_progress)
         try:
             chosen = _choose(plan, progress, reservoir)

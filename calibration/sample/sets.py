@@ -86,8 +86,8 @@ def set_of(file: Path) -> Path | None:
 
 def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     """Return the manifest if the folder holds a whole set that was made for this request."""
+    manifest = read_fields(folder)
     try:
-        manifest: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
         whole = all((folder / its["name"]).stat().st_size == its["bytes"] for its in manifest["files"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -105,7 +105,7 @@ def load(folder: Path) -> SampleSet:
         files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
         changed = [its["name"] for its in files if file_digest(folder / its["name"]) != its["sha256"]]
         found = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{str(folder)!r} is no sampled set ({error}); `bitladder calibrate sample` makes one"
         ) from error

@@ -130,13 +130,16 @@ def test_a_folder_of_somebody_else_is_left_alone_before_anything_is_made(
     assert (cache / "int8" / "model.safetensors").read_text() == "somebody's"
 
 
-def test_what_a_killed_maker_left_half_written_is_removed(make_workshop: MakeWorkshop, cache: Path) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_what_a_killed_maker_left_half_written_is_removed(
+    make_workshop: MakeWorkshop, cache: Path, force: bool
+) -> None:
     make_workshop().make(jobs("int8"))
     for leftover in (".int8.partial", ".int8.retired", ".int8.offload"):
         (cache / leftover).mkdir(parents=True)
         (cache / leftover / "model.safetensors").write_text("half")
 
-    make_workshop().make(jobs("int8"), force=True)
+    make_workshop().make(jobs("int8"), force=force)
 
     assert names(cache) == {"bf16", "int8"}
 
@@ -153,6 +156,21 @@ def test_a_checkpoint_to_which_somebody_added_is_served_but_not_replaced(
     with pytest.raises(InputError, match=r"--cache must be .* nobody added to, got .*int8.: it holds something else"):
         make_workshop().make(jobs("int8"), force=True)
     assert (cache / "int8" / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_of_before_its_files_were_listed_is_served_and_made_again(
+    make_workshop: MakeWorkshop, cache: Path
+) -> None:
+    make_workshop().make(jobs("int8"))
+    manifest = cache / "int8" / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    del fields["files"]
+    manifest.write_text(json.dumps(fields))
+
+    assert read_manifest(cache / "int8") is not None
+    assert make_workshop().make(jobs("int8"))[0].skipped
+    assert not make_workshop().make(jobs("int8"), force=True)[0].skipped
+    assert "model.safetensors" in json.loads(manifest.read_text())["files"]
 
 
 def test_a_link_leads_to_where_a_checkpoint_goes(make_workshop: MakeWorkshop, cache: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import DiskFullError, InputError
-from calibration.folder import claimed, locked, require_outside, require_room, staged
+from calibration.folder import claimed, locked, require_outside, require_replaceable, require_room, staged
 from calibration.maker import Held, ToyMaker
 from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
@@ -144,7 +144,8 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
 
 
 def claim(final: Path) -> None:
-    with claimed(final, "--out", lambda folder: (folder / "weights").exists(), lambda: None):
+    require_replaceable(final, "--out", lambda folder: (folder / "weights").exists())
+    with claimed(final, "--out", lambda: None):
         pass
 
 
@@ -153,12 +154,14 @@ def test_a_folder_that_a_crash_left_without_its_name_is_found_again(
     tmp_path: Path, again: Callable[[Path], None]
 ) -> None:
     publish(tmp_path / "int4", "old")
-    (tmp_path / "int4").rename(tmp_path / ".int4.retired")  # and here the machine went down
+    (tmp_path / "int4").rename(tmp_path / ".int4.retired")
+    (tmp_path / ".int4.partial").mkdir()  # and here the machine went down
 
     again(tmp_path / "int4")
 
     assert (tmp_path / "int4" / "weights").read_text() == "old"
     assert not (tmp_path / ".int4.retired").exists()
+    assert not (tmp_path / ".int4.partial").exists()
 
 
 def test_a_folder_is_claimed_that_is_new_or_empty_or_ours(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_a_file_that_is_sorted_or_goes_in_turns_is_read_evenly(tmp_path: Path, k
         ("{", "texts.jsonl:2: not JSON"),
         ("[" * 100_000, "texts.jsonl:2: not JSON"),
         ('{"text": " "}', 'texts.jsonl:2: expected an object with a "text"'),
+        (r'{"text": "cut \ud83d"}', "texts.jsonl:2: half a surrogate pair at character 4: it is no text"),
         ("[1]", 'texts.jsonl:2: expected an object with a "text"'),
         ('{"prompt": "' + "x" * 8_000_000 + '"}', "texts.jsonl:2: 8000015 bytes in one line"),
     ],

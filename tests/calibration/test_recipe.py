@@ -78,7 +78,8 @@ def test_a_block_that_would_lie_across_stacked_layers_is_refused() -> None:
 @pytest.mark.parametrize(
     ("tier", "name", "complaint"),
     [
-        ("int3", None, "'int3'; known are bf16, int4, int8, fp8"),
+        ("int3", None, "'int3'; known are int4, int8, fp8"),
+        ("bf16", None, "'bf16'; known are int4, int8, fp8"),
         ("int4", "int8-rtn", "no recipe 'int8-rtn' for tier int4; known are int4-awq"),
     ],
 )

@@ -18,6 +18,8 @@ from calibration.prompts import chosen
 from calibration.recipe import Mix, Recipe, Storage, fingerprint
 from calibration.recipes import RECIPES
 from calibration.sample.run import Plan, sample
+from calibration.sample.sets import SampleSet, write_texts
+from calibration.sample.sets import write_manifest as write_set
 from calibration.sample.source import Packaged
 from dispatcher.sections import VllmSettings
 from tests.calibration.evaluate.test_candidates import LADDER, MANIFEST, checkpoint
@@ -104,3 +106,11 @@ def test_a_checkpoint_that_says_nothing_of_its_texts_passes(tmp_path: Path, fiel
 
 def test_a_recipe_that_looks_at_no_texts_was_calibrated_on_none(tmp_path: Path) -> None:
     refuse_calibrated([Text("text", "x")], [made(tmp_path / "new", RECIPES["int4-rtn-g32"], TEXTS)])
+
+
+def test_a_set_that_holds_nothing_out_is_refused(tmp_path: Path) -> None:
+    files = write_texts(tmp_path, SampleSet(calibration=(), heldout=()), [])
+    write_set(tmp_path, {"request": {"sampler": 0}, "files": files})
+
+    with pytest.raises(InputError, match=r"--heldout: there is no text in '.*heldout\.jsonl': sample more prompts"):
+        read_heldout(tmp_path / "heldout.jsonl")

@@ -373,6 +373,13 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     assert "as the configuration has it" in none.stdout
 
 
+def test_where_nothing_is_published_that_is_said(scene: Scene) -> None:
+    done = run(scene, "ladder")
+
+    assert done.stderr == f"nothing is published in {scene.file}: what the configuration says is served\n"
+    assert json.loads(run(scene, "ladder", "--json").stdout)["ladders"] == []
+
+
 def test_the_table_shows_the_least_that_is_kept_of_each_measure_of_quality() -> None:
     names = {"perplexity.code": 0.97, "perplexity.prompts": 0.936, "top1.code": 0.92, "tokens_per_s": 1.4}
     figures = {name: Shown(value=value, low=value, high=value, n=1) for name, value in names.items()}

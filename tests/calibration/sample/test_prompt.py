@@ -19,6 +19,8 @@ from dispatcher.contract import Envelope
         (b'{"prompt": "Why?", "priority": "high"}', [Prompt("Why?")]),
         (b'{"prompt": ["One", "Two"]}', [Prompt("One"), Prompt("Two")]),
         (b'{"text": "Why?"}', [Prompt("Why?")]),
+        (b'{"prompt": null, "text": "Why?"}', [Prompt("Why?")]),
+        (b'{"text": null, "prompt": "Why?"}', [Prompt("Why?")]),
         (b'[{"prompt": "One"}, {"prompt": "Two"}]', [Prompt("One"), Prompt("Two")]),
         (
             b'{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": '

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -64,3 +66,23 @@ def test_a_line_that_is_too_long_is_skipped_and_the_next_one_is_read(monkeypatch
 
     assert values("a.jsonl", content) == ["too large", {"prompt": "Two"}]
     assert list(read_values("a.json", io.BytesIO(content))) == [Bad("too large")]
+
+
+@pytest.mark.parametrize("first", [b"", b'mpt": "torn"}\n'])
+@pytest.mark.parametrize("wrap", [bytes, gzip.compress])
+def test_lines_are_read_of_any_size_whatever_their_file_is_called(
+    monkeypatch: pytest.MonkeyPatch, first: bytes, wrap: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(records, "MOST_BYTES", 100)
+    content = first + b"".join(b'{"prompt": "%d"}\n' % number for number in range(1000))
+
+    found = list(read_values("0001", io.BytesIO(wrap(content))))
+
+    assert [json.loads(its)["prompt"] for its in found[-1000:] if isinstance(its, bytes)] == [*map(str, range(1000))]
+    assert len(found) == 1000 + bool(first)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("content", [LINES, b'{"prompt": "One"}'])
+def test_a_mark_before_the_first_value_is_no_part_of_it(name: str, content: bytes) -> None:
+    assert values(name, codecs.BOM_UTF8 + content) == values(name, content)

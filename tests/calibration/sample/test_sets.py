@@ -60,6 +60,14 @@ def test_a_folder_that_is_no_set_says_what_makes_one(tmp_path: Path) -> None:
         checked_samples(tmp_path)
 
 
+def test_a_line_that_is_nested_without_end_is_no_text_of_a_set(out: Path, run_sample: RunSample) -> None:
+    run_sample(Packaged())
+    (out / "calibration.jsonl").write_text("[" * 100_000)
+
+    with pytest.raises(InputError, match="is no sampled set"):
+        checked_samples(out)
+
+
 def test_only_the_owner_can_read_a_set(tmp_path: Path, out: Path, run_sample: RunSample) -> None:
     run_sample(LocalFiles(write_jsonl(tmp_path / "logs.jsonl", prompts(100))))
 
