@@ -20,9 +20,8 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
 
     """
     try:
-        lines = (
-            path.read_bytes().decode("utf-8-sig").split("\n")
-        )  # splitlines() would end lines within texts, at U+2028
+        # splitlines() would end lines within texts, at U+2028.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error}") from error
     found = [read(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]

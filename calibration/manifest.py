@@ -37,9 +37,7 @@ class Manifest:
     reference_perplexity: float
     cpu_s: float = 0.0  # of all threads of the maker; `seconds` is the wall clock
     peak_mb: int = 0  # the most memory that the maker's process held
-    files: tuple[
-        str, ...
-    ] = ()  # all that is in the folder, to tell what somebody added; (): made before they were listed
+    files: tuple[str, ...] = ()  # all that is in the folder, to tell what was added; (): of before they were listed
 
     @property
     def weight_bytes(self) -> int:
@@ -59,7 +57,7 @@ def was_made(folder: Path) -> bool:
 def is_listed(folder: Path, field: str) -> bool:
     """Tell whether the folder's manifest has this field, and lists every other file that is there."""
     fields = read_fields(folder)
-    return field in fields and {path.name for path in folder.iterdir()} <= {NAME, *listed(fields)}
+    return {field, "files"} <= fields.keys() and {path.name for path in folder.iterdir()} <= {NAME, *listed(fields)}
 
 
 def listed(fields: Mapping[str, Any]) -> set[str]:  # Any: JSON

@@ -20,6 +20,7 @@ from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, c
 from calibration.commands.sample import PACKAGED, open_source
 from calibration.configuration import load_configuration
 from calibration.errors import InputError
+from calibration.folder import require_outside
 from calibration.sample.sets import is_set
 from calibration.steps import Advance, Steps
 from dispatcher.sections import PolicySettings, Settings
@@ -48,6 +49,8 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
         """
         folder = out.expanduser().resolve()
+        if (where := Path(source).expanduser()).exists():
+            require_outside(folder, "--out", where, "--source")  # or the next audit, or sample, reads this one
         check_out(folder)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)

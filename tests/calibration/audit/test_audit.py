@@ -327,3 +327,13 @@ def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
     assert [one.returncode for one in done] == [0, 0]
     assert (tmp_path / "audit").is_symlink()
     assert (tmp_path / "elsewhere" / "audit.html").is_file()
+
+
+def test_a_report_is_not_written_into_its_source(tmp_path: Path) -> None:
+    lines(tmp_path / "logs" / "a.jsonl", {"prompt": "Hello"})
+
+    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "logs" / "audit"))
+
+    assert done.returncode == 2
+    assert "error: --out must not be or lie in --source, got " in done.stderr
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["a.jsonl"]
