@@ -34,7 +34,8 @@ class Ladder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "ladder.toml"
         self.config = folder / "bitladder.toml"
-        self.config.write_text((ROOT / "bitladder.toml").read_text(encoding="utf-8"), encoding="utf-8")
+        example = (ROOT / "bitladder.toml").read_text(encoding="utf-8")
+        self.config.write_text(example.replace("{cache}", str(folder / "cache")), encoding="utf-8")
         self.version = 0
 
     def publish(self, name: str, *tiers: str, exists: bool = True) -> None:
@@ -180,6 +181,9 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
 
 
 def test_the_first_ladder_can_be_rolled_back_while_all_run(stack: Stack, store: redis.Redis, ladder: Ladder) -> None:
+    first = ladder.folder / "cache" / "smollm2" / "int4"
+    first.mkdir(parents=True)
+    (first / "config.json").write_text("{}", encoding="utf-8")
     worker = stack.worker("int4")
     before = names(store)
     ladder.publish("new", "int4")
