@@ -48,10 +48,7 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
         """
-        folder = out.expanduser().resolve()
-        if (where := Path(source).expanduser()).exists():
-            require_outside(folder, "--out", where, "--source")  # or the next audit, or sample, reads this one
-        check_out(folder)
+        folder = _checked_folder(out, source)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
         question = Question(
@@ -74,6 +71,14 @@ def register(app: typer.Typer) -> None:
         else:
             _show(figures)
             typer.echo(str(folder / PAGE))
+
+
+def _checked_folder(out: Path, source: str) -> Path:
+    folder, where = out.expanduser().resolve(), Path(source).expanduser()
+    if where.exists():
+        require_outside(folder, "--out", where, "--source")  # or the next audit, or sample, reads this one
+    check_out(folder)
+    return folder
 
 
 def _show(figures: dict[str, Any]) -> None:  # Any: JSON
