@@ -109,7 +109,7 @@ class Workshop:
         """Make these checkpoints, in this order, and whatever they need before."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
-            if force or self._finished(job) is None:
+            if self._finished(job, force=force) is None:
                 require_replaceable(self._path(job), job.option, is_checkpoint)
         made = []
         with self._steps.showing():
@@ -122,12 +122,11 @@ class Workshop:
     def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
         path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another maker")
-        with claimed(path, job.option, on_wait):
+        look = partial(self._finished, job, force=force)
+        with claimed(path, job.option, is_checkpoint, on_wait, lambda: look() is not None):
             remove(self._offload(job))  # of one who was killed: it takes room
-            finished = None if force else self._finished(job)
-            if finished is None:
-                require_replaceable(path, job.option, is_checkpoint)
-            manifest = finished or self._build(job, self._choose_storage(job.recipe), path)
+            finished = look()
+            manifest = finished or self._build(job, path)
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
 
@@ -135,14 +134,16 @@ class Workshop:
         """Return where a checkpoint goes; of a link, what it leads to."""
         return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
 
-    def _finished(self, job: Job) -> Manifest | None:
-        return finished_manifest(self._path(job), recipe_hash(self._fingerprint(job, self._choose_storage(job.recipe))))
+    def _finished(self, job: Job, *, force: bool) -> Manifest | None:
+        return None if force else finished_manifest(self._path(job), recipe_hash(self._fingerprint(job)))
 
-    def _fingerprint(self, job: Job, storage: Storage) -> dict[str, Any]:  # Any: JSON
+    def _fingerprint(self, job: Job) -> dict[str, Any]:  # Any: JSON
+        storage = self._choose_storage(job.recipe)
         return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
 
-    def _build(self, job: Job, storage: Storage, path: Path) -> Manifest:
+    def _build(self, job: Job, path: Path) -> Manifest:
         recipe, name, held = job.recipe, job.folder, self._held(job)
+        storage, made_of = self._choose_storage(recipe), self._fingerprint(job)
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         maker = self._get_maker(name)
@@ -160,8 +161,8 @@ class Workshop:
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
                 tier=recipe.tier,
-                recipe_hash=recipe_hash(self._fingerprint(job, storage)),
-                fingerprint=self._fingerprint(job, storage),
+                recipe_hash=recipe_hash(made_of),
+                fingerprint=made_of,
                 versions=dict(maker.versions()),
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),

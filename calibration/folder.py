@@ -24,16 +24,23 @@ IsOurs = Callable[[Path], bool]
 
 
 @contextmanager
-def claimed(final: Path, option: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Be the only one who writes this folder, and drop what a dead one left beside it.
+def claimed(
+    final: Path,
+    option: str,
+    is_ours: IsOurs,
+    on_wait: Callable[[], None],
+    is_finished: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
+    """Be the only one who writes this folder, drop what a dead one left beside it, and lose nothing of anybody else's.
 
-    Whether it may be replaced is asked before, so that no lock file is left beside what is not ours, and again by
-    whoever then replaces it.
+    What is finished stays as it is, whatever else is in the folder.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or something else is there.
 
     """
+    if not is_finished():
+        require_replaceable(final, option, is_ours)  # before the lock, whose file would be left beside it
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(final.parent, final.name, on_wait))
@@ -45,6 +52,8 @@ def claimed(final: Path, option: str, on_wait: Callable[[], None]) -> Iterator[N
             ) from error
         _recover(final, _retired(final))
         remove(_partial(final))
+        if not is_finished():
+            require_replaceable(final, option, is_ours)
         yield
 
 
@@ -118,9 +127,15 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-@contextmanager
-def replacing(path: Path, content: bytes, *, aside: str = "partial", mode: int = 0o666) -> Iterator[Path]:
-    """Yield what is to become a file, whole and on disk, under a name aside; then give it its own.
+def replace_file(
+    path: Path,
+    content: bytes,
+    *,
+    aside: str = "partial",
+    mode: int = 0o666,
+    check: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """Write a file under a name aside, whole and on disk, check it there, and give it its own name.
 
     Those who may write the same file at the same time need different names aside.
     """
@@ -130,7 +145,7 @@ def replacing(path: Path, content: bytes, *, aside: str = "partial", mode: int =
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        yield partial
+        check(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

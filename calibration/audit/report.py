@@ -45,13 +45,11 @@ def audit(taken: Taken, question: Question, into: Path) -> dict[str, Any]:  # An
     """Write the report's folder and return its figures."""
     numbers = measure([prompt.text for prompt in taken.prompts])
     figures = tally(taken, numbers, question.ladder, question.policy)
-    with writing(into.parent), claimed(into, "--out", lambda: None):
-        require_replaceable(into, "--out", is_ours)
-        with staged(into) as folder:
-            plots = draw_all(folder, taken.prompts, numbers, question.policy, figures)
-            (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-            write_page(folder / PAGE, figures, question.source, plots)
-            write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
+    with writing(into.parent), claimed(into, "--out", is_ours, lambda: None), staged(into) as folder:
+        plots = draw_all(folder, taken.prompts, numbers, question.policy, figures)
+        (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_page(folder / PAGE, figures, question.source, plots)
+        write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
     return figures
 
 

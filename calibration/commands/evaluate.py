@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.options import AsJson, Config, progress_console, say
 from calibration.configuration import load_configuration
 from calibration.errors import BadReportError, CalibrationError, InputError
 from calibration.evaluate.candidates import Given, find_candidates
@@ -85,7 +85,7 @@ def evaluate_command(
         typer.echo(encode_report(report), nl=False)
     else:
         Console().print(_table(report))
-        progress_console().print(f"{', '.join(FILES)} are in {out}", highlight=False, soft_wrap=True)
+        say(f"{', '.join(FILES)} are in {out}")
     if report.failed:
         count = len(report.tiers) + len(report.failed)
         raise CalibrationError(

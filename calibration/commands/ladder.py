@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import AsJson, Config, cell, progress_console
+from calibration.commands.options import AsJson, Config, cell, say
 from calibration.errors import InputError
 from calibration.publishing.ladder_file import LadderStore
 from calibration.recovery import QUALITY, metric_of
@@ -34,12 +34,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(json.dumps({"file": str(store.file), "ladders": fields}))
             return
         if not every:
-            progress_console().print(
-                f"nothing is published in {store.file}: what the configuration says is served",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"nothing is published in {store.file}: what the configuration says is served")
             return
         Console().print(as_table(list(reversed(every)), present))
 
@@ -62,7 +57,7 @@ def open_store(config: str | None) -> tuple[Settings, LadderStore]:
 
 def say_step(tier: str, text: str) -> None:
     """Say on stderr what is being done with a tier."""
-    progress_console().print(f"{tier}: {text}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{tier}: {text}")
 
 
 def show_ladder(ladder: Ladder, *, as_json: bool) -> None:

@@ -24,6 +24,11 @@ def cell(*lines: str, style: str = "") -> Text:
     return Text("\n".join(map(shown, lines)), style=style)
 
 
+def say(text: str) -> None:
+    """Say a line on stderr, in one line however long, and no markup in it counts."""
+    progress_console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def progress_console() -> Console:
     """Return the console on stderr: stdout is for results."""
     return Console(file=sys.stderr)  # this very stream: some libraries' output is kept off it for a while

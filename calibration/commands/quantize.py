@@ -9,7 +9,7 @@ import typer
 
 from calibration.assignment import Assignment, become, find_interpreter
 from calibration.commands.checkpoints import AUTO
-from calibration.commands.options import AsJson, Config, progress_console
+from calibration.commands.options import AsJson, Config, say
 from calibration.configuration import load_configuration
 from calibration.errors import RecipeError
 from calibration.folder import require_outside, require_replaceable
@@ -94,7 +94,7 @@ def check(recipe: Recipe, assignment: Assignment) -> None:
         texts = min(texts, len(samples))
     wanted = plan(recipe, weights, texts=texts, memory=assignment.memory)
     check_room(wanted, assignment.cache, available_memory())
-    progress_console().print(in_words(wanted, folder), highlight=False, markup=False, soft_wrap=True)
+    say(in_words(wanted, folder))
 
 
 def hardware_of(tier: str, config: str | None) -> set[str]:

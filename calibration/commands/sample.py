@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console
+from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console, say
 from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.folder import require_outside
@@ -46,22 +46,21 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate sample --source s3://logs/prompts/2026/ --out var/calibration/november
         """
-        console = progress_console()
         plan = Plan(count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed)
         folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
-        with Reading(console) as reading:
+        with Reading(progress_console()) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
         for its in made.manifest["files"]:
             if its["lines"] == 0 and its["name"] != SKIPPED:
-                console.print(f"{its['name']} is empty: so few prompts were found that none fell to it")
+                say(f"{its['name']} is empty: so few prompts were found that none fell to it")
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return
         if made.skipped:
-            console.print(f"finished before, {made.manifest['made_at']}; --force samples again")
+            say(f"finished before, {made.manifest['made_at']}; --force samples again")
         Console().print(as_table(made.manifest))
         typer.echo(str(made.folder))
 

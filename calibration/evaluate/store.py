@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from calibration.folder import replacing
+from calibration.folder import replace_file
 from calibration.out import writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
@@ -43,5 +43,4 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, content, aside=f"{os.getpid()}.partial"):
-            pass
+        replace_file(path, content, aside=f"{os.getpid()}.partial")

@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from calibration.errors import DiskFullError, InputError
-from calibration.folder import is_full, locked, replacing
+from calibration.folder import is_full, locked, replace_file
 from dispatcher.errors import ConfigError
 from dispatcher.ladder import Ladder, read_ladder
 
@@ -83,8 +83,7 @@ class LadderStore:
         content = HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode()
         with self._errors_named():
             self._keep_present()
-            with replacing(self.file, content) as aside:
-                _check_readable(aside)
+            replace_file(self.file, content, check=_check_readable)
         # It is published: what fails from here on does not take it back.
         with contextlib.suppress(OSError):
             _sync_folder(self.file.parent)
@@ -108,8 +107,7 @@ class LadderStore:
         if present is None:
             return
         self.history.mkdir(exist_ok=True)
-        with replacing(self.history / f"ladder-{present.version:06}.toml", self.file.read_bytes()):
-            pass
+        replace_file(self.history / f"ladder-{present.version:06}.toml", self.file.read_bytes())
         _sync_folder(self.history)
 
     def _kept(self) -> dict[int, Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from calibration.folder import replacing
+from calibration.folder import replace_file
 from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
 
 # Bad objects are all counted; so many are listed, which is enough to see what is wrong with them.
@@ -88,8 +88,7 @@ class Bookmark:
         members = list(reservoir.members.values())
         state = _State(progress, list(reservoir.layers.items()), members, reservoir.repeats, reservoir.near)
         content = zlib.compress(msgspec.msgpack.encode(state), 1)
-        with replacing(self._path, content, mode=0o600):  # there are prompts in it
-            pass
+        replace_file(self._path, content, mode=0o600)  # there are prompts in it
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

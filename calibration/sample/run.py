@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError, InputError
-from calibration.folder import claimed, full_disk_named, require_replaceable, staged
+from calibration.folder import claimed, full_disk_named, staged
 from calibration.sample.progress import Bookmark, Progress
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.reservoir import Member, Reservoir
@@ -62,13 +62,14 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
     """
     parent, name = into.parent, into.name
     request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
-    if force or not finished(into, request):
-        require_replaceable(into, "--out", is_ours)
-    with full_disk_named(parent, "--out"), claimed(into, "--out", lambda: None):
-        manifest = None if force else finished(into, request)
-        if manifest is not None:
+
+    def found() -> dict[str, Any] | None:  # Any: JSON
+        return None if force else finished(into, request)
+
+    claim = claimed(into, "--out", is_ours, lambda: None, lambda: found() is not None)
+    with full_disk_named(parent, "--out"), claim:
+        if (manifest := found()) is not None:
             return Sampled(folder=into, manifest=manifest, skipped=True)
-        require_replaceable(into, "--out", is_ours)
         bookmark = Bookmark(parent / f".{name}.progress")
         if force:
             bookmark.remove()

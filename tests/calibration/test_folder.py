@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import DiskFullError, InputError
-from calibration.folder import claimed, locked, require_outside, require_replaceable, require_room, staged
+from calibration.folder import claimed, locked, require_outside, require_room, staged
 from calibration.maker import Held, ToyMaker
 from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
 
@@ -144,8 +144,7 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
 
 
 def claim(final: Path) -> None:
-    require_replaceable(final, "--out", lambda folder: (folder / "weights").exists())
-    with claimed(final, "--out", lambda: None):
+    with claimed(final, "--out", lambda folder: (folder / "weights").exists(), lambda: None):
         pass
 
 
