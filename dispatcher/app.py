@@ -66,12 +66,16 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
         await gateway.inbox.stop()
         await gateway.queue.aclose()
 
-    return Starlette(
+    app = Starlette(
         routes=routes(),
         middleware=[Middleware(RequestIds)],
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )
+    # Starlette would answer a path with a slash too many, before any key is asked for, by sending its client to
+    # whatever host the request's Host names.
+    app.router.redirect_slashes = False
+    return app
 
 
 def routes() -> list[Route]:

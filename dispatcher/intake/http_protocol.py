@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with an end to everything that a client can make it wait for or keep.
 
-uvicorn limits neither the size of a request's head nor the time it takes, and a byte now and then keeps an idle
-connection open for ever. Bodies are bounded where they are read (gateway.py).
+uvicorn limits neither the size of a request's head nor the time it takes, a byte now and then keeps an idle connection
+open for ever, and the fields behind a chunked body (trailers, RFC 9110, 6.5) join the headers, in any number, when the
+headers have been judged already. Bodies are bounded where they are read (gateway.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -25,6 +27,10 @@ class HeadTooLargeError(Exception):
     """The request line and headers are larger than anybody needs."""
 
 
+class TunnelError(Exception):
+    """CONNECT: the client takes the intake for a proxy."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. Made by `bounded_by`."""
 
@@ -33,8 +39,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._in_head = False  # whether a request line or headers are on their way
-        self._begun_now = False  # whether they began with the bytes that are being read
-        self._head_bytes = 0  # of the head so far, without the bytes it began with
+        self._in_body = False  # whether a body or its trailers are on their way
+        self._wants_upgrade = False  # whether the head asked for another protocol
+        self._got_on = False  # whether what is being read began a request, ended a head or was of a body
+        self._idle_bytes = 0  # read since anything got on: of a head, of a chunk's line, of trailers, or blank lines
         self._is_head_too_large = False
         self._running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -53,26 +61,74 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._stall_timer)
 
     def data_received(self, data: bytes) -> None:
-        self._begun_now = False
-        super().data_received(data)
-        if self._in_head and not self._begun_now:
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._refuse_head()
+        self._unset_keepalive_if_required()
+        self._got_on = False
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("what was sent is not HTTP/1.1")
+            return
+        self._idle_bytes = 0 if self._got_on else self._idle_bytes + len(data)
+        if self._idle_bytes > MOST_HEAD_BYTES:
+            self._refuse_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what was read; a request that offers to change the protocol is taken as if it did not.
+
+        RFC 9110, 7.8: a server may ignore Upgrade. The parser cannot: it ends the request at its head, and takes the
+        body for the other protocol's. So a new one reads the head again, without the offer.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._plain_head() + data[upgrade.args[0] :]
+                self._wants_upgrade = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            else:
+                return
+
+    def _plain_head(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = self._begun_now = True
-        self._head_bytes = 0
+        self._in_head = self._got_on = True
+        self._in_body = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers say nothing here: they come when the headers have been judged already
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if len(self.headers) > MOST_HEADERS or size > MOST_HEAD_BYTES:
             self._is_head_too_large = True
-            raise HeadTooLargeError  # stops the parser; uvicorn's data_received then calls send_400_response
+            raise HeadTooLargeError  # stops the parser; data_received then calls send_400_response
+        if self.parser.get_method() == b"CONNECT":
+            raise TunnelError
+        self._wants_upgrade = self.parser.should_upgrade()
+        if self._wants_upgrade:
+            return
         self._in_head = False
+        self._in_body = self._got_on = True
         _cancel(self._head_timer)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._got_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._wants_upgrade:
+            return
+        self._in_body = False
+        super().on_message_complete()
+        if self.cycle.response_complete:  # it was answered before its body was there
+            self._await_next()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -80,8 +136,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():  # no pipelined request follows
-            self._await_head(self.timeout_keep_alive + self.limits.header_timeout_s)
+        if not self.cycle.response_complete or self.transport.is_closing():  # a pipelined request follows, or none
+            return
+        if self._in_body:
+            self._await_head(self.limits.body_timeout_s)
+        else:
+            self._await_next()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -97,6 +157,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._refuse(400, msg, "invalid_request")
 
+    def _await_next(self) -> None:
+        self._await_head(self.timeout_keep_alive + self.limits.header_timeout_s)
+
     def _await_head(self, timeout_s: float) -> None:
         _cancel(self._head_timer)
         self._head_timer = self.loop.call_later(timeout_s, self._head_is_late)
@@ -109,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_head(self) -> None:
-        message = f"a request may have {MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes before its body"
+        message = f"a request may have {MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes before and behind its body"
         self._refuse(431, message, "headers_too_large")
 
     def _refuse(self, status: int, message: str, code: str) -> None:
@@ -124,7 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self.pipeline:
             return False
         if self.cycle is None or self.cycle.response_complete:
-            return True
+            return not self._in_body  # what was answered before its body had ended is not answered twice
         return not self._in_head and not self.cycle.response_started
 
 
