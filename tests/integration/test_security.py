@@ -21,13 +21,14 @@ from tests.conftest import ROOT, Stack, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 ANYWHERE = "0.0.0.0"  # noqa: S104  (an intake refuses to bind it)
-KEYS = {name: new_key() for name in ("acme", "globex", "reader", "writer", "ops", "few", "single")}
+KEYS = {name: new_key() for name in ("acme", "globex", "reader", "writer", "ops", "watcher", "few", "single")}
 SETTINGS: dict[str, dict[str, Any]] = {
     "acme": {},
     "globex": {},
     "reader": {"tenant": "acme", "scopes": ["read"]},
     "writer": {"tenant": "acme", "scopes": ["submit"]},
     "ops": {"scopes": ["ops", "submit", "read"]},
+    "watcher": {"scopes": ["ops"]},
     "few": {"requests_per_minute": 3},
     "single": {"max_in_flight": 1},
 }
@@ -114,6 +115,22 @@ def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callabl
                 assert (error["code"], error["type"]) == ("missing_scope", "permission_error")
                 assert f"'{scope}'" in error["message"]
     assert stack.http.get("/v1/models", headers=bearer("reader")).status_code == 200
+
+
+def test_the_scope_ops_alone_reads_every_tenant_s_jobs_and_cancels_none(make_guarded: Callable[..., Stack]) -> None:
+    stack = make_guarded()
+    watcher = bearer("watcher")
+    stack.worker("int4")
+    body = BODY | {"stream": True}
+    job = f"/v1/jobs/{stack.http.post('/v1/jobs', json=body, headers=bearer('acme')).json()['id']}"
+
+    shown = stack.http.get(job, params={"wait": 20}, headers=watcher)
+    streamed = stack.http.get(f"{job}/events", headers=watcher)
+    refused = [stack.http.delete(job, headers=watcher), stack.http.post("/v1/jobs", json=body, headers=watcher)]
+
+    assert (shown.status_code, shown.json()["status"]) == (200, "finished")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in refused] == [(403, "missing_scope")] * 2
 
 
 def test_a_tenant_s_jobs_are_unknown_to_every_other_tenant(make_guarded: Callable[..., Stack]) -> None:
