@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
 
 from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
 from dispatcher.intake.accept import Accepted
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
+from dispatcher.intake.responses import EventStream, Response
 from dispatcher.queue.outcomes import Item
 
 # A worker aborts at the deadline; its word of that takes a moment.
@@ -61,9 +61,10 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
     outcome = outcome or await _late_outcome(gateway, job_id)
     if outcome is None:
         return _not_in_time(job_id)
-    gateway.capture.served(job.job_id, outcome.tier)
-    gateway.metrics.served(job.model, outcome.tier or "", outcome.state).inc()
-    gateway.metrics.awaited(job.model, outcome.tier or "").observe(time.perf_counter() - start)
+    tier = gateway.tier_of(job, outcome)
+    gateway.capture.served(job.job_id, tier)
+    gateway.metrics.served(job.model, tier, outcome.state).inc()
+    gateway.metrics.awaited(job.model, tier).observe(time.perf_counter() - start)
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
@@ -159,7 +160,7 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
             return outcome_problem(first, outcome_headers(job_id, first))
         headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
         pieces = _pieces(gateway, job, first, items, stack.pop_all())
-        return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
+        return EventStream(pieces, headers=headers)
 
 
 async def _first(items: AsyncIterator[Item]) -> Item:
@@ -181,7 +182,7 @@ async def _pieces(
             yield item.data
             item = await anext(items)
         is_over = True
-        gateway.capture.served(job.job_id, item.tier)
+        gateway.capture.served(job.job_id, gateway.tier_of(job, item))
         yield closing_event(item)
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))

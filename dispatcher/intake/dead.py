@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
 from dispatcher.errors import RequestError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.jobs import describe
+from dispatcher.intake.responses import Response
 from dispatcher.queue.quarantine import Choice, DeadJob, Loss, Quarantine, only
 
 # Jobs that one answer lists; `total` says how many there are.

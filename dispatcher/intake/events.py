@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
 
 from dispatcher.contract import Outcome, Piece, State
 from dispatcher.errors import BitladderError, RequestError
@@ -18,6 +17,7 @@ from dispatcher.intake.completions import closing_event, error_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.jobs import own_job, read_job_id
 from dispatcher.intake.problems import problem_body
+from dispatcher.intake.responses import EventStream, Response
 from dispatcher.queue.outcomes import Item
 from dispatcher.queue.replay import replay
 
@@ -37,7 +37,7 @@ async def get_events(request: HttpRequest) -> Response:
     timeout_s = gateway.settings.intake.await_timeout_s
     items = replay(gateway.inbox.waiters, gateway.queue, job_id, (fence, max(0, number - 1)), timeout_s)
     events = _events(items, (fence, number), place)
-    return StreamingResponse(events, headers={"X-Job-Id": job_id}, media_type="text/event-stream")
+    return EventStream(events, headers={"X-Job-Id": job_id})
 
 
 async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int) -> AsyncIterator[bytes]:

@@ -17,7 +17,6 @@ import structlog
 from redis.exceptions import RedisError
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,6 +30,7 @@ from dispatcher.errors import (
     RateLimitError,
     WebPageError,
 )
+from dispatcher.intake.responses import Response
 from dispatcher.queue.scripts import source
 from dispatcher.sections import Settings
 

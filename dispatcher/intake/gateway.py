@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from dispatcher.access import Caller
 from dispatcher.batching import Batcher
-from dispatcher.contract import Endpoint, Lane, Submission
+from dispatcher.contract import Endpoint, Lane, Outcome, Submission
 from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
@@ -132,6 +132,11 @@ class Gateway:
         if isinstance(answer, BitladderError):
             raise answer
         return answer
+
+    def tier_of(self, job: Submission, outcome: Outcome) -> str:
+        """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""
+        tier = outcome.tier or ""
+        return tier if tier in self.settings.model(job.model).ladder else ""
 
     def abandon(self, job: Submission) -> None:
         """Cancel a job that nobody awaits any more, in the background: the request's own task may be ending.

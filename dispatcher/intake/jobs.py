@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
 from dispatcher.contract import Endpoint, JobView, Lane
 from dispatcher.errors import GoneError, NotFoundError, RequestError
 from dispatcher.intake.completions import outcome_headers
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.prompts import has_messages
+from dispatcher.intake.responses import Response
+from dispatcher.queue.ends import short
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # What a client that polls should leave between two looks.
@@ -84,9 +85,9 @@ def describe(view: JobView) -> dict[str, Any]:
         shown["queue_position"] = view.position
     if view.request:
         shown |= {
-            "floor": view.request.floor,
-            "ceiling": view.request.ceiling,
-            "reason": view.request.reason,
+            "floor": view.request.floor and short(view.request.floor),
+            "ceiling": view.request.ceiling and short(view.request.ceiling),
+            "reason": short(view.request.reason),
             "entropy": view.request.entropy,
         }
     if view.outcome:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
+from dispatcher.intake.responses import Response
 from dispatcher.sections import Settings
 
 # What any route may answer, by the names of the document's responses; and what only those may that ask for a key.

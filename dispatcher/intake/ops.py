@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
 from dispatcher.errors import NotFoundError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.responses import Response
 from dispatcher.queue.records import Depths
 from dispatcher.sections import ModelSettings, TierSettings
 

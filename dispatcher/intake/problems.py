@@ -8,11 +8,11 @@ from http import HTTPStatus
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from dispatcher.contract import Outcome, State
 from dispatcher.errors import BitladderError
+from dispatcher.intake.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
 _OBEYED_S = 60

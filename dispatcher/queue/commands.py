@@ -115,7 +115,7 @@ def _in_batch(job: Submission) -> Submission:
 
 def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderError:
     """Return the id under which the job is stored, its own or that of the first one with its key, or why it is not."""
-    word, job_id = answer[0], answer[1].decode()
+    word, job_id = answer[0], answer[1].decode(errors="replace")
     if word == b"full":
         return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
     if word == b"quota":

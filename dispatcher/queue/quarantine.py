@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 from dispatcher.contract import JobView, Outcome
 from dispatcher.errors import NotFoundError, QueueUnreachableError
 from dispatcher.queue.commands import Call
+from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import all_lists
-from dispatcher.queue.records import VIEWED, read_view
+from dispatcher.queue.records import VIEWED, read_number, read_view
 
 # Ids per script call, and records per pipeline.
 BUNDLE = 500
@@ -78,7 +79,7 @@ class Quarantine:
             rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        times = {job_id.decode(errors="replace"): int(score) for job_id, score in rows}
+        times = {job_id.decode(errors="replace"): read_number(score) or 0 for job_id, score in rows}
         found: list[DeadJob] = []
         for ids in _bundles(list(times)):
             views = await self._views(ids)
@@ -136,9 +137,9 @@ class Quarantine:
 
     def _loss(self, job_id: str, at: bytes, worker: bytes, fence: bytes, outcome: bytes) -> Loss:
         return Loss(
-            at_ms=int(at) if at.isdigit() else 0,
-            worker=worker.decode(errors="replace"),
-            fence=int(fence) if fence.isdigit() else 0,
+            at_ms=read_number(at) or 0,
+            worker=short(worker.decode(errors="replace")),
+            fence=read_number(fence) or 0,
             outcome=self._queue.seal.decode(job_id, outcome),
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.contract import DEFAULT_TENANT, JobView, Piece, Request, State, decode_call
+from dispatcher.queue.ends import MOST_NUMBER, short
 from dispatcher.queue.seal import Seal
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
@@ -81,12 +82,13 @@ def read_piece(entry: bytes, data: bytes) -> Piece:
     return Piece(fence=int(fence), number=int(number), data=data)
 
 
-def read_number(raw: bytes | None) -> int | None:
+def read_number(raw: bytes | float | None) -> int | None:
     """Read a whole number from a field that anybody may have written; None for everything else."""
     try:
-        return int(float(raw or b""))
+        number = int(float(raw or b""))
     except (ValueError, OverflowError):
         return None
+    return number if abs(number) <= MOST_NUMBER else None
 
 
 def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None, seal: Seal) -> JobView:
@@ -98,13 +100,17 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | Non
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
-        queue=(fields["origin"] or b"").decode(errors="replace"),
+        queue=_word(fields["origin"]),
         enqueued_ms=read_number(enqueued) or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
         request=read_request(fields["data"] or b""),
         deadline_ms=read_number(deadline),
-        worker=(fields["worker_name"] or b"").decode(errors="replace") or None,
+        worker=_word(fields["worker_name"]) or None,
         outcome=outcome,
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or popped is None else max(1, place - popped),
     )
+
+
+def _word(raw: bytes | None) -> str:
+    return short((raw or b"").decode(errors="replace"))

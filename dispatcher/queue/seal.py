@@ -1,9 +1,9 @@
 """Codes that authenticate jobs and outcomes: what somebody else wrote into Redis, or changed there, is refused.
 
 HMAC-SHA-256 (RFC 2104), cut to 128 bits, with a key that intakes, producers and workers share ([queue].secrets). A
-job's code covers its id and its call, and with the call the body, the bounds on its tier and its tenant. A finished
-outcome's code covers the id and the outcome. The ends that scripts write themselves (expired, cancelled, lost) carry
-none: whoever can write to Redis could delete the job as well.
+job's code covers its id and its call, and with the call the body, the bounds on its tier and its tenant. An outcome's
+code covers the id and the outcome. The few ends that scripts write by themselves carry none, so they say nothing but
+what ends.py says for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
-from dispatcher.contract import Outcome, State, decode_outcome, encode_outcome
+from dispatcher.contract import Outcome, State, encode_outcome
+from dispatcher.queue.ends import read_outcome, scripted
 
 _CHARS = 32  # 128 bits in hexadecimal
 
@@ -38,16 +39,16 @@ class Seal:
         return _code(self._keys[0], b"outcome", job_id, content).encode() + content if self._keys else content
 
     def decode(self, job_id: str, stored: bytes) -> Outcome | None:
-        """Read an outcome; None where it cannot be read or is not ours."""
+        """Read an outcome; None where it cannot be read, nobody could be answered with it, or it is not ours."""
         is_signed = stored[:1] != b"{"
         content = stored[_CHARS:] if is_signed else stored
-        try:
-            outcome = decode_outcome(content)
-        except (ValueError, RecursionError):
+        if self._keys and is_signed and not self._fits(b"outcome", job_id, content, stored[:_CHARS]):
             return None
-        if not self._keys or (not is_signed and outcome.state is not State.FINISHED):
-            return outcome
-        return outcome if is_signed and self._fits(b"outcome", job_id, content, stored[:_CHARS]) else None
+        try:
+            outcome = read_outcome(content)
+        except ValueError:
+            return None
+        return scripted(outcome) if self._keys and not is_signed else outcome
 
     def decode_stored(self, job_id: str, stored: bytes) -> Outcome:
         """Read an outcome where there is no other word about the job: a bad one reads as a failure that says so."""
@@ -55,7 +56,7 @@ class Seal:
             state=State.FAILED,
             status=500,
             code="corrupt_outcome",
-            error="the stored outcome cannot be read, or was not written by a worker of ours",
+            error="the stored outcome cannot be read, or was not written by one of us",
         )
 
     def _fits(self, kind: bytes, job_id: str, content: bytes, mac: bytes) -> bool:

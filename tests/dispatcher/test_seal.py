@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from pydantic import SecretStr
 
 from dispatcher.contract import Outcome, State, encode_outcome
 from dispatcher.errors import ConfigError
+from dispatcher.queue.ends import SCRIPTED
+from dispatcher.queue.scripts import NAMES, source
 from dispatcher.queue.seal import Seal
 from tests.conftest import make_settings
 
@@ -52,10 +56,31 @@ def test_a_signed_outcome_is_read_for_its_own_job_alone() -> None:
     assert seal.decode_stored("two", stored).code == "corrupt_outcome"
 
 
-def test_an_end_that_a_script_wrote_needs_no_signature() -> None:
-    expired = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded")
+def test_an_end_that_a_script_wrote_needs_no_signature_and_says_what_scripts_say() -> None:
+    expired = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error="odd", attempts=2, queue_ms=7)
+    forged = msgspec.structs.replace(expired, status=402, tier="int4", body=msgspec.Raw(b'{"ok":true}'))
 
-    assert Seal([OLD]).decode("one", encode_outcome(expired)) == expired
+    read = Seal([OLD]).decode("one", encode_outcome(expired))
+    assert read == Seal([OLD]).decode("one", encode_outcome(forged))
+    assert read == msgspec.structs.replace(SCRIPTED["deadline_exceeded"], attempts=2, queue_ms=7)
+
+
+@pytest.mark.parametrize("code", ["engine_fault", "refused_by_engine", "cancelled", "deadline_exceeded", None])
+def test_any_other_failure_needs_one(code: str | None) -> None:
+    failed = Outcome(state=State.FAILED, status=500, code=code, error="words of a stranger")
+
+    assert Seal([OLD]).decode("one", encode_outcome(failed)) is None
+    assert Seal([OLD]).decode("one", Seal([OLD]).encode("one", failed)) == failed
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_every_end_that_a_script_writes_is_one_of_those_that_need_no_signature(script: str) -> None:
+    text = re.sub(r"'\s*\.\.\s*'", "", source(script)).replace("\\'", "'")  # as Lua joins its lines
+    ends = re.findall(r'{"state":"(\w+)","status":(\d+),"code":"(\w+)","error":"([^"]*)"', text)
+
+    for state, status, code, error in ends:
+        assert SCRIPTED[code] == Outcome(state=State(state), status=int(status), code=code, error=error)
+    assert len(ends) == text.count('"code":')
 
 
 @pytest.mark.parametrize("stored", [b"", b"{", b"\x80\x04.", b"null", b"[" * 100_000, b'{"state":"odd","status":1}'])
