@@ -24,7 +24,7 @@ from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.openapi import get_openapi
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.memory import settle_memory
-from dispatcher.queue.connection import check_server, connect
+from dispatcher.queue.connection import check_files, check_server, connect
 from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.reload import LadderWatch, follow
@@ -38,9 +38,10 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
     """Return the ASGI application of one intake process; `watch` brings ladders that are published while it runs.
 
     Raises:
-        ConfigError: it would need API keys, and none is configured.
+        ConfigError: it would need API keys, and none is configured; or certificates of Redis cannot be read.
 
     """
+    check_files(settings.redis)
     is_required = is_key_required(settings)
 
     @contextlib.asynccontextmanager

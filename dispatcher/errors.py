@@ -35,6 +35,7 @@ class BitladderError(Exception):
 
     status = 500
     code = "internal_error"
+    public: str | None = None  # what strangers are told instead, where the message names hosts and repeats their errors
 
 
 class ConfigError(BitladderError):
@@ -167,6 +168,7 @@ class QueueUnreachableError(BitladderError):
 
     status = 503
     code = "queue_unreachable"
+    public = "the queue does not answer, or refuses to store anything"
     retry_after_s = 1.0
 
 

@@ -187,7 +187,7 @@ async def _pieces(
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
     except BitladderError as error:
-        yield error_event(problem_body(error.status, str(error), error.code))
+        yield error_event(problem_body(error.status, error.public or str(error), error.code))
     finally:
         stack.close()
         if not is_over:  # the client went away, or the answer is worth nothing any more

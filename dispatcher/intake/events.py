@@ -50,7 +50,7 @@ async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int)
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
     except BitladderError as error:
-        yield error_event(problem_body(error.status, str(error), error.code))
+        yield error_event(problem_body(error.status, error.public or str(error), error.code))
 
 
 def _numbered(piece: Piece, *, skip: int) -> bytes:

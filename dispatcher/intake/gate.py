@@ -81,6 +81,7 @@ class Gate:
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
         self._is_required = is_required
+        self._is_among_us = not is_required and _is_loopback(settings.intake.host)
         self._callers = {key.hash.get_secret_value(): _caller(name, key) for name, key in settings.auth.keys.items()}
         self._open: Counter[str] = Counter()  # requests of a key that are not over
         self._rate = client.register_script(source("rate"))
@@ -103,6 +104,17 @@ class Gate:
         if key and (caller := self._callers.get(key_hash(key))):
             return caller
         raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>'")
+
+    def is_told_all(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether an error may name what is behind the intake: to an operator's key, or where only we can ask.
+
+        A client's own address says nothing: behind a proxy on this machine, all come from here.
+        """
+        if not self._is_required:
+            return self._is_among_us
+        with contextlib.suppress(AuthenticationError):
+            return self.caller(headers).sees_all
+        return False
 
     @contextlib.contextmanager
     def entered(self, caller: Caller) -> Iterator[None]:

@@ -12,6 +12,7 @@ from starlette.routing import Match, Route
 
 from dispatcher.contract import Outcome, State
 from dispatcher.errors import BitladderError
+from dispatcher.intake.gate import Gate
 from dispatcher.intake.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
@@ -69,7 +70,9 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
         headers = {"Connection": "close"}  # the rest of the body may never come
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
-    return problem(error.status, str(error), error.code, param=getattr(error, "param", None), headers=headers)
+    gate: Gate = request.app.state.gateway.gate
+    message = str(error) if gate.is_told_all(request.scope["headers"]) else error.public or str(error)
+    return problem(error.status, message, error.code, param=getattr(error, "param", None), headers=headers)
 
 
 async def on_http_error(request: HttpRequest, error: Exception) -> Response:

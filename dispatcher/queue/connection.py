@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import redis
@@ -19,7 +20,12 @@ from dispatcher.sections import RedisSettings
 
 
 def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int | None = None) -> redis.asyncio.Redis:
-    """Return an asyncio client; `wait_s` is how long its blocking commands may wait."""
+    """Return an asyncio client; `wait_s` is how long its blocking commands may wait.
+
+    Raises:
+        ConfigError: see `check_files`.
+
+    """
     options = _options(settings, settings.timeout_s + wait_s) | {
         # One more try on a fresh connection: the old one may have died while idle.
         "retry": AsyncRetry(NoBackoff(), 1),
@@ -33,13 +39,38 @@ def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int
 
 
 def connect_sync(settings: RedisSettings) -> redis.Redis:
-    """Return a blocking client, for threads and batch producers."""
+    """Return a blocking client, for threads and batch producers.
+
+    Raises:
+        ConfigError: see `check_files`.
+
+    """
     options = _options(settings, settings.timeout_s * 5) | {"retry": Retry(NoBackoff(), 1)}
     if not settings.sentinels:
         return redis.Redis.from_url(settings.url, **options, connection_class=sockets.SYNC[settings.scheme])
     options = _in_url(settings) | options | {"connection_class": sockets.SYNC_SENTINEL[settings.scheme]}
     client: redis.Redis = _asked(sentinel.Sentinel, settings).master_for(settings.sentinel_name, **options)
     return client
+
+
+def check_files(settings: RedisSettings) -> None:
+    """Read the certificates now: a connection that fails for them later only says that there is no such file.
+
+    Raises:
+        ConfigError: one is not there, cannot be read, or is none.
+
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        key, expected = "ca_file", "certificates to trust"
+        if settings.ca_file:
+            context.load_verify_locations(settings.ca_file)
+        key, expected = "cert_file", "a certificate, and redis.key_file its private key without a passphrase"
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file, password=lambda: "")
+    except OSError as error:  # SSLError is one
+        path = getattr(settings, key)
+        raise ConfigError(f"redis.{key} must be a PEM file with {expected}, got {path!r}: {error}") from error
 
 
 def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
@@ -51,6 +82,7 @@ def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
 
 def _identity(settings: RedisSettings) -> dict[str, Any]:
     """Return who this process is to Redis, and how it knows that Redis is the right one."""
+    check_files(settings)
     password = settings.password.get_secret_value() if settings.password else None
     tls = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
     return {"username": settings.username, "password": password} | {name: file for name, file in tls.items() if file}

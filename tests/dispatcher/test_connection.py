@@ -6,8 +6,9 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from dispatcher.embedded import server_command
 from dispatcher.errors import ConfigError
 from dispatcher.queue.connection import connect, connect_sync
 from dispatcher.sections import RedisSettings
-from tests.conftest import make_settings
+from tests.conftest import ROOT, Stack, make_settings
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 
@@ -175,3 +176,36 @@ def test_a_wrong_way_to_redis_is_named_without_its_secret(flags: dict[str, Any],
 def test_the_embedded_server_has_no_users() -> None:
     with pytest.raises(ConfigError, match="has no users"):
         server_command(make_settings("redis://:secret@127.0.0.1:1/0").redis)
+
+
+@needs_openssl
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("name", ["nowhere.pem", "names"])
+def test_a_certificate_that_cannot_be_read_is_named_at_the_start(
+    front: TlsFront, folder: Path, key: str, name: str
+) -> None:
+    settings = over_tls(front, folder, **{key: name})
+    named = rf"redis\.{'ca_file' if key == 'ca_file' else 'cert_file'} must be a PEM file"
+
+    with pytest.raises(ConfigError, match=named):
+        connect(settings)
+    with pytest.raises(ConfigError, match=named):
+        connect_sync(settings)
+
+
+def test_an_intake_does_not_start_without_the_certificates_it_is_to_trust(make_stack: Callable[..., Stack]) -> None:
+    environment = {"BITLADDER_REDIS__URL": "rediss://127.0.0.1:1/0", "BITLADDER_REDIS__CA_FILE": "/nowhere/ca.pem"}
+    for command in (["serve"], ["worker", "--tier", "int4"], ["queues"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dispatcher.cli.main", *command],
+            env=make_stack(**environment).environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+        assert done.returncode == 2
+        assert "redis.ca_file must be a PEM file with certificates to trust, got '/nowhere/ca.pem'" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -17,7 +18,7 @@ import redis
 
 from dispatcher.access import key_hash, new_key
 from dispatcher.client import Client, JobError
-from tests.conftest import ROOT, Stack, wait_until
+from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 ANYWHERE = "0.0.0.0"  # noqa: S104  (an intake refuses to bind it)
@@ -207,6 +208,49 @@ def test_the_jobs_of_a_key_s_tenant_are_limited(make_guarded: Callable[..., Stac
 
     assert codes == [202, 202, 429, 429]
     assert stack.http.post("/v1/jobs", json=BODY, headers=bearer("globex")).status_code == 202
+
+
+def without_redis(make_stack: Callable[..., Stack], **environment: str) -> tuple[Stack, str]:
+    """Return a stack whose intake looks for Redis in vain, and where it looks."""
+    where = f"127.0.0.1:{free_port()}"
+    stack = make_stack(BITLADDER_REDIS__URL=f"redis://{where}/0", **environment)
+    stack.start("serve")
+
+    def is_up() -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return stack.http.get("/health").status_code == 200
+        return False
+
+    wait_until(is_up, "the intake answers")
+    return stack, where
+
+
+def refusals(stack: Stack, headers: dict[str, str]) -> list[str]:
+    requests = [
+        ("GET", "/readyz", None),
+        ("POST", "/v1/jobs", BODY),
+        ("POST", "/v1/completions", BODY | {"stream": True}),
+    ]
+    answers = [anonymous(stack, method, path, json=body, headers=headers) for method, path, body in requests]
+    assert {answer.status_code for answer in answers} <= {503, 401}
+    return [answer.json()["error"]["message"] for answer in answers]
+
+
+def test_only_an_operator_s_key_is_told_what_is_behind_the_intake(make_stack: Callable[..., Stack]) -> None:
+    stack, where = without_redis(make_stack, BITLADDER_AUTH__KEYS=keys_in_toml())
+
+    assert all(where in message for message in refusals(stack, bearer("ops")))
+    for headers in ({}, bearer("acme"), {"Authorization": f"Bearer {new_key()}"}, {"X-Forwarded-For": "127.0.0.1"}):
+        assert not any(where in message or "Error" in message for message in refusals(stack, headers))
+
+
+@pytest.mark.parametrize(("host", "is_told"), [("127.0.0.1", True), (ANYWHERE, False)])
+def test_without_keys_everybody_is_told_on_loopback_and_nobody_elsewhere(
+    make_stack: Callable[..., Stack], host: str, is_told: bool
+) -> None:
+    stack, where = without_redis(make_stack, BITLADDER_INTAKE__HOST=host, BITLADDER_AUTH__REQUIRED="false")
+
+    assert [where in message for message in refusals(stack, {})] == [is_told] * 3
 
 
 def test_an_unauthenticated_body_is_not_read(make_guarded: Callable[..., Stack]) -> None:
