@@ -21,6 +21,7 @@ from dispatcher.intake import dead, events, jobs, ops
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gate import Access, guarded, is_key_required
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.job_ids import QuotedIds
 from dispatcher.intake.openapi import get_openapi
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
 from dispatcher.memory import settle_memory
@@ -69,7 +70,7 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
 
     app = Starlette(
         routes=routes(),
-        middleware=[Middleware(RequestIds)],
+        middleware=[Middleware(RequestIds), Middleware(QuotedIds)],
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )

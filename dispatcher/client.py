@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx2
 
+from dispatcher.ids import in_url, readable
+
 _HEADERS = {
     "priority": "X-Priority",
     "max_latency_ms": "X-Max-Latency-Ms",
@@ -66,7 +68,7 @@ class Client:
 
     def result(self, job_id: str, *, wait_s: float = 0) -> Job:
         """Return a job as it is now, or as it is after waiting up to `wait_s`."""
-        return self._call("GET", f"/v1/jobs/{job_id}", params={"wait": wait_s} if wait_s else None)
+        return self._call("GET", f"/v1/jobs/{in_url(job_id)}", params={"wait": wait_s} if wait_s else None)
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
         """Return a job when it is over.
@@ -80,11 +82,11 @@ class Client:
             job = self.result(job_id, wait_s=min(_WAIT_S, left))
             if job["status"] in _TERMINAL:
                 return job
-        raise JobError(f"job {job_id} is not over after {timeout_s:g} s")
+        raise JobError(f"job {readable(job_id)} is not over after {timeout_s:g} s")
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job."""
-        return self._call("DELETE", f"/v1/jobs/{job_id}")
+        return self._call("DELETE", f"/v1/jobs/{in_url(job_id)}")
 
     def stream(self, body: Job, **options: Any) -> Iterator[str]:  # noqa: ANN401
         """Yield the text of one completion or chat answer as it comes."""
@@ -129,7 +131,7 @@ class AsyncClient:
 
     async def result(self, job_id: str, *, wait_s: float = 0) -> Job:
         """See Client.result."""
-        return await self._call("GET", f"/v1/jobs/{job_id}", params={"wait": wait_s} if wait_s else None)
+        return await self._call("GET", f"/v1/jobs/{in_url(job_id)}", params={"wait": wait_s} if wait_s else None)
 
     async def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
         """See Client.wait."""
@@ -138,11 +140,11 @@ class AsyncClient:
             job = await self.result(job_id, wait_s=min(_WAIT_S, left))
             if job["status"] in _TERMINAL:
                 return job
-        raise JobError(f"job {job_id} is not over after {timeout_s:g} s")
+        raise JobError(f"job {readable(job_id)} is not over after {timeout_s:g} s")
 
     async def cancel(self, job_id: str) -> Job:
         """See Client.cancel."""
-        return await self._call("DELETE", f"/v1/jobs/{job_id}")
+        return await self._call("DELETE", f"/v1/jobs/{in_url(job_id)}")
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Job:  # noqa: ANN401
         try:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from dispatcher.contract import Endpoint, Lane, Outcome, Submission
 from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.ids import id_bytes
 from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
 from dispatcher.queue.commands import Call, Placed, by_group, read_submitted, submit_call
@@ -169,7 +170,7 @@ class Producer:
         end = time.monotonic() + wait_s
         while (left := end - time.monotonic()) > 0:
             message = self._messages.get_message(timeout=left)
-            if message and message["type"] == kind and message["channel"] == channel.encode():
+            if message and message["type"] == kind and message["channel"] == id_bytes(channel):
                 data: bytes = message["data"]
                 return data
         return None

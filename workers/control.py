@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from dispatcher.ids import read_id
 from dispatcher.queue.connection import connect
 from dispatcher.sections import RedisSettings
 
@@ -37,4 +38,4 @@ class Control:
                 if message is None:
                     await pubsub.ping()
                 elif message["type"] == "message":
-                    self._cancel(message["data"].decode(errors="replace"))
+                    self._cancel(read_id(message["data"]))

@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from dispatcher.contract import Lane
+from dispatcher.ids import id_bytes, read_id
 from dispatcher.queue.commands import keep
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.plan import lists_of
@@ -81,7 +82,7 @@ class LeaseKeeper:
     def _renew(self) -> None:
         lease_ms = int(self._settings.queue.lease_s * 1000)
         held = list(self._held())
-        found = {job_id.encode() for job_id in held}  # the answer to their claim was only late
+        found = {id_bytes(job_id) for job_id in held}  # the answer to their claim was only late
         strays = [job for job in self._strays if job not in found]
         args: list[str | int | bytes] = [
             self._worker,
@@ -108,7 +109,7 @@ class LeaseKeeper:
             self._no_reaping_before_s = time.monotonic() + self._settings.queue.lease_s
         self._renewed_s = time.monotonic()
         if lost or cancelled:
-            self._drop([job.decode() for job in lost], [job.decode() for job in cancelled])
+            self._drop([read_id(job) for job in lost], [read_id(job) for job in cancelled])
 
     def reap(self) -> None:
         """Take the jobs of workers whose lease ran out, for as long as the renewal can wait."""

@@ -32,7 +32,7 @@ class WorkerMetrics:
             "bitladder_jobs_quarantined", "How many jobs went to quarantine, by error code?", "code"
         )
         self.dropped = self._one(
-            Counter, "bitladder_jobs_dropped", "How many ids in a queue belonged to no job (record gone, or none)?"
+            Counter, "bitladder_jobs_dropped", "How many ids in a queue belonged to no job any more?"
         )
         self.tokens = self._counters("bitladder_tokens", "How many tokens were read and written?", "kind")
         self.fenced = self._one(

@@ -115,7 +115,7 @@ class Pump:
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
             return
         self.metrics.ended(State.EXPIRED).inc(claims.expired)
-        self.metrics.dropped.inc(claims.dropped)
+        self._settler.left_out(claims.unfit)
         for job in claims.jobs:
             self._begin(job)
         self._is_empty = len(claims.jobs) < free  # these were all; a push since then has left a token

@@ -13,7 +13,7 @@ import structlog
 from dispatcher.batching import Batcher
 from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, Request, State, queue_name
 from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.commands import Finished
+from dispatcher.queue.commands import Finished, Unfit
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in
@@ -22,6 +22,10 @@ from workers.metrics import WorkerMetrics
 log = structlog.get_logger()
 # A busy engine frees itself in its own time; without a pause its job would come straight back.
 BUSY_PAUSE_S = 0.2
+# What claim.lua says of an id whose record is gone.
+NO_RECORD = "no_record"
+# Ids that one claim's log lines name.
+MOST_NAMED = 16
 
 
 class Settler:
@@ -74,6 +78,15 @@ class Settler:
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             await self._give_back(job, job.queue, word="free", last=outcome)
+
+    def left_out(self, unfit: Sequence[Unfit]) -> None:
+        """Count ids that were in a list and do not run, and name some of them."""
+        for one in unfit:
+            (self.metrics.dropped if one.why == NO_RECORD else self.metrics.quarantined(one.why)).inc()
+        for one in unfit[:MOST_NAMED]:
+            log.warning("id dropped" if one.why == NO_RECORD else "job quarantined", job_id=one.job_id, code=one.why)
+        if len(unfit) > MOST_NAMED:
+            log.warning("ids dropped or quarantined", beside=len(unfit) - MOST_NAMED)
 
     async def cancelled(self, job: Claimed) -> None:
         """End a job that its client cancelled."""

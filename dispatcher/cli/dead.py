@@ -10,9 +10,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dispatcher.errors import ConfigError
+from dispatcher.ids import readable
 from dispatcher.intake.dead import by_code, choose, describe_dead, describe_loss
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
@@ -146,7 +148,7 @@ def _table(jobs: list[DeadJob]) -> Table:
         error = (view.outcome.error if view and view.outcome else None) or ""
         age = f"{(time.time() * 1000 - job.at_ms) / 1000:.0f} s"
         queue, attempts = (view.queue, str(view.attempts)) if view else ("", "")
-        table.add_row(job.job_id, job.code, queue, attempts, age, error[:80])
+        table.add_row(escape(readable(job.job_id)), job.code, escape(queue), attempts, age, escape(error[:80]))
     return table
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
+from dispatcher.ids import in_url
 from dispatcher.intake.accept import Accepted
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
@@ -41,7 +42,7 @@ def completion_door(endpoint: Endpoint) -> Door:
 def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
     """Return how the answer came about, for the response headers."""
     headers = {
-        "X-Job-Id": job_id,
+        "X-Job-Id": in_url(job_id),
         "X-Tier": outcome.tier,
         "X-Floor": outcome.floor,
         "X-Entropy": None if outcome.entropy is None else f"{outcome.entropy:.4f}",

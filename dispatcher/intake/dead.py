@@ -10,7 +10,9 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.errors import RequestError
+from dispatcher.ids import readable
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.job_ids import read_job_id
 from dispatcher.intake.jobs import describe
 from dispatcher.intake.responses import Response
 from dispatcher.queue.quarantine import Choice, DeadJob, Loss, Quarantine, only
@@ -44,7 +46,7 @@ async def list_dead(request: HttpRequest) -> Response:
 
 async def get_dead(request: HttpRequest) -> Response:
     """Show one quarantined job with what happened to it."""
-    job_id, quarantine = request.path_params["job_id"], _quarantine(request)
+    job_id, quarantine = read_job_id(request), _quarantine(request)
     job = only(await quarantine.jobs(Choice(ids=[job_id])), job_id)
     history = [describe_loss(loss) for loss in await quarantine.history(job_id)]
     return _json(describe_dead(job) | {"history": history})
@@ -79,7 +81,7 @@ def by_code(jobs: list[DeadJob]) -> dict[str, int]:
 
 def describe_dead(job: DeadJob) -> dict[str, Any]:
     """Return a quarantined job as JSON shows it: never its prompt."""
-    head = {"id": job.job_id, "object": "job", "quarantined_at": job.at_ms / 1000, "code": job.code}
+    head = {"id": readable(job.job_id), "object": "job", "quarantined_at": job.at_ms / 1000, "code": job.code}
     return (describe(job.view) if job.view else {}) | head
 
 
@@ -105,6 +107,7 @@ async def _order(request: HttpRequest, word: str) -> Response:
     if order.dry_run:
         return _json({"dry_run": True, "chosen": len(jobs), "by_code": by_code(jobs), word: []})
     done = await (quarantine.release(jobs) if word == "released" else quarantine.drop(jobs))
+    done = [readable(job_id) for job_id in done]
     return _json({"dry_run": False, "chosen": len(jobs), "by_code": by_code(jobs), word: done})
 
 

@@ -13,9 +13,11 @@ from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Outcome, Piece, State
 from dispatcher.errors import BitladderError, RequestError
+from dispatcher.ids import in_url, readable
 from dispatcher.intake.completions import closing_event, error_event
 from dispatcher.intake.gateway import Gateway
-from dispatcher.intake.jobs import own_job, read_job_id
+from dispatcher.intake.job_ids import read_job_id
+from dispatcher.intake.jobs import own_job
 from dispatcher.intake.problems import problem_body
 from dispatcher.intake.responses import EventStream, Response
 from dispatcher.queue.outcomes import Item
@@ -32,12 +34,12 @@ async def get_events(request: HttpRequest) -> Response:
     view = await own_job(request, gateway, job_id)
     is_stream = view.outcome.pieces > 0 if view.outcome else bool(view.request and view.request.stream)
     if not is_stream and not (view.outcome and view.outcome.state is not State.FINISHED):
-        raise RequestError(f'job {job_id} has no tokens to read: submit it with "stream": true', param="id")
+        raise RequestError(f'job {readable(job_id)} has no tokens to read: submit it with "stream": true', param="id")
     # The piece of the last event is read again: there may be more events in it.
     timeout_s = gateway.settings.intake.await_timeout_s
     items = replay(gateway.inbox.waiters, gateway.queue, job_id, (fence, max(0, number - 1)), timeout_s)
     events = _events(items, (fence, number), place)
-    return EventStream(events, headers={"X-Job-Id": job_id})
+    return EventStream(events, headers={"X-Job-Id": in_url(job_id)})
 
 
 async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int) -> AsyncIterator[bytes]:

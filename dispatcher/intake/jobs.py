@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from typing import Any
@@ -12,13 +11,14 @@ from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Endpoint, JobView, Lane
 from dispatcher.errors import GoneError, NotFoundError, RequestError
+from dispatcher.ids import readable
 from dispatcher.intake.completions import outcome_headers
 from dispatcher.intake.gateway import Gateway
+from dispatcher.intake.job_ids import read_job_id
 from dispatcher.intake.prompts import has_messages
 from dispatcher.intake.responses import Response
 from dispatcher.queue.ends import short
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # What a client that polls should leave between two looks.
 POLL_AFTER_S = 1
 
@@ -73,7 +73,7 @@ async def delete_job(request: HttpRequest) -> Response:
 def describe(view: JobView) -> dict[str, Any]:
     """Return a job as JSON shows it: never its prompt."""
     shown: dict[str, Any] = {
-        "id": view.job_id,
+        "id": readable(view.job_id),
         "object": "job",
         "status": view.state,
         "queue": view.queue,
@@ -105,11 +105,11 @@ def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
     try:
         parsed = uuid.UUID(job_id)
     except ValueError:
-        return NotFoundError(f"there is no job {job_id!r}", param="id")
+        return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
     made_s = (parsed.int >> 80) / 1000
     if parsed.version == 7 and made_s < time.time() - ttl_s:
         return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s} s", param="id")
-    return NotFoundError(f"there is no job {job_id!r}", param="id")
+    return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
 
 
 async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
@@ -118,14 +118,6 @@ async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobVie
     if view is None or not caller.sees(view.tenant):
         raise missing(job_id, gateway.settings.queue.result_ttl_s)
     return view
-
-
-def read_job_id(request: HttpRequest) -> str:
-    """Return the id in the path; one that no job can have is unknown."""
-    job_id: str = request.path_params["job_id"]
-    if not _ID.fullmatch(job_id):
-        raise NotFoundError(f"there is no job {job_id[:80]!r}", param="id")
-    return job_id
 
 
 def _wait(raw: str | None, most_s: float) -> float:

@@ -9,6 +9,7 @@ import msgspec
 
 from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, State, Submission, encode_call, queue_name
 from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QuotaError
+from dispatcher.ids import read_id
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
@@ -115,7 +116,7 @@ def _in_batch(job: Submission) -> Submission:
 
 def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderError:
     """Return the id under which the job is stored, its own or that of the first one with its key, or why it is not."""
-    word, job_id = answer[0], answer[1].decode(errors="replace")
+    word, job_id = answer[0], read_id(answer[1])
     if word == b"full":
         return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
     if word == b"quota":
@@ -123,7 +124,14 @@ def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderErr
         return QuotaError(message, retry_after_s=5)
     if word == b"mismatch":
         return ConflictError("the Idempotency-Key was used with another request body", param="Idempotency-Key")
-    return str(job_id)
+    return job_id
+
+
+class Unfit(msgspec.Struct, frozen=True, kw_only=True):
+    """An id that was in a list and does not run."""
+
+    job_id: str
+    why: str  # no_record, or the error code that the job ended with
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +139,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: list[Claimed]
     expired: int  # dropped because their deadline had passed
-    dropped: int  # ids in a list that belong to no job: their records are gone, or were none
+    unfit: list[Unfit]
 
 
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
@@ -142,14 +150,18 @@ def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str
 
 def read_claimed(answer: list[Any]) -> Claims:
     """Read what claim.lua returns."""
-    now, expired, rows, dropped = answer
-    return Claims(jobs=[_claimed(row, int(now)) for row in rows], expired=int(expired), dropped=int(dropped))
+    now, expired, rows, unfit = answer
+    return Claims(
+        jobs=[_claimed(row, int(now)) for row in rows],
+        expired=int(expired),
+        unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
+    )
 
 
 def _claimed(row: list[Any], now: int) -> Claimed:
     job_id, data, queue, attempt, fence, at, deadline, suspicion, mac = row
     return Claimed(
-        job_id=job_id.decode(),
+        job_id=read_id(job_id),
         queue=queue.decode(),
         data=data,
         attempt=int(attempt),

@@ -77,7 +77,8 @@ def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
     """Return what every connection to the primary is made with."""
     # Unix sockets know no limit for connecting.
     limit = {} if settings.scheme == "unix" else {"socket_connect_timeout": settings.timeout_s}
-    return {"socket_timeout": answer_s, **limit, **_identity(settings)}
+    # Job ids go back to Redis as the bytes they came as (dispatcher/ids.py).
+    return {"socket_timeout": answer_s, "encoding_errors": "surrogateescape", **limit, **_identity(settings)}
 
 
 def _identity(settings: RedisSettings) -> dict[str, Any]:

@@ -34,7 +34,16 @@ from dispatcher.queue.commands import (
 from dispatcher.queue.connection import connect
 from dispatcher.queue.durability import WAIT_MS, Commands, barrier, check_passed
 from dispatcher.queue.plan import all_lists
-from dispatcher.queue.records import VIEWED, Depths, read_depth, read_number, read_piece, read_view
+from dispatcher.queue.records import (
+    VIEWED,
+    Depths,
+    is_odd_type,
+    odd_view,
+    read_depth,
+    read_number,
+    read_piece,
+    read_view,
+)
 from dispatcher.queue.scripts import digest, source
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
@@ -155,14 +164,14 @@ class JobQueue:
         return bool(await self.run(Call("expire", [f"rq:job:{job_id}"], args)))
 
     async def view(self, job_id: str) -> JobView | None:
-        """Read one job; None when there is no such record, or it is no job's."""
+        """Read one job; None when there is no such record."""
         try:
             values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(VIEWED))
             fields = dict(zip(VIEWED, values, strict=True))
             popped = await self._popped(fields)
         except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                return None
+            if is_odd_type(error):
+                return odd_view(job_id)
             raise QueueUnreachableError(f"Redis refused: {error}") from error
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
@@ -172,7 +181,10 @@ class JobQueue:
         """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
         if fields["status"] != b"queued" or not fields["origin"]:
             return None
-        popped: Any = await self.client.hget(f"bl:counts:{fields['origin'].decode(errors='replace')}", "popped")
+        try:
+            popped: Any = await self.client.hget(b"bl:counts:" + fields["origin"], "popped")
+        except ResponseError:  # somebody else's key
+            return None
         return read_number(popped) or 0
 
     async def depths(self, model: str) -> Depths:

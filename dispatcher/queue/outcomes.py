@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from dispatcher.contract import Outcome, Piece
 from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.ids import read_word
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import RedisSettings
@@ -217,7 +218,7 @@ def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes
     while (end := message.find(b"\n", start)) >= 0:
         kind, job_id, fence, number, size = message[start:end].split(b" ")
         start = end + 1 + int(size)
-        yield kind, job_id.decode(), int(fence), int(number), message[end + 1 : start]
+        yield kind, read_word(job_id), int(fence), int(number), message[end + 1 : start]
 
 
 async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:

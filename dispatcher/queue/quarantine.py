@@ -10,11 +10,12 @@ from redis.exceptions import RedisError
 
 from dispatcher.contract import JobView, Outcome
 from dispatcher.errors import NotFoundError, QueueUnreachableError
+from dispatcher.ids import read_id, readable
 from dispatcher.queue.commands import Call
 from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import all_lists
-from dispatcher.queue.records import VIEWED, read_number, read_view
+from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_number, read_view
 
 # Ids per script call, and records per pipeline.
 BUNDLE = 500
@@ -35,7 +36,7 @@ class DeadJob(msgspec.Struct, frozen=True, kw_only=True):
 
     at_ms: int  # when it came
     job_id: str
-    view: JobView | None  # None: its record is gone, or is no job's
+    view: JobView | None  # None: its record is gone
 
     @property
     def code(self) -> str:
@@ -55,7 +56,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, job: DeadJob) -> bool:
         queue = job.view.queue if job.view else ""
         return (
-            (self.ids is None or job.job_id in self.ids)
+            (self.ids is None or job.job_id in self.ids or readable(job.job_id) in self.ids)
             and (self.code is None or job.code == self.code)
             and (self.queue is None or f"{queue}:".startswith(f"{self.queue}:"))
             and (self.before_ms is None or job.at_ms < self.before_ms)
@@ -79,7 +80,7 @@ class Quarantine:
             rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        times = {job_id.decode(errors="replace"): read_number(score) or 0 for job_id, score in rows}
+        times = {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
         found: list[DeadJob] = []
         for ids in _bundles(list(times)):
             views = await self._views(ids)
@@ -131,6 +132,8 @@ class Quarantine:
         return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=True)]
 
     def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)
+        if is_odd_type(row):
+            return odd_view(job_id)
         if isinstance(row, Exception) or row[0] is None:
             return None
         return read_view(job_id, dict(zip(VIEWED, row, strict=True)), None, self._queue.seal)
@@ -156,5 +159,5 @@ def only(jobs: Sequence[DeadJob], job_id: str) -> DeadJob:
 
     """
     if not jobs:
-        raise NotFoundError(f"there is no job {job_id[:128]!r} in quarantine", param="id")
+        raise NotFoundError(f"there is no job {readable(job_id)!r} in quarantine", param="id")
     return jobs[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.contract import DEFAULT_TENANT, JobView, Piece, Request, State, decode_call
+from dispatcher.contract import DEFAULT_TENANT, JobView, Outcome, Piece, Request, State, decode_call
 from dispatcher.queue.ends import MOST_NUMBER, short
 from dispatcher.queue.seal import Seal
 
@@ -21,6 +21,7 @@ STATE_OF_STATUS = {
     "queued": State.QUEUED,
     "started": State.RUNNING,
     "canceled": State.CANCELLED,
+    "stopped": State.CANCELLED,
     "finished": State.FINISHED,
     "failed": State.FAILED,
 }
@@ -114,3 +115,17 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | Non
 
 def _word(raw: bytes | None) -> str:
     return short((raw or b"").decode(errors="replace"))
+
+
+def is_odd_type(answer: object) -> bool:
+    """Return whether this is Redis' answer about a record that is no hash."""
+    return isinstance(answer, Exception) and str(answer).startswith("WRONGTYPE")
+
+
+def odd_view(job_id: str) -> JobView:
+    """Return what there is to see of a job whose record is no hash: it never ran."""
+    error = "the job's record is no hash: whoever wrote it is no producer of jobs"
+    outcome = Outcome(state=State.FAILED, status=500, code="corrupt_job", error=error)
+    return JobView(
+        job_id=job_id, state=outcome.state, queue="", enqueued_ms=0, attempts=0, request=None, outcome=outcome
+    )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pydantic import SecretStr
 
 from dispatcher.contract import Outcome, State, encode_outcome
+from dispatcher.ids import in_word
 from dispatcher.queue.ends import read_outcome, scripted
 
 _CHARS = 32  # 128 bits in hexadecimal
@@ -64,4 +65,4 @@ class Seal:
 
 
 def _code(key: bytes, kind: bytes, job_id: str, content: bytes) -> str:
-    return hmac.digest(key, b"%s %s " % (kind, job_id.encode()) + content, "sha256").hex()[:_CHARS]
+    return hmac.digest(key, b"%s %s " % (kind, in_word(job_id)) + content, "sha256").hex()[:_CHARS]

@@ -5,15 +5,20 @@
 -- Touches also, by name: bl:counts:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
-local fields = redis.call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant')
+local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant')
+if fields.err then  -- no hash: a claim ends it
+  return 'over'
+end
 local status, queue, worker, now = fields[1], fields[2], fields[3], now_ms()
 if not status then
   return 'missing'
 end
 if status == 'queued' then
-  redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  if queue then
+    redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  end
   local keep = read_keep(ARGV[3])
-  conclude({id = ARGV[1], queue = queue, reply = fields[4], tenant = fields[5]}, 'canceled', ARGV[2], keep, now)
+  conclude({id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5]}, 'canceled', ARGV[2], keep, now)
   settle(keep, now)
   return 'cancelled'
 end

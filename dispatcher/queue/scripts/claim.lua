@@ -9,13 +9,14 @@
 --       `read_keep`)
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac}…, dropped}.
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac}…, {id, why}…}: the last
+-- are ids that were in a list and do not run. Why: no_record, or the error code that the job ended with.
 
 local worker, slots, lease_ms, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), read_keep(ARGV[5])
 local plan = cjson.decode(ARGV[4])
 local now = now_ms()
 local started = iso(now)
-local claimed, expired, dropped, held, wip = {}, 0, 0, {}, {}
+local claimed, expired, unfit, held, wip = {}, 0, {}, {}, {}
 
 -- Leftovers of cancelled jobs cost a pop each: bounded, so that a mass cancellation cannot hold the server up.
 local pops_left = slots + 1000
@@ -32,32 +33,66 @@ local function expire(job, at)
     .. 'while the job waited","queue_ms":' .. num(now - at) .. '}', keep, now)
 end
 
--- RQ's words for a job that is in no list: where one is met in a list nevertheless, it was cancelled or taken there.
-local ELSEWHERE = {started = true, finished = true, failed = true, canceled = true, stopped = true, created = true,
-  deferred = true, scheduled = true}
+local function leave_out(id, why)
+  unfit[#unfit + 1] = {string.sub(id, 1, MOST_ID), why}
+end
 
--- One id popped from `queue`: start it, or drop it where it is over already, or is no job. Returns whether it was a
--- leftover.
+-- End a job that cannot run: people should look at it.
+local function refuse(about, code, error)
+  leave_out(about.id, code)
+  conclude(about, 'dead', failure(500, code, error), keep, now)
+end
+
+-- A record that is no hash takes no outcome: its id goes to quarantine, where its type is looked at.
+local function refuse_odd_type(id)
+  leave_out(id, 'corrupt_job')
+  dead[#dead + 1], dead[#dead + 2] = now, id
+  redis.call('PUBLISH', 'bl:done:' .. id, failure(500, 'corrupt_job', 'the job\'s record is no hash'))
+end
+
+-- RQ's words for a job that is over, or runs: where one is met in a list nevertheless, it was ended or taken there.
+local LEFTOVER = {started = true, finished = true, failed = true, canceled = true, stopped = true}
+-- RQ's words for a job that somebody else would put into a list when its time has come: nobody does.
+local HELD_BACK = {deferred = true, scheduled = true, rate_limited = true, ready_to_enqueue = true}
+
+-- One id whose record does not say that it waits. Returns whether it was a leftover; nil where it is to run.
+local function take_unqueued(about, status)
+  if LEFTOVER[status] then
+    return true
+  elseif status == 'created' then  -- saved and pushed by hand, which sets no status: RQ's worker runs it as well
+    return nil
+  elseif status then
+    local word = HELD_BACK[status] and 'says that RQ holds it back (' .. status .. ')' or 'is not one of RQ\'s'
+    refuse(about, 'corrupt_job', 'the status in the job\'s record ' .. word)
+    return false
+  elseif redis.call('EXISTS', 'rq:job:' .. about.id) == 0 then  -- expired, evicted or deleted
+    leave_out(about.id, 'no_record')
+    return true
+  end
+  refuse(about, 'corrupt_job', 'the job\'s record has no status')
+  return false
+end
+
+-- One id popped from `queue`: start it, or end it, or drop it where it is over already. Whatever its bytes are and
+-- whatever its record is, it is not forgotten. Returns whether it was a leftover.
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
-  if #id > 128 or not string.match(id, '^[%w_-]+$') then
-    dropped = dropped + 1
-    return false
-  end
   local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply', 'suspicion', 'mac',
     'tenant')
-  if fields.err or not fields[2] then  -- no hash; or it is gone: expired, evicted or deleted
-    dropped = dropped + 1
-    return not fields.err
+  if fields.err then
+    refuse_odd_type(id)
+    return false
   end
   local about = {id = id, queue = queue, reply = fields[6], tenant = fields[9]}
-  if ELSEWHERE[fields[2]] then
-    return true
-  end
   if fields[2] ~= 'queued' then
-    conclude(about, 'dead', '{"state":"failed","status":500,"code":"corrupt_job","error":"the status in the job\'s record '
-      .. 'is not one of RQ\'s"}', keep, now)
+    local is_leftover = take_unqueued(about, fields[2])
+    if is_leftover ~= nil then
+      return is_leftover
+    end
+  end
+  if #id > MOST_ID then
+    refuse(about, 'corrupt_job', 'a job\'s id must have at most ' .. MOST_ID .. ' bytes, got ' .. #id)
     return false
   end
   local at, deadline = read_wait(fields[3])
@@ -67,12 +102,12 @@ local function take(id, queue)
   end
   if not at then
     at = now
-    redis.call('HSET', job, 'wait', num(now) .. ' - 0')
+    redis.call('HSET', job, 'wait', num(now) .. ' - 0', 'origin', queue)  -- where it goes back to
   end
   local fence = (whole(fields[4]) or 0) + 1
   redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence)
   held[#held + 1] = id
-  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, id .. ':' .. fence)
+  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, execution(id, fence))
   claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[5]) or 0), fence, num(at),
     deadline and num(deadline) or '', whole(fields[7]) or 0, fields[8] or ''}
   return false
@@ -273,4 +308,4 @@ if waiting then
   wake(KEYS[4])
 end
 settle(keep, now)
-return {num(now), expired, claimed, dropped}
+return {num(now), expired, claimed, unfit}

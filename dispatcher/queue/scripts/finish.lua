@@ -45,7 +45,7 @@ for i = 3, #ARGV, 6 do
       served[queue] = (served[queue] or 0) + 1
     end
   end
-  append(wip, 'rq:wip:' .. queue, id .. ':' .. fence)
+  append(wip, 'rq:wip:' .. queue, execution(id, fence))
   accepted[#accepted + 1] = job and 1 or 0
 end
 call_many('SREM', KEYS[1], held)

@@ -55,6 +55,9 @@ local function wake(key)
   end
 end
 
+-- Longer ids are refused; RQ's and ours have 36 bytes. (MOST_SHOWN in dispatcher/ids.py.)
+local MOST_ID = 512
+
 -- Lua's unpack fits so many values on its stack.
 local MOST_UNPACKED = 4000
 
@@ -93,12 +96,26 @@ local function depth_of(lists)
   return depth
 end
 
+local function escaped(char)
+  return string.format('%%%02X', string.byte(char))
+end
+
+-- An id as one word of a line. An id may have any bytes: dispatcher/ids.py reads it again.
+local function in_word(id)
+  return string.find(id, '[ \n%%]') and string.gsub(id, '[ \n%%]', escaped) or id
+end
+
+-- An execution in RQ's registry of running jobs: its tools split this at the colon, and may meet only one.
+local function execution(id, fence)
+  return (string.find(id, ':', 1, true) and string.gsub(id, '[:%%]', escaped) or id) .. ':' .. fence
+end
+
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
 -- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
 local told = {}
 
 local function note(channel, kind, id, fence, number, body)
-  append(told, channel, kind .. ' ' .. id .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n', body)
+  append(told, channel, kind .. ' ' .. in_word(id) .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n', body)
 end
 
 local function tell()
@@ -111,6 +128,11 @@ end
 local function read_keep(text)
   local ttl, dead_ttl, most_dead = string.match(text, '^(%d+) (%d+) (%d+)$')
   return {ttl = tonumber(ttl), dead_ttl = tonumber(dead_ttl), most_dead = tonumber(most_dead)}
+end
+
+-- The outcome of a job that fails here, without an engine's word.
+local function failure(status, code, error)
+  return cjson.encode({state = 'failed', status = status, code = code, error = error})
 end
 
 -- Ids of ended jobs by RQ's registry of that end, and those that go to quarantine: written by `settle`.
@@ -210,7 +232,7 @@ local function put_back(id, worker, how)
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
-  redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. fence)
+  redis.call('ZREM', 'rq:wip:' .. queue, execution(id, fence))
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11]}
   if fields[6] then
     conclude(job, 'canceled', fields[6], how.keep, now)

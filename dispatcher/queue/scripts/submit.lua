@@ -29,11 +29,11 @@ end
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
 -- was cancelled, or is no longer stored, is free: a repeat is what it is for.
 local function first_of(key)
-  local first = redis.call('GET', key)
-  if first then
-    local id, fingerprint = string.match(first, '^(%S+) (%S*)$')
-    local status = redis.call('HGET', 'rq:job:' .. id, 'status')
-    if status and status ~= 'canceled' then
+  local first = redis.pcall('GET', key)
+  local id, fingerprint = string.match(type(first) == 'string' and first or '', '^(.+) (%S*)$')
+  if id then
+    local status = redis.pcall('HGET', 'rq:job:' .. id, 'status')
+    if type(status) == 'string' and status ~= 'canceled' then
       return id, fingerprint
     end
   end

@@ -1,0 +1,55 @@
+"""Job ids. Ours are UUIDs; a producer beside Redis may have written any bytes.
+
+In Python an id is text that turns back into the same bytes (PEP 383, `surrogateescape`), and so do our connections to
+Redis encode it. Wherever an id goes into something that is read again, it goes in one of the forms below.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+# What `in_word` escapes: it would end a word, or a line, or begin an escape. The same stands in prelude.lua.
+_NO_WORD = re.compile(rb"[ \n%]")
+# Longer ids are cut where they are shown: none of them was ever run (MOST_ID in prelude.lua).
+MOST_SHOWN = 512
+
+
+def read_id(raw: bytes) -> str:
+    """Return the id that Redis has as these bytes."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def id_bytes(job_id: str) -> bytes:
+    """Return an id, or a name that ends with one, as Redis has it."""
+    return job_id.encode("utf-8", "surrogateescape")
+
+
+def in_word(job_id: str) -> bytes:
+    """Return an id as one word of a line."""
+    return _NO_WORD.sub(lambda found: b"%%%02X" % found[0][0], id_bytes(job_id))
+
+
+def read_word(raw: bytes) -> str:
+    """Read an id that is one word of a line."""
+    return read_id(unquote_to_bytes(raw) if b"%" in raw else raw)
+
+
+def in_url(job_id: str) -> str:
+    """Return an id as a segment of a URL, or a header's value."""
+    segment = quote(id_bytes(job_id), safe=":@")
+    return segment if segment.strip(".") else segment.replace(".", "%2E")  # "." and ".." are steps, not names
+
+
+def from_url(segment: str) -> str:
+    """Read an id from a segment of a URL as it came."""
+    return read_id(unquote_to_bytes(segment))
+
+
+def readable(job_id: str) -> str:
+    """Return an id for people and JSON: as it is, in its URL's form where it is no text, cut where it is long."""
+    try:
+        job_id.encode()
+    except UnicodeEncodeError:
+        job_id = in_url(job_id)
+    return job_id if len(job_id) <= MOST_SHOWN else f"{job_id[:MOST_SHOWN]}…"
