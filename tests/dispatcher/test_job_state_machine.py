@@ -368,7 +368,7 @@ class JobLife(RuleBasedStateMachine):
         ends = self.model.held(worker)
         for passes in range(2 if again else 1):
             dead, returned, ended = self.scripts.call(
-                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings)])
+                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings), 15_000])
             )
             assert dead.decode() == ("" if passes else worker)
             words = {job_id.decode(): "returned" for job_id in returned} | {

@@ -47,6 +47,25 @@ local function head_of(name)
   return read_wait(type(wait) == 'string' and wait)
 end
 
+-- Whoever renews or reaps leaves its time in bl:pulse, as every worker does once a second. Where that time is long ago,
+-- nobody could renew meanwhile: the server was away, everybody stood still, or the clock was set forward. Where it lies
+-- ahead, the clock was set back. Whoever comes first then lets every lease begin anew, so that everybody has a whole one
+-- to renew it in. A lease that had run out before stays so; where the clock was set back, nobody can tell.
+local PULSE_TTL_MS, MOST_SILENT_MS = 86400000, 3000
+
+local function pulse(workers, lease_ms, now)
+  local last = whole(redis.pcall('GET', 'bl:pulse')) or now - PULSE_TTL_MS
+  redis.call('SET', 'bl:pulse', num(now), 'PX', PULSE_TTL_MS)
+  if last <= now and now - last <= math.min(MOST_SILENT_MS, lease_ms / 3) then
+    return
+  end
+  local set_back = math.max(0, last - now)
+  local entries = redis.call('ZRANGEBYSCORE', workers, set_back > 0 and '-inf' or num(last), '+inf', 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    redis.call('ZADD', workers, num(math.max(entries[i + 1] - set_back, now + lease_ms)), entries[i])
+  end
+end
+
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
   if redis.call('LLEN', key) == 0 then
