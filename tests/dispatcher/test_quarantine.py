@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import redis
 
@@ -40,7 +41,8 @@ async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(qu
     assert (dead.view.state, dead.view.attempts) == (State.FAILED, 3)
     assert dead.view.request is not None
     assert bytes(dead.view.request.body) == b'{"prompt":"x"}'
-    assert [(loss.fence, loss.worker) for loss in history] == [(1, "w-int4"), (2, "w-int4")]
+    assert [loss.worker for loss in history] == ["w-int4", "w-int4"]
+    assert history[0].fence < history[1].fence
     assert {loss.outcome.error for loss in history if loss.outcome} == {"it broke"}
 
 
@@ -58,6 +60,7 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
 
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
     job_id = await kill(queue)
+    last: Any = store.hget(f"rq:job:{job_id}", "fence")
     quarantine = Quarantine(queue)
 
     released = await quarantine.release(await quarantine.jobs())
@@ -67,7 +70,8 @@ async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue,
     assert released == [job_id]
     assert view is not None
     assert (view.state, view.position, view.outcome) == (State.QUEUED, 1, None)
-    assert (again.job_id, again.attempt, again.fence) == (job_id, 1, 4)
+    assert (again.job_id, again.attempt) == (job_id, 1)
+    assert again.fence > int(last)
     assert await quarantine.jobs() == []
     assert store.zcard("rq:failed:smollm2:int4:normal") == 0
 

@@ -40,6 +40,21 @@ local function read_wait(text)
   return whole(at), whole(deadline), whole(seq)
 end
 
+-- The fence of a job's next claim, and what is not counted of it, from its fields `fence` and `uncharged`: their
+-- difference is the number of attempts, one more than before. A fence is the time in steps of 10 µs, and greater than
+-- the one before, so that it never comes again: a counter would, where the server has lost its last second.
+local ticks
+
+local function next_fence(before, uncharged)
+  if not ticks then
+    local t = redis.call('TIME')
+    ticks = t[1] * 100000 + math.floor(t[2] / 10)
+  end
+  before, uncharged = whole(before) or 0, whole(uncharged) or 0
+  local fence = math.max(before + 1, ticks)
+  return fence, uncharged + fence - before - 1
+end
+
 -- When the head of a list was enqueued, and its deadline; nil where the list is empty or its head does not say.
 local function head_of(name)
   local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
@@ -257,7 +272,7 @@ local function put_back(id, worker, how)
   local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
   redis.call('DEL', 'bl:stream:' .. id)
   local at, deadline = read_wait(fields[8])
-  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', uncharged, 'wait',
+  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', num(uncharged), 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
   if suspicion > 0 then
     redis.call('HSET', key, 'suspicion', suspicion)
