@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast chaos durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast long chaos durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -61,7 +61,7 @@ demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main 
 
 # Files of tests side by side, in their order; real engines come alone: beside them nothing else has the cores it counts on.
 TEST_WORKERS ?= 2
-SIDE_BY_SIDE := -m "not vllm" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -m "not vllm and not long" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install engine-env checkpoints sandbox ## set up and pass all tests, those on real vLLM included
 	$(BIN)/python -m pytest -m vllm
@@ -72,6 +72,9 @@ sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that mod
 
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+long: install ## the tests that take minutes: outages in a row at the shipped lease
+	$(BIN)/python -m pytest -m long
 
 chaos: install ## break everything while 20,000 jobs come in (ten minutes; SEED=n, JOBS=n), into var/chaos
 	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED))

@@ -98,7 +98,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     queue: str  # where it was queued
     data: bytes  # RQ's call, still encoded
     attempt: int  # 1 for the first execution
-    fence: int  # grows with every claim of this job; finish is refused with an older one
+    fence: int  # of this claim alone, greater than those before; finish is refused with an older one
     enqueued_ms: int  # server clock
     deadline_ms: int | None  # server clock, milliseconds since 1970
     claimed_ms: int  # server clock

@@ -1,7 +1,7 @@
 """Renew the leases of a worker, on a thread of its own: a busy event loop must not cost it its jobs.
 
-The same thread reaps: it takes the jobs of workers whose lease ran out. After a time without Redis it leaves the
-others one lease to renew theirs first, because then everybody's lease has run out at once.
+The same thread reaps: it takes the jobs of workers whose lease ran out. That a lease which nobody could renew does not
+run out is seen to by the scripts (`pulse` in prelude.lua), for all reapers alike.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ log = structlog.get_logger()
 VERSION = "bitladder"
 # Jobs one pass of the reaper moves; a dead worker with more takes several passes.
 REAP_BATCH = 256
-# How soon after a lease ran out somebody looks for it.
-REAP_EVERY_S = 1.0
+# How soon after a lease ran out somebody looks for it, and at most this share of a lease. The scripts take three times
+# as long without anybody's look for an outage.
+REAP_EVERY_S, REAP_SHARE = 1.0, 1 / 9
 # Between two passes others have the server.
 REAP_PAUSE_S = 0.01
 
@@ -59,8 +60,6 @@ class LeaseKeeper:
         self.is_ready = False
         self._stop = threading.Event()
         self._renewing = threading.Lock()  # the pump renews too, when its readiness changes
-        self._renewed_s = time.monotonic()
-        self._no_reaping_before_s = 0.0
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -105,39 +104,37 @@ class LeaseKeeper:
         now = time.monotonic()
         self._unknown = {job: self._unknown.get(job, now) for job in unknown}
         self._strays = [job for job, since in self._unknown.items() if now - since > self._settings.queue.lease_s / 3]
-        if time.monotonic() - self._renewed_s > self._settings.queue.lease_s / 2:
-            self._no_reaping_before_s = time.monotonic() + self._settings.queue.lease_s
-        self._renewed_s = time.monotonic()
         if lost or cancelled:
             self._drop([read_id(job) for job in lost], [read_id(job) for job in cancelled])
 
     def reap(self) -> None:
         """Take the jobs of workers whose lease ran out, for as long as the renewal can wait."""
         end = time.monotonic() + self._settings.queue.lease_s / 6
-        while time.monotonic() >= self._no_reaping_before_s and self._reap_batch():
+        while self._reap_batch():
             if time.monotonic() > end or self._stop.wait(REAP_PAUSE_S):
                 break
 
     def _reap_batch(self) -> bool:
         queue = self._settings.queue
-        args: list[str | int] = [REAP_BATCH, queue.max_attempts, keep(self._settings)]
+        args: list[str | int] = [REAP_BATCH, queue.max_attempts, keep(self._settings), int(queue.lease_s * 1000)]
         dead, returned, ended = self._call("reap", ["bl:workers", "rq:workers"], args)
         if dead:
             log.warning("worker reaped", dead=dead.decode(), returned=len(returned), ended=len(ended))
         return bool(dead)
 
     def _run(self) -> None:
+        lease_s = self._settings.queue.lease_s
         # A third of the lease: two renewals may be missed.
-        renew_every_s = self._settings.queue.lease_s / 3
-        next_s = time.monotonic() + renew_every_s
-        while not self._stop.wait(min(renew_every_s, REAP_EVERY_S)):
-            if time.monotonic() >= next_s:
-                next_s = time.monotonic() + renew_every_s
-                self._try(self.renew)
-            self._try(self.reap)
+        renew_every_s, renew_at_s = lease_s / 3, 0.0
+        while not self._stop.wait(min(REAP_EVERY_S, lease_s * REAP_SHARE)):
+            if (now := time.monotonic()) >= renew_at_s:
+                if not self._done(self.renew):
+                    continue  # tried again at the next look; nobody reaps who could not renew
+                renew_at_s = now + renew_every_s
+            self._done(self.reap)
 
     @staticmethod
-    def _try(step: Callable[[], None]) -> None:
+    def _done(step: Callable[[], None]) -> bool:
         try:
             step()
         except (RedisError, OSError) as error:
@@ -145,6 +142,9 @@ class LeaseKeeper:
         except Exception:
             # Without this thread the worker would lose every job it has.
             log.exception("lease thread broke")
+        else:
+            return True
+        return False
 
     def _keys(self) -> list[str]:
         live = f"bl:live:{self._model}:{self._tier}"

@@ -115,8 +115,8 @@ def contradictions(history: History, records: Mapping[str, Record], max_attempts
 
 
 def executions(records: Mapping[str, Record]) -> Counter[int]:
-    """Count jobs by the number of times they were claimed."""
-    return Counter(record.fence for record in records.values())
+    """Count jobs by the number of attempts they were charged."""
+    return Counter(record.fence - record.uncharged for record in records.values())
 
 
 def _of_client(told: Told, records: Mapping[str, Record]) -> Iterator[str]:

@@ -62,8 +62,8 @@ class Report:
     faults: dict[str, int]
     starts: dict[str, int]  # of each process
     outcomes_read: int
-    executions: dict[int, int]  # times claimed -> jobs
-    repeated: int  # claims beyond the first
+    executions: dict[int, int]  # attempts charged -> jobs
+    repeated: int  # attempts beyond the first
     load_s: float
     drain_s: float
     wall_s: float

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher.contract import Claimed, Outcome, State
+from dispatcher.contract import Claimed, Outcome, Piece, State
 from dispatcher.producer import Producer
 from dispatcher.queue.commands import Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
-from tests.conftest import make_settings
+from tests.conftest import OwnValkey, make_settings
 from workers.lease import LeaseKeeper
 
 DONE = Outcome(state=State.FINISHED, status=200)
@@ -50,7 +53,7 @@ async def test_the_late_finish_of_a_lost_claim_leaves_the_new_claim_alone(queue:
 
     accepted = await queue.finish("me", [Finished(job=first, outcome=DONE)])
 
-    assert (first.fence, second.fence) == (1, 2)
+    assert first.fence < second.fence
     assert accepted == [False]
     assert store.smembers("bl:inflight:me") == {second.job_id.encode()}  # else nobody would ever reap it
 
@@ -62,6 +65,54 @@ async def test_a_late_return_of_a_lost_claim_leaves_the_new_claim_alone(queue: J
 
     assert result == "lost"
     assert store.smembers("bl:inflight:me") == {second.job_id.encode()}
+
+
+async def test_a_claim_that_the_server_lost_shares_its_fence_with_no_other(own_valkey: OwnValkey) -> None:
+    settings = make_settings(own_valkey.url)
+    queue = JobQueue(connect(settings.redis), settings)
+    with Producer(settings) as producer:
+        producer.submit(BODY | {"stream": True})
+    folder = Path(own_valkey.settings.data_dir)
+    kept = shutil.copytree(folder, folder.with_name("kept"))  # what was on the disk: the rest is the last second
+
+    lost = await claim(queue)
+    await queue.emit("me", [(lost.job_id, Piece(fence=lost.fence, number=number, data=b"old")) for number in (1, 2)])
+    own_valkey.kill()
+    shutil.rmtree(folder)
+    kept.rename(folder)
+    own_valkey.start()
+    again = await claim(queue)
+    new = [Piece(fence=again.fence, number=number, data=b"new") for number in (1, 2, 3)]
+    late = await queue.emit("me", [(lost.job_id, Piece(fence=lost.fence, number=3, data=b"old"))])
+    taken = await queue.emit("me", [(again.job_id, piece) for piece in new])
+    behind = await queue.pieces(lost.job_id, lost.fence, 2)  # what a reader asks for that had the old ones
+    ended = [await queue.finish("me", [Finished(job=job, outcome=DONE)]) for job in (lost, again)]
+    await queue.aclose()
+
+    assert (again.job_id, again.attempt) == (lost.job_id, 1)
+    assert (late, taken) == ([False], [True] * 3)
+    assert behind == new
+    assert ended == [[False], [True]]
+
+
+@pytest.mark.parametrize(("fields", "attempt"), [({"fence": 2, "uncharged": 1}, 2), ({"fence": 1}, 2), ({}, 1)])
+async def test_a_job_whose_fences_were_counted_goes_on_with_its_attempts(
+    queue: JobQueue, store: redis.Redis, fields: dict[str, int], attempt: int
+) -> None:
+    with Producer(queue.settings) as producer:
+        job_id = producer.submit(BODY)
+    for name, value in fields.items():
+        store.hset(f"rq:job:{job_id}", name, value)  # as an older version left them
+
+    job = await claim(queue)
+    view = await queue.view(job_id)
+    await queue.give_back("me", job, job.queue, word="free", last=DONE)
+    again = await claim(queue)
+
+    assert (job.attempt, again.attempt) == (attempt, attempt)
+    assert job.fence < again.fence
+    assert view is not None
+    assert view.attempts == attempt
 
 
 async def test_a_job_that_its_worker_has_found_meanwhile_is_no_stray(

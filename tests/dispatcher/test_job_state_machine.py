@@ -197,10 +197,11 @@ class JobLife(RuleBasedStateMachine):
 
     def _judge_claimed(self, worker: str, answer: Claimed, free: set[str]) -> None:
         job, tier = self.model.jobs[answer.job_id], WORKERS[worker]
-        job.worker, job.fence = worker, job.fence + 1
+        assert answer.fence > job.fence
+        job.worker, job.uncharged, job.fence = worker, answer.fence - job.attempts - 1, answer.fence
         lane = f"{MODEL}:{answer.tier}:{answer.lane}"
         assert answer.tier == tier or lane in free or job.is_late, "it climbed without need"
-        assert (answer.fence, answer.attempt, answer.queue) == (job.fence, job.attempts, job.queue)
+        assert (answer.attempt, answer.queue) == (job.attempts, job.queue)
         assert answer.attempt <= MOST_ATTEMPTS
         highest = answer.ceiling or LADDER[-1]
         assert LADDER.index(answer.tier) <= LADDER.index(tier) <= LADDER.index(highest)
@@ -369,7 +370,7 @@ class JobLife(RuleBasedStateMachine):
         ends = self.model.held(worker)
         for passes in range(2 if again else 1):
             dead, returned, ended = self.scripts.call(
-                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings)])
+                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings), 15_000])
             )
             assert dead.decode() == ("" if passes else worker)
             words = {job_id.decode(): "returned" for job_id in returned} | {

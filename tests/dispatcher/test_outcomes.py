@@ -43,12 +43,13 @@ async def read(inbox: OutcomeInbox, job_id: str, *messages: Item) -> list[bytes]
 async def test_pieces_that_no_message_told_of_are_read_from_the_stream(inbox: OutcomeInbox, queue: JobQueue) -> None:
     mine = job()
     await submit(queue, mine)
-    await claim(queue, "int4")
-    await queue.emit("w-int4", [(mine.job_id, piece(1, number)) for number in (1, 2, 3, 4)])
+    (claimed,) = await claim(queue, "int4")
+    pieces = [piece(claimed.fence, number) for number in (1, 2, 3, 4)]
+    await queue.emit("w-int4", [(mine.job_id, one) for one in pieces])
     over = Outcome(state=State.FINISHED, status=200, pieces=4)
 
-    assert await read(inbox, mine.job_id, piece(1, 1), piece(1, 3), over) == [b"1.1", b"1.2", b"1.3", b"1.4"]
-    assert await read(inbox, mine.job_id, over) == [b"1.1", b"1.2", b"1.3", b"1.4"]
+    assert await read(inbox, mine.job_id, pieces[0], pieces[2], over) == [one.data for one in pieces]
+    assert await read(inbox, mine.job_id, over) == [one.data for one in pieces]
 
 
 async def test_a_piece_that_is_told_twice_is_read_once(inbox: OutcomeInbox) -> None:

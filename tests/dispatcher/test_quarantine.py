@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import redis
 
 from dispatcher.contract import Outcome, State
@@ -38,7 +41,8 @@ async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(qu
     assert (dead.view.state, dead.view.attempts) == (State.FAILED, 3)
     assert dead.view.request is not None
     assert bytes(dead.view.request.body) == b'{"prompt":"x"}'
-    assert [(loss.fence, loss.worker) for loss in history] == [(1, "w-int4"), (2, "w-int4")]
+    assert [loss.worker for loss in history] == ["w-int4", "w-int4"]
+    assert history[0].fence < history[1].fence
     assert {loss.outcome.error for loss in history if loss.outcome} == {"it broke"}
 
 
@@ -46,6 +50,7 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
     refused, gone, late = job(), job(), job(deadline_ms=1)
     await submit(queue, refused, gone, late)
     await queue.cancel(gone.job_id)
+    await asyncio.sleep(0.01)  # the server's clock has to move
     (claimed,) = await claim(queue, "int4")
     outcome = Outcome(state=State.FAILED, status=400, code="refused_by_engine", error="no")
     await queue.finish("w-int4", [Finished(job=claimed, outcome=outcome)])
@@ -55,6 +60,7 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
 
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
     job_id = await kill(queue)
+    last: Any = store.hget(f"rq:job:{job_id}", "fence")
     quarantine = Quarantine(queue)
 
     released = await quarantine.release(await quarantine.jobs())
@@ -64,7 +70,8 @@ async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue,
     assert released == [job_id]
     assert view is not None
     assert (view.state, view.position, view.outcome) == (State.QUEUED, 1, None)
-    assert (again.job_id, again.attempt, again.fence) == (job_id, 1, 4)
+    assert (again.job_id, again.attempt) == (job_id, 1)
+    assert again.fence > int(last)
     assert await quarantine.jobs() == []
     assert store.zcard("rq:failed:smollm2:int4:normal") == 0
 
@@ -204,4 +211,4 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
 
 
 async def _reap(queue: JobQueue) -> None:
-    await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings)]))
+    await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))

@@ -104,11 +104,12 @@ local function take(id, queue)
     at = now
     redis.call('HSET', job, 'wait', num(now) .. ' - 0', 'origin', queue)  -- where it goes back to
   end
-  local fence = (whole(fields[4]) or 0) + 1
-  redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', fence)
+  local fence, uncharged = next_fence(fields[4], fields[5])
+  redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', num(fence),
+    'uncharged', num(uncharged))
   held[#held + 1] = id
-  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, execution(id, fence))
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - (whole(fields[5]) or 0), fence, num(at),
+  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, execution(id, num(fence)))
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - uncharged, fence, num(at),
     deadline and num(deadline) or '', whole(fields[7]) or 0, fields[8] or ''}
   return false
 end

@@ -10,10 +10,12 @@
 --       10 max attempts  11 keep (see `read_keep`)  12 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
+-- Touches also, by name: bl:pulse, and what `put_back` writes.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
 local worker, now = ARGV[1], now_ms()
 local lease_ms = tonumber(ARGV[2])
+pulse(KEYS[1], lease_ms, now)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 redis.call('ZADD', KEYS[1], now + lease_ms, worker)
 if ARGV[3] == '1' then

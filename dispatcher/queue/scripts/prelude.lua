@@ -40,11 +40,45 @@ local function read_wait(text)
   return whole(at), whole(deadline), whole(seq)
 end
 
+-- The fence of a job's next claim, and what is not counted of it, from its fields `fence` and `uncharged`: their
+-- difference is the number of attempts, one more than before. A fence is the time in steps of 10 µs, and greater than
+-- the one before, so that it never comes again: a counter would, where the server has lost its last second.
+local ticks
+
+local function next_fence(before, uncharged)
+  if not ticks then
+    local t = redis.call('TIME')
+    ticks = t[1] * 100000 + math.floor(t[2] / 10)
+  end
+  before, uncharged = whole(before) or 0, whole(uncharged) or 0
+  local fence = math.max(before + 1, ticks)
+  return fence, uncharged + fence - before - 1
+end
+
 -- When the head of a list was enqueued, and its deadline; nil where the list is empty or its head does not say.
 local function head_of(name)
   local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
   local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
   return read_wait(type(wait) == 'string' and wait)
+end
+
+-- Whoever renews or reaps leaves its time in bl:pulse, as every worker does once a second. Where that time is long ago,
+-- nobody could renew meanwhile: the server was away, everybody stood still, or the clock was set forward. Where it lies
+-- ahead, the clock was set back. Whoever comes first then lets every lease begin anew, so that everybody has a whole one
+-- to renew it in. A lease that had run out before stays so; where the clock was set back, nobody can tell.
+local PULSE_TTL_MS, MOST_SILENT_MS = 86400000, 3000
+
+local function pulse(workers, lease_ms, now)
+  local last = whole(redis.pcall('GET', 'bl:pulse')) or now - PULSE_TTL_MS
+  redis.call('SET', 'bl:pulse', num(now), 'PX', PULSE_TTL_MS)
+  if last <= now and now - last <= math.min(MOST_SILENT_MS, lease_ms / 3) then
+    return
+  end
+  local set_back = math.max(0, last - now)
+  local entries = redis.call('ZRANGEBYSCORE', workers, set_back > 0 and '-inf' or num(last), '+inf', 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    redis.call('ZADD', workers, num(math.max(entries[i + 1] - set_back, now + lease_ms)), entries[i])
+  end
 end
 
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
@@ -260,7 +294,7 @@ local function put_back(id, worker, how)
   local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
   redis.call('DEL', 'bl:stream:' .. id)
   local at, deadline = read_wait(fields[8])
-  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', uncharged, 'wait',
+  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', num(uncharged), 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
   if suspicion > 0 then
     redis.call('HSET', key, 'suspicion', suspicion)

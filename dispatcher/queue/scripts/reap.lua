@@ -2,12 +2,13 @@
 --
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  rq:workers                  set     RQ's list of workers
--- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)
--- Touches also, by name: bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>, rq:worker:<worker>,
--- rq:queues, rq:workers:<queue>, and what `put_back` writes.
+-- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
+-- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>,
+-- rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what `put_back` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
+pulse(KEYS[1], tonumber(ARGV[4]), now)
 local lost = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
 if not lost then
   return {'', {}, {}}

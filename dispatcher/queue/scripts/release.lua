@@ -26,7 +26,7 @@ local function release(id)
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
   redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name')  -- no former worker may end it
-  redis.call('HSET', key, 'status', 'queued', 'uncharged', whole(fields[3]) or 0, 'wait',
+  redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + (place or redis.call('LLEN', list)) + 1))
   redis.call('PEXPIRE', key, num(lasts_ms))
   if fields[4] then
