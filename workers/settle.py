@@ -42,7 +42,7 @@ class Settler:
             return done
         self.metrics.degenerate(kind).inc()
         is_last = job.attempt >= self._settings.queue.max_attempts
-        climbs = done.outcome.text is None and not is_last and await self._is_served_above(job)
+        climbs = not done.outcome.pieces and not is_last and await self._is_served_above(job)
         log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not climbs)
         if not climbs:
             return done
