@@ -22,6 +22,9 @@ from workers.metrics import WorkerMetrics
 log = structlog.get_logger()
 # A busy engine frees itself in its own time; without a pause its job would come straight back.
 BUSY_PAUSE_S = 0.2
+# A job that went back so often without having run may be one that this engine never takes: it goes up, where that is
+# possible, before it keeps the others waiting for ever.
+MOST_RETURNS = 8
 
 
 class Settler:
@@ -73,7 +76,8 @@ class Settler:
             await self._give_back(job, await self._one_up(job), word="charged", last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
-            await self._give_back(job, job.queue, word="free", last=outcome)
+            is_stuck = job.fence - job.attempt >= MOST_RETURNS
+            await self._give_back(job, await self._one_up(job) if is_stuck else job.queue, word="free", last=outcome)
 
     async def cancelled(self, job: Claimed) -> None:
         """End a job that its client cancelled."""
