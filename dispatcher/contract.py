@@ -137,8 +137,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     state: State
     status: int  # HTTP status for an awaiting client
-    body: msgspec.Raw = NO_BODY  # the engine's JSON answer, byte for byte
-    text: str | None = None  # streamed jobs: the text, joined
+    body: msgspec.Raw = NO_BODY  # the engine's JSON answer, byte for byte; of a stream, what its chunks make up
+    text: str | None = None  # of streams, in records of earlier versions
     error: str | None = None
     code: str | None = None
     tier: str | None = None  # that served it

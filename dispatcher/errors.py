@@ -22,6 +22,7 @@ BitladderError
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted
+    │   └── EngineUnreachableError      there is no connection to it
     └── EngineFaultError                it broke: give the job back one tier up, attempt counted
         ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
         └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
@@ -177,7 +178,15 @@ class EngineError(BitladderError):
 
 
 class EngineBusyError(EngineError):
-    """The engine refused before it started anything."""
+    """The engine refused before it started anything; it may have said for how long it wants to be left alone."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnreachableError(EngineBusyError):
+    """No connection to the engine."""
 
 
 class EngineFaultError(EngineError):

@@ -9,7 +9,8 @@ words when memory is short, and serves /health, /metrics and /v1/completions on 
 - crash: the server ends at once. dead: 500, and it is unhealthy from then on, as when vLLM's core has died.
 - hang: no token any more, for anybody; /health and /metrics go on answering. stall: this stream alone stops.
 - fault: 500, and nothing else.
-- nan: log probabilities that are no JSON. null: log probabilities that are null. corrupt: the counter of NaN rises.
+- nan: log probabilities that are no JSON. null: log probabilities that are null. unwritable: NaN as vLLM 0.32 has it,
+  null in a stream and a 400 without one. corrupt: the counter of NaN rises. empty: tokens without a text.
 - slow: a second for every token.
 """
 
@@ -81,6 +82,10 @@ class Server:
             return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         if body.get("stream"):
             return await self.stream(request, body, prompt)
+        if prompt == "unwritable":
+            message = "Out of range float values are not JSON compliant"
+            error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+            return web.json_response({"error": error}, status=400)
         for _ in range(body.get("max_tokens", 16)):
             await self.step(prompt)
         return web.Response(text=json.dumps(self.answer(prompt)), content_type="application/json")
@@ -102,9 +107,12 @@ class Server:
         self.tokens += 1
 
     def answer(self, prompt: str) -> dict[str, Any]:
-        number = {"nan": float("nan"), "null": None}.get(prompt, -0.5)
-        choice = {"index": 0, "text": "token ", "logprobs": {"token_logprobs": [-0.1, number]}}
-        return {"object": "text_completion", "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+        number = {"nan": float("nan"), "null": None, "unwritable": None}.get(prompt, -0.5)
+        text, finish = ("", "length") if prompt == "empty" else ("token ", "stop")
+        logprobs = {"token_logprobs": [-0.1, number]}
+        choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": logprobs}
+        usage = {"prompt_tokens": 1, "completion_tokens": 16}
+        return {"object": "text_completion", "choices": [choice], "usage": usage}
 
 
 def main() -> None:

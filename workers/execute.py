@@ -13,7 +13,7 @@ from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.queue.records import inflate
 from dispatcher.queue.seal import Seal
 from workers.engines.base import Answer, Answers, OnPiece
-from workers.guard import degeneration, fault_in
+from workers.guard import fault_in
 from workers.ward import ALONE
 
 
@@ -33,7 +33,6 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
     request: Request | None = None
-    is_cut: bool = False  # a streamed answer that ended because its tokens ran out
 
 
 async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
@@ -47,11 +46,11 @@ async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, 
         return Executed(
             verdict=Verdict.QUARANTINE, outcome=_failed(500, "corrupt_job", f"the job cannot be read: {error}")
         )
-    start, is_cut = time.perf_counter(), False
+    start = time.perf_counter()
     try:
         async with asyncio.timeout(_seconds_left(job, now_ms)):
             answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
-        outcome, verdict, is_cut = _judged(answer), Verdict.FINISH, answer.is_cut
+        outcome, verdict = _judged(answer), Verdict.FINISH
     except TimeoutError:
         outcome = Outcome(
             state=State.EXPIRED,
@@ -67,16 +66,14 @@ async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, 
     except EngineFaultError as error:
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
     outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
-    return Executed(verdict=verdict, outcome=outcome, request=request, is_cut=is_cut)
+    return Executed(verdict=verdict, outcome=outcome, request=request)
 
 
 def degenerate_in(done: Executed) -> str | None:
-    """Return what is wrong with a finished answer: loop, gibberish, or None."""
+    """Return what is wrong with a finished answer: loop, gibberish, empty, or None."""
     outcome, request = done.outcome, done.request
     if outcome.state is not State.FINISHED or request is None:
         return None
-    if outcome.text is not None:
-        return degeneration(outcome.text, bytes(request.body), is_cut=done.is_cut)
     return fault_in(outcome.answer or b"", bytes(request.body))
 
 
@@ -103,7 +100,7 @@ def _judged(answer: Answer) -> Outcome:
         )
     usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
     ttft_ms = None if answer.ttft_s is None else round(answer.ttft_s * 1000, 1)
-    return Outcome(state=State.FINISHED, status=200, body=body, text=answer.text or None, ttft_ms=ttft_ms, usage=usage)
+    return Outcome(state=State.FINISHED, status=200, body=body, ttft_ms=ttft_ms, usage=usage)
 
 
 def _failed(status: int, code: str, message: str) -> Outcome:

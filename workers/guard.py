@@ -1,8 +1,9 @@
-"""What an engine should not have said: token loops and gibberish. Pure; microseconds for an answer of 4 KB.
+"""What an engine should not have said: token loops, gibberish, nothing. Pure; microseconds for an answer of 4 KB.
 
 An answer is degenerate only where no prompt could have meant it: a loop that went on until the tokens ran out, of words
 that are not a phrase of the prompt. A model that is asked to repeat something, fills a table or lists equal lines ends
-by itself, or repeats what it was given.
+by itself, or repeats what it was given. An answer is empty where its tokens ran out and none of them was seen, in a
+text, a tool call or a thought.
 """
 
 from __future__ import annotations
@@ -21,34 +22,57 @@ LEAST_REPEATS = 8
 # means that the tokens are noise.
 MOST_REPLACED = 0.05
 LEAST_REPLACED = 8
+# So many tokens without a text are none: a character takes four at most, and is held back until it is whole.
+LEAST_UNSEEN = 4
+# Fields of requests whose answer may be hidden: thoughts that nobody wants to see, tool calls that were cut.
+_HIDING = (b'"include_reasoning"', b'"tools"')
 # The first entry of several vocabularies: what an engine samples when all logits are NaN.
 _ZEROTH = "!"
 
 
-class _Message(msgspec.Struct):
-    content: Any = None  # text, or a list of parts
-
-
 class _Choice(msgspec.Struct):
     text: str | None = None
-    message: _Message | None = None
+    message: dict[str, Any] | None = None  # its content is a text, or a list of parts
     finish_reason: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ended because its tokens ran out."""
+        return self.finish_reason == "length"
+
+    @property
+    def is_empty(self) -> bool:
+        if self.message is None:
+            return not self.text
+        return not any(value for name, value in self.message.items() if name != "role")
+
+
+class _Details(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int | None = None
+    completion_tokens_details: _Details | None = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
+    usage: _Usage | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
 
 
 def fault_in(answer: bytes, request: bytes) -> str | None:
-    """Return what is wrong with an OpenAI answer to a request: loop, gibberish, or None."""
+    """Return what is wrong with an OpenAI answer to a request: loop, gibberish, empty, or None."""
     try:
-        choices = _answer(answer).choices
+        its = _answer(answer)
     except msgspec.DecodeError:
         return None  # an answer in some other shape is for its reader to judge
-    found = (degeneration(_text(choice), request, is_cut=choice.finish_reason == "length") for choice in choices)
+    if any(choice.is_cut and choice.is_empty for choice in its.choices) and _are_unseen(its, request):
+        return "empty"
+    found = (degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in its.choices)
     return next((kind for kind in found if kind), None)
 
 
@@ -76,6 +100,15 @@ def loop_unit(text: str) -> str | None:
     need = max(LEAST_CHARS, LEAST_REPEATS * period)
     end = text[-need:]
     return text[-period:] if len(end) == need and end[period:] == end[:-period] else None
+
+
+def _are_unseen(answer: _Answer, request: bytes) -> bool:
+    """Return whether tokens were written that should have been seen."""
+    usage = answer.usage
+    if usage is None or (usage.completion_tokens or 0) < LEAST_UNSEEN * len(answer.choices):
+        return False
+    thought = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
+    return not thought and not any(word in request for word in _HIDING)
 
 
 def _means_nothing(unit: str) -> bool:
@@ -111,5 +144,5 @@ def _has_replacement(request: bytes) -> bool:
 
 
 def _text(choice: _Choice) -> str:
-    content = choice.message.content if choice.message else choice.text
+    content = choice.message.get("content") if choice.message else choice.text
     return content if isinstance(content, str) else ""

@@ -53,6 +53,9 @@ class WorkerMetrics:
         self.reduced = self._one(
             Gauge, "bitladder_engine_start_reduced", "Runs the engine with less memory than it was told to take (1)?"
         )
+        self.pause = self._one(
+            Gauge, "bitladder_engine_pause_seconds", "How long is the engine still left alone, as it asked to be?"
+        )
         self.breaker = self._one(
             Gauge, "bitladder_breaker_state", "Is the engine trusted with jobs (0), being tried (1) or left alone (2)?"
         )

@@ -74,6 +74,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
         self._watch = EngineWatch(engine, settings.worker, self.metrics, self._set_ready, self._adapt)
+        self._watch.traffic.on_pause = self._slots.back_off
         self.leases = LeaseKeeper(
             settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
         )
@@ -102,11 +103,13 @@ class Pump:
         self._freed.set()
 
     async def _step(self) -> None:
-        free = self._slots.free(len(self._running)) if self.leases.is_ready and not self._ward.is_closed else 0
+        paused_s, block_s = self._watch.traffic.paused_s(), self.settings.worker.block_s
+        is_open = self.leases.is_ready and not self._ward.is_closed and not paused_s
+        free = self._slots.free(len(self._running)) if is_open else 0
         if not free:
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), self.settings.worker.block_s)
+                await asyncio.wait_for(self._freed.wait(), min(block_s, paused_s or block_s))
             return
         try:
             claims = await self._claim(free)

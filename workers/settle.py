@@ -26,6 +26,11 @@ BUSY_PAUSE_S = 0.2
 NO_RECORD = "no_record"
 # Ids that one claim's log lines name.
 MOST_NAMED = 16
+# A job that went back so often without having run may be one that this engine never takes: it goes up, where that is
+# possible, before it keeps the others waiting for ever.
+MOST_RETURNS = 8
+# Jobs whose returns one worker remembers.
+MOST_REMEMBERED = 10_000
 
 
 class Settler:
@@ -38,6 +43,7 @@ class Settler:
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
         self._emit: Batcher[tuple[str, Piece], bool] = Batcher(self._emit_many, most=256)
         self.metrics = WorkerMetrics(model, tier)
+        self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
     async def guarded(self, job: Claimed, done: Executed) -> Executed:
         """Let a degenerate answer climb; deliver it where nobody does better, or its tokens were seen already."""
@@ -46,7 +52,7 @@ class Settler:
             return done
         self.metrics.degenerate(kind).inc()
         is_last = job.attempt >= self._settings.queue.max_attempts
-        climbs = done.outcome.text is None and not is_last and await self._is_served_above(job)
+        climbs = not done.outcome.pieces and not is_last and await self._is_served_above(job)
         log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not climbs)
         if not climbs:
             return done
@@ -77,7 +83,18 @@ class Settler:
             await self._give_back(job, await self._one_up(job), word="charged", last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
-            await self._give_back(job, job.queue, word="free", last=outcome)
+            target = await self._one_up(job) if self._is_stuck(job.job_id) else job.queue
+            await self._give_back(job, target, word="free", last=outcome)
+
+    def _is_stuck(self, job_id: str) -> bool:
+        """Count one more return of a job that the engine did not take; True when it was one too many."""
+        returns = self._returns.pop(job_id, 0) + 1
+        if returns >= MOST_RETURNS:
+            return True
+        self._returns[job_id] = returns
+        if len(self._returns) > MOST_REMEMBERED:
+            del self._returns[next(iter(self._returns))]  # the one that came back longest ago
+        return False
 
     def left_out(self, unfit: Sequence[Unfit]) -> None:
         """Count ids that were in a list and do not run, and name some of them."""

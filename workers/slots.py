@@ -20,9 +20,10 @@ RESERVE = 1 / 8
 class Slots:
     """The engine's batch and a small reserve behind it; a little more whenever the engine starts everything at once.
 
-    Waiting belongs into Redis, where any tier can still take the job. A full cache lowers the limit by a factor, as in
-    D. Chiu and R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in Computer
-    Networks", 1989; but what the engine runs is known, so a batch that is full is met at once instead of searched for.
+    Waiting belongs into Redis, where any tier can still take the job. A full cache, or a refusal, lowers the limit by a
+    factor, as in D. Chiu and R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
+    Computer Networks", 1989; but what the engine runs is known, so a batch that is full is met at once instead of
+    searched for.
     """
 
     def __init__(self, least: int, most: int) -> None:
@@ -32,6 +33,10 @@ class Slots:
 
     def free(self, in_flight: int) -> int:
         return max(0, self.limit - in_flight)
+
+    def back_off(self) -> None:
+        """Hold half as many jobs: the engine refuses some of them."""
+        self.limit = max(self._least, self.limit // 2)
 
     def adapt(self, load: Load, in_flight: int) -> None:
         """Follow one reading of the engine's load."""

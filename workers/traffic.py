@@ -6,13 +6,23 @@ import asyncio
 import contextlib
 import math
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
+import structlog
 
-from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
+from dispatcher.errors import (
+    EngineBusyError,
+    EngineCorruptedError,
+    EngineFaultError,
+    EngineLostError,
+    EngineUnreachableError,
+)
 from workers.engines.base import Answer, Engine, Load, OnPiece
 from workers.metrics import WorkerMetrics
+from workers.pause import Pause
 
+log = structlog.get_logger()
 # The fault ratio is that of the last so many requests ...
 WINDOW = 500
 # ... and no less than so many of them: one fault among the first three says nothing.
@@ -50,6 +60,9 @@ class Traffic:
     def __init__(self, engine: Engine, metrics: WorkerMetrics, hang_s: float) -> None:
         self._engine, self._metrics, self._hang_s = engine, metrics, hang_s
         self._loop = asyncio.get_running_loop()
+        self.on_pause: Callable[[], None] = lambda: None
+        self._pause = Pause()
+        metrics.pause.set_function(self.paused_s)
         self._open: set[Passing] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,9 +75,15 @@ class Traffic:
         self._load = Load()
         self._progress_s = self._loop.time()
 
+    def paused_s(self) -> float:
+        """Return for how long nothing should be asked of the engine, by its own word."""
+        return self._pause.left_s(self._loop.time())
+
     async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
         """Pass one request through."""
         now = self._loop.time()
+        if self._pause.is_told(now):
+            raise EngineBusyError(self._pause.reason)
         if not self._open:
             self._progress_s = now  # an idle engine owes nothing
         passing = Passing(limit=asyncio.timeout(None), is_stream=on_piece is not None, last_s=now)
@@ -120,19 +139,30 @@ class Traffic:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     async def _passed(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+        asked_s = self._loop.time()
         try:
             answer = await self._engine.generate(endpoint, body, on_piece)
-        except (EngineBusyError, EngineLostError):
+        except (EngineUnreachableError, EngineLostError):
             raise  # nothing ran; or nobody knows on whose account
+        except EngineBusyError as error:
+            self._rest(asked_s, error)
+            raise
         except EngineFaultError as error:
+            self._pause.answered(asked_s)
             if isinstance(error, EngineCorruptedError):
                 self._metrics.corrupted("answer").inc()
             self.faults.note(is_fault=True)
             raise
+        self._pause.answered(asked_s)
         self.faults.note(is_fault=False)
         self._progress_s = self._loop.time()
         self.has_served = True
         return answer
+
+    def _rest(self, asked_s: float, error: EngineBusyError) -> None:
+        if pause_s := self._pause.busy(self._loop.time(), asked_s, error.retry_after_s, str(error)):
+            log.warning("engine busy", pause_s=round(pause_s, 1))
+            self.on_pause()
 
     def _note_corrupted(self, more: int) -> None:
         for _ in range(min(max(0, more), WINDOW)):  # less than none: the engine has started anew

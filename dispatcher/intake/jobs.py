@@ -96,8 +96,29 @@ def describe(view: JobView) -> dict[str, Any]:
             key: value for key, value in fields.items() if key not in ("state", "status", "body", "error", "code")
         }
         shown["result"] = view.outcome.body
+        if view.outcome.pieces:
+            shown["text"] = view.outcome.text or _first_text(view.outcome.answer)
         shown["error"] = {"message": view.outcome.error, "code": view.outcome.code} if view.outcome.error else None
     return shown
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    message: dict[str, Any] = {}
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+def _first_text(answer: bytes | None) -> str | None:
+    """Return the text of a streamed answer's first choice, for clients that want nothing else."""
+    try:
+        choices = msgspec.json.decode(answer or b"{}", type=_Answer).choices
+    except msgspec.DecodeError:
+        return None
+    found = choices and (choices[0].text or choices[0].message.get("content"))
+    return found if isinstance(found, str) else None
 
 
 def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:

@@ -48,6 +48,9 @@ from dispatcher.queue.scripts import digest, source
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
+# What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
+MOST_TROUBLE = 300
+
 
 class JobQueue:
     """Typed access to the scripts over one asyncio client."""
@@ -147,6 +150,7 @@ class JobQueue:
             self.settings.queue.max_attempts,
             self.seal.encode(job.job_id, last),
             self._keep,
+            _in_ascii(f"{last.code}: {last.error}"),
         ]
         return str((await self.run(Call("give_back", [f"bl:inflight:{worker}"], args))).decode())
 
@@ -159,9 +163,21 @@ class JobQueue:
     async def expire(self, job_id: str) -> bool:
         """End a job that still waits although its deadline has passed; False where it runs, is over or has time."""
         error = "the deadline passed while the job waited"
+        if trouble := await self._trouble(job_id):
+            error = f"{error}; it had come back: {trouble}"
         outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
         args: list[Argument] = [job_id, self.seal.encode(job_id, outcome), self._keep]
         return bool(await self.run(Call("expire", [f"rq:job:{job_id}"], args)))
+
+    async def _trouble(self, job_id: str) -> str:
+        """Return why a job came back from its last execution; '' where nothing is known that can be trusted."""
+        if self.settings.queue.secrets:  # the outcome is signed, and this is not
+            return ""
+        try:
+            raw: Any = await self.client.hget(f"rq:job:{job_id}", "trouble")
+        except (RedisError, OSError):
+            return ""
+        return _in_ascii((raw or b"")[:MOST_TROUBLE].decode(errors="replace"))
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
@@ -247,3 +263,8 @@ class JobQueue:
     async def _load(self, names: set[str]) -> None:
         for name in names:
             await self.client.script_load(source(name))
+
+
+def _in_ascii(text: str) -> str:
+    """Return the start of a text in characters that break nothing."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:MOST_TROUBLE])

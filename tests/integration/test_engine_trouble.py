@@ -76,6 +76,39 @@ def test_a_tier_whose_engine_keeps_breaking_is_left_alone_and_comes_back(
     assert figure(port, 'bitladder_engine_restarts_total{model="smollm2",reason="faults"') >= 1
 
 
+def test_numbers_that_are_none_and_empty_answers_climb_streamed_or_not(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    port = free_port()
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int8")
+    stack.environment |= {
+        "BITLADDER_WORKER__ENGINE": "vllm",
+        "BITLADDER_WORKER__METRICS_PORT": str(port),
+        "BITLADDER_WORKER__FAULT_RATIO": "1",
+        "BITLADDER_VLLM__PYTHON": install(tmp_path),
+        "BITLADDER_VLLM__ARGS": "[]",
+        "BITLADDER_MODELS__SMOLLM2__TIERS__INT4__CHECKPOINT": str(tmp_path),
+    }
+    stack.worker("int4")
+    asked = [("unwritable", False), ("unwritable", True), ("null", True), ("nan", False), ("nan", True)]
+
+    with Client(stack.url) as client:
+        jobs = [
+            run(client, BODY | {"prompt": prompt, "logprobs": 1, "stream": stream})
+            for prompt, stream in [*asked, ("empty", False), ("sound", False)]
+        ]
+
+    assert [(job["status"], job["tier"], job["attempts"]) for job in jobs] == [
+        *[("finished", "int8", 2)] * 6,
+        ("finished", "int4", 1),
+    ]
+    assert figure(port, 'bitladder_engine_corrupted_total{model="smollm2",seen_by="answer"') == len(asked)
+    assert figure(port, 'bitladder_outputs_degenerate_total{kind="empty"') == 1
+
+
 def test_a_token_loop_climbs_to_the_top_where_it_is_delivered(make_stack: Callable[..., Stack]) -> None:
     port = free_port()
     stack = make_stack(BITLADDER_WORKER__METRICS_PORT=str(port))

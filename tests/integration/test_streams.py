@@ -81,6 +81,23 @@ def test_a_stream_whose_execution_was_lost_says_so_to_whoever_read_some_of_it(ma
     assert anew == [*(f"w{number} " for number in range(60)), "[DONE]"]
 
 
+@pytest.mark.parametrize("prompt", [{"prompt": "aa bb"}, {"messages": [{"role": "user", "content": "aa bb"}]}])
+def test_a_streamed_job_s_record_is_what_the_unstreamed_answer_would_be(
+    stack: Stack, prompt: dict[str, object]
+) -> None:
+    body = {"model": "smollm2", "max_tokens": 3} | prompt
+    with Client(stack.url) as client:
+        streamed, plain = (
+            client.wait(client.submit(body | {"stream": stream})["id"], timeout_s=20) for stream in (True, False)
+        )
+
+    assert streamed["pieces"] == 3
+    assert streamed["text"] == "aa bb aa"
+    assert {**streamed["result"], "id": 0, "created": 0} == {**plain["result"], "id": 0, "created": 0}
+    assert streamed["usage"] == plain["usage"] == {"prompt_tokens": 2, "completion_tokens": 3}
+    assert plain["text"] is None
+
+
 def test_a_job_without_a_stream_and_an_odd_event_id_are_refused(stack: Stack) -> None:
     with Client(stack.url) as client:
         plain = client.wait(client.submit(BODY | {"stream": False, "max_tokens": 1})["id"], timeout_s=20)["id"]

@@ -85,3 +85,50 @@ def test_a_request_that_cannot_be_read_excuses_nothing() -> None:
     answer = msgspec.json.encode({"choices": [{"text": "very " * 100, "finish_reason": "length"}]})
 
     assert fault_in(answer, b"{") == "loop"
+
+
+CUT: dict[str, object] = {"index": 0, "finish_reason": "length"}
+EMPTY = CUT | {"text": ""}
+THOUGHT = {"completion_tokens": 16, "completion_tokens_details": {"reasoning_tokens": 16}}
+
+
+def kind_of(
+    *choices: dict[str, object], usage: object = {"completion_tokens": 16}, request: object = PROMPT
+) -> str | None:
+    answer = {"choices": choices, "usage": usage}
+    return fault_in(msgspec.json.encode(answer), msgspec.json.encode(request))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [EMPTY],
+        [CUT | {"message": {"role": "assistant", "content": ""}}],
+        [CUT | {"message": {"role": "assistant", "content": None, "reasoning": None, "tool_calls": []}}],
+        [CUT | {"text": "Berlin is a city."}, EMPTY | {"index": 1}],
+    ],
+)
+def test_tokens_that_ran_out_without_a_text_are_none(choices: list[dict[str, object]]) -> None:
+    assert kind_of(*choices) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("choice", "usage"),
+    [
+        (EMPTY, {"completion_tokens": 3}),  # a character may take so many, and is held back until it is whole
+        (EMPTY, {"completion_tokens": 0}),
+        (EMPTY, None),
+        (EMPTY | {"finish_reason": "stop"}, {"completion_tokens": 16}),
+        (CUT | {"message": {"content": None, "reasoning": "hm, let me"}}, {"completion_tokens": 16}),
+        (CUT | {"message": {"content": None, "reasoning_content": "hm"}}, {"completion_tokens": 16}),
+        (CUT | {"message": {"content": None, "tool_calls": [{"id": "t"}]}}, {"completion_tokens": 16}),
+        (CUT | {"message": {"content": ""}}, THOUGHT),
+    ],
+)
+def test_an_empty_text_may_be_all_there_is(choice: dict[str, object], usage: object) -> None:
+    assert kind_of(choice, usage=usage) is None
+
+
+@pytest.mark.parametrize("field", [{"include_reasoning": False}, {"tools": []}])
+def test_an_answer_whose_tokens_are_hidden_by_wish_is_not_empty(field: dict[str, object]) -> None:
+    assert kind_of(EMPTY, request=PROMPT | field) is None

@@ -11,7 +11,10 @@ import redis
 from dispatcher.producer import Producer
 from dispatcher.sections import Settings
 from tests.conftest import make_settings
+from tests.scripted import Scripted, reply, scripted
+from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
+from workers.engines.http import HttpEngine
 from workers.lease import LeaseKeeper
 from workers.pump import Pump
 
@@ -27,8 +30,8 @@ async def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Pump]:
-    pump = Pump(settings, "smollm2", "int4", EchoEngine(settings.echo))
+async def running(settings: Settings, engine: Engine | None = None) -> AsyncIterator[Pump]:
+    pump = Pump(settings, "smollm2", "int4", engine or EchoEngine(settings.echo))
     task = asyncio.create_task(pump.run())
     try:
         yield pump
@@ -63,3 +66,74 @@ async def test_a_job_that_its_worker_loses_and_claims_again_is_run_and_ended_onc
     assert (outcome.state, outcome.attempts) == ("finished", 2)
     assert store.hget(f"rq:job:{job_id}", "fence") == second
     assert store.keys("bl:inflight:*") == []
+
+
+ANSWER = reply({"choices": [{"index": 0, "text": "x", "finish_reason": "stop"}]})
+
+
+def busy(wait: str) -> bytes:
+    return reply({"error": {"message": "Rate limit reached for m", "type": "tokens"}}, 429, retry_after=wait)
+
+
+@contextlib.asynccontextmanager
+async def upstream(settings: Settings) -> AsyncIterator[Scripted]:
+    async with scripted() as script:
+        script.say(ANSWER)
+        async with running(settings, HttpEngine(script.url, "smollm2")) as pump:
+            await until(lambda: pump.leases.is_ready)  # it has answered the warm-up
+            script.asked.clear()
+            yield script
+
+
+async def test_a_busy_upstream_is_left_alone_as_it_says_once_for_all_jobs(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url)
+    slots = settings.model("smollm2").tier("int4").slots
+    with Producer(settings) as producer:
+        async with upstream(settings) as script:
+            script.say(busy("3"))
+            jobs = [producer.submit(BODY) for _ in range(20)]
+            await until(lambda: bool(script.asked))
+            asked_s = script.times_s[-1]
+            await asyncio.sleep(1)
+            in_pause = len(script.asked)
+            script.say(ANSWER)
+            await until(lambda: all(producer.outcome(job) for job in jobs))
+            gap_s = script.times_s[in_pause] - asked_s
+
+        outcomes = [producer.outcome(job) for job in jobs]
+
+    assert in_pause <= slots
+    assert gap_s > 2.8
+    assert {(one.state, one.attempts) for one in outcomes if one} == {("finished", 1)}
+
+
+async def test_a_job_whose_time_is_over_says_what_kept_it_waiting(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__max_wait_s=1)
+    with Producer(settings) as producer:
+        async with upstream(settings) as script:
+            script.say(busy("1.5"))
+            job_id = producer.submit(BODY)
+            await until(lambda: producer.outcome(job_id) is not None)
+        outcome = producer.outcome(job_id)
+
+    assert outcome
+    assert (outcome.state, outcome.code) == ("expired", "deadline_exceeded")
+    assert outcome.error == (
+        "the deadline passed while the job waited; it had come back: "
+        "engine_busy: the engine is busy (429: Rate limit reached for m)"
+    )
+
+
+async def test_a_quota_that_is_used_up_is_waited_for_by_nobody(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url)
+    with Producer(settings) as producer:
+        async with upstream(settings) as script:
+            error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+            script.say(reply({"error": error}, 429, retry_after="30"))
+            job_id = producer.submit(BODY)
+            await until(lambda: producer.outcome(job_id) is not None, 5)
+        outcome = producer.outcome(job_id)
+
+    assert outcome
+    assert (outcome.code, outcome.attempts) == ("engine_fault", settings.queue.max_attempts)
+    assert "quota is used up" in (outcome.error or "")

@@ -87,6 +87,9 @@ async def test_an_engine_that_answers_500_because_its_core_died_is_lost(make: Ma
         ("nan", False, EngineCorruptedError),
         ("nan", True, EngineCorruptedError),
         ("null", False, EngineCorruptedError),
+        ("null", True, EngineCorruptedError),
+        ("unwritable", False, EngineCorruptedError),
+        ("unwritable", True, EngineCorruptedError),
     ],
 )
 async def test_one_broken_request_is_not_the_engine_s_end(

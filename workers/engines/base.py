@@ -12,13 +12,11 @@ OnPiece = Callable[[bytes], Awaitable[None]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine's HTTP answer. A stream's body is empty: its pieces went to OnPiece."""
+    """An engine's HTTP answer. A stream's body is what its pieces make up, as if it had not been streamed."""
 
     status: int
-    body: bytes
+    body: bytes  # empty for a stream that is too large to be kept
     ttft_s: float | None = None  # streams only
-    text: str = ""  # streams only: the pieces' text, joined
-    is_cut: bool = False  # streams only: it ended because its tokens ran out
     prompt_tokens: int = 0
     completion_tokens: int = 0
 

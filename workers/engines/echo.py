@@ -95,10 +95,8 @@ class EchoEngine:
             await on_piece(shape.piece(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
         return Answer(
             status=200,
-            body=b"",
+            body=shape.whole(words),
             ttft_s=ttft_s,
-            text=" ".join(words),
-            is_cut=True,
             prompt_tokens=shape.prompt_tokens,
             completion_tokens=len(words),
         )

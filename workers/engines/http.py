@@ -7,21 +7,24 @@ import time
 
 import aiohttp
 import msgspec
+import structlog
 
-from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
+from dispatcher.contract import Endpoint
+from dispatcher.errors import (
+    EngineBusyError,
+    EngineCorruptedError,
+    EngineFaultError,
+    EngineLostError,
+    EngineUnreachableError,
+)
+from workers.engines import lenient
 from workers.engines.base import Answer, Load, OnPiece
-from workers.engines.logprobs import has_bare_nan, is_corrupted
-from workers.engines.sse import StreamReader
+from workers.engines.logprobs import is_corrupted
+from workers.engines.replies import broken_off, judged
+from workers.engines.streaming import BROKEN, StreamReader
+from workers.engines.usage import asking_usage, tokens_of
 
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-
-
-class _Body(msgspec.Struct):
-    usage: _Usage | None = None
-
+log = structlog.get_logger()
 
 _RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _READ, _WRITTEN, _CORRUPTED = (
@@ -35,7 +38,10 @@ _WARM_UP_S = 60.0
 # vLLM closes a connection that idled for 5 s. A request that is sent on it at that moment fails, and may not be sent
 # again: nobody knows whether it was taken. So ours are given up earlier.
 KEPT_ALIVE_S = 2.0
-_usage = msgspec.json.Decoder(_Body).decode
+# What an answer may be large: a long text with twenty log probabilities for each of its tokens.
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
+# Chunks before the first token that wait for it; each choice of a chat begins with one.
+MOST_HELD = 1024
 
 
 class HttpEngine:
@@ -46,6 +52,7 @@ class HttpEngine:
         self._socket = socket
         self._limit = aiohttp.ClientTimeout(total=load_limit_s)
         self._session: aiohttp.ClientSession | None = None
+        self._tells_usage = True  # knows stream_options; some servers refuse what they do not know
 
     async def start(self) -> str:
         """Open a new connection pool, and see the server answer a request; the server is somebody else's."""
@@ -58,6 +65,10 @@ class HttpEngine:
             await asyncio.wait_for(self.warm_up(), _WARM_UP_S)
         except TimeoutError:
             raise EngineFaultError(f"the engine at {self._url} answered nothing in {_WARM_UP_S:g} s") from None
+        except EngineUnreachableError:
+            raise
+        except EngineBusyError as error:
+            log.info("engine busy at its start", error=str(error))  # so it is there
         return ""
 
     async def warm_up(self) -> None:
@@ -70,7 +81,7 @@ class HttpEngine:
         try:
             return await self._ask(session, endpoint, body, on_piece)
         except aiohttp.ClientConnectorError as error:
-            raise EngineBusyError(f"cannot connect to the engine: {error}") from error
+            raise EngineUnreachableError(f"cannot connect to the engine: {error}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise await self._fault(session, EngineFaultError(f"the engine broke off: {error!r}")) from error
         except EngineCorruptedError:
@@ -81,12 +92,20 @@ class HttpEngine:
     async def _ask(
         self, session: aiohttp.ClientSession, endpoint: str, body: bytes, on_piece: OnPiece | None
     ) -> Answer:
-        async with session.post(self._url + endpoint, data=body, headers={"Content-Type": "application/json"}) as got:
-            if got.status in (429, 503):
-                raise EngineBusyError(f"the engine is busy ({got.status})")
-            if got.status == 200 and on_piece:
-                return await _read_stream(got, on_piece)
-            return _plain(got.status, await got.read())
+        start, is_echo = time.perf_counter(), _is_echo(endpoint, body)
+        asked, shows_usage = asking_usage(body) if on_piece and self._tells_usage else (body, True)
+        headers = {"Content-Type": "application/json"}
+        async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as got:
+            # What a producer asked to stream streams, though nobody takes the pieces.
+            if got.status == 200 and (on_piece or got.content_type == "text/event-stream"):
+                return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_piece, start)
+            said = await _whole(got)
+        if got.status == 200:
+            return _plain(said, is_echo=is_echo)
+        if got.status in (400, 422) and asked is not body and b"stream_options" in said:
+            self._tells_usage = False
+            return await self._ask(session, endpoint, body, on_piece)
+        return judged(got.status, got.headers, said)
 
     async def _fault(self, session: aiohttp.ClientSession, error: EngineFaultError) -> EngineFaultError:
         """Tell an engine that is gone from one that broke on this request only.
@@ -107,7 +126,7 @@ class HttpEngine:
     async def is_healthy(self) -> bool:
         try:
             async with self._open().get(f"{self._url}/health", timeout=self._limit) as got:
-                return got.status == 200
+                return got.status in (200, 429)  # too many asked, and it says so
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
@@ -129,51 +148,66 @@ class HttpEngine:
         return self._session
 
 
-async def _read_stream(got: aiohttp.ClientResponse, on_piece: OnPiece) -> Answer:
-    start, reader, ttft_s = time.perf_counter(), StreamReader(), None
+async def _streamed(
+    got: aiohttp.ClientResponse, reader: StreamReader, on_piece: OnPiece | None, start: float
+) -> Answer:
+    ttft_s: float | None = None
+    held: list[bytes] = []
     async for data in got.content.iter_any():
-        events = reader.feed(data)
-        if ttft_s is None and any(reader.texts):
+        held += reader.feed(data)
+        if reader.refusal:
+            return reader.refusal
+        if not reader.has_tokens and len(held) < MOST_HELD:
+            continue  # a chat's first chunk says nothing yet: until a token is there, the job may still run elsewhere
+        if ttft_s is None and reader.has_tokens:
             ttft_s = time.perf_counter() - start
-        if events:
-            await on_piece(b"".join(events))
-        if reader.is_corrupted:
-            raise EngineCorruptedError("the stream has a log probability that is no number")
-    if reader.error or not reader.is_done:
-        raise EngineFaultError(f"the stream ended early: {(reader.error or b'connection closed').decode()[:500]}")
-    return Answer(
-        status=200,
-        body=b"",
-        ttft_s=ttft_s,
-        text="".join(reader.texts),
-        is_cut=reader.is_cut,
-        prompt_tokens=reader.prompt_tokens,
-        completion_tokens=reader.completion_tokens,
-    )
+        if held and on_piece:
+            await on_piece(b"".join(held))
+        held = []
+    answer = reader.answer(ttft_s)
+    if held and on_piece:
+        await on_piece(b"".join(held))
+    return answer
 
 
-def _plain(status: int, body: bytes) -> Answer:
-    if status >= 500:
-        raise EngineFaultError(f"the engine answered {status}: {body[:500].decode(errors='replace')}")
+def _plain(body: bytes, *, is_echo: bool) -> Answer:
     try:
-        usage = _usage(body).usage or _Usage()
-    except msgspec.DecodeError as error:
-        if status != 200:
-            return Answer(status=status, body=_as_error(status, body))
-        if has_bare_nan(body):
-            raise EngineCorruptedError("the engine's answer has NaN or infinity in it") from error
-        raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}") from error
-    if is_corrupted(body):
+        fields, text = lenient.read(body)
+    except ValueError:
+        fields, text = None, body
+    if not isinstance(fields, dict):
+        raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}")
+    choices = fields.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    if not choices and (error := fields.get("error")):
+        return broken_off(error, has_begun=False)
+    if is_corrupted(fields, is_echo=is_echo):
         raise EngineCorruptedError("the engine's answer has a log probability that is no number")
-    return Answer(
-        status=status, body=body, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens or 0
-    )
+    if broken := [one for one in choices if isinstance(one, dict) and one.get("finish_reason") in BROKEN]:
+        raise EngineFaultError(f"the engine broke its answer off: {broken[0]['finish_reason']}")
+    read, written = tokens_of(fields.get("usage"))
+    whole = text if text is body else lenient.write(fields)
+    return Answer(status=200, body=whole, prompt_tokens=read, completion_tokens=written)
 
 
-def _as_error(status: int, body: bytes) -> bytes:
-    """Return what a proxy before the engine says in plain text as an OpenAI error."""
-    message = body[:500].decode(errors="replace") or f"the engine answered {status}"
-    return msgspec.json.encode({"error": {"message": message, "type": "invalid_request_error", "code": status}})
+async def _whole(got: aiohttp.ClientResponse) -> bytes:
+    """Read an answer that has an end."""
+    body = bytearray()
+    async for data in got.content.iter_any():
+        body += data
+        if len(body) > MOST_ANSWER_BYTES:
+            raise EngineFaultError(f"an answer must be at most {MOST_ANSWER_BYTES} bytes, got {len(body)} or more")
+    return bytes(body)
+
+
+def _is_echo(endpoint: str, body: bytes) -> bool:
+    """Return whether an answer begins with its prompt, whose first token has no probability."""
+    if endpoint != Endpoint.COMPLETIONS or b'"echo"' not in body:
+        return False
+    try:
+        return bool(msgspec.json.decode(body).get("echo"))
+    except (ValueError, AttributeError, msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _read_load(text: str) -> Load:

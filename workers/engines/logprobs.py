@@ -1,56 +1,45 @@
-"""Numbers that are none in an engine's answer: NaN and infinity have no JSON, so they come as null or as bare words."""
+"""Log probabilities that are no numbers: NaN and infinity have no JSON, so they come as null."""
 
 from __future__ import annotations
 
-import json
-
-import msgspec
-
-
-class _Token(msgspec.Struct):
-    logprob: float | None = 0.0
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
-class _Logprobs(msgspec.Struct):
-    token_logprobs: list[float | None] | None = None  # of a completion
-    content: list[_Token] | None = None  # of a chat completion
+def is_corrupted(answer: Mapping[str, Any], *, is_echo: bool) -> bool:
+    """Return whether a log probability of a whole answer is no number; `is_echo`: it begins with its prompt."""
+    return _are_bad(_list(answer, "prompt_logprobs")) or any(
+        is_bad(choice, is_echo=is_echo) for choice in _list(answer, "choices") if isinstance(choice, dict)
+    )
 
 
-class _Choice(msgspec.Struct):
-    logprobs: _Logprobs | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
-
-
-_answer = msgspec.json.Decoder(_Answer).decode
-
-
-def is_corrupted(body: bytes) -> bool:
-    """Return whether a log probability of an answer is no number."""
-    if b'"logprobs":{' not in body and b'"logprobs": {' not in body:
-        return False
-    try:
-        return any(_is_bad(choice.logprobs) for choice in _answer(body).choices)
-    except msgspec.DecodeError:
-        return False
-
-
-def has_bare_nan(body: bytes) -> bool:
-    """Return whether bytes that are no JSON would be, if NaN and Infinity were numbers (Python writes them so)."""
-    if b"NaN" not in body and b"Infinity" not in body:
-        return False
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _is_bad(logprobs: _Logprobs | None) -> bool:
-    if logprobs is None:
+def is_bad(choice: Mapping[str, Any], *, is_echo: bool) -> bool:
+    """Return whether a log probability of a choice, or of its part in a chunk, is no number."""
+    if _are_bad(_list(choice, "prompt_logprobs")):
+        return True
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
         return False
     # The first token of a prompt that is echoed has no probability: null is right there.
-    given = (logprobs.token_logprobs or [])[1:]
-    return None in given or any(token.logprob is None for token in logprobs.content or ())
+    if None in _list(logprobs, "token_logprobs")[1 if is_echo else 0 :]:
+        return True
+    if any(isinstance(top, dict) and None in top.values() for top in _list(logprobs, "top_logprobs")):
+        return True
+    return any(map(_is_bad_token, [*_list(logprobs, "content"), *_list(logprobs, "refusal")]))
+
+
+def _is_bad_token(token: object) -> bool:
+    """Look at one token of a chat completion, and at those that might have been in its place."""
+    if not isinstance(token, dict):
+        return False
+    return token.get("logprob", 0.0) is None or any(map(_is_bad_token, _list(token, "top_logprobs")))
+
+
+def _are_bad(prompt: Iterable[object]) -> bool:
+    """Look at a prompt's tokens as vLLM shows them: by id, and null for the first one."""
+    return any(isinstance(token, dict) and any(map(_is_bad_token, token.values())) for token in prompt)
+
+
+def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
+    found = fields.get(name)
+    return found if isinstance(found, list) else []

@@ -1,80 +1,90 @@
-"""Read what matters of an OpenAI token stream while it passes: text, usage, errors."""
+"""Server-sent events out of bytes, as WHATWG HTML ("Server-sent events", section 9.2.6) says. Knows no OpenAI.
+
+Lines end with LF, CR or CRLF, wherever a read cuts them. A byte order mark may stand in front. The `data` lines of an
+event are joined by LF; comments, `id`, `retry` and unknown fields say nothing about an answer.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-import msgspec
-
-from workers.engines.logprobs import has_bare_nan
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
+_BOM = b"\xef\xbb\xbf"
+# An event holds a token; with an echoed prompt and its log probabilities, all of them. What is larger is no answer.
+MOST_EVENT_BYTES = 16 * 1024 * 1024
+# What an empty line of data costs: a place in a list.
+_PLACE_BYTES = 8
 
 
-class _Choice(msgspec.Struct):
-    text: str | None = None
-    delta: _Delta | None = None
-    finish_reason: str | None = None
+class EventTooLargeError(ValueError):
+    """An event, or a line, has no end."""
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
+class Event(NamedTuple):
+    """One event with data."""
+
+    data: bytes
+    kind: bytes = b""  # of its `event` field; without one, it is a message
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Any = None  # whatever the engine says
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-
-
-class StreamReader:
-    """Splits bytes into events and keeps the sums."""
+class EventParser:
+    """Gathers lines into events."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-        self.is_done = False
-        self.is_cut = False  # a choice ended because its tokens ran out
-        self.is_corrupted = False  # a log probability was no number
-        self.error: bytes | None = None
-        self._rest = b""
-        self._has_usage = False
+        self._rest = bytearray()  # the start of a line whose end is not there yet
+        self._is_after_cr = False
+        self._is_first_line = True
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._kind = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the complete events in `data` and what came before, without [DONE]."""
-        *events, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
-        return [event + b"\n\n" for event in events if self._read(event)]
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Return the events that end in this chunk.
 
-    def _read(self, event: bytes) -> bool:
-        payload = event.removeprefix(b"data:").strip()
-        if payload == b"[DONE]":
-            self.is_done = True
-            return False
-        try:
-            chunk = _decode(payload)
-        except msgspec.DecodeError:
-            self.is_corrupted = self.is_corrupted or has_bare_nan(payload)
-            return bool(payload) and not self.is_corrupted
-        self.error = msgspec.json.encode(chunk.error) if chunk.error else self.error
-        if chunk.usage:
-            self._has_usage = True
-            self.prompt_tokens = chunk.usage.prompt_tokens
-            self.completion_tokens = chunk.usage.completion_tokens or 0
-        elif not self._has_usage:
-            # Without stream_options.include_usage nobody says how many: engines send a piece per token.
-            self.completion_tokens += any(_text(choice) for choice in chunk.choices)
-        for choice in chunk.choices:
-            self.texts.append(_text(choice))
-            self.is_cut = self.is_cut or choice.finish_reason == "length"
-        return self.error is None
+        Raises:
+            EventTooLargeError: one is larger than any answer.
 
+        """
+        events: list[Event] = []
+        for line in self._lines(chunk):
+            if line:
+                self._take(line)
+                continue
+            if self._data:
+                events.append(Event(b"\n".join(self._data), self._kind))
+            self._data, self._kind, self._data_size = [], b"", 0
+        if (size := len(self._rest) + self._data_size) > MOST_EVENT_BYTES:
+            raise EventTooLargeError(f"an event must be at most {MOST_EVENT_BYTES} bytes, got {size} or more")
+        return events
 
-def _text(choice: _Choice) -> str:
-    return choice.text or (choice.delta.content if choice.delta else None) or ""
+    def end(self) -> Event:
+        """Return what stands at the end of the stream without an empty line behind it; by the book it is no event."""
+        if self._rest:
+            self._take(bytes(self._rest))
+        return Event(b"\n".join(self._data), self._kind)
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        if self._is_after_cr and chunk[:1] == b"\n":
+            chunk, self._is_after_cr = chunk[1:], False
+        if not chunk:
+            return []
+        self._is_after_cr = chunk[-1:] == b"\r"
+        lines = chunk.splitlines()  # of bytes: at LF, CR and CRLF, and nowhere else
+        if chunk[-1:] in b"\r\n":
+            lines.append(b"")
+        if self._rest or len(lines) == 1:
+            self._rest += lines[0]
+            if len(lines) == 1:
+                return []
+            lines[0] = bytes(self._rest)
+        self._rest = bytearray(lines.pop())
+        if self._is_first_line:
+            lines[0], self._is_first_line = lines[0].removeprefix(_BOM), False
+        return lines
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._data_size += len(value) + _PLACE_BYTES
+        elif name == b"event":
+            self._kind = value.removeprefix(b" ")

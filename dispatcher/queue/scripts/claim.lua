@@ -29,8 +29,12 @@ local MERGE_RUN = 8
 
 local function expire(job, at)
   expired = expired + 1
-  conclude(job, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":"the deadline passed '
-    .. 'while the job waited","queue_ms":' .. num(now - at) .. '}', keep, now)
+  local told, trouble = 'the deadline passed while the job waited', redis.call('HGET', 'rq:job:' .. job.id, 'trouble')
+  if trouble and #trouble <= MOST_TROUBLE and not string.find(trouble, '[^ -~]') then  -- as we write it
+    told = told .. '; it had come back: ' .. trouble
+  end
+  conclude(job, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":' .. cjson.encode(told)
+    .. ',"queue_ms":' .. num(now - at) .. '}', keep, now)
 end
 
 local function leave_out(id, why)

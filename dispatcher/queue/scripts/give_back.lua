@@ -2,7 +2,7 @@
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 id  3 fence  4 queue it came from  5 target queue  6 word (free|charged|suspect)
---       7 max attempts  8 outcome when it has none left  9 keep (see `read_keep`)
+--       7 max attempts  8 outcome when it has none left  9 keep (see `read_keep`)  10 why it comes back, for people
 -- Touches also, by name: rq:wip:<queue>, and what `put_back` writes.
 -- Returns returned | ended | lost.
 
@@ -14,6 +14,6 @@ end
 redis.call('ZREM', 'rq:wip:' .. ARGV[4], execution(id, fence))
 local keep = read_keep(ARGV[9])
 local word = put_back(id, worker, {word = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
-  max_attempts = tonumber(ARGV[7]), keep = keep, now = now})
+  max_attempts = tonumber(ARGV[7]), keep = keep, now = now, trouble = ARGV[10]})
 settle(keep, now)
 return word

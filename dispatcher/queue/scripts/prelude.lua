@@ -247,12 +247,15 @@ local function is_held_anew(status, holder, current, worker, fence)
   return status == 'started' and holder == worker and current ~= fence
 end
 
+-- Bytes of a job's field `trouble`: why it came back from its last execution. (MOST_TROUBLE in job_queue.py.)
+local MOST_TROUBLE = 300
+
 -- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
 local ALONE = 2
 
 -- Put a job that `worker` still holds back to the front of a queue, or end it when it has no attempt left.
--- How: {word, max_attempts, keep, now}, and optionally {fence, target, last}: the claim it is about, the queue it goes
--- to instead of its own, and its outcome when it has none left. Words:
+-- How: {word, max_attempts, keep, now}, and optionally {fence, target, last, trouble}: the claim it is about, the queue it
+-- goes to instead of its own, its outcome when it has none left, and why it comes back. Words:
 --   free     nothing ran, or nobody is to blame: no attempt counted
 --   charged  an attempt counted
 --   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
@@ -298,6 +301,9 @@ local function put_back(id, worker, how)
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
   if suspicion > 0 then
     redis.call('HSET', key, 'suspicion', suspicion)
+  end
+  if how.trouble then
+    redis.call('HSET', key, 'trouble', how.trouble)  -- told if the deadline passes before it runs again
   end
   redis.call('LPUSH', 'rq:queue:' .. target, id)
   redis.call('SADD', 'rq:queues', 'rq:queue:' .. target)

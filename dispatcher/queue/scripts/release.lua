@@ -25,7 +25,8 @@ local function release(id)
   -- A job that ended while it waited to run again has left its id at the front: it takes that place, and is there once.
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
-  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name')  -- no former worker may end it
+  -- No former worker may end it.
+  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble')
   redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + (place or redis.call('LLEN', list)) + 1))
   redis.call('PEXPIRE', key, num(lasts_ms))

@@ -1,0 +1,129 @@
+"""What an engine means by an answer that is no answer: an HTTP status, or an error in the middle of a stream.
+
+Whose account it goes on decides what becomes of the job: the request's (the client hears it), the moment's (a busy
+engine is asked again) or the engine's (somebody else is asked).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
+from workers.engines import lenient
+from workers.engines.base import Answer
+
+_BUSY = (429, 503)
+# About the worker's own key, credit or patience: the client's request had no part in it.
+_OURS = (401, 402, 407, 408)
+# Nothing is left until somebody pays: waiting for that is no use. (Messages do not tell: some say "quota" for a rate.)
+_SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
+# vLLM answers 400 to every ValueError and TypeError, those of writing its own answer included. The first one is what
+# Python says of NaN.
+_NAN = re.compile(rb"not JSON compliant", re.IGNORECASE)
+_OF_ITS_ANSWER = re.compile(
+    rb"not JSON serializable|validation errors? for (?:Chat)?Completion(?:Stream)?Response", re.IGNORECASE
+)
+_REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
+
+
+def judged(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Return the answer to a request that was wrong.
+
+    Raises:
+        EngineBusyError: it may be asked again, after a while.
+        EngineCorruptedError: it has computed numbers that are none.
+        EngineFaultError: anything else that is not the request's fault.
+
+    """
+    said, fields = _error_of(body)
+    what = f"{status}: {said}"
+    if status in _BUSY:
+        if _SPENT & {fields.get("code"), fields.get("type")}:
+            raise EngineFaultError(f"the engine's quota is used up ({what})")
+        raise EngineBusyError(f"the engine is busy ({what})", retry_after_s=retry_after_s(headers))
+    if not 400 <= status < 500 or status in _OURS:
+        raise EngineFaultError(f"the engine answered {what}")
+    if _NAN.search(body):
+        raise EngineCorruptedError(f"the engine could not write its own answer: {what}")
+    if _OF_ITS_ANSWER.search(body):
+        raise EngineFaultError(f"the engine could not write its own answer: {what}")
+    return Answer(status=status, body=_as_json(status, body, said))
+
+
+def broken_off(error: object, *, has_begun: bool) -> Answer:
+    """Return the answer to a streamed request that was wrong, or raise as `judged` does.
+
+    An engine that has given tokens had accepted the request: what it says then is about itself.
+    """
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
+    status = _status(fields)
+    try:
+        answer = judged(status, {}, lenient.write({"error": fields}))
+    except EngineBusyError as busy:
+        if has_begun:
+            raise EngineFaultError(f"the stream ended early: {busy}") from busy
+        raise
+    if has_begun:
+        raise EngineFaultError(f"the stream ended early: {str(fields.get('message'))[:500]}")
+    return answer
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return for how long an engine wants to be left alone; None where it does not say.
+
+    A date counts from the answer's own: the clocks of two machines may be far apart.
+    """
+    for name, unit_s in (("Retry-After-Ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            if math.isfinite(wait_s := float(headers[name]) * unit_s):
+                return max(0.0, wait_s)
+        except (KeyError, ValueError):
+            continue
+    until, now = _date(headers.get("Retry-After")), _date(headers.get("Date"))
+    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    """Return the HTTP status that an error in a stream stands for."""
+    code = error.get("code", error.get("status"))
+    if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+        code = int(code)
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    return 400 if error.get("type") in _REQUEST_TYPES else 500
+
+
+def _error_of(body: bytes) -> tuple[str, dict[str, Any]]:
+    """Return an error's message, and its fields where it has some."""
+    try:
+        value, _ = lenient.read(body)
+    except (ValueError, EngineError):
+        value = None
+    error = value.get("error", value) if isinstance(value, dict) else None
+    if isinstance(error, dict) and isinstance(message := error.get("message"), str):
+        return message[:500], error
+    return body[:500].decode(errors="replace"), error if isinstance(error, dict) else {}
+
+
+def _as_json(status: int, body: bytes, said: str) -> bytes:
+    """Return the body, or what a proxy before the engine says in plain text as an OpenAI error."""
+    try:
+        value, text = lenient.read(body)
+        if isinstance(value, dict):
+            return text if text is body else lenient.write(value)
+    except (ValueError, EngineError):
+        pass
+    message = said or f"the engine answered {status}"
+    return lenient.write({"error": {"message": message, "type": "invalid_request_error", "code": status}})

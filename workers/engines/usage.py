@@ -1,0 +1,40 @@
+"""Tokens as engines count them; a stream says them only when it is asked to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_MOST_TOKENS = 2**53
+
+
+def asking_usage(body: bytes) -> tuple[bytes, bool]:
+    """Return the body of a streamed request, with the tokens asked for; and whether its client asked for them itself.
+
+    Where `stream` stands in the job but not in its body (RQ's producers write both), the job's word counts.
+    """
+    try:
+        fields = _read(body)
+        options: Any = msgspec.json.decode(fields.get("stream_options", b"null"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body, True  # the engine will say what is wrong
+    if not isinstance(options, dict | None):
+        return body, True
+    is_asked = bool(options and options.get("include_usage"))
+    if not is_asked:
+        fields["stream_options"] = msgspec.Raw(msgspec.json.encode((options or {}) | {"include_usage": True}))
+    if bytes(fields.get("stream", b"")) != b"true":
+        fields["stream"] = msgspec.Raw(b"true")
+    elif is_asked:
+        return body, True
+    return msgspec.json.encode(fields), is_asked
+
+
+def tokens_of(usage: object) -> tuple[int, int]:
+    """Return the tokens of prompt and answer as `usage` says them; 0 for what it does not say."""
+    fields = usage if isinstance(usage, dict) else {}
+    counts = [fields.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    read, written = (count if isinstance(count, int) and 0 <= count < _MOST_TOKENS else 0 for count in counts)
+    return read, written
