@@ -14,12 +14,15 @@ from calibration.errors import DiskFullError, RecipeError
 from calibration.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
 from calibration.inspection.files import read_tensors
 from calibration.inspection.json_text import parse_json
-from calibration.inspection.tensor_file import Tensor
+from calibration.inspection.quantization import find_quantization
+from calibration.inspection.scheme import SchemeError
+from calibration.inspection.tensor_file import WIDE_FLOATS, Tensor
 from calibration.inspection.verdict import Findings, Verdict
 from calibration.recipe import Recipe, Storage, Toolkit, check_fits
 
 # Two-dimensional and not multiplied with: looked up, or kept as it is by every recipe.
 _NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")
+_QUANTIZED = "is quantized already; recipes start from bf16, fp16 or float32"
 # GPUs that tiers name, and what they can do (NVIDIA's compute capability).
 CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
 CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
@@ -46,13 +49,14 @@ def inspect_model(folder: Path) -> Weights:
 
     """
     config = _read_config(folder)
-    if config.get("quantization_config"):
-        raise RecipeError(f"{folder} is quantized already; recipes start from bf16, fp16 or float32")
+    _refuse_quantized(folder, config)
     findings = Findings()
     tensors = read_tensors(folder, findings)
     if findings.worst() is Verdict.FAIL:
         said = "; ".join(text for check in findings.checks() if check.verdict is Verdict.FAIL for text in check.said)
         raise RecipeError(f"{folder} cannot be quantized: {said}")
+    if coded := next((its for its in tensors.values() if its.dtype not in WIDE_FLOATS and _is_of_layer(its)), None):
+        raise RecipeError(f"{folder} {_QUANTIZED}: {coded.name} is stored as {coded.dtype}")
     linears = tuple(_size(tensor) for tensor in tensors.values() if _is_linear(tensor))
     if not linears:
         raise RecipeError(f"{folder} has no linear layers to quantize")
@@ -129,6 +133,15 @@ def check_room(wanted: Plan, cache: Path, available: int) -> None:
         )
 
 
+def _refuse_quantized(folder: Path, config: dict[str, Any]) -> None:  # Any: JSON
+    try:
+        said, where = find_quantization(folder, config)
+    except SchemeError as error:
+        raise RecipeError(f"{folder} cannot be quantized: {error}") from error
+    if said is not None:
+        raise RecipeError(f"{folder} {_QUANTIZED}: it has {where}")
+
+
 def _read_config(folder: Path) -> dict[str, Any]:  # Any: JSON
     try:
         config = parse_json((folder / "config.json").read_bytes())
@@ -148,6 +161,11 @@ def _positive(config: dict[str, Any], name: str) -> int:
 
 def _is_linear(tensor: Tensor) -> bool:
     return len(tensor.shape) == 2 and tensor.name.endswith(".weight") and not tensor.name.endswith(_NEVER_QUANTIZED)
+
+
+def _is_of_layer(tensor: Tensor) -> bool:
+    """Tell whether its numbers are multiplied with; old checkpoints carry masks and positions, too."""
+    return tensor.name.endswith((".weight", ".weight_packed", ".qweight"))
 
 
 def _size(tensor: Tensor) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from calibration.inspection.model import Layers
-from calibration.inspection.scheme import Layout, Quantization, Scheme
+from calibration.inspection.quantization import Schemes
+from calibration.inspection.scheme import Layout, Scheme
 from calibration.inspection.verdict import CheckName, Findings
 
 # Marlin, which every NVIDIA GPU from sm_80 on uses; it pads tiles itself. Per channel counts as well.
@@ -25,34 +26,21 @@ _CPU_BLOCK_COLUMNS, _CPU_BLOCK_ROWS = 128, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Layers that an engine puts on top of one another before its kernel sees them."""
+    """The sizes of a module: of one layer, or of several that an engine puts on top of one another."""
 
-    modules: tuple[str, ...]
     outputs: tuple[int, ...]
     inputs: int
 
-    @property
-    def name(self) -> str:
-        head, *rest = self.modules
-        return "+".join([head, *(module.rpartition(".")[2] for module in rest)])
 
-
-def check_alignment(layers: Layers, quantization: Quantization, findings: Findings) -> None:
+def check_alignment(layers: Layers, schemes: Schemes, findings: Findings) -> None:
     count = 0
-    for names in layers.stacks:
-        schemes = {quantization.scheme_of(name) for name in names}
-        stack = Stack(
-            modules=names,
-            outputs=tuple(layers.linears[name][0] for name in names),
-            inputs=layers.linears[names[0]][1],
-        )
-        if len(schemes) > 1:
-            findings.fail(CheckName.ALIGNMENT, f"{stack.name} are stacked and must be quantized alike")
-        for scheme in schemes - {None}:
-            assert scheme  # noqa: S101  (None was taken out)
+    for module in layers.modules:
+        sizes = [layers.linears[name] for name in module.layers if name in layers.linears]
+        for scheme in {schemes[name] for name in module.layers if name in schemes} if sizes else ():
+            stack = Stack(outputs=tuple(outputs for outputs, _ in sizes), inputs=sizes[0][1])
             count += 1
             for text, is_fatal in _misfits(stack, scheme):
-                (findings.fail if is_fatal else findings.warn)(CheckName.ALIGNMENT, f"{stack.name}: {text}")
+                (findings.fail if is_fatal else findings.warn)(CheckName.ALIGNMENT, f"{module.shown}: {text}")
     findings.ok(CheckName.ALIGNMENT, f"sizes fit the widths and kernels of {count} stacks of layers")
 
 

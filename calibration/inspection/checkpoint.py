@@ -12,8 +12,9 @@ from calibration.errors import InputError
 from calibration.inspection.alignment import check_alignment
 from calibration.inspection.files import read_tensors
 from calibration.inspection.json_text import parse_json
-from calibration.inspection.model import Layers, ModelConfig, layers_of, parameters
-from calibration.inspection.scheme import Quantization, SchemeError, read_quantization
+from calibration.inspection.model import HEAD_LAYER, Layers, ModelConfig, layers_of, parameters
+from calibration.inspection.quantization import Schemes, find_quantization, read_quantization
+from calibration.inspection.scheme import SchemeError
 from calibration.inspection.tensor_file import Tensor
 from calibration.inspection.tensors import (
     compare,
@@ -50,7 +51,7 @@ def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: 
         config = _read_config(folder, findings)
         dtypes = summarize_dtypes(tensors, findings) if tensors else {}
         if config:
-            _check_model(config, tensors, findings, on_progress)
+            _check_model(folder, config, tensors, findings, on_progress)
             check_tokenizer(folder, config, findings)
         _check_size(config, tensors, findings)
         _check_manifest(folder, findings)
@@ -83,11 +84,11 @@ def _read_config(folder: Path, findings: Findings) -> ModelConfig | None:
 
 
 def _check_model(
-    config: ModelConfig, tensors: Mapping[str, Tensor], findings: Findings, on_progress: OnProgress
+    folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor], findings: Findings, on_progress: OnProgress
 ) -> None:
     layers = layers_of(config)
     try:
-        quantization = read_quantization(config.quantization_config)
+        schemes = _resolve(folder, config, layers, tensors, findings)
     except SchemeError as error:
         findings.fail(CheckName.QUANTIZATION, str(error))
         return
@@ -95,22 +96,39 @@ def _check_model(
         compare_layers(tensors, config.num_hidden_layers, findings)
         _check_tensors(tensors, findings, on_progress)
         return
-    compare(tensors, wanted_tensors(layers, quantization), is_tied=config.tie_word_embeddings, findings=findings)
-    if quantization:
-        compare_packed(tensors, layers, quantization, findings)
-        check_alignment(layers, quantization, findings)
-        names = scheme_names(layers, quantization)
-        findings.ok(CheckName.QUANTIZATION, ", ".join(f"{name} ({count})" for name, count in names.most_common()))
-    else:
-        findings.ok(CheckName.QUANTIZATION, "none")
+    if findings.has_failed(CheckName.QUANTIZATION):
+        return  # which tensors there must be is not known
+    compare(tensors, wanted_tensors(layers, schemes), is_tied=config.tie_word_embeddings, findings=findings)
+    compare_packed(tensors, layers, schemes, findings)
+    check_alignment(layers, schemes, findings)
+    names = scheme_names(layers, schemes)
+    found = ", ".join(f"{name} ({count})" for name, count in names.most_common()) if schemes else "none"
+    findings.ok(CheckName.QUANTIZATION, found)
     if any(map(findings.has_failed, (CheckName.FILES, CheckName.TENSORS, CheckName.ALIGNMENT))):
         return  # the values of tensors that do not fit mean nothing
-    _check_values(layers, quantization, tensors, findings, on_progress)
+    _check_values(layers, schemes, tensors, findings, on_progress)
+
+
+def _resolve(
+    folder: Path, config: ModelConfig, layers: Layers | None, tensors: Mapping[str, Tensor], findings: Findings
+) -> Schemes:
+    """Return how each layer is stored, as an engine would read it; nothing where the layers are not known."""
+    said, where = find_quantization(folder, msgspec.structs.asdict(config))
+    try:
+        quantization = read_quantization(said, tensors)
+        if quantization is None or layers is None:
+            return {}
+        schemes = quantization.schemes(layers.modules, findings)
+    except SchemeError as error:
+        raise SchemeError(f"{where}: {error}") from error
+    if HEAD_LAYER in schemes and HEAD_LAYER not in layers.linears:
+        findings.fail(CheckName.QUANTIZATION, f"{HEAD_LAYER} shares the embedding's weights: {where} must ignore it")
+    return schemes
 
 
 def _check_values(
     layers: Layers,
-    quantization: Quantization | None,
+    schemes: Schemes,
     tensors: Mapping[str, Tensor],
     findings: Findings,
     on_progress: OnProgress,
@@ -121,7 +139,7 @@ def _check_values(
         check_plain(tensors[name], findings)
         on_progress(done := done + 1, of)
     for module in layers.linears:
-        scheme = quantization.scheme_of(module) if quantization else None
+        scheme = schemes.get(module)
         for suffix in scale_names(scheme) if scheme else ():
             check_scales(tensors[f"{module}.{suffix}"], findings)
             scales += tensors[f"{module}.{suffix}"].size

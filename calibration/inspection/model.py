@@ -12,6 +12,10 @@ import msgspec
 MOST_LAYERS = 1000
 # Nor must it make products that nobody can show.
 MOST_WIDTH = 1 << 32
+# vLLM's classes; the first two are no linear layers to it.
+EMBEDDING, HEAD = "VocabParallelEmbedding", "ParallelLMHead"
+EMBEDDING_LAYER, HEAD_LAYER = "model.embed_tokens", "lm_head"
+_QKV, _GATE_UP, _ROW = "QKVParallelLinear", "MergedColumnParallelLinear", "RowParallelLinear"
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +37,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     pad_token_id: int | None = None
     max_position_embeddings: int | None = None
     auto_map: dict[str, Any] | None = None  # Any: JSON
-    quantization_config: dict[str, Any] | None = None
+    # Where engines look for what is quantized (quantization.py).
+    quantization_config: Any = None
+    compression_config: Any = None
+    text_config: Any = None
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
@@ -68,12 +75,26 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One module as an engine builds it: of one layer of the checkpoint, or of several, on top of one another."""
+
+    name: str
+    kind: str  # its class in vLLM
+    layers: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        head, *rest = self.layers
+        return "+".join([head, *(layer.rpartition(".")[2] for layer in rest)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """What a model of a known family consists of."""
 
-    linears: dict[str, tuple[int, int]]  # module -> (outputs, inputs); may be quantized
+    linears: dict[str, tuple[int, int]]  # layer -> (outputs, inputs); may be quantized
     plain: dict[str, tuple[int, ...]]  # tensor -> shape; never quantized
-    stacks: tuple[tuple[str, ...], ...]  # modules that engines stack into one
+    modules: tuple[Module, ...]  # of linears, and of the head where it shares the embedding's weights
 
 
 def layers_of(config: ModelConfig) -> Layers | None:
@@ -81,23 +102,32 @@ def layers_of(config: ModelConfig) -> Layers | None:
     family = FAMILIES.get(config.architectures[0] if config.architectures else "")
     if family is None:
         return None
-    linears: dict[str, tuple[int, int]] = {}
-    plain: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config.vocab_size, config.hidden_size),
-        "model.norm.weight": (config.hidden_size,),
-    }
-    stacks: list[tuple[str, ...]] = []
+    linears = {EMBEDDING_LAYER: (config.vocab_size, config.hidden_size)}
+    plain: dict[str, tuple[int, ...]] = {"model.norm.weight": (config.hidden_size,)}
+    modules = [_alone(EMBEDDING_LAYER, EMBEDDING), _alone(HEAD_LAYER, HEAD)]
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}"
         linears |= (mine := _linears(config, prefix))
         plain |= _plain(config, family, prefix, mine)
-        stacks.append(tuple(f"{prefix}.self_attn.{name}_proj" for name in "qkv"))
-        stacks.append(tuple(f"{prefix}.mlp.{name}_proj" for name in ("gate", "up")))
-        stacks += [(f"{prefix}.self_attn.o_proj",), (f"{prefix}.mlp.down_proj",)]
+        modules += _modules(f"{prefix}.self_attn", f"{prefix}.mlp")
     if not config.tie_word_embeddings:
-        linears["lm_head"] = (config.vocab_size, config.hidden_size)
-        stacks.append(("lm_head",))
-    return Layers(linears=linears, plain=plain, stacks=tuple(stacks))
+        linears[HEAD_LAYER] = (config.vocab_size, config.hidden_size)
+    return Layers(linears=linears, plain=plain, modules=tuple(modules))
+
+
+def _modules(attention: str, mlp: str) -> list[Module]:
+    queries = tuple(f"{attention}.{name}_proj" for name in "qkv")
+    gates = tuple(f"{mlp}.{name}_proj" for name in ("gate", "up"))
+    return [
+        Module(name=f"{attention}.qkv_proj", kind=_QKV, layers=queries),
+        _alone(f"{attention}.o_proj", _ROW),
+        Module(name=f"{mlp}.gate_up_proj", kind=_GATE_UP, layers=gates),
+        _alone(f"{mlp}.down_proj", _ROW),
+    ]
+
+
+def _alone(name: str, kind: str) -> Module:
+    return Module(name=name, kind=kind, layers=(name,))
 
 
 def parameters(layers: Layers) -> int:

@@ -27,7 +27,9 @@ _PLAIN = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", 
 _PLAIN |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 _CODED = {"BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
 STORED = {name: np.dtype(kind) for name, kind in (_PLAIN | _CODED).items()}
-FLOATS = {"F64", "F32", "F16", *_CODED}
+# What is stored as it is; engines turn one of these into another, and take 8-bit floats without their scales for them.
+WIDE_FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = WIDE_FLOATS | {"F8_E4M3", "F8_E5M2"}
 
 Array = npt.NDArray[Any]  # of a type that the dtype names
 

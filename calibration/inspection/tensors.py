@@ -6,9 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from calibration.inspection.model import Layers
-from calibration.inspection.scheme import Layout, Quantization, Scheme
-from calibration.inspection.tensor_file import FLOATS, Tensor, whole
+from calibration.inspection.model import EMBEDDING_LAYER, Layers
+from calibration.inspection.quantization import Schemes
+from calibration.inspection.scheme import Layout, Scheme
+from calibration.inspection.tensor_file import WIDE_FLOATS, Tensor, whole
 from calibration.inspection.verdict import CheckName, Findings
 
 # Computed anew by every engine; old checkpoints carry it.
@@ -22,11 +23,11 @@ _LAYER = re.compile(r"(.*\.layers\.)(\d{1,9})(\..*)")
 Wanted = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def wanted_tensors(layers: Layers, quantization: Quantization | None) -> Wanted:
+def wanted_tensors(layers: Layers, schemes: Schemes) -> Wanted:
     """Return name -> (kind of dtype, shape) of all tensors that the model must have."""
     wanted: Wanted = {name: ("float", shape) for name, shape in layers.plain.items()}
     for module, (outputs, inputs) in layers.linears.items():
-        scheme = quantization.scheme_of(module) if quantization else None
+        scheme = schemes.get(module)
         own: Wanted = scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
         wanted |= {f"{module}.{suffix}": what for suffix, what in own.items()}
     return wanted
@@ -58,12 +59,10 @@ def compare_layers(tensors: Mapping[str, Tensor], count: int, findings: Findings
     findings.warn(CheckName.TENSORS, "the architecture is not known here: layers were only held against each other")
 
 
-def compare_packed(
-    tensors: Mapping[str, Tensor], layers: Layers, quantization: Quantization, findings: Findings
-) -> None:
+def compare_packed(tensors: Mapping[str, Tensor], layers: Layers, schemes: Schemes, findings: Findings) -> None:
     """Read what a packed weight says about itself: its true shape, and which group each of its columns is in."""
     for module, shape in layers.linears.items():
-        scheme = quantization.scheme_of(module)
+        scheme = schemes.get(module)
         own = tensors.get(f"{module}.weight_shape")
         if scheme and scheme.layout is Layout.PACKED and own and own.shape == (2,) and own.dtype == "I64":
             said = tuple(int(number) for number in whole(own))
@@ -108,7 +107,7 @@ def _judge_extra(name: str, is_tied: bool, findings: Findings) -> None:
 
 
 def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Findings) -> None:
-    fits = tensor.dtype in FLOATS if kind == "float" else tensor.dtype == kind
+    fits = tensor.dtype in WIDE_FLOATS if kind == "float" else tensor.dtype == kind
     if not fits:
         findings.fail(CheckName.TENSORS, f"{tensor.name} has dtype {tensor.dtype}, expected {kind}")
     # One scale for all may be stored as a number or as a list of one.
@@ -116,13 +115,11 @@ def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Fin
         findings.fail(CheckName.TENSORS, f"{tensor.name} has shape {list(tensor.shape)}, expected {list(shape)}")
 
 
-def scheme_names(layers: Layers, quantization: Quantization) -> Counter[str]:
-    """Return how many linear layers are stored in which way, for people."""
-    found: Counter[str] = Counter()
-    for module in layers.linears:
-        scheme = quantization.scheme_of(module)
-        found[name_of(scheme) if scheme else "unquantized"] += 1
-    return found
+def scheme_names(layers: Layers, schemes: Schemes) -> Counter[str]:
+    """Return how many linear layers are stored in which way, for people; embeddings seldom are, and then say so."""
+    plain = set(layers.linears) - set(schemes) - {EMBEDDING_LAYER}
+    found = Counter(name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
+    return found + Counter(unquantized=len(plain))
 
 
 def name_of(scheme: Scheme) -> str:

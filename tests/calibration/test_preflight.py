@@ -74,6 +74,23 @@ def test_a_model_that_is_not_whole_is_refused(tmp_path: Path, damage: str, compl
         inspect_model(folder)
 
 
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config", "hf_quant_config.json", None])
+@pytest.mark.parametrize("layout", ["int8", "int4", "awq", "fp8-block"])
+def test_what_is_quantized_already_is_known_by_any_key_or_by_its_tensors(
+    tmp_path: Path, layout: str, key: str | None
+) -> None:
+    tiny = Tiny(layout)
+    config = tiny.config.pop("quantization_config")
+    if key == "hf_quant_config.json":
+        (tmp_path / key).write_text(json.dumps(config))
+    elif key:
+        tiny.config[key] = config
+
+    told = "weight(_packed)? is stored as (I8|I32|F8_E4M3)" if key is None else f"it has {key}"
+    with pytest.raises(RecipeError, match=f"is quantized already; recipes start from bf16, fp16 or float32: .*{told}"):
+        inspect_model(tiny.write(tmp_path))
+
+
 @pytest.mark.parametrize("hardware", ["A10G", "a100", "T4", "NVIDIA A10G", "A100-80GB", "V100-SXM2-32GB", "RTX A6000"])
 def test_fp8_is_refused_for_a_gpu_without_units_for_it(hardware: str) -> None:
     with pytest.raises(RecipeError, match=rf"{hardware} has no units for 8-bit float .* at least 8.9 .* L4, .*H100"):

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from calibration.errors import InputError
 from calibration.inspection.checkpoint import inspect_checkpoint
-from calibration.inspection.scheme import read_quantization
-from calibration.inspection.tensor_file import CHUNK, Array, read_header
+from calibration.inspection.model import ModelConfig, layers_of
+from calibration.inspection.quantization import Schemes, read_quantization
+from calibration.inspection.tensor_file import CHUNK, Array, Tensor, read_header
 from calibration.inspection.unpack import weights_of
-from calibration.inspection.verdict import CheckName, Inspection, Verdict
+from calibration.inspection.verdict import CheckName, Findings, Inspection, Verdict
 from tests.calibration.inspection.tiny import LAYERS, LAYOUTS, Tiny, bf16, stored, write_tensors
 from tests.conftest import ROOT
 
@@ -30,6 +33,13 @@ NAN_BF16, INFINITE_BF16, ONE_BF16 = 0x7FC0, 0x7F80, 0x3F80
 def said(inspection: Inspection, name: CheckName) -> tuple[Verdict, str]:
     check = next(check for check in inspection.checks if check.name is name)
     return check.verdict, "\n".join(check.said)
+
+
+def schemes_of(config: dict[str, Any], tensors: dict[str, Tensor]) -> Schemes:
+    layers = layers_of(msgspec.convert(config, ModelConfig))
+    quantization = read_quantization(config.get("quantization_config"), tensors)
+    assert layers
+    return quantization.schemes(layers.modules, Findings()) if quantization else {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -48,10 +58,10 @@ def test_a_sound_checkpoint_passes(layout: str, shards: int, tmp_path: Path) -> 
 def test_quantized_numbers_are_read_as_the_weights_that_they_stand_for(layout: str, tmp_path: Path) -> None:
     tiny = Tiny(layout)
     tensors = {tensor.name: tensor for tensor in read_header(tiny.write(tmp_path) / "model.safetensors")}
-    quantization = read_quantization(tiny.config.get("quantization_config"))
+    schemes = schemes_of(tiny.config, tensors)
 
     for module, weights in tiny.weights.items():
-        scheme = quantization.scheme_of(module) if quantization else None
+        scheme = schemes.get(module)
         read = np.concatenate(list(weights_of(module, scheme, tensors)))
         read = read.T if layout == "awq" else read
         worst = np.abs(read - weights).max() / np.abs(weights).max()
@@ -77,11 +87,10 @@ def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, le
     def weights(name: str) -> Array:
         folder = REAL[0].parent / name
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        quantization = read_quantization(config.get("quantization_config"))
         tensors = {tensor.name: tensor for tensor in read_header(folder / "model.safetensors")}
         # A layer that AWQ leaves nearly as it is: there is no norm before it to move scales into.
         module = "model.layers.5.self_attn.o_proj"
-        scheme = quantization.scheme_of(module) if quantization else None
+        scheme = schemes_of(config, tensors).get(module)
         return np.concatenate(list(weights_of(module, scheme, tensors)))
 
     assert np.corrcoef(weights("bf16").ravel(), weights(tier).ravel())[0, 1] > least

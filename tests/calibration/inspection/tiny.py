@@ -197,12 +197,16 @@ def fp8_block(values: Array) -> dict[str, tuple[str, Array]]:
 
 def compressed(layout: str, **weights: object) -> dict[str, Any]:
     numbers = {"num_bits": 8, "type": "int", "symmetric": True, "dynamic": False, **weights}
-    static = {"num_bits": 8, "type": "float", "dynamic": False} if weights.get("strategy") == "tensor" else None
+    inputs: dict[str, Any] | None = None
+    if layout == "int-quantized":
+        inputs = {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}
+    elif weights.get("strategy") == "tensor":
+        inputs = {"num_bits": 8, "type": "float", "dynamic": False, "strategy": "tensor"}
     return {
         "quant_method": "compressed-tensors",
         "format": layout,
         "ignore": ["lm_head"],
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": numbers, "input_activations": static}},
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": numbers, "input_activations": inputs}},
     }
 
 
