@@ -42,6 +42,12 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
     return client
 
 
+def sentinels_of(settings: RedisSettings) -> sentinel.Sentinel:
+    """Return the Sentinels themselves, to ask and to tell."""
+    sentinels: sentinel.Sentinel = _asked(sentinel.Sentinel, settings)
+    return sentinels
+
+
 def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
     """Return what every connection to the primary is made with."""
     # Unix sockets know no limit for connecting.

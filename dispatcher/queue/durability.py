@@ -86,6 +86,8 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
             )
         if has_file:
             await _check_replay(client)
+        if settings.queue.wait_replicas:
+            await _check_copies(client, settings.queue.wait_replicas)
         if durability == "fsync":
             await _check_fsync(client, has_file=has_file)
     except (RedisError, OSError) as error:
@@ -108,6 +110,18 @@ async def _check_replay(client: redis.asyncio.Redis) -> None:
                 "and what its append-only file holds is checked against that user (redis/redis#14541). Switch the user "
                 "off instead of taking its rights: user default reset off ~* &* +@all"
             )
+
+
+async def _check_copies(client: redis.asyncio.Redis, wanted: int) -> None:
+    """Warn where a failover may promote a replica that is not among those which acknowledged a job."""
+    connected = (await client.info("replication")).get("connected_slaves", 0)
+    if connected > wanted:
+        log.warning(
+            "a failover may promote a replica that has no copy of the last jobs: set queue.wait_replicas to the number "
+            "of replicas",
+            wait_replicas=wanted,
+            replicas=connected,
+        )
 
 
 async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
