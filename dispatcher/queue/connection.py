@@ -73,6 +73,12 @@ def check_files(settings: RedisSettings) -> None:
         raise ConfigError(f"redis.{key} must be a PEM file with {expected}, got {path!r}: {error}") from error
 
 
+def sentinels_of(settings: RedisSettings) -> sentinel.Sentinel:
+    """Return the Sentinels themselves, to ask and to tell."""
+    sentinels: sentinel.Sentinel = _asked(sentinel.Sentinel, settings)
+    return sentinels
+
+
 def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
     """Return what every connection to the primary is made with."""
     # Unix sockets know no limit for connecting.

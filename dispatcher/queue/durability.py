@@ -23,6 +23,12 @@ log = structlog.get_logger()
 WAIT_MS = 2500
 # A server that syncs every second cannot answer so many writes, one after the other, in less than this.
 PROBES, PROBES_LEAST_S = 3, 0.5
+# Writes as scripts make them, on keys of ours: the default user must be allowed them for a restart to keep them.
+REPLAYED: Sequence[tuple[str, ...]] = (
+    ("HSET", "rq:job:x", "status", "queued"),
+    ("RPUSH", "rq:queue:x", "x"),
+    ("ZADD", "bl:workers", "1", "x"),
+)
 
 Commands = Sequence[Sequence[Argument]]
 
@@ -61,7 +67,8 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
     """Refuse a server that cannot keep what `queue.durability` promises.
 
     Raises:
-        ConfigError: it has no append-only file, or its WAITAOF answers before anything is on disk.
+        ConfigError: it has no append-only file, its WAITAOF answers before anything is on disk, or its restart would
+            drop what the file holds.
         QueueUnreachableError: there is no answer.
 
     """
@@ -77,10 +84,44 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
             log.warning(
                 "redis has no append-only file: jobs die with it (queue.durability = 'memory' if that is meant)"
             )
+        if has_file:
+            await _check_replay(client)
+        if settings.queue.wait_replicas:
+            await _check_copies(client, settings.queue.wait_replicas)
         if durability == "fsync":
             await _check_fsync(client, has_file=has_file)
     except (RedisError, OSError) as error:
         raise QueueUnreachableError(f"cannot ask Redis how it stores: {error}") from error
+
+
+async def _check_replay(client: redis.asyncio.Redis) -> None:
+    """Refuse a Redis that would drop the writes of scripts when it reads its append-only file (redis/redis#14541)."""
+    if (await client.info("server")).get("server_name") == "valkey":
+        return
+    for command in REPLAYED:
+        try:
+            answer = await client.execute_command("ACL", "DRYRUN", "default", *command)  # type: ignore[no-untyped-call]  # redis-py
+        except ResponseError:  # no such command, or no right to it: a managed service, or an ACL of its own
+            log.warning("redis does not say what its default user may do: a restart keeps jobs only if it may do all")
+            return
+        if answer not in (b"OK", "OK"):
+            raise ConfigError(
+                f"Redis would lose every job at its next restart: its default user may not {command[0]} {command[1]}, "
+                "and what its append-only file holds is checked against that user (redis/redis#14541). Switch the user "
+                "off instead of taking its rights: user default reset off ~* &* +@all"
+            )
+
+
+async def _check_copies(client: redis.asyncio.Redis, wanted: int) -> None:
+    """Warn where a failover may promote a replica that is not among those which acknowledged a job."""
+    connected = (await client.info("replication")).get("connected_slaves", 0)
+    if connected > wanted:
+        log.warning(
+            "a failover may promote a replica that has no copy of the last jobs: set queue.wait_replicas to the number "
+            "of replicas",
+            wait_replicas=wanted,
+            replicas=connected,
+        )
 
 
 async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:

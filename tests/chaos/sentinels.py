@@ -27,11 +27,11 @@ sentinel failover-timeout {name} 5000
 
 
 class Watched:
-    """Two servers and the three that watch them."""
+    """A primary with its replicas, and the three that watch them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.ports = [free_port(), free_port()]
+    def __init__(self, folder: Path, replicas: int = 1, down_after_ms: int = DOWN_AFTER_MS) -> None:
+        self._folder, self._down_after_ms = folder, down_after_ms
+        self.ports = [free_port() for _ in range(1 + replicas)]
         self.sentinel_ports = [free_port() for _ in range(3)]
         self._commands: dict[int, list[str]] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -68,12 +68,13 @@ class Watched:
         return int(said[1])
 
     def _begin(self) -> None:
-        first, second = self.ports
+        first, *replicas = self.ports
         self._commands[first] = self._server(first)
-        self._commands[second] = [*self._server(second), "--replicaof", "127.0.0.1", str(first)]
         self.start(first)
-        self.start(second)
-        wait_until(lambda: self._is_linked(second), "the replica has its primary's data")
+        for port in replicas:
+            self._commands[port] = [*self._server(port), "--replicaof", "127.0.0.1", str(first)]
+            self.start(port)
+        wait_until(lambda: all(self._is_linked(port) for port in replicas), "the replicas have their primary's data")
         for port in self.sentinel_ports:
             self._commands[port] = self._sentinel(port)
             self.start(port)
@@ -87,7 +88,9 @@ class Watched:
         """Write one Sentinel's file, which it rewrites as it learns."""
         folder = self._folder / str(port)
         folder.mkdir()
-        rules = RULES.format(port=port, folder=folder, name=NAME, primary=self.ports[0], down_after_ms=DOWN_AFTER_MS)
+        rules = RULES.format(
+            port=port, folder=folder, name=NAME, primary=self.ports[0], down_after_ms=self._down_after_ms
+        )
         (folder / "sentinel.conf").write_text(rules, encoding="utf-8")
         binary = self._commands[self.ports[0]][0]
         return [binary, str(folder / "sentinel.conf"), "--sentinel", "--loglevel", "warning"]
@@ -100,7 +103,7 @@ class Watched:
             primary = self._asked(port, "SENTINEL", "MASTER", NAME)
         except redis.RedisError:
             return False
-        return (primary["num-other-sentinels"], primary["num-slaves"]) == ("2", "1")
+        return (primary["num-other-sentinels"], int(primary["num-slaves"])) == ("2", len(self.ports) - 1)
 
     def _is_linked(self, port: int) -> bool:
         try:

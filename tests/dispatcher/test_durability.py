@@ -17,7 +17,7 @@ from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Durability
 from tests.chaos.valkey import Valkey
-from tests.conftest import make_settings
+from tests.conftest import make_settings, wait_until
 from tests.dispatcher.test_job_queue import job
 
 BODY = {"model": "smollm2", "prompt": "aaaa"}
@@ -133,3 +133,18 @@ async def test_a_server_that_does_not_say_how_it_syncs_is_warned_of(safe: Valkey
 
     assert ["appendfsync" in line["event"] for line in logs] == [True]
     assert open_logs == []
+
+
+async def test_fewer_copies_than_replicas_are_warned_of(tmp_path: Path) -> None:
+    with Valkey(tmp_path / "a", "everysec") as primary, Valkey(tmp_path / "b", "everysec") as replica:
+        replica.store.replicaof("127.0.0.1", primary.url.rpartition(":")[2].removesuffix("/0"))
+        with Valkey(tmp_path / "c", "everysec") as other:
+            other.store.replicaof("127.0.0.1", primary.url.rpartition(":")[2].removesuffix("/0"))
+            wait_until(lambda: primary.store.info("replication")["connected_slaves"] == 2, "both follow")
+            settings = make_settings(primary.url, queue__wait_replicas=1)
+            client = connect(settings.redis)
+            with capture_logs() as logs:
+                await check_durability(client, settings)
+            await client.aclose()
+
+    assert [(line["wait_replicas"], line["replicas"]) for line in logs] == [(1, 2)]

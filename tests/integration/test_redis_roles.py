@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,14 +29,60 @@ from tests.integration.test_security import BODY, bearer, keys_in_toml
 from workers.turn import Turn
 
 ROLES = ("admin", "intake", "worker", "producer", "readonly")
-PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in ROLES}
+PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in (*ROLES, "health")}  # of health: any will do
+
+
+# The wheel's Valkey, and where it is installed the oldest Redis that is supported, which differs in its rules.
+SERVERS = {"valkey": None, "redis": shutil.which("redis-server")}
 
 
 class Guarded:
     """A server with the ACL file, and clients of every role."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.kind, binary = kind, SERVERS[kind]
+        settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(folder))
+        self.url = settings.url
+        self._acl = folder / "users.acl"
+        command = [*server_command(settings), "--appendfsync", "always", "--aclfile", str(self._acl)]
+        self._command = [binary or command[0], *command[1:]]
+        version = subprocess.run([self._command[0], "--version"], capture_output=True, text=True, check=True).stdout
+        self.is_7_0 = "v=7.0." in version
+        self.write_acl()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write_acl(self, default_user: str = "") -> None:
+        """Write the file that ships; `default_user` replaces its rule of the default user."""
+        environment = {f"REDIS_PASSWORD_{role.upper()}": password for role, password in PASSWORDS.items()}
+        script = ["sh", str(ROOT / "compose" / "redis-acl.sh"), *(["7.0"] if self.is_7_0 else [])]
+        acl = subprocess.run(script, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+        if default_user:
+            acl = "\n".join(
+                [default_user, *(line for line in acl.splitlines() if not line.startswith("user default "))]
+            )
+        self._acl.write_text(acl, encoding="utf-8")
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        wait_until(self._answers, "the server answers")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with self.client("admin") as admin:
+                return bool(admin.ping())
+        except redis.RedisError:
+            return False
+
+    @property
+    def durability(self) -> str:
+        """The safest that this server knows: WAITAOF came with 7.2."""
+        return "everysec" if self.is_7_0 else "fsync"
 
     def client(self, role: str) -> redis.Redis:
         return redis.Redis.from_url(self.url, username=role, password=PASSWORDS[role])
@@ -44,7 +92,7 @@ class Guarded:
             "BITLADDER_REDIS__URL": self.url,
             "BITLADDER_REDIS__USERNAME": role,
             "BITLADDER_REDIS__PASSWORD": PASSWORDS[role],
-            "BITLADDER_QUEUE__DURABILITY": "fsync",
+            "BITLADDER_QUEUE__DURABILITY": self.durability,
         }
 
     def refusals(self) -> list[dict[str, Any]]:
@@ -53,31 +101,14 @@ class Guarded:
             return [{key: entry[key] for key in ("username", "reason", "object")} for entry in admin.acl_log()]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("valkey")
-    environment = {f"REDIS_PASSWORD_{role.upper()}": password for role, password in PASSWORDS.items()}
-    script = ["sh", str(ROOT / "compose" / "redis-acl.sh")]
-    acl = subprocess.run(script, env=os.environ | environment, capture_output=True, text=True, check=True).stdout
-    (folder / "users.acl").write_text(acl, encoding="utf-8")
-    settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(folder))
-    guarded = Guarded(settings.url)
-    process = subprocess.Popen(
-        [*server_command(settings), "--appendfsync", "always", "--aclfile", str(folder / "users.acl")],
-        stdout=subprocess.DEVNULL,
-    )
-    wait_until(lambda: _answers(guarded), "Valkey answers")
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    if request.param == "redis" and SERVERS["redis"] is None:
+        pytest.skip("redis-server is not installed (apt-get install redis-server)")
+    guarded = Guarded(tmp_path_factory.mktemp(request.param), request.param)
+    guarded.start()
     yield guarded
-    process.kill()
-    process.wait()
-
-
-def _answers(guarded: Guarded) -> bool:
-    try:
-        with guarded.client("admin") as admin:
-            return bool(admin.ping())
-    except redis.RedisError:
-        return False
+    guarded.stop(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -144,7 +175,7 @@ def _producers(server: Guarded) -> None:
         server.url,
         redis__username="producer",
         redis__password=PASSWORDS["producer"],
-        queue__durability="fsync",
+        queue__durability=server.durability,
     )
     with Producer(settings) as producer:
         outcome = producer.run(BODY, headers={"Idempotency-Key": "once"}, timeout_s=10)
@@ -226,15 +257,63 @@ def test_scripts_can_do_no_more_than_who_calls_them(server: Guarded) -> None:
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.evalsha(str(digest), 1, "bl:dead", 1, "x")
         planted = client.script_load("return redis.call('SET', 'bl:rate:acme', '0')")
-        with pytest.raises(redis.exceptions.ResponseError, match="ACL failure"):
+        with pytest.raises(redis.exceptions.ResponseError, match=r"ACL failure|can.t run this command"):
             client.evalsha(str(planted), 0)
 
 
-def test_nobody_is_let_in_without_a_name(server: Guarded) -> None:
-    with redis.Redis.from_url(server.url) as client:
+def test_nobody_is_let_in_without_a_name_and_a_health_check_can_ask_nothing_else(server: Guarded) -> None:
+    with redis.Redis.from_url(server.url) as client, pytest.raises(redis.exceptions.AuthenticationError):
+        client.ping()
+    with redis.Redis.from_url(server.url, username="health", password=PASSWORDS["health"]) as client:
         assert client.ping()
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.get("bl:dead")
+
+
+def test_a_restart_of_the_server_keeps_every_accepted_job(server: Guarded) -> None:
+    environment = server.environment("producer")
+    settings = make_settings(
+        server.url, redis__username="producer", redis__password=environment["BITLADDER_REDIS__PASSWORD"]
+    )
+    with server.client("admin") as admin:
+        admin.flushall()
+    with Producer(settings) as producer:
+        ids = producer.submit_many(BODY | {"prompt": f"p {number}"} for number in range(200))
+
+    server.stop()
+    server.start()
+
+    with server.client("admin") as admin:
+        kept = [admin.hget(f"rq:job:{job_id}", "status") for job_id in ids]
+        queues = list(admin.scan_iter("rq:queue:*"))
+        waiting = sum(int(admin.llen(queue)) for queue in queues)
+        refused = admin.acl_log()
+        admin.flushall()
+    assert kept == [b"queued"] * 200
+    assert waiting == 200
+    assert refused == []
+
+
+@pytest.mark.parametrize("rule", ["user default reset on nopass +ping", "user default reset off"])
+def test_a_server_that_would_lose_its_jobs_at_a_restart_is_refused(
+    server: Guarded, make_stack: Callable[..., Stack], rule: str, tmp_path: Path
+) -> None:
+    if server.kind == "valkey":
+        pytest.skip("Valkey does not check what it reads from its append-only file")
+    server.write_acl(rule)
+    server.stop()
+    server.start()
+    stack = make_stack(**server.environment("intake"))
+
+    with (tmp_path / "log").open("wb") as stack.output:
+        status = stack.start("serve").wait(20)
+
+    server.write_acl()
+    server.stop()
+    server.start()
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert status != 0
+    assert "user default reset off ~* &* +@all" in log
 
 
 @pytest.mark.parametrize("password", ["wrong SECRET", ""])

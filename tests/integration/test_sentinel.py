@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +19,7 @@ import redis
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.producer import Producer
 from dispatcher.queue.connection import connect, connect_sync
+from dispatcher.queue.failover import Failover, FailoverError
 from dispatcher.queue.job_queue import JobQueue
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Watched
@@ -63,16 +67,19 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 @pytest.fixture
 def stack(watched: Watched) -> Iterator[Stack]:
-    stack = Stack(
-        "redis://127.0.0.1:1/0",  # nobody is there: where the primary is, the Sentinels say
-        BITLADDER_REDIS__SENTINELS=str(watched.addresses).replace("'", '"'),
-        BITLADDER_QUEUE__LEASE_S="2",
-    )
+    stack = stack_on(watched, BITLADDER_QUEUE__LEASE_S="2")
+    yield stack
+    stack.stop()
+
+
+def stack_on(watched: Watched, **environment: str) -> Stack:
+    """Start an intake and two workers whose Redis is what the Sentinels name."""
+    sentinels = json.dumps(watched.addresses)
+    stack = Stack("redis://127.0.0.1:1/0", BITLADDER_REDIS__SENTINELS=sentinels, **environment)  # nobody is there
     stack.intake()
     for tier in ("int4", "int8"):
         stack.worker(tier)
-    yield stack
-    stack.stop()
+    return stack
 
 
 def status_of(stack: Stack, job_id: str) -> str:
@@ -104,6 +111,41 @@ def test_a_killed_primary_is_replaced_and_the_stack_goes_on_by_itself(watched: W
     assert all(at > killed_s - LAG_S for at in lost), f"{len(lost)} of {len(early)} lost"
     wait_until(lambda: left_in(new) == Counter(), "nothing waits or runs, finished or not")
     new.close()
+
+
+def test_a_planned_failover_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+    """With two replicas and settings as they ship; the command is run while jobs come in."""
+    with Watched(tmp_path, replicas=2, down_after_ms=30_000) as watched:
+        before = watched.primary()
+        stack = stack_on(watched)
+        with Submitter(stack) as submitter:
+            wait_until(lambda: len(submitter.accepted()) > 30, "jobs come in")
+            command = [sys.executable, "-m", "dispatcher.cli.main", "failover"]
+            done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
+            ended_s = time.monotonic()
+            wait_until(lambda: len(submitter.accepted(ended_s)) > 30, "jobs are accepted again")
+        after = watched.primary()
+        accepted = submitter.accepted()
+        wait_until(lambda: {status_of(stack, one) for one in accepted} == {"finished"}, "every job has finished", 60)
+        stack.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert after != before
+    assert f"127.0.0.1:{after}" in done.stdout
+    assert "every replica has all that was written" in done.stderr
+
+
+def test_a_failover_without_a_replica_that_could_take_over_changes_nothing(watched: Watched) -> None:
+    before = watched.primary()
+    watched.kill(watched.ports[1])
+    settings = make_settings("redis://127.0.0.1:1/0", redis__sentinels=watched.addresses)
+
+    with pytest.raises(FailoverError, match="no connected replica"):
+        Failover(settings.redis, 5, lambda _: None).run()
+
+    assert watched.primary() == before
+    with Producer(settings) as producer:
+        assert producer.submit(BODY)
 
 
 def left_in(store: redis.Redis) -> Counter[bytes]:
