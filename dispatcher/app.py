@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dispatcher.contract import Endpoint
 from dispatcher.errors import BitladderError, QueueUnreachableError
 from dispatcher.intake import dead, events, jobs, ops
+from dispatcher.intake.closing import Closing
 from dispatcher.intake.completions import completion_door
 from dispatcher.intake.gate import Access, guarded, is_key_required
 from dispatcher.intake.gateway import Gateway
@@ -35,8 +36,10 @@ log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlette:
-    """Return the ASGI application of one intake process; `watch` brings ladders that are published while it runs.
+def create_app(settings: Settings, watch: LadderWatch | None = None, closing: Closing | None = None) -> Starlette:
+    """Return the ASGI application of one intake process.
+
+    `watch` brings ladders that are published while it runs, `closing` says when it ends.
 
     Raises:
         ConfigError: it would need API keys, and none is configured; or certificates of Redis cannot be read.
@@ -47,26 +50,11 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        gateway = Gateway(settings, JobQueue(connect(settings.redis), settings), is_key_required=is_required)
+        queue = JobQueue(connect(settings.redis), settings)
+        gateway = Gateway(settings, queue, closing or Closing(), is_key_required=is_required)
         app.state.gateway = gateway
-        try:
-            await check_server(gateway.queue.client, settings.redis)
-            await check_durability(gateway.queue.client, settings)
-        except QueueUnreachableError as error:
-            log.warning("redis away at start", error=str(error))  # 503 until it is there
-        await gateway.inbox.start()
-        await gateway.inbox.ready(settings.redis.timeout_s)
-        gateway.admission.start()
-        settle_memory()
-        gateway.capture.start()
-        following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
-        yield
-        await gateway.admission.stop()
-        if following:
-            following.cancel()
-        gateway.capture.stop()
-        await gateway.inbox.stop()
-        await gateway.queue.aclose()
+        async with _started(gateway, watch):
+            yield
 
     app = Starlette(
         routes=routes(),
@@ -78,6 +66,30 @@ def create_app(settings: Settings, watch: LadderWatch | None = None) -> Starlett
     # whatever host the request's Host names.
     app.router.redirect_slashes = False
     return app
+
+
+@contextlib.asynccontextmanager
+async def _started(gateway: Gateway, watch: LadderWatch | None) -> AsyncIterator[None]:
+    """Look at Redis, and run what goes on in the background while the block runs."""
+    try:
+        await check_server(gateway.queue.client, gateway.settings.redis)
+        await check_durability(gateway.queue.client, gateway.settings)
+    except QueueUnreachableError as error:
+        log.warning("redis away at start", error=str(error))  # 503 until it is there
+    await gateway.inbox.start()
+    await gateway.inbox.ready(gateway.settings.redis.timeout_s)
+    gateway.admission.start()
+    settle_memory()
+    gateway.capture.start()
+    following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
+    yield
+    await gateway.left()
+    await gateway.admission.stop()
+    if following:
+        following.cancel()
+    gateway.capture.stop()
+    await gateway.inbox.stop()
+    await gateway.queue.aclose()
 
 
 def routes() -> list[Route]:

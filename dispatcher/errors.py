@@ -18,6 +18,7 @@ BitladderError
 │   ├── OverloadedError        429      the answer would come after the client's patience
 │   └── MemoryFullError        503      Redis is nearly full
 ├── QueueUnreachableError      503      Redis is away or refuses to write
+├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
 └── EngineError                         what an engine did with one request (workers only)
@@ -171,6 +172,18 @@ class QueueUnreachableError(BitladderError):
     code = "queue_unreachable"
     public = "the queue does not answer, or refuses to store anything"
     retry_after_s = 1.0
+
+
+class IntakeClosingError(BitladderError):
+    """This intake is being stopped. `job_id` is the job that goes on; without one, nothing was accepted."""
+
+    status = 503
+    code = "intake_closing"
+    retry_after_s = 1.0
+
+    def __init__(self, job_id: str = "") -> None:
+        super().__init__("this intake is being stopped; send the request again")
+        self.job_id = job_id
 
 
 class EngineError(BitladderError):

@@ -83,6 +83,11 @@ class IntakeSettings(_Section):
     body_timeout_s: float = Field(30, gt=0, description="a body must arrive in this time")
     stall_timeout_s: float = Field(30, gt=0, description="a client that takes nothing of its answer is cut off")
     max_connections: int = Field(1000, ge=1, description="connections open at once; those above it get a 503")
+    keep_alive_s: int = Field(
+        130, ge=1, description="an idle connection is kept so long: longer than proxies and clients keep theirs"
+    )
+    lame_duck_s: float = Field(5, ge=0, description="after SIGTERM: time to be unready while all are served")
+    drain_grace_s: float = Field(30, ge=0, description="then: time to finish what is open, before it is sent elsewhere")
 
 
 class QueueSettings(_Section):

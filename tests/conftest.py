@@ -116,6 +116,7 @@ class Stack:
             "BITLADDER_WORKER__ENGINE": "echo",
             "BITLADDER_PUBLISH__FILE": "",  # one that somebody published from this folder is not the tests'
             "BITLADDER_INTAKE__PORT": str(self.port),
+            "BITLADDER_INTAKE__LAME_DUCK_S": "0",  # tests turn to no other intake
             **environment,
         }
         self.output: IO[bytes] | None = None  # where the processes write; None: where the tests do

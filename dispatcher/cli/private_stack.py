@@ -37,6 +37,7 @@ class PrivateStack:
             "intake.host": "127.0.0.1",
             "auth.required": False,  # it is ours alone, and its clients have no key
             "intake.port": free_port(),
+            "intake.lame_duck_s": 0,  # there is no other one to turn to
         }
         self.settings: Settings = load_settings(config, flags={**flags, **own}).settings
         self.url = f"http://127.0.0.1:{self.settings.intake.port}"

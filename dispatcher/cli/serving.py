@@ -8,12 +8,12 @@ import sys
 from typing import Annotated
 
 import typer
-import uvicorn
 from honcho.manager import Manager
 
 from dispatcher.app import create_app
 from dispatcher.embedded import is_answering, server_command
-from dispatcher.intake.http_protocol import bounded_by
+from dispatcher.intake.closing import Closing
+from dispatcher.intake.server import IntakeServer
 from dispatcher.logs import configure_logs
 from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
@@ -36,6 +36,7 @@ def up(
     manager = Manager()
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
+    environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # there is no other intake to turn to
     for name, command in stack(settings):
         manager.add_process(name, command, env=environment)
     manager.loop()
@@ -69,17 +70,8 @@ def serve(
     watch = LadderWatch(lambda: load_settings(config, flags=flags))
     settings = watch.settings
     configure_logs()
-    uvicorn.run(
-        create_app(settings, watch),
-        host=settings.intake.host,
-        port=settings.intake.port,
-        loop="uvloop",
-        http=bounded_by(settings.intake),
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=30,
-    )
+    closing = Closing()
+    IntakeServer(create_app(settings, watch, closing), settings.intake, closing).run()
 
 
 def worker(

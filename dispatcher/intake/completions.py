@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
-from dispatcher.errors import BitladderError
+from dispatcher.errors import BitladderError, IntakeClosingError
 from dispatcher.ids import in_url
 from dispatcher.intake.accept import Accepted
+from dispatcher.intake.closing import last_event_id, moved, restart_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import outcome_problem, problem, problem_body
 from dispatcher.intake.responses import EventStream, Response
@@ -55,7 +56,10 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
 
 async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
     start, job = time.perf_counter(), accepted.submission
-    found = await _unless_gone(request, _outcome(gateway, accepted))
+    try:
+        found = await _unless_gone(request, _outcome(gateway, accepted))
+    except IntakeClosingError as error:
+        return moved(error.job_id, stream=False, is_repeatable=bool(job.idempotency_key))
     if found is None:
         return _abandoned(gateway, job)
     job_id, outcome = found
@@ -125,12 +129,13 @@ async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome |
     timeout_s = _timeout_s(gateway, job)
     with gateway.inbox.opened(job.job_id) as inbox:
         job_id = await gateway.submit(accepted)
-        if job_id != job.job_id:  # the idempotency key's first job
-            return job_id, await gateway.inbox.wait(job_id, timeout_s)
-        with contextlib.suppress(TimeoutError):
-            async for item in gateway.inbox.items(job_id, inbox, timeout_s):
-                if isinstance(item, Outcome):
-                    return job_id, item
+        with gateway.closing.interrupts(job_id):
+            if job_id != job.job_id:  # the idempotency key's first job
+                return job_id, await gateway.inbox.wait(job_id, timeout_s)
+            with contextlib.suppress(TimeoutError):
+                async for item in gateway.inbox.items(job_id, inbox, timeout_s):
+                    if isinstance(item, Outcome):
+                        return job_id, item
     return job_id, None
 
 
@@ -147,9 +152,11 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
         job_id = await gateway.submit(accepted)
         if job_id != job.job_id:
             return _repeated_stream(job_id)
-        items = gateway.inbox.items(job_id, inbox, _timeout_s(gateway, job))
+        items = gateway.closing.passed(gateway.inbox.items(job_id, inbox, _timeout_s(gateway, job)), job_id)
         try:
             first = await _unless_gone(request, _first(items))
+        except IntakeClosingError:
+            return moved(job_id, stream=True, is_repeatable=False)
         except TimeoutError:
             late = await _late_outcome(gateway, job_id)
             if late is None or late.state is State.FINISHED:  # its tokens are read at its own address
@@ -185,6 +192,10 @@ async def _pieces(
         is_over = True
         gateway.capture.served(job.job_id, gateway.tier_of(job, item))
         yield closing_event(item)
+    except IntakeClosingError:
+        is_over = True  # for this intake; the job goes on
+        assert isinstance(item, Piece)  # noqa: S101  (nothing is waited for behind an outcome)
+        yield restart_event(job.job_id, last_event_id(item))
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
     except BitladderError as error:

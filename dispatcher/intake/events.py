@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Outcome, Piece, State
-from dispatcher.errors import BitladderError, RequestError
+from dispatcher.errors import BitladderError, IntakeClosingError, RequestError
 from dispatcher.ids import in_url, readable
+from dispatcher.intake.closing import events_of, last_event_id, restart_event
 from dispatcher.intake.completions import closing_event, error_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.job_ids import read_job_id
@@ -38,17 +39,21 @@ async def get_events(request: HttpRequest) -> Response:
     # The piece of the last event is read again: there may be more events in it.
     timeout_s = gateway.settings.intake.await_timeout_s
     items = replay(gateway.inbox.waiters, gateway.queue, job_id, (fence, max(0, number - 1)), timeout_s)
-    events = _events(items, (fence, number), place)
+    events = _events(gateway.closing.passed(items, job_id), job_id, (fence, number, place))
     return EventStream(events, headers={"X-Job-Id": in_url(job_id)})
 
 
-async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int) -> AsyncIterator[bytes]:
+async def _events(items: AsyncIterator[Item], job_id: str, last: tuple[int, int, int]) -> AsyncIterator[bytes]:
+    read = None
     try:
         async for item in items:
             if isinstance(item, Outcome):
                 yield closing_event(item)
             else:
-                yield _numbered(item, skip=place if (item.fence, item.number) == last else 0)
+                yield _numbered(item, skip=last[2] if (item.fence, item.number) == last[:2] else 0)
+                read = item
+    except IntakeClosingError:
+        yield restart_event(job_id, last_event_id(read) if read else "-".join(map(str, last)))
     except TimeoutError:
         yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
     except BitladderError as error:
@@ -57,8 +62,7 @@ async def _events(items: AsyncIterator[Item], last: tuple[int, int], place: int)
 
 def _numbered(piece: Piece, *, skip: int) -> bytes:
     """Return the events of a piece, each with its id, without the first `skip`."""
-    events = [event for event in piece.data.split(b"\n\n") if event]
-    numbered = enumerate(events, 1)
+    numbered = enumerate(events_of(piece), 1)
     return b"".join(
         b"id: %d-%d-%d\n%s\n\n" % (piece.fence, piece.number, place, event) for place, event in numbered if place > skip
     )

@@ -17,6 +17,7 @@ from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, S
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
 from dispatcher.intake.capture import Capture
+from dispatcher.intake.closing import Closing
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.durability import barrier
@@ -33,9 +34,10 @@ BUNDLE, BUNDLE_WAITING = 64, 1024
 class Gateway:
     """The state of one intake process."""
 
-    def __init__(self, settings: Settings, queue: JobQueue, *, is_key_required: bool) -> None:
+    def __init__(self, settings: Settings, queue: JobQueue, closing: Closing, *, is_key_required: bool) -> None:
         self.settings = settings
         self.queue = queue
+        self.closing = closing
         self.gate = Gate(settings, queue.client, is_required=is_key_required)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
@@ -59,12 +61,14 @@ class Gateway:
             TooLargeError: it is larger; the rest is not read.
             SlowBodyError: it takes too long.
             ClientGoneError: it ends in the middle.
+            IntakeClosingError: the intake does.
 
         """
         limit_s = self.settings.intake.body_timeout_s
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._read(request)
+            with self.closing.interrupts():
+                async with asyncio.timeout(limit_s):
+                    return await self._read(request)
         except TimeoutError:
             raise SlowBodyError(f"the body must arrive within {limit_s:g} s ([intake].body_timeout_s)") from None
         except ClientDisconnect:
@@ -141,12 +145,18 @@ class Gateway:
     def abandon(self, job: Submission) -> None:
         """Cancel a job that nobody awaits any more, in the background: the request's own task may be ending.
 
-        A job with an idempotency key is kept: its client may come back for it.
+        A job with an idempotency key is kept: its client may come back for it. So are those that are awaited when the
+        intake ends: it is not the clients who leave.
         """
-        if not job.idempotency_key:
+        if not job.idempotency_key and not self.closing.has_come:
             task = asyncio.create_task(self._cancel(job.job_id))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    async def left(self) -> None:
+        """Wait until the jobs that nobody awaits any more are cancelled."""
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=3 * self.settings.redis.timeout_s)
 
     async def _cancel(self, job_id: str) -> None:
         with contextlib.suppress(BitladderError):

@@ -15,12 +15,15 @@ from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from dispatcher.intake.closing import Closing
 from dispatcher.intake.problems import problem, problem_body
 from dispatcher.sections import IntakeSettings
 
 # Far above what clients send, cookies of strangers included.
 MOST_HEADERS = 100
 MOST_HEAD_BYTES = 32 * 1024
+# Where all connections are taken, one that was kept for so long without a request makes room.
+LEAST_IDLE_S = 1.0
 
 
 class HeadTooLargeError(Exception):
@@ -35,6 +38,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection. Made by `bounded_by`."""
 
     limits: IntakeSettings
+    closing: Closing
+    idle: dict[BoundedProtocol, float]  # of this server: connections that are kept, and since when, the longest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -47,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > self.limits.max_connections:
+        if len(self.connections) > self.limits.max_connections and not self._makes_room():
             self.app = _too_many_connections
         self._await_head(self.limits.header_timeout_s)
 
@@ -57,8 +62,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+        self.idle.pop(self, None)
         _cancel(self._head_timer)
         _cancel(self._stall_timer)
+
+    def shutdown(self) -> None:
+        """Close what is idle; what has begun is answered, and then closed."""
+        if not self._in_head:
+            super().shutdown()
+
+    def _makes_room(self) -> bool:
+        """Close the connection that was kept for longest without a request, if it was for long enough."""
+        oldest = next(iter(self.idle), None)
+        if oldest is None or self.loop.time() - self.idle[oldest] < LEAST_IDLE_S:
+            return False
+        del self.idle[oldest]
+        oldest.transport.close()
+        return True
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -98,6 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = self._got_on = True
         self._in_body = False
+        self.idle.pop(self, None)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers say nothing here: they come when the headers have been judged already
@@ -117,6 +138,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = self._got_on = True
         _cancel(self._head_timer)
         super().on_headers_complete()
+        if self.closing.is_near:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._got_on = True
@@ -158,6 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(400, msg, "invalid_request")
 
     def _await_next(self) -> None:
+        self.idle[self] = self.loop.time()
         self._await_head(self.timeout_keep_alive + self.limits.header_timeout_s)
 
     def _await_head(self, timeout_s: float) -> None:
@@ -191,9 +215,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self._in_head and not self.cycle.response_started
 
 
-def bounded_by(settings: IntakeSettings) -> type[BoundedProtocol]:
-    """Return the protocol with these limits; uvicorn makes one of it per connection."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings})
+def bounded_by(settings: IntakeSettings, closing: Closing) -> type[BoundedProtocol]:
+    """Return one server's protocol with these limits; uvicorn makes one of it per connection."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings, "closing": closing, "idle": {}})
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

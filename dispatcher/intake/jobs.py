@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.contract import Endpoint, JobView, Lane
-from dispatcher.errors import GoneError, NotFoundError, RequestError
+from dispatcher.errors import GoneError, IntakeClosingError, NotFoundError, RequestError
 from dispatcher.ids import readable
 from dispatcher.intake.completions import outcome_headers
 from dispatcher.intake.gateway import Gateway
@@ -54,7 +55,8 @@ async def get_job(request: HttpRequest) -> Response:
     wait_s = _wait(request.query_params.get("wait"), gateway.settings.intake.max_wait_s)
     view = await own_job(request, gateway, job_id)
     if not view.state.is_terminal and wait_s:
-        await gateway.inbox.wait(job_id, wait_s)
+        with contextlib.suppress(IntakeClosingError), gateway.closing.interrupts():
+            await gateway.inbox.wait(job_id, wait_s)
         view = await own_job(request, gateway, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
     return _json(describe(view), 200, headers)

@@ -6,7 +6,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
 
-from dispatcher.errors import NotFoundError, QueueUnreachableError
+from dispatcher.errors import IntakeClosingError, NotFoundError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.responses import Response
 from dispatcher.queue.records import Depths
@@ -69,8 +69,13 @@ async def get_health(request: HttpRequest) -> Response:
 
 
 async def get_ready(request: HttpRequest) -> Response:
-    """Say whether requests would be accepted: Redis answers. Workers are shown, but jobs may wait for them."""
+    """Say whether requests should come: Redis answers, and this intake is not being stopped.
+
+    Workers are shown, but jobs may wait for them.
+    """
     gateway: Gateway = request.app.state.gateway
+    if gateway.closing.is_near:
+        raise IntakeClosingError
     live = {name: (await gateway.queue.depths(name)).live for name in gateway.settings.models}
     if not await gateway.inbox.ready(gateway.settings.redis.timeout_s):
         raise QueueUnreachableError("the outcome channel is not subscribed")

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Stack, wait_until
+from tests.conftest import Stack, make_settings, wait_until
 
 LIMITS = {
     "BITLADDER_INTAKE__HEADER_TIMEOUT_S": "0.5",
     "BITLADDER_INTAKE__BODY_TIMEOUT_S": "0.5",
     "BITLADDER_INTAKE__STALL_TIMEOUT_S": "0.5",
+    "BITLADDER_INTAKE__KEEP_ALIVE_S": "1",
 }
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 
@@ -83,7 +84,7 @@ def test_a_connection_that_asks_nothing_is_closed(stack: Stack, then: bytes) -> 
 
 
 def test_an_answered_connection_is_not_kept_by_a_byte_now_and_then(stack: Stack) -> None:
-    said, _ = trickled(stack, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n", most_s=9)
+    said, _ = trickled(stack, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n")
 
     assert said.startswith(b"HTTP/1.1 200 OK")
     assert said.count(b"HTTP/1.1") == 1
@@ -161,6 +162,44 @@ def test_connections_above_the_limit_are_told_so(make_stack: Callable[..., Stack
     assert error_of(said) == (503, "too_many_connections")
     assert b"retry-after: 1" in said
     wait_until(lambda: stack.http.get("/health").status_code == 200, "there is room again")
+
+
+def asked(client: socket.socket) -> bytes:
+    """Ask for /health and return the whole answer: all that the intake says here ends with a brace."""
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    said = b""
+    while not said.endswith(b"}"):
+        chunk = client.recv(65536)
+        assert chunk, f"closed after {said!r}"
+        said += chunk
+    return said
+
+
+def test_connections_that_are_only_kept_make_room_for_others(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_INTAKE__MAX_CONNECTIONS="4")
+    stack.intake()
+    stack.http.close()
+    kept = [connected(stack) for _ in range(4)]
+    assert {asked(client)[:15] for client in kept} == {b"HTTP/1.1 200 OK"}
+
+    def newcomer() -> bytes:
+        with connected(stack) as client:
+            return asked(client)
+
+    too_early = newcomer()
+    wait_until(lambda: newcomer().startswith(b"HTTP/1.1 200 OK"), "a kept connection has made room")
+
+    assert error_of(too_early) == (503, "too_many_connections")
+    assert kept[0].recv(65536) == b""  # the one that was kept for longest
+    assert {asked(client)[:15] for client in kept[1:]} == {b"HTTP/1.1 200 OK"}
+    for client in kept:
+        client.close()
+
+
+def test_a_kept_connection_outlives_those_of_common_proxies_and_clients() -> None:
+    longest_s = {"nginx": 60, "Go": 90, "Caddy": 120, "AWS": 60}
+
+    assert make_settings("redis://127.0.0.1:1/0").intake.keep_alive_s > max(longest_s.values())
 
 
 @pytest.mark.parametrize("origin", ["https://example.org", "http://127.0.0.1:8000", "null"])
