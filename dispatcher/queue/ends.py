@@ -20,7 +20,7 @@ MOST_NUMBER = 2**53
 _WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
 
 # The ends that scripts write by themselves, by code. They know no key, so nobody can tell theirs from anybody else's:
-# where outcomes are signed, these are the only words that are taken without a signature, and they are taken from here.
+# where outcomes are signed, these are the only ones that are taken without a signature, and their words from here.
 SCRIPTED = MappingProxyType(
     {
         "deadline_exceeded": Outcome(
@@ -33,7 +33,7 @@ SCRIPTED = MappingProxyType(
             state=State.FAILED,
             status=500,
             code="corrupt_job",
-            error="the status in the job's record is not one of RQ's",
+            error="the job's record is not one that can be run",
         ),
         "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
     }

@@ -1,0 +1,88 @@
+"""dispatcher/queue/ends.py: the ends that scripts write by themselves are taken where outcomes are signed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+import redis
+
+from dispatcher.contract import State
+from dispatcher.producer import Producer
+from dispatcher.queue.commands import Claims
+from dispatcher.queue.connection import connect
+from dispatcher.queue.ends import SCRIPTED
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.plan import claim_plan
+from dispatcher.queue.scripts import NAMES, source
+from dispatcher.sections import Settings
+from tests.conftest import make_settings
+from workers.lease import LeaseKeeper
+
+BODY = {"model": "smollm2", "prompt": "aaaa"}
+
+
+@pytest.fixture
+def settings(redis_url: str, store: redis.Redis) -> Settings:
+    return make_settings(redis_url, queue__secrets=["a secret of the fleet"], queue__max_attempts=1)
+
+
+@pytest_asyncio.fixture
+async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(settings.redis)
+    yield JobQueue(client, settings)
+    await client.aclose()
+
+
+async def claim(queue: JobQueue) -> Claims:
+    return await queue.claim("me", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)
+
+
+def late(store: redis.Redis, job_id: str) -> None:
+    store.hset(f"rq:job:{job_id}", "wait", "1 2 1")
+
+
+def odd(store: redis.Redis, job_id: str) -> None:
+    store.hset(f"rq:job:{job_id}", "status", "odd")
+
+
+def without_status(store: redis.Redis, job_id: str) -> None:
+    store.hdel(f"rq:job:{job_id}", "status")
+
+
+def sound(store: redis.Redis, job_id: str) -> None:
+    del store, job_id
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [(late, "deadline_exceeded"), (odd, "corrupt_job"), (without_status, "corrupt_job"), (sound, "worker_lost")],
+)
+async def test_with_keys_a_job_that_a_script_ended_reads_as_that_end(
+    queue: JobQueue, store: redis.Redis, spoil: Callable[[redis.Redis, str], None], code: str
+) -> None:
+    with Producer(queue.settings) as producer:
+        job_id = producer.submit(BODY)
+    spoil(store, job_id)
+
+    if (await claim(queue)).jobs:
+        store.zadd("bl:workers", {"me": 1})
+        LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None).reap()
+    view = await queue.view(job_id)
+
+    assert view
+    assert view.outcome
+    assert (view.state, view.outcome.code, view.outcome.error) == (
+        State.EXPIRED if code == "deadline_exceeded" else State.FAILED,
+        code,
+        SCRIPTED[code].error,
+    )
+
+
+def test_every_code_that_a_script_writes_is_taken_without_a_signature() -> None:
+    told = "\n".join(source(name) for name in NAMES)
+    codes = re.findall(r"""(?:"code":"|refuse\(about, '|failure\(\d+, ')(\w+)""", told)
+
+    assert set(codes) == set(SCRIPTED)
