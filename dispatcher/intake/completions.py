@@ -15,7 +15,7 @@ from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
 from dispatcher.intake.accept import Accepted
 from dispatcher.intake.gateway import Gateway
-from dispatcher.intake.problems import outcome_problem, problem, problem_body
+from dispatcher.intake.problems import FINAL, outcome_problem, problem, problem_body
 from dispatcher.queue.outcomes import Item
 
 # A worker aborts at the deadline; its word of that takes a moment.
@@ -113,7 +113,7 @@ async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
 
 
 def _not_in_time(job_id: str) -> Response:
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
     message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
     return problem(504, message, "await_timeout", headers=headers)
 
@@ -168,7 +168,7 @@ async def _first(items: AsyncIterator[Item]) -> Item:
 
 def _repeated_stream(job_id: str) -> Response:
     message = f"a streamed request is not streamed twice; its outcome is at GET /v1/jobs/{job_id}"
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 
