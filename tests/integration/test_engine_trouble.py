@@ -145,13 +145,17 @@ def test_openais_client_sends_nothing_again_that_has_had_all_its_attempts(
     late = {"X-Deadline-Ms": "300"}
     ends = [("echo:fault", {}, 502), ("echo:crash", {}, 500), ("echo:busy", late, 504)]
 
+    told = []
     with OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
-        told = [_end(client, prompt, headers, stream) for stream in (False, True) for prompt, headers, _ in ends]
+        for stream in (False, True):
+            for prompt, headers, _ in ends:
+                told.append(_end(client, prompt, headers, stream))
+                client.completions.create(model="smollm2", prompt="fine", max_tokens=1)
 
     assert client.max_retries > 0
     assert [error.status_code for error in told] == [status for _, _, status in ends] * 2
     assert {error.response.headers["X-Should-Retry"] for error in told} == {"false"}
-    assert len(store.keys("rq:job:*")) == len(told)
+    assert len(store.keys("rq:job:*")) == 2 * len(told)
 
 
 def _end(client: OpenAI, prompt: str, headers: dict[str, str], stream: bool) -> APIStatusError:
