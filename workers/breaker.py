@@ -1,9 +1,10 @@
 """When to stop trying an engine that keeps failing. Pure: the caller says what time it is.
 
-A failure is a start that failed, a restart because of faults, and a loss or a hang before anything was served. Closed:
-the engine serves. MOST_FAILURES within WINDOW_S open it: the worker claims nothing, so that its tier's queue drains
-upward, and waits. Half-open: the wait is over, and one request of the worker's own is tried. Whether it passes or not,
-the failures of the window are remembered: the next one opens the breaker at once, for twice as long.
+A failure is a start that failed, a restart because of faults, and a loss or a hang before anything was served, unless
+a suspect answers for it. Closed: the engine serves. MOST_FAILURES within WINDOW_S open it: the worker claims nothing,
+so that its tier's queue drains upward, and waits. Half-open: the wait is over, and one request of the worker's own is
+tried. Whether it passes or not, the failures of the window are remembered: the next one opens the breaker at once, for
+twice as long.
 """
 
 from __future__ import annotations

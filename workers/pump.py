@@ -25,6 +25,7 @@ from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
+from workers.blame import blamed
 from workers.control import Control
 from workers.engine_watch import EngineWatch
 from workers.engines.base import Engine, Load
@@ -73,7 +74,14 @@ class Pump:
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
-        self._watch = EngineWatch(engine, settings.worker, self.metrics, self._set_ready, self._adapt)
+        self._watch = EngineWatch(
+            engine,
+            settings.worker,
+            self.metrics,
+            self._set_ready,
+            self._adapt,
+            blamed=lambda suspects: blamed(self.queue, suspects),
+        )
         self._watch.traffic.on_pause = self._slots.back_off
         self.leases = LeaseKeeper(
             settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
@@ -180,7 +188,7 @@ class Pump:
         await self._ward.enter(job.suspicion)
         try:
             now_ms = job.claimed_ms + int((self._loop.time() - claimed_s) * 1000)
-            done = await execute(job, self._watch.traffic, on_piece, self.queue.seal, now_ms=now_ms)
+            done = await execute(job, self._watch.traffic.of(job), on_piece, self.queue.seal, now_ms=now_ms)
         finally:
             self._ward.leave()
         done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces))

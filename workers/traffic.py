@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
 
+from dispatcher.contract import Claimed
 from dispatcher.errors import (
     EngineBusyError,
     EngineCorruptedError,
@@ -18,7 +19,8 @@ from dispatcher.errors import (
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.engines.base import Answer, Engine, Load, OnPiece
+from workers.blame import Blame, Suspect
+from workers.engines.base import Answer, Answers, Engine, Load, OnPiece
 from workers.metrics import WorkerMetrics
 from workers.pause import Pause
 
@@ -27,20 +29,65 @@ log = structlog.get_logger()
 WINDOW = 500
 # ... and no less than so many of them: one fault among the first three says nothing.
 LEAST_FAULTS = 5
+# Whatever became of the jobs: an engine that breaks more than every other of so many is started again.
+MANY_FAULTS = 20
+
+
+class _End(msgspec.Struct, eq=False):
+    """How one request ended badly."""
+
+    suspect: Suspect | None = None  # the job, where there was one: its prompt may be to blame
+    blame: Blame | None = None  # None: not known yet
+
+    @property
+    def is_first(self) -> bool:
+        return self.suspect is None or self.suspect.attempt == 1
+
+
+_SOUND = _End()
 
 
 class FaultWindow:
-    """How the last requests ended."""
+    """How the last requests ended: well, or by whose fault not. A job's fault is nobody's until more is known."""
 
     def __init__(self) -> None:
-        self._ends: deque[bool] = deque(maxlen=WINDOW)
+        self._ends: deque[_End] = deque(maxlen=WINDOW)
 
-    def note(self, *, is_fault: bool) -> None:
-        self._ends.append(is_fault)
+    def note(self, *, is_fault: bool, suspect: Suspect | None = None) -> None:
+        self._ends.append(_End(suspect, None if suspect else Blame.ENGINE) if is_fault else _SOUND)
+
+    def settle(self, found: Mapping[Suspect, Blame]) -> None:
+        """Take in whose faults some were."""
+        for end in self._open():
+            end.blame = found.get(end.suspect) if end.suspect else None
+
+    def suspects(self) -> list[Suspect]:
+        """Return those of whom it is not known, the first ones first."""
+        return [end.suspect for end in self._open() if end.suspect]
 
     def exceeds(self, ratio: float) -> bool:
-        """Return whether so large a share of the requests broke that the engine is to blame."""
-        faults = sum(self._ends)
+        """Return whether so large a share of the requests broke by the engine's fault."""
+        return self._is_much(self._engines(), ratio)
+
+    def may_exceed(self, ratio: float) -> bool:
+        """Return whether it would be so large a share, if all were the engine's of which it is not known."""
+        return self._is_much(self._engines() + len(self._open()), ratio)
+
+    def is_broken(self) -> bool:
+        """Return whether more jobs broke than not, and so many that it cannot be their prompts.
+
+        Those that had broken elsewhere say nothing: a higher tier may see few others.
+        """
+        faults = sum(end.is_first for end in self._ends if end is not _SOUND)
+        return faults >= MANY_FAULTS and faults > sum(end is _SOUND for end in self._ends)
+
+    def _open(self) -> list[_End]:
+        return [end for end in self._ends if end is not _SOUND and end.blame is None]
+
+    def _engines(self) -> int:
+        return sum(end.blame is Blame.ENGINE for end in self._ends)
+
+    def _is_much(self, faults: int, ratio: float) -> bool:
         return faults >= LEAST_FAULTS and faults > ratio * len(self._ends)
 
 
@@ -71,7 +118,7 @@ class Traffic:
     def begin(self) -> None:
         """Forget what the engine did before it was started."""
         self.faults = FaultWindow()
-        self.has_served = False
+        self.has_served = self.has_tried_suspects = False
         self._load = Load()
         self._progress_s = self._loop.time()
 
@@ -79,19 +126,27 @@ class Traffic:
         """Return for how long nothing should be asked of the engine, by its own word."""
         return self._pause.left_s(self._loop.time())
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    def of(self, job: Claimed) -> Answers:
+        """Return the way through for one job, which may be to blame for what happens to it."""
+        return _JobTraffic(self, job)
+
+    async def generate(
+        self, endpoint: str, body: bytes, on_piece: OnPiece | None, job: Claimed | None = None
+    ) -> Answer:
         """Pass one request through."""
         now = self._loop.time()
+        suspect = Suspect(job.job_id, job.attempt) if job else None
         if self._pause.is_told(now):
             raise EngineBusyError(self._pause.reason)
         if not self._open:
             self._progress_s = now  # an idle engine owes nothing
+        self.has_tried_suspects = self.has_tried_suspects or bool(job and job.suspicion)
         passing = Passing(limit=asyncio.timeout(None), is_stream=on_piece is not None, last_s=now)
         self._open.add(passing)
         self._idle.clear()
         try:
             async with passing.limit:
-                return await self._passed(endpoint, body, on_piece and self._watched(on_piece, passing))
+                return await self._passed(endpoint, body, on_piece and self._watched(on_piece, passing), suspect)
         except EngineLostError as error:
             if passing.is_excused:
                 raise EngineBusyError("the engine is started again, for what other requests did") from error
@@ -99,7 +154,7 @@ class Traffic:
         except TimeoutError as error:
             if not passing.limit.expired():
                 raise
-            self.faults.note(is_fault=True)
+            self.faults.note(is_fault=True, suspect=suspect)
             raise EngineFaultError(f"the stream had no token for {self._hang_s:g} s") from error
         finally:
             self._open.discard(passing)
@@ -138,7 +193,7 @@ class Traffic:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    async def _passed(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def _passed(self, endpoint: str, body: bytes, on_piece: OnPiece | None, suspect: Suspect | None) -> Answer:
         asked_s = self._loop.time()
         try:
             answer = await self._engine.generate(endpoint, body, on_piece)
@@ -151,7 +206,7 @@ class Traffic:
             self._pause.answered(asked_s)
             if isinstance(error, EngineCorruptedError):
                 self._metrics.corrupted("answer").inc()
-            self.faults.note(is_fault=True)
+            self.faults.note(is_fault=True, suspect=suspect)
             raise
         self._pause.answered(asked_s)
         self.faults.note(is_fault=False)
@@ -177,3 +232,13 @@ class Traffic:
             passing.last_s = self._progress_s = self._loop.time()
 
         return watched
+
+
+class _JobTraffic:
+    """The traffic as one job sees it."""
+
+    def __init__(self, traffic: Traffic, job: Claimed) -> None:
+        self._traffic, self._job = traffic, job
+
+    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+        return await self._traffic.generate(endpoint, body, on_piece, self._job)

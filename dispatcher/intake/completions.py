@@ -16,7 +16,7 @@ from dispatcher.ids import in_url
 from dispatcher.intake.accept import Accepted
 from dispatcher.intake.closing import last_event_id, moved, restart_event
 from dispatcher.intake.gateway import Gateway
-from dispatcher.intake.problems import outcome_problem, problem, problem_body
+from dispatcher.intake.problems import FINAL, outcome_problem, problem, problem_body
 from dispatcher.intake.responses import EventStream, Response
 from dispatcher.queue.outcomes import Item
 
@@ -119,7 +119,7 @@ async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
 
 
 def _not_in_time(job_id: str) -> Response:
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
     message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
     return problem(504, message, "await_timeout", headers=headers)
 
@@ -177,7 +177,7 @@ async def _first(items: AsyncIterator[Item]) -> Item:
 
 def _repeated_stream(job_id: str) -> Response:
     message = f"a streamed request is not streamed twice; its outcome is at GET /v1/jobs/{job_id}"
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}", "X-Should-Retry": "false"}
+    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 

@@ -10,13 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.routing import Match, Route
 
-from dispatcher.contract import Outcome, State
+from dispatcher.contract import Outcome
 from dispatcher.errors import BitladderError
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
 _OBEYED_S = 60
+
+# Of an answer that another try would not change.
+FINAL = {"X-Should-Retry": "false"}
 
 _TYPES = {
     400: "invalid_request_error",
@@ -44,12 +47,14 @@ def problem_body(status: int, message: str, code: str, param: str | None = None)
 
 
 def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
-    """Return what an awaiting client sees of a job that did not finish: the engine's own error where there is one."""
+    """Return what an awaiting client sees of a job that did not finish: the engine's own error where there is one.
+
+    The job is over, after all the attempts it had. OpenAI's clients repeat 408, 409, 429 and 5xx by themselves: each
+    repeat would be a new job with all of its attempts.
+    """
+    headers = headers | FINAL
     if outcome.answer is not None:
         return Response(outcome.answer, outcome.status, headers, media_type="application/json")
-    # OpenAI's clients repeat 409 and 5xx by themselves; a cancelled or expired job is not to be repeated.
-    if outcome.state in (State.CANCELLED, State.EXPIRED):
-        headers = headers | {"X-Should-Retry": "false"}
     message, code = outcome.error or "the job did not finish", outcome.code or outcome.state
     return problem(outcome.status, message, code, headers=headers)
 
@@ -92,6 +97,6 @@ def _methods(request: HttpRequest) -> set[str]:
 
 
 async def on_defect(request: HttpRequest, error: Exception) -> Response:
-    """Answer a defect of ours in the same form; the server logs it."""
+    """Answer a defect of ours in the same form; the server logs it. Sent again, the request would meet it again."""
     del request, error
-    return problem(500, "an internal error; the log has it under this request's id", "internal_error")
+    return problem(500, "an internal error; the log has it under this request's id", "internal_error", headers=FINAL)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import redis
+from openai import APIStatusError, OpenAI
 
 from dispatcher.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
@@ -132,6 +134,34 @@ def test_a_token_loop_climbs_to_the_top_where_it_is_delivered(make_stack: Callab
     assert (streamed["status"], streamed["tier"], streamed["attempts"]) == ("finished", "int4", 1)
     assert (fine["status"], fine["tier"], fine["attempts"]) == ("finished", "int4", 1)
     assert figure(port, 'bitladder_outputs_degenerate_total{kind="loop"') == 4
+
+
+def test_openais_client_sends_nothing_again_that_has_had_all_its_attempts(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+    late = {"X-Deadline-Ms": "300"}
+    ends = [("echo:fault", {}, 502), ("echo:crash", {}, 500), ("echo:busy", late, 504)]
+
+    told = []
+    with OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+        for stream in (False, True):
+            for prompt, headers, _ in ends:
+                told.append(_end(client, prompt, headers, stream))
+                client.completions.create(model="smollm2", prompt="fine", max_tokens=1)
+
+    assert client.max_retries > 0
+    assert [error.status_code for error in told] == [status for _, _, status in ends] * 2
+    assert {error.response.headers["X-Should-Retry"] for error in told} == {"false"}
+    assert len(store.keys("rq:job:*")) == 2 * len(told)
+
+
+def _end(client: OpenAI, prompt: str, headers: dict[str, str], stream: bool) -> APIStatusError:
+    with pytest.raises(APIStatusError) as raised:
+        client.completions.create(model="smollm2", prompt=prompt, max_tokens=1, stream=stream, extra_headers=headers)
+    return raised.value
 
 
 def test_without_the_guard_a_loop_is_delivered_where_it_arose(make_stack: Callable[..., Stack]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
 from dispatcher.sections import EchoSettings, WorkerSettings
+from tests.workers.test_traffic import claimed
 from workers import breaker, engine_watch
+from workers.blame import Blame, Suspect
 from workers.engine_watch import EngineWatch
 from workers.engines.base import Answer, OnPiece
 from workers.engines.echo import EchoEngine
@@ -57,12 +59,21 @@ class Watched:
         self.told: list[bool] = []
         self.metrics = WorkerMetrics("m", "int4")
         worker = WorkerSettings().model_copy(update={"hang_s": 0.2, **settings})
-        watch = EngineWatch(engine, worker, self.metrics, self.on_ready, lambda load: None)
+        self.blame: Blame | None = None  # whose fault it was that a job broke
+        watch = EngineWatch(engine, worker, self.metrics, self.on_ready, lambda load: None, self.blamed)
         self.traffic = watch.traffic
         self.task = asyncio.create_task(watch.run())
 
     async def on_ready(self, is_ready: bool) -> None:
         self.told.append(is_ready)
+
+    async def blamed(self, suspects: Sequence[Suspect]) -> Mapping[Suspect, Blame]:
+        return dict.fromkeys(suspects, self.blame) if self.blame else {}
+
+    async def ask_for(self, prompt: str, *, suspicion: int = 0) -> Answer:
+        """Ask on behalf of a job."""
+        body = b'{"prompt": "%s", "max_tokens": 1}' % prompt.encode()
+        return await asyncio.wait_for(self.traffic.of(claimed(prompt, suspicion)).generate(ROUTE, body, None), 5)
 
     async def ask(self, prompt: str, *, max_tokens: int = 1) -> Answer:
         body = b'{"prompt": "%s", "max_tokens": %d}' % (prompt.encode(), max_tokens)
@@ -225,3 +236,55 @@ async def test_losses_count_against_an_engine_only_when_it_served_nothing_since_
 
     await its.until(lambda: its.figure("bitladder_breaker_state") == state)
     assert its.told[-1] is serves
+
+
+@pytest.mark.parametrize(("blame", "restarts"), [(Blame.ENGINE, 1), (Blame.PROMPT, 0), (Blame.NOBODY, 0), (None, 0)])
+async def test_an_engine_that_answers_us_is_started_again_for_faults_that_were_its_own_only(
+    watch: Callable[..., Watched], blame: Blame | None, restarts: int
+) -> None:
+    its = watch(EchoEngine(FAST))
+    await its.until(lambda: its.told == [True])
+    its.blame = blame
+
+    for _ in range(10):
+        with pytest.raises(EngineFaultError):
+            await its.ask_for("echo:fault")
+    for _ in range(30):
+        await its.looked()
+        await its.until(lambda: its.told[-1])
+
+    assert its.figure("bitladder_engine_restarts_total", reason="faults") == restarts
+
+
+async def test_an_engine_that_answers_nobody_is_started_again_whatever_became_of_the_jobs(
+    watch: Callable[..., Watched],
+) -> None:
+    engine = Breakable(FAST)
+    its = watch(engine)
+    await its.until(lambda: its.told == [True])
+    its.blame, engine.is_broken = Blame.PROMPT, True
+
+    for number in range(5):
+        with pytest.raises(EngineFaultError):
+            await its.ask_for(f"fine {number}")
+
+    await its.until_restarted("faults", 1)
+
+
+@pytest.mark.parametrize(("others", "state"), [(1, 0), (0, 2)])
+async def test_one_suspect_that_takes_the_engine_down_before_all_others_is_itself_to_blame_but_not_many_in_a_row(
+    watch: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch, others: int, state: int
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 60.0)
+    its = watch(EchoEngine(FAST))
+    await its.until(lambda: its.told == [True])
+
+    for loss in range(1, engine_watch.MOST_TRIALS + breaker.MOST_FAILURES + 1):
+        with pytest.raises(EngineLostError):
+            await its.ask_for("echo:crash", suspicion=1)
+        await its.until_restarted("gone", loss)
+        await its.until(lambda: its.told[-1] or its.figure("bitladder_breaker_state") == 2)
+        if others and loss % engine_watch.MOST_TRIALS == 0:
+            await its.ask("a")
+
+    await its.until(lambda: its.figure("bitladder_breaker_state") == state)

@@ -72,6 +72,17 @@ async def test_an_error_about_the_request_is_its_client_s(script: Scripted, stat
     assert json.loads(answer.body)["error"]["message"] == "max_tokens is too large: JSON, NaN or not"
 
 
+@pytest.mark.parametrize("said", [b"<html>Request Entity Too Large</html>", b'{"detail": "' + b"x" * 100_000 + b'"}'])
+async def test_an_error_in_no_form_or_without_measure_is_told_in_openais(script: Scripted, said: bytes) -> None:
+    script.say(reply(said, 413))
+
+    answer = await asked(script)
+
+    error = json.loads(answer.body)["error"]
+    assert error["code"] == answer.status == 413
+    assert error["message"] == said[:500].decode()
+
+
 @pytest.mark.parametrize("status", [204, 301, 302, 401, 402, 407, 408, 500, 502, 504, 529])
 async def test_what_the_request_has_no_part_in_is_the_engine_s_fault(script: Scripted, status: int) -> None:
     script.say(reply(b"" if status == 204 else b"no", status, location="/elsewhere"))

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 import pytest
 
+from dispatcher.contract import Claimed
 from dispatcher.errors import EngineBusyError, EngineFaultError
 from dispatcher.sections import EchoSettings
+from workers.blame import Blame, Suspect
 from workers.engines.base import Answer, Load, OnPiece
 from workers.engines.echo import EchoEngine
 from workers.metrics import WorkerMetrics
-from workers.traffic import LEAST_FAULTS, WINDOW, FaultWindow, Traffic
+from workers.traffic import LEAST_FAULTS, MANY_FAULTS, WINDOW, FaultWindow, Traffic
 
 ROUTE = "/v1/completions"
 HANG_S = 0.1
@@ -86,6 +88,76 @@ def test_a_ratio_of_one_never_restarts() -> None:
         window.note(is_fault=True)
 
     assert not window.exceeds(1)
+
+
+def faulty(count: int, *, sound: int = 0, attempt: int = 1) -> FaultWindow:
+    """Return a window with the faults of so many jobs, of whom it is not known whose they were."""
+    window = FaultWindow()
+    for number in range(count):
+        window.note(is_fault=True, suspect=Suspect(f"job-{number}", attempt))
+    for _ in range(sound):
+        window.note(is_fault=False)
+    return window
+
+
+@pytest.mark.parametrize(("blame", "exceeds"), [(Blame.ENGINE, True), (Blame.PROMPT, False), (Blame.NOBODY, False)])
+def test_a_job_s_fault_is_the_engine_s_only_once_that_is_known(blame: Blame, exceeds: bool) -> None:
+    window = faulty(10, sound=10)
+    assert (window.exceeds(0.01), window.may_exceed(0.01)) == (False, True)
+
+    window.settle({suspect: blame for suspect in window.suspects()[:LEAST_FAULTS]})
+    assert window.exceeds(0.01) is exceeds
+    assert window.may_exceed(0.01)
+    window.settle({suspect: blame for suspect in window.suspects()})
+
+    assert window.suspects() == []
+    assert window.may_exceed(0.01) is exceeds
+
+
+@pytest.mark.parametrize(
+    ("count", "sound", "attempt", "is_broken"),
+    [
+        (MANY_FAULTS, MANY_FAULTS - 1, 1, True),
+        (MANY_FAULTS, MANY_FAULTS, 1, False),
+        (MANY_FAULTS - 1, 0, 1, False),
+        (200, 0, 2, False),  # they had broken another engine before
+    ],
+)
+def test_more_faults_than_answers_are_no_prompts_whatever_became_of_them(
+    count: int, sound: int, attempt: int, is_broken: bool
+) -> None:
+    window = faulty(count, sound=sound, attempt=attempt)
+    window.settle({suspect: Blame.PROMPT for suspect in window.suspects()})
+
+    assert window.is_broken() is is_broken
+
+
+def claimed(job_id: str = "job", suspicion: int = 0) -> Claimed:
+    return Claimed(
+        job_id=job_id,
+        queue="m:int4:normal",
+        data=b"",
+        attempt=1,
+        fence=1,
+        enqueued_ms=0,
+        deadline_ms=None,
+        claimed_ms=0,
+        suspicion=suspicion,
+    )
+
+
+async def test_a_job_that_breaks_is_a_suspect_as_is_one_whose_stream_stands_still() -> None:
+    traffic = Traffic(echo(), WorkerMetrics("m", "int4"), HANG_S)
+    with pytest.raises(EngineFaultError):
+        await traffic.of(claimed("a")).generate(ROUTE, b'{"prompt": "echo:fault"}', None)
+    still = traffic_of(Silent(EchoSettings()))
+    stream = asyncio.create_task(still.of(claimed("b")).generate(ROUTE, b"{}", take))
+    await after(HANG_S * 2, still, moving())
+    with pytest.raises(EngineFaultError):
+        await stream
+
+    assert traffic.faults.suspects() == [Suspect("a", 1)]
+    assert still.faults.suspects() == [Suspect("b", 1)]
 
 
 async def test_faults_are_counted_and_busy_engines_are_not() -> None:

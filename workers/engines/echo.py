@@ -20,7 +20,13 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
+from dispatcher.errors import (
+    EngineBusyError,
+    EngineCorruptedError,
+    EngineFaultError,
+    EngineLostError,
+    EngineUnreachableError,
+)
 from dispatcher.sections import EchoSettings
 from workers.engines.base import Answer, Load, OnPiece
 
@@ -54,8 +60,10 @@ class EchoEngine:
             message = f"max_tokens must be a whole number from 1 to {_MOST_TOKENS}, got {wanted!r:.80}"
             return _refusal(message, "max_tokens")
         machine = self._machine
-        if "echo:busy" in prompt or machine.is_lost:
-            raise EngineBusyError("the echo engine is down" if machine.is_lost else "the prompt asked for it")
+        if machine.is_lost:
+            raise EngineUnreachableError("the echo engine is down")
+        if "echo:busy" in prompt:
+            raise EngineBusyError("the prompt asked for it")
         self._fail(prompt, body)
         slowness = 10 if "echo:slow" in prompt else 1
         source = [_LOOP] if "echo:loop" in prompt else prompt.split() or ["…"]

@@ -58,6 +58,7 @@ class HttpEngine:
         """Open a new connection pool, and see the server answer a request; the server is somebody else's."""
         await self.stop()
         self._open()
+        self._tells_usage = True
         if not await self.is_healthy():
             raise EngineFaultError(f"no healthy engine at {self._url}: GET /health must answer 200")
         try:

@@ -28,6 +28,8 @@ _NAN = re.compile(rb"not JSON compliant", re.IGNORECASE)
 _OF_ITS_ANSWER = re.compile(
     rb"not JSON serializable|validation errors? for (?:Chat)?Completion(?:Stream)?Response", re.IGNORECASE
 )
+# Of an error that is passed on: some servers repeat the request in it, once for each thing that is wrong.
+_MOST_ERROR_BYTES = 64 * 1024
 _REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
 
 
@@ -121,7 +123,7 @@ def _as_json(status: int, body: bytes, said: str) -> bytes:
     """Return the body, or what a proxy before the engine says in plain text as an OpenAI error."""
     try:
         value, text = lenient.read(body)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(body) <= _MOST_ERROR_BYTES:
             return text if text is body else lenient.write(value)
     except (ValueError, EngineError):
         pass
