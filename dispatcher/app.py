@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import secrets
@@ -29,7 +28,7 @@ from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_files, check_server, connect
 from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
-from dispatcher.reload import LadderWatch, follow
+from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
 
 log = structlog.get_logger()
@@ -76,20 +75,10 @@ async def _started(gateway: Gateway, watch: LadderWatch | None) -> AsyncIterator
         await check_durability(gateway.queue.client, gateway.settings)
     except QueueUnreachableError as error:
         log.warning("redis away at start", error=str(error))  # 503 until it is there
-    await gateway.inbox.start()
-    await gateway.inbox.ready(gateway.settings.redis.timeout_s)
-    gateway.admission.start()
+    await gateway.start(watch)
     settle_memory()
-    gateway.capture.start()
-    following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
     yield
-    await gateway.left()
-    await gateway.admission.stop()
-    if following:
-        following.cancel()
-    gateway.capture.stop()
-    await gateway.inbox.stop()
-    await gateway.queue.aclose()
+    await gateway.aclose()
 
 
 def routes() -> list[Route]:

@@ -30,13 +30,21 @@ class Batcher(Generic[Item, Answer]):
     async def _drain(self) -> None:
         while self._pending:
             bundle, self._pending = self._pending[: self._most], self._pending[self._most :]
-            try:
-                answers = await self._flush([item for item, _ in bundle])
-            except Exception as error:
-                for _, future in bundle:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(bundle, answers, strict=True):
+            await self._settle(bundle)
+
+    async def _settle(self, bundle: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._flush([item for item, _ in bundle])
+            pairs = list(zip(bundle, answers, strict=True))
+        except BaseException as error:
+            # Whatever it was, nobody is left waiting for an answer that never comes.
+            told = error if isinstance(error, Exception) else RuntimeError(f"the bundle was given up: {error!r}")
+            for _, future in bundle:
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_exception(told)
+            if told is not error:
+                raise
+            return
+        for (_, future), answer in pairs:
+            if not future.done():
+                future.set_result(answer)

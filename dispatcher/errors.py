@@ -21,6 +21,7 @@ BitladderError
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
+├── NotReadyError              503      a background task of this process is down
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted
     │   └── EngineUnreachableError      there is no connection to it
@@ -184,6 +185,13 @@ class IntakeClosingError(BitladderError):
     def __init__(self, job_id: str = "") -> None:
         super().__init__("this intake is being stopped; send the request again")
         self.job_id = job_id
+
+
+class NotReadyError(BitladderError):
+    """A part of this process is down and being started again; what comes in is served as well as can be."""
+
+    status = 503
+    code = "not_ready"
 
 
 class EngineError(BitladderError):

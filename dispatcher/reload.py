@@ -64,12 +64,8 @@ class LadderWatch:
 async def follow(watch: LadderWatch, take: Callable[[Settings, int], None]) -> None:
     """Tell `take` the settings and the number of refused ladders, at once and after every look, until cancelled."""
     while True:
-        try:
-            await asyncio.to_thread(watch.look)
-            take(watch.settings, watch.refused)
-        except Exception:
-            # Without this task no ladder would ever be taken.
-            log.exception("following the ladder broke")
+        await asyncio.to_thread(watch.look)
+        take(watch.settings, watch.refused)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

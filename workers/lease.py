@@ -60,15 +60,13 @@ class LeaseKeeper:
         self.is_ready = False
         self._stop = threading.Event()
         self._renewing = threading.Lock()  # the pump renews too, when its readiness changes
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self._ended = threading.Event()
+        self._ended.set()
 
     def stop(self) -> None:
         """Stop renewing and leave RQ's lists."""
         self._stop.set()
-        self._thread.join()
+        self._ended.wait()
         with contextlib.suppress(RedisError, OSError):
             self._call("retire", self._keys(), [self._worker, self.queues])
         self._client.close()
@@ -122,6 +120,14 @@ class LeaseKeeper:
             log.warning("worker reaped", dead=dead.decode(), returned=len(returned), ended=len(ended))
         return bool(dead)
 
+    def run(self) -> None:
+        """Renew and reap until stop(), on a thread of its own, which is started again when this raises."""
+        self._ended.clear()
+        try:
+            self._run()
+        finally:
+            self._ended.set()
+
     def _run(self) -> None:
         lease_s = self._settings.queue.lease_s
         # A third of the lease: two renewals may be missed.
@@ -139,9 +145,6 @@ class LeaseKeeper:
             step()
         except (RedisError, OSError) as error:
             log.warning("leases not renewed", error=str(error))
-        except Exception:
-            # Without this thread the worker would lose every job it has.
-            log.exception("lease thread broke")
         else:
             return True
         return False

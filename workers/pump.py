@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
+from dispatcher.background import Background, in_thread
 from dispatcher.contract import Claimed, State
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.commands import Claims
@@ -73,33 +74,38 @@ class Pump:
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
+        self.background = Background(self._review)
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
         self._watch = EngineWatch(
             engine,
             settings.worker,
             self.metrics,
-            self._set_ready,
+            self._set_engine_ready,
             self._adapt,
             blamed=lambda suspects: blamed(self.queue, suspects),
         )
         self._watch.traffic.on_pause = self._slots.back_off
+        self._is_engine_ready = False
         self.leases = LeaseKeeper(
             settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
         )
 
     async def run(self) -> None:
         """Claim and run until drain() is called, then drain."""
-        self.leases.start()
-        beside = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._control.listen())]
+        leasing = self.background.start("leases", lambda: in_thread("leases", self.leases.run))
+        watching = self.background.start("engine watch", self._watch.run)
+        self.background.start("control channel", self._control.listen)
         try:
             while not self._draining.is_set():
                 await self._step()
         finally:
-            for task in beside:
-                task.cancel()
+            watching.cancel()
             await self._drain()
+            leasing.cancel()
             await asyncio.to_thread(self.leases.stop)
+            await self.background.stop()
             await self.engine.stop()
+            await self._control.aclose()
             await self.queue.client.aclose()
             await self._waker.aclose()
 
@@ -149,6 +155,9 @@ class Pump:
     def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._reasons.pop(task, None)
         self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # Redis still holds it in this worker's name, and the next renewals find that it is nobody's.
+            log.error("the end of a job was lost", job_id=job_id, exc_info=error)
         if self._running.get(job_id) is task:
             del self._running[job_id]
         self._freed.set()
@@ -209,6 +218,19 @@ class Pump:
     def _interrupt_all(self) -> None:
         for job_id in list(self._running):
             self._abort(job_id, Interruption.DRAINED)
+
+    async def _set_engine_ready(self, is_ready: bool) -> None:
+        self._is_engine_ready = is_ready
+        await self._review_readiness()
+
+    def _review(self) -> None:
+        """Follow the background tasks: a worker that lacks one claims nothing, and does not count as live."""
+        self.background.once("readiness", self._review_readiness())
+
+    async def _review_readiness(self) -> None:
+        is_ready = self._is_engine_ready and not self.background.down and not self._draining.is_set()
+        if is_ready != self.leases.is_ready:
+            await self._set_ready(is_ready)
 
     async def _set_ready(self, is_ready: bool) -> None:
         self.metrics.ready.set(is_ready)

@@ -45,11 +45,8 @@ class Rolling:
         """Run until drain() is called."""
         try:
             while True:
-                following = asyncio.create_task(self._follow())
-                try:
-                    await self.pump.run()
-                finally:
-                    following.cancel()
+                self.pump.background.start("ladder", self._follow)
+                await self.pump.run()
                 if self._is_ending or not self._is_swapping:
                     return
                 self._is_swapping = False
@@ -74,11 +71,7 @@ class Rolling:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                await self._look()
-            except Exception:
-                # Without this task no ladder would ever be taken, and a turn would end before its worker is through.
-                log.exception("following the ladder broke")
+            await self._look()
 
     async def _look(self) -> None:
         await asyncio.to_thread(self._watch.look)

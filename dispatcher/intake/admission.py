@@ -102,17 +102,6 @@ class Admission:
         self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
         self._let_in, self._entering = LetIn(), LetIn()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Look once a second, in the background."""
-        self._task = asyncio.create_task(self._look_for_ever(), name="admission")
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def enter(self, job: Submission, patience: Patience) -> Entry:
         """Let a job in, and count it. Until `arrived` says so it is on its way to Redis: no look can have seen it.
@@ -163,7 +152,8 @@ class Admission:
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
         self._show(sample)
 
-    async def _look_for_ever(self) -> None:
+    async def look_for_ever(self) -> None:
+        """Look once a second, until cancelled."""
         is_blind = False
         while True:
             try:

@@ -54,22 +54,17 @@ class Capture:
         self._captured = metrics.captured
         self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MOST_WAITING)
         self._awaited: dict[str, None] = {}
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start to write; where nothing is captured any more, what there is still goes when its time is up."""
-        folder = Path(self._settings.folder).expanduser()
-        if self._settings.share > 0 or folder.exists():
-            writer = _Writer(folder, self._settings)
-            self._thread = threading.Thread(target=self._run, args=(writer,), name="capture", daemon=True)
-            self._thread.start()
+        self._writer = _Writer(Path(settings.folder).expanduser(), settings)
+        # Where nothing is captured any more, what there is still goes when its time is up.
+        self.is_needed = settings.share > 0 or Path(settings.folder).expanduser().exists()
+        self._is_over = threading.Event()
 
     def stop(self) -> None:
-        """Write what waits, and end."""
-        if self._thread is not None:
+        """Let run() write what waits, and end."""
+        if self.is_needed:
             with contextlib.suppress(queue.Full):
                 self._waiting.put(None, timeout=_STOP_S)
-                self._thread.join(_STOP_S)
+                self._is_over.wait(_STOP_S)
 
     def offer(self, accepted: Accepted) -> None:
         """Keep this prompt, by chance."""
@@ -97,17 +92,19 @@ class Capture:
             return False
         return True
 
-    def _run(self, writer: _Writer) -> None:
+    def run(self) -> None:
+        """Write until stop(), in a thread of its own: disks may be slow."""
         while True:
             try:
                 entry = self._waiting.get(timeout=_LOOK_EVERY_S)
             except queue.Empty:
-                writer.tidy()
+                self._writer.tidy()
                 continue
             if entry is None:
-                writer.close()
+                self._writer.close()
+                self._is_over.set()
                 return
-            done = writer.write(_line(*entry))
+            done = self._writer.write(_line(*entry))
             if isinstance(entry[1], Accepted):
                 self._captured("written" if done else "dropped").inc()
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.access import Caller
+from dispatcher.background import Background, in_thread
 from dispatcher.batching import Batcher
 from dispatcher.contract import Endpoint, Lane, Outcome, Submission
 from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
@@ -23,7 +24,7 @@ from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
-from dispatcher.reload import ladder_version
+from dispatcher.reload import LadderWatch, follow, ladder_version
 from dispatcher.sections import Settings
 
 # Submissions that go together: enough to make the round trip vanish. Where a bundle may wait a second for the disk, all
@@ -39,6 +40,7 @@ class Gateway:
         self.queue = queue
         self.closing = closing
         self.gate = Gate(settings, queue.client, is_required=is_key_required)
+        self.background = Background()
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
@@ -47,6 +49,23 @@ class Gateway:
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
         )
+
+    async def start(self, watch: LadderWatch | None) -> None:
+        """Begin all that runs beside requests, and wait for Redis for a moment; `watch` brings published ladders."""
+        await self.inbox.start()
+        await self.inbox.ready(self.settings.redis.timeout_s)
+        self.background.start("admission", self.admission.look_for_ever)
+        if self.capture.is_needed:
+            self.background.start("capture", lambda: in_thread("capture", self.capture.run))
+        if watch:
+            self.background.start("ladder", lambda: follow(watch, self.take_ladder))
+
+    async def aclose(self) -> None:
+        await self._left()
+        await self.background.stop()
+        self.capture.stop()
+        await self.inbox.stop()
+        await self.queue.aclose()
 
     def take_ladder(self, settings: Settings, refused: int) -> None:
         """Serve by another published ladder from the next request on; `refused`: how many were not taken so far."""
@@ -149,11 +168,11 @@ class Gateway:
         intake ends: it is not the clients who leave.
         """
         if not job.idempotency_key and not self.closing.has_come:
-            task = asyncio.create_task(self._cancel(job.job_id))
+            task = self.background.once("cancellation", self._cancel(job.job_id))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    async def left(self) -> None:
+    async def _left(self) -> None:
         """Wait until the jobs that nobody awaits any more are cancelled."""
         if self._leaving:
             await asyncio.wait(self._leaving, timeout=3 * self.settings.redis.timeout_s)

@@ -6,7 +6,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
 
-from dispatcher.errors import IntakeClosingError, NotFoundError, QueueUnreachableError
+from dispatcher.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.responses import Response
 from dispatcher.queue.records import Depths
@@ -69,7 +69,7 @@ async def get_health(request: HttpRequest) -> Response:
 
 
 async def get_ready(request: HttpRequest) -> Response:
-    """Say whether requests should come: Redis answers, and this intake is not being stopped.
+    """Say whether requests should come: Redis answers, all of this intake runs, and it is not being stopped.
 
     Workers are shown, but jobs may wait for them.
     """
@@ -79,6 +79,8 @@ async def get_ready(request: HttpRequest) -> Response:
     live = {name: (await gateway.queue.depths(name)).live for name in gateway.settings.models}
     if not await gateway.inbox.ready(gateway.settings.redis.timeout_s):
         raise QueueUnreachableError("the outcome channel is not subscribed")
+    if down := gateway.background.down:
+        raise NotReadyError(f"being started again, the log says why: {', '.join(down)}")
     return _json({"status": "ready", "live_workers": live})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,18 @@ def capture(folder: Path, metrics: IntakeMetrics | None = None, **settings: Any)
     return Capture(CaptureSettings(folder=str(folder), **{"share": 1.0, **settings}), metrics or IntakeMetrics())
 
 
+def start(mine: Capture) -> None:
+    if mine.is_needed:
+        threading.Thread(target=mine.run, daemon=True).start()
+
+
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def test_nothing_is_kept_unless_a_share_is_set(tmp_path: Path) -> None:
     mine = Capture(CaptureSettings(folder=str(tmp_path / "kept")), IntakeMetrics())
-    mine.start()
+    start(mine)
     for number in range(100):
         mine.offer(job(number))
     mine.stop()
@@ -57,7 +63,7 @@ def test_nothing_is_kept_unless_a_share_is_set(tmp_path: Path) -> None:
 def test_prompts_are_kept_redacted_with_the_tier_that_served_them(tmp_path: Path) -> None:
     metrics = IntakeMetrics()
     mine = capture(tmp_path, metrics)
-    mine.start()
+    start(mine)
     mine.offer(job(1, "write to bob@example.org, card 4111 1111 1111 1111"))
     mine.offer(job(2, "Hello", chat=True))
     mine.served("job-2", "int8")
@@ -79,7 +85,7 @@ def test_prompts_are_kept_redacted_with_the_tier_that_served_them(tmp_path: Path
 def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_WAITING", 10_000)
     mine = capture(tmp_path, share=0.1)
-    mine.start()
+    start(mine)
     for number in range(2000):
         mine.offer(job(number))
     mine.stop()
@@ -89,7 +95,7 @@ def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_tenants_may_be_left_out(tmp_path: Path) -> None:
     mine = capture(tmp_path, without_tenants=("clinic",))
-    mine.start()
+    start(mine)
     mine.offer(job(1, tenant="clinic"))
     mine.offer(job(2, tenant="shop"))
     mine.stop()
@@ -99,7 +105,7 @@ def test_tenants_may_be_left_out(tmp_path: Path) -> None:
 
 def test_a_giant_prompt_is_cut_and_no_key_survives_at_the_cut(tmp_path: Path) -> None:
     mine = capture(tmp_path)
-    mine.start()
+    start(mine)
     mine.offer(job(1, "x " * 16_379 + "sk-proj-abcDEF1234567890abcd" + " y" * 100_000))
     mine.stop()
 
@@ -110,7 +116,7 @@ def test_a_giant_prompt_is_cut_and_no_key_survives_at_the_cut(tmp_path: Path) ->
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     mine = capture(tmp_path / "kept")
-    mine.start()
+    start(mine)
     mine.offer(job(1))
     mine.stop()
 
@@ -126,7 +132,7 @@ def test_old_files_and_files_above_the_size_go_oldest_first(tmp_path: Path) -> N
         os.utime(path, (time.time() - age_s,) * 2)
     (tmp_path / "notes.txt").write_text("not ours")
     mine = capture(tmp_path, keep_s=3600, max_mb=16)
-    mine.start()
+    start(mine)
     mine.offer(job(1))
     mine.stop()
 
@@ -143,7 +149,7 @@ def test_what_is_left_goes_in_time_after_capturing_was_switched_off(
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
     mine = capture(tmp_path, share=0, keep_s=3600)
 
-    mine.start()
+    start(mine)
 
     wait_until(lambda: not path.exists(), "the old file is gone")
     mine.stop()
@@ -153,7 +159,7 @@ def test_a_disk_that_cannot_be_written_drops_prompts_and_nothing_else(tmp_path: 
     (tmp_path / "file").write_text("")
     metrics = IntakeMetrics()
     mine = capture(tmp_path / "file" / "folder", metrics)
-    mine.start()
+    start(mine)
     for number in range(3):
         mine.offer(job(number))
     mine.stop()

@@ -238,7 +238,8 @@ async def test_the_door_opens_while_redis_is_away() -> None:
 
     with pytest.raises(QueueUnreachableError, match="cannot look at the queues"):
         await admission.look()
-    admission.start()
+    looking = asyncio.create_task(admission.look_for_ever())
+    await asyncio.sleep(0)
     await admission.enter(job(), SOON)
-    await admission.stop()
+    looking.cancel()
     await client.aclose()

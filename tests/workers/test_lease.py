@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,10 @@ def sweeper(redis_url: str, store: redis.Redis) -> Iterator[LeaseKeeper]:
     keeper._client.close()
 
 
+def start(keeper: LeaseKeeper) -> None:
+    threading.Thread(target=keeper.run, daemon=True).start()
+
+
 async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
     keeper: LeaseKeeper, redis_url: str, store: redis.Redis
 ) -> None:
@@ -49,7 +54,7 @@ async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
     queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
     (lost,) = (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs  # the keeper is never told
 
-    keeper.start()
+    start(keeper)
     wait_until(lambda: store.llen("rq:queue:smollm2:int4:batch") == 1, "the job waits again")
     again = (await queue.claim("other", "smollm2", "int4", plan, 1)).jobs
     await client.aclose()
@@ -69,7 +74,7 @@ async def test_a_worker_that_is_silent_for_a_lease_loses_its_jobs(
     await client.aclose()
     started = time.monotonic()
 
-    keeper.start()
+    start(keeper)
     wait_until(lambda: store.llen("rq:queue:smollm2:int4:batch") == 1, "the job waits again")
 
     assert time.monotonic() - started > 0.5
@@ -79,7 +84,7 @@ async def test_a_worker_that_is_silent_for_a_lease_loses_its_jobs(
 async def test_a_blocked_event_loop_costs_no_lease(redis_url: str, store: redis.Redis) -> None:
     settings = make_settings(redis_url, queue__lease_s=1)
     keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
-    keeper.start()
+    start(keeper)
 
     time.sleep(2.5)  # noqa: ASYNC251  (the loop is blocked, for more than two leases)
     seconds, micros = store.time()
@@ -109,7 +114,7 @@ async def test_a_cancellation_that_was_not_heard_is_learnt_at_the_next_renewal(
     )
 
     word = await queue.cancel(job_id)  # nobody listens on the control channel
-    keeper.start()
+    start(keeper)
     wait_until(lambda: told == [job_id], "the worker is told")
     keeper.stop()
     await client.aclose()

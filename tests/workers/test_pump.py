@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import pytest
 import redis
 
+from dispatcher import background
 from dispatcher.producer import Producer
 from dispatcher.sections import Settings
 from tests.conftest import make_settings
@@ -137,3 +139,32 @@ async def test_a_quota_that_is_used_up_is_waited_for_by_nobody(redis_url: str, s
     assert outcome
     assert (outcome.code, outcome.attempts) == ("engine_fault", settings.queue.max_attempts)
     assert "quota is used up" in (outcome.error or "")
+
+
+async def test_a_worker_that_lacks_a_background_task_is_not_ready_until_it_runs_again(
+    redis_url: str, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "SETTLED_S", 0.5)
+    settings, ends = make_settings(redis_url), [asyncio.Event(), asyncio.Event()]
+
+    async def work() -> None:
+        await ends[0].wait()
+        if not ends[1].is_set():
+            raise ValueError("a defect")
+        await asyncio.Event().wait()
+
+    with Producer(settings) as producer:
+        async with running(settings) as pump:
+            pump.background.start("something", work)
+            await until(lambda: store.zcard("bl:live:smollm2:int4") == 1)
+
+            ends[0].set()
+            await until(lambda: store.zcard("bl:live:smollm2:int4") == 0)
+            await asyncio.sleep(settings.worker.block_s + 0.2)  # the claim that was under way has ended
+            job_id = producer.submit(BODY)
+            await asyncio.sleep(settings.worker.block_s + 0.2)
+            early = producer.outcome(job_id)
+            ends[1].set()
+            await until(lambda: producer.outcome(job_id) is not None, 20)
+
+    assert early is None

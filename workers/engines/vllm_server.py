@@ -100,7 +100,8 @@ class VllmServer:
             env=foreign_environment() | ENVIRONMENT | self._settings.env,
         )
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
-        self._reader = asyncio.create_task(self._read_log(self._process))
+        self._reader = asyncio.create_task(self._read_log(self._process), name="engine log")
+        self._reader.add_done_callback(_say_why)
         try:
             await asyncio.wait_for(self._until_warm(), self._settings.start_timeout_s)
         except TimeoutError:
@@ -186,6 +187,12 @@ class VllmServer:
         # Not by lines: one that is longer than the buffer would end the reading, and a full pipe stops the engine.
         while chunk := await process.stdout.read(4096):
             self._tail.append(chunk.decode(errors="replace"))
+
+
+def _say_why(reader: asyncio.Task[None]) -> None:
+    """Log it where reading an engine's log has ended otherwise than with the engine: the pipe will fill and hang it."""
+    if not reader.cancelled() and (error := reader.exception()):
+        log.error("engine's log is not read any more", error=repr(error))
 
 
 def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:
