@@ -151,6 +151,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
     pieces: int = 0  # how many pieces a streamed answer has
+    fence: int = 0  # of the claim whose execution came to this end; 0: none did, or its worker did not say
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
     request_id: str = ""

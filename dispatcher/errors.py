@@ -20,7 +20,8 @@ BitladderError
 ├── QueueUnreachableError      503      Redis is away or refuses to write
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
 ├── ConflictError              422      the idempotency key was used with another body
-├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/outcomes.py)
+├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/reading.py)
+├── StreamGapError             500      some of a streamed answer is not stored (queue/reading.py)
 ├── NotReadyError              503      a background task of this process is down
 └── EngineError                         what an engine did with one request (workers only)
     ├── EngineBusyError                 it did not start: give the job back, no attempt counted

@@ -25,7 +25,8 @@ from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
 from dispatcher.queue.commands import Call, Placed, by_group, read_submitted, submit_call
 from dispatcher.queue.connection import connect_sync
-from dispatcher.queue.outcomes import RECHECK_S, unpack_message
+from dispatcher.queue.outcomes import LOOK_EVERY_S, unpack_message
+from dispatcher.queue.records import LOST, read_end
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
@@ -99,14 +100,11 @@ class Producer:
 
     def outcome(self, job_id: str) -> Outcome | None:
         """Return what became of a job; None while it is not over, or when it is not known."""
-        try:
-            stored: Any = self._client.hget(f"rq:job:{job_id}", "outcome")
-        except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return self._seal.decode_stored(job_id, stored) if stored else None
+        found = self._look(job_id)
+        return None if found is LOST else found
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Outcome | None:
-        """Return the outcome when there is one; None when there is none in time.
+        """Return the outcome when there is one; None when there is none in time. A job that is gone has failed.
 
         Raises:
             QueueUnreachableError: Redis is away.
@@ -115,7 +113,7 @@ class Producer:
         channel = f"bl:done:{job_id}"
         self._listen(channel)
         try:
-            return self.outcome(job_id) or self._await(job_id, channel, timeout_s)
+            return self._look(job_id) or self._await(job_id, channel, timeout_s)
         finally:
             with contextlib.suppress(RedisError, OSError):
                 self._messages.unsubscribe(channel)
@@ -125,6 +123,15 @@ class Producer:
             self._messages.close()
         self._scripts.close()
         self._client.close()
+
+    def _look(self, job_id: str) -> Outcome | None:
+        """Return how a job ended; LOST where it is not stored."""
+        try:
+            fields: Any = self._client.hmget(f"rq:job:{job_id}", "status", "outcome")
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+        status, stored = fields
+        return read_end(job_id, status.decode(errors="replace"), stored, self._seal) if status else LOST
 
     def _submit(self, job: Submission) -> str:
         calls = self._calls([job], deque())
@@ -150,20 +157,21 @@ class Producer:
         end = time.monotonic() + timeout_s
         while (left := end - time.monotonic()) > 0:
             try:
-                message = self._next_message("message", channel, min(left, RECHECK_S))
+                message = self._next_message("message", channel, min(left, LOOK_EVERY_S))
             except (RedisError, OSError) as error:
                 raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
-            if message is None:
-                if outcome := self.outcome(job_id):
-                    return outcome
-            elif outcome := self._in_message(job_id, channel, message):
+            outcome = self._in_message(job_id, channel, message) if message else self._look(job_id)
+            if outcome:
                 return outcome
         return None
 
     def _in_message(self, job_id: str, channel: str, message: bytes) -> Outcome | None:
         if channel != self._replies:
             return self._seal.decode(job_id, message)
-        mine = (content for _, its, _, _, content in unpack_message(message) if its == job_id)
+        try:
+            mine = [content for _, its, _, _, content in unpack_message(message) if its == job_id]
+        except ValueError:  # in another form than ours: what is stored says the same
+            return None
         return next((outcome for content in mine if (outcome := self._seal.decode(job_id, content))), None)
 
     def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:

@@ -38,6 +38,11 @@ class WorkerMetrics:
         self.fenced = self._one(
             Counter, "bitladder_jobs_fenced", "How many outcomes were refused because the lease was lost?"
         )
+        self.unstored = self._one(
+            Counter,
+            "bitladder_pieces_unstored",
+            "How many pieces of streams were given up for want of memory in Redis?",
+        )
         self.faults = self._one(Counter, "bitladder_engine_faults", "How many requests broke in the engine?")
         self.corrupted = self._counters(
             "bitladder_engine_corrupted",

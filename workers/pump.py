@@ -184,12 +184,10 @@ class Pump:
             self.metrics.fenced.inc()
 
     async def _execute(self, job: Claimed) -> Executed:
-        pieces, task = 0, _this_task()
+        pieces, task = self._settler.pieces(job), _this_task()
 
         async def on_piece(data: bytes) -> None:
-            nonlocal pieces
-            pieces += 1
-            if not await self._settler.piece(job, pieces, data):
+            if not await pieces.put(data):
                 self._reasons[task] = Interruption.LOST
                 raise asyncio.CancelledError
 
@@ -200,7 +198,7 @@ class Pump:
             done = await execute(job, self._watch.traffic.of(job), on_piece, self.queue.seal, now_ms=now_ms)
         finally:
             self._ward.leave()
-        done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces))
+        done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces.count))
         return await self._settler.guarded(job, done) if self.settings.worker.guard else done
 
     def _dropped(self, lost: list[str], cancelled: list[str]) -> None:

@@ -13,11 +13,12 @@ import structlog
 from dispatcher.batching import Batcher
 from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, Request, State, queue_name
 from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.commands import Finished, Unfit
+from dispatcher.queue.commands import Emitted, Finished, Unfit
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in
 from workers.metrics import WorkerMetrics
+from workers.pieces import Pieces
 
 log = structlog.get_logger()
 # A busy engine frees itself in its own time; without a pause its job would come straight back.
@@ -41,7 +42,7 @@ class Settler:
         self._price_per_hour = settings.model(model).tier(tier).price_per_hour
         self._ladder = settings.model(model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
-        self._emit: Batcher[tuple[str, Piece], bool] = Batcher(self._emit_many, most=256)
+        self._emit: Batcher[tuple[str, Piece], Emitted] = Batcher(self._emit_many, most=256)
         self.metrics = WorkerMetrics(model, tier)
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
@@ -119,9 +120,9 @@ class Settler:
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
         await self._give_back(job, await self._one_up(job), word="charged", last=last)
 
-    async def piece(self, job: Claimed, number: int, data: bytes) -> bool:
-        """Publish a piece of a stream; False when the job is no longer this worker's."""
-        return await self._emit.call((job.job_id, Piece(fence=job.fence, number=number, data=data)))
+    def pieces(self, job: Claimed) -> Pieces:
+        """Return the way of a stream's pieces to its readers."""
+        return Pieces(job, lambda job_id, piece: self._emit.call((job_id, piece)), self.metrics)
 
     async def _end(self, job: Claimed, outcome: Outcome, return_value: str, *, is_dead: bool = False) -> None:
         done = Finished(job=job, outcome=outcome, return_value=return_value, is_dead=is_dead)
@@ -169,6 +170,7 @@ class Settler:
         return msgspec.structs.replace(
             outcome,
             tier=self._tier,
+            fence=job.fence,
             attempts=job.attempt,
             floor=(request.floor if request else None) or job.tier,
             reason=request.reason if request else None,
@@ -206,7 +208,7 @@ class Settler:
                 log.warning("outcomes wait for redis", jobs=len(jobs), error=str(error))
                 await _pause()
 
-    async def _emit_many(self, pieces: Sequence[tuple[str, Piece]]) -> Sequence[bool]:
+    async def _emit_many(self, pieces: Sequence[tuple[str, Piece]]) -> Sequence[Emitted]:
         while True:
             try:
                 return await self._queue.emit(self._worker, pieces)

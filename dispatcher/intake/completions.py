@@ -18,7 +18,7 @@ from dispatcher.intake.closing import last_event_id, moved, restart_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import FINAL, outcome_problem, problem, problem_body
 from dispatcher.intake.responses import EventStream, Response
-from dispatcher.queue.outcomes import Item
+from dispatcher.queue.outcomes import Heard
 
 # A worker aborts at the deadline; its word of that takes a moment.
 DEADLINE_GRACE_S = 1.0
@@ -57,7 +57,7 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
 async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
     start, job = time.perf_counter(), accepted.submission
     try:
-        found = await _unless_gone(request, _outcome(gateway, accepted))
+        found = await unless_gone(request, _outcome(gateway, accepted))
     except IntakeClosingError as error:
         return moved(error.job_id, stream=False, is_repeatable=bool(job.idempotency_key))
     if found is None:
@@ -66,17 +66,14 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
     outcome = outcome or await _late_outcome(gateway, job_id)
     if outcome is None:
         return _not_in_time(job_id)
-    tier = gateway.tier_of(job, outcome)
-    gateway.capture.served(job.job_id, tier)
-    gateway.metrics.served(job.model, tier, outcome.state).inc()
-    gateway.metrics.awaited(job.model, tier).observe(time.perf_counter() - start)
+    _served(gateway, job, outcome, start)
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
     return Response(outcome.answer, outcome.status, headers, media_type="application/json")
 
 
-async def _unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
+async def unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
     """Return the result of `work`, or None when the client closes the connection first."""
     mine = asyncio.current_task()
     assert mine  # noqa: S101  (a door runs in a task)
@@ -98,6 +95,14 @@ async def _unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T 
         gone.cancel()
 
 
+def _served(gateway: Gateway, job: Submission, outcome: Outcome, start: float) -> None:
+    """Count a request whose client was told how its job ended."""
+    tier = gateway.tier_of(job, outcome)
+    gateway.capture.served(job.job_id, tier)
+    gateway.metrics.served(job.model, tier, outcome.state).inc()
+    gateway.metrics.awaited(job.model, tier).observe(time.perf_counter() - start)
+
+
 def _abandoned(gateway: Gateway, job: Submission) -> Response:
     gateway.abandon(job)
     return problem(499, "the client closed the connection", "client_closed_request")
@@ -113,30 +118,26 @@ async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
     """Return what became of a job that was awaited long enough: one that nobody looked at ends with its deadline."""
     with contextlib.suppress(BitladderError):
         await gateway.queue.expire(job_id)
-        view = await gateway.queue.view(job_id)
-        return view.outcome if view else None
+        (found,) = await gateway.queue.look([job_id])
+        return found if isinstance(found, Outcome) else None
     return None
 
 
 def _not_in_time(job_id: str) -> Response:
     headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
-    message = f"no outcome in time; the job goes on: GET /v1/jobs/{job_id}"
+    message = f"no outcome in time: GET /v1/jobs/{job_id} says what becomes of the job"
     return problem(504, message, "await_timeout", headers=headers)
 
 
 async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome | None]:
     job = accepted.submission
     timeout_s = _timeout_s(gateway, job)
-    with gateway.inbox.opened(job.job_id) as inbox:
+    with gateway.inbox.opened(job.job_id, is_stream=False) as inbox:
         job_id = await gateway.submit(accepted)
         with gateway.closing.interrupts(job_id):
             if job_id != job.job_id:  # the idempotency key's first job
                 return job_id, await gateway.inbox.wait(job_id, timeout_s)
-            with contextlib.suppress(TimeoutError):
-                async for item in gateway.inbox.items(job_id, inbox, timeout_s):
-                    if isinstance(item, Outcome):
-                        return job_id, item
-    return job_id, None
+            return job_id, await inbox.outcome(timeout_s)
 
 
 async def _disconnected(request: HttpRequest) -> None:
@@ -146,32 +147,32 @@ async def _disconnected(request: HttpRequest) -> None:
 
 async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
     """Answer with the tokens as they come. The status is known once the first piece or the outcome is there."""
-    job = accepted.submission
+    start, job = time.perf_counter(), accepted.submission
     with contextlib.ExitStack() as stack:
-        inbox = stack.enter_context(gateway.inbox.opened(job.job_id))
+        inbox = stack.enter_context(gateway.inbox.opened(job.job_id, is_stream=True))
         job_id = await gateway.submit(accepted)
         if job_id != job.job_id:
             return _repeated_stream(job_id)
         items = gateway.closing.passed(gateway.inbox.items(job_id, inbox, _timeout_s(gateway, job)), job_id)
         try:
-            first = await _unless_gone(request, _first(items))
+            first = await unless_gone(request, _first(items))
         except IntakeClosingError:
             return moved(job_id, stream=True, is_repeatable=False)
         except TimeoutError:
-            late = await _late_outcome(gateway, job_id)
-            if late is None or late.state is State.FINISHED:  # its tokens are read at its own address
+            first = await _late_outcome(gateway, job_id)
+            if first is None or first.state is State.FINISHED:  # its tokens are read at its own address
                 return _not_in_time(job_id)
-            return outcome_problem(late, outcome_headers(job_id, late))
         if first is None:
             return _abandoned(gateway, job)
         if isinstance(first, Outcome) and first.state is not State.FINISHED:
+            _served(gateway, job, first, start)
             return outcome_problem(first, outcome_headers(job_id, first))
         headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
-        pieces = _pieces(gateway, job, first, items, stack.pop_all())
+        pieces = _pieces(gateway, job, first, items, start, stack.pop_all())
         return EventStream(pieces, headers=headers)
 
 
-async def _first(items: AsyncIterator[Item]) -> Item:
+async def _first(items: AsyncIterator[Heard]) -> Heard:
     return await anext(items)
 
 
@@ -182,7 +183,12 @@ def _repeated_stream(job_id: str) -> Response:
 
 
 async def _pieces(
-    gateway: Gateway, job: Submission, first: Item, items: AsyncIterator[Item], stack: contextlib.ExitStack
+    gateway: Gateway,
+    job: Submission,
+    first: Heard,
+    items: AsyncIterator[Heard],
+    start: float,
+    stack: contextlib.ExitStack,
 ) -> AsyncIterator[bytes]:
     item, is_over = first, False
     try:
@@ -190,16 +196,14 @@ async def _pieces(
             yield item.data
             item = await anext(items)
         is_over = True
-        gateway.capture.served(job.job_id, gateway.tier_of(job, item))
+        _served(gateway, job, item, start)
         yield closing_event(item)
     except IntakeClosingError:
         is_over = True  # for this intake; the job goes on
         assert isinstance(item, Piece)  # noqa: S101  (nothing is waited for behind an outcome)
         yield restart_event(job.job_id, last_event_id(item))
-    except TimeoutError:
-        yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
-    except BitladderError as error:
-        yield error_event(problem_body(error.status, error.public or str(error), error.code))
+    except (TimeoutError, BitladderError) as error:
+        yield broken_event(gateway, error)
     finally:
         stack.close()
         if not is_over:  # the client went away, or the answer is worth nothing any more
@@ -211,6 +215,15 @@ def closing_event(outcome: Outcome) -> bytes:
     if outcome.state is State.FINISHED:
         return b"data: [DONE]\n\n"
     return error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+
+
+def broken_event(gateway: Gateway, error: TimeoutError | BitladderError) -> bytes:
+    """Return the last event of a stream whose outcome could not be waited for, or whose pieces are not all there."""
+    code = error.code if isinstance(error, BitladderError) else "await_timeout"
+    gateway.metrics.broken_streams(code).inc()
+    if isinstance(error, BitladderError):
+        return error_event(problem_body(error.status, error.public or str(error), code))
+    return error_event(problem_body(504, "no outcome in time", code))
 
 
 def error_event(body: bytes) -> bytes:

@@ -6,8 +6,9 @@ twice. (Server-sent events: WHATWG HTML, section 9.2.)
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.requests import Request as HttpRequest
 
@@ -15,14 +16,12 @@ from dispatcher.contract import Outcome, Piece, State
 from dispatcher.errors import BitladderError, IntakeClosingError, RequestError
 from dispatcher.ids import in_url, readable
 from dispatcher.intake.closing import events_of, last_event_id, restart_event
-from dispatcher.intake.completions import closing_event, error_event
+from dispatcher.intake.completions import broken_event, closing_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.job_ids import read_job_id
 from dispatcher.intake.jobs import own_job
-from dispatcher.intake.problems import problem_body
 from dispatcher.intake.responses import EventStream, Response
-from dispatcher.queue.outcomes import Item
-from dispatcher.queue.replay import replay
+from dispatcher.queue.outcomes import Heard
 
 _EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})-(\d{1,6})")
 
@@ -38,26 +37,27 @@ async def get_events(request: HttpRequest) -> Response:
         raise RequestError(f'job {readable(job_id)} has no tokens to read: submit it with "stream": true', param="id")
     # The piece of the last event is read again: there may be more events in it.
     timeout_s = gateway.settings.intake.await_timeout_s
-    items = replay(gateway.inbox.waiters, gateway.queue, job_id, (fence, max(0, number - 1)), timeout_s)
-    events = _events(gateway.closing.passed(items, job_id), job_id, (fence, number, place))
+    items = gateway.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
+    events = _events(gateway, items, job_id, (fence, number, place))
     return EventStream(events, headers={"X-Job-Id": in_url(job_id)})
 
 
-async def _events(items: AsyncIterator[Item], job_id: str, last: tuple[int, int, int]) -> AsyncIterator[bytes]:
+async def _events(
+    gateway: Gateway, items: AsyncGenerator[Heard], job_id: str, last: tuple[int, int, int]
+) -> AsyncIterator[bytes]:
     read = None
     try:
-        async for item in items:
-            if isinstance(item, Outcome):
-                yield closing_event(item)
-            else:
-                yield _numbered(item, skip=last[2] if (item.fence, item.number) == last[:2] else 0)
-                read = item
+        async with contextlib.aclosing(items):
+            async for item in gateway.closing.passed(items, job_id):
+                if isinstance(item, Outcome):
+                    yield closing_event(item)
+                else:
+                    yield _numbered(item, skip=last[2] if (item.fence, item.number) == last[:2] else 0)
+                    read = item
     except IntakeClosingError:
         yield restart_event(job_id, last_event_id(read) if read else "-".join(map(str, last)))
-    except TimeoutError:
-        yield error_event(problem_body(504, "no outcome in time", "await_timeout"))
-    except BitladderError as error:
-        yield error_event(problem_body(error.status, error.public or str(error), error.code))
+    except (TimeoutError, BitladderError) as error:
+        yield broken_event(gateway, error)
 
 
 def _numbered(piece: Piece, *, skip: int) -> bytes:

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from dispatcher.access import Caller
 from dispatcher.background import Background, in_thread
 from dispatcher.batching import Batcher
-from dispatcher.contract import Endpoint, Lane, Outcome, Submission
+from dispatcher.contract import Endpoint, JobView, Lane, Outcome, Submission
 from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
@@ -30,6 +30,8 @@ from dispatcher.sections import Settings
 # Submissions that go together: enough to make the round trip vanish. Where a bundle may wait a second for the disk, all
 # that come meanwhile go in the next one.
 BUNDLE, BUNDLE_WAITING = 64, 1024
+# Job records read at once, a connection each.
+MOST_READING = 64
 
 
 class Gateway:
@@ -41,6 +43,7 @@ class Gateway:
         self.closing = closing
         self.gate = Gate(settings, queue.client, is_required=is_key_required)
         self.background = Background()
+        self._reading = asyncio.Semaphore(MOST_READING)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
@@ -52,7 +55,7 @@ class Gateway:
 
     async def start(self, watch: LadderWatch | None) -> None:
         """Begin all that runs beside requests, and wait for Redis for a moment; `watch` brings published ladders."""
-        await self.inbox.start()
+        self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
         self.background.start("admission", self.admission.look_for_ever)
         if self.capture.is_needed:
@@ -64,7 +67,7 @@ class Gateway:
         await self._left()
         await self.background.stop()
         self.capture.stop()
-        await self.inbox.stop()
+        await self.inbox.aclose()
         await self.queue.aclose()
 
     def take_ladder(self, settings: Settings, refused: int) -> None:
@@ -160,6 +163,11 @@ class Gateway:
         """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""
         tier = outcome.tier or ""
         return tier if tier in self.settings.model(job.model).ladder else ""
+
+    async def view(self, job_id: str) -> JobView | None:
+        """Read one job; of very many at once, each in its turn."""
+        async with self._reading:
+            return await self.queue.view(job_id)
 
     def abandon(self, job: Submission) -> None:
         """Cancel a job that nobody awaits any more, in the background: the request's own task may be ending.

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from dispatcher.contract import Endpoint, JobView, Lane
 from dispatcher.errors import GoneError, IntakeClosingError, NotFoundError, RequestError
 from dispatcher.ids import readable
-from dispatcher.intake.completions import outcome_headers
+from dispatcher.intake.completions import outcome_headers, unless_gone
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.job_ids import read_job_id
 from dispatcher.intake.prompts import has_messages
@@ -56,7 +56,7 @@ async def get_job(request: HttpRequest) -> Response:
     view = await own_job(request, gateway, job_id)
     if not view.state.is_terminal and wait_s:
         with contextlib.suppress(IntakeClosingError), gateway.closing.interrupts():
-            await gateway.inbox.wait(job_id, wait_s)
+            await unless_gone(request, gateway.inbox.wait(job_id, wait_s))
         view = await own_job(request, gateway, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
     return _json(describe(view), 200, headers)
@@ -94,9 +94,8 @@ def describe(view: JobView) -> dict[str, Any]:
         }
     if view.outcome:
         fields = msgspec.structs.asdict(view.outcome)
-        shown |= {
-            key: value for key, value in fields.items() if key not in ("state", "status", "body", "error", "code")
-        }
+        hidden = ("state", "status", "body", "error", "code", "fence")
+        shown |= {key: value for key, value in fields.items() if key not in hidden}
         shown["result"] = view.outcome.body
         if view.outcome.pieces:
             shown["text"] = view.outcome.text or _first_text(view.outcome.answer)
@@ -137,7 +136,7 @@ def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
 
 async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobView:
     """Return a job that the caller may see; a job of another tenant is as unknown as one that never was."""
-    view, caller = await gateway.queue.view(job_id), request.state.caller
+    view, caller = await gateway.view(job_id), request.state.caller
     if view is None or not caller.sees(view.tenant):
         raise missing(job_id, gateway.settings.queue.result_ttl_s)
     return view

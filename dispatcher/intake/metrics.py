@@ -25,37 +25,26 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.routed = _children(
-            Counter(
-                "bitladder_requests_routed",
-                "How many requests were routed to each floor tier?",
-                ("model", "floor", "lane"),
-                registry=self.registry,
-            )
+        self.routed = self._counter(
+            "bitladder_requests_routed", "How many requests were routed to each floor tier?", "model", "floor", "lane"
         )
-        self.refused = _children(
-            Counter(
-                "bitladder_requests_refused",
-                "How many requests were refused at the door, by error code?",
-                ("code",),
-                registry=self.registry,
-            )
+        self.refused = self._counter(
+            "bitladder_requests_refused", "How many requests were refused at the door, by error code?", "code"
         )
-        self.served = _children(
-            Counter(
-                "bitladder_requests_served",
-                "How many awaited requests were answered, by tier and end?",
-                ("model", "tier", "state"),
-                registry=self.registry,
-            )
+        self.served = self._counter(
+            "bitladder_requests_served",
+            "How many awaited and streamed requests were answered, by tier and end?",
+            "model",
+            "tier",
+            "state",
         )
-        self.captured = _children(
-            Counter(
-                "bitladder_prompts_captured",
-                "How many prompts were written for calibration, and how many dropped because writing was too slow?",
-                ("what",),
-                registry=self.registry,
-            )
+        self.broken_streams = self._counter(
+            "bitladder_streams_broken", "How many streams ended with an error of the intake's own, by its code?", "code"
+        )
+        self.captured = self._counter(
+            "bitladder_prompts_captured",
+            "How many prompts were written for calibration, and how many dropped because writing was too slow?",
+            "what",
         )
         self.entropy = Histogram(
             "bitladder_prompt_entropy_bits",
@@ -72,7 +61,7 @@ class IntakeMetrics:
         self.awaited = _children(
             Histogram(
                 "bitladder_awaited_seconds",
-                "How long do awaited requests take, from the first byte to the outcome?",
+                "How long do awaited and streamed requests take, from the first byte to the outcome?",
                 ("model", "tier"),
                 buckets=SECONDS,
                 registry=self.registry,
@@ -110,6 +99,9 @@ class IntakeMetrics:
             "How many changes of the published ladder could not be taken since the start?",
             registry=self.registry,
         )
+
+    def _counter(self, name: str, question: str, *labels: str) -> Callable[..., Counter]:
+        return _children(Counter(name, question, labels, registry=self.registry))
 
 
 class AdmissionMetrics:

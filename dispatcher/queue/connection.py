@@ -18,8 +18,11 @@ from dispatcher.errors import ConfigError, QueueUnreachableError
 from dispatcher.queue import sockets
 from dispatcher.sections import RedisSettings
 
+# A connection for each command under way at once. Of its own accord redis-py opens a hundred and fails the others.
+MOST_CONNECTIONS = 1000
 
-def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int | None = None) -> redis.asyncio.Redis:
+
+def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redis:
     """Return an asyncio client; `wait_s` is how long its blocking commands may wait.
 
     Raises:
@@ -29,7 +32,7 @@ def connect(settings: RedisSettings, *, wait_s: float = 0, most_connections: int
     options = _options(settings, settings.timeout_s + wait_s) | {
         # One more try on a fresh connection: the old one may have died while idle.
         "retry": AsyncRetry(NoBackoff(), 1),
-        "max_connections": most_connections,
+        "max_connections": MOST_CONNECTIONS,
     }
     if not settings.sentinels:
         return redis.asyncio.Redis.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])

@@ -21,6 +21,7 @@ from dispatcher.queue.commands import (
     Argument,
     Call,
     Claims,
+    Emitted,
     Finished,
     by_group,
     claim_call,
@@ -34,12 +35,14 @@ from dispatcher.queue.commands import (
 from dispatcher.queue.connection import connect
 from dispatcher.queue.durability import WAIT_MS, Commands, barrier, check_passed
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.reading import Running
 from dispatcher.queue.records import (
     VIEWED,
     Depths,
     is_odd_type,
     odd_view,
     read_depth,
+    read_look,
     read_number,
     read_piece,
     read_view,
@@ -50,6 +53,8 @@ from dispatcher.sections import Settings
 
 # What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
 MOST_TROUBLE = 300
+# Pieces of a stream per read.
+MOST_PIECES = 500
 
 
 class JobQueue:
@@ -119,18 +124,26 @@ class JobQueue:
         """Store outcomes; False for a job that is no longer this worker's."""
         return [bool(ok) for ok in await self.run(finish_call(self.settings, self.seal, worker, jobs))]
 
-    async def emit(self, worker: str, pieces: Sequence[tuple[str, Piece]]) -> list[bool]:
-        """Publish pieces of streams by job id; False for a job that is no longer this worker's."""
+    async def emit(self, worker: str, pieces: Sequence[tuple[str, Piece]]) -> list[Emitted]:
+        """Store and publish pieces of streams by job id."""
         flat = [field for job_id, piece in pieces for field in (job_id, piece.fence, piece.number, piece.data)]
-        return [
-            bool(ok)
-            for ok in await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
-        ]
+        answers = await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
+        return [Emitted(answer) for answer in answers]
+
+    async def look(self, job_ids: Sequence[str], *, hear: str = "") -> list[Outcome | Running | None]:
+        """Say how jobs ended, or that they run; None where they wait. The channel `hear` is told of what comes."""
+        answers: list[bytes] = await self.run(Call("look", [], [hear, *job_ids]))
+        rows = zip(job_ids, answers[::2], answers[1::2], strict=True)
+        return [read_look(job_id, word, detail, self.seal) for job_id, word, detail in rows]
 
     async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
-        """Return the stored pieces of a stream behind this one."""
+        """Return the stored pieces of a stream behind this one, as many as one read may bring."""
         try:
-            rows: Any = await self.client.xrange(f"bl:stream:{job_id}", min=f"({fence}-{number}")
+            rows: Any = await self.client.xrange(f"bl:stream:{job_id}", min=f"({fence}-{number}", count=MOST_PIECES)
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                return []
+            raise QueueUnreachableError(f"Redis refused: {error}") from error
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
         return [read_piece(entry, fields[b"d"]) for entry, fields in rows]

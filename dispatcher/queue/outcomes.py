@@ -1,7 +1,9 @@
-"""Waiting for outcomes and tokens: one subscribed connection per process, one inbox per awaited job.
+"""Waiting for outcomes and tokens: one channel per process, one inbox per waiter, whoever submitted the job.
 
-Order matters: the process's channel is subscribed before anything is submitted with it, and a wait for any other job
-subscribes first, then reads the stored outcome, then waits. So no outcome can fall between.
+A job's record names the channels that hear of it. Its own submission names one, and a process that waits for another's
+job adds its own (`follow`), then reads what is stored: so no outcome can fall between. Messages are hints: all waiters
+that have heard nothing for a while are looked up together, in a few calls. So a lost message costs seconds, and a job
+that is gone, or was ended by somebody else, is told as soon.
 """
 
 from __future__ import annotations
@@ -10,62 +12,79 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
-import redis.asyncio
 import structlog
-from redis.exceptions import RedisError
 
+from dispatcher.background import Background
+from dispatcher.batching import Batcher
 from dispatcher.contract import Outcome, Piece
-from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.ids import read_word
-from dispatcher.queue.connection import connect
+from dispatcher.errors import QueueUnreachableError
+from dispatcher.ids import read_word, readable
 from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.reading import Item, Reading, Running
+from dispatcher.queue.subscription import Subscription
 from dispatcher.sections import RedisSettings
 
 log = structlog.get_logger()
-# After a lost connection messages may be missing: everybody looks at the stored outcome again this often.
-RECHECK_S = 5.0
-
-# Waiters of jobs that other processes submitted hold a connection each; more than these are told to try again.
-MOST_WAITERS = 500
-
-Item = Piece | Outcome
-
-
-class StreamRestartedError(BitladderError):
-    """The answer began anew after some of it had been read: its first execution was lost."""
-
-    status = 503
-    code = "stream_restarted"
+# What a reader gets of a job: its pieces, then its outcome.
+Heard = Piece | Outcome
+# Who has heard nothing for so long is looked up.
+LOOK_EVERY_S = 2.0
+# After messages were missed everybody is looked up, but no sooner than this after the last time.
+HURRIED_LOOK_S = 0.25
+# Jobs per call: short enough to hold nobody up.
+LOOK_AT_ONCE = 250
+# What one reader may leave unread. What is above it is read from the store, when it is there again.
+MOST_UNREAD = 1000
+# Stored pieces that cannot be read because Redis is away are asked for again.
+RETRY_S = 0.5
 
 
 class Inbox:
-    """What is published for one job, in order, for one reader.
+    """What is told of one job, in order, for one reader.
 
     Instead of asyncio.Queue and wait_for, which start a task for every wait: a stream waits once per token.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_stream: bool = True) -> None:
+        self._is_stream = is_stream
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self.heard_s = self._loop.time()
+        self.is_stored = False  # the job's record is there: until its submission is answered nobody may look for it
 
     def put(self, item: Item) -> None:
+        if not isinstance(item, Outcome):
+            if not self._is_stream or len(self._items) >= MOST_UNREAD:
+                return
+            if isinstance(item, Running) and self._items:
+                return  # what lies unread leads to the stored pieces as well
+        self.heard_s = self._loop.time()
         self._items.append(item)
         self._wake()
 
     async def get(self, timeout_s: float) -> Item | None:
         """Return the next item, or None when there is none in time."""
         if not self._items:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(timeout_s, self._wake)
+            self._waiter = self._loop.create_future()
+            timer = self._loop.call_later(timeout_s, self._wake)
             try:
                 await self._waiter
             finally:
                 timer.cancel()
                 self._waiter = None
         return self._items.popleft() if self._items else None
+
+    async def outcome(self, timeout_s: float) -> Outcome | None:
+        """Return the outcome, or None when there is none in time."""
+        self.is_stored, end = True, self._loop.time() + timeout_s
+        while (left := end - self._loop.time()) > 0:
+            item = await self.get(left)
+            if isinstance(item, Outcome):
+                return item
+        return None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -78,152 +97,169 @@ class OutcomeInbox:
     def __init__(self, settings: RedisSettings, queue: JobQueue) -> None:
         self.channel = f"bl:reply:{secrets.token_hex(8)}"
         self._queue = queue
-        self._client: redis.asyncio.Redis = connect(settings, wait_s=30)
-        self.waiters: redis.asyncio.Redis = connect(settings, wait_s=30, most_connections=MOST_WAITERS)
-        self._waiting: dict[str, Inbox] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._subscribed = asyncio.Event()
+        self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
+        self._waiting: dict[str, list[Inbox]] = {}
+        self._hurry = asyncio.Event()
+        self._follow: Batcher[str, Outcome | Running | None] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
 
-    async def start(self) -> None:
-        """Subscribe in the background; returns at once, also when Redis is away."""
-        self._task = asyncio.create_task(self._listen_for_ever(), name="outcome inbox")
+    def start(self, background: Background) -> None:
+        """Subscribe, and look after the waiters; returns at once, also when Redis is away."""
+        background.start("outcome channel", self._subscription.run)
+        background.start("look at waiters", self._look_for_ever)
 
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self._client.aclose()
-        await self.waiters.aclose()
+    async def aclose(self) -> None:
+        await self._subscription.aclose()
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until the channel is subscribed."""
         try:
-            await asyncio.wait_for(self._subscribed.wait(), timeout_s)
+            await asyncio.wait_for(self._subscription.subscribed.wait(), timeout_s)
         except TimeoutError:
             return False
         return True
 
     @contextlib.contextmanager
-    def opened(self, job_id: str) -> Iterator[Inbox]:
+    def opened(self, job_id: str, *, is_stream: bool) -> Iterator[Inbox]:
         """Collect what is published for a job while the block runs."""
-        inbox = Inbox()
-        self._waiting[job_id] = inbox
+        inbox = Inbox(is_stream=is_stream)
+        self._waiting.setdefault(job_id, []).append(inbox)
         try:
             yield inbox
         finally:
-            self._waiting.pop(job_id, None)
-
-    async def items(self, job_id: str, inbox: Inbox, timeout_s: float) -> AsyncIterator[Item]:
-        """Yield every piece once and in order, then the outcome, which is last.
-
-        Messages are only hints: what a lost connection has swallowed is read from the stored stream.
-
-        Raises:
-            TimeoutError: there was no outcome in time.
-            StreamRestartedError: a later execution began the answer anew.
-
-        """
-        end = asyncio.get_running_loop().time() + timeout_s
-        fence, number = 0, 0
-        while (left := end - asyncio.get_running_loop().time()) > 0:
-            item = await self._next(job_id, inbox, min(left, RECHECK_S))
-            if item is None:
-                continue
-            for piece in await self._up_to(job_id, item, fence, number):
-                if number and piece.fence != fence:
-                    raise StreamRestartedError("the answer was interrupted and begun anew: send the request again")
-                fence, number = piece.fence, piece.number
-                yield piece
-            if isinstance(item, Outcome):
-                yield item
-                return
-        raise TimeoutError
-
-    async def _up_to(self, job_id: str, item: Item, fence: int, number: int) -> list[Piece]:
-        """Return the pieces between the last one read and this item, the item included if it is one."""
-        if isinstance(item, Outcome):
-            return await self._queue.pieces(job_id, fence, number) if item.pieces > number else []
-        if (item.fence, item.number) <= (fence, number):
-            return []
-        is_next = item.number == (number + 1 if item.fence == fence else 1)
-        return [item] if is_next else await self._queue.pieces(job_id, fence, number)
-
-    async def _next(self, job_id: str, inbox: Inbox, wait_s: float) -> Item | None:
-        if item := await inbox.get(wait_s):
-            return item
-        with contextlib.suppress(Exception):  # Redis may be away: the next look may find it
-            view = await self._queue.view(job_id)
-            return view.outcome if view else None
-        return None
+            self._waiting[job_id].remove(inbox)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
 
     async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
         """Wait for the outcome of any job, submitted anywhere; None when it is not over in time.
 
         Raises:
-            QueueUnreachableError: Redis is away, or too many wait already.
+            QueueUnreachableError: Redis is away.
 
         """
-        try:
-            return await self._wait(job_id, timeout_s)
-        except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
+        with self.opened(job_id, is_stream=False) as inbox:
+            found = await self._follow.call(job_id)
+            return found if isinstance(found, Outcome) else await inbox.outcome(timeout_s)
 
-    async def _wait(self, job_id: str, timeout_s: float) -> Outcome | None:
-        async with self.waiters.pubsub() as pubsub:
-            await pubsub.subscribe(f"bl:done:{job_id}")
-            end = asyncio.get_running_loop().time() + timeout_s
-            while True:
-                view = await self._queue.view(job_id)
-                left = end - asyncio.get_running_loop().time()
-                if view is None or view.outcome or left <= 0:
-                    return view.outcome if view else None
-                await _any_message(pubsub, min(left, RECHECK_S))
+    async def follow(self, job_id: str, timeout_s: float, after: tuple[int, int] = (0, 0)) -> AsyncGenerator[Heard]:
+        """Yield the pieces of any job behind that one, execution and number, then its outcome; see `items`.
 
-    async def _listen_for_ever(self) -> None:
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        with self.opened(job_id, is_stream=True) as inbox:
+            if found := await self._follow.call(job_id):
+                inbox.put(found)
+            async for item in self.items(job_id, inbox, timeout_s, after):
+                yield item
+
+    async def items(
+        self, job_id: str, inbox: Inbox, timeout_s: float, after: tuple[int, int] = (0, 0)
+    ) -> AsyncIterator[Heard]:
+        """Yield every piece once and in order, then the outcome, which is last. What was not told of is read.
+
+        Raises:
+            TimeoutError: there was no outcome in time.
+            StreamRestartedError: a later execution began the answer anew.
+            StreamGapError: some of it is not even stored.
+
+        """
+        inbox.is_stored = True
+        loop, reading = asyncio.get_running_loop(), Reading(*after)
+        end = loop.time() + timeout_s
+        while (left := end - loop.time()) > 0:
+            item = await inbox.get(left)
+            if isinstance(item, Piece) and reading.is_next(item):
+                yield reading.take(item)
+            elif item is not None:
+                async for piece in self._stored(job_id, reading, item, end):
+                    yield piece
+            if isinstance(item, Outcome):
+                reading.close(item)
+                yield item
+                return
+        raise TimeoutError
+
+    async def _stored(self, job_id: str, reading: Reading, item: Item, end: float) -> AsyncIterator[Piece]:
+        """Yield what is stored between the last piece read and this item, the item included if it is a piece."""
+        is_past = isinstance(item, Piece) and reading.is_past(item)
+        if is_past or (isinstance(item, Outcome) and not reading.lacks(item)):
+            return
+        while pieces := await self._pieces(job_id, reading.start_of(item), end):
+            for piece in pieces:
+                yield reading.take(piece)
+        if isinstance(item, Piece) and not reading.is_past(item):
+            yield reading.take(item)
+
+    async def _pieces(self, job_id: str, behind: tuple[int, int], end: float) -> list[Piece]:
+        loop = asyncio.get_running_loop()
         while True:
-            with contextlib.suppress(RedisError, OSError):
-                await self._listen()
-            self._subscribed.clear()
-            await asyncio.sleep(0.2)
+            try:
+                return await self._queue.pieces(job_id, *behind)
+            except QueueUnreachableError:
+                if loop.time() + RETRY_S > end:
+                    raise
+                await asyncio.sleep(RETRY_S)
 
-    async def _listen(self) -> None:
-        async with self._client.pubsub() as pubsub:
-            await pubsub.subscribe(self.channel)
-            while True:
-                message = await pubsub.get_message(timeout=10)
-                if message is None:
-                    await pubsub.ping()
-                elif message["type"] == "subscribe":
-                    self._subscribed.set()
-                elif message["type"] == "message":
-                    self._deliver(message["data"])
+    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Outcome | Running | None]:
+        return await self._queue.look(job_ids, hear=self.channel)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(HURRIED_LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), LOOK_EVERY_S - HURRIED_LOOK_S)
+            since_s = asyncio.get_running_loop().time() - (0 if self._hurry.is_set() else LOOK_EVERY_S)
+            self._hurry.clear()
+            with contextlib.suppress(QueueUnreachableError):  # the next look may find it
+                await self._look(since_s)
+
+    async def _look(self, since_s: float) -> None:
+        """Look up the jobs whose waiters have heard nothing since then."""
+        silent = [
+            job_id
+            for job_id, boxes in self._waiting.items()
+            if any(box.is_stored and box.heard_s <= since_s for box in boxes)
+        ]
+        for start in range(0, len(silent), LOOK_AT_ONCE):
+            job_ids = silent[start : start + LOOK_AT_ONCE]
+            for job_id, found in zip(job_ids, await self._queue.look(job_ids), strict=True):
+                if found:
+                    self._tell(job_id, found)
+
+    def _missed(self) -> None:
+        self._hurry.set()
 
     def _deliver(self, message: bytes) -> None:
         for kind, job_id, fence, number, body in unpack_message(message):
-            inbox = self._waiting.get(job_id)
-            if inbox is None:
+            if job_id not in self._waiting:
                 continue
             if kind == b"t":
-                inbox.put(Piece(fence=fence, number=number, data=body))
-            elif outcome := self._queue.seal.decode(job_id, body):
-                inbox.put(outcome)
+                self._tell(job_id, Piece(fence=fence, number=number, data=body))
+            elif kind == b"d" and (outcome := self._queue.seal.decode(job_id, body)):
+                self._tell(job_id, outcome)
             else:
-                log.warning("unreadable outcome", job_id=job_id)  # the stored one is looked at again in a moment
+                log.warning("message about a job not understood", job_id=readable(job_id))
+                self._missed()  # what is stored is looked at in a moment
+
+    def _tell(self, job_id: str, item: Item) -> None:
+        for inbox in self._waiting.get(job_id, ()):
+            inbox.put(item)
 
 
 def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:
-    """Yield kind (d or t), job id, fence, number and content of each item, as `note` in prelude.lua writes them."""
+    """Yield kind (d or t), job id, fence, number and content of each item, as `note` in prelude.lua writes them.
+
+    Raises:
+        ValueError: it is in another form, from there on.
+
+    """
     start = 0
-    while (end := message.find(b"\n", start)) >= 0:
+    while start < len(message):
+        end = message.index(b"\n", start)
         kind, job_id, fence, number, size = message[start:end].split(b" ")
         start = end + 1 + int(size)
+        if not end < start <= len(message):
+            raise ValueError("an item of the message has not got the size that it says")
         yield kind, read_word(job_id), int(fence), int(number), message[end + 1 : start]
-
-
-async def _any_message(pubsub: redis.asyncio.client.PubSub, wait_s: float) -> None:
-    end = asyncio.get_running_loop().time() + wait_s
-    while (left := end - asyncio.get_running_loop().time()) > 0:
-        message = await pubsub.get_message(timeout=left)
-        if message and message["type"] == "message":
-            return

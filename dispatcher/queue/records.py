@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher.contract import DEFAULT_TENANT, JobView, Outcome, Piece, Request, State, decode_call
 from dispatcher.queue.ends import MOST_NUMBER, short
+from dispatcher.queue.reading import Running
 from dispatcher.queue.seal import Seal
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
@@ -25,6 +26,14 @@ STATE_OF_STATUS = {
     "finished": State.FINISHED,
     "failed": State.FAILED,
 }
+
+# What is told to whoever awaits a job that is not there any more.
+LOST = Outcome(
+    state=State.FAILED,
+    status=500,
+    code="job_lost",
+    error="the job's record is gone: it was deleted, or Redis was emptied; whether the job ran is not known",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +101,34 @@ def read_number(raw: bytes | float | None) -> int | None:
     return number if abs(number) <= MOST_NUMBER else None
 
 
+def read_end(job_id: str, status: str, stored: bytes | None, seal: Seal) -> Outcome | None:
+    """Return how a job ended, None where it has not. Ours end with an outcome; RQ's tools end them without one."""
+    if stored:
+        return seal.decode_stored(job_id, stored)
+    state = STATE_OF_STATUS.get(status, State.QUEUED)
+    if not state.is_terminal:
+        return None
+    if state is State.CANCELLED:
+        return Outcome(state=state, status=409, code="cancelled", error="the job was cancelled by one of RQ's tools")
+    error = (
+        f"the job's record says {status!r} without an outcome: it was taken or ended by something else than a worker"
+    )
+    return Outcome(state=State.FAILED, status=500, code="ended_elsewhere", error=error)
+
+
+def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | Running | None:
+    """Read what look.lua says of one job; None: it waits."""
+    if word == b"gone":
+        return LOST
+    if word == b"runs":
+        return Running(fence=read_number(detail) or 0)
+    return None if word == b"waits" else read_end(job_id, word.decode(), detail, seal)
+
+
 def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None, seal: Seal) -> JobView:
     """Return a job as its hash has it; `popped` is how many jobs have left its list."""
-    outcome = seal.decode_stored(job_id, fields["outcome"]) if fields["outcome"] else None
     status = (fields["status"] or b"").decode(errors="replace")
+    outcome = read_end(job_id, status, fields["outcome"], seal)
     enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
     place = read_number(seq)
     return JobView(

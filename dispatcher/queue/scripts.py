@@ -17,15 +17,16 @@ NAMES = (
     "cancel",
     "expire",
     "depths",
+    "look",
     "retire",
     "release",
     "drop",
     "rate",
 )
 
-# A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, keep leases alive, or
-# count the requests of a key, some of which read outcomes.
-ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "expire", "retire", "drop", "rate")
+# A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, keep leases alive, count
+# the requests of a key, some of which read outcomes, or wait for them.
+ALLOW_OOM = ("claim", "extend", "finish", "give_back", "reap", "cancel", "expire", "retire", "drop", "rate", "look")
 
 
 @cache

@@ -105,7 +105,9 @@ class Model:
             job.suspicion = min(2, job.suspicion + 1)
         elif word == "reaped" and attempts > 1:
             job.suspicion = 2
-        job.uncharged, job.status, job.queue, job.pieces = job.fence - attempts, "queued", target, []
+        job.uncharged, job.status, job.queue = job.fence - attempts, "queued", target
+        if word != "reaped":  # a worker that was only late may still hand its outcome in
+            job.pieces = []
         self.lists.setdefault(target, []).insert(0, job.job_id)
         return "returned"
 

@@ -13,7 +13,7 @@ import redis
 
 from dispatcher.contract import Claimed, Outcome, Piece, State
 from dispatcher.producer import Producer
-from dispatcher.queue.commands import Finished
+from dispatcher.queue.commands import Emitted, Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
@@ -90,7 +90,7 @@ async def test_a_claim_that_the_server_lost_shares_its_fence_with_no_other(own_v
     await queue.aclose()
 
     assert (again.job_id, again.attempt) == (lost.job_id, 1)
-    assert (late, taken) == ([False], [True] * 3)
+    assert (late, taken) == ([Emitted.LOST], [Emitted.STORED] * 3)
     assert behind == new
     assert ended == [[False], [True]]
 

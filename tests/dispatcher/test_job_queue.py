@@ -14,12 +14,12 @@ import uuid_utils
 
 from dispatcher.contract import Claimed, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
-from dispatcher.queue.commands import Finished
+from dispatcher.queue.commands import Emitted, Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
-from tests.conftest import make_settings, wait_until
+from tests.conftest import OwnValkey, make_settings, wait_until
 
 DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
 
@@ -403,8 +403,66 @@ async def test_pieces_are_stored_once_and_read_from_anywhere(queue: JobQueue) ->
     again = await queue.emit("w-int4", [(mine.job_id, pieces[2])])
     foreign = await queue.emit("other", [(mine.job_id, pieces[0])])
 
-    assert (first, again, foreign) == ([True] * 3, [True], [False])
+    assert (first, again, foreign) == ([Emitted.STORED] * 3, [Emitted.STORED], [Emitted.LOST])
     assert await queue.pieces(mine.job_id, claimed.fence, 1) == pieces[1:]
+
+
+async def test_a_piece_that_there_is_no_room_for_is_neither_told_nor_lost_nor_overtaken(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    mine, other = job(reply_to="bl:reply:me"), job()
+    await submit(queue, mine, other)
+    fences = {claimed.job_id: claimed.fence for claimed in await claim(queue, "int4")}
+    listener = store.pubsub()  # type: ignore[no-untyped-call]  # redis-py
+    listener.subscribe("bl:reply:me")
+    listener.get_message(timeout=5)
+    pieces = [(mine.job_id, Piece(fence=fences[mine.job_id], number=number, data=b"x")) for number in (1, 2, 3)]
+    await queue.emit("w-int4", pieces[:1])
+    told = listener.get_message(timeout=5)
+
+    store.config_set("maxmemory", 1)
+    try:
+        full = await queue.emit("w-int4", pieces[1:])
+    finally:
+        store.config_set("maxmemory", 0)
+    silent = listener.get_message(timeout=0.2)
+    again = await queue.emit("w-int4", pieces[1:])
+    listener.close()
+
+    assert told is not None
+    assert (full, silent, again) == ([Emitted.NO_ROOM] * 2, None, [Emitted.STORED] * 2)
+    assert await queue.pieces(mine.job_id, 0, 0) == [piece for _, piece in pieces]
+
+
+async def test_a_key_of_another_type_in_the_place_of_a_stream_or_a_job_stops_no_stream(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    mine, other = job(), job()
+    await submit(queue, mine, other)
+    fence = next(one.fence for one in await claim(queue, "int4") if one.job_id == mine.job_id)
+    store.set(f"bl:stream:{mine.job_id}", "planted")
+    store.delete(f"rq:job:{other.job_id}")
+    store.set(f"rq:job:{other.job_id}", "planted")
+    piece = Piece(fence=fence, number=1, data=b"x")
+
+    became = await queue.emit("w-int4", [(other.job_id, piece), (mine.job_id, piece)])
+
+    assert became == [Emitted.LOST, Emitted.STORED]
+    assert await queue.pieces(mine.job_id, 0, 0) == [piece]
+
+
+async def test_a_server_that_became_a_replica_takes_no_pieces_and_is_left(own_valkey: OwnValkey) -> None:
+    settings = make_settings(own_valkey.url)
+    queue, mine = JobQueue(connect(settings.redis), settings), job()
+    await submit(queue, mine)
+    (claimed,) = await claim(queue, "int4")
+    with redis.Redis.from_url(own_valkey.url) as server:
+        server.replicaof("127.0.0.1", 1)
+
+    with pytest.raises(QueueUnreachableError, match="the primary has become a replica"):
+        await queue.emit("w-int4", [(mine.job_id, Piece(fence=claimed.fence, number=1, data=b"x"))])
+
+    await queue.aclose()
 
 
 async def test_a_full_redis_refuses_jobs_but_ends_those_it_has(queue: JobQueue, store: redis.Redis) -> None:

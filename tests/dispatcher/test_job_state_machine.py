@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import ConflictError, QueueFullError, QuotaError
 from dispatcher.queue.blocking import BlockingScripts
-from dispatcher.queue.commands import Call, Finished, keep
+from dispatcher.queue.commands import Call, Emitted, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
@@ -266,9 +266,11 @@ class JobLife(RuleBasedStateMachine):
         is_mine = job.status == "started" and job.fence == claimed.fence
         for _ in range(2 if again else 1):
             sent = [(claimed.job_id, Piece(fence=claimed.fence, number=piece, data=b"x"))]
-            assert self.do(self.queue.emit(worker, sent)) == [is_mine]
-        if is_mine and (not job.pieces or int(job.pieces[-1].partition("-")[2]) < piece):
-            job.pieces.append(name)
+            assert self.do(self.queue.emit(worker, sent)) == [Emitted.STORED if is_mine else Emitted.LOST]
+        if is_mine:
+            fence, _, last = job.pieces[-1].partition("-") if job.pieces else ("0", "", "0")
+            if (int(fence), int(last)) < (claimed.fence, piece):
+                job.pieces = [name] if piece == 1 else [*job.pieces, name]
 
     @precondition(lambda self: self.model.jobs)
     @rule(number=picks, again=st.booleans())

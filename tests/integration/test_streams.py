@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+import redis
 
 from dispatcher.client import Client
 from tests.conftest import Stack, wait_until
@@ -96,6 +99,67 @@ def test_a_streamed_job_s_record_is_what_the_unstreamed_answer_would_be(
     assert {**streamed["result"], "id": 0, "created": 0} == {**plain["result"], "id": 0, "created": 0}
     assert streamed["usage"] == plain["usage"] == {"prompt_tokens": 2, "completion_tokens": 3}
     assert plain["text"] is None
+
+
+def test_no_token_is_missing_though_redis_had_no_memory_for_a_second(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="15")
+    stack.intake()
+    stack.worker("int4")
+    body = BODY | {"max_tokens": 40}
+    with Client(stack.url) as client, ThreadPoolExecutor(2) as pool:
+        job_id = client.submit(body)["id"]
+        streaming = pool.submit(lambda: list(client.stream(body)))
+        reading = pool.submit(read, stack, job_id)
+        wait_until(lambda: store.xlen(f"bl:stream:{job_id}") >= 10, "some tokens are there")
+        store.config_set("maxmemory", 1)
+        try:
+            time.sleep(1)
+        finally:
+            store.config_set("maxmemory", 0)
+        streamed, read_on = streaming.result(30), reading.result(30)[1]
+        again = read(stack, job_id)[1]
+
+    words = [f"w{number} " for number in range(40)]
+    assert streamed == words
+    assert read_on == [*words, "[DONE]"]
+    assert again == [*words, "[DONE]"]
+
+
+def test_pieces_that_are_gone_are_told_instead_of_left_out(stack: Stack, store: redis.Redis) -> None:
+    with Client(stack.url) as client:
+        job_id = client.submit(BODY)["id"]
+        client.wait(job_id, timeout_s=20)
+    ids, whole = read(stack, job_id)
+    fence = ids[0].partition("-")[0]
+
+    store.xdel(f"bl:stream:{job_id}", f"{fence}-20")
+    middle = read(stack, job_id)[1]
+    store.xadd(f"bl:stream:{job_id}", {"d": "x"}, id=f"{fence}-61")
+    store.xtrim(f"bl:stream:{job_id}", minid=f"{fence}-61", approximate=False)
+    store.xdel(f"bl:stream:{job_id}", f"{fence}-61")
+    end = read(stack, job_id)[1]
+    metrics = stack.http.get("/metrics").text
+
+    assert whole[-1] == "[DONE]"
+    assert middle == [*(f"w{number} " for number in range(19)), "stream_incomplete"]
+    assert end == ["stream_incomplete"]
+    assert 'bitladder_streams_broken_total{code="stream_incomplete"} 2.0' in metrics
+
+
+def test_streams_count_among_the_requests_that_were_served(stack: Stack) -> None:
+    with Client(stack.url) as client:
+        list(client.stream(BODY | {"max_tokens": 3}))
+    refused = stack.http.post("/v1/completions", json=BODY | {"max_tokens": -1})
+
+    metrics = stack.http.get("/metrics").text
+
+    assert refused.status_code == 400
+    served = 'bitladder_requests_served_total{model="smollm2",state="%s",tier="int4"} 1.0'
+    assert served % "finished" in metrics
+    assert served % "failed" in metrics
+    assert 'bitladder_awaited_seconds_count{model="smollm2",tier="int4"} 2.0' in metrics
 
 
 def test_a_job_without_a_stream_and_an_odd_event_id_are_refused(stack: Stack) -> None:

@@ -1,36 +1,62 @@
--- Publish and store pieces of running streams, each only while this worker holds the job.
+-- Publish and store pieces of running streams, each only while this worker holds the job, and none without storing it.
 --
 -- KEYS  none by list; by name: rq:job:<id>, bl:stream:<id>
 -- ARGV  1 worker  2 ttl ms, then four per piece: id, fence, number (from 1), bytes
 -- A piece's id in the stream is <fence>-<number>: a piece that is sent again is stored once, and a reader can ask for
--- what it has missed.
--- Returns {1|0…}: whether the piece was accepted.
+-- what it has missed. The first piece of an execution drops those of an earlier one.
+-- Returns {0|1|2…}: the job is not this worker's (0); the piece is stored (1); there is no room for it now, nor for
+-- those of its job behind it (2): to be sent again.
 
-local holds, replies, accepted = {}, {}, {}
+local MOST_PIECES = '100000'
+local holds, replies, answers, is_full = {}, {}, {}, {}
 
 local function is_held(id, fence)
   if holds[id] == nil then
-    local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fence', 'reply')
-    holds[id] = fields[1] == 'started' and fields[2] == ARGV[1] and fields[3] == fence
+    local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fence', 'reply')
+    holds[id] = not fields.err and fields[1] == 'started' and fields[2] == ARGV[1] and fields[3] == fence
     replies[id] = fields[4]
   end
   return holds[id]
 end
 
-for i = 3, #ARGV, 4 do
-  local id, fence, number, piece = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local ok = is_held(id, fence)
-  if ok then
-    local stream = 'bl:stream:' .. id
-    local stored = redis.pcall('XADD', stream, 'MAXLEN', '~', '100000', fence .. '-' .. number, 'd', piece)
-    if not stored.err then
-      redis.call('PEXPIRE', stream, ARGV[2])
-      if replies[id] then
-        note(replies[id], 't', id, fence, number, piece)
-      end
-    end
+local function append_piece(stream, fence, number, piece)
+  local entry = fence .. '-' .. number
+  if number == '1' then
+    return redis.pcall('XADD', stream, 'MINID', fence .. '-0', entry, 'd', piece)
   end
-  accepted[#accepted + 1] = ok and 1 or 0
+  return redis.pcall('XADD', stream, 'MAXLEN', '~', MOST_PIECES, entry, 'd', piece)
+end
+
+-- Store a piece and tell of it. Returns 1 or 2, as the answer says.
+local function keep(id, fence, number, piece)
+  local stream = 'bl:stream:' .. id
+  local stored = append_piece(stream, fence, number, piece)
+  if stored.err and string.find(stored.err, 'WRONGTYPE', 1, true) then
+    redis.call('DEL', stream)  -- whatever it is, it is none of ours
+    stored = append_piece(stream, fence, number, piece)
+  end
+  if not stored.err then
+    redis.call('PEXPIRE', stream, ARGV[2])
+    if replies[id] then
+      note(replies[id], 't', id, fence, number, piece)
+    end
+    return 1
+  elseif string.find(stored.err, 'equal or smaller', 1, true) then
+    return 1  -- it is there already: it was told of when it came first
+  elseif string.find(stored.err, 'READONLY', 1, true) then
+    error(stored)  -- the whole connection leads to the wrong server
+  end
+  return 2
+end
+
+for i = 3, #ARGV, 4 do
+  local id, fence, number, piece = unpack(ARGV, i, i + 3)
+  local answer = 0
+  if is_held(id, fence) then
+    answer = is_full[id] and 2 or keep(id, fence, number, piece)
+    is_full[id] = answer == 2
+  end
+  answers[#answers + 1] = answer
 end
 tell()
-return accepted
+return answers

@@ -148,8 +148,23 @@ end
 -- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
 local told = {}
 
-local function note(channel, kind, id, fence, number, body)
-  append(told, channel, kind .. ' ' .. in_word(id) .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n', body)
+-- A job's field `reply` names the channels of the processes that await it, apart by spaces: no more than these.
+local MOST_CHANNELS = 16
+
+local function note(channels, kind, id, fence, number, body)
+  local head = kind .. ' ' .. in_word(id) .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
+  if not string.find(channels, ' ', 1, true) then
+    append(told, channels, head, body)
+    return
+  end
+  local left = MOST_CHANNELS
+  for channel in string.gmatch(channels, '%S+') do
+    append(told, channel, head, body)
+    left = left - 1
+    if left == 0 then
+      break
+    end
+  end
 end
 
 local function tell()
@@ -295,7 +310,11 @@ local function put_back(id, worker, how)
   end
   local target = how.target or queue
   local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
-  redis.call('DEL', 'bl:stream:' .. id)
+  -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
+  -- late, and its outcome is accepted as long as nobody else has started the job.
+  if how.word ~= 'reaped' then
+    redis.call('DEL', 'bl:stream:' .. id)
+  end
   local at, deadline = read_wait(fields[8])
   redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', num(uncharged), 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))

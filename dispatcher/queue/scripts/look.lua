@@ -1,0 +1,44 @@
+-- Say of jobs whether they wait, run or are over, and let a process hear of those that are not over.
+--
+-- KEYS  none by list; by name: rq:job:<id>
+-- ARGV  1 channel that is to hear of them ('': none), then the ids
+-- Returns {word, detail, word, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's word for its end>
+-- <outcome, '' where there is none>.
+
+local ENDS = {finished = true, failed = true, canceled = true, stopped = true}
+local channel = ARGV[1]
+
+-- Note the channel with the job. Of more than there is room for, the one that came first must look for itself.
+local function register(key, reply)
+  local names = {}
+  for name in string.gmatch(reply or '', '%S+') do
+    if name == channel then
+      return
+    end
+    names[#names + 1] = name
+  end
+  names[#names + 1] = channel
+  redis.call('HSET', key, 'reply', table.concat(names, ' ', math.max(1, #names - MOST_CHANNELS + 1)))
+end
+
+local answers = {}
+for i = 2, #ARGV do
+  local key = 'rq:job:' .. ARGV[i]
+  local fields = redis.pcall('HMGET', key, 'status', 'outcome', 'fence', 'reply')
+  local word, detail = 'gone', ''
+  if not fields.err and fields[1] then
+    if ENDS[fields[1]] then
+      word, detail = fields[1], fields[2] or ''
+    elseif fields[1] == 'started' then
+      word, detail = 'runs', fields[3] or ''
+    else
+      word = 'waits'
+    end
+    if channel ~= '' and (word == 'runs' or word == 'waits') then
+      register(key, fields[4])
+    end
+  end
+  answers[#answers + 1] = word
+  answers[#answers + 1] = detail
+end
+return answers

@@ -1,0 +1,44 @@
+"""The pieces of one streamed answer on their way to whoever reads them: numbered, in order, and none of them lost.
+
+A piece that Redis has no memory for is kept and sent again. Meanwhile nothing more is read from the engine: one piece
+of each job is all that is kept. The wait has a bound: then the answer goes on without it, and readers are told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from dispatcher.contract import Claimed, Piece
+from dispatcher.queue.commands import Emitted
+from workers.metrics import WorkerMetrics
+
+log = structlog.get_logger()
+# What one execution waits for room, all its pieces together: the jobs that end in this time leave some.
+PATIENCE_S = 30.0
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.05, 0.5
+
+
+class Pieces:
+    """Sends the pieces of one execution."""
+
+    def __init__(self, job: Claimed, send: Callable[[str, Piece], Awaitable[Emitted]], metrics: WorkerMetrics) -> None:
+        self._job, self._send, self._metrics = job, send, metrics
+        self._left_s = PATIENCE_S
+        self.count = 0
+
+    async def put(self, data: bytes) -> bool:
+        """Send one piece; False when the job is no longer this worker's."""
+        self.count += 1
+        piece = Piece(fence=self._job.fence, number=self.count, data=data)
+        pause_s = FIRST_PAUSE_S
+        while (became := await self._send(self._job.job_id, piece)) is Emitted.NO_ROOM and self._left_s > 0:
+            await asyncio.sleep(pause_s)
+            self._left_s -= pause_s
+            pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+        if became is Emitted.NO_ROOM:
+            self._metrics.unstored.inc()
+            log.warning("piece of a stream not stored: Redis has no room", job_id=self._job.job_id, number=self.count)
+        return became is not Emitted.LOST
