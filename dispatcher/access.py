@@ -57,7 +57,9 @@ class KeySettings(Section):
     tenant: Name = Field(description="whose jobs it submits, reads and cancels")
     scopes: tuple[Scope, ...] = Field((Scope.SUBMIT, Scope.READ), description="some of submit, read, ops")
     requests_per_minute: int | None = Field(None, ge=1, description="requests, polls included; unset: no limit")
-    max_in_flight: int | None = Field(None, ge=1, description="requests open at once at one intake; unset: no limit")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="requests open at once at one intake; unset: auth.max_in_flight"
+    )
     max_queued: int | None = Field(
         None, ge=1, description="jobs of its tenant waiting or running; unset: queue.max_per_tenant"
     )
@@ -75,6 +77,9 @@ class AuthSettings(Section):
 
     required: bool | None = Field(
         None, description="ask for a key; unset: where keys are configured or intake.host is not loopback"
+    )
+    max_in_flight: int = Field(
+        500, ge=1, description="requests that one key may have open at once at one intake, where it says nothing else"
     )
     keys: dict[Name, KeySettings] = Field({}, description="the keys, by name: tables [auth.keys.NAME]")
 

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dispatcher import access
-from dispatcher.access import ANYBODY, Caller, KeySettings, key_hash
+from dispatcher.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
 from dispatcher.errors import (
     AuthenticationError,
     ConfigError,
@@ -82,7 +82,8 @@ class Gate:
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
         self._is_required = is_required
         self._is_among_us = not is_required and _is_loopback(settings.intake.host)
-        self._callers = {key.hash.get_secret_value(): _caller(name, key) for name, key in settings.auth.keys.items()}
+        auth = settings.auth
+        self._callers = {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
         self._open: Counter[str] = Counter()  # requests of a key that are not over
         self._rate = client.register_script(source("rate"))
 
@@ -128,7 +129,10 @@ class Gate:
             yield
             return
         if self._open[caller.key] >= caller.max_in_flight:
-            message = f"the key {caller.key} has {caller.max_in_flight} requests open at this intake, its most"
+            message = (
+                f"the key {caller.key} has {caller.max_in_flight} requests open at this intake, long polls and streams "
+                f"included: its most ([auth.keys.{caller.key}].max_in_flight, or [auth].max_in_flight)"
+            )
             raise RateLimitError(message, retry_after_s=1)
         self._open[caller.key] += 1
         try:
@@ -185,13 +189,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _caller(name: str, key: KeySettings) -> Caller:
+def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
     return Caller(
         key=name,
         tenant=key.tenant,
         scopes=frozenset(key.scopes),
         requests_per_minute=key.requests_per_minute,
-        max_in_flight=key.max_in_flight,
+        max_in_flight=key.max_in_flight or auth.max_in_flight,
         max_queued=key.max_queued,
     )
 

@@ -23,6 +23,7 @@ from rq.serializers import JSONSerializer
 
 from dispatcher.producer import Producer
 from tests.conftest import Stack, make_settings, wait_until
+from tests.integration.test_security import bearer, keys_in_toml
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 QUEUE = "smollm2:int4:normal"
@@ -215,6 +216,22 @@ def test_510_long_polls_take_nobody_s_place_and_cost_redis_next_to_nothing(intak
     assert elapsed_s < 1.5  # the message, not the next look
     assert len(subscribed) == 1
     assert calls < 30  # of which the admission has one a second
+
+
+def test_a_key_has_its_most_open_requests_without_being_told_to(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_AUTH__KEYS=keys_in_toml(), BITLADDER_AUTH__MAX_IN_FLIGHT="20")
+    stack.http.headers.update(bearer("ops"))
+    stack.intake()
+    job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("acme")).json()["id"]
+
+    with LongPolls(stack, [job_id], 25, wait_s=60, headers=bearer("acme")):
+        wait_until(lambda: stack.http.get(f"/v1/jobs/{job_id}", headers=bearer("acme")).status_code == 429, "all wait")
+        refused = stack.http.get(f"/v1/jobs/{job_id}?wait=1", headers=bearer("acme"))
+        other = stack.http.post("/v1/jobs", json=BODY, headers=bearer("globex"))
+
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert "[auth].max_in_flight" in refused.json()["error"]["message"]
+    assert other.status_code == 202
 
 
 # What nobody of ours would publish, and what a later version may.
