@@ -29,6 +29,7 @@ from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_files, check_server, connect
 from dispatcher.queue.durability import check_durability
 from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.sweeping import sweep_for_ever
 from dispatcher.reload import LadderWatch, follow
 from dispatcher.sections import Settings
 
@@ -81,9 +82,11 @@ async def _started(gateway: Gateway, watch: LadderWatch | None) -> AsyncIterator
     gateway.admission.start()
     settle_memory()
     gateway.capture.start()
+    sweeping = asyncio.create_task(sweep_for_ever(gateway.queue, list(gateway.settings.models)), name="sweep")
     following = asyncio.create_task(follow(watch, gateway.take_ladder)) if watch else None
     yield
     await gateway.left()
+    sweeping.cancel()
     await gateway.admission.stop()
     if following:
         following.cancel()

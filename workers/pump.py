@@ -24,6 +24,7 @@ from dispatcher.queue.commands import Claims
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
+from dispatcher.queue.sweeping import sweep_for_ever
 from dispatcher.sections import Settings
 from workers.blame import blamed
 from workers.control import Control
@@ -84,13 +85,20 @@ class Pump:
         )
         self._watch.traffic.on_pause = self._slots.back_off
         self.leases = LeaseKeeper(
-            settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
+            settings,
+            model,
+            tier,
+            self.worker,
+            held=lambda: list(self._running),
+            drop=self._dropped,
+            tally=self._settler.tally.as_words,
         )
 
     async def run(self) -> None:
         """Claim and run until drain() is called, then drain."""
         self.leases.start()
-        beside = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._control.listen())]
+        steps = (self._watch.run(), self._control.listen(), sweep_for_ever(self.queue, [self.model]))
+        beside = [asyncio.create_task(step) for step in steps]
         try:
             while not self._draining.is_set():
                 await self._step()

@@ -47,9 +47,9 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(settings: Settings) -> str:
-    """Return how long ended jobs are kept, as prelude.lua reads it."""
+    """Return how long jobs are kept, as prelude.lua reads it."""
     queue = settings.queue
-    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead}"
+    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead} {queue.max_wait_s * 1000}"
 
 
 def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Submission]) -> Call:
@@ -159,7 +159,7 @@ def read_claimed(answer: list[Any]) -> Claims:
 
 
 def _claimed(row: list[Any], now: int) -> Claimed:
-    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac = row
+    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac, *timeout = row
     return Claimed(
         job_id=read_id(job_id),
         queue=queue.decode(),
@@ -171,6 +171,8 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         claimed_ms=now,
         suspicion=int(suspicion),
         mac=mac,
+        is_rq=bool(timeout),
+        timeout_s=int(timeout[0]) if timeout else 0,
     )
 
 
@@ -180,5 +182,6 @@ def finish_call(settings: Settings, seal: Seal, worker: str, jobs: Sequence[Fini
     for item in jobs:
         job, outcome = item.job, item.outcome
         status = "dead" if item.is_dead else RQ_STATUS[outcome.state]
-        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), item.return_value]
+        value = item.return_value or ("-" if job.is_rq else "")
+        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), value]
     return Call("finish", [f"bl:inflight:{worker}"], args)
