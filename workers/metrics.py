@@ -92,6 +92,9 @@ class WorkerMetrics:
         self.ladder = self._one(
             Gauge, "bitladder_worker_ladder_version", "Which published ladder has the worker's checkpoint (0: none)?"
         )
+        self.suspended = self._one(
+            Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
+        )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
 
     def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:

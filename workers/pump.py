@@ -44,6 +44,10 @@ log = structlog.get_logger()
 FIRST_STEPS = 4
 
 
+# How soon a worker notices `rq resume`. Nobody wakes it for that.
+SUSPENDED_LOOK_S = 0.25
+
+
 class Interruption(StrEnum):
     """Why a running job was stopped."""
 
@@ -72,6 +76,7 @@ class Pump:
         self._settling: set[asyncio.Task[None]] = set()  # executed; what becomes of it is on its way to Redis
         self._reasons: dict[asyncio.Task[None], Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
+        self._is_suspended = False  # whether somebody said `rq suspend`
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
         self._control = Control(settings.redis, self.worker, lambda job_id: self._abort(job_id, Interruption.CANCELLED))
@@ -133,6 +138,11 @@ class Pump:
             log.warning("claim failed", error=str(error))
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
             return
+        if claims.is_suspended != self._is_suspended:
+            self._note_suspension(claims.is_suspended)
+        if self._is_suspended:
+            await asyncio.sleep(SUSPENDED_LOOK_S)
+            return
         self.metrics.ended(State.EXPIRED).inc(claims.expired)
         self._settler.left_out(claims.unfit)
         for job in claims.jobs:
@@ -144,9 +154,14 @@ class Pump:
     async def _claim(self, free: int) -> Claims:
         """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
         what = (self.worker, self.model, self.tier, self._plan, free)
-        if self._is_empty:
+        if self._is_empty and not self._is_suspended:
             return await self.queue.claim_when_pushed(self._waker, *what)
         return await self.queue.claim(*what)
+
+    def _note_suspension(self, is_suspended: bool) -> None:
+        self._is_suspended = is_suspended
+        self.metrics.suspended.set(is_suspended)
+        log.info("claims suspended" if is_suspended else "claims resumed", worker=self.worker, tier=self.tier)
 
     def _begin(self, job: Claimed) -> None:
         self._abort(job.job_id, Interruption.LOST)  # an earlier claim of the same job, whose lease was lost

@@ -25,6 +25,7 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.overview = OverviewMetrics(self.registry)
         self.routed = _children(
             Counter(
                 "bitladder_requests_routed",
@@ -109,6 +110,21 @@ class IntakeMetrics:
             "bitladder_ladders_refused",
             "How many changes of the published ladder could not be taken since the start?",
             registry=self.registry,
+        )
+
+
+class OverviewMetrics:
+    """What holds for all models, as every replica sees it: aggregate these with max, never with sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.suspended = Gauge(
+            "bitladder_suspended", "Do claims pause, because somebody said `rq suspend` (1)?", registry=registry
+        )
+        self.unknown_queues = Gauge(
+            "bitladder_unknown_queues", "How many queues are there that no tier serves?", registry=registry
+        )
+        self.unknown_depth = Gauge(
+            "bitladder_unknown_queue_depth", "How many jobs wait in queues that no tier serves?", registry=registry
         )
 
 

@@ -140,6 +140,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[Claimed]
     expired: int  # dropped because their deadline had passed
     unfit: list[Unfit]
+    is_suspended: bool  # nothing is given out until `rq resume`
 
 
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
@@ -150,11 +151,12 @@ def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str
 
 def read_claimed(answer: list[Any]) -> Claims:
     """Read what claim.lua returns."""
-    now, expired, rows, unfit = answer
+    now, expired, rows, unfit, is_suspended = answer
     return Claims(
         jobs=[_claimed(row, int(now)) for row in rows],
         expired=int(expired),
         unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
+        is_suspended=bool(is_suspended),
     )
 
 

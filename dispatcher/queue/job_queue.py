@@ -37,10 +37,12 @@ from dispatcher.queue.plan import all_lists
 from dispatcher.queue.records import (
     VIEWED,
     Depths,
+    Overview,
     is_odd_type,
     odd_view,
     read_depth,
     read_number,
+    read_overview,
     read_piece,
     read_view,
 )
@@ -50,6 +52,8 @@ from dispatcher.sections import Settings
 
 # What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
 MOST_TROUBLE = 300
+# Queues in RQ's list that one look takes in.
+MOST_QUEUES = 1000
 
 
 class JobQueue:
@@ -212,6 +216,12 @@ class JobQueue:
             live=dict(zip(ladder, live, strict=True)),
             queues=[read_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
         )
+
+    async def overview(self) -> Overview:
+        """Look at what holds for all models, and at queues that are nobody's."""
+        served = [name for model, its in self.settings.models.items() for name in all_lists(model, its)]
+        call = Call("overview", [], [MOST_QUEUES, *served])
+        return read_overview(await self.run(call))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script."""

@@ -17,6 +17,7 @@ NAMES = (
     "cancel",
     "expire",
     "depths",
+    "overview",
     "retire",
     "sweep",
     "release",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from tests.conftest import Stack, free_port, wait_until
+from dispatcher.client import Client
+from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 REFUSED = BODY | {"max_tokens": "é"}  # by the engine
@@ -137,6 +139,61 @@ def test_waiting_jobs_have_an_end_though_no_worker_lives(stack: Stack, queue: Qu
     assert job.get_status(refresh=True) == "queued"
 
 
+def test_rq_suspend_pauses_the_claims_until_rq_resume(stack: Stack, queue: Queue, redis_url: str) -> None:
+    stack.worker("int4")
+    with Client(stack.url) as client:
+        running = enqueue(queue, BODY | {"max_tokens": 600})  # three seconds
+        wait_for(running, "started")
+        rq(redis_url, "suspend")
+        waiting = [enqueue(queue).id, client.submit(BODY, min_tier="int4", max_tier="int4")["id"]]
+        wait_for(running, "finished")
+        wait_until(lambda: "suspended" in rq(redis_url, "info", "--raw", "--only-workers"), "rq info says so")
+        shown, ready = stack.http.get("/v1/queues").json(), stack.http.get("/readyz").json()
+        metrics = stack.http.get("/metrics").text
+        listed = bitladder(stack, "queues")
+        states = [client.result(job_id)["status"] for job_id in waiting]
+
+        rq(redis_url, "resume")
+        resumed_s = time.time()
+        ends = [client.wait(job_id, timeout_s=20) for job_id in waiting]
+
+    assert states == ["queued", "queued"]
+    assert (shown["suspended"], ready["suspended"]) == (True, True)
+    assert shown["data"][0]["tiers"][0]["live_workers"] == 1
+    assert "bitladder_suspended 1.0" in metrics
+    assert "suspended: no job begins until `rq resume`" in listed
+    assert [job["status"] for job in ends] == ["finished"] * 2
+    assert _started_s(queue, waiting[0]) - resumed_s < 1
+    assert stack.http.get("/v1/queues").json()["suspended"] is False
+
+
+def test_queues_that_no_tier_serves_are_shown_and_counted(stack: Stack, store: redis.Redis, redis_url: str) -> None:
+    for name, count in (("smollm2:int3:normal", 2), ("mail", 1)):
+        for _ in range(count):
+            enqueue(Queue(name, connection=store, serializer=JSONSerializer))
+    store.set("rq:queue:odd", "no list")
+    store.sadd("rq:queues", "rq:queue:odd", b"rq:queue:\xff[red]", *(f"rq:queue:many{number}" for number in range(200)))
+    mail = Worker(["mail"], connection=store)
+    mail.register_birth()  # type: ignore[no-untyped-call]  # RQ
+
+    shown, metrics, listed = (
+        stack.http.get("/v1/queues").json(),
+        stack.http.get("/metrics").text,
+        bitladder(stack, "queues"),
+    )
+
+    assert shown["unknown"][:2] == [
+        {"queue": "smollm2:int3:normal", "depth": 2, "workers": 0},
+        {"queue": "mail", "depth": 1, "workers": 1},
+    ]
+    assert (len(shown["unknown"]), shown["unknown_total"]) == (100, 204)
+    assert "bitladder_unknown_queues 204.0" in metrics
+    assert "bitladder_unknown_queue_depth 3.0" in metrics
+    assert "  smollm2:int3:normal: 2 jobs, 0 workers of RQ" in listed
+    assert stack.http.get("/v1/queues").json()["data"][0]["tiers"][0]["tier"] == "int4"
+    del redis_url
+
+
 def test_rq_s_tools_show_what_our_worker_did(stack: Stack, queue: Queue, redis_url: str, store: redis.Redis) -> None:
     stack.worker("int4")
     done, failed = enqueue(queue), enqueue(queue, REFUSED)
@@ -178,6 +235,21 @@ def test_a_job_that_rq_s_own_worker_took_is_left_to_it(stack: Stack, queue: Queu
     assert {job.get_status(refresh=True) for job in taken} == {"failed"}
     assert all("No module named" in reason(job) or "Invalid attribute name" in reason(job) for job in taken)
     assert stack.http.get("/v1/dead").json()["total"] == 0
+
+
+def bitladder(stack: Stack, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    environment = stack.environment | {"COLUMNS": "120"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+
+def _started_s(queue: Queue, job_id: str) -> float:
+    job = queue.fetch_job(job_id)
+    assert job is not None
+    assert job.started_at is not None
+    return job.started_at.timestamp()
 
 
 def _get(url: str) -> dict[str, Any] | None:

@@ -56,4 +56,4 @@ def test_the_commands_on_the_page_work(stack: Stack, redis_url: str) -> None:
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
-    assert len(lines) == 1
+    assert len(lines) == 4

@@ -8,15 +8,18 @@
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 keep (see
 --       `read_keep`)
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…}.
--- Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
+-- bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…,
+-- suspended (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
 -- execution. The ids are those that were in a list and do not run. Why: no_record, or the error code that the job ended
--- with.
+-- with. Suspended: somebody said `rq suspend`, so nothing is given out.
 
 local worker, slots, lease_ms, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), read_keep(ARGV[5])
 local plan = cjson.decode(ARGV[4])
 local now = now_ms()
+if redis.call('EXISTS', 'rq:suspended') == 1 then
+  return {num(now), 0, {}, {}, 1}
+end
 local started = iso(now)
 local claimed, expired, unfit, held, wip = {}, 0, {}, {}, {}
 
@@ -344,4 +347,4 @@ if waiting then
   wake(KEYS[4])
 end
 settle(keep, now)
-return {num(now), expired, claimed, unfit}
+return {num(now), expired, claimed, unfit, 0}

@@ -32,8 +32,9 @@ if redis.call('HSETNX', KEYS[5], 'birth', at) == 1 then
     'model', ARGV[4], 'tier', ARGV[5])
 end
 local held = redis.call('SCARD', KEYS[3])
+local idle = redis.call('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle'
 local finished, failed, seconds = string.match(ARGV[10], '^(%S+) (%S+) (%S+)$')
-redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or 'idle', 'held', held,
+redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or idle, 'held', held,
   'ready', ARGV[3], 'successful_job_count', finished, 'failed_job_count', failed, 'total_working_time', seconds)
 redis.call('PEXPIRE', KEYS[5], lease_ms * 4)
 redis.call('SADD', KEYS[6], KEYS[5])
