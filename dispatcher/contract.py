@@ -7,6 +7,7 @@ name with FUNCTION_NAME and refuses every other one.
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from typing import Any
 
@@ -104,6 +105,13 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     claimed_ms: int  # server clock
     suspicion: int = 0  # 1: it ran in an engine that was lost; 2: again, so it runs alone
     mac: bytes = b""  # over id and data (dispatcher/queue/seal.py)
+    is_rq: bool = False  # enqueued by a producer of RQ's
+    timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none
+
+    @property
+    def model(self) -> str:
+        """The model that it is for."""
+        return self.queue.split(":")[0]
 
     @property
     def tier(self) -> str:
@@ -192,6 +200,14 @@ def queue_name(model: str, tier: str, lane: str, ceiling: str | None = None) -> 
     return f"{name}:max-{ceiling}" if ceiling else name
 
 
+class _Named(msgspec.Struct, frozen=True):
+    model: str | None = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+# How a pickle of any protocol since Python 2.3 begins.
+_PICKLE = b"\x80"
+_decode_foreign = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], msgspec.Raw]).decode
 _decode_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], Request]).decode
 
 
@@ -211,11 +227,42 @@ def decode_call(data: bytes) -> Request:
         name, _, args, request = _decode_call(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except msgspec.DecodeError:
+        _check_foreign(data)
+        raise
+    _check_call(name, args)
+    return request
+
+
+def _check_foreign(data: bytes) -> None:
+    """Say what is wrong with a call that is none of ours, where its form alone would say little."""
+    if data.startswith(_PICKLE):
+        raise ValueError(
+            "it is a pickle, and nothing is unpickled here: enqueue it with rq.serializers.JSONSerializer (docs/rq.md)"
+        )
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        name, _, args, _ = _decode_foreign(data)
+        _check_call(name, args)
+
+
+def _check_call(name: str, args: list[msgspec.Raw]) -> None:
     if name != FUNCTION_NAME:
         raise ValueError(f"function must be {FUNCTION_NAME!r}, got {name[:80]!r}")
     if args:
-        raise ValueError(f"positional arguments must be empty, got {len(args)}")
-    return request
+        raise ValueError(f"positional arguments must be empty, got {len(args)}: name them (body=…)")
+
+
+def named_model(request: Request) -> str | None:
+    """Return the model that a body names, if it names one.
+
+    Raises:
+        ValueError: the body is no object, or its model no text.
+
+    """
+    try:
+        return _decode_named(request.body).model
+    except msgspec.DecodeError as error:
+        raise ValueError(f"its body: {error}") from None
 
 
 encode_outcome = msgspec.json.Encoder().encode

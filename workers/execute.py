@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call
+from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
 from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.queue.records import inflate
 from dispatcher.queue.seal import Seal
@@ -27,6 +27,14 @@ class Verdict(StrEnum):
     QUARANTINE = "quarantine"  # over, and people should look at it
 
 
+class UnfitError(Exception):
+    """A job that no engine may see."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one execution."""
 
@@ -37,28 +45,17 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
 
 async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
     """Run one job to a verdict; never raises for what the job or the engine did."""
-    if not seal.is_genuine(job.job_id, job.data, job.mac):
-        error = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
-        return Executed(verdict=Verdict.QUARANTINE, outcome=_failed(500, "bad_signature", error))
     try:
-        request = decode_call(inflate(job.data))
-    except ValueError as error:
-        return Executed(
-            verdict=Verdict.QUARANTINE, outcome=_failed(500, "corrupt_job", f"the job cannot be read: {error}")
-        )
+        request = _read(job, seal)
+    except UnfitError as error:
+        return Executed(verdict=Verdict.QUARANTINE, outcome=_failed(error.status, error.code, str(error)))
     start = time.perf_counter()
     try:
         async with asyncio.timeout(_seconds_left(job, now_ms)):
             answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
         outcome, verdict = _judged(answer), Verdict.FINISH
     except TimeoutError:
-        outcome = Outcome(
-            state=State.EXPIRED,
-            status=504,
-            code="deadline_exceeded",
-            error="the deadline passed while the job ran",
-        )
-        verdict = Verdict.FINISH
+        outcome, verdict = _late(job), Verdict.FINISH
     except EngineBusyError as error:
         outcome, verdict = _failed(503, "engine_busy", str(error)), Verdict.RETURN
     except EngineLostError as error:
@@ -82,6 +79,27 @@ def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
         return _failed(502, "engine_lost", str(error)), Verdict.SUSPECT
     message = f"the engine was lost while it ran this job alone, after losses in company: {error}"
     return _failed(500, "poison", message), Verdict.QUARANTINE
+
+
+def _read(job: Claimed, seal: Seal) -> Request:
+    if not seal.is_genuine(job.job_id, job.data, job.mac):
+        message = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
+        raise UnfitError(500, "bad_signature", message)
+    try:
+        request = decode_call(inflate(job.data))
+        model = named_model(request) if job.is_rq else None  # the intake has looked at its own
+    except ValueError as error:
+        raise UnfitError(500, "corrupt_job", f"the job cannot be read: {error}") from None
+    if model is not None and model != job.model:
+        raise UnfitError(422, "wrong_model", f"the body's model must be the queue's, {job.model!r}, got {model[:80]!r}")
+    return request
+
+
+def _late(job: Claimed) -> Outcome:
+    code, error = "deadline_exceeded", "the deadline passed while the job ran"
+    if job.timeout_s:
+        code, error = "job_timeout", f"the job ran longer than its job_timeout of {job.timeout_s} s"
+    return Outcome(state=State.EXPIRED, status=504, code=code, error=error)
 
 
 def _seconds_left(job: Claimed, now_ms: int) -> float | None:

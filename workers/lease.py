@@ -49,12 +49,13 @@ class LeaseKeeper:
         *,
         held: Callable[[], Iterable[str]],
         drop: Callable[[list[str], list[str]], None],
+        tally: Callable[[], str] = lambda: "0 0 0",
     ) -> None:
         self._client = connect_sync(settings.redis)
         self._settings, self._model, self._tier, self._worker = settings, model, tier, worker
         ladder = settings.model(model).ladder
         self.queues = ",".join(name for lane in Lane for name in lists_of(model, ladder, tier, lane, tier))
-        self._held, self._drop = held, drop
+        self._held, self._drop, self._tally = held, drop, tally
         self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
         self._strays: list[bytes] = []
         self.is_ready = False
@@ -91,6 +92,7 @@ class LeaseKeeper:
             os.getpid(),
             platform.node(),
             VERSION,
+            self._tally(),
             self._settings.queue.max_attempts,
             keep(self._settings),
             len(strays),

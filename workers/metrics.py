@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher.contract import Outcome, State
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a worker of RQ counts of itself; `rq info` and rq-dashboard show it."""
+
+    finished: int = 0
+    failed: int = 0
+    working_s: float = 0
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.state is State.FINISHED:
+            self.finished += 1
+        elif outcome.state is not State.CANCELLED:
+            self.failed += 1
+        self.working_s += outcome.run_ms / 1000
+
+    def as_words(self) -> str:
+        """Return them as extend.lua reads them."""
+        return f"{self.finished} {self.failed} {self.working_s:.3f}"
 
 
 class WorkerMetrics:
@@ -73,6 +96,9 @@ class WorkerMetrics:
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
         self.ladder = self._one(
             Gauge, "bitladder_worker_ladder_version", "Which published ladder has the worker's checkpoint (0: none)?"
+        )
+        self.suspended = self._one(
+            Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
         )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
 

@@ -25,6 +25,7 @@ from dispatcher.queue.commands import Claims
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
+from dispatcher.queue.sweeping import sweep_for_ever
 from dispatcher.sections import Settings
 from workers.blame import blamed
 from workers.control import Control
@@ -42,6 +43,10 @@ log = structlog.get_logger()
 # Steps of the loop that new jobs have before the next claim is prepared: their requests reach the engine, and what an
 # engine knows at once reaches Redis, before half a millisecond of work for jobs that may not be there.
 FIRST_STEPS = 4
+
+
+# How soon a worker notices `rq resume`. Nobody wakes it for that.
+SUSPENDED_LOOK_S = 0.25
 
 
 class Interruption(StrEnum):
@@ -72,6 +77,7 @@ class Pump:
         self._settling: set[asyncio.Task[None]] = set()  # executed; what becomes of it is on its way to Redis
         self._reasons: dict[asyncio.Task[None], Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
+        self._is_suspended = False  # whether somebody said `rq suspend`
         self._is_empty = False  # whether the last claim brought fewer jobs than it might
         self._loop = asyncio.get_running_loop()
         self.background = Background(self._review)
@@ -87,7 +93,13 @@ class Pump:
         self._watch.traffic.on_pause = self._slots.back_off
         self._is_engine_ready = False
         self.leases = LeaseKeeper(
-            settings, model, tier, self.worker, held=lambda: list(self._running), drop=self._dropped
+            settings,
+            model,
+            tier,
+            self.worker,
+            held=lambda: list(self._running),
+            drop=self._dropped,
+            tally=self._settler.tally.as_words,
         )
 
     async def run(self) -> None:
@@ -95,6 +107,7 @@ class Pump:
         leasing = self.background.start("leases", lambda: in_thread("leases", self.leases.run))
         watching = self.background.start("engine watch", self._watch.run)
         self.background.start("control channel", self._control.listen)
+        self.background.start("sweep", lambda: sweep_for_ever(self.queue, [self.model]))
         try:
             while not self._draining.is_set():
                 await self._step()
@@ -131,6 +144,11 @@ class Pump:
             log.warning("claim failed", error=str(error))
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311  (jitter)
             return
+        if claims.is_suspended != self._is_suspended:
+            self._note_suspension(claims.is_suspended)
+        if self._is_suspended:
+            await asyncio.sleep(SUSPENDED_LOOK_S)
+            return
         self.metrics.ended(State.EXPIRED).inc(claims.expired)
         self._settler.left_out(claims.unfit)
         for job in claims.jobs:
@@ -142,9 +160,14 @@ class Pump:
     async def _claim(self, free: int) -> Claims:
         """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
         what = (self.worker, self.model, self.tier, self._plan, free)
-        if self._is_empty:
+        if self._is_empty and not self._is_suspended:
             return await self.queue.claim_when_pushed(self._waker, *what)
         return await self.queue.claim(*what)
+
+    def _note_suspension(self, is_suspended: bool) -> None:
+        self._is_suspended = is_suspended
+        self.metrics.suspended.set(is_suspended)
+        log.info("claims suspended" if is_suspended else "claims resumed", worker=self.worker, tier=self.tier)
 
     def _begin(self, job: Claimed) -> None:
         self._abort(job.job_id, Interruption.LOST)  # an earlier claim of the same job, whose lease was lost

@@ -11,13 +11,13 @@ import msgspec
 import structlog
 
 from dispatcher.batching import Batcher
-from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, Request, State, queue_name
+from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, State, queue_name
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.commands import Emitted, Finished, Unfit
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in
-from workers.metrics import WorkerMetrics
+from workers.metrics import Tally, WorkerMetrics
 from workers.pieces import Pieces
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class Settler:
         self._ladder = settings.model(model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
         self._emit: Batcher[tuple[str, Piece], Emitted] = Batcher(self._emit_many, most=256)
-        self.metrics = WorkerMetrics(model, tier)
+        self.metrics, self.tally = WorkerMetrics(model, tier), Tally()
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
     async def guarded(self, job: Claimed, done: Executed) -> Executed:
@@ -71,11 +71,11 @@ class Settler:
         """Do what the verdict says; `beside` is how many jobs shared the engine."""
         outcome = self._completed(job, done, beside)
         if done.verdict is Verdict.FINISH:
-            await self._end(job, outcome, _rq_value(done.request, outcome))
+            await self._end(job, outcome)
         elif done.verdict is Verdict.QUARANTINE:
             self.metrics.quarantined(outcome.code or "").inc()
             log.warning("job quarantined", job_id=job.job_id, code=outcome.code)
-            await self._end(job, outcome, "", is_dead=True)
+            await self._end(job, outcome, is_dead=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
             await self._give_back(job, job.queue, word="suspect", last=outcome)
@@ -108,7 +108,7 @@ class Settler:
 
     async def cancelled(self, job: Claimed) -> None:
         """End a job that its client cancelled."""
-        await self._end(job, self._own_end(job, State.CANCELLED, 409, "cancelled", "the job was cancelled"), "")
+        await self._end(job, self._own_end(job, State.CANCELLED, 409, "cancelled", "the job was cancelled"))
 
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
@@ -124,8 +124,8 @@ class Settler:
         """Return the way of a stream's pieces to its readers."""
         return Pieces(job, lambda job_id, piece: self._emit.call((job_id, piece)), self.metrics)
 
-    async def _end(self, job: Claimed, outcome: Outcome, return_value: str, *, is_dead: bool = False) -> None:
-        done = Finished(job=job, outcome=outcome, return_value=return_value, is_dead=is_dead)
+    async def _end(self, job: Claimed, outcome: Outcome, *, is_dead: bool = False) -> None:
+        done = Finished(job=job, outcome=outcome, return_value=_rq_value(job, outcome), is_dead=is_dead)
         accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
@@ -138,6 +138,7 @@ class Settler:
                 await _pause()
         self.metrics.returned(last.code or "").inc()
         if result == "ended":
+            self.tally.add(last)
             self.metrics.quarantined(last.code or "").inc()
         log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=result)
 
@@ -189,6 +190,7 @@ class Settler:
             self.metrics.fenced.inc()
             log.warning("outcome refused", job_id=job.job_id, reason="the lease was lost")
             return
+        self.tally.add(outcome)
         self.metrics.ended(outcome.state).inc()
         self.metrics.queue_wait.observe(outcome.queue_ms / 1000)
         self.metrics.run.observe(outcome.run_ms / 1000)
@@ -220,8 +222,8 @@ async def _pause() -> None:
     await asyncio.sleep(random.uniform(0.2, 1))  # noqa: S311  (jitter, so that workers do not come back together)
 
 
-def _rq_value(request: Request | None, outcome: Outcome) -> str:
+def _rq_value(job: Claimed, outcome: Outcome) -> str:
     """Return the answer for `job.return_value()` of RQ's producers; the intake's jobs need no second copy."""
-    if request is None or request.floor is not None or outcome.state is not State.FINISHED or outcome.answer is None:
+    if not job.is_rq or outcome.state is not State.FINISHED or outcome.answer is None:
         return ""
     return base64.b64encode(outcome.answer).decode()

@@ -9,11 +9,12 @@ from importlib.metadata import version as installed
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from dispatcher.intake.ops import describe_queues
+from dispatcher.intake.ops import look_at_queues
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
@@ -36,12 +37,12 @@ def queues(
         typer.echo(json.dumps(asyncio.run(_look(settings)), indent=2))
         return
     if not watch:
-        Console().print(_table(asyncio.run(_look(settings))))
+        Console().print(_shown(asyncio.run(_look(settings))))
         return
-    with Live(_table(asyncio.run(_look(settings))), auto_refresh=False) as live:
+    with Live(_shown(asyncio.run(_look(settings))), auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(_table(asyncio.run(_look(settings))), refresh=True)
+            live.update(_shown(asyncio.run(_look(settings))), refresh=True)
 
 
 def config_show(
@@ -68,13 +69,24 @@ def version() -> None:
     typer.echo(f"bitladder {installed('bitladder')}")
 
 
-async def _look(settings: Settings) -> list[dict[str, Any]]:
+async def _look(settings: Settings) -> dict[str, Any]:
     client = connect(settings.redis)
     try:
-        queue = JobQueue(client, settings)
-        return [describe_queues(name, await queue.depths(name)) for name in settings.models]
+        return await look_at_queues(JobQueue(client, settings))
     finally:
         await client.aclose()
+
+
+def _shown(looked: dict[str, Any]) -> Group:
+    parts: list[RenderableType] = [_table(looked["data"])]
+    if looked["suspended"]:
+        parts.append("suspended: no job begins until `rq resume`")
+    if looked["unknown_total"]:
+        parts.append(f"{looked['unknown_total']} queues that no tier serves, the deepest first:")
+        parts += [
+            Text(f"  {one['queue']}: {one['depth']} jobs, {one['workers']} workers of RQ") for one in looked["unknown"]
+        ]
+    return Group(*parts)
 
 
 def _table(models: list[dict[str, Any]]) -> Table:

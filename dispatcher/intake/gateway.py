@@ -24,6 +24,7 @@ from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
 from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
+from dispatcher.queue.sweeping import sweep_for_ever
 from dispatcher.reload import LadderWatch, follow, ladder_version
 from dispatcher.sections import Settings
 
@@ -60,6 +61,7 @@ class Gateway:
         self.background.start("admission", self.admission.look_for_ever)
         if self.capture.is_needed:
             self.background.start("capture", lambda: in_thread("capture", self.capture.run))
+        self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
         if watch:
             self.background.start("ladder", lambda: follow(watch, self.take_ladder))
 

@@ -25,6 +25,7 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.overview = OverviewMetrics(self.registry)
         self.routed = self._counter(
             "bitladder_requests_routed", "How many requests were routed to each floor tier?", "model", "floor", "lane"
         )
@@ -102,6 +103,21 @@ class IntakeMetrics:
 
     def _counter(self, name: str, question: str, *labels: str) -> Callable[..., Counter]:
         return _children(Counter(name, question, labels, registry=self.registry))
+
+
+class OverviewMetrics:
+    """What holds for all models, as every replica sees it: aggregate these with max, never with sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.suspended = Gauge(
+            "bitladder_suspended", "Do claims pause, because somebody said `rq suspend` (1)?", registry=registry
+        )
+        self.unknown_queues = Gauge(
+            "bitladder_unknown_queues", "How many queues are there that no tier serves?", registry=registry
+        )
+        self.unknown_depth = Gauge(
+            "bitladder_unknown_queue_depth", "How many jobs wait in queues that no tier serves?", registry=registry
+        )
 
 
 class AdmissionMetrics:

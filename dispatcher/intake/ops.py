@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
@@ -9,8 +11,12 @@ from starlette.requests import Request as HttpRequest
 from dispatcher.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.responses import Response
-from dispatcher.queue.records import Depths
+from dispatcher.queue.job_queue import JobQueue
+from dispatcher.queue.records import Depths, Overview
 from dispatcher.sections import ModelSettings, TierSettings
+
+# Queues that no tier serves: so many are listed, the deepest first.
+MOST_UNKNOWN = 100
 
 
 async def get_models(request: HttpRequest) -> Response:
@@ -30,8 +36,19 @@ async def get_model(request: HttpRequest) -> Response:
 async def get_queues(request: HttpRequest) -> Response:
     """Show depth, age of the oldest job, jobs in flight and live workers, per model, tier and queue."""
     gateway: Gateway = request.app.state.gateway
-    shown = [describe_queues(name, await gateway.queue.depths(name)) for name in gateway.settings.models]
-    return _json({"object": "list", "data": shown})
+    return _json(await look_at_queues(gateway.queue))
+
+
+async def look_at_queues(queue: JobQueue) -> dict[str, object]:
+    """Return all queues as JSON shows them: those that tiers serve by model, and RQ's others."""
+    overview = await queue.overview()
+    return {
+        "object": "list",
+        "suspended": overview.is_suspended,
+        "data": [describe_queues(name, await queue.depths(name)) for name in queue.settings.models],
+        "unknown": [asdict(one) for one in overview.unknown[:MOST_UNKNOWN]],
+        "unknown_total": len(overview.unknown),
+    }
 
 
 def describe_queues(model: str, depths: Depths) -> dict[str, object]:
@@ -81,7 +98,8 @@ async def get_ready(request: HttpRequest) -> Response:
         raise QueueUnreachableError("the outcome channel is not subscribed")
     if down := gateway.background.down:
         raise NotReadyError(f"being started again, the log says why: {', '.join(down)}")
-    return _json({"status": "ready", "live_workers": live})
+    overview = await gateway.queue.overview()
+    return _json({"status": "ready", "live_workers": live, "suspended": overview.is_suspended})
 
 
 async def get_metrics(request: HttpRequest) -> Response:
@@ -90,6 +108,7 @@ async def get_metrics(request: HttpRequest) -> Response:
     try:
         for name in gateway.settings.models:
             _set_gauges(gateway, name, await gateway.queue.depths(name))
+        _set_overview(gateway, await gateway.queue.overview())
     except QueueUnreachableError:
         gateway.metrics.depth.clear()
         gateway.metrics.oldest.clear()
@@ -105,6 +124,12 @@ def _set_gauges(gateway: Gateway, model: str, depths: Depths) -> None:
         gateway.metrics.oldest.labels(queue.queue).set(queue.oldest_age_s or 0)
     for tier, live in depths.live.items():
         gateway.metrics.live.labels(model, tier).set(live)
+
+
+def _set_overview(gateway: Gateway, overview: Overview) -> None:
+    gateway.metrics.overview.suspended.set(overview.is_suspended)
+    gateway.metrics.overview.unknown_queues.set(len(overview.unknown))
+    gateway.metrics.overview.unknown_depth.set(sum(one.depth for one in overview.unknown))
 
 
 def _card(name: str, model: ModelSettings) -> dict[str, object]:

@@ -56,9 +56,9 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(settings: Settings) -> str:
-    """Return how long ended jobs are kept, as prelude.lua reads it."""
+    """Return how long jobs are kept, as prelude.lua reads it."""
     queue = settings.queue
-    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead}"
+    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead} {queue.max_wait_s * 1000}"
 
 
 def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Submission]) -> Call:
@@ -149,6 +149,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[Claimed]
     expired: int  # dropped because their deadline had passed
     unfit: list[Unfit]
+    is_suspended: bool  # nothing is given out until `rq resume`
 
 
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
@@ -159,16 +160,17 @@ def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str
 
 def read_claimed(answer: list[Any]) -> Claims:
     """Read what claim.lua returns."""
-    now, expired, rows, unfit = answer
+    now, expired, rows, unfit, is_suspended = answer
     return Claims(
         jobs=[_claimed(row, int(now)) for row in rows],
         expired=int(expired),
         unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
+        is_suspended=bool(is_suspended),
     )
 
 
 def _claimed(row: list[Any], now: int) -> Claimed:
-    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac = row
+    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac, *timeout = row
     return Claimed(
         job_id=read_id(job_id),
         queue=queue.decode(),
@@ -180,6 +182,8 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         claimed_ms=now,
         suspicion=int(suspicion),
         mac=mac,
+        is_rq=bool(timeout),
+        timeout_s=int(timeout[0]) if timeout else 0,
     )
 
 
@@ -189,5 +193,6 @@ def finish_call(settings: Settings, seal: Seal, worker: str, jobs: Sequence[Fini
     for item in jobs:
         job, outcome = item.job, item.outcome
         status = "dead" if item.is_dead else RQ_STATUS[outcome.state]
-        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), item.return_value]
+        value = item.return_value or ("-" if job.is_rq else "")
+        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), value]
     return Call("finish", [f"bl:inflight:{worker}"], args)

@@ -35,6 +35,12 @@ SCRIPTED = MappingProxyType(
             code="corrupt_job",
             error="the job's record is not one that can be run",
         ),
+        "unsupported": Outcome(
+            state=State.FAILED,
+            status=422,
+            code="unsupported",
+            error="the job asks for something of RQ's that is not done here (docs/rq.md)",
+        ),
         "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
     }
 )

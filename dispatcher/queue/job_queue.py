@@ -39,11 +39,13 @@ from dispatcher.queue.reading import Running
 from dispatcher.queue.records import (
     VIEWED,
     Depths,
+    Overview,
     is_odd_type,
     odd_view,
     read_depth,
     read_look,
     read_number,
+    read_overview,
     read_piece,
     read_view,
 )
@@ -55,6 +57,8 @@ from dispatcher.sections import Settings
 MOST_TROUBLE = 300
 # Pieces of a stream per read.
 MOST_PIECES = 500
+# Queues in RQ's list that one look takes in.
+MOST_QUEUES = 1000
 
 
 class JobQueue:
@@ -225,6 +229,12 @@ class JobQueue:
             live=dict(zip(ladder, live, strict=True)),
             queues=[read_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
         )
+
+    async def overview(self) -> Overview:
+        """Look at what holds for all models, and at queues that are nobody's."""
+        served = [name for model, its in self.settings.models.items() for name in all_lists(model, its)]
+        call = Call("overview", [], [MOST_QUEUES, *served])
+        return read_overview(await self.run(call))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script."""

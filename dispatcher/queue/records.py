@@ -15,6 +15,9 @@ from dispatcher.queue.seal import Seal
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024
 
+# Queues that no tier serves are shown with so many characters of their names.
+MOST_NAME = 200
+
 # The fields of a job hash that a view is made of.
 VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
 
@@ -54,6 +57,23 @@ class Depths:
     queues: Sequence[Depth]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """A queue of RQ's that no tier serves."""
+
+    queue: str
+    depth: int
+    workers: int  # of RQ's own, or of tiers that there are no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What holds for all models."""
+
+    is_suspended: bool  # claims pause: somebody said `rq suspend`
+    unknown: Sequence[Unknown]  # the deepest first
+
+
 def inflate(data: bytes) -> bytes:
     """Return `data` of a job hash as text: RQ's producers compress it, ours do not.
 
@@ -85,6 +105,15 @@ def read_depth(name: str, row: list[Any], now: int) -> Depth:
     depth, in_flight, at = row
     age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
     return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
+
+
+def read_overview(answer: list[Any]) -> Overview:
+    is_suspended, rows = answer
+    unknown = [
+        Unknown(queue=name.decode(errors="replace")[:MOST_NAME], depth=int(depth), workers=int(workers))
+        for name, depth, workers in rows
+    ]
+    return Overview(is_suspended=bool(is_suspended), unknown=sorted(unknown, key=lambda one: (-one.depth, one.queue)))
 
 
 def read_piece(entry: bytes, data: bytes) -> Piece:

@@ -52,13 +52,24 @@ def without_status(store: redis.Redis, job_id: str) -> None:
     store.hdel(f"rq:job:{job_id}", "status")
 
 
+def with_a_callback(store: redis.Redis, job_id: str) -> None:
+    store.hset(f"rq:job:{job_id}", "success_callback_name", "os.getcwd")
+    store.hdel(f"rq:job:{job_id}", "wait")
+
+
 def sound(store: redis.Redis, job_id: str) -> None:
     del store, job_id
 
 
 @pytest.mark.parametrize(
     ("spoil", "code"),
-    [(late, "deadline_exceeded"), (odd, "corrupt_job"), (without_status, "corrupt_job"), (sound, "worker_lost")],
+    [
+        (late, "deadline_exceeded"),
+        (odd, "corrupt_job"),
+        (without_status, "corrupt_job"),
+        (with_a_callback, "unsupported"),
+        (sound, "worker_lost"),
+    ],
 )
 async def test_with_keys_a_job_that_a_script_ended_reads_as_that_end(
     queue: JobQueue, store: redis.Redis, spoil: Callable[[redis.Redis, str], None], code: str
@@ -83,6 +94,6 @@ async def test_with_keys_a_job_that_a_script_ended_reads_as_that_end(
 
 def test_every_code_that_a_script_writes_is_taken_without_a_signature() -> None:
     told = "\n".join(source(name) for name in NAMES)
-    codes = re.findall(r"""(?:"code":"|refuse\(about, '|failure\(\d+, ')(\w+)""", told)
+    codes = re.findall(r"""(?:"code":"|refuse\(\d+, '|failure\(\d+, ')(\w+)""", told)
 
     assert set(codes) == set(SCRIPTED)

@@ -358,6 +358,7 @@ class JobLife(RuleBasedStateMachine):
             1,
             "host",
             "v",
+            "0 0 0",
             MOST_ATTEMPTS,
         ]
         answer = self.scripts.call(Call("extend", keys, [*args, keep(self.settings), len(strays), *strays, *known]))

@@ -55,7 +55,7 @@ def test_a_prompt_is_in_no_log_metric_or_description(
     assert "bitladder_requests_routed" in metrics
     descriptions = [fields["description"] for name, fields in hashes.items() if "description" in fields]
     assert len(descriptions) > 8
-    assert not any(MARKER in text for text in descriptions if not text.startswith("planted"))
+    assert not any(MARKER in text for text in descriptions)
     for key in KEYS.values():
         assert key not in log
         assert key not in metrics
@@ -119,10 +119,10 @@ def _broken(stack: Stack, client: Client, store: redis.Redis) -> None:
     faulty = client.submit(BODY | {"prompt": f"echo:fault {MARKER}"})["id"]
     queue = Queue("smollm2:int4:normal", connection=store, serializer=JSONSerializer)
     planted = [
-        queue.enqueue("workers.generate", body={"model": "smollm2", "messages": [MARKER]}, description="planted"),
+        queue.enqueue("workers.generate", body={"model": "smollm2", "messages": [MARKER]}),
         queue.enqueue(f"os.{MARKER}", description="planted"),
-        queue.enqueue("workers.generate", MARKER, description="planted"),
-        queue.enqueue("workers.generate", body=BODY, endpoint=MARKER, description="planted"),
+        queue.enqueue("workers.generate", MARKER),
+        queue.enqueue("workers.generate", body=BODY, endpoint=MARKER),
     ]
     assert client.wait(faulty, timeout_s=30)["status"] == "failed"
     # The echo engine answers the first one; what matters is that nobody repeats it.

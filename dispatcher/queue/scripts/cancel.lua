@@ -5,7 +5,7 @@
 -- Touches also, by name: bl:counts:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
-local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant')
+local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
 if fields.err then  -- no hash: a claim ends it
   return 'over'
 end
@@ -18,7 +18,9 @@ if status == 'queued' then
     redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
   end
   local keep = read_keep(ARGV[3])
-  conclude({id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5]}, 'canceled', ARGV[2], keep, now)
+  local _, _, _, is_rq = read_wait(fields[6])
+  local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], rq = is_rq}
+  conclude(job, 'canceled', ARGV[2], keep, now)
   settle(keep, now)
   return 'cancelled'
 end

@@ -8,13 +8,18 @@
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 keep (see
 --       `read_keep`)
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac}…, {id, why}…}: the last
--- are ids that were in a list and do not run. Why: no_record, or the error code that the job ended with.
+-- bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…,
+-- suspended (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
+-- execution. The ids are those that were in a list and do not run. Why: no_record, or the error code that the job ended
+-- with. Suspended: somebody said `rq suspend`, so nothing is given out.
 
 local worker, slots, lease_ms, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), read_keep(ARGV[5])
 local plan = cjson.decode(ARGV[4])
 local now = now_ms()
+if redis.call('EXISTS', 'rq:suspended') == 1 then
+  return {num(now), 0, {}, {}, 1}
+end
 local started = iso(now)
 local claimed, expired, unfit, held, wip = {}, 0, {}, {}, {}
 
@@ -37,84 +42,113 @@ local function expire(job, at)
     .. ',"queue_ms":' .. num(now - at) .. '}', keep, now)
 end
 
-local function leave_out(id, why)
-  unfit[#unfit + 1] = {string.sub(id, 1, MOST_ID), why}
-end
+-- What is not simply a waiting job of ours: a record that says something else, is none, or was written by an RQ
+-- producer. Whatever it is, it is not forgotten: it runs, or ends with a reason. Returns 'run' and when it came, the
+-- deadline of this execution and, of an RQ producer's, its limit in seconds (0: none); or 'leftover', where it was ended or
+-- taken already; or 'ended'. Fields: as `take` has read them, or an error. Wait: {at, deadline, is_rq}.
+local function look_closely(id, queue, fields, wait)
+  local key, status, at, deadline = 'rq:job:' .. id, fields[2], wait[1], wait[2]
+  local about = {id = id, queue = queue, reply = fields[6], tenant = fields[9], rq = wait[3]}
 
--- End a job that cannot run: people should look at it.
-local function refuse(about, code, error)
-  leave_out(about.id, code)
-  conclude(about, 'dead', failure(500, code, error), keep, now)
-end
-
--- A record that is no hash takes no outcome: its id goes to quarantine, where its type is looked at.
-local function refuse_odd_type(id)
-  leave_out(id, 'corrupt_job')
-  dead[#dead + 1], dead[#dead + 2] = now, id
-  redis.call('PUBLISH', 'bl:done:' .. id, failure(500, 'corrupt_job', 'the job\'s record is no hash'))
-end
-
--- RQ's words for a job that is over, or runs: where one is met in a list nevertheless, it was ended or taken there.
-local LEFTOVER = {started = true, finished = true, failed = true, canceled = true, stopped = true}
--- RQ's words for a job that somebody else would put into a list when its time has come: nobody does.
-local HELD_BACK = {deferred = true, scheduled = true, rate_limited = true, ready_to_enqueue = true}
-
--- One id whose record does not say that it waits. Returns whether it was a leftover; nil where it is to run.
-local function take_unqueued(about, status)
-  if LEFTOVER[status] then
-    return true
-  elseif status == 'created' then  -- saved and pushed by hand, which sets no status: RQ's worker runs it as well
-    return nil
-  elseif status then
-    local word = HELD_BACK[status] and 'says that RQ holds it back (' .. status .. ')' or 'is not one of RQ\'s'
-    refuse(about, 'corrupt_job', 'the status in the job\'s record ' .. word)
-    return false
-  elseif redis.call('EXISTS', 'rq:job:' .. about.id) == 0 then  -- expired, evicted or deleted
-    leave_out(about.id, 'no_record')
-    return true
+  local function leave_out(why)
+    unfit[#unfit + 1] = {string.sub(id, 1, MOST_ID), why}
   end
-  refuse(about, 'corrupt_job', 'the job\'s record has no status')
-  return false
+
+  local function refuse(http_status, code, error)
+    leave_out(code)
+    conclude(about, 'dead', failure(http_status, code, error), keep, now)
+    return 'ended'
+  end
+
+  -- A record that is no hash takes no outcome: its id goes to quarantine, where its type is looked at.
+  local function refuse_odd_type()
+    leave_out('corrupt_job')
+    dead[#dead + 1], dead[#dead + 2] = now, id
+    redis.call('PUBLISH', 'bl:done:' .. id, failure(500, 'corrupt_job', 'the job\'s record is no hash'))
+    return 'ended'
+  end
+
+  -- What RQ's worker does and we do not, by the field that asks for it; nil where nothing does. And the job's timeout.
+  local function asked_for()
+    local names = {'dependency_ids', 'dependency_id', 'success_callback_name', 'failure_callback_name',
+      'stopped_callback_name', 'webhooks', 'repeats_left', 'rate_limit_key', 'timeout'}
+    local words = {'depends_on', 'depends_on', 'on_success', 'on_failure', 'on_stopped', 'webhooks', 'repeat',
+      'rate_limit'}
+    local values = redis.call('HMGET', key, unpack(names))
+    for i, word in ipairs(words) do
+      if values[i] and values[i] ~= '' and values[i] ~= '0' then
+        return word
+      end
+    end
+    return nil, whole(values[#names])
+  end
+
+  if fields.err then
+    return refuse_odd_type()
+  elseif not status and redis.call('EXISTS', key) == 0 then  -- expired, evicted or deleted
+    leave_out('no_record')
+    return 'leftover'
+  elseif not status then
+    return refuse(500, 'corrupt_job', 'the job\'s record has no status')
+  elseif status == 'started' or status == 'finished' or status == 'failed' or status == 'canceled'
+    or status == 'stopped' then
+    return 'leftover'
+  elseif status == 'deferred' or status == 'scheduled' or status == 'rate_limited' or status == 'ready_to_enqueue' then
+    return refuse(500, 'corrupt_job', 'the status in the job\'s record says that RQ holds it back: ' .. status)
+  elseif status ~= 'queued' and status ~= 'created' then  -- created: pushed by hand, and RQ's worker would run it too
+    return refuse(500, 'corrupt_job', 'the status in the job\'s record is not one of RQ\'s')
+  elseif #id > MOST_ID then
+    return refuse(500, 'corrupt_job', 'a job\'s id must have at most ' .. MOST_ID .. ' bytes, got ' .. #id)
+  end
+  if not at then
+    at, deadline = adopt(id, queue, keep, now)
+  end
+  if deadline and deadline <= now then
+    expire(about, at)
+    return 'ended'
+  end
+  if not about.rq then
+    return 'run', at, deadline
+  end
+  local word, timeout = asked_for()
+  if word then
+    return refuse(422, 'unsupported', word .. ' is not supported (docs/rq.md): enqueue the job without it')
+  end
+  local most = longest_wait(keep)
+  if not timeout or timeout <= 0 or timeout * 1000 > most then
+    timeout = 0
+  end
+  local last = now + (timeout > 0 and timeout * 1000 or most)
+  -- The record must outlast this execution and, if the job is given back, its wait.
+  redis.call('PEXPIRE', key, num(math.max(last, deadline or 0) - now + keep.ttl))
+  return 'run', at, last, timeout
 end
 
--- One id popped from `queue`: start it, or end it, or drop it where it is over already. Whatever its bytes are and
--- whatever its record is, it is not forgotten. Returns whether it was a leftover.
+-- One id popped from `queue`: start it, or end it, or drop it where it is over already. Returns whether it was a leftover.
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
   local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply', 'suspicion', 'mac',
     'tenant')
-  if fields.err then
-    refuse_odd_type(id)
-    return false
-  end
-  local about = {id = id, queue = queue, reply = fields[6], tenant = fields[9]}
-  if fields[2] ~= 'queued' then
-    local is_leftover = take_unqueued(about, fields[2])
-    if is_leftover ~= nil then
-      return is_leftover
+  local at, deadline, _, is_rq = read_wait(fields[3])
+  local timeout
+  if is_rq or fields[2] ~= 'queued' then
+    local word
+    word, at, deadline, timeout = look_closely(id, queue, fields, {at, deadline, is_rq})
+    if word ~= 'run' then
+      return word == 'leftover'
     end
-  end
-  if #id > MOST_ID then
-    refuse(about, 'corrupt_job', 'a job\'s id must have at most ' .. MOST_ID .. ' bytes, got ' .. #id)
+  elseif deadline <= now then
+    expire({id = id, queue = queue, reply = fields[6], tenant = fields[9]}, at)
     return false
-  end
-  local at, deadline = read_wait(fields[3])
-  if deadline and deadline <= now then
-    expire(about, at or now)
-    return false
-  end
-  if not at then
-    at = now
-    redis.call('HSET', job, 'wait', num(now) .. ' - 0', 'origin', queue)  -- where it goes back to
   end
   local fence, uncharged = next_fence(fields[4], fields[5])
   redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', num(fence),
     'uncharged', num(uncharged))
   held[#held + 1] = id
-  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, execution(id, num(fence)))
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - uncharged, fence, num(at),
-    deadline and num(deadline) or '', whole(fields[7]) or 0, fields[8] or ''}
+  append(wip, 'rq:wip:' .. queue, WIP_UNTIL, (is_rq and escaped(id, NO_PART) or id) .. ':' .. num(fence))
+  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - uncharged, fence, num(at), num(deadline),
+    whole(fields[7]) or 0, fields[8] or '', timeout}
   return false
 end
 
@@ -313,4 +347,4 @@ if waiting then
   wake(KEYS[4])
 end
 settle(keep, now)
-return {num(now), expired, claimed, unfit}
+return {num(now), expired, claimed, unfit, 0}

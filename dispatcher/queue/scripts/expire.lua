@@ -6,12 +6,13 @@
 -- Returns 1 where it was ended.
 
 local fields, now = redis.call('HMGET', KEYS[1], 'status', 'origin', 'wait', 'reply', 'tenant'), now_ms()
-local _, deadline = read_wait(fields[3])
+local _, deadline, _, is_rq = read_wait(fields[3])
 if fields[1] ~= 'queued' or not fields[2] or not deadline or deadline > now then
   return 0
 end
 local keep = read_keep(ARGV[3])
 redis.call('HINCRBY', 'bl:counts:' .. fields[2], 'gone', 1)
-conclude({id = ARGV[1], queue = fields[2], reply = fields[4], tenant = fields[5]}, 'failed', ARGV[2], keep, now)
+local job = {id = ARGV[1], queue = fields[2], reply = fields[4], tenant = fields[5], rq = is_rq}
+conclude(job, 'failed', ARGV[2], keep, now)
 settle(keep, now)
 return 1

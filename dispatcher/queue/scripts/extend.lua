@@ -7,7 +7,8 @@
 --       5  rq:worker:<worker>          hash    what `rq info` shows
 --       6  rq:workers                  set     RQ's list of workers
 -- ARGV  1 worker  2 lease ms  3 ready (1|0)  4 model  5 tier  6 queues, joined by commas  7 pid  8 host  9 version
---       10 max attempts  11 keep (see `read_keep`)  12 how many strays follow, then those ids, then the ids the worker knows it holds
+--       10 "<jobs finished> <jobs failed> <seconds of work>" since its start  11 max attempts  12 keep (see `read_keep`)
+--       13 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
 -- Touches also, by name: bl:pulse, and what `put_back` writes.
@@ -31,8 +32,10 @@ if redis.call('HSETNX', KEYS[5], 'birth', at) == 1 then
     'model', ARGV[4], 'tier', ARGV[5])
 end
 local held = redis.call('SCARD', KEYS[3])
-redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or 'idle', 'held', held,
-  'ready', ARGV[3])
+local idle = redis.call('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle'
+local finished, failed, seconds = string.match(ARGV[10], '^(%S+) (%S+) (%S+)$')
+redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or idle, 'held', held,
+  'ready', ARGV[3], 'successful_job_count', finished, 'failed_job_count', failed, 'total_working_time', seconds)
 redis.call('PEXPIRE', KEYS[5], lease_ms * 4)
 redis.call('SADD', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[6], '[^,]+') do
@@ -40,22 +43,22 @@ for queue in string.gmatch(ARGV[6], '[^,]+') do
   redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 end
 
-local strays, keep = tonumber(ARGV[12]), read_keep(ARGV[11])
-for i = 13, 12 + strays do
+local strays, keep = tonumber(ARGV[13]), read_keep(ARGV[12])
+for i = 14, 13 + strays do
   if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then
-    put_back(ARGV[i], worker, {word = 'free', max_attempts = tonumber(ARGV[10]), keep = keep, now = now})
+    put_back(ARGV[i], worker, {word = 'free', max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
   end
 end
 settle(keep, now)
 local lost, known = {}, {}
-for i = 13 + strays, #ARGV do
+for i = 14 + strays, #ARGV do
   known[ARGV[i]] = true
   if redis.call('SISMEMBER', KEYS[3], ARGV[i]) == 0 then
     lost[#lost + 1] = ARGV[i]
   end
 end
 local unknown = {}
-if redis.call('SCARD', KEYS[3]) > #ARGV - 12 - strays - #lost then
+if redis.call('SCARD', KEYS[3]) > #ARGV - 13 - strays - #lost then
   for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     if not known[id] then
       unknown[#unknown + 1] = id

@@ -2,9 +2,9 @@
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
---       outcome, RQ return value (base64 of JSON; '' for jobs that were not enqueued by RQ)
--- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, rq:results:<id>, and what
--- `conclude` writes.
+--       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
+-- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, and what `conclude`
+-- writes.
 -- Returns {1|0…}: whether the outcome was accepted.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
@@ -36,8 +36,7 @@ for i = 3, #ARGV, 6 do
   local job = ending(id, queue, fence)
   if job then
     if value ~= '' then
-      redis.call('XADD', 'rq:results:' .. id, '*', 'type', '1', 'return_value', value, 'worker_name', worker)
-      redis.call('PEXPIRE', 'rq:results:' .. id, keep.ttl)
+      job.rq, job.worker, job.value = true, worker, value ~= '-' and value
     end
     conclude(job, status, outcome, keep, now)
     -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
@@ -45,7 +44,7 @@ for i = 3, #ARGV, 6 do
       served[queue] = (served[queue] or 0) + 1
     end
   end
-  append(wip, 'rq:wip:' .. queue, execution(id, fence))
+  append(wip, 'rq:wip:' .. queue, (value ~= '' and escaped(id, NO_PART) or id) .. ':' .. fence)
   accepted[#accepted + 1] = job and 1 or 0
 end
 call_many('SREM', KEYS[1], held)

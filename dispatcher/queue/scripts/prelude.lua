@@ -33,11 +33,16 @@ local function whole(text)
   return n and n == n and math.abs(n) < 1e15 and math.floor(n) or nil
 end
 
--- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>". One field, because each costs a waiting
--- job some sixty bytes. Returns the three; nil for what is missing or no number (RQ's producers write none).
+-- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>", with a mark behind it where the job is one
+-- of RQ's producers. One field, because each costs a waiting job some sixty bytes. Returns the three, nil for what is
+-- missing or no number, and whether RQ's producers wrote the job: they write no such field, we do when we first meet it
+-- (former releases without a deadline and a mark).
+local RQ_MARK = ' rq'
+
 local function read_wait(text)
-  local at, deadline, seq = string.match(text or '', '^(%S+) (%S+) (%S+)$')
-  return whole(at), whole(deadline), whole(seq)
+  local at, deadline, seq, mark = string.match(text or '', '^(%S+) (%S+) (%S+)(.*)$')
+  at, deadline = whole(at), whole(deadline)
+  return at, deadline, whole(seq), not at or not deadline or mark == RQ_MARK
 end
 
 -- The fence of a job's next claim, and what is not counted of it, from its fields `fence` and `uncharged`: their
@@ -130,18 +135,16 @@ local function depth_of(lists)
   return depth
 end
 
-local function escaped(char)
-  return string.format('%%%02X', string.byte(char))
-end
+-- An id with some of its bytes as %XX, so that it can stand in what is split at them. An id may have any bytes:
+-- NO_WORD does not fit into a line of words (dispatcher/ids.py reads it again), NO_PART not into the members
+-- "<id>:<fence>" of RQ's registry of running jobs, which its tools split. Ours have neither.
+local NO_WORD, NO_PART = '[ \n%%]', '[:%%]'
 
--- An id as one word of a line. An id may have any bytes: dispatcher/ids.py reads it again.
-local function in_word(id)
-  return string.find(id, '[ \n%%]') and string.gsub(id, '[ \n%%]', escaped) or id
-end
-
--- An execution in RQ's registry of running jobs: its tools split this at the colon, and may meet only one.
-local function execution(id, fence)
-  return (string.find(id, ':', 1, true) and string.gsub(id, '[:%%]', escaped) or id) .. ':' .. fence
+local function escaped(id, bytes)
+  local text = string.gsub(id, bytes, function(byte)
+    return string.format('%%%02X', string.byte(byte))
+  end)
+  return text
 end
 
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
@@ -152,7 +155,8 @@ local told = {}
 local MOST_CHANNELS = 16
 
 local function note(channels, kind, id, fence, number, body)
-  local head = kind .. ' ' .. in_word(id) .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
+  local word = string.find(id, NO_WORD) and escaped(id, NO_WORD) or id
+  local head = kind .. ' ' .. word .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
   if not string.find(channels, ' ', 1, true) then
     append(told, channels, head, body)
     return
@@ -173,28 +177,29 @@ local function tell()
   end
 end
 
--- How long ended jobs are kept, from an argument "<outcome ttl, ms> <quarantine ttl, ms> <most in quarantine>".
+-- How long jobs are kept, from an argument "<outcome ttl, ms> <quarantine ttl, ms> <most in quarantine> <longest wait,
+-- ms>". The last is for `longest_wait`: few calls ask.
 local function read_keep(text)
-  local ttl, dead_ttl, most_dead = string.match(text, '^(%d+) (%d+) (%d+)$')
-  return {ttl = tonumber(ttl), dead_ttl = tonumber(dead_ttl), most_dead = tonumber(most_dead)}
-end
-
--- The outcome of a job that fails here, without an engine's word.
-local function failure(status, code, error)
-  return cjson.encode({state = 'failed', status = status, code = code, error = error})
+  local ttl, dead_ttl, most_dead = string.match(text, '^(%d+) (%d+) (%d+) ')
+  return {ttl = tonumber(ttl), dead_ttl = tonumber(dead_ttl), most_dead = tonumber(most_dead), text = text}
 end
 
 -- Ids of ended jobs by RQ's registry of that end, and those that go to quarantine: written by `settle`.
 local ended, ended_at, dead = {}, nil, {}
+local rq_end  -- see rq.lua
 
 -- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
--- Job: {id, queue, reply, tenant}, the last two nil or as its hash has them. Status: RQ's, or 'dead' for a failed job
--- that people should look at. A finished job's prompt is dropped (RQ's tools need the field, so an empty call stays).
+-- Job: {id, queue, reply, tenant, rq, worker, value}, all but two of them nil where there is none; rq: it is one of RQ's
+-- producers. Status: RQ's, or 'dead' for a failed job that people should look at. A finished job's prompt is dropped
+-- (RQ's tools need the field, so an empty call stays).
 local function conclude(job, status, outcome, keep, now)
-  local key, ttl = 'rq:job:' .. job.id, keep.ttl
+  local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
+  if job.rq then
+    ttl = rq_end(job, status, outcome, ttl, keep, now)
+  end
   if status == 'dead' then
-    status, ttl = 'failed', math.max(keep.ttl, keep.dead_ttl)
+    status = 'failed'
     dead[#dead + 1], dead[#dead + 2] = now, job.id
   end
   if status == 'finished' then
@@ -204,7 +209,9 @@ local function conclude(job, status, outcome, keep, now)
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
   end
   redis.call('PEXPIRE', key, ttl)
-  append(ended, 'rq:' .. status .. ':' .. job.queue, math.floor((now + ttl) / 1000), job.id)
+  if ttl > 0 then
+    append(ended, 'rq:' .. status .. ':' .. job.queue, math.floor((now + ttl) / 1000), job.id)
+  end
   if job.tenant then
     redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
   end
@@ -284,8 +291,9 @@ local function put_back(id, worker, how)
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
-  redis.call('ZREM', 'rq:wip:' .. queue, execution(id, fence))
-  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11]}
+  local at, deadline, _, is_rq = read_wait(fields[8])
+  redis.call('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
+  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], rq = is_rq, worker = worker}
   if fields[6] then
     conclude(job, 'canceled', fields[6], how.keep, now)
     return 'ended'
@@ -315,9 +323,8 @@ local function put_back(id, worker, how)
   if how.word ~= 'reaped' then
     redis.call('DEL', 'bl:stream:' .. id)
   end
-  local at, deadline = read_wait(fields[8])
   redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', num(uncharged), 'wait',
-    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1))
+    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
   if suspicion > 0 then
     redis.call('HSET', key, 'suspicion', suspicion)
   end

@@ -14,11 +14,12 @@ local function release(id)
   if redis.call('ZREM', KEYS[1], id) == 0 then
     return 0
   end
-  local fields = redis.pcall('HMGET', key, 'status', 'origin', 'fence', 'tenant')
+  local fields = redis.pcall('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait')
   if fields.err or fields[1] ~= 'failed' or not fields[2] then
     return 0
   end
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
+  local _, _, _, is_rq = read_wait(fields[5])
   local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
   local numbers = redis.call('HMGET', counts, 'popped', 'gone')
   local popped, gone = whole(numbers[1]) or 0, whole(numbers[2]) or 0
@@ -26,9 +27,10 @@ local function release(id)
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
   -- No former worker may end it.
-  redis.call('HDEL', key, 'outcome', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble')
+  redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble')
+  local number = popped + (place or redis.call('LLEN', list)) + 1
   redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
-    num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + (place or redis.call('LLEN', list)) + 1))
+    num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(number) .. (is_rq and RQ_MARK or ''))
   redis.call('PEXPIRE', key, num(lasts_ms))
   if fields[4] then
     redis.call('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)

@@ -1,0 +1,25 @@
+-- Put behind the prelude of scripts that meet waiting jobs of RQ's producers. Such a job has no field `wait` until we have
+-- seen it.
+
+-- The outcome of a job that fails here, without an engine's word.
+local function failure(status, code, error)
+  return cjson.encode({state = 'failed', status = status, code = code, error = error})
+end
+
+-- How long a job may wait that does not say so, and how long an execution may take, in ms.
+local function longest_wait(keep)
+  return tonumber(string.match(keep.text, '%d+$'))
+end
+
+-- Meet a job of RQ's producers for the first time: from now on it has a deadline and a time to live, both from its own
+-- `ttl` where it has one, and no prompt in its description. Returns when it came (now), and its deadline.
+local function adopt(id, queue, keep, now)
+  local key = 'rq:job:' .. id
+  local left, most = redis.call('PTTL', key), longest_wait(keep)
+  local deadline = now + (left > 0 and math.min(left, most) or most)
+  local description = string.gsub(redis.call('HGET', key, 'description') or '', CALL, '%1(...)')
+  redis.call('HSET', key, 'wait', num(now) .. ' ' .. num(deadline) .. ' -' .. RQ_MARK, 'origin', queue, 'description',
+    description)
+  redis.call('PEXPIRE', key, num(deadline - now + keep.ttl))
+  return now, deadline
+end

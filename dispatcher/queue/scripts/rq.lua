@@ -1,0 +1,109 @@
+-- Put behind the prelude of scripts that end jobs: what a job of RQ's own producers needs that ours do not. A script makes
+-- its functions anew at every call, and most calls end no such job: so this is one, and holds the others.
+
+-- RQ's description of a job is by default its call with the arguments, and with them the prompt: the name alone is kept.
+local CALL = '^([%w_.<>]+)%(.*$'
+
+-- Jobs that depend on one that has ended: at most so many are ended with it in one call.
+local dependents_left = 1000
+
+-- The end of a job of RQ's producers, as RQ's worker leaves it: a Result, and its own times to live. Returns how long its
+-- record is kept, in ms: 0 for a result that nobody wants, which RQ deletes with its job. Status and ttl: as they are for
+-- a job of ours; job.worker and job.value (base64 of JSON): who ran it and what it returns, where there is that.
+function rq_end(job, status, outcome, ttl, keep, now)
+  -- What the producer asked for, in ms, or else `usual`. RQ's -1 is for ever: nothing is kept that long here.
+  local function wanted(text, usual)
+    local seconds, most = whole(text), math.max(keep.ttl, keep.dead_ttl)
+    return seconds and (seconds < 0 and most or math.min(seconds * 1000, most)) or usual
+  end
+
+  -- Why it failed, in words: the engine's own, too, where it refused the job.
+  local function reason()
+    local is_read, read = pcall(cjson.decode, string.match(outcome, '^%x*({.*)$') or '')
+    if not is_read or type(read) ~= 'table' then
+      return 'the outcome cannot be read'
+    end
+    local said = type(read.body) == 'table' and read.body.error
+    said = type(said) == 'table' and said.message or said
+    local text = tostring(read.code) .. ': ' .. tostring(read.error)
+    return type(said) == 'string' and text .. ': ' .. said or text
+  end
+
+  -- RQ's tools read nothing but UTF-8 (RFC 3629, section 4).
+  local function as_utf8(text)
+    if #text > 4000 then
+      text = string.gsub(string.sub(text, 1, 4000), '[\194-\244][\128-\191]*$', '')
+    end
+    local rest = text
+    for _, pattern in ipairs({'[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '\237[\128-\159][\128-\191]',
+      '[\225-\236\238\239][\128-\191][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
+      '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]'}) do
+      rest = string.gsub(rest, pattern, '')
+    end
+    return string.find(rest, '[\128-\255]') and string.gsub(text, '[\128-\255]', '?') or text
+  end
+
+  -- RFC 1950 and 1951: the bytes as they are, in one stored block, and their Adler-32.
+  local function zlib(text)
+    local a, b = 1, 0
+    for i = 1, #text do
+      a = (a + string.byte(text, i)) % 65521
+      b = (b + a) % 65521
+    end
+    return '\120\1\1' .. struct.pack('<I2I2', #text, 65535 - #text) .. text .. struct.pack('>I2I2', b, a)
+  end
+
+  local function base64(bytes)
+    local digits, missing = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/', -#bytes % 3
+    local coded = string.gsub(bytes .. string.rep('\0', missing), '...', function(three)
+      local number, four = struct.unpack('>I3', three), ''
+      for _, unit in ipairs({262144, 4096, 64, 1}) do
+        local digit = math.floor(number / unit) % 64 + 1
+        four = four .. string.sub(digits, digit, digit)
+      end
+      return four
+    end)
+    return string.sub(coded, 1, #coded - missing) .. string.rep('=', missing)
+  end
+
+  -- RQ's worker would enqueue what depends on this job: nobody does here.
+  local function refuse_dependents()
+    for _, id in ipairs(redis.pcall('SRANDMEMBER', 'rq:job:' .. job.id .. ':dependents', dependents_left)) do
+      local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'origin', 'reply')
+      if fields[1] == 'deferred' and fields[2] then
+        dependents_left = dependents_left - 1
+        redis.pcall('ZREM', 'rq:deferred:' .. fields[2], id)
+        conclude({id = id, queue = fields[2], reply = fields[3], rq = true}, 'dead', '{"state":"failed","status":422,'
+          .. '"code":"unsupported","error":"depends_on is not supported for a job of bitladder: enqueue this one when '
+          .. 'that one has finished"}', keep, now)
+      end
+    end
+  end
+
+  local function record(kind, name, value, result_ttl)
+    local results, pair = 'rq:results:' .. job.id, value and {name, value} or {}
+    redis.pcall('XADD', results, 'MAXLEN', '10', '*', 'type', kind, 'worker_name', job.worker or '', unpack(pair))
+    redis.pcall('PEXPIRE', results, num(result_ttl))
+  end
+
+  local key = 'rq:job:' .. job.id
+  local fields = redis.call('HMGET', key, 'result_ttl', 'failure_ttl', 'description')
+  local description = string.gsub(fields[3] or '', CALL, '%1(...)')
+  redis.call('HSET', key, 'description', description)
+  refuse_dependents()
+  if status == 'finished' then
+    ttl = wanted(fields[1], ttl)
+    if ttl > 0 then
+      record('1', 'return_value', job.value, ttl)
+    end
+  elseif status ~= 'canceled' then
+    local told = wanted(fields[2], ttl)
+    if told > 0 then  -- 0: the status stays, as with RQ, and nothing says why
+      local text = zlib(as_utf8(reason()))
+      redis.call('HSET', key, 'exc_info', text)
+      record('2', 'exc_string', base64(text), told)
+      ttl = status == 'dead' and ttl or told
+    end
+  end
+  return ttl
+end
