@@ -14,6 +14,7 @@ import msgspec
 
 from calibration.folder import replace_file
 from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
+from calibration.sample.understood import Understood
 
 # Bad objects are all counted; so many are listed, which is enough to see what is wrong with them.
 MOST_LISTED = 1000
@@ -39,6 +40,7 @@ class Progress(msgspec.Struct, kw_only=True):
     seen: int = 0
     taken: int = 0
     cut: int = 0
+    bytes: Understood = msgspec.field(default_factory=Understood)
     skipped: dict[str, int] = {}
     listed: list[Skipped] = []
 
