@@ -69,7 +69,7 @@ class Bookmark:
         """Return the progress of an earlier run of the same request, and fill the reservoir; else the fresh one."""
         try:
             state = msgspec.msgpack.decode(zlib.decompress(self._path.read_bytes()), type=_State)
-        except (OSError, zlib.error, msgspec.DecodeError):
+        except (OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError):
             return fresh
         if state.progress.request != fresh.request:
             return fresh

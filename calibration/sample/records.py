@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from calibration.decoding import Text
 from calibration.sample.prompt import Bad
-from calibration.sample.text import Text
 from calibration.sample.understood import Extent
 from calibration.sample.window import MOST_INDENT, Window
 

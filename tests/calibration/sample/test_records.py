@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from calibration.sample import records, text, window
+from calibration import decoding
+from calibration.sample import records, window
 from calibration.sample.records import Value, read_values
 from calibration.sample.understood import Extent
 from tests.conftest import ROOT
@@ -69,7 +70,13 @@ FRAMINGS = {
 def test_values_are_read_however_they_are_put_one_after_another(
     monkeypatch: pytest.MonkeyPatch, framing: str, wrap: Wrap, piece: int
 ) -> None:
-    for module, name in ((text, "PIECE"), (window, "PIECE"), (records, "_FIRST"), (text, "_READ"), (text, "_FED")):
+    for module, name in (
+        (decoding, "PIECE"),
+        (window, "PIECE"),
+        (records, "_FIRST"),
+        (decoding, "_READ"),
+        (decoding, "_FED"),
+    ):
         monkeypatch.setattr(module, name, piece)
 
     found, extent = read(wrap(FRAMINGS[framing].encode()))
@@ -226,7 +233,7 @@ def test_random_damage_ends_in_no_error_and_every_byte_is_counted_once(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    for module, name in ((text, "PIECE"), (window, "PIECE"), (records, "_FIRST")):
+    for module, name in ((decoding, "PIECE"), (window, "PIECE"), (records, "_FIRST")):
         monkeypatch.setattr(module, name, chance.choice((5, 64, 2**18)))
     content = bytearray(chance.choice(list(FRAMINGS.values())).encode() * 20)
     for _ in range(chance.randrange(1, 30)):
