@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibration.errors import InputError
-from calibration.lines import read_line
+from calibration.lines import read_line, read_lines
 from calibration.recipe import USES_GPTQ, Recipe
 
 # With fewer, channels that matter look as if they did not (docs/calibration.md).
@@ -14,8 +14,6 @@ LEAST_TEXTS = 16
 CHARACTERS_PER_TOKEN = 3
 # 2**64 divided by the golden ratio: its multiples fall evenly between 0 and 2**64, however many are taken.
 _GOLDEN = 0x9E3779B97F4A7C15
-# Longer lines hold more than any sample is taken of.
-_MOST_LINE_BYTES = 8_000_000
 
 
 def read_texts(path: Path) -> list[str]:
@@ -29,11 +27,7 @@ def read_texts(path: Path) -> list[str]:
 
     """
     file = path / "calibration.jsonl" if path.is_dir() else path
-    try:
-        with file.open("rb") as lines:
-            texts = [_text(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    except OSError as error:
-        raise InputError(f"cannot read samples {str(file)!r}: {error.strerror}") from error
+    texts = read_lines(file, "sample", lambda line, where: read_line(line, where)[0])
     return texts if path.is_dir() else spread(texts)
 
 
@@ -68,11 +62,3 @@ def chosen(recipe: Recipe, texts: list[str]) -> tuple[str, ...]:
 def spread(texts: list[str]) -> list[str]:
     """Return them in an order of which every beginning comes evenly from the whole, and follows none of its periods."""
     return [texts[place] for place in sorted(range(len(texts)), key=lambda place: place * _GOLDEN % 2**64)]
-
-
-def _text(line: bytes, where: str) -> str:
-    if len(line) > _MOST_LINE_BYTES:
-        raise InputError(
-            f"{where}: {len(line)} bytes in one line, at most {_MOST_LINE_BYTES} are read: split the prompt"
-        )
-    return read_line(line, where)[0]

@@ -100,7 +100,7 @@ def read_report(path: Path) -> Report:
         return msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
         raise BadReportError(f"cannot read report {str(path)!r}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadReportError(f"report {str(path)!r} is not one of `bitladder calibrate evaluate`: {error}") from error
 
 

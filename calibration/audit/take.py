@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from calibration.sample.kind import kind_and_language
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.sets import load
 from calibration.sample.source import Source
+from calibration.sample.understood import Understood
 from calibration.steps import Advance
 from dispatcher.contract import Envelope
 
@@ -59,15 +61,15 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
     An audit is about the traffic as it is, so that here, unlike in `sample`, a prompt that comes often counts often.
 
     Raises:
-        SourceError: there is none; says what there is instead.
+        SourceError: there is none, or whole files were not understood; says what there is instead.
 
     """
     chance = random.Random(seed)  # noqa: S311  (a sample, no secret)
     kept: list[Seen] = []
     skipped: Counter[str] = Counter()
     seen = 0
-    entries = (one for unit in source.units("") for found in unit.prompts() for one in found)
-    for number, one in enumerate(entries, 1):
+    understood = Understood()
+    for number, one in enumerate(_entries(source, understood), 1):
         if number % _SHOW_EVERY == 0:
             advance(number, None)
         if isinstance(one, Bad):
@@ -77,10 +79,18 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
         place = len(kept) if len(kept) < count else chance.randrange(seen)
         if place < count:
             kept[place : place + 1] = [_seen(one, max_chars)]
+    understood.require()
     reasons = dict(skipped.most_common())
     if not kept:
         raise SourceError(f"{source.name} has no prompt to audit (skipped: {in_words(reasons) or 'nothing'})")
     return Taken(prompts=kept, skipped=reasons)
+
+
+def _entries(source: Source, understood: Understood) -> Iterator[Prompt | Bad]:
+    for unit in source.units(""):
+        for found in unit.prompts():
+            yield from found
+        understood.add(unit.name, unit.extent)
 
 
 def in_words(skipped: dict[str, int]) -> str:

@@ -56,6 +56,8 @@ def register(app: typer.Typer) -> None:
         for its in made.manifest["files"]:
             if its["lines"] == 0 and its["name"] != SKIPPED:
                 say(f"{its['name']} is empty: so few prompts were found that none fell to it")
+        for lost in made.manifest["not_understood"]:
+            say(f"left out: {lost}")
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return

@@ -9,8 +9,9 @@ import msgspec
 
 from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt
-from calibration.sample.records import read_values
+from calibration.sample.records import Value, read_values
 from calibration.sample.source import Unit
+from calibration.sample.understood import Extent
 from dispatcher.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Envelope
 
 
@@ -25,14 +26,12 @@ class _Line(msgspec.Struct, frozen=True):
     max_latency_ms: int = DEFAULT_LATENCY_MS
 
 
-_decode = msgspec.json.Decoder(_Line).decode
-
-
 class Segment:
     """One file of the capture. What was served is written later than the prompt: look into its writer's next file."""
 
     def __init__(self, path: Path, following: Path | None) -> None:
         self.name = path.name
+        self.extent = Extent()
         self._path = path
         self._following = following
 
@@ -41,10 +40,10 @@ class Segment:
             line.id: line.served
             for path in (self._path, self._following)
             if path is not None
-            for line in _lines(path)
+            for line in _lines(path, Extent())
             if isinstance(line, _Line) and line.served
         }
-        for line in _lines(self._path):
+        for line in _lines(self._path, self.extent):
             if isinstance(line, Bad):
                 yield [line]
             elif not line.served:
@@ -72,17 +71,17 @@ def _following(path: Path, found: list[Path]) -> Path | None:
     return next((its for its in found if its > path and its.stem.rpartition("-")[2] == writer), None)
 
 
-def _lines(path: Path) -> Iterator[_Line | Bad]:
+def _lines(path: Path, extent: Extent) -> Iterator[_Line | Bad]:
     try:
         with path.open("rb") as stream:
-            for value in read_values(path.name, stream):
+            for value in read_values(stream, extent):
                 yield value if isinstance(value, Bad) else _read(value)
     except OSError as error:  # its time was up since it was listed
         yield Bad(f"cannot be read: {error.strerror or error}")
 
 
-def _read(value: bytes) -> _Line | Bad:
+def _read(value: Value) -> _Line | Bad:
     try:
-        return _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.convert(value.content, _Line)
+    except msgspec.ValidationError:
         return Bad("not a line of a capture")

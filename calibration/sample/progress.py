@@ -14,6 +14,7 @@ import msgspec
 
 from calibration.folder import replace_file
 from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
+from calibration.sample.understood import Understood
 
 # Bad objects are all counted; so many are listed, which is enough to see what is wrong with them.
 MOST_LISTED = 1000
@@ -39,6 +40,7 @@ class Progress(msgspec.Struct, kw_only=True):
     seen: int = 0
     taken: int = 0
     cut: int = 0
+    bytes: Understood = msgspec.field(default_factory=Understood)
     skipped: dict[str, int] = {}
     listed: list[Skipped] = []
 
@@ -67,7 +69,7 @@ class Bookmark:
         """Return the progress of an earlier run of the same request, and fill the reservoir; else the fresh one."""
         try:
             state = msgspec.msgpack.decode(zlib.decompress(self._path.read_bytes()), type=_State)
-        except (OSError, zlib.error, msgspec.DecodeError):
+        except (OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError):
             return fresh
         if state.progress.request != fresh.request:
             return fresh

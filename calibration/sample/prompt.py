@@ -28,12 +28,8 @@ class Bad(msgspec.Struct, frozen=True):
     reason: str
 
 
-def read_prompts(line: bytes) -> list[Prompt | Bad]:
+def read_prompts(value: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
     """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
-    try:
-        value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [Bad("not JSON")]
     return [found for entry in (value if isinstance(value, list) else [value]) for found in _read_entry(entry)]
 
 
@@ -59,14 +55,17 @@ def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
 
 
 def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
+    """Return the texts of the first field that has any, else what there is instead, None where there is no field."""
+    found: list[tuple[list[Any], int]] = []
     messages = entry.get("messages")
     if isinstance(messages, list):
         parts = [part for message in messages for part in _contents(message)]
-        return ["\n".join(parts)], len(messages)
-    prompt = entry.get("text") if entry.get("prompt") is None else entry["prompt"]
-    if prompt is None:
-        return None, 1
-    return prompt if isinstance(prompt, list) else [prompt], 1
+        found.append((["\n".join(parts)], len(messages)))
+    for name in ("prompt", "text"):
+        if (value := entry.get(name)) is not None:
+            found.append((value if isinstance(value, list) else [value], 1))
+    with_text = (its for its in found if any(isinstance(text, str) and text.strip() for text in its[0]))
+    return next(with_text, found[0] if found else (None, 1))
 
 
 def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)

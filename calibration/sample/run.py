@@ -22,7 +22,7 @@ from calibration.sample.source import Source
 from calibration.sample.strata import CALIBRATION, HELDOUT, HELDOUT_SHARE, choose, mixed, split_of, stratum_of
 
 # Part of every manifest: raise it when the rules change, so that sets made before are made anew.
-SAMPLER_VERSION = 2
+SAMPLER_VERSION = 3
 # The reservoirs are larger than what is chosen from them, because the split is not exactly 80 to 20.
 _SPARE = 1.25
 _SHOW_EVERY = 1000
@@ -55,7 +55,7 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
     """Make the set, unless it is there already.
 
     Raises:
-        SourceError: the source is empty, away, or may not be read.
+        SourceError: the source is empty, away, or may not be read, or whole files of it were not understood.
         InputError: it has too few different prompts; the next run reads it again, because it may have more by then.
         DiskFullError: there is no room; what was read is not read again, if there was room for the bookmark.
 
@@ -78,6 +78,7 @@ def sample(source: Source, plan: Plan, into: Path, *, force: bool, on_progress: 
         on_progress(progress)  # from here on
         _read(source, plan.max_chars, progress, reservoir, bookmark, on_progress)
         try:
+            progress.bytes.require()
             chosen = _choose(plan, progress, reservoir)
         except CalibrationError:
             bookmark.remove()
@@ -110,6 +111,7 @@ def _read(
                 if number % _SHOW_EVERY == 0:
                     on_progress(progress)
                 bookmark.save_sometimes(progress, reservoir)
+            progress.bytes.add(unit.name, unit.extent)
             progress.unit, progress.line = unit.name, 0
             on_progress(progress)
     except BaseException:
@@ -168,7 +170,9 @@ def describe(progress: Progress, reservoir: Reservoir, files: list[dict[str, Any
             "repeats_met": reservoir.repeats,
             "near_duplicates_met": reservoir.near,
             "different_about": sum(layer.different for layer in reservoir.layers.values()),
+            "bytes": {"understood": progress.bytes.understood, "not understood": progress.bytes.lost},
         },
+        "not_understood": [str(file) for file in progress.bytes.files],
         "strata": {part: _by(part, reservoir) for part in ("kind", "language", "length", "tier")},
         "files": files,
     }

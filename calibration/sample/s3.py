@@ -17,6 +17,7 @@ from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt, read_prompts
 from calibration.sample.records import read_values
 from calibration.sample.source import Unit
+from calibration.sample.understood import Extent
 
 T = TypeVar("T")
 # One answer takes tens of milliseconds; sixteen at a time, in order, keep the sampler busy. A large object is read as a
@@ -45,6 +46,7 @@ class S3Object:
 
     def __init__(self, name: str, body: Callable[[], BinaryIO | Bad], reading: str) -> None:
         self.name = name
+        self.extent = Extent()
         self._body = body
         self._reading = reading
 
@@ -53,9 +55,9 @@ class S3Object:
         if isinstance(body, Bad):
             yield [body]
             return
-        values = read_values(self.name, body)
+        values = read_values(body, self.extent)
         while (value := _named(self._reading, partial(next, values, None))) is not None:
-            yield [value] if isinstance(value, Bad) else read_prompts(value)
+            yield [value] if isinstance(value, Bad) else read_prompts(value.content)
 
 
 class S3Prefix:

@@ -9,6 +9,7 @@ from typing import Protocol
 from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt, read_prompts
 from calibration.sample.records import read_values
+from calibration.sample.understood import Extent
 from calibration.samples import calibration_samples, heldout_samples
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
@@ -18,6 +19,7 @@ class Unit(Protocol):
     """A file or an object."""
 
     name: str
+    extent: Extent  # whole once its prompts were read
 
     def prompts(self) -> Iterator[list[Prompt | Bad]]:
         """Yield what each of its lines holds."""
@@ -44,13 +46,14 @@ class LocalFile:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
+        self.extent = Extent()
         self._path = path
 
     def prompts(self) -> Iterator[list[Prompt | Bad]]:
         try:
             with self._path.open("rb") as stream:
-                for value in read_values(self.name, stream):
-                    yield [value] if isinstance(value, Bad) else read_prompts(value)
+                for value in read_values(stream, self.extent):
+                    yield [value] if isinstance(value, Bad) else read_prompts(value.content)
         except OSError as error:
             yield [Bad(f"cannot be read: {error.strerror or error}")]
 
@@ -75,6 +78,9 @@ class Packaged:
     """The texts that come with bitladder: code, prose, chat and data, for when there is no traffic yet."""
 
     name = "packaged"
+
+    def __init__(self) -> None:
+        self.extent = Extent()
 
     def units(self, after: str) -> Iterator[Unit]:
         if after < self.name:

@@ -153,7 +153,7 @@ def test_a_file_that_is_sorted_or_goes_in_turns_is_read_evenly(tmp_path: Path, k
         ('{"text": " "}', 'texts.jsonl:2: expected an object with a "text"'),
         (r'{"text": "cut \ud83d"}', "texts.jsonl:2: half a surrogate pair at character 4: it is no text"),
         ("[1]", 'texts.jsonl:2: expected an object with a "text"'),
-        ('{"prompt": "' + "x" * 8_000_000 + '"}', "texts.jsonl:2: 8000015 bytes in one line"),
+        ('{"prompt": "' + "x" * 8_000_000 + '"}', "texts.jsonl:2: more than 8,000,000 characters in one line"),
     ],
 )
 def test_a_bad_line_of_samples_is_named(tmp_path: Path, line: str, complaint: str) -> None:

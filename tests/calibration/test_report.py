@@ -124,3 +124,13 @@ def test_a_name_that_is_no_utf_8_is_part_of_the_digest_too(tmp_path: Path) -> No
     (tmp_path / os.fsdecode(b"bad \xff")).touch()
 
     assert checkpoint_digest(tmp_path) != without
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"model": "\xff"}', b'{"x\xff": 1}', "{}".encode("utf-16"), b"[" * 200_000, b'{"seconds": NaN}']
+)
+def test_bytes_that_are_no_report_are_one_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+
+    with pytest.raises(BadReportError, match=r"report\.json. is not one of `bitladder calibrate evaluate`"):
+        read_report(tmp_path / "report.json")

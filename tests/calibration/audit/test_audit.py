@@ -307,15 +307,20 @@ def test_markup_and_control_characters_of_a_log_are_shown_as_they_are(tmp_path: 
         assert "\u202e" not in text
 
 
-@pytest.mark.parametrize("manifest", ['{"name": "an app of the web"}', "[" * 100_000])
-def test_a_folder_with_somebody_s_manifest_is_a_source_like_any_other(tmp_path: Path, manifest: str) -> None:
+@pytest.mark.parametrize(("manifest", "status"), [('{"name": "an app of the web"}', 0), ("[" * 100_000, 2)])
+def test_a_folder_with_somebody_s_manifest_is_a_source_like_any_other(
+    tmp_path: Path, manifest: str, status: int
+) -> None:
     lines(tmp_path / "logs" / "a.jsonl", {"prompt": "Hello"})
     (tmp_path / "logs" / "manifest.json").write_text(manifest)
 
     done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--json")
 
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["prompts"] == 1
+    assert done.returncode == status, done.stderr
+    if status == 0:
+        assert json.loads(done.stdout)["prompts"] == 1
+    else:
+        assert "manifest.json: 99,999 of 99,999 bytes were not understood, the first at byte 1" in done.stderr
 
 
 def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
@@ -337,3 +342,15 @@ def test_a_report_is_not_written_into_its_source(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "error: --out must not be or lie in --source, got " in done.stderr
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["a.jsonl"]
+
+
+def test_a_file_that_is_not_understood_is_no_audit(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": f"Why {number}?"}) + "\n" for number in range(50)))
+    (tmp_path / "b.jsonl").write_text("Why is the sky blue?\n" * 500)
+
+    done = run("--source", str(tmp_path), "--out", str(tmp_path.parent / "audit"))
+
+    assert done.returncode == 2
+    assert (
+        f"{tmp_path}/b.jsonl: 10,500 of 10,500 bytes were not understood, the first at byte 0: found 'W'" in done.stderr
+    )

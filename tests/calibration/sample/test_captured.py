@@ -47,12 +47,12 @@ def test_the_served_tier_is_found_in_the_same_writers_next_file(
     for name, lines in (("1-a", asked), ("2-b", [{"id": "x", "prompt": "Why?"}]), ("3-a", answered)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with (tmp_path / "3-a.jsonl").open("a") as file:
-        file.write('{"id": "torn')
+        file.write('{"prompt": "nobody\'s"}\n{"id": "torn')
 
     made = run_sample(Capture(tmp_path))
 
     assert made.manifest["strata"]["tier"] == {"fp8": 40, "": 1}
-    assert list(skipped(out).values()) == ["not a line of a capture"]
+    assert list(skipped(out).values()) == ["not a line of a capture", "cut off"]
 
 
 def test_the_lowest_tier_allowed_is_not_taken_for_the_one_that_served(tmp_path: Path, run_sample: RunSample) -> None:

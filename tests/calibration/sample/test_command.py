@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -114,3 +115,66 @@ def test_a_source_without_a_bucket_is_refused(source: str, capsys: Capsys) -> No
     assert sample("--source", source) == 2
 
     assert f"--source must be s3://bucket/prefix, got '{source}'" in capsys.readouterr().err
+
+
+SQL = "INSERT INTO prompts VALUES ('Why is the sky blue?');\n"
+YAML = "- prompt: Why is the sky blue?\n  tier: int4\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (SQL.encode() * 500, "'I' (expecting value)"),
+        (YAML.encode() * 500, "'-' (expecting value)"),
+        (b'"Why is the sky blue?"\n' * 500, "a text"),
+        (b"\x28\xb5\x2f\xfd" + b"\x00\x01" * 500, "Zstandard"),
+        (gzip.compress(gzip.compress(SQL.encode())), "gzip in gzip"),
+        (gzip.compress(b"x")[:12] + b"\xff" * 500, "the end of what can be inflated (gzip is damaged)"),
+        ('{"prompt": "Wie schön!"}\n'.encode("latin-1") * 500, "bytes that are no UTF-8, or half a surrogate pair"),
+        (b"{'prompt': 'Why?'}\n" * 500, '"\'" (expecting property name enclosed in double quotes)'),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_file_that_is_not_understood_is_one_line_with_its_name_the_place_and_what_is_there(
+    tmp_path: Path, capsys: Capsys, name: str, content: bytes, found: str
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / name).write_bytes(content)
+    write_jsonl(tmp_path / "logs" / "good.jsonl", prompts(60))
+
+    status = sample("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "set"))
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert status == 2
+    assert said.startswith(f"error: {tmp_path}/logs/{name}: ")
+    assert " bytes were not understood, the first at byte " in said
+    assert f': found {found}, expected JSON objects with "prompt", "messages" or "text"' in said
+    assert "sky" not in said
+    assert not (tmp_path / "set").exists()
+    assert not list(tmp_path.glob(".set.progress"))
+
+
+def test_all_that_is_lost_is_shown_where_it_is_little(tmp_path: Path, capsys: Capsys) -> None:
+    write_jsonl(tmp_path / "logs" / "a.jsonl", prompts(400))
+    (tmp_path / "logs" / "b.json").write_text('{"prompt": "cut o')
+    (tmp_path / "logs" / "c.json").write_text("{")
+
+    assert sample("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "set"), "--json") == 0
+
+    printed = capsys.readouterr()
+    assert f"left out: {tmp_path}/logs/b.json: 17 of 17 bytes were not understood, the first at byte 11" in printed.err
+    counts = json.loads(printed.out)["counts"]
+    assert counts["bytes"] == {"understood": (tmp_path / "logs" / "a.jsonl").stat().st_size - 400, "not understood": 18}
+    assert counts["skipped"] == {"cut off": 2}
+
+
+@pytest.mark.parametrize("torn", [1, 4])
+def test_half_of_a_file_may_be_torn_and_not_more(tmp_path: Path, capsys: Capsys, torn: int) -> None:
+    line = json.dumps({"prompt": prompts(1)[0]})
+    rows = [json.dumps({"prompt": text}) + "\n" + (line[:-2] + "\n") * torn for text in prompts(60)]
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+
+    status = sample("--source", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "set"))
+
+    assert status == (0 if torn == 1 else 2)
+    assert ("bytes were not understood" in capsys.readouterr().err) == (torn == 4)

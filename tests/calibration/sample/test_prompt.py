@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from calibration.sample.prompt import Bad, Prompt, read_prompts
@@ -11,6 +13,11 @@ from dispatcher.contract import Envelope
 @pytest.mark.parametrize(
     ("line", "found"),
     [
+        (b'{"messages": [], "prompt": "Why?"}', [Prompt("Why?")]),
+        (b'{"messages": [{"role": "user", "content": null}], "text": "Why?"}', [Prompt("Why?")]),
+        (b'{"messages": null, "prompt": " ", "text": "Why?"}', [Prompt("Why?")]),
+        (b'{"prompt": [], "text": "Why?"}', [Prompt("Why?")]),
+        (b'{"messages": [{"role": "user", "content": "Hi"}], "prompt": "Why?"}', [Prompt("Hi")]),
         (b'{"prompt": "Why?", "tier": "int8"}', [Prompt("Why?", tier="int8")]),
         (
             b'{"prompt": "Why?", "priority": 9, "max_latency_ms": 900, "lane": "urgent"}',
@@ -30,24 +37,23 @@ from dispatcher.contract import Envelope
     ],
 )
 def test_prompts_texts_and_messages_are_read(line: bytes, found: list[Prompt]) -> None:
-    assert read_prompts(line) == found
+    assert read_prompts(json.loads(line)) == found
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"prompt": "cut o', "not JSON"),
-        (b'{"prompt": "\xff"}', "not JSON"),
-        (b"[" * 100_000, "not JSON"),
         (b'"a text"', "not an object"),
         (b'{"question": "Why?"}', "no prompt, messages or text"),
         (b'{"prompt": [1, 2, 3]}', "prompt is no text"),
         (b'{"prompt": "  "}', "empty"),
         (b'{"prompt": []}', "empty"),
         (b'{"messages": [7]}', "empty"),
+        (b'{"messages": []}', "empty"),
+        (b'{"messages": "Why?"}', "no prompt, messages or text"),
     ],
 )
 def test_what_is_no_prompt_says_why(line: bytes, reason: str) -> None:
-    found = read_prompts(line)
+    found = read_prompts(json.loads(line))
 
     assert {bad.reason if isinstance(bad, Bad) else bad for bad in found} == {reason}

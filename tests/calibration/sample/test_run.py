@@ -25,6 +25,7 @@ from calibration.sample.near import NearIndex, Signature
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.sets import SampleSet, Text, load, write_manifest, write_texts
 from calibration.sample.source import LocalFiles, Packaged, Unit
+from calibration.sample.understood import Extent
 from calibration.samples import calibration_samples, heldout_samples
 from tests.calibration.sample.conftest import RunSample, prompts, read_texts, skipped, write_jsonl
 from tests.conftest import ROOT, wait_until
@@ -40,6 +41,7 @@ class Flaky:
         self._after = after
         self._error = error
         self.given = 0
+        self.extent = Extent()
 
     def units(self, after: str) -> Iterator[Unit]:
         if after < self.name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,47 @@ def test_bad_objects_are_skipped_and_listed_by_key(
     run_sample(S3Prefix("prompt-logs", "prompts/", s3_url))
 
     assert skipped(out) == {
-        "prompts/broken.json:1": "not JSON",
-        "prompts/empty.json:1": "not JSON",
-        "prompts/torn.jsonl.gz:1": "broken gzip",
+        "prompts/broken.json:1": "cut off",
+        "prompts/empty.json:1": "empty file",
+        "prompts/torn.jsonl.gz:1": "gzip is cut off",
     }
+
+
+def test_objects_as_a_delivery_stream_writes_them_are_read(
+    bucket: Bucket, s3_url: str, out: Path, run_sample: RunSample
+) -> None:
+    """Firehose puts records one behind the other, and a gzip that was being written may be cut."""
+    texts = prompts(90)
+    records = [json.dumps({"prompt": text, "score": math.nan}) for text in texts]
+    bucket.put_object(Key="prompts/2026/11/29/04/firehose-1", Body="".join(records[:40]).encode())
+    bucket.put_object(Key="prompts/2026/11/29/05/firehose-1.gz", Body=gzip.compress(" ".join(records[40:60]).encode()))
+    bucket.put_object(Key="prompts/a.json", Body=json.dumps([{"prompt": text} for text in texts[60:]]).encode("utf-16"))
+    cut = gzip.compress("".join(json.dumps({"prompt": text}) for text in prompts(500, seed=4)).encode())[:-9]
+    bucket.put_object(Key="prompts/cut.gz", Body=cut)
+
+    made = run_sample(S3Prefix("prompt-logs", "prompts/", s3_url), count=900, heldout=300)
+
+    counts = made.manifest["counts"]
+    assert set(texts) <= set(read_texts(out, "calibration") + read_texts(out, "heldout"))
+    assert counts["prompts"] > 560
+    assert set(counts["skipped"]) <= {"cut off", "gzip is cut off"}
+    assert counts["bytes"]["understood"] > 100 * counts["bytes"]["not understood"]
+
+
+def test_an_object_that_is_mostly_not_understood_ends_the_run_and_is_named(
+    bucket: Bucket, s3_url: str, out: Path, run_sample: RunSample
+) -> None:
+    put_each(bucket, prompts(60))
+    table = "id,prompt\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(prompts(50, seed=3)))
+    bucket.put_object(Key="prompts/table", Body=table.encode())
+
+    with pytest.raises(SourceError) as refused:
+        run_sample(S3Prefix("prompt-logs", "prompts/", s3_url))
+
+    said = str(refused.value)
+    assert f"prompts/table: {len(table):,} of {len(table):,} bytes were not understood" in said
+    assert "the first at byte 0: found 'i' (expecting value), expected JSON objects with \"prompt\"" in said
+    assert not out.exists()
 
 
 def test_more_keys_than_one_page_and_large_objects_are_streamed(

@@ -1,0 +1,75 @@
+"""How much of what was read was understood, in bytes: a file of another kind must not pass for a few bad lines."""
+
+from __future__ import annotations
+
+import msgspec
+
+from calibration.errors import SourceError
+from calibration.shown import shown
+
+EXPECTED = 'JSON objects with "prompt", "messages" or "text", one after another or in a list'
+# A torn object among thousands is skipped; files that were lost must be this small a share of all that was read.
+MOST_LOST = 0.01
+# So many such files are named.
+_NAMED = 20
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """The first place of a file that was not understood."""
+
+    offset: int  # in bytes; of what is in a gzip
+    found: str
+
+
+class Extent(msgspec.Struct):
+    """The bytes of one file: of values that are objects or lists, and of all that is none."""
+
+    understood: int = 0
+    lost: int = 0
+    first: Spot | None = None
+
+    def lose(self, size: int, offset: int, found: str) -> None:
+        self.lost += size
+        if self.first is None:
+            self.first = Spot(offset, found)
+
+
+class LostFile(msgspec.Struct, frozen=True):
+    """A file of which most was not understood."""
+
+    name: str
+    understood: int
+    lost: int
+    first: Spot
+
+    def __str__(self) -> str:
+        return (
+            f"{shown(self.name)}: {self.lost:,} of {self.understood + self.lost:,} bytes were not understood, "
+            f"the first at byte {self.first.offset:,}: found {shown(self.first.found)}"
+        )
+
+
+class Understood(msgspec.Struct):
+    """The bytes of all files so far."""
+
+    understood: int = 0
+    lost: int = 0
+    lost_in_files: int = 0  # of which most was lost
+    count: int = 0  # such files
+    files: list[LostFile] = []
+
+    def add(self, name: str, extent: Extent) -> None:
+        self.understood += extent.understood
+        self.lost += extent.lost
+        if extent.lost <= extent.understood or extent.first is None:
+            return
+        self.count += 1
+        self.lost_in_files += extent.lost
+        if len(self.files) < _NAMED:
+            self.files.append(LostFile(name, extent.understood, extent.lost, extent.first))
+
+    def require(self) -> None:
+        """Raise SourceError if files were lost that matter, with the first one and what was found there."""
+        if self.lost_in_files > MOST_LOST * (self.understood + self.lost):
+            more = f"; {self.count - 1:,} more files are like it" if self.count > 1 else ""
+            raise SourceError(f"{self.files[0]}, expected {EXPECTED}{more}")
