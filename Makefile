@@ -79,8 +79,9 @@ test-fast: install ## the tests that need no model
 long: install ## the tests that take minutes: outages in a row at the shipped lease
 	$(BIN)/python -m pytest -m long
 
-chaos: install ## break everything while 20,000 jobs come in (ten minutes; SEED=n, JOBS=n), into var/chaos
-	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED))
+chaos: install ## break everything until 20,000 jobs are in (20 minutes; SEED=n, JOBS=n, DURABILITY=fsync, SIGNED=1), into var/chaos
+	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED)) \
+		$(if $(DURABILITY),--durability $(DURABILITY)) $(if $(SIGNED),--signed)
 
 durability: install ## kill Valkey 1,000 times right after the 202, into var/chaos
 	$(BIN)/python -m tests.chaos.durability --rounds 1000

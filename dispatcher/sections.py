@@ -184,6 +184,7 @@ class EchoSettings(_Section):
     tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
     fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
     seed: int = Field(0, description="of the faults")
+    execution_log: str = Field("", description="file for a line per begin and end of an execution; empty: none")
 
 
 class PublishSettings(_Section):

@@ -52,7 +52,7 @@ def build_engine(settings: Settings, model: str, tier: str) -> Engine:
     """Return the engine that the settings ask for."""
     kind, its = settings.worker.engine, settings.model(model).tier(tier)
     if kind == "echo":
-        return EchoEngine(settings.echo)
+        return EchoEngine(settings.echo, tier)
     return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
 
 

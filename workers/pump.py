@@ -30,7 +30,7 @@ from dispatcher.sections import Settings
 from workers.blame import blamed
 from workers.control import Control
 from workers.engine_watch import EngineWatch
-from workers.engines.base import Engine, Load
+from workers.engines.base import CLAIM, Engine, Load
 from workers.execute import Executed, execute
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
@@ -186,6 +186,7 @@ class Pump:
         self._freed.set()
 
     async def _handle(self, job: Claimed) -> None:
+        CLAIM.set(job)
         done, reason, task = None, Interruption.BROKEN, _this_task()
         try:
             done = await self._execute(job)

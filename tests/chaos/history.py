@@ -1,19 +1,15 @@
-"""What the clients saw, what Redis holds at the end, and whether the two can be true together."""
+"""What the clients asked, were told and saw, and what Redis holds of each job at the end."""
 
 from __future__ import annotations
 
-import re
+import asyncio
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tests.chaos.orders import Order
 
-# What a job may fail of here; anything else is a defect.
-FAIR_CODES = ("engine_fault", "worker_lost", "drained")
-POISON_CODES = (*FAIR_CODES, "poison")  # of those alone that took the engine down
-MARK = re.compile(rb"\bn0[0-9]{5}\b")
 TERMINAL = ("finished", "failed", "cancelled", "expired")
 
 
@@ -27,6 +23,7 @@ class Seen:
     tier: str | None = None
     attempts: int | None = None
     code: str | None = None
+    at_s: float = field(default_factory=time.time, compare=False)
 
     def contradicts(self, other: Seen) -> bool:
         pairs = zip(self.shown(), other.shown(), strict=True)
@@ -34,6 +31,16 @@ class Seen:
 
     def shown(self) -> tuple[str | int | None, ...]:
         return (self.state, self.text, self.tier, self.attempts, self.code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """One execution that came to nothing, as the job's record remembers it."""
+
+    at_s: float
+    worker: str
+    fence: int
+    code: str  # why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,29 @@ class Record:
     fence: int
     uncharged: int
     content: bytes  # the call or the outcome: the job's mark is in one of them
+    lost: tuple[Lost, ...] = ()
+    worker: str = ""  # the last one that claimed it
+    created_s: float = 0.0
+    ended_s: float = 0.0
+    deadline_s: float | None = None
+    floor: str | None = None  # as the policy chose it, where the outcome says so
+    rq: str | None = None  # of a job of RQ's clients: what RQ itself says became of it
+
+    @property
+    def attempts(self) -> int:
+        return self.fence - self.uncharged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """One request of a client, and its answer."""
+
+    sent_s: float
+    heard_s: float
+    answer: str
+    # Whether it says that nothing was accepted: the client may send it again elsewhere, or forget it.
+    is_refusal: bool = False
+    is_unknown: bool = False  # no answer, or one that leaves it open
 
 
 @dataclass(slots=True)
@@ -53,9 +83,14 @@ class Told:
     """What one job's client was told, and did."""
 
     order: Order
-    ids: set[str] = field(default_factory=set)  # under which it was accepted
+    ids: dict[str, Try] = field(default_factory=dict)  # under which it was accepted, each with the first who said so
+    tries: list[Try] = field(default_factory=list)
     may_be_cancelled: bool = False  # its client asked for that, or left
+    cancelled_s: float | None = None  # when its client was told that it will not run
+    gave_up: list[tuple[str, float]] = field(default_factory=list)  # where, and when, after waiting for an outcome
+    unanswered: list[tuple[str, float, float]] = field(default_factory=list)  # a submission: where, and when
     ran: list[Seen] = field(default_factory=list)  # outcomes that came without an id
+    gone: list[tuple[float, float]] = field(default_factory=list)  # when it asked, and was told that the job is gone
 
 
 class History:
@@ -65,21 +100,36 @@ class History:
         self.told: dict[int, Told] = {}
         self.seen: dict[str, list[Seen]] = {}
         self.answers: Counter[str] = Counter()  # to submissions, by kind
-        self.unknown: list[str] = []  # what a reader was told of a job that had been accepted
+        self.unknown: list[tuple[str, str, float]] = []  # job, and who said that it does not know it, and when
+        self.incomplete: list[tuple[str, str, float]] = []  # the same of streams that are not stored as a whole
+        self.found: list[str] = []  # what a client saw at once to be wrong
+        self.count: Counter[str] = Counter()  # of what was done and read
         self.is_closed = threading.Event()
+        self.is_open = threading.Event()  # while it is not, nobody submits anything
+        self.is_open.set()
         self._lock = threading.Lock()
+        self._accepted: list[str] = []
 
     def begin(self, order: Order) -> Told:
         with self._lock:
             return self.told.setdefault(order.number, Told(order))
 
-    def answered(self, order: Order, answer: str) -> None:
-        with self._lock:
-            self.answers[f"{order.door} {answer}"] += 1
+    async def opened(self) -> None:
+        """Wait until jobs may be submitted."""
+        while not self.is_open.is_set():
+            await asyncio.sleep(0.1)
 
-    def accepted(self, order: Order, job_id: str) -> None:
+    def tried(self, order: Order, its: Try) -> None:
         with self._lock:
-            self.told[order.number].ids.add(job_id)
+            self.answers[f"{order.door} {its.answer}"] += 1
+            self.told[order.number].tries.append(its)
+
+    def accepted(self, order: Order, job_id: str, sent_s: float) -> None:
+        with self._lock:
+            ids = self.told[order.number].ids
+            if job_id not in ids:
+                ids[job_id] = Try(sent_s=sent_s, heard_s=time.time(), answer="accepted")
+                self._accepted.append(job_id)
             self.seen.setdefault(job_id, [])
 
     def saw(self, job_id: str, seen: Seen) -> None:
@@ -93,90 +143,29 @@ class History:
 
     def did_not_find(self, job_id: str, by: str) -> None:
         with self._lock:
-            self.unknown.append(f"UNKNOWN: {by} said that it does not know job {job_id}, which had been accepted")
+            self.unknown.append((job_id, by, time.time()))
+
+    def read_to_end(self, job_id: str, by: str, outcome: Seen | None, gone: str | None) -> None:
+        """Note the last word of a stream, if there was one."""
+        if gone == "job_lost":
+            self.did_not_find(job_id, by)
+        elif gone is not None:
+            with self._lock:
+                self.incomplete.append((job_id, by, time.time()))
+        elif outcome is not None:
+            self.saw(job_id, outcome)
+
+    def find(self, *found: str) -> None:
+        with self._lock:
+            self.found += found
+
+    def did(self, what: str, count: int = 1) -> None:
+        with self._lock:
+            self.count[what] += count
 
     def accepted_ids(self) -> list[str]:
         with self._lock:
-            return [job_id for told in self.told.values() for job_id in told.ids]
+            return list(self._accepted)
 
-
-def contradictions(history: History, records: Mapping[str, Record], max_attempts: int) -> Iterator[str]:
-    """Yield a sentence for everything that must not be."""
-    yield from history.unknown
-    for told in history.told.values():
-        yield from _of_client(told, records)
-    for job_id, seen in history.seen.items():
-        yield from _of_readers(job_id, seen, records.get(job_id))
-    for record in records.values():
-        yield from _of_record(record, max_attempts)
-    by_mark = {told.order.mark: told for told in history.told.values()}
-    for word, mine in _by_mark(records).items():
-        yield from _of_mark(by_mark[word], mine)
-
-
-def executions(records: Mapping[str, Record]) -> Counter[int]:
-    """Count jobs by the number of attempts they were charged."""
-    return Counter(record.fence - record.uncharged for record in records.values())
-
-
-def _of_client(told: Told, records: Mapping[str, Record]) -> Iterator[str]:
-    for job_id in told.ids:
-        record = records.get(job_id)
-        if record is None:
-            yield f"LOST: job {job_id} ({told.order.door} {told.order.mark}) was accepted and is not stored"
-        elif record.outcome is None:
-            yield f"LOST: job {job_id} ({told.order.door} {told.order.mark}) never ended: it is {record.status}"
-    if told.order.key and len(told.ids) > 1 and not told.may_be_cancelled:
-        yield f"TWICE: key {told.order.key} was answered with {len(told.ids)} jobs: {sorted(told.ids)}"
-
-
-def _of_readers(job_id: str, seen: list[Seen], record: Record | None) -> Iterator[str]:
-    known = [*seen, record.outcome] if record and record.outcome else seen
-    for other in known[1:]:
-        if other.contradicts(known[0]):
-            yield f"CHANGED: job {job_id} was {known[0]}, and then {other}"
-
-
-def _of_record(record: Record, max_attempts: int) -> Iterator[str]:
-    if record.outcome is None:
-        yield f"UNENDED: job {record.job_id} is {record.status}"
-        return
-    attempts = record.fence - record.uncharged
-    if not 0 <= attempts <= max_attempts:
-        yield f"ATTEMPTS: job {record.job_id} was charged {attempts} of {max_attempts}"
-    shown = record.outcome.attempts
-    if shown and shown != attempts and record.outcome.state in ("finished", "failed"):
-        yield f"ATTEMPTS: job {record.job_id} says {shown}, its fence {record.fence} less {record.uncharged}"
-
-
-def _by_mark(records: Mapping[str, Record]) -> dict[str, list[Record]]:
-    marks: dict[str, list[Record]] = {}
-    for record in records.values():
-        if found := MARK.search(record.content):
-            marks.setdefault(found[0].decode(), []).append(record)
-    return marks
-
-
-def _of_mark(told: Told, mine: list[Record]) -> Iterator[str]:
-    order, outcomes = told.order, [record.outcome for record in mine if record.outcome]
-    if order.key and len(mine) > 1 and not told.may_be_cancelled:
-        yield f"TWICE: key {order.key} has {len(mine)} jobs: {sorted(record.job_id for record in mine)}"
-    for seen in told.ran:
-        if all(seen.contradicts(outcome) for outcome in outcomes):
-            yield f"CHANGED: {order.mark} was {seen}, which none of {outcomes} is"
-    for outcome in outcomes:
-        if why := _why_wrong(told, outcome):
-            yield f"WRONG: {order.mark} {why}"
-
-
-def _why_wrong(told: Told, outcome: Seen) -> str | None:
-    order = told.order
-    if outcome.state == "finished" and outcome.text != order.expected:
-        return f"was answered {outcome.text!r}, not {order.expected!r}"
-    if outcome.state == "expired" and not order.has_deadline:
-        return "expired without a deadline"
-    if outcome.state == "cancelled" and not told.may_be_cancelled:
-        return "was cancelled by nobody"
-    if outcome.state == "failed" and outcome.code not in (POISON_CODES if order.is_poison else FAIR_CODES):
-        return f"failed of {outcome.code}"
-    return None
+    def accepted_count(self) -> int:
+        return len(self._accepted)

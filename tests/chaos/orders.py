@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import string
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,8 +14,11 @@ MODEL = "smollm2"
 LADDER = ("int4", "int8", "fp8")
 # Takes the engine down with all that it runs.
 POISON = "echo:crash"
-# Of a hundred jobs so many are given this word.
-STEERED = (("echo:fault", 1), ("echo:slow", 1), ("echo:busy", 1), (POISON, 0.2))
+SLOW = "echo:slow"  # eight tokens a second
+# Of a hundred jobs so many are given this word. Faults in all are below the share that restarts an engine.
+STEERED = (("echo:fault", 0.2), (SLOW, 0.5), ("echo:busy", 0.5), (POISON, 0.05))
+# Each kind of client has a million numbers.
+NUMBERS = 1_000_000
 
 
 class Door(StrEnum):
@@ -22,8 +26,13 @@ class Door(StrEnum):
 
     AWAITED = "awaited"
     STREAMED = "streamed"
-    JOBS = "jobs"
+    JOBS = "jobs"  # and looks later
+    EVENTS = "events"  # and reads its tokens, with interruptions
     PRODUCER = "producer"
+    RQ = "rq"  # a program that knows RQ, and not bitladder
+
+
+HTTP = {Door.AWAITED: 30, Door.STREAMED: 15, Door.JOBS: 35, Door.EVENTS: 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,8 @@ class Order:
     headers: dict[str, str] = field(default_factory=dict)
     is_cancelled: bool = False  # its client changes its mind
     is_chat: bool = False
+    queue: str = ""  # of RQ's clients, who name one
+    is_long: bool = False  # it runs for longer than a lease
 
     @property
     def mark(self) -> str:
@@ -55,28 +66,74 @@ class Order:
         return POISON in str(self.body)
 
     @property
-    def expected(self) -> str:
+    def lowest(self) -> int:
+        """The place in the ladder of the lowest tier that may run it."""
+        tier = self.queue.split(":")[1] if self.queue else self.headers.get("X-Min-Tier", LADDER[0])
+        return LADDER.index(tier)
+
+    @property
+    def highest(self) -> int:
+        return LADDER.index(self.headers.get("X-Max-Tier", LADDER[-1]))
+
+    @property
+    def words(self) -> list[str]:
         """The echo's answer: the words of the prompt in turn."""
         prompt = self.body["messages"][0]["content"] if self.is_chat else self.body["prompt"]
-        return " ".join(itertools.islice(itertools.cycle(prompt.split()), self.body["max_tokens"]))
+        return list(itertools.islice(itertools.cycle(prompt.split()), self.body["max_tokens"]))
+
+    @property
+    def expected(self) -> str:
+        return " ".join(self.words)
 
 
 def mark(number: int) -> str:
-    return f"n{number:06d}"
+    return f"n{number:07d}"
 
 
-def draw(number: int, rng: random.Random) -> Order:
-    """Return the order of this number."""
-    door = rng.choices(list(Door), weights=(35, 15, 35, 15))[0]
-    words = [mark(number), *(_word(rng) for _ in range(rng.randint(1, 12)))]
+def orders(seed: int, kind: int, draw: Callable[[int, random.Random], Order]) -> Iterator[Order]:
+    """Return endless orders of one kind of client, each drawn from the seed and its number alone.
+
+    No generator: several threads take from it.
+    """
+    numbers = itertools.count(kind * NUMBERS)
+    return map(lambda number: draw(number, random.Random(f"{seed} {number}")), numbers)
+
+
+def draw_http(number: int, rng: random.Random) -> Order:
+    return _draw(number, rng, rng.choices(list(HTTP), weights=list(HTTP.values()))[0])
+
+
+def draw_produced(number: int, rng: random.Random) -> Order:
+    return _draw(number, rng, Door.PRODUCER)
+
+
+def draw_rq(number: int, rng: random.Random) -> Order:
+    """Return an order without an envelope: RQ's clients say only which queue."""
+    steer = next((word for word, percent in STEERED if word != "echo:busy" and rng.random() * 100 < percent), None)
+    lane = rng.choice(("urgent", "normal", "batch"))
+    body, is_chat = _body(number, rng, steer, rng.randint(1, 60))
+    return Order(number=number, door=Door.RQ, body=body, is_chat=is_chat, queue=f"{MODEL}:{rng.choice(LADDER)}:{lane}")
+
+
+def draw_long(number: int, rng: random.Random) -> Order:
+    """Return an order that runs for 20 to 28 s: no outage that is longer than a lease leaves it alone.
+
+    On the lower tiers, so that the highest can be killed and stopped without running them again.
+    """
+    body, is_chat = _body(number, rng, SLOW, rng.randint(160, 220))
+    door = rng.choice(list(HTTP))
+    if door in (Door.STREAMED, Door.EVENTS):
+        body["stream"] = True
+    headers = {"X-Max-Tier": rng.choice(LADDER[:2])}
+    if rng.random() < 0.8:
+        headers["Idempotency-Key"] = f"key-{number}"
+    return Order(number=number, door=door, body=body, headers=headers, is_chat=is_chat, is_long=True)
+
+
+def _draw(number: int, rng: random.Random, door: Door) -> Order:
     steer = next((word for word, percent in STEERED if rng.random() * 100 < percent), None)
-    if steer:
-        words.append(steer)
-    is_chat = rng.random() < 0.3
-    prompt = " ".join(words)
-    asked = {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
-    body = {"model": MODEL, "max_tokens": rng.randint(1, 60), **asked}
-    if door is Door.STREAMED:
+    body, is_chat = _body(number, rng, steer, rng.randint(1, 60))
+    if door in (Door.STREAMED, Door.EVENTS):
         body["stream"] = True
     return Order(
         number=number,
@@ -86,6 +143,13 @@ def draw(number: int, rng: random.Random) -> Order:
         is_cancelled=door is Door.JOBS and rng.random() < 0.04,
         is_chat=is_chat,
     )
+
+
+def _body(number: int, rng: random.Random, steer: str | None, tokens: int) -> tuple[dict[str, Any], bool]:
+    words = [mark(number), *(_word(rng) for _ in range(rng.randint(1, 12))), *([steer] if steer else [])]
+    is_chat, prompt = rng.random() < 0.3, " ".join(words)
+    asked = {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
+    return {"model": MODEL, "max_tokens": tokens, **asked}, is_chat
 
 
 def _headers(number: int, rng: random.Random, *, is_busy: bool) -> dict[str, str]:

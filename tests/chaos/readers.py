@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 import msgspec
 import redis
 from redis.exceptions import RedisError
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
-from dispatcher.contract import Outcome, decode_outcome
-from tests.chaos.history import TERMINAL, History, Record, Seen
+from dispatcher.contract import Outcome
+from dispatcher.queue.records import inflate
+from dispatcher.queue.seal import Seal
+from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
 # What a job hash says of itself.
-FIELDS = ("status", "outcome", "fence", "uncharged", "data")
+FIELDS = ("status", "outcome", "fence", "uncharged", "data", "history", "worker_name", "created_at", "ended_at", "wait")
 
 
 def seen_of(by: str, outcome: Outcome) -> Seen:
@@ -53,7 +58,7 @@ async def read_job(session: aiohttp.ClientSession, url: str, job_id: str, histor
             if answer.status != 200:
                 if answer.status in (404, 410):
                     history.did_not_find(job_id, url)
-                return False
+                return answer.status in (404, 410)
             seen = seen_in_job(url, await answer.json())
     except (aiohttp.ClientError, TimeoutError):
         return False
@@ -65,13 +70,13 @@ async def read_job(session: aiohttp.ClientSession, url: str, job_id: str, histor
 async def read_at_random(session: aiohttp.ClientSession, urls: list[str], history: History, pause_s: float) -> None:
     """Look again and again at jobs that were accepted some time, until cancelled."""
     while True:
-        ids = history.accepted_ids()
+        ids = history.accepted_ids()[-400:]
         if ids:
-            await read_job(session, random.choice(urls), random.choice(ids[-400:]), history)
+            await read_job(session, random.choice(urls), random.choice(ids), history)
         await asyncio.sleep(pause_s)
 
 
-def watch_published(store: redis.Redis, history: History) -> None:
+def watch_published(store: redis.Redis, seal: Seal, history: History) -> None:
     """Note every outcome that is published, straight at the server, until the client is closed."""
     while True:
         try:
@@ -79,25 +84,60 @@ def watch_published(store: redis.Redis, history: History) -> None:
                 messages.psubscribe("bl:done:*")
                 for message in messages.listen():
                     job_id = message["channel"].decode().removeprefix("bl:done:")
-                    history.saw(job_id, seen_of("published", decode_outcome(message["data"])))
+                    history.saw(job_id, seen_of("published", seal.decode_stored(job_id, message["data"])))
         except (RedisError, OSError, ValueError):
             if history.is_closed.wait(0.05):
                 return
 
 
-def records(store: redis.Redis) -> dict[str, Record]:
+def records(store: redis.Redis, seal: Seal) -> dict[str, Record]:
     """Return every job that Redis holds."""
     found = {}
     for key in store.scan_iter("rq:job:*", count=1000):
         job_id = key.decode().removeprefix("rq:job:")
         values: Any = store.hmget(key, list(FIELDS))
-        status, outcome, fence, uncharged, data = values
-        found[job_id] = Record(
-            job_id=job_id,
-            status=status.decode(),
-            outcome=seen_of("redis", decode_outcome(outcome)) if outcome else None,
-            fence=int(fence or 0),
-            uncharged=int(uncharged or 0),
-            content=(outcome or b"") + (data or b""),
-        )
+        found[job_id] = _record(job_id, dict(zip(FIELDS, values, strict=True)), seal)
     return found
+
+
+def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal) -> Record:
+    stored = fields["outcome"]
+    outcome = seal.decode_stored(job_id, stored) if stored else None
+    deadline = (fields["wait"] or b"").split(b" ")[1:2]
+    return Record(
+        job_id=job_id,
+        status=(fields["status"] or b"").decode(),
+        outcome=seen_of("redis", outcome) if outcome else None,
+        fence=int(fields["fence"] or 0),
+        uncharged=int(fields["uncharged"] or 0),
+        content=(stored or b"") + inflate(fields["data"] or b"["),
+        lost=tuple(map(_lost, (fields["history"] or b"").splitlines())),
+        worker=(fields["worker_name"] or b"").decode(),
+        created_s=_time(fields["created_at"]),
+        ended_s=_time(fields["ended_at"]),
+        floor=outcome.floor if outcome else None,
+        deadline_s=int(deadline[0]) / 1000 if deadline and deadline[0] != b"-" else None,
+    )
+
+
+def _lost(line: bytes) -> Lost:
+    """Read a line of a job's history; its outcome may have a signature before it."""
+    at_ms, worker, fence, outcome = line.split(b" ", 3)
+    code = msgspec.json.decode(outcome[outcome.index(b"{") :])["code"]
+    return Lost(at_s=int(at_ms) / 1000, worker=worker.decode(), fence=int(fence), code=code)
+
+
+def _time(text: bytes | None) -> float:
+    return datetime.fromisoformat(text.decode()).timestamp() if text else 0.0
+
+
+def rq_says(store: redis.Redis, job_id: str) -> str:
+    """Return what RQ's own library tells of a job that is over: its state, and the text or the reason with it."""
+    job = Job.fetch(job_id, connection=store, serializer=JSONSerializer)
+    result: Any = job.latest_result()
+    count = store.xlen(f"rq:results:{job_id}")
+    if result is None or count != 1:
+        return f"{job.get_status(refresh=False)} with {count} results"
+    if result.type is result.Type.SUCCESSFUL:
+        return f"finished: {text_of(result.return_value)}"
+    return f"failed: {'with a reason' if result.exc_string else 'without a reason'}"

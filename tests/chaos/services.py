@@ -3,63 +3,94 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dispatcher.embedded import server_command
-from dispatcher.sections import RedisSettings
+from dispatcher.sections import Durability, RedisSettings
 from tests.conftest import ROOT
 
-# How long a process may take to end after SIGTERM.
-STOP_S = 30
+# How long a process may take to end after SIGTERM: a worker's grace for what runs, a lease to hand it in, and some.
+STOP_S = 60
 BITLADDER = (sys.executable, "-m", "dispatcher.cli.main")
+# Ask a process to end in order.
+ASKING = (signal.SIGTERM, signal.SIGHUP)
+READY = re.compile(r'"worker": "([^"]+)".*"event": "worker ready"')
+
+
+@dataclass(slots=True, kw_only=True)
+class Life:
+    """One process of a service, from its start to its end. Times are the wall clock's."""
+
+    service: str
+    pid: int
+    log: Path
+    began_s: float
+    ended_s: float = math.inf
+    signals: list[tuple[int, float]] = field(default_factory=list)  # with the time each was sent
+
+    @property
+    def sent(self) -> set[int]:
+        return {number for number, _ in self.signals}
+
+    @property
+    def asked_s(self) -> float:
+        """When it was first asked to end in order; infinity where it was not."""
+        return min((at_s for number, at_s in self.signals if number in ASKING), default=math.inf)
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def worker_names(self) -> list[str]:
+        """Return under which names it claimed jobs."""
+        return READY.findall(self.text())
 
 
 class Service:
-    """One process that is started again whenever it ends, with its log in a file."""
+    """One process that is started again whenever it ends, each with a log of its own."""
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
-        self.name, self._command, self._environment = name, command, dict(environment)
-        self.log = folder / f"{name}.log"
-        self.starts = 0
+        self.name, self._command, self._environment, self._folder = name, command, dict(environment), folder
+        self.lives: list[Life] = []
         self.odd_ends: list[str] = []  # without a signal of ours, or not as they should
         self.is_held_down = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._signals: set[int] = set()
-        self._started_s = 0.0
 
     @property
-    def age_s(self) -> float:
-        return time.monotonic() - self._started_s
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def look(self) -> None:
         """Start the process if it does not run; note how it ended."""
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and not self.is_running:
             self._note_end(self._process.returncode)
             self._process = None
         if self._process is None and not self.is_held_down:
-            with self.log.open("ab") as log:
+            path = self._folder / f"{self.name}.{len(self.lives)}.log"
+            with path.open("ab") as log:
                 self._process = subprocess.Popen(
                     self._command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
-            self._signals, self._started_s, self.starts = set(), time.monotonic(), self.starts + 1
+            self.lives.append(Life(service=self.name, pid=self._process.pid, log=path, began_s=time.time()))
 
     def signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._signals.add(number)
+        if self._process is not None and self.is_running:
+            self.lives[-1].signals.append((number, time.time()))
             self._process.send_signal(number)
 
     def begin_stop(self) -> None:
         """Ask it to end for good."""
         self.is_held_down = True
         self.signal(signal.SIGCONT)
-        if signal.SIGTERM not in self._signals:  # a second one is another wish
+        if self.lives and not self.lives[-1].sent & {*ASKING}:  # a second one is another wish
             self.signal(signal.SIGTERM)
 
     def stop(self) -> None:
@@ -69,17 +100,20 @@ class Service:
             try:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                self.odd_ends.append(f"{self.name} did not end within {STOP_S} s of SIGTERM")
+                self.odd_ends.append(f"STUCK: {self.name} did not end within {STOP_S} s of SIGTERM")
                 self._process.kill()
                 self._process.wait()
         self.look()
 
     def _note_end(self, status: int) -> None:
-        fair = {-signal.SIGKILL} if signal.SIGKILL in self._signals else set()
-        if signal.SIGTERM in self._signals:
-            fair |= {0, -signal.SIGTERM}  # uvicorn ends by the signal that it was sent
+        life = self.lives[-1]
+        life.ended_s = time.time()
+        fair = {-signal.SIGKILL} if signal.SIGKILL in life.sent else set()
+        for number in life.sent & {*ASKING}:
+            # A worker that has claimed nothing yet may end by the signal; uvicorn always does.
+            fair |= {0} if life.worker_names() else {0, -number}
         if status not in fair:
-            self.odd_ends.append(f"{self.name} ended with status {status} after signals {sorted(self._signals)}")
+            self.odd_ends.append(f"END: {self.name} ended with status {status} after signals {sorted(life.sent)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +151,29 @@ class Fleet:
         """Yield what the processes themselves say has gone wrong."""
         for service in self.all:
             yield from service.odd_ends
-            text = service.log.read_text(encoding="utf-8", errors="replace") if service.log.exists() else ""
-            if (at := text.find("Traceback")) >= 0:
-                yield f"{service.name} has a traceback in its log: {text[max(0, at - 200) : at + 2000]}"
+            for life in service.lives:
+                text = life.text()
+                if (at := text.find("Traceback")) >= 0:
+                    yield f"TRACEBACK: in the log of {service.name}: {text[max(0, at - 200) : at + 2000]}"
 
 
 def make_fleet(
-    valkey: RedisSettings, own: Mapping[str, str], ports: Sequence[int], tiers: Sequence[str], folder: Path
+    valkey: RedisSettings,
+    durability: Durability,
+    own: Mapping[str, str],
+    ports: Sequence[int],
+    workers: Mapping[str, tuple[str, str]],
+    folder: Path,
 ) -> Fleet:
-    """Return the services, not started; `own` are their settings as environment variables."""
+    """Return the services, not started. `own` are their settings as environment variables, `workers` tier and URL."""
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT), **own}
-    intakes = [
-        Service(f"intake{port}", [*BITLADDER, "serve", "--port", str(port)], environment, folder) for port in ports
-    ]
-    workers = [
-        Service(f"{tier}-{number}", [*BITLADDER, "worker", "--tier", tier], environment, folder)
-        for number, tier in enumerate(tiers)
-    ]
     return Fleet(
-        valkey=Service("valkey", server_command(valkey, "fsync"), {}, folder), intakes=intakes, workers=workers
+        valkey=Service("valkey", server_command(valkey, durability), {}, folder),
+        intakes=[
+            Service(f"intake{port}", [*BITLADDER, "serve", "--port", str(port)], environment, folder) for port in ports
+        ],
+        workers=[
+            Service(name, [*BITLADDER, "worker", "--tier", tier], environment | {"BITLADDER_REDIS__URL": url}, folder)
+            for name, (tier, url) in workers.items()
+        ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
@@ -130,3 +131,17 @@ async def test_what_no_engine_can_read_is_the_requests_fault(body: bytes) -> Non
     answer = await EchoEngine(EchoSettings()).generate("/v1/completions", body, None)
 
     assert answer.status == 400
+
+
+async def test_every_piece_of_an_answer_has_its_id_and_the_next_answer_another_one() -> None:
+    engine, ids = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9)), []
+
+    async def take(piece: bytes) -> None:
+        ids.append(msgspec.json.decode(piece.removeprefix(b"data: "))["id"])
+
+    for _ in range(2):
+        await engine.generate(ROUTE, BODY, take)
+
+    assert len(ids) == 12
+    assert len(set(ids[:6])) == len(set(ids[6:])) == 1
+    assert ids[0] != ids[6]

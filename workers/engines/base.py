@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Protocol
 
 import msgspec
 
+from dispatcher.contract import Claimed
+
 # Called with every piece of a streamed answer, as server-sent-event bytes.
 OnPiece = Callable[[bytes], Awaitable[None]]
+
+# The claim that the present task runs, for an engine that writes down what it ran. The pump sets it.
+CLAIM: ContextVar[Claimed | None] = ContextVar("CLAIM", default=None)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

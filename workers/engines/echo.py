@@ -8,11 +8,14 @@ a word, until max_tokens (default 16). Words in the prompt steer it:
   started again it refuses like a closed port;
 - `echo:hang` stops it at this request's first token: it calls itself healthy, and gives no token to anybody;
 - `echo:nan` answers with log probabilities that are no numbers, `echo:loop` with one word until max_tokens.
+
+With `echo.execution_log` it writes down what it ran (execution_log.py), for tests to hold against what was promised.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import time
@@ -29,6 +32,7 @@ from dispatcher.errors import (
 )
 from dispatcher.sections import EchoSettings
 from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.execution_log import ExecutionLog
 
 _DEFAULT_TOKENS = 16
 _MOST_TOKENS = 100_000
@@ -38,8 +42,9 @@ _LOOP = "again"  # what echo:loop says; a word of the prompt would be a repetiti
 class EchoEngine:
     """An engine whose model is the prompt."""
 
-    def __init__(self, settings: EchoSettings) -> None:
+    def __init__(self, settings: EchoSettings, tier: str = "") -> None:
         self._settings = settings
+        self._log = ExecutionLog(settings.execution_log, tier) if settings.execution_log else None
         self._count = 0
         self._machine = _Machine()
 
@@ -64,21 +69,16 @@ class EchoEngine:
             raise EngineUnreachableError("the echo engine is down")
         if "echo:busy" in prompt:
             raise EngineBusyError("the prompt asked for it")
-        self._fail(prompt, body)
         slowness = 10 if "echo:slow" in prompt else 1
         source = [_LOOP] if "echo:loop" in prompt else prompt.split() or ["…"]
         words = list(itertools.islice(itertools.cycle(source), wanted))
         shape = _Shape(endpoint, str(request.get("model", "")), len(prompt.split()))
-        await self._steered(prompt, machine, slowness)
-        if on_piece:
-            return await self._stream(words, shape, machine, on_piece, slowness)
-        await machine.wait((self._settings.ttft_ms / 1000 + (wanted - 1) / self._settings.tokens_per_s) * slowness)
-        return Answer(
-            status=200,
-            body=shape.whole(words),
-            prompt_tokens=shape.prompt_tokens,
-            completion_tokens=len(words),
-        )
+        with self._log.execution() if self._log else contextlib.nullcontext():
+            self._fail(prompt, body)
+            await self._steered(prompt, machine, slowness)
+            if on_piece:
+                return await self._stream(words, shape, machine, on_piece, slowness)
+            return await self._whole(words, shape, machine, slowness)
 
     async def load(self) -> Load:
         return Load(tokens=self._machine.tokens())
@@ -88,6 +88,16 @@ class EchoEngine:
 
     async def stop(self) -> None:
         self._machine.end("was stopped")
+
+    async def _whole(self, words: list[str], shape: _Shape, machine: _Machine, slowness: int) -> Answer:
+        following_s = (len(words) - 1) / self._settings.tokens_per_s
+        await machine.wait((self._settings.ttft_ms / 1000 + following_s) * slowness)
+        return Answer(
+            status=200,
+            body=shape.whole(words),
+            prompt_tokens=shape.prompt_tokens,
+            completion_tokens=len(words),
+        )
 
     async def _stream(
         self, words: list[str], shape: _Shape, machine: _Machine, on_piece: OnPiece, slowness: int
@@ -189,6 +199,7 @@ class _Shape:
     def __init__(self, endpoint: str, model: str, prompt_tokens: int) -> None:
         self._is_chat = endpoint.endswith("chat/completions")
         self._model = model
+        self._id = f"echo-{time.time_ns():x}"  # of the whole answer: pieces with two ids are of two executions
         self.prompt_tokens = prompt_tokens
 
     def whole(self, words: list[str]) -> bytes:
@@ -218,7 +229,7 @@ class _Shape:
     def _head(self, suffix: str) -> dict[str, Any]:
         kind = "chat.completion" + suffix if self._is_chat else "text_completion"
         return {
-            "id": f"echo-{time.time_ns():x}",
+            "id": self._id,
             "object": kind,
             "created": int(time.time()),
             "model": self._model,

@@ -1,0 +1,106 @@
+"""All that is known of a run when it is over: what clients heard, Redis holds, workers executed, and was broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos.history import History, Record, Told
+from tests.chaos.services import Life
+from tests.chaos.timeline import Timeline
+from workers.engines.execution_log import Event, How, Line
+
+MARK = re.compile(rb"\bn[0-9]{7}\b")
+# A worker renews a third of a lease before it must, and tries again as long after; half a lease of silence can cost it.
+SILENT_SHARE = 0.5
+# An ended process is noticed, and a loss is stamped, within so much.
+NOTICED_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One run of one claim in an engine."""
+
+    job_id: str
+    fence: int
+    tier: str
+    pid: int
+    begin_s: float
+    end_s: float | None = None  # None: its worker was killed
+    how: How | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the checks look at."""
+
+    history: History
+    records: Mapping[str, Record]
+    executions: Mapping[str, list[Execution]]  # by job, in the order of their begins
+    timeline: Timeline
+    lives: Mapping[int, Life]  # of workers, by process id
+    names: Mapping[str, Life]  # the same by the names they claimed under
+    lease_s: float
+    max_attempts: int
+    is_signed: bool = False
+
+    def of_mark(self) -> dict[str, list[Record]]:
+        """Return the jobs of each order by its mark."""
+        marks: dict[str, list[Record]] = {}
+        for record in self.records.values():
+            if found := MARK.search(record.content):
+                marks.setdefault(found[0].decode(), []).append(record)
+        return marks
+
+    def by_mark(self) -> dict[str, Told]:
+        return {told.order.mark: told for told in self.history.told.values()}
+
+    def has_lost_its_lease(self, life: Life | None, at_s: float) -> bool:
+        """Return whether others may have taken this worker's jobs by then: it is gone, or was cut off by itself.
+
+        An outage that everybody shared is no reason: whoever lives has had no chance to say so.
+        """
+        if life is None:
+            return False
+        if life.ended_s <= at_s + NOTICED_S:
+            return True
+        since_s = at_s - 2 * self.lease_s
+        is_silent = self.timeline.silence_s(life.service, since_s, at_s) >= SILENT_SHARE * self.lease_s
+        return is_silent and self.timeline.own_s(life.service, since_s, at_s) > 0
+
+
+def read_executions(path: Path) -> dict[str, list[Execution]]:
+    """Join the begins and ends of an execution log."""
+    lines = msgspec.json.Decoder(Line).decode_lines(path.read_bytes()) if path.exists() else []
+    return joined(lines)
+
+
+def joined(lines: Iterable[Line]) -> dict[str, list[Execution]]:
+    """Return executions by job; what began twice under one claim is there twice."""
+    found: dict[str, list[Execution]] = {}
+    for line in lines:
+        if not line.job_id:
+            continue  # a worker's own request, to see whether its engine answers
+        its = found.setdefault(line.job_id, [])
+        if line.event is Event.BEGIN:
+            its.append(
+                Execution(job_id=line.job_id, fence=line.fence, tier=line.tier, pid=line.pid, begin_s=line.at_ms / 1000)
+            )
+            continue
+        (at,) = [
+            index for index, one in enumerate(its) if (one.fence, one.pid, one.how) == (line.fence, line.pid, None)
+        ][:1]
+        its[at] = Execution(
+            job_id=line.job_id,
+            fence=line.fence,
+            tier=line.tier,
+            pid=line.pid,
+            begin_s=its[at].begin_s,
+            end_s=line.at_ms / 1000,
+            how=line.how,
+        )
+    return found
