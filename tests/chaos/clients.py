@@ -19,7 +19,7 @@ TRIES = 40
 THINK_S = 0.5
 PATIENCE = aiohttp.ClientTimeout(total=30)
 # Errors that are no outcome of the job: it goes on, or another request has it.
-NO_OUTCOME = ("await_timeout", "stream_already_requested", "client_closed_request")
+NO_OUTCOME = ("await_timeout", "intake_closing", "stream_already_requested", "client_closed_request")
 STATES = {"cancelled": "cancelled", "deadline_exceeded": "expired"}
 
 
