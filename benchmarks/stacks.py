@@ -40,6 +40,7 @@ def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intake
         redis_url = block.enter_context(valkey(folder))
         client = redis.Redis.from_url(redis_url)
         env = {**environment, "BITLADDER_REDIS__URL": redis_url, "BITLADDER_POLICY__NAME": f"fixed:{tier}"}
+        env["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # nobody is to turn to another one when it is stopped
         pids = {"valkey": int(client.info("server")["process_id"])}
         ports = [free_port() for _ in range(intakes)]
         for number, port in enumerate(ports, 1):

@@ -24,6 +24,8 @@ MOST_HEADERS = 100
 MOST_HEAD_BYTES = 32 * 1024
 # Where all connections are taken, one that was kept for so long without a request makes room.
 LEAST_IDLE_S = 1.0
+# When the intake ends, a connection on which nothing came yet has so long for its request.
+FIRST_HEAD_S = 0.5
 
 
 class HeadTooLargeError(Exception):
@@ -67,8 +69,10 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._stall_timer)
 
     def shutdown(self) -> None:
-        """Close what is idle; what has begun is answered, and then closed."""
-        if not self._in_head:
+        """Close what is idle; what has begun, or is on its way, is answered, and then closed."""
+        if self.cycle is None and not self._in_head:
+            self._await_head(FIRST_HEAD_S)
+        elif not self._in_head:
             super().shutdown()
 
     def _makes_room(self) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
@@ -28,6 +30,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # What is told at the end has this long to reach its client.
 LAST_WORDS_S = 2.0
 LOOK_EVERY_S = 0.05
+# As many as the kernel may hold for us, twice: others come while these are taken.
+MOST_WAITING = 4096
 
 
 class IntakeServer(uvicorn.Server):
@@ -79,8 +83,10 @@ class IntakeServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen no longer, finish what is open, and tell the rest where it goes on."""
         self._closing.is_near = True
-        for listener in [*self.servers, *(sockets or ())]:
+        await self._listen_no_longer()
+        for listener in sockets or ():
             listener.close()
+        await asyncio.sleep(LOOK_EVERY_S)  # so that what had been sent before is read
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if not await self._is_over_in(self._settings.drain_grace_s):
@@ -90,6 +96,20 @@ class IntakeServer(uvicorn.Server):
             if not await self._is_over_in(LAST_WORDS_S):
                 await self._cut_off()
         await self.lifespan.shutdown()
+
+    async def _listen_no_longer(self) -> None:
+        """Close the listening sockets, and take in who had connected by then: the kernel would reset them all."""
+        listeners = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        waiting = [connection for listener in listeners for connection in _accepted(listener)]
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def _is_over_in(self, limit_s: float) -> bool:
         """Return whether all connections are closed, and all requests answered, in that time."""
@@ -106,3 +126,20 @@ class IntakeServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await self._is_over_in(LAST_WORDS_S)
+
+
+def _accepted(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that wait to be accepted, and close the listener."""
+    accepted: list[socket.socket] = []
+    with listener:
+        listener.setblocking(False)
+        for _ in range(MOST_WAITING):
+            try:
+                connection, _ = listener.accept()
+            except ConnectionError:
+                continue  # its client has left
+            except OSError:
+                break  # none is left
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted

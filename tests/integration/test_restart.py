@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -224,6 +225,34 @@ def test_a_client_that_does_not_read_keeps_no_intake(make_stack: Callable[..., S
         pair.stop()
 
         assert pair.ended_well()
+
+
+def test_who_could_connect_is_answered(
+    make_stack: Callable[..., Stack], tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    pair = Pair(make_stack, tmp_path / "log", 3, **SHORT)
+    answers = Counter[str]()
+
+    def ask() -> None:
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", pair.first.port), 10)
+            except ConnectionRefusedError:
+                return
+            with client:
+                try:
+                    answers[str(answered(client))] += 1
+                except OSError as error:
+                    answers[repr(error)] += 1
+
+    clients = [pool.submit(ask) for _ in range(16)]
+    wait_until(lambda: answers["True"] > 50, "requests are answered")
+    pair.stop()
+    for client in clients:
+        client.result(30)
+
+    assert pair.ended_well()
+    assert set(answers) == {"True"}
 
 
 def test_an_intake_ends_at_the_settings_that_ship(
