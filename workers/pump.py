@@ -88,7 +88,7 @@ class Pump:
             self.metrics,
             self._set_engine_ready,
             self._adapt,
-            blamed=lambda suspects: blamed(self.queue, suspects),
+            blamed=lambda suspects: blamed(self.queue, tier, suspects),
         )
         self._watch.traffic.on_pause = self._slots.back_off
         self._is_engine_ready = False

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 WINDOW = 500
 # ... and no less than so many of them: one fault among the first three says nothing.
 LEAST_FAULTS = 5
-# Whatever became of the jobs: an engine that breaks more than every other of so many is started again.
+# Of jobs that broke here only: an engine that breaks so many, and more than it answers, is started again.
 MANY_FAULTS = 20
 
 
@@ -40,8 +40,9 @@ class _End(msgspec.Struct, eq=False):
     blame: Blame | None = None  # None: not known yet
 
     @property
-    def is_first(self) -> bool:
-        return self.suspect is None or self.suspect.attempt == 1
+    def is_new(self) -> bool:
+        """Whether nothing is known of such an end on another engine."""
+        return self.blame is not Blame.PROMPT and (self.suspect is None or self.suspect.attempt == 1)
 
 
 _SOUND = _End()
@@ -76,9 +77,9 @@ class FaultWindow:
     def is_broken(self) -> bool:
         """Return whether more jobs broke than not, and so many that it cannot be their prompts.
 
-        Those that had broken elsewhere say nothing: a higher tier may see few others.
+        Those that broke elsewhere say nothing: a higher tier may see few others.
         """
-        faults = sum(end.is_first for end in self._ends if end is not _SOUND)
+        faults = sum(end.is_new for end in self._ends if end is not _SOUND)
         return faults >= MANY_FAULTS and faults > sum(end is _SOUND for end in self._ends)
 
     def _open(self) -> list[_End]:

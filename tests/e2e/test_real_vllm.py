@@ -105,6 +105,21 @@ def test_tokens_stream_as_they_come_and_the_job_tells_its_story(openai: OpenAI, 
     assert job["cost"] > 0
 
 
+def test_a_streamed_answer_s_record_is_the_unstreamed_one(stack: PrivateStack) -> None:
+    body = {"model": "smollm2", "prompt": "One two three", "max_tokens": 8, "temperature": 0, "logprobs": 1}
+    with Client(stack.url) as client:
+        streamed, plain = (
+            client.wait(client.submit(body | {"stream": stream})["id"], timeout_s=60) for stream in (True, False)
+        )
+
+    first, second = streamed["result"]["choices"][0], plain["result"]["choices"][0]
+    assert (first["text"], first["finish_reason"]) == (second["text"], second["finish_reason"])
+    assert first["logprobs"]["tokens"] == second["logprobs"]["tokens"]
+    assert len(first["logprobs"]["token_logprobs"]) == 8
+    assert streamed["usage"] == plain["usage"]
+    assert streamed["usage"]["prompt_tokens"] > 0  # though nobody asked for it
+
+
 def test_what_the_engine_refuses_is_the_user_s_error(openai: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="temperature"):
         openai.completions.create(model="smollm2", prompt="x", temperature=-1)

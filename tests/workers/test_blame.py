@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import redis
 
@@ -17,22 +18,22 @@ from workers.blame import Blame, Suspect, blamed
 FAULT = Outcome(state=State.FAILED, status=502, code="engine_fault", error="it broke")
 
 
-async def broken(queue: JobQueue, *, attempts: int) -> Claimed:
-    """Return a job's last execution, after so many that broke."""
-    await submit(queue, job())
-    for _ in range(attempts):
-        [last] = await claim(queue, "int4")
-        await queue.give_back("w-int4", last, last.queue, word="charged", last=FAULT)
+async def breaks(queue: JobQueue, tier: str, target: str = "") -> Claimed:
+    """Let the job that waits break on a tier, and go back, or to the queue of another one."""
+    [last] = await claim(queue, tier)
+    fault = msgspec.structs.replace(FAULT, tier=tier)
+    await queue.give_back(f"w-{tier}", last, target or last.queue, word="charged", last=fault)
     return last
 
 
-async def blame(queue: JobQueue, one: Claimed, attempt: int = 1) -> Blame | None:
+async def blame(queue: JobQueue, one: Claimed, attempt: int = 1, tier: str = "int4") -> Blame | None:
     suspect = Suspect(one.job_id, attempt)
-    return (await blamed(queue, [suspect])).get(suspect)
+    return (await blamed(queue, tier, [suspect])).get(suspect)
 
 
 async def test_a_job_that_was_well_elsewhere_broke_by_its_engine_s_fault(queue: JobQueue) -> None:
-    one = await broken(queue, attempts=1)
+    await submit(queue, job())
+    one = await breaks(queue, "int4")
     assert await blame(queue, one) is None  # it waits for its next try
     [again] = await claim(queue, "int4", worker="other")
     assert await blame(queue, one) is None  # and has it
@@ -42,21 +43,36 @@ async def test_a_job_that_was_well_elsewhere_broke_by_its_engine_s_fault(queue: 
     assert await blame(queue, one) is Blame.ENGINE
 
 
-async def test_a_job_that_breaks_again_and_again_has_itself_to_blame(queue: JobQueue) -> None:
-    one = await broken(queue, attempts=2)
-    assert await blame(queue, one) is Blame.PROMPT
-    assert await blame(queue, one, attempt=2) is None
+async def test_a_job_that_breaks_on_other_tiers_as_well_has_itself_to_blame(queue: JobQueue) -> None:
+    await submit(queue, job())
+    one = await breaks(queue, "int4", "smollm2:int8:normal")
+    assert await blame(queue, one) is None
 
-    [again] = await claim(queue, "int4")
+    await breaks(queue, "int8", "smollm2:fp8:normal")
     assert await blame(queue, one) is Blame.PROMPT
-    await queue.give_back("w-int4", again, again.queue, word="charged", last=FAULT)
+    assert await blame(queue, one, 2, "int8") is None
+    await breaks(queue, "fp8")
 
-    assert [await blame(queue, one, attempt) for attempt in (1, 2, 3)] == [Blame.PROMPT] * 3
+    assert [await blame(queue, one, at, tier) for at, tier in enumerate(("int4", "int8", "fp8"), 1)] == [
+        *[Blame.PROMPT] * 2,
+        Blame.UNCLEAR,  # of the last one: that tier's other jobs say the rest
+    ]
+
+
+async def test_of_a_job_that_broke_on_one_tier_only_nobody_knows(queue: JobQueue) -> None:
+    await submit(queue, job())
+    one = await breaks(queue, "int4")
+    await breaks(queue, "int4")
+    assert await blame(queue, one) is Blame.UNCLEAR
+    await breaks(queue, "int4")
+
+    assert await blame(queue, one) is Blame.UNCLEAR
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired", "gone"])
 async def test_a_job_that_never_had_another_try_blames_nobody(queue: JobQueue, store: redis.Redis, end: str) -> None:
-    one = await broken(queue, attempts=1)
+    await submit(queue, job())
+    one = await breaks(queue, "int4")
 
     if end == "cancelled":
         await queue.cancel(one.job_id)
@@ -73,5 +89,5 @@ async def test_without_redis_nobody_is_blamed() -> None:
     settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
     queue = JobQueue(connect(settings.redis), settings)
 
-    assert await blamed(queue, [Suspect("any", 1)]) == {}
+    assert await blamed(queue, "int4", [Suspect("any", 1)]) == {}
     await queue.aclose()

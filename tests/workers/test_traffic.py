@@ -100,7 +100,9 @@ def faulty(count: int, *, sound: int = 0, attempt: int = 1) -> FaultWindow:
     return window
 
 
-@pytest.mark.parametrize(("blame", "exceeds"), [(Blame.ENGINE, True), (Blame.PROMPT, False), (Blame.NOBODY, False)])
+@pytest.mark.parametrize(
+    ("blame", "exceeds"), [(Blame.ENGINE, True), (Blame.PROMPT, False), (Blame.UNCLEAR, False), (Blame.NOBODY, False)]
+)
 def test_a_job_s_fault_is_the_engine_s_only_once_that_is_known(blame: Blame, exceeds: bool) -> None:
     window = faulty(10, sound=10)
     assert (window.exceeds(0.01), window.may_exceed(0.01)) == (False, True)
@@ -115,19 +117,20 @@ def test_a_job_s_fault_is_the_engine_s_only_once_that_is_known(blame: Blame, exc
 
 
 @pytest.mark.parametrize(
-    ("count", "sound", "attempt", "is_broken"),
+    ("count", "sound", "attempt", "blame", "is_broken"),
     [
-        (MANY_FAULTS, MANY_FAULTS - 1, 1, True),
-        (MANY_FAULTS, MANY_FAULTS, 1, False),
-        (MANY_FAULTS - 1, 0, 1, False),
-        (200, 0, 2, False),  # they had broken another engine before
+        (MANY_FAULTS, MANY_FAULTS - 1, 1, Blame.UNCLEAR, True),
+        (MANY_FAULTS, MANY_FAULTS, 1, Blame.UNCLEAR, False),
+        (MANY_FAULTS - 1, 0, 1, Blame.UNCLEAR, False),
+        (200, 0, 2, Blame.UNCLEAR, False),  # they had broken another engine before
+        (200, 0, 1, Blame.PROMPT, False),  # or have since
     ],
 )
-def test_more_faults_than_answers_are_no_prompts_whatever_became_of_them(
-    count: int, sound: int, attempt: int, is_broken: bool
+def test_more_faults_than_answers_on_this_engine_only_are_no_prompts(
+    count: int, sound: int, attempt: int, blame: Blame, is_broken: bool
 ) -> None:
     window = faulty(count, sound=sound, attempt=attempt)
-    window.settle({suspect: Blame.PROMPT for suspect in window.suspects()})
+    window.settle({suspect: blame for suspect in window.suspects()})
 
     assert window.is_broken() is is_broken
 
