@@ -15,6 +15,8 @@ from workers.engines.execution_log import How
 BEGIN_SLACK_S = 0.1
 # A deadline is noticed by a timer of the worker's.
 END_SLACK_S = 1.0
+# A worker that is lost again and again before an engine begins is charged from the next time on.
+MOST_UNBEGUN = 3
 # Losses that an attempt is charged for.
 CHARGED = ("worker_lost", "engine_fault", "degenerate_output", "worker_defect")
 # A claim is made, and an outcome handed in, within so much of the execution, in any weather that a job survives.
@@ -117,11 +119,10 @@ def _charges(its: Evidence, record: Record) -> Iterator[str]:
     """Yield charges without a reason, and sums that do not add up."""
     if record.outcome is None:
         return
-    # Where a claim was given up for lost and ended the job nevertheless, its loss was taken back.
-    lost = [one for one in record.lost if one.code in CHARGED and one.fence != record.fence]
-    code = record.outcome.code
+    lost, code = list(_charged(record)), record.outcome.code
     if code in CHARGED:  # the last attempt: what it was lost of is the outcome
-        lost.append(Lost(at_s=record.ended_s, worker=record.worker, fence=record.fence, code=code))
+        last = Lost(at_s=record.ended_s, worker=record.worker, fence=record.fence, code=code, attempts=record.attempts)
+        lost.append(last)
     for one in lost:
         yield from _charge(its, record, one)
     is_last_free = code in CHARGED or record.outcome.state in ("cancelled", "expired")
@@ -137,6 +138,18 @@ def _charges(its: Evidence, record: Record) -> Iterator[str]:
         yield f"ATTEMPTS: job {record.job_id} says {shown}, its fence {record.fence} less {record.uncharged}"
 
 
+def _charged(record: Record) -> Iterator[Lost]:
+    """Yield the losses that counted: each makes one attempt more.
+
+    Where a claim was given up for lost and ended the job nevertheless, its loss was taken back.
+    """
+    before = 0
+    for one in record.lost:
+        if one.code in CHARGED and one.fence != record.fence and one.attempts > before:
+            before = one.attempts
+            yield one
+
+
 def _charge(its: Evidence, record: Record, one: Lost) -> Iterator[str]:
     what = f"job {record.job_id} was charged for claim {one.fence} ({one.code}) of {one.worker}"
     runs = [run for run in its.executions.get(record.job_id, []) if run.fence == one.fence]
@@ -148,5 +161,5 @@ def _charge(its: Evidence, record: Record, one: Lost) -> Iterator[str]:
     elif not its.has_lost_its_lease(its.names.get(one.worker), one.at_s):
         life = its.names.get(one.worker)
         yield f"CHARGED: {what} ({life.service if life else 'unknown'}), to which nothing had happened"
-    elif not runs:
+    elif not runs and record.unbegun <= MOST_UNBEGUN:
         yield f"UNRUN: {what}, which never began"

@@ -41,6 +41,7 @@ class Lost:
     worker: str
     fence: int
     code: str  # why
+    attempts: int  # that were counted by then, this one included where it was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class Record:
     created_s: float = 0.0
     ended_s: float = 0.0
     deadline_s: float | None = None
+    unbegun: int = 0  # how often it came back because no engine had begun it
     floor: str | None = None  # as the policy chose it, where the outcome says so
     rq: str | None = None  # of a job of RQ's clients: what RQ itself says became of it
 

@@ -20,7 +20,19 @@ from dispatcher.queue.seal import Seal
 from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
 # What a job hash says of itself.
-FIELDS = ("status", "outcome", "fence", "uncharged", "data", "history", "worker_name", "created_at", "ended_at", "wait")
+FIELDS = (
+    "status",
+    "outcome",
+    "fence",
+    "uncharged",
+    "unbegun",
+    "data",
+    "history",
+    "worker_name",
+    "created_at",
+    "ended_at",
+    "wait",
+)
 
 
 def seen_of(by: str, outcome: Outcome) -> Seen:
@@ -110,6 +122,7 @@ def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal) -> Record:
         outcome=seen_of("redis", outcome) if outcome else None,
         fence=int(fields["fence"] or 0),
         uncharged=int(fields["uncharged"] or 0),
+        unbegun=int(fields["unbegun"] or 0),
         content=(stored or b"") + inflate(fields["data"] or b"["),
         lost=tuple(map(_lost, (fields["history"] or b"").splitlines())),
         worker=(fields["worker_name"] or b"").decode(),
@@ -123,8 +136,14 @@ def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal) -> Record:
 def _lost(line: bytes) -> Lost:
     """Read a line of a job's history; its outcome may have a signature before it."""
     at_ms, worker, fence, outcome = line.split(b" ", 3)
-    code = msgspec.json.decode(outcome[outcome.index(b"{") :])["code"]
-    return Lost(at_s=int(at_ms) / 1000, worker=worker.decode(), fence=int(fence), code=code)
+    last = msgspec.json.decode(outcome[outcome.index(b"{") :])
+    return Lost(
+        at_s=int(at_ms) / 1000,
+        worker=worker.decode(),
+        fence=int(fence),
+        code=last["code"],
+        attempts=last.get("attempts", 0),
+    )
 
 
 def _time(text: bytes | None) -> float:

@@ -39,7 +39,7 @@ RECORD = Record(
 )
 RUN = Execution(job_id="a", fence=1, tier="int4", pid=1, begin_s=101.0, end_s=102.0, how=How.ANSWERED)
 AGAIN = replace(RUN, fence=2, pid=2, begin_s=130.0, end_s=131.0)
-LOST = Lost(at_s=120.0, worker="first", fence=1, code="worker_lost")
+LOST = Lost(at_s=120.0, worker="first", fence=1, code="worker_lost", attempts=1)
 TWICE = replace(RECORD, fence=2, ended_s=131.0, lost=(LOST,), outcome=replace(DONE, attempts=2))
 ACCEPTED = Try(sent_s=99.9, heard_s=100.1, answer="accepted")
 
@@ -256,7 +256,12 @@ def test_a_job_is_executed_again_and_charged_only_where_its_worker_was_lost() ->
 
 
 def test_a_charge_for_a_claim_that_never_ran_is_found() -> None:
-    assert Case(records=(TWICE,), runs=(AGAIN,), first=killed(102)).found() == ["UNRUN"]
+    case = Case(records=(TWICE,), runs=(AGAIN,), first=killed(102))
+    free = replace(TWICE, uncharged=1, lost=(replace(LOST, attempts=0),), outcome=replace(DONE, attempts=1))
+
+    assert case.found() == ["UNRUN"]
+    assert replace(case, records=(replace(TWICE, unbegun=4),)).found() == []
+    assert replace(case, records=(free,)).found() == []
 
 
 def test_an_engine_s_fault_must_be_one_of_the_engine_s() -> None:
