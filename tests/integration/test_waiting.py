@@ -33,7 +33,8 @@ SOON_S = 6
 
 @pytest.fixture(scope="module")
 def lone_intake(redis_url: str) -> Iterator[Stack]:
-    stack = Stack(redis_url, BITLADDER_INTAKE__MAX_WAIT_S="600")
+    # Half a thousand clients at once, on a machine that may have other things to do.
+    stack = Stack(redis_url, BITLADDER_INTAKE__MAX_WAIT_S="600", BITLADDER_REDIS__TIMEOUT_S="5")
     stack.intake()
     yield stack
     stack.stop()
@@ -194,7 +195,7 @@ def calls_in(seconds: float, store: redis.Redis) -> int:
 
 
 def test_510_long_polls_take_nobody_s_place_and_cost_redis_next_to_nothing(intake: Stack, store: redis.Redis) -> None:
-    job_ids = [intake.http.post("/v1/jobs", json=BODY).json()["id"] for _ in range(300)]
+    job_ids = [intake.http.post("/v1/jobs", json=BODY).json()["id"] for _ in range(50)]
     streamed = intake.http.post("/v1/jobs", json=BODY | {"stream": True}).json()["id"]
     with LongPolls(intake, job_ids, 510) as polls, ThreadPoolExecutor(2) as pool:
         wait_until(lambda: all(store.hexists(f"rq:job:{job_id}", "reply") for job_id in job_ids), "all wait")
@@ -211,7 +212,7 @@ def test_510_long_polls_take_nobody_s_place_and_cost_redis_next_to_nothing(intak
         elapsed_s = time.monotonic() - start
         answered = polls.answered()
 
-    assert answered == 2  # those that wait for the job that is over
+    assert answered == 11  # those that wait for the job that is over
     assert said == ((200, "cancelled"), (200, "cancelled"))
     assert elapsed_s < 1.5  # the message, not the next look
     assert len(subscribed) == 1
