@@ -124,6 +124,21 @@ class JobQueue:
             raise QueueUnreachableError(f"Redis refused: {answer}") from answer
         return read_claimed(answer)
 
+    async def begun(self, worker: str, ids: Sequence[str]) -> None:
+        """Note that the engine has begun these jobs: from here on the loss of the worker costs them an attempt."""
+        await self._mark("SREM", worker, ids)
+
+    async def unbegun(self, worker: str, ids: Sequence[str]) -> None:
+        """Note that the engine has refused these jobs without having begun them."""
+        await self._mark("SADD", worker, ids)
+
+    async def _mark(self, command: str, worker: str, ids: Sequence[str]) -> None:
+        try:
+            if ids:
+                await self.client.execute_command(command, f"bl:unbegun:{worker}", *ids)  # type: ignore[no-untyped-call]  # redis-py
+        except (RedisError, OSError) as error:
+            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
+
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
         return [bool(ok) for ok in await self.run(finish_call(self.settings, self.seal, worker, jobs))]
@@ -153,9 +168,11 @@ class JobQueue:
         return [read_piece(entry, fields[b"d"]) for entry, fields in rows]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
-        """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt.
+        """Put a job back to the front of `target`, or end it with `last`.
 
-        Words: free (no attempt counted), charged, suspect (not counted, but it may have taken the engine with it).
+        Words, as in prelude.lua's put_back: back go free (no attempt counted), charged, suspect (not counted, but it
+        may have taken the engine with it) and unbegun (not counted the first times), where an attempt is left. Expired,
+        cancelled and refused end a job that no engine has begun.
         """
         args: list[Argument] = [
             worker,

@@ -3,8 +3,8 @@
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
 --       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
--- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, and what `conclude`
--- writes.
+-- Touches also, by name: bl:unbegun:<worker>, rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, and what
+-- `conclude` writes.
 -- Returns {1|0…}: whether the outcome was accepted.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
@@ -48,6 +48,7 @@ for i = 3, #ARGV, 6 do
   accepted[#accepted + 1] = job and 1 or 0
 end
 call_many('SREM', KEYS[1], held)
+call_many('SREM', 'bl:unbegun:' .. worker, held)
 for registry, entries in pairs(wip) do
   call_many('ZREM', registry, entries)
 end
