@@ -75,6 +75,11 @@ class Model:
     def depth(self, queue: str) -> int:
         return sum(self.jobs[job_id].status == "queued" for job_id in set(self.lists.get(queue, ())))
 
+    def place(self, job: Job) -> int:
+        """Return a waiting job's place among those that wait in its list."""
+        its = self.lists[job.queue]
+        return sum(self.jobs[other].status == "queued" for other in its[: its.index(job.job_id)]) + 1
+
     def of_tenant(self, tenant: str) -> set[str]:
         return {
             job.job_id for job in self.jobs.values() if job.tenant == tenant and job.status in ("queued", "started")
@@ -196,6 +201,8 @@ def _check_depths(model: Model, dump: Dump) -> None:
     for queue, ids in model.lists.items():
         counts = dump.hash(f"bl:counts:{queue}")
         assert len(ids) - int(counts.get("gone", 0)) * bool(ids) == model.depth(queue), queue
+        leftovers = {job_id for job_id in ids if model.jobs[job_id].status != "queued"}
+        assert set(dump.values.get(f"bl:gone:{queue}", ())) == leftovers, queue
         popped = int(counts.get("popped", 0))
         for place, job_id in enumerate(ids, 1):
             if model.jobs[job_id].status == "queued":

@@ -577,6 +577,45 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     assert await places(9, 10, 11) == [1, 2, 3]
 
 
+async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_late(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    jobs = [job(deadline_ms=300 if number == 5 else 60_000) for number in range(8)]
+    await submit(queue, *jobs)
+    late = (await claim(queue, "int4", 1))[0]
+    await queue.give_back("w-int4", late, late.queue, word="free", last=DONE)  # to the front again
+
+    async def places() -> list[int | None]:
+        return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]
+
+    seen = [await places()]
+    await queue.cancel(jobs[2].job_id)
+    seen.append(await places())
+    await queue.finish("w-int4", [Finished(job=late, outcome=DONE)])
+    seen.append(await places())
+    await asyncio.sleep(0.31)  # the server's clock has to move
+    await queue.expire(jobs[5].job_id)
+    seen.append(await places())
+    await claim(queue, "int4", 1)  # and the late one's id before it
+    seen.append(await places())
+
+    assert seen == [list(range(1, most + 1)) for most in (8, 7, 6, 5)] + [[None, 1, 2, 3, 4]]
+    assert store.zcard("bl:gone:smollm2:int4:normal") == 2
+
+
+async def test_a_job_of_rq_s_that_is_cancelled_leaves_no_hole(queue: JobQueue, store: redis.Redis) -> None:
+    store.hset("rq:job:theirs", mapping={"status": "queued", "origin": "smollm2:int4:normal", "data": "[]"})
+    store.rpush("rq:queue:smollm2:int4:normal", "theirs")
+    mine = job()
+    await submit(queue, mine)
+
+    await queue.cancel("theirs")
+    view = await queue.view(mine.job_id)
+
+    assert view is not None
+    assert view.position == 1
+
+
 async def test_jobs_of_several_queues_go_in_one_bundle_and_are_answered_in_order(queue: JobQueue) -> None:
     jobs = [job(lane=lane) for _ in range(3) for lane in ("urgent", "normal", "batch")]
 

@@ -444,8 +444,7 @@ class JobLife(RuleBasedStateMachine):
         assert view is not None
         assert view.attempts == job.attempts
         assert view.state.is_terminal == (job.outcome is not None)
-        ids = self.model.lists.get(job.queue, [])
-        assert view.position == (ids.index(job.job_id) + 1 if job.status == "queued" else None)
+        assert view.position == (self.model.place(job) if job.status == "queued" else None)
 
 
 @pytest.fixture

@@ -147,6 +147,20 @@ local function escaped(id, bytes)
   return text
 end
 
+-- Note that a job is over whose id stays in its list: for the list's depth, and by its number for the places of those
+-- behind it. RQ's producers number nothing; far from the head such an id is not looked for.
+local function leave_in_list(id, queue, wait)
+  redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  local _, _, number = read_wait(wait)
+  if not number then
+    local place = tonumber(redis.pcall('LPOS', 'rq:queue:' .. queue, id, 'MAXLEN', 1000))
+    number = place and place + 1 + (whole(redis.call('HGET', 'bl:counts:' .. queue, 'popped')) or 0)
+  end
+  if number then
+    redis.pcall('ZADD', 'bl:gone:' .. queue, num(number), id)  -- a garbled key must not keep a job from its end
+  end
+end
+
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
 -- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
 local told = {}

@@ -3,7 +3,7 @@
 -- KEYS  1  bl:dead                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
--- bl:wake:<model>:<tier>, bl:tenant:<tenant>.
+-- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>.
 -- A suspect stays one: it runs alone again.
 -- Returns {1|0…}: whether the job was in quarantine and waits again.
 
@@ -39,6 +39,7 @@ local function release(id)
   end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
+    redis.call('ZREM', 'bl:gone:' .. queue, id)
   else
     redis.call('RPUSH', list, id)
   end
