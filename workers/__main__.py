@@ -1,74 +1,13 @@
-"""Run one worker: `python -m workers --tier int4`."""
+"""The first lines of `python -m workers`: hear signals, then load the rest (workers/run.py)."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import signal
 import sys
 
-import structlog
-import uvloop
-from prometheus_client import start_http_server
-
-from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.logs import configure_logs
-from dispatcher.memory import settle_memory
-from dispatcher.queue.connection import check_server
-from dispatcher.reload import LadderWatch
-from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
-from workers.engines.base import Engine
-from workers.engines.echo import EchoEngine
-from workers.engines.http import HttpEngine
-from workers.engines.vllm_server import VllmServer
-from workers.rolling import Rolling
-
-log = structlog.get_logger()
-
-
-def main() -> int:
-    """Read the command line and run until a signal comes."""
-    parser = argparse.ArgumentParser(prog="bitladder worker", description="Serve one tier's queues with one engine.")
-    parser.add_argument("--tier", required=True, help="the tier to serve, as named in the configuration")
-    parser.add_argument("--model", help="the model, where the configuration has several")
-    parser.add_argument("--config", help="configuration file (default: $BITLADDER_CONFIG, then ./bitladder.toml)")
-    parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
-    args = parser.parse_args()
-    configure_logs()
-    flags = {} if args.metrics_port is None else {"worker.metrics_port": args.metrics_port}
-    try:
-        watch = LadderWatch(lambda: load_settings(args.config, flags=flags))
-        model = args.model or next(iter(watch.settings.models))
-        watch.settings.model(model).tier(args.tier)
-        uvloop.run(_run(watch, model, args.tier))
-    except BitladderError as error:
-        sys.stderr.write(f"bitladder worker: {error}\n")
-        return 2
-    return 0
-
-
-def build_engine(settings: Settings, model: str, tier: str) -> Engine:
-    """Return the engine that the settings ask for."""
-    kind, its = settings.worker.engine, settings.model(model).tier(tier)
-    if kind == "echo":
-        return EchoEngine(settings.echo, tier)
-    return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
-
-
-async def _run(watch: LadderWatch, model: str, tier: str) -> None:
-    settings, rolling = watch.settings, Rolling(watch, model, tier, build_engine)
-    try:
-        await check_server(rolling.pump.queue.client, settings.redis)
-    except QueueUnreachableError as error:
-        log.warning("redis away at start", error=str(error))
-    if settings.worker.metrics_port is not None:
-        start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, rolling.registry)
-    settle_memory()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, rolling.drain)
-    await rolling.run()
-
+from dispatcher.signals import end_at_once
 
 if __name__ == "__main__":
+    end_at_once()
+    from workers.run import main  # what it imports takes a second
+
     sys.exit(main())

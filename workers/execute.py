@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -12,6 +13,7 @@ from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage
 from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
 from dispatcher.queue.records import inflate
 from dispatcher.queue.seal import Seal
+from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers, OnPiece
 from workers.guard import fault_in
 from workers.ward import ALONE
@@ -41,17 +43,24 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
     request: Request | None = None
+    has_begun: bool = True  # False: nothing of it reached the engine, and it costs no attempt
 
 
-async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, now_ms: int) -> Executed:
+async def execute(
+    job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, clock: ServerClock, on_begin: Callable[[], None]
+) -> Executed:
     """Run one job to a verdict; never raises for what the job or the engine did."""
     try:
         request = _read(job, seal)
     except UnfitError as error:
-        return Executed(verdict=Verdict.QUARANTINE, outcome=_failed(error.status, error.code, str(error)))
+        outcome = _failed(error.status, error.code, str(error))
+        return Executed(verdict=Verdict.QUARANTINE, outcome=outcome, has_begun=False)
+    if (left_s := clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
+        return expired_waiting()
+    on_begin()
     start = time.perf_counter()
     try:
-        async with asyncio.timeout(_seconds_left(job, now_ms)):
+        async with asyncio.timeout(clock.seconds_until(job.deadline_ms)):
             answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
         outcome, verdict = _judged(answer), Verdict.FINISH
     except TimeoutError:
@@ -64,6 +73,13 @@ async def execute(job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, 
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
     outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
     return Executed(verdict=verdict, outcome=outcome, request=request)
+
+
+def expired_waiting() -> Executed:
+    """Return the end of a job whose deadline passed before the engine began it."""
+    error = "the deadline passed while the job waited"
+    outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
+    return Executed(verdict=Verdict.FINISH, outcome=outcome, has_begun=False)
 
 
 def degenerate_in(done: Executed) -> str | None:
@@ -100,10 +116,6 @@ def _late(job: Claimed) -> Outcome:
     if job.timeout_s:
         code, error = "job_timeout", f"the job ran longer than its job_timeout of {job.timeout_s} s"
     return Outcome(state=State.EXPIRED, status=504, code=code, error=error)
-
-
-def _seconds_left(job: Claimed, now_ms: int) -> float | None:
-    return None if job.deadline_ms is None else max(0.0, (job.deadline_ms - now_ms) / 1000)
 
 
 def _judged(answer: Answer) -> Outcome:

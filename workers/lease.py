@@ -25,6 +25,7 @@ from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.plan import lists_of
 from dispatcher.queue.scripts import digest, source
 from dispatcher.sections import Settings
+from workers.clock import ServerClock
 
 log = structlog.get_logger()
 VERSION = "bitladder"
@@ -59,17 +60,21 @@ class LeaseKeeper:
         self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
         self._strays: list[bytes] = []
         self.is_ready = False
+        self.clock = ServerClock()
         self._stop = threading.Event()
         self._renewing = threading.Lock()  # the pump renews too, when its readiness changes
         self._ended = threading.Event()
         self._ended.set()
 
     def stop(self) -> None:
-        """Stop renewing and leave RQ's lists."""
+        """Stop renewing, leave RQ's lists, and give back what the worker holds without knowing it."""
         self._stop.set()
         self._ended.wait()
+        most = self._settings.queue.max_attempts
+        args: list[str | int] = [self._worker, self.queues, REAP_BATCH, most, keep(self._settings)]
         with contextlib.suppress(RedisError, OSError):
-            self._call("retire", self._keys(), [self._worker, self.queues])
+            while not self._call("retire", self._keys(), args):
+                pass  # it held more than fits into one call
         self._client.close()
 
     def renew(self) -> None:
@@ -99,7 +104,9 @@ class LeaseKeeper:
             *strays,
             *held,
         ]
-        _, lost, cancelled, unknown = self._call("extend", self._keys(), args)
+        asked_s = time.monotonic()
+        now_ms, lost, cancelled, unknown = self._call("extend", self._keys(), args)
+        self.clock.heard(int(now_ms), asked_s)
         # A claim's answer may still be on its way; after a third of a lease nobody waits for it any more.
         now = time.monotonic()
         self._unknown = {job: self._unknown.get(job, now) for job in unknown}

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from enum import StrEnum
 
 import msgspec
@@ -27,11 +28,12 @@ from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.queue.sweeping import sweep_for_ever
 from dispatcher.sections import Settings
+from workers.begun import Begun
 from workers.blame import blamed
 from workers.control import Control
 from workers.engine_watch import EngineWatch
 from workers.engines.base import CLAIM, Engine, Load
-from workers.execute import Executed, execute
+from workers.execute import Executed, Verdict, execute, expired_waiting
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
 from workers.slots import Slots
@@ -74,6 +76,8 @@ class Pump:
         self.metrics = self._settler.metrics
         self._running: dict[str, asyncio.Task[None]] = {}
         self.metrics.in_flight.set_function(lambda: len(self._running))
+        self._begun = Begun(self.queue.client, self.worker)
+        self._in_engine: set[asyncio.Task[None]] = set()  # what they run has reached the engine
         self._settling: set[asyncio.Task[None]] = set()  # executed; what becomes of it is on its way to Redis
         self._reasons: dict[asyncio.Task[None], Interruption] = {}  # why a task is being cancelled
         self._freed, self._draining = asyncio.Event(), asyncio.Event()
@@ -115,6 +119,7 @@ class Pump:
             watching.cancel()
             await self._drain()
             leasing.cancel()
+            await self._begun.stop()
             await asyncio.to_thread(self.leases.stop)
             await self.background.stop()
             await self.engine.stop()
@@ -159,10 +164,11 @@ class Pump:
 
     async def _claim(self, free: int) -> Claims:
         """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
-        what = (self.worker, self.model, self.tier, self._plan, free)
-        if self._is_empty and not self._is_suspended:
-            return await self.queue.claim_when_pushed(self._waker, *what)
-        return await self.queue.claim(*what)
+        what, asked_s = (self.worker, self.model, self.tier, self._plan, free), time.monotonic()
+        is_idle = self._is_empty and not self._is_suspended
+        claims = await (self.queue.claim_when_pushed(self._waker, *what) if is_idle else self.queue.claim(*what))
+        self.leases.clock.heard(claims.now_ms, asked_s)
+        return claims
 
     def _note_suspension(self, is_suspended: bool) -> None:
         self._is_suspended = is_suspended
@@ -178,11 +184,13 @@ class Pump:
     def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._reasons.pop(task, None)
         self._settling.discard(task)
+        self._in_engine.discard(task)
         if not task.cancelled() and (error := task.exception()):
             # Redis still holds it in this worker's name, and the next renewals find that it is nobody's.
             log.error("the end of a job was lost", job_id=job_id, exc_info=error)
         if self._running.get(job_id) is task:
             del self._running[job_id]
+            self._begun.forget(job_id)
         self._freed.set()
 
     async def _handle(self, job: Claimed) -> None:
@@ -196,14 +204,15 @@ class Pump:
             log.exception("job broke the worker", job_id=job.job_id)
         # From here on nothing may stop the task: what has become of the job must reach Redis.
         self._settling.add(task)
+        has_begun = task in self._in_engine
         if done is not None:
             await self._settler.settle(job, done, beside=len(self._running))
         elif reason is Interruption.CANCELLED:
-            await self._settler.cancelled(job)
+            await self._settler.cancelled(job, has_begun=has_begun)
         elif reason is Interruption.DRAINED:
             await self._settler.drained(job)
         elif reason is Interruption.BROKEN:
-            await self._settler.broken(job)
+            await self._settler.broken(job, has_begun=has_begun)
         else:
             self.metrics.fenced.inc()
 
@@ -215,13 +224,19 @@ class Pump:
                 self._reasons[task] = Interruption.LOST
                 raise asyncio.CancelledError
 
-        claimed_s = self._loop.time()
-        await self._ward.enter(job.suspicion)
+        def on_begin() -> None:
+            self._in_engine.add(task)
+            self._begun.note(job.job_id)
+
+        engine, seal, clock = self._watch.traffic.of(job), self.queue.seal, self.leases.clock
+        if not await self._ward.entered(job.suspicion, clock.seconds_until(job.deadline_ms)):
+            return expired_waiting()
         try:
-            now_ms = job.claimed_ms + int((self._loop.time() - claimed_s) * 1000)
-            done = await execute(job, self._watch.traffic.of(job), on_piece, self.queue.seal, now_ms=now_ms)
+            done = await execute(job, engine, on_piece, seal, clock=clock, on_begin=on_begin)
         finally:
             self._ward.leave()
+        if done.verdict is Verdict.RETURN:
+            self._begun.note(job.job_id, has_begun=False)
         done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces.count))
         return await self._settler.guarded(job, done) if self.settings.worker.guard else done
 

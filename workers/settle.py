@@ -70,11 +70,14 @@ class Settler:
     async def settle(self, job: Claimed, done: Executed, *, beside: int) -> None:
         """Do what the verdict says; `beside` is how many jobs shared the engine."""
         outcome = self._completed(job, done, beside)
-        if done.verdict is Verdict.FINISH:
-            await self._end(job, outcome)
-        elif done.verdict is Verdict.QUARANTINE:
+        if done.verdict is Verdict.QUARANTINE:
             self.metrics.quarantined(outcome.code or "").inc()
             log.warning("job quarantined", job_id=job.job_id, code=outcome.code)
+        if not done.has_begun:
+            await self._void(job, outcome, word="expired" if done.verdict is Verdict.FINISH else "refused")
+        elif done.verdict is Verdict.FINISH:
+            await self._end(job, outcome)
+        elif done.verdict is Verdict.QUARANTINE:
             await self._end(job, outcome, is_dead=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
@@ -106,19 +109,23 @@ class Settler:
         if len(unfit) > MOST_NAMED:
             log.warning("ids dropped or quarantined", beside=len(unfit) - MOST_NAMED)
 
-    async def cancelled(self, job: Claimed) -> None:
+    async def cancelled(self, job: Claimed, *, has_begun: bool) -> None:
         """End a job that its client cancelled."""
-        await self._end(job, self._own_end(job, State.CANCELLED, 409, "cancelled", "the job was cancelled"))
+        end = self._own_end(job, State.CANCELLED, 409, "cancelled", "the job was cancelled")
+        if has_begun:
+            await self._end(job, end)
+        else:
+            await self._void(job, msgspec.structs.replace(end, attempts=job.attempt - 1), word="cancelled")
 
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
         await self._give_back(job, job.queue, word="free", last=last)
 
-    async def broken(self, job: Claimed) -> None:
+    async def broken(self, job: Claimed, *, has_begun: bool) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._give_back(job, await self._one_up(job), word="charged", last=last)
+        await self._give_back(job, await self._one_up(job), word="charged" if has_begun else "unbegun", last=last)
 
     def pieces(self, job: Claimed) -> Pieces:
         """Return the way of a stream's pieces to its readers."""
@@ -129,18 +136,25 @@ class Settler:
         accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
+    async def _void(self, job: Claimed, outcome: Outcome, *, word: str) -> None:
+        """End a job that the engine has not begun: it costs no attempt."""
+        result = await self._put_back(job, job.queue, word=word, last=outcome)
+        self._count(job, outcome, accepted=result == "ended")
+
     async def _give_back(self, job: Claimed, target: str, *, word: str, last: Outcome) -> None:
-        while True:
-            try:
-                result = await self._queue.give_back(self._worker, job, target, word=word, last=last)
-                break
-            except QueueUnreachableError:
-                await _pause()
+        result = await self._put_back(job, target, word=word, last=last)
         self.metrics.returned(last.code or "").inc()
         if result == "ended":
             self.tally.add(last)
             self.metrics.quarantined(last.code or "").inc()
         log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=result)
+
+    async def _put_back(self, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
+        while True:
+            try:
+                return await self._queue.give_back(self._worker, job, target, word=word, last=last)
+            except QueueUnreachableError:
+                await _pause()
 
     async def _one_up(self, job: Claimed) -> str:
         """Return the queue one tier above this worker's, or the job's own where nobody above would serve it."""
@@ -172,7 +186,7 @@ class Settler:
             outcome,
             tier=self._tier,
             fence=job.fence,
-            attempts=job.attempt,
+            attempts=job.attempt - (not done.has_begun),
             floor=(request.floor if request else None) or job.tier,
             reason=request.reason if request else None,
             entropy=request.entropy if request else None,

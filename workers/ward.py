@@ -44,6 +44,18 @@ class Ward:
                 self.leave()
             raise
 
+    async def entered(self, suspicion: int, limit_s: float | None) -> bool:
+        """Return True when the job may run, or False when it may not in that time."""
+        if not suspicion and not self.is_closed:
+            await self.enter(0)  # at once, without a limit that would cost more than the way in
+            return True
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.enter(suspicion)
+        except TimeoutError:
+            return False
+        return True
+
     def leave(self) -> None:
         """Say that a job that was let in has ended."""
         self._inside -= 1

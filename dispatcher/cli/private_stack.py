@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 
 from dispatcher.cli.serving import stack
+from dispatcher.cli.supervisor import in_order
 from dispatcher.errors import BitladderError
 from dispatcher.sections import Settings
 from dispatcher.settings import config_environment, load_settings, process_environment
@@ -83,9 +84,8 @@ class PrivateStack:
 
     def stop(self) -> None:
         """End the processes, Redis last, so that the workers can hand in what they have."""
-        workers = [name for name in self._processes if name not in ("web", "redis")]
-        for group in (workers, ["web"], ["redis"]):
-            started = [self._processes[name] for name in group if name in self._processes]
+        for group in in_order(self._processes):
+            started = [self._processes[name] for name in group]
             for process in started:
                 process.terminate()
             for process in started:

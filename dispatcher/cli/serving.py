@@ -8,9 +8,9 @@ import sys
 from typing import Annotated
 
 import typer
-from honcho.manager import Manager
 
 from dispatcher.app import create_app
+from dispatcher.cli.supervisor import Supervisor
 from dispatcher.embedded import is_answering, server_command
 from dispatcher.intake.closing import Closing
 from dispatcher.intake.server import IntakeServer
@@ -18,10 +18,13 @@ from dispatcher.logs import configure_logs
 from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
 from dispatcher.settings import config_environment, load_settings, process_environment
+from dispatcher.signals import hold
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 # The metrics ports of `bitladder up`: one per worker, from here on.
 FIRST_METRICS_PORT = 9101
+# What a worker may take to end beyond its drain and the handing in of what it has: its engine ends too.
+END_S = 15.0
 
 
 def up(
@@ -33,14 +36,11 @@ def up(
     Example: bitladder up --engine echo
     """
     settings = load_settings(config, flags={"worker.engine": engine} if engine else None).settings
-    manager = Manager()
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
     environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # there is no other intake to turn to
-    for name, command in stack(settings):
-        manager.add_process(name, command, env=environment)
-    manager.loop()
-    raise typer.Exit(manager.returncode)
+    patience_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
+    raise typer.Exit(Supervisor(stack(settings), environment, patience_s).run())
 
 
 def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
@@ -88,6 +88,7 @@ def worker(
     command = [sys.executable, "-m", "workers", "--tier", tier]
     for flag, value in (("--config", config), ("--model", model), ("--metrics-port", metrics_port)):
         command += [] if value is None else [flag, str(value)]
+    hold()
     os.execv(command[0], command)  # noqa: S606  (our own module)
 
 

@@ -24,9 +24,9 @@ from starlette.types import ASGIApp
 from dispatcher.intake.closing import Closing
 from dispatcher.intake.http_protocol import bounded_by
 from dispatcher.sections import IntakeSettings
+from dispatcher.signals import ending
 
 log = structlog.get_logger()
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # What is told at the end has this long to reach its client.
 LAST_WORDS_S = 2.0
 LOOK_EVERY_S = 0.05
@@ -58,7 +58,7 @@ class IntakeServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take signals for the wish to end; uvicorn raises them again when it has ended, and dies of them."""
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        before = {number: signal.signal(number, self.handle_exit) for number in ending()}
         yield
         for number, handler in before.items():
             signal.signal(number, handler)

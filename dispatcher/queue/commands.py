@@ -147,6 +147,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What one claim brought."""
 
     jobs: list[Claimed]
+    now_ms: int  # server clock
     expired: int  # dropped because their deadline had passed
     unfit: list[Unfit]
     is_suspended: bool  # nothing is given out until `rq resume`
@@ -163,6 +164,7 @@ def read_claimed(answer: list[Any]) -> Claims:
     now, expired, rows, unfit, is_suspended = answer
     return Claims(
         jobs=[_claimed(row, int(now)) for row in rows],
+        now_ms=int(now),
         expired=int(expired),
         unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
         is_suspended=bool(is_suspended),

@@ -48,6 +48,7 @@ from dispatcher.queue.records import (
     read_overview,
     read_piece,
     read_view,
+    read_wait,
 )
 from dispatcher.queue.scripts import digest, source
 from dispatcher.queue.seal import Seal
@@ -153,9 +154,11 @@ class JobQueue:
         return [read_piece(entry, fields[b"d"]) for entry, fields in rows]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
-        """Put a job back to the front of `target`; `last` is its outcome if this was the last attempt.
+        """Put a job back to the front of `target`, or end it with `last`.
 
-        Words: free (no attempt counted), charged, suspect (not counted, but it may have taken the engine with it).
+        Words, as in prelude.lua's put_back: back go free (no attempt counted), charged, suspect (not counted, but it
+        may have taken the engine with it) and unbegun (not counted the first times), where an attempt is left. Expired,
+        cancelled and refused end a job that no engine has begun.
         """
         args: list[Argument] = [
             worker,
@@ -201,24 +204,28 @@ class JobQueue:
         try:
             values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(VIEWED))
             fields = dict(zip(VIEWED, values, strict=True))
-            popped = await self._popped(fields)
+            left = await self._left(fields)
         except ResponseError as error:
             if is_odd_type(error):
                 return odd_view(job_id)
             raise QueueUnreachableError(f"Redis refused: {error}") from error
         except (RedisError, OSError) as error:
             raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return read_view(job_id, fields, popped, self.seal) if fields["status"] else None
+        return read_view(job_id, fields, left, self.seal) if fields["status"] else None
 
-    async def _popped(self, fields: Mapping[str, bytes | None]) -> int | None:
-        """Return how many jobs have left a waiting job's list; None for a job that does not wait there."""
-        if fields["status"] != b"queued" or not fields["origin"]:
+    async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
+        """Return how many before a waiting job wait no longer; None for a job that has no number in one."""
+        queue, number = fields["origin"], read_wait(fields["wait"])[2]
+        if fields["status"] != b"queued" or not queue or number is None:
             return None
         try:
-            popped: Any = await self.client.hget(b"bl:counts:" + fields["origin"], "popped")
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.hget(b"bl:counts:" + queue, "popped")
+                pipe.zcount(b"bl:gone:" + queue, "-inf", f"({number}")  # over already, and still in the list before it
+                popped, gone = await pipe.execute()
         except ResponseError:  # somebody else's key
             return None
-        return read_number(popped) or 0
+        return (read_number(popped) or 0) + int(gone)
 
     async def depths(self, model: str) -> Depths:
         """Look at every queue of a model."""

@@ -154,24 +154,29 @@ def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | 
     return None if word == b"waits" else read_end(job_id, word.decode(), detail, seal)
 
 
-def read_view(job_id: str, fields: Mapping[str, bytes | None], popped: int | None, seal: Seal) -> JobView:
-    """Return a job as its hash has it; `popped` is how many jobs have left its list."""
+def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:
+    """Read a job's field `wait`: when it was enqueued, its deadline, and its number in its list."""
+    enqueued, deadline, number = ((raw or b"").split(b" ") + [b""] * 3)[:3]
+    return read_number(enqueued), read_number(deadline), read_number(number)
+
+
+def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, seal: Seal) -> JobView:
+    """Return a job as its hash has it; `left` is how many of its list, up to it, wait no longer."""
     status = (fields["status"] or b"").decode(errors="replace")
     outcome = read_end(job_id, status, fields["outcome"], seal)
-    enqueued, deadline, seq = ((fields["wait"] or b"").split(b" ") + [b""] * 3)[:3]
-    place = read_number(seq)
+    enqueued_ms, deadline_ms, place = read_wait(fields["wait"])
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
         queue=_word(fields["origin"]),
-        enqueued_ms=read_number(enqueued) or 0,
+        enqueued_ms=enqueued_ms or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
         request=read_request(fields["data"] or b""),
-        deadline_ms=read_number(deadline),
+        deadline_ms=deadline_ms,
         worker=_word(fields["worker_name"]) or None,
         outcome=outcome,
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
-        position=None if place is None or popped is None else max(1, place - popped),
+        position=None if place is None or left is None else max(1, place - left),
     )
 
 

@@ -53,6 +53,7 @@ PARTS = {
     "finish": _ENDING,
     "give_back": _ENDING,
     "reap": _ENDING,
+    "retire": _ENDING,
     "cancel": _ENDING,
     "expire": _ENDING,
 }

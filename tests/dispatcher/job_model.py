@@ -12,6 +12,9 @@ import redis
 MODEL = "smollm2"
 LADDER = ("int4", "int8", "fp8")
 ENDED = ("finished", "failed", "canceled")
+# Words that end a job which no engine has begun.
+VOID = {"expired": "failed", "cancelled": "canceled", "refused": "failed"}
+MOST_UNBEGUN = 3
 
 # Everything in one round trip: a test may walk all keys.
 _DUMP = """
@@ -44,6 +47,7 @@ class Job:
     cancel: bool = False  # asked for while it ran
     tenant: str = ""  # '' where its jobs are not counted
     suspicion: int = 0
+    unbegun: int = 0  # times it was lost before an engine had begun it
     losses: int = 0  # executions that came to nothing, for people to read
     key: str = ""
     fingerprint: str = ""
@@ -63,12 +67,18 @@ class Model:
         self.lists: dict[str, list[str]] = {}  # leftovers included: ids of jobs that ended while they waited
         self.keys: dict[str, str] = {}  # idempotency key -> id
         self.dead: set[str] = set()  # in quarantine
+        self.unbegun: dict[str, set[str]] = {}  # by worker: what no engine has begun, as far as anybody was told
 
     def held(self, worker: str) -> set[str]:
         return {job.job_id for job in self.jobs.values() if job.status == "started" and job.worker == worker}
 
     def depth(self, queue: str) -> int:
         return sum(self.jobs[job_id].status == "queued" for job_id in set(self.lists.get(queue, ())))
+
+    def place(self, job: Job) -> int:
+        """Return a waiting job's place among those that wait in its list."""
+        its = self.lists[job.queue]
+        return sum(self.jobs[other].status == "queued" for other in its[: its.index(job.job_id)]) + 1
 
     def of_tenant(self, tenant: str) -> set[str]:
         return {
@@ -92,11 +102,18 @@ class Model:
 
     def put_back(self, job: Job, target: str, word: str, most: int) -> str:
         """Do what prelude.lua's put_back does with a held job."""
+        if word == "unbegun":
+            job.unbegun += 1
+        is_charged = word in ("charged", "reaped") or (word == "unbegun" and job.unbegun > MOST_UNBEGUN)
+        attempts = job.attempts - (not is_charged)
+        job.uncharged = job.fence - attempts
         if job.cancel:
             job.status = "canceled"
             return "ended"
-        is_charged = word in ("charged", "reaped")
-        attempts = job.attempts - (not is_charged)
+        if word in VOID:
+            job.status = VOID[word]
+            self.dead |= {job.job_id} if word == "refused" else set()
+            return "ended"
         if attempts >= most:
             self.bury(job)
             return "ended"
@@ -105,8 +122,8 @@ class Model:
             job.suspicion = min(2, job.suspicion + 1)
         elif word == "reaped" and attempts > 1:
             job.suspicion = 2
-        job.uncharged, job.status, job.queue = job.fence - attempts, "queued", target
-        if word != "reaped":  # a worker that was only late may still hand its outcome in
+        job.status, job.queue = "queued", target
+        if word not in ("reaped", "unbegun"):  # a worker that was only late may still hand its outcome in
             job.pieces = []
         self.lists.setdefault(target, []).insert(0, job.job_id)
         return "returned"
@@ -115,6 +132,7 @@ class Model:
         self.dead.discard(job.job_id)
         job.status, job.worker, job.uncharged, job.outcome = "queued", None, job.fence, None
         job.is_over = job.is_late = job.cancel = False
+        job.unbegun = 0
         its = self.lists.setdefault(job.queue, [])
         if job.job_id not in its:  # it may have ended while it waited: then it has its place still
             its.append(job.job_id)
@@ -157,6 +175,7 @@ def _check_job(job: Job, dump: Dump) -> None:
     if job.status in ("queued", "started"):
         assert stored["origin"] == job.queue
     assert int(stored.get("suspicion", 0)) == job.suspicion
+    assert int(stored.get("unbegun", 0)) == job.unbegun
     assert stored.get("history", "").count("\n") == job.losses
     # One end, which never changes.
     assert (job.status in ENDED) == ("outcome" in stored)
@@ -171,6 +190,9 @@ def _check_holders(model: Model, dump: Dump) -> None:
     held = {worker: set(ids) for worker, ids in dump.of("bl:inflight:").items()}
     assert held == {worker: model.held(worker) for worker in {str(job.worker) for job in started}}
     assert set(held) <= set(dump.values.get("bl:workers", [])), "somebody holds jobs without a lease that can run out"
+    unbegun = {worker: set(ids) & model.held(worker) for worker, ids in dump.of("bl:unbegun:").items()}
+    told = {worker: ids & model.held(worker) for worker, ids in model.unbegun.items()}
+    assert {name: ids for name, ids in unbegun.items() if ids} == {name: ids for name, ids in told.items() if ids}
     wip = Counter((queue, entry) for queue, its in dump.of("rq:wip:").items() for entry in its)
     assert wip == Counter((job.queue, f"{job.job_id}:{job.fence}") for job in started)
 
@@ -179,6 +201,8 @@ def _check_depths(model: Model, dump: Dump) -> None:
     for queue, ids in model.lists.items():
         counts = dump.hash(f"bl:counts:{queue}")
         assert len(ids) - int(counts.get("gone", 0)) * bool(ids) == model.depth(queue), queue
+        leftovers = {job_id for job_id in ids if model.jobs[job_id].status != "queued"}
+        assert set(dump.values.get(f"bl:gone:{queue}", ())) == leftovers, queue
         popped = int(counts.get("popped", 0))
         for place, job_id in enumerate(ids, 1):
             if model.jobs[job_id].status == "queued":

@@ -14,7 +14,8 @@ import uuid_utils
 
 from dispatcher.contract import Claimed, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
-from dispatcher.queue.commands import Emitted, Finished
+from dispatcher.queue.begun import mark_begun
+from dispatcher.queue.commands import Call, Emitted, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
@@ -97,6 +98,64 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 
     assert (word, accepted) == ("lost", [False])
     assert store.smembers("bl:inflight:w-int4") == {fresh.job_id.encode()}
+
+
+async def lose(queue: JobQueue, store: redis.Redis, worker: str) -> None:
+    """Let a worker's lease run out, and reap it."""
+    store.zadd("bl:workers", {worker: 1})
+    await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))
+
+
+async def test_a_worker_that_is_lost_costs_those_jobs_an_attempt_that_its_engine_had_begun(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await submit(queue, *(job() for _ in range(6)))
+    held = [claimed.job_id for claimed in await claim(queue, "int4", worker="lost")]
+
+    await mark_begun(queue.client, "lost", held[:2])
+    await lose(queue, store, "lost")
+    again = {claimed.job_id: claimed.attempt for claimed in await claim(queue, "int4")}
+
+    assert again == {job_id: 2 if job_id in held[:2] else 1 for job_id in held}
+    assert store.keys("bl:*:lost") == []
+
+
+async def test_a_job_that_ends_every_worker_before_its_engine_begins_is_given_up(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    mine = job()
+    await submit(queue, mine)
+
+    attempts = []
+    while claimed := await claim(queue, "int4", worker="lost"):
+        attempts.append(claimed[0].attempt)
+        await lose(queue, store, "lost")
+    view = await queue.view(mine.job_id)
+
+    assert attempts == [1, 1, 1, 1, 2, 3]
+    assert view is not None
+    assert view.outcome is not None
+    assert (view.outcome.code, view.attempts) == ("worker_lost", 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "state"), [("expired", State.EXPIRED), ("cancelled", State.CANCELLED), ("refused", State.FAILED)]
+)
+async def test_a_claim_that_is_void_ends_its_job_without_an_attempt(
+    queue: JobQueue, store: redis.Redis, word: str, state: State
+) -> None:
+    await submit(queue, job())
+    (claimed,) = await claim(queue, "int4")
+    end = Outcome(state=state, status=504)
+
+    words = [await queue.give_back("w-int4", claimed, claimed.queue, word=word, last=end) for _ in range(2)]
+    view = await queue.view(claimed.job_id)
+
+    assert words == ["ended", "lost"]
+    assert view is not None
+    assert (view.outcome, view.attempts) == (end, 0)
+    assert store.exists("bl:dead") == (word == "refused")
+    assert store.keys("rq:wip:*") + store.keys("bl:inflight:*") == []
 
 
 async def test_a_full_queue_knows_the_jobs_that_it_has(redis_url: str, store: redis.Redis) -> None:
@@ -516,6 +575,45 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     assert at_first == [1, 2, 12]
     assert then == [None, 1, 2]
     assert await places(9, 10, 11) == [1, 2, 3]
+
+
+async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_late(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    jobs = [job(deadline_ms=300 if number == 5 else 60_000) for number in range(8)]
+    await submit(queue, *jobs)
+    late = (await claim(queue, "int4", 1))[0]
+    await queue.give_back("w-int4", late, late.queue, word="free", last=DONE)  # to the front again
+
+    async def places() -> list[int | None]:
+        return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]
+
+    seen = [await places()]
+    await queue.cancel(jobs[2].job_id)
+    seen.append(await places())
+    await queue.finish("w-int4", [Finished(job=late, outcome=DONE)])
+    seen.append(await places())
+    await asyncio.sleep(0.31)  # the server's clock has to move
+    await queue.expire(jobs[5].job_id)
+    seen.append(await places())
+    await claim(queue, "int4", 1)  # and the late one's id before it
+    seen.append(await places())
+
+    assert seen == [list(range(1, most + 1)) for most in (8, 7, 6, 5)] + [[None, 1, 2, 3, 4]]
+    assert store.zcard("bl:gone:smollm2:int4:normal") == 2
+
+
+async def test_a_job_of_rq_s_that_is_cancelled_leaves_no_hole(queue: JobQueue, store: redis.Redis) -> None:
+    store.hset("rq:job:theirs", mapping={"status": "queued", "origin": "smollm2:int4:normal", "data": "[]"})
+    store.rpush("rq:queue:smollm2:int4:normal", "theirs")
+    mine = job()
+    await submit(queue, mine)
+
+    await queue.cancel("theirs")
+    view = await queue.view(mine.job_id)
+
+    assert view is not None
+    assert view.position == 1
 
 
 async def test_jobs_of_several_queues_go_in_one_bundle_and_are_answered_in_order(queue: JobQueue) -> None:

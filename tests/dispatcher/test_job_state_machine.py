@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import ConflictError, QueueFullError, QuotaError
+from dispatcher.queue.begun import mark_begun
 from dispatcher.queue.blocking import BlockingScripts
 from dispatcher.queue.commands import Call, Emitted, Finished, keep
 from dispatcher.queue.connection import connect
@@ -29,6 +30,7 @@ from tests.fuzzing import SEED, report, sized
 
 MOST_ATTEMPTS = 3
 MOST_DEPTH = 6
+WORDS = ("free", "charged", "suspect", "unbegun", "expired", "cancelled", "refused")
 # Names with their tiers: two of a tier, so that one can take what the other lost.
 HIGH, LOW = 3, 1
 WORKERS = {"a": "int4", "b": "int4", "c": "int8", "d": "fp8"}
@@ -169,6 +171,7 @@ class JobLife(RuleBasedStateMachine):
             self._judge_claimed(worker, answer, free)
         if len(claimed) < slots:
             self._judge_idle(tier)
+        self.model.unbegun.setdefault(worker, set()).update(taken)
         if not is_lost:
             self.claims += [(worker, job) for job in claimed]
 
@@ -240,7 +243,16 @@ class JobLife(RuleBasedStateMachine):
                 self.model.dead |= {job.job_id} if is_dead else set()
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, how=st.sampled_from(("free", "charged", "suspect")), climbs=st.booleans(), again=st.booleans())
+    @rule(number=picks, again=st.booleans())
+    def begin(self, number: int, again: bool) -> None:
+        """Say that the engine of a worker has begun a job, perhaps late."""
+        worker, claimed = self.pick(number, self.claims[::-1])
+        for _ in range(2 if again else 1):
+            self.do(mark_begun(self.queue.client, worker, [claimed.job_id]))
+        self.model.unbegun.setdefault(worker, set()).discard(claimed.job_id)
+
+    @precondition(lambda self: self.claims)
+    @rule(number=picks, how=st.sampled_from(WORDS), climbs=st.booleans(), again=st.booleans())
     def give_back(self, number: int, how: str, climbs: bool, again: bool) -> None:
         worker, claimed = self.pick(number, self.claims[::-1])
         target = self._one_up(worker, claimed) if climbs else claimed.queue
@@ -341,13 +353,6 @@ class JobLife(RuleBasedStateMachine):
 
     def _extend(self, worker: str, is_ready: bool, strays: list[str], known: list[str]) -> list[list[str]]:
         tier = WORKERS[worker]
-        keys = [
-            "bl:workers",
-            f"bl:live:{MODEL}:{tier}",
-            *(f"bl:{kind}:{worker}" for kind in ("inflight", "cancel")),
-            f"rq:worker:{worker}",
-            "rq:workers",
-        ]
         args: list[str | int] = [
             worker,
             15_000,
@@ -361,8 +366,19 @@ class JobLife(RuleBasedStateMachine):
             "0 0 0",
             MOST_ATTEMPTS,
         ]
-        answer = self.scripts.call(Call("extend", keys, [*args, keep(self.settings), len(strays), *strays, *known]))
+        answer = self.scripts.call(
+            Call("extend", self._keys_of(worker), [*args, keep(self.settings), len(strays), *strays, *known])
+        )
         return [[job_id.decode() for job_id in ids] for ids in answer[1:]]
+
+    def _keys_of(self, worker: str) -> list[str]:
+        return [
+            "bl:workers",
+            f"bl:live:{MODEL}:{WORKERS[worker]}",
+            *(f"bl:{kind}:{worker}" for kind in ("inflight", "cancel")),
+            f"rq:worker:{worker}",
+            "rq:workers",
+        ]
 
     @rule(worker=workers, again=st.booleans())
     def lose_a_lease(self, worker: str, again: bool) -> None:
@@ -380,9 +396,26 @@ class JobLife(RuleBasedStateMachine):
                 job_id.decode(): "ended" for job_id in ended
             }
             assert set(words) == (set() if passes else ends)
+            unbegun = self.model.unbegun.pop(worker, set())
             for job_id in [*(job_id.decode() for job_id in returned), *(job_id.decode() for job_id in ended)]:
                 job = self.model.jobs[job_id]
-                assert words[job_id] == self.model.put_back(job, job.queue, "reaped", MOST_ATTEMPTS)
+                word = "unbegun" if job_id in unbegun else "reaped"
+                assert words[job_id] == self.model.put_back(job, job.queue, word, MOST_ATTEMPTS)
+
+    @rule(worker=workers, most=st.integers(1, 4))
+    def retire(self, worker: str, most: int) -> None:
+        """Let a worker leave; what it still holds goes back, in an order that nobody chose."""
+        its = self.model.held(worker)
+        args: list[str | int] = [worker, f"{MODEL}:{WORKERS[worker]}:normal", most, MOST_ATTEMPTS, keep(self.settings)]
+        left = len(its)
+        while not self.scripts.call(Call("retire", self._keys_of(worker), args)):
+            left -= most
+            assert left > 0
+        where = {job_id: place for ids in Dump(self.store).of("rq:queue:").values() for place, job_id in enumerate(ids)}
+        for job_id in sorted(its, key=lambda job_id: -where.get(job_id, 0)):
+            job = self.model.jobs[job_id]
+            self.model.put_back(job, job.queue, "free", MOST_ATTEMPTS)
+        self.model.unbegun.pop(worker, None)
 
     @precondition(lambda self: self.model.dead)
     @rule(number=picks, drops=st.booleans(), again=st.booleans())
@@ -411,8 +444,7 @@ class JobLife(RuleBasedStateMachine):
         assert view is not None
         assert view.attempts == job.attempts
         assert view.state.is_terminal == (job.outcome is not None)
-        ids = self.model.lists.get(job.queue, [])
-        assert view.position == (ids.index(job.job_id) + 1 if job.status == "queued" else None)
+        assert view.position == (self.model.place(job) if job.status == "queued" else None)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from dispatcher.contract import Outcome, State
+from dispatcher.queue.begun import mark_begun
 from dispatcher.queue.commands import Call, Finished, keep
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
@@ -202,6 +203,7 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
     for number in range(3):
         claimed = (await claim(queue, "int4", worker=f"lost-{number}"))[0]
         seen.append((claimed.attempt, claimed.suspicion))
+        await mark_begun(queue.client, f"lost-{number}", [claimed.job_id])
         store.zadd("bl:workers", {f"lost-{number}": 1})
         await _reap(queue)
     (dead,) = await Quarantine(queue).jobs()

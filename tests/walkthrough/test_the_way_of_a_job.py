@@ -14,6 +14,7 @@ from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
 from dispatcher.sections import Settings
+from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
 from workers.execute import Verdict, execute
 
@@ -67,9 +68,15 @@ async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue,
     job = accept(incoming(), settings).submission
     await queue.submit([job])
     claimed = (await queue.claim("me", "smollm2", "int4", claim_plan(settings, "smollm2", "int4"), slots=8)).jobs
+    begun: list[str] = []
 
-    done = await execute(claimed[0], EchoEngine(settings.echo), _ignore, queue.seal, now_ms=claimed[0].claimed_ms)
+    def on_begin() -> None:
+        begun.append(claimed[0].job_id)
 
+    clock, engine = ServerClock(), EchoEngine(settings.echo)
+    done = await execute(claimed[0], engine, _ignore, queue.seal, clock=clock, on_begin=on_begin)
+
+    assert begun == [job.job_id]
     assert done.verdict is Verdict.FINISH
     assert done.request is not None
     assert bytes(done.request.body) == BODY

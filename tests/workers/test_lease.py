@@ -62,6 +62,26 @@ async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
     assert [(job.job_id, job.attempt, job.fence > lost.fence) for job in again] == [(job_id, 1, True)]
 
 
+async def test_what_a_leaving_worker_holds_without_knowing_goes_back_at_once_and_uncharged(
+    sweeper: LeaseKeeper, redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url)
+    with Producer(settings) as producer:
+        producer.submit_many([BODY] * (REAP_BATCH + 1))
+    client = connect(settings.redis)
+    queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+    await queue.claim("me", "smollm2", "int4", plan, 1000)  # its answer is lost: the keeper is never told
+    leaving = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+
+    leaving.stop()
+    again = (await queue.claim("other", "smollm2", "int4", plan, 1000)).jobs
+    await client.aclose()
+
+    assert [job.attempt for job in again] == [1] * (REAP_BATCH + 1)
+    assert store.zscore("bl:workers", "me") is None
+    assert store.keys("bl:*:me") == []
+
+
 async def test_a_worker_that_is_silent_for_a_lease_loses_its_jobs(
     keeper: LeaseKeeper, redis_url: str, store: redis.Redis
 ) -> None:

@@ -2,7 +2,8 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)
--- Touches also, by name: bl:counts:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
+-- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel),
+-- `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
 local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
@@ -15,7 +16,7 @@ if not status then
 end
 if status == 'queued' then
   if queue then
-    redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+    leave_in_list(ARGV[1], queue, fields[6])
   end
   local keep = read_keep(ARGV[3])
   local _, _, _, is_rq = read_wait(fields[6])

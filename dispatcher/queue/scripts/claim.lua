@@ -7,8 +7,9 @@
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 keep (see
 --       `read_keep`)
--- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose deadline has passed or whose record is corrupt.
+-- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:gone:<q>, bl:unbegun:<worker>,
+-- bl:overflow:<model>:<tier>:<lane>, bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose
+-- deadline has passed or whose record is corrupt.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…,
 -- suspended (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
 -- execution. The ids are those that were in a list and do not run. Why: no_record, or the error code that the job ended
@@ -181,9 +182,12 @@ local function pop(name, count)
   lengths[name] = lengths[name] - #ids
   local counts = 'bl:counts:' .. name
   if lengths[name] <= 0 then
-    redis.call('DEL', counts)
+    redis.call('DEL', counts, 'bl:gone:' .. name)
   else
-    redis.pcall('HINCRBY', counts, 'popped', #ids)  -- a garbled count must not lose what was popped
+    local popped = redis.pcall('HINCRBY', counts, 'popped', #ids)  -- a garbled count must not lose what was popped
+    if leftovers > 0 and tonumber(popped) then
+      redis.pcall('ZREMRANGEBYSCORE', 'bl:gone:' .. name, '-inf', num(popped))
+    end
     local gone = leftovers > 0 and whole(redis.call('HGET', counts, 'gone')) or 0
     if gone > 0 then
       redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers))
@@ -330,6 +334,7 @@ claim_below(slots)
 redis.call('PEXPIRE', KEYS[3], 86400000)
 if #claimed > 0 then
   call_many('SADD', KEYS[2], held)
+  call_many('SADD', 'bl:unbegun:' .. worker, held)
   for registry, entries in pairs(wip) do
     call_many('ZADD', registry, entries)
   end

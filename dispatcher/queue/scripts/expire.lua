@@ -2,7 +2,7 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)
--- Touches also, by name: bl:counts:<queue>, `conclude`'s keys.
+-- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, `conclude`'s keys.
 -- Returns 1 where it was ended.
 
 local fields, now = redis.call('HMGET', KEYS[1], 'status', 'origin', 'wait', 'reply', 'tenant'), now_ms()
@@ -11,7 +11,7 @@ if fields[1] ~= 'queued' or not fields[2] or not deadline or deadline > now then
   return 0
 end
 local keep = read_keep(ARGV[3])
-redis.call('HINCRBY', 'bl:counts:' .. fields[2], 'gone', 1)
+leave_in_list(ARGV[1], fields[2], fields[3])
 local job = {id = ARGV[1], queue = fields[2], reply = fields[4], tenant = fields[5], rq = is_rq}
 conclude(job, 'failed', ARGV[2], keep, now)
 settle(keep, now)

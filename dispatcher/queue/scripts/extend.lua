@@ -11,7 +11,7 @@
 --       13 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
--- Touches also, by name: bl:pulse, and what `put_back` writes.
+-- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what `put_back` writes.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
 local worker, now = ARGV[1], now_ms()
@@ -50,6 +50,12 @@ for i = 14, 13 + strays do
   end
 end
 settle(keep, now)
+local unbegun = 'bl:unbegun:' .. worker
+for _, id in ipairs(redis.call('SMEMBERS', unbegun)) do
+  if redis.call('SISMEMBER', KEYS[3], id) == 0 then
+    redis.call('SREM', unbegun, id)
+  end
+end
 local lost, known = {}, {}
 for i = 14 + strays, #ARGV do
   known[ARGV[i]] = true

@@ -3,8 +3,8 @@
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
 --       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
--- Touches also, by name: rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:served:<model>, and what `conclude`
--- writes.
+-- Touches also, by name: bl:unbegun:<worker>, rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:gone:<queue>,
+-- bl:served:<model>, and what `conclude` writes.
 -- Returns {1|0…}: whether the outcome was accepted.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
@@ -14,7 +14,8 @@ local held = {}
 -- The job as `conclude` takes it; nil where it may not be ended. A lease that ran out may be taken again as long as the
 -- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
 local function ending(id, claimed_from, fence)
-  local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant')
+  local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant',
+    'wait')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
   end
@@ -23,7 +24,7 @@ local function ending(id, claimed_from, fence)
   end
   local queue = fields[5] or claimed_from  -- anybody may have taken the field away
   if fields[1] == 'queued' then
-    redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+    leave_in_list(id, queue, fields[7])
   elseif fields[1] ~= 'started' then
     return nil
   end
@@ -48,6 +49,7 @@ for i = 3, #ARGV, 6 do
   accepted[#accepted + 1] = job and 1 or 0
 end
 call_many('SREM', KEYS[1], held)
+call_many('SREM', 'bl:unbegun:' .. worker, held)
 for registry, entries in pairs(wip) do
   call_many('ZREM', registry, entries)
 end

@@ -1,8 +1,8 @@
--- Put a held job back to the front of a queue, or end it when it has no attempt left.
+-- Put a held job back to the front of a queue, or end it when it has no attempt left or will not be tried.
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
--- ARGV  1 worker  2 id  3 fence  4 queue it came from  5 target queue  6 word (free|charged|suspect)
---       7 max attempts  8 outcome when it has none left  9 keep (see `read_keep`)  10 why it comes back, for people
+-- ARGV  1 worker  2 id  3 fence  4 queue it came from  5 target queue  6 word (see `put_back`)
+--       7 max attempts  8 outcome when it ends  9 keep (see `read_keep`)  10 why it comes back, for people
 -- Touches also, by name: rq:wip:<queue>, and what `put_back` writes.
 -- Returns returned | ended | lost.
 

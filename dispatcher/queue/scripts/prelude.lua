@@ -147,6 +147,20 @@ local function escaped(id, bytes)
   return text
 end
 
+-- Note that a job is over whose id stays in its list: for the list's depth, and by its number for the places of those
+-- behind it. RQ's producers number nothing; far from the head such an id is not looked for.
+local function leave_in_list(id, queue, wait)
+  redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  local _, _, number = read_wait(wait)
+  if not number then
+    local place = tonumber(redis.pcall('LPOS', 'rq:queue:' .. queue, id, 'MAXLEN', 1000))
+    number = place and place + 1 + (whole(redis.call('HGET', 'bl:counts:' .. queue, 'popped')) or 0)
+  end
+  if number then
+    redis.pcall('ZADD', 'bl:gone:' .. queue, num(number), id)  -- a garbled key must not keep a job from its end
+  end
+end
+
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
 -- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
 local told = {}
@@ -275,18 +289,27 @@ local MOST_TROUBLE = 300
 -- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
 local ALONE = 2
 
--- Put a job that `worker` still holds back to the front of a queue, or end it when it has no attempt left.
+-- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
+-- charged from then on, and does not go round for ever.
+local MOST_UNBEGUN = 3
+
+-- Words that end a job which no engine has begun, and as what.
+local VOID = {expired = 'failed', cancelled = 'canceled', refused = 'dead'}
+
+-- Put a job that `worker` still holds back to the front of a queue, or end it.
 -- How: {word, max_attempts, keep, now}, and optionally {fence, target, last, trouble}: the claim it is about, the queue it
 -- goes to instead of its own, its outcome when it has none left, and why it comes back. Words:
 --   free     nothing ran, or nobody is to blame: no attempt counted
 --   charged  an attempt counted
 --   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
 --   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
+--   unbegun  the worker was lost, or broke, and no engine had begun the job: an attempt counted after MOST_UNBEGUN times
+--   expired, cancelled, refused   no engine has begun it, and none shall: it ends with `last`, no attempt counted
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
 local function put_back(id, worker, how)
   local key, now = 'rq:job:' .. id, how.now
   local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
-    'wait', 'suspicion', 'history', 'tenant')
+    'wait', 'suspicion', 'history', 'tenant', 'unbegun')
   local fence, queue = fields[3], fields[4]
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
@@ -294,12 +317,18 @@ local function put_back(id, worker, how)
   local at, deadline, _, is_rq = read_wait(fields[8])
   redis.call('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], rq = is_rq, worker = worker}
-  if fields[6] then
-    conclude(job, 'canceled', fields[6], how.keep, now)
+  local is_charged = how.word == 'charged' or how.word == 'reaped'
+  if how.word == 'unbegun' then
+    local times = (whole(fields[12]) or 0) + 1
+    is_charged = times > MOST_UNBEGUN
+    redis.call('HSET', key, 'unbegun', times)
+  end
+  local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)
+  redis.call('HSET', key, 'uncharged', num(uncharged))
+  if fields[6] or VOID[how.word] then
+    conclude(job, fields[6] and 'canceled' or VOID[how.word], fields[6] or how.last, how.keep, now)
     return 'ended'
   end
-  local is_charged = how.word == 'charged' or how.word == 'reaped'
-  local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)
   local attempts = (whole(fence) or 0) - uncharged
   local last = how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost","attempts":'
     .. attempts .. '}'
@@ -320,10 +349,10 @@ local function put_back(id, worker, how)
   local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
   -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
   -- late, and its outcome is accepted as long as nobody else has started the job.
-  if how.word ~= 'reaped' then
+  if how.word ~= 'reaped' and how.word ~= 'unbegun' then
     redis.call('DEL', 'bl:stream:' .. id)
   end
-  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'uncharged', num(uncharged), 'wait',
+  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
   if suspicion > 0 then
     redis.call('HSET', key, 'suspicion', suspicion)

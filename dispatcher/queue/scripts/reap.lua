@@ -3,8 +3,8 @@
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  rq:workers                  set     RQ's list of workers
 -- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
--- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:cancel:<worker>, bl:live:<model>:<tier>,
--- rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what `put_back` writes.
+-- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:unbegun:<worker>, bl:cancel:<worker>,
+-- bl:live:<model>:<tier>, rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what `put_back` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
@@ -13,7 +13,7 @@ local lost = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMI
 if not lost then
   return {'', {}, {}}
 end
-local inflight = 'bl:inflight:' .. lost
+local inflight, unbegun = 'bl:inflight:' .. lost, 'bl:unbegun:' .. lost
 local returned, given_up = {}, {}
 
 local function forget()
@@ -28,11 +28,12 @@ local function forget()
   for _, queue in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
     redis.call('SREM', 'rq:workers:' .. string.gsub(queue, '^rq:queue:', ''), name)
   end
-  redis.call('DEL', name, 'bl:cancel:' .. lost)
+  redis.call('DEL', name, unbegun, 'bl:cancel:' .. lost)
 end
 
-local how = {word = 'reaped', max_attempts = tonumber(ARGV[2]), keep = read_keep(ARGV[3]), now = now}
+local how = {max_attempts = tonumber(ARGV[2]), keep = read_keep(ARGV[3]), now = now}
 for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
+  how.word = redis.call('SISMEMBER', unbegun, id) == 1 and 'unbegun' or 'reaped'
   local word = put_back(id, lost, how)
   if word == 'returned' then
     returned[#returned + 1] = id

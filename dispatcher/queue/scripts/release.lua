@@ -3,7 +3,7 @@
 -- KEYS  1  bl:dead                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
--- bl:wake:<model>:<tier>, bl:tenant:<tenant>.
+-- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>.
 -- A suspect stays one: it runs alone again.
 -- Returns {1|0…}: whether the job was in quarantine and waits again.
 
@@ -27,7 +27,8 @@ local function release(id)
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
   -- No former worker may end it.
-  redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble')
+  redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble',
+    'unbegun')
   local number = popped + (place or redis.call('LLEN', list)) + 1
   redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(number) .. (is_rq and RQ_MARK or ''))
@@ -38,6 +39,7 @@ local function release(id)
   end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
+    redis.call('ZREM', 'bl:gone:' .. queue, id)
   else
     redis.call('RPUSH', list, id)
   end

@@ -1,4 +1,5 @@
--- A worker leaves: no lease, no entry in RQ's lists. Refused while it still holds jobs.
+-- A worker leaves: no lease, no entry in RQ's lists. What it still holds goes back first, uncharged: it has ended all that
+-- it knows of.
 --
 -- KEYS  1  bl:workers                  zset
 --       2  bl:live:<model>:<tier>      zset
@@ -6,10 +7,16 @@
 --       4  bl:cancel:<worker>          set
 --       5  rq:worker:<worker>          hash
 --       6  rq:workers                  set
--- ARGV  1 worker  2 queues, joined by commas
--- Returns 1, or 0 when it still holds jobs: then its lease runs out and they are reaped.
+-- ARGV  1 worker  2 queues, joined by commas  3 most jobs in this pass  4 max attempts  5 keep (see `read_keep`)
+-- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what `put_back` writes.
+-- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
 redis.call('ZREM', KEYS[2], ARGV[1])
+local how = {word = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
+for _, id in ipairs(redis.call('SPOP', KEYS[3], ARGV[3])) do
+  put_back(id, ARGV[1], how)
+end
+settle(how.keep, how.now)
 if redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
@@ -18,5 +25,5 @@ redis.call('SREM', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[2], '[^,]+') do
   redis.call('SREM', 'rq:workers:' .. queue, KEYS[5])
 end
-redis.call('DEL', KEYS[4], KEYS[5])
+redis.call('DEL', KEYS[4], KEYS[5], 'bl:unbegun:' .. ARGV[1])
 return 1

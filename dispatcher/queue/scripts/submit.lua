@@ -9,7 +9,7 @@
 -- ARGV  1 model  2 queue  3 max depth  4 high mark (0: never climbs)  5 ttl ms  6 tenant ('': nobody counts)  7 most jobs
 --       of the tenant (0: no limit)  8 of its jobs, those above it are not pushed here (0: all are), then eight per job:
 --       id, data, description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
--- Touches also, by name: rq:job:<id>, bl:idem:<model>:<key>.
+-- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>.
 -- Returns {word, id, place in the list or number of the tenant's jobs}… : accepted | duplicate | mismatch | full |
 -- quota (the tenant has its most) | crowded (its excess belongs into the batch lane).
 
@@ -20,7 +20,7 @@ local at, enqueued = iso(now), num(now)
 
 local length, gone, popped = redis.call('LLEN', KEYS[1]), 0, 0
 if length == 0 then
-  redis.call('DEL', KEYS[2])  -- somebody else may have emptied the list
+  redis.call('DEL', KEYS[2], 'bl:gone:' .. queue)  -- somebody else may have emptied the list
 else
   local counts = redis.call('HMGET', KEYS[2], 'gone', 'popped')
   gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
