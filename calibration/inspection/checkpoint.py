@@ -17,6 +17,7 @@ from calibration.inspection.quantization import Schemes, find_quantization, read
 from calibration.inspection.scheme import SchemeError
 from calibration.inspection.tensor_file import Tensor
 from calibration.inspection.tensors import (
+    cache_scales,
     compare,
     compare_layers,
     compare_packed,
@@ -98,7 +99,9 @@ def _check_model(
         return
     if findings.has_failed(CheckName.QUANTIZATION):
         return  # which tensors there must be is not known
-    compare(tensors, wanted_tensors(layers, schemes), is_tied=config.tie_word_embeddings, findings=findings)
+    wanted, is_tied = wanted_tensors(layers, schemes or {}), config.tie_word_embeddings
+    compare(tensors, wanted, is_tied=is_tied, is_quantized=schemes is not None, findings=findings)
+    schemes = schemes or {}
     compare_packed(tensors, layers, schemes, findings)
     check_alignment(layers, schemes, findings)
     names = scheme_names(layers, schemes)
@@ -111,12 +114,14 @@ def _check_model(
 
 def _resolve(
     folder: Path, config: ModelConfig, layers: Layers | None, tensors: Mapping[str, Tensor], findings: Findings
-) -> Schemes:
-    """Return how each layer is stored, as an engine would read it; nothing where the layers are not known."""
+) -> Schemes | None:
+    """Return how each layer is stored as an engine would read it, as far as it is known; None: as it is."""
     said, where = find_quantization(folder, msgspec.structs.asdict(config))
     try:
         quantization = read_quantization(said, tensors)
-        if quantization is None or layers is None:
+        if quantization is None:
+            return None
+        if layers is None:
             return {}
         schemes = quantization.schemes(layers.modules, findings)
     except SchemeError as error:
@@ -145,6 +150,9 @@ def _check_values(
             scales += tensors[f"{module}.{suffix}"].size
         check_linear(module, scheme, tensors, findings)
         on_progress(done := done + 1, of)
+    for tensor in cache_scales(tensors):
+        check_scales(tensor, findings)
+        scales += tensor.size
     if scales:
         findings.ok(CheckName.SCALES, f"{scales} scales, all positive and of one size")
     _say_fine(of, findings)

@@ -159,7 +159,7 @@ def _scheme(group: _Group) -> Scheme:
     _check_numbers(layout, weights)
     if not _has_kernel(layout, weights, inputs):
         raise SchemeError(_without_kernel(layout, weights, inputs))
-    return _stored(layout, weights, is_input_static=inputs is not None and not inputs.dynamic)
+    return _stored(layout, weights, inputs if inputs is not None and not inputs.dynamic else None)
 
 
 def _embedding(group: _Group) -> Scheme:
@@ -172,7 +172,7 @@ def _embedding(group: _Group) -> Scheme:
     return _stored(Layout.PACKED, weights)
 
 
-def _stored(layout: Layout, weights: Numbers, *, is_input_static: bool = False) -> Scheme:
+def _stored(layout: Layout, weights: Numbers, static: Numbers | None = None) -> Scheme:
     return Scheme(
         layout=layout,
         bits=weights.num_bits,
@@ -180,7 +180,8 @@ def _stored(layout: Layout, weights: Numbers, *, is_input_static: bool = False) 
         symmetric=weights.symmetric,
         group_size=weights.group_size or 0 if weights.scope == "group" else 0,
         block=weights.block or (0, 0),
-        is_input_static=is_input_static,
+        is_input_static=static is not None,
+        has_input_zero=layout is Layout.INT and static is not None and not static.symmetric,
     )
 
 

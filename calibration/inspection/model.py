@@ -64,13 +64,14 @@ class Family:
 
     qkv_bias: bool = False
     qk_norm: bool = False
+    embedding: str = ""  # what the embedding is called where vLLM asks how it is stored
 
 
 FAMILIES = {
     "LlamaForCausalLM": Family(),
     "MistralForCausalLM": Family(),
-    "Qwen2ForCausalLM": Family(qkv_bias=True),
-    "Qwen3ForCausalLM": Family(qk_norm=True),
+    "Qwen2ForCausalLM": Family(qkv_bias=True, embedding=EMBEDDING_LAYER),
+    "Qwen3ForCausalLM": Family(qk_norm=True, embedding=EMBEDDING_LAYER),
 }
 
 
@@ -81,6 +82,10 @@ class Module:
     name: str
     kind: str  # its class in vLLM
     layers: tuple[str, ...]
+
+    @property
+    def is_stack(self) -> bool:
+        return len(self.layers) > 1
 
     @property
     def shown(self) -> str:
@@ -104,7 +109,7 @@ def layers_of(config: ModelConfig) -> Layers | None:
         return None
     linears = {EMBEDDING_LAYER: (config.vocab_size, config.hidden_size)}
     plain: dict[str, tuple[int, ...]] = {"model.norm.weight": (config.hidden_size,)}
-    modules = [_alone(EMBEDDING_LAYER, EMBEDDING), _alone(HEAD_LAYER, HEAD)]
+    modules = [Module(name=family.embedding, kind=EMBEDDING, layers=(EMBEDDING_LAYER,)), _alone(HEAD_LAYER, HEAD)]
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}"
         linears |= (mine := _linears(config, prefix))

@@ -141,7 +141,7 @@ class CompressedTensors:
 
         if is_ignored(module.name):
             return
-        left = tuple(layer for layer in module.layers if not is_ignored(layer))
+        left = tuple(layer for layer in module.layers if not (module.is_stack and is_ignored(layer)))
         if left == module.layers:
             yield module
         elif left:
@@ -151,7 +151,7 @@ class CompressedTensors:
     def _scheme_of(self, module: Module, patterns: Patterns) -> Scheme | SchemeError | None:
         """Try its name with all targets, then the layers that are stacked in it, then its class."""
         target = self._first(module.name, patterns)
-        if target is None:
+        if target is None and module.is_stack:
             of_layers = [self._first(layer, patterns) for layer in module.layers]
             target = None if None in of_layers else of_layers[0]
         if target is None:

@@ -31,6 +31,7 @@ class Scheme:
     group_size: int = 0  # strategy group only
     block: tuple[int, int] = (0, 0)  # strategy block only: rows, columns
     is_input_static: bool = False
+    has_input_zero: bool = False  # static inputs only
 
     @property
     def per_word(self) -> int:
@@ -57,6 +58,8 @@ class Scheme:
             found["weight"] = ("I8" if self.layout is Layout.INT else "F8_E4M3", (outputs, inputs))
         if self.is_input_static:
             found["input_scale"] = ("float", (1,))
+        if self.has_input_zero:
+            found["input_zero_point"] = ("I8", (1,))
         return found
 
     def _scales(self, outputs: int, inputs: int) -> tuple[int, ...]:

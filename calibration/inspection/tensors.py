@@ -14,10 +14,10 @@ from calibration.inspection.verdict import CheckName, Findings
 
 # Computed anew by every engine; old checkpoints carry it.
 _COMPUTED = re.compile(r".*\.rotary_emb\.inv_freq")
-# Scales of a quantized KV cache, which engines read where they are.
-_CACHE_SCALES = re.compile(r".*\.self_attn\.(([qkv]|output)_scale|[qkv]_proj\.output_scale)")
-# Ways of compressed-tensors to store what a scheme leaves open.
-_OPTIONAL = ("weight_g_idx", "input_zero_point", "weight_zero_point")
+# Scales of a quantized KV cache, under the names that vLLM 0.32 renames where there is a quantization_config.
+_CACHE_NUMBERS = re.compile(
+    r".*\.self_attn\.(?:(?:attn\.)?[qkv]_(scale|zero_point)|(?:[kv]|qkv|qkqkv)_proj\.[kv]_(scale)|kv_(scale))"
+)
 _LAYER = re.compile(r"(.*\.layers\.)(\d{1,9})(\..*)")
 
 Wanted = dict[str, tuple[str, tuple[int, ...]]]
@@ -33,11 +33,14 @@ def wanted_tensors(layers: Layers, schemes: Schemes) -> Wanted:
     return wanted
 
 
-def compare(tensors: Mapping[str, Tensor], wanted: Wanted, *, is_tied: bool, findings: Findings) -> None:
+def compare(
+    tensors: Mapping[str, Tensor], wanted: Wanted, *, is_tied: bool, is_quantized: bool, findings: Findings
+) -> None:
     for name in sorted(set(wanted) - set(tensors)):
         findings.fail(CheckName.TENSORS, f"{name} is missing")
     for name in sorted(set(tensors) - set(wanted)):
-        _judge_extra(name, is_tied, findings)
+        if not (is_quantized and _CACHE_NUMBERS.fullmatch(name)):
+            _judge_extra(name, is_tied, findings)
     for name, (kind, shape) in wanted.items():
         if name in tensors:
             _judge_form(tensors[name], kind, shape, findings)
@@ -60,7 +63,7 @@ def compare_layers(tensors: Mapping[str, Tensor], count: int, findings: Findings
 
 
 def compare_packed(tensors: Mapping[str, Tensor], layers: Layers, schemes: Schemes, findings: Findings) -> None:
-    """Read what a packed weight says about itself: its true shape, and which group each of its columns is in."""
+    """Read what a packed weight says about its true shape."""
     for module, shape in layers.linears.items():
         scheme = schemes.get(module)
         own = tensors.get(f"{module}.weight_shape")
@@ -68,11 +71,12 @@ def compare_packed(tensors: Mapping[str, Tensor], layers: Layers, schemes: Schem
             said = tuple(int(number) for number in whole(own))
             if said != shape:
                 findings.fail(CheckName.TENSORS, f"{own.name} says {said}, config.json {shape}")
-        order = tensors.get(f"{module}.weight_g_idx")
-        if scheme and order and not _is_order(order, shape[1], scheme):
-            findings.fail(
-                CheckName.TENSORS, f"{order.name} must be {shape[1]} numbers of groups of {scheme.group_size}"
-            )
+
+
+def cache_scales(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the scales of a quantized KV cache."""
+    found = ((tensor, _CACHE_NUMBERS.fullmatch(name)) for name, tensor in tensors.items())
+    return [tensor for tensor, match in found if match and "scale" in match.groups()]
 
 
 def summarize_dtypes(tensors: Mapping[str, Tensor], findings: Findings) -> dict[str, dict[str, int]]:
@@ -90,16 +94,7 @@ def summarize_dtypes(tensors: Mapping[str, Tensor], findings: Findings) -> dict[
     return {kind: dict(dtypes) for kind, dtypes in kinds.items()}
 
 
-def _is_order(order: Tensor, inputs: int, scheme: Scheme) -> bool:
-    if order.shape != (inputs,) or order.dtype != "I32" or scheme.strategy != "group":
-        return False
-    groups = whole(order)
-    return bool(groups.min() >= 0 and groups.max() < -(-inputs // scheme.group_size))
-
-
 def _judge_extra(name: str, is_tied: bool, findings: Findings) -> None:
-    if name.endswith(_OPTIONAL) or _CACHE_SCALES.fullmatch(name):
-        return
     if _COMPUTED.fullmatch(name) or (is_tied and name == "lm_head.weight"):
         findings.warn(CheckName.TENSORS, f"{name} is not used")
     else:

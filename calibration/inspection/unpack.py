@@ -57,17 +57,15 @@ def _compressed(module: str, scheme: Scheme, tensors: Mapping[str, Tensor]) -> I
         values = _words(rows, scheme) if scheme.layout is Layout.PACKED else rows.astype(np.float32)
         numbers = np.arange(first, first + len(rows))
         own = numbers // scheme.block[0] if scheme.strategy == "block" else np.minimum(numbers, len(scales) - 1)
-        columns = _columns(module, scheme, tensors, values.shape[1])
+        columns = _columns(scheme, values.shape[1])
         if zeros is not None:
             values -= zeros[own][:, columns] if zeros.ndim == 2 else zeros
         yield values * scales[own][:, columns]
         first += len(rows)
 
 
-def _columns(module: str, scheme: Scheme, tensors: Mapping[str, Tensor], width: int) -> Array:
+def _columns(scheme: Scheme, width: int) -> Array:
     """Return which scale of its row every column has."""
-    if order := tensors.get(f"{module}.weight_g_idx"):
-        return whole(order)
     size = {"group": scheme.group_size, "block": scheme.block[1]}.get(scheme.strategy, width)
     return np.arange(width) // size
 
@@ -76,10 +74,9 @@ def _zeros(module: str, scheme: Scheme, tensors: Mapping[str, Tensor], rows: int
     """Return the zero points of packed weights; those are stored from 0 up, symmetric ones around the middle."""
     if scheme.layout is not Layout.PACKED:
         return None
-    stored = tensors.get(f"{module}.weight_zero_point")
-    if scheme.symmetric or stored is None:
+    if scheme.symmetric:
         return np.array(2 ** (scheme.bits - 1), np.float32)
-    return _words(whole(stored).T, scheme).T[:rows]
+    return _words(whole(tensors[f"{module}.weight_zero_point"]).T, scheme).T[:rows]
 
 
 def _words(words: Array, scheme: Scheme, order: tuple[int, ...] = ()) -> Floats:

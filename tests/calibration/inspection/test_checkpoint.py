@@ -219,13 +219,6 @@ DEFECTS: list[tuple[str, Callable[[Tiny], object], CheckName, Verdict, str]] = [
     ("int8", lambda tiny: tiny.tensors.update({f"{UP}.weight": bf16(tiny.weights[UP])}), T, F, "expected I8"),
     ("int4", shrink_scales, T, F, "has shape [64, 2], expected [64, 4]"),
     ("int4", lambda tiny: tiny.array(f"{DOWN}.weight_shape").fill(64), T, F, "says (64, 64), config.json (64, 128)"),
-    (
-        "int4",
-        lambda tiny: tiny.tensors.update({f"{DOWN}.weight_g_idx": stored(np.full(128, 4, "<i4"))}),
-        T,
-        F,
-        "weight_g_idx must be 128 numbers of groups of 32",
-    ),
     ("bf16", lambda tiny: tiny.tokenizer.update(added_tokens=[3]), K, F, "tokenizer.json is damaged"),
     ("bf16", lambda tiny: tiny.tokenizer["model"]["vocab"].update(t2="2"), K, F, "tokenizer.json is damaged"),
     ("bf16", lambda tiny: tiny.tokenizer["model"]["vocab"].update(t2=-2), K, F, "tokenizer.json is damaged"),
