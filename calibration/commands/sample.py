@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +18,10 @@ from calibration.errors import InputError, WrongEnvironmentError
 from calibration.folder import require_outside
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
-from calibration.sample.run import Plan, sample
+from calibration.sample.run import Plan, Sampled, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
+from calibration.shown import shown
 
 CAPTURE, PACKAGED = "capture", Packaged.name
 
@@ -53,11 +55,8 @@ def register(app: typer.Typer) -> None:
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
         with Reading(progress_console()) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
-        for its in made.manifest["files"]:
-            if its["lines"] == 0 and its["name"] != SKIPPED:
-                say(f"{its['name']} is empty: so few prompts were found that none fell to it")
-        for lost in made.manifest["not_understood"]:
-            say(f"left out: {lost}")
+        for note in notes(made, opened):
+            say(note)
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return
@@ -65,6 +64,17 @@ def register(app: typer.Typer) -> None:
             say(f"finished before, {made.manifest['made_at']}; --force samples again")
         Console().print(as_table(made.manifest))
         typer.echo(str(made.folder))
+
+
+def notes(made: Sampled, source: Source) -> Iterator[str]:
+    """Yield what whoever reads only the figures would miss."""
+    for its in made.manifest["files"]:
+        if its["lines"] == 0 and its["name"] != SKIPPED:
+            yield f"{its['name']} is empty: so few prompts were found that none fell to it"
+    for lost in made.manifest["not_understood"]:
+        yield f"left out: {lost}"
+    if isinstance(source, LocalFiles) and (others := source.left_out()):
+        yield f"left out: {len(others):,} files whose names do not end as JSON's do, such as {shown(others[0].name)}"
 
 
 def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:

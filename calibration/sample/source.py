@@ -68,10 +68,14 @@ class LocalFiles:
     def units(self, after: str) -> Iterator[Unit]:
         if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
-        found = [self.path] if self.path.is_file() else _json_files(self.path)
+        found = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
         if not found:
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
         yield from (LocalFile(path) for path in found if str(path) > after)
+
+    def left_out(self) -> list[Path]:
+        """Return the files of a folder that are not read, because their names do not say that they are JSON."""
+        return [] if self.path.is_file() else [path for path in _files(self.path) if not _looks_like_json(path)]
 
 
 class Packaged:
@@ -92,5 +96,9 @@ class Packaged:
                 yield [Prompt(text, split=split)]
 
 
-def _json_files(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file()), key=str)
+def _files(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.rglob("*") if path.is_file()), key=str)
+
+
+def _looks_like_json(path: Path) -> bool:
+    return path.name.lower().endswith(_SUFFIXES)

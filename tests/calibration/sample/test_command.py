@@ -178,3 +178,16 @@ def test_half_of_a_file_may_be_torn_and_not_more(tmp_path: Path, capsys: Capsys,
 
     assert status == (0 if torn == 1 else 2)
     assert ("bytes were not understood" in capsys.readouterr().err) == (torn == 4)
+
+
+def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path: Path, capsys: Capsys) -> None:
+    texts = prompts(80)
+    write_jsonl(tmp_path / "logs" / "A.JSONL", texts[:40])
+    write_jsonl(tmp_path / "logs" / "old" / "a.jsonl.1", texts[40:])
+    (tmp_path / "logs" / "b\x1b.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+
+    assert sample("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "set"), "--json") == 0
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["counts"]["prompts"] == 40
+    assert r"left out: 2 files whose names do not end as JSON's do, such as b\x1b.zst" in printed.err
