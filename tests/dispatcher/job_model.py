@@ -48,6 +48,7 @@ class Job:
     tenant: str = ""  # '' where its jobs are not counted
     suspicion: int = 0
     unbegun: int = 0  # times it was lost before an engine had begun it
+    spared: int = 0  # the claim that went back uncharged last
     losses: int = 0  # executions that came to nothing, for people to read
     key: str = ""
     fingerprint: str = ""
@@ -57,6 +58,14 @@ class Job:
     @property
     def attempts(self) -> int:
         return self.fence - self.uncharged
+
+    def charge(self, word: str) -> bool:
+        """Count what comes back with this word, or do not; return whether it was counted."""
+        self.unbegun += word == "unbegun"
+        is_charged = word in ("charged", "reaped") or (word == "unbegun" and self.unbegun > MOST_UNBEGUN)
+        if not is_charged:
+            self.uncharged, self.spared = self.uncharged + 1, self.fence
+        return is_charged
 
 
 class Model:
@@ -102,11 +111,7 @@ class Model:
 
     def put_back(self, job: Job, target: str, word: str, most: int) -> str:
         """Do what prelude.lua's put_back does with a held job."""
-        if word == "unbegun":
-            job.unbegun += 1
-        is_charged = word in ("charged", "reaped") or (word == "unbegun" and job.unbegun > MOST_UNBEGUN)
-        attempts = job.attempts - (not is_charged)
-        job.uncharged = job.fence - attempts
+        is_charged, attempts = job.charge(word), job.attempts
         if job.cancel:
             job.status = "canceled"
             return "ended"
@@ -117,7 +122,7 @@ class Model:
         if attempts >= most:
             self.bury(job)
             return "ended"
-        job.losses += word != "free"
+        job.losses += word == "suspect" or is_charged
         if word == "suspect":
             job.suspicion = min(2, job.suspicion + 1)
         elif word == "reaped" and attempts > 1:
@@ -132,7 +137,7 @@ class Model:
         self.dead.discard(job.job_id)
         job.status, job.worker, job.uncharged, job.outcome = "queued", None, job.fence, None
         job.is_over = job.is_late = job.cancel = False
-        job.unbegun = 0
+        job.unbegun = job.spared = 0
         its = self.lists.setdefault(job.queue, [])
         if job.job_id not in its:  # it may have ended while it waited: then it has its place still
             its.append(job.job_id)

@@ -120,6 +120,23 @@ async def test_a_worker_that_is_lost_costs_those_jobs_an_attempt_that_its_engine
     assert store.keys("bl:*:lost") == []
 
 
+async def test_a_job_that_its_lost_worker_ends_nevertheless_has_had_its_attempt(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await submit(queue, job())
+    (claimed,) = await claim(queue, "int4", worker="late")
+    await lose(queue, store, "late")  # it had not said yet that its engine has begun
+    before = await queue.view(claimed.job_id)
+
+    accepted = await queue.finish("late", [Finished(job=claimed, outcome=DONE)])
+    view = await queue.view(claimed.job_id)
+
+    assert accepted == [True]
+    assert before is not None
+    assert view is not None
+    assert (before.attempts, view.attempts) == (0, 1)
+
+
 async def test_a_job_that_ends_every_worker_before_its_engine_begins_is_given_up(
     queue: JobQueue, store: redis.Redis
 ) -> None:

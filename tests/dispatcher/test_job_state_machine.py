@@ -239,6 +239,7 @@ class JobLife(RuleBasedStateMachine):
             is_mine = (job.worker, job.fence) == (worker, claimed.fence) and job.status in ("queued", "started")
             assert accepted == [is_mine]
             if is_mine:
+                job.uncharged -= job.status == "queued" and job.spared == job.fence
                 job.status = state.value
                 self.model.dead |= {job.job_id} if is_dead else set()
 

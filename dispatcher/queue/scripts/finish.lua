@@ -15,7 +15,7 @@ local held = {}
 -- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
 local function ending(id, claimed_from, fence)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant',
-    'wait')
+    'wait', 'spared')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
   end
@@ -25,6 +25,9 @@ local function ending(id, claimed_from, fence)
   local queue = fields[5] or claimed_from  -- anybody may have taken the field away
   if fields[1] == 'queued' then
     leave_in_list(id, queue, fields[7])
+    if fields[8] == fence then  -- it went back uncharged, and has run nevertheless
+      redis.pcall('HINCRBY', 'rq:job:' .. id, 'uncharged', -1)
+    end
   elseif fields[1] ~= 'started' then
     return nil
   end

@@ -324,7 +324,9 @@ local function put_back(id, worker, how)
     redis.call('HSET', key, 'unbegun', times)
   end
   local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)
-  redis.call('HSET', key, 'uncharged', num(uncharged))
+  if not is_charged then
+    redis.call('HSET', key, 'uncharged', num(uncharged), 'spared', fence)
+  end
   if fields[6] or VOID[how.word] then
     conclude(job, fields[6] and 'canceled' or VOID[how.word], fields[6] or how.last, how.keep, now)
     return 'ended'
@@ -336,7 +338,7 @@ local function put_back(id, worker, how)
     conclude(job, 'dead', last, how.keep, now)
     return 'ended'
   end
-  if how.word ~= 'free' then
+  if how.word == 'suspect' or is_charged then
     remember(key, fields[10], worker, fence, last, now)
   end
   local suspicion = whole(fields[9]) or 0

@@ -28,7 +28,7 @@ local function release(id)
   redis.call('ZREM', 'rq:failed:' .. queue, id)
   -- No former worker may end it.
   redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble',
-    'unbegun')
+    'unbegun', 'spared')
   local number = popped + (place or redis.call('LLEN', list)) + 1
   redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(number) .. (is_rq and RQ_MARK or ''))
