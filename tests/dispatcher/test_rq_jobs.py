@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 import redis
 from rq import Callback, Queue, Repeat, Retry
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.rate_limit import RateLimit
-from rq.registry import DeferredJobRegistry, FailedJobRegistry, FinishedJobRegistry
+from rq.registry import DeferredJobRegistry, FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry
 from rq.results import Result
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
@@ -150,6 +150,7 @@ async def test_a_lost_worker_s_job_says_so_once_its_attempts_are_used_up(queue: 
     job = enqueue(theirs)
     for number in range(3):
         await claim(queue, f"w{number}")
+        theirs.connection.delete(f"bl:unbegun:w{number}")  # its engine has begun the job
         theirs.connection.zadd("bl:workers", {f"w{number}": 1})
         LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None).reap()
 
@@ -290,6 +291,49 @@ async def test_what_we_do_not_do_is_refused_at_the_claim_with_the_reason(
     assert (answer.jobs, [(one.job_id, one.why) for one in answer.unfit]) == ([], [(job.id, "unsupported")])
     assert (dead.job_id, dead.code) == (job.id, "unsupported")
     assert reason(job) == f"unsupported: {word} is not supported (docs/rq.md): enqueue the job without it"
+
+
+async def test_jobs_that_wait_behind_a_rate_limit_end_with_the_reason_too(queue: JobQueue, theirs: Queue) -> None:
+    elsewhere = Queue("elsewhere", connection=theirs.connection, serializer=JSONSerializer)
+    limit = RateLimit("all", 1)
+    jobs = [enqueue(one, rate_limit=limit) for one in (theirs, theirs, theirs, elsewhere)]
+    held_back = [job.get_status(refresh=True) for job in jobs]
+
+    answer = await claims(queue)
+
+    assert held_back == ["queued", "rate_limited", "rate_limited", "rate_limited"]
+    assert {one.job_id for one in answer.unfit} == {job.id for job in jobs[:3]}
+    assert all("rate_limit is not supported" in reason(job) for job in jobs[:3])
+    assert jobs[3].get_status(refresh=True) == "rate_limited"
+    next_one = enqueue(elsewhere, rate_limit=limit)
+    assert {job.get_status(refresh=True) for job in (jobs[3], next_one)} == {"queued", "rate_limited"}  # RQ lets one in
+
+
+@pytest.mark.parametrize("kind", ["deferred", "scheduled", "rate_limited", "created"])
+async def test_a_job_that_rq_holds_back_can_be_cancelled(queue: JobQueue, theirs: Queue, kind: str) -> None:
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    first = enqueue(theirs, rate_limit=RateLimit("all", 1))
+    job = {
+        "deferred": lambda: enqueue(theirs, depends_on=first),
+        "scheduled": lambda: theirs.enqueue_at(soon, "workers.generate", body=BODY),
+        "rate_limited": lambda: enqueue(theirs, rate_limit=RateLimit("all", 1)),
+        "created": lambda: theirs.create_job("workers.generate", kwargs={"body": BODY}, status=JobStatus.CREATED),
+    }[kind]()  # type: ignore[no-untyped-call]  # RQ
+    if kind == "created":
+        job.save()
+        theirs.push_job_id(job.id)
+    assert job.get_status(refresh=True) == kind
+
+    word = await queue.cancel(job.id)
+    view = await queue.view(job.id)
+    await claims(queue)
+
+    assert word == "cancelled"
+    assert view is not None
+    assert view.state is State.CANCELLED
+    assert job.get_status(refresh=True) == "canceled"
+    assert job.id not in DeferredJobRegistry(QUEUE, connection=theirs.connection)
+    assert job.id not in ScheduledJobRegistry(QUEUE, connection=theirs.connection)  # type: ignore[no-untyped-call]  # RQ
 
 
 async def test_a_job_whose_dependency_has_finished_is_refused_as_well(queue: JobQueue, theirs: Queue) -> None:

@@ -2,8 +2,8 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)
--- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, bl:cancel:<worker>, bl:control:<worker> (channel),
--- `conclude`'s keys.
+-- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, rq:deferred:<queue>, rq:scheduled:<queue>,
+-- bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
 local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
@@ -14,9 +14,12 @@ local status, queue, worker, now = fields[1], fields[2], fields[3], now_ms()
 if not status then
   return 'missing'
 end
-if status == 'queued' then
-  if queue then
+local is_listed = status == 'queued' or status == 'created'
+if is_listed or status == 'deferred' or status == 'scheduled' or status == 'rate_limited' then
+  if queue and is_listed then
     leave_in_list(ARGV[1], queue, fields[6])
+  elseif queue and status ~= 'rate_limited' then  -- RQ has it in a registry of that name; of the third it takes care
+    redis.pcall('ZREM', 'rq:' .. status .. ':' .. queue, ARGV[1])
   end
   local keep = read_keep(ARGV[3])
   local _, _, _, is_rq = read_wait(fields[6])

@@ -84,6 +84,22 @@ local function look_closely(id, queue, fields, wait)
     return nil, whole(values[#names])
   end
 
+  -- RQ's worker would let in those that wait behind a rate limit, one for one that ends: nobody does here. Those of other
+  -- queues are left to RQ, which has room for them again.
+  local function refuse_those_behind()
+    local limit = 'rq:rl:' .. redis.call('HGET', key, 'rate_limit_key')
+    redis.pcall('ZREM', limit .. ':allowed', id)
+    for _, other in ipairs(redis.pcall('ZRANGE', limit .. ':rate_limited', 0, 99)) do
+      local its = redis.pcall('HMGET', 'rq:job:' .. other, 'status', 'origin')
+      if its[1] == 'rate_limited' and its[2] == queue then
+        redis.call('ZREM', limit .. ':rate_limited', other)
+        unfit[#unfit + 1] = {string.sub(other, 1, MOST_ID), 'unsupported'}
+        conclude({id = other, queue = queue, rq = true}, 'dead', failure(422, 'unsupported',
+          'rate_limit is not supported (docs/rq.md): enqueue the job without it'), keep, now)
+      end
+    end
+  end
+
   if fields.err then
     return refuse_odd_type()
   elseif not status and redis.call('EXISTS', key) == 0 then  -- expired, evicted or deleted
@@ -112,6 +128,9 @@ local function look_closely(id, queue, fields, wait)
     return 'run', at, deadline
   end
   local word, timeout = asked_for()
+  if word == 'rate_limit' then
+    refuse_those_behind()
+  end
   if word then
     return refuse(422, 'unsupported', word .. ' is not supported (docs/rq.md): enqueue the job without it')
   end
