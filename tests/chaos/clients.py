@@ -139,9 +139,9 @@ def _tried(sent_s: float, answer: str = "accepted") -> Try:
 def _refusal(sent_s: float, answer: aiohttp.ClientResponse, content: dict[str, Any]) -> Try | None:
     """Take an answer for what it says: that nothing was accepted, or that this is not known; None: there is a job."""
     code = content["error"]["code"]
-    is_open = code in OPEN or answer.status == 500
-    if "X-Job-Id" in answer.headers and not is_open:
+    if "X-Job-Id" in answer.headers and code not in OPEN:
         return None
+    is_open = code in OPEN or answer.status == 500
     is_final = 400 <= answer.status < 500 and answer.status != 429
     return Try(
         sent_s=sent_s,

@@ -19,6 +19,8 @@ MARK = re.compile(rb"\bn[0-9]{7}\b")
 SILENT_SHARE = 0.5
 # An ended process is noticed, and a loss is stamped, within so much.
 NOTICED_S = 0.5
+# A fence is the server's time of its claim, in steps of 10 µs.
+FENCES_PER_S = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,11 @@ class Execution:
     begin_s: float
     end_s: float | None = None  # None: its worker was killed
     how: How | None = None
+
+    @property
+    def claimed_s(self) -> float:
+        """When it was claimed, which its fence says."""
+        return min(self.begin_s, self.fence / FENCES_PER_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

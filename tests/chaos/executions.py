@@ -19,7 +19,7 @@ END_SLACK_S = 1.0
 MOST_UNBEGUN = 3
 # Losses that an attempt is charged for.
 CHARGED = ("worker_lost", "engine_fault", "degenerate_output", "worker_defect")
-# A claim is made, and an outcome handed in, within so much of the execution, in any weather that a job survives.
+# An outcome is handed in, and a job is claimed after its submission, within so much, in any weather.
 AROUND_S = 5.0
 
 
@@ -58,9 +58,9 @@ def _begun_twice(job_id: str, runs: Sequence[Execution]) -> Iterator[str]:
 
 
 def _gone(its: Evidence, job_id: str, runs: Sequence[Execution]) -> Iterator[str]:
-    first_s = runs[0].begin_s
+    first_s = runs[0].claimed_s
     if not its.timeline.is_forgotten(first_s - AROUND_S, first_s):
-        yield f"GONE: job {job_id} was executed at {first_s:.3f}, and nothing is stored of it"
+        yield f"GONE: job {job_id} was claimed at {first_s:.3f} and executed, and nothing is stored of it"
 
 
 def _out_of_bounds(its: Evidence, told: Told, record: Record, run: Execution) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _again(its: Evidence, told: Told, one: Execution, following: Execution) -> I
         return
     life = its.lives.get(one.pid)
     is_drained = life is not None and life.asked_s < following.begin_s
-    around = (one.begin_s - AROUND_S, (one.end_s or one.begin_s) + AROUND_S)
+    around = (one.claimed_s, (one.end_s or one.begin_s) + AROUND_S)
     if is_drained or its.has_lost_its_lease(life, following.begin_s) or its.timeline.is_forgotten(*around):
         return
     yield (

@@ -15,8 +15,9 @@ LADDER = ("int4", "int8", "fp8")
 # Takes the engine down with all that it runs.
 POISON = "echo:crash"
 SLOW = "echo:slow"  # eight tokens a second
-# Of a hundred jobs so many are given this word. Faults in all are below the share that restarts an engine.
-STEERED = (("echo:fault", 0.2), (SLOW, 0.5), ("echo:busy", 0.5), (POISON, 0.05))
+# Of a hundred jobs so many are given this word. Faults in all are below the share that restarts an engine, and a busy
+# engine keeps all jobs of its worker waiting.
+STEERED = (("echo:fault", 0.2), (SLOW, 0.5), ("echo:busy", 0.05), (POISON, 0.05))
 # Each kind of client has a million numbers.
 NUMBERS = 1_000_000
 

@@ -87,7 +87,8 @@ def _of_order(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
         what = f"key {order.key}" if order.key else f"one request ({order.door} {order.mark})"
         yield f"TWICE: {what} has {len(mine)} jobs: {sorted(record.job_id for record in mine)}"
     for seen in told.ran:
-        if all(seen.contradicts(outcome) for outcome in outcomes):
+        is_kept = not its.timeline.is_forgotten(seen.at_s - READ_S, seen.at_s)
+        if is_kept and all(seen.contradicts(outcome) for outcome in outcomes):
             yield f"CHANGED: {order.mark} was {seen}, which none of {outcomes} is"
     for outcome in outcomes:
         if why := _why_wrong(its, told, outcome):

@@ -127,7 +127,7 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
         executed_again=sum(max(0, times - 1) * count for times, count in executed(evidence).items()),
         charged_again=sum(max(0, record.attempts - 1) for record in records),
         forgotten=len(forgotten),
-        forgotten_age_s=round(max((timeline.age_s(accepted.heard_s) for accepted in forgotten), default=0), 3),
+        forgotten_age_s=round(max((timeline.age_s(one.sent_s, one.heard_s) for one in forgotten), default=0), 3),
         load_s=round(loaded - begun, 1),
         drain_s=round(drained - loaded, 1),
         wall_s=round(time.monotonic() - start, 1),

@@ -90,7 +90,7 @@ class Service:
         """Ask it to end for good."""
         self.is_held_down = True
         self.signal(signal.SIGCONT)
-        if self.lives and not self.lives[-1].sent & {*ASKING}:  # a second one is another wish
+        if self.lives and signal.SIGTERM not in self.lives[-1].sent:  # a second one is another wish
             self.signal(signal.SIGTERM)
 
     def stop(self) -> None:

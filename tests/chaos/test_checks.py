@@ -19,6 +19,8 @@ from tests.chaos.timeline import EVERYBODY, Loss, Timeline, Trouble
 from workers.engines.execution_log import Event, How, Line
 
 LEASE_S = 15.0
+# Claims of 100.9 s and 129.9 s: a fence is a time.
+FIRST, SECOND = 10_090_000, 12_990_000
 ORDER = Order(
     number=7,
     door=Door.JOBS,
@@ -30,17 +32,19 @@ RECORD = Record(
     job_id="a",
     status="finished",
     outcome=DONE,
-    fence=1,
-    uncharged=0,
+    fence=FIRST,
+    uncharged=FIRST - 1,
     content=b'{"text":"n0000007 aa"}',
     worker="first",
     created_s=100.0,
     ended_s=102.0,
 )
-RUN = Execution(job_id="a", fence=1, tier="int4", pid=1, begin_s=101.0, end_s=102.0, how=How.ANSWERED)
-AGAIN = replace(RUN, fence=2, pid=2, begin_s=130.0, end_s=131.0)
-LOST = Lost(at_s=120.0, worker="first", fence=1, code="worker_lost", attempts=1)
-TWICE = replace(RECORD, fence=2, ended_s=131.0, lost=(LOST,), outcome=replace(DONE, attempts=2))
+RUN = Execution(job_id="a", fence=FIRST, tier="int4", pid=1, begin_s=101.0, end_s=102.0, how=How.ANSWERED)
+AGAIN = replace(RUN, fence=SECOND, pid=2, begin_s=130.0, end_s=131.0)
+LOST = Lost(at_s=120.0, worker="first", fence=FIRST, code="worker_lost", attempts=1)
+TWICE = replace(
+    RECORD, fence=SECOND, uncharged=SECOND - 2, ended_s=131.0, lost=(LOST,), outcome=replace(DONE, attempts=2)
+)
 ACCEPTED = Try(sent_s=99.9, heard_s=100.1, answer="accepted")
 
 
@@ -182,7 +186,7 @@ def test_a_job_whose_client_was_told_that_nothing_was_accepted_must_not_run() ->
     later = Try(sent_s=99.99, heard_s=100.1, answer="accepted")
     assert replace(case, tries=(refused, later), ids=("a",)).found() == []
     cancelled = replace(RECORD, outcome=replace(DONE, state="cancelled", text=None, tier=None, attempts=None))
-    quiet = replace(case, records=(replace(cancelled, uncharged=1),), runs=())
+    quiet = replace(case, records=(replace(cancelled, uncharged=FIRST),), runs=())
     assert quiet.found() == ["WRONG"]  # cancelled by nobody; but it did not run
 
 
@@ -257,7 +261,7 @@ def test_a_job_is_executed_again_and_charged_only_where_its_worker_was_lost() ->
 
 def test_a_charge_for_a_claim_that_never_ran_is_found() -> None:
     case = Case(records=(TWICE,), runs=(AGAIN,), first=killed(102))
-    free = replace(TWICE, uncharged=1, lost=(replace(LOST, attempts=0),), outcome=replace(DONE, attempts=1))
+    free = replace(TWICE, uncharged=SECOND - 1, lost=(replace(LOST, attempts=0),), outcome=replace(DONE, attempts=1))
 
     assert case.found() == ["UNRUN"]
     assert replace(case, records=(replace(TWICE, unbegun=4),)).found() == []
@@ -272,7 +276,7 @@ def test_an_engine_s_fault_must_be_one_of_the_engine_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"uncharged": 1}, {"fence": 5, "lost": (LOST,)}, {"outcome": replace(DONE, attempts=1)}]
+    "changed", [{"uncharged": SECOND - 1}, {"fence": SECOND + 3}, {"outcome": replace(DONE, attempts=1)}]
 )
 def test_attempts_must_add_up(changed: dict[str, Any]) -> None:
     record: Record = replace(TWICE, **changed)

@@ -66,9 +66,10 @@ class Timeline:
         ]
         return max((min(trouble.end_s, end_s) for trouble in its), default=0)
 
-    def age_s(self, at_s: float) -> float:
-        """Return how long before the next end of the server this was; infinity where it did not end any more."""
-        return min((loss.at_s - at_s for loss in self.losses if loss.at_s >= at_s), default=math.inf)
+    def age_s(self, begin_s: float, end_s: float) -> float:
+        """Return how long before the server's end that was which it may have lost; 0 where it was written later."""
+        losses = [loss for loss in self.losses if loss.since_s <= end_s and begin_s <= loss.at_s]
+        return min((max(0.0, loss.at_s - end_s) for loss in losses), default=math.inf)
 
     def write(self, path: Path) -> None:
         """Write down what was broken, to be read beside the logs of the processes."""
