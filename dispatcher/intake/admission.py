@@ -98,6 +98,7 @@ class Admission:
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
+        self._broken: frozenset[str] = frozenset()  # lists that are none in Redis
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
@@ -150,6 +151,7 @@ class Admission:
                 reading = _reading(name, seen, left_out)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
+        self._name_broken(sample)
         self._show(sample)
 
     async def look_for_ever(self) -> None:
@@ -164,6 +166,21 @@ class Admission:
                     log.warning("admission without a look at the queues", error=str(error))
                 is_blind = True
             await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
+
+    def _name_broken(self, sample: Sample) -> None:
+        """Say once of a list that it is none, and once that it is one again."""
+        lists = {name: one for its in sample.models.values() for name, one in its.lists.items()}
+        broken = frozenset(name for name, one in lists.items() if one.problem)
+        for name in sorted(broken - self._broken):
+            log.error(
+                "queue broken: it takes and gives no jobs",
+                queue=name,
+                key=f"rq:queue:{name}",
+                problem=lists[name].problem,
+            )
+        for name in sorted(self._broken - broken):
+            log.info("queue whole again", queue=name)
+        self._broken = broken
 
     def _is_ignorant(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())

@@ -110,6 +110,11 @@ def _asked(sentinels: Any, settings: RedisSettings) -> Any:  # noqa: ANN401  (re
     return sentinels(settings.sentinel_addresses, sentinel_kwargs=limits)
 
 
+def unreachable(what: str, error: Exception) -> QueueUnreachableError:
+    """Return the error of a call that came to nothing: what it could not do, and why."""
+    return QueueUnreachableError(f"{what}: {error}")
+
+
 async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:
     """Refuse a Redis that may drop jobs when its memory is full.
 

@@ -19,6 +19,10 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 DEMOTED = "the primary has become a replica"
 
 
+class DemotedError(RedisConnectionError):
+    """The server is a replica now: it has not carried the command out, and will carry out none."""
+
+
 class _Aio(aio.AbstractConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401  (redis-py's signature)
         try:
@@ -28,19 +32,20 @@ class _Aio(aio.AbstractConnection):
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
         try:
-            return await super().read_response(*args, **options)
+            # Not the method of the sentinels' connections: theirs makes one error of this and of a lost server.
+            return await aio.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             await self.disconnect(nowait=True)
-            raise RedisConnectionError(DEMOTED) from error
+            raise DemotedError(DEMOTED) from error
 
 
 class _Sync(redis.connection.AbstractConnection):
     def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
         try:
-            return super().read_response(*args, **options)
+            return redis.connection.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-            raise RedisConnectionError(DEMOTED) from error
+            raise DemotedError(DEMOTED) from error
 
 
 class AioTcp(_Aio, aio.Connection):
