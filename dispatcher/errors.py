@@ -20,7 +20,8 @@ BitladderError
 ├── QueueUnreachableError      503      Redis is away or refuses to write; a submission was not accepted
 │   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
 │   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
-│   └── QueueBrokenError       503      a queue's list in Redis is no list
+│   ├── QueueBrokenError       503      a queue's list in Redis is no list
+│   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/reading.py)
@@ -207,6 +208,14 @@ class QueueBrokenError(QueueUnreachableError):
 
     code = "queue_broken"
     public = "this queue takes no jobs until an operator mends it; nothing was accepted"
+    retry_after_s = 30.0
+
+
+class ProtocolError(QueueUnreachableError):
+    """The processes at this Redis speak a protocol that this one does not."""
+
+    code = "protocol_mismatch"
+    public = None  # it names versions, and no host
     retry_after_s = 30.0
 
 

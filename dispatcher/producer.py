@@ -33,8 +33,9 @@ from dispatcher.queue.commands import (
     spread,
     submit_call,
 )
-from dispatcher.queue.connection import connect_sync, unreachable
+from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.outcomes import LOOK_EVERY_S, unpack_message
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.records import LOST, read_end
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings

@@ -30,7 +30,7 @@ from dispatcher.errors import (
     WebPageError,
 )
 from dispatcher.intake.responses import Response
-from dispatcher.queue.connection import unreachable
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.scripts import source
 from dispatcher.sections import Settings
 

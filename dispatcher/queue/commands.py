@@ -20,7 +20,7 @@ from dispatcher.errors import (
     QuotaError,
 )
 from dispatcher.ids import read_id
-from dispatcher.queue.connection import unreachable
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.scripts import digest
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings

@@ -31,9 +31,9 @@ from dispatcher.queue.commands import (
     keep,
     read_claimed,
 )
-from dispatcher.queue.connection import unreachable
 from dispatcher.queue.exchange import call_each, exchange
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.reading import Running
 from dispatcher.queue.records import (
     VIEWED,

@@ -12,10 +12,10 @@ from dispatcher.contract import JobView, Outcome
 from dispatcher.errors import NotFoundError
 from dispatcher.ids import read_id, readable
 from dispatcher.queue.commands import Call
-from dispatcher.queue.connection import unreachable
 from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_number, read_view
 
 # Ids per script call, and records per pipeline.

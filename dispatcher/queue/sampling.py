@@ -9,8 +9,8 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from dispatcher.queue.connection import unreachable
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.scripts import digest, source
 from dispatcher.sections import Settings
 

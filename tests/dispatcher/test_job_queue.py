@@ -373,7 +373,7 @@ async def test_nothing_is_left_and_every_key_expires_after_the_work(queue: JobQu
 
     permanent = {str(key) for key in store.keys("*") if store.ttl(key) == -1}
 
-    assert permanent == {"b'rq:queues'", "b'bl:workers'"}
+    assert permanent == {"b'rq:queues'", "b'bl:workers'", "b'bl:protocol'"}
     assert store.keys("rq:wip:*") == []
 
 
