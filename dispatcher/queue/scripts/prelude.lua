@@ -33,10 +33,9 @@ local function whole(text)
   return n and n == n and math.abs(n) < 1e15 and math.floor(n) or nil
 end
 
--- The answer to a command; nil, and the reason, where its key is of another type: anybody may have written it, and one
+-- An answer of redis.pcall; nil, and the reason, where the key is of another type: anybody may have written it, and one
 -- such key must not stop a script that has others to look after.
-local function ask(...)
-  local answer = redis.pcall(...)
+local function checked(answer)
   local reason = type(answer) == 'table' and answer.err
   if reason and string.sub(reason, 1, 9) ~= 'WRONGTYPE' then
     error(answer)  -- of the server, such as READONLY: nothing that the script does can go well
@@ -44,6 +43,10 @@ local function ask(...)
     return nil, reason
   end
   return answer
+end
+
+local function ask(...)
+  return checked(redis.pcall(...))
 end
 
 -- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>", with a mark behind it where the job is one

@@ -79,8 +79,9 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
     -- A job that was accepted stays so: the answer may have been lost on its way.
     return redis.call('EXISTS', job) == 1 and {'duplicate', id, 0} or {refusal[1], id, refusal[2]}
   end
-  local is_new, strange = ask('HSETNX', job, 'status', 'queued')
+  local is_new = redis.pcall('HSETNX', job, 'status', 'queued')
   if is_new ~= 1 then
+    local _, strange = checked(is_new)
     return strange and {'broken', id, job .. ': ' .. strange} or {'duplicate', id, 0}
   end
   pushed[#pushed + 1] = id
