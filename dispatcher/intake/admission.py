@@ -148,7 +148,8 @@ class Admission:
             for name in self._settings.model(model).ladder:
                 tier, left_out = (model, name), self._unreachable(model, name, seen)
                 stuck |= left_out
-                reading = _reading(name, seen, left_out)
+                slots = seen.live[name] * self._settings.model(model).tier(name).slots
+                reading = _reading(name, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
         self._name_broken(sample)
@@ -248,7 +249,7 @@ def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
     return ladder[ladder.index(queue.split(":")[1]) : ladder.index(ceiling) + 1]
 
 
-def _reading(tier: str, seen: ModelSample, left_out: frozenset[str]) -> Reading:
+def _reading(tier: str, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
     lanes = [[(name, one) for name, one in seen.lists.items() if name.split(":")[1:3] == [tier, lane]] for lane in RANK]
     ladder = tuple(seen.live)
     return Reading(
@@ -257,6 +258,7 @@ def _reading(tier: str, seen: ModelSample, left_out: frozenset[str]) -> Reading:
         in_flight=tuple(sum(one.in_flight for _, one in lane) for lane in lanes),
         served=tuple(sum(one.served for _, one in lane) for lane in lanes),
         live=sum(seen.live[one] for one in ladder[ladder.index(tier) :]),
+        slots=slots,
     )
 
 
