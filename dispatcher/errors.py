@@ -17,7 +17,11 @@ BitladderError
 │   │   └── QuotaError         429      the tenant has as many jobs as it may
 │   ├── OverloadedError        429      the answer would come after the client's patience
 │   └── MemoryFullError        503      Redis is nearly full
-├── QueueUnreachableError      503      Redis is away or refuses to write
+├── QueueUnreachableError      503      Redis is away or refuses to write; a submission was not accepted
+│   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
+│   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
+│   ├── QueueBrokenError       503      a queue's list in Redis is no list
+│   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some of it was read (queue/reading.py)
@@ -32,6 +36,8 @@ BitladderError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class BitladderError(Exception):
@@ -168,12 +174,49 @@ class MemoryFullError(RefusedError):
 
 
 class QueueUnreachableError(BitladderError):
-    """Redis did not answer in time or refused the write; nothing was accepted."""
+    """Redis is away or refused; of a submission nothing was accepted."""
 
     status = 503
     code = "queue_unreachable"
-    public = "the queue does not answer, or refuses to store anything"
+    public: str | None = "the queue does not answer, or refuses to store anything"
     retry_after_s = 1.0
+
+
+class AcceptanceUnknownError(QueueUnreachableError):
+    """The job was sent to Redis and there was no answer in time: it may have been accepted, or may yet be.
+
+    With an idempotency key, submitting it again is safe: it is stored once.
+    """
+
+    code = "acceptance_unknown"
+
+    def __init__(self, message: str, *, job_id: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id, self.public = job_id, public
+
+
+class PartlySubmittedError(QueueUnreachableError):
+    """Redis went away while many jobs were submitted: `answers` has what became of each that was taken so far."""
+
+    def __init__(self, message: str, *, answers: Sequence[str | BitladderError]) -> None:
+        super().__init__(message)
+        self.answers = answers
+
+
+class QueueBrokenError(QueueUnreachableError):
+    """What should be the list of a queue in Redis is something else; nothing was accepted."""
+
+    code = "queue_broken"
+    public = "this queue takes no jobs until an operator mends it; nothing was accepted"
+    retry_after_s = 30.0
+
+
+class ProtocolError(QueueUnreachableError):
+    """The processes at this Redis speak a protocol that this one does not."""
+
+    code = "protocol_mismatch"
+    public = None  # it names versions, and no host
+    retry_after_s = 30.0
 
 
 class IntakeClosingError(BitladderError):

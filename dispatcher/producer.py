@@ -19,13 +19,23 @@ import msgspec
 from redis.exceptions import RedisError
 
 from dispatcher.contract import Endpoint, Lane, Outcome, Submission
-from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.errors import BitladderError, PartlySubmittedError
 from dispatcher.ids import id_bytes
 from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
-from dispatcher.queue.commands import Call, Placed, by_group, read_submitted, submit_call
+from dispatcher.queue.commands import (
+    Call,
+    LostError,
+    NotSentError,
+    Placed,
+    by_group,
+    read_submitted,
+    spread,
+    submit_call,
+)
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.outcomes import LOOK_EVERY_S, unpack_message
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.records import LOST, read_end
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
@@ -59,7 +69,9 @@ class Producer:
         """Queue one body as it would come by HTTP; return its job id.
 
         Raises:
-            BitladderError: the body or a header is wrong, the queue is full, or Redis is away.
+            AcceptanceUnknownError: Redis did not answer; its `job_id` may be accepted. With an Idempotency-Key among
+                the headers, calling again is safe: the job is stored once.
+            BitladderError: the body or a header is wrong, the queue is full, or Redis is away: nothing is accepted.
 
         """
         return self._submit(self._submission(body, lane, headers))
@@ -87,16 +99,23 @@ class Producer:
 
         Raises:
             RequestError: a body or header is wrong; bundles before it are queued.
-            QueueUnreachableError: Redis is away; what was queued before stays queued.
+            PartlySubmittedError: Redis is away; its `answers` are those of all bodies taken so far. No more are taken.
 
         """
         answers: dict[int, str | BitladderError] = {}
         sent: deque[Placed] = deque()
+        lost: LostError | None = None
         jobs = (self._submission(body, lane, headers) for body in bodies)
         for rows in self._scripts.call_each(self._calls(jobs, sent)):
-            for (place, job), row in zip(sent.popleft(), rows, strict=True):
-                answers[place] = read_submitted(row, job)
-        return [answers[place] for place in range(len(answers))]
+            lost = lost or (rows if isinstance(rows, LostError) else None)
+            answers |= {place: read_submitted(row, job) for place, job, row in spread(rows, sent.popleft())}
+        if lost is not None:  # what is left in `sent` was taken, and not sent any more
+            unsent = [each for its in sent for each in spread(NotSentError(lost.reason), its)]
+            answers |= {place: read_submitted(row, job) for place, job, row in unsent}
+        in_order = [answers[place] for place in range(len(answers))]
+        if lost is not None:
+            raise PartlySubmittedError(f"Redis is away after {len(in_order)} bodies: {lost}", answers=in_order)
+        return in_order
 
     def outcome(self, job_id: str) -> Outcome | None:
         """Return what became of a job; None while it is not over, or when it is not known."""
@@ -129,13 +148,14 @@ class Producer:
         try:
             fields: Any = self._client.hmget(f"rq:job:{job_id}", "status", "outcome")
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+            raise unreachable("cannot read from Redis", error) from error
         status, stored = fields
         return read_end(job_id, status.decode(errors="replace"), stored, self._seal) if status else LOST
 
     def _submit(self, job: Submission) -> str:
         calls = self._calls([job], deque())
-        answer = read_submitted(self._scripts.call(next(calls))[0], job)
+        rows = self._scripts.call(next(calls))
+        answer = read_submitted(rows if isinstance(rows, Exception) else rows[0], job)
         if isinstance(answer, BitladderError):
             raise answer
         return answer
@@ -150,7 +170,7 @@ class Producer:
                 self._messages.subscribe(channel)
                 self._next_message("subscribe", channel, self._settings.redis.timeout_s * 5)
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot wait for outcomes: {error}") from error
+            raise unreachable("cannot wait for outcomes", error) from error
 
     def _await(self, job_id: str, channel: str, timeout_s: float) -> Outcome | None:
         """Return the outcome from a message, or what is stored where messages may have been lost."""
@@ -159,7 +179,7 @@ class Producer:
             try:
                 message = self._next_message("message", channel, min(left, LOOK_EVERY_S))
             except (RedisError, OSError) as error:
-                raise QueueUnreachableError(f"cannot wait for an outcome: {error}") from error
+                raise unreachable("cannot wait for an outcome", error) from error
             outcome = self._in_message(job_id, channel, message) if message else self._look(job_id)
             if outcome:
                 return outcome
@@ -186,11 +206,12 @@ class Producer:
         return None
 
     def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
-        """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries."""
+        """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries, before it is yielded."""
         placed = enumerate(jobs)
         while bundle := list(islice(placed, BUNDLE)):
-            for group, its in by_group(self._settings, bundle).items():
-                sent.append(its)
+            groups = by_group(self._settings, bundle)
+            sent.extend(groups.values())
+            for group, its in groups.items():
                 yield submit_call(self._settings, self._seal, group, [job for _, job in its])
 
     def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:

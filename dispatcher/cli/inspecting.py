@@ -96,12 +96,12 @@ def _table(models: list[dict[str, Any]]) -> Table:
             for index, queue in enumerate(tier["queues"]):
                 age = queue["oldest_age_s"]
                 name = queue["lane"] + ("" if queue["queue"].count(":") == 2 else " " + queue["queue"].split(":")[3])
-                if queue["depth"] or queue["in_flight"] or ":max-" not in queue["queue"]:
+                if queue["depth"] or queue["in_flight"] or queue["problem"] or ":max-" not in queue["queue"]:
                     table.add_row(
                         model["model"],
                         tier["tier"],
                         name,
-                        str(queue["depth"]),
+                        "no list" if queue["problem"] else str(queue["depth"]),
                         "" if age is None else f"{age:.1f} s",
                         str(queue["in_flight"]),
                         str(tier["live_workers"]) if index == 0 else "",

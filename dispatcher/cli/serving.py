@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shlex
 import sys
@@ -12,9 +14,11 @@ import typer
 from dispatcher.app import create_app
 from dispatcher.cli.supervisor import Supervisor
 from dispatcher.embedded import is_answering, server_command
+from dispatcher.errors import QueueUnreachableError
 from dispatcher.intake.closing import Closing
 from dispatcher.intake.server import IntakeServer
 from dispatcher.logs import configure_logs
+from dispatcher.queue.connection import check_server, connect
 from dispatcher.reload import LadderWatch
 from dispatcher.sections import Settings
 from dispatcher.settings import config_environment, load_settings, process_environment
@@ -70,8 +74,19 @@ def serve(
     watch = LadderWatch(lambda: load_settings(config, flags=flags))
     settings = watch.settings
     configure_logs()
+    asyncio.run(_refuse_wrong_server(settings))
     closing = Closing()
     IntakeServer(create_app(settings, watch, closing), settings.intake, closing).run()
+
+
+async def _refuse_wrong_server(settings: Settings) -> None:
+    """Say in one line what the application would say in a traceback of its server's."""
+    client = connect(settings.redis)
+    try:
+        with contextlib.suppress(QueueUnreachableError):  # the intake starts without Redis, and waits for it
+            await check_server(client, settings.redis)
+    finally:
+        await client.aclose()
 
 
 def worker(

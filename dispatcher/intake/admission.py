@@ -98,6 +98,7 @@ class Admission:
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
+        self._broken: frozenset[str] = frozenset()  # lists that are none in Redis
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
@@ -147,9 +148,11 @@ class Admission:
             for name in self._settings.model(model).ladder:
                 tier, left_out = (model, name), self._unreachable(model, name, seen)
                 stuck |= left_out
-                reading = _reading(name, seen, left_out)
+                slots = seen.live[name] * self._settings.model(model).tier(name).slots
+                reading = _reading(name, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
+        self._name_broken(sample)
         self._show(sample)
 
     async def look_for_ever(self) -> None:
@@ -164,6 +167,21 @@ class Admission:
                     log.warning("admission without a look at the queues", error=str(error))
                 is_blind = True
             await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
+
+    def _name_broken(self, sample: Sample) -> None:
+        """Say once of a list that it is none, and once that it is one again."""
+        lists = {name: one for its in sample.models.values() for name, one in its.lists.items()}
+        broken = frozenset(name for name, one in lists.items() if one.problem)
+        for name in sorted(broken - self._broken):
+            log.error(
+                "queue broken: it takes and gives no jobs",
+                queue=name,
+                key=f"rq:queue:{name}",
+                problem=lists[name].problem,
+            )
+        for name in sorted(self._broken - broken):
+            log.info("queue whole again", queue=name)
+        self._broken = broken
 
     def _is_ignorant(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
@@ -231,7 +249,7 @@ def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
     return ladder[ladder.index(queue.split(":")[1]) : ladder.index(ceiling) + 1]
 
 
-def _reading(tier: str, seen: ModelSample, left_out: frozenset[str]) -> Reading:
+def _reading(tier: str, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
     lanes = [[(name, one) for name, one in seen.lists.items() if name.split(":")[1:3] == [tier, lane]] for lane in RANK]
     ladder = tuple(seen.live)
     return Reading(
@@ -240,6 +258,7 @@ def _reading(tier: str, seen: ModelSample, left_out: frozenset[str]) -> Reading:
         in_flight=tuple(sum(one.in_flight for _, one in lane) for lane in lanes),
         served=tuple(sum(one.served for _, one in lane) for lane in lanes),
         live=sum(seen.live[one] for one in ladder[ladder.index(tier) :]),
+        slots=slots,
     )
 
 

@@ -26,11 +26,11 @@ from dispatcher.errors import (
     AuthenticationError,
     ConfigError,
     ForbiddenError,
-    QueueUnreachableError,
     RateLimitError,
     WebPageError,
 )
 from dispatcher.intake.responses import Response
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.scripts import source
 from dispatcher.sections import Settings
 
@@ -151,7 +151,7 @@ class Gate:
         try:
             wait_ms = int(await self._rate(keys=[f"bl:rate:{key}"], args=[most]))
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot count the request: {error}") from error
+            raise unreachable("cannot count the request", error) from error
         if wait_ms:
             raise RateLimitError(f"the key {key} may send {most} requests per minute", retry_after_s=wait_ms / 1000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 
@@ -14,13 +13,21 @@ from dispatcher.access import Caller
 from dispatcher.background import Background, in_thread
 from dispatcher.batching import Batcher
 from dispatcher.contract import Endpoint, JobView, Lane, Outcome, Submission
-from dispatcher.errors import BitladderError, ClientGoneError, QueueFullError, SlowBodyError, TooLargeError
+from dispatcher.errors import (
+    AcceptanceUnknownError,
+    BitladderError,
+    ClientGoneError,
+    QueueFullError,
+    SlowBodyError,
+    TooLargeError,
+)
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
 from dispatcher.intake.capture import Capture
 from dispatcher.intake.closing import Closing
 from dispatcher.intake.gate import Gate
-from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics
+from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
+from dispatcher.intake.withdrawals import Withdrawals
 from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
@@ -49,7 +56,7 @@ class Gateway:
         self.metrics = IntakeMetrics()
         self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
         self.capture = Capture(settings.capture, self.metrics)
-        self._leaving: set[asyncio.Task[None]] = set()
+        self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
         )
@@ -59,6 +66,7 @@ class Gateway:
         self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
         self.background.start("admission", self.admission.look_for_ever)
+        self.background.start("withdrawals", self.withdrawals.work_for_ever)
         if self.capture.is_needed:
             self.background.start("capture", lambda: in_thread("capture", self.capture.run))
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
@@ -66,7 +74,7 @@ class Gateway:
             self.background.start("ladder", lambda: follow(watch, self.take_ladder))
 
     async def aclose(self) -> None:
-        await self._left()
+        await self.withdrawals.drain()
         await self.background.stop()
         self.capture.stop()
         await self.inbox.aclose()
@@ -147,6 +155,9 @@ class Gateway:
 
         Raises:
             RefusedError: there is more work than can be done in this client's time, or than may wait.
+            QueueUnreachableError: Redis is away: nothing was accepted.
+            AcceptanceUnknownError: it may have been. Sending the request again is safe: with a key it is stored once,
+                without one it is withdrawn.
 
         """
         job = accepted.submission
@@ -157,9 +168,23 @@ class Gateway:
             self.admission.arrived(entry)
         if type(answer) is QueueFullError:  # a tenant's quota has nothing to do with the queue's rate
             answer.retry_after_s = self.admission.room_after_s(job.queue, self.settings.queue.max_depth)
+        if isinstance(answer, AcceptanceUnknownError):
+            raise self._in_doubt(job, answer)
         if isinstance(answer, BitladderError):
             raise answer
         return answer
+
+    def _in_doubt(self, job: Submission, error: AcceptanceUnknownError) -> AcceptanceUnknownError:
+        where = f"GET /v1/jobs/{job.job_id} says whether it was"
+        if job.idempotency_key:
+            advice = f"{where}, and repeating the request with the same Idempotency-Key is safe"
+        else:
+            self.withdrawals.add(job)
+            advice = f"without an Idempotency-Key it is withdrawn, so that repeating the request is safe; {where}"
+        public = (
+            f"it is not known whether the job {job.job_id} was accepted: the queue did not answer in time; {advice}"
+        )
+        return AcceptanceUnknownError(f"{error}; {advice}", job_id=job.job_id, public=public)
 
     def tier_of(self, job: Submission, outcome: Outcome) -> str:
         """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""
@@ -178,20 +203,7 @@ class Gateway:
         intake ends: it is not the clients who leave.
         """
         if not job.idempotency_key and not self.closing.has_come:
-            task = self.background.once("cancellation", self._cancel(job.job_id))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-
-    async def _left(self) -> None:
-        """Wait until the jobs that nobody awaits any more are cancelled."""
-        if self._leaving:
-            await asyncio.wait(self._leaving, timeout=3 * self.settings.redis.timeout_s)
-
-    async def _cancel(self, job_id: str) -> None:
-        with contextlib.suppress(BitladderError):
-            if await self.queue.cancel(job_id) == "missing":
-                await asyncio.sleep(self.settings.redis.timeout_s)  # its submission may still be on its way
-                await self.queue.cancel(job_id)
+            self.withdrawals.add(job)
 
     async def _submit_many(self, jobs: Sequence[Submission]) -> Sequence[str | BitladderError]:
         return await self.queue.submit(jobs)

@@ -120,6 +120,15 @@ class OverviewMetrics:
         )
 
 
+def withdrawals_gauge(registry: CollectorRegistry) -> Gauge:
+    """Return the gauge of what one intake has still to cancel."""
+    return Gauge(
+        "bitladder_withdrawals_waiting",
+        "How many jobs that nobody awaits are still to be cancelled?",
+        registry=registry,
+    )
+
+
 class AdmissionMetrics:
     """What the admission goes by, as every replica sees it: aggregate these with max, never with sum."""
 

@@ -71,6 +71,7 @@ def describe_queues(model: str, depths: Depths) -> dict[str, object]:
                         "depth": queue.depth,
                         "in_flight": queue.in_flight,
                         "oldest_age_s": queue.oldest_age_s,
+                        "problem": queue.problem or None,
                     }
                     for queue in mine
                 ],
@@ -88,18 +89,22 @@ async def get_health(request: HttpRequest) -> Response:
 async def get_ready(request: HttpRequest) -> Response:
     """Say whether requests should come: Redis answers, all of this intake runs, and it is not being stopped.
 
-    Workers are shown, but jobs may wait for them.
+    Workers are shown, but jobs may wait for them. So are queues that take no jobs because their key in Redis is no
+    list: the others go on.
     """
     gateway: Gateway = request.app.state.gateway
     if gateway.closing.is_near:
         raise IntakeClosingError
-    live = {name: (await gateway.queue.depths(name)).live for name in gateway.settings.models}
+    seen = {name: await gateway.queue.depths(name) for name in gateway.settings.models}
+    live = {name: its.live for name, its in seen.items()}
+    broken = {queue.queue: queue.problem for its in seen.values() for queue in its.queues if queue.problem}
     if not await gateway.inbox.ready(gateway.settings.redis.timeout_s):
         raise QueueUnreachableError("the outcome channel is not subscribed")
     if down := gateway.background.down:
         raise NotReadyError(f"being started again, the log says why: {', '.join(down)}")
     overview = await gateway.queue.overview()
-    return _json({"status": "ready", "live_workers": live, "suspended": overview.is_suspended})
+    ready = {"status": "ready", "live_workers": live, "suspended": overview.is_suspended, "broken_queues": broken}
+    return _json(ready)
 
 
 async def get_metrics(request: HttpRequest) -> Response:

@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.routing import Match, Route
 
 from dispatcher.contract import Outcome
-from dispatcher.errors import BitladderError
+from dispatcher.errors import AcceptanceUnknownError, BitladderError
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.responses import Response
 
@@ -71,6 +71,8 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
             "Retry-After-Ms": str(int(retry_after_s * 1000)),
             "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
         }
+    if isinstance(error, AcceptanceUnknownError):
+        headers |= {"X-Job-Id": error.job_id, "Location": f"/v1/jobs/{error.job_id}"}
     if error.status == 408:
         headers = {"Connection": "close"}  # the rest of the body may never come
     if error.status == 401:

@@ -10,14 +10,30 @@ import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.commands import Argument, Call
+from dispatcher.queue.clock import ASK, ServerClock
+from dispatcher.queue.commands import Argument, Call, LostError, NotSentError, UnansweredError, late, unsafe
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.durability import barrier, check_passed
-from dispatcher.queue.scripts import digest, source
+from dispatcher.queue.exchange import TURNED_AWAY
+from dispatcher.queue.scripts import source
 from dispatcher.sections import Settings
 
 # A lost connection and a server that has forgotten the script may come together.
 TRIES = 3
+
+
+class _Pending:
+    """A call without an answer yet, and why it has none."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.lost: LostError | None = None
+
+    def was_sent(self, reason: Exception) -> None:
+        self.lost = UnansweredError(reason)
+
+    def was_not_sent(self, reason: Exception) -> None:
+        self.lost = self.lost or NotSentError(reason)  # it may have been before
 
 
 class BlockingScripts:
@@ -31,39 +47,29 @@ class BlockingScripts:
         self._settings, self._barrier = settings, barrier(settings)
         self._pool = connect_sync(settings.redis).connection_pool
         self._connection: redis.Connection | None = None
-        self._sent: deque[Call] = deque()  # calls whose answers are on their way
+        self._sent: deque[_Pending] = deque()  # calls whose answers are on their way
+        # What has not been carried out when a try is given up must not be later: its caller was told so.
+        self._clock, self._within_s = ServerClock(), self._pool.connection_kwargs["socket_timeout"]
 
     def call(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
-        """Call one script and return its answer.
-
-        Raises:
-            QueueUnreachableError: Redis is away or refuses, or does not say in time that what it wrote is safe.
-
-        """
-        is_forgotten = False
-        for left in reversed(range(TRIES)):
-            try:
-                if is_forgotten:
-                    self._load(call.script)
-                self._send(call)
-                return self._receive()
-            except NoScriptError:
-                is_forgotten = True
-            except (RedisError, OSError) as error:
-                self._drop()
-                if not left:
-                    raise QueueUnreachableError(f"Redis does not answer, or refuses: {error}") from error
-        raise QueueUnreachableError("Redis forgets its scripts as fast as they are loaded")
+        """Call one script and return its answer, or the exception that stands for it: ResponseError, LostError."""
+        return self._answer(_Pending(call))
 
     def call_each(self, calls: Iterable[Call]) -> Iterator[Any]:
-        """Yield the answers in order; while Redis works on one call, the next is taken from `calls` and sent."""
-        waiting: deque[Call] = deque()
+        """Yield the answers in order, as `call` returns them; while Redis works on one, the next call is sent.
+
+        After a LostError nothing more is sent or taken from `calls`; those that were taken are answered.
+        """
+        waiting: deque[_Pending] = deque()
         try:
             for call in calls:
-                waiting.append(call)
-                self._send_ahead(call)
+                waiting.append(_Pending(call))
+                self._send_ahead(waiting[-1])
                 if len(waiting) > 1:
-                    yield self._answer_oldest(waiting)
+                    yield (answer := self._answer_oldest(waiting))
+                    if isinstance(answer, LostError):
+                        yield from (one.lost or NotSentError(answer.reason) for one in waiting)
+                        return
             while waiting:
                 yield self._answer_oldest(waiting)
         finally:
@@ -73,60 +79,116 @@ class BlockingScripts:
     def close(self) -> None:
         self._drop()
 
-    def _send_ahead(self, call: Call) -> None:
-        try:
-            self._send(call)
-        except (RedisError, OSError):
-            self._drop()  # whoever asks for its answer sends it again
-
-    def _answer_oldest(self, waiting: deque[Call]) -> Any:  # noqa: ANN401
-        call = waiting.popleft()
-        if self._sent and self._sent[0] is call:
-            try:
-                return self._receive()
-            except (RedisError, OSError):
-                pass  # it, and what was sent behind it, goes again
-        self._drop()
-        answer = self.call(call)
-        for later in waiting:
-            self._send_ahead(later)
+    def _answer_oldest(self, waiting: deque[_Pending]) -> Any:  # noqa: ANN401
+        answer = self._answer(waiting.popleft())
+        if not isinstance(answer, LostError):
+            for later in waiting:
+                if later not in self._sent:  # it went with a lost connection
+                    self._send_ahead(later)
         return answer
 
-    def _send(self, call: Call) -> None:
-        self._command("EVALSHA", digest(call.script), len(call.keys), *call.keys, *call.args)
-        for command in self._barrier:
-            self._command(*command)
-        self._sent.append(call)
+    def _answer(self, one: _Pending) -> Any:  # noqa: ANN401
+        is_forgotten = False
+        for _ in range(TRIES):
+            if error := self._open():
+                one.was_not_sent(error)
+                continue
+            try:
+                return self._asked(one, is_forgotten=is_forgotten)
+            except ResponseError as error:
+                if not self._may_go_again(error):
+                    return one.lost if isinstance(one.lost, UnansweredError) else error
+                is_forgotten = isinstance(error, NoScriptError)
+            except TURNED_AWAY as error:
+                self._drop()
+                one.was_not_sent(error)
+            except (RedisError, OSError) as error:
+                self._drop()
+                one.was_sent(error)
+        return one.lost or NotSentError(RedisError("Redis forgets its scripts as fast as they are loaded"))
 
-    def _receive(self) -> Any:  # noqa: ANN401
+    def _may_go_again(self, error: ResponseError) -> bool:
+        """Return whether a call was refused for what another try does not meet."""
+        now_ms = late(error)
+        if now_ms:
+            self._clock.saw(now_ms)
+        elif not isinstance(error, NoScriptError):
+            return False
+        if self._sent:  # the answers of those behind it stand before that of another try
+            self._drop()
+        return True
+
+    def _asked(self, one: _Pending, *, is_forgotten: bool) -> Any:  # noqa: ANN401
+        if is_forgotten:
+            self._command("SCRIPT", "LOAD", source(one.call.script))
+            self._wire.read_response()
+        if one not in self._sent:
+            self._send(one)
         self._sent.popleft()
-        if not self._barrier:
-            return self._open().read_response()
         answer, *behind = [self._read() for _ in range(1 + len(self._barrier))]
         if isinstance(answer, Exception):
             raise answer
-        check_passed(self._settings, behind)
+        try:
+            if behind:
+                check_passed(self._settings, behind)
+        except QueueUnreachableError as error:
+            return unsafe(answer, error)
         return answer
+
+    def _send_ahead(self, one: _Pending) -> None:
+        """Send what is answered later; whoever asks for the answer sends it again where that failed."""
+        if self._open():
+            return
+        try:
+            self._send(one)
+        except (RedisError, OSError):
+            self._drop()
+
+    def _send(self, one: _Pending) -> None:
+        self._sent.append(one)
+        self._command(*one.call.words(self._clock.after(self._within_s)))
+        for command in self._barrier:
+            self._command(*command)
 
     def _read(self) -> Any:  # noqa: ANN401
         try:
-            return self._open().read_response()
+            return self._wire.read_response()
         except ResponseError as error:  # the answers behind it are still to be read
             return error
 
     def _command(self, *words: Argument) -> None:
-        self._open().send_command(*words)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        self._wire.send_command(*words)  # type: ignore[no-untyped-call]  # redis-py has no types here
 
-    def _load(self, script: str) -> None:
-        self._command("SCRIPT", "LOAD", source(script))
-        self._open().read_response()
+    def _open(self) -> Exception | None:
+        """Be connected, and know the server's clock; return why not."""
+        try:
+            if self._connection is not None and not self._sent and self._is_stale():
+                self._drop()
+            if self._connection is None:
+                self._connection = self._pool.get_connection()
+            if self._clock.is_stale and not self._sent:
+                self._command(*ASK)
+                self._clock.read(self._wire.read_response())
+        except (RedisError, OSError) as error:
+            self._drop()
+            return error
+        return None
 
-    def _open(self) -> redis.Connection:
-        if self._connection is None:
-            self._connection = self._pool.get_connection()
+    def _is_stale(self) -> bool:
+        """Return whether the server has closed the connection: what is sent on it then would be lost."""
+        try:
+            return bool(self._wire.can_read())  # nothing is asked, so nothing but the end can be there
+        except (RedisError, OSError):
+            return True
+
+    @property
+    def _wire(self) -> redis.Connection:
+        assert self._connection  # noqa: S101  (whoever reads or writes has opened it)
         return self._connection
 
     def _drop(self) -> None:
+        for one in self._sent:
+            one.was_sent(RedisError("the connection was lost"))
         self._sent.clear()
         if self._connection is not None:
             self._connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here

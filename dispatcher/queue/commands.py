@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, State, Submission, encode_call, queue_name
-from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QuotaError
+from dispatcher.errors import (
+    AcceptanceUnknownError,
+    BitladderError,
+    ConflictError,
+    QueueBrokenError,
+    QueueFullError,
+    QuotaError,
+)
 from dispatcher.ids import read_id
+from dispatcher.queue.protocol import unreachable
+from dispatcher.queue.scripts import digest
 from dispatcher.queue.seal import Seal
 from dispatcher.sections import Settings
 
@@ -22,6 +33,8 @@ RQ_STATUS = {
     State.CANCELLED: "canceled",
 }
 
+# The answer of submit.lua to a call that comes too late.
+LATE = re.compile(r"LATE (\d{1,15})")
 
 Argument = str | bytes | int | float
 # Jobs with their places among those that were submitted together.
@@ -44,6 +57,38 @@ class Call(msgspec.Struct, frozen=True):
     script: str
     keys: Sequence[str]
     args: Sequence[Argument]
+    is_timely: bool = False  # its first argument, before `args`, says until when it may run
+
+    def words(self, until_ms: int) -> Sequence[Argument]:
+        """Return the call as a command; `until_ms`: on the server's clock."""
+        limit = (until_ms,) if self.is_timely else ()
+        return ("EVALSHA", digest(self.script), len(self.keys), *self.keys, *limit, *self.args)
+
+
+def late(answer: Any) -> int | None:  # noqa: ANN401  (whatever Redis answers)
+    """Return what the server's clock showed, where it refused a call because that came too late."""
+    found = LATE.fullmatch(str(answer)) if isinstance(answer, ResponseError) else None
+    return int(found[1]) if found else None
+
+
+class LostError(Exception):
+    """There is no answer to a command, for this reason."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason: Exception = reason.reason if isinstance(reason, LostError) else reason
+
+
+class NotSentError(LostError):
+    """The command has not reached a server that would carry it out."""
+
+
+class UnansweredError(LostError):
+    """The command was sent, and has been carried out, or not, or will yet be."""
+
+
+# What stands for an answer: ResponseError (Redis refused), or one of the two above.
+Rows = list[Any] | Exception
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +139,7 @@ def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Sub
             job.fingerprint,
             seal.job_mac(job.job_id, data),
         )
-    return Call("submit", keys, args)
+    return Call("submit", keys, args, is_timely=True)
 
 
 def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> dict[Group, Placed]:
@@ -109,12 +154,12 @@ def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> di
     return groups
 
 
-def demoted(answers: Mapping[int, list[Any]], jobs: Mapping[int, Submission]) -> Placed:
+def demoted(answers: Mapping[int, Rows], jobs: Mapping[int, Submission]) -> Placed:
     """Return the jobs whose tenant has more than its share of their lane, each on its way to the batch lane.
 
     So a tenant that submits very many keeps nobody else waiting.
     """
-    places = [place for place, row in answers.items() if row[0] == b"crowded"]
+    places = [place for place, row in answers.items() if not isinstance(row, Exception) and row[0] == b"crowded"]
     return [(place, _in_batch(jobs[place])) for place in places]
 
 
@@ -123,9 +168,32 @@ def _in_batch(job: Submission) -> Submission:
     return msgspec.structs.replace(job, queue=queue_name(model, tier, Lane.BATCH, job.request.ceiling))
 
 
-def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderError:
+def spread(rows: Rows, its: Placed) -> list[tuple[int, Submission, Rows]]:
+    """Return what a call of submit.lua says of each job of its group: an exception says the same of all."""
+    each = [rows] * len(its) if isinstance(rows, Exception) else rows
+    return [(place, job, row) for (place, job), row in zip(its, each, strict=True)]
+
+
+def unsafe(rows: Rows, reason: Exception) -> Rows:
+    """Return the answers of submit.lua where those jobs that it says it has may not be safe, for this reason."""
+    if not isinstance(rows, list):
+        return rows
+    return [UnansweredError(reason) if row[0] in (b"accepted", b"duplicate") else row for row in rows]
+
+
+def read_submitted(answer: Rows, job: Submission) -> str | BitladderError:
     """Return the id under which the job is stored, its own or that of the first one with its key, or why it is not."""
+    if isinstance(answer, UnansweredError):
+        message = f"it is not known whether the job {job.job_id} was accepted: {answer}"
+        return AcceptanceUnknownError(message, job_id=job.job_id)
+    if isinstance(answer, LostError):
+        return _unaccepted("nothing was accepted, Redis does not answer", answer.reason)
+    if isinstance(answer, Exception):
+        return _unaccepted("nothing was accepted, Redis refused", answer)
     word, job_id = answer[0], read_id(answer[1])
+    if word == b"broken":
+        message = f"queue {job.queue} takes no jobs, nothing was accepted: {answer[2].decode(errors='replace')}"
+        return QueueBrokenError(message)
     if word == b"full":
         return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
     if word == b"quota":
@@ -136,11 +204,34 @@ def read_submitted(answer: Sequence[Any], job: Submission) -> str | BitladderErr
     return job_id
 
 
+def _unaccepted(what: str, error: Exception) -> BitladderError:
+    told = unreachable(what, error)
+    if told.public:
+        told.public = f"nothing was accepted: {told.public}"
+    return told
+
+
 class Unfit(msgspec.Struct, frozen=True, kw_only=True):
     """An id that was in a list and does not run."""
 
     job_id: str
     why: str  # no_record, or the error code that the job ended with
+
+
+class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was submitted and not answered, as far as withdrawing it needs it."""
+
+    job_id: str
+    queue: str
+    tenant: str
+
+
+def cancel_call(settings: Settings, seal: Seal, job_id: str, withdrawn: Doubtful | None = None) -> Call:
+    """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet."""
+    why = ": nobody could come back for it" if withdrawn else ""
+    outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
+    about = [withdrawn.queue, withdrawn.tenant] if withdrawn else ["", ""]
+    return Call("cancel", [f"rq:job:{job_id}"], [job_id, seal.encode(job_id, outcome), keep(settings), *about])
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from dispatcher.errors import ConfigError, QueueUnreachableError
+from dispatcher.errors import ConfigError
 from dispatcher.queue import sockets
+from dispatcher.queue.protocol import ProtocolMismatch, unreachable
 from dispatcher.sections import RedisSettings
 
 # A connection for each command under way at once. Of its own accord redis-py opens a hundred and fails the others.
@@ -111,20 +112,20 @@ def _asked(sentinels: Any, settings: RedisSettings) -> Any:  # noqa: ANN401  (re
 
 
 async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:
-    """Refuse a Redis that may drop jobs when its memory is full.
+    """Refuse a Redis whose processes speak another protocol, or that may drop jobs when its memory is full.
 
     Raises:
-        ConfigError: maxmemory-policy is not noeviction.
+        ConfigError: this process may not work beside those, or maxmemory-policy is not noeviction.
         QueueUnreachableError: there is no answer.
 
     """
-    if not settings.check_policy:
-        return
     try:
         policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
+    except ProtocolMismatch as error:
+        raise ConfigError(str(error)) from error
     except (RedisError, OSError) as error:
-        raise QueueUnreachableError(f"cannot reach Redis at {settings.url}: {error}") from error
-    if policy != "noeviction":
+        raise unreachable(f"cannot reach Redis at {settings.url}", error) from error
+    if settings.check_policy and policy != "noeviction":
         raise ConfigError(
             f"Redis at {settings.url} has maxmemory-policy {policy!r}: it must be 'noeviction', or queued jobs vanish "
             "when memory is full (redis.check_policy = false switches this check off)"

@@ -41,6 +41,12 @@ SCRIPTED = MappingProxyType(
             code="unsupported",
             error="the job asks for something of RQ's that is not done here (docs/rq.md)",
         ),
+        "queue_broken": Outcome(
+            state=State.FAILED,
+            status=500,
+            code="queue_broken",
+            error="the list of its queue in Redis is no list",
+        ),
         "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
     }
 )

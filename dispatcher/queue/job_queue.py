@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import redis.asyncio
@@ -16,25 +17,23 @@ from dispatcher.contract import (
     State,
     Submission,
 )
-from dispatcher.errors import BitladderError, QueueUnreachableError
+from dispatcher.errors import BitladderError
 from dispatcher.queue.commands import (
     Argument,
     Call,
     Claims,
+    Doubtful,
     Emitted,
     Finished,
-    by_group,
+    cancel_call,
     claim_call,
-    demoted,
     finish_call,
     keep,
     read_claimed,
-    read_submitted,
-    submit_call,
 )
-from dispatcher.queue.connection import connect
-from dispatcher.queue.durability import WAIT_MS, Commands, barrier, check_passed
+from dispatcher.queue.exchange import call_each, exchange
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.reading import Ended, Running
 from dispatcher.queue.records import (
     VIEWED,
@@ -52,6 +51,7 @@ from dispatcher.queue.records import (
 )
 from dispatcher.queue.scripts import digest, source
 from dispatcher.queue.seal import Seal
+from dispatcher.queue.submitting import Submitter
 from dispatcher.sections import Settings
 
 # What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
@@ -70,34 +70,18 @@ class JobQueue:
         self.settings = settings
         self.seal = Seal(settings.queue.secrets)
         self._keep = keep(settings)
-        self._barrier = barrier(settings)
-        self._patient: redis.asyncio.Redis | None = None  # waits for disks and replicas
+        self._submitter = Submitter(client, settings, self.seal)
 
     async def aclose(self) -> None:
+        await self._submitter.aclose()
         await self.client.aclose()
-        if self._patient is not None:
-            await self._patient.aclose()
 
     async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
-        """Store and push jobs in one round trip; for each its id, or why it was refused.
+        """Store and push jobs in one round trip; return for each its id, or why it was not accepted.
 
-        Raises:
-            QueueUnreachableError: none is known to be accepted. Submitting them again is safe: an id is stored once.
-
+        AcceptanceUnknownError: it may have been. Submitting the same jobs again is safe: an id is stored once.
         """
-        placed = dict(enumerate(jobs))
-        answers = await self._submit(placed)
-        if excess := dict(demoted(answers, placed)):
-            answers |= await self._submit(excess)
-        return [read_submitted(answers[place], job) for place, job in placed.items()]
-
-    async def _submit(self, placed: Mapping[int, Submission]) -> dict[int, list[Any]]:
-        groups = by_group(self.settings, placed.items())
-        calls = [submit_call(self.settings, self.seal, group, [job for _, job in its]) for group, its in groups.items()]
-        answers: dict[int, list[Any]] = {}
-        for its, rows in zip(groups.values(), await self._run_many(calls, self._barrier), strict=True):
-            answers |= {place: row for (place, _), row in zip(its, rows, strict=True)}
-        return answers
+        return await self._submitter.submit(jobs)
 
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
         """Take up to `slots` jobs."""
@@ -118,11 +102,11 @@ class JobQueue:
                 pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
                 _, answer = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
+            raise unreachable("Redis does not answer", error) from error
         if isinstance(answer, NoScriptError):
             return read_claimed(await self.run(call))
         if isinstance(answer, Exception):
-            raise QueueUnreachableError(f"Redis refused: {answer}") from answer
+            raise unreachable("Redis refused", answer) from answer
         return read_claimed(answer)
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
@@ -175,9 +159,16 @@ class JobQueue:
 
     async def cancel(self, job_id: str) -> str:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
-        outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error="the job was cancelled")
-        call = Call("cancel", [f"rq:job:{job_id}"], [job_id, self.seal.encode(job_id, outcome), self._keep])
-        return str((await self.run(call)).decode())
+        return str((await self.run(cancel_call(self.settings, self.seal, job_id))).decode())
+
+    async def withdraw(self, jobs: Sequence[Doubtful]) -> list[bool]:
+        """Cancel jobs that may have been submitted, or may yet be: whatever happened, they will not run (any more).
+
+        Return for each whether Redis has heard of it.
+        """
+        calls = [cancel_call(self.settings, self.seal, job.job_id, withdrawn=job) for job in jobs]
+        answers = await call_each(partial(exchange, self.client.connection_pool), calls)
+        return [isinstance(answer, bytes) for answer in answers]
 
     async def expire(self, job_id: str) -> bool:
         """End a job that still waits although its deadline has passed; False where it runs, is over or has time."""
@@ -207,9 +198,9 @@ class JobQueue:
         except ResponseError as error:
             if is_odd_type(error):
                 return odd_view(job_id)
-            raise QueueUnreachableError(f"Redis refused: {error}") from error
+            raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+            raise unreachable("cannot read from Redis", error) from error
         return read_view(job_id, fields, left, self.seal) if fields["status"] else None
 
     async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
@@ -243,55 +234,26 @@ class JobQueue:
         return read_overview(await self.run(call))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
-        """Call one script."""
-        return (await self._run_many([call]))[0]
+        """Call one script.
 
-    async def _run_many(self, calls: Sequence[Call], behind: Commands = ()) -> list[Any]:
+        Raises:
+            QueueUnreachableError: Redis is away or refuses.
+
+        """
         try:
-            answers = await self._pipeline(calls, behind)
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                await self._load({call.script for call in calls})
-                # Only those that did not run: the others have done their work.
-                missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-                again = await self._pipeline([calls[index] for index in missing], behind)
-                for index, answer in zip(missing, again, strict=True):
-                    answers[index] = answer
-        except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"Redis does not answer: {error}") from error
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise QueueUnreachableError(f"Redis refused: {answer}") from answer
-        return answers
-
-    async def _pipeline(self, calls: Sequence[Call], behind: Commands) -> list[Any]:
-        if len(calls) == 1 and not behind:  # a pipeline of one costs a third more than a command
-            return [await self._alone(calls[0])]
-        client = self._waiting_client() if behind else self.client
-        async with client.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
-            for command in behind:
-                pipe.execute_command(*command)
-            answers = list(await pipe.execute(raise_on_error=False))
-        if behind:
-            check_passed(self.settings, answers[len(calls) :])
-        return answers[: len(calls)]
-
-    def _waiting_client(self) -> redis.asyncio.Redis:
-        if self._patient is None:
-            self._patient = connect(self.settings.redis, wait_s=WAIT_MS / 1000)
-        return self._patient
-
-    async def _alone(self, call: Call) -> Any:  # noqa: ANN401
-        try:
-            arguments: Any = (*call.keys, *call.args)
-            return await self.client.evalsha(digest(call.script), len(call.keys), *arguments)
+            try:
+                return await self._evalsha(call)
+            except NoScriptError:
+                await self.client.script_load(source(call.script))
+                return await self._evalsha(call)
         except ResponseError as error:
-            return error
+            raise unreachable("Redis refused", error) from error
+        except (RedisError, OSError) as error:
+            raise unreachable("Redis does not answer", error) from error
 
-    async def _load(self, names: set[str]) -> None:
-        for name in names:
-            await self.client.script_load(source(name))
+    async def _evalsha(self, call: Call) -> Any:  # noqa: ANN401
+        arguments: Any = (*call.keys, *call.args)
+        return await self.client.evalsha(digest(call.script), len(call.keys), *arguments)
 
 
 def _in_ascii(text: str) -> str:

@@ -9,12 +9,13 @@ import msgspec
 from redis.exceptions import RedisError
 
 from dispatcher.contract import JobView, Outcome
-from dispatcher.errors import NotFoundError, QueueUnreachableError
+from dispatcher.errors import NotFoundError
 from dispatcher.ids import read_id, readable
 from dispatcher.queue.commands import Call
 from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_number, read_view
 
 # Ids per script call, and records per pipeline.
@@ -79,7 +80,7 @@ class Quarantine:
         try:
             rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+            raise unreachable("cannot read from Redis", error) from error
         times = {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
         found: list[DeadJob] = []
         for ids in _bundles(list(times)):
@@ -94,7 +95,7 @@ class Quarantine:
         try:
             raw: Any = await self._queue.client.hget(f"rq:job:{job_id}", "history")
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+            raise unreachable("cannot read from Redis", error) from error
         lines = (line.split(b" ", 3) for line in (raw or b"").splitlines())
         return [self._loss(job_id, *line) for line in lines if len(line) == 4]
 
@@ -128,7 +129,7 @@ class Quarantine:
                     pipe.hmget(f"rq:job:{job_id}", list(VIEWED))
                 rows: list[Any] = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
+            raise unreachable("cannot read from Redis", error) from error
         return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=True)]
 
     def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)

@@ -47,6 +47,7 @@ class Depth:
     depth: int
     in_flight: int
     oldest_age_s: float | None  # None: nothing waits, or its time is unknown
+    problem: str = ""  # what is wrong with the list in Redis, where it is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +103,15 @@ def read_request(data: bytes) -> Request | None:
 
 
 def read_depth(name: str, row: list[Any], now: int) -> Depth:
-    depth, in_flight, at = row
+    depth, in_flight, at, problem = row
     age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
-    return Depth(queue=name, depth=int(depth), in_flight=int(in_flight), oldest_age_s=age_s if depth else None)
+    return Depth(
+        queue=name,
+        depth=int(depth),
+        in_flight=int(in_flight),
+        oldest_age_s=age_s if depth else None,
+        problem=problem.decode(errors="replace"),
+    )
 
 
 def read_overview(answer: list[Any]) -> Overview:

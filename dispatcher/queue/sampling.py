@@ -9,8 +9,8 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.plan import all_lists
+from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.scripts import digest, source
 from dispatcher.sections import Settings
 
@@ -20,6 +20,7 @@ class ListSample(msgspec.Struct, frozen=True, kw_only=True):
 
     depth: int
     in_flight: int
+    problem: str  # what is wrong with it in Redis, where it is no list
     served: int  # executions that ended since the count began
 
 
@@ -52,11 +53,11 @@ async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample
             await client.script_load(source("depths"))
             answers = await _ask(client, settings)
     except (RedisError, OSError) as error:
-        raise QueueUnreachableError(f"cannot look at the queues: {error}") from error
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise QueueUnreachableError(f"cannot look at the queues: {answer}") from answer
+        raise unreachable("cannot look at the queues", error) from error
     memory, *rows = answers
+    for answer in (memory, *rows[::2]):
+        if isinstance(answer, Exception):
+            raise unreachable("cannot look at the queues", answer) from answer
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return Sample(
         models={name: _model(settings, name, *pair) for name, pair in zip(settings.models, pairs, strict=True)},
@@ -75,15 +76,18 @@ async def _ask(client: redis.asyncio.Redis, settings: Settings) -> list[Any]:
         return list(await pipe.execute(raise_on_error=False))
 
 
-def _model(settings: Settings, name: str, looked: list[Any], served: list[bytes | None]) -> ModelSample:
+def _model(settings: Settings, name: str, looked: list[Any], served: list[bytes | None] | Exception) -> ModelSample:
     now_ms, live, rows = looked
     lists = all_lists(name, settings.model(name))
+    counts = [None] * len(lists) if isinstance(served, Exception) else served  # somebody wrote over the key
     return ModelSample(
         at_s=int(now_ms) / 1000,
         live=dict(zip(settings.model(name).ladder, live, strict=True)),
         lists={
-            queue: ListSample(depth=int(row[0]), in_flight=int(row[1]), served=_count(count))
-            for queue, row, count in zip(lists, rows, served, strict=True)
+            queue: ListSample(
+                depth=int(row[0]), in_flight=int(row[1]), problem=row[3].decode(errors="replace"), served=_count(count)
+            )
+            for queue, row, count in zip(lists, rows, counts, strict=True)
         },
     )
 

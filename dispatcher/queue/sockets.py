@@ -2,6 +2,8 @@
 
 Two things are not, in redis-py's own: uvloop says RuntimeError when it is to write on a connection that the other end
 has reset, and a primary that has become a replica answers READONLY for ever on connections that stay open.
+
+A connection is made once the server has said that the processes at it speak a protocol that this one understands.
 """
 
 from __future__ import annotations
@@ -10,16 +12,55 @@ from typing import Any
 
 import redis
 import redis.asyncio
+import structlog
 from redis.asyncio import connection as aio
 from redis.asyncio import sentinel as aio_sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
+from dispatcher.queue import protocol
+
+log = structlog.get_logger()
 DEMOTED = "the primary has become a replica"
+ASK = ("GET", protocol.KEY)
+
+
+class DemotedError(RedisConnectionError):
+    """The server is a replica now: it has not carried the command out, and will carry out none."""
+
+
+def _tell(stored: bytes | ResponseError | None) -> tuple[str, ...]:
+    """Return the command that says which protocol is spoken here; () where that is said, or may not be asked.
+
+    Raises:
+        ProtocolMismatch: another one is spoken, which this process does not understand.
+
+    """
+    if isinstance(stored, NoPermissionError):  # rules from before there was such a key
+        log.warning("this user of Redis may not read the protocol's version", key=protocol.KEY, error=str(stored))
+        return ()
+    if isinstance(stored, ResponseError):
+        stored = str(stored).encode()
+    was_there = stored is not None
+    if not protocol.is_outdated(stored):
+        return ()
+    return ("SET", protocol.KEY, protocol.own(), *(() if was_there else ("NX",)))
 
 
 class _Aio(aio.AbstractConnection):
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        if command := _tell(await self._asked(*ASK)):
+            await self._asked(*command)  # who may not say it, or finds no memory for it, goes on nevertheless
+
+    async def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
+        await self.send_command(*words, check_health=False)
+        try:
+            return await self.read_response()
+        except ResponseError as error:
+            return error
+
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401  (redis-py's signature)
         try:
             await super().send_packed_command(command, check_health)
@@ -28,19 +69,32 @@ class _Aio(aio.AbstractConnection):
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
         try:
-            return await super().read_response(*args, **options)
+            # Not the method of the sentinels' connections: theirs makes one error of this and of a lost server.
+            return await aio.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             await self.disconnect(nowait=True)
-            raise RedisConnectionError(DEMOTED) from error
+            raise DemotedError(DEMOTED) from error
 
 
 class _Sync(redis.connection.AbstractConnection):
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        if command := _tell(self._asked(*ASK)):
+            self._asked(*command)
+
+    def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
+        self.send_command(*words, check_health=False)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        try:
+            return self.read_response()
+        except ResponseError as error:
+            return error
+
     def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
         try:
-            return super().read_response(*args, **options)
+            return redis.connection.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-            raise RedisConnectionError(DEMOTED) from error
+            raise DemotedError(DEMOTED) from error
 
 
 class AioTcp(_Aio, aio.Connection):

@@ -43,6 +43,7 @@ def forecast(load: Load, rank: int, let_in: Sequence[int], elapsed_s: float) -> 
         depth + mine + others * elapsed_s
         for depth, mine, others in zip(load.depth, let_in, load.elsewhere, strict=True)
     ]
+    waiting = _beyond(waiting, load.free)
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)
     own_share = 1 - TURN * behind if rank == 0 else TURN
     ahead = sum(waiting[: rank + 1])
@@ -54,6 +55,16 @@ def forecast(load: Load, rank: int, let_in: Sequence[int], elapsed_s: float) -> 
         wait_s, rate = ahead / in_order, in_order
     wait_s = max(0.0, wait_s - elapsed_s)
     return Forecast(ahead=int(ahead), rate=rate, wait_s=wait_s, answer_s=wait_s + load.residence_s)
+
+
+def _beyond(waiting: list[float], free: int) -> list[float]:
+    """Return what waits of jobs that find so many slots free, the most urgent ones first."""
+    left = float(free)
+    beyond = []
+    for count in waiting:
+        beyond.append(max(0.0, count - left))
+        left = max(0.0, left - count)
+    return beyond
 
 
 def excess_s(found: Forecast, patience: Patience) -> float:

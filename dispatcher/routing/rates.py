@@ -1,7 +1,8 @@
 """How fast a tier's queues are served, from readings a second or so apart: pure.
 
-How many jobs end in a second is what a tier *can* do only while jobs wait all the time; otherwise it is merely how many
-came. So a rate is taken from stretches in which every reading found a backlog, and kept for a while afterwards.
+How many jobs end in a second is what a tier *can* do only while jobs wait all the time, and workers live that could
+take them; otherwise it is merely how many came. So a rate is taken from stretches in which every reading found both,
+and kept for a while afterwards. One exception: that nothing ends at all is known only for as long as it is so.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: tuple[int, ...]
     served: tuple[int, ...]  # executions that ended by themselves, since any beginning
     live: int  # workers that may serve this tier's queues
+    slots: int = 0  # of the tier's own workers: jobs that they may run at once
 
     @property
     def short(self) -> int:
@@ -47,12 +49,18 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     def is_backlogged(self) -> bool:
         return sum(self.depth) > self.short
 
+    @property
+    def free(self) -> int:
+        """Slots that wait for jobs. Where jobs wait, none does: whatever the number says, nobody takes them."""
+        return 0 if any(self.depth) else max(0, self.slots - sum(self.in_flight))
+
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one tier until the next reading."""
 
     depth: tuple[int, ...]
     short: int  # a queue this short is never refused
+    free: int  # slots that were waiting for jobs
     rate: float | None  # jobs a second that all its lanes together are served at; None: not known
     residence_s: float  # from a job's claim to its end, on average
     arrivals: tuple[float, ...]  # jobs a second
@@ -68,10 +76,14 @@ class TierRates:
     def _begin(self) -> None:
         self._stretch: deque[Reading] = deque(maxlen=HISTORY)  # of readings with a backlog, without a gap
         self._last: Reading | None = None
+        self._forget()
+        self._arrivals = self._elsewhere = (0.0,) * len(Lane)
+
+    def _forget(self) -> None:
         self._rate: float | None = None
         self._residence_s = 0.0
         self._measured: Reading | None = None
-        self._arrivals = self._elsewhere = (0.0,) * len(Lane)
+        self._stands_still = False  # the rate says only that nothing has ended for long
 
     def add(self, reading: Reading, let_in: tuple[int, ...]) -> Load:
         """Take the next reading; `let_in` is what this process has let in since the last one, by lane."""
@@ -79,7 +91,10 @@ class TierRates:
             self._begin()
         elif reading.at_s > self._last.at_s:
             self._count_arrivals(self._last, reading, let_in)
-        if reading.is_backlogged:
+        if self._stands_still and self._has_moved(reading):
+            self._forget()
+            self._stretch = deque([self._last] if self._last else [], maxlen=HISTORY)
+        if reading.is_backlogged and reading.live:
             self._stretch.append(reading)
             self._measure()
         else:
@@ -88,11 +103,17 @@ class TierRates:
         return Load(
             depth=reading.depth,
             short=reading.short,
+            free=reading.free,
             rate=self._rate if self._is_believed(reading) else None,
             residence_s=self._residence_s,
             arrivals=self._arrivals,
             elsewhere=self._elsewhere,
         )
+
+    def _has_moved(self, reading: Reading) -> bool:
+        """Return whether jobs have ended since, or were taken, or nobody is left whose standing still it was."""
+        ended = self._measured is not None and sum(reading.served) > sum(self._measured.served)
+        return ended or not reading.is_backlogged or not reading.live
 
     def _count_arrivals(self, before: Reading, now: Reading, let_in: tuple[int, ...]) -> None:
         span_s = now.at_s - before.at_s
@@ -107,7 +128,7 @@ class TierRates:
         served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
         if span_s > 0 and (served >= least or span_s >= STANDSTILL_S):
             # One more than ended: the next one has begun, and after a standstill there must be a way back.
-            self._rate, self._measured = (served + 1) / span_s, now
+            self._rate, self._measured, self._stands_still = (served + 1) / span_s, now, served == 0
             # Little's law: those in flight, each for that long, end at that rate.
             held = [sum(one.in_flight) for one in self._stretch if one.at_s >= since.at_s]
             self._residence_s = sum(held) / len(held) / self._rate

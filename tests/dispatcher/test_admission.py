@@ -17,8 +17,17 @@ NOBODY = (0, 0, 0)
 NORMAL = RANK["normal"]
 
 
-def reading(at_s: float, depth: int = 0, served: int = 0, in_flight: int = 16, live: int = 1) -> Reading:
-    return Reading(at_s=at_s, depth=(0, depth, 0), in_flight=(0, in_flight, 0), served=(0, served, 0), live=live)
+def reading(
+    at_s: float, depth: int = 0, served: int = 0, in_flight: int = 16, live: int = 1, slots: int = 16
+) -> Reading:
+    return Reading(
+        at_s=at_s,
+        depth=(0, depth, 0),
+        in_flight=(0, in_flight, 0),
+        served=(0, served, 0),
+        live=live,
+        slots=live * slots,
+    )
 
 
 def follow(*readings: Reading) -> Load:
@@ -26,9 +35,17 @@ def follow(*readings: Reading) -> Load:
     return [rates.add(one, NOBODY) for one in readings][-1]
 
 
-def a_load(depth: tuple[int, int, int], rate: float | None = 80, arrivals: float = 0, short: int = 2) -> Load:
+def a_load(
+    depth: tuple[int, int, int], rate: float | None = 80, arrivals: float = 0, short: int = 2, free: int = 0
+) -> Load:
     return Load(
-        depth=depth, short=short, rate=rate, residence_s=0.2, arrivals=(arrivals, 0, 0), elsewhere=(0.0, 0.0, 0.0)
+        depth=depth,
+        short=short,
+        free=free,
+        rate=rate,
+        residence_s=0.2,
+        arrivals=(arrivals, 0, 0),
+        elsewhere=(0.0, 0.0, 0.0),
     )
 
 
@@ -70,6 +87,39 @@ def test_a_tier_that_stands_still_refuses_until_it_moves_again() -> None:
 
     assert answer_s(standing, "normal") > 1000
     assert moving.rate == pytest.approx(80, rel=0.05)
+
+
+def test_what_nobody_was_there_to_serve_says_nothing_of_who_comes() -> None:
+    rates = TierRates()
+    for now in range(36):
+        waiting = rates.add(reading(now, depth=8, in_flight=0, live=0), NOBODY)
+    come = rates.add(reading(36, depth=8, in_flight=0), NOBODY)
+    taken = [rates.add(reading(36 + now, in_flight=8), NOBODY) for now in range(1, 7)]
+    done = [rates.add(reading(42 + now, served=8, in_flight=0), NOBODY) for now in range(1, 70)]
+
+    assert {load.rate for load in (waiting, come, *taken, *done)} == {None}
+
+
+def test_a_standstill_is_over_when_jobs_end_or_are_taken() -> None:
+    still = [reading(now, depth=40, in_flight=1) for now in range(int(STANDSTILL_S) + 6)]
+    end = still[-1].at_s
+
+    ended = follow(*still, reading(end + 1, depth=39, served=1, in_flight=1))
+    taken = follow(*still, reading(end + 1, depth=0, in_flight=41))
+    moving = follow(*still, *(reading(end + now, depth=40, served=10 * now, in_flight=1) for now in range(1, 4)))
+
+    assert follow(*still).rate == pytest.approx(1 / 35, rel=0.01)
+    assert (ended.rate, taken.rate) == (None, None)
+    assert moving.rate == pytest.approx(10, rel=0.1)  # not what it was with the time before
+
+
+def test_who_finds_a_slot_free_does_not_wait() -> None:
+    load = a_load((0, 0, 0), rate=0.5, free=10)
+
+    assert [answer_s(load, "normal", (0, count, 0)) for count in (1, 10, 12)] == pytest.approx([0.2, 0.2, 4.2])
+    assert answer_s(load, "batch", (4, 6, 2)) == pytest.approx(4.2)
+    assert follow(reading(0, in_flight=6)).free == 10
+    assert follow(reading(0, depth=1, in_flight=6)).free == 0  # one waits, whatever is free
 
 
 def test_a_rate_is_believed_for_a_while_and_less_when_workers_have_come() -> None:
@@ -187,7 +237,7 @@ class Tier:
 
     def look(self, now: float) -> None:
         self.advance(now)
-        seen = reading(now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead else 1)
+        seen = reading(now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead else 1, self.slots)
         self.load, self.looked_s = self.rates.add(seen, (0, self.let_in, 0)), now
         self.let_in = 0
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from dispatcher.errors import ConfigError, QueueUnreachableError
+from dispatcher.errors import AcceptanceUnknownError, ConfigError
 from dispatcher.producer import Producer
 from dispatcher.queue.connection import connect
 from dispatcher.queue.durability import check_durability
@@ -76,15 +76,18 @@ def test_a_producer_stays_in_step_with_what_it_waits_for(safe: Valkey) -> None:
     assert batch == [str(one).encode() for one in many]
 
 
-async def test_without_the_replicas_it_asks_for_a_job_is_not_accepted(safe: Valkey) -> None:
+async def test_without_the_replicas_it_asks_for_it_is_not_known_whether_a_job_is_accepted(safe: Valkey) -> None:
     settings = make_settings(safe.url, queue__wait_replicas=1)
-    queue = JobQueue(connect(settings.redis), settings)
+    queue, mine = JobQueue(connect(settings.redis), settings), job()
 
-    with pytest.raises(QueueUnreachableError, match="0 replicas had the job"):
-        await queue.submit([job()])
+    (doubt,) = await queue.submit([mine])
     await queue.aclose()
-    with Producer(settings) as producer, pytest.raises(QueueUnreachableError, match="0 replicas had the job"):
+    with Producer(settings) as producer, pytest.raises(AcceptanceUnknownError, match="0 replicas had the job") as other:
         producer.submit(BODY)
+
+    assert isinstance(doubt, AcceptanceUnknownError)
+    assert doubt.job_id == mine.job_id
+    assert all(safe.store.exists(f"rq:job:{job_id}") for job_id in (doubt.job_id, other.value.job_id))
 
 
 async def checked(url: str, durability: Durability) -> None:

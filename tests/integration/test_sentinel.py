@@ -190,8 +190,9 @@ async def test_a_connection_to_a_primary_that_became_a_replica_is_given_up(tmp_p
             await queue.submit([job()])
             old.store.replicaof("127.0.0.1", port_of[new])
 
-            with pytest.raises(QueueUnreachableError, match="replica"):
-                await queue.submit([late])
+            (refused,) = await queue.submit([late])
+            assert type(refused) is QueueUnreachableError  # it is known that nothing was accepted
+            assert "replica" in str(refused)
             proxy.target_port = port_of[new]
             again = await queue.submit([late])
             with Producer(settings) as producer:

@@ -1,28 +1,41 @@
--- Cancel one job: a queued one is over at once, a running one is told to its worker.
+-- Cancel one job: a queued one is over at once, a running one is told to its worker. One that is to be withdrawn may
+-- not be there yet, because its submission is still on its way: then a cancelled record is left, and the submission
+-- that finds it pushes nothing.
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
--- ARGV  1 id  2 outcome  3 keep (see `read_keep`)
+-- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it is there, or was)  5 its tenant
 -- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
 -- Returns missing | cancelled | requested | over.
 
-local fields = redis.pcall('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
-if fields.err then  -- no hash: a claim ends it
+-- As long as a network may keep a submission on its way.
+local LEAST_KEPT_MS = 900000
+
+local fields = ask('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
+if not fields then  -- no hash: a claim ends it
   return 'over'
 end
-local status, queue, worker, now = fields[1], fields[2], fields[3], now_ms()
-if not status then
+local status, queue, worker, now, keep = fields[1], fields[2], fields[3], now_ms(), read_keep(ARGV[3])
+local _, _, _, is_rq = read_wait(fields[6])
+if not status and ARGV[4] == '' then
   return 'missing'
 end
+if not status then
+  is_rq = false
+  queue, status = ARGV[4], 'withdrawn'
+  keep.ttl = math.max(keep.ttl, LEAST_KEPT_MS)
+  redis.call('HSET', KEYS[1], 'origin', queue, 'tenant', ARGV[5], 'created_at', iso(now), 'description', 'withdrawn',
+    'data', NO_CALL)
+end
 local is_listed = status == 'queued' or status == 'created'
-if is_listed or status == 'deferred' or status == 'scheduled' or status == 'rate_limited' then
+local is_held = status == 'deferred' or status == 'scheduled' or status == 'rate_limited'
+if is_listed or is_held or status == 'withdrawn' then
   if queue and is_listed then
     leave_in_list(ARGV[1], queue, fields[6])
-  elseif queue and status ~= 'rate_limited' then  -- RQ has it in a registry of that name; of the third it takes care
+  elseif queue and is_held and status ~= 'rate_limited' then
+    -- RQ has it in a registry of that name; of the third it takes care.
     redis.pcall('ZREM', 'rq:' .. status .. ':' .. queue, ARGV[1])
   end
-  local keep = read_keep(ARGV[3])
-  local _, _, _, is_rq = read_wait(fields[6])
   local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], rq = is_rq}
   conclude(job, 'canceled', ARGV[2], keep, now)
   settle(keep, now)

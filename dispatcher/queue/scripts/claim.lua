@@ -177,7 +177,7 @@ local lengths = {}
 
 local function length_of(name)
   if not lengths[name] then
-    lengths[name] = redis.call('LLEN', 'rq:queue:' .. name)
+    lengths[name] = ask('LLEN', 'rq:queue:' .. name) or 0  -- what is no list has nothing for us
   end
   return lengths[name]
 end
@@ -207,7 +207,7 @@ local function pop(name, count)
     if leftovers > 0 and tonumber(popped) then
       redis.pcall('ZREMRANGEBYSCORE', 'bl:gone:' .. name, '-inf', num(popped))
     end
-    local gone = leftovers > 0 and whole(redis.call('HGET', counts, 'gone')) or 0
+    local gone = leftovers > 0 and whole(ask('HGET', counts, 'gone')) or 0
     if gone > 0 then
       redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers))
     end
@@ -308,7 +308,7 @@ local function allowance(tier, lane)
   if depth == 0 then
     return 0, {}
   end
-  if redis.call('ZCOUNT', tier.live, now, '+inf') == 0 then
+  if ask('ZCOUNT', tier.live, now, '+inf') == 0 then
     return depth, lane.climbable
   end
   if over then

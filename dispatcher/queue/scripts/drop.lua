@@ -9,7 +9,7 @@ local answers = {}
 for i = 2, #ARGV do
   local key, was_there = 'rq:job:' .. ARGV[i], redis.call('ZREM', KEYS[1], ARGV[i])
   if was_there == 1 and redis.call('TYPE', key).ok == 'hash' then
-    redis.call('HSET', key, 'data', '["workers.generate",null,[],{}]')
+    redis.call('HSET', key, 'data', NO_CALL)
     redis.call('HDEL', key, 'history')  -- an engine's words may repeat the prompt
     redis.call('PEXPIRE', key, ARGV[1], 'LT')
   end

@@ -33,6 +33,22 @@ local function whole(text)
   return n and n == n and math.abs(n) < 1e15 and math.floor(n) or nil
 end
 
+-- An answer of redis.pcall; nil, and the reason, where the key is of another type: anybody may have written it, and one
+-- such key must not stop a script that has others to look after.
+local function checked(answer)
+  local reason = type(answer) == 'table' and answer.err
+  if reason and string.sub(reason, 1, 9) ~= 'WRONGTYPE' then
+    error(answer)  -- of the server, such as READONLY: nothing that the script does can go well
+  elseif reason then
+    return nil, reason
+  end
+  return answer
+end
+
+local function ask(...)
+  return checked(redis.pcall(...))
+end
+
 -- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>", with a mark behind it where the job is one
 -- of RQ's producers. One field, because each costs a waiting job some sixty bytes. Returns the three, nil for what is
 -- missing or no number, and whether RQ's producers wrote the job: they write no such field, we do when we first meet it
@@ -62,7 +78,7 @@ end
 
 -- When the head of a list was enqueued, and its deadline; nil where the list is empty or its head does not say.
 local function head_of(name)
-  local id = redis.call('LINDEX', 'rq:queue:' .. name, 0)
+  local id = ask('LINDEX', 'rq:queue:' .. name, 0)
   local wait = id and redis.pcall('HGET', 'rq:job:' .. id, 'wait')
   return read_wait(type(wait) == 'string' and wait)
 end
@@ -88,7 +104,11 @@ end
 
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
-  if redis.call('LLEN', key) == 0 then
+  local tokens = ask('LLEN', key)
+  if not tokens then
+    redis.call('DEL', key)  -- no list: it is ours, and holds nothing that is needed
+  end
+  if (tokens or 0) == 0 then
     redis.call('RPUSH', key, '1')
     redis.call('PEXPIRE', key, 60000)
   end
@@ -100,10 +120,11 @@ local MOST_ID = 512
 -- Lua's unpack fits so many values on its stack.
 local MOST_UNPACKED = 4000
 
--- One command for many values: redis.call(name, key, values…), in as few calls as the stack allows.
+-- One command for many values: name, key, values…, in as few calls as the stack allows. A key of another type is left
+-- alone: what the jobs are is in their records, and those are written already.
 local function call_many(name, key, values)
   for i = 1, #values, MOST_UNPACKED do
-    redis.call(name, key, unpack(values, i, math.min(i + MOST_UNPACKED - 1, #values)))
+    ask(name, key, unpack(values, i, math.min(i + MOST_UNPACKED - 1, #values)))
   end
 end
 
@@ -118,13 +139,19 @@ local function append(map, key, first, second)
 end
 
 -- Jobs that wait in a list. Cancelled ones stay in it until a claim meets them: counted, so that depth stays right
--- without LREM.
+-- without LREM. A key that is no list is empty; why, is the second value.
 local function depth_of_list(name)
-  local length = redis.call('LLEN', 'rq:queue:' .. name)
-  if length == 0 then
-    return 0
+  local length, problem = ask('LLEN', 'rq:queue:' .. name)
+  if not length or length == 0 then
+    return 0, problem
   end
-  return math.max(0, length - (whole(redis.call('HGET', 'bl:counts:' .. name, 'gone')) or 0))
+  return math.max(0, length - (whole(ask('HGET', 'bl:counts:' .. name, 'gone')) or 0))
+end
+
+-- Count jobs that have left a list otherwise than by a claim. A garbled count must not lose what was done to the job.
+local function count(queue, field, by)
+  local total = redis.pcall('HINCRBY', 'bl:counts:' .. queue, field, by)
+  return type(total) == 'number' and total or 0
 end
 
 local function depth_of(lists)
@@ -150,11 +177,11 @@ end
 -- Note that a job is over whose id stays in its list: for the list's depth, and by its number for the places of those
 -- behind it. RQ's producers number nothing; far from the head such an id is not looked for.
 local function leave_in_list(id, queue, wait)
-  redis.call('HINCRBY', 'bl:counts:' .. queue, 'gone', 1)
+  count(queue, 'gone', 1)
   local _, _, number = read_wait(wait)
   if not number then
     local place = tonumber(redis.pcall('LPOS', 'rq:queue:' .. queue, id, 'MAXLEN', 1000))
-    number = place and place + 1 + (whole(redis.call('HGET', 'bl:counts:' .. queue, 'popped')) or 0)
+    number = place and place + 1 + (whole(ask('HGET', 'bl:counts:' .. queue, 'popped')) or 0)
   end
   if number then
     redis.pcall('ZADD', 'bl:gone:' .. queue, num(number), id)  -- a garbled key must not keep a job from its end
@@ -203,6 +230,9 @@ end
 local ended, ended_at, dead = {}, nil, {}
 local rq_end  -- see rq.lua
 
+-- What RQ's tools find where a prompt was.
+local NO_CALL = '["workers.generate",null,[],{}]'
+
 -- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
 -- Job: {id, queue, reply, tenant, rq, worker, value}, all but two of them nil where there is none; rq: it is one of RQ's
 -- producers. Status: RQ's, or 'dead' for a failed job that people should look at. A finished job's prompt is dropped
@@ -218,8 +248,7 @@ local function conclude(job, status, outcome, keep, now)
     dead[#dead + 1], dead[#dead + 2] = now, job.id
   end
   if status == 'finished' then
-    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data',
-      '["workers.generate",null,[],{}]')
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)
   else
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
   end
@@ -238,10 +267,10 @@ end
 
 -- The quarantine has a bound: the oldest leave it, and are kept as any other ended job.
 local function quarantine(keep, now)
-  redis.call('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
+  ask('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
   call_many('ZADD', 'bl:dead', dead)
   redis.call('PEXPIRE', 'bl:dead', keep.dead_ttl)
-  local excess = redis.call('ZCARD', 'bl:dead') - keep.most_dead
+  local excess = (ask('ZCARD', 'bl:dead') or 0) - keep.most_dead
   if excess > 0 then
     for _, id in ipairs(redis.call('ZRANGE', 'bl:dead', 0, excess - 1)) do
       redis.call('ZREM', 'bl:dead', id)
@@ -255,8 +284,8 @@ end
 -- server up.
 local function settle(keep, now)
   for registry, entries in pairs(ended) do
-    local old = redis.call('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
-    if #old > 0 then
+    local old = ask('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
+    if old and #old > 0 then
       call_many('ZREM', registry, old)
     end
     call_many('ZADD', registry, entries)
@@ -349,7 +378,12 @@ local function put_back(id, worker, how)
     suspicion = ALONE
   end
   local target = how.target or queue
-  local popped = redis.call('HINCRBY', 'bl:counts:' .. target, 'popped', -1)
+  if not ask('LPUSH', 'rq:queue:' .. target, id) then  -- no list: the job would be in none
+    conclude(job, 'dead', '{"state":"failed","status":500,"code":"queue_broken","error":"the list of its queue in Redis '
+      .. 'is no list"}', how.keep, now)
+    return 'ended'
+  end
+  local popped = count(target, 'popped', -1)
   -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
   -- late, and its outcome is accepted as long as nobody else has started the job.
   if how.word ~= 'reaped' and how.word ~= 'unbegun' then
@@ -363,8 +397,7 @@ local function put_back(id, worker, how)
   if how.trouble then
     redis.call('HSET', key, 'trouble', how.trouble)  -- told if the deadline passes before it runs again
   end
-  redis.call('LPUSH', 'rq:queue:' .. target, id)
-  redis.call('SADD', 'rq:queues', 'rq:queue:' .. target)
+  ask('SADD', 'rq:queues', 'rq:queue:' .. target)
   wake('bl:wake:' .. (string.match(target, '^[^:]+:[^:]+') or ''))
   return 'returned'
 end

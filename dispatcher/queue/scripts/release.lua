@@ -11,17 +11,17 @@ local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local function release(id)
   local key = 'rq:job:' .. id
-  if redis.call('ZREM', KEYS[1], id) == 0 then
-    return 0
-  end
-  local fields = redis.pcall('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait')
-  if fields.err or fields[1] ~= 'failed' or not fields[2] then
-    return 0
-  end
+  local fields = ask('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait') or {}
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
+  if queue and not ask('LLEN', 'rq:queue:' .. queue) then
+    return 0  -- no list to wait in: it stays in quarantine
+  end
+  if redis.call('ZREM', KEYS[1], id) == 0 or fields[1] ~= 'failed' or not queue then
+    return 0
+  end
   local _, _, _, is_rq = read_wait(fields[5])
   local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
-  local numbers = redis.call('HMGET', counts, 'popped', 'gone')
+  local numbers = ask('HMGET', counts, 'popped', 'gone') or {}
   local popped, gone = whole(numbers[1]) or 0, whole(numbers[2]) or 0
   -- A job that ended while it waited to run again has left its id at the front: it takes that place, and is there once.
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)

@@ -6,43 +6,47 @@
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that are not over -> when they are forgotten (ms)
 --       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
--- ARGV  1 model  2 queue  3 max depth  4 high mark (0: never climbs)  5 ttl ms  6 tenant ('': nobody counts)  7 most jobs
---       of the tenant (0: no limit)  8 of its jobs, those above it are not pushed here (0: all are), then eight per job:
---       id, data, description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
+-- ARGV  1 until when it may run (ms): whoever sent it has given it up then, and was told so  2 model  3 queue  4 max depth
+--       5 high mark (0: never climbs)  6 ttl ms  7 tenant ('': nobody counts)  8 most jobs of the tenant (0: no limit)
+--       9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data, description,
+--       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>.
--- Returns {word, id, place in the list or number of the tenant's jobs}… : accepted | duplicate | mismatch | full |
--- quota (the tenant has its most) | crowded (its excess belongs into the batch lane).
+-- Returns {word, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
+-- full | quota (the tenant has its most) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
+-- what stands under the job's id is no job). What is refused has left nothing behind, and is no other job's fault. Or the
+-- error LATE <now>: it was on its way for too long, as with a server that was stopped.
 
-local model, queue, now = ARGV[1], ARGV[2], now_ms()
-local max_depth, high, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tenant, quota, fair = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local model, queue, now = ARGV[2], ARGV[3], now_ms()
+if now > tonumber(ARGV[1]) then
+  return redis.error_reply('LATE ' .. num(now))
+end
+local max_depth, high, ttl_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local tenant, quota, fair = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local at, enqueued = iso(now), num(now)
 
-local length, gone, popped = redis.call('LLEN', KEYS[1]), 0, 0
+local length, problem = ask('LLEN', KEYS[1])
+local gone, popped = 0, 0
 if length == 0 then
   redis.call('DEL', KEYS[2], 'bl:gone:' .. queue)  -- somebody else may have emptied the list
 else
-  local counts = redis.call('HMGET', KEYS[2], 'gone', 'popped')
+  local counts = ask('HMGET', KEYS[2], 'gone', 'popped') or {}
   gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
 end
 
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
--- was cancelled, or is no longer stored, is free: a repeat is what it is for.
+-- was cancelled, or is no longer stored, is free: a repeat is what it is for. So is one that this script did not write.
 local function first_of(key)
-  local first = redis.pcall('GET', key)
-  local id, fingerprint = string.match(type(first) == 'string' and first or '', '^(.+) (%S*)$')
-  if id then
-    local status = redis.pcall('HGET', 'rq:job:' .. id, 'status')
-    if type(status) == 'string' and status ~= 'canceled' then
-      return id, fingerprint
-    end
+  local id, fingerprint = string.match(ask('GET', key) or '', '^(.+) (%S*)$')
+  local status = id and ask('HGET', 'rq:job:' .. id, 'status')
+  if status and status ~= 'canceled' then
+    return id, fingerprint
   end
 end
 
 local mine = 0
 if tenant ~= '' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
-  mine = redis.call('ZCARD', KEYS[5])
+  ask('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
+  mine = ask('ZCARD', KEYS[5]) or 0
 end
 
 local pushed, answers, counted, longest_ms = {}, {}, {}, 0
@@ -50,7 +54,9 @@ local pushed, answers, counted, longest_ms = {}, {}, {}, 0
 -- Why another job cannot be taken, and how many there are; nil where it can.
 local function refused(depth)
   local its = mine + #pushed
-  if depth >= max_depth then
+  if problem then
+    return {'broken', KEYS[1] .. ': ' .. problem}
+  elseif depth >= max_depth then
     return {'full', depth}
   elseif quota > 0 and its >= quota then
     return {'quota', its}
@@ -67,14 +73,16 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
       return {of == fingerprint and 'duplicate' or 'mismatch', first, 0}
     end
   end
-  local job, depth = 'rq:job:' .. id, length - gone + #pushed
+  local job, depth = 'rq:job:' .. id, (length or 0) - gone + #pushed
   local refusal = refused(depth)
   if refusal then
     -- A job that was accepted stays so: the answer may have been lost on its way.
     return redis.call('EXISTS', job) == 1 and {'duplicate', id, 0} or {refusal[1], id, refusal[2]}
   end
-  if redis.call('HSETNX', job, 'status', 'queued') == 0 then
-    return {'duplicate', id, 0}
+  local is_new = redis.pcall('HSETNX', job, 'status', 'queued')
+  if is_new ~= 1 then
+    local _, strange = checked(is_new)
+    return strange and {'broken', id, job .. ': ' .. strange} or {'duplicate', id, 0}
   end
   pushed[#pushed + 1] = id
   local wait = enqueued .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + length + #pushed)
@@ -99,7 +107,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   return {'accepted', id, depth + 1}
 end
 
-for i = 9, #ARGV, 8 do
+for i = 10, #ARGV, 8 do
   answers[#answers + 1] = store(unpack(ARGV, i, i + 7))
 end
 if #pushed > 0 then
@@ -111,7 +119,7 @@ if #pushed > 0 then
     end
   end
   if length == 0 then
-    redis.call('SADD', KEYS[3], KEYS[1])
+    ask('SADD', KEYS[3], KEYS[1])
   end
   wake(KEYS[4])
   if high > 0 and length - gone + #pushed > high then
