@@ -132,8 +132,7 @@ class JobQueue:
 
     async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
         """Return the stored pieces of a stream behind this one, as many as one read brings: at least one."""
-        call = Call("pieces", [f"bl:stream:{job_id}"], [f"{fence}-{number}", MOST_READ])
-        answers: list[bytes] = await self.run(call)
+        answers: list[bytes] = await self.run(Call("pieces", [], [job_id, f"{fence}-{number}", MOST_READ]))
         return [read_piece(entry, data) for entry, data in zip(answers[::2], answers[1::2], strict=True)]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
