@@ -172,6 +172,8 @@ class Producer:
             mine = [content for _, its, _, _, content in unpack_message(message) if its == job_id]
         except ValueError:  # in another form than ours: what is stored says the same
             return None
+        if mine and not mine[-1]:  # an outcome too large for a message
+            return self._look(job_id)
         return next((outcome for content in mine if (outcome := self._seal.decode(job_id, content))), None)
 
     def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:

@@ -137,7 +137,7 @@ async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome |
         with gateway.closing.interrupts(job_id):
             if job_id != job.job_id:  # the idempotency key's first job
                 return job_id, await gateway.inbox.wait(job_id, timeout_s)
-            return job_id, await inbox.outcome(timeout_s)
+            return job_id, await gateway.inbox.outcome(job_id, inbox, timeout_s)
 
 
 async def _disconnected(request: HttpRequest) -> None:

@@ -35,7 +35,7 @@ from dispatcher.queue.commands import (
 from dispatcher.queue.connection import connect
 from dispatcher.queue.durability import WAIT_MS, Commands, barrier, check_passed
 from dispatcher.queue.plan import all_lists
-from dispatcher.queue.reading import Running
+from dispatcher.queue.reading import Ended, Running
 from dispatcher.queue.records import (
     VIEWED,
     Depths,
@@ -56,8 +56,8 @@ from dispatcher.sections import Settings
 
 # What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
 MOST_TROUBLE = 300
-# Pieces of a stream per read.
-MOST_PIECES = 500
+# Bytes of a stream per read: what a slow reader has before it, beside its inbox.
+MOST_READ = 128 * 1024
 # Queues in RQ's list that one look takes in.
 MOST_QUEUES = 1000
 
@@ -135,23 +135,21 @@ class JobQueue:
         answers = await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
         return [Emitted(answer) for answer in answers]
 
-    async def look(self, job_ids: Sequence[str], *, hear: str = "") -> list[Outcome | Running | None]:
-        """Say how jobs ended, or that they run; None where they wait. The channel `hear` is told of what comes."""
-        answers: list[bytes] = await self.run(Call("look", [], [hear, *job_ids]))
+    async def look(
+        self, job_ids: Sequence[str], *, hear: str = "", most: int = 0
+    ) -> list[Outcome | Ended | Running | None]:
+        """Say how jobs ended, or that they run; None where they wait. The channel `hear` is told of what comes.
+
+        Of outcomes that have no room in `most` bytes (0: no bound) it says only that they are there.
+        """
+        answers: list[bytes] = await self.run(Call("look", [], [hear, most, *job_ids]))
         rows = zip(job_ids, answers[::2], answers[1::2], strict=True)
         return [read_look(job_id, word, detail, self.seal) for job_id, word, detail in rows]
 
     async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
-        """Return the stored pieces of a stream behind this one, as many as one read may bring."""
-        try:
-            rows: Any = await self.client.xrange(f"bl:stream:{job_id}", min=f"({fence}-{number}", count=MOST_PIECES)
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                return []
-            raise QueueUnreachableError(f"Redis refused: {error}") from error
-        except (RedisError, OSError) as error:
-            raise QueueUnreachableError(f"cannot read from Redis: {error}") from error
-        return [read_piece(entry, fields[b"d"]) for entry, fields in rows]
+        """Return the stored pieces of a stream behind this one, as many as one read brings: at least one."""
+        answers: list[bytes] = await self.run(Call("pieces", [], [job_id, f"{fence}-{number}", MOST_READ]))
+        return [read_piece(entry, data) for entry, data in zip(answers[::2], answers[1::2], strict=True)]
 
     async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
         """Put a job back to the front of `target`, or end it with `last`.

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -21,74 +22,27 @@ from dispatcher.batching import Batcher
 from dispatcher.contract import Outcome, Piece
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.ids import read_word, readable
+from dispatcher.queue.inbox import Inbox, without_answer
 from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.reading import Item, Reading, Running
+from dispatcher.queue.reading import Ended, Item, Reading, Running
 from dispatcher.queue.subscription import Subscription
 from dispatcher.sections import RedisSettings
 
 log = structlog.get_logger()
 # What a reader gets of a job: its pieces, then its outcome.
 Heard = Piece | Outcome
+# What a look says of a job; None: it waits.
+Found = Outcome | Ended | Running | None
 # Who has heard nothing for so long is looked up.
 LOOK_EVERY_S = 2.0
 # After messages were missed everybody is looked up, but no sooner than this after the last time.
 HURRIED_LOOK_S = 0.25
-# Jobs per call: short enough to hold nobody up.
-LOOK_AT_ONCE = 250
-# What one reader may leave unread. What is above it is read from the store, when it is there again.
-MOST_UNREAD = 1000
-# Stored pieces that cannot be read because Redis is away are asked for again.
+# Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
+LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
+# What is stored and cannot be read because Redis is away is asked for again.
 RETRY_S = 0.5
 
-
-class Inbox:
-    """What is told of one job, in order, for one reader.
-
-    Instead of asyncio.Queue and wait_for, which start a task for every wait: a stream waits once per token.
-    """
-
-    def __init__(self, *, is_stream: bool = True) -> None:
-        self._is_stream = is_stream
-        self._items: deque[Item] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self.heard_s = self._loop.time()
-        self.is_stored = False  # the job's record is there: until its submission is answered nobody may look for it
-
-    def put(self, item: Item) -> None:
-        if not isinstance(item, Outcome):
-            if not self._is_stream or len(self._items) >= MOST_UNREAD:
-                return
-            if isinstance(item, Running) and self._items:
-                return  # what lies unread leads to the stored pieces as well
-        self.heard_s = self._loop.time()
-        self._items.append(item)
-        self._wake()
-
-    async def get(self, timeout_s: float) -> Item | None:
-        """Return the next item, or None when there is none in time."""
-        if not self._items:
-            self._waiter = self._loop.create_future()
-            timer = self._loop.call_later(timeout_s, self._wake)
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
-        return self._items.popleft() if self._items else None
-
-    async def outcome(self, timeout_s: float) -> Outcome | None:
-        """Return the outcome, or None when there is none in time."""
-        self.is_stored, end = True, self._loop.time() + timeout_s
-        while (left := end - self._loop.time()) > 0:
-            item = await self.get(left)
-            if isinstance(item, Outcome):
-                return item
-        return None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+Read = TypeVar("Read")
 
 
 class OutcomeInbox:
@@ -100,7 +54,7 @@ class OutcomeInbox:
         self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
         self._waiting: dict[str, list[Inbox]] = {}
         self._hurry = asyncio.Event()
-        self._follow: Batcher[str, Outcome | Running | None] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
+        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
 
     def start(self, background: Background) -> None:
         """Subscribe, and look after the waiters; returns at once, also when Redis is away."""
@@ -138,8 +92,21 @@ class OutcomeInbox:
 
         """
         with self.opened(job_id, is_stream=False) as inbox:
-            found = await self._follow.call(job_id)
-            return found if isinstance(found, Outcome) else await inbox.outcome(timeout_s)
+            if found := await self._follow.call(job_id):
+                inbox.put(found)
+            return await self.outcome(job_id, inbox, timeout_s)
+
+    async def outcome(self, job_id: str, inbox: Inbox, timeout_s: float) -> Outcome | None:
+        """Return the outcome that an inbox is told of; None when there is none in time."""
+        loop = asyncio.get_running_loop()
+        inbox.is_stored, end = True, loop.time() + timeout_s
+        while (left := end - loop.time()) > 0:
+            item = await inbox.get(left)
+            if isinstance(item, Ended):
+                item = await self._end_of(job_id, end)
+            if isinstance(item, Outcome):
+                return item
+        return None
 
     async def follow(self, job_id: str, timeout_s: float, after: tuple[int, int] = (0, 0)) -> AsyncGenerator[Heard]:
         """Yield the pieces of any job behind that one, execution and number, then its outcome; see `items`.
@@ -170,6 +137,9 @@ class OutcomeInbox:
         end = loop.time() + timeout_s
         while (left := end - loop.time()) > 0:
             item = await inbox.get(left)
+            if isinstance(item, Ended):
+                ended = await self._end_of(job_id, end)
+                item = without_answer(ended) if isinstance(ended, Outcome) else ended
             if isinstance(item, Piece) and reading.is_next(item):
                 yield reading.take(item)
             elif item is not None:
@@ -181,29 +151,26 @@ class OutcomeInbox:
                 return
         raise TimeoutError
 
-    async def _stored(self, job_id: str, reading: Reading, item: Item, end: float) -> AsyncIterator[Piece]:
+    async def _stored(
+        self, job_id: str, reading: Reading, item: Piece | Outcome | Running, end: float
+    ) -> AsyncIterator[Piece]:
         """Yield what is stored between the last piece read and this item, the item included if it is a piece."""
         is_past = isinstance(item, Piece) and reading.is_past(item)
         if is_past or (isinstance(item, Outcome) and not reading.lacks(item)):
             return
-        while pieces := await self._pieces(job_id, reading.start_of(item), end):
+        while pieces := await _read(partial(self._queue.pieces, job_id, *reading.start_of(item)), end):
             for piece in pieces:
                 yield reading.take(piece)
         if isinstance(item, Piece) and not reading.is_past(item):
             yield reading.take(item)
 
-    async def _pieces(self, job_id: str, behind: tuple[int, int], end: float) -> list[Piece]:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                return await self._queue.pieces(job_id, *behind)
-            except QueueUnreachableError:
-                if loop.time() + RETRY_S > end:
-                    raise
-                await asyncio.sleep(RETRY_S)
+    async def _end_of(self, job_id: str, end: float) -> Outcome | Running | None:
+        """Read how a job ended; it may have been released from quarantine since."""
+        (found,) = await _read(partial(self._queue.look, [job_id]), end)
+        return None if isinstance(found, Ended) else found
 
-    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Outcome | Running | None]:
-        return await self._queue.look(job_ids, hear=self.channel)
+    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
+        return await self._queue.look(job_ids, hear=self.channel, most=LOOK_BYTES)
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -217,14 +184,10 @@ class OutcomeInbox:
 
     async def _look(self, since_s: float) -> None:
         """Look up the jobs whose waiters have heard nothing since then."""
-        silent = [
-            job_id
-            for job_id, boxes in self._waiting.items()
-            if any(box.is_stored and box.heard_s <= since_s for box in boxes)
-        ]
+        silent = [job_id for job_id, boxes in self._waiting.items() if any(box.is_silent(since_s) for box in boxes)]
         for start in range(0, len(silent), LOOK_AT_ONCE):
             job_ids = silent[start : start + LOOK_AT_ONCE]
-            for job_id, found in zip(job_ids, await self._queue.look(job_ids), strict=True):
+            for job_id, found in zip(job_ids, await self._queue.look(job_ids, most=LOOK_BYTES), strict=True):
                 if found:
                     self._tell(job_id, found)
 
@@ -237,6 +200,8 @@ class OutcomeInbox:
                 continue
             if kind == b"t":
                 self._tell(job_id, Piece(fence=fence, number=number, data=body))
+            elif kind == b"d" and not body:
+                self._tell(job_id, Ended())
             elif kind == b"d" and (outcome := self._queue.seal.decode(job_id, body)):
                 self._tell(job_id, outcome)
             else:
@@ -246,6 +211,18 @@ class OutcomeInbox:
     def _tell(self, job_id: str, item: Item) -> None:
         for inbox in self._waiting.get(job_id, ()):
             inbox.put(item)
+
+
+async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
+    """Read what is stored; while Redis is away, again and again until then."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await read()
+        except QueueUnreachableError:
+            if loop.time() + RETRY_S > end:
+                raise
+            await asyncio.sleep(RETRY_S)
 
 
 def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:

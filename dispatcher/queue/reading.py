@@ -28,8 +28,12 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """Word that a job is over, without how: its outcome is large, and is read by who gets there."""
+
+
 # What a reader may hear of a job.
-Item = Piece | Outcome | Running
+Item = Piece | Outcome | Running | Ended
 
 
 class Reading:
@@ -50,7 +54,7 @@ class Reading:
         """Return whether the answer has more pieces than were read."""
         return outcome.pieces > (0 if self._is_other(outcome.fence) else self._number)
 
-    def start_of(self, item: Item) -> tuple[int, int]:
+    def start_of(self, item: Piece | Outcome | Running) -> tuple[int, int]:
         """Return the piece behind which the stored ones are to be read, as far as this item tells."""
         return (self._fence, self._number) if self._fence else (item.fence, 0)
 

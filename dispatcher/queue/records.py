@@ -9,7 +9,7 @@ from typing import Any
 
 from dispatcher.contract import DEFAULT_TENANT, JobView, Outcome, Piece, Request, State, decode_call
 from dispatcher.queue.ends import MOST_NUMBER, short
-from dispatcher.queue.reading import Running
+from dispatcher.queue.reading import Ended, Running
 from dispatcher.queue.seal import Seal
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
@@ -145,8 +145,10 @@ def read_end(job_id: str, status: str, stored: bytes | None, seal: Seal) -> Outc
     return Outcome(state=State.FAILED, status=500, code="ended_elsewhere", error=error)
 
 
-def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | Running | None:
+def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | Ended | Running | None:
     """Read what look.lua says of one job; None: it waits."""
+    if word == b"over":
+        return Ended()
     if word == b"gone":
         return LOST
     if word == b"runs":

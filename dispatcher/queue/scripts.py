@@ -18,6 +18,7 @@ NAMES = (
     "expire",
     "depths",
     "look",
+    "pieces",
     "overview",
     "retire",
     "sweep",

@@ -7,17 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 import redis
 
 from dispatcher.background import Background
 from dispatcher.contract import Claimed, Outcome, Piece, State
+from dispatcher.queue import inbox as inboxes
 from dispatcher.queue import outcomes
 from dispatcher.queue.commands import Finished
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.outcomes import Inbox, OutcomeInbox, unpack_message
-from dispatcher.queue.reading import Item, Running, StreamGapError, StreamRestartedError
+from dispatcher.queue.inbox import MOST_UNREAD, Inbox
+from dispatcher.queue.job_queue import MOST_READ, JobQueue
+from dispatcher.queue.outcomes import OutcomeInbox, unpack_message
+from dispatcher.queue.reading import Ended, Item, Running, StreamGapError, StreamRestartedError
 from dispatcher.queue.records import LOST
 from dispatcher.sections import Settings
 from tests.dispatcher.test_job_queue import claim, job, submit
@@ -171,7 +174,7 @@ async def test_a_follower_reads_what_is_stored_and_then_what_comes(inbox: Outcom
 async def test_a_reader_that_is_slow_is_kept_little_for_and_misses_nothing(
     inbox: OutcomeInbox, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "MOST_UNREAD", 3)
+    monkeypatch.setattr(inboxes, "MOST_UNREAD", 600)
     mine = await streaming(queue, *range(1, 1202))
 
     found = await read(
@@ -204,7 +207,7 @@ async def test_a_job_on_its_way_is_not_taken_for_one_that_is_gone(inbox: Outcome
         await asyncio.sleep(outcomes.LOOK_EVERY_S * 2)  # its submission has not been answered yet
         early = await box.get(0)
 
-        late = await box.outcome(outcomes.LOOK_EVERY_S * 2)
+        late = await inbox.outcome("on-its-way", box, outcomes.LOOK_EVERY_S * 2)
 
     assert early is None
     assert late == LOST
@@ -266,6 +269,92 @@ async def test_an_outcome_that_was_there_before_anybody_waited_is_returned_at_on
 
     async with asyncio.timeout(2):  # well below the time after which a waiter looks again
         assert await inbox.wait(mine.job_id, 60) == done
+
+
+async def test_an_outcome_too_large_for_a_message_is_read_as_soon_as_it_is_there(
+    inbox: OutcomeInbox, queue: JobQueue
+) -> None:
+    plain, streamed = job(reply_to=inbox.channel), job(reply_to=inbox.channel)
+    await submit(queue, plain, streamed)
+    held = await claim(queue, "int4")
+    body = msgspec.Raw(b'"%s"' % (b"x" * 100_000))
+    ends = [Finished(job=one, outcome=Outcome(state=State.FINISHED, status=200, body=body)) for one in held]
+    with (
+        inbox.opened(plain.job_id, is_stream=False) as box,
+        inbox.opened(streamed.job_id, is_stream=True) as stream,
+    ):
+        reading = asyncio.create_task(inbox.outcome(plain.job_id, box, 10))
+        items = inbox.items(streamed.job_id, stream, 10)
+        await asyncio.sleep(0)
+        await queue.finish("w-int4", ends)
+
+        async with asyncio.timeout(outcomes.LOOK_EVERY_S / 2):
+            awaited, followed = await reading, await anext(items)
+
+    assert awaited == ends[0].outcome
+    assert followed == Outcome(state=State.FINISHED, status=200)  # its reader has the pieces
+
+
+async def test_one_look_brings_no_more_outcomes_than_fit(queue: JobQueue) -> None:
+    jobs = [job() for _ in range(5)]
+    await submit(queue, *jobs)
+    held = await claim(queue, "int4")
+    done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"%s"' % (b"x" * 1000)))
+    await queue.finish("w-int4", [Finished(job=one, outcome=done) for one in held])
+
+    found = await queue.look([one.job_id for one in jobs], most=2500)
+    whole = await queue.look([one.job_id for one in jobs])
+
+    assert found == [done, done, Ended(), Ended(), Ended()]
+    assert whole == [done] * 5
+
+
+async def test_one_read_of_a_stream_brings_no_more_than_fits(queue: JobQueue) -> None:
+    mine = job()
+    await submit(queue, mine)
+    (claimed,) = await claim(queue, "int4")
+    sizes = [300, 300, 50_000, MOST_READ, 2 * MOST_READ, *[300] * 1000]
+    pieces = [Piece(fence=claimed.fence, number=number, data=b"x" * size) for number, size in enumerate(sizes, 1)]
+    for start in range(0, len(pieces), 100):
+        await queue.emit("w-int4", [(mine.job_id, one) for one in pieces[start : start + 100]])
+
+    reads: list[list[Piece]] = []
+    while not reads or reads[-1]:
+        last = reads[-1][-1].number if reads else 0
+        reads.append(await queue.pieces(mine.job_id, claimed.fence, last))
+
+    assert [one for read in reads for one in read] == pieces
+    assert [len(read) for read in reads[:3]] == [3, 1, 1]
+    assert all(sum(len(one.data) for one in read) <= MOST_READ for read in reads if len(read) > 1)
+
+
+async def test_an_inbox_keeps_a_bounded_part_of_what_its_reader_leaves_unread() -> None:
+    box = Inbox()
+    box.is_stored = True
+    large = Piece(fence=1, number=1, data=b"x" * MOST_UNREAD)
+    done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"answer"'), pieces=3001)
+
+    box.put(large)
+    for number in range(2, 3002):
+        box.put(piece(1, number))
+    for _ in range(5):
+        box.put(Running(fence=1))
+    for _ in range(5):
+        box.put(done)
+    is_looked_up = box.is_silent(box.heard_s)
+    items = [item async for item in _emptied(box)]
+
+    assert items[0] == Running(fence=1)  # the first one alone is too large
+    kept = [item for item in items if isinstance(item, Piece)]
+    assert sum(len(one.data) for one in kept) <= MOST_UNREAD
+    assert 100 < len(kept) < 3000
+    assert items[len(kept) + 1 :] == [Running(fence=1), Outcome(state=State.FINISHED, status=200, pieces=3001)]
+    assert not is_looked_up
+
+
+async def _emptied(box: Inbox) -> AsyncIterator[Item]:
+    while (item := await box.get(0)) is not None:
+        yield item
 
 
 async def test_an_inbox_gives_items_in_order_and_none_when_there_is_none_in_time() -> None:

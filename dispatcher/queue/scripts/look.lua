@@ -1,12 +1,12 @@
 -- Say of jobs whether they wait, run or are over, and let a process hear of those that are not over.
 --
 -- KEYS  none by list; by name: rq:job:<id>
--- ARGV  1 channel that is to hear of them ('': none), then the ids
+-- ARGV  1 channel that is to hear of them ('': none)  2 most bytes of outcomes (0: no bound), then the ids
 -- Returns {word, detail, word, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's word for its end>
--- <outcome, '' where there is none>.
+-- <outcome, '' where there is none> | over '', where its outcome has no room in this answer.
 
 local ENDS = {finished = true, failed = true, canceled = true, stopped = true}
-local channel = ARGV[1]
+local channel, most, used = ARGV[1], tonumber(ARGV[2]), 0
 
 -- Note the channel with the job. Of more than there is room for, the one that came first must look for itself.
 local function register(key, reply)
@@ -22,13 +22,17 @@ local function register(key, reply)
 end
 
 local answers = {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local key = 'rq:job:' .. ARGV[i]
   local fields = redis.pcall('HMGET', key, 'status', 'outcome', 'fence', 'reply')
   local word, detail = 'gone', ''
   if not fields.err and fields[1] then
     if ENDS[fields[1]] then
       word, detail = fields[1], fields[2] or ''
+      if most > 0 and used + #detail > most then
+        word, detail = 'over', ''
+      end
+      used = used + #detail
     elseif fields[1] == 'started' then
       word, detail = 'runs', fields[3] or ''
     else

@@ -162,8 +162,9 @@ local function leave_in_list(id, queue, wait)
 end
 
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
--- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream.
-local told = {}
+-- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream. A larger outcome than
+-- this is left out, as many may go in one message, and a stream's reader needs none: who waits for it reads it.
+local told, MOST_TOLD = {}, 65536
 
 -- A job's field `reply` names the channels of the processes that await it, apart by spaces: no more than these.
 local MOST_CHANNELS = 16
@@ -230,7 +231,7 @@ local function conclude(job, status, outcome, keep, now)
     redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
   end
   if job.reply then
-    note(job.reply, 'd', job.id, 0, 0, outcome)
+    note(job.reply, 'd', job.id, 0, 0, #outcome > MOST_TOLD and '' or outcome)
   end
   redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
 end

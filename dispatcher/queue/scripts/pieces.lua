@@ -1,0 +1,36 @@
+-- Read the stored pieces of a stream behind one, as many as fit.
+--
+-- KEYS  none by list, as the intake's user may only read it, and keys of a list count as written; by name: bl:stream:<id>
+-- ARGV  1 id of the job  2 id of the piece, <fence>-<number>  3 most bytes of pieces
+-- Returns {id, piece, id, piece…}: one at least, where there is one. Empty where the key is no stream.
+
+-- Entries per command: their bytes are known only when they are read.
+local AT_ONCE = 16
+
+local stream, last, left, answers = 'bl:stream:' .. ARGV[1], ARGV[2], tonumber(ARGV[3]), {}
+
+local function take(entry)
+  local id, piece = entry[1], entry[2][1] == 'd' and entry[2][2] or ''
+  left = left - #piece
+  if left < 0 and #answers > 0 then
+    return false
+  end
+  answers[#answers + 1], answers[#answers + 2], last = id, piece, id
+  return true
+end
+
+while left > 0 do
+  local entries = redis.pcall('XRANGE', stream, '(' .. last, '+', 'COUNT', AT_ONCE)
+  if entries.err and not string.find(entries.err, 'WRONGTYPE', 1, true) then
+    error(entries)
+  end
+  if entries.err or #entries == 0 then
+    break
+  end
+  for _, entry in ipairs(entries) do
+    if not take(entry) then
+      break
+    end
+  end
+end
+return answers
