@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from dispatcher.errors import QueueUnreachableError
+from dispatcher.queue.protocol import unreachable
 
 
 async def mark_begun(client: redis.asyncio.Redis, worker: str, ids: Sequence[str], *, has_begun: bool = True) -> None:
@@ -17,4 +17,4 @@ async def mark_begun(client: redis.asyncio.Redis, worker: str, ids: Sequence[str
             command = "SREM" if has_begun else "SADD"
             await client.execute_command(command, f"bl:unbegun:{worker}", *ids)  # type: ignore[no-untyped-call]  # redis-py
     except (RedisError, OSError) as error:
-        raise QueueUnreachableError(f"Redis does not answer: {error}") from error
+        raise unreachable("Redis does not answer", error) from error
