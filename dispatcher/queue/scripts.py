@@ -18,6 +18,7 @@ NAMES = (
     "expire",
     "depths",
     "look",
+    "heads",
     "overview",
     "retire",
     "sweep",
