@@ -47,7 +47,9 @@ async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(qu
     assert {loss.outcome.error for loss in history if loss.outcome} == {"it broke"}
 
 
-async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_quarantine(queue: JobQueue) -> None:
+async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_quarantine(
+    queue: JobQueue, store: redis.Redis
+) -> None:
     refused, gone, late = job(), job(), job(deadline_ms=1)
     await submit(queue, refused, gone, late)
     await queue.cancel(gone.job_id)
@@ -57,6 +59,8 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
     await queue.finish("w-int4", [Finished(job=claimed, outcome=outcome)])
 
     assert await Quarantine(queue).jobs() == []
+    for one in (refused, gone, late):
+        assert store.hget(f"rq:job:{one.job_id}", "data") == b'["workers.generate",null,[],{}]'  # no prompt
 
 
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
@@ -138,13 +142,17 @@ async def test_jobs_are_chosen_by_id_error_queue_and_age(queue: JobQueue) -> Non
     assert await ids(Choice()) == {first, second, third}
 
 
-async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(redis_url: str, queue: JobQueue) -> None:
+async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(
+    redis_url: str, queue: JobQueue, store: redis.Redis
+) -> None:
     small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead=2))
     ids = [await kill(small) for _ in range(4)]
 
     kept = [dead.job_id for dead in await Quarantine(small).jobs()]
 
     assert sorted(kept) == sorted(ids[2:])
+    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]
+    assert prompts == [False, False, True, True]
 
 
 async def test_quarantined_jobs_are_kept_for_a_time_of_their_own(queue: JobQueue, store: redis.Redis) -> None:
@@ -214,3 +222,26 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
 
 async def _reap(queue: JobQueue) -> None:
     await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))
+
+
+async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, store: redis.Redis) -> None:
+    prompt = "x" * 50_000
+    for number in range(300):
+        data = f'["workers.generate",null,[],{{"body":{{"prompt":"{prompt}"}}}}]'
+        fields: dict[Any, Any] = {"status": "failed", "origin": "smollm2:int4:normal", "data": data, "wait": "1 2 3"}
+        store.hset(
+            f"rq:job:dead-{number}", mapping=fields | {"outcome": '{"state":"failed","status":500,"code":"poison"}'}
+        )
+        store.zadd("bl:dead", {f"dead-{number}": number})
+    store.config_resetstat()
+
+    quarantine = Quarantine(queue)
+    heads = await quarantine.heads()
+    jobs = await quarantine.look(heads[:5])
+    (one,) = await quarantine.jobs(Choice(ids=["dead-7"]))
+
+    sent: Any = store.info("stats")
+    assert [job.job_id for job in jobs] == [f"dead-{number}" for number in range(299, 294, -1)]
+    assert {(head.code, head.queue) for head in heads} == {("poison", "smollm2:int4:normal")}
+    assert one.view
+    assert sent["total_net_output_bytes"] < 10 * len(prompt)
