@@ -11,7 +11,7 @@ import msgspec
 
 from tests.chaos.history import History, Record, Told
 from tests.chaos.services import Life
-from tests.chaos.timeline import Timeline
+from tests.chaos.timeline import Timeline, Trouble
 from workers.engines.execution_log import Event, How, Line
 
 MARK = re.compile(rb"\bn[0-9]{7}\b")
@@ -66,8 +66,8 @@ class Evidence:
     def by_mark(self) -> dict[str, Told]:
         return {told.order.mark: told for told in self.history.told.values()}
 
-    def has_lost_its_lease(self, life: Life | None, at_s: float) -> bool:
-        """Return whether others may have taken this worker's jobs by then: it is gone, or was cut off by itself.
+    def has_lost_its_lease(self, life: Life | None, since_s: float, at_s: float) -> bool:
+        """Return whether others may have taken this worker's jobs meanwhile: it is gone, or was cut off by itself.
 
         An outage that everybody shared is no reason: whoever lives has had no chance to say so.
         """
@@ -75,9 +75,12 @@ class Evidence:
             return False
         if life.ended_s <= at_s + NOTICED_S:
             return True
-        since_s = at_s - 2 * self.lease_s
-        is_silent = self.timeline.silence_s(life.service, since_s, at_s) >= SILENT_SHARE * self.lease_s
-        return is_silent and self.timeline.own_s(life.service, since_s, at_s) > 0
+        own = self.timeline.own(life.service, since_s - 2 * self.lease_s, at_s)
+        return any(self._is_silent_around(one) for one in own)
+
+    def _is_silent_around(self, trouble: Trouble) -> bool:
+        since_s, until_s = trouble.begin_s - self.lease_s, trouble.end_s + self.lease_s
+        return self.timeline.silence_s(trouble.target, since_s, until_s) >= SILENT_SHARE * self.lease_s
 
 
 def read_executions(path: Path) -> dict[str, list[Execution]]:

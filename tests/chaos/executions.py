@@ -34,7 +34,7 @@ def wrong_runs(its: Evidence) -> Iterator[str]:
             continue
         for run in runs:
             yield from _out_of_bounds(its, told, record, run)
-        for one, following in pairwise(runs):
+        for one, following in pairwise(sorted(runs, key=lambda run: run.fence)):
             yield from _again(its, told, one, following)
     for record in its.records.values():
         yield from _unbacked(its, record)
@@ -70,7 +70,7 @@ def _out_of_bounds(its: Evidence, told: Told, record: Record, run: Execution) ->
     if not lowest <= LADDER.index(run.tier) <= order.highest:
         yield f"BOUNDS: {what} ran on {run.tier}, allowed are {LADDER[lowest]} to {LADDER[order.highest]}"
     # A worker that stood still behind its claim may begin what was taken from it meanwhile; it is told at its renewal.
-    is_blind = its.has_lost_its_lease(its.lives.get(run.pid), run.begin_s)
+    is_blind = its.has_lost_its_lease(its.lives.get(run.pid), run.claimed_s, run.begin_s)
     if record.ended_s and run.begin_s > record.ended_s + BEGIN_SLACK_S and not is_blind:
         yield f"AFTER: {what} began {run.begin_s - record.ended_s:.3f} s after its end"
     cancelled_s = told.cancelled_s
@@ -98,7 +98,7 @@ def _again(its: Evidence, told: Told, one: Execution, following: Execution) -> I
     life = its.lives.get(one.pid)
     is_drained = life is not None and life.asked_s < following.begin_s
     around = (one.claimed_s, (one.end_s or one.begin_s) + AROUND_S)
-    if is_drained or its.has_lost_its_lease(life, following.begin_s) or its.timeline.is_forgotten(*around):
+    if is_drained or its.has_lost_its_lease(life, one.begin_s, following.begin_s) or its.timeline.is_forgotten(*around):
         return
     yield (
         f"AGAIN: {told.order.door} {told.order.mark} (job {one.job_id}) was executed by claim {one.fence} "
@@ -125,8 +125,10 @@ def _charges(its: Evidence, record: Record) -> Iterator[str]:
         lost.append(last)
     for one in lost:
         yield from _charge(its, record, one)
-    is_last_free = code in CHARGED or record.outcome.state in ("cancelled", "expired")
-    most, least = len(lost) + (code not in CHARGED), len(lost) + (not is_last_free)
+    # The claim that ended it counts as well where an engine had begun; what was aborted may have been about to begin.
+    has_run = any(run.fence == record.fence for run in its.executions.get(record.job_id, []))
+    most = len(lost) + (has_run and code not in CHARGED)
+    least = most if record.outcome.state in ("finished", "failed") else len(lost)
     if not least <= record.attempts <= most or record.attempts > its.max_attempts:
         yield (
             f"ATTEMPTS: job {record.job_id} was charged {record.attempts} of {its.max_attempts} attempts "
@@ -158,7 +160,7 @@ def _charge(its: Evidence, record: Record, one: Lost) -> Iterator[str]:
             yield f"CHARGED: {what}, whose engine did not break on it"
     elif one.code != "worker_lost":
         yield f"CHARGED: {what}"
-    elif not its.has_lost_its_lease(its.names.get(one.worker), one.at_s):
+    elif not its.has_lost_its_lease(its.names.get(one.worker), one.at_s, one.at_s):
         life = its.names.get(one.worker)
         yield f"CHARGED: {what} ({life.service if life else 'unknown'}), to which nothing had happened"
     elif not runs and record.unbegun <= MOST_UNBEGUN:

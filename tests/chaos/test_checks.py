@@ -226,7 +226,7 @@ def test_rq_s_library_must_read_what_we_say() -> None:
         (replace(RECORD, deadline_s=100.5), RUN, ["LATE"]),
         (replace(RECORD, deadline_s=101.0, ended_s=103), replace(RUN, end_s=103.0), ["OVERRAN"]),
         (RECORD, replace(RUN, how=How.ABORTED), ["UNBACKED"]),
-        (RECORD, replace(RUN, job_id="other"), ["GONE", "UNBACKED"]),
+        (RECORD, replace(RUN, job_id="other"), ["GONE", "UNBACKED", "ATTEMPTS"]),
     ],
 )
 def test_an_execution_must_be_within_its_bounds_and_its_time(record: Record, run: Execution, found: list[str]) -> None:
@@ -257,6 +257,13 @@ def test_a_job_is_executed_again_and_charged_only_where_its_worker_was_lost() ->
     assert replace(case, troubles=(trouble("int4-0", 103, 108),)).found() == ["AGAIN", "CHARGED"]
     assert replace(case, troubles=(trouble(EVERYBODY, 100, 119),)).found() == ["AGAIN", "CHARGED"]
     assert replace(case, troubles=(trouble(EVERYBODY, 100, 112), trouble("int4-0", 112, 114))).found() == []
+
+
+def test_a_job_may_wait_for_long_before_it_is_executed_again() -> None:
+    later = replace(AGAIN, begin_s=230.0, end_s=231.0)
+    case = Case(records=(replace(TWICE, ended_s=231.0),), runs=(RUN, later))
+
+    assert replace(case, troubles=(trouble("int4-0", 103, 119),)).found() == []
 
 
 def test_a_charge_for_a_claim_that_never_ran_is_found() -> None:

@@ -50,9 +50,13 @@ class Timeline:
         finally:
             trouble.end_s = time.time()
 
+    def own(self, target: str, begin_s: float, end_s: float) -> list[Trouble]:
+        """Return what kept this service alone from Valkey in this time."""
+        return [one for one in self.troubles if one.target == target and one.begin_s < end_s and one.end_s > begin_s]
+
     def own_s(self, target: str, begin_s: float, end_s: float) -> float:
         """Return for how much of this time the service alone was in trouble, or it as well."""
-        return _covered_s([trouble for trouble in self.troubles if trouble.target == target], begin_s, end_s)
+        return _covered_s(self.own(target, begin_s, end_s), begin_s, end_s)
 
     def silence_s(self, target: str, begin_s: float, end_s: float) -> float:
         """Return for how much of this time the service may not have reached Valkey, whatever the reason."""
