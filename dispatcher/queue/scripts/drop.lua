@@ -2,7 +2,7 @@
 --
 -- KEYS  1  bl:dead                     zset    id -> when it came (ms)
 -- ARGV  1 ttl ms, then the ids
--- Touches also, by name: rq:job:<id>.
+-- Touches also, by name: rq:job:<id>, rq:results:<id>.
 -- Returns {1|0…}: whether the job was in quarantine.
 
 local answers = {}
@@ -11,7 +11,7 @@ for i = 2, #ARGV do
   if was_there == 1 and redis.call('TYPE', key).ok == 'hash' then
     redis.call('HSET', key, 'data', NO_CALL)
     redis.call('HDEL', key, 'history')  -- an engine's words may repeat the prompt
-    redis.call('PEXPIRE', key, ARGV[1], 'LT')
+    forget_later(ARGV[i], ARGV[1])
   end
   answers[#answers + 1] = was_there
 end

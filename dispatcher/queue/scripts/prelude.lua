@@ -265,7 +265,13 @@ local function conclude(job, status, outcome, keep, now)
   redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
 end
 
--- The quarantine has a bound: the oldest leave it, and are kept as any other ended job.
+-- A job that left the quarantine is kept as any other ended job, and so is what RQ's tools read of it.
+local function forget_later(id, ttl)
+  redis.call('PEXPIRE', 'rq:job:' .. id, ttl, 'LT')
+  redis.pcall('PEXPIRE', 'rq:results:' .. id, ttl, 'LT')
+end
+
+-- The quarantine has a bound: the oldest leave it.
 local function quarantine(keep, now)
   ask('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
   call_many('ZADD', 'bl:dead', dead)
@@ -274,7 +280,7 @@ local function quarantine(keep, now)
   if excess > 0 then
     for _, id in ipairs(redis.call('ZRANGE', 'bl:dead', 0, excess - 1)) do
       redis.call('ZREM', 'bl:dead', id)
-      redis.call('PEXPIRE', 'rq:job:' .. id, keep.ttl, 'LT')
+      forget_later(id, keep.ttl)
     end
   end
 end
