@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox servers test-fast long chaos durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox servers test-fast long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -82,6 +82,9 @@ long: install ## the tests that take minutes: outages in a row at the shipped le
 chaos: install ## break everything until 20,000 jobs are in (20 minutes; SEED=n, JOBS=n, DURABILITY=fsync, SIGNED=1), into var/chaos
 	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DURABILITY),--durability $(DURABILITY)) $(if $(SIGNED),--signed)
+
+soak: install ## run everything for 30 minutes and see what grows (MINUTES=n, SEED=n), into var/soak
+	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 durability: install ## kill Valkey 1,000 times right after the 202, into var/chaos
 	$(BIN)/python -m tests.chaos.durability --rounds 1000

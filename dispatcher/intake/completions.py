@@ -77,9 +77,10 @@ async def unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T |
     """Return the result of `work`, or None when the client closes the connection first."""
     mine = asyncio.current_task()
     assert mine  # noqa: S101  (a door runs in a task)
+    is_over = False  # a callback that is due already cannot be removed any more
 
     def interrupt(gone: asyncio.Task[None]) -> None:
-        if not gone.cancelled():
+        if not (is_over or gone.cancelled()):
             mine.cancel()
 
     gone = asyncio.create_task(_disconnected(request))
@@ -91,7 +92,7 @@ async def unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T |
             raise
         return None
     finally:
-        gone.remove_done_callback(interrupt)
+        is_over = True
         gone.cancel()
 
 

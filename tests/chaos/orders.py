@@ -104,6 +104,11 @@ def draw_http(number: int, rng: random.Random) -> Order:
     return _draw(number, rng, rng.choices(list(HTTP), weights=list(HTTP.values()))[0])
 
 
+def draw_left(number: int, rng: random.Random) -> Order:
+    """Return an order whose client waits for it, and will leave."""
+    return _draw(number, rng, rng.choice((Door.AWAITED, Door.STREAMED)))
+
+
 def draw_produced(number: int, rng: random.Random) -> Order:
     return _draw(number, rng, Door.PRODUCER)
 

@@ -52,7 +52,7 @@ def enqueue(settings: Settings, orders: Iterator[Order], history: History, seed:
 
     What RQ's enqueue() did not return for is not tried again: RQ would queue it twice.
     """
-    rng = random.Random(seed)
+    rng, ttl_s = random.Random(seed), round(settings.queue.result_ttl_s)
     with redis.Redis.from_url(settings.redis.url, socket_timeout=RQ_TIMEOUT_S) as client:
         for order in orders:
             time.sleep(rng.uniform(0, 4 * THINK_S))
@@ -61,7 +61,7 @@ def enqueue(settings: Settings, orders: Iterator[Order], history: History, seed:
             queue = Queue(order.queue, connection=client, serializer=JSONSerializer)
             endpoint, sent_s = Endpoint.CHAT if order.is_chat else Endpoint.COMPLETIONS, time.time()
             try:
-                job = queue.enqueue("workers.generate", body=order.body, endpoint=endpoint, result_ttl=3600)
+                job = queue.enqueue("workers.generate", body=order.body, endpoint=endpoint, result_ttl=ttl_s)
             except (RedisError, OSError) as error:
                 history.tried(order, _tried(sent_s, type(error).__name__))
             else:

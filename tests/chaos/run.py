@@ -93,7 +93,7 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
         threading.Thread(target=watch_published, args=watch, name="watch", daemon=True).start()
         faults = Faults(its, timeline, history.is_open, rng)
         begun = time.monotonic()
-        await _load(its, plan, history, faults, seed)
+        await load(its, plan, history, faults, seed)
         loaded = time.monotonic()
         found = await drain(its, history)
         drained = time.monotonic()
@@ -136,7 +136,7 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
     )
 
 
-async def _load(its: Scene, plan: Plan, history: History, faults: Faults, seed: int) -> None:
+async def load(its: Scene, plan: Plan, history: History, faults: Faults, seed: int) -> None:
     """Carry out orders while things break, until enough are accepted."""
     end = time.monotonic() + plan.most_s
 

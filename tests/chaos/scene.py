@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ class Kind:
 
     durability: Durability = "everysec"  # as it ships
     is_signed: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)  # more of them
+    environment: Mapping[str, str] = field(default_factory=dict)  # more, of intakes and workers
 
     def flags(self, folder: Path) -> dict[str, Any]:
         signed = {"queue.secrets": [SECRET]} if self.is_signed else {}
         log = {"echo.execution_log": str(execution_log(folder))}
-        return {**FLAGS, **log, "queue.durability": self.durability, **signed}
+        return {**FLAGS, **log, "queue.durability": self.durability, **signed, **self.settings}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ async def scene(folder: Path, kind: Kind) -> AsyncIterator[Scene]:
             "BITLADDER_REDIS__URL": _url(front),
             "BITLADDER_WORKER__ENGINE": "echo",
             "BITLADDER_PUBLISH__FILE": "",
+            **kind.environment,
         }
         ports = [free_port(), free_port()]
         workers = {name: (name.partition("-")[0], _url(proxy)) for name, proxy in own.items()}

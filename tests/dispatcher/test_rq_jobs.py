@@ -211,6 +211,24 @@ async def test_the_times_to_live_are_the_producer_s_up_to_a_bound(
     assert len(FinishedJobRegistry(QUEUE, connection=store)) == (outcome is DONE and kept_s > 0)
 
 
+async def test_what_rq_reads_of_a_job_goes_with_it_when_it_leaves_the_quarantine(
+    queue: JobQueue, theirs: Queue, redis_url: str
+) -> None:
+    small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead=1))
+    dropped = enqueue(theirs)
+    await finish(small, failed(), is_dead=True)
+    await Quarantine(small).drop(await Quarantine(small).jobs())
+    others = [enqueue(theirs), enqueue(theirs)]
+    for claimed in (await claims(small)).jobs:
+        await small.finish("w", [Finished(job=claimed, outcome=failed(), is_dead=True)])
+    (kept,) = await Quarantine(small).jobs()
+
+    ttl_s = {job.id: theirs.connection.ttl(f"rq:results:{job.id}") for job in (dropped, *others)}
+
+    assert ttl_s.pop(kept.job_id) == roughly(WEEK_S)
+    assert list(ttl_s.values()) == [roughly(HOUR_S)] * 2
+
+
 async def test_an_outcome_that_is_not_kept_reaches_whoever_waits(queue: JobQueue, theirs: Queue) -> None:
     job = enqueue(theirs, result_ttl=0)
     with theirs.connection.pubsub() as messages:  # type: ignore[no-untyped-call]  # redis-py

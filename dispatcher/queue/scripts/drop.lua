@@ -2,7 +2,7 @@
 --
 -- KEYS  1  bl:dead                     zset    id -> when it came (ms)
 -- ARGV  1 ttl ms, then the ids
--- Touches also, by name: rq:job:<id>.
+-- Touches also, by name: rq:job:<id>, rq:results:<id>.
 -- Returns {1|0…}: whether the job was in quarantine.
 
 local answers = {}

@@ -263,14 +263,15 @@ local function conclude(job, status, outcome, keep, now)
   redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
 end
 
--- A job that leaves the quarantine is kept as any other ended one: without its prompt, and without what was said of its
--- former executions, which may repeat it.
+-- A job that leaves the quarantine is kept as any other ended one, and so is what RQ's tools read of it: without its
+-- prompt, and without what was said of its former executions, which may repeat it.
 local function bury(id, ttl)
   local key = 'rq:job:' .. id
   if ask('HGET', key, 'status') then
     redis.call('HSET', key, 'data', NO_CALL)
     redis.call('HDEL', key, 'history')
     redis.call('PEXPIRE', key, ttl, 'LT')
+    redis.pcall('PEXPIRE', 'rq:results:' .. id, ttl, 'LT')
   end
 end
 
