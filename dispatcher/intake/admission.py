@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,8 +37,9 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 1.0
 # While a backlog grows whose rate is not known yet, everybody is let in: that must not last.
 HURRIED_LOOK_S = 0.25
-# An older look says nothing about now: then nobody is refused for it.
-STALE_S = 3.0
+# An older look says nothing about now: then nobody is refused for it. One that is late may be so because Redis is away:
+# then nobody is refused before it ends.
+STALE_S, LATE_S = 3.0, 1.5
 # What a waiting job takes in Redis: its body, by what an allocator rounds up at most, and its record with a reserve
 # (docs/benchmarks.md, queued B).
 ROUNDED_UP = 1.25
@@ -93,8 +94,14 @@ class LetIn:
 class Admission:
     """The door of one intake process."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, metrics: AdmissionMetrics) -> None:
-        self._settings, self._client, self._metrics = settings, client, metrics
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.asyncio.Redis,
+        metrics: AdmissionMetrics,
+        is_connected: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._settings, self._client, self._metrics, self._is_connected = settings, client, metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
@@ -102,6 +109,7 @@ class Admission:
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
+        self._look_ended = asyncio.Event()  # the next one, well or not
         self._let_in, self._entering = LetIn(), LetIn()
 
     async def enter(self, job: Submission, patience: Patience) -> Entry:
@@ -114,6 +122,10 @@ class Admission:
         model, name, lane = job.queue.split(":")[:3]
         entry = Entry((model, name), RANK[lane], int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES)
         refusal = self._refusal(job, entry, patience)
+        if refusal and time.monotonic() - self._looked_s > LATE_S:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_ended.wait(), STALE_S)
+            refusal = self._refusal(job, entry, patience)
         # A repeat is no new work, and its first job may have the answer by now.
         if refusal and not await self._is_repeat(job):
             raise refusal
@@ -165,7 +177,9 @@ class Admission:
             except QueueUnreachableError as error:
                 if not is_blind:
                     log.warning("admission without a look at the queues", error=str(error))
-                is_blind = True
+                is_blind, self._sample = True, None  # what is refused now is refused because Redis is away
+            self._look_ended.set()
+            self._look_ended = asyncio.Event()
             await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
 
     def _name_broken(self, sample: Sample) -> None:
@@ -188,7 +202,7 @@ class Admission:
 
     def _refusal(self, job: Submission, entry: Entry, patience: Patience) -> RefusedError | None:
         elapsed_s = time.monotonic() - self._looked_s
-        if self._sample is None or elapsed_s > STALE_S:
+        if self._sample is None or elapsed_s > STALE_S or not self._is_connected():
             return None
         return self._over_caps(job, self._sample) or self._too_late(job, entry, patience, elapsed_s)
 

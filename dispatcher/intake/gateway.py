@@ -54,7 +54,8 @@ class Gateway:
         self._reading = asyncio.Semaphore(MOST_READING)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
-        self.admission = Admission(settings, queue.client, AdmissionMetrics(self.metrics.registry))
+        metrics = AdmissionMetrics(self.metrics.registry)
+        self.admission = Admission(settings, queue.client, metrics, lambda: self.inbox.is_connected)
         self.capture = Capture(settings.capture, self.metrics)
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(

@@ -64,6 +64,11 @@ class OutcomeInbox:
     async def aclose(self) -> None:
         await self._subscription.aclose()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the channel is subscribed: no sooner is it known that Redis has closed its connections."""
+        return self._subscription.subscribed.is_set()
+
     async def ready(self, timeout_s: float) -> bool:
         """Wait until the channel is subscribed."""
         try:

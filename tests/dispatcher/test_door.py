@@ -25,6 +25,7 @@ from dispatcher.queue.sampling import take_sample
 from dispatcher.queue.seal import Seal
 from dispatcher.routing.envelope import Patience
 from dispatcher.sections import Settings
+from tests.chaos.proxy import Proxy
 from tests.conftest import free_port, make_settings
 
 QUEUE = "smollm2:int4:normal"
@@ -243,3 +244,37 @@ async def test_the_door_opens_while_redis_is_away() -> None:
     await admission.enter(job(), SOON)
     looking.cancel()
     await client.aclose()
+
+
+async def test_nobody_is_refused_for_the_load_of_a_redis_that_does_not_answer(
+    queue: JobQueue, store: redis.Redis, redis_url: str
+) -> None:
+    with Proxy(int(redis_url.rpartition(":")[2].removesuffix("/0"))) as proxy:
+        settings, is_connected = make_settings(f"redis://127.0.0.1:{proxy.port}/0"), True
+        client = connect(settings.redis)
+        admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()), lambda: is_connected)
+        overload(store)
+        store.rpush(f"rq:queue:{QUEUE}", *(f"more-{number}" for number in range(20_000)))
+        await learn(admission, store)
+        with pytest.raises(OverloadedError):
+            await admission.enter(job(), SOON)
+        is_connected = False
+        await admission.enter(job(), SOON)  # its submission is answered with what is true
+        is_connected = True
+
+        looking = asyncio.create_task(admission.look_for_ever())
+        await asyncio.sleep(0.1)  # it has begun
+        await asyncio.to_thread(proxy.hold)
+        start_s = asyncio.get_running_loop().time()
+        while True:
+            try:
+                await admission.enter(job(), SOON)
+                break
+            except OverloadedError:  # for as long as the last look is none too old
+                await asyncio.sleep(0.05)
+        blind_s = asyncio.get_running_loop().time() - start_s
+        looking.cancel()
+        await asyncio.to_thread(proxy.heal)
+        await client.aclose()
+
+    assert 1 < blind_s < 4.5  # a look is late, and then its time is over
