@@ -47,7 +47,9 @@ async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(qu
     assert {loss.outcome.error for loss in history if loss.outcome} == {"it broke"}
 
 
-async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_quarantine(queue: JobQueue) -> None:
+async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_quarantine(
+    queue: JobQueue, store: redis.Redis
+) -> None:
     refused, gone, late = job(), job(), job(deadline_ms=1)
     await submit(queue, refused, gone, late)
     await queue.cancel(gone.job_id)
@@ -57,6 +59,8 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
     await queue.finish("w-int4", [Finished(job=claimed, outcome=outcome)])
 
     assert await Quarantine(queue).jobs() == []
+    for one in (refused, gone, late):
+        assert store.hget(f"rq:job:{one.job_id}", "data") == b'["workers.generate",null,[],{}]'  # no prompt
 
 
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
@@ -138,13 +142,17 @@ async def test_jobs_are_chosen_by_id_error_queue_and_age(queue: JobQueue) -> Non
     assert await ids(Choice()) == {first, second, third}
 
 
-async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(redis_url: str, queue: JobQueue) -> None:
+async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(
+    redis_url: str, queue: JobQueue, store: redis.Redis
+) -> None:
     small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead=2))
     ids = [await kill(small) for _ in range(4)]
 
     kept = [dead.job_id for dead in await Quarantine(small).jobs()]
 
     assert sorted(kept) == sorted(ids[2:])
+    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]  # type: ignore[operator]  # bytes
+    assert prompts == [False, False, True, True]
 
 
 async def test_quarantined_jobs_are_kept_for_a_time_of_their_own(queue: JobQueue, store: redis.Redis) -> None:

@@ -7,11 +7,9 @@
 
 local answers = {}
 for i = 2, #ARGV do
-  local key, was_there = 'rq:job:' .. ARGV[i], redis.call('ZREM', KEYS[1], ARGV[i])
-  if was_there == 1 and redis.call('TYPE', key).ok == 'hash' then
-    redis.call('HSET', key, 'data', NO_CALL)
-    redis.call('HDEL', key, 'history')  -- an engine's words may repeat the prompt
-    redis.call('PEXPIRE', key, ARGV[1], 'LT')
+  local was_there = redis.call('ZREM', KEYS[1], ARGV[i])
+  if was_there == 1 then
+    bury(ARGV[i], ARGV[1])
   end
   answers[#answers + 1] = was_there
 end

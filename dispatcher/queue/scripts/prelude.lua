@@ -235,8 +235,8 @@ local NO_CALL = '["workers.generate",null,[],{}]'
 
 -- The last step of every job: outcome in the hash, id in RQ's registry of that end, word to whoever waits.
 -- Job: {id, queue, reply, tenant, rq, worker, value}, all but two of them nil where there is none; rq: it is one of RQ's
--- producers. Status: RQ's, or 'dead' for a failed job that people should look at. A finished job's prompt is dropped
--- (RQ's tools need the field, so an empty call stays).
+-- producers. Status: RQ's, or 'dead' for a failed job that people should look at: it may be released, so it keeps its
+-- prompt. All others drop theirs (RQ's tools need the field, so an empty call stays).
 local function conclude(job, status, outcome, keep, now)
   local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
@@ -246,11 +246,9 @@ local function conclude(job, status, outcome, keep, now)
   if status == 'dead' then
     status = 'failed'
     dead[#dead + 1], dead[#dead + 2] = now, job.id
-  end
-  if status == 'finished' then
-    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)
-  else
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
+  else
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)
   end
   redis.call('PEXPIRE', key, ttl)
   if ttl > 0 then
@@ -265,7 +263,18 @@ local function conclude(job, status, outcome, keep, now)
   redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
 end
 
--- The quarantine has a bound: the oldest leave it, and are kept as any other ended job.
+-- A job that leaves the quarantine is kept as any other ended one: without its prompt, and without what was said of its
+-- former executions, which may repeat it.
+local function bury(id, ttl)
+  local key = 'rq:job:' .. id
+  if ask('HGET', key, 'status') then
+    redis.call('HSET', key, 'data', NO_CALL)
+    redis.call('HDEL', key, 'history')
+    redis.call('PEXPIRE', key, ttl, 'LT')
+  end
+end
+
+-- The quarantine has a bound: the oldest leave it.
 local function quarantine(keep, now)
   ask('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
   call_many('ZADD', 'bl:dead', dead)
@@ -274,7 +283,7 @@ local function quarantine(keep, now)
   if excess > 0 then
     for _, id in ipairs(redis.call('ZRANGE', 'bl:dead', 0, excess - 1)) do
       redis.call('ZREM', 'bl:dead', id)
-      redis.call('PEXPIRE', 'rq:job:' .. id, keep.ttl, 'LT')
+      bury(id, keep.ttl)
     end
   end
 end
