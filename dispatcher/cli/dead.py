@@ -18,7 +18,7 @@ from dispatcher.ids import readable
 from dispatcher.intake.dead import by_code, choose, describe_dead, describe_loss
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.quarantine import Choice, DeadJob, Quarantine, only
+from dispatcher.queue.quarantine import Choice, DeadHead, DeadJob, Quarantine, only
 from dispatcher.settings import load_settings
 
 T = TypeVar("T")
@@ -36,18 +36,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 @app.command("list")
 def list_dead(
-    code: Code = None, queue: Queue = None, older_than_s: Age = None, as_json: AsJson = False, config: Config = None
+    code: Code = None,
+    queue: Queue = None,
+    older_than_s: Age = None,
+    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 100,
+    as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
     """List quarantined jobs, the latest first, and how many ended with each error.
 
     Example: bitladder dead list --code poison
     """
-    jobs = _run(config, lambda its: its.jobs(choose(code=code, queue=queue, older_than_s=older_than_s)))
+    choice = choose(code=code, queue=queue, older_than_s=older_than_s)
+
+    async def look(quarantine: Quarantine) -> tuple[list[DeadHead], list[DeadJob]]:
+        heads = await quarantine.heads(choice)
+        return heads, await quarantine.look(heads[: limit or None])
+
+    heads, jobs = _run(config, look)
     if as_json:
         typer.echo(json.dumps([_plain(describe_dead(job)) for job in jobs], indent=2))
         return
     Console().print(_table(jobs))
-    typer.echo(_summary(jobs))
+    if len(jobs) < len(heads):
+        typer.echo(f"the latest {len(jobs)} of them; --limit 0 lists all")
+    typer.echo(_summary(heads))
 
 
 @app.command()
@@ -113,12 +126,12 @@ def _carry_out(
     config: str | None,
     choice: Choice,
     word: str,
-    act: Callable[[Quarantine, list[DeadJob]], Awaitable[list[str]]],
+    act: Callable[[Quarantine, list[DeadHead]], Awaitable[list[str]]],
     *,
     dry_run: bool,
 ) -> None:
-    async def work(quarantine: Quarantine) -> tuple[list[DeadJob], list[str]]:
-        jobs = await quarantine.jobs(choice)
+    async def work(quarantine: Quarantine) -> tuple[list[DeadHead], list[str]]:
+        jobs = await quarantine.heads(choice)
         return jobs, [] if dry_run else await act(quarantine, jobs)
 
     jobs, done = _run(config, work)
@@ -152,7 +165,7 @@ def _table(jobs: list[DeadJob]) -> Table:
     return table
 
 
-def _summary(jobs: list[DeadJob]) -> str:
+def _summary(jobs: list[DeadHead]) -> str:
     return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in by_code(jobs).items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.job_ids import read_job_id
 from dispatcher.intake.jobs import describe
 from dispatcher.intake.responses import Response
-from dispatcher.queue.quarantine import Choice, DeadJob, Loss, Quarantine, only
+from dispatcher.queue.quarantine import Choice, DeadHead, DeadJob, Loss, Quarantine, only
 
 # Jobs that one answer lists; `total` says how many there are.
 MOST_LISTED = 1000
@@ -39,9 +40,13 @@ async def list_dead(request: HttpRequest) -> Response:
     asked = request.query_params
     limit = _number("limit", asked.get("limit"), 100, MOST_LISTED)
     age_s = _number("older_than_s", asked["older_than_s"], 0, MOST_AGE_S) if "older_than_s" in asked else None
-    jobs = await _quarantine(request).jobs(choose(code=asked.get("code"), queue=asked.get("queue"), older_than_s=age_s))
-    shown = [describe_dead(job) for job in jobs[: int(limit)]]
-    return _json({"object": "list", "total": len(jobs), "by_code": by_code(jobs), "data": shown})
+    quarantine, choice = (
+        _quarantine(request),
+        choose(code=asked.get("code"), queue=asked.get("queue"), older_than_s=age_s),
+    )
+    heads = await quarantine.heads(choice)
+    shown = [describe_dead(job) for job in await quarantine.look(heads[: int(limit)])]
+    return _json({"object": "list", "total": len(heads), "by_code": by_code(heads), "data": shown})
 
 
 async def get_dead(request: HttpRequest) -> Response:
@@ -74,7 +79,7 @@ def choose(
     return Choice(ids=ids, code=code, queue=queue, before_ms=before_ms)
 
 
-def by_code(jobs: list[DeadJob]) -> dict[str, int]:
+def by_code(jobs: Sequence[DeadHead]) -> dict[str, int]:
     """Return how many jobs ended with each error code, the most frequent first."""
     return dict(Counter(job.code for job in jobs).most_common())
 
@@ -103,7 +108,7 @@ async def _order(request: HttpRequest, word: str) -> Response:
     order = _read_order(await gateway.body(request))
     quarantine = _quarantine(request)
     choice = choose(ids=order.ids, code=order.code, queue=order.queue, older_than_s=order.older_than_s)
-    jobs = await quarantine.jobs(choice)
+    jobs = await quarantine.heads(choice)
     if order.dry_run:
         return _json({"dry_run": True, "chosen": len(jobs), "by_code": by_code(jobs), word: []})
     done = await (quarantine.release(jobs) if word == "released" else quarantine.drop(jobs))

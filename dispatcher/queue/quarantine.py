@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from redis.exceptions import RedisError
@@ -16,8 +16,9 @@ from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import all_lists
 from dispatcher.queue.protocol import unreachable
-from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_number, read_view
+from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_end, read_number, read_view
 
+T = TypeVar("T")
 # Ids per script call, and records per pipeline.
 BUNDLE = 500
 KEY = "bl:dead"
@@ -32,18 +33,19 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None  # None: it cannot be read
 
 
-class DeadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job in quarantine."""
+class DeadHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job in quarantine is chosen by."""
 
     at_ms: int  # when it came
     job_id: str
-    view: JobView | None  # None: its record is gone
+    queue: str  # '': its record is gone
+    code: str  # of the error it ended with
 
-    @property
-    def code(self) -> str:
-        """Return the error code it ended with."""
-        outcome = self.view.outcome if self.view else None
-        return (outcome.code if outcome else None) or "no_record"
+
+class DeadJob(DeadHead, frozen=True, kw_only=True):
+    """A job in quarantine."""
+
+    view: JobView | None  # None: its record is gone
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +56,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None  # beginning of its queue's name: a model, model:tier, model:tier:lane
     before_ms: int | None = None  # came earlier
 
-    def takes(self, job: DeadJob) -> bool:
-        queue = job.view.queue if job.view else ""
+    def takes(self, job: DeadHead) -> bool:
         return (
             (self.ids is None or job.job_id in self.ids or readable(job.job_id) in self.ids)
             and (self.code is None or job.code == self.code)
-            and (self.queue is None or f"{queue}:".startswith(f"{self.queue}:"))
+            and (self.queue is None or f"{job.queue}:".startswith(f"{self.queue}:"))
             and (self.before_ms is None or job.at_ms < self.before_ms)
         )
 
@@ -71,24 +72,52 @@ class Quarantine:
         self._queue = queue
 
     async def jobs(self, choice: Choice = Choice()) -> list[DeadJob]:  # noqa: B008  (it is frozen)
-        """Return the chosen jobs, the latest first.
+        """Return the chosen jobs with all that is known of them, the latest first."""
+        return await self.look(await self.heads(choice))
+
+    async def heads(self, choice: Choice = Choice()) -> list[DeadHead]:  # noqa: B008
+        """Return what the chosen jobs are chosen by, the latest first: there may be very many.
 
         Raises:
             QueueUnreachableError: Redis is away.
 
         """
+        times = await self._times(choice.ids or ())
+        found: list[DeadHead] = []
+        for ids in _bundles(list(times)):
+            answers: list[bytes] = await self._queue.run(Call("heads", [], ids))
+            rows = zip(ids, answers[::3], answers[1::3], answers[2::3], strict=True)
+            found += [self._head(times[job_id], job_id, *row) for job_id, *row in rows]
+        return [head for head in found if choice.takes(head)]
+
+    async def look(self, heads: Sequence[DeadHead]) -> list[DeadJob]:
+        """Return all that is known of these jobs.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        views = [view for its in _bundles(heads) for view in await self._views([head.job_id for head in its])]
+        return [DeadJob(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
+
+    async def _times(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return when each job came, the latest first; only `ids` where those are what is stored."""
         try:
+            scores: Any = await self._queue.client.zmscore(KEY, list(ids)) if ids else [None]
+            if None not in scores:
+                return {job_id: read_number(score) or 0 for job_id, score in zip(ids, scores, strict=True)}
             rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
-        times = {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
-        found: list[DeadJob] = []
-        for ids in _bundles(list(times)):
-            views = await self._views(ids)
-            found += [
-                DeadJob(at_ms=times[job_id], job_id=job_id, view=view) for job_id, view in zip(ids, views, strict=True)
-            ]
-        return [job for job in found if choice.takes(job)]
+        return {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
+
+    def _head(self, at_ms: int, job_id: str, word: bytes, queue: bytes, stored: bytes) -> DeadHead:
+        status = word.decode(errors="replace")
+        outcome = None if status == "gone" else read_end(job_id, status, stored, self._queue.seal)
+        if status == "odd":
+            outcome = odd_view(job_id).outcome
+        code = (outcome.code if outcome else None) or "no_record"
+        return DeadHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
 
     async def history(self, job_id: str) -> list[Loss]:
         """Return what happened to a job before its end, the first loss first."""
@@ -99,18 +128,18 @@ class Quarantine:
         lines = (line.split(b" ", 3) for line in (raw or b"").splitlines())
         return [self._loss(job_id, *line) for line in lines if len(line) == 4]
 
-    async def release(self, jobs: Iterable[DeadJob]) -> list[str]:
+    async def release(self, jobs: Iterable[DeadHead]) -> list[str]:
         """Queue jobs again, with all their attempts and a new deadline; return the ids of those that wait now.
 
         A job whose queue the configuration no longer knows stays: nobody would claim it.
         """
         settings = self._queue.settings
         known = {name for model, its in settings.models.items() for name in all_lists(model, its)}
-        ids = [job.job_id for job in jobs if job.view and job.view.queue in known]
+        ids = [job.job_id for job in jobs if job.queue in known]
         limits = [settings.queue.max_wait_s * 1000, settings.queue.result_ttl_s * 1000]
         return await self._each("release", limits, ids)
 
-    async def drop(self, jobs: Iterable[DeadJob]) -> list[str]:
+    async def drop(self, jobs: Iterable[DeadHead]) -> list[str]:
         """Take jobs out for good; return their ids."""
         ttl_ms = self._queue.settings.queue.result_ttl_s * 1000
         return await self._each("drop", [ttl_ms], [job.job_id for job in jobs])
@@ -148,8 +177,8 @@ class Quarantine:
         )
 
 
-def _bundles(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + BUNDLE] for start in range(0, len(ids), BUNDLE))
+def _bundles(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + BUNDLE] for start in range(0, len(items), BUNDLE))
 
 
 def only(jobs: Sequence[DeadJob], job_id: str) -> DeadJob:

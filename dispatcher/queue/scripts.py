@@ -19,6 +19,7 @@ NAMES = (
     "depths",
     "look",
     "pieces",
+    "heads",
     "overview",
     "retire",
     "sweep",

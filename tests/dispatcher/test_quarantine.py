@@ -151,7 +151,7 @@ async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(
     kept = [dead.job_id for dead in await Quarantine(small).jobs()]
 
     assert sorted(kept) == sorted(ids[2:])
-    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]  # type: ignore[operator]  # bytes
+    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]
     assert prompts == [False, False, True, True]
 
 
@@ -222,3 +222,26 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
 
 async def _reap(queue: JobQueue) -> None:
     await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))
+
+
+async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, store: redis.Redis) -> None:
+    prompt = "x" * 50_000
+    for number in range(300):
+        data = f'["workers.generate",null,[],{{"body":{{"prompt":"{prompt}"}}}}]'
+        fields: dict[Any, Any] = {"status": "failed", "origin": "smollm2:int4:normal", "data": data, "wait": "1 2 3"}
+        store.hset(
+            f"rq:job:dead-{number}", mapping=fields | {"outcome": '{"state":"failed","status":500,"code":"poison"}'}
+        )
+        store.zadd("bl:dead", {f"dead-{number}": number})
+    store.config_resetstat()
+
+    quarantine = Quarantine(queue)
+    heads = await quarantine.heads()
+    jobs = await quarantine.look(heads[:5])
+    (one,) = await quarantine.jobs(Choice(ids=["dead-7"]))
+
+    sent: Any = store.info("stats")
+    assert [job.job_id for job in jobs] == [f"dead-{number}" for number in range(299, 294, -1)]
+    assert {(head.code, head.queue) for head in heads} == {("poison", "smollm2:int4:normal")}
+    assert one.view
+    assert sent["total_net_output_bytes"] < 10 * len(prompt)

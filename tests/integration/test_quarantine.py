@@ -79,6 +79,7 @@ def test_operators_list_release_and_drop_quarantined_jobs(stack: Stack) -> None:
             assert client.wait(job_id, timeout_s=20)["status"] == "failed"
 
         listed = bitladder(stack, "dead", "list", "--json")
+        few = bitladder(stack, "dead", "list", "--limit", "1")
         dry = bitladder(stack, "dead", "release", "--code", "engine_fault", "--dry-run")
         vague = bitladder(stack, "dead", "drop")
         released = bitladder(stack, "dead", "release", first)
@@ -88,6 +89,7 @@ def test_operators_list_release_and_drop_quarantined_jobs(stack: Stack) -> None:
         unknown = bitladder(stack, "dead", "show", first)
 
     assert {job["id"] for job in json.loads(listed.stdout)} == {first, second}
+    assert "the latest 1 of them; --limit 0 lists all\n2 jobs, 2 engine_fault" in few.stdout
     assert dry.stdout.strip() == "would be released: 2 jobs, 2 engine_fault"
     assert vague.returncode == 2
     assert "say which jobs" in vague.stderr
