@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from dispatcher.errors import ConfigError
 from dispatcher.queue import sockets
+from dispatcher.queue.pools import Pool, SentinelPool
 from dispatcher.queue.protocol import ProtocolMismatch, unreachable
 from dispatcher.sections import RedisSettings
 
@@ -36,9 +37,12 @@ def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redi
         "max_connections": MOST_CONNECTIONS,
     }
     if not settings.sentinels:
-        return redis.asyncio.Redis.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])
+        pool = Pool.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])
+        return redis.asyncio.Redis.from_pool(pool)
     options = _in_url(settings) | options | {"connection_class": sockets.AIO_SENTINEL[settings.scheme]}
-    client: redis.asyncio.Redis = _asked(aio_sentinel.Sentinel, settings).master_for(settings.sentinel_name, **options)
+    client: redis.asyncio.Redis = _asked(aio_sentinel.Sentinel, settings).master_for(
+        settings.sentinel_name, connection_pool_class=SentinelPool, **options
+    )
     return client
 
 

@@ -132,6 +132,29 @@ async def test_neither_end_trusts_a_stranger(front: TlsFront, folder: Path, othe
         await asyncio.to_thread(blocking.ping)
 
 
+async def test_what_a_burst_has_opened_is_closed_when_it_is_idle(
+    redis_url: str, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(make_settings(redis_url).redis) as client:
+        await asyncio.gather(*(client.blpop(["nothing"], timeout=0.2) for _ in range(40)))
+        opened = len(store.client_list())
+        await asyncio.gather(*(client.ping() for _ in range(40)))
+        kept = len(store.client_list())
+
+        monkeypatch.setattr("dispatcher.queue.pools.IDLE_S", 0.1)
+
+        async def few() -> None:
+            while len(await asyncio.to_thread(store.client_list)) > 4:
+                await client.ping()
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(few(), 20)
+        assert await client.ping()
+
+    assert opened >= 40
+    assert kept == opened
+
+
 @pytest.mark.parametrize(
     ("url", "shown", "username", "password"),
     [
