@@ -88,6 +88,9 @@ class IntakeSettings(_Section):
     )
     lame_duck_s: float = Field(5, ge=0, description="after SIGTERM: time to be unready while all are served")
     drain_grace_s: float = Field(30, ge=0, description="then: time to finish what is open, before it is sent elsewhere")
+    heartbeat_s: float = Field(
+        15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
+    )
 
 
 class QueueSettings(_Section):
