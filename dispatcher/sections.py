@@ -91,6 +91,12 @@ class IntakeSettings(_Section):
     heartbeat_s: float = Field(
         15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
     )
+    root_path: str = Field(
+        "",
+        max_length=256,
+        pattern=r"^(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*$",
+        description="path that a proxy serves this intake below, as /llm: links begin with it, and requests may",
+    )
 
 
 class QueueSettings(_Section):

@@ -188,8 +188,8 @@ class Gateway:
         return AcceptanceUnknownError(f"{error}; {advice}", job_id=job.job_id, public=public)
 
     def link(self, job_id: str) -> str:
-        """Return where clients find a job."""
-        return f"/v1/jobs/{in_url(job_id)}"
+        """Return where clients find a job, as they see this intake from before a proxy."""
+        return f"{self.settings.intake.root_path}/v1/jobs/{in_url(job_id)}"
 
     def tier_of(self, job: Submission, outcome: Outcome) -> str:
         """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""
