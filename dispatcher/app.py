@@ -24,6 +24,7 @@ from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.job_ids import QuotedIds
 from dispatcher.intake.openapi import get_openapi
 from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
+from dispatcher.intake.root_path import BelowRootPath
 from dispatcher.memory import settle_memory
 from dispatcher.queue.connection import check_files, check_server, connect
 from dispatcher.queue.durability import check_durability
@@ -57,7 +58,11 @@ def create_app(settings: Settings, watch: LadderWatch | None = None, closing: Cl
 
     app = Starlette(
         routes=routes(),
-        middleware=[Middleware(RequestIds), Middleware(QuotedIds)],
+        middleware=[
+            Middleware(RequestIds),
+            Middleware(BelowRootPath, settings.intake.root_path),
+            Middleware(QuotedIds),
+        ],
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )

@@ -88,6 +88,15 @@ class IntakeSettings(_Section):
     )
     lame_duck_s: float = Field(5, ge=0, description="after SIGTERM: time to be unready while all are served")
     drain_grace_s: float = Field(30, ge=0, description="then: time to finish what is open, before it is sent elsewhere")
+    heartbeat_s: float = Field(
+        15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
+    )
+    root_path: str = Field(
+        "",
+        max_length=256,
+        pattern=r"^(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*$",
+        description="path that a proxy serves this intake below, as /llm: links begin with it, and requests may",
+    )
 
 
 class QueueSettings(_Section):

@@ -90,10 +90,8 @@ class _Wait:
             raise IntakeClosingError(self._job_id) from None
 
 
-def moved(job_id: str, *, stream: bool, is_repeatable: bool) -> Response:
+def moved(job_id: str, url: str, *, is_repeatable: bool) -> Response:
     """Tell whoever awaits a job where it goes on; who has an idempotency key may as well ask again."""
-    link = f"/v1/jobs/{in_url(job_id)}"
-    url = f"{link}/events" if stream else link
     headers = {
         "X-Job-Id": in_url(job_id),
         "Location": url,
@@ -104,9 +102,8 @@ def moved(job_id: str, *, stream: bool, is_repeatable: bool) -> Response:
     return problem(503, message, IntakeClosingError.code, headers=headers)
 
 
-def restart_event(job_id: str, last_id: str) -> bytes:
+def restart_event(job_id: str, url: str, last_id: str) -> bytes:
     """Return the last event of a stream that goes on elsewhere: OpenAI's clients take it for the error that it is."""
-    url = f"/v1/jobs/{in_url(job_id)}/events"
     message = f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
     told = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
     body = msgspec.json.decode(problem_body(503, message, IntakeClosingError.code))
@@ -118,6 +115,6 @@ def events_of(piece: Piece) -> list[bytes]:
     return [event for event in piece.data.split(b"\n\n") if event]
 
 
-def last_event_id(piece: Piece) -> str:
-    """Return the id of a piece's last event, as GET /v1/jobs/{job_id}/events gives it."""
-    return f"{piece.fence}-{piece.number}-{len(events_of(piece))}"
+def last_event_id(piece: Piece | None) -> str:
+    """Return the id of a piece's last event, as GET /v1/jobs/{job_id}/events gives it; None: nothing was read yet."""
+    return "0-0-0" if piece is None else f"{piece.fence}-{piece.number}-{len(events_of(piece))}"

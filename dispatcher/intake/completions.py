@@ -17,7 +17,7 @@ from dispatcher.intake.accept import Accepted
 from dispatcher.intake.closing import last_event_id, moved, restart_event
 from dispatcher.intake.gateway import Gateway
 from dispatcher.intake.problems import FINAL, outcome_problem, problem, problem_body
-from dispatcher.intake.responses import EventStream, Response
+from dispatcher.intake.responses import HEARTBEAT, EventStream, Response
 from dispatcher.queue.outcomes import Heard
 
 # A worker aborts at the deadline; its word of that takes a moment.
@@ -59,13 +59,13 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
     try:
         found = await unless_gone(request, _outcome(gateway, accepted))
     except IntakeClosingError as error:
-        return moved(error.job_id, stream=False, is_repeatable=bool(job.idempotency_key))
+        return moved(error.job_id, gateway.link(error.job_id), is_repeatable=bool(job.idempotency_key))
     if found is None:
         return _abandoned(gateway, job)
     job_id, outcome = found
     outcome = outcome or await _late_outcome(gateway, job_id)
     if outcome is None:
-        return _not_in_time(job_id)
+        return _not_in_time(gateway, job_id)
     _served(gateway, job, outcome, start)
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
@@ -124,10 +124,13 @@ async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
     return None
 
 
-def _not_in_time(job_id: str) -> Response:
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
-    message = f"no outcome in time: GET /v1/jobs/{job_id} says what becomes of the job"
-    return problem(504, message, "await_timeout", headers=headers)
+def _not_in_time(gateway: Gateway, job_id: str) -> Response:
+    headers = {"X-Job-Id": in_url(job_id), "Location": gateway.link(job_id)} | FINAL
+    return problem(504, _late_message(gateway, job_id), "await_timeout", headers=headers)
+
+
+def _late_message(gateway: Gateway, job_id: str) -> str:
+    return f"no outcome in time: GET {gateway.link(job_id)} says what becomes of the job"
 
 
 async def _outcome(gateway: Gateway, accepted: Accepted) -> tuple[str, Outcome | None]:
@@ -147,64 +150,93 @@ async def _disconnected(request: HttpRequest) -> None:
 
 
 async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
-    """Answer with the tokens as they come. The status is known once the first piece or the outcome is there."""
+    """Answer with the tokens as they come.
+
+    The status is known once the first piece or the outcome is there. It is not waited for longer than a heartbeat: then
+    the answer begins without, so that nobody on its way gives up, and what goes wrong is an event.
+    """
     start, job = time.perf_counter(), accepted.submission
     with contextlib.ExitStack() as stack:
         inbox = stack.enter_context(gateway.inbox.opened(job.job_id, is_stream=True))
         job_id = await gateway.submit(accepted)
         if job_id != job.job_id:
-            return _repeated_stream(job_id)
+            return _repeated_stream(gateway, job_id)
         items = gateway.closing.passed(gateway.inbox.items(job_id, inbox, _timeout_s(gateway, job)), job_id)
-        try:
-            first = await unless_gone(request, _first(items))
-        except IntakeClosingError:
-            return moved(job_id, stream=True, is_repeatable=False)
-        except TimeoutError:
-            first = await _late_outcome(gateway, job_id)
-            if first is None or first.state is State.FINISHED:  # its tokens are read at its own address
-                return _not_in_time(job_id)
-        if first is None:
+        first = asyncio.create_task(_first(gateway, job_id, items))
+        stack.callback(first.cancel)
+        heartbeat_s = gateway.settings.intake.heartbeat_s
+        if await unless_gone(request, asyncio.wait([first], timeout=heartbeat_s or None)) is None:
             return _abandoned(gateway, job)
-        if isinstance(first, Outcome) and first.state is not State.FINISHED:
-            _served(gateway, job, first, start)
-            return outcome_problem(first, outcome_headers(job_id, first))
+        if first.done() and (refusal := _refusal(gateway, job, first, start)):
+            return refusal
         headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
         pieces = _pieces(gateway, job, first, items, start, stack.pop_all())
-        return EventStream(pieces, headers=headers)
+        return EventStream(pieces, headers, heartbeat_s=heartbeat_s)
 
 
-async def _first(items: AsyncIterator[Heard]) -> Heard:
-    return await anext(items)
+async def _first(gateway: Gateway, job_id: str, items: AsyncIterator[Heard]) -> Heard:
+    """Return what is heard first.
+
+    Raises:
+        TimeoutError: nothing is in time; or the job ended unheard, and its tokens are read at its own address.
+
+    """
+    try:
+        return await anext(items)
+    except TimeoutError:
+        late = await _late_outcome(gateway, job_id)
+        if late is None or late.state is State.FINISHED:
+            raise
+        return late
 
 
-def _repeated_stream(job_id: str) -> Response:
-    message = f"a streamed request is not streamed twice; its outcome is at GET /v1/jobs/{job_id}"
-    headers = {"X-Job-Id": job_id, "Location": f"/v1/jobs/{job_id}"} | FINAL
+def _refusal(gateway: Gateway, job: Submission, first: asyncio.Task[Heard], start: float) -> Response | None:
+    """Return what there is to say instead of a stream."""
+    try:
+        heard = first.result()
+    except IntakeClosingError:
+        return moved(job.job_id, f"{gateway.link(job.job_id)}/events", is_repeatable=False)
+    except TimeoutError:
+        return _not_in_time(gateway, job.job_id)
+    if isinstance(heard, Piece) or heard.state is State.FINISHED:
+        return None
+    _served(gateway, job, heard, start)
+    return outcome_problem(heard, outcome_headers(job.job_id, heard))
+
+
+def _repeated_stream(gateway: Gateway, job_id: str) -> Response:
+    link = gateway.link(job_id)
+    message = f"a streamed request is not streamed twice; its outcome is at GET {link}"
+    headers = {"X-Job-Id": in_url(job_id), "Location": link} | FINAL
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 
 async def _pieces(
     gateway: Gateway,
     job: Submission,
-    first: Heard,
+    first: asyncio.Task[Heard],
     items: AsyncIterator[Heard],
     start: float,
     stack: contextlib.ExitStack,
 ) -> AsyncIterator[bytes]:
-    item, is_over = first, False
+    read, is_over = None, False
     try:
+        if not first.done():
+            yield HEARTBEAT
+        item = await first
         while isinstance(item, Piece):
             yield item.data
+            read = item
             item = await anext(items)
         is_over = True
         _served(gateway, job, item, start)
         yield closing_event(item)
     except IntakeClosingError:
         is_over = True  # for this intake; the job goes on
-        assert isinstance(item, Piece)  # noqa: S101  (nothing is waited for behind an outcome)
-        yield restart_event(job.job_id, last_event_id(item))
+        yield restart_event(job.job_id, f"{gateway.link(job.job_id)}/events", last_event_id(read))
     except (TimeoutError, BitladderError) as error:
-        yield broken_event(gateway, error)
+        is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
+        yield broken_event(gateway, error, job.job_id)
     finally:
         stack.close()
         if not is_over:  # the client went away, or the answer is worth nothing any more
@@ -218,13 +250,13 @@ def closing_event(outcome: Outcome) -> bytes:
     return error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
 
 
-def broken_event(gateway: Gateway, error: TimeoutError | BitladderError) -> bytes:
+def broken_event(gateway: Gateway, error: TimeoutError | BitladderError, job_id: str) -> bytes:
     """Return the last event of a stream whose outcome could not be waited for, or whose pieces are not all there."""
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     gateway.metrics.broken_streams(code).inc()
     if isinstance(error, BitladderError):
         return error_event(problem_body(error.status, error.public or str(error), code))
-    return error_event(problem_body(504, "no outcome in time", code))
+    return error_event(problem_body(504, _late_message(gateway, job_id), code))
 
 
 def error_event(body: bytes) -> bytes:

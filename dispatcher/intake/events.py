@@ -39,7 +39,8 @@ async def get_events(request: HttpRequest) -> Response:
     timeout_s = gateway.settings.intake.await_timeout_s
     items = gateway.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
     events = _events(gateway, items, job_id, (fence, number, place))
-    return EventStream(events, headers={"X-Job-Id": in_url(job_id)})
+    headers = {"X-Job-Id": in_url(job_id)}
+    return EventStream(events, headers, heartbeat_s=gateway.settings.intake.heartbeat_s)
 
 
 async def _events(
@@ -55,9 +56,10 @@ async def _events(
                     yield _numbered(item, skip=last[2] if (item.fence, item.number) == last[:2] else 0)
                     read = item
     except IntakeClosingError:
-        yield restart_event(job_id, last_event_id(read) if read else "-".join(map(str, last)))
+        last_id = last_event_id(read) if read else "-".join(map(str, last))
+        yield restart_event(job_id, f"{gateway.link(job_id)}/events", last_id)
     except (TimeoutError, BitladderError) as error:
-        yield broken_event(gateway, error)
+        yield broken_event(gateway, error, job_id)
 
 
 def _numbered(piece: Piece, *, skip: int) -> bytes:

@@ -21,6 +21,7 @@ from dispatcher.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from dispatcher.ids import in_url
 from dispatcher.intake.accept import Accepted, Incoming, accept
 from dispatcher.intake.admission import Admission
 from dispatcher.intake.capture import Capture
@@ -176,7 +177,7 @@ class Gateway:
         return answer
 
     def _in_doubt(self, job: Submission, error: AcceptanceUnknownError) -> AcceptanceUnknownError:
-        where = f"GET /v1/jobs/{job.job_id} says whether it was"
+        where = f"GET {self.link(job.job_id)} says whether it was"
         if job.idempotency_key:
             advice = f"{where}, and repeating the request with the same Idempotency-Key is safe"
         else:
@@ -186,6 +187,10 @@ class Gateway:
             f"it is not known whether the job {job.job_id} was accepted: the queue did not answer in time; {advice}"
         )
         return AcceptanceUnknownError(f"{error}; {advice}", job_id=job.job_id, public=public)
+
+    def link(self, job_id: str) -> str:
+        """Return where clients find a job, as they see this intake from before a proxy."""
+        return f"{self.settings.intake.root_path}/v1/jobs/{in_url(job_id)}"
 
     def tier_of(self, job: Submission, outcome: Outcome) -> str:
         """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""

@@ -32,7 +32,7 @@ async def post_job(request: HttpRequest) -> Response:
     accepted = gateway.route(request, endpoint, body, lane=_lane(request.query_params.get("lane")))
     job = accepted.submission
     job_id = await gateway.submit(accepted)
-    link = f"/v1/jobs/{job_id}"
+    link = gateway.link(job_id)
     answer = {
         "id": job_id,
         "object": "job",

@@ -34,6 +34,7 @@ def document(settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI document of an intake with these settings."""
     doc: dict[str, Any] = msgspec.json.decode(_source())
     parts = doc["components"]
+    doc["servers"] = [{"url": settings.intake.root_path or "/"}]
     doc["info"]["version"] = version("bitladder")
     parts["schemas"]["ModelName"]["enum"] = list(settings.models)
     tiers = dict.fromkeys(tier for model in settings.models.values() for tier in model.ladder)

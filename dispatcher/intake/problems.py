@@ -72,7 +72,7 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
             "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
         }
     if isinstance(error, AcceptanceUnknownError):
-        headers |= {"X-Job-Id": error.job_id, "Location": f"/v1/jobs/{error.job_id}"}
+        headers |= {"X-Job-Id": error.job_id, "Location": request.app.state.gateway.link(error.job_id)}
     if error.status == 408:
         headers = {"Connection": "close"}  # the rest of the body may never come
     if error.status == 401:

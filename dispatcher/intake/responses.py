@@ -6,10 +6,12 @@ printable ASCII only: Starlette fails on other letters and uvicorn on line ends,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
 from starlette import responses
+from starlette.types import Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
 MOST_HEADER_CHARS = 512
@@ -24,13 +26,57 @@ def header_text(text: str) -> str:
 
 
 class Response(responses.Response):
-    """An answer."""
+    """An answer. Nobody on its way may keep it: it is for one client, and another one a moment later."""
+
+    cache_control = "no-store"
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        super().init_headers({name: header_text(value) for name, value in (headers or {}).items()})
+        told = {"Cache-Control": self.cache_control} | dict(headers or {})
+        super().init_headers({name: header_text(value) for name, value in told.items()})
+
+
+# A comment: it says nothing to clients, and to everything on the way that the answer goes on.
+HEARTBEAT = b": heartbeat\n\n"
 
 
 class EventStream(Response, responses.StreamingResponse):
-    """Server-sent events."""
+    """Server-sent events, whole ones in each part, with a heartbeat whenever there was none for `heartbeat_s`; 0: none.
+
+    Nothing on their way may collect them: nginx obeys X-Accel-Buffering, and what compresses obeys no-transform.
+    """
 
     media_type = "text/event-stream"
+    cache_control = "no-store, no-transform"
+
+    def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str], *, heartbeat_s: float) -> None:
+        super().__init__(events, headers=headers | {"X-Accel-Buffering": "no"})
+        self._heartbeat_s = heartbeat_s
+        self._written_s: float | None = None  # when something was; None: something is being written
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events; Starlette calls it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._written_s = asyncio.get_running_loop().time()
+        # A task for each stream, because a time-out for each event would cost more than most events do.
+        beating = asyncio.create_task(self._beat(send)) if self._heartbeat_s else None
+        try:
+            async for events in self.body_iterator:
+                await self._write(send, events)
+        finally:
+            if beating:
+                beating.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send, events: object) -> None:
+        self._written_s = None
+        await send({"type": "http.response.body", "body": events, "more_body": True})
+        self._written_s = asyncio.get_running_loop().time()
+
+    async def _beat(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            quiet_s = 0.0 if self._written_s is None else loop.time() - self._written_s
+            if quiet_s >= self._heartbeat_s:
+                await self._write(send, HEARTBEAT)
+                quiet_s = 0.0
+            await asyncio.sleep(self._heartbeat_s - quiet_s)

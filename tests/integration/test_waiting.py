@@ -225,7 +225,8 @@ def test_a_key_has_its_most_open_requests_without_being_told_to(make_stack: Call
     stack.intake()
     job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("acme")).json()["id"]
 
-    with LongPolls(stack, [job_id], 25, wait_s=60, headers=bearer("acme")):
+    with LongPolls(stack, [job_id], 25, wait_s=60, headers=bearer("acme")) as polls:
+        wait_until(lambda: polls.answered() == 5, "all have come")  # before another request takes one of their places
         wait_until(lambda: stack.http.get(f"/v1/jobs/{job_id}", headers=bearer("acme")).status_code == 429, "all wait")
         refused = stack.http.get(f"/v1/jobs/{job_id}?wait=1", headers=bearer("acme"))
         other = stack.http.post("/v1/jobs", json=BODY, headers=bearer("globex"))
