@@ -47,7 +47,7 @@ end
 -- Kept with the job as well: whoever gives it back, or reaps it, ends it then.
 redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 if worker then
-  redis.call('SADD', 'bl:cancel:' .. worker, ARGV[1])
+  anew('SADD', 'bl:cancel:' .. worker, ARGV[1])
   redis.call('PEXPIRE', 'bl:cancel:' .. worker, 3600000)
   redis.call('PUBLISH', 'bl:control:' .. worker, ARGV[1])
 end

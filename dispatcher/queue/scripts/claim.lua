@@ -250,7 +250,7 @@ local function order_at(turn)
 end
 
 local function claim_own()
-  local own, turn = plan.own, whole(redis.call('HGET', KEYS[3], 'jobs')) or 0
+  local own, turn = plan.own, whole(anew('HGET', KEYS[3], 'jobs')) or 0
   while #claimed < slots do
     local waiting = 0
     for _, lane in ipairs(own) do
@@ -343,7 +343,7 @@ local function claim_below(most)
 end
 
 -- A tier that is never idle must not starve a dead one below it: every 8th claim looks down first, for one job.
-if #plan.below > 0 and redis.call('HINCRBY', KEYS[3], 'claims', 1) % 8 == 0 then
+if #plan.below > 0 and anew('HINCRBY', KEYS[3], 'claims', 1) % 8 == 0 then
   claim_below(1)
 end
 claim_own()
@@ -357,7 +357,7 @@ if #claimed > 0 then
   for registry, entries in pairs(wip) do
     call_many('ZADD', registry, entries)
   end
-  redis.call('ZADD', KEYS[1], now + lease_ms, worker)
+  anew('ZADD', KEYS[1], now + lease_ms, worker)
 end
 local waiting = #claimed > own  -- where some climbed, more may: who takes the token looks again at once
 for _, lane in ipairs(plan.own) do

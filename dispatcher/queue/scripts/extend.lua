@@ -17,8 +17,8 @@
 local worker, now = ARGV[1], now_ms()
 local lease_ms = tonumber(ARGV[2])
 pulse(KEYS[1], lease_ms, now)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-redis.call('ZADD', KEYS[1], now + lease_ms, worker)
+anew('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+anew('ZADD', KEYS[1], now + lease_ms, worker)
 if ARGV[3] == '1' then
   redis.call('ZADD', KEYS[2], now + lease_ms, worker)
   redis.call('PEXPIRE', KEYS[2], 86400000)
@@ -27,20 +27,20 @@ else
 end
 
 local at = iso(now)
-if redis.call('HSETNX', KEYS[5], 'birth', at) == 1 then
+if anew('HSETNX', KEYS[5], 'birth', at) == 1 then
   redis.call('HSET', KEYS[5], 'queues', ARGV[6], 'pid', ARGV[7], 'hostname', ARGV[8], 'version', ARGV[9],
     'model', ARGV[4], 'tier', ARGV[5])
 end
-local held = redis.call('SCARD', KEYS[3])
+local held = anew('SCARD', KEYS[3])
 local idle = redis.call('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle'
 local finished, failed, seconds = string.match(ARGV[10], '^(%S+) (%S+) (%S+)$')
 redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or idle, 'held', held,
   'ready', ARGV[3], 'successful_job_count', finished, 'failed_job_count', failed, 'total_working_time', seconds)
 redis.call('PEXPIRE', KEYS[5], lease_ms * 4)
-redis.call('SADD', KEYS[6], KEYS[5])
+anew('SADD', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[6], '[^,]+') do
-  redis.call('SADD', 'rq:workers:' .. queue, KEYS[5])
-  redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+  anew('SADD', 'rq:workers:' .. queue, KEYS[5])
+  anew('SADD', 'rq:queues', 'rq:queue:' .. queue)
 end
 
 local strays, keep = tonumber(ARGV[13]), read_keep(ARGV[12])
@@ -51,7 +51,7 @@ for i = 14, 13 + strays do
 end
 settle(keep, now)
 local unbegun = 'bl:unbegun:' .. worker
-for _, id in ipairs(redis.call('SMEMBERS', unbegun)) do
+for _, id in ipairs(anew('SMEMBERS', unbegun)) do
   if redis.call('SISMEMBER', KEYS[3], id) == 0 then
     redis.call('SREM', unbegun, id)
   end
@@ -71,7 +71,7 @@ if redis.call('SCARD', KEYS[3]) > #ARGV - 13 - strays - #lost then
     end
   end
 end
-local cancelled = redis.call('SMEMBERS', KEYS[4])
+local cancelled = anew('SMEMBERS', KEYS[4])
 if #cancelled > 0 then
   redis.call('DEL', KEYS[4])
 end

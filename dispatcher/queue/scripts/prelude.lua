@@ -49,6 +49,16 @@ local function ask(...)
   return checked(redis.pcall(...))
 end
 
+-- The same for a key that whoever needs it makes anew: what else stands there goes.
+local function anew(command, key, ...)
+  local answer, reason = ask(command, key, ...)
+  if reason then
+    redis.call('DEL', key)
+    answer = redis.call(command, key, ...)
+  end
+  return answer
+end
+
 -- A job's field `wait`: "<enqueued, ms> <deadline, ms> <number in its list>", with a mark behind it where the job is one
 -- of RQ's producers. One field, because each costs a waiting job some sixty bytes. Returns the three, nil for what is
 -- missing or no number, and whether RQ's producers wrote the job: they write no such field, we do when we first meet it
@@ -96,7 +106,7 @@ local function pulse(workers, lease_ms, now)
     return
   end
   local set_back = math.max(0, last - now)
-  local entries = redis.call('ZRANGEBYSCORE', workers, set_back > 0 and '-inf' or num(last), '+inf', 'WITHSCORES')
+  local entries = anew('ZRANGEBYSCORE', workers, set_back > 0 and '-inf' or num(last), '+inf', 'WITHSCORES')
   for i = 1, #entries, 2 do
     redis.call('ZADD', workers, num(math.max(entries[i + 1] - set_back, now + lease_ms)), entries[i])
   end
@@ -104,11 +114,7 @@ end
 
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
-  local tokens = ask('LLEN', key)
-  if not tokens then
-    redis.call('DEL', key)  -- no list: it is ours, and holds nothing that is needed
-  end
-  if (tokens or 0) == 0 then
+  if anew('LLEN', key) == 0 then
     redis.call('RPUSH', key, '1')
     redis.call('PEXPIRE', key, 60000)
   end

@@ -9,7 +9,7 @@
 
 local now, limit = now_ms(), tonumber(ARGV[1])
 pulse(KEYS[1], tonumber(ARGV[4]), now)
-local lost = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
+local lost = anew('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. num(now), 'LIMIT', 0, 1)[1]
 if not lost then
   return {'', {}, {}}
 end
@@ -20,13 +20,13 @@ local function forget()
   local name = 'rq:worker:' .. lost
   local about = redis.call('HMGET', name, 'model', 'tier')
   redis.call('ZREM', KEYS[1], lost)
-  redis.call('SREM', KEYS[2], name)
+  ask('SREM', KEYS[2], name)
   if about[1] then
-    redis.call('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], lost)
+    ask('ZREM', 'bl:live:' .. about[1] .. ':' .. about[2], lost)
   end
   -- Not from its record: that expires, and may have while nobody was there to reap.
-  for _, queue in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
-    redis.call('SREM', 'rq:workers:' .. string.gsub(queue, '^rq:queue:', ''), name)
+  for _, queue in ipairs(ask('SMEMBERS', 'rq:queues') or {}) do
+    ask('SREM', 'rq:workers:' .. string.gsub(queue, '^rq:queue:', ''), name)
   end
   redis.call('DEL', name, unbegun, 'bl:cancel:' .. lost)
 end
