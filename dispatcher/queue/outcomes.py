@@ -121,7 +121,7 @@ class OutcomeInbox:
 
         """
         with self.opened(job_id, is_stream=True) as inbox:
-            if found := await self._follow.call(job_id):
+            if found := await _read(partial(self._follow.call, job_id), asyncio.get_running_loop().time() + timeout_s):
                 inbox.put(found)
             async for item in self.items(job_id, inbox, timeout_s, after):
                 yield item

@@ -29,8 +29,8 @@ sentinel failover-timeout {name} 5000
 class Watched:
     """A primary with its replicas, and the three that watch them."""
 
-    def __init__(self, folder: Path, replicas: int = 1, down_after_ms: int = DOWN_AFTER_MS) -> None:
-        self._folder, self._down_after_ms = folder, down_after_ms
+    def __init__(self, folder: Path, replicas: int = 1, down_after_ms: int = DOWN_AFTER_MS, *options: str) -> None:
+        self._folder, self._down_after_ms, self._options = folder, down_after_ms, options
         self.ports = [free_port() for _ in range(1 + replicas)]
         self.sentinel_ports = [free_port() for _ in range(3)]
         self._commands: dict[int, list[str]] = {}
@@ -82,7 +82,7 @@ class Watched:
 
     def _server(self, port: int) -> list[str]:
         settings = RedisSettings(url=f"redis://127.0.0.1:{port}/0", data_dir=str(self._folder / str(port)))
-        return [*server_command(settings), *FAST]
+        return [*server_command(settings), *FAST, *self._options]
 
     def _sentinel(self, port: int) -> list[str]:
         """Write one Sentinel's file, which it rewrites as it learns."""

@@ -19,6 +19,7 @@ class Valkey:
     def __init__(self, folder: Path, durability: Durability, *arguments: str) -> None:
         self.settings = RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0", data_dir=str(folder))
         self.url = self.settings.url
+        self.port = int(self.url.rpartition(":")[2].removesuffix("/0"))
         self.store = redis.Redis.from_url(self.url)
         self._command = [*server_command(self.settings, durability), *arguments]
         self._process: subprocess.Popen[bytes] | None = None

@@ -510,6 +510,26 @@ async def test_a_piece_that_there_is_no_room_for_is_neither_told_nor_lost_nor_ov
     assert await queue.pieces(mine.job_id, 0, 0) == [piece for _, piece in pieces]
 
 
+async def test_pieces_for_a_server_that_takes_no_writes_wait_as_while_it_is_away(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    """A server without room is waited for half a minute; one that a failover left without replicas, for ever."""
+    mine = job()
+    await submit(queue, mine)
+    (claimed,) = await claim(queue, "int4")
+    pieces = [(mine.job_id, Piece(fence=claimed.fence, number=number, data=b"x")) for number in (1, 2)]
+
+    store.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(QueueUnreachableError, match="NOREPLICAS"):
+            await queue.emit("w-int4", pieces)
+    finally:
+        store.config_set("min-replicas-to-write", 0)
+    again = await queue.emit("w-int4", pieces)
+
+    assert again == [Emitted.STORED] * 2
+
+
 async def test_a_key_of_another_type_in_the_place_of_a_stream_or_a_job_stops_no_stream(
     queue: JobQueue, store: redis.Redis
 ) -> None:

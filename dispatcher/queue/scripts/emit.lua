@@ -5,9 +5,13 @@
 -- A piece's id in the stream is <fence>-<number>: a piece that is sent again is stored once, and a reader can ask for
 -- what it has missed. The first piece of an execution drops those of an earlier one.
 -- Returns {0|1|2…}: the job is not this worker's (0); the piece is stored (1); there is no room for it now, nor for
--- those of its job behind it (2): to be sent again.
+-- those of its job behind it (2): to be sent again. An error where this server takes no writes at all: whoever calls
+-- waits for one that does.
 
 local MOST_PIECES = '100000'
+-- How answers begin that have nothing to do with this piece: this is the wrong server, has too few replicas
+-- (min-replicas-to-write), or cannot write to its disk.
+local TAKES_NONE = {READONLY = true, NOREPLICAS = true, MISCONF = true}
 local holds, replies, answers, is_full = {}, {}, {}, {}
 
 local function is_held(id, fence)
@@ -43,8 +47,8 @@ local function keep(id, fence, number, piece)
     return 1
   elseif string.find(stored.err, 'equal or smaller', 1, true) then
     return 1  -- it is there already: it was told of when it came first
-  elseif string.find(stored.err, 'READONLY', 1, true) then
-    error(stored)  -- the whole connection leads to the wrong server
+  elseif TAKES_NONE[string.match(stored.err, '^-?(%u+)')] then
+    error(stored)
   end
   return 2
 end
