@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from tests.chaos.services import Life
 from tests.chaos.timeline import Timeline, Trouble
 from workers.engines.execution_log import Event, How, Line
 
-MARK = re.compile(rb"\bn[0-9]{7}\b")
 # A worker renews a third of a lease before it must, and tries again as long after; half a lease of silence can cost it.
 SILENT_SHARE = 0.5
 # An ended process is noticed, and a loss is stamped, within so much.
@@ -56,11 +54,12 @@ class Evidence:
     is_signed: bool = False
 
     def of_mark(self) -> dict[str, list[Record]]:
-        """Return the jobs of each order by its mark."""
+        """Return the jobs of each order by its mark, as far as somebody was told of them or they say it."""
+        told = {job_id: told.order.mark for told in self.history.told.values() for job_id in told.ids}
         marks: dict[str, list[Record]] = {}
         for record in self.records.values():
-            if found := MARK.search(record.content):
-                marks.setdefault(found[0].decode(), []).append(record)
+            if mark := told.get(record.job_id, record.mark):
+                marks.setdefault(mark, []).append(record)
         return marks
 
     def by_mark(self) -> dict[str, Told]:

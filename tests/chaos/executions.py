@@ -29,8 +29,9 @@ def wrong_runs(its: Evidence) -> Iterator[str]:
     for job_id, runs in its.executions.items():
         record, told = its.records.get(job_id), told_of.get(job_id)
         yield from _begun_twice(job_id, runs)
-        if record is None or told is None:
+        if record is None:
             yield from _gone(its, job_id, runs)
+        if record is None or told is None:
             continue
         for run in runs:
             yield from _out_of_bounds(its, told, record, run)

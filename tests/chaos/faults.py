@@ -21,7 +21,7 @@ LONG = (1.1, 1.3)
 # What a killed server may not have written yet with `everysec`: it puts a write off while it syncs an earlier one.
 UNWRITTEN_S = 1.0
 # For so long before and after an outage nobody submits: workers then have nothing to claim, which would renew a lease.
-HUSH_S = 3.0
+HUSH_S = 2.0
 # Connections that were cut are made again, and what was late has arrived, within so much.
 SETTLED_S = 1.0
 

@@ -53,7 +53,7 @@ class Record:
     outcome: Seen | None
     fence: int
     uncharged: int
-    content: bytes  # the call or the outcome: the job's mark is in one of them
+    mark: str | None = None  # of its order, where the call, the outcome or the job's key still says it
     lost: tuple[Lost, ...] = ()
     worker: str = ""  # the last one that claimed it
     created_s: float = 0.0

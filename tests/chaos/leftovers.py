@@ -9,8 +9,8 @@ import redis
 
 # Entries about something in flight: nothing is.
 IN_FLIGHT = re.compile(rb"(bl:inflight|bl:cancel|rq:wip|bl:counts|rq:queue):.*")
-# The sets that name queues and workers are bounded by their number (docs/redis-keys.md); only the first outlives them.
-ENDLESS = (b"rq:queues",)
+# The set that names queues is bounded by their number, and there is one protocol (docs/redis-keys.md).
+ENDLESS = (b"rq:queues", b"bl:protocol")
 
 
 def leftovers(store: redis.Redis) -> Iterator[str]:

@@ -130,9 +130,9 @@ def draw_long(number: int, rng: random.Random) -> Order:
     door = rng.choice(list(HTTP))
     if door in (Door.STREAMED, Door.EVENTS):
         body["stream"] = True
-    headers = {"X-Max-Tier": rng.choice(LADDER[:2])}
+    headers = {"X-Request-Id": mark(number), "X-Max-Tier": rng.choice(LADDER[:2])}
     if rng.random() < 0.8:
-        headers["Idempotency-Key"] = f"key-{number}"
+        headers["Idempotency-Key"] = mark(number)
     return Order(number=number, door=door, body=body, headers=headers, is_chat=is_chat, is_long=True)
 
 
@@ -159,14 +159,18 @@ def _body(number: int, rng: random.Random, steer: str | None, tokens: int) -> tu
 
 
 def _headers(number: int, rng: random.Random, *, is_busy: bool) -> dict[str, str]:
-    headers = {"X-Priority": str(rng.randint(1, 10)), "X-Max-Latency-Ms": str(rng.choice((200, 200, 500, 500, 2000)))}
+    headers = {
+        "X-Request-Id": mark(number),  # in the outcome, where the prompt is not
+        "X-Priority": str(rng.randint(1, 10)),
+        "X-Max-Latency-Ms": str(rng.choice((200, 200, 500, 500, 2000))),
+    }
     if rng.random() < 0.15:
         low = rng.randrange(3)
         headers |= {"X-Min-Tier": LADDER[low], "X-Max-Tier": LADDER[rng.randrange(low, 3)]}
     if is_busy or rng.random() < 0.05:  # a job that no engine ever takes ends by its deadline alone
         headers["X-Deadline-Ms"] = str(rng.randint(1000, 8000))
     if rng.random() < 0.75:
-        headers["Idempotency-Key"] = f"key-{number}"
+        headers["Idempotency-Key"] = mark(number)
     return headers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from dispatcher.queue.records import inflate
 from dispatcher.queue.seal import Seal
 from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
+MARK = re.compile(rb"\bn[0-9]{7}\b")
 # What a job hash says of itself.
 FIELDS = (
     "status",
@@ -104,15 +106,25 @@ def watch_published(store: redis.Redis, seal: Seal, history: History) -> None:
 
 def records(store: redis.Redis, seal: Seal) -> dict[str, Record]:
     """Return every job that Redis holds."""
-    found = {}
+    found, keys = {}, _by_key(store)
     for key in store.scan_iter("rq:job:*", count=1000):
         job_id = key.decode().removeprefix("rq:job:")
         values: Any = store.hmget(key, list(FIELDS))
-        found[job_id] = _record(job_id, dict(zip(FIELDS, values, strict=True)), seal)
+        fields = dict(zip(FIELDS, values, strict=True))
+        said = MARK.search((fields["outcome"] or b"") + inflate(fields["data"] or b"["))
+        found[job_id] = _record(job_id, fields, seal, said[0].decode() if said else keys.get(job_id))
     return found
 
 
-def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal) -> Record:
+def _by_key(store: redis.Redis) -> dict[str, str]:
+    """Return the idempotency keys of jobs that have one: a client's is the mark of its order."""
+    names = list(store.scan_iter("bl:idem:*", count=1000))
+    values: Any = store.mget(names) if names else []
+    pairs = zip(names, values, strict=True)
+    return {value.split()[0].decode(): name.decode().rpartition(":")[2] for name, value in pairs if value}
+
+
+def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal, mark: str | None) -> Record:
     stored = fields["outcome"]
     outcome = seal.decode_stored(job_id, stored) if stored else None
     deadline = (fields["wait"] or b"").split(b" ")[1:2]
@@ -123,7 +135,7 @@ def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal) -> Record:
         fence=int(fields["fence"] or 0),
         uncharged=int(fields["uncharged"] or 0),
         unbegun=int(fields["unbegun"] or 0),
-        content=(stored or b"") + inflate(fields["data"] or b"["),
+        mark=mark,
         lost=tuple(map(_lost, (fields["history"] or b"").splitlines())),
         worker=(fields["worker_name"] or b"").decode(),
         created_s=_time(fields["created_at"]),
