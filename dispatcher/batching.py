@@ -11,7 +11,10 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Hands items to `flush` in bundles of at most `most`, in order, one bundle at a time."""
+    """Hands items to `flush` in bundles of at most `most`, in order, one bundle at a time.
+
+    It may answer the first ones alone, one at least: the others are in the next bundle.
+    """
 
     def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], most: int = 64) -> None:
         self._flush = flush
@@ -35,7 +38,8 @@ class Batcher(Generic[Item, Answer]):
     async def _settle(self, bundle: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in bundle])
-            pairs = list(zip(bundle, answers, strict=True))
+            if not 0 < len(answers) <= len(bundle):
+                raise ValueError(f"a bundle of {len(bundle)} must have 1 to {len(bundle)} answers, got {len(answers)}")
         except BaseException as error:
             # Whatever it was, nobody is left waiting for an answer that never comes.
             told = error if isinstance(error, Exception) else RuntimeError(f"the bundle was given up: {error!r}")
@@ -45,6 +49,7 @@ class Batcher(Generic[Item, Answer]):
             if told is not error:
                 raise
             return
-        for (_, future), answer in pairs:
+        self._pending[:0] = bundle[len(answers) :]
+        for (_, future), answer in zip(bundle, answers, strict=False):
             if not future.done():
                 future.set_result(answer)

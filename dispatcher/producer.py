@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, Self
 
 import msgspec
@@ -23,6 +22,7 @@ from dispatcher.errors import BitladderError, PartlySubmittedError
 from dispatcher.ids import id_bytes
 from dispatcher.intake.accept import Incoming, accept
 from dispatcher.queue.blocking import BlockingScripts
+from dispatcher.queue.budget import bundled
 from dispatcher.queue.commands import (
     Call,
     LostError,
@@ -32,6 +32,7 @@ from dispatcher.queue.commands import (
     read_submitted,
     spread,
     submit_call,
+    submitted_bytes,
 )
 from dispatcher.queue.connection import connect_sync
 from dispatcher.queue.outcomes import LOOK_EVERY_S, unpack_message
@@ -42,6 +43,8 @@ from dispatcher.sections import Settings
 
 # Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
 BUNDLE = 256
+# Two bundles are on their way at once; both are there within the time limit at a few Mbit/s.
+BUNDLE_BYTES = 1024 * 1024
 
 Body = dict[str, Any]
 # Headers of an envelope, as they would come by HTTP: {"X-Priority": "9"}.
@@ -207,8 +210,7 @@ class Producer:
 
     def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
         """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries, before it is yielded."""
-        placed = enumerate(jobs)
-        while bundle := list(islice(placed, BUNDLE)):
+        for bundle in bundled(enumerate(jobs), BUNDLE, lambda item: submitted_bytes(item[1]), BUNDLE_BYTES):
             groups = by_group(self._settings, bundle)
             sent.extend(groups.values())
             for group, its in groups.items():

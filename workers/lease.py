@@ -7,11 +7,12 @@ run out is seen to by the scripts (`pulse` in prelude.lua), for all reapers alik
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import redis
@@ -60,6 +61,7 @@ class LeaseKeeper:
         self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
         self._strays: list[bytes] = []
         self.is_ready = False
+        self._claiming_since_s = math.inf  # when the claim that is under way was sent (monotonic); none: inf
         self.clock = ServerClock()
         self._stop = threading.Event()
         self._renewing = threading.Lock()  # the pump renews too, when its readiness changes
@@ -76,6 +78,15 @@ class LeaseKeeper:
             while not self._call("retire", self._keys(), args):
                 pass  # it held more than fits into one call
         self._client.close()
+
+    @contextlib.contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Claim in this block: what the answer brings is no stray while it arrives, however long that takes."""
+        self._claiming_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._claiming_since_s = math.inf
 
     def renew(self) -> None:
         """Renew once, and hand lost and cancelled ids on."""
@@ -107,10 +118,11 @@ class LeaseKeeper:
         asked_s = time.monotonic()
         now_ms, lost, cancelled, unknown = self._call("extend", self._keys(), args)
         self.clock.heard(int(now_ms), asked_s)
-        # A claim's answer may still be on its way; after a third of a lease nobody waits for it any more.
+        # A claim's answer may still be on its way: that of the one under way, or of one that was given up a moment ago.
         now = time.monotonic()
         self._unknown = {job: self._unknown.get(job, now) for job in unknown}
-        self._strays = [job for job, since in self._unknown.items() if now - since > self._settings.queue.lease_s / 3]
+        latest = min(now - self._settings.queue.lease_s / 3, self._claiming_since_s)
+        self._strays = [job for job, since in self._unknown.items() if since < latest]
         if lost or cancelled:
             self._drop([read_id(job) for job in lost], [read_id(job) for job in cancelled])
 

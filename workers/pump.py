@@ -46,7 +46,6 @@ log = structlog.get_logger()
 # engine knows at once reaches Redis, before half a millisecond of work for jobs that may not be there.
 FIRST_STEPS = 4
 
-
 # How soon a worker notices `rq resume`. Nobody wakes it for that.
 SUSPENDED_LOOK_S = 0.25
 
@@ -158,7 +157,7 @@ class Pump:
         self._settler.left_out(claims.unfit)
         for job in claims.jobs:
             self._begin(job)
-        self._is_empty = len(claims.jobs) < free  # these were all; a push since then has left a token
+        self._is_empty = len(claims.jobs) < free and not claims.is_cut  # these were all; a push has left a token
         for _ in range(FIRST_STEPS):
             await asyncio.sleep(0)
 
@@ -166,7 +165,8 @@ class Pump:
         """Claim at once where more may wait; else as soon as something is pushed, or to see what nobody announces."""
         what, asked_s = (self.worker, self.model, self.tier, self._plan, free), time.monotonic()
         is_idle = self._is_empty and not self._is_suspended
-        claims = await (self.queue.claim_when_pushed(self._waker, *what) if is_idle else self.queue.claim(*what))
+        with self.leases.claiming():
+            claims = await (self.queue.claim_when_pushed(self._waker, *what) if is_idle else self.queue.claim(*what))
         self.leases.clock.heard(claims.now_ms, asked_s)
         return claims
 

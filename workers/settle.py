@@ -13,7 +13,8 @@ import structlog
 from dispatcher.batching import Batcher
 from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, State, queue_name
 from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.commands import Emitted, Finished, Unfit
+from dispatcher.queue.budget import ByteBudget
+from dispatcher.queue.commands import Emitted, Finished, Unfit, finished_bytes
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in
@@ -43,6 +44,7 @@ class Settler:
         self._ladder = settings.model(model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
         self._emit: Batcher[tuple[str, Piece], Emitted] = Batcher(self._emit_many, most=256)
+        self._room = ByteBudget()  # of what one call carries
         self.metrics, self.tally = WorkerMetrics(model, tier), Tally()
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
@@ -216,18 +218,22 @@ class Settler:
             self.metrics.overflowed(outcome.overflowed_from).inc()
 
     async def _finish_many(self, jobs: Sequence[Finished]) -> Sequence[bool]:
-        """Hand outcomes in, for as long as it takes: the work is done, and the lease may still hold."""
+        """Hand the first outcomes in, for as long as it takes: the work is done, and the lease may still hold."""
         while True:
+            part = self._room.first(jobs, finished_bytes)
             try:
-                return await self._queue.finish(self._worker, jobs)
+                with self._room.tried():
+                    return await self._queue.finish(self._worker, part)
             except QueueUnreachableError as error:
                 log.warning("outcomes wait for redis", jobs=len(jobs), error=str(error))
                 await _pause()
 
     async def _emit_many(self, pieces: Sequence[tuple[str, Piece]]) -> Sequence[Emitted]:
         while True:
+            part = self._room.first(pieces, lambda item: len(item[1].data))
             try:
-                return await self._queue.emit(self._worker, pieces)
+                with self._room.tried():
+                    return await self._queue.emit(self._worker, part)
             except QueueUnreachableError:
                 await _pause()
 

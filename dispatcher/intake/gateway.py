@@ -29,6 +29,8 @@ from dispatcher.intake.closing import Closing
 from dispatcher.intake.gate import Gate
 from dispatcher.intake.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
 from dispatcher.intake.withdrawals import Withdrawals
+from dispatcher.queue.budget import ByteBudget
+from dispatcher.queue.commands import submitted_bytes
 from dispatcher.queue.durability import barrier
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.outcomes import OutcomeInbox
@@ -59,6 +61,7 @@ class Gateway:
         self.admission = Admission(settings, queue.client, metrics, lambda: self.inbox.is_connected)
         self.capture = Capture(settings.capture, self.metrics)
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
+        self._room = ByteBudget()  # of what one call submits
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
         )
@@ -212,4 +215,7 @@ class Gateway:
             self.withdrawals.add(job)
 
     async def _submit_many(self, jobs: Sequence[Submission]) -> Sequence[str | BitladderError]:
-        return await self.queue.submit(jobs)
+        """Submit the first jobs, as many as one call may carry."""
+        answers = await self.queue.submit(self._room.first(jobs, submitted_bytes))
+        self._room.learn(is_answered=not any(isinstance(answer, AcceptanceUnknownError) for answer in answers))
+        return answers

@@ -242,23 +242,26 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     expired: int  # dropped because their deadline had passed
     unfit: list[Unfit]
     is_suspended: bool  # nothing is given out until `rq resume`
+    is_cut: bool  # more wait, for which the answer had no room
 
 
-def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, slots: int) -> Call:
-    """Build the call of claim.lua."""
+def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int]) -> Call:
+    """Build the call of claim.lua; limits: of the jobs, and of the bytes of their data together."""
+    slots, most_bytes = limits
     keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
-    return Call("claim", keys, [worker, slots, int(settings.queue.lease_s * 1000), plan, keep(settings)])
+    return Call("claim", keys, [worker, slots, int(settings.queue.lease_s * 1000), plan, keep(settings), most_bytes])
 
 
 def read_claimed(answer: list[Any]) -> Claims:
     """Read what claim.lua returns."""
-    now, expired, rows, unfit, is_suspended = answer
+    now, expired, rows, unfit, is_suspended, is_cut = answer
     return Claims(
         jobs=[_claimed(row, int(now)) for row in rows],
         now_ms=int(now),
         expired=int(expired),
         unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
         is_suspended=bool(is_suspended),
+        is_cut=bool(is_cut),
     )
 
 
@@ -278,6 +281,16 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         is_rq=bool(timeout),
         timeout_s=int(timeout[0]) if timeout else 0,
     )
+
+
+def finished_bytes(item: Finished) -> int:
+    """Return about how much of a call of finish.lua one job's end takes."""
+    return len(item.outcome.body) + len(item.return_value)
+
+
+def submitted_bytes(job: Submission) -> int:
+    """Return about how much of a call of submit.lua one job takes."""
+    return len(job.request.body)
 
 
 def finish_call(settings: Settings, seal: Seal, worker: str, jobs: Sequence[Finished]) -> Call:

@@ -47,6 +47,12 @@ SCRIPTED = MappingProxyType(
             code="queue_broken",
             error="the list of its queue in Redis is no list",
         ),
+        "undeliverable": Outcome(
+            state=State.FAILED,
+            status=500,
+            code="undeliverable",
+            error="the job was claimed again and again and never arrived at a worker: its record is too large",
+        ),
         "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
     }
 )

@@ -9,15 +9,9 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from dispatcher.contract import (
-    Claimed,
-    JobView,
-    Outcome,
-    Piece,
-    State,
-    Submission,
-)
+from dispatcher.contract import Claimed, JobView, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
+from dispatcher.queue.budget import ByteBudget
 from dispatcher.queue.commands import (
     Argument,
     Call,
@@ -71,6 +65,7 @@ class JobQueue:
         self.seal = Seal(settings.queue.secrets)
         self._keep = keep(settings)
         self._submitter = Submitter(client, settings, self.seal)
+        self._room = ByteBudget()  # of what one claim brings
 
     async def aclose(self) -> None:
         await self._submitter.aclose()
@@ -84,8 +79,10 @@ class JobQueue:
         return await self._submitter.submit(jobs)
 
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
-        """Take up to `slots` jobs."""
-        return read_claimed(await self.run(claim_call(self.settings, worker, model, tier, plan, slots)))
+        """Take up to `slots` jobs, and no more of them than an answer may hold."""
+        with self._room.tried():
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._room.bytes))
+            return read_claimed(await self.run(call))
 
     async def claim_when_pushed(
         self, waiter: redis.asyncio.Redis, worker: str, model: str, tier: str, plan: str, slots: int
@@ -95,19 +92,22 @@ class JobQueue:
         Both commands go out together: when the first one stops blocking, the server runs the claim at once, and the
         job is spared the way to the worker and back.
         """
-        call = claim_call(self.settings, worker, model, tier, plan, slots)
+        with self._room.tried():
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._room.bytes))
+            answer = await self._run_when_pushed(waiter, f"bl:wake:{model}:{tier}", call)
+            return read_claimed(await self.run(call) if isinstance(answer, NoScriptError) else answer)
+
+    async def _run_when_pushed(self, waiter: redis.asyncio.Redis, wake: str, call: Call) -> Any:  # noqa: ANN401
         try:
             async with waiter.pipeline(transaction=False) as pipe:
-                pipe.blpop([f"bl:wake:{model}:{tier}"], timeout=self.settings.worker.block_s)
+                pipe.blpop([wake], timeout=self.settings.worker.block_s)
                 pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
                 _, answer = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
-        if isinstance(answer, NoScriptError):
-            return read_claimed(await self.run(call))
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception) and not isinstance(answer, NoScriptError):
             raise unreachable("Redis refused", answer) from answer
-        return read_claimed(answer)
+        return answer
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""

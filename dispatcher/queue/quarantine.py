@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from dispatcher.contract import JobView, Outcome
 from dispatcher.errors import NotFoundError
 from dispatcher.ids import read_id, readable
+from dispatcher.queue.budget import MOST_BYTES
 from dispatcher.queue.commands import Call
 from dispatcher.queue.ends import short
 from dispatcher.queue.job_queue import JobQueue
@@ -19,7 +20,7 @@ from dispatcher.queue.protocol import unreachable
 from dispatcher.queue.records import VIEWED, is_odd_type, odd_view, read_end, read_number, read_view
 
 T = TypeVar("T")
-# Ids per script call, and records per pipeline.
+# Ids per script call.
 BUNDLE = 500
 KEY = "bl:dead"
 
@@ -84,9 +85,10 @@ class Quarantine:
         """
         times = await self._times(choice.ids or ())
         found: list[DeadHead] = []
-        for ids in _bundles(list(times)):
-            answers: list[bytes] = await self._queue.run(Call("heads", [], ids))
-            rows = zip(ids, answers[::3], answers[1::3], answers[2::3], strict=True)
+        ids = list(times)
+        while left := ids[len(found) :]:
+            answers: list[bytes] = await self._queue.run(Call("heads", [], [MOST_BYTES, *left[:BUNDLE]]))
+            rows = zip(left, answers[::3], answers[1::3], answers[2::3], strict=False)  # the first ones
             found += [self._head(times[job_id], job_id, *row) for job_id, *row in rows]
         return [head for head in found if choice.takes(head)]
 
@@ -97,7 +99,9 @@ class Quarantine:
             QueueUnreachableError: Redis is away.
 
         """
-        views = [view for its in _bundles(heads) for view in await self._views([head.job_id for head in its])]
+        views: list[JobView | None] = []
+        while left := heads[len(views) :]:
+            views += await self._views([head.job_id for head in left[:BUNDLE]])
         return [DeadJob(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
 
     async def _times(self, ids: Sequence[str]) -> dict[str, int]:
@@ -152,14 +156,9 @@ class Quarantine:
         return done
 
     async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
-        try:
-            async with self._queue.client.pipeline(transaction=False) as pipe:
-                for job_id in ids:
-                    pipe.hmget(f"rq:job:{job_id}", list(VIEWED))
-                rows: list[Any] = await pipe.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise unreachable("cannot read from Redis", error) from error
-        return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=True)]
+        """Read the first jobs, as many as one answer has room for."""
+        rows = await self._queue.run(Call("records", [], [MOST_BYTES, len(VIEWED), *VIEWED, *ids]))
+        return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=False)]
 
     def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)
         if is_odd_type(row):

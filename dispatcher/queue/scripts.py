@@ -20,6 +20,7 @@ NAMES = (
     "look",
     "pieces",
     "heads",
+    "records",
     "overview",
     "retire",
     "sweep",

@@ -19,12 +19,14 @@ from dispatcher.queue.commands import (
     read_submitted,
     spread,
     submit_call,
+    submitted_bytes,
     unsafe,
 )
 from dispatcher.queue.connection import connect
 from dispatcher.queue.durability import WAIT_MS, barrier, check_passed
 from dispatcher.queue.exchange import TRIES, call_each, exchange
 from dispatcher.queue.seal import Seal
+from dispatcher.queue.sockets import extra_s
 from dispatcher.sections import Settings
 
 
@@ -63,9 +65,8 @@ class Submitter:
             submit_call(self._settings, self._seal, group, [job for _, job in its]) for group, its in groups.items()
         ]
         answers: dict[int, Rows] = {}
-        for its, rows in zip(
-            groups.values(), await call_each(self._send, calls, self._clock, self._within_s), strict=True
-        ):
+        within_s = self._within_s + TRIES * 2 * extra_s(sum(map(submitted_bytes, placed.values())))
+        for its, rows in zip(groups.values(), await call_each(self._send, calls, self._clock, within_s), strict=True):
             answers |= {place: row for place, _, row in spread(rows, its)}
         return answers
 

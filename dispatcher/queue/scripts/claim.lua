@@ -6,20 +6,21 @@
 --                                              (every 8th, a dead or late lower tier goes first)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see dispatcher/queue/plan.py)  5 keep (see
---       `read_keep`)
+--       `read_keep`)  6 most bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:gone:<q>, bl:unbegun:<worker>,
 -- bl:overflow:<model>:<tier>:<lane>, bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose
 -- deadline has passed or whose record is corrupt.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…,
--- suspended (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
+-- suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
 -- execution. The ids are those that were in a list and do not run. Why: no_record, or the error code that the job ended
--- with. Suspended: somebody said `rq suspend`, so nothing is given out.
+-- with. Suspended: somebody said `rq suspend`, so nothing is given out. Cut short: more wait, for which there was no room.
 
 local worker, slots, lease_ms, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), read_keep(ARGV[5])
 local plan = cjson.decode(ARGV[4])
+local room, is_full = tonumber(ARGV[6]), false
 local now = now_ms()
 if redis.call('EXISTS', 'rq:suspended') == 1 then
-  return {num(now), 0, {}, {}, 1}
+  return {num(now), 0, {}, {}, 1, 0}
 end
 local started = iso(now)
 local claimed, expired, unfit, held, wip = {}, 0, {}, {}, {}
@@ -144,7 +145,8 @@ local function look_closely(id, queue, fields, wait)
   return 'run', at, last, timeout
 end
 
--- One id popped from `queue`: start it, or end it, or drop it where it is over already. Returns whether it was a leftover.
+-- One id popped from `queue`: start it, or end it, or drop it where it is over already. Returns 'leftover' where it was,
+-- and 'full' where it should start and the answer has no room for it: it belongs back to the front.
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
@@ -156,20 +158,25 @@ local function take(id, queue)
     local word
     word, at, deadline, timeout = look_closely(id, queue, fields, {at, deadline, is_rq})
     if word ~= 'run' then
-      return word == 'leftover'
+      return word
     end
   elseif deadline <= now then
     expire({id = id, queue = queue, reply = fields[6], tenant = fields[9]}, at)
-    return false
+    return 'ended'
   end
+  local data = fields[1] or ''
+  if #data > room and #claimed > 0 then
+    return 'full'
+  end
+  room = room - #data
   local fence, uncharged = next_fence(fields[4], fields[5])
   redis.call('HSET', job, 'status', 'started', 'started_at', started, 'worker_name', worker, 'fence', num(fence),
     'uncharged', num(uncharged))
   held[#held + 1] = id
   append(wip, 'rq:wip:' .. queue, WIP_UNTIL, (is_rq and escaped(id, NO_PART) or id) .. ':' .. num(fence))
-  claimed[#claimed + 1] = {id, fields[1] or '', queue, fence - uncharged, fence, num(at), num(deadline),
+  claimed[#claimed + 1] = {id, data, queue, fence - uncharged, fence, num(at), num(deadline),
     whole(fields[7]) or 0, fields[8] or '', timeout}
-  return false
+  return 'started'
 end
 
 -- Every list is asked for its length once; from then on this script knows.
@@ -191,11 +198,27 @@ local function is_empty(lists)
   return true
 end
 
+-- Put popped ids back to the front, from the `first` on, and pop no more.
+local function stop_at(name, ids, first)
+  local last_first = {}
+  for i = #ids, first, -1 do
+    last_first[#last_first + 1] = ids[i]
+    ids[i] = nil
+  end
+  call_many('LPUSH', 'rq:queue:' .. name, last_first)
+  is_full, pops_left = true, 0
+end
+
 local function pop(name, count)
   local ids = redis.call('LPOP', 'rq:queue:' .. name, count) or {}
   local leftovers = 0
-  for _, id in ipairs(ids) do
-    leftovers = leftovers + (take(id, name) and 1 or 0)
+  for i, id in ipairs(ids) do
+    local word = take(id, name)
+    if word == 'full' then
+      stop_at(name, ids, i)
+      break
+    end
+    leftovers = leftovers + (word == 'leftover' and 1 or 0)
   end
   pops_left = pops_left - #ids
   lengths[name] = lengths[name] - #ids
@@ -371,4 +394,4 @@ if waiting then
   wake(KEYS[4])
 end
 settle(keep, now)
-return {num(now), expired, claimed, unfit, 0}
+return {num(now), expired, claimed, unfit, 0, is_full and 1 or 0}

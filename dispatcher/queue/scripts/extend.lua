@@ -10,7 +10,8 @@
 --       10 "<jobs finished> <jobs failed> <seconds of work>" since its start  11 max attempts  12 keep (see `read_keep`)
 --       13 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
--- to its queue uncharged once the worker has named it, which it does when it saw the id in two answers.
+-- to its queue once the worker has named it, which it does when it saw the id in two answers. Uncharged, unless it is so
+-- large that it may be why no answer arrives: then as what no engine begins (see `put_back`), so that it has an end.
 -- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what `put_back` writes.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
@@ -44,9 +45,19 @@ for queue in string.gmatch(ARGV[6], '[^,]+') do
 end
 
 local strays, keep = tonumber(ARGV[13]), read_keep(ARGV[12])
+local LARGE, UNDELIVERABLE = 1048576, '{"state":"failed","status":500,"code":"undeliverable","error":"the job was claimed '
+  .. 'again and again and never arrived at a worker: its record is too large for the way from Redis"}'
+
+local function return_stray(id)
+  local data = redis.pcall('HGET', 'rq:job:' .. id, 'data')
+  local is_large = type(data) == 'string' and #data > LARGE
+  put_back(id, worker, {word = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
+    max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
+end
+
 for i = 14, 13 + strays do
   if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then
-    put_back(ARGV[i], worker, {word = 'free', max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
+    return_stray(ARGV[i])
   end
 end
 settle(keep, now)

@@ -5,15 +5,15 @@
 --       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
 -- Touches also, by name: bl:unbegun:<worker>, rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:gone:<queue>,
 -- bl:served:<model>, and what `conclude` writes.
--- Returns {1|0…}: whether the outcome was accepted.
+-- Returns {1|0…}: whether the outcome was accepted, now or by an earlier call whose answer was lost.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
 local held = {}
 
--- The job as `conclude` takes it; nil where it may not be ended. A lease that ran out may be taken again as long as the
+-- The job as `conclude` takes it; nil where it may not be ended, and whether that is because it has ended so. A lease that ran out may be taken again as long as the
 -- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
-local function ending(id, claimed_from, fence)
+local function ending(id, claimed_from, fence, outcome)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant',
     'wait', 'spared')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
@@ -29,7 +29,7 @@ local function ending(id, claimed_from, fence)
       redis.pcall('HINCRBY', 'rq:job:' .. id, 'uncharged', -1)
     end
   elseif fields[1] ~= 'started' then
-    return nil
+    return nil, redis.call('HGET', 'rq:job:' .. id, 'outcome') == outcome
   end
   return {id = id, queue = queue, reply = fields[4], tenant = fields[6]}
 end
@@ -37,7 +37,7 @@ end
 local accepted, wip, served = {}, {}, {}
 for i = 3, #ARGV, 6 do
   local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
-  local job = ending(id, queue, fence)
+  local job, is_repeated = ending(id, queue, fence, outcome)
   if job then
     if value ~= '' then
       job.rq, job.worker, job.value = true, worker, value ~= '-' and value
@@ -49,7 +49,7 @@ for i = 3, #ARGV, 6 do
     end
   end
   append(wip, 'rq:wip:' .. queue, (value ~= '' and escaped(id, NO_PART) or id) .. ':' .. fence)
-  accepted[#accepted + 1] = job and 1 or 0
+  accepted[#accepted + 1] = (job or is_repeated) and 1 or 0
 end
 call_many('SREM', KEYS[1], held)
 call_many('SREM', 'bl:unbegun:' .. worker, held)

@@ -1,13 +1,18 @@
 -- Say of jobs where they were queued and how they ended, without their prompts.
 --
 -- KEYS  none by list: who may only read may call it. By name: rq:job:<id>
--- ARGV  ids
--- Returns {word, queue, outcome}…, three per job: gone | odd (it is no hash) | RQ's word for its status.
+-- ARGV  1 most bytes, then the ids
+-- Returns {word, queue, outcome}…, three per job, for the first ones, as many as there is room for, one at least: gone |
+-- odd (it is no hash) | RQ's word for its status.
 
-local answers = {}
-for i = 1, #ARGV do
+local answers, room = {}, tonumber(ARGV[1])
+for i = 2, #ARGV do
   local fields = ask('HMGET', 'rq:job:' .. ARGV[i], 'status', 'origin', 'outcome')
   local n = #answers
+  room = room - #(fields and fields[3] or '')
+  if room < 0 and n > 0 then
+    break
+  end
   answers[n + 1] = not fields and 'odd' or fields[1] or 'gone'
   answers[n + 2] = fields and fields[2] or ''
   answers[n + 3] = fields and fields[3] or ''
