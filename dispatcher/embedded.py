@@ -21,9 +21,10 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         ConfigError: the URL names another machine, or no port, or there is a password.
 
     """
-    if settings.password:
+    if settings.password or settings.password_file:
         raise ConfigError(
-            "redis.password must be unset for the embedded server: it has no users and binds loopback only"
+            "redis.password and redis.password_file must be unset for the embedded server: it has no users and binds "
+            "loopback only"
         )
     url = urlparse(settings.url)
     if url.scheme != "redis" or url.hostname not in ("127.0.0.1", "localhost") or not url.port:

@@ -25,6 +25,7 @@ class RedisSettings(_Section):
     )
     username: str | None = Field(None, description="of the ACL; unset: Redis' default user")
     password: SecretStr | None = Field(None, description="of the user; the URL may have both instead")
+    password_file: str = Field("", description="file with the password instead, read for every new connection")
     ca_file: str = Field("", description="rediss: certificates to trust instead of the system's")
     cert_file: str = Field("", description="rediss: certificate shown to the server")
     key_file: str = Field("", description="rediss: its private key")
@@ -59,6 +60,12 @@ class RedisSettings(_Section):
     @classmethod
     def _credentials_leave_the_url(cls, values: dict[str, Any]) -> dict[str, Any]:
         return split_credentials(values)
+
+    @model_validator(mode="after")
+    def _password_is_given_once(self) -> Self:
+        if self.password and self.password_file:
+            raise ValueError("password must be given once: redis.password, in the url, or in redis.password_file")
+        return self
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

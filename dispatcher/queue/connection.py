@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from dispatcher.errors import ConfigError
 from dispatcher.queue import sockets
+from dispatcher.queue.passwords import PasswordFile
 from dispatcher.queue.pools import Pool, SentinelPool
 from dispatcher.queue.protocol import ProtocolMismatch, unreachable
 from dispatcher.sections import RedisSettings
@@ -28,7 +29,7 @@ def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redi
     """Return an asyncio client; `wait_s` is how long its blocking commands may wait.
 
     Raises:
-        ConfigError: see `check_files`.
+        ConfigError: see `check_files` and `read_password`.
 
     """
     options = _options(settings, settings.timeout_s + wait_s) | {
@@ -50,7 +51,7 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
     """Return a blocking client, for threads and batch producers.
 
     Raises:
-        ConfigError: see `check_files`.
+        ConfigError: see `check_files` and `read_password`.
 
     """
     options = _options(settings, settings.timeout_s * 5) | {"retry": Retry(NoBackoff(), 1)}
@@ -99,8 +100,11 @@ def _identity(settings: RedisSettings) -> dict[str, Any]:
     """Return who this process is to Redis, and how it knows that Redis is the right one."""
     check_files(settings)
     password = settings.password.get_secret_value() if settings.password else None
+    who: dict[str, Any] = {"username": settings.username, "password": password}
+    if settings.password_file:
+        who = {"credential_provider": PasswordFile(settings.username, settings.password_file)}
     tls = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
-    return {"username": settings.username, "password": password} | {name: file for name, file in tls.items() if file}
+    return who | {name: file for name, file in tls.items() if file}
 
 
 def _in_url(settings: RedisSettings) -> dict[str, Any]:
