@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
 import redis
 
+from tests.chaos.history import History
 from tests.chaos.scene import Scene
 from tests.chaos.services import Service
 from tests.chaos.slopes import Slope, slope
@@ -20,6 +23,8 @@ from tests.chaos.slopes import Slope, slope
 MB = 1e6
 # Families of keys that grow with the jobs; of all others there are few, so that their sizes are looked at as well.
 PER_JOB = ("rq:job", "bl:stream", "bl:idem", "rq:results")
+# RQ's registries of ended jobs: few keys, of a size that goes with the jobs.
+REGISTRIES = ("rq:finished", "rq:failed", "rq:canceled")
 # A process that was started again begins a series of its own; what is too short to judge has fewer samples than this.
 LEAST_SAMPLES = 8
 
@@ -41,7 +46,7 @@ class Measure:
 MEMORY = Measure(name="RSS", unit="MB", limit=16)
 FILES = Measure(name="file descriptors", unit="", limit=10)
 THREADS = Measure(name="threads", unit="", limit=2)
-STORED = Measure(name="Redis used_memory", unit="MB", limit=8, share=0.2)
+STORED = Measure(name="Redis used_memory above an empty server's", unit="MB", limit=8, share=0.2)
 CLIENTS = Measure(name="Redis connections", unit="", limit=10)
 KEYS = Measure(name="keys", unit="", limit=60, share=0.2)
 SIZE = Measure(name="size of keys", unit="kB", limit=60, share=0.2)
@@ -56,43 +61,62 @@ class Samples:
 
     times_s: list[float] = field(default_factory=list)
     rows: list[Series] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)  # jobs by then
 
-    async def take(self, its: Scene, every_s: float) -> None:
+    async def take(self, its: Scene, history: History, every_s: float) -> None:
         """Take samples until cancelled."""
         while True:
             row = await asyncio.to_thread(stored, its.store)
-            for service in its.fleet.all:
+            for service in (*its.fleet.intakes, *its.fleet.workers):
                 row |= running(service)
+            self.accepted.append(history.accepted_count())
             self.times_s.append(time.monotonic())
             self.rows.append(row)
             await asyncio.sleep(every_s)
 
     def write(self, path: Path) -> None:
         """Write down every sample, to be looked at where a slope is to be explained."""
-        rows = zip(self.times_s, self.rows, strict=True)
+        rows = zip(self.times_s, self.accepted, self.rows, strict=True)
         lines = [
-            {"s": at_s - self.times_s[0], **{f"{kind.name} {of}": value for (kind, of), value in row.items()}}
-            for at_s, row in rows
+            {
+                "s": at_s - self.times_s[0],
+                "accepted": accepted,
+                **{f"{kind.name} {of}": value for (kind, of), value in row.items()},
+            }
+            for at_s, accepted, row in rows
         ]
         path.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
 
-    def slopes(self, warm_up_s: float) -> dict[tuple[Measure, str], Slope]:
-        """Return the slope of every series that has no gap after the warm-up; of keys there may be none for a time."""
+    def slopes(self, warm_up_s: float, window_s: float) -> dict[tuple[Measure, str], Slope]:
+        """Return the slope of every series that has no gap after the warm-up; of keys there may be none for a time.
+
+        What goes with the jobs of the last `window_s` is taken as if there were as many of them all the time: the load
+        is never quite steady.
+        """
         first = next((at for at, at_s in enumerate(self.times_s) if at_s - self.times_s[0] >= warm_up_s), 0)
         times_s, rows = self.times_s[first:], self.rows[first:]
         if len(rows) < LEAST_SAMPLES:
             raise ValueError(
                 f"{len(rows)} samples after a warm-up of {warm_up_s:g} s: at least {LEAST_SAMPLES} are needed"
             )
+        recent = self._recent(window_s)[first:]
         found = {}
         for kind, of in sorted(
             {name for row in rows for name in row}, key=lambda name: (MEASURES.index(name[0]), name[1])
         ):
             values = [row.get((kind, of), 0 if kind in (KEYS, SIZE) else None) for row in rows]
             there = [value for value in values if value is not None]
-            if len(there) == len(rows):
-                found[kind, of] = slope(times_s, there, kind.limit, kind.share)
+            if len(there) < len(rows):
+                continue
+            if kind is STORED or of in (*PER_JOB, *REGISTRIES):
+                there = [value * fmean(recent) / jobs for value, jobs in zip(there, recent, strict=True)]
+            found[kind, of] = slope(times_s, there, kind.limit, kind.share)
         return found
+
+    def _recent(self, window_s: float) -> list[int]:
+        """Return for each sample how many jobs were accepted in the time before it; at least one."""
+        starts = [bisect_left(self.times_s, at_s - window_s) for at_s in self.times_s]
+        return [max(1, count - self.accepted[start]) for count, start in zip(self.accepted, starts, strict=True)]
 
 
 def running(service: Service) -> Series:
@@ -125,7 +149,7 @@ def stored(store: redis.Redis) -> Series:
     for name, size in zip(few.values(), pipe.execute(), strict=True):
         row[SIZE.named(name)] = row.get(SIZE.named(name), 0) + (size or 0) / 1000
     info: dict[str, Any] = store.info()
-    row[STORED.named("all")] = info["used_memory"] / MB
+    row[STORED.named("all")] = (info["used_memory"] - info["used_memory_startup"]) / MB
     row[CLIENTS.named("all")] = info["connected_clients"]
     return row
 

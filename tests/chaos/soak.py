@@ -84,13 +84,13 @@ async def soak(its_kind: Soak, seed: int, folder: Path) -> Report:
     async with scene(folder, Kind(settings=its_kind.settings, environment=its_kind.environment)) as its:
         faults = Faults(its, Timeline(), history.is_open, random.Random(seed))
         left = orders(seed, 4, draw_left)
-        works = [samples.take(its, SAMPLE_S), _tend_the_dead(its, history)]
+        works = [samples.take(its, history, SAMPLE_S), _tend_the_dead(its, history)]
         works += [_leave(its, left, history, random.Random(seed + number)) for number in range(LEAVERS)]
         async with _beside(works):
             await load(its, plan, history, faults, seed)
         found = [*history.found, *await _settled(its)]
     samples.write(folder / "samples.jsonl")
-    slopes = samples.slopes(its_kind.warm_up_s)
+    slopes = samples.slopes(its_kind.warm_up_s, _longest_s(its))
     found += [f"GROWS: {_name(*of)}" for of, its_slope in slopes.items() if its_slope.verdict is Verdict.GROWS]
     return Report(
         seed=seed,
@@ -174,10 +174,15 @@ async def _settled(its: Scene) -> list[str]:
             await asyncio.sleep(0.5)
     await _order_the_dead(its, "drop")
     await asyncio.to_thread(its.fleet.stop_all_but_valkey)
-    await asyncio.sleep(its.settings.queue.max_wait_s + its.settings.queue.result_ttl_s + SETTLE_S)
+    await asyncio.sleep(_longest_s(its) + SETTLE_S)
     families = Counter(map(family, its.store.scan_iter("*", count=1000)))
     found = [f"LEFT: {families[name]} keys of {name}:* outlive their jobs" for name in PER_JOB if families[name]]
     return [*found, *leftovers(its.store)]
+
+
+def _longest_s(its: Scene) -> float:
+    """Return how long the keys of a job may stay."""
+    return its.settings.queue.max_wait_s + its.settings.queue.result_ttl_s
 
 
 def _name(measure: Measure, of: str) -> str:

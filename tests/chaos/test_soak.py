@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.samples import FILES, MEMORY, THREADS, running
+from tests.chaos.samples import FILES, KEYS, MEMORY, THREADS, Samples, running
 from tests.chaos.services import Service
 from tests.chaos.slopes import HOUR_S, Verdict, slope
 from tests.chaos.soak import Soak, soak
@@ -52,6 +53,22 @@ def test_a_slope_is_per_hour_and_its_interval_holds_it() -> None:
 
     assert its.low < 30 < its.high
     assert its.per_h == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize(("leaked", "verdict"), [(0, Verdict.FLAT), (1, Verdict.GROWS)])
+def test_keys_that_go_with_the_load_are_told_from_keys_that_stay(leaked: int, verdict: Verdict) -> None:
+    samples, accepted = Samples(), 0
+    for at_s in TIMES_S:
+        jobs = round(60 + 30 * math.sin(at_s / 400))  # in three seconds, of a machine with other work
+        accepted += jobs
+        samples.times_s.append(at_s)
+        samples.accepted.append(accepted)
+        gone = accepted - (samples.accepted[-21] if len(samples.accepted) > 20 else 0)  # 60 s
+        samples.rows.append({KEYS.named("rq:job"): gone + leaked * accepted / 100})
+
+    (its,) = samples.slopes(300, 60).values()
+
+    assert its.verdict is verdict
 
 
 # A module that Python loads before anything else: every process that finds it leaks, in each way there is.
@@ -110,6 +127,6 @@ def test_a_leak_that_is_planted_in_every_process_is_found_by_a_short_soak(tmp_pa
         f"GROWS: {measure} of {service}.0"
         for measure in ("RSS", "file descriptors", "threads")
         for service in report.starts
-        if service not in ("valkey", "fp8-3")
+        if service not in ("valkey", "fp8-3")  # which is killed again and again
     } <= grown
     assert {"GROWS: Redis connections of all", "GROWS: keys of bl:planted"} <= grown
