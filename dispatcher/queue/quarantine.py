@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from dispatcher.contract import JobView, Outcome
 from dispatcher.errors import NotFoundError
@@ -107,13 +107,22 @@ class Quarantine:
     async def _times(self, ids: Sequence[str]) -> dict[str, int]:
         """Return when each job came, the latest first; only `ids` where those are what is stored."""
         try:
-            scores: Any = await self._queue.client.zmscore(KEY, list(ids)) if ids else [None]
+            scores = await self._scores(ids)
             if None not in scores:
                 return {job_id: read_number(score) or 0 for job_id, score in zip(ids, scores, strict=True)}
             rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
         return {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
+
+    async def _scores(self, ids: Sequence[str]) -> list[float | None]:
+        if not ids:
+            return [None]
+        try:
+            scores: Any = await self._queue.client.zmscore(KEY, list(ids))
+        except NoPermissionError:  # rules from before this was asked
+            return [None]
+        return list(scores)
 
     def _head(self, at_ms: int, job_id: str, word: bytes, queue: bytes, stored: bytes) -> DeadHead:
         status = word.decode(errors="replace")
