@@ -8,7 +8,7 @@ name with FUNCTION_NAME and refuses every other one.
 from __future__ import annotations
 
 import contextlib
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import msgspec
@@ -176,6 +176,14 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     fence: int  # of the claim: a later execution begins the answer anew
     number: int  # from 1
     data: bytes  # server-sent events, as the engine wrote them
+
+
+class Emitted(IntEnum):
+    """What became of a piece of a stream."""
+
+    LOST = 0  # its job is no longer this worker's
+    STORED = 1
+    NO_ROOM = 2  # Redis has no memory for it now: to be sent again, before those of its job behind it
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

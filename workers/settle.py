@@ -11,10 +11,10 @@ import msgspec
 import structlog
 
 from dispatcher.batching import Batcher
-from dispatcher.contract import NO_BODY, Claimed, Outcome, Piece, State, queue_name
+from dispatcher.contract import NO_BODY, Claimed, Emitted, Outcome, Piece, State, queue_name
 from dispatcher.errors import QueueUnreachableError
 from dispatcher.queue.budget import ByteBudget
-from dispatcher.queue.commands import Emitted, Finished, Unfit, finished_bytes
+from dispatcher.queue.commands import Finished, Unfit, finished_bytes
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -41,14 +40,6 @@ Argument = str | bytes | int | float
 Placed = list[tuple[int, Submission]]
 # Queue, tenant ('' where its jobs are not counted), and how many jobs it may have (0: no limit).
 Group = tuple[str, str, int]
-
-
-class Emitted(IntEnum):
-    """What became of a piece of a stream."""
-
-    LOST = 0  # its job is no longer this worker's
-    STORED = 1
-    NO_ROOM = 2  # Redis has no memory for it now: to be sent again, before those of its job behind it
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from dispatcher.contract import Claimed, JobView, Outcome, Piece, State, Submission
+from dispatcher.contract import Claimed, Emitted, JobView, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError
 from dispatcher.queue.budget import ByteBudget
 from dispatcher.queue.commands import (
@@ -17,7 +17,6 @@ from dispatcher.queue.commands import (
     Call,
     Claims,
     Doubtful,
-    Emitted,
     Finished,
     cancel_call,
     claim_call,

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher.contract import Claimed, Outcome, Piece, State
+from dispatcher.contract import Claimed, Emitted, Outcome, Piece, State
 from dispatcher.producer import Producer
-from dispatcher.queue.commands import Emitted, Finished
+from dispatcher.queue.commands import Finished
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan

@@ -12,10 +12,10 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from dispatcher.contract import Claimed, Outcome, Piece, Request, State, Submission, queue_name
+from dispatcher.contract import Claimed, Emitted, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from dispatcher.queue.begun import mark_begun
-from dispatcher.queue.commands import Call, Emitted, Finished, keep
+from dispatcher.queue.commands import Call, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan

@@ -14,11 +14,22 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dispatcher.contract import DEFAULT_TENANT, Claimed, Lane, Outcome, Piece, Request, State, Submission, queue_name
+from dispatcher.contract import (
+    DEFAULT_TENANT,
+    Claimed,
+    Emitted,
+    Lane,
+    Outcome,
+    Piece,
+    Request,
+    State,
+    Submission,
+    queue_name,
+)
 from dispatcher.errors import ConflictError, QueueFullError, QuotaError
 from dispatcher.queue.begun import mark_begun
 from dispatcher.queue.blocking import BlockingScripts
-from dispatcher.queue.commands import Call, Emitted, Finished, keep
+from dispatcher.queue.commands import Call, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
 from dispatcher.queue.plan import claim_plan
