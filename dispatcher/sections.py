@@ -29,7 +29,9 @@ class RedisSettings(_Section):
     ca_file: str = Field("", description="rediss: certificates to trust instead of the system's")
     cert_file: str = Field("", description="rediss: certificate shown to the server")
     key_file: str = Field("", description="rediss: its private key")
-    timeout_s: float = Field(0.8, gt=0, le=60, description="connect and answer limit of one command")
+    timeout_s: float = Field(
+        0.8, gt=0, le=60, description="connect limit, and longest silence of Redis before an answer or in its middle"
+    )
     data_dir: str = Field("var/valkey", description="where the embedded Valkey keeps its append-only file")
     check_policy: bool = Field(True, description="refuse to start on a Redis that evicts keys")
     sentinels: tuple[str, ...] = Field((), description="host:port of each Sentinel: they say where the primary is")

@@ -53,15 +53,21 @@ class ByteBudget:
 
 
 def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], most_bytes: int) -> Iterator[list[Item]]:
-    """Yield items in bundles of at most so many, and so many bytes; a larger one goes alone. Takes one item ahead."""
+    """Yield items in bundles of at most so many, and so many bytes; a larger one goes alone.
+
+    What does not fit is taken before the bundle is yielded that it did not fit into, and nothing else is.
+    """
     bundle: list[Item] = []
     left = most_bytes
     for item in items:
         its = size(item)
-        if bundle and (its > left or len(bundle) == most):
+        if bundle and its > left:
             yield bundle
             bundle, left = [], most_bytes
         bundle.append(item)
         left -= its
+        if len(bundle) == most:
+            yield bundle
+            bundle, left = [], most_bytes
     if bundle:
         yield bundle

@@ -133,7 +133,7 @@ async def test_a_task_that_is_stopped_stays_so(background: Background) -> None:
     assert background.down == []
 
 
-@pytest.mark.parametrize("answers", [[], [1, 2, 3]])
+@pytest.mark.parametrize("answers", [[], [1, 2, 3]])  # fewer are allowed: tests/dispatcher/test_budget.py
 async def test_a_bundle_with_a_wrong_number_of_answers_is_an_error_for_each_of_its_calls(answers: list[int]) -> None:
     async def flush(items: object) -> list[int]:
         del items

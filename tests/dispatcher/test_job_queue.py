@@ -15,6 +15,7 @@ import uuid_utils
 from dispatcher.contract import Claimed, Emitted, Outcome, Piece, Request, State, Submission, queue_name
 from dispatcher.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from dispatcher.queue.begun import mark_begun
+from dispatcher.queue.budget import MOST_BYTES
 from dispatcher.queue.commands import Call, Finished, keep
 from dispatcher.queue.connection import connect
 from dispatcher.queue.job_queue import JobQueue
@@ -67,6 +68,47 @@ async def test_a_job_is_claimed_once_and_its_outcome_can_be_read(queue: JobQueue
     assert view.state is State.FINISHED
     assert view.outcome is not None
     assert view.outcome.answer == b'{"ok":true}'
+
+
+def sized(size: int, **fields: str) -> Submission:
+    """Return a job whose prompt has so many bytes."""
+    mine = job(**fields)
+    body = msgspec.Raw(b'{"prompt":"%s"}' % (b"x" * size))
+    return msgspec.structs.replace(mine, request=msgspec.structs.replace(mine.request, body=body))
+
+
+async def test_a_claim_stops_at_its_bytes_and_leaves_the_rest_in_its_place(queue: JobQueue, store: redis.Redis) -> None:
+    small, large = 1000, MOST_BYTES * 2 // 5
+    sizes = [large, small, large, large, small, 3 * MOST_BYTES, small]
+    jobs = [sized(size) for size in sizes]
+    ids = [mine.job_id for mine in jobs]
+    await submit(queue, *jobs)
+    waiting = []
+    claimed = []
+
+    for _ in range(4):
+        waiting.append(sum(its.depth for its in (await queue.depths("smollm2")).queues))
+        view = await queue.view(ids[-1])
+        waiting.append((view.position or 0) if view else 0)
+        claimed.append([one.job_id for one in await claim(queue, "int4")])
+
+    # Two and a small one; two; the one that fits nowhere, alone; the rest.
+    assert claimed == [ids[:3], ids[3:5], ids[5:6], ids[6:]]
+    assert waiting == [7, 7, 4, 4, 2, 2, 1, 1]
+    assert [store.hget(f"rq:job:{job_id}", "status") for job_id in ids] == [b"started"] * 7
+    assert store.exists("rq:queue:smollm2:int4:normal", "bl:counts:smollm2:int4:normal") == 0
+
+
+async def test_a_claim_that_was_cut_short_says_so_and_brings_no_other_lane_s_jobs_before(queue: JobQueue) -> None:
+    more_than_half = MOST_BYTES // 2 + 1
+    await submit(queue, *(sized(more_than_half, lane="urgent") for _ in range(2)), job(lane="normal"))
+    plan = claim_plan(queue.settings, "smollm2", "int4")
+
+    answers = [await queue.claim("w", "smollm2", "int4", plan, 100) for _ in range(3)]
+
+    assert [len(answer.jobs) for answer in answers] == [1, 2, 0]
+    assert [answer.is_cut for answer in answers] == [True, False, False]
+    assert answers[1].jobs[0].queue == "smollm2:int4:urgent"
 
 
 async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store: redis.Redis) -> None:

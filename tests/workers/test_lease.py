@@ -62,6 +62,48 @@ async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
     assert [(job.job_id, job.attempt, job.fence > lost.fence) for job in again] == [(job_id, 1, True)]
 
 
+@pytest.mark.parametrize(("size", "code"), [(2_000_000, "undeliverable"), (1000, None)], ids=["large", "small"])
+async def test_a_job_that_no_claim_brings_to_its_worker_has_an_end_if_its_size_may_be_why(
+    keeper: LeaseKeeper, redis_url: str, store: redis.Redis, size: int, code: str | None
+) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1)
+    with Producer(settings) as producer:
+        job_id = producer.submit(BODY | {"prompt": "x" * size}, lane=Lane.BATCH)
+        client = connect(settings.redis)
+        queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+        start(keeper)
+
+        # As often as a job may come back unbegun, and then its attempts.
+        for _ in range(3 + settings.queue.max_attempts):
+            assert len((await queue.claim("me", "smollm2", "int4", plan, 1)).jobs) == 1  # the keeper is never told
+            wait_until(lambda: store.scard("bl:inflight:me") == 0, "the job is the worker's no more")
+        await client.aclose()
+        outcome = producer.outcome(job_id)
+
+    assert (outcome.code if outcome else None) == code
+    assert store.zcard("bl:dead") == (1 if code else 0)
+    assert store.llen("rq:queue:smollm2:int4:batch") == (0 if code else 1)
+
+
+async def test_what_a_claim_brings_is_no_stray_while_its_answer_arrives(
+    keeper: LeaseKeeper, redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1)
+    with Producer(settings) as producer:
+        producer.submit(BODY, lane=Lane.BATCH)
+    client = connect(settings.redis)
+    queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
+    with keeper.claiming():
+        await queue.claim("me", "smollm2", "int4", plan, 1)
+        start(keeper)
+        await asyncio.sleep(2)  # six renewals: without it, the third would give the job back
+        held = store.scard("bl:inflight:me")
+    await client.aclose()
+
+    assert held == 1
+    wait_until(lambda: store.llen("rq:queue:smollm2:int4:batch") == 1, "the job waits again")
+
+
 async def test_what_a_leaving_worker_holds_without_knowing_goes_back_at_once_and_uncharged(
     sweeper: LeaseKeeper, redis_url: str, store: redis.Redis
 ) -> None:
