@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 
-from dispatcher.contract import Endpoint, Outcome, Piece, State, Submission
+from dispatcher.contract import NO_BODY, Endpoint, Outcome, Piece, State, Submission
 from dispatcher.errors import BitladderError, IntakeClosingError
 from dispatcher.ids import in_url
 from dispatcher.intake.accept import Accepted
@@ -170,8 +171,13 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
         if first.done() and (refusal := _refusal(gateway, job, first, start)):
             return refusal
         headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
-        pieces = _pieces(gateway, job, first, items, start, stack.pop_all())
+        pieces = _pieces(gateway, _without_prompt(job), first, items, start, stack.pop_all())
         return EventStream(pieces, headers, heartbeat_s=heartbeat_s)
+
+
+def _without_prompt(job: Submission) -> Submission:
+    """Return what a stream must know of its job, for as long as somebody reads it: prompts are large."""
+    return msgspec.structs.replace(job, request=msgspec.structs.replace(job.request, body=NO_BODY))
 
 
 async def _first(gateway: Gateway, job_id: str, items: AsyncIterator[Heard]) -> Heard:

@@ -18,19 +18,19 @@ BODY = {"model": "smollm2", "prompt": WORD, "max_tokens": WORDS, "stream": True}
 MOST_MB = 20
 
 
-def most_memory_mb(pid: int) -> float:
-    """Return what a process had in memory at most."""
+def memory_mb(pid: int, which: str = "VmRSS") -> float:
+    """Return what a process has in memory, or had at most (VmHWM)."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
-def asked(stack: Stack) -> socket.socket:
+def asked(stack: Stack, **fields: object) -> socket.socket:
     """Ask for a stream, and read nothing of it."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.settimeout(30)
+    client.settimeout(60)
     client.connect(("127.0.0.1", stack.port))
-    body = json.dumps(BODY).encode()
+    body = json.dumps(BODY | fields).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     client.sendall(head.encode() + body)
     return client
@@ -47,18 +47,37 @@ def read(client: socket.socket) -> bytes:
 def test_thirty_streams_that_nobody_reads_cost_an_intake_little_and_are_read_whole_later(
     make_stack: Callable[..., Stack], store: redis.Redis
 ) -> None:
-    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="1000")
+    # On a busy machine all answers together take longer than a client may take nothing of its own.
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="1000", BITLADDER_INTAKE__STALL_TIMEOUT_S="300")
     stack.intake()
     intake = stack.processes[0].pid
     stack.worker("int4")
-    before = most_memory_mb(intake)
+    before = memory_mb(intake, "VmHWM")
 
     clients = [asked(stack) for _ in range(STREAMS)]
     wait_until(lambda: store.zcard("rq:finished:smollm2:int4:normal") == STREAMS, "all answers are there", 60)
-    unread = most_memory_mb(intake) - before
+    unread = memory_mb(intake, "VmHWM") - before
     answers = [read(client) for client in clients]
-    all_read = most_memory_mb(intake) - before
+    all_read = memory_mb(intake, "VmHWM") - before
 
     assert [answer.count(WORD.encode()) for answer in answers] == [WORDS] * STREAMS
     assert all(b"data: [DONE]" in answer for answer in answers)
     assert (unread < MOST_MB, all_read < MOST_MB) == (True, True), f"{unread:g} MB, then {all_read:g} MB"
+
+
+def test_a_stream_keeps_its_prompt_no_longer_than_until_it_begins(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="0.1")
+    stack.intake()
+    intake = stack.processes[0].pid
+    stack.worker("int4")
+    before = memory_mb(intake)
+
+    clients = [asked(stack, prompt=" ".join([WORD] * 100), max_tokens=2) for _ in range(16)]  # 800 KB each
+    wait_until(lambda: sum(1 for _ in store.scan_iter("bl:stream:*")) == 16, "all of them have begun")
+    try:
+        wait_until(lambda: memory_mb(intake) < before + 14, "the prompts are forgotten", 5)
+    finally:
+        for client in clients:
+            client.close()
