@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +18,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 from rq import Queue
+from rq.group import Group
 from rq.serializers import JSONSerializer
 
 from dispatcher.client import Client
@@ -139,13 +142,15 @@ def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Gua
         crashed = client.submit(BODY | {"prompt": "echo:crash"}, max_tier="int4")["id"]
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
         assert stack.http.get("/v1/dead").json()["total"] == 1
+        reader = stack.environment | server.environment("readonly")
+        assert json.loads(bitladder(reader, "dead", "show", crashed))["id"] == crashed
         assert stack.http.post("/v1/dead/release", json={"ids": [crashed]}).json()["released"] == [crashed]
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
         assert stack.http.post("/v1/dead/drop", json={"all": True}).json()["dropped"] == [crashed]
     for path in ("/readyz", "/metrics", "/v1/queues"):
         assert stack.http.get(path).status_code == 200
     _producers(server)
-    shown = bitladder(stack.environment | server.environment("readonly"), "queues", "--json")
+    shown = bitladder(reader, "queues", "--json")
     assert '"live_workers": 1' in shown
 
     # No role may read the configuration; who wants fsync looks whether it can, and goes on.
@@ -183,9 +188,13 @@ def _producers(server: Guarded) -> None:
         last = producer.wait(str(ids[-1]), timeout_s=30)
     with server.client("producer") as connection:
         queue = Queue("smollm2:int4:normal", connection=connection, serializer=JSONSerializer)
-        theirs = queue.enqueue("workers.generate", body=BODY)
-        wait_until(lambda: theirs.get_status(refresh=True) == "finished", "RQ's job is finished")
+        theirs = queue.enqueue("workers.generate", body=BODY, at_front=True)
+        assert theirs.latest_result(timeout=30)
         value = theirs.return_value()
+        theirs.get_position()
+        call = Queue.prepare_data("workers.generate", kwargs={"body": BODY})
+        Group.create(connection=connection).enqueue_many(queue, [call, call])
+        assert queue.enqueue_in(timedelta(minutes=1), "workers.generate", body=BODY).get_status() == "scheduled"
     assert outcome is not None
     assert last is not None
     assert outcome.state is last.state is State.FINISHED
