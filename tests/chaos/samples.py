@@ -108,7 +108,7 @@ class Samples:
             there = [value for value in values if value is not None]
             if len(there) < len(rows):
                 continue
-            if kind is STORED or of in (*PER_JOB, *REGISTRIES):
+            if kind is STORED or of in PER_JOB or (kind is SIZE and of in REGISTRIES):
                 there = [value * fmean(recent) / jobs for value, jobs in zip(there, recent, strict=True)]
             found[kind, of] = slope(times_s, there, kind.limit, kind.share)
         return found
