@@ -5,6 +5,7 @@ A killed process loses nothing that it has written: the kernel keeps it. So the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -31,6 +32,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lengths: deque[_Length] = deque(maxlen=int(REMEMBERED_S / EVERY_S))
+        self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._look, name="disk", daemon=True)
 
@@ -44,7 +46,9 @@ class Disk:
     def cut(self, ended_s: float, lost_s: float) -> float:
         """Cut the file of a server that ended to what it was `lost_s` before; return since when all is lost."""
         path = self._newest()
-        kept = [one for one in self._lengths if one.path == path and one.at_s <= ended_s - min(lost_s, MOST_LOST_S)]
+        with self._lock:
+            lengths = list(self._lengths)
+        kept = [one for one in lengths if one.path == path and one.at_s <= ended_s - min(lost_s, MOST_LOST_S)]
         if path is None or not kept:  # it began a new file within the last second: let it keep that
             return ended_s
         os.truncate(path, kept[-1].size)
@@ -52,10 +56,10 @@ class Disk:
 
     def _look(self) -> None:
         while not self._closed.wait(EVERY_S):
-            now = time.time()
-            path = self._newest()
-            if path is not None:
-                self._lengths.append(_Length(now, path, path.stat().st_size))
+            now, path = time.time(), self._newest()
+            with contextlib.suppress(FileNotFoundError), self._lock:  # the server may have begun a new one just now
+                if path is not None:
+                    self._lengths.append(_Length(now, path, path.stat().st_size))
 
     def _newest(self) -> Path | None:
         files = (self._folder / "appendonlydir").glob("*.incr.aof")

@@ -138,17 +138,21 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
 
 async def load(its: Scene, plan: Plan, history: History, faults: Faults, seed: int) -> None:
     """Carry out orders while things break, until enough are accepted."""
-    end = time.monotonic() + plan.most_s
+    end, beside = time.monotonic() + plan.most_s, list[asyncio.Task[None]]()
+
+    def is_wanted(_: Order) -> bool:
+        is_broken = any(task.done() and task.exception() for task in beside)  # who breaks things has broken
+        return history.accepted_count() < plan.jobs and time.monotonic() < end and not is_broken
 
     def until_enough(endless: Iterator[Order]) -> Iterator[Order]:
-        return takewhile(lambda _: history.accepted_count() < plan.jobs and time.monotonic() < end, endless)
+        return takewhile(is_wanted, endless)
 
     clients = HttpClients(its.urls, history, random.Random(seed))
     by_http, produced = until_enough(orders(seed, 0, draw_http)), until_enough(orders(seed, 1, draw_produced))
     by_rq, long = until_enough(orders(seed, 2, draw_rq)), until_enough(orders(seed, 3, draw_long))
     if plan.long_jobs is not None:
         long = islice(long, plan.long_jobs)
-    beside = [asyncio.create_task(faults.play(plan.script(faults)) if plan.script else faults.run(plan.pause_s))]
+    beside += [asyncio.create_task(faults.play(plan.script(faults)) if plan.script else faults.run(plan.pause_s))]
     beside += [
         asyncio.create_task(read_at_random(its.session, its.urls, history, READ_PAUSE_S)) for _ in range(READERS)
     ]
