@@ -44,6 +44,7 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
     request: Request | None = None
     has_begun: bool = True  # False: nothing of it reached the engine, and it costs no attempt
+    unsent: bytes = b""  # what is left of a streamed answer to be sent if that is delivered
 
 
 async def execute(
@@ -58,11 +59,11 @@ async def execute(
     if (left_s := clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
         return expired_waiting()
     on_begin()
-    start = time.perf_counter()
+    start, unsent = time.perf_counter(), b""
     try:
         async with asyncio.timeout(clock.seconds_until(job.deadline_ms)):
             answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
-        outcome, verdict = _judged(answer), Verdict.FINISH
+        outcome, verdict, unsent = _judged(answer), Verdict.FINISH, answer.unsent
     except TimeoutError:
         outcome, verdict = _late(job), Verdict.FINISH
     except EngineBusyError as error:
@@ -72,7 +73,7 @@ async def execute(
     except EngineFaultError as error:
         outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
     outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
-    return Executed(verdict=verdict, outcome=outcome, request=request)
+    return Executed(verdict=verdict, outcome=outcome, request=request, unsent=unsent)
 
 
 def expired_waiting() -> Executed:
@@ -80,6 +81,11 @@ def expired_waiting() -> Executed:
     error = "the deadline passed while the job waited"
     outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
     return Executed(verdict=Verdict.FINISH, outcome=outcome, has_begun=False)
+
+
+def with_pieces(done: Executed, count: int) -> Executed:
+    """Return an execution that has sent so many pieces of its answer."""
+    return msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=count))
 
 
 def degenerate_in(done: Executed) -> str | None:

@@ -15,7 +15,6 @@ import secrets
 import time
 from enum import StrEnum
 
-import msgspec
 import structlog
 from redis.exceptions import RedisError
 
@@ -33,19 +32,16 @@ from workers.blame import blamed
 from workers.control import Control
 from workers.engine_watch import EngineWatch
 from workers.engines.base import CLAIM, Engine, Load
-from workers.execute import Executed, Verdict, execute, expired_waiting
+from workers.execute import Executed, Verdict, execute, expired_waiting, with_pieces
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
 from workers.slots import Slots
 from workers.ward import Ward
 
 log = structlog.get_logger()
-
-
 # Steps of the loop that new jobs have before the next claim is prepared: their requests reach the engine, and what an
 # engine knows at once reaches Redis, before half a millisecond of work for jobs that may not be there.
 FIRST_STEPS = 4
-
 # How soon a worker notices `rq resume`. Nobody wakes it for that.
 SUSPENDED_LOOK_S = 0.25
 
@@ -237,8 +233,11 @@ class Pump:
             self._ward.leave()
         if done.verdict is Verdict.RETURN:
             self._begun.note(job.job_id, has_begun=False)
-        done = msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=pieces.count))
-        return await self._settler.guarded(job, done) if self.settings.worker.guard else done
+        done = with_pieces(done, pieces.count)
+        done = await self._settler.guarded(job, done) if self.settings.worker.guard else done
+        if done.unsent and done.verdict is Verdict.FINISH:
+            await on_piece(done.unsent)
+        return with_pieces(done, pieces.count)
 
     def _dropped(self, lost: list[str], cancelled: list[str]) -> None:
         """Hand lost and cancelled jobs from the lease thread to the loop."""

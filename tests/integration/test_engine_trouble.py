@@ -100,15 +100,15 @@ def test_numbers_that_are_none_and_empty_answers_climb_streamed_or_not(
     with Client(stack.url) as client:
         jobs = [
             run(client, BODY | {"prompt": prompt, "logprobs": 1, "stream": stream})
-            for prompt, stream in [*asked, ("empty", False), ("sound", False)]
+            for prompt, stream in [*asked, ("empty", False), ("empty", True), ("sound", False)]
         ]
 
     assert [(job["status"], job["tier"], job["attempts"]) for job in jobs] == [
-        *[("finished", "int8", 2)] * 6,
+        *[("finished", "int8", 2)] * 7,
         ("finished", "int4", 1),
     ]
     assert figure(port, 'bitladder_engine_corrupted_total{model="smollm2",seen_by="answer"') == len(asked)
-    assert figure(port, 'bitladder_outputs_degenerate_total{kind="empty"') == 1
+    assert figure(port, 'bitladder_outputs_degenerate_total{kind="empty"') == 2
 
 
 def test_a_token_loop_climbs_to_the_top_where_it_is_delivered(make_stack: Callable[..., Stack]) -> None:

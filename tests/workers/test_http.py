@@ -13,7 +13,7 @@ import pytest
 from workers.engines import http
 from workers.engines.http import HttpEngine
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"choices":[{}]}'
 CLOSED_AFTER_S = 0.05
 
 

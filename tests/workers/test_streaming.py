@@ -161,6 +161,43 @@ async def test_a_stream_that_ends_before_its_end_is_a_fault(its: Asking, parts: 
         await its.stream(*parts)
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b"event: error\n\n", b": hello\n\n", event(HEAD | {"choices": [], "usage": USAGE})]
+)
+async def test_a_stream_that_ends_in_order_with_nothing_in_it_is_a_fault(its: Asking, said: bytes) -> None:
+    with pytest.raises(EngineFaultError, match="without an answer"):
+        await its.stream(said, DONE)
+
+
+async def test_an_answer_without_any_choice_is_a_fault(its: Asking) -> None:
+    for nothing in ({}, HEAD | {"choices": []}, HEAD | {"choices": None}):
+        its.script.say(reply(nothing))
+        with pytest.raises(EngineFaultError, match="no choices"):
+            await its.engine.generate(COMPLETIONS, b"{}", None)
+
+
+async def test_what_an_engine_says_instead_of_a_stream_is_heard(its: Asking) -> None:
+    its.script.say(reply({"error": {"message": "provider down", "code": 502}}))
+    with pytest.raises(EngineFaultError, match="provider down"):
+        await its.ask()
+
+    its.script.say(reply({"error": {"message": "no such tool", "code": 400}}))
+    assert (await its.ask()).status == 400
+
+    its.script.say(reply(text("a", finish="stop")))
+    with pytest.raises(EngineFaultError, match="did not stream"):
+        await its.ask()
+
+
+async def test_chunks_without_a_token_are_kept_until_the_answer_is_judged(its: Asking) -> None:
+    parts = [event(text("")), event(text("", finish="length"))]
+
+    answer = await its.stream(*parts, DONE)
+
+    assert its.pieces == []
+    assert answer.unsent == b"".join(parts)
+
+
 async def test_a_line_without_an_end_is_a_fault(its: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MOST_EVENT_BYTES", 100_000)
 

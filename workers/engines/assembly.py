@@ -44,6 +44,10 @@ class Assembly:
         self._answer: Fields = {"choices": _Indexed()}
         self._text_size = self._list_size = 0
 
+    @property
+    def has_choices(self) -> bool:
+        return bool(self._answer["choices"])
+
     def add(self, chunk: Fields) -> None:
         """Take one chunk."""
         if self._text_size <= MOST_TEXT:

@@ -25,6 +25,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ttft_s: float | None = None  # streams only
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    unsent: bytes = b""  # pieces without any token: whether the answer is worth sending is still to be judged
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):

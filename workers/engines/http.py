@@ -98,11 +98,18 @@ class HttpEngine:
         headers = {"Content-Type": "application/json"}
         async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as got:
             # What a producer asked to stream streams, though nobody takes the pieces.
-            if got.status == 200 and (on_piece or got.content_type == "text/event-stream"):
+            if (
+                got.status == 200
+                and got.content_type != "application/json"
+                and (on_piece or got.content_type == "text/event-stream")
+            ):
                 return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_piece, start)
             said = await _whole(got)
         if got.status == 200:
-            return _plain(said, is_echo=is_echo)
+            answer = _plain(said, is_echo=is_echo)
+            if on_piece and answer.status == 200:
+                raise EngineFaultError("the engine did not stream its answer")
+            return answer
         if got.status in (400, 422) and asked is not body and b"stream_options" in said:
             self._tells_usage = False
             return await self._ask(session, endpoint, body, on_piece)
@@ -165,10 +172,7 @@ async def _streamed(
         if held and on_piece:
             await on_piece(b"".join(held))
         held = []
-    answer = reader.answer(ttft_s)
-    if held and on_piece:
-        await on_piece(b"".join(held))
-    return answer
+    return reader.answer(ttft_s, b"".join(held))
 
 
 def _plain(body: bytes, *, is_echo: bool) -> Answer:
@@ -180,8 +184,10 @@ def _plain(body: bytes, *, is_echo: bool) -> Answer:
         raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}")
     choices = fields.get("choices")
     choices = choices if isinstance(choices, list) else []
-    if not choices and (error := fields.get("error")):
-        return broken_off(error, has_begun=False)
+    if not choices:
+        if error := fields.get("error"):
+            return broken_off(error, has_begun=False)
+        raise EngineFaultError(f"the engine's answer has no choices: {body[:100]!r}")
     if is_corrupted(fields, is_echo=is_echo):
         raise EngineCorruptedError("the engine's answer has a log probability that is no number")
     if broken := [one for one in choices if isinstance(one, dict) and one.get("finish_reason") in BROKEN]:

@@ -50,15 +50,17 @@ class StreamReader:
             raise EngineFaultError(f"the stream cannot be read: {error}") from error
         return [chunk for event in events if (chunk := self._passed_on(event))]
 
-    def answer(self, ttft_s: float | None) -> Answer:
+    def answer(self, ttft_s: float | None, unsent: bytes = b"") -> Answer:
         """Return the whole answer once the stream has ended.
 
         Raises:
-            EngineFaultError: it ended before the engine said so.
+            EngineFaultError: it ended before the engine said so, or with nothing in it.
 
         """
         if not self._is_done and not self._parser.end().data.startswith(_DONE):
             raise EngineFaultError("the stream ended early: connection closed")
+        if not self._assembly.has_choices:
+            raise EngineFaultError("the stream ended without an answer")
         read, written = tokens_of(self._usage)
         return Answer(
             status=200,
@@ -67,6 +69,7 @@ class StreamReader:
             prompt_tokens=read,
             # Nobody says how many where the engine does not count: engines send a piece per token.
             completion_tokens=written if self._usage else self._counted,
+            unsent=unsent,
         )
 
     def _passed_on(self, event: Event) -> bytes | None:
