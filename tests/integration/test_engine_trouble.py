@@ -21,7 +21,7 @@ BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 LOOP = BODY | {"prompt": "an echo:loop", "max_tokens": 200}
 THROWING = """
 import sys
-from workers.__main__ import main
+from workers.run import main
 from workers.pump import Pump
 
 async def step(self):

@@ -15,7 +15,7 @@ STREAMS = 30
 WORD, WORDS = "w" * 8000, 400
 BODY = {"model": "smollm2", "prompt": WORD, "max_tokens": WORDS, "stream": True}
 # Each of them has 3.3 MB to read; an inbox, a read of what is stored and what a socket takes are some 0.4 MB.
-MOST_MB = 20
+MOST_MB = 40
 
 
 def memory_mb(pid: int, which: str = "VmRSS") -> float:
