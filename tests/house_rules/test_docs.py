@@ -61,7 +61,9 @@ def test_every_route_is_documented() -> None:
     assert {path for path in paths if f"`{path}`" not in doc("operating.md") + doc("api.md")} == set()
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "operating.md", "api.md", "calibration.md", "security.md"])
+@pytest.mark.parametrize(
+    "page", ["architecture.md", "operating.md", "api.md", "calibration.md", "security.md", "operating/proxies.md"]
+)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     named = re.findall(
         r"(?<![\w/~.-])((?:dispatcher|workers|calibration|compose|docs|tests)/[\w/.-]+\.[a-z]+)", doc(page)

@@ -28,8 +28,9 @@ def beating(redis_url: str) -> Iterator[Stack]:
     stack = Stack(
         redis_url,
         BITLADDER_INTAKE__HEARTBEAT_S="0.1",
-        BITLADDER_ECHO__TOKENS_PER_S="4",
+        BITLADDER_INTAKE__AWAIT_TIMEOUT_S="20",
         BITLADDER_INTAKE__ADMISSION="false",
+        BITLADDER_ECHO__TOKENS_PER_S="4",
     )
     redis.Redis.from_url(redis_url).flushall()
     stack.intake()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.conftest import Stack
+from tests.offers import post_by_curl, post_by_java
 
 BODY = json.dumps({"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}).encode()
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -195,51 +194,12 @@ def test_the_intake_is_no_proxy(stack: Stack, target: bytes) -> None:
     assert [(one.status, one.code) for one in found] == [(400, "invalid_request")]
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_curl_may_offer_http2(stack: Stack) -> None:
-    command = [
-        "curl",
-        "--silent",
-        "--http2",
-        "--max-time",
-        "10",
-        "--data-binary",
-        BODY.decode(),
-        f"{stack.url}/v1/jobs",
-    ]
-
-    said = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
-
-    assert json.loads(said)["status"] == "queued"
+    assert post_by_curl(BODY.decode(), f"{stack.url}/v1/jobs")[0]["status"] == "queued"
 
 
-JAVA = """
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
-
-public class Post {
-    public static void main(String[] given) throws Exception {
-        var body = HttpRequest.BodyPublishers.ofString(given[1]);
-        var request = HttpRequest.newBuilder(URI.create(given[0])).POST(body).build();
-        System.out.print(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
-    }
-}
-"""
-
-
-@pytest.mark.skipif(not shutil.which("java"), reason="Java is not installed")
 def test_java_s_client_may_offer_http2(stack: Stack, tmp_path: Path) -> None:
-    source = tmp_path / "Post.java"
-    source.write_text(JAVA, encoding="ascii")
-    command = ["java", str(source), f"{stack.url}/v1/jobs", BODY.decode()]
-
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-    if "jdk.compiler" in done.stderr:
-        pytest.skip("Java is installed without its compiler")
-    assert json.loads(done.stdout)["status"] == "queued", done.stderr
+    assert post_by_java(tmp_path, BODY.decode(), f"{stack.url}/v1/jobs")[0]["status"] == "queued"
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/models/", "/health/", "/v1/models/smollm2/", "/nowhere/"])
