@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -80,3 +80,63 @@ def test_a_job_that_runs_while_its_list_is_overwritten_ends_where_people_look(st
     assert stack.http.post("/v1/dead/release", json={"ids": [running]}).json()["released"] == []
     store.delete(f"rq:queue:{BROKEN}:max-int4")
     assert stack.http.post("/v1/dead/release", json={"ids": [running]}).json()["released"] == [running]
+
+
+# Of a worker, its tier and its model: what one of them lives by.
+LIVED_BY = [
+    "bl:workers", "bl:live:smollm2:int4", "bl:inflight:{worker}", "bl:unbegun:{worker}", "bl:cancel:{worker}",
+    "bl:turn:smollm2:int4", "bl:wake:smollm2:int4", "rq:worker:{worker}", "rq:workers", "rq:queues",
+    "rq:workers:smollm2:int4:normal", "rq:wip:smollm2:int4:normal", "bl:served:smollm2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overwrite", ["string", "stream"])
+def test_a_worker_puts_right_what_it_lives_by_and_its_jobs_go_on(
+    make_stack: Callable[..., Stack], store: redis.Redis, overwrite: str
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+    with Client(stack.url) as client:
+        running = client.submit(BODY | {"max_tokens": 2000})["id"]  # 10 s, two renewals
+        wait_until(lambda: client.result(running)["status"] == "running", "it runs")
+        worker = client.result(running)["worker"]
+        for key in (one.format(worker=worker) for one in LIVED_BY):
+            store.delete(key)
+            if overwrite == "string":
+                store.set(key, "x")
+            else:
+                store.xadd(key, {"a": "b"})
+        served = client.wait(client.submit(BODY)["id"], timeout_s=20)
+        cancelled = client.submit(BODY | {"max_tokens": 50_000})["id"]
+        wait_until(lambda: client.result(cancelled)["status"] == "running", "it runs too")
+        store.delete(f"bl:cancel:{worker}")
+        store.set(f"bl:cancel:{worker}", "x")
+        client.cancel(cancelled)
+
+        assert client.wait(cancelled, timeout_s=20)["status"] == "cancelled"
+        over = client.wait(running, timeout_s=30)
+    assert (served["status"], over["status"], over["attempts"]) == ("finished", "finished", 1)
+
+
+def test_one_dead_worker_s_odd_keys_keep_no_other_s_jobs_from_coming_back(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack(BITLADDER_QUEUE__LEASE_S="1.5")
+    stack.intake()
+    odd, dead = stack.worker("int4"), stack.worker("int8")
+    with Client(stack.url) as client:
+        running = client.submit(BODY | {"max_tokens": 50_000}, min_tier="int8", max_tier="int8")["id"]
+        wait_until(lambda: client.result(running)["status"] == "running", "it runs")
+        first = client.result(running)["worker"]
+        workers = cast("list[bytes]", store.zrange("bl:workers", 0, -1))
+        name = next(one.decode() for one in workers if b".int4." in one)
+        odd.kill()
+        dead.kill()
+        for key in (f"bl:inflight:{name}", f"bl:unbegun:{name}", f"bl:cancel:{name}", f"rq:worker:{name}"):
+            store.delete(key)
+            store.set(key, "x")
+        stack.worker("int8")
+
+        wait_until(lambda: client.result(running)["worker"] not in (first, None), "it runs elsewhere")
+    wait_until(lambda: store.zscore("bl:workers", name) is None, "the other one is forgotten")

@@ -32,7 +32,14 @@ if anew('HSETNX', KEYS[5], 'birth', at) == 1 then
   redis.call('HSET', KEYS[5], 'queues', ARGV[6], 'pid', ARGV[7], 'hostname', ARGV[8], 'version', ARGV[9],
     'model', ARGV[4], 'tier', ARGV[5])
 end
-local held = anew('SCARD', KEYS[3])
+local held, problem = ask('SCARD', KEYS[3])
+if problem then  -- nobody but this worker knows what it holds
+  redis.call('DEL', KEYS[3])
+  held = #ARGV - 13 - ARGV[13]
+  for i = 14 + ARGV[13], #ARGV do
+    redis.call('SADD', KEYS[3], ARGV[i])
+  end
+end
 local idle = redis.call('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle'
 local finished, failed, seconds = string.match(ARGV[10], '^(%S+) (%S+) (%S+)$')
 redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or idle, 'held', held,
