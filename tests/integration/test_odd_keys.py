@@ -126,7 +126,7 @@ def test_one_dead_worker_s_odd_keys_keep_no_other_s_jobs_from_coming_back(
     stack.intake()
     odd, dead = stack.worker("int4"), stack.worker("int8")
     with Client(stack.url) as client:
-        running = client.submit(BODY | {"max_tokens": 50_000}, min_tier="int8", max_tier="int8")["id"]
+        running = client.submit(BODY | {"max_tokens": 50_000}, min_tier="int8")["id"]
         wait_until(lambda: client.result(running)["status"] == "running", "it runs")
         first = client.result(running)["worker"]
         workers = cast("list[bytes]", store.zrange("bl:workers", 0, -1))
@@ -136,7 +136,7 @@ def test_one_dead_worker_s_odd_keys_keep_no_other_s_jobs_from_coming_back(
         for key in (f"bl:inflight:{name}", f"bl:unbegun:{name}", f"bl:cancel:{name}", f"rq:worker:{name}"):
             store.delete(key)
             store.set(key, "x")
-        stack.worker("int8")
+        stack.worker("fp8")
 
         wait_until(lambda: client.result(running)["worker"] not in (first, None), "it runs elsewhere")
     wait_until(lambda: store.zscore("bl:workers", name) is None, "the other one is forgotten")
