@@ -39,6 +39,9 @@ LOOK_EVERY_S = 2.0
 HURRIED_LOOK_S = 0.25
 # Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
 LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
+# A fence is a time in steps of 10 µs (scripts/prelude.lua): this one comes in 2286. A reader would take a piece of a
+# later execution than there can be for a restart.
+MOST_FENCE = 10**15
 # What is stored and cannot be read because Redis is away is asked for again.
 RETRY_S = 0.5
 
@@ -203,7 +206,7 @@ class OutcomeInbox:
         for kind, job_id, fence, number, body in unpack_message(message):
             if job_id not in self._waiting:
                 continue
-            if kind == b"t":
+            if kind == b"t" and 0 < fence < MOST_FENCE and number > 0:
                 self._tell(job_id, Piece(fence=fence, number=number, data=body))
             elif kind == b"d" and not body:
                 self._tell(job_id, Ended())

@@ -273,6 +273,23 @@ def test_odd_messages_cost_no_answer_a_delay_and_are_logged_once(
     assert "Traceback" not in log
 
 
+def test_odd_messages_about_a_job_end_no_stream_of_it(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="20")
+    stack.intake()
+    stack.worker("int4")
+    words = [str(number) for number in range(30)]
+    body = BODY | {"prompt": " ".join(words), "max_tokens": 30, "stream": True}
+    with stack.http.stream("POST", "/v1/completions", json=body) as answer:
+        job_id = answer.headers["x-job-id"].encode()
+        for channel in store.pubsub_channels("bl:reply:*"):
+            for message in (b"t %b 1%b 1 3\nabc" % (job_id, b"0" * 20), b"t %b -1 1 3\nabc", b"d %b 0 0 3\nabc"):
+                store.publish(channel, message % job_id if b"%b" in message else message)
+        lines = [line for line in answer.iter_lines() if line]
+
+    assert lines.pop() == "data: [DONE]"
+    assert [json.loads(line[6:])["choices"][0]["text"].strip() for line in lines] == words
+
+
 def _gaps_between_tokens(stack: Stack) -> list[float]:
     times = []
     body = BODY | {"stream": True, "max_tokens": 30}
