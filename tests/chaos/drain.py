@@ -14,8 +14,9 @@ from tests.chaos.readers import read_job
 from tests.chaos.reading import Reading
 from tests.chaos.scene import TIERS, Scene
 
-# Leases run out, lost jobs run again, some of them alone, and every outcome is read.
-DRAIN_S = 180.0
+# Leases run out, lost jobs run again, and every outcome is read. What was lost twice runs alone: a worker with some ten
+# long ones of them needs minutes.
+DRAIN_S = 360.0
 READS_AT_ONCE = 96
 # Streams that are read once more, whole.
 MOST_READ_AGAIN = 1000

@@ -12,8 +12,8 @@ from tests.chaos.orders import Door
 # What a job may fail of here; anything else is a defect.
 FAIR_CODES = ("engine_fault", "worker_lost", "drained")
 POISON_CODES = (*FAIR_CODES, "poison")  # of those alone that took the engine down
-# A job is stored between a request and its answer; clocks of one machine differ by no more.
-SLACK_S = 0.02
+# A job is stored after its request was sent, by a clock that counts milliseconds.
+SLACK_S = 0.005
 # What is published is read a moment later.
 READ_S = 2.0
 # After an outcome is there, or an outage is over, an awaiting client hears within so much.
@@ -129,7 +129,7 @@ def _refused(its: Evidence, told: Told, record: Record) -> Iterator[str]:
     """
     for number, one in enumerate(told.tries):
         next_s = min((later.sent_s for later in told.tries[number + 1 :]), default=math.inf)
-        is_its = one.sent_s - SLACK_S <= record.created_s < next_s
+        is_its = one.sent_s - SLACK_S <= record.created_s < next_s - SLACK_S
         is_late = any(earlier.is_unknown for earlier in told.tries[:number])  # an earlier one may have arrived by now
         if not one.is_refusal or not is_its or is_late:
             continue
@@ -137,7 +137,11 @@ def _refused(its: Evidence, told: Told, record: Record) -> Iterator[str]:
         if ran or state != "cancelled":
             yield (
                 f"REFUSED: {told.order.door} {told.order.mark} was told {one.answer!r}, and its job {record.job_id} "
-                f"ran {ran} times and is {state}"
+                f"ran {ran} times and is {state}; all its tries, in seconds from when the job was stored: "
+                + ", ".join(
+                    f"{each.answer} {each.sent_s - record.created_s:.3f} to {each.heard_s - record.created_s:.3f}"
+                    for each in told.tries
+                )
             )
 
 
