@@ -133,7 +133,13 @@ def test_one_dead_worker_s_odd_keys_keep_no_other_s_jobs_from_coming_back(
         name = next(one.decode() for one in workers if b".int4." in one)
         odd.kill()
         dead.kill()
-        for key in (f"bl:inflight:{name}", f"bl:unbegun:{name}", f"bl:cancel:{name}", f"rq:worker:{name}"):
+        for key in (
+            f"bl:inflight:{name}",
+            f"bl:unbegun:{name}",
+            f"bl:cancel:{name}",
+            f"rq:worker:{name}",
+            "rq:wip:smollm2:int8:normal",
+        ):
             store.delete(key)
             store.set(key, "x")
         stack.worker("fp8")

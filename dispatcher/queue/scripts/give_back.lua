@@ -9,9 +9,9 @@
 local worker, id, fence, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
 local about = redis.call('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fence')
 if not is_held_anew(about[1], about[2], about[3], worker, fence) then
-  redis.call('SREM', KEYS[1], id)
+  ask('SREM', KEYS[1], id)
 end
-redis.call('ZREM', 'rq:wip:' .. ARGV[4], escaped(id, NO_PART) .. ':' .. fence)
+ask('ZREM', 'rq:wip:' .. ARGV[4], escaped(id, NO_PART) .. ':' .. fence)
 local keep = read_keep(ARGV[9])
 local word = put_back(id, worker, {word = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
   max_attempts = tonumber(ARGV[7]), keep = keep, now = now, trouble = ARGV[10]})

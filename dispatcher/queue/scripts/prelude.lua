@@ -361,7 +361,7 @@ local function put_back(id, worker, how)
     return 'lost'
   end
   local at, deadline, _, is_rq = read_wait(fields[8])
-  redis.call('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
+  ask('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], rq = is_rq, worker = worker}
   local is_charged = how.word == 'charged' or how.word == 'reaped'
   if how.word == 'unbegun' then

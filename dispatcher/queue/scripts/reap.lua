@@ -18,7 +18,7 @@ local returned, given_up = {}, {}
 
 local function forget()
   local name = 'rq:worker:' .. lost
-  local about = redis.call('HMGET', name, 'model', 'tier')
+  local about = ask('HMGET', name, 'model', 'tier') or {}
   redis.call('ZREM', KEYS[1], lost)
   ask('SREM', KEYS[2], name)
   if about[1] then
@@ -32,8 +32,8 @@ local function forget()
 end
 
 local how = {max_attempts = tonumber(ARGV[2]), keep = read_keep(ARGV[3]), now = now}
-for _, id in ipairs(redis.call('SPOP', inflight, limit)) do
-  how.word = redis.call('SISMEMBER', unbegun, id) == 1 and 'unbegun' or 'reaped'
+for _, id in ipairs(anew('SPOP', inflight, limit)) do
+  how.word = ask('SISMEMBER', unbegun, id) == 1 and 'unbegun' or 'reaped'
   local word = put_back(id, lost, how)
   if word == 'returned' then
     returned[#returned + 1] = id

@@ -25,7 +25,7 @@ local function release(id)
   local popped, gone = whole(numbers[1]) or 0, whole(numbers[2]) or 0
   -- A job that ended while it waited to run again has left its id at the front: it takes that place, and is there once.
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
-  redis.call('ZREM', 'rq:failed:' .. queue, id)
+  ask('ZREM', 'rq:failed:' .. queue, id)
   -- No former worker may end it.
   redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble',
     'unbegun', 'spared')
@@ -39,11 +39,11 @@ local function release(id)
   end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
-    redis.call('ZREM', 'bl:gone:' .. queue, id)
+    ask('ZREM', 'bl:gone:' .. queue, id)
   else
     redis.call('RPUSH', list, id)
   end
-  redis.call('SADD', 'rq:queues', list)
+  ask('SADD', 'rq:queues', list)
   wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
   return 1
 end

@@ -11,19 +11,19 @@
 -- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what `put_back` writes.
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
-redis.call('ZREM', KEYS[2], ARGV[1])
+ask('ZREM', KEYS[2], ARGV[1])
 local how = {word = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
-for _, id in ipairs(redis.call('SPOP', KEYS[3], ARGV[3])) do
+for _, id in ipairs(anew('SPOP', KEYS[3], ARGV[3])) do
   put_back(id, ARGV[1], how)
 end
 settle(how.keep, how.now)
 if redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('SREM', KEYS[6], KEYS[5])
+ask('ZREM', KEYS[1], ARGV[1])
+ask('SREM', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[2], '[^,]+') do
-  redis.call('SREM', 'rq:workers:' .. queue, KEYS[5])
+  ask('SREM', 'rq:workers:' .. queue, KEYS[5])
 end
 redis.call('DEL', KEYS[4], KEYS[5], 'bl:unbegun:' .. ARGV[1])
 return 1
