@@ -10,15 +10,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from dispatcher.errors import EngineFaultError
 from workers.engines import http
 from workers.engines.http import HttpEngine
 
-ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"choices":[{}]}'
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+ANSWER = answer(b'{"choices":[{}]}')
+TOKENS = b'{"count":2,"max_model_len":2048,"tokens":[1604,16905],"token_strs":null}'
 CLOSED_AFTER_S = 0.05
 
 
 @contextlib.contextmanager
-def impatient_server() -> Iterator[str]:
+def impatient_server(said: bytes = ANSWER) -> Iterator[str]:
     """Run a server that closes a connection soon after its answer, as vLLM does after five seconds; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -28,7 +35,7 @@ def impatient_server() -> Iterator[str]:
                 connection, _ = listener.accept()
                 with connection:
                     connection.recv(65536)
-                    connection.sendall(ANSWER)
+                    connection.sendall(said)
                     time.sleep(CLOSED_AFTER_S)
 
     thread = threading.Thread(target=serve)
@@ -53,3 +60,18 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again(monkeyp
             await engine.stop()
 
     assert (first.status, second.status) == (200, 200)
+
+
+@pytest.mark.parametrize(("route", "status"), [("/tokenize", 200), ("/v1/completions", 0)])
+async def test_only_an_answer_of_a_route_that_generates_needs_choices(route: str, status: int) -> None:
+    with impatient_server(answer(TOKENS)) as url:
+        engine = HttpEngine(url, "m")
+        try:
+            if status:
+                got = await engine.generate(route, b'{"prompt":"def f"}', None)
+                assert (got.status, got.body) == (status, TOKENS)
+            else:
+                with pytest.raises(EngineFaultError, match="has no choices"):
+                    await engine.generate(route, b"{}", None)
+        finally:
+            await engine.stop()

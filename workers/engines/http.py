@@ -40,6 +40,7 @@ _WARM_UP_S = 60.0
 KEPT_ALIVE_S = 2.0
 # What an answer may be large: a long text with twenty log probabilities for each of its tokens.
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_GENERATING = frozenset(Endpoint)
 # Chunks before the first token that wait for it; each choice of a chat begins with one.
 MOST_HELD = 1024
 
@@ -106,7 +107,7 @@ class HttpEngine:
                 return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_piece, start)
             said = await _whole(got)
         if got.status == 200:
-            answer = _plain(said, is_echo=is_echo)
+            answer = _plain(said, has_choices=endpoint in _GENERATING, is_echo=is_echo)
             if on_piece and answer.status == 200:
                 raise EngineFaultError("the engine did not stream its answer")
             return answer
@@ -175,7 +176,8 @@ async def _streamed(
     return reader.answer(ttft_s, b"".join(held))
 
 
-def _plain(body: bytes, *, is_echo: bool) -> Answer:
+def _plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
+    """Judge an answer that came whole; one of a route that generates nothing (/tokenize) is without choices."""
     try:
         fields, text = lenient.read(body)
     except ValueError:
@@ -184,7 +186,7 @@ def _plain(body: bytes, *, is_echo: bool) -> Answer:
         raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}")
     choices = fields.get("choices")
     choices = choices if isinstance(choices, list) else []
-    if not choices:
+    if has_choices and not choices:
         if error := fields.get("error"):
             return broken_off(error, has_begun=False)
         raise EngineFaultError(f"the engine's answer has no choices: {body[:100]!r}")
