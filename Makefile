@@ -124,7 +124,7 @@ check: install ## format, lint, types, imports, sizes, docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/house_rules
+	$(BIN)/python -m pytest -q tests/architecture
 
 format: install ## format and fix
 	$(BIN)/ruff format .

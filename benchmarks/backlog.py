@@ -18,14 +18,14 @@ import uvloop
 
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, target, valkey, wait_for
 from benchmarks.peers.base import prompts
-from dispatcher.contract import Claimed, Endpoint, Lane, Outcome, State, Submission
-from dispatcher.intake.accept import Incoming, accept
-from dispatcher.producer import Producer
-from dispatcher.queue.commands import Finished
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.settings import load_settings
+from bitladder.contract import Claimed, Endpoint, Lane, Outcome, State, Submission
+from bitladder.producer import Producer
+from bitladder.queue.calls import Finished
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.routing.accept import Incoming, accept
+from bitladder.settings.load import load_settings
 
 BUNDLE = 64
 QUEUE = "bench:int4:normal"

@@ -94,7 +94,7 @@ async def drive(url: str, requests: int) -> Figures:
 
 
 def _bodies() -> list[dict[str, object]]:
-    path = ROOT / "dispatcher" / "cli" / "prompts.jsonl"
+    path = ROOT / "bitladder" / "cli" / "prompts.jsonl"
     lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line]
     # ignore_eos: every request makes the same number of tokens, whichever way it goes.
     common = {"model": "smollm2", "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}

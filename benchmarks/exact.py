@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from calibration.measure import load_model, load_tokenizer, quiet
-from calibration.passages import cut_text
+from calibration.quantization.perplexity import load_model, load_tokenizer, quiet
+from calibration.texts.passages import cut_text
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def load(checkpoint: Path) -> PreTrainedModel:
     """Load in float32; packed weights are unpacked once, where activations are left alone, and not in every step."""
     quantization = json.loads((checkpoint / "config.json").read_bytes()).get("quantization_config", {})
     if quantization.get("quant_method") == "awq":
-        from calibration.autoawq import spelled_out  # is in AutoAWQ's environment only
+        from calibration.quantization.autoawq import spelled_out  # is in AutoAWQ's environment only
 
         return spelled_out(checkpoint)
     if any(group["input_activations"] for group in quantization.get("config_groups", {}).values()) or not quantization:

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.harness import CONFIG
+from bitladder.contract import Endpoint
+from bitladder.routing.accept import Incoming, accept
+from bitladder.settings.load import load_settings
 from dispatcher.app import RequestIds
-from dispatcher.contract import Endpoint
-from dispatcher.intake.accept import Incoming, accept
-from dispatcher.settings import load_settings
 from workers.engines.echo import EchoEngine
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import redis
 
-from dispatcher.cli.private_stack import free_port
-from dispatcher.embedded import server_command
-from dispatcher.sections import RedisSettings
+from bitladder.cli.private_stack import free_port
+from bitladder.queue.server.embedded import server_command
+from bitladder.settings.sections import RedisSettings
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "benchmarks" / "bench.toml")

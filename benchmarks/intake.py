@@ -33,11 +33,11 @@ from benchmarks.harness import (
 )
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.stacks import stack
-from dispatcher.cli.private_stack import free_port
-from dispatcher.contract import Endpoint
-from dispatcher.intake.accept import Incoming, accept
-from dispatcher.routing.score import byte_entropy
-from dispatcher.settings import load_settings
+from bitladder.cli.private_stack import free_port
+from bitladder.contract import Endpoint
+from bitladder.routing.accept import Incoming, accept
+from bitladder.routing.features import byte_entropy
+from bitladder.settings.load import load_settings
 
 PROMPT = prompts(1)[0]
 COMPLETION = msgspec.json.encode({"model": "bench", "prompt": PROMPT, "max_tokens": 16})

@@ -16,9 +16,9 @@ import redis
 from benchmarks.harness import Figures, arguments, ask, percentile, save, say, target, wait_for
 from benchmarks.open_loop import NO_ANSWER
 from benchmarks.stacks import EXAMPLE, Running, stack
-from dispatcher.contract import Lane
-from dispatcher.producer import Producer
-from dispatcher.settings import load_settings
+from bitladder.contract import Lane
+from bitladder.producer import Producer
+from bitladder.settings.load import load_settings
 
 TIER = "int4"
 WORKERS, SLOTS, JOB_MS = 2, 8, 200  # 80 jobs a second, if the workers never waited for anything

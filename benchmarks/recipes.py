@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import ROOT, Figures, arguments, ask, save, say, target
+from calibration.artifacts.manifest import Manifest, read_manifest
+from calibration.artifacts.report import Report, TierReport, read_report
 from calibration.errors import RecipeError
 from calibration.evaluate.texts import packaged_texts
-from calibration.manifest import Manifest, read_manifest
-from calibration.recipe import BF16, Recipe, check_fits
-from calibration.recipes import EXAMPLE, RECIPES
-from calibration.report import Report, TierReport, read_report
+from calibration.quantization.example import SMOLLM2
+from calibration.quantization.recipe import BF16, Recipe, check_fits
+from calibration.quantization.recipes import EXAMPLE, RECIPES
 from calibration.settings import Settings
-from calibration.source import SMOLLM2
 
 BITLADDER = str(ROOT / ".venv" / "bin" / "bitladder")
 WORK = ROOT / "var" / "bench" / "recipes"

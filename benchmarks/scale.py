@@ -18,13 +18,13 @@ from benchmarks import wrk
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, spread_of, valkey, wait_for
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.stacks import stack
-from dispatcher.contract import Endpoint, Lane, Piece
-from dispatcher.intake.accept import Incoming, accept
-from dispatcher.producer import Producer
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.settings import load_settings
+from bitladder.contract import Endpoint, Lane, Piece
+from bitladder.producer import Producer
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.routing.accept import Incoming, accept
+from bitladder.settings.load import load_settings
 
 REGISTRY = "rq:finished:bench:int4:batch"
 BODY = {"model": "bench", "prompt": prompts(1)[0], "max_tokens": 16}

@@ -14,9 +14,9 @@ import httpx2
 import redis
 
 from benchmarks.harness import ROOT, process, valkey, wait_for
-from dispatcher.cli.private_stack import free_port
-from dispatcher.settings import load_settings
-from workers.engines.host import dtype_args
+from bitladder.cli.private_stack import free_port
+from bitladder.settings.load import load_settings
+from workers.engines.cpu import dtype_args
 from workers.engines.vllm_server import ENVIRONMENT, MODULE, checkpoint_path
 
 EXAMPLE = str(ROOT / "bitladder.toml")
@@ -44,7 +44,7 @@ def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intake
         pids = {"valkey": int(client.info("server")["process_id"])}
         ports = [free_port() for _ in range(intakes)]
         for number, port in enumerate(ports, 1):
-            command = [sys.executable, "-m", "dispatcher.cli.main", "serve", "--port", str(port)]
+            command = [sys.executable, "-m", "bitladder.cli.main", "serve", "--port", str(port)]
             pids[f"intake {number}"] = block.enter_context(process(command, env)).pid
         for number in range(1, workers + 1):
             command = [sys.executable, "-m", "workers", "--tier", tier]

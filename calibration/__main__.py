@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from calibration.cli import main
+from calibration.commands.app import main
 from calibration.settings import LIBRARY_ENVIRONMENT
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import DiskFullError, RecipeError
-from calibration.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
 from calibration.inspection.files import read_tensors
 from calibration.inspection.json_text import parse_json
 from calibration.inspection.quantization import find_quantization
 from calibration.inspection.scheme import SchemeError
 from calibration.inspection.tensor_file import WIDE_FLOATS, Tensor
 from calibration.inspection.verdict import Findings, Verdict
-from calibration.recipe import Recipe, Storage, Toolkit, check_fits
+from calibration.quantization.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
+from calibration.quantization.recipe import Recipe, Storage, Toolkit, check_fits
 
 # Two-dimensional and not multiplied with: looked up, or kept as it is by every recipe.
 _NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")

@@ -7,6 +7,7 @@ RUN useradd --create-home --uid 10001 bitladder
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY bitladder bitladder
 COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration

@@ -25,6 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     fi
 
 COPY pyproject.toml README.md LICENSE ./
+COPY bitladder bitladder
 COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration

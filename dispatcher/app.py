@@ -14,23 +14,25 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dispatcher.contract import Endpoint
-from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.intake import dead, events, jobs, ops
-from dispatcher.intake.closing import Closing
-from dispatcher.intake.completions import completion_door
-from dispatcher.intake.gate import Access, guarded, is_key_required
-from dispatcher.intake.gateway import Gateway
-from dispatcher.intake.job_ids import QuotedIds
-from dispatcher.intake.openapi import get_openapi
-from dispatcher.intake.problems import on_bitladder_error, on_defect, on_http_error
-from dispatcher.intake.root_path import BelowRootPath
-from dispatcher.memory import settle_memory
-from dispatcher.queue.connection import check_files, check_server, connect
-from dispatcher.queue.durability import check_durability
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.reload import LadderWatch
-from dispatcher.sections import Settings
+from bitladder.contract import Endpoint
+from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.gc_freeze import settle_memory
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import check_files, check_server, connect
+from bitladder.queue.server.durability import check_durability
+from bitladder.settings.live import LadderWatch
+from bitladder.settings.sections import Settings
+from dispatcher.auth import Access, guarded, is_key_required
+from dispatcher.closing import Closing
+from dispatcher.jobs import dead_letters as dead
+from dispatcher.jobs import events, jobs
+from dispatcher.jobs.job_ids import QuotedIds
+from dispatcher.openai.completions import completion_door
+from dispatcher.openai.openapi import get_openapi
+from dispatcher.ops import ops
+from dispatcher.problems import on_bitladder_error, on_defect, on_http_error
+from dispatcher.root_path import BelowRootPath
+from dispatcher.state import Gateway
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

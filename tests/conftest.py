@@ -17,9 +17,9 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.embedded import is_answering, server_command
-from dispatcher.sections import RedisSettings, Settings
-from dispatcher.settings import load_settings
+from bitladder.queue.server.embedded import is_answering, server_command
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import RedisSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,7 +124,7 @@ class Stack:
         self.http = httpx2.Client(base_url=self.url, timeout=60)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+        command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
         process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=self.output, stderr=self.output)
         self.processes.append(process)
         return process

@@ -7,8 +7,8 @@ import random
 
 import redis.asyncio
 
-from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.begun import mark_begun
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.begun import mark_begun
 
 # What ends before it is told of needs no call. A worker that is lost so soon after an engine began costs no attempt.
 TELL_AFTER_S = 0.02

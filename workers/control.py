@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dispatcher.ids import read_id
-from dispatcher.queue.subscription import Subscription
-from dispatcher.sections import RedisSettings
+from bitladder.ids import read_id
+from bitladder.queue.waiting.subscription import Subscription
+from bitladder.settings.sections import RedisSettings
 
 
 class Control:

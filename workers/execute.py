@@ -9,14 +9,14 @@ from enum import StrEnum
 
 import msgspec
 
-from dispatcher.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
-from dispatcher.errors import EngineBusyError, EngineFaultError, EngineLostError
-from dispatcher.queue.records import inflate
-from dispatcher.queue.seal import Seal
+from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
+from bitladder.errors import EngineBusyError, EngineFaultError, EngineLostError
+from bitladder.queue.signing import Seal
+from bitladder.queue.views import inflate
 from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers, OnPiece
-from workers.guard import fault_in
-from workers.ward import ALONE
+from workers.isolation import ALONE
+from workers.output_check import fault_in
 
 
 class Verdict(StrEnum):

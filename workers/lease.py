@@ -19,13 +19,13 @@ import redis
 import structlog
 from redis.exceptions import NoScriptError, RedisError
 
-from dispatcher.contract import Lane
-from dispatcher.ids import id_bytes, read_id
-from dispatcher.queue.commands import keep
-from dispatcher.queue.connection import connect_sync
-from dispatcher.queue.plan import lists_of
-from dispatcher.queue.scripts import digest, source
-from dispatcher.sections import Settings
+from bitladder.contract import Lane
+from bitladder.ids import id_bytes, read_id
+from bitladder.queue.calls import keep
+from bitladder.queue.plan import lists_of
+from bitladder.queue.run_script import digest, source
+from bitladder.queue.server.connection import connect_sync
+from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from dispatcher.contract import Claimed, Emitted, Piece
+from bitladder.contract import Claimed, Emitted, Piece
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()

@@ -18,25 +18,25 @@ from enum import StrEnum
 import structlog
 from redis.exceptions import RedisError
 
-from dispatcher.background import Background, in_thread
-from dispatcher.contract import Claimed, State
-from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.commands import Claims
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.queue.sweeping import sweep_for_ever
-from dispatcher.sections import Settings
+from bitladder.contract import Claimed, State
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.calls import Claims
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.queue.sweeping import sweep_for_ever
+from bitladder.settings.sections import Settings
+from bitladder.supervision import Background, in_thread
 from workers.begun import Begun
-from workers.blame import blamed
 from workers.control import Control
-from workers.engine_watch import EngineWatch
+from workers.engine_health.blame import blamed
+from workers.engine_health.watch import EngineWatch
 from workers.engines.base import CLAIM, Engine, Load
 from workers.execute import Executed, Verdict, execute, expired_waiting, with_pieces
+from workers.isolation import Ward
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
 from workers.slots import Slots
-from workers.ward import Ward
 
 log = structlog.get_logger()
 # Steps of the loop that new jobs have before the next claim is prepared: their requests reach the engine, and what an

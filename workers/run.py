@@ -10,19 +10,19 @@ import structlog
 import uvloop
 from prometheus_client import start_http_server
 
-from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.logs import configure_logs
-from dispatcher.memory import settle_memory
-from dispatcher.queue.connection import check_server
-from dispatcher.reload import LadderWatch
-from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
-from dispatcher.signals import ending
+from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.gc_freeze import settle_memory
+from bitladder.logs import configure_logs
+from bitladder.queue.server.connection import check_server
+from bitladder.settings.live import LadderWatch
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import Settings
+from bitladder.signals import ending
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.engines.vllm_server import VllmServer
-from workers.rolling import Rolling
+from workers.rollout.rolling_update import Rolling
 
 log = structlog.get_logger()
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from dispatcher.batching import Batcher
-from dispatcher.contract import NO_BODY, Claimed, Emitted, Outcome, Piece, State, queue_name
-from dispatcher.errors import QueueUnreachableError
-from dispatcher.queue.budget import ByteBudget
-from dispatcher.queue.commands import Finished, Unfit, finished_bytes
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.sections import Settings
+from bitladder.batching import Batcher
+from bitladder.contract import NO_BODY, Claimed, Emitted, Outcome, Piece, State, queue_name
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.budget import ByteBudget
+from bitladder.queue.calls import Finished, Unfit, finished_bytes
+from bitladder.queue.job_queue import JobQueue
+from bitladder.settings.sections import Settings
 from workers.execute import Executed, Verdict, degenerate_in
 from workers.metrics import Tally, WorkerMetrics
 from workers.pieces import Pieces

@@ -10,9 +10,9 @@ from pathlib import Path
 import redis
 
 from benchmarks.peers import base
-from dispatcher.contract import Lane, State
-from dispatcher.producer import Producer
-from dispatcher.settings import load_settings
+from bitladder.contract import Lane, State
+from bitladder.producer import Producer
+from bitladder.settings.load import load_settings
 
 CONFIG = str(Path(__file__).parents[1] / "bench.toml")
 

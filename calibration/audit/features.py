@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitladder.routing.features import byte_entropy
 from calibration.sample.kind import code_share
-from dispatcher.routing.score import byte_entropy
 
 Numbers = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from calibration.audit.aggregate import ALL, digits
 from calibration.audit.features import FEATURES
-from calibration.audit.tally import ALL, digits
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }

@@ -13,11 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from bitladder.settings.sections import PolicySettings
+from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Feature, Numbers
-from calibration.audit.take import Seen
-from calibration.audit.tally import ALL, UNKNOWN, groups
-from calibration.shown import shown
-from dispatcher.sections import PolicySettings
+from calibration.audit.load_prompts import Seen
+from calibration.terminal.escape import shown
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")

@@ -9,16 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bitladder.settings.sections import PolicySettings
+from calibration.artifacts.folder import claimed, require_replaceable, staged
+from calibration.artifacts.manifest import file_digest, is_listed
+from calibration.artifacts.output_dir import try_writing, writing
+from calibration.audit.aggregate import tally
 from calibration.audit.features import measure
+from calibration.audit.load_prompts import Taken
 from calibration.audit.page import write_page
 from calibration.audit.plots import draw_all
-from calibration.audit.take import Taken
-from calibration.audit.tally import tally
-from calibration.folder import claimed, require_replaceable, staged
-from calibration.manifest import file_digest, is_listed
-from calibration.out import try_writing, writing
 from calibration.sample.sets import write_manifest
-from dispatcher.sections import PolicySettings
 
 FIGURES, PAGE = "audit.json", "audit.html"
 

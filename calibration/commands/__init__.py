@@ -1,1 +1,1 @@
-"""The commands of `bitladder calibrate`: one file each, with `register(app)`; calibration/cli.py loads one of them."""
+"""The commands of `bitladder calibrate`: one file each, with `register(app)`; app.py loads one of them."""

@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bitladder.settings.sections import PolicySettings, Settings
+from calibration.artifacts.folder import require_outside
+from calibration.audit.aggregate import ALL, UNKNOWN, digits
 from calibration.audit.features import FEATURES
+from calibration.audit.load_prompts import Taken, from_set, from_source, in_words
 from calibration.audit.report import PAGE, Question, audit, check_out
-from calibration.audit.take import Taken, from_set, from_source, in_words
-from calibration.audit.tally import ALL, UNKNOWN, digits
+from calibration.commands.configuration import load_configuration
 from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.commands.sample import PACKAGED, open_source
-from calibration.configuration import load_configuration
 from calibration.errors import InputError
-from calibration.folder import require_outside
 from calibration.sample.sets import is_set
-from calibration.steps import Advance, Steps
-from dispatcher.sections import PolicySettings, Settings
+from calibration.terminal.progress import Advance, Steps
 
 _MOST_GROUPS = 5
 

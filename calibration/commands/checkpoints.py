@@ -12,18 +12,21 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from calibration.checkpoints import Checkpoint, Workshop, example_job
 from calibration.commands.options import AsJson, cell, progress_console
 from calibration.errors import WrongEnvironmentError
-from calibration.host import can_serve
-from calibration.maker import Maker
-from calibration.recipe import BF16, Recipe, Storage, Toolkit
-from calibration.recipes import TIERS
+from calibration.quantization.build import Checkpoint, Workshop, example_job
+from calibration.quantization.kernels import can_serve
+from calibration.quantization.quantizer import Maker
+from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
+from calibration.quantization.recipes import TIERS
 from calibration.settings import Settings
-from calibration.steps import Steps
+from calibration.terminal.progress import Steps
 
 AUTO = "auto"
-MODULES = {Toolkit.LLM_COMPRESSOR: "calibration.quantize", Toolkit.AUTOAWQ: "calibration.autoawq"}
+MODULES = {
+    Toolkit.LLM_COMPRESSOR: "calibration.quantization.llm_compressor",
+    Toolkit.AUTOAWQ: "calibration.quantization.autoawq",
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -14,25 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bitladder.errors import ConfigError
+from bitladder.settings.sections import Settings
+from calibration.artifacts.folder import require_outside
+from calibration.artifacts.output_dir import try_writing
+from calibration.artifacts.report import Report, encode_report, read_report
+from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, progress_console, say
-from calibration.configuration import load_configuration
 from calibration.errors import BadReportError, CalibrationError, InputError
 from calibration.evaluate.candidates import Given, find_candidates
-from calibration.evaluate.heldout import refuse_calibrated
+from calibration.evaluate.contamination import refuse_calibrated
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plan import Wish, make_plan
 from calibration.evaluate.plot import quality_cost_png
-from calibration.evaluate.rows import rows
+from calibration.evaluate.report_table import rows
 from calibration.evaluate.run import About, Evaluation, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
-from calibration.folder import require_outside
-from calibration.out import try_writing
-from calibration.report import Report, encode_report, read_report
 from calibration.sandbox.choose import AUTO
-from calibration.steps import Steps
-from dispatcher.errors import ConfigError
-from dispatcher.sections import Settings
+from calibration.terminal.progress import Steps
 
 OUT = Path("var/evaluation")
 RESULTS = "results"

@@ -14,7 +14,7 @@ from rich.table import Table
 from calibration.commands.options import AsJson, cell, progress_console
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAIL: "red"}
 

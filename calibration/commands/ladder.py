@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bitladder.errors import ConfigError
+from bitladder.settings.load import load_settings
+from bitladder.settings.release import Figure, Ladder
+from bitladder.settings.sections import Settings
+from calibration.artifacts.metrics import QUALITY, metric_of
 from calibration.commands.options import AsJson, Config, cell, say
 from calibration.errors import InputError
 from calibration.publishing.ladder_file import LadderStore
-from calibration.recovery import QUALITY, metric_of
-from dispatcher.errors import ConfigError
-from dispatcher.ladder import Figure, Ladder
-from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
 
 
 def register(app: typer.Typer) -> None:

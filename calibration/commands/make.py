@@ -10,17 +10,17 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from calibration.assignment import Assignment
-from calibration.checkpoints import EXAMPLE, Job, Place, Subject, Workshop
+from calibration.artifacts.manifest import file_digest
 from calibration.commands.checkpoints import as_fields, as_table, load_real_maker, storage_chooser
 from calibration.commands.options import progress_console
-from calibration.corpus import texts_for
-from calibration.manifest import file_digest
-from calibration.prompts import chosen, read_texts
-from calibration.recipe import Recipe
-from calibration.recipes import RECIPES
+from calibration.quantization.build import EXAMPLE, Job, Place, Subject, Workshop
+from calibration.quantization.corpus import texts_for
+from calibration.quantization.recipe import Recipe
+from calibration.quantization.recipes import RECIPES
+from calibration.quantization.samples import chosen, read_texts
+from calibration.quantization.task import Assignment
 from calibration.settings import Settings
-from calibration.steps import Steps
+from calibration.terminal.progress import Steps
 
 
 def register(app: typer.Typer) -> None:

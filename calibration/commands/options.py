@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from calibration.assignment import Assignment, become, find_interpreter
+from calibration.artifacts.folder import require_outside, require_replaceable
+from calibration.artifacts.manifest import was_made
 from calibration.commands.checkpoints import AUTO
+from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, say
-from calibration.configuration import load_configuration
 from calibration.errors import RecipeError
-from calibration.folder import require_outside, require_replaceable
-from calibration.manifest import was_made
-from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
     check_hardware,
@@ -23,12 +21,14 @@ from calibration.preflight import (
     inspect_model,
     plan,
 )
-from calibration.prompts import check_enough, read_texts
-from calibration.recipe import BF16, Recipe, Storage, Toolkit
-from calibration.recipes import EXAMPLE, TIERS, find_recipe
+from calibration.quantization.available_memory import available_memory
+from calibration.quantization.example import SMOLLM2
+from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
+from calibration.quantization.recipes import EXAMPLE, TIERS, find_recipe
+from calibration.quantization.samples import check_enough, read_texts
+from calibration.quantization.task import Assignment, become, find_interpreter
 from calibration.sample.sets import checked_samples
 from calibration.settings import Settings
-from calibration.source import SMOLLM2
 
 Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
 Samples = Annotated[

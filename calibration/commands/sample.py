@@ -12,16 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from calibration.artifacts.folder import require_outside
+from calibration.commands.configuration import load_configuration
 from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console, say
-from calibration.configuration import load_configuration
 from calibration.errors import InputError, WrongEnvironmentError
-from calibration.folder import require_outside
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
 from calibration.sample.run import Plan, Sampled, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 CAPTURE, PACKAGED = "capture", Packaged.name
 

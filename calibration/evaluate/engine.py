@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bitladder.errors import EngineError
+from bitladder.settings.sections import TierSettings, VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
-from dispatcher.errors import EngineError
-from dispatcher.sections import TierSettings, VllmSettings
 from workers.engines.base import Engine
 from workers.engines.vllm_server import VllmServer
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from calibration.artifacts.metrics import recovery
+from calibration.artifacts.report import Comparison, Figure
 from calibration.evaluate.distributions import Distributions, agreement, divergence
 from calibration.evaluate.measures import Paced, Passages
 from calibration.evaluate.stats import Floats, bootstrap, bootstrap_quantile, mcnemar, wilson
-from calibration.recovery import recovery
-from calibration.report import Comparison, Figure
 
 _P50, _P99 = 0.5, 0.99
 _MOST_NATS = 600.0

@@ -9,9 +9,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bitladder.settings.sections import VllmSettings
 from calibration.errors import WrongEnvironmentError
 from calibration.evaluate import nvidia
-from dispatcher.sections import VllmSettings
 
 # vLLM has one name for GPUs and another one for CPUs.
 _ASK = (

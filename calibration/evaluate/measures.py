@@ -20,9 +20,9 @@ from calibration.evaluate.engine import AT_ONCE, Asker
 from calibration.evaluate.memory import gpu_bytes, resident_bytes
 from calibration.evaluate.problems import ENGINE_STOPS, MOST_TOKENS, STOPS, Problem, cut
 from calibration.evaluate.tasks import Task, is_right
-from calibration.passages import PASSAGE_TOKENS, cut_text
 from calibration.sandbox.base import Sandbox
-from calibration.steps import Advance
+from calibration.terminal.progress import Advance
+from calibration.texts.passages import PASSAGE_TOKENS, cut_text
 
 # How many rounds of AT_ONCE answers of so many tokens are timed.
 _ROUNDS, _TIMED_TOKENS = 5, 32

@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from calibration.evaluate.rows import Row, rows
-from calibration.report import Report
+from calibration.artifacts.report import Report
+from calibration.evaluate.report_table import Row, rows
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

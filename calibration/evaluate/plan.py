@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.evaluate import problems as human_eval
-from calibration.evaluate.heldout import read_heldout
+from calibration.evaluate.contamination import read_heldout
 from calibration.evaluate.machine import machine
 from calibration.evaluate.measures import CodeProblems, Likelihood, Measure, OwnTasks, Pace
 from calibration.evaluate.tasks import read_tasks

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from calibration.report import Figure, Report
+from calibration.artifacts.report import Figure, Report
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
 _MARKERS = "osD^vP*X"

@@ -11,6 +11,8 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+from bitladder.settings.sections import VllmSettings
+from calibration.artifacts.report import Report, TierReport
 from calibration.errors import EngineFailedError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import serving
@@ -18,9 +20,7 @@ from calibration.evaluate.figures import Figures, pace_figures, share_figures, t
 from calibration.evaluate.machine import machine
 from calibration.evaluate.measures import Answered, Measure
 from calibration.evaluate.store import Store
-from calibration.report import Report, TierReport
-from calibration.steps import Steps
-from dispatcher.sections import VllmSettings
+from calibration.terminal.progress import Steps
 
 # By the name of a measure, what it found.
 Results = Mapping[str, Any]

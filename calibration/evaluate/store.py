@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from calibration.folder import replace_file
-from calibration.out import writing
+from calibration.artifacts.folder import replace_file
+from calibration.artifacts.output_dir import writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
 VERSION = 1

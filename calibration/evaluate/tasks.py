@@ -12,7 +12,7 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calibration.errors import InputError
-from calibration.lines import read_lines
+from calibration.texts.jsonl import read_lines
 
 _MOST_ANSWER_CHARS = 100_000
 

@@ -14,8 +14,8 @@ from pydoc_data.topics import topics
 
 from calibration.errors import InputError
 from calibration.evaluate.problems import load_problems
-from calibration.lines import read_line, read_lines
-from calibration.samples import heldout_samples
+from calibration.texts.jsonl import read_line, read_lines
+from calibration.texts.packaged import heldout_samples
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # Paragraphs of Python's reference that are sentences: no lists, no tables, no grammar.
@@ -91,5 +91,5 @@ def _sentences(topic: str) -> str:
 
 
 def _demo_prompts() -> list[str]:
-    lines = (resources.files("dispatcher") / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (resources.files("bitladder") / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["prompt"] for line in lines]

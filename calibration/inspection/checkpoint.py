@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from calibration.artifacts.manifest import NAME, file_digest, read_manifest
 from calibration.errors import InputError
 from calibration.inspection.alignment import check_alignment
 from calibration.inspection.files import read_tensors
@@ -29,7 +30,6 @@ from calibration.inspection.tokenizer import check_tokenizer
 from calibration.inspection.unpack import scale_names
 from calibration.inspection.values import check_linear, check_plain, check_scales
 from calibration.inspection.verdict import CheckName, Findings, Inspection
-from calibration.manifest import NAME, file_digest, read_manifest
 
 # Told how many of how many bytes have been looked at.
 OnProgress = Callable[[int, int], None]

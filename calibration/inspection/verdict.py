@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 # A defect that is everywhere is told as well by three places as by three hundred.
 SHOWN = 3

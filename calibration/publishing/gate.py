@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from bitladder.settings.sections import PublishSettings
+from calibration.artifacts.metrics import METRICS, Better, metric_of
+from calibration.artifacts.report import Figure, Report, TierReport
 from calibration.errors import InputError
-from calibration.recovery import METRICS, Better, metric_of
-from calibration.report import Figure, Report, TierReport
-from dispatcher.sections import PublishSettings
 
 # Taken over a few hundred problems: one that was missed by chance must not decide, so the upper end of the interval
 # counts. The others are means over thousands of tokens.

@@ -15,10 +15,10 @@ from typing import Any
 
 import tomli_w
 
+from bitladder.errors import ConfigError
+from bitladder.settings.release import Ladder, read_ladder
+from calibration.artifacts.folder import is_full, locked, replace_file
 from calibration.errors import DiskFullError, InputError
-from calibration.folder import is_full, locked, replace_file
-from dispatcher.errors import ConfigError
-from dispatcher.ladder import Ladder, read_ladder
 
 HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
 _KEPT = re.compile(r"ladder-(\d{6,})\.toml")

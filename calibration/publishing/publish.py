@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from calibration.digest import checkpoint_digest
+from bitladder.settings.release import CACHE, Evaluation, Ladder, LadderModel, LadderTier
+from bitladder.settings.sections import Settings
+from calibration.artifacts.digest import checkpoint_digest
+from calibration.artifacts.manifest import file_digest
+from calibration.artifacts.report import Report, TierReport, read_report
 from calibration.errors import InputError, RefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
-from calibration.manifest import file_digest
 from calibration.publishing.gate import check_limits, shortcomings
 from calibration.publishing.ladder_file import LadderStore
-from calibration.report import Report, TierReport, read_report
-from dispatcher.ladder import CACHE, Evaluation, Ladder, LadderModel, LadderTier
-from dispatcher.sections import Settings
 
 MOST_NOTE_CHARS = 500
 # By model and by tier.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from bitladder.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Envelope
 from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.records import Value, read_values
 from calibration.sample.source import Unit
 from calibration.sample.understood import Extent
-from dispatcher.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Envelope
 
 
 class _Line(msgspec.Struct, frozen=True):

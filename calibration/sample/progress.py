@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from calibration.folder import replace_file
+from calibration.artifacts.folder import replace_file
 from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
 from calibration.sample.understood import Understood
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from calibration.sample.progress import Progress
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 _SAY_EVERY_S = 15.0
 

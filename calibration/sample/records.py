@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from calibration.decoding import Text
 from calibration.sample.prompt import Bad
 from calibration.sample.understood import Extent
 from calibration.sample.window import MOST_INDENT, Window
+from calibration.texts.decoding import Text
 
 # Characters of one value: far above any prompt that an intake accepts.
 MOST_CHARS = 16 * 2**20

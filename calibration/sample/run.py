@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from calibration.artifacts.folder import claimed, full_disk_named, staged
 from calibration.errors import CalibrationError, InputError
-from calibration.folder import claimed, full_disk_named, staged
 from calibration.sample.progress import Bookmark, Progress
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.reservoir import Member, Reservoir

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from calibration.artifacts.manifest import NAME, file_digest, is_listed, listed, read_fields
 from calibration.errors import CalibrationError, InputError
-from calibration.manifest import NAME, file_digest, is_listed, listed, read_fields
 from calibration.sample.near import NearIndex, folded, signature
 from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member

@@ -10,7 +10,7 @@ from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt, read_prompts
 from calibration.sample.records import read_values
 from calibration.sample.understood import Extent
-from calibration.samples import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_samples, heldout_samples
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 

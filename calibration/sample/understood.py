@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from calibration.errors import SourceError
-from calibration.shown import shown
+from calibration.terminal.escape import shown
 
 EXPECTED = 'JSON objects with "prompt", "messages" or "text", one after another or in a list'
 # A torn object among thousands is skipped; files that were lost must be this small a share of all that was read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from calibration.decoding import PIECE, Text
+from calibration.texts.decoding import PIECE, Text
 
 # Characters may be read again behind something torn, but in all not much more often than so many times.
 _AGAIN, _AGAIN_AT_FIRST = 4, 2**22

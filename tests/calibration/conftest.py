@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from calibration.checkpoints import EXAMPLE, Job, Workshop
-from calibration.maker import Maker, ToyMaker
-from calibration.recipe import Recipe, Storage
-from calibration.recipes import example_recipe
-from calibration.source import SMOLLM2
-from calibration.steps import Steps
+from calibration.quantization.build import EXAMPLE, Job, Workshop
+from calibration.quantization.example import SMOLLM2
+from calibration.quantization.quantizer import Maker, ToyMaker
+from calibration.quantization.recipe import Recipe, Storage
+from calibration.quantization.recipes import example_recipe
+from calibration.terminal.progress import Steps
 
 GOOD = {"bf16": 10.0, "int4": 10.9, "int8": 10.2, "fp8": 10.1}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import DiskFullError, InputError, RecipeError
-from calibration.memory import available_memory
 from calibration.preflight import (
     Plan,
     check_hardware,
@@ -18,9 +17,10 @@ from calibration.preflight import (
     inspect_model,
     plan,
 )
-from calibration.prompts import LEAST_TEXTS, check_enough, chosen, read_texts
-from calibration.recipes import RECIPES
-from calibration.source import SMOLLM2
+from calibration.quantization.available_memory import available_memory
+from calibration.quantization.example import SMOLLM2
+from calibration.quantization.recipes import RECIPES
+from calibration.quantization.samples import LEAST_TEXTS, check_enough, chosen, read_texts
 from tests.calibration.inspection.tiny import HIDDEN, INNER, LAYERS, VOCABULARY, Tiny
 
 GPTQ, AWQ, NEAREST = RECIPES["int4-awq-gptq-g32"], RECIPES["int4-awq-g64"], RECIPES["int8-rtn"]

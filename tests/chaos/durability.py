@@ -16,9 +16,9 @@ from pathlib import Path
 
 import httpx2
 
-from dispatcher.errors import QueueUnreachableError
-from dispatcher.producer import Producer
-from dispatcher.sections import Durability
+from bitladder.errors import QueueUnreachableError
+from bitladder.producer import Producer
+from bitladder.settings.sections import Durability
 from tests.chaos.valkey import Valkey
 from tests.conftest import ROOT, Stack, make_settings
 

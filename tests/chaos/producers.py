@@ -13,10 +13,10 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from dispatcher.contract import Endpoint
-from dispatcher.errors import BitladderError, QueueUnreachableError
-from dispatcher.producer import Producer
-from dispatcher.sections import Settings
+from bitladder.contract import Endpoint
+from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.producer import Producer
+from bitladder.settings.sections import Settings
 from tests.chaos.history import History, Try
 from tests.chaos.orders import Order
 from tests.chaos.readers import seen_of

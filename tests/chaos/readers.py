@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from dispatcher.contract import Outcome
-from dispatcher.queue.records import inflate
-from dispatcher.queue.seal import Seal
+from bitladder.contract import Outcome
+from bitladder.queue.signing import Seal
+from bitladder.queue.views import inflate
 from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
 MARK = re.compile(rb"\bn[0-9]{7}\b")

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import redis
 
-from dispatcher.embedded import is_answering
-from dispatcher.queue.seal import Seal
-from dispatcher.sections import Durability, RedisSettings, Settings
+from bitladder.queue.server.embedded import is_answering
+from bitladder.queue.signing import Seal
+from bitladder.settings.sections import Durability, RedisSettings, Settings
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
 from tests.chaos.services import Fleet, make_fleet

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import redis
 
-from dispatcher.embedded import server_command
-from dispatcher.sections import RedisSettings
+from bitladder.queue.server.embedded import server_command
+from bitladder.settings.sections import RedisSettings
 from tests.conftest import free_port, wait_until
 
 NAME = "mymaster"

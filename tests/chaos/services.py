@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dispatcher.embedded import server_command
-from dispatcher.sections import Durability, RedisSettings
+from bitladder.queue.server.embedded import server_command
+from bitladder.settings.sections import Durability, RedisSettings
 from tests.conftest import ROOT
 
 # How long a process may take to end after SIGTERM: a worker's grace for what runs, a lease to hand it in, and some.
 STOP_S = 60
-BITLADDER = (sys.executable, "-m", "dispatcher.cli.main")
+BITLADDER = (sys.executable, "-m", "bitladder.cli.main")
 # Ask a process to end in order.
 ASKING = (signal.SIGTERM, signal.SIGHUP)
 READY = re.compile(r'"worker": "([^"]+)".*"event": "worker ready"')

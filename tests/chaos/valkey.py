@@ -8,8 +8,8 @@ from typing import Self
 
 import redis
 
-from dispatcher.embedded import is_answering, server_command
-from dispatcher.sections import Durability, RedisSettings
+from bitladder.queue.server.embedded import is_answering, server_command
+from bitladder.settings.sections import Durability, RedisSettings
 from tests.conftest import free_port, wait_until
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from dispatcher.sections import WorkerSettings
-from dispatcher.settings import load_settings
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "compose"

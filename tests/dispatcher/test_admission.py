@@ -1,319 +1,280 @@
-"""dispatcher/routing/rates.py and admission.py: pure, on a clock of their own."""
+"""dispatcher/admission.py and bitladder/queue/sampling.py on a real Valkey."""
 
 from __future__ import annotations
 
-import heapq
-import math
-import random
-from collections import deque
+import asyncio
+from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
+import pytest_asyncio
+import redis
+import uuid_utils
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
-from dispatcher.routing.admission import RANK, Forecast, excess_s, forecast, retry_after_s
-from dispatcher.routing.envelope import Patience, read_patience
-from dispatcher.routing.rates import HELD_S, STANDSTILL_S, Load, Reading, TierRates
+from bitladder.contract import Outcome, Request, State, Submission
+from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
+from bitladder.queue.calls import Finished
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.sampling import take_sample
+from bitladder.queue.server.connection import connect
+from bitladder.queue.signing import Seal
+from bitladder.routing.envelope import Patience
+from bitladder.settings.sections import Settings
+from dispatcher.admission import Admission
+from dispatcher.metrics import AdmissionMetrics
+from tests.chaos.proxy import Proxy
+from tests.conftest import free_port, make_settings
 
-NOBODY = (0, 0, 0)
-NORMAL = RANK["normal"]
+QUEUE = "smollm2:int4:normal"
+SOON, WHENEVER = Patience(whole_s=0.05), Patience()
 
 
-def reading(
-    at_s: float, depth: int = 0, served: int = 0, in_flight: int = 16, live: int = 1, slots: int = 16
-) -> Reading:
-    return Reading(
-        at_s=at_s,
-        depth=(0, depth, 0),
-        in_flight=(0, in_flight, 0),
-        served=(0, served, 0),
-        live=live,
-        slots=live * slots,
+def job(queue: str = QUEUE, key: str = "") -> Submission:
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor="int4")
+    return Submission(
+        job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, idempotency_key=key
     )
 
 
-def follow(*readings: Reading) -> Load:
-    rates = TierRates()
-    return [rates.add(one, NOBODY) for one in readings][-1]
+@pytest_asyncio.fixture
+async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(settings.redis)
+    yield JobQueue(client, settings)
+    await client.aclose()
 
 
-def a_load(
-    depth: tuple[int, int, int], rate: float | None = 80, arrivals: float = 0, short: int = 2, free: int = 0
-) -> Load:
-    return Load(
-        depth=depth,
-        short=short,
-        free=free,
-        rate=rate,
-        residence_s=0.2,
-        arrivals=(arrivals, 0, 0),
-        elsewhere=(0.0, 0.0, 0.0),
-    )
+def door(queue: JobQueue, settings: Settings | None = None) -> Admission:
+    return Admission(settings or queue.settings, queue.client, AdmissionMetrics(CollectorRegistry()))
 
 
-def answer_s(load: Load, lane: str, let_in: tuple[int, int, int] = NOBODY, elapsed_s: float = 0) -> float:
-    found = forecast(load, RANK[lane], let_in, elapsed_s)
-    assert found is not None
-    return found.answer_s
+def overload(store: redis.Redis, queue: str = QUEUE) -> None:
+    """Let a tier have a worker, and 500 jobs wait for it."""
+    for tier in ("int4", "int8", "fp8"):
+        store.zadd(f"bl:live:smollm2:{tier}", {"somebody": 9e15})
+    store.rpush(f"rq:queue:{queue}", *(f"waiting-{number}" for number in range(500)))
 
 
-def test_the_rate_is_what_ended_while_jobs_waited() -> None:
-    load = follow(*(reading(second, depth=500, served=80 * second) for second in range(10)))
-
-    assert load.rate == pytest.approx(80, rel=0.01)
-    assert load.residence_s == pytest.approx(16 / 80, rel=0.01)
-
-
-def test_without_a_backlog_what_ended_is_what_came_and_no_rate() -> None:
-    load = follow(*(reading(second, depth=2, served=10 * second) for second in range(60)))
-
-    assert load.rate is None
-    assert forecast(load, NORMAL, NOBODY, 0) is None
+async def learn(admission: Admission, store: redis.Redis, queue: str = QUEUE) -> None:
+    """Look twice, and find that 100 jobs of a queue have ended in between."""
+    await admission.look()
+    await asyncio.sleep(0.05)  # the server's clock has to move
+    store.hincrby("bl:served:smollm2", queue, 100)
+    await admission.look()
 
 
-def test_nothing_is_known_before_a_batch_of_long_jobs_has_ended_once() -> None:
-    young = follow(*(reading(second, depth=500, served=0) for second in range(10)))
-    older = follow(*(reading(second, depth=500, served=16 * (second // 12)) for second in range(25)))
-
-    assert young.rate is None
-    assert older.rate == pytest.approx(16 / 12, rel=0.2)
-
-
-def test_a_tier_that_stands_still_refuses_until_it_moves_again() -> None:
-    rates = TierRates()
-    second = int(STANDSTILL_S)
-    for now in range(second + 1):
-        standing = rates.add(reading(now, depth=500), NOBODY)
-    for now in range(1, 7):
-        moving = rates.add(reading(second + now, depth=500 - 80 * now, served=80 * now), NOBODY)
-
-    assert answer_s(standing, "normal") > 1000
-    assert moving.rate == pytest.approx(80, rel=0.05)
-
-
-def test_what_nobody_was_there_to_serve_says_nothing_of_who_comes() -> None:
-    rates = TierRates()
-    for now in range(36):
-        waiting = rates.add(reading(now, depth=8, in_flight=0, live=0), NOBODY)
-    come = rates.add(reading(36, depth=8, in_flight=0), NOBODY)
-    taken = [rates.add(reading(36 + now, in_flight=8), NOBODY) for now in range(1, 7)]
-    done = [rates.add(reading(42 + now, served=8, in_flight=0), NOBODY) for now in range(1, 70)]
-
-    assert {load.rate for load in (waiting, come, *taken, *done)} == {None}
-
-
-def test_a_standstill_is_over_when_jobs_end_or_are_taken() -> None:
-    still = [reading(now, depth=40, in_flight=1) for now in range(int(STANDSTILL_S) + 6)]
-    end = still[-1].at_s
-
-    ended = follow(*still, reading(end + 1, depth=39, served=1, in_flight=1))
-    taken = follow(*still, reading(end + 1, depth=0, in_flight=41))
-    moving = follow(*still, *(reading(end + now, depth=40, served=10 * now, in_flight=1) for now in range(1, 4)))
-
-    assert follow(*still).rate == pytest.approx(1 / 35, rel=0.01)
-    assert (ended.rate, taken.rate) == (None, None)
-    assert moving.rate == pytest.approx(10, rel=0.1)  # not what it was with the time before
-
-
-def test_who_finds_a_slot_free_does_not_wait() -> None:
-    load = a_load((0, 0, 0), rate=0.5, free=10)
-
-    assert [answer_s(load, "normal", (0, count, 0)) for count in (1, 10, 12)] == pytest.approx([0.2, 0.2, 4.2])
-    assert answer_s(load, "batch", (4, 6, 2)) == pytest.approx(4.2)
-    assert follow(reading(0, in_flight=6)).free == 10
-    assert follow(reading(0, depth=1, in_flight=6)).free == 0  # one waits, whatever is free
-
-
-def test_a_rate_is_believed_for_a_while_and_less_when_workers_have_come() -> None:
-    busy = [reading(second, depth=500, served=80 * second) for second in range(10)]
-
-    def after(seconds: float, live: int) -> float | None:
-        return follow(*busy, reading(9 + seconds, depth=0, served=800, in_flight=0, live=live)).rate
-
-    assert after(1, live=1) == pytest.approx(80, rel=0.01)
-    assert after(1, live=2) is None
-    assert after(HELD_S + 1, live=1) is None
-    assert after(HELD_S + 1, live=0) == pytest.approx(80, rel=0.01)
-
-
-def test_a_count_that_began_anew_is_measured_anew() -> None:
-    load = follow(*(reading(second, depth=500, served=80 * second) for second in range(10)), reading(10, depth=500))
-
-    assert load.rate is None
-
-
-def test_what_was_let_in_since_the_last_look_counts_and_what_ended_since_does_not() -> None:
-    load = a_load((0, 160, 0))
-
-    assert answer_s(load, "normal") == pytest.approx(2.2)
-    assert answer_s(load, "normal", (0, 80, 0)) == pytest.approx(3.2)
-    assert answer_s(load, "normal", (0, 80, 0), elapsed_s=1) == pytest.approx(2.2)
-
-
-def test_what_others_let_in_is_taken_to_go_on() -> None:
-    rates = TierRates()
-    for second in range(20):
-        load = rates.add(reading(second, depth=200 + 60 * second, served=80 * second), (0, 100, 0))
-
-    assert load.elsewhere[NORMAL] == pytest.approx(40, rel=0.01)
-    assert answer_s(load, "normal", elapsed_s=1) - answer_s(load, "normal") == pytest.approx(40 / 80 - 1, abs=0.01)
-
-
-def test_more_urgent_lanes_come_first_but_every_lane_has_its_turns() -> None:
-    quiet, flooded = a_load((160, 40, 40)), a_load((160, 40, 40), arrivals=200)
-
-    assert answer_s(quiet, "urgent") == pytest.approx(160 / (80 * 14 / 16) + 0.2)
-    assert answer_s(quiet, "normal") == pytest.approx(200 / (80 * 15 / 16) + 0.2)
-    assert answer_s(quiet, "batch") == pytest.approx(240 / 80 + 0.2)
-    assert answer_s(flooded, "normal") == pytest.approx(40 / (80 / 16) + 0.2)
-
-
-def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_much() -> None:
-    found = Forecast(ahead=400, rate=80, wait_s=5, answer_s=6)
-
-    assert excess_s(found, Patience()) == 0
-    assert excess_s(found, Patience(whole_s=10)) < 0
-    assert excess_s(found, Patience(whole_s=5)) == pytest.approx(2)
-    assert excess_s(found, Patience(first_s=5)) == pytest.approx(1)  # a stream has to begin, not to end
-    assert [retry_after_s(2, chance) for chance in (0, 1)] == [2, 3]
-    assert retry_after_s(0.1, 0) == 1
-
-
-@pytest.mark.parametrize(
-    ("headers", "deadline_ms", "stream", "expected"),
-    [
-        ({}, None, False, Patience(whole_s=600)),
-        ({}, 2000, False, Patience(whole_s=2)),
-        ({"x-stainless-read-timeout": "20.5"}, None, False, Patience(whole_s=20)),
-        ({"x-stainless-read-timeout": "20.5"}, 5000, True, Patience(whole_s=5, first_s=20)),
-        ({"x-stainless-read-timeout": "nonsense"}, None, True, Patience(first_s=600)),
-        ({"x-stainless-read-timeout": "nan"}, None, False, Patience(whole_s=600)),
-        ({"x-stainless-read-timeout": "inf"}, None, False, Patience(whole_s=600)),
-    ],
-)
-def test_patience_is_what_the_client_says_or_its_library(
-    headers: dict[str, str], deadline_ms: int | None, stream: bool, expected: Patience
+@pytest.mark.parametrize("secrets", [[], [SecretStr("outcomes that are signed")]], ids=["plain", "signed"])
+async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(
+    queue: JobQueue, store: redis.Redis, secrets: list[SecretStr]
 ) -> None:
-    assert read_patience(headers, deadline_ms, stream=stream, await_timeout_s=600) == expected
+    queue.seal = Seal(secrets)
+    await queue.submit([job(), job(), job(), job(f"{QUEUE}:max-int8"), job()])
+    ends = [
+        Outcome(state=State.FINISHED, status=200),
+        Outcome(state=State.FAILED, status=400),
+        Outcome(state=State.EXPIRED, status=504),
+        Outcome(state=State.CANCELLED, status=409),
+        Outcome(state=State.FINISHED, status=200),
+    ]
+
+    plan = claim_plan(queue.settings, "smollm2", "int8")  # a tier above: the lowest one has no worker
+    claimed = (await queue.claim("w", "smollm2", "int8", plan, 10)).jobs
+    claimed.sort(key=lambda one: one.queue)
+    await queue.finish("w", [Finished(job=one, outcome=end) for one, end in zip(claimed, ends, strict=True)])
+    seen = (await take_sample(queue.client, queue.settings)).models["smollm2"]
+
+    assert (seen.lists[QUEUE].served, seen.lists[f"{QUEUE}:max-int8"].served) == (2, 1)
+    assert 0 < store.ttl("bl:served:smollm2") <= 86_400
 
 
-def test_who_does_not_wait_has_no_patience_but_a_deadline() -> None:
-    headers = {"x-stainless-read-timeout": "20"}
+async def test_a_garbled_count_costs_nobody_their_end(queue: JobQueue, store: redis.Redis) -> None:
+    store.hset("bl:served:smollm2", QUEUE, "\xff")
+    await queue.submit([job()])
+    claimed = (await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)).jobs
 
-    assert read_patience(headers, None, stream=False, await_timeout_s=None) == Patience()
-    assert read_patience(headers, 3000, stream=False, await_timeout_s=None) == Patience(whole_s=3)
+    accepted = await queue.finish("w", [Finished(job=claimed[0], outcome=Outcome(state=State.FINISHED, status=200))])
+    seen = await take_sample(queue.client, queue.settings)
 
-
-class Tier:
-    """A queue and its workers on a virtual clock, with the admission before it."""
-
-    def __init__(self, slots: int, job_s: float, patience_s: float, *, admission: bool) -> None:
-        self.slots, self.job_s, self.patience_s, self.admission = slots, job_s, patience_s, admission
-        self.dice = random.Random(1)  # noqa: S311  (dice)
-        self.waiting: deque[float] = deque()  # deadlines
-        self.running: list[tuple[float, float]] = []  # end, deadline
-        self.rates, self.looked_s, self.let_in = TierRates(), 0.0, 0
-        self.load: Load | None = None
-        self.served = self.in_time = self.late = self.refused = 0
-        self.is_dead = False
-
-    def advance(self, now: float) -> None:
-        while self.running and self.running[0][0] <= now:
-            end, deadline = heapq.heappop(self.running)
-            self.served += end < deadline  # what was aborted is not counted by finish.lua
-            self.in_time += end < deadline
-            self.late += end >= deadline
-            self._start(end)
-        self._start(now)
-
-    def offer(self, now: float) -> None:
-        self.advance(now)
-        found = forecast(self.load, NORMAL, (0, self.let_in, 0), now - self.looked_s) if self.load else None
-        is_long = found is not None and self.load is not None and found.ahead > self.load.short
-        if self.admission and is_long and found and excess_s(found, Patience(whole_s=self.patience_s)) > 0:
-            self.refused += 1
-            return
-        self.let_in += 1
-        self.waiting.append(now + self.patience_s)
-        self._start(now)
-
-    def look(self, now: float) -> None:
-        self.advance(now)
-        seen = reading(now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead else 1, self.slots)
-        self.load, self.looked_s = self.rates.add(seen, (0, self.let_in, 0)), now
-        self.let_in = 0
-
-    def _start(self, now: float) -> None:
-        while self.waiting and len(self.running) < self.slots and not self.is_dead:
-            deadline = self.waiting.popleft()
-            if deadline <= now:
-                self.late += 1
-                continue
-            # Aborted at its deadline, as a worker does.
-            end = min(now + self.dice.uniform(0.5, 1.5) * self.job_s, deadline)
-            heapq.heappush(self.running, (end, deadline))
+    assert accepted == [True]
+    assert seen.models["smollm2"].lists[QUEUE].served == 0
 
 
-def run(tier: Tier, rate: float, seconds: float, *, begin: float = 0) -> None:
-    """Offer jobs at random times, `rate` a second, and look once a second."""
-    now, look = begin, begin
-    while now < begin + seconds:
-        now += tier.dice.expovariate(rate)
-        while look <= now:
-            tier.look(look)
-            look += 1
-        tier.offer(now)
+async def test_a_look_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
+    store.script_flush()
+
+    assert (await take_sample(queue.client, queue.settings)).models["smollm2"].live == {"int4": 0, "int8": 0, "fp8": 0}
 
 
-@pytest.mark.parametrize(
-    ("slots", "job_s", "patience_s", "late_share"),
-    [(16, 0.2, 3, 0.001), (64, 2, 10, 0.001), (256, 20, 60, 0.002), (4, 1, 8, 0.02)],
-)
-def test_at_three_times_the_capacity_the_work_that_is_done_is_in_time(
-    slots: int, job_s: float, patience_s: float, late_share: float
+async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
+    queue: JobQueue, store: redis.Redis
 ) -> None:
-    capacity, begin = slots / job_s, max(30, 8 * job_s)
-    tier = Tier(slots, job_s, patience_s, admission=True)
-    run(tier, 3 * capacity, begin)  # until the rate is known
-    in_time, late, refused = tier.in_time, tier.late, tier.refused
+    admission = door(queue)
+    overload(store)
+    await admission.enter(job(), SOON)  # nothing is known yet
+    await learn(admission, store)
 
-    run(tier, 3 * capacity, 150, begin=begin)
+    with pytest.raises(OverloadedError, match=r"queue smollm2:int4:normal .* \d+ jobs wait ahead") as refusal:
+        await admission.enter(job(), SOON)
+    await admission.enter(job(), Patience(whole_s=3600))
+    await admission.enter(job(), WHENEVER)
+    await admission.enter(job("smollm2:int8:normal"), SOON)
 
-    assert tier.in_time - in_time >= 0.95 * capacity * 150
-    assert tier.late - late <= late_share * (tier.in_time - in_time)
-    assert tier.refused - refused == pytest.approx(2 * capacity * 150, rel=0.1)
-
-
-def test_without_the_admission_most_of_the_work_is_late() -> None:
-    tier = Tier(16, 0.2, 3, admission=False)
-
-    run(tier, 240, 120)
-
-    assert tier.late > tier.in_time
+    assert 1 <= refusal.value.retry_after_s <= 300
 
 
-def test_nobody_is_refused_below_the_capacity() -> None:
-    tier = Tier(16, 0.2, 1, admission=True)
+async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: redis.Redis, redis_url: str) -> None:
+    admission = door(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
+    overload(store)
+    await learn(admission, store)
 
-    run(tier, 0.8 * 80, 120)
-
-    assert tier.refused == 0
-
-
-def test_a_dead_tier_takes_in_what_it_could_do_and_goes_on_when_it_is_back() -> None:
-    tier = Tier(16, 0.2, 3, admission=True)
-    run(tier, 240, 30)
-
-    tier.is_dead = True
-    run(tier, 240, 60, begin=30)
-    waiting = len(tier.waiting)
-    tier.is_dead, before = False, tier.in_time
-    run(tier, 240, 30, begin=90)
-
-    assert waiting <= (3 + 1) * 80  # a look's second more
-    assert tier.in_time - before > 0.9 * 30 * 80
+    await admission.enter(job(), SOON)
+    await admission.enter(job(), WHENEVER)
+    with pytest.raises(QueueFullError, match="502 jobs wait for model smollm2; at most 502"):
+        await admission.enter(job(), WHENEVER)
 
 
-def test_a_forecast_is_finite_whatever_the_lanes_do() -> None:
-    for rank in range(3):
-        found = forecast(a_load((10**6, 10**6, 10**6), rate=0.01, arrivals=10**9), rank, NOBODY, 3)
-        assert found is not None
-        assert math.isfinite(found.answer_s)
+async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    overload(store)
+    await learn(admission, store)
+    store.delete(f"rq:queue:{QUEUE}")
+    await admission.look()
+
+    async def let_in(most: int) -> None:
+        for _ in range(most):
+            admission.arrived(await admission.enter(job(), Patience(whole_s=1)))
+
+    await let_in(10)
+    with pytest.raises(OverloadedError):
+        await let_in(100_000)
+
+
+async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_seen_them(
+    queue: JobQueue, redis_url: str
+) -> None:
+    admission = door(queue, make_settings(redis_url, queue__max_total=1))
+    await admission.look()
+
+    entry = await admission.enter(job(), WHENEVER)
+    await admission.look()
+    with pytest.raises(QueueFullError):
+        await admission.enter(job(), WHENEVER)
+    admission.arrived(entry)
+    await admission.look()
+    await admission.enter(job(), WHENEVER)
+
+
+async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    await queue.submit([job(key="once")])
+    overload(store)
+    await learn(admission, store)
+
+    await admission.enter(job(key="once"), SOON)
+    with pytest.raises(OverloadedError):
+        await admission.enter(job(key="twice"), SOON)
+
+
+async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    used = int(store.info("memory")["used_memory"])
+    store.config_set("maxmemory", int(used / 0.8))
+    try:
+        await admission.look()
+        await admission.enter(job(), WHENEVER)
+        store.config_set("maxmemory", int(used / 0.95))
+        await admission.look()
+        with pytest.raises(MemoryFullError, match=r"above 85% no new jobs are taken in"):
+            await admission.enter(job(), WHENEVER)
+    finally:
+        store.config_set("maxmemory", 0)
+
+
+async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    unknown_s = admission.room_after_s(QUEUE, 100_000)
+    overload(store)
+    store.hincrby("bl:served:smollm2", QUEUE, 100)
+    for served in (1000, 2000):
+        await admission.look()
+        await asyncio.sleep(0.05)  # the server's clock has to move
+        store.hincrby("bl:served:smollm2", QUEUE, served)
+    await admission.look()
+
+    small_s, large_s = admission.room_after_s(QUEUE, 1000), admission.room_after_s(QUEUE, 10_000_000)
+
+    assert 5 <= unknown_s <= 7.5
+    assert 1 <= small_s <= 1.5
+    assert 10 < large_s <= 450
+
+
+async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQueue, store: redis.Redis) -> None:
+    admission, stuck = door(queue), f"{QUEUE}:max-int4"
+    overload(store)
+    await learn(admission, store)
+    store.rename(f"rq:queue:{QUEUE}", f"rq:queue:{stuck}")
+    store.delete("bl:live:smollm2:int4")
+    await admission.look()
+
+    await admission.enter(job(), SOON)
+    await admission.enter(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
+
+
+async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, store: redis.Redis) -> None:
+    admission = door(queue)
+    overload(store)
+    await learn(admission, store)
+
+    await asyncio.sleep(3.1)  # STALE_S
+
+    await admission.enter(job(), SOON)
+
+
+async def test_the_door_opens_while_redis_is_away() -> None:
+    settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
+    client = connect(settings.redis)
+    admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()))
+
+    with pytest.raises(QueueUnreachableError, match="cannot look at the queues"):
+        await admission.look()
+    looking = asyncio.create_task(admission.look_for_ever())
+    await asyncio.sleep(0)
+    await admission.enter(job(), SOON)
+    looking.cancel()
+    await client.aclose()
+
+
+async def test_nobody_is_refused_for_the_load_of_a_redis_that_does_not_answer(
+    queue: JobQueue, store: redis.Redis, redis_url: str
+) -> None:
+    with Proxy(int(redis_url.rpartition(":")[2].removesuffix("/0"))) as proxy:
+        settings, is_connected = make_settings(f"redis://127.0.0.1:{proxy.port}/0"), True
+        client = connect(settings.redis)
+        admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()), lambda: is_connected)
+        overload(store)
+        store.rpush(f"rq:queue:{QUEUE}", *(f"more-{number}" for number in range(20_000)))
+        await learn(admission, store)
+        with pytest.raises(OverloadedError):
+            await admission.enter(job(), SOON)
+        is_connected = False
+        await admission.enter(job(), SOON)  # its submission is answered with what is true
+        is_connected = True
+
+        looking = asyncio.create_task(admission.look_for_ever())
+        await asyncio.sleep(0.1)  # it has begun
+        await asyncio.to_thread(proxy.hold)
+        start_s = asyncio.get_running_loop().time()
+        while True:
+            try:
+                await admission.enter(job(), SOON)
+                break
+            except OverloadedError:  # for as long as the last look is none too old
+                await asyncio.sleep(0.05)
+        blind_s = asyncio.get_running_loop().time() - start_s
+        looking.cancel()
+        await asyncio.to_thread(proxy.heal)
+        await client.aclose()
+
+    assert 1 < blind_s < 4.5  # a look is late, and then its time is over

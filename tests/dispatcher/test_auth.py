@@ -14,13 +14,13 @@ import redis
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from dispatcher.access import Scope, key_hash, new_key
+from bitladder.errors import AuthenticationError, ConfigError, RateLimitError
+from bitladder.queue.server.connection import connect
+from bitladder.settings.access import Scope, key_hash, new_key
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import Settings
 from dispatcher.app import create_app
-from dispatcher.errors import AuthenticationError, ConfigError, RateLimitError
-from dispatcher.intake.gate import Access, Gate, Guard, is_key_required
-from dispatcher.queue.connection import connect
-from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
+from dispatcher.auth import Access, Gate, Guard, is_key_required
 from tests.conftest import ROOT, make_settings
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -187,6 +187,6 @@ def gate_of(settings: Settings) -> Gate:
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    words = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     environment |= {"PYTHONPATH": str(ROOT), "BITLADDER_CONFIG": str(ROOT / "bitladder.toml")}
     return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -1,12 +1,12 @@
-"""dispatcher/intake/problems.py: what is final says so."""
+"""dispatcher/problems.py: what is final says so."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from dispatcher.contract import NO_BODY, Outcome, State
-from dispatcher.intake.problems import outcome_problem
+from bitladder.contract import NO_BODY, Outcome, State
+from dispatcher.problems import outcome_problem
 
 
 @pytest.mark.parametrize("status", [400, 408, 409, 422, 429, 500, 502, 503, 504])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.report import read_report
-from dispatcher.sections import VllmSettings
+from bitladder.settings.sections import VllmSettings
+from calibration.artifacts.report import read_report
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.vllm

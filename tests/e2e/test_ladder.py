@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from calibration.digest import checkpoint_digest
-from calibration.report import Figure, Report, TierReport, encode_report
-from dispatcher.client import Client
+from bitladder.client import Client
+from calibration.artifacts.digest import checkpoint_digest
+from calibration.artifacts.report import Figure, Report, TierReport, encode_report
 from tests.conftest import ROOT, Stack, wait_until
 from tests.e2e.test_real_vllm import CONFIG
 from tests.integration.test_ladder import load, names, shown

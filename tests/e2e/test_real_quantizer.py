@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quantize(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dispatcher.cli.main", "calibrate", "quantize", "--json", *options]
+    command = [sys.executable, "-m", "bitladder.cli.main", "calibrate", "quantize", "--json", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 

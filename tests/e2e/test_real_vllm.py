@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from openai import BadRequestError, OpenAI
 
-from dispatcher.cli.private_stack import PrivateStack, private_stack
-from dispatcher.client import Client
+from bitladder.cli.private_stack import PrivateStack, private_stack
+from bitladder.client import Client
 from tests.conftest import ROOT, wait_until
 
 pytestmark = pytest.mark.vllm

@@ -1,4 +1,4 @@
-"""calibration/smoothing.py, in the environment that has llm-compressor: outliers move, and nothing else changes."""
+"""calibration/quantization/smoothing.py, where llm-compressor is: outliers move, nothing else changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from calibration.smoothing import smooth_gated
+from calibration.quantization.smoothing import smooth_gated
 
 torch.manual_seed(3)
 widths = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=2)

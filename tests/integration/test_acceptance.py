@@ -13,8 +13,8 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.errors import AcceptanceUnknownError, PartlySubmittedError, QueueUnreachableError
-from dispatcher.producer import BUNDLE, Producer
+from bitladder.errors import AcceptanceUnknownError, PartlySubmittedError, QueueUnreachableError
+from bitladder.producer import BUNDLE, Producer
 from tests.chaos.proxy import Proxy
 from tests.conftest import OwnValkey, Stack, make_settings, wait_until
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import Stack, free_port
-from workers.engine_watch import LOOK_EVERY_S
+from workers.engine_health.watch import LOOK_EVERY_S
 
 TIERS = ("int4", "int8", "fp8")
 

@@ -1,4 +1,4 @@
-"""dispatcher/client.py: the asyncio client; the blocking one is used by every other test here."""
+"""bitladder/client.py: the asyncio client; the blocking one is used by every other test here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher.client import AsyncClient, Client, JobError
+from bitladder.client import AsyncClient, Client, JobError
 from tests.conftest import Stack
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import redis
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BIN = Path(sys.executable).parent
 
 
 def bitladder(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
 
 
@@ -73,7 +73,7 @@ def test_up_runs_the_whole_stack_with_a_redis_of_its_own_until_it_is_told_to_sto
         "BITLADDER_REDIS__DATA_DIR": str(tmp_path / "valkey"),
         "BITLADDER_INTAKE__PORT": str(port),
     }
-    command = [sys.executable, "-m", "dispatcher.cli.main", "up", "--engine", "echo"]
+    command = [sys.executable, "-m", "bitladder.cli.main", "up", "--engine", "echo"]
     with (tmp_path / "up.log").open("w") as output:
         up = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         with Client(f"http://127.0.0.1:{port}") as client:

@@ -13,7 +13,7 @@ import pytest
 import redis
 from openai import APIStatusError, OpenAI
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 from tests.fake_vllm import install
 

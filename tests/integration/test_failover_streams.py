@@ -111,7 +111,7 @@ def test_streams_are_whole_across_a_planned_failover(tmp_path: Path) -> None:
         stack = stack_on(watched, **PACE)
         readers, before = reading(stack, 10), watched.primary()
 
-        command = [sys.executable, "-m", "dispatcher.cli.main", "failover"]
+        command = [sys.executable, "-m", "bitladder.cli.main", "failover"]
         done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
         ends = came_to(readers)
         again = read_again(readers)

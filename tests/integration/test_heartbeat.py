@@ -13,7 +13,7 @@ import openai
 import pytest
 import redis
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import Stack, wait_until
 
 HEARTBEAT = ": heartbeat"

@@ -19,7 +19,7 @@ import redis
 import tomli_w
 from jsonschema import Draft202012Validator
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 from tests.fake_vllm import install
 

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from dispatcher.contract import Claimed, Outcome, State, encode_outcome
-from dispatcher.producer import Producer
-from dispatcher.queue.commands import Finished
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.queue.quarantine import Quarantine
-from dispatcher.sections import Settings
+from bitladder.contract import Claimed, Outcome, State, encode_outcome
+from bitladder.producer import Producer
+from bitladder.queue.calls import Finished
+from bitladder.queue.dead_letters import Quarantine
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
 from tests.chaos.proxy import Proxy
 from tests.conftest import OwnValkey, Stack, make_settings
 from workers.engines.base import Answer, OnPiece

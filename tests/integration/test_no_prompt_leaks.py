@@ -14,7 +14,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client, JobError
+from bitladder.client import Client, JobError
 from tests.conftest import Stack, free_port, wait_until
 from tests.integration.test_security import KEYS, bearer, keys_in_toml
 

@@ -10,17 +10,17 @@ from collections.abc import Callable
 import msgspec
 import redis
 
-from dispatcher.client import Client
-from dispatcher.contract import Request
-from dispatcher.ids import in_url, read_id, readable
+from bitladder.client import Client
+from bitladder.contract import Request
+from bitladder.ids import in_url, read_id, readable
+from tests.bitladder.test_ids import ODD, plant
 from tests.conftest import ROOT, Stack, wait_until
-from tests.dispatcher.test_ids import ODD, plant
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 
 
 def bitladder(stack: Stack, *arguments: str | bytes) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
     )

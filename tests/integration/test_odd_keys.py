@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -54,7 +54,7 @@ def test_one_list_of_a_wrong_type_stops_no_other_queue_of_its_tier(
     tiers = stack.http.get("/v1/queues").json()["data"][0]["tiers"]
     problems = {queue["queue"]: queue["problem"] for tier in tiers for queue in tier["queues"] if queue["problem"]}
     assert list(problems) == [BROKEN]
-    shown = [sys.executable, "-m", "dispatcher.cli.main", "queues"]
+    shown = [sys.executable, "-m", "bitladder.cli.main", "queues"]
     assert "no list" in subprocess.run(shown, cwd=ROOT, env=stack.environment, capture_output=True, text=True).stdout
 
     wait_until(lambda: logged(tmp_path / "log", "queue broken: it takes and gives no jobs") != [], "it is named")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.producer import Producer
+from bitladder.client import Client
+from bitladder.producer import Producer
 from tests.conftest import OwnValkey, Stack, make_settings, wait_until
 
 WORKERS, JOBS = 4, 24

@@ -10,11 +10,11 @@ from typing import Self
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.embedded import server_command
-from dispatcher.errors import ConfigError
-from dispatcher.producer import Producer
-from dispatcher.queue.connection import connect, connect_sync
+from bitladder.client import Client
+from bitladder.errors import ConfigError
+from bitladder.producer import Producer
+from bitladder.queue.server.connection import connect, connect_sync
+from bitladder.queue.server.embedded import server_command
 from tests.conftest import Stack, make_settings, wait_until
 from tests.integration.test_redis_roles import PASSWORDS, Guarded, bitladder
 from tests.integration.test_sentinel import BODY, Submitter, status_of

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from dispatcher.errors import ProtocolError
-from dispatcher.producer import Producer
-from dispatcher.queue import protocol
-from dispatcher.sections import Settings
+from bitladder.errors import ProtocolError
+from bitladder.producer import Producer
+from bitladder.queue.server import protocol
+from bitladder.settings.sections import Settings
 from tests.conftest import ROOT, Stack, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -32,7 +32,7 @@ def test_a_process_that_is_too_old_ends_with_one_line_that_says_what_to_do(
     make_stack: Callable[..., Stack], store: redis.Redis, command: str
 ) -> None:
     store.set(protocol.KEY, "3 2")
-    run = [sys.executable, "-m", "dispatcher.cli.main", *COMMANDS[command]]
+    run = [sys.executable, "-m", "bitladder.cli.main", *COMMANDS[command]]
 
     ended = subprocess.run(run, cwd=ROOT, env=make_stack().environment, capture_output=True, text=True, timeout=30)
 
@@ -87,7 +87,7 @@ class Version:
 
     def __init__(self, folder: Path, spoken: int, understood_from: int) -> None:
         (folder / "sitecustomize.py").write_text(
-            "from dispatcher.queue import protocol\n"
+            "from bitladder.queue import protocol\n"
             f"protocol.SPOKEN, protocol.UNDERSTOOD_FROM = {spoken}, {understood_from}\n",
             encoding="utf-8",
         )

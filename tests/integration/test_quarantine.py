@@ -19,9 +19,9 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client
-from dispatcher.contract import Request, encode_call
-from dispatcher.producer import Producer
+from bitladder.client import Client
+from bitladder.contract import Request, encode_call
+from bitladder.producer import Producer
 from tests.conftest import ROOT, Stack, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -40,7 +40,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 def bitladder(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
     )

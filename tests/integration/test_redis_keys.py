@@ -13,7 +13,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}

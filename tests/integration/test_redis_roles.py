@@ -21,15 +21,15 @@ from rq import Queue
 from rq.group import Group
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client
-from dispatcher.contract import State
-from dispatcher.embedded import server_command
-from dispatcher.producer import Producer
-from dispatcher.queue.scripts import source
-from dispatcher.sections import RedisSettings
+from bitladder.client import Client
+from bitladder.contract import State
+from bitladder.producer import Producer
+from bitladder.queue.run_script import source
+from bitladder.queue.server.embedded import server_command
+from bitladder.settings.sections import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
 from tests.integration.test_security import BODY, bearer, keys_in_toml
-from workers.turn import Turn
+from workers.rollout.lock import Turn
 
 ROLES = ("admin", "intake", "worker", "producer", "readonly")
 PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in (*ROLES, "health")}  # of health: any will do
@@ -126,7 +126,7 @@ def stack(server: Guarded) -> Iterator[Stack]:
 
 
 def bitladder(environment: dict[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
 
 

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.errors import ConfigError
+from bitladder.client import Client
+from bitladder.errors import ConfigError
 from tests.conftest import Stack, make_settings
 
 PREFIX = "/llm/v2"

@@ -18,7 +18,7 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -238,7 +238,7 @@ def test_a_job_that_rq_s_own_worker_took_is_left_to_it(stack: Stack, queue: Queu
 
 
 def bitladder(stack: Stack, *arguments: str) -> str:
-    command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     environment = stack.environment | {"COLUMNS": "120"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True

@@ -16,8 +16,8 @@ import openai
 import pytest
 import redis
 
-from dispatcher.access import key_hash, new_key
-from dispatcher.client import Client, JobError
+from bitladder.client import Client, JobError
+from bitladder.settings.access import key_hash, new_key
 from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -66,7 +66,7 @@ def anonymous(stack: Stack, method: str, path: str, **arguments: Any) -> httpx2.
 
 
 def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stack: Callable[..., Stack]) -> None:
-    command = [sys.executable, "-m", "dispatcher.cli.main", "serve", "--host", ANYWHERE]
+    command = [sys.executable, "-m", "bitladder.cli.main", "serve", "--host", ANYWHERE]
 
     done = subprocess.run(
         command, env=make_stack().environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False

@@ -16,16 +16,16 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.errors import QueueUnreachableError
-from dispatcher.producer import Producer
-from dispatcher.queue.connection import connect, connect_sync
-from dispatcher.queue.failover import Failover, FailoverError
-from dispatcher.queue.job_queue import JobQueue
+from bitladder.errors import QueueUnreachableError
+from bitladder.producer import Producer
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect, connect_sync
+from bitladder.queue.server.failover import Failover, FailoverError
+from tests.bitladder.queue.test_job_queue import job
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Watched
 from tests.chaos.valkey import Valkey
 from tests.conftest import Stack, make_settings, wait_until
-from tests.dispatcher.test_job_queue import job
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 20}
 # Replication is asynchronous: what was accepted so shortly before the primary's end may not have reached the replica.
@@ -120,7 +120,7 @@ def test_a_planned_failover_loses_nothing_that_was_accepted(tmp_path: Path) -> N
         stack = stack_on(watched)
         with Submitter(stack) as submitter:
             wait_until(lambda: len(submitter.accepted()) > 30, "jobs come in")
-            command = [sys.executable, "-m", "dispatcher.cli.main", "failover"]
+            command = [sys.executable, "-m", "bitladder.cli.main", "failover"]
             done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
             ended_s = time.monotonic()
             wait_until(lambda: len(submitter.accepted(ended_s)) > 30, "jobs are accepted again")

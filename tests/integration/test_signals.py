@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.producer import Producer
+from bitladder.client import Client
+from bitladder.producer import Producer
 from tests.conftest import ROOT, OwnValkey, Stack, free_port, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -41,14 +41,14 @@ class Process:
             **dict([self.mark.split("=", 1)]),
             **environment,
         }
-        command = [sys.executable, "-m", "dispatcher.cli.main", *arguments]
+        command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=ours, cwd=ROOT, stdout=log, stderr=log)
 
     def is_loading(self) -> bool:
         """Return whether it is importing, as the program that it is to be: a command may become another one."""
         command = self._read("cmdline")
-        is_itself = b"dispatcher.cli.main" in command and b"worker" not in command
+        is_itself = b"bitladder.cli.main" in command and b"worker" not in command
         return (is_itself or b"workers" in command) and LIBRARY.encode() in self._read("maps")
 
     def hears(self) -> bool:

@@ -17,7 +17,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from dispatcher.client import Client, JobError
+from bitladder.client import Client, JobError
 from tests.conftest import Stack, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -201,7 +201,7 @@ def test_a_foreign_function_is_refused_and_the_worker_goes_on(stack: Stack, stor
 
 
 def test_a_producer_queues_many_prompts_without_http(stack: Stack, redis_url: str) -> None:
-    from dispatcher.producer import Producer
+    from bitladder.producer import Producer
 
     producer = Producer(make_settings(redis_url))
     ids = producer.submit_many(BODY | {"prompt": f"p {number}"} for number in range(300))

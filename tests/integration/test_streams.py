@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.client import Client
+from bitladder.client import Client
 from tests.conftest import Stack, wait_until
 
 BODY = {"model": "smollm2", "prompt": " ".join(f"w{number}" for number in range(60)), "max_tokens": 60, "stream": True}

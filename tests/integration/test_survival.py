@@ -14,8 +14,8 @@ import httpx2
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.producer import Producer
+from bitladder.client import Client
+from bitladder.producer import Producer
 from tests.chaos.proxy import Proxy
 from tests.conftest import OwnValkey, Stack, free_port, make_settings, wait_until
 

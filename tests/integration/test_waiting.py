@@ -21,7 +21,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from dispatcher.producer import Producer
+from bitladder.producer import Producer
 from tests.conftest import Stack, make_settings, wait_until
 from tests.integration.test_security import bearer, keys_in_toml
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest_asyncio
 
-from dispatcher.contract import Endpoint, Outcome, State
-from dispatcher.intake.accept import Incoming, accept
-from dispatcher.queue.commands import Finished
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.sections import Settings
+from bitladder.contract import Endpoint, Outcome, State
+from bitladder.queue.calls import Finished
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.routing.accept import Incoming, accept
+from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
 from workers.execute import Verdict, execute

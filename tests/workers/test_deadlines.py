@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.client import Client
-from dispatcher.contract import Outcome, State
-from dispatcher.producer import Producer
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.sections import Settings
+from bitladder.client import Client
+from bitladder.contract import Outcome, State
+from bitladder.producer import Producer
+from bitladder.queue.job_queue import JobQueue
+from bitladder.settings.sections import Settings
 from tests.conftest import Stack, make_settings, wait_until
 from tests.workers.test_pump import running, until
 from workers.engines.base import Answer, OnPiece

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher.contract import Lane
-from dispatcher.producer import Producer
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
+from bitladder.contract import Lane
+from bitladder.producer import Producer
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
 from tests.conftest import make_settings, wait_until
 from workers.lease import REAP_BATCH, LeaseKeeper
 

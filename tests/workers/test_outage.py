@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from dispatcher.producer import Producer
-from dispatcher.queue.connection import connect
-from dispatcher.queue.job_queue import JobQueue
-from dispatcher.queue.plan import claim_plan
-from dispatcher.sections import Settings
+from bitladder.producer import Producer
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import claim_plan
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
 from workers.lease import LeaseKeeper
 
 LEASE_MS, HOUR_MS = 15_000, 3_600_000

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import background
-from dispatcher.producer import Producer
-from dispatcher.sections import Settings
+from bitladder import supervision as background
+from bitladder.producer import Producer
+from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import Scripted, reply, scripted
 from workers import pieces

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.contract import Claimed
+from bitladder.contract import Claimed
 
 # Called with every piece of a streamed answer, as server-sent-event bytes.
 OnPiece = Callable[[bytes], Awaitable[None]]

@@ -23,14 +23,14 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.errors import (
+from bitladder.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from dispatcher.sections import EchoSettings
+from bitladder.settings.sections import EchoSettings
 from workers.engines.base import Answer, Load, OnPiece
 from workers.engines.execution_log import ExecutionLog
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from dispatcher.errors import ConfigError, EngineLostError
+from bitladder.errors import ConfigError, EngineLostError
 from workers.engines.base import CLAIM
 
 

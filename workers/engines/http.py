@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 import structlog
 
-from dispatcher.contract import Endpoint
-from dispatcher.errors import (
+from bitladder.contract import Endpoint
+from bitladder.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
+from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 from workers.engines import lenient
 from workers.engines.base import Answer
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dispatcher.errors import EngineCorruptedError, EngineFaultError
+from bitladder.errors import EngineCorruptedError, EngineFaultError
 from workers.engines import lenient
 from workers.engines.assembly import Assembly, Fields
 from workers.engines.base import Answer

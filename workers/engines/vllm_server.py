@@ -13,11 +13,11 @@ from pathlib import Path
 
 import structlog
 
-from dispatcher.errors import EngineError, EngineFaultError
-from dispatcher.sections import TierSettings, VllmSettings
-from dispatcher.settings import foreign_environment
+from bitladder.errors import EngineError, EngineFaultError
+from bitladder.settings.load import foreign_environment
+from bitladder.settings.sections import TierSettings, VllmSettings
 from workers.engines.base import Answer, Load, OnPiece
-from workers.engines.host import dtype_args
+from workers.engines.cpu import dtype_args
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from textwrap import dedent
 
-from calibration.samples import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_samples, heldout_samples
 from tests.conftest import ROOT
 
 MODULES = "argparse ast bisect calendar csv dataclasses difflib email.message fractions heapq http.client json.decoder"
@@ -56,7 +56,7 @@ def _code(chance: random.Random) -> Iterator[str]:
 def _prose() -> list[str]:
     """Return paragraphs of Python's reference, and the demo's prompts."""
     pieces = [" ".join(piece.split()) for text in topics.values() for piece in str(text).split("\n\n")]
-    lines = (ROOT / "dispatcher" / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "bitladder" / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [entry["prompt"] for entry in map(json.loads, lines) if entry["kind"] in ("prose", "chat", "batch")]
     return questions + [
         piece for piece in pieces if 80 < len(piece) < 1500 and piece[:1].isupper() and piece[-1:] == "."

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from calibration.audit.take import from_source
+from calibration.audit.load_prompts import from_source
 from calibration.sample.source import LocalFiles
 from tests.calibration.audit.corpus import write
 from tests.conftest import ROOT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bitladder.routing.features import byte_entropy
 from calibration.audit.features import FEATURES, NAMES, measure, rank_correlation
-from dispatcher.routing.score import byte_entropy
 
 CODE = "def area(r):\n    return 3.14 * r ** 2\n"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.settings.sections import ModelSettings, TierSettings, VllmSettings
+from calibration.artifacts.manifest import Manifest, write_manifest
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Given, find_candidates
-from calibration.manifest import Manifest, write_manifest
-from dispatcher.sections import ModelSettings, TierSettings, VllmSettings
 
 LADDER = ModelSettings(
     tiers=(

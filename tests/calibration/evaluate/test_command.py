@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import structlog
 
-from calibration import cli
+from calibration.artifacts.manifest import write_manifest
+from calibration.artifacts.report import read_report
+from calibration.commands import app as cli
 from calibration.commands import evaluate as command
 from calibration.evaluate.plan import Plan
 from calibration.evaluate.texts import Text
-from calibration.manifest import write_manifest
-from calibration.recipe import Storage, fingerprint
-from calibration.recipes import RECIPES
-from calibration.report import read_report
+from calibration.quantization.recipe import Storage, fingerprint
+from calibration.quantization.recipes import RECIPES
 from tests.calibration.evaluate.test_candidates import MANIFEST, checkpoint
 from tests.calibration.evaluate.test_engines import PACE, RIGHT
 from tests.fake_vllm import install

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bitladder.settings.sections import TierSettings, VllmSettings
+from calibration.artifacts.report import Report
 from calibration.errors import EngineFailedError
 from calibration.evaluate import engine
 from calibration.evaluate.candidates import Candidate
@@ -21,9 +23,7 @@ from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTask
 from calibration.evaluate.run import About, Evaluation, evaluate
 from calibration.evaluate.store import Store
 from calibration.evaluate.tasks import Task
-from calibration.report import Report
-from calibration.steps import Advance, Steps
-from dispatcher.sections import TierSettings, VllmSettings
+from calibration.terminal.progress import Advance, Steps
 from tests.conftest import ROOT, wait_until
 from tests.fake_vllm import install
 

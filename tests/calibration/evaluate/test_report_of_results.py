@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bitladder.settings.sections import TierSettings, VllmSettings
+from calibration.artifacts.report import Report, encode_report
 from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.figures import pace_figures, share_figures, text_figures
 from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace, Paced, Passages, Solved
 from calibration.evaluate.page import html_page
 from calibration.evaluate.plot import quality_cost_png
-from calibration.evaluate.rows import rows
+from calibration.evaluate.report_table import rows
 from calibration.evaluate.run import About, Evaluation, evaluate, tier_report
 from calibration.evaluate.store import Store
 from calibration.evaluate.tasks import Task
-from calibration.report import Report, encode_report
-from calibration.steps import Steps
-from dispatcher.sections import TierSettings, VllmSettings
+from calibration.terminal.progress import Steps
 from tests.calibration.evaluate.test_candidates import LADDER, checkpoint
 
 NATS = math.log(2)

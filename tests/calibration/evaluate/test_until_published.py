@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from calibration.artifacts.manifest import describe_weights, write_manifest
+from calibration.artifacts.report import encode_report
 from calibration.commands.quantize import default_folder
 from calibration.evaluate.candidates import Given, find_candidates
 from calibration.evaluate.run import evaluate
-from calibration.manifest import describe_weights, write_manifest
 from calibration.publishing.publish import Choice, publish
-from calibration.recipes import find_recipe
-from calibration.report import encode_report
+from calibration.quantization.recipes import find_recipe
 from tests.calibration.evaluate.test_candidates import MANIFEST
 from tests.calibration.evaluate.test_report_of_results import ABOUT, evaluation, store_results
 from tests.calibration.inspection.tiny import Tiny

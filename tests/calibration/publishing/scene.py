@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from calibration.digest import checkpoint_digest
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import Settings
+from calibration.artifacts.digest import checkpoint_digest
+from calibration.artifacts.report import Figure, Report, TierReport, encode_report
 from calibration.publishing.ladder_file import LadderStore
-from calibration.report import Figure, Report, TierReport, encode_report
-from dispatcher.sections import Settings
-from dispatcher.settings import load_settings
 from tests.calibration.inspection.tiny import Tiny
 
 LAYOUTS = {"int4": "int4", "int8": "int8", "bf16": "bf16"}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.settings.release import Ladder, read_ladder
 from calibration.errors import DiskFullError, InputError
 from calibration.publishing.ladder_file import LadderStore
 from calibration.publishing.publish import Choice, publish
-from dispatcher.ladder import Ladder, read_ladder
 from tests.calibration.publishing.scene import Scene
 from tests.conftest import ROOT
 
@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from calibration.errors import CalibrationError
 from calibration.publishing.ladder_file import LadderStore
-from dispatcher.ladder import read_ladder
+from bitladder.settings.release import read_ladder
 
 file = Path(sys.argv[1])
 store = LadderStore(file, 20)

@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bitladder.settings.load import load_settings
+from bitladder.settings.release import Figure as Shown
+from bitladder.settings.release import Ladder
+from calibration.artifacts.digest import checkpoint_digest
+from calibration.artifacts.report import Figure
 from calibration.commands.ladder import kept
-from calibration.digest import checkpoint_digest
 from calibration.errors import InputError, RefusedError
 from calibration.publishing.publish import Choice, publish, roll_back
-from calibration.report import Figure
-from dispatcher.ladder import Figure as Shown
-from dispatcher.ladder import Ladder
-from dispatcher.settings import load_settings
 from tests.calibration.inspection.tiny import Tiny
 from tests.calibration.publishing.scene import GOOD, Scene, figure
 from tests.conftest import ROOT

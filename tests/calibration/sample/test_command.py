@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.cli import main
+from calibration.commands.app import main
 from calibration.commands.sample import open_source
 from tests.calibration.sample.conftest import prompts, write_jsonl
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from bitladder.contract import Envelope
 from calibration.sample.prompt import Bad, Prompt, read_prompts
-from dispatcher.contract import Envelope
 
 
 @pytest.mark.parametrize(

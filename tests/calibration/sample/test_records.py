@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from calibration import decoding
 from calibration.sample import records, window
 from calibration.sample.records import Value, read_values
 from calibration.sample.understood import Extent
+from calibration.texts import decoding
 from tests.conftest import ROOT
 
 ONE, TWO = '{"prompt": "One"}', '{"prompt": "Two", "tags": [1, {"a": "}{"}]}'

@@ -26,7 +26,7 @@ from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.sets import SampleSet, Text, load, write_manifest, write_texts
 from calibration.sample.source import LocalFiles, Packaged, Unit
 from calibration.sample.understood import Extent
-from calibration.samples import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_samples, heldout_samples
 from tests.calibration.sample.conftest import RunSample, prompts, read_texts, skipped, write_jsonl
 from tests.conftest import ROOT, wait_until
 
@@ -259,7 +259,7 @@ def test_a_killed_run_goes_on_too(tmp_path: Path, out: Path) -> None:
     logs = write_jsonl(tmp_path / "logs.jsonl", prompts(20_000))
     script = f"""
         from calibration.sample import progress
-        from calibration.cli import main
+        from calibration.commands.app import main
         progress._SAVE_EVERY_S = progress._SAVE_SHARE = 0.05
         main(["sample", "--source", {str(logs)!r}, "--out", {str(out)!r}, "--count", "40", "--heldout", "10", "--json"])
     """

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 SCRIPT = """
 import resource, sys
-from calibration.cli import main
+from calibration.commands.app import main
 try:
     main(sys.argv[1:])
 finally:

@@ -1,0 +1,52 @@
+"""The `bitladder` command: what each subcommand is, and which file does it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bitladder.cli import dead_letters as dead
+from bitladder.cli import jobs, keys, serving
+from bitladder.cli import queues as inspecting
+from bitladder.cli.demo import demo
+from bitladder.cli.failover import failover
+from bitladder.errors import BitladderError
+
+app = typer.Typer(
+    name="bitladder",
+    help="Serve one LLM at several precisions: every request on the cheapest tier that answers it well and in time.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Config = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help="Configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)."),
+]
+
+for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
+    app.command(name="redis" if command is serving.redis_server else None)(command)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(serving.calibrate)
+for other in (demo, failover, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
+    app.command()(other)
+config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+config_app.command("show")(inspecting.config_show)
+app.add_typer(config_app, name="config")
+app.add_typer(dead.app, name="dead")
+keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
+keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
+keys_app.command("new")(keys.new)
+app.add_typer(keys_app, name="keys")
+
+
+def run() -> None:
+    """Run the command; an error of ours is one line on stderr and exit status 2 (configuration) or 1."""
+    try:
+        app()
+    except BitladderError as error:
+        sys.stderr.write(f"bitladder: {error}\n")
+        sys.exit(2 if type(error).__name__ == "ConfigError" else 1)

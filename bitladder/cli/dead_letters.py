@@ -1,0 +1,174 @@
+"""bitladder dead list, show, release and drop: the quarantine, straight from Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bitladder.errors import ConfigError
+from bitladder.ids import readable
+from bitladder.queue.dead_letters import Choice, DeadHead, DeadJob, Quarantine, only
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.load import load_settings
+from dispatcher.jobs.dead_letters import by_code, choose, describe_dead, describe_loss
+
+T = TypeVar("T")
+app = typer.Typer(help="Look at quarantined jobs, release them or drop them.", no_args_is_help=True)
+
+Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
+Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
+Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
+Age = Annotated[float | None, typer.Option(help="Only jobs that came at least so many seconds ago.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
+All = Annotated[bool, typer.Option("--all", help="Every job in quarantine.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only say which jobs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+def list_dead(
+    code: Code = None,
+    queue: Queue = None,
+    older_than_s: Age = None,
+    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 100,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """List quarantined jobs, the latest first, and how many ended with each error.
+
+    Example: bitladder dead list --code poison
+    """
+    choice = choose(code=code, queue=queue, older_than_s=older_than_s)
+
+    async def look(quarantine: Quarantine) -> tuple[list[DeadHead], list[DeadJob]]:
+        heads = await quarantine.heads(choice)
+        return heads, await quarantine.look(heads[: limit or None])
+
+    heads, jobs = _run(config, look)
+    if as_json:
+        typer.echo(json.dumps([_plain(describe_dead(job)) for job in jobs], indent=2))
+        return
+    Console().print(_table(jobs))
+    if len(jobs) < len(heads):
+        typer.echo(f"the latest {len(jobs)} of them; --limit 0 lists all")
+    typer.echo(_summary(heads))
+
+
+@app.command()
+def show(job_id: Annotated[str, typer.Argument(help="The job.")], config: Config = None) -> None:
+    """Show one quarantined job and what happened to it, as JSON.
+
+    Example: bitladder dead show 0199…
+    """
+
+    async def look(quarantine: Quarantine) -> dict[str, Any]:
+        job = only(await quarantine.jobs(Choice(ids=[job_id])), job_id)
+        return describe_dead(job) | {"history": [describe_loss(loss) for loss in await quarantine.history(job_id)]}
+
+    typer.echo(json.dumps(_plain(_run(config, look)), indent=2))
+
+
+@app.command()
+def release(
+    ids: Ids = None,
+    code: Code = None,
+    queue: Queue = None,
+    older_than_s: Age = None,
+    everything: All = False,
+    dry_run: Dry = False,
+    config: Config = None,
+) -> None:
+    """Queue jobs again, with all their attempts and a new deadline.
+
+    Example: bitladder dead release --code engine_fault --dry-run
+    """
+    choice = _choice(ids, code, queue, older_than_s, everything=everything)
+    _carry_out(config, choice, "released", Quarantine.release, dry_run=dry_run)
+
+
+@app.command()
+def drop(
+    ids: Ids = None,
+    code: Code = None,
+    queue: Queue = None,
+    older_than_s: Age = None,
+    everything: All = False,
+    dry_run: Dry = False,
+    config: Config = None,
+) -> None:
+    """Take jobs out for good; their prompts are forgotten at once.
+
+    Example: bitladder dead drop --code poison --older-than-s 86400
+    """
+    choice = _choice(ids, code, queue, older_than_s, everything=everything)
+    _carry_out(config, choice, "dropped", Quarantine.drop, dry_run=dry_run)
+
+
+def _choice(
+    ids: list[str] | None, code: str | None, queue: str | None, older_than_s: float | None, *, everything: bool
+) -> Choice:
+    ids = ids or None
+    if everything == any(value is not None for value in (ids, code, queue, older_than_s)):
+        raise ConfigError("say which jobs: ids, --code, --queue or --older-than-s, or else --all")
+    return choose(ids=ids, code=code, queue=queue, older_than_s=older_than_s)
+
+
+def _carry_out(
+    config: str | None,
+    choice: Choice,
+    word: str,
+    act: Callable[[Quarantine, list[DeadHead]], Awaitable[list[str]]],
+    *,
+    dry_run: bool,
+) -> None:
+    async def work(quarantine: Quarantine) -> tuple[list[DeadHead], list[str]]:
+        jobs = await quarantine.heads(choice)
+        return jobs, [] if dry_run else await act(quarantine, jobs)
+
+    jobs, done = _run(config, work)
+    if dry_run:
+        typer.echo(f"would be {word}: {_summary(jobs)}")
+        return
+    typer.echo(f"{len(done)} of {len(jobs)} {word}")
+    raise typer.Exit(0 if len(done) == len(jobs) else 1)
+
+
+def _run(config: str | None, work: Callable[[Quarantine], Awaitable[T]]) -> T:
+    async def run() -> T:
+        settings = load_settings(config).settings
+        client = connect(settings.redis)
+        try:
+            return await work(Quarantine(JobQueue(client, settings)))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(run())
+
+
+def _table(jobs: list[DeadJob]) -> Table:
+    table = Table("job", "code", "queue", "attempts", "age", "error")
+    for job in jobs:
+        view = job.view
+        error = (view.outcome.error if view and view.outcome else None) or ""
+        age = f"{(time.time() * 1000 - job.at_ms) / 1000:.0f} s"
+        queue, attempts = (view.queue, str(view.attempts)) if view else ("", "")
+        table.add_row(escape(readable(job.job_id)), job.code, escape(queue), attempts, age, escape(error[:80]))
+    return table
+
+
+def _summary(jobs: list[DeadHead]) -> str:
+    return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in by_code(jobs).items())
+
+
+def _plain(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return what the JSON encoder of the standard library can write: the engine's raw answer is left out."""
+    return {key: value for key, value in shown.items() if key not in ("result", "usage")}

@@ -1,0 +1,125 @@
+"""A stack of one's own: embedded Valkey, intake and workers on free ports, logs in a folder, ended with the block."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx2
+
+from bitladder.cli.serving import stack
+from bitladder.cli.supervisor import in_order
+from bitladder.errors import BitladderError
+from bitladder.settings.load import config_environment, load_settings, process_environment
+from bitladder.settings.sections import Settings
+
+# After SIGTERM: the drain of a worker and the end of its engine.
+_STOP_S = 45
+_LOOK_EVERY_S = 0.2
+
+
+class StackError(BitladderError):
+    """A process of the stack ended, or did not come up in time."""
+
+
+class PrivateStack:
+    """The running processes of one stack."""
+
+    def __init__(self, config: str | None, flags: Mapping[str, object], folder: Path) -> None:
+        own = {
+            "redis.url": f"redis://127.0.0.1:{free_port()}/0",
+            "redis.data_dir": str(folder / "valkey"),
+            "intake.host": "127.0.0.1",
+            "auth.required": False,  # it is ours alone, and its clients have no key
+            "intake.port": free_port(),
+            "intake.lame_duck_s": 0,  # there is no other one to turn to
+        }
+        self.settings: Settings = load_settings(config, flags={**flags, **own}).settings
+        self.url = f"http://127.0.0.1:{self.settings.intake.port}"
+        self.folder = folder
+        self._environment = process_environment() | config_environment(config) | {"PYTHONUNBUFFERED": "1"}
+        for key, value in {**flags, **own}.items():
+            self._environment["BITLADDER_" + key.upper().replace(".", "__")] = str(value)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start every process; returns at once."""
+        for name, command in stack(self.settings, metrics=False):
+            with (self.folder / f"{name}.log").open("wb") as log:
+                self._processes[name] = subprocess.Popen(  # noqa: S603  (our own commands)
+                    shlex.split(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+
+    def wait_until_live(self, timeout_s: float, on_look: Callable[[Mapping[str, int]], None]) -> None:
+        """Wait until every tier has a live worker; `on_look` is told how many each has.
+
+        Raises:
+            StackError: a process ended, or the time is over; the message ends with the last lines of its log.
+
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            live = self._live()
+            on_look(live)
+            if live and all(live.values()):
+                return
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise StackError(f"{name} ended with status {process.returncode}:\n{self.tail(name)}")
+            if time.monotonic() > end:
+                missing = [f"worker_{tier}" for tier, count in live.items() if not count] or ["web"]
+                raise StackError(f"not live after {timeout_s:g} s: {', '.join(missing)}\n{self.tail(missing[0])}")
+            time.sleep(_LOOK_EVERY_S)
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """Return the last lines of a process's log."""
+        text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """End the processes, Redis last, so that the workers can hand in what they have."""
+        for group in in_order(self._processes):
+            started = [self._processes[name] for name in group]
+            for process in started:
+                process.terminate()
+            for process in started:
+                _end(process)
+
+    def _live(self) -> dict[str, int]:
+        with contextlib.suppress(httpx2.HTTPError, ValueError, KeyError):
+            answer = httpx2.get(f"{self.url}/readyz", timeout=2).json()
+            return {tier: count for tiers in answer["live_workers"].values() for tier, count in tiers.items()}
+        return {}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def private_stack(config: str | None, flags: Mapping[str, object]) -> Iterator[PrivateStack]:
+    """Run a stack while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="bitladder-") as folder:
+        mine = PrivateStack(config, flags, Path(folder))
+        try:
+            mine.start()
+            yield mine
+        finally:
+            mine.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,127 @@
+"""bitladder up, serve, worker, redis and calibrate: start processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from bitladder.cli.supervisor import Supervisor
+from bitladder.errors import QueueUnreachableError
+from bitladder.logs import configure_logs
+from bitladder.queue.server.connection import check_server, connect
+from bitladder.queue.server.embedded import is_answering, server_command
+from bitladder.settings.live import LadderWatch
+from bitladder.settings.load import config_environment, load_settings, process_environment
+from bitladder.settings.sections import Settings
+from bitladder.signals import hold
+from dispatcher.app import create_app
+from dispatcher.closing import Closing
+from dispatcher.server import IntakeServer
+
+Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
+# The metrics ports of `bitladder up`: one per worker, from here on.
+FIRST_METRICS_PORT = 9101
+# What a worker may take to end beyond its drain and the handing in of what it has: its engine ends too.
+END_S = 15.0
+
+
+def up(
+    config: Config = None,
+    engine: Annotated[str | None, typer.Option(help="vllm, remote or echo; over the configuration's.")] = None,
+) -> None:
+    """Run the whole stack until Ctrl-C: Redis (embedded, unless one answers), the intake, a worker per tier.
+
+    Example: bitladder up --engine echo
+    """
+    settings = load_settings(config, flags={"worker.engine": engine} if engine else None).settings
+    environment = process_environment() | config_environment(config)
+    environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
+    environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # there is no other intake to turn to
+    patience_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
+    raise typer.Exit(Supervisor(stack(settings), environment, patience_s).run())
+
+
+def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
+    """Return name and command line of every process of the stack; workers serve /metrics unless told otherwise."""
+    own = shlex.join([sys.executable, "-m", "bitladder.cli.main"])
+    is_there = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
+    processes = [] if is_there else [("redis", f"{own} redis")]
+    processes.append(("web", f"{own} serve"))
+    tiers = [(model, tier) for model, its in settings.models.items() for tier in its.ladder]
+    for port, (model, tier) in enumerate(tiers, FIRST_METRICS_PORT):
+        name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
+        flag = f" --metrics-port {port}" if metrics else ""
+        processes.append((name, f"{own} worker --model {model} --tier {tier}{flag}"))
+    return processes
+
+
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; loopback unless told otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind.")] = None,
+) -> None:
+    """Run one intake.
+
+    Example: bitladder serve --port 8001
+    """
+    flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
+    watch = LadderWatch(lambda: load_settings(config, flags=flags))
+    settings = watch.settings
+    configure_logs()
+    asyncio.run(_refuse_wrong_server(settings))
+    closing = Closing()
+    IntakeServer(create_app(settings, watch, closing), settings.intake, closing).run()
+
+
+async def _refuse_wrong_server(settings: Settings) -> None:
+    """Say in one line what the application would say in a traceback of its server's."""
+    client = connect(settings.redis)
+    try:
+        with contextlib.suppress(QueueUnreachableError):  # the intake starts without Redis, and waits for it
+            await check_server(client, settings.redis)
+    finally:
+        await client.aclose()
+
+
+def worker(
+    tier: Annotated[str, typer.Option(help="The tier to serve.")],
+    config: Config = None,
+    model: Annotated[str | None, typer.Option(help="The model, where there are several.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics on this port.")] = None,
+) -> None:
+    """Run one worker of one tier.
+
+    Example: bitladder worker --tier int4
+    """
+    # The dispatcher imports nothing of the workers: this process becomes one.
+    command = [sys.executable, "-m", "workers", "--tier", tier]
+    for flag, value in (("--config", config), ("--model", model), ("--metrics-port", metrics_port)):
+        command += [] if value is None else [flag, str(value)]
+    hold()
+    os.execv(command[0], command)  # noqa: S606  (our own module)
+
+
+def calibrate(context: typer.Context) -> None:
+    """Go from real traffic to checkpoints that are proven good before they serve.
+
+    Example: bitladder calibrate sample --help
+    """
+    # As with the worker: this process becomes one of calibration, which reads its own arguments.
+    command = [sys.executable, "-m", "calibration", *context.args]
+    os.execv(command[0], command)  # noqa: S606  (our own module)
+
+
+def redis_server(config: Config = None) -> None:
+    """Run the embedded Valkey at the configured URL, as durable as `queue.durability` says.
+
+    Example: bitladder redis
+    """
+    settings = load_settings(config).settings
+    command = server_command(settings.redis, settings.queue.durability)
+    os.execv(command[0], command)  # noqa: S606  (the wheel's server)

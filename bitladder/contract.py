@@ -1,0 +1,277 @@
+"""The words that intake, workers and calibration share, as types. What crosses a process is JSON, never pickle.
+
+A job's record is a Redis hash in RQ's layout. Its field `data` holds what RQ calls a call: the JSON list
+``[FUNCTION_NAME, null, [], {…Request…}]``. Nothing is imported or called because of it: a worker compares the
+name with FUNCTION_NAME and refuses every other one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import msgspec
+
+# What an RQ producer passes as the function. The name resolves to nothing: it is a label, not code.
+FUNCTION_NAME = "workers.generate"
+
+# The lane an RQ producer's job belongs to is its queue's; all other defaults of the envelope are these.
+DEFAULT_PRIORITY = 5
+DEFAULT_LATENCY_MS = 500
+DEFAULT_TENANT = "default"
+
+
+class Lane(StrEnum):
+    """Three queues per tier, served in this order, with a guard against starvation."""
+
+    URGENT = "urgent"
+    NORMAL = "normal"
+    BATCH = "batch"
+
+
+class Endpoint(StrEnum):
+    """The engine routes a job may name."""
+
+    COMPLETIONS = "/v1/completions"
+    CHAT = "/v1/chat/completions"
+
+
+class State(StrEnum):
+    """Where a job is. The last four are terminal; docs/job-states.md draws the arrows."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request as it lies in the queue: the body as the client sent it, and where it was routed."""
+
+    body: msgspec.Raw  # the JSON object of the OpenAI request, byte for byte
+    endpoint: Endpoint = Endpoint.COMPLETIONS
+    floor: str | None = None  # lowest tier allowed; None: the queue's tier, and the job was enqueued by RQ
+    ceiling: str | None = None  # highest tier allowed; None: the top of the ladder
+    priority: int = DEFAULT_PRIORITY
+    entropy: float | None = None  # bits per byte of the prompt; None: not scored
+    reason: str = "queue"  # why the policy chose the floor
+    stream: bool = False  # tokens are published as they come
+    request_id: str = ""  # of the HTTP request; '' for a producer's
+    tenant: str = DEFAULT_TENANT
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request may cost, how long it may take and how good it must be, as the client asked for it."""
+
+    priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)
+    max_latency_ms: int = DEFAULT_LATENCY_MS  # how patient the client is; the article's rule reads it
+    min_tier: str | None = None
+    max_tier: str | None = None
+    deadline_ms: int | None = None  # from acceptance; afterwards the answer is worth nothing
+    lane: Lane | None = None  # None: follows from the priority
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One job on its way into the queue."""
+
+    job_id: str
+    model: str
+    queue: str  # RQ's queue name: model:tier:lane, and :max-<tier> behind it where a ceiling holds
+    request: Request
+    deadline_ms: int | None = None  # from acceptance
+    reply_to: str = ""  # channel of the process that awaits the outcome
+    idempotency_key: str = ""
+    fingerprint: str = ""  # of the body; guards the idempotency key
+    most_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """One job that this worker holds under a lease."""
+
+    job_id: str
+    queue: str  # where it was queued
+    data: bytes  # RQ's call, still encoded
+    attempt: int  # 1 for the first execution
+    fence: int  # of this claim alone, greater than those before; finish is refused with an older one
+    enqueued_ms: int  # server clock
+    deadline_ms: int | None  # server clock, milliseconds since 1970
+    claimed_ms: int  # server clock
+    suspicion: int = 0  # 1: it ran in an engine that was lost; 2: again, so it runs alone
+    mac: bytes = b""  # over id and data (bitladder/queue/signing.py)
+    is_rq: bool = False  # enqueued by a producer of RQ's
+    timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none
+
+    @property
+    def model(self) -> str:
+        """The model that it is for."""
+        return self.queue.split(":")[0]
+
+    @property
+    def tier(self) -> str:
+        """The tier whose queue the job waited in."""
+        return self.queue.split(":")[1]
+
+    @property
+    def lane(self) -> str:
+        """The lane it waited in."""
+        return self.queue.split(":")[2]
+
+    @property
+    def ceiling(self) -> str | None:
+        """The highest tier allowed, as the queue's name says it; None: the top."""
+        return self.queue.partition(":max-")[2] or None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one answer, as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+# msgspec knows no optional Raw: JSON null stands for "no answer".
+NO_BODY = msgspec.Raw(b"null")
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a job: the engine's answer or an error, and how it came about."""
+
+    state: State
+    status: int  # HTTP status for an awaiting client
+    body: msgspec.Raw = NO_BODY  # the engine's JSON answer, byte for byte; of a stream, what its chunks make up
+    text: str | None = None  # of streams, in records of earlier versions
+    error: str | None = None
+    code: str | None = None
+    tier: str | None = None  # that served it
+    floor: str | None = None
+    reason: str | None = None  # why this floor
+    entropy: float | None = None
+    overflowed_from: str | None = None  # the tier it was queued at, where a higher one served it
+    attempts: int = 0
+    queue_ms: float = 0.0
+    ttft_ms: float | None = None  # engine start to first token; streamed jobs only
+    run_ms: float = 0.0
+    pieces: int = 0  # how many pieces a streamed answer has
+    fence: int = 0  # of the claim whose execution came to this end; 0: none did, or its worker did not say
+    usage: Usage = msgspec.field(default_factory=Usage)
+    cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
+    request_id: str = ""
+
+    @property
+    def answer(self) -> bytes | None:
+        """The engine's JSON answer, or None."""
+        return None if bytes(self.body) == b"null" else bytes(self.body)
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a streamed answer, placed by the execution it belongs to and its number in it."""
+
+    fence: int  # of the claim: a later execution begins the answer anew
+    number: int  # from 1
+    data: bytes  # server-sent events, as the engine wrote them
+
+
+class Emitted(IntEnum):
+    """What became of a piece of a stream."""
+
+    LOST = 0  # its job is no longer this worker's
+    STORED = 1
+    NO_ROOM = 2  # Redis has no memory for it now: to be sent again, before those of its job behind it
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as GET /v1/jobs/{id} reads it."""
+
+    job_id: str
+    state: State
+    queue: str
+    enqueued_ms: int
+    attempts: int
+    request: Request | None  # None: the record cannot be read as one of ours
+    deadline_ms: int | None = None
+    worker: str | None = None
+    outcome: Outcome | None = None
+    tenant: str = DEFAULT_TENANT  # who submitted it
+    position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
+
+
+def queue_name(model: str, tier: str, lane: str, ceiling: str | None = None) -> str:
+    """RQ's name of a queue. Jobs with a ceiling wait in a list of their own, so no claim has to search for them."""
+    name = f"{model}:{tier}:{lane}"
+    return f"{name}:max-{ceiling}" if ceiling else name
+
+
+class _Named(msgspec.Struct, frozen=True):
+    model: str | None = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+# How a pickle of any protocol since Python 2.3 begins.
+_PICKLE = b"\x80"
+_decode_foreign = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], msgspec.Raw]).decode
+_decode_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], Request]).decode
+
+
+def encode_call(request: Request) -> bytes:
+    """Return `data` of a job hash: RQ's call with our label and the request as keyword arguments."""
+    return msgspec.json.encode((FUNCTION_NAME, None, (), request))
+
+
+def decode_call(data: bytes) -> Request:
+    """Read `data` of a job hash.
+
+    Raises:
+        ValueError: it is not our label, not JSON, or not a request.
+
+    """
+    try:
+        name, _, args, request = _decode_call(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except msgspec.DecodeError:
+        _check_foreign(data)
+        raise
+    _check_call(name, args)
+    return request
+
+
+def _check_foreign(data: bytes) -> None:
+    """Say what is wrong with a call that is none of ours, where its form alone would say little."""
+    if data.startswith(_PICKLE):
+        raise ValueError(
+            "it is a pickle, and nothing is unpickled here: enqueue it with rq.serializers.JSONSerializer (docs/rq.md)"
+        )
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        name, _, args, _ = _decode_foreign(data)
+        _check_call(name, args)
+
+
+def _check_call(name: str, args: list[msgspec.Raw]) -> None:
+    if name != FUNCTION_NAME:
+        raise ValueError(f"function must be {FUNCTION_NAME!r}, got {name[:80]!r}")
+    if args:
+        raise ValueError(f"positional arguments must be empty, got {len(args)}: name them (body=…)")
+
+
+def named_model(request: Request) -> str | None:
+    """Return the model that a body names, if it names one.
+
+    Raises:
+        ValueError: the body is no object, or its model no text.
+
+    """
+    try:
+        return _decode_named(request.body).model
+    except msgspec.DecodeError as error:
+        raise ValueError(f"its body: {error}") from None
+
+
+encode_outcome = msgspec.json.Encoder().encode
+decode_outcome = msgspec.json.Decoder(Outcome).decode

@@ -1,0 +1,266 @@
+"""The error tree of bitladder, with the HTTP status each becomes at the intake.
+
+BitladderError
+├── ConfigError                exit 2   a setting is wrong: names key, value and what is expected
+├── RequestError               400      the request is wrong; `param` says where
+│   ├── NotFoundError          404      unknown model or job
+│   ├── GoneError              410      the job was here; its result has expired
+│   ├── SlowBodyError          408      the body did not arrive in time
+│   ├── ClientGoneError        499      the client closed the connection
+│   └── TooLargeError          413      body above the limit
+├── AuthenticationError        401      no key, or none of ours
+├── ForbiddenError             403      the key lacks a scope
+├── WebPageError               403      a browser sends it for some page, and no keys are asked for
+├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
+├── RefusedError               429      refused at the door for the load; try again after `retry_after_s`
+│   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
+│   │   └── QuotaError         429      the tenant has as many jobs as it may
+│   ├── OverloadedError        429      the answer would come after the client's patience
+│   └── MemoryFullError        503      Redis is nearly full
+├── QueueUnreachableError      503      Redis is away or refuses to write; a submission was not accepted
+│   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
+│   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
+│   ├── QueueBrokenError       503      a queue's list in Redis is no list
+│   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
+├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
+├── ConflictError              422      the idempotency key was used with another body
+├── StreamRestartedError       503      a streamed answer began anew after some was read (queue/waiting/reading.py)
+├── StreamGapError             500      some of a stream is not stored (queue/waiting/reading.py)
+├── NotReadyError              503      a background task of this process is down
+└── EngineError                         what an engine did with one request (workers only)
+    ├── EngineBusyError                 it did not start: give the job back, no attempt counted
+    │   └── EngineUnreachableError      there is no connection to it
+    └── EngineFaultError                it broke: give the job back one tier up, attempt counted
+        ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
+        └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BitladderError(Exception):
+    """Base of all errors of bitladder."""
+
+    status = 500
+    code = "internal_error"
+    public: str | None = None  # what strangers are told instead, where the message names hosts and repeats their errors
+
+
+class ConfigError(BitladderError):
+    """A setting is missing or wrong."""
+
+
+class RequestError(BitladderError):
+    """The request cannot be accepted as it is; trying it again unchanged cannot help."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class NotFoundError(RequestError):
+    """There is no such model or job."""
+
+    status = 404
+    code = "not_found"
+
+
+class GoneError(RequestError):
+    """The job was known once; what became of it is no longer stored."""
+
+    status = 410
+    code = "result_expired"
+
+
+class TooLargeError(RequestError):
+    """The body is larger than [intake].max_body_bytes."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class SlowBodyError(RequestError):
+    """The body did not arrive within [intake].body_timeout_s."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class ClientGoneError(RequestError):
+    """The client closed the connection before its body was there; nobody reads the answer."""
+
+    status = 499
+    code = "client_closed_request"
+
+
+class ConflictError(RequestError):
+    """The idempotency key belongs to a request with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class AuthenticationError(BitladderError):
+    """The request has no API key, or none that is configured."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(BitladderError):
+    """The API key may not do this."""
+
+    status = 403
+    code = "missing_scope"
+
+
+class WebPageError(BitladderError):
+    """A browser sends the request for a web page, and no API key shows that its user wants that."""
+
+    status = 403
+    code = "web_page_refused"
+
+
+class RateLimitError(BitladderError):
+    """The API key has sent as much as it may."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RefusedError(BitladderError):
+    """There is more work than can be taken in now; nothing was accepted."""
+
+    status = 429
+    code = "refused"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(RefusedError):
+    """The queue, or all queues of its model together, are at their depth limit."""
+
+    code = "queue_full"
+
+
+class QuotaError(QueueFullError):
+    """The tenant has as many jobs waiting or running as it may."""
+
+    code = "tenant_quota_exceeded"
+
+
+class OverloadedError(RefusedError):
+    """So much waits that the answer would come after the client's patience ends."""
+
+    code = "overloaded"
+
+
+class MemoryFullError(RefusedError):
+    """Redis has so little memory left that it is kept for the jobs that are there already."""
+
+    status = 503
+    code = "memory_full"
+
+
+class QueueUnreachableError(BitladderError):
+    """Redis is away or refused; of a submission nothing was accepted."""
+
+    status = 503
+    code = "queue_unreachable"
+    public: str | None = "the queue does not answer, or refuses to store anything"
+    retry_after_s = 1.0
+
+
+class AcceptanceUnknownError(QueueUnreachableError):
+    """The job was sent to Redis and there was no answer in time: it may have been accepted, or may yet be.
+
+    With an idempotency key, submitting it again is safe: it is stored once.
+    """
+
+    code = "acceptance_unknown"
+
+    def __init__(self, message: str, *, job_id: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id, self.public = job_id, public
+
+
+class PartlySubmittedError(QueueUnreachableError):
+    """Redis went away while many jobs were submitted: `answers` has what became of each that was taken so far."""
+
+    def __init__(self, message: str, *, answers: Sequence[str | BitladderError]) -> None:
+        super().__init__(message)
+        self.answers = answers
+
+
+class QueueBrokenError(QueueUnreachableError):
+    """What should be the list of a queue in Redis is something else; nothing was accepted."""
+
+    code = "queue_broken"
+    public = "this queue takes no jobs until an operator mends it; nothing was accepted"
+    retry_after_s = 30.0
+
+
+class ProtocolError(QueueUnreachableError):
+    """The processes at this Redis speak a protocol that this one does not."""
+
+    code = "protocol_mismatch"
+    public = None  # it names versions, and no host
+    retry_after_s = 30.0
+
+
+class IntakeClosingError(BitladderError):
+    """This intake is being stopped. `job_id` is the job that goes on; without one, nothing was accepted."""
+
+    status = 503
+    code = "intake_closing"
+    retry_after_s = 1.0
+
+    def __init__(self, job_id: str = "") -> None:
+        super().__init__("this intake is being stopped; send the request again")
+        self.job_id = job_id
+
+
+class NotReadyError(BitladderError):
+    """A part of this process is down and being started again; what comes in is served as well as can be."""
+
+    status = 503
+    code = "not_ready"
+
+
+class EngineError(BitladderError):
+    """An engine did not answer a request."""
+
+
+class EngineBusyError(EngineError):
+    """The engine refused before it started anything; it may have said for how long it wants to be left alone."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnreachableError(EngineBusyError):
+    """No connection to the engine."""
+
+
+class EngineFaultError(EngineError):
+    """The engine broke while it worked on the request."""
+
+
+class EngineCorruptedError(EngineFaultError):
+    """The engine computed numbers that are none: its answer is worth nothing, whatever it says."""
+
+
+class EngineLostError(EngineFaultError):
+    """The engine's process or connection is gone: every request in it is lost, and one of them may be the cause."""

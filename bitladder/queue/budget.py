@@ -1,0 +1,73 @@
+"""How many bytes of prompts, answers or tokens go in one call: few enough to be there in time, whatever the network.
+
+A count alone bounds nothing: 256 jobs may be 16 kB or 256 MB. Halved after a failure and a little larger after each
+success, as in D. Chiu and R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
+Computer Networks", 1989.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from bitladder.errors import QueueUnreachableError
+
+Item = TypeVar("Item")
+# At 5 MB/s the most is there within `redis.timeout_s`. No call of usual jobs comes near it.
+LEAST_BYTES, MOST_BYTES = 64 * 1024, 4 * 1024 * 1024
+# Of itself, after a success.
+GROWTH = 1 / 8
+
+
+class ByteBudget:
+    """What one call may hold at the moment. A single item goes whatever its size."""
+
+    def __init__(self) -> None:
+        self.bytes = MOST_BYTES
+
+    @contextlib.contextmanager
+    def tried(self) -> Iterator[None]:
+        """Learn from the call in this block: one that is not answered may have been too large."""
+        try:
+            yield
+        except QueueUnreachableError:
+            self.learn(is_answered=False)
+            raise
+        self.learn(is_answered=True)
+
+    def learn(self, *, is_answered: bool) -> None:
+        if is_answered:
+            self.bytes = min(MOST_BYTES, int(self.bytes * (1 + GROWTH)))
+        else:
+            self.bytes = max(LEAST_BYTES, self.bytes // 2)
+
+    def first(self, items: Sequence[Item], size: Callable[[Item], int]) -> Sequence[Item]:
+        """Return those of the first items that fit, at least one."""
+        left = self.bytes
+        for index, item in enumerate(items):
+            left -= size(item)
+            if left < 0 and index:
+                return items[:index]
+        return items
+
+
+def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], most_bytes: int) -> Iterator[list[Item]]:
+    """Yield items in bundles of at most so many, and so many bytes; a larger one goes alone.
+
+    What does not fit is taken before the bundle is yielded that it did not fit into, and nothing else is.
+    """
+    bundle: list[Item] = []
+    left = most_bytes
+    for item in items:
+        its = size(item)
+        if bundle and its > left:
+            yield bundle
+            bundle, left = [], most_bytes
+        bundle.append(item)
+        left -= its
+        if len(bundle) == most:
+            yield bundle
+            bundle, left = [], most_bytes
+    if bundle:
+        yield bundle

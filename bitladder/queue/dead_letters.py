@@ -1,0 +1,201 @@
+"""The quarantine: jobs that are over because something is wrong with them or with us, kept for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from redis.exceptions import NoPermissionError, RedisError
+
+from bitladder.contract import JobView, Outcome
+from bitladder.errors import NotFoundError
+from bitladder.ids import read_id, readable
+from bitladder.queue.budget import MOST_BYTES
+from bitladder.queue.calls import Call
+from bitladder.queue.ends import short
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.plan import all_lists
+from bitladder.queue.server.protocol import unreachable
+from bitladder.queue.views import VIEWED, is_odd_type, odd_view, read_end, read_number, read_view
+
+T = TypeVar("T")
+# Ids per script call.
+BUNDLE = 500
+KEY = "bl:dead"
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution of a job that came to nothing."""
+
+    at_ms: int
+    worker: str
+    fence: int
+    outcome: Outcome | None  # None: it cannot be read
+
+
+class DeadHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job in quarantine is chosen by."""
+
+    at_ms: int  # when it came
+    job_id: str
+    queue: str  # '': its record is gone
+    code: str  # of the error it ended with
+
+
+class DeadJob(DeadHead, frozen=True, kw_only=True):
+    """A job in quarantine."""
+
+    view: JobView | None  # None: its record is gone
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which quarantined jobs; what is None does not matter."""
+
+    ids: Sequence[str] | None = None
+    code: str | None = None
+    queue: str | None = None  # beginning of its queue's name: a model, model:tier, model:tier:lane
+    before_ms: int | None = None  # came earlier
+
+    def takes(self, job: DeadHead) -> bool:
+        return (
+            (self.ids is None or job.job_id in self.ids or readable(job.job_id) in self.ids)
+            and (self.code is None or job.code == self.code)
+            and (self.queue is None or f"{job.queue}:".startswith(f"{self.queue}:"))
+            and (self.before_ms is None or job.at_ms < self.before_ms)
+        )
+
+
+class Quarantine:
+    """Looks at quarantined jobs, releases them into their queues, or drops them for good."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+
+    async def jobs(self, choice: Choice = Choice()) -> list[DeadJob]:  # noqa: B008  (it is frozen)
+        """Return the chosen jobs with all that is known of them, the latest first."""
+        return await self.look(await self.heads(choice))
+
+    async def heads(self, choice: Choice = Choice()) -> list[DeadHead]:  # noqa: B008
+        """Return what the chosen jobs are chosen by, the latest first: there may be very many.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        times = await self._times(choice.ids or ())
+        found: list[DeadHead] = []
+        ids = list(times)
+        while left := ids[len(found) :]:
+            answers: list[bytes] = await self._queue.run(Call("heads", [], [MOST_BYTES, *left[:BUNDLE]]))
+            rows = zip(left, answers[::3], answers[1::3], answers[2::3], strict=False)  # the first ones
+            found += [self._head(times[job_id], job_id, *row) for job_id, *row in rows]
+        return [head for head in found if choice.takes(head)]
+
+    async def look(self, heads: Sequence[DeadHead]) -> list[DeadJob]:
+        """Return all that is known of these jobs.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        views: list[JobView | None] = []
+        while left := heads[len(views) :]:
+            views += await self._views([head.job_id for head in left[:BUNDLE]])
+        return [DeadJob(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
+
+    async def _times(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return when each job came, the latest first; only `ids` where those are what is stored."""
+        try:
+            scores = await self._scores(ids)
+            if None not in scores:
+                return {job_id: read_number(score) or 0 for job_id, score in zip(ids, scores, strict=True)}
+            rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
+        except (RedisError, OSError) as error:
+            raise unreachable("cannot read from Redis", error) from error
+        return {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
+
+    async def _scores(self, ids: Sequence[str]) -> list[float | None]:
+        if not ids:
+            return [None]
+        try:
+            scores: Any = await self._queue.client.zmscore(KEY, list(ids))
+        except NoPermissionError:  # rules from before this was asked
+            return [None]
+        return list(scores)
+
+    def _head(self, at_ms: int, job_id: str, word: bytes, queue: bytes, stored: bytes) -> DeadHead:
+        status = word.decode(errors="replace")
+        outcome = None if status == "gone" else read_end(job_id, status, stored, self._queue.seal)
+        if status == "odd":
+            outcome = odd_view(job_id).outcome
+        code = (outcome.code if outcome else None) or "no_record"
+        return DeadHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
+
+    async def history(self, job_id: str) -> list[Loss]:
+        """Return what happened to a job before its end, the first loss first."""
+        try:
+            raw: Any = await self._queue.client.hget(f"rq:job:{job_id}", "history")
+        except (RedisError, OSError) as error:
+            raise unreachable("cannot read from Redis", error) from error
+        lines = (line.split(b" ", 3) for line in (raw or b"").splitlines())
+        return [self._loss(job_id, *line) for line in lines if len(line) == 4]
+
+    async def release(self, jobs: Iterable[DeadHead]) -> list[str]:
+        """Queue jobs again, with all their attempts and a new deadline; return the ids of those that wait now.
+
+        A job whose queue the configuration no longer knows stays: nobody would claim it.
+        """
+        settings = self._queue.settings
+        known = {name for model, its in settings.models.items() for name in all_lists(model, its)}
+        ids = [job.job_id for job in jobs if job.queue in known]
+        limits = [settings.queue.max_wait_s * 1000, settings.queue.result_ttl_s * 1000]
+        return await self._each("release", limits, ids)
+
+    async def drop(self, jobs: Iterable[DeadHead]) -> list[str]:
+        """Take jobs out for good; return their ids."""
+        ttl_ms = self._queue.settings.queue.result_ttl_s * 1000
+        return await self._each("drop", [ttl_ms], [job.job_id for job in jobs])
+
+    async def _each(self, script: str, limits: list[int], ids: list[str]) -> list[str]:
+        done: list[str] = []
+        for bundle in _bundles(ids):
+            answers = await self._queue.run(Call(script, [KEY], [*limits, *bundle]))
+            done += [job_id for job_id, answer in zip(bundle, answers, strict=True) if answer]
+        return done
+
+    async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
+        """Read the first jobs, as many as one answer has room for."""
+        rows = await self._queue.run(Call("records", [], [MOST_BYTES, len(VIEWED), *VIEWED, *ids]))
+        return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=False)]
+
+    def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)
+        if is_odd_type(row):
+            return odd_view(job_id)
+        if isinstance(row, Exception) or row[0] is None:
+            return None
+        return read_view(job_id, dict(zip(VIEWED, row, strict=True)), None, self._queue.seal)
+
+    def _loss(self, job_id: str, at: bytes, worker: bytes, fence: bytes, outcome: bytes) -> Loss:
+        return Loss(
+            at_ms=read_number(at) or 0,
+            worker=short(worker.decode(errors="replace")),
+            fence=read_number(fence) or 0,
+            outcome=self._queue.seal.decode(job_id, outcome),
+        )
+
+
+def _bundles(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + BUNDLE] for start in range(0, len(items), BUNDLE))
+
+
+def only(jobs: Sequence[DeadJob], job_id: str) -> DeadJob:
+    """Return the one job that was asked for by its id.
+
+    Raises:
+        NotFoundError: it is not in quarantine.
+
+    """
+    if not jobs:
+        raise NotFoundError(f"there is no job {readable(job_id)!r} in quarantine", param="id")
+    return jobs[0]

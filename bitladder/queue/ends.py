@@ -1,0 +1,124 @@
+"""What Redis says became of a job, read with care: anybody may have written it.
+
+An outcome goes out as a status, as headers and as JSON. So its status must be one that belongs to its state, its
+numbers such that they can be written again, and its words no longer than ours are.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import msgspec
+
+from bitladder.contract import Outcome, Piece, State, decode_outcome
+
+# Of an error message, and of every other word (tiers, codes, reasons, ids).
+MOST_ERROR_CHARS, MOST_WORD_CHARS = 2000, 200
+# What JSON's readers can hold in a number.
+MOST_NUMBER = 2**53
+
+_WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
+
+# The ends that scripts write by themselves, by code. They know no key, so nobody can tell theirs from anybody else's:
+# where outcomes are signed, these are the only ones that are taken without a signature, and their words from here.
+SCRIPTED = MappingProxyType(
+    {
+        "deadline_exceeded": Outcome(
+            state=State.EXPIRED,
+            status=504,
+            code="deadline_exceeded",
+            error="the deadline passed while the job waited",
+        ),
+        "corrupt_job": Outcome(
+            state=State.FAILED,
+            status=500,
+            code="corrupt_job",
+            error="the job's record is not one that can be run",
+        ),
+        "unsupported": Outcome(
+            state=State.FAILED,
+            status=422,
+            code="unsupported",
+            error="the job asks for something of RQ's that is not done here (docs/rq.md)",
+        ),
+        "queue_broken": Outcome(
+            state=State.FAILED,
+            status=500,
+            code="queue_broken",
+            error="the list of its queue in Redis is no list",
+        ),
+        "undeliverable": Outcome(
+            state=State.FAILED,
+            status=500,
+            code="undeliverable",
+            error="the job was claimed again and again and never arrived at a worker: its record is too large",
+        ),
+        "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
+    }
+)
+
+
+def read_outcome(content: bytes) -> Outcome:
+    """Read the JSON of an outcome.
+
+    Raises:
+        ValueError: it is none, or one that nobody could be answered with.
+
+    """
+    if not content.isascii():
+        content.decode()  # the answer in it is passed on as it is
+    try:
+        outcome = decode_outcome(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    _check_numbers(outcome)
+    if not _fits(outcome.state, outcome.status):
+        raise ValueError(f"a job that is {outcome.state} cannot be answered with status {outcome.status}")
+    return _shortened(outcome)
+
+
+def scripted(outcome: Outcome) -> Outcome | None:
+    """Return what a script may have said without a signature, in our own words; None where it may not have."""
+    end = SCRIPTED.get(outcome.code or "")
+    if end is None or end.state is not outcome.state:
+        return None
+    return msgspec.structs.replace(end, attempts=outcome.attempts, queue_ms=outcome.queue_ms)
+
+
+def short(text: str, most: int = MOST_WORD_CHARS) -> str:
+    """Return a word from Redis, or its beginning."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _fits(state: State, status: int) -> bool:
+    """Return whether an end may have this status. Others say that there is no body, or that there will be another."""
+    return state.is_terminal and (status == 200 if state is State.FINISHED else 400 <= status <= 599)
+
+
+def _check_numbers(outcome: Outcome) -> None:
+    usage = outcome.usage
+    counts = (outcome.attempts, outcome.pieces, usage.prompt_tokens, usage.completion_tokens)
+    if not all(0 <= count <= MOST_NUMBER for count in counts):
+        raise ValueError("attempts, pieces and tokens must be counts")
+
+
+def _shortened(outcome: Outcome) -> Outcome:
+    words = {name: getattr(outcome, name) for name in _WORDS}
+    cut = {name: short(word) for name, word in words.items() if word and len(word) > MOST_WORD_CHARS}
+    if outcome.error and len(outcome.error) > MOST_ERROR_CHARS:
+        cut["error"] = short(outcome.error, MOST_ERROR_CHARS)
+    return msgspec.structs.replace(outcome, **cut) if cut else outcome
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """Word that an execution is under way, without anything of it."""
+
+    fence: int
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """Word that a job is over, without how: its outcome is large, and is read by who gets there."""
+
+
+# What a reader may hear of a job.
+Item = Piece | Outcome | Running | Ended

@@ -1,0 +1,70 @@
+"""The lists of a ladder: where a job waits, and which lists a worker of a tier may take from, in which order."""
+
+from __future__ import annotations
+
+import json
+
+from bitladder.contract import Lane, queue_name
+from bitladder.settings.sections import ModelSettings, Settings
+
+
+def lists_of(model: str, ladder: tuple[str, ...], tier: str, lane: str, reaching: str) -> list[str]:
+    """Queue names of one tier and lane whose jobs a worker at tier `reaching` may serve, the open list first."""
+    lowest = ladder.index(reaching)
+    ceilings = [name for index, name in enumerate(ladder[:-1]) if index >= lowest]
+    return [queue_name(model, tier, lane), *(queue_name(model, tier, lane, ceiling) for ceiling in ceilings)]
+
+
+def all_lists(model: str, settings: ModelSettings) -> list[str]:
+    """Every queue name of a model."""
+    ladder = settings.ladder
+    return [name for tier in ladder for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
+
+
+def flag_key(model: str, tier: str, lane: str) -> str:
+    """Return the key that is there while a lane is between its marks on the way down."""
+    return f"bl:overflow:{model}:{tier}:{lane}"
+
+
+def claim_plan(settings: Settings, model: str, tier: str) -> str:
+    """Return what claim.lua needs to know, as JSON.
+
+    `own`: the lists of each lane, urgent first, with its low mark and overflow flag. `below`: the lower tiers, nearest
+    first, each lane with the lists that count (`all`), those that may climb as far as this tier (`climbable`), its
+    marks, and its overflow flag.
+    """
+    ladder = settings.model(model).ladder
+    below = reversed(ladder[: ladder.index(tier)])
+    return json.dumps(
+        {
+            "own": [
+                {
+                    "lists": lists_of(model, ladder, tier, lane, tier),
+                    "flag": flag_key(model, tier, lane),
+                    "low": settings.model(model).tier(tier).low,
+                }
+                for lane in Lane
+            ],
+            "share": settings.queue.deadline_share,
+            "below": [_lower(settings, model, lower, tier) for lower in below],
+        }
+    )
+
+
+def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, object]:
+    ladder = settings.model(model).ladder
+    marks = settings.model(model).tier(lower)
+    return {
+        "live": f"bl:live:{model}:{lower}",
+        "lanes": [
+            {
+                "all": lists_of(model, ladder, lower, lane, lower),
+                "climbable": lists_of(model, ladder, lower, lane, tier),
+                "flag": flag_key(model, lower, lane),
+                "high": marks.high,
+                "low": marks.low,
+                "climbs": lane in settings.lanes.overflow,
+            }
+            for lane in Lane
+        ],
+    }

@@ -1,0 +1,151 @@
+"""How safe a job is before its client hears 202: what is sent behind a submission, and what the server must be.
+
+Behind, and on the same connection: WAITAOF and WAIT speak of what their own connection wrote. A repeated submission
+writes nothing, and its job may be as young as the one it repeats, so a write of no meaning goes before them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from bitladder.errors import ConfigError, QueueUnreachableError
+from bitladder.queue.run_script import Argument
+from bitladder.settings.sections import Settings
+
+log = structlog.get_logger()
+# appendfsync everysec syncs once a second; twice that, and what disks add to it.
+WAIT_MS = 2500
+# A server that syncs every second cannot answer so many writes, one after the other, in less than this.
+PROBES, PROBES_LEAST_S = 3, 0.5
+# Writes as scripts make them, on keys of ours: the default user must be allowed them for a restart to keep them.
+REPLAYED: Sequence[tuple[str, ...]] = (
+    ("HSET", "rq:job:x", "status", "queued"),
+    ("RPUSH", "rq:queue:x", "x"),
+    ("ZADD", "bl:workers", "1", "x"),
+)
+
+Commands = Sequence[Sequence[Argument]]
+
+
+def barrier(settings: Settings) -> Commands:
+    """Return the commands that go out behind a submission; none where it is answered as soon as it is stored."""
+    queue = settings.queue
+    if queue.durability == "fsync":
+        last: Sequence[Argument] = ("WAITAOF", 1, queue.wait_replicas, WAIT_MS)
+    elif queue.wait_replicas:
+        last = ("WAIT", queue.wait_replicas, WAIT_MS)
+    else:
+        return ()
+    return (("SET", "bl:written", "1", "PX", 60000), last)
+
+
+def check_passed(settings: Settings, answers: Sequence[Any]) -> None:
+    """Raise unless the answers to the barrier say that what went before it is safe.
+
+    Raises:
+        QueueUnreachableError: it may not be; submitting it again is safe.
+
+    """
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise QueueUnreachableError(f"Redis refused to say what is safe: {answer}") from answer
+    copies, wanted = answers[-1], settings.queue.wait_replicas
+    local, replicas = copies if isinstance(copies, list) else (1, copies)
+    if local < 1:
+        raise QueueUnreachableError(f"the append-only file did not have the job within {WAIT_MS} ms")
+    if replicas < wanted:
+        raise QueueUnreachableError(f"{replicas} replicas had the job within {WAIT_MS} ms, not {wanted}")
+
+
+async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> None:
+    """Refuse a server that cannot keep what `queue.durability` promises.
+
+    Raises:
+        ConfigError: it has no append-only file, its WAITAOF answers before anything is on disk, or its restart would
+            drop what the file holds.
+        QueueUnreachableError: there is no answer.
+
+    """
+    durability = settings.queue.durability
+    if durability == "memory":
+        return
+    try:
+        stored = await client.info("persistence")
+        if stored.get("loading"):  # it reads its file, and says until then that it has none
+            raise QueueUnreachableError("Redis is loading its data")
+        has_file = stored.get("aof_enabled") == 1
+        if not has_file and durability == "everysec":
+            log.warning(
+                "redis has no append-only file: jobs die with it (queue.durability = 'memory' if that is meant)"
+            )
+        if has_file:
+            await _check_replay(client)
+        if settings.queue.wait_replicas:
+            await _check_copies(client, settings.queue.wait_replicas)
+        if durability == "fsync":
+            await _check_fsync(client, has_file=has_file)
+    except (RedisError, OSError) as error:
+        raise QueueUnreachableError(f"cannot ask Redis how it stores: {error}") from error
+
+
+async def _check_replay(client: redis.asyncio.Redis) -> None:
+    """Refuse a Redis that would drop the writes of scripts when it reads its append-only file (redis/redis#14541)."""
+    if (await client.info("server")).get("server_name") == "valkey":
+        return
+    for command in REPLAYED:
+        try:
+            answer = await client.execute_command("ACL", "DRYRUN", "default", *command)  # type: ignore[no-untyped-call]  # redis-py
+        except ResponseError:  # no such command, or no right to it: a managed service, or an ACL of its own
+            log.warning("redis does not say what its default user may do: a restart keeps jobs only if it may do all")
+            return
+        if answer not in (b"OK", "OK"):
+            raise ConfigError(
+                f"Redis would lose every job at its next restart: its default user may not {command[0]} {command[1]}, "
+                "and what its append-only file holds is checked against that user (redis/redis#14541). Switch the user "
+                "off instead of taking its rights: user default reset off ~* &* +@all"
+            )
+
+
+async def _check_copies(client: redis.asyncio.Redis, wanted: int) -> None:
+    """Warn where a failover may promote a replica that is not among those which acknowledged a job."""
+    connected = (await client.info("replication")).get("connected_slaves", 0)
+    if connected > wanted:
+        log.warning(
+            "a failover may promote a replica that has no copy of the last jobs: set queue.wait_replicas to the number "
+            "of replicas",
+            wait_replicas=wanted,
+            replicas=connected,
+        )
+
+
+async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
+    if not has_file:
+        raise ConfigError("queue.durability is 'fsync', but Redis has no append-only file: set appendonly yes")
+    try:
+        said: dict[Any, Any] = await client.config_get("appendfsync")
+    except ResponseError:  # a managed service, or an ACL
+        log.warning("redis does not say its appendfsync: 'fsync' holds with 'always', see docs/operating.md")
+        return
+    policy = said.get("appendfsync", "always")
+    if policy == "no":
+        raise ConfigError("queue.durability is 'fsync', but Redis has appendfsync no: set always or everysec")
+    if policy == "everysec" and await _answers_too_soon(client):
+        raise ConfigError(
+            "queue.durability is 'fsync', but WAITAOF of this server does not wait for the disk with appendfsync "
+            "everysec (redis/redis#13793): set appendfsync always"
+        )
+
+
+async def _answers_too_soon(client: redis.asyncio.Redis) -> bool:
+    """Find out whether WAITAOF answers faster than a disk that is synced once a second can."""
+    start = time.monotonic()
+    for _ in range(PROBES):
+        await client.set("bl:written", "1", px=60000)
+        await client.execute_command("WAITAOF", 1, 0, int(PROBES_LEAST_S * 1000))  # type: ignore[no-untyped-call]  # redis-py
+    return time.monotonic() - start < PROBES_LEAST_S

@@ -1,0 +1,65 @@
+"""A password that may change while a process runs: its file is read for every new connection."""
+
+from __future__ import annotations
+
+import structlog
+from redis.credentials import CredentialProvider
+
+from bitladder.errors import ConfigError
+
+log = structlog.get_logger()
+# Far above what Redis' users have.
+MOST_BYTES = 4096
+
+
+class PasswordFile(CredentialProvider):
+    """Who this process is to Redis, as the file says at the moment; where it says nothing, as it said last."""
+
+    def __init__(self, username: str | None, path: str) -> None:
+        """Read the file once.
+
+        Raises:
+            ConfigError: see `read_password`.
+
+        """
+        self._username, self._path = username, path
+        self._password = read_password(path)
+        self._is_said = False
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            self._password, self._is_said = read_password(self._path), False
+        except ConfigError as error:
+            if not self._is_said:
+                log.warning("the last password of redis is used", error=str(error))
+            self._is_said = True
+        return (self._username, self._password) if self._username else (self._password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()  # a few bytes, of a file that is there
+
+
+def read_password(path: str) -> str:
+    """Return the password in a file, without the end of its line.
+
+    Raises:
+        ConfigError: it cannot be read, or does not hold a password; what it holds is not repeated.
+
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        password = content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise _wrong(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError:
+        raise _wrong(path, "it is no text") from None  # its message would repeat some of it
+    if not password:
+        raise _wrong(path, "it is empty")
+    if len(content) > MOST_BYTES or "\n" in password:
+        raise _wrong(path, "it has more than that")
+    return password
+
+
+def _wrong(path: str, why: str) -> ConfigError:
+    return ConfigError(f"redis.password_file must be a file with one line, the password, got {path!r}: {why}")

@@ -1,0 +1,186 @@
+"""redis-py's connections, made to fail in one way: what a lost or demoted server does to one is ConnectionError.
+
+Two things are not, in redis-py's own: uvloop says RuntimeError when it is to write on a connection that the other end
+has reset, and a primary that has become a replica answers READONLY for ever on connections that stay open.
+
+A connection is made once the server has said that the processes at it speak a protocol that this one understands.
+
+And the time limit is one for silence, as with redis-py's blocking connections, not for a whole answer or request: that
+would be a limit of their size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any
+
+import redis
+import redis.asyncio
+import structlog
+from redis.asyncio import connection as aio
+from redis.asyncio import sentinel as aio_sentinel
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+
+from bitladder.queue.server import protocol
+
+log = structlog.get_logger()
+DEMOTED = "the primary has become a replica"
+ASK = ("GET", protocol.KEY)
+
+
+class DemotedError(RedisConnectionError):
+    """The server is a replica now: it has not carried the command out, and will carry out none."""
+
+
+def _tell(stored: bytes | ResponseError | None) -> tuple[str, ...]:
+    """Return the command that says which protocol is spoken here; () where that is said, or may not be asked.
+
+    Raises:
+        ProtocolMismatch: another one is spoken, which this process does not understand.
+
+    """
+    if isinstance(stored, NoPermissionError):  # rules from before there was such a key
+        log.warning("this user of Redis may not read the protocol's version", key=protocol.KEY, error=str(stored))
+        return ()
+    if isinstance(stored, ResponseError):
+        stored = str(stored).encode()
+    was_there = stored is not None
+    if not protocol.is_outdated(stored):
+        return ()
+    return ("SET", protocol.KEY, protocol.own(), *(() if was_there else ("NX",)))
+
+
+# What is sent may lie on the way, unseen: it has as long as so many bytes per second take, and so has its answer. Less
+# than this is not counted.
+LEAST_RATE, LEAST_COUNTED = 500_000, 64 * 1024
+
+
+def extra_s(size: int) -> float:
+    """Return what so many bytes have beside the time limit, there, and their answer back."""
+    return size / LEAST_RATE if size > LEAST_COUNTED else 0.0
+
+
+class _PatientParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's
+    def on_connect(self, connection: Any) -> None:  # noqa: ANN401  (redis-py's signature)
+        super().on_connect(connection)
+        self._connection = weakref.ref(connection)  # which holds the parser
+
+    async def read_from_socket(self) -> bool:
+        if connection := self._connection():
+            connection.wait_on(is_underway=self._reader.has_data())
+        return bool(await super().read_from_socket())
+
+
+class _Aio(aio.AbstractConnection):
+    sent_s = 0.0  # what the last request has beside the limit, for its size
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  (redis-py's)
+        super().__init__(**options, parser_class=_PatientParser)
+
+    def wait_on(self, *, is_underway: bool) -> None:
+        """Let the limit of an answer begin anew, where some of it is there or what it answers takes its time."""
+        limit, silence_s = getattr(self, "_active_read_timeout", None), self.socket_timeout  # older ones have none
+        if (is_underway or self.sent_s) and limit is not None and silence_s:
+            limit.reschedule(asyncio.get_running_loop().time() + silence_s + self.sent_s)
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        if command := _tell(await self._asked(*ASK)):
+            await self._asked(*command)  # who may not say it, or finds no memory for it, goes on nevertheless
+
+    async def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
+        await self.send_command(*words, check_health=False)
+        try:
+            return await self.read_response()
+        except ResponseError as error:
+            return error
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401  (redis-py's signature)
+        its_s, usual_s = extra_s(sum(map(len, command)) if isinstance(command, list) else 0), self.socket_timeout
+        try:
+            if its_s and usual_s:
+                self.socket_timeout = usual_s + its_s
+            await super().send_packed_command(command, check_health)
+            self.sent_s = its_s
+        except (RuntimeError, AttributeError) as error:  # AttributeError: it was given up while it waited to write
+            raise RedisConnectionError(f"the connection is closed: {error}") from error
+        finally:
+            self.socket_timeout = usual_s
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
+        try:
+            # Not the method of the sentinels' connections: theirs makes one error of this and of a lost server.
+            return await aio.AbstractConnection.read_response(self, *args, **options)
+        except ReadOnlyError as error:
+            await self.disconnect(nowait=True)
+            raise DemotedError(DEMOTED) from error
+
+
+class _Sync(redis.connection.AbstractConnection):
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        if command := _tell(self._asked(*ASK)):
+            self._asked(*command)
+
+    def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
+        self.send_command(*words, check_health=False)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        try:
+            return self.read_response()
+        except ResponseError as error:
+            return error
+
+    def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
+        try:
+            return redis.connection.AbstractConnection.read_response(self, *args, **options)
+        except ReadOnlyError as error:
+            self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            raise DemotedError(DEMOTED) from error
+
+
+class AioTcp(_Aio, aio.Connection):
+    """redis://."""
+
+
+class AioTls(_Aio, aio.SSLConnection):
+    """rediss://."""
+
+
+class AioUnix(_Aio, aio.UnixDomainSocketConnection):
+    """unix://."""
+
+
+class AioSentinelTcp(_Aio, aio_sentinel.SentinelManagedConnection):
+    """The primary that the sentinels name, redis://."""
+
+
+class AioSentinelTls(_Aio, aio_sentinel.SentinelManagedSSLConnection):
+    """The primary that the sentinels name, rediss://."""
+
+
+class SyncTcp(_Sync, redis.connection.Connection):
+    """redis://."""
+
+
+class SyncTls(_Sync, redis.connection.SSLConnection):
+    """rediss://."""
+
+
+class SyncUnix(_Sync, redis.connection.UnixDomainSocketConnection):
+    """unix://."""
+
+
+class SyncSentinelTcp(_Sync, SentinelManagedConnection):
+    """The primary that the sentinels name, redis://."""
+
+
+class SyncSentinelTls(_Sync, SentinelManagedSSLConnection):
+    """The primary that the sentinels name, rediss://."""
+
+
+AIO = {"redis": AioTcp, "rediss": AioTls, "unix": AioUnix}
+AIO_SENTINEL = {"redis": AioSentinelTcp, "rediss": AioSentinelTls}
+SYNC = {"redis": SyncTcp, "rediss": SyncTls, "unix": SyncUnix}
+SYNC_SENTINEL = {"redis": SyncSentinelTcp, "rediss": SyncSentinelTls}

@@ -1,0 +1,81 @@
+"""Many jobs in one round trip, and what became of each: a lost answer or a bad record is no other job's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis.asyncio
+
+from bitladder.contract import Submission
+from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.queue.calls import (
+    NotSentError,
+    Rows,
+    by_group,
+    demoted,
+    read_submitted,
+    spread,
+    submit_call,
+    submitted_bytes,
+    unsafe,
+)
+from bitladder.queue.clock import ASK, ServerClock
+from bitladder.queue.exchange import TRIES, call_each, exchange
+from bitladder.queue.run_script import Argument
+from bitladder.queue.server.connection import connect
+from bitladder.queue.server.durability import WAIT_MS, barrier, check_passed
+from bitladder.queue.server.sockets import extra_s
+from bitladder.queue.signing import Seal
+from bitladder.settings.sections import Settings
+
+
+class Submitter:
+    """Stores and pushes jobs, and waits until they are as safe as they are to be."""
+
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings, seal: Seal) -> None:
+        self._settings, self._seal, self._barrier = settings, seal, barrier(settings)
+        # Who waits for disks and replicas waits longer.
+        wait_s = WAIT_MS / 1000 if self._barrier else 0
+        self._own = connect(settings.redis, wait_s=wait_s) if self._barrier else None
+        self._pool = (self._own or client).connection_pool
+        # What has not been carried out when it is given up must not be later: its client was told so.
+        self._clock, self._within_s = ServerClock(), TRIES * (settings.redis.timeout_s + wait_s)
+
+    async def aclose(self) -> None:
+        if self._own is not None:
+            await self._own.aclose()
+
+    async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
+        """Return for each job its id, or why it was refused, or that it is not known (see JobQueue.submit)."""
+        placed = dict(enumerate(jobs))
+        answers = await self._submit(placed)
+        if excess := dict(demoted(answers, placed)):
+            answers |= await self._submit(excess)
+        return [read_submitted(answers[place], job) for place, job in placed.items()]
+
+    async def _submit(self, placed: Mapping[int, Submission]) -> dict[int, Rows]:
+        if self._clock.is_stale:
+            (answer,) = await exchange(self._pool, [ASK])
+            if isinstance(answer, Exception):
+                return dict.fromkeys(placed, NotSentError(answer))
+            self._clock.read(answer)
+        groups = by_group(self._settings, placed.items())
+        calls = [
+            submit_call(self._settings, self._seal, group, [job for _, job in its]) for group, its in groups.items()
+        ]
+        answers: dict[int, Rows] = {}
+        within_s = self._within_s + TRIES * 2 * extra_s(sum(map(submitted_bytes, placed.values())))
+        for its, rows in zip(groups.values(), await call_each(self._send, calls, self._clock, within_s), strict=True):
+            answers |= {place: row for place, _, row in spread(rows, its)}
+        return answers
+
+    async def _send(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        answers = await exchange(self._pool, [*commands, *self._barrier])
+        answers, behind = answers[: len(commands)], answers[len(commands) :]
+        if behind:
+            try:
+                check_passed(self._settings, behind)
+            except QueueUnreachableError as error:
+                answers = [unsafe(rows, error) for rows in answers]
+        return answers

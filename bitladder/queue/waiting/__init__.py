@@ -1,0 +1,1 @@
+"""Reading what becomes of a job: one subscription per process, outcomes, and streams of chunks."""

@@ -1,0 +1,251 @@
+"""Waiting for outcomes and tokens: one channel per process, one inbox per waiter, whoever submitted the job.
+
+A job's record names the channels that hear of it. Its own submission names one, and a process that waits for another's
+job adds its own (`follow`), then reads what is stored: so no outcome can fall between. Messages are hints: all waiters
+that have heard nothing for a while are looked up together, in a few calls. So a lost message costs seconds, and a job
+that is gone, or was ended by somebody else, is told as soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from bitladder.batching import Batcher
+from bitladder.contract import Outcome, Piece
+from bitladder.errors import QueueUnreachableError
+from bitladder.ids import read_word, readable
+from bitladder.queue.ends import Ended, Item, Running
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.waiting.inbox import Inbox, without_answer
+from bitladder.queue.waiting.reading import Reading
+from bitladder.queue.waiting.subscription import Subscription
+from bitladder.settings.sections import RedisSettings
+from bitladder.supervision import Background
+
+log = structlog.get_logger()
+# What a reader gets of a job: its pieces, then its outcome.
+Heard = Piece | Outcome
+# What a look says of a job; None: it waits.
+Found = Outcome | Ended | Running | None
+# Who has heard nothing for so long is looked up.
+LOOK_EVERY_S = 2.0
+# After messages were missed everybody is looked up, but no sooner than this after the last time.
+HURRIED_LOOK_S = 0.25
+# Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
+LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
+# A fence is a time in steps of 10 µs (scripts/prelude.lua): this one comes in 2286. A reader would take a piece of a
+# later execution than there can be for a restart.
+MOST_FENCE = 10**15
+# What is stored and cannot be read because Redis is away is asked for again.
+RETRY_S = 0.5
+
+Read = TypeVar("Read")
+
+
+class OutcomeInbox:
+    """Delivers what workers publish to whoever awaits it in this process."""
+
+    def __init__(self, settings: RedisSettings, queue: JobQueue) -> None:
+        self.channel = f"bl:reply:{secrets.token_hex(8)}"
+        self._queue = queue
+        self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
+        self._waiting: dict[str, list[Inbox]] = {}
+        self._hurry = asyncio.Event()
+        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
+
+    def start(self, background: Background) -> None:
+        """Subscribe, and look after the waiters; returns at once, also when Redis is away."""
+        background.start("outcome channel", self._subscription.run)
+        background.start("look at waiters", self._look_for_ever)
+
+    async def aclose(self) -> None:
+        await self._subscription.aclose()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the channel is subscribed: no sooner is it known that Redis has closed its connections."""
+        return self._subscription.subscribed.is_set()
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until the channel is subscribed."""
+        try:
+            await asyncio.wait_for(self._subscription.subscribed.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def opened(self, job_id: str, *, is_stream: bool) -> Iterator[Inbox]:
+        """Collect what is published for a job while the block runs."""
+        inbox = Inbox(is_stream=is_stream)
+        self._waiting.setdefault(job_id, []).append(inbox)
+        try:
+            yield inbox
+        finally:
+            self._waiting[job_id].remove(inbox)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
+        """Wait for the outcome of any job, submitted anywhere; None when it is not over in time.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        with self.opened(job_id, is_stream=False) as inbox:
+            if found := await self._follow.call(job_id):
+                inbox.put(found)
+            return await self.outcome(job_id, inbox, timeout_s)
+
+    async def outcome(self, job_id: str, inbox: Inbox, timeout_s: float) -> Outcome | None:
+        """Return the outcome that an inbox is told of; None when there is none in time."""
+        loop = asyncio.get_running_loop()
+        inbox.is_stored, end = True, loop.time() + timeout_s
+        while (left := end - loop.time()) > 0:
+            item = await inbox.get(left)
+            if isinstance(item, Ended):
+                item = await self._end_of(job_id, end)
+            if isinstance(item, Outcome):
+                return item
+        return None
+
+    async def follow(self, job_id: str, timeout_s: float, after: tuple[int, int] = (0, 0)) -> AsyncGenerator[Heard]:
+        """Yield the pieces of any job behind that one, execution and number, then its outcome; see `items`.
+
+        Raises:
+            QueueUnreachableError: Redis is away.
+
+        """
+        with self.opened(job_id, is_stream=True) as inbox:
+            if found := await _read(partial(self._follow.call, job_id), asyncio.get_running_loop().time() + timeout_s):
+                inbox.put(found)
+            async for item in self.items(job_id, inbox, timeout_s, after):
+                yield item
+
+    async def items(
+        self, job_id: str, inbox: Inbox, timeout_s: float, after: tuple[int, int] = (0, 0)
+    ) -> AsyncIterator[Heard]:
+        """Yield every piece once and in order, then the outcome, which is last. What was not told of is read.
+
+        Raises:
+            TimeoutError: there was no outcome in time.
+            StreamRestartedError: a later execution began the answer anew.
+            StreamGapError: some of it is not even stored.
+
+        """
+        inbox.is_stored = True
+        loop, reading = asyncio.get_running_loop(), Reading(*after)
+        end = loop.time() + timeout_s
+        while (left := end - loop.time()) > 0:
+            item = await inbox.get(left)
+            if isinstance(item, Ended):
+                ended = await self._end_of(job_id, end)
+                item = without_answer(ended) if isinstance(ended, Outcome) else ended
+            if isinstance(item, Piece) and reading.is_next(item):
+                yield reading.take(item)
+            elif item is not None:
+                async for piece in self._stored(job_id, reading, item, end):
+                    yield piece
+            if isinstance(item, Outcome):
+                reading.close(item)
+                yield item
+                return
+        raise TimeoutError
+
+    async def _stored(
+        self, job_id: str, reading: Reading, item: Piece | Outcome | Running, end: float
+    ) -> AsyncIterator[Piece]:
+        """Yield what is stored between the last piece read and this item, the item included if it is a piece."""
+        is_past = isinstance(item, Piece) and reading.is_past(item)
+        if is_past or (isinstance(item, Outcome) and not reading.lacks(item)):
+            return
+        while pieces := await _read(partial(self._queue.pieces, job_id, *reading.start_of(item)), end):
+            for piece in pieces:
+                yield reading.take(piece)
+        if isinstance(item, Piece) and not reading.is_past(item):
+            yield reading.take(item)
+
+    async def _end_of(self, job_id: str, end: float) -> Outcome | Running | None:
+        """Read how a job ended; it may have been released from quarantine since."""
+        (found,) = await _read(partial(self._queue.look, [job_id]), end)
+        return None if isinstance(found, Ended) else found
+
+    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
+        return await self._queue.look(job_ids, hear=self.channel, most=LOOK_BYTES)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(HURRIED_LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), LOOK_EVERY_S - HURRIED_LOOK_S)
+            since_s = asyncio.get_running_loop().time() - (0 if self._hurry.is_set() else LOOK_EVERY_S)
+            self._hurry.clear()
+            with contextlib.suppress(QueueUnreachableError):  # the next look may find it
+                await self._look(since_s)
+
+    async def _look(self, since_s: float) -> None:
+        """Look up the jobs whose waiters have heard nothing since then."""
+        silent = [job_id for job_id, boxes in self._waiting.items() if any(box.is_silent(since_s) for box in boxes)]
+        for start in range(0, len(silent), LOOK_AT_ONCE):
+            job_ids = silent[start : start + LOOK_AT_ONCE]
+            for job_id, found in zip(job_ids, await self._queue.look(job_ids, most=LOOK_BYTES), strict=True):
+                if found:
+                    self._tell(job_id, found)
+
+    def _missed(self) -> None:
+        self._hurry.set()
+
+    def _deliver(self, message: bytes) -> None:
+        for kind, job_id, fence, number, body in unpack_message(message):
+            if job_id not in self._waiting:
+                continue
+            if kind == b"t" and 0 < fence < MOST_FENCE and number > 0:
+                self._tell(job_id, Piece(fence=fence, number=number, data=body))
+            elif kind == b"d" and not body:
+                self._tell(job_id, Ended())
+            elif kind == b"d" and (outcome := self._queue.seal.decode(job_id, body)):
+                self._tell(job_id, outcome)
+            else:
+                log.warning("message about a job not understood", job_id=readable(job_id))
+                self._missed()  # what is stored is looked at in a moment
+
+    def _tell(self, job_id: str, item: Item) -> None:
+        for inbox in self._waiting.get(job_id, ()):
+            inbox.put(item)
+
+
+async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
+    """Read what is stored; while Redis is away, again and again until then."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await read()
+        except QueueUnreachableError:
+            if loop.time() + RETRY_S > end:
+                raise
+            await asyncio.sleep(RETRY_S)
+
+
+def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:
+    """Yield kind (d or t), job id, fence, number and content of each item, as `note` in prelude.lua writes them.
+
+    Raises:
+        ValueError: it is in another form, from there on.
+
+    """
+    start = 0
+    while start < len(message):
+        end = message.index(b"\n", start)
+        kind, job_id, fence, number, size = message[start:end].split(b" ")
+        start = end + 1 + int(size)
+        if not end < start <= len(message):
+            raise ValueError("an item of the message has not got the size that it says")
+        yield kind, read_word(job_id), int(fence), int(number), message[end + 1 : start]

@@ -1,0 +1,138 @@
+"""What the intake reads of a body: enough to route it. The rest passes through as it came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bitladder.contract import Endpoint
+from bitladder.errors import RequestError
+
+
+class _Body(msgspec.Struct, frozen=True):
+    model: str
+    stream: bool | None = None
+
+
+class CompletionBody(_Body, frozen=True, kw_only=True):
+    """The fields of POST /v1/completions that bitladder reads."""
+
+    prompt: str | list[str | int | list[int]]
+
+
+class ChatBody(_Body, frozen=True, kw_only=True):
+    """The fields of POST /v1/chat/completions that bitladder reads."""
+
+    messages: list[dict[str, Any]]
+
+
+Body = CompletionBody | ChatBody
+_DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.Decoder[ChatBody]] = {
+    Endpoint.COMPLETIONS: msgspec.json.Decoder(CompletionBody),
+    Endpoint.CHAT: msgspec.json.Decoder(ChatBody),
+}
+
+
+# As many as OpenAI takes: each costs the intake, the queue and the engine something.
+MOST_PROMPTS = 2048
+MOST_MESSAGES = 2048
+# Schemas of tools and answers are far flatter; parsers behind the intake may not survive what is far deeper.
+MOST_DEPTH = 64
+_BRACKETS_AND_QUOTES = b'[]{}"'
+_OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
+_STEPS = np.zeros(256, np.int32)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_body(endpoint: Endpoint, body: bytes) -> Body:
+    """Check the fields that routing needs.
+
+    Raises:
+        RequestError: not JSON, or a field is missing or of another type; `param` names it.
+
+    """
+    try:
+        body.decode()  # the decoder does not look into what it skips, but everybody behind us does
+        read = _DECODERS[endpoint].decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body is wrong: {error}", param=_param(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body must be a JSON object: {error}") from error
+    if isinstance(read, ChatBody):
+        _check_messages(read.messages)
+    else:
+        _check_prompt(read.prompt)
+    if depth_of(body) > MOST_DEPTH:
+        raise RequestError(f"the body is wrong: lists and objects must be nested at most {MOST_DEPTH} deep")
+    return read
+
+
+def depth_of(body: bytes) -> int:
+    """Return an upper bound of how deep the lists and objects of valid JSON are nested: exact above MOST_DEPTH."""
+    most = body.count(b"[") + body.count(b"{")
+    if most <= MOST_DEPTH:
+        return most
+    # Without escaped quotes, every second part between quotes is outside of strings.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
+    brackets = np.frombuffer(b"".join(plain.split(b'"')[::2]), np.uint8)
+    return int(_STEPS[brackets].cumsum().max(initial=0))
+
+
+def has_messages(body: bytes) -> bool:
+    """Tell a chat body by its field; a body that is no JSON object is told by its reader."""
+    try:
+        return "messages" in _fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def prompt_bytes(body: Body) -> bytes:
+    """Return the text that is scored, in UTF-8; token ids count as the text of their digits."""
+    if isinstance(body, CompletionBody):
+        parts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
+        return "\n".join(part if isinstance(part, str) else str(part) for part in parts).encode()
+    return "\n".join(text for message in body.messages for text in _texts(message.get("content"))).encode()
+
+
+def _check_messages(messages: list[dict[str, Any]]) -> None:
+    if not messages:
+        raise RequestError("the body is wrong: 'messages' must not be empty", param="messages")
+    if len(messages) > MOST_MESSAGES:
+        raise RequestError(
+            f"the body is wrong: 'messages' must be at most {MOST_MESSAGES}, got {len(messages)}", param="messages"
+        )
+
+
+def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
+    if isinstance(prompt, str):
+        return
+    if not prompt:
+        raise RequestError(
+            "the body is wrong: 'prompt' must be a string, or a list of strings or of token ids", param="prompt"
+        )
+    if len(prompt) > MOST_PROMPTS and set(map(type, prompt)) != {int}:  # token ids are one prompt
+        raise RequestError(
+            f"the body is wrong: 'prompt' must be at most {MOST_PROMPTS} prompts, got {len(prompt)}", param="prompt"
+        )
+
+
+def _texts(content: object) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return [text for text in parts if isinstance(text, str)]
+    return []
+
+
+def _param(message: str) -> str | None:
+    """Msgspec says where as `$.messages[0]`, or names a missing field in backticks."""
+    if " - at `$." in message:
+        return message.rpartition(" - at `$.")[2].rstrip("`")
+    if "required field `" in message:
+        return message.partition("required field `")[2].partition("`")[0]
+    return None

@@ -1,0 +1,1 @@
+"""Which tier a request needs at least: one file per policy."""

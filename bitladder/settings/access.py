@@ -1,0 +1,107 @@
+"""Who may do what at the intake: scopes, callers, and the settings of API keys."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from enum import StrEnum
+from typing import Self
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from bitladder.contract import DEFAULT_TENANT
+from bitladder.settings.base import Name, Section
+
+# Tells a key from other secrets, for people and for programs that look for leaked ones.
+KEY_PREFIX = "bl-"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    SUBMIT = "submit"  # complete, chat, submit jobs and cancel its tenant's
+    READ = "read"  # look at its tenant's jobs
+    OPS = "ops"  # queues, metrics, quarantine, and every tenant's jobs
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever sent a request, and what it may do."""
+
+    key: str  # the key's name in the settings; '' where no key is asked for
+    tenant: str
+    scopes: frozenset[Scope]
+    requests_per_minute: int | None = None  # None: no limit, here and below
+    max_in_flight: int | None = None
+    max_queued: int | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may read, and with scope submit cancel, the jobs of every tenant."""
+        return Scope.OPS in self.scopes
+
+    def sees(self, tenant: str) -> bool:
+        return self.sees_all or tenant == self.tenant
+
+
+# Where no key is asked for, everybody is this caller.
+ANYBODY = Caller(key="", tenant=DEFAULT_TENANT, scopes=frozenset(Scope))
+
+
+class KeySettings(Section):
+    """One API key; `bitladder keys new` makes one."""
+
+    hash: SecretStr = Field(description="SHA-256 of the key, as 64 hex digits")
+    tenant: Name = Field(description="whose jobs it submits, reads and cancels")
+    scopes: tuple[Scope, ...] = Field((Scope.SUBMIT, Scope.READ), description="some of submit, read, ops")
+    requests_per_minute: int | None = Field(None, ge=1, description="requests, polls included; unset: no limit")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="requests open at once at one intake; unset: auth.max_in_flight"
+    )
+    max_queued: int | None = Field(
+        None, ge=1, description="jobs of its tenant waiting or running; unset: queue.max_per_tenant"
+    )
+
+    @field_validator("hash")
+    @classmethod
+    def _is_sha256(cls, value: SecretStr) -> SecretStr:
+        if not _HASH.fullmatch(value.get_secret_value()):
+            raise ValueError("must be the SHA-256 of the key, 64 of 0-9 and a-f, not the key: see `bitladder keys new`")
+        return value
+
+
+class AuthSettings(Section):
+    """API keys of the intake."""
+
+    required: bool | None = Field(
+        None, description="ask for a key; unset: where keys are configured or intake.host is not loopback"
+    )
+    max_in_flight: int = Field(
+        500, ge=1, description="requests that one key may have open at once at one intake, where it says nothing else"
+    )
+    keys: dict[Name, KeySettings] = Field({}, description="the keys, by name: tables [auth.keys.NAME]")
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        names: dict[str, str] = {}
+        for name, key in self.keys.items():
+            other = names.setdefault(key.hash.get_secret_value(), name)
+            if other != name:
+                raise ValueError(f"keys {other} and {name} have the same hash")
+        return self
+
+
+def new_key() -> str:
+    """Return a new key with 256 bits of randomness."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def key_hash(key: bytes) -> str:
+    """Return what the settings keep of a key.
+
+    One round of SHA-256 is right for keys that are random: there is no list of likely ones to try against it. Slow
+    hashes are for passwords that people choose, and would let anybody keep the intake busy.
+    """
+    return hashlib.sha256(key).hexdigest()

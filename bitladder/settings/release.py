@@ -1,0 +1,166 @@
+"""ladder.toml: which checkpoint each tier serves, proven good by `bitladder calibrate publish`, and its figures.
+
+Lies beside the configuration file and over it: `bitladder.settings.load` puts what it says into the tiers. Knows no
+checkpoint: whether the weights are there is for whoever loads them.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from bitladder.errors import ConfigError
+from bitladder.settings.base import Name, Section
+
+CACHE = "{cache}"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST_BYTES = 1_000_000
+
+
+def _checked_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if ".." in path.parts or "\0" in value:
+        raise ValueError("must not leave its folder by '..'")
+    if not path.is_absolute() and path.parts[:1] != (CACHE,):
+        raise ValueError(f"must be an absolute path, or begin with {CACHE}/")
+    return value
+
+
+def _checked_digest(value: str) -> str:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError("must be 64 hexadecimal digits")
+    return value
+
+
+Digest = Annotated[str, AfterValidator(_checked_digest)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Figure(Section):
+    """A measured value with its 95 % interval."""
+
+    value: Number
+    low: Number
+    high: Number
+    n: int = Field(ge=1)
+
+
+class Published(Section):
+    """What a published ladder says of the checkpoint of one tier."""
+
+    version: int = Field(ge=1)
+    digest: Digest
+    measured: dict[str, Figure] = Field({})
+    recovery: dict[str, Figure] = Field({})
+
+
+class Evaluation(Section):
+    """Where the figures come from."""
+
+    report: Digest  # of the report file
+    reference: str
+    made_at: str
+    sources: dict[str, str] = Field({})
+    versions: dict[str, str] = Field({})
+    machine: dict[str, str] = Field({})
+
+
+class LadderTier(Section):
+    """One tier as it was published."""
+
+    checkpoint: Annotated[str, AfterValidator(_checked_path)]
+    digest: Digest
+    measured: dict[str, Figure] = Field({})
+    recovery: dict[str, Figure] = Field({})
+    evaluation: Evaluation
+
+
+class LadderModel(Section):
+    """The tiers of one model that were published; others keep what the configuration says."""
+
+    tiers: dict[Name, LadderTier] = Field(min_length=1)
+
+
+class Ladder(Section):
+    """One version of ladder.toml."""
+
+    version: int = Field(ge=1)
+    published_at: str
+    note: str = ""
+    # The version whose content this is, after a rollback; 0: the configuration's own tiers, as before the first one.
+    restored: int | None = Field(None, ge=0)
+    models: dict[Name, LadderModel]
+
+    @model_validator(mode="after")
+    def _restores_an_older_one(self) -> Self:
+        if self.restored is not None and self.restored >= self.version:
+            raise ValueError(f"restored must be below version ({self.version}), got {self.restored}")
+        if bool(self.models) == (self.restored == 0):
+            raise ValueError("models must name a model, unless restored is 0 (the configuration's own tiers)")
+        return self
+
+    @property
+    def content(self) -> int:
+        """The version that first said what this one says; 0: the configuration did."""
+        return self.version if self.restored is None else self.restored
+
+
+def read_ladder(path: Path) -> Ladder | None:
+    """Return the ladder in a file, None where there is no file.
+
+    Raises:
+        ConfigError: it cannot be read or is not one; the message names the file and what is wrong.
+
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"ladder {str(path)!r}: must be at most {_MOST_BYTES} bytes")
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Ladder.model_validate(tree)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "ladder"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"ladder {str(path)!r}: {key}: {message}, got {first['input']!r:.80}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"ladder {str(path)!r} cannot be read: {error}") from error
+
+
+def overlay(tree: dict[str, Any], ladder: Ladder, path: Path) -> dict[str, Any]:
+    """Put a ladder's checkpoints into the tree of a configuration file; return what was put there, as such a tree.
+
+    Raises:
+        ConfigError: it speaks of a model or a tier that the configuration does not have.
+
+    """
+    put: dict[str, Any] = {}
+    models = tree.get("models")
+    for name, model in ladder.models.items():
+        if not isinstance(models, dict) or name not in models:
+            known = ", ".join(models) if isinstance(models, dict) else "none"
+            raise ConfigError(f"ladder {str(path)!r}: models.{name}: there is no such model; there is {known}")
+        tiers = {tier["name"]: tier for tier in _tiers(models[name])}
+        for tier, its in model.tiers.items():
+            if tier not in tiers:
+                known = ", ".join(tiers)
+                raise ConfigError(f"ladder {str(path)!r}: models.{name}.tiers.{tier}: there is no such tier in {known}")
+            fields = {"checkpoint": its.checkpoint, "published": _published(ladder, its)}
+            tiers[tier] |= fields
+            put.setdefault("models", {}).setdefault(name, {}).setdefault("tiers", {})[tier] = fields
+    return put
+
+
+def _tiers(model: object) -> list[dict[str, Any]]:
+    tiers = model.get("tiers") if isinstance(model, dict) else None
+    return [tier for tier in tiers if isinstance(tier, dict) and "name" in tier] if isinstance(tiers, list) else []
+
+
+def _published(ladder: Ladder, tier: LadderTier) -> dict[str, Any]:
+    fields = tier.model_dump(include={"digest", "measured", "recovery"})
+    return {"version": ladder.version, **fields}

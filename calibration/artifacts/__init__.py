@@ -1,0 +1,1 @@
+"""What calibration leaves on disk: folders, manifests, digests, reports."""

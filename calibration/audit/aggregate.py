@@ -1,0 +1,108 @@
+"""From measured prompts to the figures of an audit: distributions, and where the policy sends what. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bitladder.contract import Envelope
+from bitladder.routing.policies.article import choose_route
+from bitladder.settings.sections import LaneSettings, PolicySettings
+from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation
+from calibration.audit.load_prompts import Seen, Taken
+
+ALL = "all"
+UNKNOWN = "unknown"
+OTHERS = "others"
+# A log's tier may be anything, and a page can only show so many.
+_MOST_GROUPS = 12
+_QUANTILES = (5, 25, 50, 75, 95)
+
+
+def floors(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> list[str]:
+    """Return the floor tier of every prompt, as the intake would choose it."""
+    lanes = LaneSettings()
+    return [
+        choose_route(float(bits), prompt.envelope, ladder, policy, lanes).floor
+        for prompt, bits in zip(prompts, _entropies(numbers), strict=True)
+    ]
+
+
+def groups(prompts: Sequence[Seen], part: str) -> dict[str, list[int]]:
+    """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
+    names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
+    own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MOST_GROUPS]
+    found: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
+    for at, name in enumerate(names):
+        found[name if name in own else OTHERS].append(at)
+    return {name: places for name, places in found.items() if places}
+
+
+def distributions(numbers: Numbers, by: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and quantiles of every feature, of all prompts and of every group."""
+    everything = {ALL: list(range(len(numbers)))} | by
+    return {
+        feature.name: {name: _spread(numbers[places, column]) for name, places in everything.items()}
+        for column, feature in enumerate(FEATURES)
+    }
+
+
+def shares(floor_of: Sequence[str], ladder: Sequence[str], by: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+    """Return the share of prompts with each floor tier, of all prompts and of every group."""
+    everything = {ALL: list(range(len(floor_of)))} | by
+    return {
+        name: {tier: sum(floor_of[at] == tier for at in places) / len(places) for tier in ladder}
+        for name, places in everything.items()
+    }
+
+
+def correlations(numbers: Numbers) -> dict[str, float | None]:
+    """Return how closely every feature follows the entropy (Spearman)."""
+    entropy = numbers[:, NAMES.index("entropy")]
+    return {
+        name: rank_correlation(numbers[:, column], entropy) for column, name in enumerate(NAMES) if name != "entropy"
+    }
+
+
+def tally(taken: Taken, numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+    """Return all figures, as JSON."""
+    prompts = taken.prompts
+    by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
+    floor_of = floors(prompts, numbers, ladder, policy)
+    above = float((_entropies(numbers) > policy.entropy_bits).mean())
+    return {
+        "prompts": len(prompts),
+        "cut": sum(prompt.cut for prompt in prompts),
+        "skipped": taken.skipped,
+        "policy": policy.model_dump(mode="json"),
+        "with_an_envelope": sum(prompt.envelope != Envelope() for prompt in prompts),
+        "ladder": list(ladder),
+        "kinds": {name: len(places) for name, places in by_kind.items()},
+        "tiers": {name: len(places) for name, places in by_tier.items()},
+        "above_entropy_bits": above,
+        "floors_by_kind": shares(floor_of, ladder, by_kind),
+        "floors_by_tier": shares(floor_of, ladder, by_tier),
+        "features_by_kind": distributions(numbers, by_kind),
+        "features_by_tier": distributions(numbers, by_tier),
+        "correlation_with_entropy": correlations(numbers),
+    }
+
+
+def _entropies(numbers: Numbers) -> Numbers:
+    """Return the entropies as the intake rounds them."""
+    rounded: Numbers = numbers[:, NAMES.index("entropy")].round(4)
+    return rounded
+
+
+def digits(number: float) -> str:
+    """Write a number for people: three digits, or all before the point."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def _spread(values: Numbers) -> dict[str, float]:
+    at = np.percentile(values, _QUANTILES)
+    quantiles = {f"p{percent}": round(float(value), 4) for percent, value in zip(_QUANTILES, at, strict=True)}
+    return {"mean": round(float(values.mean()), 4), **quantiles}

@@ -1,0 +1,104 @@
+"""The prompts of an audit: all texts of a sampled set, or a random part of a source, as often as they came."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bitladder.contract import Envelope
+from calibration.errors import SourceError
+from calibration.sample.kind import kind_and_language
+from calibration.sample.prompt import Bad, Prompt
+from calibration.sample.sets import load
+from calibration.sample.source import Source
+from calibration.sample.understood import Understood
+from calibration.terminal.progress import Advance
+
+_SHOW_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A prompt that is audited."""
+
+    text: str
+    kind: str
+    envelope: Envelope
+    tier: str  # that served it; '' where nobody knows
+    cut: bool = False  # it was longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was found in a source."""
+
+    prompts: list[Seen]
+    skipped: dict[str, int] = field(default_factory=dict)  # entries that are no prompts, by reason
+
+
+def from_set(folder: Path, max_chars: int) -> Taken:
+    """Return every text of a sampled set; what was asked for with it is not kept there."""
+    found = load(folder)
+    prompts = [
+        Seen(
+            text=its.text[:max_chars],
+            kind=its.kind,
+            envelope=Envelope(),
+            tier=its.tier,
+            cut=its.cut or len(its.text) > max_chars,
+        )
+        for its in found.calibration + found.heldout
+    ]
+    return Taken(prompts=prompts)
+
+
+def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> Taken:
+    """Return `count` prompts, each as likely as every other, repeats included (reservoir sampling, Algorithm R).
+
+    An audit is about the traffic as it is, so that here, unlike in `sample`, a prompt that comes often counts often.
+
+    Raises:
+        SourceError: there is none, or whole files were not understood; says what there is instead.
+
+    """
+    chance = random.Random(seed)  # noqa: S311  (a sample, no secret)
+    kept: list[Seen] = []
+    skipped: Counter[str] = Counter()
+    seen = 0
+    understood = Understood()
+    for number, one in enumerate(_entries(source, understood), 1):
+        if number % _SHOW_EVERY == 0:
+            advance(number, None)
+        if isinstance(one, Bad):
+            skipped[one.reason] += 1
+            continue
+        seen += 1
+        place = len(kept) if len(kept) < count else chance.randrange(seen)
+        if place < count:
+            kept[place : place + 1] = [_seen(one, max_chars)]
+    understood.require()
+    reasons = dict(skipped.most_common())
+    if not kept:
+        raise SourceError(f"{source.name} has no prompt to audit (skipped: {in_words(reasons) or 'nothing'})")
+    return Taken(prompts=kept, skipped=reasons)
+
+
+def _entries(source: Source, understood: Understood) -> Iterator[Prompt | Bad]:
+    for unit in source.units(""):
+        for found in unit.prompts():
+            yield from found
+        understood.add(unit.name, unit.extent)
+
+
+def in_words(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{times:,} {reason}" for reason, times in skipped.items())
+
+
+def _seen(one: Prompt, max_chars: int) -> Seen:
+    """Cut a prompt: a thousand whole ones may be more than memory holds."""
+    kind, _ = kind_and_language(one.text, one.turns)
+    cut = len(one.text) > max_chars
+    return Seen(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)

@@ -1,0 +1,68 @@
+"""The commands of calibration, by name; only the file of the one that is asked for is loaded.
+
+Steps run in environments that have different libraries (docs/calibration.md), so `--help` must not import any.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import typer
+
+from calibration.errors import CalibrationError, WrongEnvironmentError
+from calibration.terminal.escape import shown
+
+# Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
+STEPS = {
+    "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
+    "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
+    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+    "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
+    "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
+    "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
+    "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
+    "rollback": "Publish a former ladder again, under a new version.",
+    "ladder": "Show the published ladder and those before it.",
+}
+
+
+# Steps that other steps start, in another environment: they are not listed.
+INNER = ("make",)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one command; an error of ours is told on stderr and has the exit status of its class."""
+    try:
+        make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
+    except CalibrationError as error:
+        told = "\n".join(map(shown, str(error).split("\n")))
+        sys.stderr.write(f"error: {told}\n")
+        sys.exit(error.exit_code)
+
+
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """Build the command line with the step that the first argument names; the others are only listed."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(calibration)
+    wanted = next(iter(arguments), None)
+    for name, summary in STEPS.items():
+        if name != wanted:
+            app.command(name, help=summary)(calibration)
+    if wanted in {*STEPS, *INNER}:
+        _load(str(wanted), app)
+    return app
+
+
+def calibration() -> None:
+    """From real traffic to checkpoints that are proven good before they serve: each step is a command."""
+
+
+def _load(name: str, app: typer.Typer) -> None:
+    try:
+        import_module(f"calibration.commands.{name}").register(app)
+    except ModuleNotFoundError as error:
+        raise WrongEnvironmentError(
+            f"module {error.name!r} is missing here; `calibrate {name}` needs it: see docs/calibration.md, Environments"
+        ) from error

@@ -1,0 +1,151 @@
+"""Make checkpoints with AutoAWQ, the predecessor of llm-compressor's AWQ. The only file that imports it.
+
+It is no longer maintained: this file also keeps it from spoiling weights on a CPU, and measures what it wrote without
+its help, because transformers reads its layout no more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from calibration.errors import RecipeError
+from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
+from calibration.quantization.quantizer import Held, Order
+from calibration.quantization.recipe import Numbers, Storage
+from calibration.terminal.progress import Advance
+
+with quiet():  # it says that it is deprecated, whatever the filters of warnings are
+    from awq import AutoAWQForCausalLM
+    from awq.quantize import quantizer
+    from awq.quantize.quantizer import AwqQuantizer
+    from awq.utils.packing_utils import dequantize_gemm
+
+LIBRARIES = ("torch", "transformers", "autoawq", "safetensors")
+BITS = 4
+
+
+class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no types
+    """Keeps copies of the weights that it tries scales on.
+
+    AutoAWQ puts them aside with `.cpu()`, which on a CPU is the very same memory: after the first scale there is
+    nothing to go back to, and what comes out is garbage.
+    """
+
+    def _compute_best_scale(self, x: Any, w_mean: Any, x_mean: Any, module2inspect: Any, *rest: Any) -> Any:  # noqa: ANN401
+        original = module2inspect.state_dict
+        module2inspect.state_dict = lambda: {name: value.clone() for name, value in original().items()}
+        try:
+            return super()._compute_best_scale(x, w_mean, x_mean, module2inspect, *rest)
+        finally:
+            del module2inspect.state_dict  # the instance's, not the class's
+
+
+class AutoAwqMaker:
+    """The Maker of AWQ checkpoints in AutoAWQ's own layout."""
+
+    def convert(self, source: Path, into: Path) -> None:
+        raise RecipeError(f"{source.name} cannot be unpacked here: make bf16 first, `make checkpoints`")
+
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+        """Quantize the reference and store it packed or, by way of packed, rounded."""
+        recipe, tokenizer = order.recipe, load_tokenizer(order.reference)
+        if recipe.weights is None or recipe.mix is None:
+            raise RecipeError(f"recipe {recipe.name}: AutoAWQ needs a number format and samples")
+        model = AutoAWQForCausalLM.from_pretrained(
+            str(order.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
+        )
+        samples = as_samples(order.texts, tokenizer, recipe.mix.tokens)
+        with quiet(), patch.object(quantizer, "tqdm", partial(counted, advance)):
+            model.quantize(
+                tokenizer,
+                quant_config=in_its_words(recipe.weights),
+                calib_data=samples,
+                max_calib_samples=len(samples),
+                max_calib_seq_len=recipe.mix.tokens,
+                quantizer_cls=CopyingQuantizer,
+            )
+        model.model.half()
+        packed = into if order.storage is Storage.PACKED else into / "packed"
+        packed.mkdir(exist_ok=True)
+        model.save_quantized(str(packed))
+        copy_tokenizer(order.reference, into)
+        if order.storage is Storage.ROUNDED:
+            spelled_out(packed).to(torch.bfloat16).save_pretrained(into)
+            shutil.rmtree(packed)
+
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+        config = json.loads((checkpoint / "config.json").read_bytes())
+        model = spelled_out(checkpoint) if "quantization_config" in config else load_model(checkpoint)
+        with quiet():
+            return measure_model(model, load_tokenizer(checkpoint))
+
+    def versions(self) -> Mapping[str, str]:
+        return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def make_maker() -> AutoAwqMaker:
+    return AutoAwqMaker()
+
+
+def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
+    """Stand in for AutoAWQ's own bar: yield its blocks of layers, and say how many are done."""
+    for number, block in enumerate(blocks, 1):
+        yield block
+        advance(number, len(blocks))
+
+
+def in_its_words(numbers: Numbers) -> dict[str, Any]:  # Any: AutoAWQ's own
+    """Translate a number format into AutoAWQ's words."""
+    if (numbers.num_bits, numbers.type, numbers.strategy) != (BITS, "int", "group"):
+        raise RecipeError(f"AutoAWQ makes groups of {BITS}-bit integers only")
+    return {
+        "zero_point": not numbers.symmetric,
+        "q_group_size": numbers.group_size,
+        "w_bit": BITS,
+        "version": "GEMM",
+    }
+
+
+def as_samples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
+    """Return the beginnings of the texts as tokens; of a text of its own, AutoAWQ would drop one that is too long."""
+    return [tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
+
+
+def spelled_out(checkpoint: Path) -> PreTrainedModel:
+    """Load what is on disk and write every packed layer out in full."""
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    group_size = config["quantization_config"]["group_size"]
+    stored = {name: value for file in checkpoint.glob("*.safetensors") for name, value in load_file(file).items()}
+    weights = {}
+    for name, value in stored.items():
+        layer, _, part = name.rpartition(".")
+        if part == "qweight":
+            full = dequantize_gemm(value, stored[f"{layer}.qzeros"], stored[f"{layer}.scales"], BITS, group_size)
+            weights[f"{layer}.weight"] = full.t().float()
+        elif part not in ("qzeros", "scales"):
+            weights[name] = value.float()
+    model = AutoModelForCausalLM.from_config(plain_config(checkpoint), dtype=torch.float32)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise RecipeError(f"{checkpoint} is not whole: {[*missing, *unexpected][:3]}")
+    model.tie_weights()
+    return model.eval()
+
+
+def plain_config(checkpoint: Path) -> Any:  # noqa: ANN401  (transformers' own)
+    """Return the model's configuration without the word that it is quantized."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config

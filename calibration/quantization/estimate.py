@@ -1,0 +1,128 @@
+"""What a recipe takes before it is carried out: bytes on disk and in memory. Pure; docs/calibration.md explains it.
+
+Everything is an upper bound of what was measured, not a prediction: a run that is refused for a gigabyte can be given
+fewer or shorter samples, one that dies after hours cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Numbers, Recipe, Shape, Storage
+
+# Python, torch, transformers and the quantizer, and what they free but do not give back.
+RUNTIME_BYTES = 1_200_000_000
+BF16_BYTES, FLOAT_BYTES = 2, 4
+# Bounds a file of weights that is written where memory is bounded; transformers gathers a whole one before.
+SHARD_BYTES = 5_000_000_000
+# The longest passage that is held out.
+_MEASURED_TOKENS = 512
+# A layer's weights while they are worked on: as they were, as they become, and what the one takes to become the other.
+_COPIES_OF_A_LAYER = 3
+# GPTQ inverts the matrix of a layer out of place, twice.
+_COPIES_OF_A_MATRIX = 3
+# Of each sample: input and output of the layer, once more quantized, and the rotations of the attention.
+_COPIES_OF_ACTIVATIONS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The sizes of a model's weights."""
+
+    linears: tuple[tuple[int, int], ...]  # outputs, inputs of each layer that is quantized
+    others: int  # parameters that stay bf16
+    hidden: int
+    vocabulary: int
+    blocks: int  # equal stacks of linear layers, one in memory at a time
+
+    @property
+    def parameters(self) -> int:
+        return self.others + sum(outputs * inputs for outputs, inputs in self.linears)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(
+            input_widths=tuple(sorted({inputs for _, inputs in self.linears})),
+            output_widths=tuple(sorted({outputs for outputs, _ in self.linears})),
+        )
+
+
+def llama_weights(
+    *, hidden: int, inner: int, layers: int, heads: tuple[int, int], vocabulary: int, is_tied: bool
+) -> Weights:
+    """Return the sizes of a model of Llama's architecture; heads are those of queries and those of keys."""
+    queries, keys_heads = heads
+    keys = (keys_heads * hidden // queries, hidden)
+    block = ((hidden, hidden), keys, keys, (hidden, hidden), (inner, hidden), (inner, hidden), (hidden, inner))
+    return Weights(
+        linears=block * layers,
+        others=vocabulary * hidden * (1 if is_tied else 2) + hidden * (2 * layers + 1),
+        hidden=hidden,
+        vocabulary=vocabulary,
+        blocks=layers,
+    )
+
+
+def checkpoint_bytes(recipe: Recipe, weights: Weights, storage: Storage = Storage.PACKED) -> int:
+    """Return what the weights take on disk, scales and zero points included."""
+    if storage is Storage.ROUNDED or recipe.weights is None:
+        return weights.parameters * BF16_BYTES
+    linear = sum(count * _layer_bytes(recipe.weights, *size) for size, count in Counter(weights.linears).items())
+    return weights.others * BF16_BYTES + linear
+
+
+def disk_bytes(recipe: Recipe, weights: Weights, storage: Storage, *, memory: int | None = None) -> int:
+    """Return what must be free: the checkpoint, beside it what it is spelled out from, and weights kept off memory."""
+    needed = checkpoint_bytes(recipe, weights, storage)
+    if storage is Storage.ROUNDED:
+        needed += checkpoint_bytes(recipe, weights)
+    if memory is not None and weights.parameters * BF16_BYTES > memory:
+        needed += weights.parameters * BF16_BYTES
+    return needed
+
+
+def memory_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int, memory: int | None = None) -> int:
+    """Return the most memory that a run takes.
+
+    tokens are those of all samples, sample those of the longest; with memory, weights above so many bytes stay on disk.
+    """
+    resident = weights.parameters * FLOAT_BYTES
+    # Beside the weights: while they are loaded what they are read from, and when they are measured the packed ones.
+    beside = max(weights.parameters * BF16_BYTES, checkpoint_bytes(recipe, weights))
+    if memory is not None:
+        resident = min(weights.parameters * BF16_BYTES, memory)
+        beside = min(weights.parameters * BF16_BYTES, SHARD_BYTES)  # while they are written
+    beside += 2 * _MEASURED_TOKENS * weights.vocabulary * FLOAT_BYTES
+    return RUNTIME_BYTES + resident + max(beside, _work_bytes(recipe, weights, tokens=tokens, sample=sample))
+
+
+def _work_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int) -> int:
+    """Return what quantizing one block of layers takes beside the weights."""
+    sizes = weights.linears[: max(1, len(weights.linears) // weights.blocks)]
+    layer = sum(outputs * inputs for outputs, inputs in sizes) * FLOAT_BYTES
+    needed = _COPIES_OF_A_LAYER * layer
+    if recipe.mix is None:
+        return needed
+    needed += _COPIES_OF_ACTIVATIONS * tokens * weights.hidden * FLOAT_BYTES
+    needed += 2 * sample * weights.vocabulary * FLOAT_BYTES
+    if recipe.method in USES_AWQ:
+        needed += 2 * tokens * weights.hidden * FLOAT_BYTES
+    if recipe.method in USES_GPTQ:
+        widths = [inputs for _, inputs in sizes]
+        needed += (sum(width**2 for width in widths) + _COPIES_OF_A_MATRIX * max(widths) ** 2) * FLOAT_BYTES
+    return needed
+
+
+def _layer_bytes(numbers: Numbers, outputs: int, inputs: int) -> int:
+    scales = outputs * BF16_BYTES
+    if numbers.strategy == "group" and numbers.group_size:
+        groups = math.ceil(inputs / numbers.group_size)
+        scales = outputs * groups * BF16_BYTES
+        if not numbers.symmetric:
+            scales += math.ceil(outputs / (32 // numbers.num_bits)) * 4 * groups
+    if numbers.strategy == "block" and numbers.block_structure:
+        rows, columns = numbers.block_structure
+        scales = math.ceil(outputs / rows) * math.ceil(inputs / columns) * FLOAT_BYTES
+    return outputs * inputs * numbers.num_bits // 8 + scales

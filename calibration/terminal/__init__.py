@@ -1,0 +1,1 @@
+"""What calibration writes to a terminal: progress, and text that is safe to show."""

@@ -1,0 +1,206 @@
+"""Who may use a door: the API key, its scope, its rate, and how many of its requests are open at once.
+
+Each route says in one word who may use it (`guarded`), and none can be made without saying so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from enum import StrEnum
+from typing import Any
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bitladder.errors import (
+    AuthenticationError,
+    ConfigError,
+    ForbiddenError,
+    RateLimitError,
+    WebPageError,
+)
+from bitladder.queue.run_script import source
+from bitladder.queue.server.protocol import unreachable
+from bitladder.settings import access
+from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
+from bitladder.settings.sections import Settings
+from dispatcher.responses import Response
+
+log = structlog.get_logger()
+# Ours have 46 characters. Longer ones are not worth hashing.
+_MOST_KEY_BYTES = 256
+
+Door = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Access(StrEnum):
+    """Who may use a route."""
+
+    OPEN = "open"  # everybody
+    KEY = "key"  # every key
+    SUBMIT = access.Scope.SUBMIT
+    READ = access.Scope.READ
+    OPS = access.Scope.OPS
+
+
+def guarded(who: Access, method: str, path: str, door: Door) -> Route:
+    """Return a route that only `who` may use."""
+    middleware = [] if who is Access.OPEN else [Middleware(Guard, who)]
+    return Route(path, door, methods=[method], middleware=middleware)
+
+
+class Guard:
+    """Stands before one door: puts the caller into the request's state, or refuses before the body is read."""
+
+    def __init__(self, app: ASGIApp, who: Access) -> None:
+        self.app = app
+        self.who = who
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gate: Gate = scope["app"].state.gateway.gate
+        caller = gate.caller(scope["headers"])
+        if not _may(caller, self.who):
+            raise ForbiddenError(f"this needs a key with the scope {self.who.value!r}; the key sent has not got it")
+        scope["state"]["caller"] = caller
+        with gate.entered(caller):
+            if caller.requests_per_minute:
+                await gate.count(caller.key, caller.requests_per_minute)
+            await self.app(scope, receive, send)
+
+
+class Gate:
+    """Knows the keys of one intake, and what they are doing."""
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
+        self._is_required = is_required
+        self._is_among_us = not is_required and _is_loopback(settings.intake.host)
+        auth = settings.auth
+        self._callers = {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
+        self._open: Counter[str] = Counter()  # requests of a key that are not over
+        self._rate = client.register_script(source("rate"))
+
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+        """Return who sends the request.
+
+        Raises:
+            AuthenticationError: there is no key, or it is not configured.
+            WebPageError: no keys are asked for, and some web page uses a browser on the inside.
+
+        """
+        if not self._is_required:
+            if any(name == b"origin" for name, _ in headers):
+                raise WebPageError("web pages may not use an intake without API keys: configure one and send it")
+            return ANYBODY
+        # The look-up takes no secret-dependent time that helps to guess: what it compares are hashes, and nobody can
+        # choose a key so that its hash begins like another's.
+        key = _bearer(headers)
+        if key and (caller := self._callers.get(key_hash(key))):
+            return caller
+        raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>'")
+
+    def is_told_all(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether an error may name what is behind the intake: to an operator's key, or where only we can ask.
+
+        A client's own address says nothing: behind a proxy on this machine, all come from here.
+        """
+        if not self._is_required:
+            return self._is_among_us
+        with contextlib.suppress(AuthenticationError):
+            return self.caller(headers).sees_all
+        return False
+
+    @contextlib.contextmanager
+    def entered(self, caller: Caller) -> Iterator[None]:
+        """Count a request as open while the block runs, its streamed answer included.
+
+        Raises:
+            RateLimitError: the key has as many open as it may.
+
+        """
+        if caller.max_in_flight is None:
+            yield
+            return
+        if self._open[caller.key] >= caller.max_in_flight:
+            message = (
+                f"the key {caller.key} has {caller.max_in_flight} requests open at this intake, long polls and streams "
+                f"included: its most ([auth.keys.{caller.key}].max_in_flight, or [auth].max_in_flight)"
+            )
+            raise RateLimitError(message, retry_after_s=1)
+        self._open[caller.key] += 1
+        try:
+            yield
+        finally:
+            self._open[caller.key] -= 1
+
+    async def count(self, key: str, most: int) -> None:
+        """Count one request of a key, over all intakes.
+
+        Raises:
+            RateLimitError: it has used up its rate.
+            QueueUnreachableError: Redis is away.
+
+        """
+        try:
+            wait_ms = int(await self._rate(keys=[f"bl:rate:{key}"], args=[most]))
+        except (RedisError, OSError) as error:
+            raise unreachable("cannot count the request", error) from error
+        if wait_ms:
+            raise RateLimitError(f"the key {key} may send {most} requests per minute", retry_after_s=wait_ms / 1000)
+
+
+def _may(caller: Caller, who: Access) -> bool:
+    """Return whether a caller is one of these: who sees the jobs of every tenant may read."""
+    return who is Access.KEY or who.value in caller.scopes or (who is Access.READ and caller.sees_all)
+
+
+def is_key_required(settings: Settings) -> bool:
+    """Return whether requests need a key.
+
+    Raises:
+        ConfigError: they do, and there is none.
+
+    """
+    auth, host = settings.auth, settings.intake.host
+    is_exposed = not _is_loopback(host)
+    is_required = bool(auth.keys) or is_exposed if auth.required is None else auth.required
+    if is_required and not auth.keys:
+        why = f"intake.host is {host!r}, which others can reach" if auth.required is None else "auth.required is true"
+        raise ConfigError(
+            f"auth.keys is empty, but {why}: make a key with `bitladder keys new`, "
+            "or set auth.required = false to let everybody in"
+        )
+    if is_exposed and not is_required:
+        log.warning("everybody who reaches the intake may use it", host=host, setting="auth.required = false")
+    return is_required
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
+    return Caller(
+        key=name,
+        tenant=key.tenant,
+        scopes=frozenset(key.scopes),
+        requests_per_minute=key.requests_per_minute,
+        max_in_flight=key.max_in_flight or auth.max_in_flight,
+        max_queued=key.max_queued,
+    )
+
+
+def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    value = next((value for name, value in headers if name == b"authorization"), b"")
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" and len(key) <= _MOST_KEY_BYTES else b""

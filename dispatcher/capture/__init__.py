@@ -1,0 +1,1 @@
+"""An opt-in, redacted sample of the traffic, for calibration."""

@@ -1,0 +1,190 @@
+"""Keep a share of the prompts, redacted, for calibration: off unless [capture].share says so.
+
+A request pays one comparison, and if it is captured a place in a short line; a thread does the rest, and when it cannot
+keep up, prompts are left out, never requests. They go to files, not to Redis: what Redis can hold belongs to the jobs,
+it evicts nothing, and calibration reads these files where there is no Redis.
+
+A folder has files of one JSON object a line: {"id", "at", "prompt", "turns", "tier": the lowest allowed, "priority",
+"max_latency_ms"} for a prompt, and {"id", "served": tier} once an awaited request was answered. Each writer has files
+of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import structlog
+
+from bitladder.errors import RequestError
+from bitladder.routing.accept import Accepted
+from bitladder.routing.body import ChatBody, prompt_bytes, read_body
+from bitladder.settings.sections import CaptureSettings
+from dispatcher.capture.redact import redact
+from dispatcher.metrics import IntakeMetrics
+
+log = structlog.get_logger()
+# Prompts that wait for the thread; a burst above it is only sampled more thinly.
+_MOST_WAITING = 256
+# What is kept of one prompt. The rest is looked at for a while longer, so that no key is cut in two and missed.
+_MOST_CHARS, _MARGIN_CHARS = 32_768, 8_192
+# Answers are matched with captured prompts; those that take longer, or come after so many others, are not.
+_MOST_AWAITED = 4096
+_FILE_BYTES, _FILE_S = 8 * 2**20, 3600.0
+_LOOK_EVERY_S = 30.0
+_STOP_S = 5.0
+
+_Entry = tuple[str, Accepted | str]
+
+
+class Capture:
+    """The captured prompts of one intake."""
+
+    def __init__(self, settings: CaptureSettings, metrics: IntakeMetrics) -> None:
+        self._settings = settings
+        self._captured = metrics.captured
+        self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MOST_WAITING)
+        self._awaited: dict[str, None] = {}
+        self._writer = _Writer(Path(settings.folder).expanduser(), settings)
+        # Where nothing is captured any more, what there is still goes when its time is up.
+        self.is_needed = settings.share > 0 or Path(settings.folder).expanduser().exists()
+        self._is_over = threading.Event()
+
+    def stop(self) -> None:
+        """Let run() write what waits, and end."""
+        if self.is_needed:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(None, timeout=_STOP_S)
+                self._is_over.wait(_STOP_S)
+
+    def offer(self, accepted: Accepted) -> None:
+        """Keep this prompt, by chance."""
+        job = accepted.submission
+        # The share is of requests, not a secret: any source of chance will do.
+        if self._settings.share <= random.random() or job.request.tenant in self._settings.without_tenants:  # noqa: S311
+            return
+        if self._put((job.job_id, accepted)):
+            self._awaited[job.job_id] = None
+            if len(self._awaited) > _MOST_AWAITED:
+                del self._awaited[next(iter(self._awaited))]
+
+    def served(self, job_id: str, tier: str | None) -> None:
+        """Note which tier answered a captured prompt."""
+        if job_id in self._awaited:
+            del self._awaited[job_id]
+            if tier:
+                self._put((job_id, tier))
+
+    def _put(self, entry: _Entry) -> bool:
+        try:
+            self._waiting.put_nowait(entry)
+        except queue.Full:
+            self._captured("dropped").inc()
+            return False
+        return True
+
+    def run(self) -> None:
+        """Write until stop(), in a thread of its own: disks may be slow."""
+        while True:
+            try:
+                entry = self._waiting.get(timeout=_LOOK_EVERY_S)
+            except queue.Empty:
+                self._writer.tidy()
+                continue
+            if entry is None:
+                self._writer.close()
+                self._is_over.set()
+                return
+            done = self._writer.write(_line(*entry))
+            if isinstance(entry[1], Accepted):
+                self._captured("written" if done else "dropped").inc()
+
+
+def _line(job_id: str, what: Accepted | str) -> bytes:
+    if isinstance(what, str):
+        return msgspec.json.encode({"id": job_id, "served": what})
+    request, envelope = what.submission.request, what.envelope
+    try:
+        body = read_body(request.endpoint, bytes(request.body))
+    except RequestError:  # it was read once: only a later change of the rules comes here
+        return b""
+    text = prompt_bytes(body).decode("utf-8", "replace")
+    kept = redact(text[: _MOST_CHARS + _MARGIN_CHARS])[:_MOST_CHARS]
+    fields: dict[str, object] = {
+        "id": job_id,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "prompt": kept,
+        "turns": len(body.messages) if isinstance(body, ChatBody) else 1,
+        "tier": request.floor or "",
+        "priority": envelope.priority,
+        "max_latency_ms": envelope.max_latency_ms,
+    }
+    return msgspec.json.encode(fields)
+
+
+class _Writer:
+    """The files of one intake, and the size and age of the whole folder."""
+
+    def __init__(self, folder: Path, settings: CaptureSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._name = secrets.token_hex(4)
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
+        self._opened_s = 0.0
+        self._tidied_s = 0.0
+        self._is_failing = False
+
+    def write(self, line: bytes) -> bool:
+        try:
+            file = self._current()
+            file.write(line + b"\n")
+            file.flush()
+        except OSError as error:
+            if not self._is_failing:
+                log.warning("prompts not captured", folder=str(self._folder), error=str(error))
+            self._is_failing = True
+            self.close()
+            return False
+        self._is_failing = False
+        if time.monotonic() > self._tidied_s + _LOOK_EVERY_S:
+            self.tidy()
+        return True
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what could not be written is lost, and was said to be
+                self._file.close()
+        self._file = self._path = None
+
+    def tidy(self) -> None:
+        """Remove files whose time is up, and the oldest ones above the size allowed; never the one being written."""
+        self._tidied_s = time.monotonic()
+        limit = time.time() - self._settings.keep_s
+        room = self._settings.max_mb * 2**20
+        for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
+            with contextlib.suppress(OSError):  # another intake was faster
+                its = path.stat()
+                room -= its.st_size
+                if path != self._path and (its.st_mtime < limit or room < 0):
+                    path.unlink()
+
+    def _current(self) -> BinaryIO:
+        if self._file is not None and (self._file.tell() >= _FILE_BYTES or time.monotonic() > self._opened_s + _FILE_S):
+            self.close()
+        if self._file is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path = self._folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{self._name}.jsonl"
+            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+            self._opened_s = time.monotonic()
+            self.tidy()
+        return self._file

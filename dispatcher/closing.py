@@ -1,0 +1,120 @@
+"""How an intake ends, as its doors see it: first it is unready, and then nobody is waited for any more.
+
+The jobs go on. Whoever waits for one hears where it goes on, in the form that it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+
+from bitladder.contract import Piece
+from bitladder.errors import IntakeClosingError
+from bitladder.ids import in_url, readable
+from dispatcher.problems import problem, problem_body
+from dispatcher.responses import Response
+
+# When a stream's client should be back: another intake is there already, or this one is started again.
+RETRY_MS = 1000
+
+T = TypeVar("T")
+
+
+class Closing:
+    """The end of one intake."""
+
+    def __init__(self) -> None:
+        self.is_near = False  # it is unready, but serves all who come
+        self.has_come = False  # no wait goes on
+        self.waits: dict[asyncio.Task[object], _Wait] = {}
+
+    def come(self) -> None:
+        """Interrupt all who wait, now and from now on."""
+        self.is_near = self.has_come = True
+        for wait in list(self.waits.values()):
+            wait.interrupt()
+
+    def interrupts(self, job_id: str = "") -> _Wait:
+        """Return a context for one wait of one task, which ends with IntakeClosingError when the intake does."""
+        return _Wait(self, job_id)
+
+    async def passed(self, items: AsyncIterator[T], job_id: str) -> AsyncIterator[T]:
+        """Yield the items of a job as they come.
+
+        Raises:
+            IntakeClosingError: the intake ends before they do.
+
+        """
+        wait = self.interrupts(job_id)
+        while True:
+            with wait:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+            yield item
+
+
+class _Wait:
+    """As asyncio.timeout, without a time. A class, because a stream enters it for every token."""
+
+    def __init__(self, closing: Closing, job_id: str) -> None:
+        self._closing, self._job_id = closing, job_id
+        self._task: asyncio.Task[object] | None = None
+        self._is_interrupted = False
+        self._cancellations = 0  # of somebody else, when the wait began
+
+    def interrupt(self) -> None:
+        if self._task and not self._is_interrupted:
+            self._is_interrupted = True
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        if self._closing.has_come:
+            raise IntakeClosingError(self._job_id)
+        self._task = task = asyncio.current_task()
+        assert task  # noqa: S101  (a door runs in a task)
+        self._cancellations = task.cancelling()
+        self._closing.waits[task] = self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task  # noqa: S101  (it was entered)
+        self._closing.waits.pop(self._task, None)
+        if self._is_interrupted and self._task.uncancel() <= self._cancellations and kind is asyncio.CancelledError:
+            raise IntakeClosingError(self._job_id) from None
+
+
+def moved(job_id: str, url: str, *, is_repeatable: bool) -> Response:
+    """Tell whoever awaits a job where it goes on; who has an idempotency key may as well ask again."""
+    headers = {
+        "X-Job-Id": in_url(job_id),
+        "Location": url,
+        "Retry-After": "1",
+        "X-Should-Retry": str(is_repeatable).lower(),
+    }
+    message = f"this intake is being stopped; the job goes on: GET {url}"
+    return problem(503, message, IntakeClosingError.code, headers=headers)
+
+
+def restart_event(job_id: str, url: str, last_id: str) -> bytes:
+    """Return the last event of a stream that goes on elsewhere: OpenAI's clients take it for the error that it is."""
+    message = f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
+    told = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
+    body = msgspec.json.decode(problem_body(503, message, IntakeClosingError.code))
+    return b"event: restart\nretry: %d\ndata: %s\n\n" % (RETRY_MS, msgspec.json.encode(body | told))
+
+
+def events_of(piece: Piece) -> list[bytes]:
+    """Return the server-sent events of a piece."""
+    return [event for event in piece.data.split(b"\n\n") if event]
+
+
+def last_event_id(piece: Piece | None) -> str:
+    """Return the id of a piece's last event, as GET /v1/jobs/{job_id}/events gives it; None: nothing was read yet."""
+    return "0-0-0" if piece is None else f"{piece.fence}-{piece.number}-{len(events_of(piece))}"

@@ -1,0 +1,1 @@
+"""Jobs over HTTP: submit, read, follow, cancel, and dead letters."""

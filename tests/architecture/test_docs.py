@@ -1,0 +1,96 @@
+"""What the docs list is what there is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pydantic import BaseModel
+from starlette.routing import Route
+
+from bitladder.settings.access import KeySettings
+from bitladder.settings.sections import Settings, TierSettings
+from calibration.quantization.recipes import RECIPES
+from dispatcher.app import create_app
+from tests.conftest import ROOT, make_settings
+
+
+def doc(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def settings_of(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += settings_of(inner, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+KEYS = (
+    settings_of(Settings)
+    + settings_of(KeySettings, "auth.keys.NAME.")
+    + settings_of(TierSettings, "models.NAME.tiers.TIER.")
+)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "models"])
+def test_every_setting_is_documented(key: str) -> None:
+    assert f"`{key}`" in doc("configuration.md")
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    sections = {name for name in Settings.model_fields if name != "models"}
+    documented = re.findall(r"^\| `([a-z_]+\.[a-z_.]+)`", doc("configuration.md"), re.MULTILINE)
+
+    assert {key for key in documented if key.split(".")[0] in sections} <= set(settings_of(Settings))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_documented(name: str) -> None:
+    assert f"| {name} |" in doc("calibration.md")
+
+
+def test_every_route_is_documented() -> None:
+    app = create_app(make_settings("redis://127.0.0.1:1/0"))
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+
+    assert {path for path in paths if f"`{path}`" not in doc("operating.md") + doc("api.md")} == set()
+
+
+@pytest.mark.parametrize(
+    "page", ["architecture.md", "operating.md", "api.md", "calibration.md", "security.md", "operating/proxies.md"]
+)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(
+        r"(?<![\w/~.-])((?:dispatcher|workers|calibration|compose|docs|tests)/[\w/.-]+\.[a-z]+)", doc(page)
+    )
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = set(re.findall(r"\btest_\w+", doc("guarantees.md") + doc("security.md")))
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in [path.stem, *re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))]
+    }
+
+    assert len(named) > 50
+    assert named - defined == set()
+
+
+def test_every_fault_of_the_list_is_answered() -> None:
+    cells = re.findall(r"^\| (\d[\d, -]*) \|", doc("guarantees.md"), re.MULTILINE)
+    numbers = {number for cell in cells for part in cell.split(",") for number in _span(part)}
+
+    assert numbers == set(range(1, 45))
+
+
+def _span(part: str) -> range:
+    first, _, last = part.strip().partition("-")
+    return range(int(first), int(last or first) + 1)

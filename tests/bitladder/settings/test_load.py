@@ -1,0 +1,52 @@
+"""bitladder/settings/load.py: file, environment, flags, and errors that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bitladder.errors import ConfigError
+from bitladder.settings.load import load_settings
+
+EXAMPLE = str(Path(__file__).parents[3] / "bitladder.toml")
+
+
+def test_flags_win_over_the_environment_and_the_environment_over_the_file() -> None:
+    environ = {"BITLADDER_MODELS__SMOLLM2__TIERS__INT4__HIGH": "99", "BITLADDER_QUEUE__LEASE_S": "5"}
+
+    loaded = load_settings(EXAMPLE, environ=environ, flags={"queue.lease_s": 7})
+
+    assert loaded.settings.model("smollm2").tier("int4").high == 99
+    assert loaded.settings.queue.lease_s == 7
+    assert loaded.sources["queue.lease_s"] == "flag"
+    assert "BITLADDER_MODELS__SMOLLM2__TIERS__INT4__HIGH" in loaded.sources["models.smollm2.tiers.int4.high"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        (
+            {"BITLADDER_QUEUE__LEASE_S": "soon"},
+            ["queue.lease_s", "valid number", "'soon'", "BITLADDER_QUEUE__LEASE_S"],
+        ),
+        ({"BITLADDER_QUEUE__LEASES": "5"}, ["queue.leases", "is not a setting"]),
+        ({"BITLADDER_POLICY__NAME": "magic"}, ["policy.name", "'article' or 'fixed:<tier>'", "magic"]),
+        (
+            {"BITLADDER_QUEUE__DURABILITY": "always"},
+            ["queue.durability", "'memory', 'everysec' or 'fsync'", "'always'"],
+        ),
+        ({"BITLADDER_REDIS__SENTINELS": '["one", "two:2"]'}, ["redis.sentinels", "host:port", "'one'"]),
+        (
+            {"BITLADDER_REDIS__SENTINELS": '["one:1"]', "BITLADDER_REDIS__URL": "unix:///run/redis"},
+            ["redis.url", "redis:// or rediss://", "unix:///run/redis"],
+        ),
+        ({"BITLADDER_REDIS__URL": "localhost:6379"}, ["redis.url", "rediss", "BITLADDER_REDIS__URL"]),
+        ({"BITLADDER_LEASE": "5"}, ["BITLADDER_LEASE", "BITLADDER_<SECTION>__<KEY>"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_is_expected(environ: dict[str, str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(EXAMPLE, environ=environ)
+
+    assert all(word in str(caught.value) for word in words), str(caught.value)

@@ -1,0 +1,31 @@
+"""workers/engines/cpu.py: float32 where bf16 would be emulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers.engines.cpu import dtype_args
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "added"),
+    [
+        ("avx2", (), ["--dtype", "float32"]),
+        ("avx2", ("--dtype", "bfloat16"), []),
+        ("avx2", ("--dtype=auto",), []),
+        ("avx2 avx512f amx_tile", (), []),
+    ],
+)
+def test_float32_is_asked_for_only_where_bf16_is_emulated(
+    tmp_path: Path, flags: str, given: tuple[str, ...], added: list[str]
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : {flags}\n", encoding="utf-8")
+
+    assert dtype_args(given, cpuinfo=cpuinfo, nvidia=tmp_path / "none") == added
+
+
+def test_a_gpu_chooses_for_itself(tmp_path: Path) -> None:
+    assert dtype_args((), cpuinfo=tmp_path / "none", nvidia=tmp_path) == []

@@ -1,0 +1,77 @@
+"""workers/engines/http.py: the connections to an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bitladder.errors import EngineFaultError
+from workers.engines import http
+from workers.engines.http import HttpEngine
+
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+ANSWER = answer(b'{"choices":[{}]}')
+TOKENS = b'{"count":2,"max_model_len":2048,"tokens":[1604,16905],"token_strs":null}'
+CLOSED_AFTER_S = 0.05
+
+
+@contextlib.contextmanager
+def impatient_server(said: bytes = ANSWER) -> Iterator[str]:
+    """Run a server that closes a connection soon after its answer, as vLLM does after five seconds; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(said)
+                    time.sleep(CLOSED_AFTER_S)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "KEPT_ALIVE_S", CLOSED_AFTER_S / 5)
+    with impatient_server() as url:
+        engine = HttpEngine(url, "m")
+        try:
+            first = await engine.generate("/v1/completions", b"{}", None)
+            time.sleep(CLOSED_AFTER_S * 2)  # noqa: ASYNC251  (a busy loop, that cannot see the connection close)
+            second = await engine.generate("/v1/completions", b"{}", None)
+        finally:
+            await engine.stop()
+
+    assert (first.status, second.status) == (200, 200)
+
+
+@pytest.mark.parametrize(("route", "status"), [("/tokenize", 200), ("/v1/completions", 0)])
+async def test_only_an_answer_of_a_route_that_generates_needs_choices(route: str, status: int) -> None:
+    with impatient_server(answer(TOKENS)) as url:
+        engine = HttpEngine(url, "m")
+        try:
+            if status:
+                got = await engine.generate(route, b'{"prompt":"def f"}', None)
+                assert (got.status, got.body) == (status, TOKENS)
+            else:
+                with pytest.raises(EngineFaultError, match="has no choices"):
+                    await engine.generate(route, b"{}", None)
+        finally:
+            await engine.stop()

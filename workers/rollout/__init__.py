@@ -1,0 +1,1 @@
+"""Take a newly published checkpoint, one worker at a time."""
