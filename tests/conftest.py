@@ -22,6 +22,9 @@ from bitladder.settings.load import load_settings
 from bitladder.settings.sections import RedisSettings, Settings
 
 ROOT = Path(__file__).parent.parent
+# Under nohup, or as a shell's background job, this process ignores these signals, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = 20) -> None:
