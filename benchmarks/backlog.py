@@ -32,7 +32,7 @@ QUEUE = "bench:int4:normal"
 LIST = f"rq:queue:{QUEUE}"
 DONE = Outcome(state=State.FINISHED, status=200)
 # Draining more than this at the largest depth says nothing new.
-MOST_DRAINED = 100_000
+MAX_DRAINED = 100_000
 
 
 class Backlog:
@@ -89,7 +89,7 @@ async def claim(at: Backlog) -> float:
     jobs = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     took = (time.perf_counter() - start) * 1e6
     for job in reversed(jobs):
-        await at.queue.give_back("w", job, job.queue, word="free", last=DONE)
+        await at.queue.requeue("w", job, job.queue, word="free", last=DONE)
     return took
 
 
@@ -215,7 +215,7 @@ def drain(at: Backlog) -> Figures:
     """Let one worker process drain the backlog, or the first part of a large one."""
     registry, before = f"rq:finished:{QUEUE}", 0
     client = at.client
-    wanted = min(at.depth, MOST_DRAINED)
+    wanted = min(at.depth, MAX_DRAINED)
     command = [sys.executable, "-m", "workers", "--tier", "int4", "--config", CONFIG]
     with process(command, {"BITLADDER_REDIS__URL": at.url}):
         before = int(client.zcard(registry))

@@ -1,4 +1,4 @@
-"""The intake's own doors without a queue: score, route, call the echo engine, answer. `... floor_app PORT`."""
+"""The intake's own endpoints without a queue: score, route, call the echo engine, answer. `... floor_app PORT`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def create_app() -> Starlette:
     settings = load_settings(CONFIG).settings
     engine = EchoEngine(settings.echo)
 
-    async def door(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         body = await request.body()
         incoming = Incoming(
             endpoint=Endpoint.COMPLETIONS,
@@ -36,7 +36,9 @@ def create_app() -> Starlette:
         answer = await engine.generate(job.request.endpoint, body, None)
         return Response(answer.body, answer.status, {"X-Job-Id": job.job_id}, media_type="application/json")
 
-    return Starlette(routes=[Route(Endpoint.COMPLETIONS, door, methods=["POST"])], middleware=[Middleware(RequestIds)])
+    return Starlette(
+        routes=[Route(Endpoint.COMPLETIONS, endpoint, methods=["POST"])], middleware=[Middleware(RequestIds)]
+    )
 
 
 if __name__ == "__main__":

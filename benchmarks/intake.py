@@ -47,7 +47,7 @@ CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class Handler:
     """One route of one system, and the processes whose CPU time it costs."""
 
     name: str
@@ -62,17 +62,17 @@ def main() -> None:
     seconds, rounds, calls = (2, 1, 2_000) if options.short else (5, 5, 20_000)
     routing = measure_routing(calls)
     samples: dict[str, list[Figures]] = {}
-    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (doors, client):
-        for door in doors:
-            wrk.load(door.url, door.body, connections=CONNECTIONS, seconds=2)  # warm
+    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as (endpoints, client):
+        for endpoint in endpoints:
+            wrk.load(endpoint.url, endpoint.body, connections=CONNECTIONS, seconds=2)  # warm
         for number in range(rounds):
-            for door in doors:
-                figures = saturate(door, seconds)
-                samples.setdefault(door.name, []).append(figures)
+            for endpoint in endpoints:
+                figures = saturate(endpoint, seconds)
+                samples.setdefault(endpoint.name, []).append(figures)
                 wait_for(lambda: _queued(client) == 0, "the queue is empty", 120)
-                say(f"{number + 1}/{rounds} {door.name}: {figures['requests_per_s']:,.0f}/s")
+                say(f"{number + 1}/{rounds} {endpoint.name}: {figures['requests_per_s']:,.0f}/s")
         rows = {name: spread_of(its) for name, its in samples.items()}
-        half = half_load(doors, rows["bitladder, awaited"]["requests_per_s"]["median"] / 2, seconds, rounds)
+        half = half_load(endpoints, rows["bitladder, awaited"]["requests_per_s"]["median"] / 2, seconds, rounds)
     whole = {"routing": routing, "rows": rows, "half_load": half, "connections": CONNECTIONS}
     save("intake", whole | {"targets": targets(routing, rows, half)}, options)
 
@@ -114,7 +114,7 @@ def _times_us(call: Callable[[], object], count: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
+def servers(folder: Path) -> Iterator[tuple[Sequence[Handler], redis.Redis]]:
     """Run an intake with one echo worker, the floor, and LiteLLM's proxy before an upstream that answers at once."""
     floor, upstream, proxy = (free_port() for _ in range(3))
     with contextlib.ExitStack() as block:
@@ -134,15 +134,15 @@ def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
         base = f"{running.urls[0]}/v1"
         yield (
             [
-                Door(name="bitladder, awaited", url=f"{base}/completions", body=COMPLETION, pids=ours),
-                Door(name="bitladder, jobs", url=f"{base}/jobs", body=COMPLETION, pids=ours),
-                Door(
+                Handler(name="bitladder, awaited", url=f"{base}/completions", body=COMPLETION, pids=ours),
+                Handler(name="bitladder, jobs", url=f"{base}/jobs", body=COMPLETION, pids=ours),
+                Handler(
                     name="floor: the same app without a queue",
                     url=f"http://127.0.0.1:{floor}/v1/completions",
                     body=COMPLETION,
                     pids={"app": floor_pid},
                 ),
-                Door(
+                Handler(
                     name="LiteLLM proxy",
                     url=f"http://127.0.0.1:{proxy}/v1/chat/completions",
                     body=CHAT,
@@ -153,13 +153,13 @@ def servers(folder: Path) -> Iterator[tuple[Sequence[Door], redis.Redis]]:
         )
 
 
-def saturate(door: Door, seconds: float) -> Figures:
-    """Load one door as hard as its connections can."""
-    before = {name: cpu_s(pid) for name, pid in door.pids.items()}
-    seen = wrk.load(door.url, door.body, connections=CONNECTIONS, seconds=seconds)
+def saturate(endpoint: Handler, seconds: float) -> Figures:
+    """Load one endpoint as hard as its connections can."""
+    before = {name: cpu_s(pid) for name, pid in endpoint.pids.items()}
+    seen = wrk.load(endpoint.url, endpoint.body, connections=CONNECTIONS, seconds=seconds)
     if seen.errors:
-        raise RuntimeError(f"{door.name}: {seen.errors} of {seen.requests} requests failed")
-    used = {f"cpu_us_{name}": (cpu_s(pid) - before[name]) / seen.requests * 1e6 for name, pid in door.pids.items()}
+        raise RuntimeError(f"{endpoint.name}: {seen.errors} of {seen.requests} requests failed")
+    used = {f"cpu_us_{name}": (cpu_s(pid) - before[name]) / seen.requests * 1e6 for name, pid in endpoint.pids.items()}
     return _seen(seen) | used | {"per_core": 1e6 / sum(used.values())}
 
 
@@ -167,17 +167,21 @@ def _seen(load: wrk.Load) -> Figures:
     return {"requests_per_s": load.requests_per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
 
 
-def half_load(doors: Sequence[Door], rate: float, seconds: float, rounds: int) -> Figures:
+def half_load(endpoints: Sequence[Handler], rate: float, seconds: float, rounds: int) -> Figures:
     """Load the queue and the floor with the same rate, half of what the queue can, in turns."""
     found: dict[str, list[Figures]] = {}
     for _ in range(rounds):
-        for door in (doors[0], doors[2]):
+        for endpoint in (endpoints[0], endpoints[2]):
             seen = wrk.load(
-                door.url, door.body, connections=CONNECTIONS, seconds=seconds, think_ms=CONNECTIONS / rate * 1000
+                endpoint.url,
+                endpoint.body,
+                connections=CONNECTIONS,
+                seconds=seconds,
+                think_ms=CONNECTIONS / rate * 1000,
             )
-            found.setdefault(door.name, []).append(_seen(seen))
+            found.setdefault(endpoint.name, []).append(_seen(seen))
     rows = {name: spread_of(its) for name, its in found.items()}
-    queue, floor = (rows[door.name] for door in (doors[0], doors[2]))
+    queue, floor = (rows[endpoint.name] for endpoint in (endpoints[0], endpoints[2]))
     added = {f"added_{key}": queue[key]["median"] - floor[key]["median"] for key in ("p50_ms", "p99_ms")}
     return {"asked_per_s": rate, "rows": rows} | added
 

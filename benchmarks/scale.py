@@ -18,7 +18,7 @@ from benchmarks import wrk
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, spread_of, valkey, wait_for
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.stacks import stack
-from bitladder.contract import Endpoint, Lane, Piece
+from bitladder.contract import Chunk, Endpoint, Lane
 from bitladder.producer import Producer
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
@@ -47,8 +47,8 @@ def main() -> None:
             samples.setdefault(f"POST /v1/jobs, {intakes} intakes", []).append(accepted(intakes, seconds))
         say(f"{number + 1}/{rounds}")
     rows = {name: spread_of(its) for name, its in samples.items()}
-    piece_us = uvloop.run(piece_cost())
-    save("scale", {"rows": rows, "capacity": capacity(rows, piece_us), "targets": []}, options)
+    chunk_us = uvloop.run(chunk_cost())
+    save("scale", {"rows": rows, "capacity": capacity(rows, chunk_us), "targets": []}, options)
 
 
 def drained(workers: int, jobs: int) -> Figures:
@@ -98,8 +98,8 @@ def _load(rate: float, seconds: float, used: Mapping[str, float]) -> Figures:
     return {"per_s": rate, "cores_used": sum(used.values()) / seconds} | shares | per_job
 
 
-async def piece_cost(calls: int = 400, bundle: int = 64) -> float:
-    """Return the server's CPU time for one piece of a stream, in microseconds, published in bundles."""
+async def chunk_cost(calls: int = 400, bundle: int = 64) -> float:
+    """Return the server's CPU time for one chunk of a stream, in microseconds, published in bundles."""
     with tempfile.TemporaryDirectory() as folder, valkey(Path(folder)) as url:
         settings = load_settings(CONFIG, environ={}, flags={"redis.url": url}).settings
         client = connect(settings.redis)
@@ -111,18 +111,18 @@ async def piece_cost(calls: int = 400, bundle: int = 64) -> float:
         pid = int((await client.info("server"))["process_id"])
         used = cpu_s(pid)
         for number in range(1, calls + 1):
-            await queue.emit("w", [(job.job_id, Piece(fence=job.fence, number=number, data=data)) for job in jobs])
+            await queue.emit("w", [(job.job_id, Chunk(fence=job.fence, number=number, data=data)) for job in jobs])
         used = cpu_s(pid) - used
         await client.aclose()
     return used / (calls * bundle) * 1e6
 
 
-def capacity(rows: Mapping[str, Figures], piece_us: float) -> Figures:
+def capacity(rows: Mapping[str, Figures], chunk_us: float) -> Figures:
     """Return what one primary carries, by its CPU time per job, and how many GPUs that keeps busy."""
     row = rows["drain, 2 worker processes"]
     job_us = row["submit_server_us"]["median"] + row["us_valkey"]["median"]
-    streamed_us = job_us + TOKENS_PER_REQUEST * piece_us
-    found: Figures = {"job_us": job_us, "piece_us": piece_us, "planned_use": PLANNED_USE}
+    streamed_us = job_us + TOKENS_PER_REQUEST * chunk_us
+    found: Figures = {"job_us": job_us, "chunk_us": chunk_us, "planned_use": PLANNED_USE}
     for name, cost_us in (("whole answers", job_us), ("streams", streamed_us)):
         rate = 1e6 / cost_us * PLANNED_USE
         found[name] = {"jobs_per_s": rate, "gpus": rate / REQUESTS_PER_S_OF_A_GPU}

@@ -117,7 +117,7 @@ class Client:
                     _checked(answer)
                 for line in answer.iter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
-                        yield _piece(json.loads(line[6:]))
+                        yield _chunk(json.loads(line[6:]))
         except httpx2.HTTPError as error:
             raise _unanswered(self._http.base_url, error) from error
 
@@ -214,7 +214,7 @@ def _checked(answer: httpx2.Response) -> Job:
     return content
 
 
-def _piece(chunk: Job) -> str:
+def _chunk(chunk: Job) -> str:
     if "error" in chunk:
         raise JobError(str(chunk["error"].get("message")))
     choice = (chunk.get("choices") or [{}])[0]

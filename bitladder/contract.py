@@ -89,7 +89,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str = ""  # channel of the process that awaits the outcome
     idempotency_key: str = ""
     fingerprint: str = ""  # of the body; guards the idempotency key
-    most_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
+    max_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +158,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_ms: float = 0.0
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
-    pieces: int = 0  # how many pieces a streamed answer has
+    chunks: int = 0  # how many chunks a streamed answer has
     fence: int = 0  # of the claim whose execution came to this end; 0: none did, or its worker did not say
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
@@ -170,7 +170,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None if bytes(self.body) == b"null" else bytes(self.body)
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a streamed answer, placed by the execution it belongs to and its number in it."""
 
     fence: int  # of the claim: a later execution begins the answer anew
@@ -179,7 +179,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Emitted(IntEnum):
-    """What became of a piece of a stream."""
+    """What became of a chunk of a stream."""
 
     LOST = 0  # its job is no longer this worker's
     STORED = 1

@@ -12,12 +12,12 @@ BitladderError
 ├── ForbiddenError             403      the key lacks a scope
 ├── WebPageError               403      a browser sends it for some page, and no keys are asked for
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
-├── RefusedError               429      refused at the door for the load; try again after `retry_after_s`
+├── RefusedError               429      refused at the intake for the load; try again after `retry_after_s`
 │   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
 │   │   └── QuotaError         429      the tenant has as many jobs as it may
-│   ├── OverloadedError        429      the answer would come after the client's patience
+│   ├── OverloadedError        429      the answer would come after the client's latency budget
 │   └── MemoryFullError        503      Redis is nearly full
-├── QueueUnreachableError      503      Redis is away or refuses to write; a submission was not accepted
+├── QueueUnreachableError      503      Redis is unreachable or refuses to write; a submission was not accepted
 │   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
 │   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
 │   ├── QueueBrokenError       503      a queue's list in Redis is no list
@@ -28,9 +28,9 @@ BitladderError
 ├── StreamGapError             500      some of a stream is not stored (queue/waiting/reading.py)
 ├── NotReadyError              503      a background task of this process is down
 └── EngineError                         what an engine did with one request (workers only)
-    ├── EngineBusyError                 it did not start: give the job back, no attempt counted
+    ├── EngineBusyError                 it did not start: requeue the job, no attempt counted
     │   └── EngineUnreachableError      there is no connection to it
-    └── EngineFaultError                it broke: give the job back one tier up, attempt counted
+    └── EngineFaultError                it broke: requeue the job one tier up, attempt counted
         ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
         └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
 """
@@ -161,7 +161,7 @@ class QuotaError(QueueFullError):
 
 
 class OverloadedError(RefusedError):
-    """So much waits that the answer would come after the client's patience ends."""
+    """So much waits that the answer would come after the client's latency budget ends."""
 
     code = "overloaded"
 
@@ -174,7 +174,7 @@ class MemoryFullError(RefusedError):
 
 
 class QueueUnreachableError(BitladderError):
-    """Redis is away or refused; of a submission nothing was accepted."""
+    """Redis is unreachable or refused; of a submission nothing was accepted."""
 
     status = 503
     code = "queue_unreachable"

@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 # What `in_word` escapes: it would end a word, or a line, or begin an escape. The same stands in prelude.lua.
 _NO_WORD = re.compile(rb"[ \n%]")
-# Longer ids are cut where they are shown: none of them was ever run (MOST_ID in prelude.lua).
-MOST_SHOWN = 512
+# Longer ids are cut where they are shown: none of them was ever run (MAX_ID in prelude.lua).
+MAX_SHOWN = 512
 
 
 def read_id(raw: bytes) -> str:
@@ -52,4 +52,4 @@ def readable(job_id: str) -> str:
         job_id.encode()
     except UnicodeEncodeError:
         job_id = in_url(job_id)
-    return job_id if len(job_id) <= MOST_SHOWN else f"{job_id[:MOST_SHOWN]}…"
+    return job_id if len(job_id) <= MAX_SHOWN else f"{job_id[:MAX_SHOWN]}…"

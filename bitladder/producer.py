@@ -35,7 +35,7 @@ from bitladder.queue.calls import (
 )
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.queue.views import LOST, read_end
 from bitladder.queue.waiting.outcomes import LOOK_EVERY_S, unpack_message
 from bitladder.routing.accept import Incoming, accept
@@ -56,7 +56,7 @@ class Producer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._seal = Seal(settings.queue.secrets)
+        self._signer = Signer(settings.queue.secrets)
         self._scripts = BlockingScripts(settings)
         self._client = connect_sync(settings.redis)
         self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
@@ -74,7 +74,7 @@ class Producer:
         Raises:
             AcceptanceUnknownError: Redis did not answer; its `job_id` may be accepted. With an Idempotency-Key among
                 the headers, calling again is safe: the job is stored once.
-            BitladderError: the body or a header is wrong, the queue is full, or Redis is away: nothing is accepted.
+            BitladderError: the body or a header is wrong, the queue is full, or Redis is unreachable: nothing is taken.
 
         """
         return self._submit(self._submission(body, lane, headers))
@@ -102,7 +102,7 @@ class Producer:
 
         Raises:
             RequestError: a body or header is wrong; bundles before it are queued.
-            PartlySubmittedError: Redis is away; its `answers` are those of all bodies taken so far. No more are taken.
+            PartlySubmittedError: Redis is unreachable; its `answers` are those of all bodies so far. No more are taken.
 
         """
         answers: dict[int, str | BitladderError] = {}
@@ -117,7 +117,7 @@ class Producer:
             answers |= {place: read_submitted(row, job) for place, job, row in unsent}
         in_order = [answers[place] for place in range(len(answers))]
         if lost is not None:
-            raise PartlySubmittedError(f"Redis is away after {len(in_order)} bodies: {lost}", answers=in_order)
+            raise PartlySubmittedError(f"Redis is unreachable after {len(in_order)} bodies: {lost}", answers=in_order)
         return in_order
 
     def outcome(self, job_id: str) -> Outcome | None:
@@ -129,7 +129,7 @@ class Producer:
         """Return the outcome when there is one; None when there is none in time. A job that is gone has failed.
 
         Raises:
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         channel = f"bl:done:{job_id}"
@@ -153,7 +153,7 @@ class Producer:
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
         status, stored = fields
-        return read_end(job_id, status.decode(errors="replace"), stored, self._seal) if status else LOST
+        return read_end(job_id, status.decode(errors="replace"), stored, self._signer) if status else LOST
 
     def _submit(self, job: Submission) -> str:
         calls = self._calls([job], deque())
@@ -190,14 +190,14 @@ class Producer:
 
     def _in_message(self, job_id: str, channel: str, message: bytes) -> Outcome | None:
         if channel != self._replies:
-            return self._seal.decode(job_id, message)
+            return self._signer.decode(job_id, message)
         try:
             mine = [content for _, its, _, _, content in unpack_message(message) if its == job_id]
         except ValueError:  # in another form than ours: what is stored says the same
             return None
         if mine and not mine[-1]:  # an outcome too large for a message
             return self._look(job_id)
-        return next((outcome for content in mine if (outcome := self._seal.decode(job_id, content))), None)
+        return next((outcome for content in mine if (outcome := self._signer.decode(job_id, content))), None)
 
     def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:
         end = time.monotonic() + wait_s
@@ -214,7 +214,7 @@ class Producer:
             groups = by_group(self._settings, bundle)
             sent.extend(groups.values())
             for group, its in groups.items():
-                yield submit_call(self._settings, self._seal, group, [job for _, job in its])
+                yield submit_call(self._settings, self._signer, group, [job for _, job in its])
 
     def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:
         endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS

@@ -16,7 +16,7 @@ import structlog
 
 log = structlog.get_logger()
 # A defect that comes once costs little; one that stays must not keep the process busy.
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.2, 5.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 # A task that has run for so long since it ended is taken to be well.
 SETTLED_S = 5.0
 
@@ -66,7 +66,7 @@ class Background:
                 _say("background task ended, it is started again", name, error, after_s=pause_s)
                 self._mark(name, True)
                 await asyncio.sleep(pause_s)
-                pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+                pause_s = min(MAX_PAUSE_S, 2 * pause_s)
         finally:
             settling.cancel()
             self._mark(name, False)

@@ -26,7 +26,7 @@ _QUANTIZED = "is quantized already; recipes start from bf16, fp16 or float32"
 # GPUs that tiers name, and what they can do (NVIDIA's compute capability).
 CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
 CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
-_LEAST_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
+_MIN_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
 # Marlin, which runs W4A16 on GPUs, and CPUWNA16LinearKernel take these.
 _GROUPS = (32, 64, 128)
 
@@ -81,7 +81,7 @@ def check_hardware(recipe: Recipe, hardware: str) -> None:
     numbers, capability = recipe.weights, find_capability(hardware)
     if numbers is None or capability is None:
         return
-    least = _LEAST_CAPABILITY[numbers.type, numbers.num_bits]
+    least = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
     if capability < least:
         fitting = ", ".join(name for name, has in CAPABILITY.items() if has >= least)
         raise RecipeError(

@@ -26,7 +26,7 @@ from bitladder.errors import (
     RefusedError,
 )
 from bitladder.queue.sampling import ModelSample, Sample, take_sample
-from bitladder.routing.envelope import Patience
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates
 from bitladder.settings.sections import Settings
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 1.0
 # While a backlog grows whose rate is not known yet, everybody is let in: that must not last.
 HURRIED_LOOK_S = 0.25
-# An older look says nothing about now: then nobody is refused for it. One that is late may be so because Redis is away:
+# An older look says nothing about now: then nobody is refused for it. It may be late because Redis is unreachable:
 # then nobody is refused before it ends.
 STALE_S, LATE_S = 3.0, 1.5
 # What a waiting job takes in Redis: its body, by what an allocator rounds up at most, and its record with a reserve
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(slots=True)
-class LetIn:
+class Admitted:
     """What this process has let in since a look, or before it without an answer from Redis yet."""
 
     lanes: dict[Tier, list[int]] = field(default_factory=dict)
@@ -79,12 +79,12 @@ class LetIn:
     def of(self, tier: Tier) -> Sequence[int]:
         return self.lanes.get(tier, NOBODY)
 
-    def copy(self) -> LetIn:
-        return self.plus(LetIn(), 0)
+    def copy(self) -> Admitted:
+        return self.plus(Admitted(), 0)
 
-    def plus(self, other: LetIn, sign: int) -> LetIn:
+    def plus(self, other: Admitted, sign: int) -> Admitted:
         tiers, models = {*self.lanes, *other.lanes}, {*self.totals, *other.totals}
-        return LetIn(
+        return Admitted(
             {tier: [a + sign * b for a, b in zip(self.of(tier), other.of(tier), strict=True)] for tier in tiers},
             {model: self.totals.get(model, 0) + sign * other.totals.get(model, 0) for model in models},
             self.bytes + sign * other.bytes,
@@ -92,7 +92,7 @@ class LetIn:
 
 
 class Admission:
-    """The door of one intake process."""
+    """The endpoint of one intake process."""
 
     def __init__(
         self,
@@ -110,9 +110,9 @@ class Admission:
         self._waiting: dict[str, int] = {}  # at the last look, by model
         self._looked_s = 0.0  # time.monotonic
         self._look_ended = asyncio.Event()  # the next one, well or not
-        self._let_in, self._entering = LetIn(), LetIn()
+        self._admitted, self._entering = Admitted(), Admitted()
 
-    async def enter(self, job: Submission, patience: Patience) -> Entry:
+    async def enter(self, job: Submission, latency_budget: LatencyBudget) -> Entry:
         """Let a job in, and count it. Until `arrived` says so it is on its way to Redis: no look can have seen it.
 
         Raises:
@@ -121,15 +121,15 @@ class Admission:
         """
         model, name, lane = job.queue.split(":")[:3]
         entry = Entry((model, name), RANK[lane], int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES)
-        refusal = self._refusal(job, entry, patience)
+        refusal = self._refusal(job, entry, latency_budget)
         if refusal and time.monotonic() - self._looked_s > LATE_S:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look_ended.wait(), STALE_S)
-            refusal = self._refusal(job, entry, patience)
+            refusal = self._refusal(job, entry, latency_budget)
         # A repeat is no new work, and its first job may have the answer by now.
         if refusal and not await self._is_repeat(job):
             raise refusal
-        self._let_in.add(entry, 1)
+        self._admitted.add(entry, 1)
         self._entering.add(entry, 1)
         return entry
 
@@ -148,12 +148,12 @@ class Admission:
         """Look at the queues, and count anew from here.
 
         Raises:
-            QueueUnreachableError: Redis is away; what was known stays.
+            QueueUnreachableError: Redis is unreachable; what was known stays.
 
         """
-        before, entering = self._let_in.copy(), self._entering.copy()
+        before, entering = self._admitted.copy(), self._entering.copy()
         sample = await take_sample(self._client, self._settings)
-        self._let_in = self._let_in.plus(before, -1).plus(entering, 1)
+        self._admitted = self._admitted.plus(before, -1).plus(entering, 1)
         self._waiting = {model: sum(one.depth for one in its.lists.values()) for model, its in sample.models.items()}
         stuck: set[str] = set()
         for model, seen in sample.models.items():
@@ -177,7 +177,7 @@ class Admission:
             except QueueUnreachableError as error:
                 if not is_blind:
                     log.warning("admission without a look at the queues", error=str(error))
-                is_blind, self._sample = True, None  # what is refused now is refused because Redis is away
+                is_blind, self._sample = True, None  # what is refused now is refused because Redis is unreachable
             self._look_ended.set()
             self._look_ended = asyncio.Event()
             await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
@@ -200,22 +200,22 @@ class Admission:
     def _is_ignorant(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
-    def _refusal(self, job: Submission, entry: Entry, patience: Patience) -> RefusedError | None:
+    def _refusal(self, job: Submission, entry: Entry, latency_budget: LatencyBudget) -> RefusedError | None:
         elapsed_s = time.monotonic() - self._looked_s
         if self._sample is None or elapsed_s > STALE_S or not self._is_connected():
             return None
-        return self._over_caps(job, self._sample) or self._too_late(job, entry, patience, elapsed_s)
+        return self._over_caps(job, self._sample) or self._too_late(job, entry, latency_budget, elapsed_s)
 
     def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
         share, most = self._settings.queue.max_memory_share, self._settings.queue.max_total
-        used = sample.used_bytes + self._let_in.bytes
+        used = sample.used_bytes + self._admitted.bytes
         if sample.max_bytes is not None and used > share * sample.max_bytes:
             return MemoryFullError(
                 f"Redis uses {used:,} of {sample.max_bytes:,} bytes; above {share:.0%} no new jobs are taken in "
                 "([queue].max_memory_share), so that those that wait can end",
                 retry_after_s=_come_back(UNKNOWN_RETRY_S),
             )
-        total = self._waiting[job.model] + self._let_in.totals.get(job.model, 0)
+        total = self._waiting[job.model] + self._admitted.totals.get(job.model, 0)
         if total >= most:
             return QueueFullError(
                 f"{total} jobs wait for model {job.model}; at most {most} may ([queue].max_total)",
@@ -223,16 +223,18 @@ class Admission:
             )
         return None
 
-    def _too_late(self, job: Submission, entry: Entry, patience: Patience, elapsed_s: float) -> OverloadedError | None:
-        load, let_in = self._loads[entry.tier], self._let_in.of(entry.tier)
-        is_short = load.rate is None or sum(load.depth) + sum(let_in) <= load.short
+    def _too_late(
+        self, job: Submission, entry: Entry, latency_budget: LatencyBudget, elapsed_s: float
+    ) -> OverloadedError | None:
+        load, admitted = self._loads[entry.tier], self._admitted.of(entry.tier)
+        is_short = load.rate is None or sum(load.depth) + sum(admitted) <= load.short
         if is_short or not self._settings.intake.admission or job.queue in self._stuck:
             return None
-        found = forecast(load, entry.rank, let_in, elapsed_s)
-        if found is None or found.ahead <= load.short or (late_s := excess_s(found, patience)) <= 0:
+        found = forecast(load, entry.rank, admitted, elapsed_s)
+        if found is None or found.ahead <= load.short or (late_s := excess_s(found, latency_budget)) <= 0:
             return None
         after_s = _come_back(min(LONGEST_RETRY_S, late_s))
-        return OverloadedError(_explain(job.queue, found, patience, after_s), retry_after_s=after_s)
+        return OverloadedError(_explain(job.queue, found, latency_budget, after_s), retry_after_s=after_s)
 
     async def _is_repeat(self, job: Submission) -> bool:
         if not job.idempotency_key:
@@ -276,10 +278,10 @@ def _reading(tier: str, seen: ModelSample, left_out: frozenset[str], slots: int)
     )
 
 
-def _explain(queue: str, found: Forecast, patience: Patience, after_s: float) -> str:
+def _explain(queue: str, found: Forecast, latency_budget: LatencyBudget, after_s: float) -> str:
     limits = (
-        (patience.first_s, found.wait_s, "begin"),
-        (patience.whole_s, found.answer_s, "be there"),
+        (latency_budget.first_s, found.wait_s, "begin"),
+        (latency_budget.whole_s, found.answer_s, "be there"),
     )
     late = " and ".join(
         f"the answer would {verb} after about {at_s:.1f} s, and the client waits {within_s:.1f} s"

@@ -20,14 +20,14 @@ from bitladder.gc_freeze import settle_memory
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import check_files, check_server, connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.settings.live import LadderWatch
+from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Access, guarded, is_key_required
 from dispatcher.closing import Closing
 from dispatcher.jobs import dead_letters as dead
 from dispatcher.jobs import events, jobs
 from dispatcher.jobs.job_ids import QuotedIds
-from dispatcher.openai.completions import completion_door
+from dispatcher.openai.completions import completion_handler
 from dispatcher.openai.openapi import get_openapi
 from dispatcher.ops import ops
 from dispatcher.problems import on_bitladder_error, on_defect, on_http_error
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def create_app(settings: Settings, watch: LadderWatch | None = None, closing: Closing | None = None) -> Starlette:
+def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: Closing | None = None) -> Starlette:
     """Return the ASGI application of one intake process.
 
     `watch` brings ladders that are published while it runs, `closing` says when it ends.
@@ -75,7 +75,7 @@ def create_app(settings: Settings, watch: LadderWatch | None = None, closing: Cl
 
 
 @contextlib.asynccontextmanager
-async def _started(gateway: Gateway, watch: LadderWatch | None) -> AsyncIterator[None]:
+async def _started(gateway: Gateway, watch: ReleaseWatch | None) -> AsyncIterator[None]:
     """Look at Redis, and run what goes on in the background while the block runs."""
     try:
         await check_server(gateway.queue.client, gateway.settings.redis)
@@ -91,8 +91,8 @@ async def _started(gateway: Gateway, watch: LadderWatch | None) -> AsyncIterator
 def routes() -> list[Route]:
     """Return every route with who may use it."""
     return [
-        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_door(Endpoint.COMPLETIONS)),
-        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_door(Endpoint.CHAT)),
+        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_handler(Endpoint.COMPLETIONS)),
+        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_handler(Endpoint.CHAT)),
         guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
         guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
         guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
@@ -100,10 +100,10 @@ def routes() -> list[Route]:
         guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
         guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
         guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),
-        guarded(Access.OPS, "GET", "/v1/dead", dead.list_dead),
-        guarded(Access.OPS, "POST", "/v1/dead/release", dead.release_dead),
-        guarded(Access.OPS, "POST", "/v1/dead/drop", dead.drop_dead),
-        guarded(Access.OPS, "GET", "/v1/dead/{job_id}", dead.get_dead),
+        guarded(Access.OPS, "GET", "/v1/dead-letters", dead.list_dead_letters),
+        guarded(Access.OPS, "POST", "/v1/dead-letters/release", dead.release_dead_letters),
+        guarded(Access.OPS, "POST", "/v1/dead-letters/drop", dead.drop_dead_letters),
+        guarded(Access.OPS, "GET", "/v1/dead-letters/{job_id}", dead.get_dead_letter),
         guarded(Access.KEY, "GET", "/openapi.json", get_openapi),
         guarded(Access.OPEN, "GET", "/health", ops.get_health),
         guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),

@@ -1,4 +1,4 @@
-"""Who may use a door: the API key, its scope, its rate, and how many of its requests are open at once.
+"""Who may use a endpoint: the API key, its scope, its rate, and how many of its requests are open at once.
 
 Each route says in one word who may use it (`guarded`), and none can be made without saying so.
 """
@@ -36,9 +36,9 @@ from dispatcher.responses import Response
 
 log = structlog.get_logger()
 # Ours have 46 characters. Longer ones are not worth hashing.
-_MOST_KEY_BYTES = 256
+_MAX_KEY_BYTES = 256
 
-Door = Callable[[Request], Coroutine[Any, Any, Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Access(StrEnum):
@@ -51,14 +51,14 @@ class Access(StrEnum):
     OPS = access.Scope.OPS
 
 
-def guarded(who: Access, method: str, path: str, door: Door) -> Route:
+def guarded(who: Access, method: str, path: str, endpoint: Handler) -> Route:
     """Return a route that only `who` may use."""
     middleware = [] if who is Access.OPEN else [Middleware(Guard, who)]
-    return Route(path, door, methods=[method], middleware=middleware)
+    return Route(path, endpoint, methods=[method], middleware=middleware)
 
 
 class Guard:
-    """Stands before one door: puts the caller into the request's state, or refuses before the body is read."""
+    """Stands before one endpoint: puts the caller into the request's state, or refuses before the body is read."""
 
     def __init__(self, app: ASGIApp, who: Access) -> None:
         self.app = app
@@ -145,7 +145,7 @@ class Gate:
 
         Raises:
             RateLimitError: it has used up its rate.
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         try:
@@ -203,4 +203,4 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
 def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     value = next((value for name, value in headers if name == b"authorization"), b"")
     scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" and len(key) <= _MOST_KEY_BYTES else b""
+    return key.strip() if scheme.lower() == b"bearer" and len(key) <= _MAX_KEY_BYTES else b""

@@ -1,4 +1,4 @@
-"""How an intake ends, as its doors see it: first it is unready, and then nobody is waited for any more.
+"""How an intake ends, as its endpoints see it: first it is unready, and then nobody is waited for any more.
 
 The jobs go on. Whoever waits for one hears where it goes on, in the form that it asked for.
 """
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from bitladder.contract import Piece
+from bitladder.contract import Chunk
 from bitladder.errors import IntakeClosingError
 from bitladder.ids import in_url, readable
 from dispatcher.problems import problem, problem_body
@@ -77,7 +77,7 @@ class _Wait:
         if self._closing.has_come:
             raise IntakeClosingError(self._job_id)
         self._task = task = asyncio.current_task()
-        assert task  # noqa: S101  (a door runs in a task)
+        assert task  # noqa: S101  (a endpoint runs in a task)
         self._cancellations = task.cancelling()
         self._closing.waits[task] = self
 
@@ -110,11 +110,11 @@ def restart_event(job_id: str, url: str, last_id: str) -> bytes:
     return b"event: restart\nretry: %d\ndata: %s\n\n" % (RETRY_MS, msgspec.json.encode(body | told))
 
 
-def events_of(piece: Piece) -> list[bytes]:
-    """Return the server-sent events of a piece."""
-    return [event for event in piece.data.split(b"\n\n") if event]
+def events_of(chunk: Chunk) -> list[bytes]:
+    """Return the server-sent events of a chunk."""
+    return [event for event in chunk.data.split(b"\n\n") if event]
 
 
-def last_event_id(piece: Piece | None) -> str:
-    """Return the id of a piece's last event, as GET /v1/jobs/{job_id}/events gives it; None: nothing was read yet."""
-    return "0-0-0" if piece is None else f"{piece.fence}-{piece.number}-{len(events_of(piece))}"
+def last_event_id(chunk: Chunk | None) -> str:
+    """Return the id of a chunk's last event, as GET /v1/jobs/{job_id}/events gives it; None: nothing was read yet."""
+    return "0-0-0" if chunk is None else f"{chunk.fence}-{chunk.number}-{len(events_of(chunk))}"

@@ -20,10 +20,10 @@ from dispatcher.closing import Closing
 from dispatcher.problems import problem, problem_body
 
 # Far above what clients send, cookies of strangers included.
-MOST_HEADERS = 100
-MOST_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
+MAX_HEAD_BYTES = 32 * 1024
 # Where all connections are taken, one that was kept for so long without a request makes room.
-LEAST_IDLE_S = 1.0
+MIN_IDLE_S = 1.0
 # When the intake ends, a connection on which nothing came yet has so long for its request.
 FIRST_HEAD_S = 0.5
 
@@ -78,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _makes_room(self) -> bool:
         """Close the connection that was kept for longest without a request, if it was for long enough."""
         oldest = next(iter(self.idle), None)
-        if oldest is None or self.loop.time() - self.idle[oldest] < LEAST_IDLE_S:
+        if oldest is None or self.loop.time() - self.idle[oldest] < MIN_IDLE_S:
             return False
         del self.idle[oldest]
         oldest.transport.close()
@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("what was sent is not HTTP/1.1")
             return
         self._idle_bytes = 0 if self._got_on else self._idle_bytes + len(data)
-        if self._idle_bytes > MOST_HEAD_BYTES:
+        if self._idle_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
 
     def _parse(self, data: bytes) -> None:
@@ -130,7 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if len(self.headers) > MOST_HEADERS or size > MOST_HEAD_BYTES:
+        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
             self._is_head_too_large = True
             raise HeadTooLargeError  # stops the parser; data_received then calls send_400_response
         if self.parser.get_method() == b"CONNECT":
@@ -200,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_head(self) -> None:
-        message = f"a request may have {MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes before and behind its body"
+        message = f"a request may have {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes before and behind its body"
         self._refuse(431, message, "headers_too_large")
 
     def _refuse(self, status: int, message: str, code: str) -> None:

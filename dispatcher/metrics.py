@@ -30,7 +30,7 @@ class IntakeMetrics:
             "bitladder_requests_routed", "How many requests were routed to each floor tier?", "model", "floor", "lane"
         )
         self.refused = self._counter(
-            "bitladder_requests_refused", "How many requests were refused at the door, by error code?", "code"
+            "bitladder_requests_refused", "How many requests were refused at the intake, by error code?", "code"
         )
         self.served = self._counter(
             "bitladder_requests_served",
@@ -91,13 +91,13 @@ class IntakeMetrics:
             registry=self.registry,
         )
         self.ladder = Gauge(
-            "bitladder_ladder_version",
-            "Which published ladder does the intake show (0: none)?",
+            "bitladder_release_version",
+            "Which published release does the intake show (0: none)?",
             registry=self.registry,
         )
-        self.refused_ladders = Gauge(
-            "bitladder_ladders_refused",
-            "How many changes of the published ladder could not be taken since the start?",
+        self.refused_releases = Gauge(
+            "bitladder_releases_refused",
+            "How many changes of the published release could not be taken since the start?",
             registry=self.registry,
         )
 

@@ -14,15 +14,15 @@ from starlette import responses
 from starlette.types import Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
-MOST_HEADER_CHARS = 512
+MAX_HEADER_CHARS = 512
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
 def header_text(text: str) -> str:
     """Return text that a header can carry: everything but printable ASCII as %XX of its UTF-8, the end cut off."""
     if not (text.isascii() and text.isprintable()):
-        text = quote(text[:MOST_HEADER_CHARS], safe=_PLAIN, errors="replace")
-    return text if len(text) <= MOST_HEADER_CHARS else f"{text[: MOST_HEADER_CHARS - 3]}..."
+        text = quote(text[:MAX_HEADER_CHARS], safe=_PLAIN, errors="replace")
+    return text if len(text) <= MAX_HEADER_CHARS else f"{text[: MAX_HEADER_CHARS - 3]}..."
 
 
 class Response(responses.Response):

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 LAST_WORDS_S = 2.0
 LOOK_EVERY_S = 0.05
 # As many as the kernel may hold for us, twice: others come while these are taken.
-MOST_WAITING = 4096
+MAX_WAITING = 4096
 
 
 class IntakeServer(uvicorn.Server):
@@ -133,7 +133,7 @@ def _accepted(listener: socket.socket) -> list[socket.socket]:
     accepted: list[socket.socket] = []
     with listener:
         listener.setblocking(False)
-        for _ in range(MOST_WAITING):
+        for _ in range(MAX_WAITING):
             try:
                 connection, _ = listener.accept()
             except ConnectionError:

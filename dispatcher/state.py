@@ -1,4 +1,4 @@
-"""What all doors share: settings, queue, inbox, metrics, and the way from a request to a queued job."""
+"""What all endpoints share: settings, queue, inbox, metrics, and the way from a request to a queued job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.access import Caller
-from bitladder.settings.live import LadderWatch, follow, ladder_version
+from bitladder.settings.live import ReleaseWatch, follow, release_version
 from bitladder.settings.sections import Settings
 from bitladder.supervision import Background, in_thread
 from dispatcher.admission import Admission
@@ -42,7 +42,7 @@ from dispatcher.withdrawals import Withdrawals
 # that come meanwhile go in the next one.
 BUNDLE, BUNDLE_WAITING = 64, 1024
 # Job records read at once, a connection each.
-MOST_READING = 64
+MAX_READING = 64
 
 
 class Gateway:
@@ -54,7 +54,7 @@ class Gateway:
         self.closing = closing
         self.gate = Gate(settings, queue.client, is_required=is_key_required)
         self.background = Background()
-        self._reading = asyncio.Semaphore(MOST_READING)
+        self._reading = asyncio.Semaphore(MAX_READING)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         metrics = AdmissionMetrics(self.metrics.registry)
@@ -66,7 +66,7 @@ class Gateway:
             self._submit_many, most=BUNDLE_WAITING if barrier(settings) else BUNDLE
         )
 
-    async def start(self, watch: LadderWatch | None) -> None:
+    async def start(self, watch: ReleaseWatch | None) -> None:
         """Begin all that runs beside requests, and wait for Redis for a moment; `watch` brings published ladders."""
         self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
@@ -76,7 +76,7 @@ class Gateway:
             self.background.start("capture", lambda: in_thread("capture", self.capture.run))
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
         if watch:
-            self.background.start("ladder", lambda: follow(watch, self.take_ladder))
+            self.background.start("ladder", lambda: follow(watch, self.take_release))
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
@@ -85,11 +85,11 @@ class Gateway:
         await self.inbox.aclose()
         await self.queue.aclose()
 
-    def take_ladder(self, settings: Settings, refused: int) -> None:
-        """Serve by another published ladder from the next request on; `refused`: how many were not taken so far."""
+    def take_release(self, settings: Settings, refused: int) -> None:
+        """Serve by another published release from the next request on; `refused`: how many were not taken so far."""
         self.settings = settings
-        self.metrics.ladder.set(ladder_version(settings))
-        self.metrics.refused_ladders.set(refused)
+        self.metrics.ladder.set(release_version(settings))
+        self.metrics.refused_releases.set(refused)
 
     async def body(self, request: HttpRequest) -> bytes:
         """Read a body up to the limit, in the time there is for it.
@@ -145,7 +145,7 @@ class Gateway:
             request_id=request.state.request_id,
             lane=lane,
             tenant=caller.tenant,
-            most_of_tenant=caller.max_queued or 0,
+            max_of_tenant=caller.max_queued or 0,
         )
         accepted = accept(incoming, self.settings, reply_to=self.inbox.channel if reply else "")
         self.metrics.routing.observe(time.perf_counter() - start)
@@ -160,13 +160,13 @@ class Gateway:
 
         Raises:
             RefusedError: there is more work than can be done in this client's time, or than may wait.
-            QueueUnreachableError: Redis is away: nothing was accepted.
+            QueueUnreachableError: Redis is unreachable: nothing was accepted.
             AcceptanceUnknownError: it may have been. Sending the request again is safe: with a key it is stored once,
                 without one it is withdrawn.
 
         """
         job = accepted.submission
-        entry = await self.admission.enter(job, accepted.patience)
+        entry = await self.admission.enter(job, accepted.latency_budget)
         try:
             answer = await self._submit.call(job)
         finally:

@@ -11,10 +11,10 @@ import msgspec
 
 from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
 from bitladder.errors import EngineBusyError, EngineFaultError, EngineLostError
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.queue.views import inflate
 from workers.clock import ServerClock
-from workers.engines.base import Answer, Answers, OnPiece
+from workers.engines.base import Answer, Answers, OnChunk
 from workers.isolation import ALONE
 from workers.output_check import fault_in
 
@@ -24,9 +24,9 @@ class Verdict(StrEnum):
 
     FINISH = "finish"
     RETURN = "return"  # to the same queue, no attempt counted
-    CLIMB = "climb"  # one tier up, attempt counted
+    ESCALATE = "climb"  # one tier up, attempt counted
     SUSPECT = "suspect"  # to the same queue, no attempt counted; from now on in small company, then alone
-    QUARANTINE = "quarantine"  # over, and people should look at it
+    DEAD_LETTER = "dead_letter"  # over, and people should look at it
 
 
 class UnfitError(Exception):
@@ -48,21 +48,27 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def execute(
-    job: Claimed, engine: Answers, on_piece: OnPiece, seal: Seal, *, clock: ServerClock, on_begin: Callable[[], None]
+    job: Claimed,
+    engine: Answers,
+    on_chunk: OnChunk,
+    signer: Signer,
+    *,
+    clock: ServerClock,
+    on_begin: Callable[[], None],
 ) -> Executed:
     """Run one job to a verdict; never raises for what the job or the engine did."""
     try:
-        request = _read(job, seal)
+        request = _read(job, signer)
     except UnfitError as error:
         outcome = _failed(error.status, error.code, str(error))
-        return Executed(verdict=Verdict.QUARANTINE, outcome=outcome, has_begun=False)
+        return Executed(verdict=Verdict.DEAD_LETTER, outcome=outcome, has_begun=False)
     if (left_s := clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
         return expired_waiting()
     on_begin()
     start, unsent = time.perf_counter(), b""
     try:
         async with asyncio.timeout(clock.seconds_until(job.deadline_ms)):
-            answer = await engine.generate(request.endpoint, bytes(request.body), on_piece if request.stream else None)
+            answer = await engine.generate(request.endpoint, bytes(request.body), on_chunk if request.stream else None)
         outcome, verdict, unsent = _judged(answer), Verdict.FINISH, answer.unsent
     except TimeoutError:
         outcome, verdict = _late(job), Verdict.FINISH
@@ -71,7 +77,7 @@ async def execute(
     except EngineLostError as error:
         outcome, verdict = _lost(job, error)
     except EngineFaultError as error:
-        outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.CLIMB
+        outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.ESCALATE
     outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
     return Executed(verdict=verdict, outcome=outcome, request=request, unsent=unsent)
 
@@ -83,9 +89,9 @@ def expired_waiting() -> Executed:
     return Executed(verdict=Verdict.FINISH, outcome=outcome, has_begun=False)
 
 
-def with_pieces(done: Executed, count: int) -> Executed:
-    """Return an execution that has sent so many pieces of its answer."""
-    return msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, pieces=count))
+def with_chunks(done: Executed, count: int) -> Executed:
+    """Return an execution that has sent so many chunks of its answer."""
+    return msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, chunks=count))
 
 
 def degenerate_in(done: Executed) -> str | None:
@@ -100,11 +106,11 @@ def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
     if job.suspicion < ALONE:
         return _failed(502, "engine_lost", str(error)), Verdict.SUSPECT
     message = f"the engine was lost while it ran this job alone, after losses in company: {error}"
-    return _failed(500, "poison", message), Verdict.QUARANTINE
+    return _failed(500, "poison", message), Verdict.DEAD_LETTER
 
 
-def _read(job: Claimed, seal: Seal) -> Request:
-    if not seal.is_genuine(job.job_id, job.data, job.mac):
+def _read(job: Claimed, signer: Signer) -> Request:
+    if not signer.is_genuine(job.job_id, job.data, job.mac):
         message = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
         raise UnfitError(500, "bad_signature", message)
     try:

@@ -3,7 +3,7 @@
 One prompt may take an engine down with everything that runs beside it. Nobody knows which one it was, so all of them
 come back without a count, as suspects of degree 1, and run in companies of 8: the 64 of a full batch need eight
 rounds, and one of these is lost again. Its eight, of degree 2, run alone, and the one that takes the engine down alone
-is quarantined. The engine is lost three times, and nobody else pays.
+becomes a dead letter. The engine is lost three times, and nobody else pays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COMPANY = 8
 
 
 class Ward:
-    """The door of one engine. While suspects wait at it, nobody else should come."""
+    """The endpoint of one engine. While suspects wait at it, nobody else should come."""
 
     def __init__(self) -> None:
         self._inside = 0
@@ -33,7 +33,7 @@ class Ward:
     async def enter(self, suspicion: int) -> None:
         """Return when the job may run."""
         if not self._waiting and self._has_room(suspicion):
-            self._let_in(suspicion)
+            self._admitted(suspicion)
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((suspicion, turn))
@@ -70,12 +70,12 @@ class Ward:
                 self._waiting.popleft()
             elif self._has_room(suspicion):
                 self._waiting.popleft()
-                self._let_in(suspicion)
+                self._admitted(suspicion)
                 turn.set_result(None)
             else:
                 return
 
-    def _let_in(self, suspicion: int) -> None:
+    def _admitted(self, suspicion: int) -> None:
         self._inside += 1
         self._kind = suspicion
 

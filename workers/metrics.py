@@ -50,9 +50,9 @@ class WorkerMetrics:
         self.overflowed = self._counters(
             "bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"
         )
-        self.returned = self._counters("bitladder_jobs_returned", "How many jobs were given back, by reason?", "reason")
-        self.quarantined = self._counters(
-            "bitladder_jobs_quarantined", "How many jobs went to quarantine, by error code?", "code"
+        self.returned = self._counters("bitladder_jobs_returned", "How many jobs were requeued, by reason?", "reason")
+        self.dead_lettered = self._counters(
+            "bitladder_jobs_dead_lettered", "How many jobs went to the dead letters, by error code?", "code"
         )
         self.dropped = self._one(
             Counter, "bitladder_jobs_dropped", "How many ids in a queue belonged to no job any more?"
@@ -63,8 +63,8 @@ class WorkerMetrics:
         )
         self.unstored = self._one(
             Counter,
-            "bitladder_pieces_unstored",
-            "How many pieces of streams were given up for want of memory in Redis?",
+            "bitladder_chunks_unstored",
+            "How many chunks of streams were given up for want of memory in Redis?",
         )
         self.faults = self._one(Counter, "bitladder_engine_faults", "How many requests broke in the engine?")
         self.corrupted = self._counters(
@@ -95,7 +95,7 @@ class WorkerMetrics:
         self.in_flight = self._one(Gauge, "bitladder_worker_in_flight", "How many jobs does the worker hold?")
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
         self.ladder = self._one(
-            Gauge, "bitladder_worker_ladder_version", "Which published ladder has the worker's checkpoint (0: none)?"
+            Gauge, "bitladder_worker_release_version", "Which published release has the worker's checkpoint (0: none)?"
         )
         self.suspended = self._one(
             Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"

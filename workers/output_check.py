@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 
 # A unit longer than this is a paragraph that comes again; the models of small tiers loop in words and sentences.
-MOST_UNIT = 128
+MAX_UNIT = 128
 # The end of the answer must be at least so many characters of one unit, and so many units. 400 characters are about
 # 100 tokens: fewer may be a refrain, and cost little.
-LEAST_CHARS = 400
-LEAST_REPEATS = 8
+MIN_CHARS = 400
+MIN_REPEATS = 8
 # Replacement characters stand for bytes that are no UTF-8. An answer cut within a character has one; one in twenty
 # means that the tokens are noise.
-MOST_REPLACED = 0.05
-LEAST_REPLACED = 8
+MAX_REPLACED = 0.05
+MIN_REPLACED = 8
 # So many tokens without a text are none: a character takes four at most, and is held back until it is whole.
-LEAST_UNSEEN = 4
+MIN_UNSEEN = 4
 # Fields of requests whose answer may be hidden: thoughts that nobody wants to see, tool calls that were cut.
 _HIDING = (b'"include_reasoning"', b'"tools"')
 # The first entry of several vocabularies: what an engine samples when all logits are NaN.
@@ -79,7 +79,7 @@ def fault_in(answer: bytes, request: bytes) -> str | None:
 def degeneration(text: str, request: bytes, *, is_cut: bool) -> str | None:
     """Return what is wrong with a text that answers a request; `is_cut`: it ended because its tokens ran out."""
     replaced = text.count("\N{REPLACEMENT CHARACTER}")
-    if replaced >= LEAST_REPLACED and replaced > MOST_REPLACED * len(text) and not _has_replacement(request):
+    if replaced >= MIN_REPLACED and replaced > MAX_REPLACED * len(text) and not _has_replacement(request):
         return "gibberish"
     unit = loop_unit(text) if is_cut else None
     return "loop" if unit and _means_nothing(unit) and not _is_phrase_of(unit, request) else None
@@ -90,14 +90,14 @@ def loop_unit(text: str) -> str | None:
 
     The last characters come again one period earlier: one search finds the period, one comparison proves it.
     """
-    if len(text) < LEAST_CHARS:
+    if len(text) < MIN_CHARS:
         return None
-    probe = text[-MOST_UNIT:]
+    probe = text[-MAX_UNIT:]
     before = text.rfind(probe, 0, len(text) - 1)
     period = len(text) - len(probe) - before
-    if before < 0 or period > MOST_UNIT:
+    if before < 0 or period > MAX_UNIT:
         return None
-    need = max(LEAST_CHARS, LEAST_REPEATS * period)
+    need = max(MIN_CHARS, MIN_REPEATS * period)
     end = text[-need:]
     return text[-period:] if len(end) == need and end[period:] == end[:-period] else None
 
@@ -105,7 +105,7 @@ def loop_unit(text: str) -> str | None:
 def _are_unseen(answer: _Answer, request: bytes) -> bool:
     """Return whether tokens were written that should have been seen."""
     usage = answer.usage
-    if usage is None or (usage.completion_tokens or 0) < LEAST_UNSEEN * len(answer.choices):
+    if usage is None or (usage.completion_tokens or 0) < MIN_UNSEEN * len(answer.choices):
         return False
     thought = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
     return not thought and not any(word in request for word in _HIDING)

@@ -32,7 +32,7 @@ from workers.control import Control
 from workers.engine_health.blame import blamed
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import CLAIM, Engine, Load
-from workers.execute import Executed, Verdict, execute, expired_waiting, with_pieces
+from workers.execute import Executed, Verdict, execute, expired_waiting, with_chunks
 from workers.isolation import Ward
 from workers.lease import LeaseKeeper
 from workers.settle import Settler
@@ -213,10 +213,10 @@ class Pump:
             self.metrics.fenced.inc()
 
     async def _execute(self, job: Claimed) -> Executed:
-        pieces, task = self._settler.pieces(job), _this_task()
+        chunks, task = self._settler.chunks(job), _this_task()
 
-        async def on_piece(data: bytes) -> None:
-            if not await pieces.put(data):
+        async def on_chunk(data: bytes) -> None:
+            if not await chunks.put(data):
                 self._reasons[task] = Interruption.LOST
                 raise asyncio.CancelledError
 
@@ -224,20 +224,20 @@ class Pump:
             self._in_engine.add(task)
             self._begun.note(job.job_id)
 
-        engine, seal, clock = self._watch.traffic.of(job), self.queue.seal, self.leases.clock
+        engine, signer, clock = self._watch.traffic.of(job), self.queue.signer, self.leases.clock
         if not await self._ward.entered(job.suspicion, clock.seconds_until(job.deadline_ms)):
             return expired_waiting()
         try:
-            done = await execute(job, engine, on_piece, seal, clock=clock, on_begin=on_begin)
+            done = await execute(job, engine, on_chunk, signer, clock=clock, on_begin=on_begin)
         finally:
             self._ward.leave()
         if done.verdict is Verdict.RETURN:
             self._begun.note(job.job_id, has_begun=False)
-        done = with_pieces(done, pieces.count)
+        done = with_chunks(done, chunks.count)
         done = await self._settler.guarded(job, done) if self.settings.worker.guard else done
         if done.unsent and done.verdict is Verdict.FINISH:
-            await on_piece(done.unsent)
-        return with_pieces(done, pieces.count)
+            await on_chunk(done.unsent)
+        return with_chunks(done, chunks.count)
 
     def _dropped(self, lost: list[str], cancelled: list[str]) -> None:
         """Hand lost and cancelled jobs from the lease thread to the loop."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import sys
 
 import structlog
 import uvloop
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
-from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.gc_freeze import settle_memory
 from bitladder.logs import configure_logs
 from bitladder.queue.server.connection import check_server
-from bitladder.settings.live import LadderWatch
+from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
-from bitladder.settings.sections import Settings
+from bitladder.settings.sections import Settings, WorkerSettings
 from bitladder.signals import ending
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
@@ -26,6 +27,9 @@ from workers.rollout.rolling_update import Rolling
 
 log = structlog.get_logger()
 
+# How many ports are tried one after the other: more than one machine's workers.
+PORT_TRIES = 100
+
 
 def main() -> int:
     """Read the command line and run until a signal comes."""
@@ -33,15 +37,18 @@ def main() -> int:
     parser.add_argument("--tier", required=True, help="the tier to serve, as named in the configuration")
     parser.add_argument("--model", help="the model, where the configuration has several")
     parser.add_argument("--config", help="configuration file (default: $BITLADDER_CONFIG, then ./bitladder.toml)")
-    parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
+    ports = parser.add_mutually_exclusive_group()
+    ports.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
+    ports.add_argument("--metrics-from", type=int, help="serve /metrics on the first free port from this one on")
     args = parser.parse_args()
     configure_logs()
-    flags = {} if args.metrics_port is None else {"worker.metrics_port": args.metrics_port}
+    port = args.metrics_port if args.metrics_from is None else args.metrics_from
+    flags = {} if port is None else {"worker.metrics_port": port}
     try:
-        watch = LadderWatch(lambda: load_settings(args.config, flags=flags))
+        watch = ReleaseWatch(lambda: load_settings(args.config, flags=flags))
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
-        uvloop.run(_run(watch, model, args.tier))
+        uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else PORT_TRIES))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")
         return 2
@@ -56,7 +63,7 @@ def build_engine(settings: Settings, model: str, tier: str) -> Engine:
     return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
 
 
-async def _run(watch: LadderWatch, model: str, tier: str) -> None:
+async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> None:
     settings, rolling = watch.settings, Rolling(watch, model, tier, build_engine)
     for number in ending():
         asyncio.get_running_loop().add_signal_handler(number, rolling.drain)
@@ -65,6 +72,29 @@ async def _run(watch: LadderWatch, model: str, tier: str) -> None:
     except QueueUnreachableError as error:
         log.warning("redis away at start", error=str(error))
     if settings.worker.metrics_port is not None:
-        start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, rolling.registry)
+        serve_metrics(settings.worker, rolling.registry, port_tries)
     settle_memory()
     await rolling.run()
+
+
+def serve_metrics(settings: WorkerSettings, registry: CollectorRegistry, tries: int) -> int:
+    """Serve /metrics on the first free port; returns it.
+
+    Raises:
+        ConfigError: none of the ports can be had.
+
+    """
+    first, host = settings.metrics_port or 0, settings.metrics_host
+    for port in range(first, first + tries):
+        try:
+            server, _ = start_http_server(port, host, registry)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigError(f"worker.metrics_host: cannot listen on {host}:{port}: {error.strerror}") from error
+        else:
+            log.info("metrics served", host=host, port=server.server_port)
+            return int(server.server_port)
+    raise ConfigError(
+        f"worker.metrics_port: {host}:{first} is in use by another process; name a free port, or the first of several "
+        "with --metrics-from"
+    )

@@ -11,15 +11,15 @@ import msgspec
 import structlog
 
 from bitladder.batching import Batcher
-from bitladder.contract import NO_BODY, Claimed, Emitted, Outcome, Piece, State, queue_name
+from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, State, queue_name
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.budget import ByteBudget
 from bitladder.queue.calls import Finished, Unfit, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.settings.sections import Settings
+from workers.chunks import Chunks
 from workers.execute import Executed, Verdict, degenerate_in
 from workers.metrics import Tally, WorkerMetrics
-from workers.pieces import Pieces
 
 log = structlog.get_logger()
 # A busy engine frees itself in its own time; without a pause its job would come straight back.
@@ -27,12 +27,12 @@ BUSY_PAUSE_S = 0.2
 # What claim.lua says of an id whose record is gone.
 NO_RECORD = "no_record"
 # Ids that one claim's log lines name.
-MOST_NAMED = 16
+MAX_NAMED = 16
 # A job that went back so often without having run may be one that this engine never takes: it goes up, where that is
 # possible, before it keeps the others waiting for ever.
-MOST_RETURNS = 8
+MAX_RETURNS = 8
 # Jobs whose returns one worker remembers.
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 
 class Settler:
@@ -43,7 +43,7 @@ class Settler:
         self._price_per_hour = settings.model(model).tier(tier).price_per_hour
         self._ladder = settings.model(model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=256)
-        self._emit: Batcher[tuple[str, Piece], Emitted] = Batcher(self._emit_many, most=256)
+        self._emit: Batcher[tuple[str, Chunk], Emitted] = Batcher(self._emit_many, most=256)
         self._room = ByteBudget()  # of what one call carries
         self.metrics, self.tally = WorkerMetrics(model, tier), Tally()
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
@@ -55,7 +55,7 @@ class Settler:
             return done
         self.metrics.degenerate(kind).inc()
         is_last = job.attempt >= self._settings.queue.max_attempts
-        climbs = not done.outcome.pieces and not is_last and await self._is_served_above(job)
+        climbs = not done.outcome.chunks and not is_last and await self._is_served_above(job)
         log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not climbs)
         if not climbs:
             return done
@@ -67,49 +67,49 @@ class Settler:
             code="degenerate_output",
             error=f"the answer was degenerate: {kind}",
         )
-        return msgspec.structs.replace(done, verdict=Verdict.CLIMB, outcome=outcome)
+        return msgspec.structs.replace(done, verdict=Verdict.ESCALATE, outcome=outcome)
 
     async def settle(self, job: Claimed, done: Executed, *, beside: int) -> None:
         """Do what the verdict says; `beside` is how many jobs shared the engine."""
         outcome = self._completed(job, done, beside)
-        if done.verdict is Verdict.QUARANTINE:
-            self.metrics.quarantined(outcome.code or "").inc()
-            log.warning("job quarantined", job_id=job.job_id, code=outcome.code)
+        if done.verdict is Verdict.DEAD_LETTER:
+            self.metrics.dead_lettered(outcome.code or "").inc()
+            log.warning("job dead-lettered", job_id=job.job_id, code=outcome.code)
         if not done.has_begun:
             await self._void(job, outcome, word="expired" if done.verdict is Verdict.FINISH else "refused")
         elif done.verdict is Verdict.FINISH:
             await self._end(job, outcome)
-        elif done.verdict is Verdict.QUARANTINE:
-            await self._end(job, outcome, is_dead=True)
+        elif done.verdict is Verdict.DEAD_LETTER:
+            await self._end(job, outcome, is_dead_letter=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
-            await self._give_back(job, job.queue, word="suspect", last=outcome)
-        elif done.verdict is Verdict.CLIMB:
+            await self._requeue(job, job.queue, word="suspect", last=outcome)
+        elif done.verdict is Verdict.ESCALATE:
             self.metrics.faults.inc()
-            await self._give_back(job, await self._one_up(job), word="charged", last=outcome)
+            await self._requeue(job, await self._one_up(job), word="charged", last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._one_up(job) if self._is_stuck(job.job_id) else job.queue
-            await self._give_back(job, target, word="free", last=outcome)
+            await self._requeue(job, target, word="free", last=outcome)
 
     def _is_stuck(self, job_id: str) -> bool:
         """Count one more return of a job that the engine did not take; True when it was one too many."""
         returns = self._returns.pop(job_id, 0) + 1
-        if returns >= MOST_RETURNS:
+        if returns >= MAX_RETURNS:
             return True
         self._returns[job_id] = returns
-        if len(self._returns) > MOST_REMEMBERED:
+        if len(self._returns) > MAX_REMEMBERED:
             del self._returns[next(iter(self._returns))]  # the one that came back longest ago
         return False
 
     def left_out(self, unfit: Sequence[Unfit]) -> None:
         """Count ids that were in a list and do not run, and name some of them."""
         for one in unfit:
-            (self.metrics.dropped if one.why == NO_RECORD else self.metrics.quarantined(one.why)).inc()
-        for one in unfit[:MOST_NAMED]:
-            log.warning("id dropped" if one.why == NO_RECORD else "job quarantined", job_id=one.job_id, code=one.why)
-        if len(unfit) > MOST_NAMED:
-            log.warning("ids dropped or quarantined", beside=len(unfit) - MOST_NAMED)
+            (self.metrics.dropped if one.why == NO_RECORD else self.metrics.dead_lettered(one.why)).inc()
+        for one in unfit[:MAX_NAMED]:
+            log.warning("id dropped" if one.why == NO_RECORD else "job dead-lettered", job_id=one.job_id, code=one.why)
+        if len(unfit) > MAX_NAMED:
+            log.warning("ids dropped or dead-lettered", beside=len(unfit) - MAX_NAMED)
 
     async def cancelled(self, job: Claimed, *, has_begun: bool) -> None:
         """End a job that its client cancelled."""
@@ -122,39 +122,39 @@ class Settler:
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
-        await self._give_back(job, job.queue, word="free", last=last)
+        await self._requeue(job, job.queue, word="free", last=last)
 
     async def broken(self, job: Claimed, *, has_begun: bool) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._give_back(job, await self._one_up(job), word="charged" if has_begun else "unbegun", last=last)
+        await self._requeue(job, await self._one_up(job), word="charged" if has_begun else "unbegun", last=last)
 
-    def pieces(self, job: Claimed) -> Pieces:
-        """Return the way of a stream's pieces to its readers."""
-        return Pieces(job, lambda job_id, piece: self._emit.call((job_id, piece)), self.metrics)
+    def chunks(self, job: Claimed) -> Chunks:
+        """Return the way of a stream's chunks to its readers."""
+        return Chunks(job, lambda job_id, chunk: self._emit.call((job_id, chunk)), self.metrics)
 
-    async def _end(self, job: Claimed, outcome: Outcome, *, is_dead: bool = False) -> None:
-        done = Finished(job=job, outcome=outcome, return_value=_rq_value(job, outcome), is_dead=is_dead)
+    async def _end(self, job: Claimed, outcome: Outcome, *, is_dead_letter: bool = False) -> None:
+        done = Finished(job=job, outcome=outcome, return_value=_rq_value(job, outcome), is_dead_letter=is_dead_letter)
         accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
     async def _void(self, job: Claimed, outcome: Outcome, *, word: str) -> None:
         """End a job that the engine has not begun: it costs no attempt."""
-        result = await self._put_back(job, job.queue, word=word, last=outcome)
+        result = await self._requeue_until_reachable(job, job.queue, word=word, last=outcome)
         self._count(job, outcome, accepted=result == "ended")
 
-    async def _give_back(self, job: Claimed, target: str, *, word: str, last: Outcome) -> None:
-        result = await self._put_back(job, target, word=word, last=last)
+    async def _requeue(self, job: Claimed, target: str, *, word: str, last: Outcome) -> None:
+        result = await self._requeue_until_reachable(job, target, word=word, last=last)
         self.metrics.returned(last.code or "").inc()
         if result == "ended":
             self.tally.add(last)
-            self.metrics.quarantined(last.code or "").inc()
-        log.info("job given back", job_id=job.job_id, target=target, reason=last.code, result=result)
+            self.metrics.dead_lettered(last.code or "").inc()
+        log.info("job requeued", job_id=job.job_id, target=target, reason=last.code, result=result)
 
-    async def _put_back(self, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
+    async def _requeue_until_reachable(self, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
         while True:
             try:
-                return await self._queue.give_back(self._worker, job, target, word=word, last=last)
+                return await self._queue.requeue(self._worker, job, target, word=word, last=last)
             except QueueUnreachableError:
                 await _pause()
 
@@ -228,9 +228,9 @@ class Settler:
                 log.warning("outcomes wait for redis", jobs=len(jobs), error=str(error))
                 await _pause()
 
-    async def _emit_many(self, pieces: Sequence[tuple[str, Piece]]) -> Sequence[Emitted]:
+    async def _emit_many(self, chunks: Sequence[tuple[str, Chunk]]) -> Sequence[Emitted]:
         while True:
-            part = self._room.first(pieces, lambda item: len(item[1].data))
+            part = self._room.first(chunks, lambda item: len(item[1].data))
             try:
                 with self._room.tried():
                     return await self._queue.emit(self._worker, part)

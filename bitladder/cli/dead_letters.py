@@ -1,4 +1,4 @@
-"""bitladder dead list, show, release and drop: the quarantine, straight from Redis."""
+"""bitladder dead-letters list, show, release and drop: the dead letters, straight from Redis."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rich.table import Table
 
 from bitladder.errors import ConfigError
 from bitladder.ids import readable
-from bitladder.queue.dead_letters import Choice, DeadHead, DeadJob, Quarantine, only
+from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, only
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.settings.load import load_settings
-from dispatcher.jobs.dead_letters import by_code, choose, describe_dead, describe_loss
+from dispatcher.jobs.dead_letters import by_code, choose, describe_dead_letter, describe_loss
 
 T = TypeVar("T")
-app = typer.Typer(help="Look at quarantined jobs, release them or drop them.", no_args_is_help=True)
+app = typer.Typer(help="Look at dead letters, release them or drop them.", no_args_is_help=True)
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
 Age = Annotated[float | None, typer.Option(help="Only jobs that came at least so many seconds ago.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
-All = Annotated[bool, typer.Option("--all", help="Every job in quarantine.")]
+All = Annotated[bool, typer.Option("--all", help="Every job among the dead letters.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Only say which jobs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list")
-def list_dead(
+def list_dead_letters(
     code: Code = None,
     queue: Queue = None,
     older_than_s: Age = None,
@@ -43,19 +43,19 @@ def list_dead(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """List quarantined jobs, the latest first, and how many ended with each error.
+    """List dead letters, the latest first, and how many ended with each error.
 
-    Example: bitladder dead list --code poison
+    Example: bitladder dead-letters list --code poison
     """
     choice = choose(code=code, queue=queue, older_than_s=older_than_s)
 
-    async def look(quarantine: Quarantine) -> tuple[list[DeadHead], list[DeadJob]]:
-        heads = await quarantine.heads(choice)
-        return heads, await quarantine.look(heads[: limit or None])
+    async def look(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[DeadLetter]]:
+        heads = await dead_letters.heads(choice)
+        return heads, await dead_letters.look(heads[: limit or None])
 
     heads, jobs = _run(config, look)
     if as_json:
-        typer.echo(json.dumps([_plain(describe_dead(job)) for job in jobs], indent=2))
+        typer.echo(json.dumps([_plain(describe_dead_letter(job)) for job in jobs], indent=2))
         return
     Console().print(_table(jobs))
     if len(jobs) < len(heads):
@@ -65,14 +65,16 @@ def list_dead(
 
 @app.command()
 def show(job_id: Annotated[str, typer.Argument(help="The job.")], config: Config = None) -> None:
-    """Show one quarantined job and what happened to it, as JSON.
+    """Show one dead letter and what happened to it, as JSON.
 
-    Example: bitladder dead show 0199…
+    Example: bitladder dead-letters show 0199…
     """
 
-    async def look(quarantine: Quarantine) -> dict[str, Any]:
-        job = only(await quarantine.jobs(Choice(ids=[job_id])), job_id)
-        return describe_dead(job) | {"history": [describe_loss(loss) for loss in await quarantine.history(job_id)]}
+    async def look(dead_letters: DeadLetters) -> dict[str, Any]:
+        job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
+        return describe_dead_letter(job) | {
+            "history": [describe_loss(loss) for loss in await dead_letters.history(job_id)]
+        }
 
     typer.echo(json.dumps(_plain(_run(config, look)), indent=2))
 
@@ -89,10 +91,10 @@ def release(
 ) -> None:
     """Queue jobs again, with all their attempts and a new deadline.
 
-    Example: bitladder dead release --code engine_fault --dry-run
+    Example: bitladder dead-letters release --code engine_fault --dry-run
     """
     choice = _choice(ids, code, queue, older_than_s, everything=everything)
-    _carry_out(config, choice, "released", Quarantine.release, dry_run=dry_run)
+    _carry_out(config, choice, "released", DeadLetters.release, dry_run=dry_run)
 
 
 @app.command()
@@ -107,10 +109,10 @@ def drop(
 ) -> None:
     """Take jobs out for good; their prompts are forgotten at once.
 
-    Example: bitladder dead drop --code poison --older-than-s 86400
+    Example: bitladder dead-letters drop --code poison --older-than-s 86400
     """
     choice = _choice(ids, code, queue, older_than_s, everything=everything)
-    _carry_out(config, choice, "dropped", Quarantine.drop, dry_run=dry_run)
+    _carry_out(config, choice, "dropped", DeadLetters.drop, dry_run=dry_run)
 
 
 def _choice(
@@ -126,13 +128,13 @@ def _carry_out(
     config: str | None,
     choice: Choice,
     word: str,
-    act: Callable[[Quarantine, list[DeadHead]], Awaitable[list[str]]],
+    act: Callable[[DeadLetters, list[DeadLetterHead]], Awaitable[list[str]]],
     *,
     dry_run: bool,
 ) -> None:
-    async def work(quarantine: Quarantine) -> tuple[list[DeadHead], list[str]]:
-        jobs = await quarantine.heads(choice)
-        return jobs, [] if dry_run else await act(quarantine, jobs)
+    async def work(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[str]]:
+        jobs = await dead_letters.heads(choice)
+        return jobs, [] if dry_run else await act(dead_letters, jobs)
 
     jobs, done = _run(config, work)
     if dry_run:
@@ -142,19 +144,19 @@ def _carry_out(
     raise typer.Exit(0 if len(done) == len(jobs) else 1)
 
 
-def _run(config: str | None, work: Callable[[Quarantine], Awaitable[T]]) -> T:
+def _run(config: str | None, work: Callable[[DeadLetters], Awaitable[T]]) -> T:
     async def run() -> T:
         settings = load_settings(config).settings
         client = connect(settings.redis)
         try:
-            return await work(Quarantine(JobQueue(client, settings)))
+            return await work(DeadLetters(JobQueue(client, settings)))
         finally:
             await client.aclose()
 
     return asyncio.run(run())
 
 
-def _table(jobs: list[DeadJob]) -> Table:
+def _table(jobs: list[DeadLetter]) -> Table:
     table = Table("job", "code", "queue", "attempts", "age", "error")
     for job in jobs:
         view = job.view
@@ -165,7 +167,7 @@ def _table(jobs: list[DeadJob]) -> Table:
     return table
 
 
-def _summary(jobs: list[DeadHead]) -> str:
+def _summary(jobs: list[DeadLetterHead]) -> str:
     return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in by_code(jobs).items())
 
 

@@ -49,8 +49,8 @@ def submit(
     }
     with _client(url, api_key) as client:
         if stream:
-            for piece in client.stream(body, **options):
-                typer.echo(piece, nl=False)
+            for chunk in client.stream(body, **options):
+                typer.echo(chunk, nl=False)
             typer.echo()
             return
         job = client.submit(body, **options)

@@ -16,7 +16,7 @@ from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
 from bitladder.queue.server.connection import check_server, connect
 from bitladder.queue.server.embedded import is_answering, server_command
-from bitladder.settings.live import LadderWatch
+from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
 from bitladder.signals import hold
@@ -25,7 +25,7 @@ from dispatcher.closing import Closing
 from dispatcher.server import IntakeServer
 
 Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
-# The metrics ports of `bitladder up`: one per worker, from here on.
+# The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
 # What a worker may take to end beyond its drain and the handing in of what it has: its engine ends too.
 END_S = 15.0
@@ -54,9 +54,9 @@ def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
     processes = [] if is_there else [("redis", f"{own} redis")]
     processes.append(("web", f"{own} serve"))
     tiers = [(model, tier) for model, its in settings.models.items() for tier in its.ladder]
-    for port, (model, tier) in enumerate(tiers, FIRST_METRICS_PORT):
+    for model, tier in tiers:
         name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
-        flag = f" --metrics-port {port}" if metrics else ""
+        flag = f" --metrics-from {FIRST_METRICS_PORT}" if metrics else ""
         processes.append((name, f"{own} worker --model {model} --tier {tier}{flag}"))
     return processes
 
@@ -71,7 +71,7 @@ def serve(
     Example: bitladder serve --port 8001
     """
     flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
-    watch = LadderWatch(lambda: load_settings(config, flags=flags))
+    watch = ReleaseWatch(lambda: load_settings(config, flags=flags))
     settings = watch.settings
     configure_logs()
     asyncio.run(_refuse_wrong_server(settings))
@@ -94,6 +94,7 @@ def worker(
     config: Config = None,
     model: Annotated[str | None, typer.Option(help="The model, where there are several.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics on this port.")] = None,
+    metrics_from: Annotated[int | None, typer.Option(help="Serve it on the first free port from this one on.")] = None,
 ) -> None:
     """Run one worker of one tier.
 
@@ -101,7 +102,8 @@ def worker(
     """
     # The dispatcher imports nothing of the workers: this process becomes one.
     command = [sys.executable, "-m", "workers", "--tier", tier]
-    for flag, value in (("--config", config), ("--model", model), ("--metrics-port", metrics_port)):
+    flags = {"--config": config, "--model": model, "--metrics-port": metrics_port, "--metrics-from": metrics_from}
+    for flag, value in flags.items():
         command += [] if value is None else [flag, str(value)]
     hold()
     os.execv(command[0], command)  # noqa: S606  (our own module)

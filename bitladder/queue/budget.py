@@ -15,7 +15,7 @@ from bitladder.errors import QueueUnreachableError
 
 Item = TypeVar("Item")
 # At 5 MB/s the most is there within `redis.timeout_s`. No call of usual jobs comes near it.
-LEAST_BYTES, MOST_BYTES = 64 * 1024, 4 * 1024 * 1024
+MIN_BYTES, MAX_BYTES = 64 * 1024, 4 * 1024 * 1024
 # Of itself, after a success.
 GROWTH = 1 / 8
 
@@ -24,7 +24,7 @@ class ByteBudget:
     """What one call may hold at the moment. A single item goes whatever its size."""
 
     def __init__(self) -> None:
-        self.bytes = MOST_BYTES
+        self.bytes = MAX_BYTES
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[None]:
@@ -38,9 +38,9 @@ class ByteBudget:
 
     def learn(self, *, is_answered: bool) -> None:
         if is_answered:
-            self.bytes = min(MOST_BYTES, int(self.bytes * (1 + GROWTH)))
+            self.bytes = min(MAX_BYTES, int(self.bytes * (1 + GROWTH)))
         else:
-            self.bytes = max(LEAST_BYTES, self.bytes // 2)
+            self.bytes = max(MIN_BYTES, self.bytes // 2)
 
     def first(self, items: Sequence[Item], size: Callable[[Item], int]) -> Sequence[Item]:
         """Return those of the first items that fit, at least one."""
@@ -52,22 +52,22 @@ class ByteBudget:
         return items
 
 
-def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], most_bytes: int) -> Iterator[list[Item]]:
+def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], max_bytes: int) -> Iterator[list[Item]]:
     """Yield items in bundles of at most so many, and so many bytes; a larger one goes alone.
 
     What does not fit is taken before the bundle is yielded that it did not fit into, and nothing else is.
     """
     bundle: list[Item] = []
-    left = most_bytes
+    left = max_bytes
     for item in items:
         its = size(item)
         if bundle and its > left:
             yield bundle
-            bundle, left = [], most_bytes
+            bundle, left = [], max_bytes
         bundle.append(item)
         left -= its
         if len(bundle) == most:
             yield bundle
-            bundle, left = [], most_bytes
+            bundle, left = [], max_bytes
     if bundle:
         yield bundle

@@ -21,7 +21,7 @@ from bitladder.errors import (
 from bitladder.ids import read_id
 from bitladder.queue.run_script import Argument, digest
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.settings.sections import Settings
 
 # RQ's words for the ends of a job; an expired job is a failed one to RQ's tools.
@@ -87,16 +87,17 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     job: Claimed
     outcome: Outcome
     return_value: str = ""  # base64 of JSON, for jobs enqueued by RQ
-    is_dead: bool = False  # people should look at it: it goes to quarantine
+    is_dead_letter: bool = False  # people should look at it: it goes to the dead letters
 
 
 def keep(settings: Settings) -> str:
     """Return how long jobs are kept, as prelude.lua reads it."""
     queue = settings.queue
-    return f"{queue.result_ttl_s * 1000} {queue.dead_ttl_s * 1000} {queue.max_dead} {queue.max_wait_s * 1000}"
+    ttl, dead_ttl, wait = (s * 1000 for s in (queue.result_ttl_s, queue.dead_letter_ttl_s, queue.max_wait_s))
+    return f"{ttl} {dead_ttl} {queue.max_dead_letters} {wait}"
 
 
-def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Submission]) -> Call:
+def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence[Submission]) -> Call:
     """Build the call of submit.lua for jobs of one group."""
     queue, tenant, quota = group
     model, tier, lane = queue.split(":")[:3]
@@ -127,7 +128,7 @@ def submit_call(settings: Settings, seal: Seal, group: Group, jobs: Sequence[Sub
             job.reply_to,
             job.idempotency_key,
             job.fingerprint,
-            seal.job_mac(job.job_id, data),
+            signer.job_mac(job.job_id, data),
         )
     return Call("submit", keys, args, is_timely=True)
 
@@ -137,7 +138,7 @@ def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> di
     groups: dict[Group, Placed] = {}
     most = settings.queue.max_per_tenant
     for place, job in placed:
-        quota = job.most_of_tenant or most
+        quota = job.max_of_tenant or most
         tenant = job.request.tenant
         counted = tenant if quota or tenant != DEFAULT_TENANT else ""  # the default tenant is everybody
         groups.setdefault((job.queue, counted, quota), []).append((place, job))
@@ -216,12 +217,12 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
 
 
-def cancel_call(settings: Settings, seal: Seal, job_id: str, withdrawn: Doubtful | None = None) -> Call:
+def cancel_call(settings: Settings, signer: Signer, job_id: str, withdrawn: Doubtful | None = None) -> Call:
     """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet."""
     why = ": nobody could come back for it" if withdrawn else ""
     outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
     about = [withdrawn.queue, withdrawn.tenant] if withdrawn else ["", ""]
-    return Call("cancel", [f"rq:job:{job_id}"], [job_id, seal.encode(job_id, outcome), keep(settings), *about])
+    return Call("cancel", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), keep(settings), *about])
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,9 +238,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int]) -> Call:
     """Build the call of claim.lua; limits: of the jobs, and of the bytes of their data together."""
-    slots, most_bytes = limits
+    slots, max_bytes = limits
     keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", f"bl:wake:{model}:{tier}"]
-    return Call("claim", keys, [worker, slots, int(settings.queue.lease_s * 1000), plan, keep(settings), most_bytes])
+    return Call("claim", keys, [worker, slots, int(settings.queue.lease_s * 1000), plan, keep(settings), max_bytes])
 
 
 def read_claimed(answer: list[Any]) -> Claims:
@@ -283,12 +284,12 @@ def submitted_bytes(job: Submission) -> int:
     return len(job.request.body)
 
 
-def finish_call(settings: Settings, seal: Seal, worker: str, jobs: Sequence[Finished]) -> Call:
+def finish_call(settings: Settings, signer: Signer, worker: str, jobs: Sequence[Finished]) -> Call:
     """Build the call of finish.lua."""
     args: list[Argument] = [worker, keep(settings)]
     for item in jobs:
         job, outcome = item.job, item.outcome
-        status = "dead" if item.is_dead else RQ_STATUS[outcome.state]
+        status = "dead" if item.is_dead_letter else RQ_STATUS[outcome.state]
         value = item.return_value or ("-" if job.is_rq else "")
-        args += [job.job_id, job.queue, job.fence, status, seal.encode(job.job_id, outcome), value]
+        args += [job.job_id, job.queue, job.fence, status, signer.encode(job.job_id, outcome), value]
     return Call("finish", [f"bl:inflight:{worker}"], args)

@@ -1,4 +1,4 @@
-"""The quarantine: jobs that are over because something is wrong with them or with us, kept for people to look at."""
+"""The dead letters: jobs that are over because something is wrong with them or with us, kept for people to look at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from bitladder.contract import JobView, Outcome
 from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
-from bitladder.queue.budget import MOST_BYTES
+from bitladder.queue.budget import MAX_BYTES
 from bitladder.queue.calls import Call
 from bitladder.queue.ends import short
 from bitladder.queue.job_queue import JobQueue
@@ -22,7 +22,7 @@ from bitladder.queue.views import VIEWED, is_odd_type, odd_view, read_end, read_
 T = TypeVar("T")
 # Ids per script call.
 BUNDLE = 500
-KEY = "bl:dead"
+KEY = "bl:dead_letters"
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +34,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None  # None: it cannot be read
 
 
-class DeadHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job in quarantine is chosen by."""
+class DeadLetterHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job among the dead letters is chosen by."""
 
     at_ms: int  # when it came
     job_id: str
@@ -43,21 +43,21 @@ class DeadHead(msgspec.Struct, frozen=True, kw_only=True):
     code: str  # of the error it ended with
 
 
-class DeadJob(DeadHead, frozen=True, kw_only=True):
-    """A job in quarantine."""
+class DeadLetter(DeadLetterHead, frozen=True, kw_only=True):
+    """A job among the dead letters."""
 
     view: JobView | None  # None: its record is gone
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Which quarantined jobs; what is None does not matter."""
+    """Which dead letters; what is None does not matter."""
 
     ids: Sequence[str] | None = None
     code: str | None = None
     queue: str | None = None  # beginning of its queue's name: a model, model:tier, model:tier:lane
     before_ms: int | None = None  # came earlier
 
-    def takes(self, job: DeadHead) -> bool:
+    def takes(self, job: DeadLetterHead) -> bool:
         return (
             (self.ids is None or job.job_id in self.ids or readable(job.job_id) in self.ids)
             and (self.code is None or job.code == self.code)
@@ -66,43 +66,43 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Quarantine:
-    """Looks at quarantined jobs, releases them into their queues, or drops them for good."""
+class DeadLetters:
+    """Looks at dead letters, releases them into their queues, or drops them for good."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
 
-    async def jobs(self, choice: Choice = Choice()) -> list[DeadJob]:  # noqa: B008  (it is frozen)
+    async def jobs(self, choice: Choice = Choice()) -> list[DeadLetter]:  # noqa: B008  (it is frozen)
         """Return the chosen jobs with all that is known of them, the latest first."""
         return await self.look(await self.heads(choice))
 
-    async def heads(self, choice: Choice = Choice()) -> list[DeadHead]:  # noqa: B008
+    async def heads(self, choice: Choice = Choice()) -> list[DeadLetterHead]:  # noqa: B008
         """Return what the chosen jobs are chosen by, the latest first: there may be very many.
 
         Raises:
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         times = await self._times(choice.ids or ())
-        found: list[DeadHead] = []
+        found: list[DeadLetterHead] = []
         ids = list(times)
         while left := ids[len(found) :]:
-            answers: list[bytes] = await self._queue.run(Call("heads", [], [MOST_BYTES, *left[:BUNDLE]]))
+            answers: list[bytes] = await self._queue.run(Call("heads", [], [MAX_BYTES, *left[:BUNDLE]]))
             rows = zip(left, answers[::3], answers[1::3], answers[2::3], strict=False)  # the first ones
             found += [self._head(times[job_id], job_id, *row) for job_id, *row in rows]
         return [head for head in found if choice.takes(head)]
 
-    async def look(self, heads: Sequence[DeadHead]) -> list[DeadJob]:
+    async def look(self, heads: Sequence[DeadLetterHead]) -> list[DeadLetter]:
         """Return all that is known of these jobs.
 
         Raises:
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         views: list[JobView | None] = []
         while left := heads[len(views) :]:
             views += await self._views([head.job_id for head in left[:BUNDLE]])
-        return [DeadJob(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
+        return [DeadLetter(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
 
     async def _times(self, ids: Sequence[str]) -> dict[str, int]:
         """Return when each job came, the latest first; only `ids` where those are what is stored."""
@@ -124,13 +124,13 @@ class Quarantine:
             return [None]
         return list(scores)
 
-    def _head(self, at_ms: int, job_id: str, word: bytes, queue: bytes, stored: bytes) -> DeadHead:
+    def _head(self, at_ms: int, job_id: str, word: bytes, queue: bytes, stored: bytes) -> DeadLetterHead:
         status = word.decode(errors="replace")
-        outcome = None if status == "gone" else read_end(job_id, status, stored, self._queue.seal)
+        outcome = None if status == "gone" else read_end(job_id, status, stored, self._queue.signer)
         if status == "odd":
             outcome = odd_view(job_id).outcome
         code = (outcome.code if outcome else None) or "no_record"
-        return DeadHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
+        return DeadLetterHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
 
     async def history(self, job_id: str) -> list[Loss]:
         """Return what happened to a job before its end, the first loss first."""
@@ -141,7 +141,7 @@ class Quarantine:
         lines = (line.split(b" ", 3) for line in (raw or b"").splitlines())
         return [self._loss(job_id, *line) for line in lines if len(line) == 4]
 
-    async def release(self, jobs: Iterable[DeadHead]) -> list[str]:
+    async def release(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
         """Queue jobs again, with all their attempts and a new deadline; return the ids of those that wait now.
 
         A job whose queue the configuration no longer knows stays: nobody would claim it.
@@ -152,7 +152,7 @@ class Quarantine:
         limits = [settings.queue.max_wait_s * 1000, settings.queue.result_ttl_s * 1000]
         return await self._each("release", limits, ids)
 
-    async def drop(self, jobs: Iterable[DeadHead]) -> list[str]:
+    async def drop(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
         """Take jobs out for good; return their ids."""
         ttl_ms = self._queue.settings.queue.result_ttl_s * 1000
         return await self._each("drop", [ttl_ms], [job.job_id for job in jobs])
@@ -166,7 +166,7 @@ class Quarantine:
 
     async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
         """Read the first jobs, as many as one answer has room for."""
-        rows = await self._queue.run(Call("records", [], [MOST_BYTES, len(VIEWED), *VIEWED, *ids]))
+        rows = await self._queue.run(Call("records", [], [MAX_BYTES, len(VIEWED), *VIEWED, *ids]))
         return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=False)]
 
     def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)
@@ -174,14 +174,14 @@ class Quarantine:
             return odd_view(job_id)
         if isinstance(row, Exception) or row[0] is None:
             return None
-        return read_view(job_id, dict(zip(VIEWED, row, strict=True)), None, self._queue.seal)
+        return read_view(job_id, dict(zip(VIEWED, row, strict=True)), None, self._queue.signer)
 
     def _loss(self, job_id: str, at: bytes, worker: bytes, fence: bytes, outcome: bytes) -> Loss:
         return Loss(
             at_ms=read_number(at) or 0,
             worker=short(worker.decode(errors="replace")),
             fence=read_number(fence) or 0,
-            outcome=self._queue.seal.decode(job_id, outcome),
+            outcome=self._queue.signer.decode(job_id, outcome),
         )
 
 
@@ -189,13 +189,13 @@ def _bundles(items: Sequence[T]) -> Iterable[Sequence[T]]:
     return (items[start : start + BUNDLE] for start in range(0, len(items), BUNDLE))
 
 
-def only(jobs: Sequence[DeadJob], job_id: str) -> DeadJob:
+def only(jobs: Sequence[DeadLetter], job_id: str) -> DeadLetter:
     """Return the one job that was asked for by its id.
 
     Raises:
-        NotFoundError: it is not in quarantine.
+        NotFoundError: it is not among the dead letters.
 
     """
     if not jobs:
-        raise NotFoundError(f"there is no job {readable(job_id)!r} in quarantine", param="id")
+        raise NotFoundError(f"there is no job {readable(job_id)!r} among the dead letters", param="id")
     return jobs[0]

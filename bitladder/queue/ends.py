@@ -10,12 +10,12 @@ from types import MappingProxyType
 
 import msgspec
 
-from bitladder.contract import Outcome, Piece, State, decode_outcome
+from bitladder.contract import Chunk, Outcome, State, decode_outcome
 
 # Of an error message, and of every other word (tiers, codes, reasons, ids).
-MOST_ERROR_CHARS, MOST_WORD_CHARS = 2000, 200
+MAX_ERROR_CHARS, MAX_WORD_CHARS = 2000, 200
 # What JSON's readers can hold in a number.
-MOST_NUMBER = 2**53
+MAX_NUMBER = 2**53
 
 _WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
 
@@ -85,7 +85,7 @@ def scripted(outcome: Outcome) -> Outcome | None:
     return msgspec.structs.replace(end, attempts=outcome.attempts, queue_ms=outcome.queue_ms)
 
 
-def short(text: str, most: int = MOST_WORD_CHARS) -> str:
+def short(text: str, most: int = MAX_WORD_CHARS) -> str:
     """Return a word from Redis, or its beginning."""
     return text if len(text) <= most else f"{text[:most]}…"
 
@@ -97,16 +97,16 @@ def _fits(state: State, status: int) -> bool:
 
 def _check_numbers(outcome: Outcome) -> None:
     usage = outcome.usage
-    counts = (outcome.attempts, outcome.pieces, usage.prompt_tokens, usage.completion_tokens)
-    if not all(0 <= count <= MOST_NUMBER for count in counts):
-        raise ValueError("attempts, pieces and tokens must be counts")
+    counts = (outcome.attempts, outcome.chunks, usage.prompt_tokens, usage.completion_tokens)
+    if not all(0 <= count <= MAX_NUMBER for count in counts):
+        raise ValueError("attempts, chunks and tokens must be counts")
 
 
 def _shortened(outcome: Outcome) -> Outcome:
     words = {name: getattr(outcome, name) for name in _WORDS}
-    cut = {name: short(word) for name, word in words.items() if word and len(word) > MOST_WORD_CHARS}
-    if outcome.error and len(outcome.error) > MOST_ERROR_CHARS:
-        cut["error"] = short(outcome.error, MOST_ERROR_CHARS)
+    cut = {name: short(word) for name, word in words.items() if word and len(word) > MAX_WORD_CHARS}
+    if outcome.error and len(outcome.error) > MAX_ERROR_CHARS:
+        cut["error"] = short(outcome.error, MAX_ERROR_CHARS)
     return msgspec.structs.replace(outcome, **cut) if cut else outcome
 
 
@@ -121,4 +121,4 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # What a reader may hear of a job.
-Item = Piece | Outcome | Running | Ended
+Item = Chunk | Outcome | Running | Ended

@@ -1,4 +1,4 @@
-"""The queue as its users call it: submit, claim, emit, finish, give_back, cancel, view, depths."""
+"""The queue as its users call it: submit, claim, emit, finish, requeue, cancel, view, depths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from bitladder.contract import Claimed, Emitted, JobView, Outcome, Piece, State, Submission
+from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, State, Submission
 from bitladder.errors import BitladderError
 from bitladder.queue.budget import ByteBudget
 from bitladder.queue.calls import (
@@ -28,7 +28,7 @@ from bitladder.queue.exchange import call_each, exchange
 from bitladder.queue.plan import all_lists
 from bitladder.queue.run_script import Argument, digest, source
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.queue.submitting import Submitter
 from bitladder.queue.views import (
     VIEWED,
@@ -36,22 +36,22 @@ from bitladder.queue.views import (
     Overview,
     is_odd_type,
     odd_view,
+    read_chunk,
     read_depth,
     read_look,
     read_number,
     read_overview,
-    read_piece,
     read_view,
     read_wait,
 )
 from bitladder.settings.sections import Settings
 
 # What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
-MOST_TROUBLE = 300
+MAX_TROUBLE = 300
 # Bytes of a stream per read: what a slow reader has before it, beside its inbox.
-MOST_READ = 128 * 1024
+MAX_READ = 128 * 1024
 # Queues in RQ's list that one look takes in.
-MOST_QUEUES = 1000
+MAX_QUEUES = 1000
 
 
 class JobQueue:
@@ -60,9 +60,9 @@ class JobQueue:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.client = client
         self.settings = settings
-        self.seal = Seal(settings.queue.secrets)
+        self.signer = Signer(settings.queue.secrets)
         self._keep = keep(settings)
-        self._submitter = Submitter(client, settings, self.seal)
+        self._submitter = Submitter(client, settings, self.signer)
         self._room = ByteBudget()  # of what one claim brings
 
     async def aclose(self) -> None:
@@ -109,11 +109,11 @@ class JobQueue:
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
-        return [bool(ok) for ok in await self.run(finish_call(self.settings, self.seal, worker, jobs))]
+        return [bool(ok) for ok in await self.run(finish_call(self.settings, self.signer, worker, jobs))]
 
-    async def emit(self, worker: str, pieces: Sequence[tuple[str, Piece]]) -> list[Emitted]:
-        """Store and publish pieces of streams by job id."""
-        flat = [field for job_id, piece in pieces for field in (job_id, piece.fence, piece.number, piece.data)]
+    async def emit(self, worker: str, chunks: Sequence[tuple[str, Chunk]]) -> list[Emitted]:
+        """Store and publish chunks of streams by job id."""
+        flat = [field for job_id, chunk in chunks for field in (job_id, chunk.fence, chunk.number, chunk.data)]
         answers = await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
         return [Emitted(answer) for answer in answers]
 
@@ -126,17 +126,17 @@ class JobQueue:
         """
         answers: list[bytes] = await self.run(Call("look", [], [hear, most, *job_ids]))
         rows = zip(job_ids, answers[::2], answers[1::2], strict=True)
-        return [read_look(job_id, word, detail, self.seal) for job_id, word, detail in rows]
+        return [read_look(job_id, word, detail, self.signer) for job_id, word, detail in rows]
 
-    async def pieces(self, job_id: str, fence: int, number: int) -> list[Piece]:
-        """Return the stored pieces of a stream behind this one, as many as one read brings: at least one."""
-        answers: list[bytes] = await self.run(Call("pieces", [], [job_id, f"{fence}-{number}", MOST_READ]))
-        return [read_piece(entry, data) for entry, data in zip(answers[::2], answers[1::2], strict=True)]
+    async def chunks(self, job_id: str, fence: int, number: int) -> list[Chunk]:
+        """Return the stored chunks of a stream behind this one, as many as one read brings: at least one."""
+        answers: list[bytes] = await self.run(Call("chunks", [], [job_id, f"{fence}-{number}", MAX_READ]))
+        return [read_chunk(entry, data) for entry, data in zip(answers[::2], answers[1::2], strict=True)]
 
-    async def give_back(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
+    async def requeue(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
         """Put a job back to the front of `target`, or end it with `last`.
 
-        Words, as in prelude.lua's put_back: back go free (no attempt counted), charged, suspect (not counted, but it
+        Words, as in prelude.lua's requeue_job: back go free (no attempt counted), charged, suspect (not counted, but it
         may have taken the engine with it) and unbegun (not counted the first times), where an attempt is left. Expired,
         cancelled and refused end a job that no engine has begun.
         """
@@ -148,22 +148,22 @@ class JobQueue:
             target,
             word,
             self.settings.queue.max_attempts,
-            self.seal.encode(job.job_id, last),
+            self.signer.encode(job.job_id, last),
             self._keep,
             _in_ascii(f"{last.code}: {last.error}"),
         ]
-        return str((await self.run(Call("give_back", [f"bl:inflight:{worker}"], args))).decode())
+        return str((await self.run(Call("requeue", [f"bl:inflight:{worker}"], args))).decode())
 
     async def cancel(self, job_id: str) -> str:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
-        return str((await self.run(cancel_call(self.settings, self.seal, job_id))).decode())
+        return str((await self.run(cancel_call(self.settings, self.signer, job_id))).decode())
 
     async def withdraw(self, jobs: Sequence[Doubtful]) -> list[bool]:
         """Cancel jobs that may have been submitted, or may yet be: whatever happened, they will not run (any more).
 
         Return for each whether Redis has heard of it.
         """
-        calls = [cancel_call(self.settings, self.seal, job.job_id, withdrawn=job) for job in jobs]
+        calls = [cancel_call(self.settings, self.signer, job.job_id, withdrawn=job) for job in jobs]
         answers = await call_each(partial(exchange, self.client.connection_pool), calls)
         return [isinstance(answer, bytes) for answer in answers]
 
@@ -173,7 +173,7 @@ class JobQueue:
         if trouble := await self._trouble(job_id):
             error = f"{error}; it had come back: {trouble}"
         outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
-        args: list[Argument] = [job_id, self.seal.encode(job_id, outcome), self._keep]
+        args: list[Argument] = [job_id, self.signer.encode(job_id, outcome), self._keep]
         return bool(await self.run(Call("expire", [f"rq:job:{job_id}"], args)))
 
     async def _trouble(self, job_id: str) -> str:
@@ -184,7 +184,7 @@ class JobQueue:
             raw: Any = await self.client.hget(f"rq:job:{job_id}", "trouble")
         except (RedisError, OSError):
             return ""
-        return _in_ascii((raw or b"")[:MOST_TROUBLE].decode(errors="replace"))
+        return _in_ascii((raw or b"")[:MAX_TROUBLE].decode(errors="replace"))
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
@@ -198,7 +198,7 @@ class JobQueue:
             raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
-        return read_view(job_id, fields, left, self.seal) if fields["status"] else None
+        return read_view(job_id, fields, left, self.signer) if fields["status"] else None
 
     async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
         """Return how many before a waiting job wait no longer; None for a job that has no number in one."""
@@ -227,14 +227,14 @@ class JobQueue:
     async def overview(self) -> Overview:
         """Look at what holds for all models, and at queues that are nobody's."""
         served = [name for model, its in self.settings.models.items() for name in all_lists(model, its)]
-        call = Call("overview", [], [MOST_QUEUES, *served])
+        call = Call("overview", [], [MAX_QUEUES, *served])
         return read_overview(await self.run(call))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script.
 
         Raises:
-            QueueUnreachableError: Redis is away or refuses.
+            QueueUnreachableError: Redis is unreachable or refuses.
 
         """
         try:
@@ -255,4 +255,4 @@ class JobQueue:
 
 def _in_ascii(text: str) -> str:
     """Return the start of a text in characters that break nothing."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:MOST_TROUBLE])
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:MAX_TROUBLE])

@@ -44,7 +44,7 @@ async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample
     """Look once.
 
     Raises:
-        QueueUnreachableError: Redis is away or refuses.
+        QueueUnreachableError: Redis is unreachable or refuses.
 
     """
     try:

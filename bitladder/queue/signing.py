@@ -20,7 +20,7 @@ from bitladder.queue.ends import read_outcome, scripted
 _CHARS = 32  # 128 bits in hexadecimal
 
 
-class Seal:
+class Signer:
     """Signs with the first key and accepts all; without keys it does neither."""
 
     def __init__(self, secrets: Sequence[SecretStr]) -> None:

@@ -26,15 +26,15 @@ from bitladder.queue.run_script import Argument
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import WAIT_MS, barrier, check_passed
 from bitladder.queue.server.sockets import extra_s
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.settings.sections import Settings
 
 
 class Submitter:
     """Stores and pushes jobs, and waits until they are as safe as they are to be."""
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings, seal: Seal) -> None:
-        self._settings, self._seal, self._barrier = settings, seal, barrier(settings)
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings, signer: Signer) -> None:
+        self._settings, self._signer, self._barrier = settings, signer, barrier(settings)
         # Who waits for disks and replicas waits longer.
         wait_s = WAIT_MS / 1000 if self._barrier else 0
         self._own = connect(settings.redis, wait_s=wait_s) if self._barrier else None
@@ -62,7 +62,7 @@ class Submitter:
             self._clock.read(answer)
         groups = by_group(self._settings, placed.items())
         calls = [
-            submit_call(self._settings, self._seal, group, [job for _, job in its]) for group, its in groups.items()
+            submit_call(self._settings, self._signer, group, [job for _, job in its]) for group, its in groups.items()
         ]
         answers: dict[int, Rows] = {}
         within_s = self._within_s + TRIES * 2 * extra_s(sum(map(submitted_bytes, placed.values())))

@@ -31,7 +31,7 @@ def sweep_call(settings: Settings, model: str) -> Call:
 
 
 async def sweep_for_ever(queue: JobQueue, models: Sequence[str]) -> None:
-    """Sweep once a second until cancelled; while Redis is away, wait for it."""
+    """Sweep once a second until cancelled; while Redis is unreachable, wait for it."""
     while True:
         for model in models:
             try:
@@ -48,4 +48,4 @@ async def _sweep(queue: JobQueue, model: str) -> None:
     if met:
         log.info("jobs of rq's producers met", model=model, jobs=met)
     for job_id, code in ended:
-        log.warning("job quarantined", job_id=read_id(job_id), code=code.decode())
+        log.warning("job dead-lettered", job_id=read_id(job_id), code=code.decode())

@@ -1,4 +1,4 @@
-"""How jobs, queues and pieces read, as Redis has them: no I/O."""
+"""How jobs, queues and chunks read, as Redis has them: no I/O."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitladder.contract import DEFAULT_TENANT, JobView, Outcome, Piece, Request, State, decode_call
-from bitladder.queue.ends import MOST_NUMBER, Ended, Running, short
-from bitladder.queue.signing import Seal
+from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State, decode_call
+from bitladder.queue.ends import MAX_NUMBER, Ended, Running, short
+from bitladder.queue.signing import Signer
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024
 
 # Queues that no tier serves are shown with so many characters of their names.
-MOST_NAME = 200
+MAX_NAME = 200
 
 # The fields of a job hash that a view is made of.
 VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
@@ -116,15 +116,15 @@ def read_depth(name: str, row: list[Any], now: int) -> Depth:
 def read_overview(answer: list[Any]) -> Overview:
     is_suspended, rows = answer
     unknown = [
-        Unknown(queue=name.decode(errors="replace")[:MOST_NAME], depth=int(depth), workers=int(workers))
+        Unknown(queue=name.decode(errors="replace")[:MAX_NAME], depth=int(depth), workers=int(workers))
         for name, depth, workers in rows
     ]
     return Overview(is_suspended=bool(is_suspended), unknown=sorted(unknown, key=lambda one: (-one.depth, one.queue)))
 
 
-def read_piece(entry: bytes, data: bytes) -> Piece:
+def read_chunk(entry: bytes, data: bytes) -> Chunk:
     fence, _, number = entry.partition(b"-")
-    return Piece(fence=int(fence), number=int(number), data=data)
+    return Chunk(fence=int(fence), number=int(number), data=data)
 
 
 def read_number(raw: bytes | float | None) -> int | None:
@@ -133,13 +133,13 @@ def read_number(raw: bytes | float | None) -> int | None:
         number = int(float(raw or b""))
     except (ValueError, OverflowError):
         return None
-    return number if abs(number) <= MOST_NUMBER else None
+    return number if abs(number) <= MAX_NUMBER else None
 
 
-def read_end(job_id: str, status: str, stored: bytes | None, seal: Seal) -> Outcome | None:
+def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> Outcome | None:
     """Return how a job ended, None where it has not. Ours end with an outcome; RQ's tools end them without one."""
     if stored:
-        return seal.decode_stored(job_id, stored)
+        return signer.decode_stored(job_id, stored)
     state = STATE_OF_STATUS.get(status, State.QUEUED)
     if not state.is_terminal:
         return None
@@ -151,7 +151,7 @@ def read_end(job_id: str, status: str, stored: bytes | None, seal: Seal) -> Outc
     return Outcome(state=State.FAILED, status=500, code="ended_elsewhere", error=error)
 
 
-def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | Ended | Running | None:
+def read_look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcome | Ended | Running | None:
     """Read what look.lua says of one job; None: it waits."""
     if word == b"over":
         return Ended()
@@ -159,7 +159,7 @@ def read_look(job_id: str, word: bytes, detail: bytes, seal: Seal) -> Outcome | 
         return LOST
     if word == b"runs":
         return Running(fence=read_number(detail) or 0)
-    return None if word == b"waits" else read_end(job_id, word.decode(), detail, seal)
+    return None if word == b"waits" else read_end(job_id, word.decode(), detail, signer)
 
 
 def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:
@@ -168,10 +168,10 @@ def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:
     return read_number(enqueued), read_number(deadline), read_number(number)
 
 
-def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, seal: Seal) -> JobView:
+def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer) -> JobView:
     """Return a job as its hash has it; `left` is how many of its list, up to it, wait no longer."""
     status = (fields["status"] or b"").decode(errors="replace")
-    outcome = read_end(job_id, status, fields["outcome"], seal)
+    outcome = read_end(job_id, status, fields["outcome"], signer)
     enqueued_ms, deadline_ms, place = read_wait(fields["wait"])
     return JobView(
         job_id=job_id,

@@ -1,4 +1,4 @@
-"""Accept one request: read -> score -> policy -> submission. READ THIS FIRST: the doors are thin around it."""
+"""Accept one request: read -> score -> policy -> submission. READ THIS FIRST: the endpoints are thin around it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import uuid_utils
 from bitladder.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, Request, Submission, queue_name
 from bitladder.errors import NotFoundError, RequestError
 from bitladder.routing.body import prompt_bytes, read_body
-from bitladder.routing.envelope import Patience, read_envelope, read_patience
+from bitladder.routing.envelope import LatencyBudget, read_envelope, read_latency_budget
 from bitladder.routing.features import byte_entropy
 from bitladder.routing.policies.article import choose_route
 from bitladder.settings.sections import Settings
@@ -28,16 +28,16 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     lane: Lane | None = None  # /v1/jobs may name one
     tenant: str = DEFAULT_TENANT  # whose job it is
-    most_of_tenant: int = 0  # see Submission
+    max_of_tenant: int = 0  # see Submission
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A submission that is ready for the queue, and what its door must know."""
+    """A submission that is ready for the queue, and what its endpoint must know."""
 
     submission: Submission
     envelope: Envelope
     stream: bool
-    patience: Patience
+    latency_budget: LatencyBudget
 
 
 def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
@@ -79,15 +79,17 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         reply_to=reply_to,
         idempotency_key=key,
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
-        most_of_tenant=incoming.most_of_tenant,
+        max_of_tenant=incoming.max_of_tenant,
     )
-    patience = _patience(incoming, submission, settings)
-    return Accepted(submission=submission, envelope=envelope, stream=request.stream, patience=patience)
+    latency_budget = _latency_budget(incoming, submission, settings)
+    return Accepted(submission=submission, envelope=envelope, stream=request.stream, latency_budget=latency_budget)
 
 
-def _patience(incoming: Incoming, job: Submission, settings: Settings) -> Patience:
+def _latency_budget(incoming: Incoming, job: Submission, settings: Settings) -> LatencyBudget:
     await_timeout_s = settings.intake.await_timeout_s if job.reply_to else None
-    return read_patience(incoming.headers, job.deadline_ms, stream=job.request.stream, await_timeout_s=await_timeout_s)
+    return read_latency_budget(
+        incoming.headers, job.deadline_ms, stream=job.request.stream, await_timeout_s=await_timeout_s
+    )
 
 
 def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:

@@ -36,10 +36,10 @@ _DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.De
 
 
 # As many as OpenAI takes: each costs the intake, the queue and the engine something.
-MOST_PROMPTS = 2048
-MOST_MESSAGES = 2048
+MAX_PROMPTS = 2048
+MAX_MESSAGES = 2048
 # Schemas of tools and answers are far flatter; parsers behind the intake may not survive what is far deeper.
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 _BRACKETS_AND_QUOTES = b'[]{}"'
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
 _STEPS = np.zeros(256, np.int32)
@@ -66,15 +66,15 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
         _check_messages(read.messages)
     else:
         _check_prompt(read.prompt)
-    if depth_of(body) > MOST_DEPTH:
-        raise RequestError(f"the body is wrong: lists and objects must be nested at most {MOST_DEPTH} deep")
+    if depth_of(body) > MAX_DEPTH:
+        raise RequestError(f"the body is wrong: lists and objects must be nested at most {MAX_DEPTH} deep")
     return read
 
 
 def depth_of(body: bytes) -> int:
-    """Return an upper bound of how deep the lists and objects of valid JSON are nested: exact above MOST_DEPTH."""
+    """Return an upper bound of how deep the lists and objects of valid JSON are nested: exact above MAX_DEPTH."""
     most = body.count(b"[") + body.count(b"{")
-    if most <= MOST_DEPTH:
+    if most <= MAX_DEPTH:
         return most
     # Without escaped quotes, every second part between quotes is outside of strings.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
@@ -101,9 +101,9 @@ def prompt_bytes(body: Body) -> bytes:
 def _check_messages(messages: list[dict[str, Any]]) -> None:
     if not messages:
         raise RequestError("the body is wrong: 'messages' must not be empty", param="messages")
-    if len(messages) > MOST_MESSAGES:
+    if len(messages) > MAX_MESSAGES:
         raise RequestError(
-            f"the body is wrong: 'messages' must be at most {MOST_MESSAGES}, got {len(messages)}", param="messages"
+            f"the body is wrong: 'messages' must be at most {MAX_MESSAGES}, got {len(messages)}", param="messages"
         )
 
 
@@ -114,9 +114,9 @@ def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
         raise RequestError(
             "the body is wrong: 'prompt' must be a string, or a list of strings or of token ids", param="prompt"
         )
-    if len(prompt) > MOST_PROMPTS and set(map(type, prompt)) != {int}:  # token ids are one prompt
+    if len(prompt) > MAX_PROMPTS and set(map(type, prompt)) != {int}:  # token ids are one prompt
         raise RequestError(
-            f"the body is wrong: 'prompt' must be at most {MOST_PROMPTS} prompts, got {len(prompt)}", param="prompt"
+            f"the body is wrong: 'prompt' must be at most {MAX_PROMPTS} prompts, got {len(prompt)}", param="prompt"
         )
 
 

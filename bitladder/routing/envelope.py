@@ -24,7 +24,7 @@ READ_TIMEOUT = "x-stainless-read-timeout"
 ON_THE_WIRE_S = 0.5
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client waits. None: as long as it takes."""
 
     whole_s: float | None = None  # for the end of the answer
@@ -48,17 +48,17 @@ def read_envelope(headers: Mapping[str, str]) -> Envelope:
     return Envelope(**found)  # type: ignore[arg-type]  # the tables above pair fields with their types
 
 
-def read_patience(
+def read_latency_budget(
     headers: Mapping[str, str], deadline_ms: int | None, *, stream: bool, await_timeout_s: float | None
-) -> Patience:
+) -> LatencyBudget:
     """Return how long the client waits; `await_timeout_s` is how long we do for it, None where nobody waits."""
     deadline_s = None if deadline_ms is None else deadline_ms / 1000
     if await_timeout_s is None:
-        return Patience(whole_s=deadline_s)
+        return LatencyBudget(whole_s=deadline_s)
     silence_s = min(await_timeout_s, _read_timeout(headers.get(READ_TIMEOUT, "")))
     if stream:
-        return Patience(whole_s=deadline_s, first_s=silence_s)
-    return Patience(whole_s=silence_s if deadline_s is None else min(deadline_s, silence_s))
+        return LatencyBudget(whole_s=deadline_s, first_s=silence_s)
+    return LatencyBudget(whole_s=silence_s if deadline_s is None else min(deadline_s, silence_s))
 
 
 def _read_timeout(raw: str) -> float:

@@ -1,4 +1,4 @@
-"""Whether a job can be answered before its client's patience ends: pure. docs/decisions/0007 says why this rule."""
+"""Whether a job can be answered within its client's latency budget: pure. docs/decisions/0008 says why this rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from bitladder.contract import Lane
-from bitladder.routing.envelope import Patience
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.rates import Load
 
 # Place of a lane in every list by lanes.
@@ -15,12 +15,12 @@ RANK = {lane.value: rank for rank, lane in enumerate(Lane)}
 # Of sixteen turns of a claim, one belongs to each less urgent lane that waits (claim.lua), so this is what a lane gets
 # whatever comes before it; and what it leaves to each lane behind it.
 TURN = 1 / 16
-# Of the patience: what may be planned. The rest is for what the rate of the last seconds does not know: jobs longer
-# than the average, a worker that has just gone.
+# Of the latency budget: what may be planned. The rest is for what the rate of the last seconds does not know: jobs
+# longer than the average, a worker that has just gone.
 PLANNED = 0.8
 # Clients that were refused together come back over a time half as long again.
 JITTER = 0.5
-LEAST_RETRY_S = 1.0
+MIN_RETRY_S = 1.0
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,16 +32,16 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: float  # wait and the time a job takes in the engine
 
 
-def forecast(load: Load, rank: int, let_in: Sequence[int], elapsed_s: float) -> Forecast | None:
+def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -> Forecast | None:
     """Return when a job of the lane `rank` would be answered; None while the tier's rate is not known.
 
-    `let_in`: what this process let in since the reading, by lane; `elapsed_s`: how long ago that was.
+    `admitted`: what this process let in since the reading, by lane; `elapsed_s`: how long ago that was.
     """
     if load.rate is None:
         return None
     waiting = [
         depth + mine + others * elapsed_s
-        for depth, mine, others in zip(load.depth, let_in, load.elsewhere, strict=True)
+        for depth, mine, others in zip(load.depth, admitted, load.elsewhere, strict=True)
     ]
     waiting = _beyond(waiting, load.free)
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)
@@ -67,11 +67,11 @@ def _beyond(waiting: list[float], free: int) -> list[float]:
     return beyond
 
 
-def excess_s(found: Forecast, patience: Patience) -> float:
+def excess_s(found: Forecast, latency_budget: LatencyBudget) -> float:
     """Return by how many seconds the answer would be too late to be planned for; at most 0 where it would not."""
     late = [
         at_s - PLANNED * within_s
-        for at_s, within_s in ((found.answer_s, patience.whole_s), (found.wait_s, patience.first_s))
+        for at_s, within_s in ((found.answer_s, latency_budget.whole_s), (found.wait_s, latency_budget.first_s))
         if within_s is not None
     ]
     return max(late, default=0.0)
@@ -79,4 +79,4 @@ def excess_s(found: Forecast, patience: Patience) -> float:
 
 def retry_after_s(wait_s: float, chance: float) -> float:
     """Return when a refused client should come back; `chance` is a random number from 0 to 1."""
-    return max(LEAST_RETRY_S, wait_s) * (1 + JITTER * chance)
+    return max(MIN_RETRY_S, wait_s) * (1 + JITTER * chance)

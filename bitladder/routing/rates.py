@@ -16,7 +16,7 @@ from bitladder.contract import Lane
 # The rate is of the last seconds, so that it follows workers that come and go; longer where fewer jobs ended in them
 # than say anything.
 WINDOW_S = 5.0
-LEAST_SERVED = 8
+MIN_SERVED = 8
 ENOUGH_SERVED = 32
 # Engines take batches: what ends within one generation of the batch says little about how many generations there are.
 GENERATIONS = 2
@@ -85,12 +85,12 @@ class TierRates:
         self._measured: Reading | None = None
         self._stands_still = False  # the rate says only that nothing has ended for long
 
-    def add(self, reading: Reading, let_in: tuple[int, ...]) -> Load:
-        """Take the next reading; `let_in` is what this process has let in since the last one, by lane."""
+    def add(self, reading: Reading, admitted: tuple[int, ...]) -> Load:
+        """Take the next reading; `admitted` is what this process has let in since the last one, by lane."""
         if self._last is None or sum(reading.served) < sum(self._last.served):  # the count began anew
             self._begin()
         elif reading.at_s > self._last.at_s:
-            self._count_arrivals(self._last, reading, let_in)
+            self._count_arrivals(self._last, reading, admitted)
         if self._stands_still and self._has_moved(reading):
             self._forget()
             self._stretch = deque([self._last] if self._last else [], maxlen=HISTORY)
@@ -115,16 +115,16 @@ class TierRates:
         ended = self._measured is not None and sum(reading.served) > sum(self._measured.served)
         return ended or not reading.is_backlogged or not reading.live
 
-    def _count_arrivals(self, before: Reading, now: Reading, let_in: tuple[int, ...]) -> None:
+    def _count_arrivals(self, before: Reading, now: Reading, admitted: tuple[int, ...]) -> None:
         span_s = now.at_s - before.at_s
         came = [max(0, there - was) for there, was in zip(_passed(now), _passed(before), strict=True)]
         self._arrivals = _smoothed(self._arrivals, [count / span_s for count in came])
-        others = [max(0, count - mine) / span_s for count, mine in zip(came, let_in, strict=True)]
+        others = [max(0, count - mine) / span_s for count, mine in zip(came, admitted, strict=True)]
         self._elsewhere = _smoothed(self._elsewhere, others)
 
     def _measure(self) -> None:
         now = self._stretch[-1]
-        least, since = max(LEAST_SERVED, sum(now.in_flight)), self._since(now)
+        least, since = max(MIN_SERVED, sum(now.in_flight)), self._since(now)
         served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
         if span_s > 0 and (served >= least or span_s >= STANDSTILL_S):
             # One more than ended: the next one has begun, and after a standstill there must be a way back.

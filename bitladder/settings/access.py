@@ -24,7 +24,7 @@ class Scope(StrEnum):
 
     SUBMIT = "submit"  # complete, chat, submit jobs and cancel its tenant's
     READ = "read"  # look at its tenant's jobs
-    OPS = "ops"  # queues, metrics, quarantine, and every tenant's jobs
+    OPS = "ops"  # queues, metrics, dead_letters, and every tenant's jobs
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Notice that another ladder was published, and take it without a restart. A bad one is refused, the old one stays.
+"""Notice that another release was published, and take it without a restart. A bad one is refused, the old one stays.
 
 Only what a ladder says is taken (checkpoints and their figures): whatever else has changed in the configuration since
 needs a restart, because a process is built around it.
@@ -24,20 +24,20 @@ LOOK_EVERY_S = 1.0
 _Stamp = tuple[int, int, int] | None
 
 
-class LadderWatch:
-    """The settings of one process, and the published ladder that they came with."""
+class ReleaseWatch:
+    """The settings of one process, and the published release that they came with."""
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
         loaded = load()
         self.settings = loaded.settings
         self.refused = 0  # ladders that could not be taken
-        self._file = loaded.ladder_file
+        self._file = loaded.release_file
         # Older than the first look: what was published while this process read its settings is not missed.
         self._stamp: _Stamp | str = "never looked"
 
     def look(self) -> bool:
-        """Return whether there is another ladder; `settings` has it then. Never raises for a bad one."""
+        """Return whether there is another release; `settings` has it then. Never raises for a bad one."""
         if self._file is None:
             return False
         try:
@@ -57,11 +57,11 @@ class LadderWatch:
         if settings == self.settings:
             return False
         self.settings = settings
-        log.info("ladder taken", file=str(self._file), version=ladder_version(settings))
+        log.info("ladder taken", file=str(self._file), version=release_version(settings))
         return True
 
 
-async def follow(watch: LadderWatch, take: Callable[[Settings, int], None]) -> None:
+async def follow(watch: ReleaseWatch, take: Callable[[Settings, int], None]) -> None:
     """Tell `take` the settings and the number of refused ladders, at once and after every look, until cancelled."""
     while True:
         await asyncio.to_thread(watch.look)
@@ -78,8 +78,8 @@ def with_checkpoints(old: Settings, new: Settings) -> Settings:
     return old.model_copy(update={"models": models})
 
 
-def ladder_version(settings: Settings) -> int:
-    """Return the version of the published ladder that the settings came with, 0 where there is none."""
+def release_version(settings: Settings) -> int:
+    """Return the version of the published release that the settings came with, 0 where there is none."""
     tiers = [tier.published for model in settings.models.values() for tier in model.tiers]
     return max((published.version for published in tiers if published), default=0)
 

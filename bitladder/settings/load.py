@@ -1,4 +1,4 @@
-"""The settings: bitladder.toml, the published ladder over it, environment variables over both, flags over all.
+"""The settings: bitladder.toml, the published release over it, environment variables over both, flags over all.
 
 The only file that reads the environment. A wrong value ends in a ConfigError that names key, value and what is
 expected.
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.release import overlay, read_ladder
+from bitladder.settings.release import overlay, read_release
 from bitladder.settings.sections import PublishSettings, Settings
 
 ENV_PREFIX = "BITLADDER_"
@@ -32,7 +32,7 @@ class Loaded(BaseModel):
     model_config = ConfigDict(frozen=True)
     settings: Settings
     sources: dict[str, str]
-    ladder_file: Path | None  # where the published ladder is, or will be
+    release_file: Path | None  # where the published release is, or will be
 
 
 def load_settings(
@@ -40,9 +40,9 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
-    with_ladder: bool = True,
+    with_release: bool = True,
 ) -> Loaded:
-    """Read file, published ladder, environment and flags, later ones over earlier ones.
+    """Read file, published release, environment and flags, later ones over earlier ones.
 
     `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values. Who publishes a ladder
     reads the settings without it.
@@ -57,9 +57,9 @@ def load_settings(
     tree = _read_toml(path)
     _note_leaves(tree, str(path), values)
     over = [*_from_environ(environ), *((key, value, "flag") for key, value in (flags or {}).items())]
-    ladder_file = _ladder_file(path, tree, over)
-    if with_ladder and ladder_file:
-        _put_ladder(tree, ladder_file, {key for key, _, _ in over}, values)
+    release_file = _release_file(path, tree, over)
+    if with_release and release_file:
+        _put_release(tree, release_file, {key for key, _, _ in over}, values)
     for key, value, source in over:
         _put(tree, key, value)
         values[key] = source
@@ -67,7 +67,7 @@ def load_settings(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, values)) from error
-    return Loaded(settings=settings, sources=values, ladder_file=ladder_file)
+    return Loaded(settings=settings, sources=values, release_file=release_file)
 
 
 def process_environment() -> dict[str, str]:
@@ -95,8 +95,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from error
 
 
-def _ladder_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, Any, str]]) -> Path | None:
-    """Return where the published ladder is: its name is a setting itself, and must be known before the others."""
+def _release_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, Any, str]]) -> Path | None:
+    """Return where the published release is: its name is a setting itself, and must be known before the others."""
     section = tree.get("publish")
     name = section.get("file") if isinstance(section, dict) else None
     for key, value, _ in over:
@@ -105,9 +105,9 @@ def _ladder_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, An
     return config.absolute().parent / name if isinstance(name, str) and name else None
 
 
-def _put_ladder(tree: dict[str, Any], file: Path, overruled: set[str], values: dict[str, str]) -> None:
-    """Put the published ladder over the file; what the environment says of a checkpoint it does not speak of."""
-    ladder = read_ladder(file)
+def _put_release(tree: dict[str, Any], file: Path, overruled: set[str], values: dict[str, str]) -> None:
+    """Put the published release over the file; what the environment says of a checkpoint it does not speak of."""
+    ladder = read_release(file)
     if ladder is None or not ladder.models:  # none, or one that says: as the configuration has it
         return
     put = overlay(tree, ladder, file)

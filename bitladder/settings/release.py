@@ -18,7 +18,7 @@ from bitladder.settings.base import Name, Section
 
 CACHE = "{cache}"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MOST_BYTES = 1_000_000
+_MAX_BYTES = 1_000_000
 
 
 def _checked_path(value: str) -> str:
@@ -50,7 +50,7 @@ class Figure(Section):
 
 
 class Published(Section):
-    """What a published ladder says of the checkpoint of one tier."""
+    """What a published release says of the checkpoint of one tier."""
 
     version: int = Field(ge=1)
     digest: Digest
@@ -69,7 +69,7 @@ class Evaluation(Section):
     machine: dict[str, str] = Field({})
 
 
-class LadderTier(Section):
+class ReleaseTier(Section):
     """One tier as it was published."""
 
     checkpoint: Annotated[str, AfterValidator(_checked_path)]
@@ -79,13 +79,13 @@ class LadderTier(Section):
     evaluation: Evaluation
 
 
-class LadderModel(Section):
+class ReleaseModel(Section):
     """The tiers of one model that were published; others keep what the configuration says."""
 
-    tiers: dict[Name, LadderTier] = Field(min_length=1)
+    tiers: dict[Name, ReleaseTier] = Field(min_length=1)
 
 
-class Ladder(Section):
+class Release(Section):
     """One version of ladder.toml."""
 
     version: int = Field(ge=1)
@@ -93,7 +93,7 @@ class Ladder(Section):
     note: str = ""
     # The version whose content this is, after a rollback; 0: the configuration's own tiers, as before the first one.
     restored: int | None = Field(None, ge=0)
-    models: dict[Name, LadderModel]
+    models: dict[Name, ReleaseModel]
 
     @model_validator(mode="after")
     def _restores_an_older_one(self) -> Self:
@@ -109,7 +109,7 @@ class Ladder(Section):
         return self.version if self.restored is None else self.restored
 
 
-def read_ladder(path: Path) -> Ladder | None:
+def read_release(path: Path) -> Release | None:
     """Return the ladder in a file, None where there is no file.
 
     Raises:
@@ -117,10 +117,10 @@ def read_ladder(path: Path) -> Ladder | None:
 
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"ladder {str(path)!r}: must be at most {_MOST_BYTES} bytes")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"ladder {str(path)!r}: must be at most {_MAX_BYTES} bytes")
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Ladder.model_validate(tree)
+        return Release.model_validate(tree)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -132,7 +132,7 @@ def read_ladder(path: Path) -> Ladder | None:
         raise ConfigError(f"ladder {str(path)!r} cannot be read: {error}") from error
 
 
-def overlay(tree: dict[str, Any], ladder: Ladder, path: Path) -> dict[str, Any]:
+def overlay(tree: dict[str, Any], ladder: Release, path: Path) -> dict[str, Any]:
     """Put a ladder's checkpoints into the tree of a configuration file; return what was put there, as such a tree.
 
     Raises:
@@ -161,6 +161,6 @@ def _tiers(model: object) -> list[dict[str, Any]]:
     return [tier for tier in tiers if isinstance(tier, dict) and "name" in tier] if isinstance(tiers, list) else []
 
 
-def _published(ladder: Ladder, tier: LadderTier) -> dict[str, Any]:
+def _published(ladder: Release, tier: ReleaseTier) -> dict[str, Any]:
     fields = tier.model_dump(include={"digest", "measured", "recovery"})
     return {"version": ladder.version, **fields}

@@ -122,8 +122,8 @@ class QueueSettings(_Section):
     fair_depth: int = Field(
         1000, ge=0, description="of a named tenant's jobs; those above it go to the batch lane; 0: none do"
     )
-    dead_ttl_s: int = Field(604_800, ge=1, description="how long quarantined jobs are kept")
-    max_dead: int = Field(10_000, ge=1, description="quarantined jobs kept; the oldest make room")
+    dead_letter_ttl_s: int = Field(604_800, ge=1, description="how long dead letters are kept")
+    max_dead_letters: int = Field(10_000, ge=1, description="dead letters kept; the oldest make room")
     secrets: tuple[SecretStr, ...] = Field(
         (), description="keys of at least 16 characters that sign jobs and outcomes: the first signs, all are accepted"
     )
@@ -208,7 +208,7 @@ class EchoSettings(_Section):
 class PublishSettings(_Section):
     """What a checkpoint must keep of the reference to be published, and where that is written."""
 
-    file: str = Field("ladder.toml", description="the published ladder, beside the configuration file; empty: none")
+    file: str = Field("ladder.toml", description="the published release, beside the configuration file; empty: none")
     keep: int = Field(20, ge=1, le=1000, description="former ladders kept for rollback")
     min_recovery: dict[str, float] = Field(
         {"perplexity": 0.9, "top1": 0.75, "pass_at_1": 0.8, "task": 0.9},
@@ -230,7 +230,7 @@ class TierSettings(_Section):
     low: int = Field(16, ge=0, description="until it is no deeper than this")
     vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
     published: Published | None = Field(
-        None, description="version, digest and figures of the checkpoint; from the published ladder, not to be written"
+        None, description="version, digest and figures of the checkpoint; from the published release, not to be written"
     )
 
     @model_validator(mode="after")

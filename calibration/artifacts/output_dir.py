@@ -11,7 +11,7 @@ from calibration.artifacts.folder import full_disk_named
 from calibration.errors import InputError
 
 # What any report takes at least: a disk that has not even that is full.
-_LEAST_BYTES = 2**16
+_MIN_BYTES = 2**16
 
 
 @contextmanager
@@ -29,5 +29,5 @@ def try_writing(folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_LEAST_BYTES))
+            file.write(bytes(_MIN_BYTES))
             file.flush()

@@ -18,7 +18,7 @@ ALL = "all"
 UNKNOWN = "unknown"
 OTHERS = "others"
 # A log's tier may be anything, and a page can only show so many.
-_MOST_GROUPS = 12
+_MAX_GROUPS = 12
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -34,7 +34,7 @@ def floors(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], p
 def groups(prompts: Sequence[Seen], part: str) -> dict[str, list[int]]:
     """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
-    own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MOST_GROUPS]
+    own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
     found: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
     for at, name in enumerate(names):
         found[name if name in own else OTHERS].append(at)

@@ -23,8 +23,8 @@ STEPS = {
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
     "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
-    "rollback": "Publish a former ladder again, under a new version.",
-    "ladder": "Show the published ladder and those before it.",
+    "rollback": "Publish a former release again, under a new version.",
+    "releases": "Show the published release and those before it.",
 }
 
 

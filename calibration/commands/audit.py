@@ -19,13 +19,13 @@ from calibration.audit.features import FEATURES
 from calibration.audit.load_prompts import Taken, from_set, from_source, in_words
 from calibration.audit.report import PAGE, Question, audit, check_out
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console
+from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.commands.sample import PACKAGED, open_source
 from calibration.errors import InputError
 from calibration.sample.sets import is_set
 from calibration.terminal.progress import Advance, Steps
 
-_MOST_GROUPS = 5
+_MAX_GROUPS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         policy: Annotated[str | None, typer.Option(help="article or fixed:TIER (default: the configuration's)")] = None,
         model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
         seed: Annotated[int, typer.Option(help="another seed, other prompts")] = 0,
-        max_chars: MaxChars = MOST_CHARS,
+        max_chars: MaxChars = MAX_CHARS,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
         config: Config = None,
         as_json: AsJson = False,
@@ -123,7 +123,7 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
 
 
 def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
-    names = [ALL, *figures[f"{part}s"]][:_MOST_GROUPS]  # the others are in the report
+    names = [ALL, *figures[f"{part}s"]][:_MAX_GROUPS]  # the others are in the report
     title = f"features by {part}; rho: Spearman's, with the entropy"
     table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)
     for feature in FEATURES:

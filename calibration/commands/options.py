@@ -16,7 +16,7 @@ Config = Annotated[
     str | None, typer.Option("--config", "-c", help="configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)")
 ]
 MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
-MOST_CHARS = 16_384
+MAX_CHARS = 16_384
 
 
 def cell(*lines: str, style: str = "") -> Text:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from calibration.commands.ladder import open_store, say_step, show_ladder
 from calibration.commands.options import AsJson, Config
+from calibration.commands.releases import open_store, say_step, show_release
 from calibration.publishing.publish import Choice
-from calibration.publishing.publish import publish as publish_ladder
+from calibration.publishing.publish import publish as publish_release
 
 
 def register(app: typer.Typer) -> None:
@@ -31,5 +31,5 @@ def register(app: typer.Typer) -> None:
         settings, store = open_store(config)
         names = [name.strip() for name in tiers.split(",") if name.strip()]
         choice = Choice(report=report.expanduser(), tiers=names, note=note)
-        ladder = publish_ladder(choice, settings, store, say_step)
-        show_ladder(ladder, as_json=as_json)
+        ladder = publish_release(choice, settings, store, say_step)
+        show_release(ladder, as_json=as_json)

@@ -1,4 +1,4 @@
-"""calibrate rollback: a former ladder is served again."""
+"""calibrate rollback: a former release is served again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from calibration.commands.ladder import open_store, say_step, show_ladder
 from calibration.commands.options import AsJson, Config
+from calibration.commands.releases import open_store, say_step, show_release
 from calibration.publishing.publish import roll_back
 
 
@@ -21,9 +21,9 @@ def register(app: typer.Typer) -> None:
         config: Config = None,
         as_json: AsJson = False,
     ) -> None:
-        """Publish a former ladder again, under a new version; before the first there were the configuration's tiers.
+        """Publish a former release again, under a new version; before the first there were the configuration's tiers.
 
         Example: bitladder calibrate rollback --to 3
         """
         settings, store = open_store(config)
-        show_ladder(roll_back(to, settings, store, say_step), as_json=as_json)
+        show_release(roll_back(to, settings, store, say_step), as_json=as_json)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from calibration.artifacts.folder import require_outside
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import MOST_CHARS, AsJson, Config, MaxChars, cell, progress_console, say
+from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console, say
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         count: Annotated[int, typer.Option(min=1, help="texts to calibrate with")] = 512,
         heldout: Annotated[int, typer.Option(min=1, help="texts to measure on")] = 128,
         least: Annotated[int, typer.Option(min=2, help="fewer different prompts are refused")] = 30,
-        max_chars: MaxChars = MOST_CHARS,
+        max_chars: MaxChars = MAX_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,

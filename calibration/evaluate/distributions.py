@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What float32 probabilities cannot tell from nothing.
-_LEAST = 1e-7
+_MIN = 1e-7
 
 # vLLM's shape: for every position but the first, token id -> {"logprob": ..., "rank": ...}.
 PromptLogprobs = Sequence[Mapping[str, Mapping[str, Any]] | None]
@@ -74,5 +74,5 @@ def _coarse_divergence(
     _, ours, theirs = np.intersect1d(reference_ids, tier_ids, assume_unique=True, return_indices=True)
     p_log, q_log = reference_logprobs[ours].astype(float), tier_logprobs[theirs].astype(float)
     p = np.exp(p_log)
-    p_rest, q_rest = max(1 - float(p.sum()), _LEAST), max(1 - float(np.exp(q_log).sum()), _LEAST)
+    p_rest, q_rest = max(1 - float(p.sum()), _MIN), max(1 - float(np.exp(q_log).sum()), _MIN)
     return max(0.0, float(p @ (p_log - q_log)) + p_rest * math.log(p_rest / q_rest))

@@ -69,12 +69,12 @@ class Asker:
         request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
         first: list[float] = []
 
-        async def on_piece(piece: bytes) -> None:
+        async def on_chunk(chunk: bytes) -> None:
             first.append(time.perf_counter())
 
         async with self._free:
             start = time.perf_counter()
-            await self._send("/v1/completions", request, on_piece)
+            await self._send("/v1/completions", request, on_chunk)
             if not first:
                 raise EngineFailedError("the engine ended a stream without a token")
             return Timing(first[0] - start, time.perf_counter() - start, tokens)
@@ -87,11 +87,11 @@ class Asker:
         except _ODD as error:
             raise EngineFailedError(f"the engine answered {endpoint} oddly: {body[:500]!r}") from error
 
-    async def _send(self, endpoint: str, request: dict[str, Any], on_piece: Any) -> bytes:  # noqa: ANN401  (OnPiece)
+    async def _send(self, endpoint: str, request: dict[str, Any], on_chunk: Any) -> bytes:  # noqa: ANN401  (OnChunk)
         try:
             async with asyncio.timeout(_ANSWER_S):
                 body = msgspec.json.encode({"model": MODEL} | request)
-                answer = await self._engine.generate(endpoint, body, on_piece)
+                answer = await self._engine.generate(endpoint, body, on_chunk)
         except TimeoutError:
             raise EngineFailedError(f"the engine did not answer {endpoint} in {_ANSWER_S:g} s") from None
         except EngineError as error:

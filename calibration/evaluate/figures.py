@@ -15,7 +15,7 @@ from calibration.evaluate.measures import Paced, Passages
 from calibration.evaluate.stats import Floats, bootstrap, bootstrap_quantile, mcnemar, wilson
 
 _P50, _P99 = 0.5, 0.99
-_MOST_NATS = 600.0
+_MAX_NATS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _compared(reference: Distributions, tier: Distributions) -> tuple[float, ...
 
 def _exp(exponent: Floats) -> Floats:
     """Return e to the exponent; a checkpoint that is sure of the wrong thing is bad, not infinite."""
-    result: Floats = np.exp(np.minimum(exponent, _MOST_NATS))
+    result: Floats = np.exp(np.minimum(exponent, _MAX_NATS))
     return result
 
 

@@ -18,7 +18,7 @@ from calibration.errors import InputError
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.engine import AT_ONCE, Asker
 from calibration.evaluate.memory import gpu_bytes, resident_bytes
-from calibration.evaluate.problems import ENGINE_STOPS, MOST_TOKENS, STOPS, Problem, cut
+from calibration.evaluate.problems import ENGINE_STOPS, MAX_TOKENS, STOPS, Problem, cut
 from calibration.evaluate.tasks import Task, is_right
 from calibration.sandbox.base import Sandbox
 from calibration.terminal.progress import Advance
@@ -132,14 +132,14 @@ class CodeProblems:
         names = [problem.name for problem in self.problems]
         return {
             "problems": names,
-            "tokens": MOST_TOKENS,
+            "tokens": MAX_TOKENS,
             "stops": STOPS,
             "asked": self.problems[0].question,  # stands for the form of all
             "sandbox": self.sandbox.name,
         }
 
     async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
-        answers = [asker.complete(problem.question, MOST_TOKENS, ENGINE_STOPS) for problem in self.problems]
+        answers = [asker.complete(problem.question, MAX_TOKENS, ENGINE_STOPS) for problem in self.problems]
         completions = [cut(answer) for answer in await _all(answers, advance)]
         judges = asyncio.Semaphore(os.cpu_count() or 1)
 

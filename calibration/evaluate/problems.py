@@ -16,7 +16,7 @@ from calibration.sandbox.base import Program
 STOPS = ("\ndef ", "\nclass ", "\nif ", "\n```", "\nprint(", "\n#", "\n@", "\nassert ")
 # The engine takes four; the others are cut off here.
 ENGINE_STOPS = STOPS[:4]
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

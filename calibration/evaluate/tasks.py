@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from calibration.errors import InputError
 from calibration.texts.jsonl import read_lines
 
-_MOST_ANSWER_CHARS = 100_000
+_MAX_ANSWER_CHARS = 100_000
 
 
 class Task(BaseModel):
@@ -54,7 +54,7 @@ def read_tasks(path: Path) -> list[Task]:
 
 def is_right(task: Task, answer: str) -> bool:
     """Score one answer; time is bounded by its length, whatever the task and the answer are."""
-    answer = answer[:_MOST_ANSWER_CHARS]
+    answer = answer[:_MAX_ANSWER_CHARS]
     if task.exact is not None:
         return answer.strip() == task.exact.strip()
     if task.regex is not None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 # Thousands of expressions on the names of the deepest model take a second.
 _LIMIT_S = 20.0
-_MOST_TRIED = 4_000_000
+_MAX_TRIED = 4_000_000
 _PREFIX = "re:"
 # A warning says that an expression means one thing to Python and another to the library that engines use.
 _CHILD = """
@@ -54,7 +54,7 @@ class Patterns:
 
 
 def _tried(expressions: list[str], names: list[str]) -> dict[str, frozenset[str]]:
-    if len(expressions) * len(names) > _MOST_TRIED:
+    if len(expressions) * len(names) > _MAX_TRIED:
         raise PatternError(f"{len(expressions)} expressions for {len(names)} names are too many to be tried")
     given = json.dumps([[its.removeprefix(_PREFIX) for its in expressions], names])
     # -I and -S: nothing of this program or its environment is loaded.

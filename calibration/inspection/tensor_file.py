@@ -19,7 +19,7 @@ import numpy.typing as npt
 from calibration.inspection.json_text import Pairs, parse_json
 
 # What safetensors' own reader takes at most.
-_MOST_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 # Elements looked at at once: 8 MB as float32.
 CHUNK = 1 << 21
 
@@ -76,7 +76,7 @@ def read_header(path: Path) -> list[Tensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(_MOST_HEADER_BYTES, size - 8):
+        if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
             raise FileError(f"{path.name} is cut off or no safetensors file: a header of {length} bytes in {size}")
         entries = _parse(path.name, file.read(length))
     tensors = [_tensor(path, 8 + length, name, entry) for name, entry in entries.items()]

@@ -13,7 +13,7 @@ from calibration.inspection.verdict import CheckName, Findings
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Vocabularies are padded to a multiple of a kernel's width, at most this.
-MOST_PADDING = 1024
+MAX_PADDING = 1024
 
 
 def check_tokenizer(folder: Path, config: ModelConfig, findings: Findings) -> None:
@@ -74,7 +74,7 @@ def _check_vocabulary(tokens: dict[str, int], config: ModelConfig, findings: Fin
             CheckName.TOKENIZER,
             f"tokens go up to {highest}, config.json has room for {config.vocab_size}: out of range",
         )
-    elif config.vocab_size - highest - 1 > MOST_PADDING:
+    elif config.vocab_size - highest - 1 > MAX_PADDING:
         findings.warn(
             CheckName.TOKENIZER, f"vocab_size is {config.vocab_size}, tokens end at {highest}: another one's?"
         )

@@ -14,9 +14,9 @@ from calibration.inspection.unpack import weight_name, weights_of
 from calibration.inspection.verdict import CheckName, Findings
 
 # A weight this large overflows float16 once it meets a few activations; trained ones are below a hundred.
-MOST_WEIGHT = 1e4
+MAX_WEIGHT = 1e4
 # Scales spread over few orders of magnitude: a thousand times the median stretches all its neighbours to nothing.
-MOST_SPREAD = 1e4
+MAX_SPREAD = 1e4
 # Robust z-score (median and MAD of the channels' logarithms) and size against the median: a channel must be both to
 # be called an outlier, because in an even layer a small difference has a large score.
 OUTLIER_Z, OUTLIER_RATIO = 8.0, 16.0
@@ -25,7 +25,7 @@ OUTLIER_Z, OUTLIER_RATIO = 8.0, 16.0
 ABSURD_RATIO = 5000.0
 # Values at the ends of the range, of 8-bit floats: the largest of every channel is there by construction (2 % where
 # channels are narrow), more means that the range was too small.
-MOST_SATURATED = 0.05
+MAX_SATURATED = 0.05
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Seen:
             self.infinite += int(values.size - finite.sum()) - nan
             values = np.where(finite, values, 0)
         self.largest = max(self.largest, float(np.abs(values).max(initial=0)))
-        squares = np.square(values, dtype=np.float32) if self.largest < MOST_WEIGHT else np.square(values, dtype=float)
+        squares = np.square(values, dtype=np.float32) if self.largest < MAX_WEIGHT else np.square(values, dtype=float)
         self.rows.append(squares.sum(axis=1, dtype=np.float64))
         sums = squares.sum(axis=0, dtype=np.float64)
         self.columns = sums if self.columns is None else self.columns + sums
@@ -82,9 +82,9 @@ def check_scales(tensor: Tensor, findings: Findings) -> None:
     for what, count in bad.items():
         if count:
             findings.fail(CheckName.SCALES, f"{tensor.name}: {count} of {tensor.size} are {what}")
-    if medians and largest > MOST_WEIGHT:
-        findings.fail(CheckName.SCALES, f"{tensor.name}: up to {largest:.3g}, at most {MOST_WEIGHT:g} makes sense")
-    elif medians and largest > MOST_SPREAD * (median := float(np.median(medians))):
+    if medians and largest > MAX_WEIGHT:
+        findings.fail(CheckName.SCALES, f"{tensor.name}: up to {largest:.3g}, at most {MAX_WEIGHT:g} makes sense")
+    elif medians and largest > MAX_SPREAD * (median := float(np.median(medians))):
         findings.fail(CheckName.SCALES, f"{tensor.name}: from {smallest:.3g} to {largest:.3g}, around {median:.3g}")
 
 
@@ -117,8 +117,8 @@ def _judge(name: str, seen: Seen, findings: Findings, *, has_channels: bool) -> 
             findings.fail(CheckName.WEIGHTS, f"{name}: {count} values are {what}")
     if seen.largest == 0 and not name.endswith(".bias"):
         findings.fail(CheckName.WEIGHTS, f"{name}: all values are 0")
-    if seen.largest > MOST_WEIGHT:
-        findings.fail(CheckName.WEIGHTS, f"{name}: up to {seen.largest:.3g}, at most {MOST_WEIGHT:g} makes sense")
+    if seen.largest > MAX_WEIGHT:
+        findings.fail(CheckName.WEIGHTS, f"{name}: up to {seen.largest:.3g}, at most {MAX_WEIGHT:g} makes sense")
     if has_channels and seen.columns is not None:
         for axis, sums in (("row", np.concatenate(seen.rows)), ("column", seen.columns)):
             _judge_channels(name, axis, sums, findings)
@@ -135,6 +135,6 @@ def _judge_channels(name: str, axis: str, sums: npt.NDArray[np.float64], finding
 def _check_saturation(tensor: Tensor, findings: Findings) -> None:
     most = float(np.nanmax(decode(np.array([0x7E if tensor.dtype == "F8_E4M3" else 0x7B], np.uint8), tensor.dtype)))
     saturated = sum(int((np.abs(part) >= most).sum()) for part in chunks(tensor))
-    if saturated > MOST_SATURATED * tensor.size:
+    if saturated > MAX_SATURATED * tensor.size:
         share = saturated / tensor.size
         findings.warn(CheckName.WEIGHTS, f"{tensor.name}: {share:.1%} of the values are at the end of the range")

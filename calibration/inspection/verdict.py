@@ -13,7 +13,7 @@ from calibration.terminal.escape import shown
 # A defect that is everywhere is told as well by three places as by three hundred.
 SHOWN = 3
 # Names in a checkpoint may be as long as they like.
-MOST_CHARS = 400
+MAX_CHARS = 400
 
 
 class Verdict(StrEnum):
@@ -103,7 +103,7 @@ class Findings:
 
     def _add(self, check: CheckName, verdict: Verdict, text: str) -> None:
         texts = self._seen.setdefault(check, {}).setdefault(verdict, [])
-        text = shown(text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS // 2]}…{text[-MOST_CHARS // 2 :]}")
+        text = shown(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}…{text[-MAX_CHARS // 2 :]}")
         if len(texts) < SHOWN:
             texts.append(text)
         else:

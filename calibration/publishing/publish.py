@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from bitladder.settings.release import CACHE, Evaluation, Ladder, LadderModel, LadderTier
+from bitladder.settings.release import CACHE, Evaluation, Release, ReleaseModel, ReleaseTier
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import file_digest
@@ -19,11 +19,11 @@ from calibration.errors import InputError, RefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
 from calibration.publishing.gate import check_limits, shortcomings
-from calibration.publishing.ladder_file import LadderStore
+from calibration.publishing.release_file import ReleaseStore
 
-MOST_NOTE_CHARS = 500
+MAX_NOTE_CHARS = 500
 # By model and by tier.
-Tiers = Mapping[str, Mapping[str, LadderTier]]
+Tiers = Mapping[str, Mapping[str, ReleaseTier]]
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
 
@@ -37,7 +37,7 @@ class Choice:
     note: str = ""
 
 
-def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
+def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
@@ -71,12 +71,12 @@ def publish(choice: Choice, settings: Settings, store: LadderStore, on_step: OnS
         former = store.present()
         kept = _known(former.models if former else {}, settings)
         mine = {**kept.get(report.model, {}), **new}
-        models = {name: LadderModel(tiers=dict(tiers)) for name, tiers in {**kept, report.model: mine}.items()}
+        models = {name: ReleaseModel(tiers=dict(tiers)) for name, tiers in {**kept, report.model: mine}.items()}
         return _write(store, models, choice.note)
 
 
-def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: OnStep) -> Ladder:
-    """Publish a former ladder again, under a new version; by default the one before the present.
+def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
+    """Publish a former release again, under a new version; by default the one before the present.
 
     Before the first ladder there was what the configuration says: a ladder without tiers, and 0 as a version.
 
@@ -107,7 +107,7 @@ def roll_back(to: int | None, settings: Settings, store: LadderStore, on_step: O
         return _write(store, models, note, restored=former[target].content if target else 0)
 
 
-def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> int:
+def _target(to: int | None, present: Release, former: Mapping[int, Release]) -> int:
     """Return the version to go back to, which is one of the former or 0."""
     known = ", ".join(map(str, former)) or "none"
     if not to and present.content == 0:
@@ -121,7 +121,7 @@ def _target(to: int | None, present: Ladder, former: Mapping[int, Ladder]) -> in
             )
         return max(older, default=0)
     if to not in (0, *former):
-        raise InputError(f"there is no former ladder {to}; kept are {known}, and 0 is the configuration's own tiers")
+        raise InputError(f"there is no former release {to}; kept are {known}, and 0 is the configuration's own tiers")
     return to
 
 
@@ -143,8 +143,8 @@ def folder_of(checkpoint: str, settings: Settings) -> Path:
 
 
 def _check_note(note: str) -> None:
-    if len(note) > MOST_NOTE_CHARS:
-        raise InputError(f"--note: must be at most {MOST_NOTE_CHARS} characters, got {len(note)}")
+    if len(note) > MAX_NOTE_CHARS:
+        raise InputError(f"--note: must be at most {MAX_NOTE_CHARS} characters, got {len(note)}")
     try:
         note.encode()
     except UnicodeEncodeError as error:
@@ -177,7 +177,7 @@ def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep)
         on_step(name, f"the reference, not published: it was held against nothing (--tiers {name} names it)")
 
 
-def _known(models: Mapping[str, LadderModel], settings: Settings) -> Tiers:
+def _known(models: Mapping[str, ReleaseModel], settings: Settings) -> Tiers:
     """Return the tiers that the configuration still has: every process refuses a ladder that names others."""
     found = {
         name: {tier: its for tier, its in model.tiers.items() if tier in settings.models[name].ladder}
@@ -219,9 +219,9 @@ def _defects(name: str, inspection: Inspection) -> list[str]:
     ]
 
 
-def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> LadderTier:
+def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> ReleaseTier:
     figures: dict[str, Any] = msgspec.to_builtins({"measured": tier.metrics, "recovery": tier.recovery})
-    return LadderTier(
+    return ReleaseTier(
         checkpoint=portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
     )
 
@@ -232,8 +232,8 @@ def portable(folder: Path, settings: Settings) -> str:
     return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)
 
 
-def _write(store: LadderStore, models: Mapping[str, LadderModel], note: str, restored: int | None = None) -> Ladder:
-    ladder = Ladder(
+def _write(store: ReleaseStore, models: Mapping[str, ReleaseModel], note: str, restored: int | None = None) -> Release:
+    ladder = Release(
         version=store.next_version(),
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note=note,

@@ -23,10 +23,10 @@ PACKAGES = (
 )
 SEED = 20261124
 # Shorter files are mostly imports, or say little.
-_LEAST_CODE, _LEAST_PROSE = 3000, 1500
+_MIN_CODE, _MIN_PROSE = 3000, 1500
 # Enough that a passage has as many tokens as are wanted: few texts have more than eight characters for one.
 _CHARACTERS_PER_TOKEN = 8
-_MOST_PER_PACKAGE = 12
+_MAX_PER_PACKAGE = 12
 
 
 def texts_for(mix: Mix) -> list[str]:
@@ -58,14 +58,14 @@ def _sources() -> Iterator[str]:
     for package in PACKAGES:
         distribution = _find(package)
         files = sorted(path for path in (distribution and distribution.files) or () if path.suffix == ".py")
-        found = (text for path in files if len(text := path.read_text(encoding="utf-8")) >= _LEAST_CODE)
-        yield from islice(found, _MOST_PER_PACKAGE)
+        found = (text for path in files if len(text := path.read_text(encoding="utf-8")) >= _MIN_CODE)
+        yield from islice(found, _MAX_PER_PACKAGE)
 
 
 def _descriptions() -> Iterator[str]:
     for package in PACKAGES:
         distribution = _find(package)
-        if distribution is not None and len(text := distribution.metadata["Description"] or "") >= _LEAST_PROSE:
+        if distribution is not None and len(text := distribution.metadata["Description"] or "") >= _MIN_PROSE:
             yield text
 
 

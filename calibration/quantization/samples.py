@@ -9,7 +9,7 @@ from calibration.quantization.recipe import USES_GPTQ, Recipe
 from calibration.texts.jsonl import read_line, read_lines
 
 # With fewer, channels that matter look as if they did not (docs/calibration.md).
-LEAST_TEXTS = 16
+MIN_TEXTS = 16
 # What a token is in characters, at least on average: code and other languages have fewer than English.
 CHARACTERS_PER_TOKEN = 3
 # 2**64 divided by the golden ratio: its multiples fall evenly between 0 and 2**64, however many are taken.
@@ -38,9 +38,9 @@ def check_enough(recipe: Recipe, texts: list[str], widest: int) -> None:
     """
     if recipe.mix is None:
         return
-    if len(texts) < LEAST_TEXTS:
+    if len(texts) < MIN_TEXTS:
         raise InputError(
-            f"{len(texts)} samples are too few for recipe {recipe.name}: at least {LEAST_TEXTS} are needed, better "
+            f"{len(texts)} samples are too few for recipe {recipe.name}: at least {MIN_TEXTS} are needed, better "
             f"{recipe.mix.texts}; of a long one only the first {recipe.mix.tokens} tokens are read"
         )
     tokens = sum(min(recipe.mix.tokens, len(text) // CHARACTERS_PER_TOKEN) for text in texts[: recipe.mix.texts])

@@ -17,7 +17,7 @@ from calibration.sample.reservoir import Layer, Member, Reservoir, Stratum
 from calibration.sample.understood import Understood
 
 # Bad objects are all counted; so many are listed, which is enough to see what is wrong with them.
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 _SAVE_EVERY_S = 15.0
 # A large state takes long to write: never more than this share of the time.
 _SAVE_SHARE = 0.05
@@ -46,7 +46,7 @@ class Progress(msgspec.Struct, kw_only=True):
 
     def skip(self, where: str, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
-        if len(self.listed) < MOST_LISTED:
+        if len(self.listed) < MAX_LISTED:
             self.listed.append(Skipped(where, reason))
 
 

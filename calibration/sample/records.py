@@ -16,19 +16,19 @@ import msgspec
 
 from calibration.sample.prompt import Bad
 from calibration.sample.understood import Extent
-from calibration.sample.window import MOST_INDENT, Window
+from calibration.sample.window import MAX_INDENT, Window
 from calibration.texts.decoding import Text
 
 # Characters of one value: far above any prompt that an intake accepts.
-MOST_CHARS = 16 * 2**20
-_TOO_LARGE = f"a value of more than {MOST_CHARS:,} characters"
+MAX_CHARS = 16 * 2**20
+_TOO_LARGE = f"a value of more than {MAX_CHARS:,} characters"
 # What may stand between two values; some writers end each with a record separator (RFC 7464) or a NUL.
 _BETWEEN = re.compile(r"[\s\x00\x1e\ufeff]*")
 _END = re.compile(r"[\s\x00\x1e,\]]|$")
 # Where two objects meet: within one, there is a comma, unless it is in a text.
 _MEETING = re.compile(r'\}[ \t]*(?=\{")')
 # Characters of something torn that are kept, in case that the next value begins in them.
-_KEPT = MOST_INDENT + 10
+_KEPT = MAX_INDENT + 10
 _BRACKET = re.compile(r'"(?:[^"\\\r\n]|\\.)*"|[\[{]|[\]}]|[\r\n]')
 _DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}
 _COMMA = re.compile(r",\s*[\]}]")
@@ -111,7 +111,7 @@ class _Values:
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 self._tried = window.place + len(line)
                 return
-            if len(line) > MOST_CHARS:
+            if len(line) > MAX_CHARS:
                 return
             self._extent.understood += window.use(end)
             window.use(end + 1)
@@ -154,9 +154,9 @@ class _Values:
                 # A number may go on.
                 if is_whole or end < len(part) or isinstance(content, dict | list | str):
                     return self._judged(content, window.at + end)
-            if size > MOST_CHARS:
+            if size > MAX_CHARS:
                 raise self._endless(size, _TOO_LARGE, "too large")
-            size = min(4 * size, MOST_CHARS + 1)
+            size = min(4 * size, MAX_CHARS + 1)
             window.grow(size)
 
     def _endless(self, size: int, found: str, reason: str = "not JSON") -> _Torn:
@@ -170,7 +170,7 @@ class _Values:
             if not _END.match(window.chars, end):
                 raise _Torn(window.at, repr(window.char))  # as in 2026-11-24 12:00:00 INFO
             return self._bad(end, "a text" if isinstance(content, str) else "a number or a constant", "not an object")
-        if end - window.at > MOST_CHARS:
+        if end - window.at > MAX_CHARS:
             return self._bad(end, _TOO_LARGE, "too large")
         if not _is_text(window, end, content):
             return self._bad(end, "bytes that are no UTF-8, or half a surrogate pair", "not UTF-8")
@@ -196,7 +196,7 @@ class _Values:
         """Return where the value is closed by its brackets, or 0 where it is not, or that is too much to be read."""
         window = self._window
         while True:
-            most = min(window.credit, MOST_CHARS)
+            most = min(window.credit, MAX_CHARS)
             end, read = _closed(window.chars, window.at, window.at + most, is_on_one_line=is_on_one_line)
             if end or is_on_one_line or window.is_last or window.left > most:
                 break
@@ -213,7 +213,7 @@ class _Values:
     def _lose(self, torn: _Torn) -> Bad:
         """Go to where the next value may begin, or, where too much was read again already, to one behind the damage."""
         window = self._window
-        after = _after(window.indent if window.char in "{[" else MOST_INDENT)
+        after = _after(window.indent if window.char in "{[" else MAX_INDENT)
         bad = self._bad(window.at, torn.found, torn.reason, torn.at)
         begin = window.at + 1 if window.may_read_again(torn.read - window.at) else max(torn.read, window.at + 1)
         meeting = max(begin, torn.at)

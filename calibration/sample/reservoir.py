@@ -19,7 +19,7 @@ from calibration.sample.near import NearIndex, Signature, folded, signature
 RANGE = 2**63
 # Far more than kinds, languages, lengths and the tiers of a ladder make; a log that names other tiers all the time must
 # not fill the memory.
-MOST_STRATA = 1000
+MAX_STRATA = 1000
 # Beside its text, what a member costs: signature, 16 places in the index, the structure itself.
 _MEMBER_BYTES = 4096
 
@@ -73,7 +73,7 @@ class Reservoir:
 
     def offer(self, stratum: Stratum, text: str, split: str = "", *, was_cut: bool = False) -> None:
         """Count a text, and keep it if its number is among the least of its stratum."""
-        if len(self.layers) >= MOST_STRATA and stratum not in self.layers:
+        if len(self.layers) >= MAX_STRATA and stratum not in self.layers:
             stratum = Stratum(stratum.kind, "other", stratum.length, "other")
         layer = self.layers.setdefault(stratum, Layer(self._most))
         layer.seen += 1

@@ -9,7 +9,7 @@ from calibration.terminal.escape import shown
 
 EXPECTED = 'JSON objects with "prompt", "messages" or "text", one after another or in a list'
 # A torn object among thousands is skipped; files that were lost must be this small a share of all that was read.
-MOST_LOST = 0.01
+MAX_LOST = 0.01
 # So many such files are named.
 _NAMED = 20
 
@@ -70,6 +70,6 @@ class Understood(msgspec.Struct):
 
     def require(self) -> None:
         """Raise SourceError if files were lost that matter, with the first one and what was found there."""
-        if self.lost_in_files > MOST_LOST * (self.understood + self.lost):
+        if self.lost_in_files > MAX_LOST * (self.understood + self.lost):
             more = f"; {self.count - 1:,} more files are like it" if self.count > 1 else ""
             raise SourceError(f"{self.files[0]}, expected {EXPECTED}{more}")

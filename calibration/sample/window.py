@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from calibration.texts.decoding import PIECE, Text
+from calibration.texts.decoding import CHUNK, Text
 
 # Characters may be read again behind something torn, but in all not much more often than so many times.
 _AGAIN, _AGAIN_AT_FIRST = 4, 2**22
 # Blanks at the beginning of a line are counted up to so many.
-MOST_INDENT = 200
+MAX_INDENT = 200
 
 
 class Window:
@@ -20,7 +20,7 @@ class Window:
         self.chars = ""
         self.at = 0
         self.is_last = False  # nothing more will come
-        self._pieces = iter(text)
+        self._chunks = iter(text)
         self.indent = 0  # blanks before the first value on this line
         self._used = 0  # bytes
         self._before = 0  # characters that were used and are no longer here
@@ -60,20 +60,20 @@ class Window:
                 return True
             if self.is_last:
                 return False
-            self.grow(PIECE)
+            self.grow(CHUNK)
 
     def _note(self, gap: str) -> None:
         """Remember how many blanks there are before the first value on this line."""
         line = max(gap.rfind("\n"), gap.rfind("\r"))
         if line >= 0:
-            self.indent = min(len(gap) - line - 1, MOST_INDENT)
+            self.indent = min(len(gap) - line - 1, MAX_INDENT)
 
     def line_end(self) -> int:
         """Return where this line ends, or -1 where that is not known; looked for once for all values on it."""
         if self._line_end < self.at:
             self._line_end = self._find(self.at)
-        if self._line_end == len(self.chars) and self.left < PIECE and not self.is_last:
-            self.grow(PIECE)
+        if self._line_end == len(self.chars) and self.left < CHUNK and not self.is_last:
+            self.grow(CHUNK)
         return self._line_end if self._line_end < len(self.chars) else -1
 
     def use(self, end: int) -> int:
@@ -96,9 +96,9 @@ class Window:
         """Read until there are so many characters that are not used, or nothing more comes."""
         parts, have = [self.chars[self.at :]], self.left
         while have < wanted and not self.is_last:
-            piece = next(self._pieces, None)
-            self.is_last = piece is None
-            parts.append(piece or "")
+            chunk = next(self._chunks, None)
+            self.is_last = chunk is None
+            parts.append(chunk or "")
             have += len(parts[-1])
         end = self._line_end - self.at
         self._before += self.at

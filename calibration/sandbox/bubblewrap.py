@@ -23,7 +23,7 @@ WALL_S = 30.0
 CPU_S = 5
 # The set-up lines wait in the pipes before anybody reads.
 _PIPE_BYTES = 2**20
-_MOST_CODE_BYTES = 2**18
+_MAX_CODE_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Bubblewrap:
 
     def judge(self, program: Program) -> Verdict:
         code = program.prompt + program.completion
-        if len(code.encode(errors="replace")) > _MOST_CODE_BYTES:
+        if len(code.encode(errors="replace")) > _MAX_CODE_BYTES:
             return Verdict(passed=False, reason="the program is too long")
         with _pipe() as calls, _pipe() as answers:
             calls.send({"code": code, "entry_point": program.entry_point})

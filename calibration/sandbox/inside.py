@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 MEMORY_BYTES = 512 * 2**20
-MOST_LINE_BYTES = 2**20
+MAX_LINE_BYTES = 2**20
 SEED = 0  # some checks draw their inputs: every checkpoint gets the same ones
 
 Json = Any  # whatever json reads and writes
@@ -158,7 +158,7 @@ def _judged(lines: BinaryIO, out: BinaryIO) -> Json:
 
 def hear(lines: BinaryIO) -> Value:
     """Return the answer to a call; the completion may have written anything."""
-    line = lines.readline(MOST_LINE_BYTES)
+    line = lines.readline(MAX_LINE_BYTES)
     if not line.endswith(b"\n"):
         raise CandidateError("the answer was too long" if line else "the program ended or was ended")
     try:

@@ -1,4 +1,4 @@
-"""From the bytes of a file or an object to text: gzip, UTF-8, UTF-16 and UTF-32, piece by piece, as far as it goes."""
+"""From the bytes of a file or an object to text: gzip, UTF-8, UTF-16 and UTF-32, chunk by chunk, as far as it goes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-PIECE = 2**18
+CHUNK = 2**18
 _HEAD = 16  # bytes that tell what it is
 _GZIP = b"\x1f\x8b"
 # Bytes that are inflated at once, and the most that they become: what is fed again where they become more is copied.
@@ -47,19 +47,19 @@ class Text:
         self._stream = stream
 
     def __iter__(self) -> Iterator[str]:
-        pieces = self._bytes()
-        head = _head(pieces)
+        chunks = self._bytes()
+        head = _head(chunks)
         self.foreign = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), "")
         if self.foreign:
-            self.lost += len(head) + sum(map(len, pieces))
+            self.lost += len(head) + sum(map(len, chunks))
             return
         self.start, self.encoding = _encoding_of(head)
         decoder = codecs.getincrementaldecoder(self.encoding)(
             "surrogateescape" if self.encoding == "utf-8" else "replace"
         )
         yield decoder.decode(head[self.start :])
-        for piece in pieces:
-            yield decoder.decode(piece)
+        for chunk in chunks:
+            yield decoder.decode(chunk)
         yield decoder.decode(b"", final=True)
 
     @property
@@ -73,13 +73,13 @@ class Text:
         return len(part.encode(self.encoding, "surrogatepass"))
 
     def _bytes(self) -> Iterator[bytes]:
-        pieces = iter(lambda: self._stream.read(PIECE), b"")
-        head = _head(pieces)
+        chunks = iter(lambda: self._stream.read(CHUNK), b"")
+        head = _head(chunks)
         if head.startswith(_GZIP):
             yield from _gathered(self._inflated(head))
             return
         yield head
-        yield from pieces
+        yield from chunks
 
     def _inflated(self, data: bytes) -> Iterator[bytes]:
         """Yield what the members of a gzip hold, until it breaks or is cut off."""
@@ -113,11 +113,11 @@ class Text:
         return left * max(1, given // max(1, taken))
 
 
-def _head(pieces: Iterator[bytes]) -> bytes:
-    """Return the first pieces: a stream may give few bytes at a time."""
+def _head(chunks: Iterator[bytes]) -> bytes:
+    """Return the first chunks: a stream may give few bytes at a time."""
     head = b""
-    while len(head) < _HEAD and (piece := next(pieces, b"")):
-        head += piece
+    while len(head) < _HEAD and (chunk := next(chunks, b"")):
+        head += chunk
     return head
 
 
@@ -125,7 +125,7 @@ def _gathered(parts: Iterator[bytes]) -> Iterator[bytes]:
     made = bytearray()
     for part in parts:
         made += part
-        if len(made) >= PIECE:
+        if len(made) >= CHUNK:
             yield bytes(made)
             made.clear()
     yield bytes(made)

@@ -13,7 +13,7 @@ from calibration.texts.decoding import Text
 
 T = TypeVar("T")
 # Characters of a line: more than any task, text or sample is long.
-MOST_CHARS = 8_000_000
+MAX_CHARS = 8_000_000
 
 
 def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
@@ -38,8 +38,8 @@ def _lines(text: Text, name: str) -> Iterator[tuple[str, str]]:
     # splitlines() would end lines within texts, at U+2028.
     ends = io.IncrementalNewlineDecoder(None, translate=True)
     number, rest = 1, ""
-    for piece in text:
-        *whole, rest = (rest + ends.decode(piece)).split("\n")
+    for chunk in text:
+        *whole, rest = (rest + ends.decode(chunk)).split("\n")
         for line in whole:
             if line.strip():
                 yield _checked(line, f"{name}:{number}"), f"{name}:{number}"
@@ -52,8 +52,8 @@ def _lines(text: Text, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _checked(line: str, where: str) -> str:
-    if len(line) > MOST_CHARS:
-        raise InputError(f"{where}: more than {MOST_CHARS:,} characters in one line: split it")
+    if len(line) > MAX_CHARS:
+        raise InputError(f"{where}: more than {MAX_CHARS:,} characters in one line: split it")
     if not line.isascii() and (bad := next((char for char in line if "\udc80" <= char <= "\udcff"), None)):
         raise InputError(f"{where}: byte {ord(bad) - 0xDC00:#x} is no UTF-8")
     return line

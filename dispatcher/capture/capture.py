@@ -34,11 +34,11 @@ from dispatcher.metrics import IntakeMetrics
 
 log = structlog.get_logger()
 # Prompts that wait for the thread; a burst above it is only sampled more thinly.
-_MOST_WAITING = 256
+_MAX_WAITING = 256
 # What is kept of one prompt. The rest is looked at for a while longer, so that no key is cut in two and missed.
-_MOST_CHARS, _MARGIN_CHARS = 32_768, 8_192
+_MAX_CHARS, _MARGIN_CHARS = 32_768, 8_192
 # Answers are matched with captured prompts; those that take longer, or come after so many others, are not.
-_MOST_AWAITED = 4096
+_MAX_AWAITED = 4096
 _FILE_BYTES, _FILE_S = 8 * 2**20, 3600.0
 _LOOK_EVERY_S = 30.0
 _STOP_S = 5.0
@@ -52,7 +52,7 @@ class Capture:
     def __init__(self, settings: CaptureSettings, metrics: IntakeMetrics) -> None:
         self._settings = settings
         self._captured = metrics.captured
-        self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MAX_WAITING)
         self._awaited: dict[str, None] = {}
         self._writer = _Writer(Path(settings.folder).expanduser(), settings)
         # Where nothing is captured any more, what there is still goes when its time is up.
@@ -74,7 +74,7 @@ class Capture:
             return
         if self._put((job.job_id, accepted)):
             self._awaited[job.job_id] = None
-            if len(self._awaited) > _MOST_AWAITED:
+            if len(self._awaited) > _MAX_AWAITED:
                 del self._awaited[next(iter(self._awaited))]
 
     def served(self, job_id: str, tier: str | None) -> None:
@@ -118,7 +118,7 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
     except RequestError:  # it was read once: only a later change of the rules comes here
         return b""
     text = prompt_bytes(body).decode("utf-8", "replace")
-    kept = redact(text[: _MOST_CHARS + _MARGIN_CHARS])[:_MOST_CHARS]
+    kept = redact(text[: _MAX_CHARS + _MARGIN_CHARS])[:_MAX_CHARS]
     fields: dict[str, object] = {
         "id": job_id,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""GET /v1/dead, GET /v1/dead/{job_id}, POST /v1/dead/release and /v1/dead/drop: the quarantine."""
+"""Dead letters over HTTP: /v1/dead-letters lists them, /release and /drop below it act on them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import RequestError
 from bitladder.ids import readable
-from bitladder.queue.dead_letters import Choice, DeadHead, DeadJob, Loss, Quarantine, only
+from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, Loss, only
 from dispatcher.jobs.job_ids import read_job_id
 from dispatcher.jobs.jobs import describe
 from dispatcher.responses import Response
 from dispatcher.state import Gateway
 
 # Jobs that one answer lists; `total` says how many there are.
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 # The age of a job is at most this: thirty years.
-MOST_AGE_S = 1e9
+MAX_AGE_S = 1e9
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,39 +30,39 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ids: list[str] | None = None
     code: str | None = None
     queue: str | None = None
-    older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_AGE_S)] | None = None
+    older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_S)] | None = None
     all: bool = False  # without it, an order that names nothing is refused
     dry_run: bool = False
 
 
-async def list_dead(request: HttpRequest) -> Response:
-    """List quarantined jobs, the latest first; ?code=, ?queue=, ?older_than_s=, ?limit= (at most 1000)."""
+async def list_dead_letters(request: HttpRequest) -> Response:
+    """List dead letters, the latest first; ?code=, ?queue=, ?older_than_s=, ?limit= (at most 1000)."""
     asked = request.query_params
-    limit = _number("limit", asked.get("limit"), 100, MOST_LISTED)
-    age_s = _number("older_than_s", asked["older_than_s"], 0, MOST_AGE_S) if "older_than_s" in asked else None
-    quarantine, choice = (
-        _quarantine(request),
+    limit = _number("limit", asked.get("limit"), 100, MAX_LISTED)
+    age_s = _number("older_than_s", asked["older_than_s"], 0, MAX_AGE_S) if "older_than_s" in asked else None
+    dead_letters, choice = (
+        _dead_letters(request),
         choose(code=asked.get("code"), queue=asked.get("queue"), older_than_s=age_s),
     )
-    heads = await quarantine.heads(choice)
-    shown = [describe_dead(job) for job in await quarantine.look(heads[: int(limit)])]
+    heads = await dead_letters.heads(choice)
+    shown = [describe_dead_letter(job) for job in await dead_letters.look(heads[: int(limit)])]
     return _json({"object": "list", "total": len(heads), "by_code": by_code(heads), "data": shown})
 
 
-async def get_dead(request: HttpRequest) -> Response:
-    """Show one quarantined job with what happened to it."""
-    job_id, quarantine = read_job_id(request), _quarantine(request)
-    job = only(await quarantine.jobs(Choice(ids=[job_id])), job_id)
-    history = [describe_loss(loss) for loss in await quarantine.history(job_id)]
-    return _json(describe_dead(job) | {"history": history})
+async def get_dead_letter(request: HttpRequest) -> Response:
+    """Show one dead letter with what happened to it."""
+    job_id, dead_letters = read_job_id(request), _dead_letters(request)
+    job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
+    history = [describe_loss(loss) for loss in await dead_letters.history(job_id)]
+    return _json(describe_dead_letter(job) | {"history": history})
 
 
-async def release_dead(request: HttpRequest) -> Response:
+async def release_dead_letters(request: HttpRequest) -> Response:
     """Queue the chosen jobs again, with all their attempts and a new deadline."""
     return await _order(request, "released")
 
 
-async def drop_dead(request: HttpRequest) -> Response:
+async def drop_dead_letters(request: HttpRequest) -> Response:
     """Take the chosen jobs out for good."""
     return await _order(request, "dropped")
 
@@ -74,19 +74,19 @@ def choose(
     queue: str | None = None,
     older_than_s: float | None = None,
 ) -> Choice:
-    """Return a choice of quarantined jobs by their age instead of their time."""
+    """Return a choice of dead letters by their age instead of their time."""
     before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
     return Choice(ids=ids, code=code, queue=queue, before_ms=before_ms)
 
 
-def by_code(jobs: Sequence[DeadHead]) -> dict[str, int]:
+def by_code(jobs: Sequence[DeadLetterHead]) -> dict[str, int]:
     """Return how many jobs ended with each error code, the most frequent first."""
     return dict(Counter(job.code for job in jobs).most_common())
 
 
-def describe_dead(job: DeadJob) -> dict[str, Any]:
-    """Return a quarantined job as JSON shows it: never its prompt."""
-    head = {"id": readable(job.job_id), "object": "job", "quarantined_at": job.at_ms / 1000, "code": job.code}
+def describe_dead_letter(job: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter as JSON shows it: never its prompt."""
+    head = {"id": readable(job.job_id), "object": "job", "dead_lettered_at": job.at_ms / 1000, "code": job.code}
     return (describe(job.view) if job.view else {}) | head
 
 
@@ -106,12 +106,12 @@ def describe_loss(loss: Loss) -> dict[str, Any]:
 async def _order(request: HttpRequest, word: str) -> Response:
     gateway: Gateway = request.app.state.gateway
     order = _read_order(await gateway.body(request))
-    quarantine = _quarantine(request)
+    dead_letters = _dead_letters(request)
     choice = choose(ids=order.ids, code=order.code, queue=order.queue, older_than_s=order.older_than_s)
-    jobs = await quarantine.heads(choice)
+    jobs = await dead_letters.heads(choice)
     if order.dry_run:
         return _json({"dry_run": True, "chosen": len(jobs), "by_code": by_code(jobs), word: []})
-    done = await (quarantine.release(jobs) if word == "released" else quarantine.drop(jobs))
+    done = await (dead_letters.release(jobs) if word == "released" else dead_letters.drop(jobs))
     done = [readable(job_id) for job_id in done]
     return _json({"dry_run": False, "chosen": len(jobs), "by_code": by_code(jobs), word: done})
 
@@ -144,9 +144,9 @@ def _number(name: str, raw: str | None, default: float, most: float) -> float:
     return value
 
 
-def _quarantine(request: HttpRequest) -> Quarantine:
+def _dead_letters(request: HttpRequest) -> DeadLetters:
     gateway: Gateway = request.app.state.gateway
-    return Quarantine(gateway.queue)
+    return DeadLetters(gateway.queue)
 
 
 def _json(content: object) -> Response:

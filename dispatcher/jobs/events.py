@@ -1,6 +1,6 @@
 """GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or behind Last-Event-ID.
 
-An event's id is <execution>-<piece>-<place in the piece>, so a client that comes back misses nothing and reads nothing
+An event's id is <execution>-<chunk>-<place in the chunk>, so a client that comes back misses nothing and reads nothing
 twice. (Server-sent events: WHATWG HTML, section 9.2.)
 """
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Outcome, Piece, State
+from bitladder.contract import Chunk, Outcome, State
 from bitladder.errors import BitladderError, IntakeClosingError, RequestError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
@@ -32,10 +32,10 @@ async def get_events(request: HttpRequest) -> Response:
     job_id = read_job_id(request)
     fence, number, place = _last_event(request.headers.get("last-event-id", ""))
     view = await own_job(request, gateway, job_id)
-    is_stream = view.outcome.pieces > 0 if view.outcome else bool(view.request and view.request.stream)
+    is_stream = view.outcome.chunks > 0 if view.outcome else bool(view.request and view.request.stream)
     if not is_stream and not (view.outcome and view.outcome.state is not State.FINISHED):
         raise RequestError(f'job {readable(job_id)} has no tokens to read: submit it with "stream": true', param="id")
-    # The piece of the last event is read again: there may be more events in it.
+    # The chunk of the last event is read again: there may be more events in it.
     timeout_s = gateway.settings.intake.await_timeout_s
     items = gateway.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
     events = _events(gateway, items, job_id, (fence, number, place))
@@ -62,11 +62,11 @@ async def _events(
         yield broken_event(gateway, error, job_id)
 
 
-def _numbered(piece: Piece, *, skip: int) -> bytes:
-    """Return the events of a piece, each with its id, without the first `skip`."""
-    numbered = enumerate(events_of(piece), 1)
+def _numbered(chunk: Chunk, *, skip: int) -> bytes:
+    """Return the events of a chunk, each with its id, without the first `skip`."""
+    numbered = enumerate(events_of(chunk), 1)
     return b"".join(
-        b"id: %d-%d-%d\n%s\n\n" % (piece.fence, piece.number, place, event) for place, event in numbered if place > skip
+        b"id: %d-%d-%d\n%s\n\n" % (chunk.fence, chunk.number, place, event) for place, event in numbered if place > skip
     )
 
 
@@ -76,6 +76,6 @@ def _last_event(raw: str) -> tuple[int, int, int]:
     if found := _EVENT_ID.fullmatch(raw.strip()):
         return int(found[1]), int(found[2]), int(found[3])
     raise RequestError(
-        f"Last-Event-ID must be the id of an event of this stream, <execution>-<piece>-<place>, got {raw[:40]!r}",
+        f"Last-Event-ID must be the id of an event of this stream, <execution>-<chunk>-<place>, got {raw[:40]!r}",
         param="Last-Event-ID",
     )

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bitladder.ids import from_url
 
-_PATHS = (b"/v1/jobs/", b"/v1/dead/")
+_PATHS = (b"/v1/jobs/", b"/v1/dead-letters/")
 
 
 class QuotedIds:

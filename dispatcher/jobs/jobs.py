@@ -97,7 +97,7 @@ def describe(view: JobView) -> dict[str, Any]:
         hidden = ("state", "status", "body", "error", "code", "fence")
         shown |= {key: value for key, value in fields.items() if key not in hidden}
         shown["result"] = view.outcome.body
-        if view.outcome.pieces:
+        if view.outcome.chunks:
             shown["text"] = view.outcome.text or _first_text(view.outcome.answer)
         shown["error"] = {"message": view.outcome.error, "code": view.outcome.code} if view.outcome.error else None
     return shown
@@ -142,15 +142,15 @@ async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobVie
     return view
 
 
-def _wait(raw: str | None, most_s: float) -> float:
+def _wait(raw: str | None, max_s: float) -> float:
     if raw is None:
         return 0
     try:
         wait_s = float(raw)
     except ValueError:
         wait_s = -1
-    if not 0 <= wait_s <= most_s:
-        raise RequestError(f"wait must be a number of seconds from 0 to {most_s:g}, got {raw[:40]!r}", param="wait")
+    if not 0 <= wait_s <= max_s:
+        raise RequestError(f"wait must be a number of seconds from 0 to {max_s:g}, got {raw[:40]!r}", param="wait")
     return wait_s
 
 

@@ -1,4 +1,4 @@
-"""POST /v1/completions and /v1/chat/completions: await or stream the answer. OpenAI's clients use this door."""
+"""POST /v1/completions and /v1/chat/completions: await or stream the answer. OpenAI's clients use this endpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import NO_BODY, Endpoint, Outcome, Piece, State, Submission
+from bitladder.contract import NO_BODY, Chunk, Endpoint, Outcome, State, Submission
 from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url
 from bitladder.queue.waiting.outcomes import Heard
@@ -25,20 +25,20 @@ from dispatcher.state import Gateway
 DEADLINE_GRACE_S = 1.0
 
 T = TypeVar("T")
-Door = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
+Handler = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
 
 
-def completion_door(endpoint: Endpoint) -> Door:
-    """Return the door of one OpenAI route."""
+def completion_handler(endpoint: Endpoint) -> Handler:
+    """Return the handler of one OpenAI route."""
 
-    async def door(request: HttpRequest) -> Response:
+    async def handle(request: HttpRequest) -> Response:
         gateway: Gateway = request.app.state.gateway
         accepted = gateway.route(request, endpoint, await gateway.body(request), reply=True)
         if accepted.stream:
             return await _stream(request, gateway, accepted)
         return await _await(request, gateway, accepted)
 
-    return door
+    return handle
 
 
 def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
@@ -77,7 +77,7 @@ async def _await(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> 
 async def unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
     """Return the result of `work`, or None when the client closes the connection first."""
     mine = asyncio.current_task()
-    assert mine  # noqa: S101  (a door runs in a task)
+    assert mine  # noqa: S101  (a endpoint runs in a task)
     is_over = False  # a callback that is due already cannot be removed any more
 
     def interrupt(gone: asyncio.Task[None]) -> None:
@@ -112,8 +112,8 @@ def _abandoned(gateway: Gateway, job: Submission) -> Response:
 
 def _timeout_s(gateway: Gateway, job: Submission) -> float:
     """Return how long to wait: not for a job whose deadline has passed, though no worker may have looked at it."""
-    most_s = gateway.settings.intake.await_timeout_s
-    return most_s if job.deadline_ms is None else min(most_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
+    max_s = gateway.settings.intake.await_timeout_s
+    return max_s if job.deadline_ms is None else min(max_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
 
 
 async def _late_outcome(gateway: Gateway, job_id: str) -> Outcome | None:
@@ -153,7 +153,7 @@ async def _disconnected(request: HttpRequest) -> None:
 async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) -> Response:
     """Answer with the tokens as they come.
 
-    The status is known once the first piece or the outcome is there. It is not waited for longer than a heartbeat: then
+    The status is known once the first chunk or the outcome is there. It is not waited for longer than a heartbeat: then
     the answer begins without, so that nobody on its way gives up, and what goes wrong is an event.
     """
     start, job = time.perf_counter(), accepted.submission
@@ -171,8 +171,8 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
         if first.done() and (refusal := _refusal(gateway, job, first, start)):
             return refusal
         headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
-        pieces = _pieces(gateway, _without_prompt(job), first, items, start, stack.pop_all())
-        return EventStream(pieces, headers, heartbeat_s=heartbeat_s)
+        chunks = _chunks(gateway, _without_prompt(job), first, items, start, stack.pop_all())
+        return EventStream(chunks, headers, heartbeat_s=heartbeat_s)
 
 
 def _without_prompt(job: Submission) -> Submission:
@@ -204,7 +204,7 @@ def _refusal(gateway: Gateway, job: Submission, first: asyncio.Task[Heard], star
         return moved(job.job_id, f"{gateway.link(job.job_id)}/events", is_repeatable=False)
     except TimeoutError:
         return _not_in_time(gateway, job.job_id)
-    if isinstance(heard, Piece) or heard.state is State.FINISHED:
+    if isinstance(heard, Chunk) or heard.state is State.FINISHED:
         return None
     _served(gateway, job, heard, start)
     return outcome_problem(heard, outcome_headers(job.job_id, heard))
@@ -217,7 +217,7 @@ def _repeated_stream(gateway: Gateway, job_id: str) -> Response:
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 
-async def _pieces(
+async def _chunks(
     gateway: Gateway,
     job: Submission,
     first: asyncio.Task[Heard],
@@ -230,7 +230,7 @@ async def _pieces(
         if not first.done():
             yield HEARTBEAT
         item = await first
-        while isinstance(item, Piece):
+        while isinstance(item, Chunk):
             yield item.data
             read = item
             item = await anext(items)
@@ -257,7 +257,7 @@ def closing_event(outcome: Outcome) -> bytes:
 
 
 def broken_event(gateway: Gateway, error: TimeoutError | BitladderError, job_id: str) -> bytes:
-    """Return the last event of a stream whose outcome could not be waited for, or whose pieces are not all there."""
+    """Return the last event of a stream whose outcome could not be waited for, or whose chunks are not all there."""
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     gateway.metrics.broken_streams(code).inc()
     if isinstance(error, BitladderError):

@@ -1,4 +1,4 @@
-"""The doors of operators: models, queues, health, readiness, metrics."""
+"""The endpoints of operators: models, queues, health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dispatcher.responses import Response
 from dispatcher.state import Gateway
 
 # Queues that no tier serves: so many are listed, the deepest first.
-MOST_UNKNOWN = 100
+MAX_UNKNOWN = 100
 
 
 async def get_models(request: HttpRequest) -> Response:
@@ -46,7 +46,7 @@ async def look_at_queues(queue: JobQueue) -> dict[str, object]:
         "object": "list",
         "suspended": overview.is_suspended,
         "data": [describe_queues(name, await queue.depths(name)) for name in queue.settings.models],
-        "unknown": [asdict(one) for one in overview.unknown[:MOST_UNKNOWN]],
+        "unknown": [asdict(one) for one in overview.unknown[:MAX_UNKNOWN]],
         "unknown_total": len(overview.unknown),
     }
 

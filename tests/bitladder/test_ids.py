@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from bitladder.contract import Claimed, Outcome, Request, State, Submission, encode_call
 from bitladder.ids import from_url, id_bytes, in_url, in_word, read_id, read_word, readable
 from bitladder.queue.calls import Finished
-from bitladder.queue.dead_letters import Choice, Quarantine
+from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.outcomes import unpack_message
 from bitladder.settings.sections import Settings
 
@@ -87,7 +87,7 @@ async def test_a_job_with_any_id_is_claimed_given_back_and_finished(
     job_id = plant(store, raw)
 
     (first,) = await claim(queue)
-    await queue.give_back("w", first, first.queue, word="free", last=DONE)
+    await queue.requeue("w", first, first.queue, word="free", last=DONE)
     (second,) = await claim(queue)
     running: Any = store.zrange(f"rq:wip:{QUEUE}", 0, -1)
     accepted = await queue.finish("w", [Finished(job=second, outcome=DONE)])
@@ -137,26 +137,26 @@ async def test_an_outcome_reaches_whoever_awaits_it_whatever_the_id(
 
 
 @pytest.mark.parametrize("raw", ODD)
-async def test_a_job_with_any_id_is_found_in_quarantine_and_dropped(
+async def test_a_job_with_any_id_is_found_in_dead_letters_and_dropped(
     queue: JobQueue, store: redis.Redis, raw: bytes
 ) -> None:
     job_id = plant(store, raw, status="nonsense")
     assert await claim(queue) == []
 
-    quarantine = Quarantine(queue)
-    found = await quarantine.jobs(Choice(ids=[readable(job_id)]))
-    dropped = await quarantine.drop(found)
+    dead_letters = DeadLetters(queue)
+    found = await dead_letters.jobs(Choice(ids=[readable(job_id)]))
+    dropped = await dead_letters.drop(found)
 
     assert [(one.job_id, one.code) for one in found] == [(job_id, "corrupt_job")]
     assert dropped == [job_id]
 
 
-async def test_an_id_beyond_measure_ends_in_quarantine_with_the_reason(queue: JobQueue, store: redis.Redis) -> None:
+async def test_an_id_beyond_measure_ends_in_dead_letters_with_the_reason(queue: JobQueue, store: redis.Redis) -> None:
     job_id, fine = plant(store, b"x" * 513), plant(store, b"fine")
 
     claims = await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 10)
     view = await queue.view(job_id)
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
 
     assert [one.job_id for one in claims.jobs] == [fine]
     assert [(len(one.job_id), one.why) for one in claims.unfit] == [(512, "corrupt_job")]
@@ -167,7 +167,7 @@ async def test_an_id_beyond_measure_ends_in_quarantine_with_the_reason(queue: Jo
 
 
 @pytest.mark.parametrize("command", ["SET {} x", "SADD {} x", "RPUSH {} x", "XADD {} * x x", "ZADD {} 1 x"])
-async def test_a_record_that_is_no_hash_ends_in_quarantine_with_the_reason(
+async def test_a_record_that_is_no_hash_ends_in_dead_letters_with_the_reason(
     queue: JobQueue, store: redis.Redis, command: str
 ) -> None:
     key = "rq:job:odd"
@@ -176,7 +176,7 @@ async def test_a_record_that_is_no_hash_ends_in_quarantine_with_the_reason(
     fine = plant(store, b"fine")
 
     claims = await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 10)
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
     view = await queue.view("odd")
     word = await queue.cancel("odd")
 
@@ -187,12 +187,12 @@ async def test_a_record_that_is_no_hash_ends_in_quarantine_with_the_reason(
     assert view.outcome is not None
     assert "no hash" in (view.outcome.error or "")
     assert word == "over"
-    assert await Quarantine(queue).drop([dead]) == ["odd"]
+    assert await DeadLetters(queue).drop([dead]) == ["odd"]
     assert store.exists(key)  # it is somebody's
 
 
 @pytest.mark.parametrize("status", ["", "deferred", "scheduled", "rate_limited", "ready_to_enqueue", "nonsense"])
-async def test_a_record_that_does_not_say_that_it_waits_ends_in_quarantine(
+async def test_a_record_that_does_not_say_that_it_waits_ends_in_dead_letters(
     queue: JobQueue, store: redis.Redis, status: str
 ) -> None:
     job_id = plant(store, b"odd", status=status)
@@ -200,7 +200,7 @@ async def test_a_record_that_does_not_say_that_it_waits_ends_in_quarantine(
         store.hdel("rq:job:odd", "status")
 
     assert await claim(queue) == []
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
 
     assert (dead.job_id, dead.code) == (job_id, "corrupt_job")
     assert dead.view is not None
@@ -213,7 +213,7 @@ async def test_a_job_that_was_saved_and_pushed_by_hand_runs(queue: JobQueue, sto
     store.hdel("rq:job:by-hand", "origin")
 
     (claimed,) = await claim(queue)
-    word = await queue.give_back("w", claimed, claimed.queue, word="free", last=DONE)
+    word = await queue.requeue("w", claimed, claimed.queue, word="free", last=DONE)
 
     assert (claimed.job_id, word) == (job_id, "returned")
     assert [one.job_id for one in await claim(queue)] == [job_id]
@@ -248,11 +248,11 @@ async def test_a_garbled_idempotency_key_is_free(queue: JobQueue, store: redis.R
 
 
 def test_a_code_tells_an_id_from_what_follows_it() -> None:
-    seal = Seal([SecretStr("a key of at least 16 characters")])
+    signer = Signer([SecretStr("a key of at least 16 characters")])
 
-    code = seal.job_mac("a b", b"c")
+    code = signer.job_mac("a b", b"c")
 
-    assert seal.is_genuine("a b", b"c", code.encode())
-    assert not seal.is_genuine("a", b"b c", code.encode())
-    assert not seal.is_genuine("a%20b", b"c", code.encode())
-    assert seal.decode("\udcff", seal.encode("\udcff", DONE)) == DONE
+    assert signer.is_genuine("a b", b"c", code.encode())
+    assert not signer.is_genuine("a", b"b c", code.encode())
+    assert not signer.is_genuine("a%20b", b"c", code.encode())
+    assert signer.decode("\udcff", signer.encode("\udcff", DONE)) == DONE

@@ -20,7 +20,7 @@ from calibration.preflight import (
 from calibration.quantization.available_memory import available_memory
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipes import RECIPES
-from calibration.quantization.samples import LEAST_TEXTS, check_enough, chosen, read_texts
+from calibration.quantization.samples import MIN_TEXTS, check_enough, chosen, read_texts
 from tests.calibration.inspection.tiny import HIDDEN, INNER, LAYERS, VOCABULARY, Tiny
 
 GPTQ, AWQ, NEAREST = RECIPES["int4-awq-gptq-g32"], RECIPES["int4-awq-g64"], RECIPES["int8-rtn"]
@@ -171,7 +171,7 @@ def test_samples_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_a_set_of_three_prompts_is_refused_and_so_is_one_giant_prompt() -> None:
     for texts in (["a prompt"] * 3, ["word " * 1_000_000]):
-        with pytest.raises(InputError, match=rf"{len(texts)} samples are too few .* at least {LEAST_TEXTS}"):
+        with pytest.raises(InputError, match=rf"{len(texts)} samples are too few .* at least {MIN_TEXTS}"):
             check_enough(AWQ, texts, 1536)
 
 

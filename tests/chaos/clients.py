@@ -13,7 +13,7 @@ import msgspec
 
 from tests.chaos.following import follow
 from tests.chaos.history import History, Seen, Told, Try
-from tests.chaos.orders import Door, Order
+from tests.chaos.orders import Delivery, Order
 from tests.chaos.readers import read_job, text_of
 from tests.chaos.reading import STATES, Reading
 
@@ -53,8 +53,8 @@ class HttpClients:
             except (aiohttp.ClientError, TimeoutError) as error:
                 its = Try(sent_s=sent_s, heard_s=time.time(), answer=type(error).__name__, is_unknown=True)
                 # Nobody knows whether it was accepted; if it was, the intake cancels what nobody awaits.
-                told.may_be_cancelled |= order.door in (Door.AWAITED, Door.STREAMED) and not order.key
-                if isinstance(error, TimeoutError) and order.door in (Door.AWAITED, Door.STREAMED):
+                told.may_be_cancelled |= order.delivery in (Delivery.AWAITED, Delivery.STREAMED) and not order.key
+                if isinstance(error, TimeoutError) and order.delivery in (Delivery.AWAITED, Delivery.STREAMED):
                     told.gave_up.append((url, its.heard_s))
                 elif isinstance(error, TimeoutError):
                     told.unanswered.append((url, sent_s, its.heard_s))
@@ -65,13 +65,13 @@ class HttpClients:
             await self._history.opened()
 
     async def _once(self, session: aiohttp.ClientSession, url: str, order: Order, told: Told) -> Try:
-        if order.door in (Door.JOBS, Door.EVENTS):
+        if order.delivery in (Delivery.JOBS, Delivery.EVENTS):
             return await self._submit(session, url, order, told)
         path = "/v1/chat/completions" if order.is_chat else "/v1/completions"
         sent_s, patience = time.time(), aiohttp.ClientTimeout(total=PATIENCE_S)
         async with session.post(f"{url}{path}", json=order.body, headers=order.headers, timeout=patience) as answer:
             job_id = answer.headers.get("X-Job-Id", "")
-            if answer.status == 200 and order.door is Door.STREAMED:
+            if answer.status == 200 and order.delivery is Delivery.STREAMED:
                 self._history.accepted(order, job_id, sent_s)
                 told.may_be_cancelled |= not order.key  # should the stream break, its job is not wanted any more
                 await self._read_stream(answer, order, job_id)
@@ -97,7 +97,7 @@ class HttpClients:
         self._history.accepted(order, content["id"], sent_s)
         if order.is_cancelled:
             await self._cancel(session, url, content["id"], told)
-        if order.door is Door.EVENTS:
+        if order.delivery is Delivery.EVENTS:
             await follow(session, self._urls, content["id"], order, self._history, self._rng)
         else:
             await read_job(session, self._rng.choice(self._urls), content["id"], self._history)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 EVERY_S = 0.02
 # What `everysec` may lose.
-MOST_LOST_S = 1.0
+MAX_LOST_S = 1.0
 REMEMBERED_S = 5.0
 
 
@@ -48,7 +48,7 @@ class Disk:
         path = self._newest()
         with self._lock:
             lengths = list(self._lengths)
-        kept = [one for one in lengths if one.path == path and one.at_s <= ended_s - min(lost_s, MOST_LOST_S)]
+        kept = [one for one in lengths if one.path == path and one.at_s <= ended_s - min(lost_s, MAX_LOST_S)]
         if path is None or not kept:  # it began a new file within the last second: let it keep that
             return ended_s
         os.truncate(path, kept[-1].size)

@@ -9,7 +9,7 @@ import aiohttp
 
 from tests.chaos.following import read_on
 from tests.chaos.history import History
-from tests.chaos.orders import Door
+from tests.chaos.orders import Delivery
 from tests.chaos.readers import read_job
 from tests.chaos.reading import Reading
 from tests.chaos.scene import TIERS, Scene
@@ -19,7 +19,7 @@ from tests.chaos.scene import TIERS, Scene
 DRAIN_S = 360.0
 READS_AT_ONCE = 96
 # Streams that are read once more, whole.
-MOST_READ_AGAIN = 1000
+MAX_READ_AGAIN = 1000
 
 
 async def drain(its: Scene, history: History) -> list[str]:
@@ -50,10 +50,10 @@ async def _read_streams_again(its: Scene, history: History) -> None:
     streamed = [
         (job_id, Reading(told.order, "events, at the end"))
         for told in history.told.values()
-        if told.order.door in (Door.STREAMED, Door.EVENTS)
+        if told.order.delivery in (Delivery.STREAMED, Delivery.EVENTS)
         for job_id in told.ids
         if any(seen.state == "finished" for seen in history.seen[job_id])
-    ][-MOST_READ_AGAIN:]
+    ][-MAX_READ_AGAIN:]
     for at in range(0, len(streamed), READS_AT_ONCE):
         some = streamed[at : at + READS_AT_ONCE]
         await asyncio.gather(*(_read_again(its, history, *one) for one in some))

@@ -16,7 +16,7 @@ BEGIN_SLACK_S = 0.1
 # A deadline is noticed by a timer of the worker's.
 END_SLACK_S = 1.0
 # A worker that is lost again and again before an engine begins is charged from the next time on.
-MOST_UNBEGUN = 3
+MAX_UNBEGUN = 3
 # Losses that an attempt is charged for.
 CHARGED = ("worker_lost", "engine_fault", "degenerate_output", "worker_defect")
 # An outcome is handed in, and a job is claimed after its submission, within so much, in any weather.
@@ -65,7 +65,7 @@ def _gone(its: Evidence, job_id: str, runs: Sequence[Execution]) -> Iterator[str
 
 
 def _out_of_bounds(its: Evidence, told: Told, record: Record, run: Execution) -> Iterator[str]:
-    order, what = told.order, f"{told.order.door} {told.order.mark} (job {record.job_id}, claim {run.fence})"
+    order, what = told.order, f"{told.order.delivery} {told.order.mark} (job {record.job_id}, claim {run.fence})"
     floor = None if order.queue else record.floor  # RQ's clients name a queue instead
     lowest = max(order.lowest, LADDER.index(floor) if floor else 0)
     if not lowest <= LADDER.index(run.tier) <= order.highest:
@@ -102,7 +102,7 @@ def _again(its: Evidence, told: Told, one: Execution, following: Execution) -> I
     if is_drained or its.has_lost_its_lease(life, one.begin_s, following.begin_s) or its.timeline.is_forgotten(*around):
         return
     yield (
-        f"AGAIN: {told.order.door} {told.order.mark} (job {one.job_id}) was executed by claim {one.fence} "
+        f"AGAIN: {told.order.delivery} {told.order.mark} (job {one.job_id}) was executed by claim {one.fence} "
         f"({one.how or 'not ended'}) and again by {following.fence}, {following.begin_s - one.begin_s:.1f} s later, "
         f"though nothing had happened to {life.service if life else one.pid}"
     )
@@ -164,5 +164,5 @@ def _charge(its: Evidence, record: Record, one: Lost) -> Iterator[str]:
     elif not its.has_lost_its_lease(its.names.get(one.worker), one.at_s, one.at_s):
         life = its.names.get(one.worker)
         yield f"CHARGED: {what} ({life.service if life else 'unknown'}), to which nothing had happened"
-    elif not runs and record.unbegun <= MOST_UNBEGUN:
+    elif not runs and record.unbegun <= MAX_UNBEGUN:
         yield f"UNRUN: {what}, which never began"

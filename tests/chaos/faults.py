@@ -58,8 +58,8 @@ class Faults:
             (self.stop_intake, 2),
             (self.kill_valkey, 3),
             (self.stop_valkey, 2),
-            (self.take_valkey_away, 0.7),
-            (self.take_valkey_away_in_a_hush, 1),
+            (self.end_valkey_for_long, 0.7),
+            (self.cut_valkey_off_silently, 1),
             (self.stop_valkey_for_long, 0.7),
             *(power if self._is_forgetful else []),
         ]
@@ -153,20 +153,20 @@ class Faults:
     async def kill_valkey(self) -> None:
         await self._kill_valkey(self._rng.choice((0, 0.5, 2)))
 
-    async def take_valkey_away(self) -> None:
+    async def end_valkey_for_long(self) -> None:
         await self._kill_valkey(self._long_s())
 
-    async def take_valkey_away_in_a_hush(self) -> None:
+    async def cut_valkey_off_silently(self) -> None:
         self._is_open.clear()
         await asyncio.sleep(HUSH_S)
-        await self.take_valkey_away()
+        await self.end_valkey_for_long()
         await asyncio.sleep(HUSH_S)
         self._is_open.set()
 
     async def lose_last_second(self) -> None:
         await self._kill_valkey(self._rng.choice((0, 0.5)), lost_s=self._rng.uniform(0.2, 1))
 
-    async def _kill_valkey(self, away_s: float, lost_s: float = 0) -> None:
+    async def _kill_valkey(self, unreachable_s: float, lost_s: float = 0) -> None:
         valkey = self._its.fleet.valkey
         with self._timeline.trouble("kill_valkey", EVERYBODY):
             valkey.is_held_down = True
@@ -178,7 +178,7 @@ class Faults:
             if self._is_forgetful:
                 self._timeline.losses.append(Loss(since_s=kept_s - UNWRITTEN_S, at_s=ended_s))
             try:
-                await asyncio.sleep(away_s)
+                await asyncio.sleep(unreachable_s)
             finally:
                 valkey.is_held_down = False
             await until_answering(self._its.embedded)

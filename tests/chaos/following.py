@@ -16,7 +16,7 @@ from tests.chaos.reading import Reading, events_in
 
 # How long a job is followed at most.
 FOLLOW_S = 120.0
-MOST_EVENTS = 40  # before the connection is cut on purpose
+MAX_EVENTS = 40  # before the connection is cut on purpose
 # Without an event for so long the client asks again, as browsers do behind a proxy that fell silent.
 SILENCE_S = 20.0
 
@@ -27,7 +27,7 @@ async def follow(
     """Read until the job is over, by way of any intake, and note what came."""
     reading, end = Reading(order, "events"), time.monotonic() + FOLLOW_S
     while not reading.is_over and time.monotonic() < end:
-        most = rng.randint(1, MOST_EVENTS) if rng.random() < 0.7 else None
+        most = rng.randint(1, MAX_EVENTS) if rng.random() < 0.7 else None
         try:
             if not await read_on(session, rng.choice(urls), job_id, reading, most):
                 history.did_not_find(job_id, "events")

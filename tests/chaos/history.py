@@ -123,7 +123,7 @@ class History:
 
     def tried(self, order: Order, its: Try) -> None:
         with self._lock:
-            self.answers[f"{order.door} {its.answer}"] += 1
+            self.answers[f"{order.delivery} {its.answer}"] += 1
             self.told[order.number].tries.append(its)
 
     def accepted(self, order: Order, job_id: str, sent_s: float) -> None:

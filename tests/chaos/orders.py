@@ -22,7 +22,7 @@ STEERED = (("echo:fault", 0.2), (SLOW, 0.5), ("echo:busy", 0.05), (POISON, 0.05)
 NUMBERS = 1_000_000
 
 
-class Door(StrEnum):
+class Delivery(StrEnum):
     """How a job comes in."""
 
     AWAITED = "awaited"
@@ -33,7 +33,7 @@ class Door(StrEnum):
     RQ = "rq"  # a program that knows RQ, and not bitladder
 
 
-HTTP = {Door.AWAITED: 30, Door.STREAMED: 15, Door.JOBS: 35, Door.EVENTS: 20}
+HTTP = {Delivery.AWAITED: 30, Delivery.STREAMED: 15, Delivery.JOBS: 35, Delivery.EVENTS: 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Order:
     """One job as its client wants it."""
 
     number: int
-    door: Door
+    delivery: Delivery
     body: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
     is_cancelled: bool = False  # its client changes its mind
@@ -106,11 +106,11 @@ def draw_http(number: int, rng: random.Random) -> Order:
 
 def draw_left(number: int, rng: random.Random) -> Order:
     """Return an order whose client waits for it, and will leave."""
-    return _draw(number, rng, rng.choice((Door.AWAITED, Door.STREAMED)))
+    return _draw(number, rng, rng.choice((Delivery.AWAITED, Delivery.STREAMED)))
 
 
 def draw_produced(number: int, rng: random.Random) -> Order:
-    return _draw(number, rng, Door.PRODUCER)
+    return _draw(number, rng, Delivery.PRODUCER)
 
 
 def draw_rq(number: int, rng: random.Random) -> Order:
@@ -118,7 +118,9 @@ def draw_rq(number: int, rng: random.Random) -> Order:
     steer = next((word for word, percent in STEERED if word != "echo:busy" and rng.random() * 100 < percent), None)
     lane = rng.choice(("urgent", "normal", "batch"))
     body, is_chat = _body(number, rng, steer, rng.randint(1, 60))
-    return Order(number=number, door=Door.RQ, body=body, is_chat=is_chat, queue=f"{MODEL}:{rng.choice(LADDER)}:{lane}")
+    return Order(
+        number=number, delivery=Delivery.RQ, body=body, is_chat=is_chat, queue=f"{MODEL}:{rng.choice(LADDER)}:{lane}"
+    )
 
 
 def draw_long(number: int, rng: random.Random) -> Order:
@@ -127,26 +129,26 @@ def draw_long(number: int, rng: random.Random) -> Order:
     On the lower tiers, so that the highest can be killed and stopped without running them again.
     """
     body, is_chat = _body(number, rng, SLOW, rng.randint(160, 220))
-    door = rng.choice(list(HTTP))
-    if door in (Door.STREAMED, Door.EVENTS):
+    delivery = rng.choice(list(HTTP))
+    if delivery in (Delivery.STREAMED, Delivery.EVENTS):
         body["stream"] = True
     headers = {"X-Request-Id": mark(number), "X-Max-Tier": rng.choice(LADDER[:2])}
     if rng.random() < 0.8:
         headers["Idempotency-Key"] = mark(number)
-    return Order(number=number, door=door, body=body, headers=headers, is_chat=is_chat, is_long=True)
+    return Order(number=number, delivery=delivery, body=body, headers=headers, is_chat=is_chat, is_long=True)
 
 
-def _draw(number: int, rng: random.Random, door: Door) -> Order:
+def _draw(number: int, rng: random.Random, delivery: Delivery) -> Order:
     steer = next((word for word, percent in STEERED if rng.random() * 100 < percent), None)
     body, is_chat = _body(number, rng, steer, rng.randint(1, 60))
-    if door in (Door.STREAMED, Door.EVENTS):
+    if delivery in (Delivery.STREAMED, Delivery.EVENTS):
         body["stream"] = True
     return Order(
         number=number,
-        door=door,
+        delivery=delivery,
         body=body,
         headers=_headers(number, rng, is_busy=steer == "echo:busy"),
-        is_cancelled=door is Door.JOBS and rng.random() < 0.04,
+        is_cancelled=delivery is Delivery.JOBS and rng.random() < 0.04,
         is_chat=is_chat,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tests.chaos.evidence import Evidence
 from tests.chaos.history import Record, Seen, Told, Try
-from tests.chaos.orders import Door
+from tests.chaos.orders import Delivery
 
 # What a job may fail of here; anything else is a defect.
 FAIR_CODES = ("engine_fault", "worker_lost", "drained")
@@ -45,7 +45,7 @@ def _unknown(its: Evidence) -> Iterator[str]:
             yield f"UNKNOWN: {by} said at {at_s:.3f} that it does not know job {job_id}, which had been accepted"
     for told in its.history.told.values():
         if not all(its.timeline.is_forgotten(*between) for between in told.gone):
-            yield f"UNKNOWN: {told.order.door} {told.order.mark} was told that its job is gone, which it is not"
+            yield f"UNKNOWN: {told.order.delivery} {told.order.mark} was told that its job is gone, which it is not"
     for job_id, by, at_s in its.history.incomplete:
         record = its.records.get(job_id)
         if record is not None and not _may_be_incomplete(its, record):
@@ -53,7 +53,7 @@ def _unknown(its: Evidence) -> Iterator[str]:
 
 
 def _may_be_incomplete(its: Evidence, record: Record) -> bool:
-    """Return whether the server may have lost pieces, or they went when the claim that ended the job was given up."""
+    """Return whether the server may have lost chunks, or they went when the claim that ended the job was given up."""
     is_given_up = any(one.fence == record.fence for one in record.lost)
     return is_given_up or its.timeline.is_forgotten(record.created_s, record.ended_s)
 
@@ -67,9 +67,9 @@ def _is_forgotten(its: Evidence, job_id: str) -> bool:
 def _lost(its: Evidence, told: Told, job_id: str, accepted: Try) -> Iterator[str]:
     record, order = its.records.get(job_id), told.order
     if record is None and not its.timeline.is_forgotten(accepted.sent_s, accepted.heard_s):
-        yield f"LOST: job {job_id} ({order.door} {order.mark}) was accepted at {accepted.heard_s:.3f} and is not stored"
+        yield f"LOST: job {job_id} ({order.delivery} {order.mark}) was accepted at {accepted.heard_s:.3f} and is gone"
     elif record is not None and record.outcome is None:
-        yield f"LOST: job {job_id} ({order.door} {order.mark}) never ended: it is {record.status}"
+        yield f"LOST: job {job_id} ({order.delivery} {order.mark}) never ended: it is {record.status}"
 
 
 def _of_readers(its: Evidence, job_id: str, seen: list[Seen]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _of_readers(its: Evidence, job_id: str, seen: list[Seen]) -> Iterator[str]:
 def _of_order(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
     order, outcomes = told.order, [record.outcome for record in mine if record.outcome]
     if len(mine) > 1 and not told.may_be_cancelled and not any(_is_forgotten(its, one.job_id) for one in mine):
-        what = f"key {order.key}" if order.key else f"one request ({order.door} {order.mark})"
+        what = f"key {order.key}" if order.key else f"one request ({order.delivery} {order.mark})"
         yield f"TWICE: {what} has {len(mine)} jobs: {sorted(record.job_id for record in mine)}"
     for seen in told.ran:
         is_kept = not its.timeline.is_forgotten(seen.at_s - READ_S, seen.at_s)
@@ -92,7 +92,7 @@ def _of_order(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
             yield f"CHANGED: {order.mark} was {seen}, which none of {outcomes} is"
     for outcome in outcomes:
         if why := _why_wrong(its, told, outcome):
-            yield f"WRONG: {order.door} {order.mark} {why}"
+            yield f"WRONG: {order.delivery} {order.mark} {why}"
     yield from _silent(its, told, mine)
     for record in mine:
         yield from _refused(its, told, record)
@@ -102,7 +102,7 @@ def _of_order(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
 
 def _why_wrong(its: Evidence, told: Told, outcome: Seen) -> str | None:
     order = told.order
-    if order.door is Door.RQ and its.is_signed:  # RQ's clients cannot sign
+    if order.delivery is Delivery.RQ and its.is_signed:  # RQ's clients cannot sign
         return None if outcome.code == "bad_signature" else f"is {outcome}, though it is not signed"
     if outcome.state == "finished" and outcome.text != order.expected:
         return f"was answered {outcome.text!r}, not {order.expected!r}"
@@ -136,7 +136,7 @@ def _refused(its: Evidence, told: Told, record: Record) -> Iterator[str]:
         ran, state = len(its.executions.get(record.job_id, [])), record.outcome and record.outcome.state
         if ran or state != "cancelled":
             yield (
-                f"REFUSED: {told.order.door} {told.order.mark} was told {one.answer!r}, and its job {record.job_id} "
+                f"REFUSED: {told.order.delivery} {told.order.mark} was told {one.answer!r}, its job {record.job_id} "
                 f"ran {ran} times and is {state}; all its tries, in seconds from when the job was stored: "
                 + ", ".join(
                     f"{each.answer} {each.sent_s - record.created_s:.3f} to {each.heard_s - record.created_s:.3f}"
@@ -150,15 +150,15 @@ def _silent(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
     ended_s = [record.ended_s for record in mine if record.ended_s]
     for url, from_s, until_s in told.unanswered:
         if not its.timeline.own_s(_intake(url), from_s, until_s):
-            yield f"SILENT: {told.order.door} {told.order.mark} was not answered at all in {until_s - from_s:.1f} s"
+            yield f"SILENT: {told.order.delivery} {told.order.mark} was not answered at all in {until_s - from_s:.1f} s"
     for url, until_s in told.gave_up:
         calm_s = its.timeline.calm_since_s(_intake(url), until_s)
         since_s = max(calm_s, min(ended_s, default=0))
         if until_s - since_s > HEARD_S and len(ended_s) == len(mine):
             what = f"the end of its job {mine[0].job_id}" if mine else "the loss of its job"
             yield (
-                f"SILENT: {told.order.door} {told.order.mark} was not told of {what}, {until_s - since_s:.1f} s after "
-                "it and the last outage"
+                f"SILENT: {told.order.delivery} {told.order.mark} was not told of {what}, {until_s - since_s:.1f} s "
+                "after it and the last outage"
             )
 
 

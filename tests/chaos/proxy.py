@@ -35,7 +35,7 @@ class Mode(StrEnum):
 class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
-    is_dead: bool = False  # bytes of it were swallowed: the rest would make no sense
+    is_dead_letter: bool = False  # bytes of it were swallowed: the rest would make no sense
 
     def close(self) -> None:
         for writer in (self.client, self.server):
@@ -174,7 +174,7 @@ class Proxy:
     async def _connected(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         """Join the two ends. In bad weather the far end is not even asked: its kernel would answer for it."""
         if self._weather.mode is Mode.SWALLOW:
-            connection.is_dead = True
+            connection.is_dead_letter = True
             while await reader.read(CHUNK_BYTES):
                 pass
             return
@@ -197,10 +197,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 await self._linger(connection, len(chunk))
-                if not connection.is_dead:
+                if not connection.is_dead_letter:
                     writer.write(chunk)
                     await writer.drain()
-        if self._weather.mode is not Mode.PASS or connection.is_dead:
+        if self._weather.mode is not Mode.PASS or connection.is_dead_letter:
             await self._unseen_end(connection)
 
     async def _linger(self, connection: _Connection, size: int) -> None:
@@ -209,13 +209,13 @@ class Proxy:
         if pause_s:
             await asyncio.sleep(pause_s)
         if weather.mode is Mode.SWALLOW:
-            connection.is_dead = True
+            connection.is_dead_letter = True
         elif weather.mode is Mode.HOLD:
             await weather.passing.wait()
 
     async def _unseen_end(self, connection: _Connection) -> None:
         """Keep one end's goodbye from the other, as the network would: it is told by its own time limit."""
-        if not connection.is_dead:
+        if not connection.is_dead_letter:
             await self._weather.passing.wait()
 
 

@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from bitladder.contract import Outcome
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.queue.views import inflate
 from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
@@ -90,7 +90,7 @@ async def read_at_random(session: aiohttp.ClientSession, urls: list[str], histor
         await asyncio.sleep(pause_s)
 
 
-def watch_published(store: redis.Redis, seal: Seal, history: History) -> None:
+def watch_published(store: redis.Redis, signer: Signer, history: History) -> None:
     """Note every outcome that is published, straight at the server, until the client is closed."""
     while True:
         try:
@@ -98,13 +98,13 @@ def watch_published(store: redis.Redis, seal: Seal, history: History) -> None:
                 messages.psubscribe("bl:done:*")
                 for message in messages.listen():
                     job_id = message["channel"].decode().removeprefix("bl:done:")
-                    history.saw(job_id, seen_of("published", seal.decode_stored(job_id, message["data"])))
+                    history.saw(job_id, seen_of("published", signer.decode_stored(job_id, message["data"])))
         except (RedisError, OSError, ValueError):
             if history.is_closed.wait(0.05):
                 return
 
 
-def records(store: redis.Redis, seal: Seal) -> dict[str, Record]:
+def records(store: redis.Redis, signer: Signer) -> dict[str, Record]:
     """Return every job that Redis holds."""
     found, keys = {}, _by_key(store)
     for key in store.scan_iter("rq:job:*", count=1000):
@@ -112,7 +112,7 @@ def records(store: redis.Redis, seal: Seal) -> dict[str, Record]:
         values: Any = store.hmget(key, list(FIELDS))
         fields = dict(zip(FIELDS, values, strict=True))
         said = MARK.search((fields["outcome"] or b"") + inflate(fields["data"] or b"["))
-        found[job_id] = _record(job_id, fields, seal, said[0].decode() if said else keys.get(job_id))
+        found[job_id] = _record(job_id, fields, signer, said[0].decode() if said else keys.get(job_id))
     return found
 
 
@@ -124,9 +124,9 @@ def _by_key(store: redis.Redis) -> dict[str, str]:
     return {value.split()[0].decode(): name.decode().rpartition(":")[2] for name, value in pairs if value}
 
 
-def _record(job_id: str, fields: dict[str, bytes | None], seal: Seal, mark: str | None) -> Record:
+def _record(job_id: str, fields: dict[str, bytes | None], signer: Signer, mark: str | None) -> Record:
     stored = fields["outcome"]
-    outcome = seal.decode_stored(job_id, stored) if stored else None
+    outcome = signer.decode_stored(job_id, stored) if stored else None
     deadline = (fields["wait"] or b"").split(b" ")[1:2]
     return Record(
         job_id=job_id,

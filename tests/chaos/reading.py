@@ -30,7 +30,7 @@ class Reading:
         self._texts: list[str] = []
         self._answer_id: str | None = None
         self._fence = 0  # of the execution that is read
-        self._number = 0  # of the last piece
+        self._number = 0  # of the last chunk
 
     @property
     def is_over(self) -> bool:
@@ -79,7 +79,7 @@ class Reading:
             self._expect("GLUED", f"execution behind {self.last_id}", fence, self._fence)
         elif fence <= self._fence:
             self._say("GLUED", f"began anew with execution {fence} behind {self._fence}")
-        self._expect("GAP", f"piece behind {self._fence}-{self._number}", (number, place), (self._number + 1, 1))
+        self._expect("GAP", f"chunk behind {self._fence}-{self._number}", (number, place), (self._number + 1, 1))
         self._fence, self._number = fence, number
 
     def _expect(self, word: str, what: str, got: object, wanted: object) -> None:
@@ -88,7 +88,7 @@ class Reading:
 
     def _say(self, word: str, what: str) -> None:
         if not any(said.startswith(word) for said in self.found):  # the first wrong chunk moves all others
-            self.found.append(f"{word}: {self._order.door} {self._order.mark}, read by {self._by}: {what}")
+            self.found.append(f"{word}: {self._order.delivery} {self._order.mark}, read by {self._by}: {what}")
 
 
 def events_in(lines: Sequence[bytes]) -> tuple[str, bytes]:

@@ -40,7 +40,7 @@ from tests.conftest import ROOT
 
 PRODUCERS, RQ_PRODUCERS, READERS = 2, 1, 2
 READ_PAUSE_S = 0.05
-MOST_SHOWN = 50  # findings on the terminal; the file has all
+MAX_SHOWN = 50  # findings on the terminal; the file has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Plan:
     clients: int  # over HTTP, each with one job at a time
     long_clients: int  # the same, whose jobs run for longer than a lease
     long_jobs: int | None = None  # of them, in all; None: for as long as the others
-    most_s: float = math.inf  # no more orders after so long
+    max_s: float = math.inf  # no more orders after so long
     pause_s: float = 2.5  # between two faults of the same list, on average
     # Instead of drawn faults: when each begins, in seconds.
     script: Callable[[Faults], Sequence[tuple[float, Fault]]] | None = None
@@ -89,7 +89,7 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
     """Run once; all that the processes write goes into `folder`."""
     start, rng, history, timeline = time.monotonic(), random.Random(seed), History(), Timeline()
     async with scene(folder, kind) as its:
-        watch = (its.store, its.seal, history)
+        watch = (its.store, its.signer, history)
         threading.Thread(target=watch_published, args=watch, name="watch", daemon=True).start()
         faults = Faults(its, timeline, history.is_open, rng)
         begun = time.monotonic()
@@ -138,7 +138,7 @@ async def run(plan: Plan, kind: Kind, seed: int, folder: Path) -> Report:
 
 async def load(its: Scene, plan: Plan, history: History, faults: Faults, seed: int) -> None:
     """Carry out orders while things break, until enough are accepted."""
-    end, beside = time.monotonic() + plan.most_s, list[asyncio.Task[None]]()
+    end, beside = time.monotonic() + plan.max_s, list[asyncio.Task[None]]()
 
     def is_wanted(_: Order) -> bool:
         is_broken = any(task.done() and task.exception() for task in beside)  # who breaks things has broken
@@ -193,10 +193,10 @@ def main() -> int:
     folder = ROOT / "var" / "chaos" / str(seed)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with this seed
     folder.mkdir(parents=True)
-    plan = Plan(jobs=args.jobs, clients=256, long_clients=10, most_s=args.seconds)
+    plan = Plan(jobs=args.jobs, clients=256, long_clients=10, max_s=args.seconds)
     report = asyncio.run(run(plan, Kind(durability=args.durability, is_signed=args.signed), seed, folder))
     folder.with_suffix(".json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-    shown = replace(report, found=report.found[:MOST_SHOWN])
+    shown = replace(report, found=report.found[:MAX_SHOWN])
     sys.stdout.write(json.dumps(asdict(shown), indent=2) + "\n")
     return 1 if report.found else 0
 

@@ -26,7 +26,7 @@ PER_JOB = ("rq:job", "bl:stream", "bl:idem", "rq:results")
 # RQ's registries of ended jobs: few keys, of a size that goes with the jobs.
 REGISTRIES = ("rq:finished", "rq:failed", "rq:canceled")
 # A process that was started again begins a series of its own; what is too short to judge has fewer samples than this.
-LEAST_SAMPLES = 8
+MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,9 @@ class Samples:
         """
         first = next((at for at, at_s in enumerate(self.times_s) if at_s - self.times_s[0] >= warm_up_s), 0)
         times_s, rows = self.times_s[first:], self.rows[first:]
-        if len(rows) < LEAST_SAMPLES:
+        if len(rows) < MIN_SAMPLES:
             raise ValueError(
-                f"{len(rows)} samples after a warm-up of {warm_up_s:g} s: at least {LEAST_SAMPLES} are needed"
+                f"{len(rows)} samples after a warm-up of {warm_up_s:g} s: at least {MIN_SAMPLES} are needed"
             )
         recent = self._recent(window_s)[first:]
         found = {}

@@ -13,7 +13,7 @@ import aiohttp
 import redis
 
 from bitladder.queue.server.embedded import is_answering
-from bitladder.queue.signing import Seal
+from bitladder.queue.signing import Signer
 from bitladder.settings.sections import Durability, RedisSettings, Settings
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
@@ -56,7 +56,7 @@ class Scene:
     urls: list[str]  # of the intakes
     store: redis.Redis  # straight to Valkey
     embedded: RedisSettings  # the same
-    seal: Seal
+    signer: Signer
     session: aiohttp.ClientSession
 
     @property
@@ -98,7 +98,7 @@ async def scene(folder: Path, kind: Kind) -> AsyncIterator[Scene]:
                 urls=[f"http://127.0.0.1:{port}" for port in ports],
                 store=store,
                 embedded=embedded,
-                seal=Seal(settings.queue.secrets),
+                signer=Signer(settings.queue.secrets),
                 session=session,
             )
             await until_up(its)

@@ -80,11 +80,11 @@ class Report:
 async def soak(its_kind: Soak, seed: int, folder: Path) -> Report:
     """Run once; all that the processes write goes into `folder`."""
     history, samples, end_s, busy = History(), Samples(), its_kind.minutes * 60, os.getloadavg()[0]
-    plan = Plan(jobs=sys.maxsize, clients=CLIENTS, long_clients=LONG_CLIENTS, most_s=end_s, script=_crashes(its_kind))
+    plan = Plan(jobs=sys.maxsize, clients=CLIENTS, long_clients=LONG_CLIENTS, max_s=end_s, script=_crashes(its_kind))
     async with scene(folder, Kind(settings=its_kind.settings, environment=its_kind.environment)) as its:
         faults = Faults(its, Timeline(), history.is_open, random.Random(seed))
         left = orders(seed, 4, draw_left)
-        works = [samples.take(its, history, SAMPLE_S), _tend_the_dead(its, history)]
+        works = [samples.take(its, history, SAMPLE_S), _tend_dead_letters(its, history)]
         works += [_leave(its, left, history, random.Random(seed + number)) for number in range(LEAVERS)]
         async with _beside(works):
             await load(its, plan, history, faults, seed)
@@ -154,16 +154,16 @@ async def _leave(its: Scene, left: Iterator[Order], history: History, rng: rando
         await asyncio.sleep(rng.uniform(0, 0.5))
 
 
-async def _tend_the_dead(its: Scene, history: History) -> None:
+async def _tend_dead_letters(its: Scene, history: History) -> None:
     """Release all dead letters, then drop what died again, and so on; until cancelled."""
     for word in cycle(("release", "drop")):
         await asyncio.sleep(DEAD_S)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # Redis' connections were cut
-            history.did(f"dead letters, {word}", await _order_the_dead(its, word))
+            history.did(f"dead letters, {word}", await _order_dead_letters(its, word))
 
 
-async def _order_the_dead(its: Scene, word: str) -> int:
-    async with its.session.post(f"{its.urls[0]}/v1/dead/{word}", json={"all": True}) as answer:
+async def _order_dead_letters(its: Scene, word: str) -> int:
+    async with its.session.post(f"{its.urls[0]}/v1/dead-letters/{word}", json={"all": True}) as answer:
         return int((await answer.json()).get("chosen", 0))
 
 
@@ -172,7 +172,7 @@ async def _settled(its: Scene) -> list[str]:
     async with asyncio.timeout(IDLE_S):
         while its.store.keys("rq:queue:*") or its.store.keys("bl:inflight:*"):
             await asyncio.sleep(0.5)
-    await _order_the_dead(its, "drop")
+    await _order_dead_letters(its, "drop")
     await asyncio.to_thread(its.fleet.stop_all_but_valkey)
     await asyncio.sleep(_longest_s(its) + SETTLE_S)
     families = Counter(map(family, its.store.scan_iter("*", count=1000)))

@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.evidence import Evidence, Execution, joined
 from tests.chaos.executions import wrong_runs
 from tests.chaos.history import History, Lost, Record, Seen, Try
-from tests.chaos.orders import Door, Order
+from tests.chaos.orders import Delivery, Order
 from tests.chaos.outcomes import wrong_outcomes
 from tests.chaos.services import Life
 from tests.chaos.timeline import EVERYBODY, Loss, Timeline, Trouble
@@ -23,7 +23,7 @@ LEASE_S = 15.0
 FIRST, SECOND = 10_090_000, 12_990_000
 ORDER = Order(
     number=7,
-    door=Door.JOBS,
+    delivery=Delivery.JOBS,
     body={"model": "smollm2", "prompt": "n0000007 aa", "max_tokens": 3},
     headers={"Idempotency-Key": "key-7", "X-Min-Tier": "int4", "X-Max-Tier": "int8"},
 )
@@ -210,7 +210,7 @@ def test_a_submission_without_an_answer_is_noticed_unless_its_intake_stood_still
 
 
 def test_rq_s_library_must_read_what_we_say() -> None:
-    case = Case(order=replace(ORDER, door=Door.RQ, headers={}, queue="smollm2:int4:normal"))
+    case = Case(order=replace(ORDER, delivery=Delivery.RQ, headers={}, queue="smollm2:int4:normal"))
 
     assert replace(case, records=(replace(RECORD, rq="finished: n0000007 aa n0000007"),)).found() == []
     assert replace(case, records=(replace(RECORD, rq="failed: without a reason"),)).found() == ["RQ"]

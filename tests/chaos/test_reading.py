@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.orders import Door, Order
+from tests.chaos.orders import Delivery, Order
 from tests.chaos.reading import Reading, events_in
 
-ORDER = Order(number=7, door=Door.EVENTS, body={"model": "smollm2", "prompt": "n0000007 aa", "max_tokens": 4})
+ORDER = Order(number=7, delivery=Delivery.EVENTS, body={"model": "smollm2", "prompt": "n0000007 aa", "max_tokens": 4})
 WORDS = ("n0000007 ", "aa ", "n0000007 ", "aa ")
 
 
@@ -15,10 +15,10 @@ def chunk(place: int, answer_id: str = "first") -> dict[str, Any]:
     return {"id": answer_id, "choices": [{"index": 0, "text": WORDS[place]}]}
 
 
-def read(*pieces: tuple[str, int, str]) -> Reading:
+def read(*chunks: tuple[str, int, str]) -> Reading:
     """Take events, each of an id, the place of its word and the id of its answer, and then [DONE]."""
     reading = Reading(ORDER, "events")
-    for event_id, place, answer_id in pieces:
+    for event_id, place, answer_id in chunks:
         reading.take(chunk(place, answer_id), event_id)
     reading.done()
     return reading
@@ -45,14 +45,14 @@ def test_a_stream_without_event_ids_is_held_to_its_words_too() -> None:
     assert kinds(read(("", 0, "x"), ("", 2, "x"), ("", 3, "x"))) == ["CHUNK", "HOLE"]
 
 
-def test_a_missing_piece_is_a_gap_and_the_end_comes_too_soon() -> None:
+def test_a_missing_chunk_is_a_gap_and_the_end_comes_too_soon() -> None:
     first, _, third, fourth = whole(1)
 
     assert kinds(read(first, third, fourth)) == ["GAP", "CHUNK", "HOLE"]
     assert kinds(read(*whole(1, count=3))) == ["HOLE"]
 
 
-def test_a_piece_that_is_read_twice_is_found() -> None:
+def test_a_chunk_that_is_read_twice_is_found() -> None:
     first, second, third, fourth = whole(1)
 
     assert kinds(read(first, second, second, third, fourth)) == ["GAP", "CHUNK", "HOLE"]

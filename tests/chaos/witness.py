@@ -9,7 +9,7 @@ import redis
 
 from tests.chaos.evidence import Evidence, read_executions
 from tests.chaos.history import History, Record
-from tests.chaos.orders import Door
+from tests.chaos.orders import Delivery
 from tests.chaos.readers import records, rq_says
 from tests.chaos.scene import Kind, Scene, execution_log
 from tests.chaos.timeline import Timeline
@@ -21,7 +21,7 @@ def gather(its: Scene, history: History, timeline: Timeline, folder: Path, kind:
     queue = its.settings.queue
     return Evidence(
         history=history,
-        records=_with_rq(its.store, history, records(its.store, its.seal)),
+        records=_with_rq(its.store, history, records(its.store, its.signer)),
         executions=read_executions(execution_log(folder)),
         timeline=timeline,
         lives={life.pid: life for life in lives},
@@ -34,7 +34,7 @@ def gather(its: Scene, history: History, timeline: Timeline, folder: Path, kind:
 
 def _with_rq(store: redis.Redis, history: History, stored: dict[str, Record]) -> dict[str, Record]:
     """Ask RQ's own library about the jobs of RQ's clients."""
-    theirs = {job_id for told in history.told.values() if told.order.door is Door.RQ for job_id in told.ids}
+    theirs = {job_id for told in history.told.values() if told.order.delivery is Delivery.RQ for job_id in told.ids}
     asked = {
         job_id: replace(stored[job_id], rq=rq_says(store, job_id))
         for job_id in theirs & stored.keys()

@@ -20,8 +20,8 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from bitladder.queue.sampling import take_sample
 from bitladder.queue.server.connection import connect
-from bitladder.queue.signing import Seal
-from bitladder.routing.envelope import Patience
+from bitladder.queue.signing import Signer
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.settings.sections import Settings
 from dispatcher.admission import Admission
 from dispatcher.metrics import AdmissionMetrics
@@ -29,7 +29,7 @@ from tests.chaos.proxy import Proxy
 from tests.conftest import free_port, make_settings
 
 QUEUE = "smollm2:int4:normal"
-SOON, WHENEVER = Patience(whole_s=0.05), Patience()
+SOON, WHENEVER = LatencyBudget(whole_s=0.05), LatencyBudget()
 
 
 def job(queue: str = QUEUE, key: str = "") -> Submission:
@@ -46,7 +46,7 @@ async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
     await client.aclose()
 
 
-def door(queue: JobQueue, settings: Settings | None = None) -> Admission:
+def endpoint(queue: JobQueue, settings: Settings | None = None) -> Admission:
     return Admission(settings or queue.settings, queue.client, AdmissionMetrics(CollectorRegistry()))
 
 
@@ -69,7 +69,7 @@ async def learn(admission: Admission, store: redis.Redis, queue: str = QUEUE) ->
 async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(
     queue: JobQueue, store: redis.Redis, secrets: list[SecretStr]
 ) -> None:
-    queue.seal = Seal(secrets)
+    queue.signer = Signer(secrets)
     await queue.submit([job(), job(), job(), job(f"{QUEUE}:max-int8"), job()])
     ends = [
         Outcome(state=State.FINISHED, status=200),
@@ -110,14 +110,14 @@ async def test_a_look_loads_a_script_that_the_server_forgot(queue: JobQueue, sto
 async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
     queue: JobQueue, store: redis.Redis
 ) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     overload(store)
     await admission.enter(job(), SOON)  # nothing is known yet
     await learn(admission, store)
 
     with pytest.raises(OverloadedError, match=r"queue smollm2:int4:normal .* \d+ jobs wait ahead") as refusal:
         await admission.enter(job(), SOON)
-    await admission.enter(job(), Patience(whole_s=3600))
+    await admission.enter(job(), LatencyBudget(whole_s=3600))
     await admission.enter(job(), WHENEVER)
     await admission.enter(job("smollm2:int8:normal"), SOON)
 
@@ -125,7 +125,7 @@ async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
 
 
 async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: redis.Redis, redis_url: str) -> None:
-    admission = door(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
+    admission = endpoint(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
     overload(store)
     await learn(admission, store)
 
@@ -136,25 +136,25 @@ async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: re
 
 
 async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, store: redis.Redis) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     overload(store)
     await learn(admission, store)
     store.delete(f"rq:queue:{QUEUE}")
     await admission.look()
 
-    async def let_in(most: int) -> None:
+    async def admitted(most: int) -> None:
         for _ in range(most):
-            admission.arrived(await admission.enter(job(), Patience(whole_s=1)))
+            admission.arrived(await admission.enter(job(), LatencyBudget(whole_s=1)))
 
-    await let_in(10)
+    await admitted(10)
     with pytest.raises(OverloadedError):
-        await let_in(100_000)
+        await admitted(100_000)
 
 
 async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_seen_them(
     queue: JobQueue, redis_url: str
 ) -> None:
-    admission = door(queue, make_settings(redis_url, queue__max_total=1))
+    admission = endpoint(queue, make_settings(redis_url, queue__max_total=1))
     await admission.look()
 
     entry = await admission.enter(job(), WHENEVER)
@@ -167,7 +167,7 @@ async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_se
 
 
 async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, store: redis.Redis) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     await queue.submit([job(key="once")])
     overload(store)
     await learn(admission, store)
@@ -178,7 +178,7 @@ async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, st
 
 
 async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store: redis.Redis) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     used = int(store.info("memory")["used_memory"])
     store.config_set("maxmemory", int(used / 0.8))
     try:
@@ -193,7 +193,7 @@ async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store
 
 
 async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue, store: redis.Redis) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     unknown_s = admission.room_after_s(QUEUE, 100_000)
     overload(store)
     store.hincrby("bl:served:smollm2", QUEUE, 100)
@@ -211,7 +211,7 @@ async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue
 
 
 async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQueue, store: redis.Redis) -> None:
-    admission, stuck = door(queue), f"{QUEUE}:max-int4"
+    admission, stuck = endpoint(queue), f"{QUEUE}:max-int4"
     overload(store)
     await learn(admission, store)
     store.rename(f"rq:queue:{QUEUE}", f"rq:queue:{stuck}")
@@ -223,7 +223,7 @@ async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQ
 
 
 async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, store: redis.Redis) -> None:
-    admission = door(queue)
+    admission = endpoint(queue)
     overload(store)
     await learn(admission, store)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from tests.fuzz.wire import Case
 
-DOORS = ("/v1/completions", "/v1/chat/completions", "/v1/jobs")
+HANDLERS = ("/v1/completions", "/v1/chat/completions", "/v1/jobs")
 COMPLETION = {"model": "smollm2", "prompt": "one two three", "max_tokens": 3}
 CHAT = {"model": "smollm2", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 3}
 
@@ -61,8 +61,8 @@ QUERY_VALUES = (
 )
 QUERIES = ("wait", "lane", "endpoint", "limit", "code", "queue", "older_than_s", "x", "")
 GETS = (
-    "/v1/models", "/v1/queues", "/v1/dead", "/health", "/readyz", "/metrics", "/openapi.json", "/", "/nope", "//",
-    "/v1", "/v1/jobs/", "/v1/models/", "/v1/jobs//events", "/V1/JOBS", "/v1/./jobs", "/v1/../health", "/v1/jobs;a=b",
+    "/v1/models", "/v1/queues", "/v1/dead-letters", "/health", "/readyz", "/metrics", "/openapi.json", "/", "/nope",
+    "//", "/v1", "/v1/jobs/", "/v1/models/", "/v1/jobs//events", "/V1/JOBS", "/v1/./jobs", "/v1/../health", "/v1/jobs;a=b",
     "*",
 )
 METHODS = (
@@ -79,14 +79,14 @@ START_LINES = (
 # fmt: on
 
 
-# What was a defect once, by door: always sent first.
+# What was a defect once, by endpoint: always sent first.
 DEFECTS = (
     ("/v1/completions", b'{"model": "smollm2", "prompt": "x", "\xff": 1}'),  # accepted, and broke the worker
     ("/v1/completions", b'{"model": "smollm2", "prompt": "x", "seed": 1e400}'),
     ("/v1/completions", b'{"model": "smollm2", "prompt": "x", "messages": 1}'),
-    ("/v1/dead/release", b'{"ids": ["\xff"]}'),
-    ("/v1/dead/drop", b'{"older_than_s": 1e308}'),
-    ("/v1/dead/drop", b'{"older_than_s": -1e308}'),
+    ("/v1/dead-letters/release", b'{"ids": ["\xff"]}'),
+    ("/v1/dead-letters/drop", b'{"older_than_s": 1e308}'),
+    ("/v1/dead-letters/drop", b'{"older_than_s": -1e308}'),
 )
 
 
@@ -128,7 +128,7 @@ class Cases:
         )
 
     def __iter__(self) -> Iterator[Case]:
-        yield from (Case("defect", [request("POST", door, body)]) for door, body in DEFECTS)
+        yield from (Case("defect", [request("POST", endpoint, body)]) for endpoint, body in DEFECTS)
         weights = [weight for weight, _, _ in self._kinds]
         while True:
             _, kind, make = self._random.choices(self._kinds, weights)[0]
@@ -140,22 +140,24 @@ class Cases:
         return self._random.choice(among)
 
     def _valid(self) -> tuple[str, dict[str, object]]:
-        door = self._pick(DOORS)
-        body = CHAT if door == DOORS[1] or (door == DOORS[2] and self._random.random() < 0.5) else COMPLETION
-        return door, dict(body)
+        endpoint = self._pick(HANDLERS)
+        body = (
+            CHAT if endpoint == HANDLERS[1] or (endpoint == HANDLERS[2] and self._random.random() < 0.5) else COMPLETION
+        )
+        return endpoint, dict(body)
 
     def _field(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         parts = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in body.items()]
         for _ in range(self._random.choice((1, 1, 1, 2, 3))):
             name, value = self._pick(FIELDS), self._pick(VALUES)
             if self._random.random() < 0.7:  # otherwise the name is there twice
                 parts = [part for part in parts if not part.startswith(json.dumps(name))]
             parts.insert(self._random.randint(0, len(parts)), f"{json.dumps(name)}:{value}")
-        return Case("", [request("POST", door, ("{" + ",".join(parts) + "}").encode())])
+        return Case("", [request("POST", endpoint, ("{" + ",".join(parts) + "}").encode())])
 
     def _bytes(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         raw, how = bytearray(json.dumps(body).encode()), self._random.randrange(9)
         headers: list[tuple[bytes, bytes]] = []
         if how < 4:
@@ -172,32 +174,32 @@ class Cases:
             raw = raw * 2
         else:
             raw = bytearray(self._random.randbytes(self._random.choice((1, 20, 2000))))
-        return Case("", [request("POST", door, bytes(raw), headers)])
+        return Case("", [request("POST", endpoint, bytes(raw), headers)])
 
     def _header(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         headers = []
         for _ in range(self._random.choice((1, 1, 2, 3, 90, 120))):
             name = self._pick(HEADERS).encode()
             headers.append((name, self._random.choice(HEADER_VALUES)))
-        return Case("", [request("POST", door, json.dumps(body).encode(), headers)])
+        return Case("", [request("POST", endpoint, json.dumps(body).encode(), headers)])
 
     def _job(self) -> Case:
         known = self.jobs and self._random.random() < 0.5
         job_id = self._random.choice(self.jobs) if known else self._pick(IDS)
         method = self._pick(("GET", "GET", "DELETE", "POST"))
-        path = self._pick(("/v1/jobs/{}", "/v1/jobs/{}", "/v1/jobs/{}/events", "/v1/dead/{}", "/v1/models/{}"))
+        path = self._pick(("/v1/jobs/{}", "/v1/jobs/{}", "/v1/jobs/{}/events", "/v1/dead-letters/{}", "/v1/models/{}"))
         last = [(b"Last-Event-ID", self._random.choice(HEADER_VALUES))] if self._random.random() < 0.2 else []
         return Case("", [request(method, path.replace("{}", job_id), b"", last)])
 
     def _query(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         pairs = (f"{self._pick(QUERIES)}={self._pick(QUERY_VALUES)}" for _ in range(self._random.randint(1, 4)))
         query = "&".join(pairs)
         if self._random.random() < 0.5:
-            return Case("", [request("POST", f"{door}?{query}", json.dumps(body).encode())])
+            return Case("", [request("POST", f"{endpoint}?{query}", json.dumps(body).encode())])
         job_id = self._random.choice(self.jobs) if self.jobs else "x"
-        path = self._pick(("/v1/dead", f"/v1/jobs/{job_id}", "/v1/queues", "/metrics"))
+        path = self._pick(("/v1/dead-letters", f"/v1/jobs/{job_id}", "/v1/queues", "/metrics"))
         return Case("", [request("GET", f"{path}?{query}")])
 
     def _path(self) -> Case:
@@ -207,11 +209,11 @@ class Cases:
         names = [self._pick(ORDER_FIELDS) for _ in range(self._random.randint(0, 3))]
         values = (self._pick((*VALUES, '["x"]', '["\xff"]', '"smollm2"', '"engine_fault"')) for _ in names)
         body = "{" + ",".join(f'"{name}":{value}' for name, value in zip(names, values, strict=True)) + "}"
-        path = self._pick(("/v1/dead/release", "/v1/dead/drop"))
+        path = self._pick(("/v1/dead-letters/release", "/v1/dead-letters/drop"))
         return Case("", [request("POST", path, body.encode("latin-1", errors="replace"))])
 
     def _framing(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         raw = json.dumps(body).encode()
         sizes = (
             b"0",
@@ -234,7 +236,7 @@ class Cases:
         )
         if self._random.random() < 0.4:
             size = (b"Content-Length", self._random.choice(sizes))
-            return Case("", [request("POST", door, raw, [size], length=False)], closes_writing=True)
+            return Case("", [request("POST", endpoint, raw, [size], length=False)], closes_writing=True)
         headers = [
             (b"Transfer-Encoding", self._random.choice((b"chunked", b"chunked", b"gzip, chunked", b"x", b"chunked, x")))
         ]
@@ -243,7 +245,7 @@ class Cases:
         content = self._random.choice(chunks)
         return Case(
             "",
-            [head("POST", door, [(b"Host", b"x"), (b"Connection", b"close"), *headers]), content],
+            [head("POST", endpoint, [(b"Host", b"x"), (b"Connection", b"close"), *headers]), content],
             closes_writing=True,
         )
 
@@ -254,21 +256,21 @@ class Cases:
         return Case("", [noise + line + rest], closes_writing=self._random.random() < 0.8)
 
     def _cut_off(self) -> Case:
-        door, body = self._valid()
+        endpoint, body = self._valid()
         if self._random.random() < 0.3:
             body["stream"] = True
-        raw = request("POST", door, json.dumps(body).encode())
+        raw = request("POST", endpoint, json.dumps(body).encode())
         cut = self._random.randint(1, len(raw))
-        pieces = [raw[:cut]] if self._random.random() < 0.7 else [raw[start : start + 7] for start in range(0, cut, 7)]
+        chunks = [raw[:cut]] if self._random.random() < 0.7 else [raw[start : start + 7] for start in range(0, cut, 7)]
         how = self._random.random()
-        return Case("", pieces, closes_writing=how < 0.45, leaves=how > 0.55)
+        return Case("", chunks, closes_writing=how < 0.45, leaves=how > 0.55)
 
     def _pipeline(self) -> Case:
         requests = []
         for _ in range(self._random.randint(2, 6)):
             path = self._pick(("/v1/models", "/health", "/v1/jobs/x", "/nope"))
             requests.append(head("GET", path, [(b"Host", b"x")]))
-        door, body = self._valid()
-        last = request("POST", door, json.dumps(body).encode())
+        endpoint, body = self._valid()
+        last = request("POST", endpoint, json.dumps(body).encode())
         garbage = self._random.choice((b"", b"", b"\x00garbage", b"GET"))
         return Case("", [b"".join(requests) + last + garbage], closes_writing=True)

@@ -29,7 +29,7 @@ CHECKS = (
 def test_what_the_intake_answers_is_what_its_document_says(stack: Stack, tmp_path: Path) -> None:
     for more in ({"prompt": "echo:fault"}, {"prompt": "aa bb", "stream": True}):  # something to look at
         stack.http.post("/v1/jobs", json={"model": "smollm2", "max_tokens": 2} | more)
-    wait_until(lambda: stack.http.get("/v1/dead").json()["total"] > 0, "a job is in quarantine")
+    wait_until(lambda: stack.http.get("/v1/dead-letters").json()["total"] > 0, "a job is a dead letter")
 
     run = schemathesis(stack, tmp_path)
 

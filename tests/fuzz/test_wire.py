@@ -22,7 +22,7 @@ from tests.fuzzing import SEED, report, sized
 ALLOWED = (503, 504)
 AT_ONCE = 48
 # The longest that an answer may take: limits of the intake, a job behind many others, and a slow machine.
-MOST_S = 20.0
+MAX_S = 20.0
 
 
 class Tally:
@@ -39,16 +39,16 @@ class Tally:
         self.by_status["left" if case.leaves else str(answer.status or "closed")] += 1
         self.slowest_s = max(self.slowest_s, took_s)
         if reason := _fault(case, answer):
-            sent, said = (repr(raw[:600]) for raw in (b"".join(case.pieces), answer.raw))
+            sent, said = (repr(raw[:600]) for raw in (b"".join(case.chunks), answer.raw))
             self.wrong.append({"reason": reason, "kind": case.kind, "sent": sent, "said": said})
 
 
 def _fault(case: Case, answer: Answer) -> str:
     if answer.hung:
-        return f"no answer within {MOST_S} s"
+        return f"no answer within {MAX_S} s"
     if answer.status >= 500 and answer.status not in ALLOWED:
         return "a server error"
-    if answer.status >= 400 and not answer.error() and not answer.reset and not case.pieces[0].startswith(b"HEAD "):
+    if answer.status >= 400 and not answer.error() and not answer.reset and not case.chunks[0].startswith(b"HEAD "):
         return "not OpenAI's shape of an error"
     return ""
 
@@ -60,7 +60,7 @@ async def fuzz(port: int, count: int) -> Tally:
     async def run() -> None:
         for case in stream:
             start = time.monotonic()
-            answer = await talk(port, case, MOST_S)
+            answer = await talk(port, case, MAX_S)
             tally.add(case, answer, time.monotonic() - start)
             if answer.status == 202 and (found := re.search(rb'"id":"([\w-]+)"', answer.raw)):
                 cases.jobs.append(found[1].decode())

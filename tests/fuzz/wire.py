@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Case:
-    """One conversation: what is sent, piece by piece, and how the client leaves."""
+    """One conversation: what is sent, chunk by chunk, and how the client leaves."""
 
     kind: str
-    pieces: list[bytes]
-    closes_writing: bool = False  # half-closes after the last piece: the rest will never come
+    chunks: list[bytes]
+    closes_writing: bool = False  # half-closes after the last chunk: the rest will never come
     leaves: bool = False  # closes without reading an answer
 
 
@@ -67,10 +67,10 @@ async def talk(port: int, case: Case, limit_s: float) -> Answer:
 
 
 async def _send(writer: asyncio.StreamWriter, case: Case) -> None:
-    for piece in case.pieces:
-        writer.write(piece)
+    for chunk in case.chunks:
+        writer.write(chunk)
         await writer.drain()
-        if len(case.pieces) > 1:
+        if len(case.chunks) > 1:
             await asyncio.sleep(0)
     if case.closes_writing and writer.can_write_eof():
         writer.write_eof()

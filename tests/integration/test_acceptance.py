@@ -19,7 +19,7 @@ from tests.chaos.proxy import Proxy
 from tests.conftest import OwnValkey, Stack, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
-DOORS = {
+HANDLERS = {
     "awaited": ("/v1/completions", BODY),
     "streamed": ("/v1/completions", BODY | {"stream": True}),
     "submitted": ("/v1/jobs", BODY),
@@ -46,8 +46,8 @@ def stack(own_valkey: OwnValkey, make_stack: Callable[..., Stack]) -> Stack:
     return stack
 
 
-def post(stack: Stack, door: str, headers: dict[str, str] | None = None) -> httpx2.Response:
-    path, body = DOORS[door]
+def post(stack: Stack, endpoint: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+    path, body = HANDLERS[endpoint]
     return httpx2.post(f"{stack.url}{path}", json=body, headers=headers, timeout=30)
 
 
@@ -64,17 +64,17 @@ def is_known(stack: Stack, answer: httpx2.Response) -> bool:
     return stack.http.get(answer.headers["location"]).status_code == 200
 
 
-@pytest.mark.parametrize("door", ["awaited", "submitted"])
+@pytest.mark.parametrize("endpoint", ["awaited", "submitted"])
 def test_what_was_answered_503_by_a_stopped_server_does_not_run_when_it_goes_on(
-    stack: Stack, own_valkey: OwnValkey, door: str
+    stack: Stack, own_valkey: OwnValkey, endpoint: str
 ) -> None:
     stack.worker("int4")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         # So that the intake has connections that are open already: what goes out on them is with the server.
-        before = list(pool.map(lambda _: post(stack, door), range(4)))
+        before = list(pool.map(lambda _: post(stack, endpoint), range(4)))
         with stopped(own_valkey):
-            answers = list(pool.map(lambda _: post(stack, door), range(4)))
-    after = post(stack, door)
+            answers = list(pool.map(lambda _: post(stack, endpoint), range(4)))
+    after = post(stack, endpoint)
 
     doubtful = [answer for answer in answers if code(answer) == "acceptance_unknown"]
     wait_until(lambda: all(is_known(stack, answer) for answer in doubtful), "they are withdrawn")
@@ -90,17 +90,17 @@ def test_what_was_answered_503_by_a_stopped_server_does_not_run_when_it_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("door", "key"), [("awaited", ""), ("streamed", "once"), ("submitted", ""), ("submitted", "once")]
+    ("endpoint", "key"), [("awaited", ""), ("streamed", "once"), ("submitted", ""), ("submitted", "once")]
 )
 def test_a_job_whose_answer_was_lost_is_kept_for_its_key_and_withdrawn_without_one(
-    make_stack: Callable[..., Stack], store: redis.Redis, redis_url: str, door: str, key: str
+    make_stack: Callable[..., Stack], store: redis.Redis, redis_url: str, endpoint: str, key: str
 ) -> None:
     headers = {"Idempotency-Key": key} if key else {}
     with Proxy(int(redis_url.rpartition(":")[2].split("/")[0])) as proxy:
         stack = make_stack(BITLADDER_REDIS__URL=f"redis://127.0.0.1:{proxy.port}/0")
         stack.intake()
         stack.http.delete(f"/v1/jobs/{post(stack, 'submitted').json()['id']}")  # its connection is open
-        lost = _lost_answer(stack, proxy, door, headers)
+        lost = _lost_answer(stack, proxy, endpoint, headers)
         job_id = lost.headers["x-job-id"]
         wait_until(lambda: _gauge(stack, "bitladder_withdrawals_waiting") == 0, "nothing is left to be withdrawn")
         wait_until(lambda: is_known(stack, lost), "Redis has it")
@@ -108,18 +108,18 @@ def test_a_job_whose_answer_was_lost_is_kept_for_its_key_and_withdrawn_without_o
         assert (lost.status_code, code(lost)) == (503, "acceptance_unknown")
         assert (lost.headers["location"], lost.headers["x-should-retry"]) == (f"/v1/jobs/{job_id}", "true")
         assert stack.http.get(lost.headers["location"]).json()["status"] == ("queued" if key else "cancelled")
-        if door == "submitted":
-            assert (post(stack, door, headers).json()["id"] == job_id) == bool(key)
+        if endpoint == "submitted":
+            assert (post(stack, endpoint, headers).json()["id"] == job_id) == bool(key)
 
 
-def _lost_answer(stack: Stack, proxy: Proxy, door: str, headers: dict[str, str]) -> httpx2.Response:
+def _lost_answer(stack: Stack, proxy: Proxy, endpoint: str, headers: dict[str, str]) -> httpx2.Response:
     """Submit when there and back is more than [redis].timeout_s: Redis has the job, and the intake does not know.
 
     Once more where the job found no connection that was open, so that nothing was sent.
     """
     for _ in range(10):
         proxy.delay(0.6)
-        answer = post(stack, door, headers)
+        answer = post(stack, endpoint, headers)
         proxy.heal()
         if code(answer) == "acceptance_unknown":
             break
@@ -187,7 +187,7 @@ def test_many_submissions_that_redis_leaves_in_the_middle_are_each_answered(own_
 
     with (
         Producer(make_settings(own_valkey.url)) as producer,
-        pytest.raises(PartlySubmittedError, match="Redis is away") as partly,
+        pytest.raises(PartlySubmittedError, match="Redis is unreachable") as partly,
     ):
         producer.submit_many(bodies())
     own_valkey.start()

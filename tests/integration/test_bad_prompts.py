@@ -17,7 +17,7 @@ from workers.engine_health.watch import LOOK_EVERY_S
 TIERS = ("int4", "int8", "fp8")
 
 
-class Ladder:
+class Release:
     """All tiers, each with a worker whose figures can be read."""
 
     def __init__(self, stack: Stack) -> None:
@@ -44,11 +44,11 @@ class Ladder:
 
 
 @pytest.fixture
-def ladder(make_stack: Callable[..., Stack]) -> Ladder:
-    return Ladder(make_stack(BITLADDER_POLICY__NAME="fixed:int4"))
+def ladder(make_stack: Callable[..., Stack]) -> Release:
+    return Release(make_stack(BITLADDER_POLICY__NAME="fixed:int4"))
 
 
-def test_prompts_that_break_every_engine_restart_none_and_open_no_breaker(ladder: Ladder) -> None:
+def test_prompts_that_break_every_engine_restart_none_and_open_no_breaker(ladder: Release) -> None:
     for bad, every in ((30, 30), (60, 1)):  # three in a hundred, and nothing else
         prompts = ["echo:fault" if number % every == 0 else f"fine {number}" for number in range(bad * every)]
         before = sum(ladder.figures("bitladder_engine_faults_total"))
@@ -61,7 +61,7 @@ def test_prompts_that_break_every_engine_restart_none_and_open_no_breaker(ladder
         assert ladder.figures("bitladder_breaker_state") == [0, 0, 0]
 
 
-def test_prompts_that_crash_engines_open_no_breaker(ladder: Ladder) -> None:
+def test_prompts_that_crash_engines_open_no_breaker(ladder: Release) -> None:
     prompts = ["echo:crash" if number % 32 == 20 else f"fine {number}" for number in range(96)]
 
     states, ends = set[float](), set[tuple[str, str]]()

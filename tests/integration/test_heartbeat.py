@@ -105,7 +105,7 @@ def test_a_stream_that_waits_in_the_queue_begins_and_beats_until_its_job_does(
 def test_heartbeats_are_no_events_to_those_who_read_events(stack: Stack, suspended: redis.Redis) -> None:
     def by_openai() -> str:
         with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
-            return "".join(piece.choices[0].text for piece in client.completions.create(**BODY, stream=True))
+            return "".join(chunk.choices[0].text for chunk in client.completions.create(**BODY, stream=True))
 
     def by_ours() -> str:
         with Client(stack.url) as client:

@@ -66,10 +66,10 @@ def connected(stack: Stack) -> socket.socket:
 
 
 def answers(stack: Stack, *sent: bytes, count: int = 1) -> list[Answer]:
-    """Send pieces on one connection and read so many answers."""
+    """Send chunks on one connection and read so many answers."""
     with connected(stack) as client, client.makefile("rb") as file:
-        for piece in sent:
-            client.sendall(piece)
+        for chunk in sent:
+            client.sendall(chunk)
         return list(itertools.islice(read_answers(file), count))
 
 
@@ -82,14 +82,14 @@ def read_answers(file: BinaryIO) -> Iterator[Answer]:
         yield Answer(int(line.split(b" ")[1]), headers, file.read(int(headers["content-length"])))
 
 
-def sent_until_cut_off(stack: Stack, head: bytes, piece: bytes, most: int = 64 * 1024 * 1024) -> int:
-    """Send pieces until the intake closes; return how many bytes the kernel took."""
+def sent_until_cut_off(stack: Stack, head: bytes, chunk: bytes, most: int = 64 * 1024 * 1024) -> int:
+    """Send chunks until the intake closes; return how many bytes the kernel took."""
     with connected(stack) as client, contextlib.suppress(ConnectionError):
         client.sendall(head)
         sent = 0
         while sent < most:
-            client.sendall(piece)
-            sent += len(piece)
+            client.sendall(chunk)
+            sent += len(chunk)
     return sent
 
 
@@ -105,12 +105,12 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("piece", ENDLESS.values(), ids=ENDLESS)
-def test_trailers_without_end_are_cut_off_before_they_fill_the_memory(stack: Stack, piece: bytes) -> None:
+@pytest.mark.parametrize("chunk", ENDLESS.values(), ids=ENDLESS)
+def test_trailers_without_end_are_cut_off_before_they_fill_the_memory(stack: Stack, chunk: bytes) -> None:
     before = resident_mib(stack)
-    start = b"\r\n" if piece.startswith(b"\r\n") else b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-First: "
+    start = b"\r\n" if chunk.startswith(b"\r\n") else b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-First: "
 
-    sent = [sent_until_cut_off(stack, HEALTH + start, piece) for _ in range(3)]
+    sent = [sent_until_cut_off(stack, HEALTH + start, chunk) for _ in range(3)]
 
     assert max(sent) < 16 * 1024 * 1024  # what the kernel holds on the way; the intake took little of it
     assert resident_mib(stack) - before < 16

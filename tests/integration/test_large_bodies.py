@@ -13,14 +13,14 @@ import redis
 from bitladder.contract import Claimed, Outcome, State, encode_outcome
 from bitladder.producer import Producer
 from bitladder.queue.calls import Finished
-from bitladder.queue.dead_letters import Quarantine
+from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.chaos.proxy import Proxy
 from tests.conftest import OwnValkey, Stack, make_settings
-from workers.engines.base import Answer, OnPiece
+from workers.engines.base import Answer, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.pump import Pump
 
@@ -52,8 +52,8 @@ class Talkative(EchoEngine):
         super().__init__(settings.echo)
         self._body = b'{"choices":[{"index":0,"text":"%s","finish_reason":"stop"}]}' % (b"y" * size)
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
-        del endpoint, body, on_piece
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
+        del endpoint, body, on_chunk
         return Answer(status=200, body=self._body)
 
 
@@ -184,10 +184,10 @@ async def test_a_list_of_dead_jobs_is_read_in_parts_that_valkey_need_not_hold_at
     queue = JobQueue(client, near)
     claimed = await all_claimed(queue)
     end = Outcome(state=State.FAILED, status=500, code="poison")
-    await queue.finish("me", [Finished(job=job, outcome=end, is_dead=True) for job in claimed])
+    await queue.finish("me", [Finished(job=job, outcome=end, is_dead_letter=True) for job in claimed])
     proxy.throttle(20 * MB)
 
-    dead = await Quarantine(JobQueue(far, near)).jobs()
+    dead = await DeadLetters(JobQueue(far, near)).jobs()
     memory = await client.info("memory")
     await client.aclose()
     await far.aclose()

@@ -48,8 +48,8 @@ def test_a_prompt_is_in_no_log_metric_or_description(
         stack.stop()
 
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "job quarantined" in log  # or this test has not seen a worker's fault
-    assert "job given back" in log
+    assert "job dead-lettered" in log  # or this test has not seen a worker's fault
+    assert "job requeued" in log
     assert MARKER not in log
     assert MARKER not in metrics
     assert "bitladder_requests_routed" in metrics
@@ -79,7 +79,7 @@ def _answered(stack: Stack, client: Client) -> None:
 
 
 def _refused(stack: Stack) -> None:
-    """Send what is refused at the door: some answers repeat it to its sender, and nobody else hears of it."""
+    """Send what is refused at the intake: some answers repeat it to its sender, and nobody else hears of it."""
     bad: list[tuple[str, dict[str, Any]]] = [
         ("/v1/completions", {"content": f'{{"prompt": "{MARKER}'}),
         ("/v1/completions", {"json": BODY | {"model": MARKER}}),
@@ -128,7 +128,7 @@ def _broken(stack: Stack, client: Client, store: redis.Redis) -> None:
     # The echo engine answers the first one; what matters is that nobody repeats it.
     ends = ("finished", "failed", "failed", "failed")
     wait_until(lambda: tuple(job.get_status(refresh=True) for job in planted) == ends, "planted jobs are over", 30)
-    assert stack.http.get("/v1/dead").status_code == 200
+    assert stack.http.get("/v1/dead-letters").status_code == 200
 
 
 def _hashes(url: str) -> dict[str, dict[str, str]]:

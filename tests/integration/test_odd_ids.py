@@ -1,4 +1,4 @@
-"""A producer beside Redis may choose any id: its job runs, and every door finds it."""
+"""A producer beside Redis may choose any id: its job runs, and every endpoint finds it."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_every_door_finds_a_job_whatever_its_id(make_stack: Callable[..., Stack]
         failed = [client.wait(job_id, timeout_s=20) for job_id in broken]
     events = [stack.http.get(f"/v1/jobs/{in_url(job_id)}/events") for job_id in streams]
     headers = [stack.http.get(f"/v1/jobs/{in_url(job_id)}").headers["x-job-id"] for job_id in streams]
-    dead = stack.http.get("/v1/dead").json()["data"]
-    shown_dead = [stack.http.get(f"/v1/dead/{in_url(job_id)}").json()["code"] for job_id in broken]
+    dead = stack.http.get("/v1/dead-letters").json()["data"]
+    shown_dead_letters = [stack.http.get(f"/v1/dead-letters/{in_url(job_id)}").json()["code"] for job_id in broken]
     chosen = [readable(job_id) for job_id in broken[:5]]
-    dropped = stack.http.post("/v1/dead/drop", json={"ids": chosen}).json()["dropped"]
+    dropped = stack.http.post("/v1/dead-letters/drop", json={"ids": chosen}).json()["dropped"]
 
     assert [(job["id"], job["status"]) for job in done] == [(readable(job_id), "finished") for job_id in streams]
     assert all(answer.text.endswith("data: [DONE]\n\n") and "aa" in answer.text for answer in events)
     assert headers == [in_url(job_id) for job_id in streams]
     assert {job["error"]["code"] for job in failed} == {"corrupt_job"}
     assert {job["id"] for job in dead} == {readable(job_id) for job_id in broken}
-    assert shown_dead == ["corrupt_job"] * len(ODD)
+    assert shown_dead_letters == ["corrupt_job"] * len(ODD)
     assert sorted(dropped) == sorted(chosen)
 
 
@@ -69,13 +69,13 @@ def test_the_command_line_takes_any_id(make_stack: Callable[..., Stack], store: 
     with Client(stack.url) as client:
         client.cancel(waits)
         stack.worker("int4")
-        wait_until(lambda: client.result(ended)["status"] == "failed", "it is in quarantine")
+        wait_until(lambda: client.result(ended)["status"] == "failed", "it is a dead letter")
 
     result, listed = bitladder(stack, "result", raw), bitladder(stack, "dead", "list")
-    shown_dead = bitladder(stack, "dead", "show", raw)
+    shown_dead_letters = bitladder(stack, "dead", "show", raw)
     dropped = bitladder(stack, "dead", "drop", readable(ended))
 
     assert result.stderr.startswith("failed the status in the job's record")
     assert "1 jobs, 1 corrupt_job" in listed.stdout
-    assert json.loads(shown_dead.stdout)["id"] == in_url(read_id(raw))
+    assert json.loads(shown_dead_letters.stdout)["id"] == in_url(read_id(raw))
     assert dropped.stdout.strip() == "1 of 1 dropped"

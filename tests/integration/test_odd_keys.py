@@ -76,10 +76,10 @@ def test_a_job_that_runs_while_its_list_is_overwritten_ends_where_people_look(st
         over = client.wait(running, timeout_s=20)
 
     assert over["error"]["code"] == "queue_broken"
-    assert [job["id"] for job in stack.http.get("/v1/dead").json()["data"]] == [running]
-    assert stack.http.post("/v1/dead/release", json={"ids": [running]}).json()["released"] == []
+    assert [job["id"] for job in stack.http.get("/v1/dead-letters").json()["data"]] == [running]
+    assert stack.http.post("/v1/dead-letters/release", json={"ids": [running]}).json()["released"] == []
     store.delete(f"rq:queue:{BROKEN}:max-int4")
-    assert stack.http.post("/v1/dead/release", json={"ids": [running]}).json()["released"] == [running]
+    assert stack.http.post("/v1/dead-letters/release", json={"ids": [running]}).json()["released"] == [running]
 
 
 # Of a worker, its tier and its model: what one of them lives by.

@@ -77,7 +77,7 @@ ODD_OUTCOMES: dict[str, dict[str, Any]] = {
     "a failure with 302": {"state": "failed", "status": 302},
     "a job that waits": {"state": "queued"},
     "attempts": {"attempts": 10**30},
-    "pieces": {"pieces": -1},
+    "chunks": {"chunks": -1},
     "tokens": {"usage": {"prompt_tokens": -5}},
     "time": {"queue_ms": "soon"},
 }
@@ -123,13 +123,13 @@ def test_numbers_beyond_measure_in_a_record_are_read_as_none(stack: Stack, store
     assert (job["attempts"], len(job["worker"])) == (0, 201)
 
 
-def test_an_odd_quarantine_can_be_listed_and_shown(stack: Stack, store: redis.Redis) -> None:
+def test_an_odd_dead_letters_can_be_listed_and_shown(stack: Stack, store: redis.Redis) -> None:
     job_id = waiting_job(stack)
     odd = b"%b \xff\r %b {}\n-1 w 1 {}\n" % (b"9" * 5000, b"9" * 5000)
     store.hset(f"rq:job:{job_id}", mapping={"status": "failed", "outcome": b"\xff" * 40, "history": odd})
-    store.zadd("bl:dead", {job_id.encode(): float("inf"), b"\xff\r\n": 1})
+    store.zadd("bl:dead_letters", {job_id.encode(): float("inf"), b"\xff\r\n": 1})
 
-    listed, one = stack.http.get("/v1/dead"), stack.http.get(f"/v1/dead/{job_id}")
+    listed, one = stack.http.get("/v1/dead-letters"), stack.http.get(f"/v1/dead-letters/{job_id}")
 
     assert (listed.status_code, listed.json()["total"]) == (200, 2)
     assert (one.status_code, one.json()["code"]) == (200, "corrupt_outcome")

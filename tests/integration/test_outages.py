@@ -20,7 +20,7 @@ from bitladder.producer import Producer
 from tests.conftest import OwnValkey, Stack, make_settings, wait_until
 
 WORKERS, JOBS = 4, 24
-LEASE_S, AWAY_S = 15, 18.5  # the default, and longer
+LEASE_S, UNREACHABLE_S = 15, 18.5  # the default, and longer
 HOUR_MS = 3_600_000
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 SLOTS = {f"BITLADDER_MODELS__SMOLLM2__TIERS__{tier}__SLOTS": str(JOBS // WORKERS) for tier in ("INT4", "INT8")}
@@ -100,7 +100,7 @@ def test_an_outage_longer_than_a_lease_costs_no_job_an_attempt(
     make_stack: Callable[..., Stack], own_valkey: OwnValkey, times: int
 ) -> None:
     # They run through every outage, and for more than a lease behind the last one.
-    runs_s = times * (AWAY_S + 3) + LEASE_S + 2
+    runs_s = times * (UNREACHABLE_S + 3) + LEASE_S + 2
     stack = make_stack(**SLOTS, BITLADDER_REDIS__URL=own_valkey.url, BITLADDER_ECHO__TTFT_MS=str(runs_s * 1000))
     stack.intake()
     for _ in range(WORKERS):
@@ -116,14 +116,14 @@ def test_an_outage_longer_than_a_lease_costs_no_job_an_attempt(
         own_valkey.kill()
         if number == 0:
             stack.start("worker", "--tier", "int8")  # knows nothing of what was before the server came back
-        time.sleep(AWAY_S)  # how long it is away is what this is about
+        time.sleep(UNREACHABLE_S)  # how long it is away is what this is about
         own_valkey.start()
         back_ms = now_ms(store)
         wait_until(partial(have_renewed, store, WORKERS + 1, back_ms), "all have renewed")
         assert claims_of(store, ids) == before
     with Client(stack.url) as client:
         jobs = [client.wait(job_id, timeout_s=runs_s) for job_id in ids]
-    after, dead = claims_of(store, ids), store.exists("bl:dead")
+    after, dead = claims_of(store, ids), store.exists("bl:dead_letters")
     store.close()
 
     assert Counter(row[1] for row in before) == {row[1]: JOBS // WORKERS for row in before}

@@ -1,4 +1,4 @@
-"""More than can be done: refused at the door, and what was let in ends. Real processes, a real Valkey."""
+"""More than can be done: refused at the intake, and what was let in ends. Real processes, a real Valkey."""
 
 from __future__ import annotations
 

@@ -220,17 +220,17 @@ def job_ids(store: redis.Redis) -> set[str]:
 
 
 def test_curl_may_offer_http2(stacks: list[Stack], urls: dict[str, str]) -> None:
-    doors = [f"{url}/v1/jobs" for url in (stacks[0].url, *urls.values())]
+    endpoints = [f"{url}/v1/jobs" for url in (stacks[0].url, *urls.values())]
 
-    assert [answer["status"] for answer in post_by_curl(json.dumps(BODY), *doors)] == ["queued"] * len(doors)
+    assert [answer["status"] for answer in post_by_curl(json.dumps(BODY), *endpoints)] == ["queued"] * len(endpoints)
 
 
 def test_java_may_offer_http2(stacks: list[Stack], urls: dict[str, str], tmp_path: Path) -> None:
-    doors = [f"{url}/v1/jobs" for url in (stacks[0].url, *urls.values())]
+    endpoints = [f"{url}/v1/jobs" for url in (stacks[0].url, *urls.values())]
 
-    answers = post_by_java(tmp_path, json.dumps(BODY), *doors)
+    answers = post_by_java(tmp_path, json.dumps(BODY), *endpoints)
 
-    assert [answer["status"] for answer in answers] == ["queued"] * len(doors)
+    assert [answer["status"] for answer in answers] == ["queued"] * len(endpoints)
 
 
 def stream_in_turns(url: str, turns: Turns, tokens: int = 40) -> float:

@@ -141,12 +141,12 @@ def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Gua
         stack.worker("int4")
         crashed = client.submit(BODY | {"prompt": "echo:crash"}, max_tier="int4")["id"]
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
-        assert stack.http.get("/v1/dead").json()["total"] == 1
+        assert stack.http.get("/v1/dead-letters").json()["total"] == 1
         reader = stack.environment | server.environment("readonly")
         assert json.loads(bitladder(reader, "dead", "show", crashed))["id"] == crashed
-        assert stack.http.post("/v1/dead/release", json={"ids": [crashed]}).json()["released"] == [crashed]
+        assert stack.http.post("/v1/dead-letters/release", json={"ids": [crashed]}).json()["released"] == [crashed]
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
-        assert stack.http.post("/v1/dead/drop", json={"all": True}).json()["dropped"] == [crashed]
+        assert stack.http.post("/v1/dead-letters/drop", json={"all": True}).json()["dropped"] == [crashed]
     for path in ("/readyz", "/metrics", "/v1/queues"):
         assert stack.http.get(path).status_code == 200
     _producers(server)
@@ -264,7 +264,7 @@ def test_scripts_can_do_no_more_than_who_calls_them(server: Guarded) -> None:
     with server.client("readonly") as client:
         digest = client.script_load(source("drop"))
         with pytest.raises(redis.exceptions.NoPermissionError):
-            client.evalsha(str(digest), 1, "bl:dead", 1, "x")
+            client.evalsha(str(digest), 1, "bl:dead_letters", 1, "x")
         planted = client.script_load("return redis.call('SET', 'bl:rate:acme', '0')")
         with pytest.raises(redis.exceptions.ResponseError, match=r"ACL failure|can.t run this command"):
             client.evalsha(str(planted), 0)
@@ -276,7 +276,7 @@ def test_nobody_is_let_in_without_a_name_and_a_health_check_can_ask_nothing_else
     with redis.Redis.from_url(server.url, username="health", password=PASSWORDS["health"]) as client:
         assert client.ping()
         with pytest.raises(redis.exceptions.NoPermissionError):
-            client.get("bl:dead")
+            client.get("bl:dead_letters")
 
 
 def test_a_restart_of_the_server_keeps_every_accepted_job(server: Guarded) -> None:

@@ -158,7 +158,7 @@ def test_openai_s_client_neither_repeats_nor_takes_half_a_stream_for_a_whole(
         return client.completions.create(**pair.body)
 
     def streamed() -> object:
-        return "".join(piece.choices[0].text for piece in client.completions.create(**pair.body, stream=True))
+        return "".join(chunk.choices[0].text for chunk in client.completions.create(**pair.body, stream=True))
 
     posts = [pool.submit(awaited), pool.submit(streamed)]
     running(store, 2)

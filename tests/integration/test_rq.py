@@ -113,7 +113,7 @@ def test_what_cannot_run_fails_with_a_reason_that_helps(stack: Stack, queue: Que
 
     for said, job in jobs.items():
         assert reason(job).startswith(said)
-    assert stack.http.get("/v1/dead").json()["by_code"] == {"corrupt_job": 4, "wrong_model": 1}
+    assert stack.http.get("/v1/dead-letters").json()["by_code"] == {"corrupt_job": 4, "wrong_model": 1}
 
 
 def test_a_job_timeout_ends_an_execution(stack: Stack, queue: Queue) -> None:
@@ -234,7 +234,7 @@ def test_a_job_that_rq_s_own_worker_took_is_left_to_it(stack: Stack, queue: Queu
 
     assert {job.get_status(refresh=True) for job in taken} == {"failed"}
     assert all("No module named" in reason(job) or "Invalid attribute name" in reason(job) for job in taken)
-    assert stack.http.get("/v1/dead").json()["total"] == 0
+    assert stack.http.get("/v1/dead-letters").json()["total"] == 0
 
 
 def bitladder(stack: Stack, *arguments: str) -> str:

@@ -79,10 +79,15 @@ def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stac
 
 def test_every_door_but_health_and_readiness_needs_a_key_of_ours(make_guarded: Callable[..., Stack]) -> None:
     stack = make_guarded()
-    doors = [("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("POST", "/v1/jobs"), ("GET", "/v1/jobs/x")]
-    doors += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
+    endpoints = [
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/jobs"),
+        ("GET", "/v1/jobs/x"),
+    ]
+    endpoints += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
 
-    for method, path in [*doors, ("GET", "/metrics")]:
+    for method, path in [*endpoints, ("GET", "/metrics")]:
         for headers in ({}, {"Authorization": f"Bearer {new_key()}"}):
             refused = anonymous(stack, method, path, headers=headers)
             error = refused.json()["error"]
@@ -98,7 +103,7 @@ def test_every_door_but_health_and_readiness_needs_a_key_of_ours(make_guarded: C
 def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callable[..., Stack]) -> None:
     stack = make_guarded()
     job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("writer")).json()["id"]
-    doors = [
+    endpoints = [
         ("submit", "POST", "/v1/jobs"),
         ("read", "GET", f"/v1/jobs/{job_id}"),
         ("ops", "GET", "/v1/queues"),
@@ -106,7 +111,7 @@ def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callabl
         ("submit", "DELETE", f"/v1/jobs/{job_id}"),
     ]
 
-    for scope, method, path in doors:
+    for scope, method, path in endpoints:
         for name, scopes in (("reader", ["read"]), ("writer", ["submit"]), ("ops", ["submit", "read", "ops"])):
             body = BODY if method == "POST" else None
             answer = stack.http.request(method, path, headers=bearer(name), json=body)

@@ -45,12 +45,12 @@ def connected(stack: Stack) -> socket.socket:
     return socket.create_connection(("127.0.0.1", stack.port), timeout=10)
 
 
-def trickled(stack: Stack, start: bytes, then: bytes, most_s: float = 5) -> tuple[bytes, float]:
+def trickled(stack: Stack, start: bytes, then: bytes, max_s: float = 5) -> tuple[bytes, float]:
     """Send `start`, then `then` again and again, until the intake closes; return what it said, and when."""
     with connected(stack) as client:
         client.sendall(start)
         began, said = time.monotonic(), b""
-        while time.monotonic() - began < most_s:
+        while time.monotonic() - began < max_s:
             ready, _, _ = select.select([client], [], [], 0.05)
             try:
                 if ready:
@@ -60,7 +60,7 @@ def trickled(stack: Stack, start: bytes, then: bytes, most_s: float = 5) -> tupl
                 client.sendall(then)
             except ConnectionError:
                 return said, time.monotonic() - began
-    raise AssertionError(f"still open after {most_s} s; said {said!r}")
+    raise AssertionError(f"still open after {max_s} s; said {said!r}")
 
 
 def error_of(answer: bytes) -> tuple[int, str]:

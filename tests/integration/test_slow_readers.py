@@ -15,7 +15,7 @@ STREAMS = 30
 WORD, WORDS = "w" * 8000, 400
 BODY = {"model": "smollm2", "prompt": WORD, "max_tokens": WORDS, "stream": True}
 # Each of them has 3.3 MB to read; an inbox, a read of what is stored and what a socket takes are some 0.4 MB.
-MOST_MB = 40
+MAX_MB = 40
 
 
 def memory_mb(pid: int, which: str = "VmRSS") -> float:
@@ -62,7 +62,7 @@ def test_thirty_streams_that_nobody_reads_cost_an_intake_little_and_are_read_who
 
     assert [answer.count(WORD.encode()) for answer in answers] == [WORDS] * STREAMS
     assert all(b"data: [DONE]" in answer for answer in answers)
-    assert (unread < MOST_MB, all_read < MOST_MB) == (True, True), f"{unread:g} MB, then {all_read:g} MB"
+    assert (unread < MAX_MB, all_read < MAX_MB) == (True, True), f"{unread:g} MB, then {all_read:g} MB"
 
 
 def test_a_stream_keeps_its_prompt_no_longer_than_until_it_begins(

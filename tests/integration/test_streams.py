@@ -94,7 +94,7 @@ def test_a_streamed_job_s_record_is_what_the_unstreamed_answer_would_be(
             client.wait(client.submit(body | {"stream": stream})["id"], timeout_s=20) for stream in (True, False)
         )
 
-    assert streamed["pieces"] == 3
+    assert streamed["chunks"] == 3
     assert streamed["text"] == "aa bb aa"
     assert {**streamed["result"], "id": 0, "created": 0} == {**plain["result"], "id": 0, "created": 0}
     assert streamed["usage"] == plain["usage"] == {"prompt_tokens": 2, "completion_tokens": 3}
@@ -127,7 +127,7 @@ def test_no_token_is_missing_though_redis_had_no_memory_for_a_second(
     assert again == [*words, "[DONE]"]
 
 
-def test_pieces_that_are_gone_are_told_instead_of_left_out(stack: Stack, store: redis.Redis) -> None:
+def test_chunks_that_are_gone_are_told_instead_of_left_out(stack: Stack, store: redis.Redis) -> None:
     with Client(stack.url) as client:
         job_id = client.submit(BODY)["id"]
         client.wait(job_id, timeout_s=20)

@@ -121,9 +121,11 @@ def test_clocks_that_are_hours_apart_move_no_lease_and_no_deadline(
     assert late["status"] == "expired"
 
 
-@pytest.mark.parametrize(("lease_s", "away_s"), [(10, 1), (1.5, 4)], ids=["for a moment", "for longer than a lease"])
+@pytest.mark.parametrize(
+    ("lease_s", "unreachable_s"), [(10, 1), (1.5, 4)], ids=["for a moment", "for longer than a lease"]
+)
 def test_redis_is_killed_under_64_running_jobs_and_comes_back(
-    make_stack: Callable[..., Stack], own_valkey: OwnValkey, lease_s: float, away_s: float
+    make_stack: Callable[..., Stack], own_valkey: OwnValkey, lease_s: float, unreachable_s: float
 ) -> None:
     stack = make_stack(
         **MANY,
@@ -140,7 +142,7 @@ def test_redis_is_killed_under_64_running_jobs_and_comes_back(
     own_valkey.kill()
     refused = stack.http.post("/v1/jobs", json=BODY)
     unready = stack.http.get("/readyz")
-    time.sleep(away_s)  # how long it is away is what this is about
+    time.sleep(unreachable_s)  # how long it is away is what this is about
     own_valkey.start()
     jobs = wait_for(stack, ids)
     store.close()

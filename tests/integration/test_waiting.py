@@ -57,7 +57,7 @@ def asked(stack: Stack, method: str, path: str, **options: Any) -> tuple[int, st
 
 
 class Waiting:
-    """One client at every door behind which somebody waits for a job that has not begun."""
+    """One client at every endpoint behind which somebody waits for a job that has not begun."""
 
     def __init__(self, stack: Stack, store: redis.Redis, pool: ThreadPoolExecutor) -> None:
         keyed = {"Idempotency-Key": "once"}

@@ -74,7 +74,7 @@ async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue,
         begun.append(claimed[0].job_id)
 
     clock, engine = ServerClock(), EchoEngine(settings.echo)
-    done = await execute(claimed[0], engine, _ignore, queue.seal, clock=clock, on_begin=on_begin)
+    done = await execute(claimed[0], engine, _ignore, queue.signer, clock=clock, on_begin=on_begin)
 
     assert begun == [job.job_id]
     assert done.verdict is Verdict.FINISH
@@ -96,5 +96,5 @@ async def test_6_an_outcome_ends_the_job_and_can_be_read(queue: JobQueue, settin
     assert view.outcome == outcome
 
 
-async def _ignore(piece: bytes) -> None:
-    del piece
+async def _ignore(chunk: bytes) -> None:
+    del chunk

@@ -17,7 +17,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.settings.sections import Settings
 from tests.conftest import Stack, make_settings, wait_until
 from tests.workers.test_pump import running, until
-from workers.engines.base import Answer, OnPiece
+from workers.engines.base import Answer, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.lease import LeaseKeeper
 
@@ -117,9 +117,9 @@ class CountingEngine(EchoEngine):
 
     asked = 0
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         self.asked += 1
-        return await super().generate(endpoint, body, on_piece)
+        return await super().generate(endpoint, body, on_chunk)
 
 
 async def test_a_job_that_waits_behind_a_busy_engine_costs_no_attempt_when_its_worker_is_lost(

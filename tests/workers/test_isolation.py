@@ -10,7 +10,7 @@ from workers.isolation import COMPANY, Ward
 
 
 async def entered(ward: Ward, *suspicions: int) -> list[asyncio.Task[None]]:
-    """Let jobs come to the door, in order, and every one that may go in go in."""
+    """Let jobs come to the endpoint, in order, and every one that may go in go in."""
     tasks = [asyncio.create_task(ward.enter(suspicion)) for suspicion in suspicions]
     await _turn()
     return tasks

@@ -81,7 +81,7 @@ async def test_a_job_that_no_claim_brings_to_its_worker_has_an_end_if_its_size_m
         outcome = producer.outcome(job_id)
 
     assert (outcome.code if outcome else None) == code
-    assert store.zcard("bl:dead") == (1 if code else 0)
+    assert store.zcard("bl:dead_letters") == (1 if code else 0)
     assert store.llen("rq:queue:smollm2:int4:batch") == (0 if code else 1)
 
 
@@ -96,7 +96,7 @@ async def test_what_a_claim_brings_is_no_stray_while_its_answer_arrives(
     with keeper.claiming():
         await queue.claim("me", "smollm2", "int4", plan, 1)
         start(keeper)
-        await asyncio.sleep(2)  # six renewals: without it, the third would give the job back
+        await asyncio.sleep(2)  # six renewals: without it, the third would requeue the job
         held = store.scard("bl:inflight:me")
     await client.aclose()
 

@@ -15,7 +15,7 @@ from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import Scripted, reply, scripted
-from workers import pieces
+from workers import chunks
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
@@ -175,7 +175,7 @@ async def test_a_worker_that_lacks_a_background_task_is_not_ready_until_it_runs_
 async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a_while(
     redis_url: str, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(chunks, "PATIENCE_S", 0.5)
     settings = make_settings(redis_url, echo__tokens_per_s=20)
     with Producer(settings) as producer:
         async with running(settings) as pump:
@@ -186,13 +186,13 @@ async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a
                 await until(lambda: producer.outcome(job_id) is not None)
             finally:
                 store.config_set("maxmemory", 0)
-            given_up = pump.metrics.registry.get_sample_value("bitladder_pieces_unstored_total", LABELS)
+            given_up = pump.metrics.registry.get_sample_value("bitladder_chunks_unstored_total", LABELS)
         outcome = producer.outcome(job_id)
 
     stored = store.xlen(f"bl:stream:{job_id}")
     assert outcome
     fence: Any = store.hget(f"rq:job:{job_id}", "fence")
-    assert (outcome.state, outcome.pieces, outcome.fence) == ("finished", 30, int(fence))
+    assert (outcome.state, outcome.chunks, outcome.fence) == ("finished", 30, int(fence))
     assert outcome.usage.completion_tokens == 30
     assert 5 < stored < 30
     assert given_up == 30 - stored

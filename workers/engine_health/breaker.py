@@ -1,7 +1,7 @@
 """When to stop trying an engine that keeps failing. Pure: the caller says what time it is.
 
 A failure is a start that failed, a restart because of faults, and a loss or a hang before anything was served, unless
-a suspect answers for it. Closed: the engine serves. MOST_FAILURES within WINDOW_S open it: the worker claims nothing,
+a suspect answers for it. Closed: the engine serves. MAX_FAILURES within WINDOW_S open it: the worker claims nothing,
 so that its tier's queue drains upward, and waits. Half-open: the wait is over, and one request of the worker's own is
 tried. Whether it passes or not, the failures of the window are remembered: the next one opens the breaker at once, for
 twice as long.
@@ -13,12 +13,12 @@ from collections import deque
 from enum import StrEnum
 
 # Three restarts of a large engine take minutes: a fourth would not help where three did not.
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 # An engine that served for so long since it last failed starts with a clean slate.
 WINDOW_S = 600.0
 # The first wait is short, since whoever repaired the engine waits too; the longest bounds how late a repair is noticed.
 FIRST_PAUSE_S = 5.0
-MOST_PAUSE_S = 60.0
+MAX_PAUSE_S = 60.0
 
 
 class BreakerState(StrEnum):
@@ -50,9 +50,9 @@ class Breaker:
         if not self._failures:
             self._times_opened = 0
         self._failures.append(now)
-        if self._until is None and len(self._failures) < MOST_FAILURES:
+        if self._until is None and len(self._failures) < MAX_FAILURES:
             return 0.0
-        pause: float = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._times_opened, 10))
+        pause: float = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._times_opened, 10))
         self._times_opened += 1
         self._until = now + pause
         return pause

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 # An upstream's limit may be an hour's or a day's: how late its end is noticed has a bound.
-MOST_S = 60.0
+MAX_S = 60.0
 # Where the engine does not say: at first so long, twice as long each time, up to a bound.
 UNTOLD_S = 0.2
-MOST_UNTOLD_S = 2.0
+MAX_UNTOLD_S = 2.0
 
 
 class Pause:
@@ -40,9 +40,9 @@ class Pause:
         is_known = asked_s < self._busy_s  # sent before the engine had said anything
         if not told_s:  # some say 0, and mean it as little as those that say nothing
             self._untold += not is_known
-            wait_s = min(MOST_UNTOLD_S, UNTOLD_S * 2.0 ** (self._untold - 2)) if self._untold > 1 else 0.0
+            wait_s = min(MAX_UNTOLD_S, UNTOLD_S * 2.0 ** (self._untold - 2)) if self._untold > 1 else 0.0
         else:
-            wait_s = min(MOST_S, told_s)
+            wait_s = min(MAX_S, told_s)
             self._told_s = max(self._told_s, now + wait_s)
         was_paused = now < self._until_s
         self._busy_s, self._until_s, self.reason = now, max(self._until_s, now + wait_s), reason

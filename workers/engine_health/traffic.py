@@ -21,14 +21,14 @@ from bitladder.errors import (
 )
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.pause import Pause
-from workers.engines.base import Answer, Answers, Engine, Load, OnPiece
+from workers.engines.base import Answer, Answers, Engine, Load, OnChunk
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()
 # The fault ratio is that of the last so many requests ...
 WINDOW = 500
 # ... and no less than so many of them: one fault among the first three says nothing.
-LEAST_FAULTS = 5
+MIN_FAULTS = 5
 # Of jobs that broke here only: an engine that breaks so many, and more than it answers, is started again.
 MANY_FAULTS = 20
 
@@ -89,7 +89,7 @@ class FaultWindow:
         return sum(end.blame is Blame.ENGINE for end in self._ends)
 
     def _is_much(self, faults: int, ratio: float) -> bool:
-        return faults >= LEAST_FAULTS and faults > ratio * len(self._ends)
+        return faults >= MIN_FAULTS and faults > ratio * len(self._ends)
 
 
 class Passing(msgspec.Struct, eq=False):
@@ -97,8 +97,8 @@ class Passing(msgspec.Struct, eq=False):
 
     limit: asyncio.Timeout
     is_stream: bool
-    last_s: float  # when it came, or its last piece; infinity while a piece is being taken
-    has_pieces: bool = False
+    last_s: float  # when it came, or its last chunk; infinity while a chunk is being taken
+    has_chunks: bool = False
     is_excused: bool = False  # the engine is ended on our account
 
 
@@ -132,7 +132,7 @@ class Traffic:
         return _JobTraffic(self, job)
 
     async def generate(
-        self, endpoint: str, body: bytes, on_piece: OnPiece | None, job: Claimed | None = None
+        self, endpoint: str, body: bytes, on_chunk: OnChunk | None, job: Claimed | None = None
     ) -> Answer:
         """Pass one request through."""
         now = self._loop.time()
@@ -142,12 +142,12 @@ class Traffic:
         if not self._open:
             self._progress_s = now  # an idle engine owes nothing
         self.has_tried_suspects = self.has_tried_suspects or bool(job and job.suspicion)
-        passing = Passing(limit=asyncio.timeout(None), is_stream=on_piece is not None, last_s=now)
+        passing = Passing(limit=asyncio.timeout(None), is_stream=on_chunk is not None, last_s=now)
         self._open.add(passing)
         self._idle.clear()
         try:
             async with passing.limit:
-                return await self._passed(endpoint, body, on_piece and self._watched(on_piece, passing), suspect)
+                return await self._passed(endpoint, body, on_chunk and self._watched(on_chunk, passing), suspect)
         except EngineLostError as error:
             if passing.is_excused:
                 raise EngineBusyError("the engine is started again, for what other requests did") from error
@@ -174,7 +174,7 @@ class Traffic:
             return
         for one in self._open:
             # In an engine that tells its progress a first token may wait its turn; in another nobody can tell.
-            waits = one.is_stream and (one.has_pieces or self._load.tokens is None)
+            waits = one.is_stream and (one.has_chunks or self._load.tokens is None)
             if waits and now - one.last_s > self._hang_s:
                 one.limit.reschedule(now)
 
@@ -194,10 +194,10 @@ class Traffic:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    async def _passed(self, endpoint: str, body: bytes, on_piece: OnPiece | None, suspect: Suspect | None) -> Answer:
+    async def _passed(self, endpoint: str, body: bytes, on_chunk: OnChunk | None, suspect: Suspect | None) -> Answer:
         asked_s = self._loop.time()
         try:
-            answer = await self._engine.generate(endpoint, body, on_piece)
+            answer = await self._engine.generate(endpoint, body, on_chunk)
         except (EngineUnreachableError, EngineLostError):
             raise  # nothing ran; or nobody knows on whose account
         except EngineBusyError as error:
@@ -225,11 +225,11 @@ class Traffic:
             self._metrics.corrupted("counter").inc()
             self.faults.note(is_fault=True)
 
-    def _watched(self, on_piece: OnPiece, passing: Passing) -> OnPiece:
+    def _watched(self, on_chunk: OnChunk, passing: Passing) -> OnChunk:
         async def watched(data: bytes) -> None:
-            # Whoever is slow to take a piece (Redis may be away) is not the engine.
-            passing.has_pieces, passing.last_s = True, math.inf
-            await on_piece(data)
+            # Whoever is slow to take a chunk (Redis may be away) is not the engine.
+            passing.has_chunks, passing.last_s = True, math.inf
+            await on_chunk(data)
             passing.last_s = self._progress_s = self._loop.time()
 
         return watched
@@ -241,5 +241,5 @@ class _JobTraffic:
     def __init__(self, traffic: Traffic, job: Claimed) -> None:
         self._traffic, self._job = traffic, job
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
-        return await self._traffic.generate(endpoint, body, on_piece, self._job)
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
+        return await self._traffic.generate(endpoint, body, on_chunk, self._job)

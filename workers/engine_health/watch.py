@@ -30,9 +30,9 @@ PROBE_S = 30.0
 # How long such an answer says that an engine which breaks some requests does not break all.
 SOUND_S = 5.0
 # Jobs whose records are looked at, at once.
-MOST_SUSPECTS = 64
+MAX_SUSPECTS = 64
 # Losses in a row that suspects answer for: one prompt takes the engine down in small company, and then alone.
-MOST_TRIALS = 2
+MAX_TRIALS = 2
 _GAUGE = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
@@ -110,7 +110,7 @@ class EngineWatch:
         if not await self._is_sound():
             return True
         if self._blamed:
-            faults.settle(await self._blamed(faults.suspects()[:MOST_SUSPECTS]))
+            faults.settle(await self._blamed(faults.suspects()[:MAX_SUSPECTS]))
         return faults.exceeds(ratio) or faults.is_broken()
 
     async def _is_sound(self) -> bool:
@@ -169,7 +169,7 @@ class EngineWatch:
             self._trials = 0
             return False
         self._trials += self.traffic.has_tried_suspects
-        return self._trials > MOST_TRIALS or not self.traffic.has_tried_suspects
+        return self._trials > MAX_TRIALS or not self.traffic.has_tried_suspects
 
     async def _passes(self) -> bool:
         """Try one request of our own, and close the breaker when it is answered."""

@@ -14,7 +14,7 @@ from workers.engines import lenient
 
 # What is kept of one stream. Lists (log probabilities, token ids) go first: they are larger than the text they belong
 # to, and can be read again in the stream. A text of that size is a million tokens.
-MOST_TEXT, MOST_LISTS = 4_000_000, 4_000_000
+MAX_TEXT, MAX_LISTS = 4_000_000, 4_000_000
 # What a field costs even if it is empty.
 _PLACE = 100
 
@@ -50,12 +50,12 @@ class Assembly:
 
     def add(self, chunk: Fields) -> None:
         """Take one chunk."""
-        if self._text_size <= MOST_TEXT:
+        if self._text_size <= MAX_TEXT:
             self._merge(self._answer, chunk, grows=False)
 
     def body(self) -> bytes:
         """Return the answer as JSON; empty where it is too large to be kept."""
-        if self._text_size > MOST_TEXT:
+        if self._text_size > MAX_TEXT:
             return b""
         answer: Fields = self._whole(self._answer)
         if isinstance(kind := answer.get("object"), str):
@@ -102,7 +102,7 @@ class Assembly:
         listed = old if isinstance(old, _Listed) else _Listed()
         content = lenient.write(value)[1:-1]
         self._list_size += len(content)
-        if content and self._list_size <= MOST_LISTS:
+        if content and self._list_size <= MAX_LISTS:
             listed.append(content)
         return listed
 
@@ -110,7 +110,7 @@ class Assembly:
         if isinstance(value, _Text):
             return lenient.sound("".join(value))
         if isinstance(value, _Listed):
-            return None if self._list_size > MOST_LISTS else msgspec.Raw(b"[" + b",".join(value) + b"]")
+            return None if self._list_size > MAX_LISTS else msgspec.Raw(b"[" + b",".join(value) + b"]")
         if isinstance(value, _Indexed):
             return [self._whole(value[place] | {"index": place}) for place in sorted(value)]
         if isinstance(value, dict):

@@ -10,22 +10,22 @@ import msgspec
 
 from bitladder.contract import Claimed
 
-# Called with every piece of a streamed answer, as server-sent-event bytes.
-OnPiece = Callable[[bytes], Awaitable[None]]
+# Called with every chunk of a streamed answer, as server-sent-event bytes.
+OnChunk = Callable[[bytes], Awaitable[None]]
 
 # The claim that the present task runs, for an engine that writes down what it ran. The pump sets it.
 CLAIM: ContextVar[Claimed | None] = ContextVar("CLAIM", default=None)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine's HTTP answer. A stream's body is what its pieces make up, as if it had not been streamed."""
+    """An engine's HTTP answer. A stream's body is what its chunks make up, as if it had not been streamed."""
 
     status: int
     body: bytes  # empty for a stream that is too large to be kept
     ttft_s: float | None = None  # streams only
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    unsent: bytes = b""  # pieces without any token: whether the answer is worth sending is still to be judged
+    unsent: bytes = b""  # chunks without any token: whether the answer is worth sending is still to be judged
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class Answers(Protocol):
     """Answers OpenAI requests, many at once."""
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         """Answer one request; cancelling this call aborts it.
 
         Raises:

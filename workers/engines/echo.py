@@ -31,11 +31,11 @@ from bitladder.errors import (
     EngineUnreachableError,
 )
 from bitladder.settings.sections import EchoSettings
-from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.execution_log import ExecutionLog
 
 _DEFAULT_TOKENS = 16
-_MOST_TOKENS = 100_000
+_MAX_TOKENS = 100_000
 _LOOP = "again"  # what echo:loop says; a word of the prompt would be a repetition that was asked for
 
 
@@ -54,15 +54,15 @@ class EchoEngine:
         self._machine = _Machine()
         return ""
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         try:
             request = _decode(body)
         except (ValueError, RecursionError) as error:
             return _refusal(f"the body cannot be read: {error}", None)
         prompt = _prompt(endpoint, request)
         wanted = request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS
-        if not isinstance(wanted, int) or not 0 < wanted <= _MOST_TOKENS:
-            message = f"max_tokens must be a whole number from 1 to {_MOST_TOKENS}, got {wanted!r:.80}"
+        if not isinstance(wanted, int) or not 0 < wanted <= _MAX_TOKENS:
+            message = f"max_tokens must be a whole number from 1 to {_MAX_TOKENS}, got {wanted!r:.80}"
             return _refusal(message, "max_tokens")
         machine = self._machine
         if machine.is_lost:
@@ -76,8 +76,8 @@ class EchoEngine:
         with self._log.execution() if self._log else contextlib.nullcontext():
             self._fail(prompt, body)
             await self._steered(prompt, machine, slowness)
-            if on_piece:
-                return await self._stream(words, shape, machine, on_piece, slowness)
+            if on_chunk:
+                return await self._stream(words, shape, machine, on_chunk, slowness)
             return await self._whole(words, shape, machine, slowness)
 
     async def load(self) -> Load:
@@ -100,7 +100,7 @@ class EchoEngine:
         )
 
     async def _stream(
-        self, words: list[str], shape: _Shape, machine: _Machine, on_piece: OnPiece, slowness: int
+        self, words: list[str], shape: _Shape, machine: _Machine, on_chunk: OnChunk, slowness: int
     ) -> Answer:
         start = time.perf_counter()
         await machine.wait(self._settings.ttft_ms / 1000 * slowness)
@@ -110,7 +110,7 @@ class EchoEngine:
             # By the clock, as an engine's steps are: whoever is slow to take a token does not slow the next one.
             due = first + index * slowness / self._settings.tokens_per_s
             await machine.wait(due - time.perf_counter())
-            await on_piece(shape.piece(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
+            await on_chunk(shape.chunk(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
         return Answer(
             status=200,
             body=shape.whole(words),
@@ -199,7 +199,7 @@ class _Shape:
     def __init__(self, endpoint: str, model: str, prompt_tokens: int) -> None:
         self._is_chat = endpoint.endswith("chat/completions")
         self._model = model
-        self._id = f"echo-{time.time_ns():x}"  # of the whole answer: pieces with two ids are of two executions
+        self._id = f"echo-{time.time_ns():x}"  # of the whole answer: chunks with two ids are of two executions
         self.prompt_tokens = prompt_tokens
 
     def whole(self, words: list[str]) -> bytes:
@@ -214,7 +214,7 @@ class _Shape:
         }
         return msgspec.json.encode(self._head("") | {"choices": [choice], "usage": usage})
 
-    def piece(self, text: str, *, is_first: bool, is_last: bool) -> bytes:
+    def chunk(self, text: str, *, is_first: bool, is_last: bool) -> bytes:
         choice: dict[str, Any] = {
             "index": 0,
             "finish_reason": "length" if is_last else None,

@@ -18,7 +18,7 @@ from bitladder.errors import (
     EngineUnreachableError,
 )
 from workers.engines import lenient
-from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.logprobs import is_corrupted
 from workers.engines.replies import broken_off, judged
 from workers.engines.streaming import BROKEN, StreamReader
@@ -39,10 +39,10 @@ _WARM_UP_S = 60.0
 # again: nobody knows whether it was taken. So ours are given up earlier.
 KEPT_ALIVE_S = 2.0
 # What an answer may be large: a long text with twenty log probabilities for each of its tokens.
-MOST_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _GENERATING = frozenset(Endpoint)
 # Chunks before the first token that wait for it; each choice of a chat begins with one.
-MOST_HELD = 1024
+MAX_HELD = 1024
 
 
 class HttpEngine:
@@ -78,10 +78,10 @@ class HttpEngine:
         body = {"model": self._model, "prompt": "Hello", "max_tokens": 4}
         await self.generate("/v1/completions", msgspec.json.encode(body), None)
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         session = self._open()
         try:
-            return await self._ask(session, endpoint, body, on_piece)
+            return await self._ask(session, endpoint, body, on_chunk)
         except aiohttp.ClientConnectorError as error:
             raise EngineUnreachableError(f"cannot connect to the engine: {error}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -92,28 +92,28 @@ class HttpEngine:
             raise await self._fault(session, error) from error
 
     async def _ask(
-        self, session: aiohttp.ClientSession, endpoint: str, body: bytes, on_piece: OnPiece | None
+        self, session: aiohttp.ClientSession, endpoint: str, body: bytes, on_chunk: OnChunk | None
     ) -> Answer:
         start, is_echo = time.perf_counter(), _is_echo(endpoint, body)
-        asked, shows_usage = asking_usage(body) if on_piece and self._tells_usage else (body, True)
+        asked, shows_usage = asking_usage(body) if on_chunk and self._tells_usage else (body, True)
         headers = {"Content-Type": "application/json"}
         async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as got:
-            # What a producer asked to stream streams, though nobody takes the pieces.
+            # What a producer asked to stream streams, though nobody takes the chunks.
             if (
                 got.status == 200
                 and got.content_type != "application/json"
-                and (on_piece or got.content_type == "text/event-stream")
+                and (on_chunk or got.content_type == "text/event-stream")
             ):
-                return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_piece, start)
+                return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_chunk, start)
             said = await _whole(got)
         if got.status == 200:
             answer = _plain(said, has_choices=endpoint in _GENERATING, is_echo=is_echo)
-            if on_piece and answer.status == 200:
+            if on_chunk and answer.status == 200:
                 raise EngineFaultError("the engine did not stream its answer")
             return answer
         if got.status in (400, 422) and asked is not body and b"stream_options" in said:
             self._tells_usage = False
-            return await self._ask(session, endpoint, body, on_piece)
+            return await self._ask(session, endpoint, body, on_chunk)
         return judged(got.status, got.headers, said)
 
     async def _fault(self, session: aiohttp.ClientSession, error: EngineFaultError) -> EngineFaultError:
@@ -158,7 +158,7 @@ class HttpEngine:
 
 
 async def _streamed(
-    got: aiohttp.ClientResponse, reader: StreamReader, on_piece: OnPiece | None, start: float
+    got: aiohttp.ClientResponse, reader: StreamReader, on_chunk: OnChunk | None, start: float
 ) -> Answer:
     ttft_s: float | None = None
     held: list[bytes] = []
@@ -166,12 +166,12 @@ async def _streamed(
         held += reader.feed(data)
         if reader.refusal:
             return reader.refusal
-        if not reader.has_tokens and len(held) < MOST_HELD:
+        if not reader.has_tokens and len(held) < MAX_HELD:
             continue  # a chat's first chunk says nothing yet: until a token is there, the job may still run elsewhere
         if ttft_s is None and reader.has_tokens:
             ttft_s = time.perf_counter() - start
-        if held and on_piece:
-            await on_piece(b"".join(held))
+        if held and on_chunk:
+            await on_chunk(b"".join(held))
         held = []
     return reader.answer(ttft_s, b"".join(held))
 
@@ -204,8 +204,8 @@ async def _whole(got: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for data in got.content.iter_any():
         body += data
-        if len(body) > MOST_ANSWER_BYTES:
-            raise EngineFaultError(f"an answer must be at most {MOST_ANSWER_BYTES} bytes, got {len(body)} or more")
+        if len(body) > MAX_ANSWER_BYTES:
+            raise EngineFaultError(f"an answer must be at most {MAX_ANSWER_BYTES} bytes, got {len(body)} or more")
     return bytes(body)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 UTILIZATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 _DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
 # 15 % less at a time finds a share that fits in few starts; below a tenth there is no room for weights.
-_STEP, _LEAST_UTILIZATION = 0.85, 0.10
+_STEP, _MIN_UTILIZATION = 0.85, 0.10
 # Shorter contexts serve nobody: better no engine, and the next tier up.
-_LEAST_LENGTH = 512
+_MIN_LENGTH = 512
 # Every try loads the weights anew.
-_MOST_STEPS = 8
+_MAX_STEPS = 8
 
 # Stands for the kernel's out-of-memory killer, which leaves no word in the log.
 KILLED = "killed: out of memory"
@@ -51,7 +51,7 @@ class Allowance:
 
     def lower(self, output: str) -> bool:
         """Take less, as the output of a failed start demands; False where that cannot help."""
-        if self._count >= _MOST_STEPS:
+        if self._count >= _MAX_STEPS:
             return False
         self._count += 1
         if _TOO_LARGE.search(output):
@@ -60,7 +60,7 @@ class Allowance:
 
     def _lower_utilization(self) -> bool:
         lower = round(self._utilization * _STEP, 3)
-        if lower < _LEAST_UTILIZATION:
+        if lower < _MIN_UTILIZATION:
             return False
         self._utilization, self._steps[UTILIZATION] = lower, str(lower)
         return True
@@ -68,7 +68,7 @@ class Allowance:
     def _lower_length(self, output: str) -> bool:
         estimate = _ESTIMATE.search(output)
         lower = min(self._length // 2, int(estimate[1]) if estimate else self._length)
-        if lower < _LEAST_LENGTH:
+        if lower < _MIN_LENGTH:
             return False
         self._length, self._steps[LENGTH] = lower, str(lower)
         return True

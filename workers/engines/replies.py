@@ -18,7 +18,7 @@ from workers.engines import lenient
 from workers.engines.base import Answer
 
 _BUSY = (429, 503)
-# About the worker's own key, credit or patience: the client's request had no part in it.
+# About the worker's own key, credit or latency_budget: the client's request had no part in it.
 _OURS = (401, 402, 407, 408)
 # Nothing is left until somebody pays: waiting for that is no use. (Messages do not tell: some say "quota" for a rate.)
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
@@ -29,7 +29,7 @@ _OF_ITS_ANSWER = re.compile(
     rb"not JSON serializable|validation errors? for (?:Chat)?Completion(?:Stream)?Response", re.IGNORECASE
 )
 # Of an error that is passed on: some servers repeat the request in it, once for each thing that is wrong.
-_MOST_ERROR_BYTES = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 _REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
 
 
@@ -123,7 +123,7 @@ def _as_json(status: int, body: bytes, said: str) -> bytes:
     """Return the body, or what a proxy before the engine says in plain text as an OpenAI error."""
     try:
         value, text = lenient.read(body)
-        if isinstance(value, dict) and len(body) <= _MOST_ERROR_BYTES:
+        if isinstance(value, dict) and len(body) <= _MAX_ERROR_BYTES:
             return text if text is body else lenient.write(value)
     except (ValueError, EngineError):
         pass

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
 # An event holds a token; with an echoed prompt and its log probabilities, all of them. What is larger is no answer.
-MOST_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 16 * 1024 * 1024
 # What an empty line of data costs: a place in a list.
 _PLACE_BYTES = 8
 
@@ -52,8 +52,8 @@ class EventParser:
             if self._data:
                 events.append(Event(b"\n".join(self._data), self._kind))
             self._data, self._kind, self._data_size = [], b"", 0
-        if (size := len(self._rest) + self._data_size) > MOST_EVENT_BYTES:
-            raise EventTooLargeError(f"an event must be at most {MOST_EVENT_BYTES} bytes, got {size} or more")
+        if (size := len(self._rest) + self._data_size) > MAX_EVENT_BYTES:
+            raise EventTooLargeError(f"an event must be at most {MAX_EVENT_BYTES} bytes, got {size} or more")
         return events
 
     def end(self) -> Event:

@@ -67,7 +67,7 @@ class StreamReader:
             body=self._assembly.body(),
             ttft_s=ttft_s,
             prompt_tokens=read,
-            # Nobody says how many where the engine does not count: engines send a piece per token.
+            # Nobody says how many where the engine does not count: engines send a chunk per token.
             completion_tokens=written if self._usage else self._counted,
             unsent=unsent,
         )

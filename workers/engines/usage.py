@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 _read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_MOST_TOKENS = 2**53
+_MAX_TOKENS = 2**53
 
 
 def asking_usage(body: bytes) -> tuple[bytes, bool]:
@@ -36,5 +36,5 @@ def tokens_of(usage: object) -> tuple[int, int]:
     """Return the tokens of prompt and answer as `usage` says them; 0 for what it does not say."""
     fields = usage if isinstance(usage, dict) else {}
     counts = [fields.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) and 0 <= count < _MOST_TOKENS else 0 for count in counts)
+    read, written = (count if isinstance(count, int) and 0 <= count < _MAX_TOKENS else 0 for count in counts)
     return read, written

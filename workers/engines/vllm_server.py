@@ -16,7 +16,7 @@ import structlog
 from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.sections import TierSettings, VllmSettings
-from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
@@ -44,7 +44,7 @@ _HURRY_S = 3
 _LOG_CHUNKS = 200
 _LAST_WORDS = 4000
 # A look that gets no answer in 5 s is a miss; so many in a row mean that the server hangs.
-_MOST_MISSES = 6
+_MAX_MISSES = 6
 
 
 class _StartError(EngineFaultError):
@@ -67,7 +67,7 @@ class VllmServer:
         self._process: asyncio.subprocess.Process | None = None
         self._tail: collections.deque[str] = collections.deque(maxlen=_LOG_CHUNKS)
         self._reader: asyncio.Task[None] | None = None
-        self._misses = _MOST_MISSES
+        self._misses = _MAX_MISSES
 
     async def start(self) -> str:
         """Start the process, wait for its health, and send one request so that the first user pays for no warm-up.
@@ -111,8 +111,8 @@ class VllmServer:
             await self._end(_HURRY_S)  # one that cannot answer its first request is not left to look healthy
             raise
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
-        return await self._http.generate(endpoint, body, on_piece)
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
+        return await self._http.generate(endpoint, body, on_chunk)
 
     async def load(self) -> Load:
         return Load() if self._misses else await self._http.load()  # a hanging server keeps nobody waiting twice
@@ -122,7 +122,7 @@ class VllmServer:
         if self._process is None or self._process.returncode is not None:
             return False
         self._misses = 0 if await self._http.is_healthy() else self._misses + 1
-        return self._misses < _MOST_MISSES
+        return self._misses < _MAX_MISSES
 
     async def stop(self) -> None:
         await self._end(_STOP_S)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bitladder.settings.live import LOOK_EVERY_S, LadderWatch
+from bitladder.settings.live import LOOK_EVERY_S, ReleaseWatch
 from bitladder.settings.release import CACHE
 from bitladder.settings.sections import Settings, TierSettings
 from workers.engines.base import Engine
@@ -31,7 +31,7 @@ class Rolling:
     """Runs the pumps of one worker process."""
 
     def __init__(
-        self, watch: LadderWatch, model: str, tier: str, build_engine: Callable[[Settings, str, str], Engine]
+        self, watch: ReleaseWatch, model: str, tier: str, build_engine: Callable[[Settings, str, str], Engine]
     ) -> None:
         self._watch, self._model, self._tier, self._build_engine = watch, model, tier, build_engine
         self._turn = Turn(watch.settings.redis, model)

@@ -9,7 +9,7 @@
 -- Returns missing | cancelled | requested | over.
 
 -- As long as a network may keep a submission on its way.
-local LEAST_KEPT_MS = 900000
+local MIN_KEPT_MS = 900000
 
 local fields = ask('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
 if not fields then  -- no hash: a claim ends it
@@ -23,7 +23,7 @@ end
 if not status then
   is_rq = false
   queue, status = ARGV[4], 'withdrawn'
-  keep.ttl = math.max(keep.ttl, LEAST_KEPT_MS)
+  keep.ttl = math.max(keep.ttl, MIN_KEPT_MS)
   redis.call('HSET', KEYS[1], 'origin', queue, 'tenant', ARGV[5], 'created_at', iso(now), 'description', 'withdrawn',
     'data', NO_CALL)
 end

@@ -37,7 +37,7 @@ local MERGE_RUN = 8
 local function expire(job, at)
   expired = expired + 1
   local told, trouble = 'the deadline passed while the job waited', redis.call('HGET', 'rq:job:' .. job.id, 'trouble')
-  if trouble and #trouble <= MOST_TROUBLE and not string.find(trouble, '[^ -~]') then  -- as we write it
+  if trouble and #trouble <= MAX_TROUBLE and not string.find(trouble, '[^ -~]') then  -- as we write it
     told = told .. '; it had come back: ' .. trouble
   end
   conclude(job, 'failed', '{"state":"expired","status":504,"code":"deadline_exceeded","error":' .. cjson.encode(told)
@@ -53,7 +53,7 @@ local function look_closely(id, queue, fields, wait)
   local about = {id = id, queue = queue, reply = fields[6], tenant = fields[9], rq = wait[3]}
 
   local function leave_out(why)
-    unfit[#unfit + 1] = {string.sub(id, 1, MOST_ID), why}
+    unfit[#unfit + 1] = {string.sub(id, 1, MAX_ID), why}
   end
 
   local function refuse(http_status, code, error)
@@ -62,7 +62,7 @@ local function look_closely(id, queue, fields, wait)
     return 'ended'
   end
 
-  -- A record that is no hash takes no outcome: its id goes to quarantine, where its type is looked at.
+  -- A record that is no hash takes no outcome: its id goes to the dead letters, where its type is looked at.
   local function refuse_odd_type()
     leave_out('corrupt_job')
     dead[#dead + 1], dead[#dead + 2] = now, id
@@ -94,7 +94,7 @@ local function look_closely(id, queue, fields, wait)
       local its = redis.pcall('HMGET', 'rq:job:' .. other, 'status', 'origin')
       if its[1] == 'rate_limited' and its[2] == queue then
         redis.call('ZREM', limit .. ':rate_limited', other)
-        unfit[#unfit + 1] = {string.sub(other, 1, MOST_ID), 'unsupported'}
+        unfit[#unfit + 1] = {string.sub(other, 1, MAX_ID), 'unsupported'}
         conclude({id = other, queue = queue, rq = true}, 'dead', failure(422, 'unsupported',
           'rate_limit is not supported (docs/rq.md): enqueue the job without it'), keep, now)
       end
@@ -115,8 +115,8 @@ local function look_closely(id, queue, fields, wait)
     return refuse(500, 'corrupt_job', 'the status in the job\'s record says that RQ holds it back: ' .. status)
   elseif status ~= 'queued' and status ~= 'created' then  -- created: pushed by hand, and RQ's worker would run it too
     return refuse(500, 'corrupt_job', 'the status in the job\'s record is not one of RQ\'s')
-  elseif #id > MOST_ID then
-    return refuse(500, 'corrupt_job', 'a job\'s id must have at most ' .. MOST_ID .. ' bytes, got ' .. #id)
+  elseif #id > MAX_ID then
+    return refuse(500, 'corrupt_job', 'a job\'s id must have at most ' .. MAX_ID .. ' bytes, got ' .. #id)
   end
   if not at then
     at, deadline = adopt(id, queue, keep, now)
@@ -140,7 +140,7 @@ local function look_closely(id, queue, fields, wait)
     timeout = 0
   end
   local last = now + (timeout > 0 and timeout * 1000 or most)
-  -- The record must outlast this execution and, if the job is given back, its wait.
+  -- The record must outlast this execution and, if the job is requeued, its wait.
   redis.call('PEXPIRE', key, num(math.max(last, deadline or 0) - now + keep.ttl))
   return 'run', at, last, timeout
 end
@@ -311,9 +311,9 @@ local function is_over(lane, depth)
   return true
 end
 
--- The climbable list whose head has used up its share of the time it has; nil when none is late.
+-- The escalatable list whose head has used up its share of the time it has; nil when none is late.
 local function late_list(lane)
-  for _, name in ipairs(lane.climbable) do
+  for _, name in ipairs(lane.escalatable) do
     local at, deadline
     if length_of(name) > 0 then
       at, deadline = head_of(name)
@@ -332,10 +332,10 @@ local function allowance(tier, lane)
     return 0, {}
   end
   if ask('ZCOUNT', tier.live, now, '+inf') == 0 then
-    return depth, lane.climbable
+    return depth, lane.escalatable
   end
   if over then
-    return depth - lane.low, lane.climbable
+    return depth - lane.low, lane.escalatable
   end
   local late = late_list(lane)
   return late and 1 or 0, {late}, true

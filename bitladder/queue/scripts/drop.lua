@@ -1,9 +1,9 @@
--- Take jobs out of quarantine for good: their prompts are forgotten now, their outcomes when any other's would be.
+-- Take jobs out of the dead letters for good: their prompts are forgotten now, their outcomes when any other's would be.
 --
--- KEYS  1  bl:dead                     zset    id -> when it came (ms)
+-- KEYS  1  bl:dead_letters                     zset    id -> when it came (ms)
 -- ARGV  1 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:results:<id>.
--- Returns {1|0…}: whether the job was in quarantine.
+-- Returns {1|0…}: whether the job was among the dead letters.
 
 local answers = {}
 for i = 2, #ARGV do

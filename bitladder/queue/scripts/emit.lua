@@ -1,15 +1,15 @@
--- Publish and store pieces of running streams, each only while this worker holds the job, and none without storing it.
+-- Publish and store chunks of running streams, each only while this worker holds the job, and none without storing it.
 --
 -- KEYS  none by list; by name: rq:job:<id>, bl:stream:<id>
--- ARGV  1 worker  2 ttl ms, then four per piece: id, fence, number (from 1), bytes
--- A piece's id in the stream is <fence>-<number>: a piece that is sent again is stored once, and a reader can ask for
--- what it has missed. The first piece of an execution drops those of an earlier one.
--- Returns {0|1|2…}: the job is not this worker's (0); the piece is stored (1); there is no room for it now, nor for
+-- ARGV  1 worker  2 ttl ms, then four per chunk: id, fence, number (from 1), bytes
+-- A chunk's id in the stream is <fence>-<number>: a chunk that is sent again is stored once, and a reader can ask for
+-- what it has missed. The first chunk of an execution drops those of an earlier one.
+-- Returns {0|1|2…}: the job is not this worker's (0); the chunk is stored (1); there is no room for it now, nor for
 -- those of its job behind it (2): to be sent again. An error where this server takes no writes at all: whoever calls
 -- waits for one that does.
 
-local MOST_PIECES = '100000'
--- How answers begin that have nothing to do with this piece: this is the wrong server, has too few replicas
+local MAX_CHUNKS = '100000'
+-- How answers begin that have nothing to do with this chunk: this is the wrong server, has too few replicas
 -- (min-replicas-to-write), or cannot write to its disk.
 local TAKES_NONE = {READONLY = true, NOREPLICAS = true, MISCONF = true}
 local holds, replies, answers, is_full = {}, {}, {}, {}
@@ -23,26 +23,26 @@ local function is_held(id, fence)
   return holds[id]
 end
 
-local function append_piece(stream, fence, number, piece)
+local function append_chunk(stream, fence, number, chunk)
   local entry = fence .. '-' .. number
   if number == '1' then
-    return redis.pcall('XADD', stream, 'MINID', fence .. '-0', entry, 'd', piece)
+    return redis.pcall('XADD', stream, 'MINID', fence .. '-0', entry, 'd', chunk)
   end
-  return redis.pcall('XADD', stream, 'MAXLEN', '~', MOST_PIECES, entry, 'd', piece)
+  return redis.pcall('XADD', stream, 'MAXLEN', '~', MAX_CHUNKS, entry, 'd', chunk)
 end
 
--- Store a piece and tell of it. Returns 1 or 2, as the answer says.
-local function keep(id, fence, number, piece)
+-- Store a chunk and tell of it. Returns 1 or 2, as the answer says.
+local function keep(id, fence, number, chunk)
   local stream = 'bl:stream:' .. id
-  local stored = append_piece(stream, fence, number, piece)
+  local stored = append_chunk(stream, fence, number, chunk)
   if stored.err and string.find(stored.err, 'WRONGTYPE', 1, true) then
     redis.call('DEL', stream)  -- whatever it is, it is none of ours
-    stored = append_piece(stream, fence, number, piece)
+    stored = append_chunk(stream, fence, number, chunk)
   end
   if not stored.err then
     redis.call('PEXPIRE', stream, ARGV[2])
     if replies[id] then
-      note(replies[id], 't', id, fence, number, piece)
+      note(replies[id], 't', id, fence, number, chunk)
     end
     return 1
   elseif string.find(stored.err, 'equal or smaller', 1, true) then
@@ -54,10 +54,10 @@ local function keep(id, fence, number, piece)
 end
 
 for i = 3, #ARGV, 4 do
-  local id, fence, number, piece = unpack(ARGV, i, i + 3)
+  local id, fence, number, chunk = unpack(ARGV, i, i + 3)
   local answer = 0
   if is_held(id, fence) then
-    answer = is_full[id] and 2 or keep(id, fence, number, piece)
+    answer = is_full[id] and 2 or keep(id, fence, number, chunk)
     is_full[id] = answer == 2
   end
   answers[#answers + 1] = answer

@@ -11,8 +11,8 @@
 --       13 how many strays follow, then those ids, then the ids the worker knows it holds
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue once the worker has named it, which it does when it saw the id in two answers. Uncharged, unless it is so
--- large that it may be why no answer arrives: then as what no engine begins (see `put_back`), so that it has an end.
--- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what `put_back` writes.
+-- large that it may be why no answer arrives: then as what no engine begins (see `requeue_job`), so that it has an end.
+-- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what `requeue_job` writes.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
 local worker, now = ARGV[1], now_ms()
@@ -58,7 +58,7 @@ local LARGE, UNDELIVERABLE = 1048576, '{"state":"failed","status":500,"code":"un
 local function return_stray(id)
   local data = redis.pcall('HGET', 'rq:job:' .. id, 'data')
   local is_large = type(data) == 'string' and #data > LARGE
-  put_back(id, worker, {word = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
+  requeue_job(id, worker, {word = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
     max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
 end
 

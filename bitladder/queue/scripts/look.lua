@@ -18,7 +18,7 @@ local function register(key, reply)
     names[#names + 1] = name
   end
   names[#names + 1] = channel
-  redis.call('HSET', key, 'reply', table.concat(names, ' ', math.max(1, #names - MOST_CHANNELS + 1)))
+  redis.call('HSET', key, 'reply', table.concat(names, ' ', math.max(1, #names - MAX_CHANNELS + 1)))
 end
 
 local answers = {}

@@ -97,12 +97,12 @@ end
 -- nobody could renew meanwhile: the server was away, everybody stood still, or the clock was set forward. Where it lies
 -- ahead, the clock was set back. Whoever comes first then lets every lease begin anew, so that everybody has a whole one
 -- to renew it in. A lease that had run out before stays so; where the clock was set back, nobody can tell.
-local PULSE_TTL_MS, MOST_SILENT_MS = 86400000, 3000
+local PULSE_TTL_MS, MAX_SILENT_MS = 86400000, 3000
 
 local function pulse(workers, lease_ms, now)
   local last = whole(redis.pcall('GET', 'bl:pulse')) or now - PULSE_TTL_MS
   redis.call('SET', 'bl:pulse', num(now), 'PX', PULSE_TTL_MS)
-  if last <= now and now - last <= math.min(MOST_SILENT_MS, lease_ms / 3) then
+  if last <= now and now - last <= math.min(MAX_SILENT_MS, lease_ms / 3) then
     return
   end
   local set_back = math.max(0, last - now)
@@ -120,17 +120,17 @@ local function wake(key)
   end
 end
 
--- Longer ids are refused; RQ's and ours have 36 bytes. (MOST_SHOWN in bitladder/ids.py.)
-local MOST_ID = 512
+-- Longer ids are refused; RQ's and ours have 36 bytes. (MAX_SHOWN in bitladder/ids.py.)
+local MAX_ID = 512
 
 -- Lua's unpack fits so many values on its stack.
-local MOST_UNPACKED = 4000
+local MAX_UNPACKED = 4000
 
 -- One command for many values: name, key, values…, in as few calls as the stack allows. A key of another type is left
 -- alone: what the jobs are is in their records, and those are written already.
 local function call_many(name, key, values)
-  for i = 1, #values, MOST_UNPACKED do
-    ask(name, key, unpack(values, i, math.min(i + MOST_UNPACKED - 1, #values)))
+  for i = 1, #values, MAX_UNPACKED do
+    ask(name, key, unpack(values, i, math.min(i + MAX_UNPACKED - 1, #values)))
   end
 end
 
@@ -195,12 +195,12 @@ local function leave_in_list(id, queue, wait)
 end
 
 -- Messages for whoever awaits jobs: gathered by channel, one PUBLISH each (`tell`). An item is a line
--- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a piece of a stream. A larger outcome than
+-- "<d|t> <id> <fence> <number> <bytes>" and then so many bytes: d an outcome, t a chunk of a stream. A larger outcome than
 -- this is left out, as many may go in one message, and a stream's reader needs none: who waits for it reads it.
-local told, MOST_TOLD = {}, 65536
+local told, MAX_TOLD = {}, 65536
 
 -- A job's field `reply` names the channels of the processes that await it, apart by spaces: no more than these.
-local MOST_CHANNELS = 16
+local MAX_CHANNELS = 16
 
 local function note(channels, kind, id, fence, number, body)
   local word = string.find(id, NO_WORD) and escaped(id, NO_WORD) or id
@@ -209,7 +209,7 @@ local function note(channels, kind, id, fence, number, body)
     append(told, channels, head, body)
     return
   end
-  local left = MOST_CHANNELS
+  local left = MAX_CHANNELS
   for channel in string.gmatch(channels, '%S+') do
     append(told, channel, head, body)
     left = left - 1
@@ -225,14 +225,14 @@ local function tell()
   end
 end
 
--- How long jobs are kept, from an argument "<outcome ttl, ms> <quarantine ttl, ms> <most in quarantine> <longest wait,
+-- How long jobs are kept, from an argument "<outcome ttl, ms> <dead-letter ttl, ms> <most among the dead letters> <longest wait,
 -- ms>". The last is for `longest_wait`: few calls ask.
 local function read_keep(text)
-  local ttl, dead_ttl, most_dead = string.match(text, '^(%d+) (%d+) (%d+) ')
-  return {ttl = tonumber(ttl), dead_ttl = tonumber(dead_ttl), most_dead = tonumber(most_dead), text = text}
+  local ttl, dead_letter_ttl, max_dead_letters = string.match(text, '^(%d+) (%d+) (%d+) ')
+  return {ttl = tonumber(ttl), dead_letter_ttl = tonumber(dead_letter_ttl), max_dead_letters = tonumber(max_dead_letters), text = text}
 end
 
--- Ids of ended jobs by RQ's registry of that end, and those that go to quarantine: written by `settle`.
+-- Ids of ended jobs by RQ's registry of that end, and those that go to the dead letters: written by `settle`.
 local ended, ended_at, dead = {}, nil, {}
 local rq_end  -- see rq.lua
 
@@ -244,7 +244,7 @@ local NO_CALL = '["workers.generate",null,[],{}]'
 -- producers. Status: RQ's, or 'dead' for a failed job that people should look at: it may be released, so it keeps its
 -- prompt. All others drop theirs (RQ's tools need the field, so an empty call stays).
 local function conclude(job, status, outcome, keep, now)
-  local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_ttl) or keep.ttl
+  local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
   if job.rq then
     ttl = rq_end(job, status, outcome, ttl, keep, now)
@@ -264,12 +264,12 @@ local function conclude(job, status, outcome, keep, now)
     redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
   end
   if job.reply then
-    note(job.reply, 'd', job.id, 0, 0, #outcome > MOST_TOLD and '' or outcome)
+    note(job.reply, 'd', job.id, 0, 0, #outcome > MAX_TOLD and '' or outcome)
   end
   redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
 end
 
--- A job that leaves the quarantine is kept as any other ended one, and so is what RQ's tools read of it: without its
+-- A job that leaves the dead letters is kept as any other ended one, and so is what RQ's tools read of it: without its
 -- prompt, and without what was said of its former executions, which may repeat it.
 local function bury(id, ttl)
   local key = 'rq:job:' .. id
@@ -281,15 +281,15 @@ local function bury(id, ttl)
   end
 end
 
--- The quarantine has a bound: the oldest leave it.
-local function quarantine(keep, now)
-  ask('ZREMRANGEBYSCORE', 'bl:dead', '-inf', now - keep.dead_ttl)
-  call_many('ZADD', 'bl:dead', dead)
-  redis.call('PEXPIRE', 'bl:dead', keep.dead_ttl)
-  local excess = (ask('ZCARD', 'bl:dead') or 0) - keep.most_dead
+-- The dead letters have a bound: the oldest leave it.
+local function dead_letters(keep, now)
+  ask('ZREMRANGEBYSCORE', 'bl:dead_letters', '-inf', now - keep.dead_letter_ttl)
+  call_many('ZADD', 'bl:dead_letters', dead)
+  redis.call('PEXPIRE', 'bl:dead_letters', keep.dead_letter_ttl)
+  local excess = (ask('ZCARD', 'bl:dead_letters') or 0) - keep.max_dead_letters
   if excess > 0 then
-    for _, id in ipairs(redis.call('ZRANGE', 'bl:dead', 0, excess - 1)) do
-      redis.call('ZREM', 'bl:dead', id)
+    for _, id in ipairs(redis.call('ZRANGE', 'bl:dead_letters', 0, excess - 1)) do
+      redis.call('ZREM', 'bl:dead_letters', id)
       bury(id, keep.ttl)
     end
   end
@@ -305,20 +305,20 @@ local function settle(keep, now)
       call_many('ZREM', registry, old)
     end
     call_many('ZADD', registry, entries)
-    redis.call('PEXPIRE', registry, math.max(keep.ttl, keep.dead_ttl))
+    redis.call('PEXPIRE', registry, math.max(keep.ttl, keep.dead_letter_ttl))
   end
   if #dead > 0 then
-    quarantine(keep, now)
+    dead_letters(keep, now)
   end
   tell()
 end
 
 -- What happened to a job before its last end, a line per loss: "<ms> <worker> <fence> <outcome>". Bounded, because a job
--- may be given back often.
-local MOST_HISTORY = 16384
+-- may be requeued often.
+local MAX_HISTORY = 16384
 
 local function remember(key, history, worker, fence, outcome, now)
-  if #(history or '') < MOST_HISTORY then
+  if #(history or '') < MAX_HISTORY then
     redis.call('HSET', key, 'history', (history or '') .. num(now) .. ' ' .. worker .. ' ' .. fence .. ' ' .. outcome
       .. '\n')
   end
@@ -329,15 +329,15 @@ local function is_held_anew(status, holder, current, worker, fence)
   return status == 'started' and holder == worker and current ~= fence
 end
 
--- Bytes of a job's field `trouble`: why it came back from its last execution. (MOST_TROUBLE in job_queue.py.)
-local MOST_TROUBLE = 300
+-- Bytes of a job's field `trouble`: why it came back from its last execution. (MAX_TROUBLE in job_queue.py.)
+local MAX_TROUBLE = 300
 
 -- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
 local ALONE = 2
 
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
 -- charged from then on, and does not go round for ever.
-local MOST_UNBEGUN = 3
+local MAX_UNBEGUN = 3
 
 -- Words that end a job which no engine has begun, and as what.
 local VOID = {expired = 'failed', cancelled = 'canceled', refused = 'dead'}
@@ -349,10 +349,10 @@ local VOID = {expired = 'failed', cancelled = 'canceled', refused = 'dead'}
 --   charged  an attempt counted
 --   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
 --   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
---   unbegun  the worker was lost, or broke, and no engine had begun the job: an attempt counted after MOST_UNBEGUN times
+--   unbegun  the worker was lost, or broke, and no engine had begun the job: an attempt counted after MAX_UNBEGUN times
 --   expired, cancelled, refused   no engine has begun it, and none shall: it ends with `last`, no attempt counted
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
-local function put_back(id, worker, how)
+local function requeue_job(id, worker, how)
   local key, now = 'rq:job:' .. id, how.now
   local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
     'wait', 'suspicion', 'history', 'tenant', 'unbegun')
@@ -366,7 +366,7 @@ local function put_back(id, worker, how)
   local is_charged = how.word == 'charged' or how.word == 'reaped'
   if how.word == 'unbegun' then
     local times = (whole(fields[12]) or 0) + 1
-    is_charged = times > MOST_UNBEGUN
+    is_charged = times > MAX_UNBEGUN
     redis.call('HSET', key, 'unbegun', times)
   end
   local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)

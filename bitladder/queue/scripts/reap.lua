@@ -4,7 +4,7 @@
 --       2  rq:workers                  set     RQ's list of workers
 -- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
 -- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:unbegun:<worker>, bl:cancel:<worker>,
--- bl:live:<model>:<tier>, rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what `put_back` writes.
+-- bl:live:<model>:<tier>, rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what `requeue_job` writes.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
 local now, limit = now_ms(), tonumber(ARGV[1])
@@ -34,7 +34,7 @@ end
 local how = {max_attempts = tonumber(ARGV[2]), keep = read_keep(ARGV[3]), now = now}
 for _, id in ipairs(anew('SPOP', inflight, limit)) do
   how.word = ask('SISMEMBER', unbegun, id) == 1 and 'unbegun' or 'reaped'
-  local word = put_back(id, lost, how)
+  local word = requeue_job(id, lost, how)
   if word == 'returned' then
     returned[#returned + 1] = id
   elseif word == 'ended' then

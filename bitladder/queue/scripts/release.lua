@@ -1,11 +1,11 @@
--- Take jobs out of quarantine and queue them again, with all their attempts and a new deadline.
+-- Take jobs out of the dead letters and queue them again, with all their attempts and a new deadline.
 --
--- KEYS  1  bl:dead                     zset    id -> when it came (ms)
+-- KEYS  1  bl:dead_letters                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
 -- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>.
 -- A suspect stays one: it runs alone again.
--- Returns {1|0…}: whether the job was in quarantine and waits again.
+-- Returns {1|0…}: whether the job was among the dead letters and waits again.
 
 local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -14,7 +14,7 @@ local function release(id)
   local fields = ask('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait') or {}
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
   if queue and not ask('LLEN', 'rq:queue:' .. queue) then
-    return 0  -- no list to wait in: it stays in quarantine
+    return 0  -- no list to wait in: it stays among the dead letters
   end
   if redis.call('ZREM', KEYS[1], id) == 0 or fields[1] ~= 'failed' or not queue then
     return 0

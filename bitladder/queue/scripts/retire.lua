@@ -8,13 +8,13 @@
 --       5  rq:worker:<worker>          hash
 --       6  rq:workers                  set
 -- ARGV  1 worker  2 queues, joined by commas  3 most jobs in this pass  4 max attempts  5 keep (see `read_keep`)
--- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what `put_back` writes.
+-- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what `requeue_job` writes.
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
 ask('ZREM', KEYS[2], ARGV[1])
 local how = {word = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
 for _, id in ipairs(anew('SPOP', KEYS[3], ARGV[3])) do
-  put_back(id, ARGV[1], how)
+  requeue_job(id, ARGV[1], how)
 end
 settle(how.keep, how.now)
 if redis.call('EXISTS', KEYS[3]) == 1 then

@@ -13,7 +13,7 @@ local dependents_left = 1000
 function rq_end(job, status, outcome, ttl, keep, now)
   -- What the producer asked for, in ms, or else `usual`. RQ's -1 is for ever: nothing is kept that long here.
   local function wanted(text, usual)
-    local seconds, most = whole(text), math.max(keep.ttl, keep.dead_ttl)
+    local seconds, most = whole(text), math.max(keep.ttl, keep.dead_letter_ttl)
     return seconds and (seconds < 0 and most or math.min(seconds * 1000, most)) or usual
   end
 

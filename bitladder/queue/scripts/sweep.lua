@@ -15,7 +15,7 @@ if since >= 0 and since < every then
 end
 
 -- Whoever schedules a job is a minute late at most; RQ's scheduler holds a lock of about two.
-local LATE_S, MOST_LATE = 60, 100
+local LATE_S, MAX_LATE = 60, 100
 local met, ended_here = 0, {}
 
 -- Look at up to `left` ids of a list from `place` on. Returns how many there were.
@@ -37,11 +37,11 @@ local function end_scheduled(queue)
   end
   local registry = 'rq:scheduled:' .. queue
   local late = math.floor(now / 1000) - LATE_S
-  for _, id in ipairs(redis.pcall('ZRANGEBYSCORE', registry, '-inf', late, 'LIMIT', 0, MOST_LATE)) do
+  for _, id in ipairs(redis.pcall('ZRANGEBYSCORE', registry, '-inf', late, 'LIMIT', 0, MAX_LATE)) do
     redis.call('ZREM', registry, id)
     local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'reply')
     if fields[1] == 'scheduled' then
-      ended_here[#ended_here + 1] = {string.sub(id, 1, MOST_ID), 'unsupported'}
+      ended_here[#ended_here + 1] = {string.sub(id, 1, MAX_ID), 'unsupported'}
       conclude({id = id, queue = queue, reply = fields[2], rq = true}, 'dead', failure(422, 'unsupported',
         'the time that the job was scheduled for has passed, and no scheduler of RQ runs for its queue'), keep, now)
     end

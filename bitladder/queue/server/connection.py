@@ -22,7 +22,7 @@ from bitladder.queue.server.protocol import ProtocolMismatch, unreachable
 from bitladder.settings.sections import RedisSettings
 
 # A connection for each command under way at once. Of its own accord redis-py opens a hundred and fails the others.
-MOST_CONNECTIONS = 1000
+MAX_CONNECTIONS = 1000
 
 
 def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redis:
@@ -35,7 +35,7 @@ def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redi
     options = _options(settings, settings.timeout_s + wait_s) | {
         # One more try on a fresh connection: the old one may have died while idle.
         "retry": AsyncRetry(NoBackoff(), 1),
-        "max_connections": MOST_CONNECTIONS,
+        "max_connections": MAX_CONNECTIONS,
     }
     if not settings.sentinels:
         pool = Pool.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 # appendfsync everysec syncs once a second; twice that, and what disks add to it.
 WAIT_MS = 2500
 # A server that syncs every second cannot answer so many writes, one after the other, in less than this.
-PROBES, PROBES_LEAST_S = 3, 0.5
+PROBES, PROBES_MIN_S = 3, 0.5
 # Writes as scripts make them, on keys of ours: the default user must be allowed them for a restart to keep them.
 REPLAYED: Sequence[tuple[str, ...]] = (
     ("HSET", "rq:job:x", "status", "queued"),
@@ -147,5 +147,5 @@ async def _answers_too_soon(client: redis.asyncio.Redis) -> bool:
     start = time.monotonic()
     for _ in range(PROBES):
         await client.set("bl:written", "1", px=60000)
-        await client.execute_command("WAITAOF", 1, 0, int(PROBES_LEAST_S * 1000))  # type: ignore[no-untyped-call]  # redis-py
-    return time.monotonic() - start < PROBES_LEAST_S
+        await client.execute_command("WAITAOF", 1, 0, int(PROBES_MIN_S * 1000))  # type: ignore[no-untyped-call]  # redis-py
+    return time.monotonic() - start < PROBES_MIN_S

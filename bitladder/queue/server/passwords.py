@@ -9,7 +9,7 @@ from bitladder.errors import ConfigError
 
 log = structlog.get_logger()
 # Far above what Redis' users have.
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 
 
 class PasswordFile(CredentialProvider):
@@ -48,7 +48,7 @@ def read_password(path: str) -> str:
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
         password = content.decode().removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise _wrong(path, error.strerror or str(error)) from error
@@ -56,7 +56,7 @@ def read_password(path: str) -> str:
         raise _wrong(path, "it is no text") from None  # its message would repeat some of it
     if not password:
         raise _wrong(path, "it is empty")
-    if len(content) > MOST_BYTES or "\n" in password:
+    if len(content) > MAX_BYTES or "\n" in password:
         raise _wrong(path, "it has more than that")
     return password
 

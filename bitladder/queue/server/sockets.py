@@ -55,12 +55,12 @@ def _tell(stored: bytes | ResponseError | None) -> tuple[str, ...]:
 
 # What is sent may lie on the way, unseen: it has as long as so many bytes per second take, and so has its answer. Less
 # than this is not counted.
-LEAST_RATE, LEAST_COUNTED = 500_000, 64 * 1024
+MIN_RATE, MIN_COUNTED = 500_000, 64 * 1024
 
 
 def extra_s(size: int) -> float:
     """Return what so many bytes have beside the time limit, there, and their answer back."""
-    return size / LEAST_RATE if size > LEAST_COUNTED else 0.0
+    return size / MIN_RATE if size > MIN_COUNTED else 0.0
 
 
 class _PatientParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's

@@ -11,17 +11,17 @@ from collections import deque
 
 import msgspec
 
-from bitladder.contract import NO_BODY, Outcome, Piece, State
+from bitladder.contract import NO_BODY, Chunk, Outcome, State
 from bitladder.queue.ends import Ended, Item, Running
 
-# Bytes of pieces that one reader may leave unread. An intake has as many readers as connections.
-MOST_UNREAD = 128 * 1024
-# What a piece costs beside its bytes.
+# Bytes of chunks that one reader may leave unread. An intake has as many readers as connections.
+MAX_UNREAD = 128 * 1024
+# What a chunk costs beside its bytes.
 PLACE_BYTES = 200
 
 
 def without_answer(outcome: Outcome) -> Outcome:
-    """Return what is left for a stream's reader to know when it has read the answer in pieces."""
+    """Return what is left for a stream's reader to know when it has read the answer in chunks."""
     if outcome.state is not State.FINISHED:
         return outcome
     return msgspec.structs.replace(outcome, body=NO_BODY, text=None)
@@ -55,10 +55,10 @@ class Inbox:
         elif self._is_stream:
             self._put_part(item)
 
-    def _put_part(self, item: Piece | Running) -> None:
+    def _put_part(self, item: Chunk | Running) -> None:
         if isinstance(item, Running):
             self._add_once(item)
-        elif (unread := self._unread + len(item.data) + PLACE_BYTES) <= MOST_UNREAD:
+        elif (unread := self._unread + len(item.data) + PLACE_BYTES) <= MAX_UNREAD:
             self._unread = unread
             self._add(item)
         else:
@@ -86,7 +86,7 @@ class Inbox:
         if not self._items:
             return None
         item = self._items.popleft()
-        if isinstance(item, Piece):
+        if isinstance(item, Chunk):
             self._unread -= len(item.data) + PLACE_BYTES
         return item
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 
 from bitladder.batching import Batcher
-from bitladder.contract import Outcome, Piece
+from bitladder.contract import Chunk, Outcome
 from bitladder.errors import QueueUnreachableError
 from bitladder.ids import read_word, readable
 from bitladder.queue.ends import Ended, Item, Running
@@ -30,8 +30,8 @@ from bitladder.settings.sections import RedisSettings
 from bitladder.supervision import Background
 
 log = structlog.get_logger()
-# What a reader gets of a job: its pieces, then its outcome.
-Heard = Piece | Outcome
+# What a reader gets of a job: its chunks, then its outcome.
+Heard = Chunk | Outcome
 # What a look says of a job; None: it waits.
 Found = Outcome | Ended | Running | None
 # Who has heard nothing for so long is looked up.
@@ -40,10 +40,10 @@ LOOK_EVERY_S = 2.0
 HURRIED_LOOK_S = 0.25
 # Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
 LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
-# A fence is a time in steps of 10 µs (scripts/prelude.lua): this one comes in 2286. A reader would take a piece of a
+# A fence is a time in steps of 10 µs (scripts/prelude.lua): this one comes in 2286. A reader would take a chunk of a
 # later execution than there can be for a restart.
-MOST_FENCE = 10**15
-# What is stored and cannot be read because Redis is away is asked for again.
+MAX_FENCE = 10**15
+# What is stored and cannot be read because Redis is unreachable is asked for again.
 RETRY_S = 0.5
 
 Read = TypeVar("Read")
@@ -61,7 +61,7 @@ class OutcomeInbox:
         self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
 
     def start(self, background: Background) -> None:
-        """Subscribe, and look after the waiters; returns at once, also when Redis is away."""
+        """Subscribe, and look after the waiters; returns at once, also when Redis is unreachable."""
         background.start("outcome channel", self._subscription.run)
         background.start("look at waiters", self._look_for_ever)
 
@@ -97,7 +97,7 @@ class OutcomeInbox:
         """Wait for the outcome of any job, submitted anywhere; None when it is not over in time.
 
         Raises:
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         with self.opened(job_id, is_stream=False) as inbox:
@@ -118,10 +118,10 @@ class OutcomeInbox:
         return None
 
     async def follow(self, job_id: str, timeout_s: float, after: tuple[int, int] = (0, 0)) -> AsyncGenerator[Heard]:
-        """Yield the pieces of any job behind that one, execution and number, then its outcome; see `items`.
+        """Yield the chunks of any job behind that one, execution and number, then its outcome; see `items`.
 
         Raises:
-            QueueUnreachableError: Redis is away.
+            QueueUnreachableError: Redis is unreachable.
 
         """
         with self.opened(job_id, is_stream=True) as inbox:
@@ -133,7 +133,7 @@ class OutcomeInbox:
     async def items(
         self, job_id: str, inbox: Inbox, timeout_s: float, after: tuple[int, int] = (0, 0)
     ) -> AsyncIterator[Heard]:
-        """Yield every piece once and in order, then the outcome, which is last. What was not told of is read.
+        """Yield every chunk once and in order, then the outcome, which is last. What was not told of is read.
 
         Raises:
             TimeoutError: there was no outcome in time.
@@ -149,11 +149,11 @@ class OutcomeInbox:
             if isinstance(item, Ended):
                 ended = await self._end_of(job_id, end)
                 item = without_answer(ended) if isinstance(ended, Outcome) else ended
-            if isinstance(item, Piece) and reading.is_next(item):
+            if isinstance(item, Chunk) and reading.is_next(item):
                 yield reading.take(item)
             elif item is not None:
-                async for piece in self._stored(job_id, reading, item, end):
-                    yield piece
+                async for chunk in self._stored(job_id, reading, item, end):
+                    yield chunk
             if isinstance(item, Outcome):
                 reading.close(item)
                 yield item
@@ -161,20 +161,20 @@ class OutcomeInbox:
         raise TimeoutError
 
     async def _stored(
-        self, job_id: str, reading: Reading, item: Piece | Outcome | Running, end: float
-    ) -> AsyncIterator[Piece]:
-        """Yield what is stored between the last piece read and this item, the item included if it is a piece."""
-        is_past = isinstance(item, Piece) and reading.is_past(item)
+        self, job_id: str, reading: Reading, item: Chunk | Outcome | Running, end: float
+    ) -> AsyncIterator[Chunk]:
+        """Yield what is stored between the last chunk read and this item, the item included if it is a chunk."""
+        is_past = isinstance(item, Chunk) and reading.is_past(item)
         if is_past or (isinstance(item, Outcome) and not reading.lacks(item)):
             return
-        while pieces := await _read(partial(self._queue.pieces, job_id, *reading.start_of(item)), end):
-            for piece in pieces:
-                yield reading.take(piece)
-        if isinstance(item, Piece) and not reading.is_past(item):
+        while chunks := await _read(partial(self._queue.chunks, job_id, *reading.start_of(item)), end):
+            for chunk in chunks:
+                yield reading.take(chunk)
+        if isinstance(item, Chunk) and not reading.is_past(item):
             yield reading.take(item)
 
     async def _end_of(self, job_id: str, end: float) -> Outcome | Running | None:
-        """Read how a job ended; it may have been released from quarantine since."""
+        """Read how a job ended; it may have been released from the dead letters since."""
         (found,) = await _read(partial(self._queue.look, [job_id]), end)
         return None if isinstance(found, Ended) else found
 
@@ -207,11 +207,11 @@ class OutcomeInbox:
         for kind, job_id, fence, number, body in unpack_message(message):
             if job_id not in self._waiting:
                 continue
-            if kind == b"t" and 0 < fence < MOST_FENCE and number > 0:
-                self._tell(job_id, Piece(fence=fence, number=number, data=body))
+            if kind == b"t" and 0 < fence < MAX_FENCE and number > 0:
+                self._tell(job_id, Chunk(fence=fence, number=number, data=body))
             elif kind == b"d" and not body:
                 self._tell(job_id, Ended())
-            elif kind == b"d" and (outcome := self._queue.seal.decode(job_id, body)):
+            elif kind == b"d" and (outcome := self._queue.signer.decode(job_id, body)):
                 self._tell(job_id, outcome)
             else:
                 log.warning("message about a job not understood", job_id=readable(job_id))
@@ -223,7 +223,7 @@ class OutcomeInbox:
 
 
 async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
-    """Read what is stored; while Redis is away, again and again until then."""
+    """Read what is stored; while Redis is unreachable, again and again until then."""
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -14,7 +14,7 @@ LADDER = ("int4", "int8", "fp8")
 ENDED = ("finished", "failed", "canceled")
 # Words that end a job which no engine has begun.
 VOID = {"expired": "failed", "cancelled": "canceled", "refused": "failed"}
-MOST_UNBEGUN = 3
+MAX_UNBEGUN = 3
 
 # Everything in one round trip: a test may walk all keys.
 _DUMP = """
@@ -52,7 +52,7 @@ class Job:
     losses: int = 0  # executions that came to nothing, for people to read
     key: str = ""
     fingerprint: str = ""
-    pieces: list[str] = field(default_factory=list)  # ids in its stream
+    chunks: list[str] = field(default_factory=list)  # ids in its stream
     outcome: str | None = None
 
     @property
@@ -62,7 +62,7 @@ class Job:
     def charge(self, word: str) -> bool:
         """Count what comes back with this word, or do not; return whether it was counted."""
         self.unbegun += word == "unbegun"
-        is_charged = word in ("charged", "reaped") or (word == "unbegun" and self.unbegun > MOST_UNBEGUN)
+        is_charged = word in ("charged", "reaped") or (word == "unbegun" and self.unbegun > MAX_UNBEGUN)
         if not is_charged:
             self.uncharged, self.spared = self.uncharged + 1, self.fence
         return is_charged
@@ -75,7 +75,7 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.lists: dict[str, list[str]] = {}  # leftovers included: ids of jobs that ended while they waited
         self.keys: dict[str, str] = {}  # idempotency key -> id
-        self.dead: set[str] = set()  # in quarantine
+        self.dead: set[str] = set()  # among the dead letters
         self.unbegun: dict[str, set[str]] = {}  # by worker: what no engine has begun, as far as anybody was told
 
     def held(self, worker: str) -> set[str]:
@@ -109,8 +109,8 @@ class Model:
         job.status = "failed"
         self.dead.add(job.job_id)
 
-    def put_back(self, job: Job, target: str, word: str, most: int) -> str:
-        """Do what prelude.lua's put_back does with a held job."""
+    def requeue_job(self, job: Job, target: str, word: str, most: int) -> str:
+        """Do what prelude.lua's requeue_job does with a held job."""
         is_charged, attempts = job.charge(word), job.attempts
         if job.cancel:
             job.status = "canceled"
@@ -129,7 +129,7 @@ class Model:
             job.suspicion = 2
         job.status, job.queue = "queued", target
         if word not in ("reaped", "unbegun"):  # a worker that was only late may still hand its outcome in
-            job.pieces = []
+            job.chunks = []
         self.lists.setdefault(target, []).insert(0, job.job_id)
         return "returned"
 
@@ -187,7 +187,7 @@ def _check_job(job: Job, dump: Dump) -> None:
     if job.outcome is None:
         job.outcome = stored.get("outcome")
     assert stored.get("outcome") == job.outcome
-    assert [entry[0] for entry in dump.values.get(f"bl:stream:{job.job_id}", [])] == job.pieces
+    assert [entry[0] for entry in dump.values.get(f"bl:stream:{job.job_id}", [])] == job.chunks
 
 
 def _check_holders(model: Model, dump: Dump) -> None:
@@ -216,7 +216,7 @@ def _check_depths(model: Model, dump: Dump) -> None:
 
 
 def _check_ends(model: Model, dump: Dump) -> None:
-    assert set(dump.values.get("bl:dead", ())) == model.dead
+    assert set(dump.values.get("bl:dead_letters", ())) == model.dead
     counted = {tenant: set(ids) for tenant, ids in dump.of("bl:tenant:").items()}
     tenants = {job.tenant for job in model.jobs.values()} - {""}
     assert counted == {tenant: ids for tenant in tenants if (ids := model.of_tenant(tenant))}

@@ -9,7 +9,7 @@ import pytest
 
 from bitladder.batching import Batcher
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.budget import LEAST_BYTES, MOST_BYTES, ByteBudget, bundled
+from bitladder.queue.budget import MAX_BYTES, MIN_BYTES, ByteBudget, bundled
 
 
 def test_a_call_that_is_not_answered_halves_the_next_one_and_answers_let_it_grow_again() -> None:
@@ -23,9 +23,9 @@ def test_a_call_that_is_not_answered_halves_the_next_one_and_answers_let_it_grow
     for _ in range(100):
         budget.learn(is_answered=True)
 
-    assert halved == MOST_BYTES / 2
-    assert halved < grown < MOST_BYTES
-    assert budget.bytes == MOST_BYTES
+    assert halved == MAX_BYTES / 2
+    assert halved < grown < MAX_BYTES
+    assert budget.bytes == MAX_BYTES
 
 
 def test_a_call_shrinks_to_a_bound_from_which_it_comes_back() -> None:
@@ -33,17 +33,17 @@ def test_a_call_shrinks_to_a_bound_from_which_it_comes_back() -> None:
     for _ in range(1000):  # an outage of minutes
         budget.learn(is_answered=False)
     least, calls = budget.bytes, 0
-    while budget.bytes < MOST_BYTES:
+    while budget.bytes < MAX_BYTES:
         budget.learn(is_answered=True)
         calls += 1
 
-    assert least == LEAST_BYTES
+    assert least == MIN_BYTES
     assert calls < 50
 
 
 @pytest.mark.parametrize(
     ("sizes", "taken"),
-    [([], 0), ([1] * 9, 9), ([2 * MOST_BYTES, 1], 1), ([1, 2 * MOST_BYTES], 1), ([MOST_BYTES - 1, 1, 1], 2)],
+    [([], 0), ([1] * 9, 9), ([2 * MAX_BYTES, 1], 1), ([1, 2 * MAX_BYTES], 1), ([MAX_BYTES - 1, 1, 1], 2)],
 )
 def test_as_many_of_the_first_items_go_as_fit_and_one_whatever_its_size(sizes: list[int], taken: int) -> None:
     assert list(ByteBudget().first(sizes, int)) == sizes[:taken]

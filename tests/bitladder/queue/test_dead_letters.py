@@ -10,7 +10,7 @@ import redis
 from bitladder.contract import Outcome, State
 from bitladder.queue.begun import mark_begun
 from bitladder.queue.calls import Call, Finished, keep
-from bitladder.queue.dead_letters import Choice, Quarantine
+from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from tests.bitladder.queue.test_job_queue import claim, job, submit
@@ -27,15 +27,15 @@ async def kill(queue: JobQueue, code: str = "engine_fault", tier: str = "int4") 
     for _ in range(queue.settings.queue.max_attempts):
         claimed = (await claim(queue, tier))[0]
         last = Outcome(state=State.FAILED, status=502, code=code, error="it broke", tier=tier)
-        await queue.give_back(f"w-{tier}", claimed, claimed.queue, word="charged", last=last)
+        await queue.requeue(f"w-{tier}", claimed, claimed.queue, word="charged", last=last)
     return mine.job_id
 
 
 async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(queue: JobQueue) -> None:
     job_id = await kill(queue)
 
-    (dead,) = await Quarantine(queue).jobs()
-    history = await Quarantine(queue).history(job_id)
+    (dead,) = await DeadLetters(queue).jobs()
+    history = await DeadLetters(queue).history(job_id)
 
     assert (dead.job_id, dead.code) == (job_id, "engine_fault")
     assert dead.view is not None
@@ -47,7 +47,7 @@ async def test_a_job_whose_attempts_are_used_is_kept_with_what_happened_to_it(qu
     assert {loss.outcome.error for loss in history if loss.outcome} == {"it broke"}
 
 
-async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_quarantine(
+async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_dead_letters(
     queue: JobQueue, store: redis.Redis
 ) -> None:
     refused, gone, late = job(), job(), job(deadline_ms=1)
@@ -58,7 +58,7 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
     outcome = Outcome(state=State.FAILED, status=400, code="refused_by_engine", error="no")
     await queue.finish("w-int4", [Finished(job=claimed, outcome=outcome)])
 
-    assert await Quarantine(queue).jobs() == []
+    assert await DeadLetters(queue).jobs() == []
     for one in (refused, gone, late):
         assert store.hget(f"rq:job:{one.job_id}", "data") == b'["workers.generate",null,[],{}]'  # no prompt
 
@@ -66,9 +66,9 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_q
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
     job_id = await kill(queue)
     last: Any = store.hget(f"rq:job:{job_id}", "fence")
-    quarantine = Quarantine(queue)
+    dead_letters = DeadLetters(queue)
 
-    released = await quarantine.release(await quarantine.jobs())
+    released = await dead_letters.release(await dead_letters.jobs())
     view = await queue.view(job_id)
     again = (await claim(queue, "int4"))[0]
 
@@ -77,17 +77,17 @@ async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue,
     assert (view.state, view.position, view.outcome) == (State.QUEUED, 1, None)
     assert (again.job_id, again.attempt) == (job_id, 1)
     assert again.fence > int(last)
-    assert await quarantine.jobs() == []
+    assert await dead_letters.jobs() == []
     assert store.zcard("rq:failed:smollm2:int4:normal") == 0
 
 
 async def test_nobody_s_late_answer_ends_a_released_job(queue: JobQueue) -> None:
     await submit(queue, job())
     (claimed,) = await claim(queue, "int4")
-    end = Finished(job=claimed, outcome=BROKEN, is_dead=True)
+    end = Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)
     await queue.finish("w-int4", [end])
-    quarantine = Quarantine(queue)
-    await quarantine.release(await quarantine.jobs())
+    dead_letters = DeadLetters(queue)
+    await dead_letters.release(await dead_letters.jobs())
 
     assert await queue.finish("w-int4", [end]) == [False]
     assert len(await claim(queue, "int4")) == 1
@@ -98,10 +98,10 @@ async def test_a_job_that_ended_where_it_waits_is_there_once_when_it_is_released
 ) -> None:
     await submit(queue, job(), job())
     claimed, _ = await claim(queue, "int4")
-    await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=BROKEN)
-    await queue.finish("w-int4", [Finished(job=claimed, outcome=BROKEN, is_dead=True)])
-    quarantine = Quarantine(queue)
-    await quarantine.release(await quarantine.jobs())
+    await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=BROKEN)
+    await queue.finish("w-int4", [Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)])
+    dead_letters = DeadLetters(queue)
+    await dead_letters.release(await dead_letters.jobs())
     view = await queue.view(claimed.job_id)
 
     assert store.lrange(f"rq:queue:{claimed.queue}", 0, -1) == [claimed.job_id.encode()]
@@ -114,25 +114,25 @@ async def test_a_dropped_job_s_prompt_is_forgotten_and_its_outcome_kept_for_a_wh
     queue: JobQueue, store: redis.Redis
 ) -> None:
     job_id = await kill(queue)
-    quarantine = Quarantine(queue)
+    dead_letters = DeadLetters(queue)
 
-    dropped = await quarantine.drop(await quarantine.jobs())
+    dropped = await dead_letters.drop(await dead_letters.jobs())
     view = await queue.view(job_id)
 
     assert dropped == [job_id]
     assert view is not None
     assert (view.state, view.request) == (State.FAILED, None)
     assert '"prompt":"x"' not in str(store.hgetall(f"rq:job:{job_id}"))
-    assert await quarantine.history(job_id) == []
+    assert await dead_letters.history(job_id) == []
     assert 0 < store.ttl(f"rq:job:{job_id}") <= queue.settings.queue.result_ttl_s
 
 
 async def test_jobs_are_chosen_by_id_error_queue_and_age(queue: JobQueue) -> None:
     first, second, third = await kill(queue), await kill(queue, "poison"), await kill(queue, tier="fp8")
-    quarantine = Quarantine(queue)
+    dead_letters = DeadLetters(queue)
 
     async def ids(choice: Choice) -> set[str]:
-        return {dead.job_id for dead in await quarantine.jobs(choice)}
+        return {dead.job_id for dead in await dead_letters.jobs(choice)}
 
     assert await ids(Choice(ids=[first])) == {first}
     assert await ids(Choice(code="poison")) == {second}
@@ -142,33 +142,33 @@ async def test_jobs_are_chosen_by_id_error_queue_and_age(queue: JobQueue) -> Non
     assert await ids(Choice()) == {first, second, third}
 
 
-async def test_the_quarantine_has_a_bound_and_the_oldest_make_room(
+async def test_the_dead_letters_has_a_bound_and_the_oldest_make_room(
     redis_url: str, queue: JobQueue, store: redis.Redis
 ) -> None:
-    small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead=2))
+    small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead_letters=2))
     ids = [await kill(small) for _ in range(4)]
 
-    kept = [dead.job_id for dead in await Quarantine(small).jobs()]
+    kept = [dead.job_id for dead in await DeadLetters(small).jobs()]
 
     assert sorted(kept) == sorted(ids[2:])
     prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]
     assert prompts == [False, False, True, True]
 
 
-async def test_quarantined_jobs_are_kept_for_a_time_of_their_own(queue: JobQueue, store: redis.Redis) -> None:
+async def test_dead_lettered_jobs_are_kept_for_a_time_of_their_own(queue: JobQueue, store: redis.Redis) -> None:
     job_id = await kill(queue)
 
     assert store.ttl(f"rq:job:{job_id}") > queue.settings.queue.result_ttl_s
-    assert 0 < store.ttl("bl:dead") <= queue.settings.queue.dead_ttl_s
+    assert 0 < store.ttl("bl:dead_letters") <= queue.settings.queue.dead_letter_ttl_s
 
 
-async def test_a_status_that_is_none_of_rq_s_sends_the_job_to_quarantine(queue: JobQueue, store: redis.Redis) -> None:
+async def test_a_status_that_is_none_of_rq_s_sends_the_job_to_dead_letters(queue: JobQueue, store: redis.Redis) -> None:
     planted, fine = job(), job()
     await submit(queue, planted, fine)
     store.hset(f"rq:job:{planted.job_id}", "status", "\x80\x04garbage")
 
     claimed = await claim(queue, "int4")
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
 
     assert [one.job_id for one in claimed] == [fine.job_id]
     assert (dead.job_id, dead.code) == (planted.job_id, "corrupt_job")
@@ -199,7 +199,7 @@ async def test_a_suspect_keeps_its_attempts_and_says_how_often_its_engine_was_lo
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
         seen.append((claimed.attempt, claimed.suspicion))
-        await queue.give_back("w-int4", claimed, claimed.queue, word="suspect", last=BROKEN)
+        await queue.requeue("w-int4", claimed, claimed.queue, word="suspect", last=BROKEN)
 
     assert seen == [(1, 0), (1, 1), (1, 2)]
 
@@ -214,7 +214,7 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
         await mark_begun(queue.client, f"lost-{number}", [claimed.job_id])
         store.zadd("bl:workers", {f"lost-{number}": 1})
         await _reap(queue)
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
 
     assert seen == [(1, 0), (2, 0), (3, 2)]
     assert dead.code == "worker_lost"
@@ -232,13 +232,13 @@ async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, s
         store.hset(
             f"rq:job:dead-{number}", mapping=fields | {"outcome": '{"state":"failed","status":500,"code":"poison"}'}
         )
-        store.zadd("bl:dead", {f"dead-{number}": number})
+        store.zadd("bl:dead_letters", {f"dead-{number}": number})
     store.config_resetstat()
 
-    quarantine = Quarantine(queue)
-    heads = await quarantine.heads()
-    jobs = await quarantine.look(heads[:5])
-    (one,) = await quarantine.jobs(Choice(ids=["dead-7"]))
+    dead_letters = DeadLetters(queue)
+    heads = await dead_letters.heads()
+    jobs = await dead_letters.look(heads[:5])
+    (one,) = await dead_letters.jobs(Choice(ids=["dead-7"]))
 
     sent: Any = store.info("stats")
     assert [job.job_id for job in jobs] == [f"dead-{number}" for number in range(299, 294, -1)]

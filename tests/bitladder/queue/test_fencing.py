@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from bitladder.contract import Claimed, Emitted, Outcome, Piece, State
+from bitladder.contract import Chunk, Claimed, Emitted, Outcome, State
 from bitladder.producer import Producer
 from bitladder.queue.calls import Finished
 from bitladder.queue.job_queue import JobQueue
@@ -61,7 +61,7 @@ async def test_the_late_finish_of_a_lost_claim_leaves_the_new_claim_alone(queue:
 async def test_a_late_return_of_a_lost_claim_leaves_the_new_claim_alone(queue: JobQueue, store: redis.Redis) -> None:
     first, second = await claimed_twice(queue, store)
 
-    result = await queue.give_back("me", first, first.queue, word="free", last=DONE)
+    result = await queue.requeue("me", first, first.queue, word="free", last=DONE)
 
     assert result == "lost"
     assert store.smembers("bl:inflight:me") == {second.job_id.encode()}
@@ -76,16 +76,16 @@ async def test_a_claim_that_the_server_lost_shares_its_fence_with_no_other(own_v
     kept = shutil.copytree(folder, folder.with_name("kept"))  # what was on the disk: the rest is the last second
 
     lost = await claim(queue)
-    await queue.emit("me", [(lost.job_id, Piece(fence=lost.fence, number=number, data=b"old")) for number in (1, 2)])
+    await queue.emit("me", [(lost.job_id, Chunk(fence=lost.fence, number=number, data=b"old")) for number in (1, 2)])
     own_valkey.kill()
     shutil.rmtree(folder)
     kept.rename(folder)
     own_valkey.start()
     again = await claim(queue)
-    new = [Piece(fence=again.fence, number=number, data=b"new") for number in (1, 2, 3)]
-    late = await queue.emit("me", [(lost.job_id, Piece(fence=lost.fence, number=3, data=b"old"))])
-    taken = await queue.emit("me", [(again.job_id, piece) for piece in new])
-    behind = await queue.pieces(lost.job_id, lost.fence, 2)  # what a reader asks for that had the old ones
+    new = [Chunk(fence=again.fence, number=number, data=b"new") for number in (1, 2, 3)]
+    late = await queue.emit("me", [(lost.job_id, Chunk(fence=lost.fence, number=3, data=b"old"))])
+    taken = await queue.emit("me", [(again.job_id, chunk) for chunk in new])
+    behind = await queue.chunks(lost.job_id, lost.fence, 2)  # what a reader asks for that had the old ones
     ended = [await queue.finish("me", [Finished(job=job, outcome=DONE)]) for job in (lost, again)]
     await queue.aclose()
 
@@ -106,7 +106,7 @@ async def test_a_job_whose_fences_were_counted_goes_on_with_its_attempts(
 
     job = await claim(queue)
     view = await queue.view(job_id)
-    await queue.give_back("me", job, job.queue, word="free", last=DONE)
+    await queue.requeue("me", job, job.queue, word="free", last=DONE)
     again = await claim(queue)
 
     assert (job.attempt, again.attempt) == (attempt, attempt)

@@ -12,10 +12,10 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from bitladder.contract import Claimed, Emitted, Outcome, Piece, Request, State, Submission, queue_name
+from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission, queue_name
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from bitladder.queue.begun import mark_begun
-from bitladder.queue.budget import MOST_BYTES
+from bitladder.queue.budget import MAX_BYTES
 from bitladder.queue.calls import Call, Finished, keep
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
@@ -78,8 +78,8 @@ def sized(size: int, **fields: str) -> Submission:
 
 
 async def test_a_claim_stops_at_its_bytes_and_leaves_the_rest_in_its_place(queue: JobQueue, store: redis.Redis) -> None:
-    small, large = 1000, MOST_BYTES * 2 // 5
-    sizes = [large, small, large, large, small, 3 * MOST_BYTES, small]
+    small, large = 1000, MAX_BYTES * 2 // 5
+    sizes = [large, small, large, large, small, 3 * MAX_BYTES, small]
     jobs = [sized(size) for size in sizes]
     ids = [mine.job_id for mine in jobs]
     await submit(queue, *jobs)
@@ -100,7 +100,7 @@ async def test_a_claim_stops_at_its_bytes_and_leaves_the_rest_in_its_place(queue
 
 
 async def test_a_claim_that_was_cut_short_says_so_and_brings_no_other_lane_s_jobs_before(queue: JobQueue) -> None:
-    more_than_half = MOST_BYTES // 2 + 1
+    more_than_half = MAX_BYTES // 2 + 1
     await submit(queue, *(sized(more_than_half, lane="urgent") for _ in range(2)), job(lane="normal"))
     plan = claim_plan(queue.settings, "smollm2", "int4")
 
@@ -114,7 +114,7 @@ async def test_a_claim_that_was_cut_short_says_so_and_brings_no_other_lane_s_job
 async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store: redis.Redis) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.give_back("w-int4", stale, stale.queue, word="charged", last=DONE)
+    await queue.requeue("w-int4", stale, stale.queue, word="charged", last=DONE)
     fresh = (await claim(queue, "int4", worker="other"))[0]
 
     late, right = (
@@ -131,11 +131,11 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 ) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.give_back("w-int4", stale, stale.queue, word="free", last=DONE)
+    await queue.requeue("w-int4", stale, stale.queue, word="free", last=DONE)
     fresh = (await claim(queue, "int4"))[0]
 
     # The answers to the first claim come again: the connection broke before they were acknowledged.
-    word = await queue.give_back("w-int4", stale, stale.queue, word="free", last=DONE)
+    word = await queue.requeue("w-int4", stale, stale.queue, word="free", last=DONE)
     accepted = await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)])
 
     assert (word, accepted) == ("lost", [False])
@@ -207,13 +207,13 @@ async def test_a_claim_that_is_void_ends_its_job_without_an_attempt(
     (claimed,) = await claim(queue, "int4")
     end = Outcome(state=state, status=504)
 
-    words = [await queue.give_back("w-int4", claimed, claimed.queue, word=word, last=end) for _ in range(2)]
+    words = [await queue.requeue("w-int4", claimed, claimed.queue, word=word, last=end) for _ in range(2)]
     view = await queue.view(claimed.job_id)
 
     assert words == ["ended", "lost"]
     assert view is not None
     assert (view.outcome, view.attempts) == (end, 0)
-    assert store.exists("bl:dead") == (word == "refused")
+    assert store.exists("bl:dead_letters") == (word == "refused")
     assert store.keys("rq:wip:*") + store.keys("bl:inflight:*") == []
 
 
@@ -245,7 +245,7 @@ async def test_the_last_attempt_ends_the_job(queue: JobQueue) -> None:
     words = []
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
-        words.append(await queue.give_back("w-int4", claimed, claimed.queue, word="charged", last=failed))
+        words.append(await queue.requeue("w-int4", claimed, claimed.queue, word="charged", last=failed))
     view = await queue.view(mine.job_id)
 
     assert words == ["returned", "returned", "ended"]
@@ -259,7 +259,7 @@ async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
     for _ in range(5):
         claimed = (await claim(queue, "int4"))[0]
         assert claimed.attempt == 1
-        assert await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=DONE) == "returned"
+        assert await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=DONE) == "returned"
 
 
 async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
@@ -388,7 +388,7 @@ async def test_a_full_queue_refuses(redis_url: str, store: redis.Redis) -> None:
 
 
 def of(tenant: str, most: int = 0) -> Submission:
-    mine = job(most_of_tenant=most)
+    mine = job(max_of_tenant=most)
     return msgspec.structs.replace(mine, request=msgspec.structs.replace(mine.request, tenant=tenant))
 
 
@@ -494,7 +494,7 @@ async def test_a_cancelled_job_that_comes_back_does_not_run_again(queue: JobQueu
     claimed = (await claim(queue, "int4"))[0]
 
     word = await queue.cancel(mine.job_id)
-    returned = await queue.give_back("w-int4", claimed, claimed.queue, word="free", last=DONE)
+    returned = await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=DONE)
     view = await queue.view(mine.job_id)
 
     assert (word, returned) == ("requested", "ended")
@@ -511,21 +511,21 @@ async def test_the_key_of_a_cancelled_job_can_be_used_again(queue: JobQueue) -> 
     assert await submit(queue, second) == [second.job_id]
 
 
-async def test_pieces_are_stored_once_and_read_from_anywhere(queue: JobQueue) -> None:
+async def test_chunks_are_stored_once_and_read_from_anywhere(queue: JobQueue) -> None:
     mine = job()
     await submit(queue, mine)
     claimed = (await claim(queue, "int4"))[0]
-    pieces = [Piece(fence=claimed.fence, number=number, data=b"%d" % number) for number in (1, 2, 3)]
+    chunks = [Chunk(fence=claimed.fence, number=number, data=b"%d" % number) for number in (1, 2, 3)]
 
-    first = await queue.emit("w-int4", [(mine.job_id, piece) for piece in pieces])
-    again = await queue.emit("w-int4", [(mine.job_id, pieces[2])])
-    foreign = await queue.emit("other", [(mine.job_id, pieces[0])])
+    first = await queue.emit("w-int4", [(mine.job_id, chunk) for chunk in chunks])
+    again = await queue.emit("w-int4", [(mine.job_id, chunks[2])])
+    foreign = await queue.emit("other", [(mine.job_id, chunks[0])])
 
     assert (first, again, foreign) == ([Emitted.STORED] * 3, [Emitted.STORED], [Emitted.LOST])
-    assert await queue.pieces(mine.job_id, claimed.fence, 1) == pieces[1:]
+    assert await queue.chunks(mine.job_id, claimed.fence, 1) == chunks[1:]
 
 
-async def test_a_piece_that_there_is_no_room_for_is_neither_told_nor_lost_nor_overtaken(
+async def test_a_chunk_that_there_is_no_room_for_is_neither_told_nor_lost_nor_overtaken(
     queue: JobQueue, store: redis.Redis
 ) -> None:
     mine, other = job(reply_to="bl:reply:me"), job()
@@ -534,40 +534,40 @@ async def test_a_piece_that_there_is_no_room_for_is_neither_told_nor_lost_nor_ov
     listener = store.pubsub()  # type: ignore[no-untyped-call]  # redis-py
     listener.subscribe("bl:reply:me")
     listener.get_message(timeout=5)
-    pieces = [(mine.job_id, Piece(fence=fences[mine.job_id], number=number, data=b"x")) for number in (1, 2, 3)]
-    await queue.emit("w-int4", pieces[:1])
+    chunks = [(mine.job_id, Chunk(fence=fences[mine.job_id], number=number, data=b"x")) for number in (1, 2, 3)]
+    await queue.emit("w-int4", chunks[:1])
     told = listener.get_message(timeout=5)
 
     store.config_set("maxmemory", 1)
     try:
-        full = await queue.emit("w-int4", pieces[1:])
+        full = await queue.emit("w-int4", chunks[1:])
     finally:
         store.config_set("maxmemory", 0)
     silent = listener.get_message(timeout=0.2)
-    again = await queue.emit("w-int4", pieces[1:])
+    again = await queue.emit("w-int4", chunks[1:])
     listener.close()
 
     assert told is not None
     assert (full, silent, again) == ([Emitted.NO_ROOM] * 2, None, [Emitted.STORED] * 2)
-    assert await queue.pieces(mine.job_id, 0, 0) == [piece for _, piece in pieces]
+    assert await queue.chunks(mine.job_id, 0, 0) == [chunk for _, chunk in chunks]
 
 
-async def test_pieces_for_a_server_that_takes_no_writes_wait_as_while_it_is_away(
+async def test_chunks_for_a_server_that_takes_no_writes_wait_as_while_it_is_away(
     queue: JobQueue, store: redis.Redis
 ) -> None:
     """A server without room is waited for half a minute; one that a failover left without replicas, for ever."""
     mine = job()
     await submit(queue, mine)
     (claimed,) = await claim(queue, "int4")
-    pieces = [(mine.job_id, Piece(fence=claimed.fence, number=number, data=b"x")) for number in (1, 2)]
+    chunks = [(mine.job_id, Chunk(fence=claimed.fence, number=number, data=b"x")) for number in (1, 2)]
 
     store.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(QueueUnreachableError, match="NOREPLICAS"):
-            await queue.emit("w-int4", pieces)
+            await queue.emit("w-int4", chunks)
     finally:
         store.config_set("min-replicas-to-write", 0)
-    again = await queue.emit("w-int4", pieces)
+    again = await queue.emit("w-int4", chunks)
 
     assert again == [Emitted.STORED] * 2
 
@@ -581,15 +581,15 @@ async def test_a_key_of_another_type_in_the_place_of_a_stream_or_a_job_stops_no_
     store.set(f"bl:stream:{mine.job_id}", "planted")
     store.delete(f"rq:job:{other.job_id}")
     store.set(f"rq:job:{other.job_id}", "planted")
-    piece = Piece(fence=fence, number=1, data=b"x")
+    chunk = Chunk(fence=fence, number=1, data=b"x")
 
-    became = await queue.emit("w-int4", [(other.job_id, piece), (mine.job_id, piece)])
+    became = await queue.emit("w-int4", [(other.job_id, chunk), (mine.job_id, chunk)])
 
     assert became == [Emitted.LOST, Emitted.STORED]
-    assert await queue.pieces(mine.job_id, 0, 0) == [piece]
+    assert await queue.chunks(mine.job_id, 0, 0) == [chunk]
 
 
-async def test_a_server_that_became_a_replica_takes_no_pieces_and_is_left(own_valkey: OwnValkey) -> None:
+async def test_a_server_that_became_a_replica_takes_no_chunks_and_is_left(own_valkey: OwnValkey) -> None:
     settings = make_settings(own_valkey.url)
     queue, mine = JobQueue(connect(settings.redis), settings), job()
     await submit(queue, mine)
@@ -598,7 +598,7 @@ async def test_a_server_that_became_a_replica_takes_no_pieces_and_is_left(own_va
         server.replicaof("127.0.0.1", 1)
 
     with pytest.raises(QueueUnreachableError, match="the primary has become a replica"):
-        await queue.emit("w-int4", [(mine.job_id, Piece(fence=claimed.fence, number=1, data=b"x"))])
+        await queue.emit("w-int4", [(mine.job_id, Chunk(fence=claimed.fence, number=1, data=b"x"))])
 
     await queue.aclose()
 
@@ -650,7 +650,7 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     at_first = await places(0, 1, 11)
     running = await claim(queue, "int4", 10)
     then = await places(0, 10, 11)
-    await queue.give_back("w-int4", running[9], running[9].queue, word="free", last=DONE)
+    await queue.requeue("w-int4", running[9], running[9].queue, word="free", last=DONE)
 
     assert at_first == [1, 2, 12]
     assert then == [None, 1, 2]
@@ -663,7 +663,7 @@ async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_l
     jobs = [job(deadline_ms=300 if number == 5 else 60_000) for number in range(8)]
     await submit(queue, *jobs)
     late = (await claim(queue, "int4", 1))[0]
-    await queue.give_back("w-int4", late, late.queue, word="free", last=DONE)  # to the front again
+    await queue.requeue("w-int4", late, late.queue, word="free", last=DONE)  # to the front again
 
     async def places() -> list[int | None]:
         return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]

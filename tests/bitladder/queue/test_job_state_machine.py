@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bitladder.contract import (
     DEFAULT_TENANT,
+    Chunk,
     Claimed,
     Emitted,
     Lane,
     Outcome,
-    Piece,
     Request,
     State,
     Submission,
@@ -30,7 +30,7 @@ from bitladder.errors import ConflictError, QueueFullError, QuotaError
 from bitladder.queue.begun import mark_begun
 from bitladder.queue.blocking import BlockingScripts
 from bitladder.queue.calls import Call, Finished, keep
-from bitladder.queue.dead_letters import Choice, Quarantine
+from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
@@ -39,8 +39,8 @@ from tests.bitladder.queue.job_model import LADDER, MODEL, Dump, Job, Model, che
 from tests.conftest import make_settings
 from tests.fuzzing import SEED, report, sized
 
-MOST_ATTEMPTS = 3
-MOST_DEPTH = 6
+MAX_ATTEMPTS = 3
+MAX_DEPTH = 6
 WORDS = ("free", "charged", "suspect", "unbegun", "expired", "cancelled", "refused")
 # Names with their tiers: two of a tier, so that one can take what the other lost.
 HIGH, LOW = 3, 1
@@ -127,7 +127,7 @@ class JobLife(RuleBasedStateMachine):
                     deadline_ms=600_000 if deadline else None,
                     idempotency_key=key,
                     fingerprint=fingerprint if key else "",
-                    most_of_tenant=QUOTA if tenant else 0,
+                    max_of_tenant=QUOTA if tenant else 0,
                 )
             )
         for answers in [self.do(self.queue.submit(jobs)) for _ in range(2 if again else 1)]:
@@ -145,9 +145,9 @@ class JobLife(RuleBasedStateMachine):
 
     def _is_refused(self, job: Submission, queue: str, answer: object) -> bool:
         model, tier, lane = queue.split(":")[:3]
-        tenant = job.request.tenant if job.most_of_tenant else ""
+        tenant = job.request.tenant if job.max_of_tenant else ""
         mine = len(self.model.of_tenant(tenant)) if tenant else 0
-        if self.model.depth(queue) >= MOST_DEPTH:
+        if self.model.depth(queue) >= MAX_DEPTH:
             assert isinstance(answer, QueueFullError)
             assert not isinstance(answer, QuotaError)
         elif mine >= QUOTA:
@@ -164,7 +164,7 @@ class JobLife(RuleBasedStateMachine):
     def claim(self, worker: str, slots: int, is_lost: bool) -> None:
         tier = WORKERS[worker]
         plan = claim_plan(self.settings, MODEL, tier)
-        free = self._free_to_climb(tier)
+        free = self._free_to_escalate(tier)
         claims = self.do(self.queue.claim(worker, MODEL, tier, plan, slots))
         claimed = claims.jobs
         assert len(claimed) <= slots
@@ -197,7 +197,7 @@ class JobLife(RuleBasedStateMachine):
             del ids[:gone]
         return popped
 
-    def _free_to_climb(self, tier: str) -> set[str]:
+    def _free_to_escalate(self, tier: str) -> set[str]:
         """Return the tiers and lanes below whose jobs may all climb now: the tier is dead, or the lane is long."""
         free, dump = set(), Dump(self.store)
         for lower in LADDER[: LADDER.index(tier)]:
@@ -216,7 +216,7 @@ class JobLife(RuleBasedStateMachine):
         lane = f"{MODEL}:{answer.tier}:{answer.lane}"
         assert answer.tier == tier or lane in free or job.is_late, "it climbed without need"
         assert (answer.attempt, answer.queue) == (job.attempts, job.queue)
-        assert answer.attempt <= MOST_ATTEMPTS
+        assert answer.attempt <= MAX_ATTEMPTS
         highest = answer.ceiling or LADDER[-1]
         assert LADDER.index(answer.tier) <= LADDER.index(tier) <= LADDER.index(highest)
 
@@ -235,16 +235,16 @@ class JobLife(RuleBasedStateMachine):
     @rule(
         number=picks,
         state=st.sampled_from((State.FINISHED, State.FINISHED, State.FAILED)),
-        is_dead=st.booleans(),
+        is_dead_letter=st.booleans(),
         again=st.booleans(),
     )
-    def finish(self, number: int, state: State, is_dead: bool, again: bool) -> None:
+    def finish(self, number: int, state: State, is_dead_letter: bool, again: bool) -> None:
         """Any answer that a worker ever had may come late, or twice."""
         worker, claimed = self.pick(number, self.claims[::-1])
         self.count += 1
         outcome = Outcome(state=state, status=200, reason=f"end {self.count}")
-        is_dead = is_dead and state is State.FAILED
-        end = Finished(job=claimed, outcome=outcome, is_dead=is_dead)
+        is_dead_letter = is_dead_letter and state is State.FAILED
+        end = Finished(job=claimed, outcome=outcome, is_dead_letter=is_dead_letter)
         has_ended = False  # by this very answer: what is handed in again is accepted again
         for accepted in [self.do(self.queue.finish(worker, [end])) for _ in range(2 if again else 1)]:
             job = self.model.jobs[claimed.job_id]
@@ -254,7 +254,7 @@ class JobLife(RuleBasedStateMachine):
                 has_ended = True
                 job.uncharged -= job.status == "queued" and job.spared == job.fence
                 job.status = state.value
-                self.model.dead |= {job.job_id} if is_dead else set()
+                self.model.dead |= {job.job_id} if is_dead_letter else set()
 
     @precondition(lambda self: self.claims)
     @rule(number=picks, again=st.booleans())
@@ -267,15 +267,15 @@ class JobLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(number=picks, how=st.sampled_from(WORDS), climbs=st.booleans(), again=st.booleans())
-    def give_back(self, number: int, how: str, climbs: bool, again: bool) -> None:
+    def requeue(self, number: int, how: str, climbs: bool, again: bool) -> None:
         worker, claimed = self.pick(number, self.claims[::-1])
         target = self._one_up(worker, claimed) if climbs else claimed.queue
         last = Outcome(state=State.FAILED, status=502, code="engine_fault", error="broke")
         for _ in range(2 if again else 1):
-            word = self.do(self.queue.give_back(worker, claimed, target, word=how, last=last))
+            word = self.do(self.queue.requeue(worker, claimed, target, word=how, last=last))
             job = self.model.jobs[claimed.job_id]
             if job.status == "started" and job.fence == claimed.fence:
-                assert word == self.model.put_back(job, target, how, MOST_ATTEMPTS)
+                assert word == self.model.requeue_job(job, target, how, MAX_ATTEMPTS)
             else:
                 assert word == "lost"
 
@@ -285,18 +285,18 @@ class JobLife(RuleBasedStateMachine):
         return queue_name(MODEL, LADDER[rank], claimed.lane, claimed.ceiling)
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, piece=st.integers(1, 4), again=st.booleans())
-    def emit(self, number: int, piece: int, again: bool) -> None:
+    @rule(number=picks, chunk=st.integers(1, 4), again=st.booleans())
+    def emit(self, number: int, chunk: int, again: bool) -> None:
         worker, claimed = self.pick(number, self.claims[::-1])
-        job, name = self.model.jobs[claimed.job_id], f"{claimed.fence}-{piece}"
+        job, name = self.model.jobs[claimed.job_id], f"{claimed.fence}-{chunk}"
         is_mine = job.status == "started" and job.fence == claimed.fence
         for _ in range(2 if again else 1):
-            sent = [(claimed.job_id, Piece(fence=claimed.fence, number=piece, data=b"x"))]
+            sent = [(claimed.job_id, Chunk(fence=claimed.fence, number=chunk, data=b"x"))]
             assert self.do(self.queue.emit(worker, sent)) == [Emitted.STORED if is_mine else Emitted.LOST]
         if is_mine:
-            fence, _, last = job.pieces[-1].partition("-") if job.pieces else ("0", "", "0")
-            if (int(fence), int(last)) < (claimed.fence, piece):
-                job.pieces = [name] if piece == 1 else [*job.pieces, name]
+            fence, _, last = job.chunks[-1].partition("-") if job.chunks else ("0", "", "0")
+            if (int(fence), int(last)) < (claimed.fence, chunk):
+                job.chunks = [name] if chunk == 1 else [*job.chunks, name]
 
     @precondition(lambda self: self.model.jobs)
     @rule(number=picks, again=st.booleans())
@@ -357,7 +357,7 @@ class JobLife(RuleBasedStateMachine):
         assert set(lost) == set(stale)
         for job_id in strays:
             job = self.model.jobs[job_id]
-            self.model.put_back(job, job.queue, "free", MOST_ATTEMPTS)
+            self.model.requeue_job(job, job.queue, "free", MAX_ATTEMPTS)
         assert set(unknown) == self.model.held(worker) - known
         assert set(cancelled) <= {job.job_id for job in self.model.jobs.values() if job.cancel}
 
@@ -378,7 +378,7 @@ class JobLife(RuleBasedStateMachine):
             "host",
             "v",
             "0 0 0",
-            MOST_ATTEMPTS,
+            MAX_ATTEMPTS,
         ]
         answer = self.scripts.call(
             Call("extend", self._keys_of(worker), [*args, keep(self.settings), len(strays), *strays, *known])
@@ -403,7 +403,7 @@ class JobLife(RuleBasedStateMachine):
         ends = self.model.held(worker)
         for passes in range(2 if again else 1):
             dead, returned, ended = self.scripts.call(
-                Call("reap", ["bl:workers", "rq:workers"], [100, MOST_ATTEMPTS, keep(self.settings), 15_000])
+                Call("reap", ["bl:workers", "rq:workers"], [100, MAX_ATTEMPTS, keep(self.settings), 15_000])
             )
             assert dead.decode() == ("" if passes else worker)
             words = {job_id.decode(): "returned" for job_id in returned} | {
@@ -414,13 +414,13 @@ class JobLife(RuleBasedStateMachine):
             for job_id in [*(job_id.decode() for job_id in returned), *(job_id.decode() for job_id in ended)]:
                 job = self.model.jobs[job_id]
                 word = "unbegun" if job_id in unbegun else "reaped"
-                assert words[job_id] == self.model.put_back(job, job.queue, word, MOST_ATTEMPTS)
+                assert words[job_id] == self.model.requeue_job(job, job.queue, word, MAX_ATTEMPTS)
 
     @rule(worker=workers, most=st.integers(1, 4))
     def retire(self, worker: str, most: int) -> None:
         """Let a worker leave; what it still holds goes back, in an order that nobody chose."""
         its = self.model.held(worker)
-        args: list[str | int] = [worker, f"{MODEL}:{WORKERS[worker]}:normal", most, MOST_ATTEMPTS, keep(self.settings)]
+        args: list[str | int] = [worker, f"{MODEL}:{WORKERS[worker]}:normal", most, MAX_ATTEMPTS, keep(self.settings)]
         left = len(its)
         while not self.scripts.call(Call("retire", self._keys_of(worker), args)):
             left -= most
@@ -428,17 +428,17 @@ class JobLife(RuleBasedStateMachine):
         where = {job_id: place for ids in Dump(self.store).of("rq:queue:").values() for place, job_id in enumerate(ids)}
         for job_id in sorted(its, key=lambda job_id: -where.get(job_id, 0)):
             job = self.model.jobs[job_id]
-            self.model.put_back(job, job.queue, "free", MOST_ATTEMPTS)
+            self.model.requeue_job(job, job.queue, "free", MAX_ATTEMPTS)
         self.model.unbegun.pop(worker, None)
 
     @precondition(lambda self: self.model.dead)
     @rule(number=picks, drops=st.booleans(), again=st.booleans())
-    def leave_quarantine(self, number: int, drops: bool, again: bool) -> None:
+    def leave_dead_letters(self, number: int, drops: bool, again: bool) -> None:
         job = self.model.jobs[self.pick(number, sorted(self.model.dead))]
-        quarantine = Quarantine(self.queue)
-        chosen = self.do(quarantine.jobs(Choice(ids=[job.job_id])))
+        dead_letters = DeadLetters(self.queue)
+        chosen = self.do(dead_letters.jobs(Choice(ids=[job.job_id])))
         for passes in range(2 if again else 1):
-            done = self.do(quarantine.drop(chosen) if drops else quarantine.release(chosen))
+            done = self.do(dead_letters.drop(chosen) if drops else dead_letters.release(chosen))
             assert done == ([job.job_id] if not passes and (drops or job.is_stored) else [])
         if drops:
             self.model.dead.discard(job.job_id)
@@ -469,7 +469,7 @@ def machine(redis_url: str, store: redis.Redis) -> Iterator[type[JobLife]]:
         for key, value in (("high", HIGH), ("low", LOW))
     }
     JobLife.settings = make_settings(
-        redis_url, queue__max_attempts=MOST_ATTEMPTS, queue__max_depth=MOST_DEPTH, queue__fair_depth=FAIR, **marks
+        redis_url, queue__max_attempts=MAX_ATTEMPTS, queue__max_depth=MAX_DEPTH, queue__fair_depth=FAIR, **marks
     )
     JobLife.store = store
     with asyncio.Runner() as JobLife.runner:

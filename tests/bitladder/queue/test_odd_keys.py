@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from bitladder.queue.calls import Finished
-from bitladder.queue.dead_letters import Quarantine
+from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sampling import take_sample
 from tests.bitladder.queue.test_job_queue import DONE, claim, job
@@ -60,5 +60,5 @@ async def test_whatever_is_written_over_a_key_jobs_are_taken_in_run_and_end(
     leases.reap()
     assert await queue.finish("w-int4", [Finished(job=claimed[0], outcome=DONE)]) == [True]
     assert await queue.cancel(second.job_id) == "requested"
-    assert await Quarantine(queue).heads() == []
+    assert await DeadLetters(queue).heads() == []
     leases.stop()

@@ -23,7 +23,7 @@ from rq.webhook import Webhook
 
 from bitladder.contract import Claimed, Outcome, State
 from bitladder.queue.calls import Call, Claims, Finished
-from bitladder.queue.dead_letters import Quarantine
+from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
@@ -36,7 +36,7 @@ QUEUE = "smollm2:int4:normal"
 MARKER = "Zyxwv-ninety-seven-sealions"
 BODY = {"model": "smollm2", "prompt": MARKER}
 DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
-WEEK_S, DAY_S, HOUR_S = 604_800, 86_400, 3_600  # queue.dead_ttl_s, queue.max_wait_s, queue.result_ttl_s
+WEEK_S, DAY_S, HOUR_S = 604_800, 86_400, 3_600  # queue.dead_letter_ttl_s, queue.max_wait_s, queue.result_ttl_s
 
 
 @pytest_asyncio.fixture
@@ -64,8 +64,8 @@ async def claim(queue: JobQueue, worker: str = "w") -> Claimed:
     return claimed
 
 
-async def finish(queue: JobQueue, outcome: Outcome = DONE, value: str = "", *, is_dead: bool = False) -> None:
-    ends = [Finished(job=await claim(queue), outcome=outcome, return_value=value, is_dead=is_dead)]
+async def finish(queue: JobQueue, outcome: Outcome = DONE, value: str = "", *, is_dead_letter: bool = False) -> None:
+    ends = [Finished(job=await claim(queue), outcome=outcome, return_value=value, is_dead_letter=is_dead_letter)]
     assert await queue.finish("w", ends) == [True]
 
 
@@ -163,7 +163,7 @@ async def test_a_job_that_was_given_back_for_the_last_time_says_why(queue: JobQu
         claimed = await claim(queue)
         assert claimed.is_rq
         assert claimed.timeout_s == 180
-        await queue.give_back("w", claimed, claimed.queue, word="charged", last=failed("broke"))
+        await queue.requeue("w", claimed, claimed.queue, word="charged", last=failed("broke"))
 
     assert reason(job) == "refused_by_engine: broke"
 
@@ -178,7 +178,7 @@ async def test_a_cancelled_job_has_no_result(queue: JobQueue, theirs: Queue) -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "outcome", "is_dead", "kept_s", "told_s"),
+    ("options", "outcome", "is_dead_letter", "kept_s", "told_s"),
     [
         ({}, DONE, False, HOUR_S, HOUR_S),
         ({"result_ttl": 60}, DONE, False, 60, 60),
@@ -197,13 +197,13 @@ async def test_the_times_to_live_are_the_producer_s_up_to_a_bound(
     theirs: Queue,
     options: dict[str, int],
     outcome: Outcome,
-    is_dead: bool,
+    is_dead_letter: bool,
     kept_s: int,
     told_s: int,
 ) -> None:
     job = enqueue(theirs, **options)
 
-    await finish(queue, outcome, is_dead=is_dead)
+    await finish(queue, outcome, is_dead_letter=is_dead_letter)
     store = theirs.connection
 
     assert store.ttl(job.key) == roughly(kept_s)
@@ -211,17 +211,17 @@ async def test_the_times_to_live_are_the_producer_s_up_to_a_bound(
     assert len(FinishedJobRegistry(QUEUE, connection=store)) == (outcome is DONE and kept_s > 0)
 
 
-async def test_what_rq_reads_of_a_job_goes_with_it_when_it_leaves_the_quarantine(
+async def test_what_rq_reads_of_a_job_goes_with_it_when_it_leaves_the_dead_letters(
     queue: JobQueue, theirs: Queue, redis_url: str
 ) -> None:
-    small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead=1))
+    small = JobQueue(queue.client, make_settings(redis_url, queue__max_dead_letters=1))
     dropped = enqueue(theirs)
-    await finish(small, failed(), is_dead=True)
-    await Quarantine(small).drop(await Quarantine(small).jobs())
+    await finish(small, failed(), is_dead_letter=True)
+    await DeadLetters(small).drop(await DeadLetters(small).jobs())
     others = [enqueue(theirs), enqueue(theirs)]
     for claimed in (await claims(small)).jobs:
-        await small.finish("w", [Finished(job=claimed, outcome=failed(), is_dead=True)])
-    (kept,) = await Quarantine(small).jobs()
+        await small.finish("w", [Finished(job=claimed, outcome=failed(), is_dead_letter=True)])
+    (kept,) = await DeadLetters(small).jobs()
 
     ttl_s = {job.id: theirs.connection.ttl(f"rq:results:{job.id}") for job in (dropped, *others)}
 
@@ -251,7 +251,7 @@ async def test_a_job_timeout_is_the_deadline_of_an_execution(
     job = enqueue(theirs, job_timeout=job_timeout)
 
     first = await claim(queue)
-    await queue.give_back("w", first, first.queue, word="free", last=DONE)
+    await queue.requeue("w", first, first.queue, word="free", last=DONE)
     await asyncio.sleep(0.05)
     second = await claim(queue)
 
@@ -275,7 +275,7 @@ async def test_a_job_that_waited_beyond_its_ttl_expires_and_says_so(
 ) -> None:
     job = enqueue(theirs, ttl=60)
     first = await claim(queue)
-    await queue.give_back("w", first, first.queue, word="free", last=failed("busy"))
+    await queue.requeue("w", first, first.queue, word="free", last=failed("busy"))
     wait: Any = store.hget(job.key, "wait")
     at, deadline, *rest = wait.split()
     assert int(deadline) - int(at) == pytest.approx(60_000, abs=2000)
@@ -304,7 +304,7 @@ async def test_what_we_do_not_do_is_refused_at_the_claim_with_the_reason(
     job = enqueue(theirs, **options)
 
     answer = await claims(queue)
-    (dead,) = await Quarantine(queue).jobs()
+    (dead,) = await DeadLetters(queue).jobs()
 
     assert (answer.jobs, [(one.job_id, one.why) for one in answer.unfit]) == ([], [(job.id, "unsupported")])
     assert (dead.job_id, dead.code) == (job.id, "unsupported")
@@ -424,9 +424,9 @@ async def test_a_description_loses_the_prompt_and_keeps_what_the_producer_wrote(
 
 async def test_a_released_job_is_still_one_of_rq_s(queue: JobQueue, theirs: Queue) -> None:
     job = enqueue(theirs)
-    await finish(queue, failed(), is_dead=True)
-    quarantine = Quarantine(queue)
-    await quarantine.release(await quarantine.jobs())
+    await finish(queue, failed(), is_dead_letter=True)
+    dead_letters = DeadLetters(queue)
+    await dead_letters.release(await dead_letters.jobs())
 
     claimed = await claim(queue)
     await queue.finish("w", [Finished(job=claimed, outcome=DONE)])
@@ -522,7 +522,7 @@ async def test_a_scheduled_job_that_nobody_enqueues_ends_with_the_reason(
     assert "no scheduler of RQ runs for its queue" in reason(late)
     assert soon.get_status() == "scheduled"
     assert store.zrange(f"rq:scheduled:{QUEUE}", 0, -1) == [soon.id.encode()]
-    assert [dead.code for dead in await Quarantine(queue).jobs()] == ["unsupported"]
+    assert [dead.code for dead in await DeadLetters(queue).jobs()] == ["unsupported"]
 
 
 async def test_what_rq_s_scheduler_enqueues_runs(queue: JobQueue, theirs: Queue) -> None:

@@ -26,7 +26,7 @@ QUEUE = "smollm2:int4:normal"
 
 def of_tenant(one: Submission, tenant: str) -> Submission:
     request = msgspec.structs.replace(one.request, tenant=tenant)
-    return msgspec.structs.replace(one, request=request, most_of_tenant=100)
+    return msgspec.structs.replace(one, request=request, max_of_tenant=100)
 
 
 def doubtful(one: Submission) -> Doubtful:
@@ -130,7 +130,7 @@ async def test_a_submission_that_comes_after_it_was_given_up_is_not_carried_out(
 async def test_a_server_whose_clock_has_jumped_takes_jobs_all_the_same(settings: Settings, store: redis.Redis) -> None:
     client, clock, mine = connect(settings.redis), ServerClock(), job()
     clock.saw(int((time.time() - 3600) * 1000))
-    call = submit_call(settings, JobQueue(client, settings).seal, (QUEUE, "", 0), [mine])
+    call = submit_call(settings, JobQueue(client, settings).signer, (QUEUE, "", 0), [mine])
 
     (rows,) = await call_each(partial(exchange, client.connection_pool), [call], clock, 1.6)
     await client.aclose()

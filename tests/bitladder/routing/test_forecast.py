@@ -9,7 +9,7 @@ from collections import deque
 
 import pytest
 
-from bitladder.routing.envelope import Patience, read_patience
+from bitladder.routing.envelope import LatencyBudget, read_latency_budget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import HELD_S, STANDSTILL_S, Load, Reading, TierRates
 
@@ -49,8 +49,8 @@ def a_load(
     )
 
 
-def answer_s(load: Load, lane: str, let_in: tuple[int, int, int] = NOBODY, elapsed_s: float = 0) -> float:
-    found = forecast(load, RANK[lane], let_in, elapsed_s)
+def answer_s(load: Load, lane: str, admitted: tuple[int, int, int] = NOBODY, elapsed_s: float = 0) -> float:
+    found = forecast(load, RANK[lane], admitted, elapsed_s)
     assert found is not None
     return found.answer_s
 
@@ -169,10 +169,10 @@ def test_more_urgent_lanes_come_first_but_every_lane_has_its_turns() -> None:
 def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_much() -> None:
     found = Forecast(ahead=400, rate=80, wait_s=5, answer_s=6)
 
-    assert excess_s(found, Patience()) == 0
-    assert excess_s(found, Patience(whole_s=10)) < 0
-    assert excess_s(found, Patience(whole_s=5)) == pytest.approx(2)
-    assert excess_s(found, Patience(first_s=5)) == pytest.approx(1)  # a stream has to begin, not to end
+    assert excess_s(found, LatencyBudget()) == 0
+    assert excess_s(found, LatencyBudget(whole_s=10)) < 0
+    assert excess_s(found, LatencyBudget(whole_s=5)) == pytest.approx(2)
+    assert excess_s(found, LatencyBudget(first_s=5)) == pytest.approx(1)  # a stream has to begin, not to end
     assert [retry_after_s(2, chance) for chance in (0, 1)] == [2, 3]
     assert retry_after_s(0.1, 0) == 1
 
@@ -180,26 +180,26 @@ def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_
 @pytest.mark.parametrize(
     ("headers", "deadline_ms", "stream", "expected"),
     [
-        ({}, None, False, Patience(whole_s=600)),
-        ({}, 2000, False, Patience(whole_s=2)),
-        ({"x-stainless-read-timeout": "20.5"}, None, False, Patience(whole_s=20)),
-        ({"x-stainless-read-timeout": "20.5"}, 5000, True, Patience(whole_s=5, first_s=20)),
-        ({"x-stainless-read-timeout": "nonsense"}, None, True, Patience(first_s=600)),
-        ({"x-stainless-read-timeout": "nan"}, None, False, Patience(whole_s=600)),
-        ({"x-stainless-read-timeout": "inf"}, None, False, Patience(whole_s=600)),
+        ({}, None, False, LatencyBudget(whole_s=600)),
+        ({}, 2000, False, LatencyBudget(whole_s=2)),
+        ({"x-stainless-read-timeout": "20.5"}, None, False, LatencyBudget(whole_s=20)),
+        ({"x-stainless-read-timeout": "20.5"}, 5000, True, LatencyBudget(whole_s=5, first_s=20)),
+        ({"x-stainless-read-timeout": "nonsense"}, None, True, LatencyBudget(first_s=600)),
+        ({"x-stainless-read-timeout": "nan"}, None, False, LatencyBudget(whole_s=600)),
+        ({"x-stainless-read-timeout": "inf"}, None, False, LatencyBudget(whole_s=600)),
     ],
 )
 def test_patience_is_what_the_client_says_or_its_library(
-    headers: dict[str, str], deadline_ms: int | None, stream: bool, expected: Patience
+    headers: dict[str, str], deadline_ms: int | None, stream: bool, expected: LatencyBudget
 ) -> None:
-    assert read_patience(headers, deadline_ms, stream=stream, await_timeout_s=600) == expected
+    assert read_latency_budget(headers, deadline_ms, stream=stream, await_timeout_s=600) == expected
 
 
 def test_who_does_not_wait_has_no_patience_but_a_deadline() -> None:
     headers = {"x-stainless-read-timeout": "20"}
 
-    assert read_patience(headers, None, stream=False, await_timeout_s=None) == Patience()
-    assert read_patience(headers, 3000, stream=False, await_timeout_s=None) == Patience(whole_s=3)
+    assert read_latency_budget(headers, None, stream=False, await_timeout_s=None) == LatencyBudget()
+    assert read_latency_budget(headers, 3000, stream=False, await_timeout_s=None) == LatencyBudget(whole_s=3)
 
 
 class Tier:
@@ -210,10 +210,10 @@ class Tier:
         self.dice = random.Random(1)  # noqa: S311  (dice)
         self.waiting: deque[float] = deque()  # deadlines
         self.running: list[tuple[float, float]] = []  # end, deadline
-        self.rates, self.looked_s, self.let_in = TierRates(), 0.0, 0
+        self.rates, self.looked_s, self.admitted = TierRates(), 0.0, 0
         self.load: Load | None = None
         self.served = self.in_time = self.late = self.refused = 0
-        self.is_dead = False
+        self.is_dead_letter = False
 
     def advance(self, now: float) -> None:
         while self.running and self.running[0][0] <= now:
@@ -226,23 +226,25 @@ class Tier:
 
     def offer(self, now: float) -> None:
         self.advance(now)
-        found = forecast(self.load, NORMAL, (0, self.let_in, 0), now - self.looked_s) if self.load else None
+        found = forecast(self.load, NORMAL, (0, self.admitted, 0), now - self.looked_s) if self.load else None
         is_long = found is not None and self.load is not None and found.ahead > self.load.short
-        if self.admission and is_long and found and excess_s(found, Patience(whole_s=self.patience_s)) > 0:
+        if self.admission and is_long and found and excess_s(found, LatencyBudget(whole_s=self.patience_s)) > 0:
             self.refused += 1
             return
-        self.let_in += 1
+        self.admitted += 1
         self.waiting.append(now + self.patience_s)
         self._start(now)
 
     def look(self, now: float) -> None:
         self.advance(now)
-        seen = reading(now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead else 1, self.slots)
-        self.load, self.looked_s = self.rates.add(seen, (0, self.let_in, 0)), now
-        self.let_in = 0
+        seen = reading(
+            now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead_letter else 1, self.slots
+        )
+        self.load, self.looked_s = self.rates.add(seen, (0, self.admitted, 0)), now
+        self.admitted = 0
 
     def _start(self, now: float) -> None:
-        while self.waiting and len(self.running) < self.slots and not self.is_dead:
+        while self.waiting and len(self.running) < self.slots and not self.is_dead_letter:
             deadline = self.waiting.popleft()
             if deadline <= now:
                 self.late += 1
@@ -302,10 +304,10 @@ def test_a_dead_tier_takes_in_what_it_could_do_and_goes_on_when_it_is_back() -> 
     tier = Tier(16, 0.2, 3, admission=True)
     run(tier, 240, 30)
 
-    tier.is_dead = True
+    tier.is_dead_letter = True
     run(tier, 240, 60, begin=30)
     waiting = len(tier.waiting)
-    tier.is_dead, before = False, tier.in_time
+    tier.is_dead_letter, before = False, tier.in_time
     run(tier, 240, 30, begin=90)
 
     assert waiting <= (3 + 1) * 80  # a look's second more

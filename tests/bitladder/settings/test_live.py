@@ -1,4 +1,4 @@
-"""bitladder/settings/live.py: another ladder is noticed, a bad one refused, and nothing else is taken."""
+"""bitladder/settings/live.py: another release is noticed, a bad one refused, and nothing else is taken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from bitladder.settings.live import LadderWatch, ladder_version
+from bitladder.settings.live import ReleaseWatch, release_version
 from bitladder.settings.load import load_settings
 from tests.bitladder.settings.test_release import ladder
 from tests.conftest import ROOT
@@ -21,8 +21,8 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(config: Path) -> LadderWatch:
-    return LadderWatch(lambda: load_settings(str(config), environ={}))
+def watch(config: Path) -> ReleaseWatch:
+    return ReleaseWatch(lambda: load_settings(str(config), environ={}))
 
 
 def publish(config: Path, version: int, checkpoint: str = "/new") -> None:
@@ -31,17 +31,17 @@ def publish(config: Path, version: int, checkpoint: str = "/new") -> None:
     beside.rename(config.with_name("ladder.toml"))
 
 
-def checkpoint(watch: LadderWatch) -> str:
+def checkpoint(watch: ReleaseWatch) -> str:
     return watch.settings.model("smollm2").tier("int4").checkpoint
 
 
-def test_a_published_ladder_is_noticed_once(watch: LadderWatch, config: Path) -> None:
+def test_a_published_ladder_is_noticed_once(watch: ReleaseWatch, config: Path) -> None:
     assert not watch.look()
 
     publish(config, 1)
 
     assert [watch.look(), watch.look()] == [True, False]
-    assert (checkpoint(watch), ladder_version(watch.settings)) == ("/new", 1)
+    assert (checkpoint(watch), release_version(watch.settings)) == ("/new", 1)
 
 
 def test_what_is_published_while_the_settings_are_read_is_not_missed(config: Path) -> None:
@@ -50,24 +50,24 @@ def test_what_is_published_while_the_settings_are_read_is_not_missed(config: Pat
         publish(config, 1)
         return loaded
 
-    watch = LadderWatch(load_slowly)  # type: ignore[arg-type]  # (Loaded, published over in between)
+    watch = ReleaseWatch(load_slowly)  # type: ignore[arg-type]  # (Loaded, published over in between)
 
     assert watch.look()
     assert checkpoint(watch) == "/new"
 
 
-def test_without_its_file_the_configuration_counts_again(watch: LadderWatch, config: Path) -> None:
+def test_without_its_file_the_configuration_counts_again(watch: ReleaseWatch, config: Path) -> None:
     publish(config, 1)
     watch.look()
 
     config.with_name("ladder.toml").unlink()
 
     assert watch.look()
-    assert (checkpoint(watch), ladder_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
+    assert (checkpoint(watch), release_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
 
 
 def test_a_ladder_that_says_that_the_configuration_counts_is_taken_like_another(
-    watch: LadderWatch, config: Path
+    watch: ReleaseWatch, config: Path
 ) -> None:
     publish(config, 1)
     watch.look()
@@ -76,11 +76,11 @@ def test_a_ladder_that_says_that_the_configuration_counts_is_taken_like_another(
     config.with_name("ladder.toml").write_text(tomli_w.dumps(none), encoding="utf-8")
 
     assert watch.look()
-    assert (checkpoint(watch), ladder_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
+    assert (checkpoint(watch), release_version(watch.settings)) == ("{cache}/smollm2/int4", 0)
 
 
 @pytest.mark.parametrize("content", ["version = ", "version = 2", ""])
-def test_a_bad_ladder_is_refused_once_and_the_old_one_stays(watch: LadderWatch, config: Path, content: str) -> None:
+def test_a_bad_ladder_is_refused_once_and_the_old_one_stays(watch: ReleaseWatch, config: Path, content: str) -> None:
     publish(config, 1)
     watch.look()
 
@@ -90,7 +90,7 @@ def test_a_bad_ladder_is_refused_once_and_the_old_one_stays(watch: LadderWatch, 
     assert (checkpoint(watch), watch.refused) == ("/new", 1)
 
 
-def test_what_else_changed_in_the_configuration_waits_for_a_restart(watch: LadderWatch, config: Path) -> None:
+def test_what_else_changed_in_the_configuration_waits_for_a_restart(watch: ReleaseWatch, config: Path) -> None:
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("slots = 16", "slots = 3").replace("2048", "512"), encoding="utf-8")
     publish(config, 1)
@@ -100,7 +100,7 @@ def test_what_else_changed_in_the_configuration_waits_for_a_restart(watch: Ladde
     assert (model.tier("int4").slots, model.max_model_len, checkpoint(watch)) == (16, 2048, "/new")
 
 
-def test_a_disk_that_is_away_says_nothing(watch: LadderWatch, config: Path) -> None:
+def test_a_disk_that_is_away_says_nothing(watch: ReleaseWatch, config: Path) -> None:
     publish(config, 1)
     watch.look()
     hidden = config.parent.with_name("hidden")

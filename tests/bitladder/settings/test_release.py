@@ -1,4 +1,4 @@
-"""The published ladder is checked as strictly as the rest of the settings, and lies between file and environment."""
+"""The published release is checked as strictly as the rest of the settings, and lies between file and environment."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_wrong_ladder_is_refused_with_file_key_and_reason(content: dict[str, A
 def test_a_ladder_may_say_that_the_configuration_counts(config: Path) -> None:
     loaded = load(config, ladder() | {"restored": 0, "models": {}})
 
-    assert loaded.settings == load_settings(str(config), environ={}, with_ladder=False).settings
+    assert loaded.settings == load_settings(str(config), environ={}, with_release=False).settings
     assert set(loaded.sources.values()) == {str(config)}
 
 

@@ -55,11 +55,11 @@ def _code(chance: random.Random) -> Iterator[str]:
 
 def _prose() -> list[str]:
     """Return paragraphs of Python's reference, and the demo's prompts."""
-    pieces = [" ".join(piece.split()) for text in topics.values() for piece in str(text).split("\n\n")]
+    chunks = [" ".join(chunk.split()) for text in topics.values() for chunk in str(text).split("\n\n")]
     lines = (ROOT / "bitladder" / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [entry["prompt"] for entry in map(json.loads, lines) if entry["kind"] in ("prose", "chat", "batch")]
     return questions + [
-        piece for piece in pieces if 80 < len(piece) < 1500 and piece[:1].isupper() and piece[-1:] == "."
+        chunk for chunk in chunks if 80 < len(chunk) < 1500 and chunk[:1].isupper() and chunk[-1:] == "."
     ]
 
 

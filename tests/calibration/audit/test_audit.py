@@ -54,7 +54,7 @@ def test_the_shares_of_the_floors_are_the_policys(report: Report) -> None:
     assert figures["prompts"] == 1000
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["int8"] == pytest.approx(figures["above_entropy_bits"])
-    assert shares["fp8"] == 0  # nobody's priority or patience is known
+    assert shares["fp8"] == 0  # nobody's priority or latency budget is known
     for kind, its in figures["floors_by_kind"].items():
         assert sum(its.values()) == pytest.approx(1), kind
     weighted = sum(count * figures["floors_by_kind"][kind]["int4"] for kind, count in figures["kinds"].items())

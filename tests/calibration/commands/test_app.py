@@ -1,4 +1,4 @@
-"""One command at a time is loaded, through whichever door it is called."""
+"""One command at a time is loaded, through whichever endpoint it is called."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.measures import Likelihood, OwnTasks
 from calibration.evaluate.tasks import Task
-from workers.engines.base import Answer, Load, OnPiece
+from workers.engines.base import Answer, Load, OnChunk
 
 
 class Parrot:
@@ -22,7 +22,7 @@ class Parrot:
         self.said = said
         self.asked = 0
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         self.asked += 1
         await asyncio.sleep(0)
         if msgspec.json.decode(body)["prompt"] == "break":

@@ -9,7 +9,7 @@ from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.report import Figure, Report, TierReport, encode_report
-from calibration.publishing.ladder_file import LadderStore
+from calibration.publishing.release_file import ReleaseStore
 from tests.calibration.inspection.tiny import Tiny
 
 LAYOUTS = {"int4": "int4", "int8": "int8", "bf16": "bf16"}
@@ -32,8 +32,8 @@ class Scene:
             Tiny("bf16").write(self.old(name))
         self.checkpoints = {name: self.checkpoint(name, layout) for name, layout in LAYOUTS.items()}
         self.file = folder / "ladder.toml"
-        self.settings: Settings = load_settings(str(self.config), environ={}, with_ladder=False).settings
-        self.store = LadderStore(self.file, keep)
+        self.settings: Settings = load_settings(str(self.config), environ={}, with_release=False).settings
+        self.store = ReleaseStore(self.file, keep)
 
     def old(self, tier: str) -> Path:
         """Return the checkpoint that the configuration names."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bitladder.settings.release import Ladder, read_ladder
+from bitladder.settings.release import Release, read_release
 from calibration.errors import DiskFullError, InputError
-from calibration.publishing.ladder_file import LadderStore
 from calibration.publishing.publish import Choice, publish
+from calibration.publishing.release_file import ReleaseStore
 from tests.calibration.publishing.scene import Scene
 from tests.conftest import ROOT
 
@@ -24,11 +24,11 @@ WRITE = """
 import sys
 from pathlib import Path
 from calibration.errors import CalibrationError
-from calibration.publishing.ladder_file import LadderStore
-from bitladder.settings.release import read_ladder
+from calibration.publishing.release_file import ReleaseStore
+from bitladder.settings.release import read_release
 
 file = Path(sys.argv[1])
-store = LadderStore(file, 20)
+store = ReleaseStore(file, 20)
 def write(note):
     with store.locked():
         ladder = store.present()
@@ -54,7 +54,7 @@ for step in range(1000):
         write("x" * 3000)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    ladder = read_ladder(file)  # raises where it is not whole
+    ladder = read_release(file)  # raises where it is not whole
     print(step, status, ladder.version, len(ladder.note), flush=True)
     if status == 0:
         break
@@ -97,7 +97,7 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_ladder_or_the_new_one(sce
     # Until the rename it is the old one, from there on the new one; and the next publisher is not hindered.
     assert killed[0][2:] == ["1", "0"]
     assert int(lines[-1][2]) > 1
-    present = read_ladder(scene.file)
+    present = read_release(scene.file)
     assert present
     assert len(present.note) == 3000
     assert sorted(scene.store.former())[0] == 1
@@ -134,7 +134,7 @@ def test_two_publishers_at_once_both_publish_one_after_the_other(scene: Scene) -
     both = [subprocess.Popen([sys.executable, "-c", script, str(scene.file)], env=ENVIRONMENT) for _ in range(2)]
     assert [one.wait(60) for one in both] == [0, 0]
 
-    present = read_ladder(scene.file)
+    present = read_release(scene.file)
     assert present
     assert present.version == 41
     assert list(scene.store.former()) == list(range(21, 41))
@@ -144,13 +144,13 @@ def test_a_file_that_is_no_ladder_is_not_published_over(scene: Scene) -> None:
     scene.file.write_text("version = 'three'")
 
     with pytest.raises(InputError, match=r"version: .*integer.* got 'three'; move it away, or put one of"):
-        LadderStore(scene.file, 20).present()
+        ReleaseStore(scene.file, 20).present()
 
 
 def test_a_place_that_cannot_be_written_is_named_with_its_reason(scene: Scene) -> None:
     ladder = scene.store.present()
     assert ladder
-    store = LadderStore(scene.config / "ladder.toml", 20)
+    store = ReleaseStore(scene.config / "ladder.toml", 20)
     with pytest.raises(InputError, match=r"publish.file: '.*toml/ladder.toml' cannot be written \(.*toml\); nothing"):
         store.locked().__enter__()
 
@@ -165,7 +165,7 @@ def test_a_disk_that_is_too_full_for_the_lock_is_a_full_disk(scene: Scene, monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("calibration.publishing.ladder_file.locked", full)
+    monkeypatch.setattr("calibration.publishing.release_file.locked", full)
 
     with pytest.raises(DiskFullError, match=r"the disk of .*ladder.toml is full"):
         scene.store.locked().__enter__()
@@ -193,7 +193,7 @@ def test_what_fails_once_a_ladder_is_published_does_not_take_it_back(
         if path == scene.folder:
             raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr("calibration.publishing.ladder_file._sync_folder", unsupported)
+    monkeypatch.setattr("calibration.publishing.release_file._sync_folder", unsupported)
     scene.store.write(ladder.model_copy(update={"version": 3}))
 
     present = scene.store.present()
@@ -219,8 +219,8 @@ def test_a_reader_never_meets_half_a_ladder(scene: Scene) -> None:
     try:
         end = time.monotonic() + 20
         while len(seen) < 10 and time.monotonic() < end:
-            ladder = read_ladder(scene.file)
-            assert isinstance(ladder, Ladder)
+            ladder = read_release(scene.file)
+            assert isinstance(ladder, Release)
             seen.add(ladder.version)
     finally:
         writer.kill()

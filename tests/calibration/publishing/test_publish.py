@@ -14,10 +14,10 @@ import pytest
 
 from bitladder.settings.load import load_settings
 from bitladder.settings.release import Figure as Shown
-from bitladder.settings.release import Ladder
+from bitladder.settings.release import Release
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.report import Figure
-from calibration.commands.ladder import kept
+from calibration.commands.releases import kept
 from calibration.errors import InputError, RefusedError
 from calibration.publishing.publish import Choice, publish, roll_back
 from tests.calibration.inspection.tiny import Tiny
@@ -30,11 +30,11 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def published(scene: Scene, report: Path, *tiers: str, note: str = "") -> Ladder:
+def published(scene: Scene, report: Path, *tiers: str, note: str = "") -> Release:
     return publish(Choice(report=report, tiers=tiers, note=note), scene.settings, scene.store, lambda tier, text: None)
 
 
-def back(scene: Scene, to: int | None = None) -> Ladder:
+def back(scene: Scene, to: int | None = None) -> Release:
     return roll_back(to, scene.settings, scene.store, lambda tier, text: None)
 
 
@@ -286,7 +286,7 @@ def test_a_way_back_that_would_leave_a_tier_without_a_checkpoint_is_refused(scen
         back(scene, to=to)
     unnamed = scene.config.read_text(encoding="utf-8").replace(str(scene.old("int8")), "")
     scene.config.write_text(unnamed, encoding="utf-8")
-    scene.settings = load_settings(str(scene.config), environ={}, with_ladder=False).settings
+    scene.settings = load_settings(str(scene.config), environ={}, with_release=False).settings
     with pytest.raises(RefusedError, match="m int8: the configuration names no checkpoint"):
         back(scene, to=to)
 
@@ -320,7 +320,7 @@ def test_a_tier_that_the_configuration_has_no_more_is_left_out_and_not_gone_back
     published(scene, scene.report(scene.tier("int4"), scene.tier("int8")), "int4", "int8")
     without = scene.config.read_text(encoding="utf-8").replace('name = "int4"', 'name = "int3"')
     scene.config.write_text(without, encoding="utf-8")
-    scene.settings = load_settings(str(scene.config), environ={}, with_ladder=False).settings
+    scene.settings = load_settings(str(scene.config), environ={}, with_release=False).settings
 
     ladder = published(scene, scene.report(scene.tier("int8")), "int8")
 
@@ -357,7 +357,7 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
 
     first = run(scene, "publish", str(report), "--tiers", "int4", "--json")
     second = run(scene, "publish", str(report), "--tiers", "int4", "--note", "again")
-    history = json.loads(run(scene, "ladder", "--json").stdout)
+    history = json.loads(run(scene, "releases", "--json").stdout)
     gone = run(scene, "rollback", "--to", "9")
     spoiled = scene.report(scene.tier("int4", {"perplexity": 0.1}))
     refused = run(scene, "publish", str(spoiled))
@@ -365,19 +365,19 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
 
     assert json.loads(first.stdout)["version"] == 1, first.stderr
     assert "2*" in second.stdout
-    assert [one["version"] for one in history["ladders"]] == [2, 1]
+    assert [one["version"] for one in history["releases"]] == [2, 1]
     assert gone.returncode == 2
-    assert gone.stderr == "error: there is no former ladder 9; kept are 1, and 0 is the configuration's own tiers\n"
+    assert gone.stderr == "error: there is no former release 9; kept are 1, and 0 is the configuration's own tiers\n"
     assert refused.returncode == 1
     assert "perplexity keeps 0.100" in refused.stderr
     assert "as the configuration has it" in none.stdout
 
 
 def test_where_nothing_is_published_that_is_said(scene: Scene) -> None:
-    done = run(scene, "ladder")
+    done = run(scene, "releases")
 
     assert done.stderr == f"nothing is published in {scene.file}: what the configuration says is served\n"
-    assert json.loads(run(scene, "ladder", "--json").stdout)["ladders"] == []
+    assert json.loads(run(scene, "releases", "--json").stdout)["releases"] == []
 
 
 def test_the_table_shows_the_least_that_is_kept_of_each_measure_of_quality() -> None:
@@ -392,7 +392,7 @@ def test_a_note_is_shown_as_it_is_whatever_it_looks_like(scene: Scene) -> None:
     report = str(scene.report(scene.tier("int4")))
 
     done = run(scene, "publish", report, "--tiers", "int4", "--note", "[/x] markup \x1b[2J")
-    later = run(scene, "ladder")
+    later = run(scene, "releases")
 
     assert (done.returncode, later.returncode) == (0, 0), done.stderr + later.stderr
     for stdout in (done.stdout, later.stdout):

@@ -64,20 +64,20 @@ FRAMINGS = {
 }
 
 
-@pytest.mark.parametrize("piece", [2**18, 1, 3, 7, 20])
+@pytest.mark.parametrize("chunk", [2**18, 1, 3, 7, 20])
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, lambda content: zip_in_two(content) + b"\0" * 600])
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_values_are_read_however_they_are_put_one_after_another(
-    monkeypatch: pytest.MonkeyPatch, framing: str, wrap: Wrap, piece: int
+    monkeypatch: pytest.MonkeyPatch, framing: str, wrap: Wrap, chunk: int
 ) -> None:
     for module, name in (
-        (decoding, "PIECE"),
-        (window, "PIECE"),
+        (decoding, "CHUNK"),
+        (window, "CHUNK"),
         (records, "_FIRST"),
         (decoding, "_READ"),
         (decoding, "_FED"),
     ):
-        monkeypatch.setattr(module, name, piece)
+        monkeypatch.setattr(module, name, chunk)
 
     found, extent = read(wrap(FRAMINGS[framing].encode()))
 
@@ -219,7 +219,7 @@ def test_what_was_whole_before_a_gzip_s_wrong_checksum_is_kept(behind: bytes) ->
 
 
 def test_a_value_that_is_too_long_is_skipped_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MOST_CHARS", 100)
+    monkeypatch.setattr(records, "MAX_CHARS", 100)
     monkeypatch.setattr(records, "_FIRST", 10)
     long = '{"prompt": "%s"}' % ("x" * 950)
 
@@ -233,7 +233,7 @@ def test_random_damage_ends_in_no_error_and_every_byte_is_counted_once(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    for module, name in ((decoding, "PIECE"), (window, "PIECE"), (records, "_FIRST")):
+    for module, name in ((decoding, "CHUNK"), (window, "CHUNK"), (records, "_FIRST")):
         monkeypatch.setattr(module, name, chance.choice((5, 64, 2**18)))
     content = bytearray(chance.choice(list(FRAMINGS.values())).encode() * 20)
     for _ in range(chance.randrange(1, 30)):

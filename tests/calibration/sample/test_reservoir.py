@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from calibration.sample.near import NearIndex, folded, signature
-from calibration.sample.reservoir import MOST_STRATA, Reservoir, Stratum
+from calibration.sample.reservoir import MAX_STRATA, Reservoir, Stratum
 from tests.calibration.sample.conftest import prompts
 
 PROSE = Stratum("prose", "en", "0-127", "int4")
@@ -112,8 +112,8 @@ def test_the_stratum_that_holds_most_gives_way_when_memory_runs_out() -> None:
 
 def test_a_log_with_ever_new_tiers_does_not_make_ever_new_strata() -> None:
     reservoir = Reservoir(seed=0, most=2, budget_bytes=2**26)
-    for number in range(MOST_STRATA + 50):
+    for number in range(MAX_STRATA + 50):
         reservoir.offer(Stratum("prose", "en", "0-127", f"tier {number}"), "Why?")
 
-    assert len(reservoir.layers) == MOST_STRATA + 1
+    assert len(reservoir.layers) == MAX_STRATA + 1
     assert reservoir.layers[Stratum("prose", "other", "0-127", "other")].seen == 50

@@ -34,16 +34,16 @@ def texts(path: Path) -> list[str]:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress])
-@pytest.mark.parametrize("piece", [1, 2**18])
+@pytest.mark.parametrize("chunk", [1, 2**18])
 def test_lines_end_and_are_written_as_other_programs_do_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
     encoding: str,
     wrap: Callable[[bytes], bytes],
-    piece: int,
+    chunk: int,
 ) -> None:
-    monkeypatch.setattr(decoding, "PIECE", piece)
+    monkeypatch.setattr(decoding, "CHUNK", chunk)
     path = tmp_path / "texts.jsonl"
     path.write_bytes(wrap(end.join(['{"text": "Oné"}', "", '{"prompt": "Two", "loss": NaN}', ""]).encode(encoding)))
 

@@ -83,7 +83,7 @@ def test_prompts_are_kept_redacted_with_the_tier_that_served_them(tmp_path: Path
 
 
 def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 10_000)
+    monkeypatch.setattr(module, "_MAX_WAITING", 10_000)
     mine = capture(tmp_path, share=0.1)
     start(mine)
     for number in range(2000):

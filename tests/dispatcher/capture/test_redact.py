@@ -1,4 +1,4 @@
-"""What names a person or opens a door does not leave the intake's memory."""
+"""What names a person or opens a endpoint does not leave the intake's memory."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_what_calibration_needs_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "chunk",
     ["1", "a", "a.", "a@", "-----BEGIN PRIVATE KEY-----", "eyJaaaaaaaaa.", "://", "1 ", "password", "://a:", "sk-"],
 )
-def test_no_text_makes_it_slow(piece: str) -> None:
+def test_no_text_makes_it_slow(chunk: str) -> None:
     start = time.thread_time()
 
-    redact(piece * (40_000 // len(piece)))
+    redact(chunk * (40_000 // len(chunk)))
 
     # A rule that backtracks takes minutes for this; linear ones take some ten milliseconds.
     assert time.thread_time() - start < 2

@@ -22,7 +22,7 @@ async def breaks(queue: JobQueue, tier: str, target: str = "") -> Claimed:
     """Let the job that waits break on a tier, and go back, or to the queue of another one."""
     [last] = await claim(queue, tier)
     fault = msgspec.structs.replace(FAULT, tier=tier)
-    await queue.give_back(f"w-{tier}", last, target or last.queue, word="charged", last=fault)
+    await queue.requeue(f"w-{tier}", last, target or last.queue, word="charged", last=fault)
     return last
 
 

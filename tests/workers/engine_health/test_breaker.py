@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.engine_health.breaker import FIRST_PAUSE_S, MOST_FAILURES, MOST_PAUSE_S, WINDOW_S, Breaker, BreakerState
+from workers.engine_health.breaker import FIRST_PAUSE_S, MAX_FAILURES, MAX_PAUSE_S, WINDOW_S, Breaker, BreakerState
 
 
 def failed(breaker: Breaker, *times: float) -> list[float]:
@@ -14,9 +14,9 @@ def failed(breaker: Breaker, *times: float) -> list[float]:
 def test_failures_close_together_open_it_and_the_pause_ends_in_half_open() -> None:
     breaker = Breaker()
 
-    assert failed(breaker, *range(MOST_FAILURES)) == [0] * (MOST_FAILURES - 1) + [FIRST_PAUSE_S]
+    assert failed(breaker, *range(MAX_FAILURES)) == [0] * (MAX_FAILURES - 1) + [FIRST_PAUSE_S]
 
-    last = MOST_FAILURES - 1
+    last = MAX_FAILURES - 1
     assert breaker.state(last) is BreakerState.OPEN
     assert breaker.state(last + FIRST_PAUSE_S - 0.1) is BreakerState.OPEN
     assert breaker.state(last + FIRST_PAUSE_S) is BreakerState.HALF_OPEN
@@ -31,18 +31,18 @@ def test_failures_far_apart_leave_it_closed() -> None:
 
 def test_a_failed_try_doubles_the_pause_up_to_its_bound() -> None:
     breaker = Breaker()
-    failed(breaker, *([0.0] * MOST_FAILURES))
+    failed(breaker, *([0.0] * MAX_FAILURES))
 
     pauses = failed(breaker, *range(10, 20))
 
     assert pauses[:3] == [FIRST_PAUSE_S * 2, FIRST_PAUSE_S * 4, FIRST_PAUSE_S * 8]
-    assert max(pauses) == MOST_PAUSE_S
+    assert max(pauses) == MAX_PAUSE_S
 
 
 @pytest.mark.parametrize(("later_s", "pause_s"), [(1.0, FIRST_PAUSE_S * 2), (WINDOW_S + 10, 0.0)])
 def test_once_closed_it_opens_at_the_next_failure_unless_that_comes_late(later_s: float, pause_s: float) -> None:
     breaker = Breaker()
-    failed(breaker, *([0.0] * MOST_FAILURES))
+    failed(breaker, *([0.0] * MAX_FAILURES))
     breaker.passed()
     assert breaker.state(0.0) is BreakerState.CLOSED
 

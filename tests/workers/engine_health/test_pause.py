@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from workers.engine_health.pause import MOST_S, MOST_UNTOLD_S, Pause
+from workers.engine_health.pause import MAX_S, MAX_UNTOLD_S, Pause
 
 
-@pytest.mark.parametrize(("told_s", "wait_s"), [(30.0, 30.0), (0.25, 0.25), (86_400.0, MOST_S)])
+@pytest.mark.parametrize(("told_s", "wait_s"), [(30.0, 30.0), (0.25, 0.25), (86_400.0, MAX_S)])
 def test_it_is_left_alone_as_long_as_it_says_up_to_a_bound(told_s: float, wait_s: float) -> None:
     pause = Pause()
 
@@ -33,7 +33,7 @@ def test_without_a_word_the_pause_grows_while_nobody_is_answered() -> None:
         pause.busy(now + 0.15, now, None, "")  # asked at the same time: says nothing new
         now += 0.2 + waits[-1]
 
-    assert waits == pytest.approx([0.0, 0.2, 0.4, 0.8, 1.6, MOST_UNTOLD_S, MOST_UNTOLD_S, MOST_UNTOLD_S])
+    assert waits == pytest.approx([0.0, 0.2, 0.4, 0.8, 1.6, MAX_UNTOLD_S, MAX_UNTOLD_S, MAX_UNTOLD_S])
 
 
 def test_one_request_that_is_always_refused_keeps_nobody_waiting() -> None:

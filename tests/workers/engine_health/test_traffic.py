@@ -11,8 +11,8 @@ from bitladder.contract import Claimed
 from bitladder.errors import EngineBusyError, EngineFaultError
 from bitladder.settings.sections import EchoSettings
 from workers.engine_health.blame import Blame, Suspect
-from workers.engine_health.traffic import LEAST_FAULTS, MANY_FAULTS, WINDOW, FaultWindow, Traffic
-from workers.engines.base import Answer, Load, OnPiece
+from workers.engine_health.traffic import MANY_FAULTS, MIN_FAULTS, WINDOW, FaultWindow, Traffic
+from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.metrics import WorkerMetrics
 
@@ -21,11 +21,11 @@ HANG_S = 0.1
 
 
 class Silent(EchoEngine):
-    """Gives one piece of a stream, and then nothing; a plain request gets nothing at all."""
+    """Gives one chunk of a stream, and then nothing; a plain request gets nothing at all."""
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
-        if on_piece:
-            await on_piece(b"data: {}\n\n")
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
+        if on_chunk:
+            await on_chunk(b"data: {}\n\n")
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 
@@ -38,8 +38,8 @@ def echo() -> EchoEngine:
     return EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9))
 
 
-async def take(piece: bytes) -> None:
-    assert piece
+async def take(chunk: bytes) -> None:
+    assert chunk
 
 
 async def after(seconds: float, traffic: Traffic, loads: Iterable[Load]) -> None:
@@ -62,7 +62,7 @@ def moving() -> list[Load]:
 
 def test_one_fault_among_a_few_requests_says_nothing() -> None:
     window = FaultWindow()
-    for number in range(LEAST_FAULTS):
+    for number in range(MIN_FAULTS):
         assert not window.exceeds(0.01)
         window.note(is_fault=number > 0)
 
@@ -107,7 +107,7 @@ def test_a_job_s_fault_is_the_engine_s_only_once_that_is_known(blame: Blame, exc
     window = faulty(10, sound=10)
     assert (window.exceeds(0.01), window.may_exceed(0.01)) == (False, True)
 
-    window.settle({suspect: blame for suspect in window.suspects()[:LEAST_FAULTS]})
+    window.settle({suspect: blame for suspect in window.suspects()[:MIN_FAULTS]})
     assert window.exceeds(0.01) is exceeds
     assert window.may_exceed(0.01)
     window.settle({suspect: blame for suspect in window.suspects()})
@@ -183,10 +183,10 @@ async def test_faults_are_counted_and_busy_engines_are_not() -> None:
     assert traffic.has_served
 
 
-@pytest.mark.parametrize("on_piece", [None, take], ids=["plain", "stream"])
-async def test_an_engine_whose_figures_stand_still_hangs(on_piece: OnPiece | None) -> None:
+@pytest.mark.parametrize("on_chunk", [None, take], ids=["plain", "stream"])
+async def test_an_engine_whose_figures_stand_still_hangs(on_chunk: OnChunk | None) -> None:
     traffic = traffic_of(Silent(EchoSettings()))
-    running = asyncio.create_task(traffic.generate(ROUTE, b"{}", on_piece))
+    running = asyncio.create_task(traffic.generate(ROUTE, b"{}", on_chunk))
 
     await after(HANG_S * 2, traffic, same(Load(tokens=7)))
 
@@ -232,11 +232,11 @@ async def test_a_stream_that_stands_still_in_a_running_engine_is_a_fault_of_its_
     plain.cancel()
 
 
-async def test_a_reader_that_takes_no_piece_is_not_the_engine_s_fault() -> None:
-    is_away = asyncio.Event()
+async def test_a_reader_that_takes_no_chunk_is_not_the_engine_s_fault() -> None:
+    is_unreachable = asyncio.Event()
 
-    async def slow(piece: bytes) -> None:
-        await is_away.wait()
+    async def slow(chunk: bytes) -> None:
+        await is_unreachable.wait()
 
     traffic = traffic_of(echo())
     stream = asyncio.create_task(traffic.generate(ROUTE, b'{"prompt": "a"}', slow))
@@ -244,7 +244,7 @@ async def test_a_reader_that_takes_no_piece_is_not_the_engine_s_fault() -> None:
     await after(HANG_S * 2, traffic, same(Load(tokens=7)))
 
     assert not traffic.is_hung()
-    is_away.set()
+    is_unreachable.set()
     assert (await asyncio.wait_for(stream, 1)).status == 200
 
 

@@ -15,7 +15,7 @@ from workers.engine_health import breaker
 from workers.engine_health import watch as engine_watch
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.watch import EngineWatch
-from workers.engines.base import Answer, OnPiece
+from workers.engines.base import Answer, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.metrics import WorkerMetrics
 
@@ -47,10 +47,10 @@ class Breakable(EchoEngine):
 
     is_broken = False
 
-    async def generate(self, endpoint: str, body: bytes, on_piece: OnPiece | None) -> Answer:
+    async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         if self.is_broken:
             raise EngineFaultError("broken")
-        return await super().generate(endpoint, body, on_piece)
+        return await super().generate(endpoint, body, on_chunk)
 
 
 class Watched:
@@ -205,7 +205,7 @@ async def test_an_engine_that_breaks_after_every_start_is_left_alone_until_it_pa
     feeding = asyncio.create_task(feed())
     await its.until(lambda: its.figure("bitladder_breaker_state") == 2)
     assert its.told[-1] is False
-    assert its.figure("bitladder_engine_restarts_total", reason="faults") == breaker.MOST_FAILURES
+    assert its.figure("bitladder_engine_restarts_total", reason="faults") == breaker.MAX_FAILURES
     starts = len(its.told)
     await asyncio.sleep(0.2)  # half-open at least once, and the engine's answer to that is a fault
     assert len(its.told) == starts
@@ -226,13 +226,13 @@ async def test_losses_count_against_an_engine_only_when_it_served_nothing_since_
     its = watch(EchoEngine(FAST))
     await its.until(lambda: its.told == [True])
 
-    for round_ in range(1, breaker.MOST_FAILURES + 1):
+    for round_ in range(1, breaker.MAX_FAILURES + 1):
         if serves:
             await its.ask("a")
         with pytest.raises(EngineLostError):
             await its.ask(prompt)
         await its.until_restarted(reason, round_)
-        if round_ < breaker.MOST_FAILURES or serves:
+        if round_ < breaker.MAX_FAILURES or serves:
             await its.until(lambda: its.told[-1])
 
     await its.until(lambda: its.figure("bitladder_breaker_state") == state)
@@ -280,12 +280,12 @@ async def test_one_suspect_that_takes_the_engine_down_before_all_others_is_itsel
     its = watch(EchoEngine(FAST))
     await its.until(lambda: its.told == [True])
 
-    for loss in range(1, engine_watch.MOST_TRIALS + breaker.MOST_FAILURES + 1):
+    for loss in range(1, engine_watch.MAX_TRIALS + breaker.MAX_FAILURES + 1):
         with pytest.raises(EngineLostError):
             await its.ask_for("echo:crash", suspicion=1)
         await its.until_restarted("gone", loss)
         await its.until(lambda: its.told[-1] or its.figure("bitladder_breaker_state") == 2)
-        if others and loss % engine_watch.MOST_TRIALS == 0:
+        if others and loss % engine_watch.MAX_TRIALS == 0:
             await its.ask("a")
 
     await its.until(lambda: its.figure("bitladder_breaker_state") == state)

@@ -20,8 +20,8 @@ BODY = b'{"model": "m", "prompt": "aa bb", "max_tokens": 6}'
 async def stream_s(engine: EchoEngine, taking_s: float) -> float:
     """How long a stream takes whose reader needs so long for each token."""
 
-    async def take(piece: bytes) -> None:
-        assert piece.startswith(b"data: {")
+    async def take(chunk: bytes) -> None:
+        assert chunk.startswith(b"data: {")
         await asyncio.sleep(taking_s)
 
     start = time.perf_counter()
@@ -56,10 +56,10 @@ async def test_the_same_seed_breaks_the_same_jobs() -> None:
 
 async def test_a_crash_takes_down_all_that_is_in_flight_until_the_engine_is_started_again() -> None:
     engine = EchoEngine(EchoSettings(ttft_ms=20, tokens_per_s=50))
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
 
-    async def take(piece: bytes) -> None:
-        pieces.append(piece)
+    async def take(chunk: bytes) -> None:
+        chunks.append(chunk)
 
     long = b'{"model": "m", "prompt": "aa bb", "max_tokens": 500}'
     crash = b'{"model": "m", "prompt": "aa echo:crash"}'
@@ -115,7 +115,7 @@ async def test_it_gives_numbers_that_are_none_and_loops_when_asked_to() -> None:
 async def test_a_stream_that_was_handing_a_token_over_when_the_engine_crashed_does_not_go_on() -> None:
     engine = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9))  # every token is late: nothing waits
 
-    async def take(piece: bytes) -> None:
+    async def take(chunk: bytes) -> None:
         with pytest.raises(EngineLostError):
             await engine.generate(ROUTE, b'{"model": "m", "prompt": "echo:crash"}', None)
         await engine.start()
@@ -133,11 +133,11 @@ async def test_what_no_engine_can_read_is_the_requests_fault(body: bytes) -> Non
     assert answer.status == 400
 
 
-async def test_every_piece_of_an_answer_has_its_id_and_the_next_answer_another_one() -> None:
+async def test_every_chunk_of_an_answer_has_its_id_and_the_next_answer_another_one() -> None:
     engine, ids = EchoEngine(EchoSettings(ttft_ms=0, tokens_per_s=1e9)), []
 
-    async def take(piece: bytes) -> None:
-        ids.append(msgspec.json.decode(piece.removeprefix(b"data: "))["id"])
+    async def take(chunk: bytes) -> None:
+        ids.append(msgspec.json.decode(chunk.removeprefix(b"data: "))["id"])
 
     for _ in range(2):
         await engine.generate(ROUTE, BODY, take)

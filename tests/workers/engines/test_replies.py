@@ -141,7 +141,7 @@ async def test_an_engine_that_is_busy_at_its_start_is_there(script: Scripted) ->
 async def test_an_answer_beyond_all_measure_is_not_read_to_its_end(
     script: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MOST_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1000)
     script.say(reply(b"x" * 5000))
 
     with pytest.raises(EngineFaultError, match="at most 1000 bytes"):

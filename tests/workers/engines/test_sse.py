@@ -68,12 +68,12 @@ def test_what_stands_at_the_end_without_an_empty_line_is_told_apart() -> None:
         assert parser.end().data == b"[DONE]"
 
 
-@pytest.mark.parametrize("piece", [b"x" * 1000, b"data: x\n", b"data\n" * 100])
-def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
-    monkeypatch.setattr(sse, "MOST_EVENT_BYTES", 10_000)
+@pytest.mark.parametrize("chunk", [b"x" * 1000, b"data: x\n", b"data\n" * 100])
+def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, chunk: bytes) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10_000)
 
     with pytest.raises(EventTooLargeError, match="at most 10000 bytes"):
-        parsed(*[piece] * 2000)
+        parsed(*[chunk] * 2000)
 
 
 def test_comments_without_an_end_are_no_event_and_keep_nothing() -> None:

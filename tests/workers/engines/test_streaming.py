@@ -32,35 +32,35 @@ def delta(*, index: int = 0, finish: str | None = None, logprobs: object = None,
     return CHAT_HEAD | {"choices": [choice]}
 
 
-def chunks_of(pieces: list[bytes]) -> list[dict[str, Any]]:
+def chunks_of(chunks: list[bytes]) -> list[dict[str, Any]]:
     """Return what a client that knows nothing but `data: ` lines reads."""
-    events = b"".join(pieces).split(b"\n\n")
+    events = b"".join(chunks).split(b"\n\n")
     assert events.pop() == b""
     assert all(one.startswith(b"data: {") and b"\n" not in one for one in events)
     return [json.loads(one[6:]) for one in events]
 
 
 class Asking:
-    """An engine on a scripted server, and the pieces that came from it."""
+    """An engine on a scripted server, and the chunks that came from it."""
 
     def __init__(self, script: Scripted) -> None:
         self.script, self.engine = script, HttpEngine(script.url, "m")
-        self.pieces: list[bytes] = []
+        self.chunks: list[bytes] = []
 
-    async def take(self, piece: bytes) -> None:
-        self.pieces.append(piece)
+    async def take(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
 
     async def stream(self, *parts: bytes, endpoint: str = COMPLETIONS, body: dict[str, Any] = BODY) -> Answer:
         self.script.say(stream(*parts))
         return await self.ask(endpoint, body)
 
     async def ask(self, endpoint: str = COMPLETIONS, body: dict[str, Any] = BODY) -> Answer:
-        self.pieces.clear()
+        self.chunks.clear()
         content = json.dumps(body).encode()
         return await asyncio.wait_for(self.engine.generate(endpoint, content, self.take), 20)
 
     def texts(self) -> list[str]:
-        return [choice["text"] for chunk in chunks_of(self.pieces) for choice in chunk["choices"]]
+        return [choice["text"] for chunk in chunks_of(self.chunks) for choice in chunk["choices"]]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_the_bytes_of_a_chunk_are_passed_on_as_they_came(its: Asking) -> N
 
     await its.stream(b"data:" + odd + b"\n\n", DONE)
 
-    assert its.pieces == [b"data: " + odd + b"\n\n"]
+    assert its.chunks == [b"data: " + odd + b"\n\n"]
 
 
 async def test_bytes_that_are_no_utf_8_are_replaced_as_a_browser_would(its: Asking) -> None:
@@ -194,12 +194,12 @@ async def test_chunks_without_a_token_are_kept_until_the_answer_is_judged(its: A
 
     answer = await its.stream(*parts, DONE)
 
-    assert its.pieces == []
+    assert its.chunks == []
     assert answer.unsent == b"".join(parts)
 
 
 async def test_a_line_without_an_end_is_a_fault(its: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MOST_EVENT_BYTES", 100_000)
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100_000)
 
     with pytest.raises(EngineFaultError, match="at most 100000 bytes"):
         await its.stream(*[b"data: " + b"x" * 10_000] * 20)
@@ -210,12 +210,12 @@ async def test_a_request_that_is_found_wrong_in_its_stream_is_refused_and_a_busy
         event({"error": {"message": "no such tool", "type": "BadRequestError", "code": 400}}), DONE
     )
     assert (wrong.status, json.loads(wrong.body)["error"]["message"]) == (400, "no such tool")
-    assert its.pieces == []
+    assert its.chunks == []
 
     role, busy = event(delta(role="assistant", content="")), event({"error": {"message": "full", "code": 503}})
     with pytest.raises(EngineBusyError):
         await its.stream(role, busy, DONE, endpoint=CHAT)
-    assert its.pieces == []  # a role is no token: it may run elsewhere, and nobody sees a restart
+    assert its.chunks == []  # a role is no token: it may run elsewhere, and nobody sees a restart
 
     # An engine that has given tokens had accepted the request: what it says then is about itself.
     for code in (400, 503):
@@ -257,7 +257,7 @@ async def test_a_stream_with_a_log_probability_that_is_no_number_is_corrupted_an
     with pytest.raises(EngineCorruptedError):
         await its.stream(event(delta(role="assistant", content="")), data, DONE, endpoint=endpoint)
 
-    assert its.pieces == []
+    assert its.chunks == []
 
 
 async def test_only_the_first_token_of_an_echoed_prompt_may_have_no_probability(its: Asking) -> None:
@@ -283,14 +283,14 @@ async def test_the_tokens_are_asked_for_and_kept_from_a_client_that_did_not_ask(
     answer = await its.stream(*parts)
     assert its.script.asked[-1] == BODY | {"stream_options": {"include_usage": True}}
     assert its.texts() == ["a", "b"]
-    assert len(chunks_of(its.pieces)) == 2
+    assert len(chunks_of(its.chunks)) == 2
     assert (answer.prompt_tokens, answer.completion_tokens) == (3, 2)
     assert json.loads(answer.body)["usage"] == USAGE
 
     its_own = BODY | {"stream_options": {"include_usage": True, "continuous_usage_stats": False}}
     await its.stream(*parts, body=its_own)
     assert its.script.asked[-1] == its_own
-    assert chunks_of(its.pieces)[-1]["usage"] == USAGE
+    assert chunks_of(its.chunks)[-1]["usage"] == USAGE
 
     await its.stream(*parts, body=BODY | {"stream_options": {"continuous_usage_stats": True}})
     assert its.script.asked[-1]["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}
@@ -404,7 +404,7 @@ async def test_a_streamed_completion_s_record_is_the_unstreamed_answer(its: Aski
     assert (second["text"], second["finish_reason"], second["stop_reason"]) == ("b", "stop", 7)
 
 
-async def test_what_a_producer_asked_to_stream_without_taking_pieces_is_answered_whole(its: Asking) -> None:
+async def test_what_a_producer_asked_to_stream_without_taking_chunks_is_answered_whole(its: Asking) -> None:
     its.script.say(stream(event(text("a")), event(text("b", finish="stop")), DONE))
 
     answer = await its.engine.generate(COMPLETIONS, json.dumps(BODY).encode(), None)
@@ -415,7 +415,7 @@ async def test_what_a_producer_asked_to_stream_without_taking_pieces_is_answered
 async def test_a_record_is_bounded_and_loses_its_lists_before_its_text(
     its: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembly, "MOST_LISTS", 1000)
+    monkeypatch.setattr(assembly, "MAX_LISTS", 1000)
     parts = [event(text("word ", logprobs={"token_logprobs": [-0.5] * 20})) for _ in range(50)]
 
     answer = await its.stream(*parts, DONE)
@@ -423,7 +423,7 @@ async def test_a_record_is_bounded_and_loses_its_lists_before_its_text(
     assert (choice["text"], choice["logprobs"]) == ("word " * 50, {"token_logprobs": None})
     assert len(its.texts()) == 50
 
-    monkeypatch.setattr(assembly, "MOST_TEXT", 1000)
+    monkeypatch.setattr(assembly, "MAX_TEXT", 1000)
     assert (await its.stream(*parts * 5, DONE)).body == b""
     assert len(its.texts()) == 250
 
@@ -441,7 +441,7 @@ async def test_halves_of_a_character_that_come_in_two_chunks_are_one_in_the_reco
 async def test_openais_own_client_reads_what_is_passed_on(its: Asking, odd: bytes) -> None:
     await its.stream(odd + DONE)
     async with scripted() as front:
-        front.say(stream(*its.pieces, DONE))
+        front.say(stream(*its.chunks, DONE))
         async with openai.AsyncOpenAI(base_url=front.url, api_key="x", max_retries=0) as client:
             answer = await client.completions.create(model="m", prompt="aa", stream=True)
             texts = [choice.text async for chunk in answer for choice in chunk.choices]

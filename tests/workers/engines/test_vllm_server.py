@@ -42,8 +42,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
 
 async def ask(server: VllmServer, prompt: str, *, max_tokens: int = 2, stream: bool = False) -> Answer:
-    async def ignore(piece: bytes) -> None:
-        assert piece
+    async def ignore(chunk: bytes) -> None:
+        assert chunk
 
     body = {"prompt": prompt, "max_tokens": max_tokens, "stream": stream}
     return await asyncio.wait_for(server.generate(ROUTE, msgspec.json.encode(body), ignore if stream else None), 20)
@@ -189,8 +189,8 @@ async def test_a_stream_that_stalls_while_others_go_on_is_broken_off(make: Make)
     await server.start()
     traffic = Traffic(server, WorkerMetrics("m", "int4"), 0.3)
 
-    async def take(piece: bytes) -> None:
-        assert piece
+    async def take(chunk: bytes) -> None:
+        assert chunk
 
     async def look() -> None:
         while True:

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from bitladder.errors import EngineFaultError
-from bitladder.settings.live import LadderWatch
+from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import Loaded
 from bitladder.settings.release import Published
 from bitladder.settings.sections import Settings
@@ -21,7 +21,7 @@ from workers.rollout.rolling_update import Rolling
 LIVE = "bl:live:smollm2:int4"
 
 
-class Ladder:
+class Release:
     """What two workers read: one file that says when, and settings that say what."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Ladder:
         self.file.write_text(str(version), encoding="utf-8")
 
     def load(self) -> Loaded:
-        return Loaded(settings=self.settings, sources={}, ladder_file=self.file)
+        return Loaded(settings=self.settings, sources={}, release_file=self.file)
 
 
 class Picky(EchoEngine):
@@ -71,9 +71,9 @@ async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_be
     settings: Settings, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
-    ladder = Ladder(settings, tmp_path)
+    ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
-    both = [Rolling(LadderWatch(ladder.load), "smollm2", "int4", Picky) for _ in range(2)]
+    both = [Rolling(ReleaseWatch(ladder.load), "smollm2", "int4", Picky) for _ in range(2)]
     running = [asyncio.create_task(rolling.run()) for rolling in both]
     await until(lambda: store.zcard(LIVE) == 2, "both serve")
 
@@ -96,9 +96,9 @@ async def test_other_weights_in_the_same_folder_are_another_checkpoint_and_anoth
     settings: Settings, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
-    ladder = Ladder(settings, tmp_path)
+    ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
-    rolling = Rolling(LadderWatch(ladder.load), "smollm2", "int4", Picky)
+    rolling = Rolling(ReleaseWatch(ladder.load), "smollm2", "int4", Picky)
     running = asyncio.create_task(rolling.run())
     await until(lambda: store.zcard(LIVE) == 1, "it serves")
     first = rolling.pump

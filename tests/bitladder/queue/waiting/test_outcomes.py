@@ -1,4 +1,4 @@
-"""bitladder/queue/waiting/outcomes.py: every piece once and in order, whatever the messages do."""
+"""bitladder/queue/waiting/outcomes.py: every chunk once and in order, whatever the messages do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 import redis
 
-from bitladder.contract import Claimed, Outcome, Piece, State
+from bitladder.contract import Chunk, Claimed, Outcome, State
 from bitladder.queue.calls import Finished
 from bitladder.queue.ends import Ended, Item, Running
-from bitladder.queue.job_queue import MOST_READ, JobQueue
+from bitladder.queue.job_queue import MAX_READ, JobQueue
 from bitladder.queue.views import LOST
 from bitladder.queue.waiting import inbox as inboxes
 from bitladder.queue.waiting import outcomes
-from bitladder.queue.waiting.inbox import MOST_UNREAD, Inbox
+from bitladder.queue.waiting.inbox import MAX_UNREAD, Inbox
 from bitladder.queue.waiting.outcomes import OutcomeInbox, unpack_message
 from bitladder.queue.waiting.reading import StreamGapError, StreamRestartedError
 from bitladder.settings.sections import Settings
@@ -39,20 +39,20 @@ async def inbox(settings: Settings, queue: JobQueue) -> AsyncIterator[OutcomeInb
     await inbox.aclose()
 
 
-def piece(fence: int, number: int) -> Piece:
-    return Piece(fence=fence, number=number, data=b"%d.%d" % (fence, number))
+def chunk(fence: int, number: int) -> Chunk:
+    return Chunk(fence=fence, number=number, data=b"%d.%d" % (fence, number))
 
 
-def over(fence: int, pieces: int) -> Outcome:
-    return Outcome(state=State.FINISHED, status=200, pieces=pieces, fence=fence)
+def over(fence: int, chunks: int) -> Outcome:
+    return Outcome(state=State.FINISHED, status=200, chunks=chunks, fence=fence)
 
 
 async def streaming(queue: JobQueue, *numbers: int) -> Claimed:
-    """Return a job that runs, and of which these pieces are stored."""
+    """Return a job that runs, and of which these chunks are stored."""
     mine = job()
     await submit(queue, mine)
     (claimed,) = await claim(queue, "int4")
-    await queue.emit("w-int4", [(mine.job_id, piece(claimed.fence, number)) for number in numbers])
+    await queue.emit("w-int4", [(mine.job_id, chunk(claimed.fence, number)) for number in numbers])
     return claimed
 
 
@@ -68,58 +68,58 @@ async def read(inbox: OutcomeInbox, job_id: str, *messages: Item) -> list[bytes]
         for message in messages:
             box.put(message)
         items = [item async for item in inbox.items(job_id, box, 5)]
-    return [item.data for item in items if isinstance(item, Piece)]
+    return [item.data for item in items if isinstance(item, Chunk)]
 
 
-async def test_pieces_that_no_message_told_of_are_read_from_the_stream(inbox: OutcomeInbox, queue: JobQueue) -> None:
+async def test_chunks_that_no_message_told_of_are_read_from_the_stream(inbox: OutcomeInbox, queue: JobQueue) -> None:
     mine = job()
     await submit(queue, mine)
     (claimed,) = await claim(queue, "int4")
-    pieces = [piece(claimed.fence, number) for number in (1, 2, 3, 4)]
-    await queue.emit("w-int4", [(mine.job_id, one) for one in pieces])
+    chunks = [chunk(claimed.fence, number) for number in (1, 2, 3, 4)]
+    await queue.emit("w-int4", [(mine.job_id, one) for one in chunks])
     end = over(claimed.fence, 4)
 
-    assert await read(inbox, mine.job_id, pieces[0], pieces[2], end) == [one.data for one in pieces]
-    assert await read(inbox, mine.job_id, end) == [one.data for one in pieces]
+    assert await read(inbox, mine.job_id, chunks[0], chunks[2], end) == [one.data for one in chunks]
+    assert await read(inbox, mine.job_id, end) == [one.data for one in chunks]
 
 
-async def test_a_piece_that_is_told_twice_is_read_once(inbox: OutcomeInbox) -> None:
-    assert await read(inbox, "x", piece(1, 1), piece(1, 1), piece(1, 2), over(1, 2)) == [b"1.1", b"1.2"]
+async def test_a_chunk_that_is_told_twice_is_read_once(inbox: OutcomeInbox) -> None:
+    assert await read(inbox, "x", chunk(1, 1), chunk(1, 1), chunk(1, 2), over(1, 2)) == [b"1.1", b"1.2"]
 
 
 async def test_an_answer_that_begins_anew_is_not_glued_to_its_first_half(inbox: OutcomeInbox) -> None:
     with pytest.raises(StreamRestartedError):
-        await read(inbox, "x", piece(1, 1), piece(1, 2), piece(2, 1))
+        await read(inbox, "x", chunk(1, 1), chunk(1, 2), chunk(2, 1))
 
 
 async def test_an_answer_that_begins_anew_before_anything_was_read_is_fine(inbox: OutcomeInbox) -> None:
-    by_an_older_worker = Outcome(state=State.FINISHED, status=200, pieces=1)  # which says no fence
+    by_an_older_worker = Outcome(state=State.FINISHED, status=200, chunks=1)  # which says no fence
 
-    assert await read(inbox, "x", piece(2, 1), over(2, 1)) == [b"2.1"]
-    assert await read(inbox, "x", piece(2, 1), by_an_older_worker) == [b"2.1"]
+    assert await read(inbox, "x", chunk(2, 1), over(2, 1)) == [b"2.1"]
+    assert await read(inbox, "x", chunk(2, 1), by_an_older_worker) == [b"2.1"]
 
 
 async def test_a_gap_that_nothing_can_fill_is_told(inbox: OutcomeInbox, queue: JobQueue) -> None:
     mine = await streaming(queue, 1, 2, 4)
 
-    with pytest.raises(StreamGapError, match="pieces 3 to 3"):
-        await read(inbox, mine.job_id, piece(mine.fence, 1), piece(mine.fence, 2), piece(mine.fence, 4))
-    with pytest.raises(StreamGapError, match="pieces 3 to 3"):
+    with pytest.raises(StreamGapError, match="chunks 3 to 3"):
+        await read(inbox, mine.job_id, chunk(mine.fence, 1), chunk(mine.fence, 2), chunk(mine.fence, 4))
+    with pytest.raises(StreamGapError, match="chunks 3 to 3"):
         await read(inbox, mine.job_id, over(mine.fence, 4))
 
 
-async def test_an_answer_whose_last_pieces_are_missing_does_not_end_as_if_it_were_whole(
+async def test_an_answer_whose_last_chunks_are_missing_does_not_end_as_if_it_were_whole(
     inbox: OutcomeInbox, queue: JobQueue
 ) -> None:
     mine = await streaming(queue, 1, 2)
 
-    with pytest.raises(StreamGapError, match="pieces 3 to 4"):
-        await read(inbox, mine.job_id, piece(mine.fence, 1), over(mine.fence, 4))
+    with pytest.raises(StreamGapError, match="chunks 3 to 4"):
+        await read(inbox, mine.job_id, chunk(mine.fence, 1), over(mine.fence, 4))
 
 
 async def test_the_end_of_another_execution_does_not_end_what_was_read_of_the_first(inbox: OutcomeInbox) -> None:
     with pytest.raises(StreamRestartedError):
-        await read(inbox, "x", piece(1, 1), piece(1, 2), piece(1, 3), over(2, 2))
+        await read(inbox, "x", chunk(1, 1), chunk(1, 2), chunk(1, 3), over(2, 2))
 
 
 async def test_what_is_left_of_a_lost_execution_is_not_read_as_the_one_that_finished(
@@ -130,10 +130,10 @@ async def test_what_is_left_of_a_lost_execution_is_not_read_as_the_one_that_fini
     await reap(queue)
     (again,) = await claim(queue, "int4", worker="other")
 
-    await queue.emit("other", [(mine.job_id, piece(again.fence, 1))])
+    await queue.emit("other", [(mine.job_id, chunk(again.fence, 1))])
 
-    assert await read(inbox, mine.job_id, over(again.fence, 1)) == [piece(again.fence, 1).data]
-    assert await queue.pieces(mine.job_id, 0, 0) == [piece(again.fence, 1)]
+    assert await read(inbox, mine.job_id, over(again.fence, 1)) == [chunk(again.fence, 1).data]
+    assert await queue.chunks(mine.job_id, 0, 0) == [chunk(again.fence, 1)]
 
 
 async def test_a_stream_whose_worker_was_only_late_is_read_whole(
@@ -148,7 +148,7 @@ async def test_a_stream_whose_worker_was_only_late_is_read_whole(
     found = [item async for item in inbox.follow(mine.job_id, 5)]
 
     assert accepted == [True]
-    assert found == [piece(mine.fence, 1), piece(mine.fence, 2), piece(mine.fence, 3), over(mine.fence, 3)]
+    assert found == [chunk(mine.fence, 1), chunk(mine.fence, 2), chunk(mine.fence, 3), over(mine.fence, 3)]
 
 
 async def test_a_follower_reads_what_is_stored_and_then_what_comes(inbox: OutcomeInbox, queue: JobQueue) -> None:
@@ -158,16 +158,16 @@ async def test_a_follower_reads_what_is_stored_and_then_what_comes(inbox: Outcom
 
     reading = asyncio.create_task(anext(items))
     await asyncio.sleep(0)
-    await queue.emit("w-int4", [(mine.job_id, piece(mine.fence, 4))])
+    await queue.emit("w-int4", [(mine.job_id, chunk(mine.fence, 4))])
     async with asyncio.timeout(1.5):  # told, not found at the next look
         third = await reading
     await queue.finish("w-int4", [Finished(job=mine, outcome=over(mine.fence, 4))])
     rest = [item async for item in items]
 
     assert [*first, third, *rest] == [
-        piece(mine.fence, 2),
-        piece(mine.fence, 3),
-        piece(mine.fence, 4),
+        chunk(mine.fence, 2),
+        chunk(mine.fence, 3),
+        chunk(mine.fence, 4),
         over(mine.fence, 4),
     ]
 
@@ -175,14 +175,14 @@ async def test_a_follower_reads_what_is_stored_and_then_what_comes(inbox: Outcom
 async def test_a_reader_that_is_slow_is_kept_little_for_and_misses_nothing(
     inbox: OutcomeInbox, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inboxes, "MOST_UNREAD", 600)
+    monkeypatch.setattr(inboxes, "MAX_UNREAD", 600)
     mine = await streaming(queue, *range(1, 1202))
 
     found = await read(
-        inbox, mine.job_id, *(piece(mine.fence, number) for number in range(1, 1202)), over(mine.fence, 1201)
+        inbox, mine.job_id, *(chunk(mine.fence, number) for number in range(1, 1202)), over(mine.fence, 1201)
     )
 
-    assert found == [piece(mine.fence, number).data for number in range(1, 1202)]
+    assert found == [chunk(mine.fence, number).data for number in range(1, 1202)]
 
 
 async def test_a_stream_goes_on_where_no_message_arrives(
@@ -193,14 +193,14 @@ async def test_a_stream_goes_on_where_no_message_arrives(
     first = await anext(items)
     store.hdel(f"rq:job:{mine.job_id}", "reply")  # nobody is told any more
 
-    await queue.emit("w-int4", [(mine.job_id, piece(mine.fence, 2))])
+    await queue.emit("w-int4", [(mine.job_id, chunk(mine.fence, 2))])
     async with asyncio.timeout(outcomes.LOOK_EVERY_S * 2 + 1):
         second = await anext(items)
     await queue.finish("w-int4", [Finished(job=mine, outcome=over(mine.fence, 2))])
     async with asyncio.timeout(outcomes.LOOK_EVERY_S * 2 + 1):
         last = await anext(items)
 
-    assert [first, second, last] == [piece(mine.fence, 1), piece(mine.fence, 2), over(mine.fence, 2)]
+    assert [first, second, last] == [chunk(mine.fence, 1), chunk(mine.fence, 2), over(mine.fence, 2)]
 
 
 async def test_a_job_on_its_way_is_not_taken_for_one_that_is_gone(inbox: OutcomeInbox) -> None:
@@ -293,7 +293,7 @@ async def test_an_outcome_too_large_for_a_message_is_read_as_soon_as_it_is_there
             awaited, followed = await reading, await anext(items)
 
     assert awaited == ends[0].outcome
-    assert followed == Outcome(state=State.FINISHED, status=200)  # its reader has the pieces
+    assert followed == Outcome(state=State.FINISHED, status=200)  # its reader has the chunks
 
 
 async def test_one_look_brings_no_more_outcomes_than_fit(queue: JobQueue) -> None:
@@ -314,30 +314,30 @@ async def test_one_read_of_a_stream_brings_no_more_than_fits(queue: JobQueue) ->
     mine = job()
     await submit(queue, mine)
     (claimed,) = await claim(queue, "int4")
-    sizes = [300, 300, 50_000, MOST_READ, 2 * MOST_READ, *[300] * 1000]
-    pieces = [Piece(fence=claimed.fence, number=number, data=b"x" * size) for number, size in enumerate(sizes, 1)]
-    for start in range(0, len(pieces), 100):
-        await queue.emit("w-int4", [(mine.job_id, one) for one in pieces[start : start + 100]])
+    sizes = [300, 300, 50_000, MAX_READ, 2 * MAX_READ, *[300] * 1000]
+    chunks = [Chunk(fence=claimed.fence, number=number, data=b"x" * size) for number, size in enumerate(sizes, 1)]
+    for start in range(0, len(chunks), 100):
+        await queue.emit("w-int4", [(mine.job_id, one) for one in chunks[start : start + 100]])
 
-    reads: list[list[Piece]] = []
+    reads: list[list[Chunk]] = []
     while not reads or reads[-1]:
         last = reads[-1][-1].number if reads else 0
-        reads.append(await queue.pieces(mine.job_id, claimed.fence, last))
+        reads.append(await queue.chunks(mine.job_id, claimed.fence, last))
 
-    assert [one for read in reads for one in read] == pieces
+    assert [one for read in reads for one in read] == chunks
     assert [len(read) for read in reads[:3]] == [3, 1, 1]
-    assert all(sum(len(one.data) for one in read) <= MOST_READ for read in reads if len(read) > 1)
+    assert all(sum(len(one.data) for one in read) <= MAX_READ for read in reads if len(read) > 1)
 
 
 async def test_an_inbox_keeps_a_bounded_part_of_what_its_reader_leaves_unread() -> None:
     box = Inbox()
     box.is_stored = True
-    large = Piece(fence=1, number=1, data=b"x" * MOST_UNREAD)
-    done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"answer"'), pieces=3001)
+    large = Chunk(fence=1, number=1, data=b"x" * MAX_UNREAD)
+    done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"answer"'), chunks=3001)
 
     box.put(large)
     for number in range(2, 3002):
-        box.put(piece(1, number))
+        box.put(chunk(1, number))
     for _ in range(5):
         box.put(Running(fence=1))
     for _ in range(5):
@@ -346,10 +346,10 @@ async def test_an_inbox_keeps_a_bounded_part_of_what_its_reader_leaves_unread() 
     items = [item async for item in _emptied(box)]
 
     assert items[0] == Running(fence=1)  # the first one alone is too large
-    kept = [item for item in items if isinstance(item, Piece)]
-    assert sum(len(one.data) for one in kept) <= MOST_UNREAD
+    kept = [item for item in items if isinstance(item, Chunk)]
+    assert sum(len(one.data) for one in kept) <= MAX_UNREAD
     assert 100 < len(kept) < 3000
-    assert items[len(kept) + 1 :] == [Running(fence=1), Outcome(state=State.FINISHED, status=200, pieces=3001)]
+    assert items[len(kept) + 1 :] == [Running(fence=1), Outcome(state=State.FINISHED, status=200, chunks=3001)]
     assert not is_looked_up
 
 
@@ -360,15 +360,15 @@ async def _emptied(box: Inbox) -> AsyncIterator[Item]:
 
 async def test_an_inbox_gives_items_in_order_and_none_when_there_is_none_in_time() -> None:
     box = Inbox()
-    box.put(piece(1, 1))
-    box.put(piece(1, 2))
+    box.put(chunk(1, 1))
+    box.put(chunk(1, 2))
 
     first, second, none = await box.get(1), await box.get(1), await box.get(0.01)
     reading = asyncio.create_task(box.get(10))
     await asyncio.sleep(0)
-    box.put(piece(1, 3))
+    box.put(chunk(1, 3))
 
-    assert (first, second, none, await reading) == (piece(1, 1), piece(1, 2), None, piece(1, 3))
+    assert (first, second, none, await reading) == (chunk(1, 1), chunk(1, 2), None, chunk(1, 3))
 
 
 async def test_a_reader_that_was_cancelled_costs_the_next_one_nothing() -> None:
@@ -378,9 +378,9 @@ async def test_a_reader_that_was_cancelled_costs_the_next_one_nothing() -> None:
     reading.cancel()
     await asyncio.wait([reading])
 
-    box.put(piece(1, 1))
+    box.put(chunk(1, 1))
 
-    assert await box.get(1) == piece(1, 1)
+    assert await box.get(1) == chunk(1, 1)
 
 
 def test_a_message_holds_many_items_and_any_bytes() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from bitladder.errors import ConfigError
-from bitladder.settings.release import Ladder, read_ladder
+from bitladder.settings.release import Release, read_release
 from calibration.artifacts.folder import is_full, locked, replace_file
 from calibration.errors import DiskFullError, InputError
 
@@ -24,7 +24,7 @@ HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by h
 _KEPT = re.compile(r"ladder-(\d{6,})\.toml")
 
 
-class LadderStore:
+class ReleaseStore:
     """The present ladder and those before it."""
 
     def __init__(self, file: Path, keep: int) -> None:
@@ -44,7 +44,7 @@ class LadderStore:
                 stack.enter_context(locked(self.file.parent, self.file.name, lambda: None))
             yield
 
-    def present(self) -> Ladder | None:
+    def present(self) -> Release | None:
         """Return the ladder that is served.
 
         Raises:
@@ -52,18 +52,18 @@ class LadderStore:
 
         """
         try:
-            return read_ladder(self.file)
+            return read_release(self.file)
         except ConfigError as error:
             raise InputError(f"{error}; move it away, or put one of {self.history} in its place") from error
 
-    def former(self) -> dict[int, Ladder]:
+    def former(self) -> dict[int, Release]:
         """Return the kept ladders by version, the present one left out; one that cannot be read is not there."""
         present = self.present()
         found = {}
         for version, path in self._kept().items():
             if present is None or version != present.version:
                 with contextlib.suppress(ConfigError):
-                    ladder = read_ladder(path)
+                    ladder = read_release(path)
                     if ladder and ladder.version == version:
                         found[version] = ladder
         return dict(sorted(found.items()))
@@ -72,7 +72,7 @@ class LadderStore:
         present = self.present()
         return max([0, *self._kept(), *([present.version] if present else [])]) + 1
 
-    def write(self, ladder: Ladder) -> None:
+    def write(self, ladder: Release) -> None:
         """Make this the present ladder; the caller holds the lock.
 
         Raises:
@@ -120,14 +120,14 @@ class LadderStore:
             path.unlink(missing_ok=True)
 
 
-def _plain(ladder: Ladder) -> dict[str, Any]:
+def _plain(ladder: Release) -> dict[str, Any]:
     fields: dict[str, Any] = ladder.model_dump(exclude_none=True, exclude_defaults=True)
     return fields
 
 
 def _check_readable(path: Path) -> None:
     try:
-        read_ladder(path)
+        read_release(path)
     except ConfigError as error:
         raise InputError(f"no process could read what was to be published, nothing changed: {error}") from error
 

@@ -1,8 +1,8 @@
--- Read the stored pieces of a stream behind one, as many as fit.
+-- Read the stored chunks of a stream behind one, as many as fit.
 --
 -- KEYS  none by list, as the intake's user may only read it, and keys of a list count as written; by name: bl:stream:<id>
--- ARGV  1 id of the job  2 id of the piece, <fence>-<number>  3 most bytes of pieces
--- Returns {id, piece, id, piece…}: one at least, where there is one. Empty where the key is no stream.
+-- ARGV  1 id of the job  2 id of the chunk, <fence>-<number>  3 most bytes of chunks
+-- Returns {id, chunk, id, chunk…}: one at least, where there is one. Empty where the key is no stream.
 
 -- Entries per command: their bytes are known only when they are read.
 local AT_ONCE = 16
@@ -10,12 +10,12 @@ local AT_ONCE = 16
 local stream, last, left, answers = 'bl:stream:' .. ARGV[1], ARGV[2], tonumber(ARGV[3]), {}
 
 local function take(entry)
-  local id, piece = entry[1], entry[2][1] == 'd' and entry[2][2] or ''
-  left = left - #piece
+  local id, chunk = entry[1], entry[2][1] == 'd' and entry[2][2] or ''
+  left = left - #chunk
   if left < 0 and #answers > 0 then
     return false
   end
-  answers[#answers + 1], answers[#answers + 2], last = id, piece, id
+  answers[#answers + 1], answers[#answers + 2], last = id, chunk, id
   return true
 end
 

@@ -28,7 +28,7 @@ FIGURE = {"value": 7.5, "low": 7.0, "high": 8.0, "n": 10}
 FAST = {"BITLADDER_ECHO__TTFT_MS": "20", "BITLADDER_WORKER__DRAIN_GRACE_S": "5"}
 
 
-class Ladder:
+class Release:
     """A configuration with a ladder beside it, and folders that stand for checkpoints."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,12 +54,12 @@ class Ladder:
 
 
 @pytest.fixture
-def ladder(tmp_path: Path) -> Ladder:
-    return Ladder(tmp_path)
+def ladder(tmp_path: Path) -> Release:
+    return Release(tmp_path)
 
 
 @pytest.fixture
-def stack(make_stack: Callable[..., Stack], ladder: Ladder) -> Stack:
+def stack(make_stack: Callable[..., Stack], ladder: Release) -> Stack:
     stack = make_stack(BITLADDER_CONFIG=str(ladder.config), BITLADDER_PUBLISH__FILE="ladder.toml", **FAST)
     stack.intake()
     return stack
@@ -122,7 +122,7 @@ def fewest_live(store: redis.Redis) -> Iterator[list[int]]:
 
 
 def test_a_ladder_is_taken_worker_by_worker_under_load_and_so_is_its_rollback(
-    stack: Stack, store: redis.Redis, ladder: Ladder
+    stack: Stack, store: redis.Redis, ladder: Release
 ) -> None:
     ladder.publish("old", "int4")
     workers = [stack.worker("int4"), stack.worker("int4")]
@@ -143,7 +143,7 @@ def test_a_ladder_is_taken_worker_by_worker_under_load_and_so_is_its_rollback(
     wait_until(lambda: not store.exists("bl:rollout:smollm2"), "the last one leaves its turn")
 
 
-def test_the_intake_shows_what_was_measured_and_not_where_it_is(stack: Stack, ladder: Ladder) -> None:
+def test_the_intake_shows_what_was_measured_and_not_where_it_is(stack: Stack, ladder: Release) -> None:
     assert shown(stack) == {}
 
     ladder.publish("new", "int4", "fp8")
@@ -155,11 +155,11 @@ def test_the_intake_shows_what_was_measured_and_not_where_it_is(stack: Stack, la
     Draft202012Validator({"$ref": "#/components/schemas/ModelList", **document}).validate(
         stack.http.get("/v1/models").json()
     )
-    assert "bitladder_ladder_version 1.0" in stack.http.get("/metrics").text
+    assert "bitladder_release_version 1.0" in stack.http.get("/metrics").text
 
 
 def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
-    stack: Stack, store: redis.Redis, ladder: Ladder, capfd: pytest.CaptureFixture[str]
+    stack: Stack, store: redis.Redis, ladder: Release, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ladder.publish("new", "int4")
     stack.worker("int4")
@@ -167,10 +167,10 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
     before = names(store)
 
     ladder.file.write_text("version = 2\n", encoding="utf-8")
-    wait_until(lambda: "bitladder_ladders_refused 1.0" in stack.http.get("/metrics").text, "it is refused")
+    wait_until(lambda: "bitladder_releases_refused 1.0" in stack.http.get("/metrics").text, "it is refused")
     ladder.version = 2
     ladder.publish("newest", "int9")
-    wait_until(lambda: "bitladder_ladders_refused 2.0" in stack.http.get("/metrics").text, "it is refused")
+    wait_until(lambda: "bitladder_releases_refused 2.0" in stack.http.get("/metrics").text, "it is refused")
 
     wait_until(lambda: capfd.readouterr().err.count("ladder refused") > 0, "it is said")
     assert shown(stack)["int4"]["version"] == 1
@@ -180,7 +180,7 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
     wait_until(lambda: names(store) != before, "the worker takes it as well")
 
 
-def test_the_first_ladder_can_be_rolled_back_while_all_run(stack: Stack, store: redis.Redis, ladder: Ladder) -> None:
+def test_the_first_ladder_can_be_rolled_back_while_all_run(stack: Stack, store: redis.Redis, ladder: Release) -> None:
     first = ladder.folder / "cache" / "smollm2" / "int4"
     first.mkdir(parents=True)
     (first / "config.json").write_text("{}", encoding="utf-8")
@@ -196,13 +196,13 @@ def test_the_first_ladder_can_be_rolled_back_while_all_run(stack: Stack, store: 
 
     wait_until(lambda: shown(stack) == {}, "the intake shows none")
     wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "the worker serves its first one")
-    assert "bitladder_ladder_version 0.0" in stack.http.get("/metrics").text
-    assert "bitladder_ladders_refused 0.0" in stack.http.get("/metrics").text
+    assert "bitladder_release_version 0.0" in stack.http.get("/metrics").text
+    assert "bitladder_releases_refused 0.0" in stack.http.get("/metrics").text
     assert worker.poll() is None
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
-    stack: Stack, store: redis.Redis, ladder: Ladder, tmp_path: Path
+    stack: Stack, store: redis.Redis, ladder: Release, tmp_path: Path
 ) -> None:
     stack.environment |= supervised(tmp_path)
     ladder.publish("old", "int4")
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
 
 
 def test_a_worker_that_is_ended_while_it_changes_its_checkpoint_ends(
-    stack: Stack, store: redis.Redis, ladder: Ladder
+    stack: Stack, store: redis.Redis, ladder: Release
 ) -> None:
     worker = stack.worker("int4")
     with Client(stack.url) as client:
@@ -235,7 +235,7 @@ def test_a_worker_that_is_ended_while_it_changes_its_checkpoint_ends(
     assert store.exists("bl:rollout:smollm2") == 0
 
 
-def test_metrics_of_a_worker_follow_it_to_its_new_checkpoint(stack: Stack, ladder: Ladder) -> None:
+def test_metrics_of_a_worker_follow_it_to_its_new_checkpoint(stack: Stack, ladder: Release) -> None:
     port = free_port()
     stack.environment["BITLADDER_WORKER__METRICS_PORT"] = str(port)
     stack.worker("int4")
@@ -243,16 +243,16 @@ def test_metrics_of_a_worker_follow_it_to_its_new_checkpoint(stack: Stack, ladde
     def metrics() -> str:
         return httpx2.get(f"http://127.0.0.1:{port}/metrics").text
 
-    assert 'bitladder_worker_ladder_version{model="smollm2",tier="int4"} 0.0' in metrics()
+    assert 'bitladder_worker_release_version{model="smollm2",tier="int4"} 0.0' in metrics()
     ladder.publish("new", "int4")
     wait_until(
-        lambda: 'bitladder_worker_ladder_version{model="smollm2",tier="int4"} 1.0' in metrics(), "it shows the version"
+        lambda: 'bitladder_worker_release_version{model="smollm2",tier="int4"} 1.0' in metrics(), "it shows the version"
     )
     wait_until(lambda: 'bitladder_worker_ready{model="smollm2",tier="int4"} 1.0' in metrics(), "it is ready again")
 
 
 def test_a_supervised_engine_is_started_anew_on_the_new_checkpoint(
-    stack: Stack, ladder: Ladder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    stack: Stack, ladder: Release, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stack.environment |= supervised(tmp_path)
     ladder.publish("old", "int4")

@@ -1,4 +1,4 @@
-"""A prompt that kills the engine, and what Redis may have been fed: it ends in quarantine, and all else goes on."""
+"""A prompt that kills the engine, and what Redis may have been fed: it becomes a dead letter, and all else goes on."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_one_prompt_that_kills_the_engine_takes_none_of_its_64_with_it(
 
     with Client(stack.url) as client:
         jobs = [client.wait(job_id, timeout_s=60) for job_id in ids]
-    dead = stack.http.get("/v1/dead").json()
-    shown = stack.http.get(f"/v1/dead/{ids[20]}").json()
+    dead = stack.http.get("/v1/dead-letters").json()
+    shown = stack.http.get(f"/v1/dead-letters/{ids[20]}").json()
 
     assert Counter(job["status"] for job in jobs) == {"finished": 63, "failed": 1}
     assert {job["attempts"] for job in jobs} == {1}
@@ -70,7 +70,7 @@ def test_one_prompt_that_kills_the_engine_takes_none_of_its_64_with_it(
     assert store.keys("bl:inflight:*") + store.keys("rq:wip:*") == []
 
 
-def test_operators_list_release_and_drop_quarantined_jobs(stack: Stack) -> None:
+def test_operators_list_release_and_drop_dead_lettered_jobs(stack: Stack) -> None:
     for tier in ("int4", "int8", "fp8"):
         stack.worker(tier)
     with Client(stack.url) as client:
@@ -84,7 +84,7 @@ def test_operators_list_release_and_drop_quarantined_jobs(stack: Stack) -> None:
         vague = bitladder(stack, "dead", "drop")
         released = bitladder(stack, "dead", "release", first)
         assert client.wait(first, timeout_s=20)["attempts"] == 3  # all of them, again
-        wait_until(lambda: stack.http.get("/v1/dead").json()["total"] == 2, "it is back in quarantine")
+        wait_until(lambda: stack.http.get("/v1/dead-letters").json()["total"] == 2, "it is back among the dead letters")
         dropped = bitladder(stack, "dead", "drop", "--all")
         unknown = bitladder(stack, "dead", "show", first)
 
@@ -96,15 +96,15 @@ def test_operators_list_release_and_drop_quarantined_jobs(stack: Stack) -> None:
     assert released.stdout.strip() == "1 of 1 released"
     assert dropped.stdout.strip() == "2 of 2 dropped"
     assert unknown.returncode == 1
-    assert "in quarantine" in unknown.stderr
+    assert "among the dead letters" in unknown.stderr
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [(b"", None), (b"{}", "all"), (b'{"all": true, "code": "x"}', "all"), (b'{"ids": 3}', None), (b'{"odd": 1}', None)],
 )
-def test_an_order_about_the_quarantine_says_exactly_which_jobs(stack: Stack, body: bytes, param: str | None) -> None:
-    answer = stack.http.post("/v1/dead/drop", content=body)
+def test_an_order_about_the_dead_letters_says_exactly_which_jobs(stack: Stack, body: bytes, param: str | None) -> None:
+    answer = stack.http.post("/v1/dead-letters/drop", content=body)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
@@ -141,7 +141,7 @@ def _raw() -> msgspec.Raw:
     return msgspec.Raw(json.dumps(BODY).encode())
 
 
-def test_whatever_is_planted_in_redis_ends_in_quarantine_and_the_worker_goes_on(
+def test_whatever_is_planted_in_redis_ends_in_dead_letters_and_the_worker_goes_on(
     stack: Stack, store: redis.Redis, tmp_path: Path
 ) -> None:
     pickled = pickle.dumps(Planted(tmp_path / "owned"))
@@ -167,8 +167,10 @@ def test_whatever_is_planted_in_redis_ends_in_quarantine_and_the_worker_goes_on(
         wait_until(
             lambda: client.result(odd)["status"] == "finished", "a record with odd fields is served all the same"
         )
-        wait_until(lambda: stack.http.get("/v1/dead").json()["total"] == len(planted), "all else is in quarantine")
-        shown = {job["id"]: job["code"] for job in stack.http.get("/v1/dead").json()["data"]}
+        wait_until(
+            lambda: stack.http.get("/v1/dead-letters").json()["total"] == len(planted), "all else is a dead letter"
+        )
+        shown = {job["id"]: job["code"] for job in stack.http.get("/v1/dead-letters").json()["data"]}
 
     assert fine["status"] == "finished"
     assert shown == dict.fromkeys(planted, "corrupt_job")
@@ -207,5 +209,5 @@ def test_with_keys_only_signed_jobs_run_and_only_signed_outcomes_are_read(
     assert fine["status"] == "finished"
     assert streamed.startswith("aa bb")
     assert {job["error"]["code"] for job in ends.values()} == {"bad_signature"}
-    assert stack.http.get("/v1/dead").json()["by_code"] == {"bad_signature": 4}
+    assert stack.http.get("/v1/dead-letters").json()["by_code"] == {"bad_signature": 4}
     assert (lied["status"], lied["error"]["code"]) == ("failed", "corrupt_outcome")

@@ -1,4 +1,4 @@
-"""calibrate ladder: what is published, and what was before."""
+"""calibrate releases: what is published, and what was before."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from rich.table import Table
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
-from bitladder.settings.release import Figure, Ladder
+from bitladder.settings.release import Figure, Release
 from bitladder.settings.sections import Settings
 from calibration.artifacts.metrics import QUALITY, metric_of
 from calibration.commands.options import AsJson, Config, cell, say
 from calibration.errors import InputError
-from calibration.publishing.ladder_file import LadderStore
+from calibration.publishing.release_file import ReleaseStore
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
-    def ladder(config: Config = None, as_json: AsJson = False) -> None:
-        """Show the published ladder and those before it, newest first.
+    def releases(config: Config = None, as_json: AsJson = False) -> None:
+        """Show the published release and those before it, newest first.
 
-        Example: bitladder calibrate ladder
+        Example: bitladder calibrate releases
         """
         _, store = open_store(config)
         present = store.present()
         every = [*store.former().values(), *([present] if present else [])]
         if as_json:
             fields = [one.model_dump(mode="json") for one in reversed(every)]
-            typer.echo(json.dumps({"file": str(store.file), "ladders": fields}))
+            typer.echo(json.dumps({"file": str(store.file), "releases": fields}))
             return
         if not every:
             say(f"nothing is published in {store.file}: what the configuration says is served")
@@ -39,20 +39,20 @@ def register(app: typer.Typer) -> None:
         Console().print(as_table(list(reversed(every)), present))
 
 
-def open_store(config: str | None) -> tuple[Settings, LadderStore]:
-    """Return the settings without the published ladder, and where that is.
+def open_store(config: str | None) -> tuple[Settings, ReleaseStore]:
+    """Return the settings without the published release, and where that is.
 
     Raises:
-        InputError: the configuration is wrong, or has no place for a ladder.
+        InputError: the configuration is wrong, or has no place for releases.
 
     """
     try:
-        loaded = load_settings(config, with_ladder=False)
+        loaded = load_settings(config, with_release=False)
     except ConfigError as error:
         raise InputError(str(error)) from error
-    if loaded.ladder_file is None:
+    if loaded.release_file is None:
         raise InputError("publish.file is empty: expected the name of the file to publish to")
-    return loaded.settings, LadderStore(loaded.ladder_file, loaded.settings.publish.keep)
+    return loaded.settings, ReleaseStore(loaded.release_file, loaded.settings.publish.keep)
 
 
 def say_step(tier: str, text: str) -> None:
@@ -60,14 +60,14 @@ def say_step(tier: str, text: str) -> None:
     say(f"{tier}: {text}")
 
 
-def show_ladder(ladder: Ladder, *, as_json: bool) -> None:
+def show_release(ladder: Release, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(ladder.model_dump(mode="json")))
     else:
         Console().print(as_table([ladder], ladder))
 
 
-def rows(ladder: Ladder) -> list[tuple[str, str, str]]:
+def rows(ladder: Release) -> list[tuple[str, str, str]]:
     """Return tier, checkpoint and what is kept of the reference; one line for a ladder that names no tier."""
     found = []
     for model, its in ladder.models.items():
@@ -85,7 +85,7 @@ def kept(recovery: Mapping[str, Figure]) -> str:
     return ", ".join(f"{family} {value:.3f}" for family, value in least.items() if value is not None)
 
 
-def as_table(ladders: list[Ladder], present: Ladder | None) -> Table:
+def as_table(ladders: list[Release], present: Release | None) -> Table:
     table = Table(caption="* is served", caption_justify="left")
     for name in ("version", "tier"):
         table.add_column(name, no_wrap=True)
