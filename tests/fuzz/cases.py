@@ -62,7 +62,8 @@ QUERY_VALUES = (
 QUERIES = ("wait", "lane", "endpoint", "limit", "code", "queue", "older_than_s", "x", "")
 GETS = (
     "/v1/models", "/v1/queues", "/v1/dead-letters", "/health", "/readyz", "/metrics", "/openapi.json", "/", "/nope",
-    "//", "/v1", "/v1/jobs/", "/v1/models/", "/v1/jobs//events", "/V1/JOBS", "/v1/./jobs", "/v1/../health", "/v1/jobs;a=b",
+    "//", "/v1", "/v1/jobs/", "/v1/models/", "/v1/jobs//events", "/V1/JOBS",
+    "/v1/./jobs", "/v1/../health", "/v1/jobs;a=b",
     "*",
 )
 METHODS = (
