@@ -128,7 +128,7 @@ class HttpClients:
             elif line.startswith(b"data: "):
                 reading.take(msgspec.json.decode(line[6:]))
         self._history.did("streams read")
-        self._history.find(*reading.found)
+        self._history.take(reading.found, reading.went_back)
         self._history.read_to_end(job_id, "stream", reading.outcome, reading.gone)
 
 

@@ -67,7 +67,7 @@ async def _read_again(its: Scene, history: History, job_id: str, reading: Readin
     except (aiohttp.ClientError, TimeoutError) as error:
         history.find(f"UNREAD: the events of job {job_id} cannot be read at the end: {error!r}")
     history.did("streams read again")
-    history.find(*reading.found)
+    history.take(reading.found, reading.went_back)
     history.read_to_end(job_id, "events, at the end", reading.outcome, reading.gone)
     if not reading.is_over:
         history.find(f"HOLE: the events of job {job_id} have no end")

@@ -37,7 +37,7 @@ async def follow(
         await asyncio.sleep(rng.uniform(0, 0.3))
     history.did("events followed")
     history.did("events begun anew", reading.restarts)
-    history.find(*reading.found)
+    history.take(reading.found, reading.went_back)
     history.read_to_end(job_id, "events", reading.outcome, reading.gone)
 
 

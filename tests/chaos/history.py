@@ -105,6 +105,7 @@ class History:
         self.unknown: list[tuple[str, str, float]] = []  # job, and who said that it does not know it, and when
         self.incomplete: list[tuple[str, str, float]] = []  # the same of streams that are not stored as a whole
         self.found: list[str] = []  # what a client saw at once to be wrong
+        self.went_back: list[tuple[float, float, str]] = []  # what is wrong unless the server forgot something then
         self.count: Counter[str] = Counter()  # of what was done and read
         self.is_closed = threading.Event()
         self.is_open = threading.Event()  # while it is not, nobody submits anything
@@ -156,6 +157,12 @@ class History:
                 self.incomplete.append((job_id, by, time.time()))
         elif outcome is not None:
             self.saw(job_id, outcome)
+
+    def take(self, found: list[str], went_back: list[tuple[float, float, str]]) -> None:
+        """Note what a reader of a stream found."""
+        with self._lock:
+            self.found += found
+            self.went_back += went_back
 
     def find(self, *found: str) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ HEARD_S = 15.0
 def wrong_outcomes(its: Evidence) -> Iterator[str]:
     """Yield a sentence for everything that must not be."""
     yield from its.history.found
+    yield from (sentence for *time, sentence in its.history.went_back if not its.timeline.is_forgotten(*time))
     yield from _unknown(its)
     for told in its.history.told.values():
         for job_id, accepted in told.ids.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ class Reading:
         self.gone: str | None = None  # why there is nothing more to read
         self.restarts = 0
         self.found: list[str] = []
+        # What is only right if the server forgot something in this time (wall clock): an execution that is read again.
+        self.went_back: list[tuple[float, float, str]] = []
+        self._since_s = 0.0  # when the execution that is read was begun to be read
         self._texts: list[str] = []
         self._answer_id: str | None = None
         self._fence = 0  # of the execution that is read
@@ -77,9 +81,12 @@ class Reading:
         fence, number, place = map(int, found.groups())
         if self._number:
             self._expect("GLUED", f"execution behind {self.last_id}", fence, self._fence)
-        elif fence <= self._fence:
-            self._say("GLUED", f"began anew with execution {fence} behind {self._fence}")
+        elif fence <= self._fence:  # what came between was forgotten, or never was
+            what = f"began anew with execution {fence} behind {self._fence}"
+            self.went_back.append((self._since_s, time.time(), self._sentence("GLUED", what)))
         self._expect("GAP", f"chunk behind {self._fence}-{self._number}", (number, place), (self._number + 1, 1))
+        if not self._number:
+            self._since_s = time.time()
         self._fence, self._number = fence, number
 
     def _expect(self, word: str, what: str, got: object, wanted: object) -> None:
@@ -88,7 +95,10 @@ class Reading:
 
     def _say(self, word: str, what: str) -> None:
         if not any(said.startswith(word) for said in self.found):  # the first wrong chunk moves all others
-            self.found.append(f"{word}: {self._order.delivery} {self._order.mark}, read by {self._by}: {what}")
+            self.found.append(self._sentence(word, what))
+
+    def _sentence(self, word: str, what: str) -> str:
+        return f"{word}: {self._order.delivery} {self._order.mark}, read by {self._by}: {what}"
 
 
 def events_in(lines: Sequence[bytes]) -> tuple[str, bytes]:

@@ -164,6 +164,15 @@ def test_an_intake_that_does_not_know_an_accepted_job_is_heard() -> None:
     assert case.found(history) == ["UNKNOWN"]
 
 
+def test_an_execution_is_read_again_only_where_the_server_forgot_the_newer_one() -> None:
+    case = Case()
+    history = case.history()
+    history.take([], [(99.0, 103.0, "GLUED: began anew with the same execution")])
+
+    assert case.found(history) == ["GLUED"]
+    assert replace(case, losses=(Loss(since_s=101.0, at_s=101.5),)).found(history) == []
+
+
 def test_what_is_said_to_be_gone_must_have_been_forgotten() -> None:
     case = Case()
     history = case.history()

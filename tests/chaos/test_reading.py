@@ -75,8 +75,13 @@ def test_what_is_begun_anew_is_read_from_its_start_and_by_another_execution() ->
         reading.done()
         return reading
 
-    assert kinds(begun_anew(4)) == []
-    assert kinds(begun_anew(3)) == ["GLUED"]
+    newer, same = begun_anew(4), begun_anew(3)
+
+    assert (newer.found, newer.went_back) == ([], [])
+    assert same.found == []
+    [(begin_s, end_s, sentence)] = same.went_back
+    assert begin_s <= end_s
+    assert sentence == "GLUED: events n0000007, read by events: began anew with execution 3 behind 3"
 
 
 def test_an_error_that_ends_the_job_is_its_outcome_and_an_outage_is_none() -> None:
