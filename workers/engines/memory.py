@@ -1,7 +1,8 @@
-"""How much memory an engine asks for at its start, and less of it when there was too little. Pure.
+"""How much memory an engine asks for at its start, and less of it when there was too little.
 
 vLLM takes a share of the device's memory (--gpu-memory-utilization, on a processor too) and in it keeps room for at
 least one request of the longest length (--max-model-len). What it says when it fails tells which of the two to lower.
+Pure but for reading a checkpoint's config.json.
 """
 
 from __future__ import annotations
