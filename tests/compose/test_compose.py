@@ -155,7 +155,7 @@ def test_every_setting_given_to_a_container_exists(name: str) -> None:
     assert {f"environment variable {key}" for key in given} <= set(loaded.sources.values())
 
 
-def test_health_is_asked_at_the_doors_that_tell() -> None:
+def test_health_is_asked_at_the_endpoints_that_tell() -> None:
     services = _services()
     assert "http://127.0.0.1:8000/readyz" in " ".join(services["intake"]["healthcheck"]["test"])
     for service in _workers().values():

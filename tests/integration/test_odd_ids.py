@@ -31,7 +31,7 @@ def call(**fields: bool) -> bytes:
     return msgspec.json.encode(("workers.generate", None, (), request))
 
 
-def test_every_door_finds_a_job_whatever_its_id(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
+def test_every_endpoint_finds_a_job_whatever_its_id(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
     stack = make_stack()
     stack.intake()
     waiting = [plant(store, raw[:-1] + b"-") for raw in ODD]

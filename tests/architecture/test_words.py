@@ -1,0 +1,161 @@
+"""Words that the field has a better one for do not come back, in names, messages or pages.
+
+Names are read as words: `put_back`, `PutBack` and "put back" are one. docs/glossary.md lists the same table for people.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+class Word(NamedTuple):
+    """A word that is not used: what is said instead, how it is found, and where it may stand."""
+
+    instead: str
+    pattern: str
+    allowed: tuple[str, ...] = ()  # paths begin so
+    within: tuple[str, ...] = ("",)  # the only paths that are searched
+
+
+PACKAGES = ("bitladder/", "dispatcher/", "workers/", "calibration/")
+CODE = (*PACKAGES, "benchmarks/", "tests/")
+WORDS = {
+    "quarantine": Word("dead letters", r"\bquarantin\w*"),
+    "seal": Word("sign", r"\b(un)?seal(s|ed|ing)?\b"),
+    "give_back, put_back": Word("requeue", r"\b(give_back|put_back|giveback)"),
+    "door": Word("endpoint, handler", r"\bdoors?\b"),
+    "MOST_, LEAST_": Word("MAX_, MIN_", r"\bMOST_|\bLEAST_"),
+    "piece": Word("chunk", r"\b(?<!word )pieces?\b"),
+    "LetIn": Word("Admitted", r"\bLetIn\b"),
+    "LadderStore, LadderWatch": Word("ReleaseStore, ReleaseWatch", r"\bLadder(Store|Watch|File)\b|\banother ladder\b"),
+    "house rules": Word("architecture tests", r"\bhouse rules?\b"),
+    "ward": Word("isolation", r"\bwards?\b"),
+    "suspect, suspicion": Word("isolated job, crash count", r"\bsuspects?\b|\bsuspicions?\b"),
+    "company": Word("group", r"\bcompan(y|ies)\b"),
+    "guard": Word("output check, authentication", r"\b(?<!_)guard(ed)?\b(?! against)", within=(*PACKAGES, "docs/")),
+    "gate": Word("auth", r"\bgates?\b", within=("dispatcher/", "tests/dispatcher/")),
+    "settle (to write)": Word("flush, freeze, sync", r"\bsettle\b", within=("bitladder/queue/", "bitladder/gc_freeze")),
+    "patience": Word("latency budget, grace time", r"\bpatien(ce|t)\b"),
+    "Gateway": Word("AppState", r"\bGateway\b(?! (Timeout|Time-out))", within=CODE),
+    "Turn": Word("RolloutLock", r"\bclass Turn\b|\bTurn\(", within=PACKAGES),
+    "climb": Word("escalate", r"\bclimb(s|ed|ing|able)?\b", within=CODE),
+    "Maker": Word("Quantizer", r"\bmakers?\b"),
+    "Workshop": Word("CheckpointBuilder", r"\bworkshop\b"),
+    "Order": Word("QuantizeSpec", r"\bclass Order\b", within=PACKAGES),
+    "Held": Word("OffloadLimit", r"\bclass Held\b", within=PACKAGES),
+    "Place": Word("CheckpointCache", r"\bclass Place\b", within=PACKAGES),
+    "Subject": Word("SourceModel", r"\bclass Subject\b", within=PACKAGES),
+    "Assignment": Word("QuantizeTask", r"\bassignments?\b", within=("calibration/", "tests/calibration/")),
+    "become": Word("exec_in", r"\bdef become\b"),
+    "Wish": Word("EvaluationOptions", r"\bclass Wish\b"),
+    "Given": Word("CheckpointArg", r"\bclass Given\b"),
+    "Numbers": Word("NumberFormat", r"\bclass Numbers\b"),
+    "Mix": Word("CalibrationMix", r"\bclass Mix\b"),
+    "word": Word("reason", r"\bword\b", within=("bitladder/queue/scripts/",)),
+    "look": Word("poll, sample", r"\bLOOK_EVERY_S\b|\b_?LOOK_S\b"),
+    "away": Word("unreachable", r"\b(is|was|be|redis) away\b"),
+    "give back": Word("requeue", r"\bg[ia]v(e|es|en|ing) (\w+ ){0,3}back\b", ("calibration/", "tests/calibration/")),
+}
+# Still being renamed. A word leaves this set with its last place.
+PENDING = {
+    *(
+        "ward",
+        "suspect, suspicion",
+        "company",
+        "guard",
+        "gate",
+        "settle (to write)",
+        "patience",
+        "Gateway",
+        "Turn",
+        "climb",
+    ),
+    *(
+        "Maker",
+        "Workshop",
+        "Order",
+        "Held",
+        "Place",
+        "Subject",
+        "Assignment",
+        "become",
+        "Wish",
+        "Given",
+        "Numbers",
+        "Mix",
+    ),
+    *("word", "look", "away", "give back"),
+}
+NAMED = {".py", ".lua", ".md", ".toml", ".json", ".yaml", ".cfg", ".sh", ""}
+NOT_READ = (
+    "CHANGELOG.md",  # says what was renamed
+    "LICENSE",
+    "docs/glossary.md",
+    "docs/log.md",  # what was written then
+    "requirements/",
+    "benchmarks/results/",
+    "tests/architecture/test_words.py",
+    "tests/compose/compose-spec",
+)
+
+
+@cache
+def texts() -> dict[str, tuple[str, str]]:
+    """Return the text of every file that is read, and the same with names as words."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    paths = [path for path in listed.stdout.decode().splitlines() if (ROOT / path).is_file()]
+    read = [path for path in paths if Path(path).suffix in NAMED and not path.startswith(NOT_READ)]
+    contents = {path: (ROOT / path).read_text(encoding="utf-8") for path in read}
+    return {path: (text, as_words(text)) for path, text in contents.items()}
+
+
+def as_words(text: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", text).lower()
+
+
+def places(word: Word) -> list[str]:
+    """Return each line that has the word, with its file and number."""
+    pattern = re.compile(word.pattern)
+    return [
+        f"{path}:{number}: {line.strip()}"
+        for path, (text, words) in texts().items()
+        if path.startswith(word.within) and not (word.allowed and path.startswith(word.allowed))
+        if pattern.search(text) or pattern.search(words)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if pattern.search(line) or pattern.search(as_words(line))
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in WORDS if name not in PENDING])
+def test_a_word_does_not_come_back(name: str) -> None:
+    assert places(WORDS[name]) == [], f"say {WORDS[name].instead}"
+
+
+@pytest.mark.xfail(strict=False, reason="still being renamed")
+@pytest.mark.parametrize("name", sorted(PENDING))
+def test_a_word_is_still_being_renamed(name: str) -> None:
+    assert not places(WORDS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("seal", "def unseal_it(job)"), ("door", "class HttpDoor:"), ("MOST_, LEAST_", "MOST_JOBS = 4")],
+)
+def test_a_word_is_found_in_every_spelling(name: str, text: str) -> None:
+    assert re.search(WORDS[name].pattern, text) or re.search(WORDS[name].pattern, as_words(text))
+
+
+def test_the_glossary_lists_the_same_words() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").partition("## Words that are not used")[2]
+
+    assert re.findall(r"^\| (.+) \| (.+) \|$", page, re.MULTILINE)[2:] == [
+        (name, word.instead) for name, word in WORDS.items()
+    ]
