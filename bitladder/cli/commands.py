@@ -36,7 +36,7 @@ for other in (demo, failover, jobs.submit, jobs.result, jobs.cancel, inspecting.
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 config_app.command("show")(inspecting.config_show)
 app.add_typer(config_app, name="config")
-app.add_typer(dead.app, name="dead")
+app.add_typer(dead.app, name="dead-letters")
 keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
 keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
 keys_app.command("new")(keys.new)

@@ -78,15 +78,15 @@ def test_operators_list_release_and_drop_dead_lettered_jobs(stack: Stack) -> Non
         for job_id in (first, second):
             assert client.wait(job_id, timeout_s=20)["status"] == "failed"
 
-        listed = bitladder(stack, "dead", "list", "--json")
-        few = bitladder(stack, "dead", "list", "--limit", "1")
-        dry = bitladder(stack, "dead", "release", "--code", "engine_fault", "--dry-run")
-        vague = bitladder(stack, "dead", "drop")
-        released = bitladder(stack, "dead", "release", first)
+        listed = bitladder(stack, "dead-letters", "list", "--json")
+        few = bitladder(stack, "dead-letters", "list", "--limit", "1")
+        dry = bitladder(stack, "dead-letters", "release", "--code", "engine_fault", "--dry-run")
+        vague = bitladder(stack, "dead-letters", "drop")
+        released = bitladder(stack, "dead-letters", "release", first)
         assert client.wait(first, timeout_s=20)["attempts"] == 3  # all of them, again
         wait_until(lambda: stack.http.get("/v1/dead-letters").json()["total"] == 2, "it is back among the dead letters")
-        dropped = bitladder(stack, "dead", "drop", "--all")
-        unknown = bitladder(stack, "dead", "show", first)
+        dropped = bitladder(stack, "dead-letters", "drop", "--all")
+        unknown = bitladder(stack, "dead-letters", "show", first)
 
     assert {job["id"] for job in json.loads(listed.stdout)} == {first, second}
     assert "the latest 1 of them; --limit 0 lists all\n2 jobs, 2 engine_fault" in few.stdout

@@ -71,9 +71,9 @@ def test_the_command_line_takes_any_id(make_stack: Callable[..., Stack], store: 
         stack.worker("int4")
         wait_until(lambda: client.result(ended)["status"] == "failed", "it is a dead letter")
 
-    result, listed = bitladder(stack, "result", raw), bitladder(stack, "dead", "list")
-    shown_dead_letters = bitladder(stack, "dead", "show", raw)
-    dropped = bitladder(stack, "dead", "drop", readable(ended))
+    result, listed = bitladder(stack, "result", raw), bitladder(stack, "dead-letters", "list")
+    shown_dead_letters = bitladder(stack, "dead-letters", "show", raw)
+    dropped = bitladder(stack, "dead-letters", "drop", readable(ended))
 
     assert result.stderr.startswith("failed the status in the job's record")
     assert "1 jobs, 1 corrupt_job" in listed.stdout

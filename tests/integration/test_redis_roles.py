@@ -143,7 +143,7 @@ def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Gua
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
         assert stack.http.get("/v1/dead-letters").json()["total"] == 1
         reader = stack.environment | server.environment("readonly")
-        assert json.loads(bitladder(reader, "dead", "show", crashed))["id"] == crashed
+        assert json.loads(bitladder(reader, "dead-letters", "show", crashed))["id"] == crashed
         assert stack.http.post("/v1/dead-letters/release", json={"ids": [crashed]}).json()["released"] == [crashed]
         assert client.wait(crashed, timeout_s=30)["status"] == "failed"
         assert stack.http.post("/v1/dead-letters/drop", json={"all": True}).json()["dropped"] == [crashed]
