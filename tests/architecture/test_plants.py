@@ -44,18 +44,18 @@ PLANTS = {
         "from workers.engines.echo import EchoEngine",
         "dispatcher.metrics -> workers.engines.echo",
     ),
-    "an HTTP server in a worker": Plant("workers/clock.py", "import starlette", "workers.clock -> starlette"),
+    "an HTTP server in a worker": Plant("workers/slots.py", "import starlette", "workers.slots -> starlette"),
     "the queue in calibration": Plant(
         "calibration/audit/plots.py",
         "from bitladder.queue.job_queue import JobQueue",
         "calibration.audit.plots -> bitladder.queue.job_queue",
     ),
     "an import upward inside the queue": Plant(
-        "bitladder/queue/plan.py",
+        "bitladder/queue/run_script.py",
         "from bitladder.queue.job_queue import JobQueue",
-        "bitladder.queue.plan -> bitladder.queue.job_queue",
+        "bitladder.queue.run_script -> bitladder.queue.job_queue",
     ),
-    "tests in the product": Plant("workers/begun.py", "from tests.conftest import ROOT", "workers.begun -> tests"),
+    "tests in the product": Plant("workers/lease.py", "from tests.conftest import ROOT", "workers.lease -> tests"),
 }
 # Files that take no place in an exhaustive contract.
 UNLISTED = (
