@@ -1,0 +1,145 @@
+"""The pages lead where they say: every link and anchor is there, every file that is named is a link."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+
+from bitladder.cli.commands import app
+from calibration.commands.app import STEPS
+from tests.conftest import ROOT
+
+OWN = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/", "compose/", "docs/", "examples/", "requirements/")
+LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
+# A file of ours that is named as plain text or code.
+NAMED = re.compile(
+    r"(?<![\w/~.\-\[(])((?:bitladder|dispatcher|workers|calibration|compose|docs|tests|benchmarks|examples|requirements)"
+    r"/[\w/.-]*\w\.(?:py|lua|md|toml|json|txt|acl|yaml|conf|cfg|sh))(?![\w/])"
+)
+
+
+def listed() -> list[str]:
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+FILES = [path for path in listed() if (ROOT / path).is_file()]
+PAGES = [path for path in FILES if path.endswith(".md") and path.startswith(OWN)]
+
+
+class Line(NamedTuple):
+    """A line of a page outside of its blocks of code."""
+
+    number: int
+    text: str
+
+
+def prose(page: str) -> Iterator[Line]:
+    is_code = False
+    for number, text in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), start=1):
+        if text.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code:
+            yield Line(number, text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    names: set[str] = set()
+    for _, text in prose(str(page.relative_to(ROOT))):
+        if heading := re.match(r"#+ +(.+?) *$", text):
+            plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).lower()
+            name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+            names.add(name if name not in names else f"{name}-1")
+    return names
+
+
+def broken(page: str) -> Iterator[str]:
+    for number, text in prose(page):
+        for target in LINK.findall(re.sub(r"`[^`]*`", "", text)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+            if not file.exists():
+                same = [other for other in FILES if Path(other).name == file.name]
+                yield f"{page}:{number}: {target} is not there" + (f"; it may be {', '.join(same)}" if same else "")
+            elif anchor and anchor not in anchors(file):
+                yield f"{page}:{number}: {target} has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    assert list(broken(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_a_link(page: str) -> None:
+    lines = [(number, LINK.sub("", text)) for number, text in prose(page)]
+
+    assert [f"{page}:{number}: {name}" for number, text in lines for name in NAMED.findall(text)] == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.architecture.test_pages.ROOT", tmp_path)
+    (tmp_path / "page.md").write_text("# A heading\n[a](gone.md) [b](#a-heading) [c](#other)\n", encoding="utf-8")
+
+    assert list(broken("page.md")) == ["page.md:2: gone.md is not there", "page.md:2: #other has no such heading"]
+
+
+def test_every_page_is_one_step_from_the_readme() -> None:
+    linked = {target for _, text in prose("README.md") for target in LINK.findall(text)}
+    pages = {path for path in FILES if re.fullmatch(r"(docs|compose|examples|benchmarks|requirements)/[^/]+\.md", path)}
+
+    assert pages - linked == set()
+    assert any(target.endswith(".lua") for target in linked)  # the rule that this is all about
+
+
+def test_every_decision_that_is_cited_exists() -> None:
+    numbers = {path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")}
+    read = [path for path in FILES if path.endswith((".py", ".lua", ".md", ".toml"))]
+    cited = {
+        (path, number)
+        for path in read
+        for number in re.findall(r"\bdecisions?/? ?(\d{4})\b", (ROOT / path).read_text(encoding="utf-8"))
+    }
+
+    assert len(cited) > 10
+    assert {(path, number) for path, number in cited if number not in numbers} == set()
+
+
+def test_every_command_that_a_page_names_exists() -> None:
+    known = commands()
+    named = {
+        (page, *words)
+        for page in PAGES
+        for words in re.findall(
+            r"(?:`|bin/)bitladder ([a-z][a-z-]*)(?: ([a-z][a-z-]+))?", (ROOT / page).read_text(encoding="utf-8")
+        )
+    }
+
+    assert len(named) > 20
+    assert {name for name in named if name[1] not in known} == set()
+    assert {name for name in named if known[name[1]] and name[2] and name[2] not in known[name[1]]} == set()
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the subcommands of `bitladder`, and theirs."""
+    group = typer.main.get_command(app)
+    inner = {name: set(getattr(command, "commands", ())) for name, command in getattr(group, "commands", {}).items()}
+    return inner | {"calibrate": set(STEPS)}
+
+
+def test_the_demo_prints_the_columns_that_the_readme_shows() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = (ROOT / "bitladder" / "cli" / "demo.py").read_text(encoding="utf-8")
+    columns = [name.strip() for row in re.findall(r"^┃(.+)┃$", page, re.MULTILINE) for name in row.split("┃")]
+
+    assert len(columns) > 15
+    assert [name for name in columns if f'"{name}"' not in source] == []
