@@ -117,9 +117,9 @@ class Stack:
             "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
             "BITLADDER_REDIS__URL": redis_url,
             "BITLADDER_WORKER__ENGINE": "echo",
-            "BITLADDER_PUBLISH__FILE": "",  # one that somebody published from this folder is not the tests'
+            "BITLADDER_PUBLISH__FILE": "",  # tests do not take a release that was published from this folder
             "BITLADDER_INTAKE__PORT": str(self.port),
-            "BITLADDER_INTAKE__LAME_DUCK_S": "0",  # tests turn to no other intake
+            "BITLADDER_INTAKE__LAME_DUCK_S": "0",  # tests have no other intake
             **environment,
         }
         self.output: IO[bytes] | None = None  # where the processes write; None: where the tests do
@@ -147,7 +147,7 @@ class Stack:
         while answer.status_code == 503:  # a busy machine's Redis may take longer than the intake waits
             answer = self.http.get("/v1/queues")
         tiers = answer.raise_for_status().json()["data"][0]["tiers"]
-        return int(next(its["live_workers"] for its in tiers if its["tier"] == tier))
+        return int(next(entry["live_workers"] for entry in tiers if entry["tier"] == tier))
 
     def stop(self) -> None:
         for process in self.processes:
