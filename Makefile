@@ -43,7 +43,7 @@ quantize-env: .venv-quantize/.installed ## set up .venv-quantize: the quantizer
 	.venv-quantize/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/quantize.lock
 	@touch $@
 
-autoawq-env: .venv-autoawq/.installed ## set up .venv-autoawq: AutoAWQ, the second maker of INT4
+autoawq-env: .venv-autoawq/.installed ## set up .venv-autoawq: AutoAWQ, the second quantizer for INT4
 .venv-autoawq/.installed: requirements/autoawq.lock
 	$(PYTHON) -m venv .venv-autoawq
 	.venv-autoawq/bin/pip install $(PIP_FLAGS) torch==2.13.0

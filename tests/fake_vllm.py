@@ -56,12 +56,12 @@ class Server:
 
     def __init__(self) -> None:
         self.tokens = self.corrupted = 0
-        self.is_dead_letter = False
+        self.is_dead = False
         self.running = asyncio.Event()
         self.running.set()
 
     async def health(self, _: web.Request) -> web.Response:
-        return web.Response(status=503 if self.is_dead_letter else 200)
+        return web.Response(status=503 if self.is_dead else 200)
 
     async def metrics(self, _: web.Request) -> web.Response:
         labels = '{engine="0",model_name="fake"}'
@@ -76,9 +76,9 @@ class Server:
             os._exit(1)
         if prompt == "hang":
             self.running.clear()
-        self.is_dead_letter = self.is_dead_letter or prompt == "dead"
+        self.is_dead = self.is_dead or prompt == "dead"
         self.corrupted += prompt == "corrupt"
-        if self.is_dead_letter or prompt == "fault" or has_faults():
+        if self.is_dead or prompt == "fault" or has_faults():
             return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         if body.get("stream"):
             return await self.stream(request, body, prompt)

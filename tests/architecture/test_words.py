@@ -59,6 +59,7 @@ WORDS = {
     "Given": Word("CheckpointArg", r"\bclass Given\b"),
     "Numbers": Word("NumberFormat", r"\bclass Numbers\b"),
     "Mix": Word("CalibrationMix", r"\bclass Mix\b"),
+    "a endpoint": Word("an endpoint", r"\ba endpoint\b"),
     "word": Word("reason", r"\bword\b", within=("bitladder/queue/scripts/",)),
     "look": Word("poll, sample", r"\bLOOK_EVERY_S\b|\b_?LOOK_S\b"),
     "away": Word("unreachable", r"\b(is|was|be|redis) away\b"),
@@ -92,7 +93,7 @@ PENDING = {
         "Numbers",
         "Mix",
     ),
-    *("word", "look", "away", "give back"),
+    *("a endpoint", "word", "look", "away", "give back"),
 }
 NAMED = {".py", ".lua", ".md", ".toml", ".json", ".yaml", ".cfg", ".sh", ""}
 NOT_READ = (
