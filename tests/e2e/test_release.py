@@ -17,7 +17,7 @@ from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.report import Figure, Report, TierReport, encode_report
 from tests.conftest import ROOT, Stack, wait_until
 from tests.e2e.test_real_vllm import CONFIG
-from tests.integration.test_release import load, names, shown
+from tests.integration.engines.test_release import load, names, shown
 
 pytestmark = pytest.mark.vllm
 CACHE = Path("~/.cache/bitladder/checkpoints/smollm2").expanduser()

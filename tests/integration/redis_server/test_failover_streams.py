@@ -19,7 +19,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Watched
 from tests.chaos.valkey import Valkey
 from tests.conftest import Stack, wait_until
-from tests.integration.test_sentinel import stack_on
+from tests.integration.redis_server.test_sentinel import stack_on
 
 WORDS = [f"w{number} " for number in range(160)]
 BODY = {"model": "smollm2", "prompt": "".join(WORDS), "max_tokens": len(WORDS), "stream": True}

@@ -16,8 +16,8 @@ from bitladder.producer import Producer
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
 from tests.conftest import Stack, make_settings, wait_until
-from tests.integration.test_redis_roles import PASSWORDS, Guarded, bitladder
-from tests.integration.test_sentinel import BODY, Submitter, status_of
+from tests.integration.redis_server.test_redis_roles import PASSWORDS, Guarded, bitladder
+from tests.integration.redis_server.test_sentinel import BODY, Submitter, status_of
 
 ROLES = ("intake", "worker", "producer")
 STREAM = BODY | {"prompt": " ".join(f"w{number}" for number in range(300)), "max_tokens": 300}

@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from bitladder.client import Client, JobError
 from tests.conftest import Stack, free_port, wait_until
-from tests.integration.test_security import KEYS, bearer, keys_in_toml
+from tests.integration.intake.test_security import KEYS, bearer, keys_in_toml
 
 MARKER = "Zyxwv-ninety-seven-sealions"
 BODY = {"model": "smollm2", "prompt": f"aa {MARKER} bb", "max_tokens": 3}

@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 
 from bitladder.producer import Producer
 from tests.conftest import Stack, make_settings, wait_until
-from tests.integration.test_security import bearer, keys_in_toml
+from tests.integration.intake.test_security import bearer, keys_in_toml
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 QUEUE = "smollm2:int4:normal"
