@@ -6,7 +6,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import typer
@@ -33,45 +32,40 @@ FILES = [path for path in listed() if (ROOT / path).is_file()]
 PAGES = [path for path in FILES if path.endswith(".md") and path.startswith(OWN)]
 
 
-class Line(NamedTuple):
-    """A line of a page outside of its blocks of code."""
+def prose(page: str) -> str:
+    """Return a page whose blocks of code are empty lines, so that places keep their line."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"^ *```.*?^ *```", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
 
-    number: int
-    text: str
 
-
-def prose(page: str) -> Iterator[Line]:
-    is_code = False
-    for number, text in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), start=1):
-        if text.lstrip().startswith("```"):
-            is_code = not is_code
-        elif not is_code:
-            yield Line(number, text)
+def line_of(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
 
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
     names: set[str] = set()
-    for _, text in prose(str(page.relative_to(ROOT))):
-        if heading := re.match(r"#+ +(.+?) *$", text):
-            plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1]).lower()
-            name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-            names.add(name if name not in names else f"{name}-1")
+    for heading in re.findall(r"^#+ +(.+?) *$", prose(str(page.relative_to(ROOT))), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        names.add(name if name not in names else f"{name}-1")
     return names
 
 
 def broken(page: str) -> Iterator[str]:
-    for number, text in prose(page):
-        for target in LINK.findall(re.sub(r"`[^`]*`", "", text)):
-            if re.match(r"[a-z]+:", target):
-                continue
-            path, _, anchor = target.partition("#")
-            file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-            if not file.exists():
-                same = [other for other in FILES if Path(other).name == file.name]
-                yield f"{page}:{number}: {target} is not there" + (f"; it may be {', '.join(same)}" if same else "")
-            elif anchor and anchor not in anchors(file):
-                yield f"{page}:{number}: {target} has no such heading"
+    text = prose(page)
+    for match in LINK.finditer(text):
+        target = match[1]
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        place = f"{page}:{line_of(text, match.start())}: {target}"
+        if not file.exists():
+            same = [other for other in FILES if Path(other).name == file.name]
+            yield f"{place} is not there" + (f"; it may be {', '.join(same)}" if same else "")
+        elif anchor and anchor not in anchors(file):
+            yield f"{place} has no such heading"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -81,21 +75,21 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_is_a_link(page: str) -> None:
-    commands = re.compile(r"`[^` ]* [^`]*`")
-    lines = [(number, commands.sub(" ", LINK.sub(" ", text))) for number, text in prose(page)]
+    text = LINK.sub(" ", prose(page))
+    text = re.sub(r"`([^`]*)`", lambda code: " " if re.search(r"\s", code[1]) else code[0], text)  # not in commands
 
-    assert [f"{page}:{number}: {name}" for number, text in lines for name in NAMED.findall(text)] == []
+    assert NAMED.findall(text) == []
 
 
 def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.architecture.test_pages.ROOT", tmp_path)
-    (tmp_path / "page.md").write_text("# A heading\n[a](gone.md) [b](#a-heading) [c](#other)\n", encoding="utf-8")
+    (tmp_path / "page.md").write_text("# A heading\n[a](gone.md) [b](#a-heading)\n[c\nc](#other)\n", encoding="utf-8")
 
-    assert list(broken("page.md")) == ["page.md:2: gone.md is not there", "page.md:2: #other has no such heading"]
+    assert list(broken("page.md")) == ["page.md:2: gone.md is not there", "page.md:3: #other has no such heading"]
 
 
 def test_every_page_is_one_step_from_the_readme() -> None:
-    linked = {target for _, text in prose("README.md") for target in LINK.findall(text)}
+    linked = set(LINK.findall(prose("README.md")))
     pages = {path for path in FILES if re.fullmatch(r"(docs|compose|examples|benchmarks|requirements)/[^/]+\.md", path)}
 
     assert pages - linked == set()
