@@ -55,6 +55,9 @@ PLANTS = {
         "from bitladder.queue.job_queue import JobQueue",
         "bitladder.queue.run_script -> bitladder.queue.job_queue",
     ),
+    "a circle in a folder without layers": Plant(
+        "workers/engines/base.py", "import workers.engines.http", ".base -> .http"
+    ),
     "tests in the product": Plant("workers/lease.py", "from tests.conftest import ROOT", "workers.lease -> tests"),
 }
 # Files that take no place in an exhaustive contract.
