@@ -126,9 +126,10 @@ check: install ## format, lint, types, imports, sizes, docs
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/architecture
 
-format: install ## format and fix
+format: install ## format and fix, and make links of the files that pages name
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.architecture.pages
 
 lock: ## resolve requirements/dev.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock

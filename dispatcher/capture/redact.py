@@ -1,4 +1,4 @@
-"""Take out of a prompt what names a person or gives access, before it is kept. Pure.
+"""Take out of a prompt what names a person or opens a endpoint, before it is kept. Pure.
 
 Rules, not understanding: addresses of e-mail, keys and tokens, passwords, and long numbers go; names and street
 addresses stay. When in doubt something goes: calibration needs the shape of a text, not its facts.

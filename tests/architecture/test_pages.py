@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,55 +11,18 @@ import typer
 
 from bitladder.cli.commands import app
 from calibration.commands.app import STEPS
-from tests.conftest import ROOT
+from tests.architecture.pages import ROOT, anchors, linked, links, listed, pages
 
-OWN = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/", "compose/", "docs/", "examples/", "requirements/")
-LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
-# A file of ours that is named as plain text or code.
-NAMED = re.compile(
-    r"(?<![\w/~.\-\[(])((?:bitladder|dispatcher|workers|calibration|compose|docs|tests|benchmarks|examples|requirements)"
-    r"/[\w/.-]*\w\.(?:py|lua|md|toml|json|txt|acl|yaml|conf|cfg|sh))(?![\w/])"
-)
+FILES, PAGES = listed(), pages()
 
 
-def listed() -> list[str]:
-    command = ["git", "ls-files", "-co", "--exclude-standard"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-
-
-FILES = [path for path in listed() if (ROOT / path).is_file()]
-PAGES = [path for path in FILES if path.endswith(".md") and path.startswith(OWN)]
-
-
-def prose(page: str) -> str:
-    """Return a page whose blocks of code are empty lines, so that places keep their line."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.sub(r"^ *```.*?^ *```", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
-
-
-def line_of(text: str, place: int) -> int:
-    return text.count("\n", 0, place) + 1
-
-
-def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives the headings of a page."""
-    names: set[str] = set()
-    for heading in re.findall(r"^#+ +(.+?) *$", prose(str(page.relative_to(ROOT))), re.MULTILINE):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-        names.add(name if name not in names else f"{name}-1")
-    return names
-
-
-def broken(page: str) -> Iterator[str]:
-    text = prose(page)
-    for match in LINK.finditer(text):
-        target = match[1]
+def broken(page: Path) -> Iterator[str]:
+    for line, target in links(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-        place = f"{page}:{line_of(text, match.start())}: {target}"
+        file = (page.parent / path).resolve() if path else page
+        place = f"{page.name}:{line}: {target}"
         if not file.exists():
             same = [other for other in FILES if Path(other).name == file.name]
             yield f"{place} is not there" + (f"; it may be {', '.join(same)}" if same else "")
@@ -70,30 +32,47 @@ def broken(page: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
-    assert list(broken(page)) == []
+    assert list(broken(ROOT / page)) == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_is_a_link(page: str) -> None:
-    text = LINK.sub(" ", prose(page))
-    text = re.sub(r"`([^`]*)`", lambda code: " " if re.search(r"\s", code[1]) else code[0], text)  # not in commands
+    text = (ROOT / page).read_text(encoding="utf-8")
 
-    assert NAMED.findall(text) == []
+    assert linked(page, text) == text, "make format makes the links"
 
 
-def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.architecture.test_pages.ROOT", tmp_path)
-    (tmp_path / "page.md").write_text("# A heading\n[a](gone.md) [b](#a-heading)\n[c\nc](#other)\n", encoding="utf-8")
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A heading\n[a](gone.md) [b](#a-heading)\n[c\nc](#other)\n", encoding="utf-8")
 
-    assert list(broken("page.md")) == ["page.md:2: gone.md is not there", "page.md:3: #other has no such heading"]
+    assert list(broken(page)) == ["page.md:2: gone.md is not there", "page.md:3: #other has no such heading"]
+
+
+@pytest.mark.parametrize(
+    ("named", "link"),
+    [
+        ("see docs/rq.md.", "see [rq.md](rq.md)."),
+        ("(workers/pump.py)", "([workers/pump.py](../workers/pump.py))"),
+        ("`workers/pump.py`", "[`workers/pump.py`](../workers/pump.py)"),
+        ("docs/glossary.md, Queue and jobs, too", "[glossary.md, Queue and jobs](glossary.md#queue-and-jobs), too"),
+        ("decisions/0001", "[decision 0001](decisions/0001-separate-lists-for-ceilings.md)"),
+        ("`python workers/pump.py`", "`python workers/pump.py`"),
+        ("workers/gone.py", "workers/gone.py"),
+        ("```\nworkers/pump.py\n```", "```\nworkers/pump.py\n```"),
+    ],
+)
+def test_a_name_becomes_a_link(named: str, link: str) -> None:
+    assert linked("docs/page.md", named) == link
+    assert linked("docs/page.md", link) == link
 
 
 def test_every_page_is_one_step_from_the_readme() -> None:
-    linked = set(LINK.findall(prose("README.md")))
-    pages = {path for path in FILES if re.fullmatch(r"(docs|compose|examples|benchmarks|requirements)/[^/]+\.md", path)}
+    targets = {target for _, target in links((ROOT / "README.md").read_text(encoding="utf-8"))}
+    own = {path for path in FILES if re.fullmatch(r"(docs|compose|examples|benchmarks|requirements)/[^/]+\.md", path)}
 
-    assert pages - linked == set()
-    assert any(target.endswith(".lua") for target in linked)  # the rule that this is all about
+    assert own - targets == set()
+    assert any(target.endswith(".lua") for target in targets)  # the rule that this is all about
 
 
 def test_every_decision_that_is_cited_exists() -> None:

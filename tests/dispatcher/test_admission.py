@@ -232,7 +232,7 @@ async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, sto
     await admission.enter(job(), SOON)
 
 
-async def test_admission_takes_in_what_comes_while_redis_is_unreachable() -> None:
+async def test_the_door_opens_while_redis_is_away() -> None:
     settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
     client = connect(settings.redis)
     admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()))

@@ -82,7 +82,7 @@ async def test_a_suspect_waits_until_the_engine_is_empty_and_others_wait_behind_
     assert inside(tasks) == 4
 
 
-async def test_a_job_that_is_cancelled_while_it_waits_keeps_no_other_out() -> None:
+async def test_one_that_is_cancelled_at_the_door_keeps_nobody_out() -> None:
     ward = Ward()
     tasks = await entered(ward, 2, 2, 0)
     await end(tasks[1])

@@ -1,4 +1,4 @@
-"""What names a person or gives access does not leave the intake's memory."""
+"""What names a person or opens a endpoint does not leave the intake's memory."""
 
 from __future__ import annotations
 

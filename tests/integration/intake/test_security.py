@@ -77,7 +77,7 @@ def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stac
     assert "Traceback" not in done.stderr
 
 
-def test_every_endpoint_but_health_and_readiness_needs_a_key_of_ours(make_guarded: Callable[..., Stack]) -> None:
+def test_every_door_but_health_and_readiness_needs_a_key_of_ours(make_guarded: Callable[..., Stack]) -> None:
     stack = make_guarded()
     endpoints = [
         ("POST", "/v1/completions"),
@@ -100,7 +100,7 @@ def test_every_endpoint_but_health_and_readiness_needs_a_key_of_ours(make_guarde
     client.close()
 
 
-def test_a_key_opens_the_endpoints_of_its_scopes_and_no_others(make_guarded: Callable[..., Stack]) -> None:
+def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callable[..., Stack]) -> None:
     stack = make_guarded()
     job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("writer")).json()["id"]
     endpoints = [
