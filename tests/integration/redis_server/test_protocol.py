@@ -87,7 +87,7 @@ class Version:
 
     def __init__(self, folder: Path, spoken: int, understood_from: int) -> None:
         (folder / "sitecustomize.py").write_text(
-            "from bitladder.queue import protocol\n"
+            "from bitladder.queue.server import protocol\n"
             f"protocol.SPOKEN, protocol.UNDERSTOOD_FROM = {spoken}, {understood_from}\n",
             encoding="utf-8",
         )
