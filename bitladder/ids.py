@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-# What `in_word` escapes: it would end a word, or a line, or begin an escape. The same stands in prelude.lua.
+# What `in_word` escapes: it would end a word, or a line, or begin an escape. The same stands in scripts/parts/ids.lua.
 _NO_WORD = re.compile(rb"[ \n%]")
-# Longer ids are cut where they are shown: none of them was ever run (MAX_ID in prelude.lua).
+# Longer ids are cut where they are shown: none of them was ever run (MAX_ID in scripts/parts/ids.lua).
 MAX_SHOWN = 512
 
 

@@ -91,7 +91,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(settings: Settings) -> str:
-    """Return how long jobs are kept, as prelude.lua reads it."""
+    """Return how long jobs are kept, as `read_keep` reads it (scripts/parts/retention.lua)."""
     queue = settings.queue
     ttl, dead_ttl, wait = (s * 1000 for s in (queue.result_ttl_s, queue.dead_letter_ttl_s, queue.max_wait_s))
     return f"{ttl} {dead_ttl} {queue.max_dead_letters} {wait}"

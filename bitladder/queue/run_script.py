@@ -1,8 +1,13 @@
-"""The Lua scripts, loaded from their files. A script begins with its keys, their types and what it returns."""
+"""The Lua scripts, loaded from their files.
+
+A script's head says which parts it needs, its keys, their types, and what it returns. A script makes its functions anew
+at every call, so it gets the parts that it needs (scripts/parts/) and no more.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -49,30 +54,43 @@ ALLOW_OOM = (
     "look",
 )
 
-# What a script begins with: each makes its functions anew at every call, so it gets no more than it needs.
-_ENDING = ("prelude", "rq")
-_MEETING = (*_ENDING, "meet")
-PARTS = {
-    "claim": _MEETING,
-    "sweep": _MEETING,
-    "extend": _ENDING,
-    "finish": _ENDING,
-    "requeue": _ENDING,
-    "reap": _ENDING,
-    "retire": _ENDING,
-    "cancel": _ENDING,
-    "expire": _ENDING,
-}
+_READING = ("chunks", "depths", "heads", "overview", "records")
+_NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
 
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a script with what all share before it."""
-    folder = files("bitladder.queue") / "scripts"
+    """Return the text of a script, with the parts that it needs before it."""
+    text = _read(f"reading/{name}" if name in _READING else name)
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else ""
-    return flags + "\n".join(
-        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS.get(name, ("prelude",)), name)
-    )
+    parts: dict[str, str] = {}
+    _add_parts(text, parts)
+    return flags + "\n".join((*parts.values(), text))
+
+
+def part(name: str) -> str:
+    """Return the text of one part."""
+    return _read(f"parts/{name}")
+
+
+def needs(text: str) -> list[str]:
+    """Return the parts that a script or a part needs itself, as its head lists them."""
+    line = _NEEDS.search(text)
+    if line is None:
+        raise ValueError("a Lua script must have a line '-- Needs: ' with parts, or 'nothing', in its head")
+    return [] if line[1] == "nothing" else line[1].split(", ")
+
+
+def _add_parts(text: str, parts: dict[str, str]) -> None:
+    """Add the parts that a text needs, each once and behind those that it needs itself."""
+    for name in needs(text):
+        if name not in parts:
+            _add_parts(part(name), parts)
+            parts[name] = part(name)
+
+
+def _read(name: str) -> str:
+    return (files("bitladder.queue") / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
 
 
 @cache

@@ -71,7 +71,7 @@ def held_by(store: redis.Redis) -> str:
 def suspect(store: redis.Redis, *ids: object) -> None:
     """Say of jobs that wait that engines were lost with them twice: each runs alone."""
     for job_id in ids:
-        store.hset(f"rq:job:{job_id}", "suspicion", 2)
+        store.hset(f"rq:job:{job_id}", "crash_count", 2)
 
 
 async def test_a_suspect_that_waits_for_its_turn_expires_there(settings: Settings, store: redis.Redis) -> None:

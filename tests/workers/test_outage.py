@@ -1,4 +1,4 @@
-"""`pulse` in prelude.lua: a lease that nobody could renew does not run out, at the lease that ships."""
+"""scripts/parts/leases.lua: a lease that nobody could renew does not run out, at the lease that ships."""
 
 from __future__ import annotations
 

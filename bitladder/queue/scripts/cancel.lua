@@ -1,17 +1,21 @@
--- Cancel one job: a queued one is over at once, a running one is told to its worker. One that is to be withdrawn may
+-- Cancel one job: a queued one ends at once, the worker of a running one is told. One that is to be withdrawn may
 -- not be there yet, because its submission is still on its way: then a cancelled record is left, and the submission
 -- that finds it pushes nothing.
+--
+-- Needs: clock, commands, wait, lists, retention, dead_letters, ending
+-- Moves: queued -> cancelled: cancelled while it waited
+-- Moves: (none) -> cancelled: withdrawn before it arrived
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it is there, or was)  5 its tenant
 -- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, rq:deferred:<queue>, rq:scheduled:<queue>,
--- bl:cancel:<worker>, bl:control:<worker> (channel), `conclude`'s keys.
+-- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
 -- Returns missing | cancelled | requested | over.
 
 -- As long as a network may keep a submission on its way.
 local MIN_KEPT_MS = 900000
 
-local fields = ask('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait')
+local fields = try_call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait', 'idem')
 if not fields then  -- no hash: a claim ends it
   return 'over'
 end
@@ -36,18 +40,18 @@ if is_listed or is_held or status == 'withdrawn' then
     -- RQ has it in a registry of that name; of the third it takes care.
     redis.pcall('ZREM', 'rq:' .. status .. ':' .. queue, ARGV[1])
   end
-  local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], rq = is_rq}
-  conclude(job, 'canceled', ARGV[2], keep, now)
-  settle(keep, now)
+  local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], idem = fields[7], rq = is_rq}
+  end_job(job, 'canceled', ARGV[2], keep, now)
+  flush(keep, now)
   return 'cancelled'
 end
 if status ~= 'started' then
   return 'over'
 end
--- Kept with the job as well: whoever gives it back, or reaps it, ends it then.
+-- Kept with the job as well: the script that requeues or reaps it ends it then.
 redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 if worker then
-  anew('SADD', 'bl:cancel:' .. worker, ARGV[1])
+  call_or_replace('SADD', 'bl:cancel:' .. worker, ARGV[1])
   redis.call('PEXPIRE', 'bl:cancel:' .. worker, 3600000)
   redis.call('PUBLISH', 'bl:control:' .. worker, ARGV[1])
 end

@@ -1,11 +1,13 @@
 -- Publish and store chunks of running streams, each only while this worker holds the job, and none without storing it.
 --
+-- Needs: messages
+--
 -- KEYS  none by list; by name: rq:job:<id>, bl:stream:<id>
 -- ARGV  1 worker  2 ttl ms, then four per chunk: id, fence, number (from 1), bytes
 -- A chunk's id in the stream is <fence>-<number>: a chunk that is sent again is stored once, and a reader can ask for
 -- what it has missed. The first chunk of an execution drops those of an earlier one.
 -- Returns {0|1|2…}: the job is not this worker's (0); the chunk is stored (1); there is no room for it now, nor for
--- those of its job behind it (2): to be sent again. An error where this server takes no writes at all: whoever calls
+-- those of its job behind it (2): to be sent again. An error where this server takes no writes at all: the worker
 -- waits for one that does.
 
 local MAX_CHUNKS = '100000'
@@ -31,22 +33,22 @@ local function append_chunk(stream, fence, number, chunk)
   return redis.pcall('XADD', stream, 'MAXLEN', '~', MAX_CHUNKS, entry, 'd', chunk)
 end
 
--- Store a chunk and tell of it. Returns 1 or 2, as the answer says.
-local function keep(id, fence, number, chunk)
+-- Store a chunk and publish it. Returns 1 or 2, as the answer says.
+local function store(id, fence, number, chunk)
   local stream = 'bl:stream:' .. id
   local stored = append_chunk(stream, fence, number, chunk)
   if stored.err and string.find(stored.err, 'WRONGTYPE', 1, true) then
-    redis.call('DEL', stream)  -- whatever it is, it is none of ours
+    redis.call('DEL', stream)  -- whatever it is, it is not ours
     stored = append_chunk(stream, fence, number, chunk)
   end
   if not stored.err then
     redis.call('PEXPIRE', stream, ARGV[2])
     if replies[id] then
-      note(replies[id], 't', id, fence, number, chunk)
+      publish(replies[id], 't', id, fence, number, chunk)
     end
     return 1
   elseif string.find(stored.err, 'equal or smaller', 1, true) then
-    return 1  -- it is there already: it was told of when it came first
+    return 1  -- it is there already, and was published when it came first
   elseif TAKES_NONE[string.match(stored.err, '^-?(%u+)')] then
     error(stored)
   end
@@ -57,10 +59,10 @@ for i = 3, #ARGV, 4 do
   local id, fence, number, chunk = unpack(ARGV, i, i + 3)
   local answer = 0
   if is_held(id, fence) then
-    answer = is_full[id] and 2 or keep(id, fence, number, chunk)
+    answer = is_full[id] and 2 or store(id, fence, number, chunk)
     is_full[id] = answer == 2
   end
   answers[#answers + 1] = answer
 end
-tell()
+flush_messages()
 return answers

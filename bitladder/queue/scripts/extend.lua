@@ -1,9 +1,14 @@
 -- Renew all leases of a worker in one call, and keep its entry in RQ's list of workers.
 --
+-- Needs: values, clock, commands, leases, retention, ending, requeue_job
+-- Moves: running -> queued: the answer to its claim never arrived at the worker
+-- Moves: running -> failed: its claims do not arrive again and again (dead letter)
+-- Moves: running -> cancelled: it was cancelled meanwhile
+--
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  bl:live:<model>:<tier>      zset    workers whose engine answers -> end of their lease (ms)
 --       3  bl:inflight:<worker>        set     ids the worker holds
---       4  bl:cancel:<worker>          set     ids somebody cancelled
+--       4  bl:cancel:<worker>          set     ids that were cancelled
 --       5  rq:worker:<worker>          hash    what `rq info` shows
 --       6  rq:workers                  set     RQ's list of workers
 -- ARGV  1 worker  2 lease ms  3 ready (1|0)  4 model  5 tier  6 queues, joined by commas  7 pid  8 host  9 version
@@ -12,14 +17,14 @@
 -- A stray is held by the worker's name without the worker knowing: the answer to its claim never arrived. It goes back
 -- to its queue once the worker has named it, which it does when it saw the id in two answers. Uncharged, unless it is so
 -- large that it may be why no answer arrives: then as what no engine begins (see `requeue_job`), so that it has an end.
--- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what `requeue_job` writes.
+-- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what its parts touch.
 -- Returns {now, {lost ids}, {cancelled ids}, {ids held that the worker did not name}}.
 
 local worker, now = ARGV[1], now_ms()
 local lease_ms = tonumber(ARGV[2])
 pulse(KEYS[1], lease_ms, now)
-anew('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-anew('ZADD', KEYS[1], now + lease_ms, worker)
+call_or_replace('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+call_or_replace('ZADD', KEYS[1], now + lease_ms, worker)
 if ARGV[3] == '1' then
   redis.call('ZADD', KEYS[2], now + lease_ms, worker)
   redis.call('PEXPIRE', KEYS[2], 86400000)
@@ -28,12 +33,12 @@ else
 end
 
 local at = iso(now)
-if anew('HSETNX', KEYS[5], 'birth', at) == 1 then
+if call_or_replace('HSETNX', KEYS[5], 'birth', at) == 1 then
   redis.call('HSET', KEYS[5], 'queues', ARGV[6], 'pid', ARGV[7], 'hostname', ARGV[8], 'version', ARGV[9],
     'model', ARGV[4], 'tier', ARGV[5])
 end
-local held, problem = ask('SCARD', KEYS[3])
-if problem then  -- nobody but this worker knows what it holds
+local held, problem = try_call('SCARD', KEYS[3])
+if problem then  -- only this worker knows what it holds
   redis.call('DEL', KEYS[3])
   held = #ARGV - 13 - ARGV[13]
   for i = 14 + ARGV[13], #ARGV do
@@ -45,10 +50,10 @@ local finished, failed, seconds = string.match(ARGV[10], '^(%S+) (%S+) (%S+)$')
 redis.call('HSET', KEYS[5], 'last_heartbeat', at, 'state', held > 0 and 'busy' or idle, 'held', held,
   'ready', ARGV[3], 'successful_job_count', finished, 'failed_job_count', failed, 'total_working_time', seconds)
 redis.call('PEXPIRE', KEYS[5], lease_ms * 4)
-anew('SADD', KEYS[6], KEYS[5])
+call_or_replace('SADD', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[6], '[^,]+') do
-  anew('SADD', 'rq:workers:' .. queue, KEYS[5])
-  anew('SADD', 'rq:queues', 'rq:queue:' .. queue)
+  call_or_replace('SADD', 'rq:workers:' .. queue, KEYS[5])
+  call_or_replace('SADD', 'rq:queues', 'rq:queue:' .. queue)
 end
 
 local strays, keep = tonumber(ARGV[13]), read_keep(ARGV[12])
@@ -58,7 +63,7 @@ local LARGE, UNDELIVERABLE = 1048576, '{"state":"failed","status":500,"code":"un
 local function return_stray(id)
   local data = redis.pcall('HGET', 'rq:job:' .. id, 'data')
   local is_large = type(data) == 'string' and #data > LARGE
-  requeue_job(id, worker, {word = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
+  requeue_job(id, worker, {reason = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
     max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
 end
 
@@ -67,9 +72,9 @@ for i = 14, 13 + strays do
     return_stray(ARGV[i])
   end
 end
-settle(keep, now)
+flush(keep, now)
 local unbegun = 'bl:unbegun:' .. worker
-for _, id in ipairs(anew('SMEMBERS', unbegun)) do
+for _, id in ipairs(call_or_replace('SMEMBERS', unbegun)) do
   if redis.call('SISMEMBER', KEYS[3], id) == 0 then
     redis.call('SREM', unbegun, id)
   end
@@ -89,7 +94,7 @@ if redis.call('SCARD', KEYS[3]) > #ARGV - 13 - strays - #lost then
     end
   end
 end
-local cancelled = anew('SMEMBERS', KEYS[4])
+local cancelled = call_or_replace('SMEMBERS', KEYS[4])
 if #cancelled > 0 then
   redis.call('DEL', KEYS[4])
 end

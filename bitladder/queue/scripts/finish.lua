@@ -1,37 +1,46 @@
 -- End jobs, each only while this worker still holds it, or while nobody else has started it since.
 --
+-- Needs: values, clock, commands, ids, lists, fencing, retention, ending
+-- Moves: running -> finished: its engine answered
+-- Moves: running -> failed: its engine refused it, or it is no request
+-- Moves: running -> expired: its deadline passed while it ran
+-- Moves: running -> cancelled: its worker was told to
+-- Moves: queued -> finished, failed, expired, cancelled: its worker was taken for lost, and hands its outcome in after all
+--
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
 -- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
 --       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
 -- Touches also, by name: bl:unbegun:<worker>, rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:gone:<queue>,
--- bl:served:<model>, and what `conclude` writes.
+-- bl:served:<model>, and what its parts touch.
 -- Returns {1|0…}: whether the outcome was accepted, now or by an earlier call whose answer was lost.
 
 local worker, keep, now = ARGV[1], read_keep(ARGV[2]), now_ms()
 
 local held = {}
 
--- The job as `conclude` takes it; nil where it may not be ended, and whether that is because it has ended so. A lease that ran out may be taken again as long as the
--- job only went back to a queue, which may be another one: the id left in its list is then a leftover, and is counted.
+-- The job as `end_job` takes it; nil where it may not be ended, and whether that is because it has ended so. A lease that
+-- ran out may be taken again as long as the job only went back to a queue, which may be another one: the id left in its
+-- list is then a leftover, and is counted.
 local function ending(id, claimed_from, fence, outcome)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant',
-    'wait', 'spared')
+    'idem')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
   end
   if fields[2] ~= fence or fields[3] ~= worker then
     return nil
   end
-  local queue = fields[5] or claimed_from  -- anybody may have taken the field away
+  local queue = fields[5] or claimed_from  -- the field may have been deleted
   if fields[1] == 'queued' then
-    leave_in_list(id, queue, fields[7])
-    if fields[8] == fence then  -- it went back uncharged, and has run nevertheless
+    local waited = redis.call('HMGET', 'rq:job:' .. id, 'wait', 'spared')
+    leave_in_list(id, queue, waited[1])
+    if waited[2] == fence then  -- it went back uncharged, and has run nevertheless
       redis.pcall('HINCRBY', 'rq:job:' .. id, 'uncharged', -1)
     end
   elseif fields[1] ~= 'started' then
     return nil, redis.call('HGET', 'rq:job:' .. id, 'outcome') == outcome
   end
-  return {id = id, queue = queue, reply = fields[4], tenant = fields[6]}
+  return {id = id, queue = queue, reply = fields[4], tenant = fields[6], idem = fields[7]}
 end
 
 local accepted, wip, served = {}, {}, {}
@@ -42,7 +51,7 @@ for i = 3, #ARGV, 6 do
     if value ~= '' then
       job.rq, job.worker, job.value = true, worker, value ~= '-' and value
     end
-    conclude(job, status, outcome, keep, now)
+    end_job(job, status, outcome, keep, now)
     -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
     if status ~= 'canceled' and not string.find(outcome, '^%x*{"state":"expired"') then
       served[queue] = (served[queue] or 0) + 1
@@ -56,7 +65,7 @@ call_many('SREM', 'bl:unbegun:' .. worker, held)
 for registry, entries in pairs(wip) do
   call_many('ZREM', registry, entries)
 end
-settle(keep, now)
+flush(keep, now)
 -- How fast each queue is served, for the admission: counted by the queue a job waited in, whichever tier served it.
 for queue, count in pairs(served) do
   local key = 'bl:served:' .. string.match(queue, '^[^:]*')

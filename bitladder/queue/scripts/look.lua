@@ -1,5 +1,7 @@
 -- Say of jobs whether they wait, run or are over, and let a process hear of those that are not over.
 --
+-- Needs: messages
+--
 -- KEYS  none by list; by name: rq:job:<id>
 -- ARGV  1 channel that is to hear of them ('': none)  2 most bytes of outcomes (0: no bound), then the ids
 -- Returns {word, detail, word, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's word for its end>

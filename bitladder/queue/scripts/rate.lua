@@ -1,5 +1,7 @@
 -- Count one request of an API key: a bucket that holds a minute's requests and fills evenly (GCRA).
 --
+-- Needs: clock
+--
 -- KEYS  1  bl:rate:<key>               string  when the bucket is full again (ms)
 -- ARGV  1 requests per minute
 -- Returns 0 when the request may pass, else in how many ms the next one may.

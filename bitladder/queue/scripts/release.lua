@@ -1,19 +1,22 @@
 -- Take jobs out of the dead letters and queue them again, with all their attempts and a new deadline.
 --
+-- Needs: values, clock, commands, wait, lists, retention
+-- Moves: failed -> queued: an operator released it from the dead letters
+--
 -- KEYS  1  bl:dead_letters                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
--- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>.
--- A suspect stays one: it runs alone again.
+-- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>, bl:idem:<model>:<key>.
+-- A job that runs alone does so again.
 -- Returns {1|0…}: whether the job was among the dead letters and waits again.
 
 local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local function release(id)
   local key = 'rq:job:' .. id
-  local fields = ask('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait') or {}
+  local fields = try_call('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait', 'idem') or {}
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
-  if queue and not ask('LLEN', 'rq:queue:' .. queue) then
+  if queue and not try_call('LLEN', 'rq:queue:' .. queue) then
     return 0  -- no list to wait in: it stays among the dead letters
   end
   if redis.call('ZREM', KEYS[1], id) == 0 or fields[1] ~= 'failed' or not queue then
@@ -21,29 +24,29 @@ local function release(id)
   end
   local _, _, _, is_rq = read_wait(fields[5])
   local list, counts = 'rq:queue:' .. queue, 'bl:counts:' .. queue
-  local numbers = ask('HMGET', counts, 'popped', 'gone') or {}
+  local numbers = try_call('HMGET', counts, 'popped', 'gone') or {}
   local popped, gone = whole(numbers[1]) or 0, whole(numbers[2]) or 0
   -- A job that ended while it waited to run again has left its id at the front: it takes that place, and is there once.
   local place = gone > 0 and redis.call('LPOS', list, id, 'MAXLEN', 1000)
-  ask('ZREM', 'rq:failed:' .. queue, id)
-  -- No former worker may end it.
+  try_call('ZREM', 'rq:failed:' .. queue, id)
+  -- No former worker may end it any more.
   redis.call('HDEL', key, 'outcome', 'exc_info', 'ended_at', 'cancel', 'reply', 'worker_name', 'trouble',
     'unbegun', 'spared')
   local number = popped + (place or redis.call('LLEN', list)) + 1
   redis.call('HSET', key, 'status', 'queued', 'uncharged', num(whole(fields[3]) or 0), 'wait',
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(number) .. (is_rq and RQ_MARK or ''))
-  redis.call('PEXPIRE', key, num(lasts_ms))
+  keep_record(key, fields[6], num(lasts_ms))
   if fields[4] then
     redis.call('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
     redis.call('PEXPIRE', 'bl:tenant:' .. fields[4], num(lasts_ms))
   end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
-    ask('ZREM', 'bl:gone:' .. queue, id)
+    try_call('ZREM', 'bl:gone:' .. queue, id)
   else
     redis.call('RPUSH', list, id)
   end
-  ask('SADD', 'rq:queues', list)
+  try_call('SADD', 'rq:queues', list)
   wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
   return 1
 end

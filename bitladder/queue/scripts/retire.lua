@@ -1,6 +1,11 @@
 -- A worker leaves: no lease, no entry in RQ's lists. What it still holds goes back first, uncharged: it has ended all that
 -- it knows of.
 --
+-- Needs: clock, commands, retention, ending, requeue_job
+-- Moves: running -> queued: its worker leaves
+-- Moves: running -> failed: its worker leaves, and its queue is no list (dead letter)
+-- Moves: running -> cancelled: its worker leaves, and it was cancelled meanwhile
+--
 -- KEYS  1  bl:workers                  zset
 --       2  bl:live:<model>:<tier>      zset
 --       3  bl:inflight:<worker>        set
@@ -8,22 +13,22 @@
 --       5  rq:worker:<worker>          hash
 --       6  rq:workers                  set
 -- ARGV  1 worker  2 queues, joined by commas  3 most jobs in this pass  4 max attempts  5 keep (see `read_keep`)
--- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what `requeue_job` writes.
+-- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what its parts touch.
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
-ask('ZREM', KEYS[2], ARGV[1])
-local how = {word = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
-for _, id in ipairs(anew('SPOP', KEYS[3], ARGV[3])) do
+try_call('ZREM', KEYS[2], ARGV[1])
+local how = {reason = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
+for _, id in ipairs(call_or_replace('SPOP', KEYS[3], ARGV[3])) do
   requeue_job(id, ARGV[1], how)
 end
-settle(how.keep, how.now)
+flush(how.keep, how.now)
 if redis.call('EXISTS', KEYS[3]) == 1 then
   return 0
 end
-ask('ZREM', KEYS[1], ARGV[1])
-ask('SREM', KEYS[6], KEYS[5])
+try_call('ZREM', KEYS[1], ARGV[1])
+try_call('SREM', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[2], '[^,]+') do
-  ask('SREM', 'rq:workers:' .. queue, KEYS[5])
+  try_call('SREM', 'rq:workers:' .. queue, KEYS[5])
 end
 redis.call('DEL', KEYS[4], KEYS[5], 'bl:unbegun:' .. ARGV[1])
 return 1

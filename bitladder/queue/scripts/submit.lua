@@ -1,13 +1,16 @@
 -- Store jobs of one queue and push them, each unless the queue is full or it was submitted before.
 --
+-- Needs: values, clock, commands, lists
+-- Moves: (none) -> queued: accepted
+--
 -- KEYS  1  rq:queue:<queue>            list    where they wait
 --       2  bl:counts:<queue>           hash    gone: cancelled ids still in the list; popped: how many left it
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that are not over -> when they are forgotten (ms)
 --       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
--- ARGV  1 until when it may run (ms): whoever sent it has given it up then, and was told so  2 model  3 queue  4 max depth
---       5 high mark (0: never climbs)  6 ttl ms  7 tenant ('': nobody counts)  8 most jobs of the tenant (0: no limit)
+-- ARGV  1 until when it may run (ms): the sender has given it up then  2 model  3 queue  4 max depth
+--       5 high mark (0: never climbs)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 most jobs of the tenant (0: no limit)
 --       9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data, description,
 --       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>.
@@ -24,53 +27,53 @@ local max_depth, high, ttl_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(A
 local tenant, quota, fair = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local at, enqueued = iso(now), num(now)
 
-local length, problem = ask('LLEN', KEYS[1])
+local length, problem = try_call('LLEN', KEYS[1])
 local gone, popped = 0, 0
 if length == 0 then
-  redis.call('DEL', KEYS[2], 'bl:gone:' .. queue)  -- somebody else may have emptied the list
+  redis.call('DEL', KEYS[2], 'bl:gone:' .. queue)  -- another client may have emptied the list
 else
-  local counts = ask('HMGET', KEYS[2], 'gone', 'popped') or {}
+  local counts = try_call('HMGET', KEYS[2], 'gone', 'popped') or {}
   gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
 end
 
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
 -- was cancelled, or is no longer stored, is free: a repeat is what it is for. So is one that this script did not write.
-local function first_of(key)
-  local id, fingerprint = string.match(ask('GET', key) or '', '^(.+) (%S*)$')
-  local status = id and ask('HGET', 'rq:job:' .. id, 'status')
+local function owner_of(key)
+  local id, fingerprint = string.match(try_call('GET', key) or '', '^(.+) (%S*)$')
+  local status = id and try_call('HGET', 'rq:job:' .. id, 'status')
   if status and status ~= 'canceled' then
     return id, fingerprint
   end
 end
 
-local mine = 0
+local tenant_jobs = 0
 if tenant ~= '' then
-  ask('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
-  mine = ask('ZCARD', KEYS[5]) or 0
+  try_call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
+  tenant_jobs = try_call('ZCARD', KEYS[5]) or 0
 end
 
 local pushed, answers, counted, longest_ms = {}, {}, {}, 0
 
 -- Why another job cannot be taken, and how many there are; nil where it can.
 local function refused(depth)
-  local its = mine + #pushed
+  local jobs = tenant_jobs + #pushed
   if problem then
     return {'broken', KEYS[1] .. ': ' .. problem}
   elseif depth >= max_depth then
     return {'full', depth}
-  elseif quota > 0 and its >= quota then
-    return {'quota', its}
-  elseif fair > 0 and its >= fair then
-    return {'crowded', its}
+  elseif quota > 0 and jobs >= quota then
+    return {'quota', jobs}
+  elseif fair > 0 and jobs >= fair then
+    return {'crowded', jobs}
   end
 end
 
 local function store(id, data, description, deadline_ms, reply, key, fingerprint, mac)
   local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
   if idem then
-    local first, of = first_of(idem)
-    if first then
-      return {of == fingerprint and 'duplicate' or 'mismatch', first, 0}
+    local owner, of_owner = owner_of(idem)
+    if owner then
+      return {of_owner == fingerprint and 'duplicate' or 'mismatch', owner, 0}
     end
   end
   local job, depth = 'rq:job:' .. id, (length or 0) - gone + #pushed
@@ -81,8 +84,8 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   end
   local is_new = redis.pcall('HSETNX', job, 'status', 'queued')
   if is_new ~= 1 then
-    local _, strange = checked(is_new)
-    return strange and {'broken', id, job .. ': ' .. strange} or {'duplicate', id, 0}
+    local _, reason = check_type(is_new)
+    return reason and {'broken', id, job .. ': ' .. reason} or {'duplicate', id, 0}
   end
   pushed[#pushed + 1] = id
   local wait = enqueued .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + length + #pushed)
@@ -119,7 +122,7 @@ if #pushed > 0 then
     end
   end
   if length == 0 then
-    ask('SADD', KEYS[3], KEYS[1])
+    try_call('SADD', KEYS[3], KEYS[1])
   end
   wake(KEYS[4])
   if high > 0 and length - gone + #pushed > high then

@@ -1,11 +1,14 @@
 -- Meet waiting jobs of RQ's producers, a few at a time: RQ gives them no time to live, and they may wait where no worker
 -- is. And end those that RQ's scheduler would have enqueued, where none runs.
 --
+-- Needs: values, clock, ids, retention, ending, adopt
+-- Moves: queued -> failed: RQ's scheduler should have enqueued it, and none runs (dead letter)
+--
 -- KEYS  1  bl:sweep:<model>            hash    at: when it was swept last (ms); list, place: where the next sweep goes on
--- ARGV  1 ms between two sweeps, whoever sweeps  2 most ids of lists to look at  3 keep (see `read_keep`), then the queues
+-- ARGV  1 ms between two sweeps, of all that sweep  2 most ids of lists to look at  3 keep (see `read_keep`), then the queues
 -- Touches also, by name: rq:queue:<queue>, rq:job:<id>, rq:scheduled:<queue>, rq:scheduler-lock:<queue>, and what
--- `conclude` writes.
--- Returns {how many were met, {id, error code}…}: the ids are those of jobs that ended.
+-- its parts touch.
+-- Returns {how many were adopted, {id, error code}…}: the ids are those of jobs that ended.
 
 local now, every, keep = now_ms(), tonumber(ARGV[1]), read_keep(ARGV[3])
 local state = redis.pcall('HMGET', KEYS[1], 'at', 'list', 'place')
@@ -14,18 +17,18 @@ if since >= 0 and since < every then
   return {0, {}}
 end
 
--- Whoever schedules a job is a minute late at most; RQ's scheduler holds a lock of about two.
+-- RQ's schedulers are a minute late at most, and hold a lock of about two.
 local LATE_S, MAX_LATE = 60, 100
-local met, ended_here = 0, {}
+local adopted, ended_here = 0, {}
 
 -- Look at up to `left` ids of a list from `place` on. Returns how many there were.
-local function look(queue, place, left)
+local function sweep_list(queue, place, left)
   local ids = redis.pcall('LRANGE', 'rq:queue:' .. queue, place, place + left - 1)
   for _, id in ipairs(ids) do
     local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'wait', 'status')
     if not fields[1] and (fields[2] == 'queued' or fields[2] == 'created') then
       adopt(id, queue, keep, now)
-      met = met + 1
+      adopted = adopted + 1
     end
   end
   return #ids
@@ -42,7 +45,7 @@ local function end_scheduled(queue)
     local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'reply')
     if fields[1] == 'scheduled' then
       ended_here[#ended_here + 1] = {string.sub(id, 1, MAX_ID), 'unsupported'}
-      conclude({id = id, queue = queue, reply = fields[2], rq = true}, 'dead', failure(422, 'unsupported',
+      end_job({id = id, queue = queue, reply = fields[2], rq = true}, 'dead', failure(422, 'unsupported',
         'the time that the job was scheduled for has passed, and no scheduler of RQ runs for its queue'), keep, now)
     end
   end
@@ -51,10 +54,10 @@ end
 local queues, left = #ARGV - 3, tonumber(ARGV[2])
 local list, place = (whole(state[2]) or 0) % queues, math.max(0, whole(state[3]) or 0)
 for _ = 1, queues do
-  local looked = left > 0 and look(ARGV[4 + list], place, left) or 0
-  left = left - looked
+  local seen = left > 0 and sweep_list(ARGV[4 + list], place, left) or 0
+  left = left - seen
   if left <= 0 then
-    place = place + looked
+    place = place + seen
     break
   end
   list, place = (list + 1) % queues, 0
@@ -67,5 +70,5 @@ if state.err then
 end
 redis.call('HSET', KEYS[1], 'at', num(now), 'list', list, 'place', num(place))
 redis.call('PEXPIRE', KEYS[1], 86400000)
-settle(keep, now)
-return {met, ended_here}
+flush(keep, now)
+return {adopted, ended_here}

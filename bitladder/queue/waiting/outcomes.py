@@ -40,8 +40,8 @@ LOOK_EVERY_S = 2.0
 HURRIED_LOOK_S = 0.25
 # Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
 LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
-# A fence is a time in steps of 10 µs (scripts/prelude.lua): this one comes in 2286. A reader would take a chunk of a
-# later execution than there can be for a restart.
+# A fence is a time in steps of 10 µs (scripts/parts/fencing.lua): this one comes in 2286. A reader would
+# take a chunk of a later execution than there can be for a restart.
 MAX_FENCE = 10**15
 # What is stored and cannot be read because Redis is unreachable is asked for again.
 RETRY_S = 0.5
@@ -235,7 +235,7 @@ async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
 
 
 def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:
-    """Yield kind (d or t), job id, fence, number and content of each item, as `note` in prelude.lua writes them.
+    """Yield kind (d or t), job id, fence, number and content of each item (scripts/parts/messages.lua).
 
     Raises:
         ValueError: it is in another form, from there on.

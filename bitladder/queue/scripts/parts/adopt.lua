@@ -1,7 +1,9 @@
--- Put behind the prelude of scripts that meet waiting jobs of RQ's producers. Such a job has no field `wait` until we have
--- seen it.
+-- Waiting jobs of RQ's producers, when a script meets them for the first time: they have no field `wait` until then.
+--
+-- Needs: values, wait, rq
+-- Touches: rq:job:<id>
 
--- The outcome of a job that fails here, without an engine's word.
+-- The outcome of a job that fails before any engine has begun it.
 local function failure(status, code, error)
   return cjson.encode({state = 'failed', status = status, code = code, error = error})
 end
@@ -11,12 +13,12 @@ local function longest_wait(keep)
   return tonumber(string.match(keep.text, '%d+$'))
 end
 
--- Meet a job of RQ's producers for the first time: from now on it has a deadline and a time to live, both from its own
--- `ttl` where it has one, and no prompt in its description. Returns when it came (now), and its deadline.
+-- From now on the job has a deadline and a time to live, both from its own `ttl` where it has one, and no prompt in its
+-- description. Returns when it came (now), and its deadline.
 local function adopt(id, queue, keep, now)
   local key = 'rq:job:' .. id
-  local left, most = redis.call('PTTL', key), longest_wait(keep)
-  local deadline = now + (left > 0 and math.min(left, most) or most)
+  local left, max_wait = redis.call('PTTL', key), longest_wait(keep)
+  local deadline = now + (left > 0 and math.min(left, max_wait) or max_wait)
   local description = string.gsub(redis.call('HGET', key, 'description') or '', CALL, '%1(...)')
   redis.call('HSET', key, 'wait', num(now) .. ' ' .. num(deadline) .. ' -' .. RQ_MARK, 'origin', queue, 'description',
     description)

@@ -1,5 +1,7 @@
--- Put behind the prelude of scripts that end jobs: what a job of RQ's own producers needs that ours do not. A script makes
--- its functions anew at every call, and most calls end no such job: so this is one, and holds the others.
+-- What a job of RQ's own producers needs at its end that ours do not (docs/rq.md).
+--
+-- Needs: values
+-- Touches: rq:job:<id>, rq:job:<id>:dependents, rq:deferred:<queue>, rq:results:<id>
 
 -- RQ's description of a job is by default its call with the arguments, and with them the prompt: the name alone is kept.
 local CALL = '^([%w_.<>]+)%(.*$'
@@ -9,24 +11,25 @@ local dependents_left = 1000
 
 -- The end of a job of RQ's producers, as RQ's worker leaves it: a Result, and its own times to live. Returns how long its
 -- record is kept, in ms: 0 for a result that nobody wants, which RQ deletes with its job. Status and ttl: as they are for
--- a job of ours; job.worker and job.value (base64 of JSON): who ran it and what it returns, where there is that.
-function rq_end(job, status, outcome, ttl, keep, now)
+-- a job of ours; job.worker and job.value (base64 of JSON): who ran it and what it returns, where there is that. The
+-- functions are inside, because a script makes its functions at every call, and most calls end no such job.
+local function end_rq_job(job, status, outcome, ttl, keep, now, end_job)
   -- What the producer asked for, in ms, or else `usual`. RQ's -1 is for ever: nothing is kept that long here.
-  local function wanted(text, usual)
-    local seconds, most = whole(text), math.max(keep.ttl, keep.dead_letter_ttl)
-    return seconds and (seconds < 0 and most or math.min(seconds * 1000, most)) or usual
+  local function requested_ttl(text, usual)
+    local seconds, max_ttl = whole(text), math.max(keep.ttl, keep.dead_letter_ttl)
+    return seconds and (seconds < 0 and max_ttl or math.min(seconds * 1000, max_ttl)) or usual
   end
 
   -- Why it failed, in words: the engine's own, too, where it refused the job.
   local function reason()
-    local is_read, read = pcall(cjson.decode, string.match(outcome, '^%x*({.*)$') or '')
-    if not is_read or type(read) ~= 'table' then
+    local is_read, fields = pcall(cjson.decode, string.match(outcome, '^%x*({.*)$') or '')
+    if not is_read or type(fields) ~= 'table' then
       return 'the outcome cannot be read'
     end
-    local said = type(read.body) == 'table' and read.body.error
-    said = type(said) == 'table' and said.message or said
-    local text = tostring(read.code) .. ': ' .. tostring(read.error)
-    return type(said) == 'string' and text .. ': ' .. said or text
+    local refusal = type(fields.body) == 'table' and fields.body.error
+    refusal = type(refusal) == 'table' and refusal.message or refusal
+    local text = tostring(fields.code) .. ': ' .. tostring(fields.error)
+    return type(refusal) == 'string' and text .. ': ' .. refusal or text
   end
 
   -- RQ's tools read nothing but UTF-8 (RFC 3629, section 4).
@@ -66,14 +69,14 @@ function rq_end(job, status, outcome, ttl, keep, now)
     return string.sub(coded, 1, #coded - missing) .. string.rep('=', missing)
   end
 
-  -- RQ's worker would enqueue what depends on this job: nobody does here.
+  -- RQ's worker would enqueue what depends on this job: no worker of ours does.
   local function refuse_dependents()
     for _, id in ipairs(redis.pcall('SRANDMEMBER', 'rq:job:' .. job.id .. ':dependents', dependents_left)) do
       local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'origin', 'reply')
       if fields[1] == 'deferred' and fields[2] then
         dependents_left = dependents_left - 1
         redis.pcall('ZREM', 'rq:deferred:' .. fields[2], id)
-        conclude({id = id, queue = fields[2], reply = fields[3], rq = true}, 'dead', '{"state":"failed","status":422,'
+        end_job({id = id, queue = fields[2], reply = fields[3], rq = true}, 'dead', '{"state":"failed","status":422,'
           .. '"code":"unsupported","error":"depends_on is not supported for a job of bitladder: enqueue this one when '
           .. 'that one has finished"}', keep, now)
       end
@@ -92,17 +95,17 @@ function rq_end(job, status, outcome, ttl, keep, now)
   redis.call('HSET', key, 'description', description)
   refuse_dependents()
   if status == 'finished' then
-    ttl = wanted(fields[1], ttl)
+    ttl = requested_ttl(fields[1], ttl)
     if ttl > 0 then
       record('1', 'return_value', job.value, ttl)
     end
   elseif status ~= 'canceled' then
-    local told = wanted(fields[2], ttl)
-    if told > 0 then  -- 0: the status stays, as with RQ, and nothing says why
+    local failure_ttl = requested_ttl(fields[2], ttl)
+    if failure_ttl > 0 then  -- 0: the status stays, as with RQ, and nothing says why
       local text = zlib(as_utf8(reason()))
       redis.call('HSET', key, 'exc_info', text)
-      record('2', 'exc_string', base64(text), told)
-      ttl = status == 'dead' and ttl or told
+      record('2', 'exc_string', base64(text), failure_ttl)
+      ttl = status == 'dead' and ttl or failure_ttl
     end
   end
   return ttl

@@ -1,13 +1,15 @@
 -- Say of jobs where they were queued and how they ended, without their prompts.
 --
--- KEYS  none by list: who may only read may call it. By name: rq:job:<id>
+-- Needs: commands
+--
+-- KEYS  none by list, as keys of a list count as written. By name: rq:job:<id>
 -- ARGV  1 most bytes, then the ids
 -- Returns {word, queue, outcome}…, three per job, for the first ones, as many as there is room for, one at least: gone |
 -- odd (it is no hash) | RQ's word for its status.
 
 local answers, room = {}, tonumber(ARGV[1])
 for i = 2, #ARGV do
-  local fields = ask('HMGET', 'rq:job:' .. ARGV[i], 'status', 'origin', 'outcome')
+  local fields = try_call('HMGET', 'rq:job:' .. ARGV[i], 'status', 'origin', 'outcome')
   local n = #answers
   room = room - #(fields and fields[3] or '')
   if room < 0 and n > 0 then

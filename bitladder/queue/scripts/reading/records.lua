@@ -1,5 +1,7 @@
 -- Read the records of jobs, the first ones, as many as the answer has room for.
 --
+-- Needs: nothing
+--
 -- KEYS  none by list; by name: rq:job:<id>
 -- ARGV  1 most bytes  2 how many fields, then their names, then the ids
 -- Returns {values of the fields}…, one at least, as HMGET does: in the place of a record that is no hash, its error.

@@ -1,0 +1,86 @@
+"""The rule of overflow without Redis: runs the very lines that the claim runs (scripts/parts/overflow.lua).
+
+For tests and simulations. It needs `lupa`, which is in the dev extra only; no server process imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lupa.lua51 import LuaRuntime  # the version that Redis has
+
+from bitladder.queue.run_script import part
+
+# An entry of the claim's plan (bitladder/queue/plan.py): a tier, or one of its lanes.
+Entry = Mapping[str, Any]
+
+
+class Facts(Protocol):
+    """What the rule asks, and what it does: see the head of overflow.lua."""
+
+    now: int  # ms
+    share: float  # a head is late when it has waited for more of the time to its deadline
+
+    def depth(self, lists: Sequence[str]) -> int:
+        """Return how many jobs wait in lists."""
+
+    def is_marked(self, lane: Entry) -> bool:
+        """Return whether the lane has the mark that it overflows."""
+
+    def mark(self, lane: Entry, overflows: bool) -> None:
+        """Set the lane's mark, or clear it."""
+
+    def has_workers(self, tier: Entry) -> bool:
+        """Return whether a worker of the tier itself is alive."""
+
+    def head(self, name: str) -> tuple[int, int] | None:
+        """Return when the first job of a list was enqueued, and its deadline (ms)."""
+
+    def take(self, lists: Sequence[str], limit: int) -> tuple[int, int, int]:
+        """Take up to `limit` jobs; return how many ids left the lists, how many started and how many had expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What may climb from a lane now."""
+
+    jobs: int
+    lists: Sequence[str]
+    only_late: bool  # only heads that are late, one at a time
+
+
+class OverflowRule:
+    """The functions of overflow.lua."""
+
+    def __init__(self) -> None:
+        self._lua = LuaRuntime(unpack_returned_tuples=True, register_eval=False, register_builtins=False)
+        self._functions: Any = self._lua.execute(
+            f"{part('overflow')}\nreturn {{allowance = allowance, take_overflow = take_overflow}}"
+        )
+
+    def allowance(self, tier: Entry, lane: Entry, facts: Facts) -> Allowance:
+        jobs, lists, only_late = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
+        return Allowance(jobs=jobs, lists=list(lists.values()), only_late=only_late)
+
+    def take(self, tier: Entry, room: int, facts: Facts) -> int:
+        """Take up to `room` jobs of a lower tier; return the room that is left."""
+        return int(self._functions.take_overflow(self._table(tier), room, self._facts(facts)))
+
+    def _table(self, entry: Entry) -> Any:  # noqa: ANN401  (a table of Lua)
+        return self._lua.table_from(entry, recursive=True)
+
+    def _facts(self, facts: Facts) -> Any:  # noqa: ANN401
+        return self._lua.table_from(
+            {
+                "now": facts.now,
+                "share": facts.share,
+                "depth": lambda lists: facts.depth(list(lists.values())),
+                "is_marked": facts.is_marked,
+                "mark": facts.mark,
+                "has_workers": facts.has_workers,
+                "head": facts.head,
+                "take": lambda lists, limit: facts.take(list(lists.values()), limit),
+            }
+        )

@@ -1,0 +1,60 @@
+-- The end of a job: its outcome in the record, its id in RQ's registry of that end, a message to those that await it.
+--
+-- Needs: values, clock, commands, messages, retention, dead_letters, rq
+-- Touches: rq:job:<id>, rq:finished:<queue>, rq:failed:<queue>, rq:canceled:<queue>, bl:tenant:<tenant>,
+--          bl:idem:<model>:<key>, bl:done:<id> (channel), and what the parts above touch
+
+-- What is gathered until `flush`: entries of registries, when they ended (RQ's form), entries of the dead letters.
+local ended, ended_at, dead = {}, nil, {}
+
+-- End a job. Job: {id, queue, reply, tenant, idem, rq, worker, value}, nil where there is none; rq: it is one of RQ's
+-- producers. Status: RQ's, or 'dead' for a failed job that an operator should look at: it may be released, so it keeps its
+-- prompt. All others lose theirs (RQ's tools need the field, so an empty call stays).
+local function end_job(job, status, outcome, keep, now)
+  local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
+  ended_at = ended_at or iso(now)
+  if job.rq then
+    ttl = end_rq_job(job, status, outcome, ttl, keep, now, end_job)
+  end
+  if status == 'dead' then
+    status = 'failed'
+    dead[#dead + 1], dead[#dead + 2] = now, job.id
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
+  else
+    redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)
+  end
+  keep_record(key, job.idem, ttl)
+  if ttl > 0 then
+    append(ended, 'rq:' .. status .. ':' .. job.queue, math.floor((now + ttl) / 1000), job.id)
+  end
+  if job.tenant then
+    redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
+  end
+  if job.reply then
+    publish(job.reply, 'd', job.id, 0, 0, #outcome > MAX_PUBLISHED and '' or outcome)
+  end
+  redis.call('PUBLISH', 'bl:done:' .. job.id, outcome)
+end
+
+-- A record that is no hash takes no outcome: its id goes to the dead letters, where its type is looked at.
+local function end_odd_record(id, outcome, now)
+  dead[#dead + 1], dead[#dead + 2] = now, id
+  redis.call('PUBLISH', 'bl:done:' .. id, outcome)
+end
+
+-- Write what was gathered; every script that ends jobs ends with it. A registry is trimmed of as many expired ids as it
+-- gains entries and ids, twice what it gains: it shrinks without ever holding the server up.
+local function flush(keep, now)
+  for registry, entries in pairs(ended) do
+    local old = try_call('ZRANGEBYSCORE', registry, '-inf', math.floor(now / 1000), 'LIMIT', 0, #entries)
+    if old and #old > 0 then
+      call_many('ZREM', registry, old)
+    end
+    call_many('ZADD', registry, entries)
+    redis.call('PEXPIRE', registry, math.max(keep.ttl, keep.dead_letter_ttl))
+  end
+  if #dead > 0 then
+    add_dead_letters(dead, keep, now)
+  end
+  flush_messages()
+end

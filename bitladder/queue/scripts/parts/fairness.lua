@@ -1,0 +1,23 @@
+-- Fairness among lanes and tiers: a lane or tier that is never empty keeps no other waiting for ever.
+--
+-- Needs: nothing
+-- Touches: no key; claim.lua keeps the two counters (bl:turn:<model>:<tier>)
+
+-- Of sixteen jobs one goes to the batch lane first, and two to the normal lane. (TURN in bitladder/routing/forecast.py.)
+local JOBS_PER_CYCLE = 16
+local URGENT_FIRST, NORMAL_FIRST, BATCH_FIRST = {1, 2, 3}, {2, 3, 1}, {3, 2, 1}
+
+-- The order of lanes after so many jobs, and for how many more it holds.
+local function lane_order(jobs)
+  if jobs % JOBS_PER_CYCLE == JOBS_PER_CYCLE - 1 then
+    return BATCH_FIRST, 1
+  elseif jobs % 8 == 7 then
+    return NORMAL_FIRST, 1
+  end
+  return URGENT_FIRST, 7 - jobs % 8
+end
+
+-- Every 8th claim looks at the lower tiers first, for one job: a dead one below a busy one is served.
+local function looks_down_first(claims)
+  return claims % 8 == 0
+end

@@ -1,0 +1,132 @@
+-- Ids leave their lists, and their jobs start: the oldest of sibling lists first, as many as there is room for.
+--
+-- Needs: values, commands, wait, lists, ids, fencing, expiry, inspection
+-- Touches: rq:queue:<queue>, rq:job:<id>, bl:counts:<queue>, bl:gone:<queue>, and what the parts above touch
+--
+-- Claim: what one call gathers, made by claim.lua. {worker, keep, now, started_at; jobs: rows of the answer; ids, running:
+-- what is to be noted with the worker and in RQ's registries; unfit: {id, why}…; expired: jobs; room: bytes left;
+-- is_full: there was no room; running_until: their score there; pops_left; lengths: of lists, each read once}
+
+-- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
+local RUNNING_FOR_MS = 365 * 86400 * 1000
+
+-- Sibling lists (the open one and those with a ceiling) are merged by the age of their heads, so many jobs at a time.
+local MERGE_RUN = 8
+
+-- Start, end or drop one popped job. Returns 'leftover' where it was over already, and 'full' where it should start and
+-- the answer has no room for it: it belongs back to the front. A script is not rolled back: an error here would lose this
+-- id and all that were claimed before it.
+local function take(claim, id, queue)
+  local job = 'rq:job:' .. id
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'crash_count', 'mac')
+  local at, deadline, _, is_rq = read_wait(fields[3])
+  local timeout
+  if is_rq or fields[2] ~= 'queued' then
+    local result
+    result, at, deadline, timeout = inspect(claim, id, queue, fields, {at, deadline, is_rq})
+    if result ~= 'run' then
+      return result
+    end
+  elseif deadline <= claim.now then
+    expire_job(claim, id, queue, at)
+    return 'ended'
+  end
+  local data, jobs = fields[1] or '', claim.jobs
+  if #data > claim.room and #jobs > 0 then
+    return 'full'
+  end
+  claim.room = claim.room - #data
+  local fence, uncharged = next_fence(fields[4], fields[5])
+  redis.call('HSET', job, 'status', 'started', 'started_at', claim.started_at, 'worker_name', claim.worker,
+    'fence', num(fence), 'uncharged', num(uncharged))
+  claim.ids[#claim.ids + 1] = id
+  append(claim.running, 'rq:wip:' .. queue, claim.running_until,
+    (is_rq and escaped(id, NO_PART) or id) .. ':' .. num(fence))
+  jobs[#jobs + 1] = {id, data, queue, fence - uncharged, fence, num(at), num(deadline),
+    whole(fields[6]) or 0, fields[7] or '', timeout}
+  return 'started'
+end
+
+local function length_of(claim, name)
+  local length = claim.lengths[name]
+  if not length then
+    length = try_call('LLEN', 'rq:queue:' .. name) or 0  -- what is no list has nothing for us
+    claim.lengths[name] = length
+  end
+  return length
+end
+
+local function is_empty(claim, lists)
+  for _, name in ipairs(lists) do
+    if length_of(claim, name) > 0 then
+      return false
+    end
+  end
+  return true
+end
+
+-- Put popped ids back to the front, from the `first` on, and pop no more.
+local function put_back(claim, name, ids, first)
+  local last_first = {}
+  for i = #ids, first, -1 do
+    last_first[#last_first + 1] = ids[i]
+    ids[i] = nil
+  end
+  call_many('LPUSH', 'rq:queue:' .. name, last_first)
+  claim.is_full, claim.pops_left = true, 0
+end
+
+-- Note how many ids left a list, and how many of them were leftovers.
+local function count_popped(name, length, ids, leftovers)
+  local counts = 'bl:counts:' .. name
+  if length <= 0 then
+    redis.call('DEL', counts, 'bl:gone:' .. name)
+    return
+  end
+  local popped = redis.pcall('HINCRBY', counts, 'popped', ids)  -- a garbled count must not lose what was popped
+  if leftovers > 0 and tonumber(popped) then
+    redis.pcall('ZREMRANGEBYSCORE', 'bl:gone:' .. name, '-inf', num(popped))
+  end
+  local gone = leftovers > 0 and whole(try_call('HGET', counts, 'gone')) or 0
+  if gone > 0 then
+    redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers))
+  end
+end
+
+local function pop(claim, name, limit)
+  local ids, leftovers = redis.call('LPOP', 'rq:queue:' .. name, limit) or {}, 0
+  for i, id in ipairs(ids) do
+    local result = take(claim, id, name)
+    if result == 'full' then
+      put_back(claim, name, ids, i)
+      break
+    end
+    leftovers = leftovers + (result == 'leftover' and 1 or 0)
+  end
+  claim.pops_left = claim.pops_left - #ids
+  claim.lengths[name] = claim.lengths[name] - #ids
+  count_popped(name, claim.lengths[name], #ids, leftovers)
+  return #ids
+end
+
+-- Pop up to `limit` ids from that of sibling lists whose head is oldest. Returns how many; 0 when all are empty.
+local function pop_oldest(claim, lists, limit)
+  local waiting = {}
+  for _, name in ipairs(lists) do
+    if length_of(claim, name) > 0 then
+      waiting[#waiting + 1] = name
+    end
+  end
+  limit = math.min(limit, claim.pops_left)
+  if #waiting < 2 or limit < 1 then
+    return #waiting > 0 and limit > 0 and pop(claim, waiting[1], limit) or 0
+  end
+  local oldest, oldest_time
+  for _, name in ipairs(waiting) do
+    local time = head_of(name) or 0
+    if not oldest or time < oldest_time then
+      oldest, oldest_time = name, time
+    end
+  end
+  return pop(claim, oldest, math.min(limit, MERGE_RUN))
+end

@@ -1,0 +1,101 @@
+-- A job that a worker holds goes back to the front of a queue, or ends.
+--
+-- Needs: values, commands, wait, lists, ids, ending
+-- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queues, bl:stream:<id>, and what the parts above touch
+
+-- From so many crashes on a job runs alone: it was in an engine that was lost twice, or in workers that were. (The same
+-- number stands in workers/isolation.py.)
+local ALONE = 2
+
+-- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
+-- charged from then on, and does not go round for ever.
+local MAX_UNBEGUN = 3
+
+-- Reasons that end a job which no engine has begun, and as what.
+local UNSTARTED_ENDS = {expired = 'failed', cancelled = 'canceled', refused = 'dead'}
+
+-- One line per lost execution: "<ms> <worker> <fence> <outcome>". Bounded, because a job may be requeued often.
+local MAX_HISTORY = 16384
+
+local function append_history(key, history, worker, fence, outcome, now)
+  if #(history or '') < MAX_HISTORY then
+    redis.call('HSET', key, 'history', (history or '') .. num(now) .. ' ' .. worker .. ' ' .. fence .. ' ' .. outcome
+      .. '\n')
+  end
+end
+
+-- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble}: the claim it is about, the queue
+-- it goes to instead of its own, its outcome when it has no attempt left, and why it comes back. Reasons:
+--   free     nothing ran, or nothing is to blame: no attempt counted
+--   charged  an attempt counted
+--   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
+--   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
+--   unbegun  the worker was lost, or broke, and no engine had begun the job: an attempt counted after MAX_UNBEGUN times
+--   expired, cancelled, refused   no engine has begun it, and none shall: it ends with `last`, no attempt counted
+-- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
+local function requeue_job(id, worker, how)
+  local key, now, reason = 'rq:job:' .. id, how.now, how.reason
+  local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
+    'wait', 'crash_count', 'history', 'tenant', 'unbegun', 'idem')
+  local fence, queue = fields[3], fields[4]
+  if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
+    return 'lost'
+  end
+  local at, deadline, _, is_rq = read_wait(fields[8])
+  try_call('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
+  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], rq = is_rq,
+    worker = worker}
+  local is_charged = reason == 'charged' or reason == 'reaped'
+  if reason == 'unbegun' then
+    local times = (whole(fields[12]) or 0) + 1
+    is_charged = times > MAX_UNBEGUN
+    redis.call('HSET', key, 'unbegun', times)
+  end
+  local uncharged = (whole(fields[5]) or 0) + (is_charged and 0 or 1)
+  if not is_charged then
+    redis.call('HSET', key, 'uncharged', num(uncharged), 'spared', fence)
+  end
+  if fields[6] or UNSTARTED_ENDS[reason] then
+    end_job(job, fields[6] and 'canceled' or UNSTARTED_ENDS[reason], fields[6] or how.last, how.keep, now)
+    return 'ended'
+  end
+  local attempts = (whole(fence) or 0) - uncharged
+  local last = how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost","attempts":'
+    .. attempts .. '}'
+  if attempts >= how.max_attempts then
+    end_job(job, 'dead', last, how.keep, now)
+    return 'ended'
+  end
+  if reason == 'suspect' or is_charged then
+    append_history(key, fields[10], worker, fence, last, now)
+  end
+  local crash_count = whole(fields[9]) or 0
+  if reason == 'suspect' then
+    crash_count = math.min(ALONE, crash_count + 1)
+  elseif reason == 'reaped' and attempts > 1 then
+    crash_count = ALONE
+  end
+  local target = how.target or queue
+  if not try_call('LPUSH', 'rq:queue:' .. target, id) then  -- no list: the job would be in none
+    end_job(job, 'dead', '{"state":"failed","status":500,"code":"queue_broken","error":"the list of its queue in Redis '
+      .. 'is no list"}', how.keep, now)
+    return 'ended'
+  end
+  local popped = count(target, 'popped', -1)
+  -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
+  -- late, and its outcome is accepted as long as no other has started the job.
+  if reason ~= 'reaped' and reason ~= 'unbegun' then
+    redis.call('DEL', 'bl:stream:' .. id)
+  end
+  redis.call('HSET', key, 'status', 'queued', 'origin', target, 'wait',
+    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
+  if crash_count > 0 then
+    redis.call('HSET', key, 'crash_count', crash_count)
+  end
+  if how.trouble then
+    redis.call('HSET', key, 'trouble', how.trouble)  -- the outcome says so if the deadline passes before it runs again
+  end
+  try_call('SADD', 'rq:queues', 'rq:queue:' .. target)
+  wake('bl:wake:' .. (string.match(target, '^[^:]+:[^:]+') or ''))
+  return 'returned'
+end
