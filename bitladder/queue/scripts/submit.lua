@@ -13,7 +13,8 @@
 --       5 high mark (0: never climbs)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 most jobs of the tenant (0: no limit)
 --       9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data, description,
 --       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
--- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>.
+-- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>; and the record of a cancelled job whose key is
+-- taken over.
 -- Returns {word, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
 -- full | quota (the tenant has its most) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
 -- what stands under the job's id is no job). What is refused has left nothing behind, and is no other job's fault. Or the
@@ -38,11 +39,14 @@ end
 
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
 -- was cancelled, or is no longer stored, is free: a repeat is what it is for. So is one that this script did not write.
+-- Nothing that becomes of the cancelled job's record concerns the key any more.
 local function owner_of(key)
   local id, fingerprint = string.match(try_call('GET', key) or '', '^(.+) (%S*)$')
   local status = id and try_call('HGET', 'rq:job:' .. id, 'status')
   if status and status ~= 'canceled' then
     return id, fingerprint
+  elseif status then
+    redis.call('HSET', 'rq:job:' .. id, 'idem', '')
   end
 end
 
@@ -94,6 +98,9 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   if reply ~= '' then
     fields[#fields + 1], fields[#fields + 2] = 'reply', reply
   end
+  if idem then
+    fields[#fields + 1], fields[#fields + 2] = 'idem', model .. ':' .. key
+  end
   if mac ~= '' then
     fields[#fields + 1], fields[#fields + 2] = 'mac', mac
   end
@@ -104,7 +111,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   end
   redis.call('HSET', job, unpack(fields))
   redis.call('PEXPIRE', job, num(deadline_ms + ttl_ms))
-  if idem then
+  if idem then  -- it lives as long as the record does, whatever becomes of the job
     redis.call('SET', idem, id .. ' ' .. fingerprint, 'PX', num(deadline_ms + ttl_ms))
   end
   return {'accepted', id, depth + 1}

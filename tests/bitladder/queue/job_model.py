@@ -166,6 +166,10 @@ def check(model: Model, dump: Dump) -> None:
     assert {job.job_id for job in stored} == set(dump.of("rq:job:"))
     for job in stored:
         _check_job(job, dump)
+        if job.key and model.owner_of(job.key) is job:
+            assert dump.ttls[f"bl:idem:{MODEL}:{job.key}"] == dump.ttls[f"rq:job:{job.job_id}"], (
+                "a repeat finds its job"
+            )
     _check_holders(model, dump)
     _check_depths(model, dump)
     _check_ends(model, dump)

@@ -213,7 +213,10 @@ OF_OTHERS = {
         ("HSET", "rq:worker:x", "a", "1"), ("ZADD", "bl:workers", "1", "x"), ("SREM", "bl:inflight:x", "1"),
         ("LPOP", "rq:queue:x"), ("ZREM", "rq:wip:x", "1"), ("XADD", "bl:stream:x", "*", "d", "1"),
     ],
-    "worker": [("GET", "bl:idem:m:t:k"), ("SET", "bl:rate:acme", "0"), ("SET", "bl:idem:m:t:k", "x y")],
+    "worker": [
+        ("GET", "bl:idem:m:t:k"), ("SET", "bl:idem:m:t:k", "x y"), ("DEL", "bl:idem:m:t:k"),
+        ("SET", "bl:rate:acme", "0"),
+    ],
     "producer": [
         ("LPOP", "rq:queue:x"), ("PUBLISH", "bl:done:x", "forged"), ("SUBSCRIBE", "bl:control:x"),
         ("ZADD", "bl:workers", "1", "x"), ("XRANGE", "bl:stream:x", "-", "+"), ("SET", "bl:rate:acme", "0"),
