@@ -29,6 +29,9 @@ STATE_OF_STATUS = {
     "failed": State.FAILED,
 }
 
+# RQ's other words for jobs that wait; '': the record has no status, which the next claim of it ends.
+_WAITING = ("", "created", "deferred", "scheduled", "rate_limited", "ready_to_enqueue")
+
 # What is told to whoever awaits a job that is not there any more.
 LOST = Outcome(
     state=State.FAILED,
@@ -140,7 +143,11 @@ def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> 
     """Return how a job ended, None where it has not. Ours end with an outcome; RQ's tools end them without one."""
     if stored:
         return signer.decode_stored(job_id, stored)
-    state = STATE_OF_STATUS.get(status, State.QUEUED)
+    if status in _WAITING:
+        return None
+    state = STATE_OF_STATUS.get(status)
+    if state is None:
+        return _odd_status(status)
     if not state.is_terminal:
         return None
     if state is State.CANCELLED:
@@ -151,6 +158,14 @@ def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> 
     return Outcome(state=State.FAILED, status=500, code="ended_elsewhere", error=error)
 
 
+def _odd_status(status: str) -> Outcome:
+    """Return what there is to say of a job whose record has a status that neither RQ nor we write."""
+    error = (
+        f"the status in the job's record is none of RQ's, got {short(status)!r}: something else than a worker wrote it"
+    )
+    return Outcome(state=State.FAILED, status=500, code="corrupt_job", error=error)
+
+
 def read_look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcome | Ended | Running | None:
     """Read what look.lua says of one job; None: it waits."""
     if word == b"over":
@@ -159,6 +174,8 @@ def read_look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcom
         return LOST
     if word == b"runs":
         return Running(fence=read_number(detail) or 0)
+    if word == b"odd":
+        return _odd_status(detail.decode(errors="replace"))
     return None if word == b"waits" else read_end(job_id, word.decode(), detail, signer)
 
 

@@ -1,14 +1,18 @@
--- Say of jobs whether they wait, run or are over, and let a process hear of those that are not over.
+-- Look whether jobs wait, run or have ended, and let a process hear of those that have not.
 --
 -- Needs: messages
 --
 -- KEYS  none by list; by name: rq:job:<id>
 -- ARGV  1 channel that is to hear of them ('': none)  2 most bytes of outcomes (0: no bound), then the ids
 -- Returns {word, detail, word, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's word for its end>
--- <outcome, '' where there is none> | over '', where its outcome has no room in this answer.
+-- <outcome, '' where there is none> | over '', where its outcome has no room in this answer | odd <status>, where that
+-- is none of RQ's: no worker of ours will ever end the job.
 
 local ENDS = {finished = true, failed = true, canceled = true, stopped = true}
-local channel, most, used = ARGV[1], tonumber(ARGV[2]), 0
+local WAITING = {queued = true, created = true, deferred = true, scheduled = true, rate_limited = true,
+  ready_to_enqueue = true}
+local MAX_STATUS = 100  -- bytes that are shown of an odd one
+local channel, max_bytes, used = ARGV[1], tonumber(ARGV[2]), 0
 
 -- Note the channel with the job. Of more than there is room for, the one that came first must look for itself.
 local function register(key, reply)
@@ -31,14 +35,16 @@ for i = 3, #ARGV do
   if not fields.err and fields[1] then
     if ENDS[fields[1]] then
       word, detail = fields[1], fields[2] or ''
-      if most > 0 and used + #detail > most then
+      if max_bytes > 0 and used + #detail > max_bytes then
         word, detail = 'over', ''
       end
       used = used + #detail
     elseif fields[1] == 'started' then
       word, detail = 'runs', fields[3] or ''
-    else
+    elseif WAITING[fields[1]] then
       word = 'waits'
+    else
+      word, detail = 'odd', string.sub(fields[1], 1, MAX_STATUS)
     end
     if channel ~= '' and (word == 'runs' or word == 'waits') then
       register(key, fields[4])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -246,6 +246,41 @@ async def test_jobs_are_looked_up_by_what_became_of_them(queue: JobQueue, store:
         ("failed", "job_lost"),
         ("failed", "job_lost"),
     ]
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+async def test_whoever_awaits_a_job_hears_within_seconds_that_its_status_is_none(
+    inbox: OutcomeInbox, queue: JobQueue, store: redis.Redis, is_claimed: bool
+) -> None:
+    mine = job()
+    await submit(queue, mine)
+    if is_claimed:
+        await claim(queue, "int4")
+    waiting = [asyncio.create_task(inbox.wait(mine.job_id, 60)), asyncio.create_task(last_of(inbox, mine.job_id))]
+    await wait_for(lambda: b"bl:reply:" in (store.hget(f"rq:job:{mine.job_id}", "reply") or b""))
+    store.hset(f"rq:job:{mine.job_id}", "status", "paused\r\n" + "x" * 10_000)
+
+    async with asyncio.timeout(10):
+        ends = await asyncio.gather(*waiting)
+    view = await queue.view(mine.job_id)
+
+    assert view is not None
+    for end in (*ends, view.outcome):
+        assert isinstance(end, Outcome)
+        assert (end.state, end.status, end.code) == (State.FAILED, 500, "corrupt_job")
+        assert "'paused\\r\\n" in (end.error or "")
+        assert len(end.error or "") < 500
+
+
+async def last_of(inbox: OutcomeInbox, job_id: str) -> Item:
+    """Read a stream to its end."""
+    return [item async for item in inbox.follow(job_id, 60)][-1]
+
+
+async def wait_for(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  (Redis tells nobody)
+            await asyncio.sleep(0.02)
 
 
 async def test_an_outcome_is_awaited_from_any_process(inbox: OutcomeInbox, queue: JobQueue) -> None:
