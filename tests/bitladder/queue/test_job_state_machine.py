@@ -36,6 +36,7 @@ from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.bitladder.queue.job_model import LADDER, MODEL, Dump, Job, Model, check
+from tests.bitladder.queue.moves import moves
 from tests.conftest import make_settings
 from tests.fuzzing import SEED, report, sized
 
@@ -47,6 +48,11 @@ HIGH, LOW = 3, 1
 WORKERS = {"a": "int4", "b": "int4", "c": "int8", "d": "fp8"}
 # Of the tenant whose jobs are counted: where it is sent to the batch lane, and where it is refused.
 FAIR, QUOTA = 4, 8
+
+# Moves that the scripts say they make, in RQ's words (an expired job is a failed one to it).
+RQ_STATES = {"running": "started", "cancelled": "canceled", "expired": "failed"}
+MOVES = {tuple(RQ_STATES.get(state, state) for state in (move.before, move.after)) for move in moves()}
+UNMOVED = {(state, state) for move in MOVES for state in move}
 
 T = TypeVar("T")
 picks = st.integers(0, 63)
@@ -69,6 +75,7 @@ class JobLife(RuleBasedStateMachine):
         self.model = Model()
         self.claims: list[tuple[str, Claimed]] = []  # every answer that a worker ever had
         self.count = 0
+        self.states: dict[str, str] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -78,7 +85,11 @@ class JobLife(RuleBasedStateMachine):
 
     @invariant()
     def what_is_stored_is_what_the_model_says(self) -> None:
-        check(self.model, Dump(self.store))
+        dump = Dump(self.store)
+        check(self.model, dump)
+        states = {job_id: dump.hash(f"rq:job:{job_id}")["status"] for job_id in dump.of("rq:job:")}
+        assert {(self.states.get(job_id, "(none)"), state) for job_id, state in states.items()} - UNMOVED <= MOVES
+        self.states |= states
         self.steps["steps"] += 1
 
     def teardown(self) -> None:

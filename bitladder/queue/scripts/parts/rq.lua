@@ -1,6 +1,7 @@
 -- What a job of RQ's own producers needs at its end that ours do not (docs/rq.md).
 --
 -- Needs: values
+-- Moves: queued -> failed: it depends on a job that has ended here (dead letter)
 -- Touches: rq:job:<id>, rq:job:<id>:dependents, rq:deferred:<queue>, rq:results:<id>
 
 -- RQ's description of a job is by default its call with the arguments, and with them the prompt: the name alone is kept.
