@@ -44,7 +44,7 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What may climb from a lane now."""
+    """What may escalate from a lane now."""
 
     jobs: int
     lists: Sequence[str]

@@ -30,7 +30,7 @@ def claim_plan(settings: Settings, model: str, tier: str) -> str:
     """Return what claim.lua needs to know, as JSON.
 
     `own`: the lists of each lane, urgent first, with its low mark and overflow flag. `below`: the lower tiers, nearest
-    first, each lane with the lists that count (`all`), those that may climb as far as this tier (`escalatable`), its
+    first, each lane with the lists that count (`all`), those that may escalate as far as this tier (`escalatable`), its
     marks, and its overflow flag.
     """
     ladder = settings.model(model).ladder
@@ -63,7 +63,7 @@ def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, o
                 "flag": flag_key(model, lower, lane),
                 "high": marks.high,
                 "low": marks.low,
-                "climbs": lane in settings.lanes.overflow,
+                "may_overflow": lane in settings.lanes.overflow,
             }
             for lane in Lane
         ],

@@ -1,4 +1,4 @@
--- Cancel one job: a queued one ends at once, the worker of a running one is told. One that is to be withdrawn may
+-- Cancel one job: a queued one ends at once, a running one is cancelled by its worker. One that is to be withdrawn may
 -- not be there yet, because its submission is still on its way: then a cancelled record is left, and the submission
 -- that finds it pushes nothing.
 --
@@ -7,7 +7,7 @@
 -- Moves: (none) -> cancelled: withdrawn before it arrived
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
--- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it is there, or was)  5 its tenant
+-- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it has arrived)  5 its tenant
 -- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
 -- Returns missing | cancelled | requested | over.

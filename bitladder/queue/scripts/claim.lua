@@ -10,7 +10,7 @@
 --       3  bl:turn:<model>:<tier>      hash    counts jobs and claims (parts/fairness.lua)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/plan.py)  5 keep (see `read_keep`)
---       6 most bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
+--       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 -- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, rq:suspended, and what its parts touch.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout}…, {id, why}…,
@@ -118,9 +118,9 @@ local function note_claimed()
   call_or_replace('ZADD', KEYS[1], now + tonumber(ARGV[3]), worker)
 end
 
--- Wake the next worker where jobs are left in the own lanes, or some climbed: then more may.
-local function pass_on(has_climbed)
-  local waiting = has_climbed
+-- Wake the next worker where jobs are left in the own lanes, or some were taken from below: there may be more.
+local function pass_on(has_overflow)
+  local waiting = has_overflow
   for _, lane in ipairs(plan.own) do
     local depth = is_empty(claim, lane.lists) and 0 or depth_of(lane.lists)
     if depth <= lane.low then

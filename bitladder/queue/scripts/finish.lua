@@ -1,10 +1,10 @@
--- End jobs, each only while this worker still holds it, or while nobody else has started it since.
+-- End jobs, each only while this worker still holds it, or while no other has started it since.
 --
 -- Needs: values, clock, commands, ids, lists, fencing, retention, ending
 -- Moves: running -> finished: its engine answered
 -- Moves: running -> failed: its engine refused it, or it is no request
 -- Moves: running -> expired: its deadline passed while it ran
--- Moves: running -> cancelled: its worker was told to
+-- Moves: running -> cancelled: its worker has aborted it
 -- Moves: queued -> finished, failed, expired, cancelled: its worker was taken for lost, and hands its outcome in after all
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds

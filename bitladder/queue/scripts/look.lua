@@ -3,8 +3,8 @@
 -- Needs: messages
 --
 -- KEYS  none by list; by name: rq:job:<id>
--- ARGV  1 channel that is to hear of them ('': none)  2 most bytes of outcomes (0: no bound), then the ids
--- Returns {word, detail, word, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's word for its end>
+-- ARGV  1 channel that is to hear of them ('': none)  2 max bytes of outcomes (0: no bound), then the ids
+-- Returns {state, detail, state, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's status of its end>
 -- <outcome, '' where there is none> | over '', where its outcome has no room in this answer | odd <status>, where that
 -- is none of RQ's: no worker of ours will ever end the job.
 
@@ -14,7 +14,7 @@ local WAITING = {queued = true, created = true, deferred = true, scheduled = tru
 local MAX_STATUS = 100  -- bytes that are shown of an odd one
 local channel, max_bytes, used = ARGV[1], tonumber(ARGV[2]), 0
 
--- Note the channel with the job. Of more than there is room for, the one that came first must look for itself.
+-- Note the channel with the job. Where there are too many, the process that came first must poll.
 local function register(key, reply)
   local names = {}
   for name in string.gmatch(reply or '', '%S+') do
@@ -31,26 +31,26 @@ local answers = {}
 for i = 3, #ARGV do
   local key = 'rq:job:' .. ARGV[i]
   local fields = redis.pcall('HMGET', key, 'status', 'outcome', 'fence', 'reply')
-  local word, detail = 'gone', ''
+  local state, detail = 'gone', ''
   if not fields.err and fields[1] then
     if ENDS[fields[1]] then
-      word, detail = fields[1], fields[2] or ''
+      state, detail = fields[1], fields[2] or ''
       if max_bytes > 0 and used + #detail > max_bytes then
-        word, detail = 'over', ''
+        state, detail = 'over', ''
       end
       used = used + #detail
     elseif fields[1] == 'started' then
-      word, detail = 'runs', fields[3] or ''
+      state, detail = 'runs', fields[3] or ''
     elseif WAITING[fields[1]] then
-      word = 'waits'
+      state = 'waits'
     else
-      word, detail = 'odd', string.sub(fields[1], 1, MAX_STATUS)
+      state, detail = 'odd', string.sub(fields[1], 1, MAX_STATUS)
     end
-    if channel ~= '' and (word == 'runs' or word == 'waits') then
+    if channel ~= '' and (state == 'runs' or state == 'waits') then
       register(key, fields[4])
     end
   end
-  answers[#answers + 1] = word
+  answers[#answers + 1] = state
   answers[#answers + 1] = detail
 end
 return answers

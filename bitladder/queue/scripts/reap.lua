@@ -7,7 +7,7 @@
 --
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  rq:workers                  set     RQ's list of workers
--- ARGV  1 most jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
+-- ARGV  1 max jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
 -- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:unbegun:<worker>, bl:cancel:<worker>,
 -- bl:live:<model>:<tier>, rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what its parts touch.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.

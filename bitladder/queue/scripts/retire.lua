@@ -12,7 +12,7 @@
 --       4  bl:cancel:<worker>          set
 --       5  rq:worker:<worker>          hash
 --       6  rq:workers                  set
--- ARGV  1 worker  2 queues, joined by commas  3 most jobs in this pass  4 max attempts  5 keep (see `read_keep`)
+-- ARGV  1 worker  2 queues, joined by commas  3 max jobs in this pass  4 max attempts  5 keep (see `read_keep`)
 -- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what its parts touch.
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 

@@ -7,18 +7,18 @@
 --       2  bl:counts:<queue>           hash    gone: cancelled ids still in the list; popped: how many left it
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
---       5  bl:tenant:<tenant>          zset    a named tenant's jobs that are not over -> when they are forgotten (ms)
+--       5  bl:tenant:<tenant>          zset    a named tenant's jobs that have not ended -> when they expire (ms)
 --       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
 -- ARGV  1 until when it may run (ms): the sender has given it up then  2 model  3 queue  4 max depth
---       5 high mark (0: never climbs)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 most jobs of the tenant (0: no limit)
---       9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data, description,
---       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
+--       5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0:
+--       no limit)  9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data,
+--       description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>; and the record of a cancelled job whose key is
 -- taken over.
--- Returns {word, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
--- full | quota (the tenant has its most) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
--- what stands under the job's id is no job). What is refused has left nothing behind, and is no other job's fault. Or the
--- error LATE <now>: it was on its way for too long, as with a server that was stopped.
+-- Returns {result, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
+-- full | quota (the tenant has reached its limit) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
+-- the record under the job's id is no hash). A refused job leaves nothing behind, and does not affect the others. Or the
+-- error LATE <now>: the call was on its way for too long, as with a server that was stopped.
 
 local model, queue, now = ARGV[2], ARGV[3], now_ms()
 if now > tonumber(ARGV[1]) then

@@ -1,11 +1,11 @@
--- Meet waiting jobs of RQ's producers, a few at a time: RQ gives them no time to live, and they may wait where no worker
+-- Adopt waiting jobs of RQ's producers, a few at a time: RQ gives them no time to live, and they may wait where no worker
 -- is. And end those that RQ's scheduler would have enqueued, where none runs.
 --
 -- Needs: values, clock, ids, retention, ending, adopt
 -- Moves: queued -> failed: RQ's scheduler should have enqueued it, and none runs (dead letter)
 --
 -- KEYS  1  bl:sweep:<model>            hash    at: when it was swept last (ms); list, place: where the next sweep goes on
--- ARGV  1 ms between two sweeps, of all that sweep  2 most ids of lists to look at  3 keep (see `read_keep`), then the queues
+-- ARGV  1 ms between two sweeps, of all that sweep  2 max ids of lists to look at  3 keep (see `read_keep`), then the queues
 -- Touches also, by name: rq:queue:<queue>, rq:job:<id>, rq:scheduled:<queue>, rq:scheduler-lock:<queue>, and what
 -- its parts touch.
 -- Returns {how many were adopted, {id, error code}…}: the ids are those of jobs that ended.

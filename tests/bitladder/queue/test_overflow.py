@@ -1,4 +1,4 @@
-"""scripts/parts/overflow.lua, the lines that a claim runs: what may climb, as a table of cases, without Redis."""
+"""scripts/parts/overflow.lua, the lines that a claim runs: what may escalate, as a table of cases, without Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LANE = {
     "flag": "f",
     "high": 8,
     "low": 3,
-    "climbs": True,
+    "may_overflow": True,
 }
 TIER = {"live": "l", "lanes": [LANE]}
 
@@ -71,14 +71,14 @@ def allowed(lists: Lists, **lane: bool) -> tuple[int, list[str], bool]:
 
 
 @pytest.mark.parametrize(
-    ("depth", "marked", "climbing", "marked_then"),
+    ("depth", "marked", "escalating", "marked_then"),
     [
         (0, False, 0, False),
         (3, False, 0, False),
         (8, False, 0, False),  # at the high mark, not above it
         (9, False, 6, True),  # above it: all that is above the low one
         (20, False, 17, True),
-        (8, True, 5, True),  # on the way down it goes on climbing
+        (8, True, 5, True),  # on the way down it goes on
         (4, True, 1, True),
         (3, True, 0, False),  # down to the low mark: over
         (0, True, 0, False),
@@ -86,15 +86,15 @@ def allowed(lists: Lists, **lane: bool) -> tuple[int, list[str], bool]:
     ],
 )
 def test_a_lane_overflows_above_its_high_mark_until_it_is_down_to_its_low_one(
-    depth: int, marked: bool, climbing: int, marked_then: bool
+    depth: int, marked: bool, escalating: int, marked_then: bool
 ) -> None:
     lists = Lists({OPEN: depth}, marked=marked)
 
-    assert allowed(lists)[0] == climbing
+    assert allowed(lists)[0] == escalating
     assert bool(lists.marks) == marked_then
 
 
-def test_the_depth_is_that_of_all_lists_and_only_those_that_may_climb_this_far_do() -> None:
+def test_the_depth_is_that_of_all_lists_and_only_those_that_may_come_this_far_do() -> None:
     lists = Lists({OPEN: 2, "m:int4:normal:max-int4": 10})
 
     assert allowed(lists) == (9, [OPEN], False)
@@ -103,7 +103,7 @@ def test_the_depth_is_that_of_all_lists_and_only_those_that_may_climb_this_far_d
 
 
 @pytest.mark.parametrize(
-    ("waited", "left", "climbing"),
+    ("waited", "left", "escalating"),
     [
         (0, 1000, 0),
         (500, 500, 0),  # just its share
@@ -112,16 +112,16 @@ def test_the_depth_is_that_of_all_lists_and_only_those_that_may_climb_this_far_d
         (50, -10, 1),  # its deadline has passed: the claim that takes it ends it
     ],
 )
-def test_a_head_climbs_when_it_has_used_up_its_share_of_the_time_to_its_deadline(
-    waited: int, left: int, climbing: int
+def test_a_head_escalates_when_it_has_used_up_its_share_of_the_time_to_its_deadline(
+    waited: int, left: int, escalating: int
 ) -> None:
     lists = Lists({OPEN: [(NOW - waited, NOW + left)]})
 
-    assert allowed(lists) == (climbing, [OPEN] if climbing else [], True)
+    assert allowed(lists) == (escalating, [OPEN] if escalating else [], True)
     assert lists.marks == set()
 
 
-def test_only_late_heads_climb_one_after_the_other_and_none_behind_a_fresh_one() -> None:
+def test_only_late_heads_escalate_one_after_the_other_and_none_behind_a_fresh_one() -> None:
     late, fresh = (NOW - 900, NOW + 100), (NOW - 1, NOW + 1000)
     lists = Lists({OPEN: [late, late, fresh, late]})
 
@@ -132,7 +132,7 @@ def test_only_late_heads_climb_one_after_the_other_and_none_behind_a_fresh_one()
     assert (lists.taken, len(lists.lists[OPEN])) == ([OPEN] * 2, 2)
 
 
-def test_an_id_whose_job_is_over_uses_up_nothing_of_what_may_climb() -> None:
+def test_an_id_whose_job_is_over_uses_up_nothing_of_what_may_escalate() -> None:
     late = (NOW - 900, NOW + 100)
     over = Lists({OPEN: [None, *[(NOW - 1, NOW + 1000)] * 9]})
     behind = Lists({OPEN: [late, None, late]})
@@ -142,7 +142,7 @@ def test_an_id_whose_job_is_over_uses_up_nothing_of_what_may_climb() -> None:
     assert RULE.take(TIER, 16, behind) == 15
 
 
-def test_what_has_expired_counts_as_climbed_and_needs_no_room() -> None:
+def test_what_has_expired_counts_as_escalated_and_needs_no_room() -> None:
     expired = (NOW - 900, NOW - 1)
     lists = Lists({OPEN: [expired, expired, *[(NOW - 1, NOW + 1000)] * 8]})
 
@@ -150,21 +150,21 @@ def test_what_has_expired_counts_as_climbed_and_needs_no_room() -> None:
     assert (len(lists.taken), len(lists.lists[OPEN])) == (5, 3)
 
 
-@pytest.mark.parametrize("climbs", [True, False])
+@pytest.mark.parametrize("may_overflow", [True, False])
 @pytest.mark.parametrize("depth", [1, 3, 9])
-def test_a_tier_without_a_worker_gives_all_that_may_climb(depth: int, climbs: bool) -> None:
+def test_a_tier_without_a_worker_gives_all_that_may_escalate(depth: int, may_overflow: bool) -> None:
     lists = Lists({OPEN: depth})
     lists.workers = 0
 
-    assert allowed(lists, climbs=climbs) == (depth, [OPEN], False)
+    assert allowed(lists, may_overflow=may_overflow) == (depth, [OPEN], False)
 
 
 def test_a_lane_that_does_not_overflow_keeps_what_is_not_late_however_deep_it_is() -> None:
-    assert allowed(Lists({OPEN: 50}), climbs=False) == (0, [], True)
-    assert allowed(Lists({OPEN: [(NOW - 900, NOW + 100)] * 50}), climbs=False) == (1, [OPEN], True)
+    assert allowed(Lists({OPEN: 50}), may_overflow=False) == (0, [], True)
+    assert allowed(Lists({OPEN: [(NOW - 900, NOW + 100)] * 50}), may_overflow=False) == (1, [OPEN], True)
 
 
-def test_no_more_climbs_than_there_is_room_for() -> None:
+def test_no_more_escalates_than_there_is_room_for() -> None:
     lists = Lists({OPEN: 20})
 
     assert RULE.take(TIER, 4, lists) == 0
@@ -174,7 +174,7 @@ def test_no_more_climbs_than_there_is_room_for() -> None:
 @pytest.mark.parametrize(
     ("ceiling", "at_int8", "at_fp8"), [("", True, True), (":max-int4", False, False), (":max-int8", True, False)]
 )
-def test_a_job_climbs_from_a_dead_tier_as_far_as_its_ceiling(ceiling: str, at_int8: bool, at_fp8: bool) -> None:
+def test_a_job_escalates_from_a_dead_tier_as_far_as_its_ceiling(ceiling: str, at_int8: bool, at_fp8: bool) -> None:
     settings = make_settings("redis://127.0.0.1:1/0")
 
     for tier, expected in (("int8", at_int8), ("fp8", at_fp8)):
@@ -187,7 +187,7 @@ def test_a_job_climbs_from_a_dead_tier_as_far_as_its_ceiling(ceiling: str, at_in
         assert bool(lists.taken) == expected, tier
 
 
-def test_urgent_lanes_climb_first() -> None:
+def test_urgent_lanes_escalate_first() -> None:
     plan = json.loads(claim_plan(make_settings("redis://127.0.0.1:1/0"), "smollm2", "int8"))
     lists = Lists({f"smollm2:int4:{lane}": 1 for lane in ("batch", "normal", "urgent")})
     lists.workers = 0

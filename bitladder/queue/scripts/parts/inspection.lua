@@ -24,9 +24,9 @@ local function inspect(claim, id, queue, fields, wait)
     return 'ended'
   end
 
-  -- End a record that cannot run by what it says, or leave it where it is over. Returns nil where it may run.
+  -- End a record that cannot run by what it says, or leave it where it has ended. Returns nil where it may run.
   local function refuse_record()
-    local over = {started = true, finished = true, failed = true, canceled = true, stopped = true}
+    local taken = {started = true, finished = true, failed = true, canceled = true, stopped = true}
     local held_back = {deferred = true, scheduled = true, rate_limited = true, ready_to_enqueue = true}
     if fields.err then
       leave_out('corrupt_job')
@@ -37,7 +37,7 @@ local function inspect(claim, id, queue, fields, wait)
       return 'leftover'
     elseif not status then
       return refuse(500, 'corrupt_job', 'the job\'s record has no status')
-    elseif over[status] then
+    elseif taken[status] then
       return 'leftover'
     elseif held_back[status] then
       return refuse(500, 'corrupt_job', 'the status in the job\'s record says that RQ holds it back: ' .. status)

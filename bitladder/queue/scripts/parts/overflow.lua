@@ -12,7 +12,7 @@
 --                            started, jobs that ended because their deadline had passed
 --   now                      ms
 --   share                    of the time from enqueueing to the deadline: a head that has waited for more is late
--- Tiers and lanes are those of the claim's plan (bitladder/queue/plan.py). Lane: {all, escalatable, high, low, climbs}.
+-- Tiers and lanes are those of the claim's plan (bitladder/queue/plan.py). Lane: {all, escalatable, high, low, may_overflow}.
 
 -- Above its high mark a lane overflows until it has come down to its low one (hysteresis).
 local function is_overflowing(lane, depth, facts)
@@ -38,12 +38,12 @@ local function late_list(lane, facts)
   end
 end
 
--- How many jobs of a lane may climb now, from which lists, and whether only late ones may. Only jobs in `escalatable`
--- lists may climb this far: the others have a ceiling below. A dead tier (no live worker) gives away all it has, in every
+-- How many jobs of a lane may escalate now, from which lists, and whether only late ones may. Only jobs in `escalatable`
+-- lists may come this far: the others have a ceiling below. A dead tier (no live worker) gives away all it has, in every
 -- lane; a lane that overflows gives away what is above its low mark; every other lane one late head at a time.
 local function allowance(tier, lane, facts)
   local depth = facts.depth(lane.all)
-  local overflows = lane.climbs and is_overflowing(lane, depth, facts)
+  local overflows = lane.may_overflow and is_overflowing(lane, depth, facts)
   if depth == 0 then
     return 0, {}, false
   elseif not facts.has_workers(tier) then
@@ -56,7 +56,7 @@ local function allowance(tier, lane, facts)
 end
 
 -- Take up to `room` jobs of a lower tier, urgent lanes first. Returns the room that is left. Jobs that ended on the way
--- count as climbed, but need no room; ids of jobs that are over already count for nothing.
+-- count as escalated, but need no room; ids of jobs that have ended before count for nothing.
 local function take_overflow(tier, room, facts)
   for _, lane in ipairs(tier.lanes) do
     local left, lists, must_be_late = allowance(tier, lane, facts)

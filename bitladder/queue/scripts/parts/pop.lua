@@ -13,7 +13,7 @@ local RUNNING_FOR_MS = 365 * 86400 * 1000
 -- Sibling lists (the open one and those with a ceiling) are merged by the age of their heads, so many jobs at a time.
 local MERGE_RUN = 8
 
--- Start, end or drop one popped job. Returns 'leftover' where it was over already, and 'full' where it should start and
+-- Start, end or drop one popped job. Returns 'leftover' where it had ended before, and 'full' where it should start and
 -- the answer has no room for it: it belongs back to the front. A script is not rolled back: an error here would lose this
 -- id and all that were claimed before it.
 local function take(claim, id, queue)

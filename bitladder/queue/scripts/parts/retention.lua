@@ -3,7 +3,7 @@
 -- Needs: nothing
 -- Touches: rq:job:<id>, bl:idem:<model>:<key>
 
--- From an argument "<outcome ttl, ms> <dead-letter ttl, ms> <most dead letters> <longest wait, ms>". The last is for
+-- From an argument "<outcome ttl, ms> <dead-letter ttl, ms> <max dead letters> <longest wait, ms>". The last is for
 -- `longest_wait`: few scripts need it.
 local function read_keep(text)
   local ttl, dead_letter_ttl, max_dead_letters = string.match(text, '^(%d+) (%d+) (%d+) ')

@@ -3,7 +3,7 @@
 -- Needs: nothing
 --
 -- KEYS  none by list, as the intake's user may only read it, and keys of a list count as written; by name: bl:stream:<id>
--- ARGV  1 id of the job  2 id of the chunk, <fence>-<number>  3 most bytes of chunks
+-- ARGV  1 id of the job  2 id of the chunk, <fence>-<number>  3 max bytes of chunks
 -- Returns {id, chunk, id, chunk…}: one at least, where there is one. Empty where the key is no stream.
 
 -- Entries per command: their bytes are known only when they are read.

@@ -1,4 +1,4 @@
--- Look at queues without changing anything.
+-- Read the depths of queues, their heads' ages, and how many workers are live.
 --
 -- Needs: values, clock, commands, lists
 --

@@ -1,11 +1,11 @@
--- Say of jobs where they were queued and how they ended, without their prompts.
+-- Read where jobs were queued and how they ended, without their prompts.
 --
 -- Needs: commands
 --
 -- KEYS  none by list, as keys of a list count as written. By name: rq:job:<id>
--- ARGV  1 most bytes, then the ids
--- Returns {word, queue, outcome}…, three per job, for the first ones, as many as there is room for, one at least: gone |
--- odd (it is no hash) | RQ's word for its status.
+-- ARGV  1 max bytes, then the ids
+-- Returns {status, queue, outcome}…, three per job, for the first ones, as many as there is room for, one at least: gone |
+-- odd (it is no hash) | RQ's status.
 
 local answers, room = {}, tonumber(ARGV[1])
 for i = 2, #ARGV do

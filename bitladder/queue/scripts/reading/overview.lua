@@ -1,11 +1,10 @@
--- Look at what holds for all models, without changing anything: whether `rq suspend` was said, and RQ's queues that no
--- tier serves.
+-- Read what holds for all models: whether `rq suspend` was said, and RQ's queues that no tier serves.
 --
 -- Needs: nothing
 --
 -- KEYS  none by list, as keys of a list count as written. By name: rq:queues (set, RQ's list of queues), rq:suspended (string,
 --       there while claims pause), rq:queue:<q>, rq:workers:<q>
--- ARGV  1 most queues to look at, then the names of those that tiers serve
+-- ARGV  1 max queues, then the names of those that tiers serve
 -- Returns {suspended (1|0), {name, depth, workers of RQ's or of a former configuration}…}.
 
 local served = {}

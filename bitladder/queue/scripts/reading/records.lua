@@ -3,7 +3,7 @@
 -- Needs: nothing
 --
 -- KEYS  none by list; by name: rq:job:<id>
--- ARGV  1 most bytes  2 how many fields, then their names, then the ids
+-- ARGV  1 max bytes  2 how many fields, then their names, then the ids
 -- Returns {values of the fields}…, one at least, as HMGET does: in the place of a record that is no hash, its error.
 
 local room, count = tonumber(ARGV[1]), tonumber(ARGV[2])
