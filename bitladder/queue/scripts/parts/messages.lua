@@ -12,8 +12,8 @@ local messages, MAX_PUBLISHED = {}, 65536
 local MAX_CHANNELS = 16
 
 local function publish(channels, kind, id, fence, number, body)
-  local word = string.find(id, NO_WORD) and escaped(id, NO_WORD) or id
-  local head = kind .. ' ' .. word .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
+  local shown = string.find(id, NO_WORD) and escaped(id, NO_WORD) or id
+  local head = kind .. ' ' .. shown .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
   if not string.find(channels, ' ', 1, true) then
     append(messages, channels, head, body)
     return

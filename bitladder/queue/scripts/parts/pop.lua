@@ -66,7 +66,7 @@ local function is_empty(claim, lists)
 end
 
 -- Put popped ids back to the front, from the `first` on, and pop no more.
-local function put_back(claim, name, ids, first)
+local function return_ids(claim, name, ids, first)
   local last_first = {}
   for i = #ids, first, -1 do
     last_first[#last_first + 1] = ids[i]
@@ -98,7 +98,7 @@ local function pop(claim, name, limit)
   for i, id in ipairs(ids) do
     local result = take(claim, id, name)
     if result == 'full' then
-      put_back(claim, name, ids, i)
+      return_ids(claim, name, ids, i)
       break
     end
     leftovers = leftovers + (result == 'leftover' and 1 or 0)
