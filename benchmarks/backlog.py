@@ -20,9 +20,9 @@ from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, t
 from benchmarks.peers.base import prompts
 from bitladder.contract import Claimed, Endpoint, Lane, Outcome, State, Submission
 from bitladder.producer import Producer
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings
@@ -89,7 +89,7 @@ async def claim(at: Backlog) -> float:
     jobs = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     took = (time.perf_counter() - start) * 1e6
     for job in reversed(jobs):
-        await at.queue.requeue("w", job, job.queue, word="free", last=DONE)
+        await at.queue.requeue("w", job, job.queue, reason=RequeueReason.FREE, last=DONE)
     return took
 
 

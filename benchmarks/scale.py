@@ -20,8 +20,8 @@ from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.stacks import stack
 from bitladder.contract import Chunk, Endpoint, Lane
 from bitladder.producer import Producer
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings

@@ -20,23 +20,14 @@ from redis.exceptions import RedisError
 from bitladder.contract import Endpoint, Lane, Outcome, Submission
 from bitladder.errors import BitladderError, PartlySubmittedError
 from bitladder.ids import id_bytes
-from bitladder.queue.blocking import BlockingScripts
-from bitladder.queue.budget import bundled
-from bitladder.queue.calls import (
-    Call,
-    LostError,
-    NotSentError,
-    Placed,
-    by_group,
-    read_submitted,
-    spread,
-    submit_call,
-    submitted_bytes,
-)
+from bitladder.queue.calls import Placed, by_group, read_submitted, spread, submit_call, submitted_bytes
+from bitladder.queue.job_record import LOST, read_end
+from bitladder.queue.run_script import Call, LostError, NotSentError
+from bitladder.queue.sending.blocking import BlockingScripts
+from bitladder.queue.sending.budget import bundled
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
-from bitladder.queue.views import LOST, read_end
 from bitladder.queue.waiting.outcomes import LOOK_EVERY_S, unpack_message
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings

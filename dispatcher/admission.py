@@ -25,7 +25,7 @@ from bitladder.errors import (
     QueueUnreachableError,
     RefusedError,
 )
-from bitladder.queue.sampling import ModelSample, Sample, take_sample
+from bitladder.queue.load_sample import ModelSample, Sample, take_sample
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitladder.contract import Endpoint
 from bitladder.errors import BitladderError, QueueUnreachableError
-from bitladder.gc_freeze import settle_memory
+from bitladder.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import check_files, check_server, connect
 from bitladder.queue.server.durability import check_durability
@@ -83,7 +83,7 @@ async def _started(gateway: Gateway, watch: ReleaseWatch | None) -> AsyncIterato
     except QueueUnreachableError as error:
         log.warning("redis away at start", error=str(error))  # 503 until it is there
     await gateway.start(watch)
-    settle_memory()
+    freeze_heap()
     yield
     await gateway.aclose()
 

@@ -27,7 +27,8 @@ from bitladder.errors import (
     RateLimitError,
     WebPageError,
 )
-from bitladder.queue.run_script import source
+from bitladder.queue.calls import rate_call
+from bitladder.queue.run_script import run
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
@@ -85,7 +86,7 @@ class Gate:
         auth = settings.auth
         self._callers = {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
         self._open: Counter[str] = Counter()  # requests of a key that are not over
-        self._rate = client.register_script(source("rate"))
+        self._client = client
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """Return who sends the request.
@@ -149,7 +150,7 @@ class Gate:
 
         """
         try:
-            wait_ms = int(await self._rate(keys=[f"bl:rate:{key}"], args=[most]))
+            wait_ms = int(await run(self._client, rate_call(key, most)))
         except (RedisError, OSError) as error:
             raise unreachable("cannot count the request", error) from error
         if wait_ms:

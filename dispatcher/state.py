@@ -20,9 +20,9 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.ids import in_url
-from bitladder.queue.budget import ByteBudget
 from bitladder.queue.calls import submitted_bytes
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.durability import barrier
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-import redis.asyncio
-
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.begun import mark_begun
+from bitladder.queue.job_queue import JobQueue
 
 # What ends before it is told of needs no call. A worker that is lost so soon after an engine began costs no attempt.
 TELL_AFTER_S = 0.02
@@ -17,8 +15,8 @@ TELL_AFTER_S = 0.02
 class Begun:
     """Collects what became of jobs, and tells that of one moment together. Nobody waits for it."""
 
-    def __init__(self, client: redis.asyncio.Redis, worker: str) -> None:
-        self._client, self._worker = client, worker
+    def __init__(self, queue: JobQueue, worker: str) -> None:
+        self._queue, self._worker = queue, worker
         self._untold: dict[str, bool] = {}  # by job: whether the engine has begun it
         self._telling: asyncio.Task[None] | None = None
 
@@ -39,7 +37,7 @@ class Begun:
             try:
                 for has_begun in (True, False):
                     ids = [job_id for job_id, its in told.items() if its is has_begun]
-                    await mark_begun(self._client, self._worker, ids, has_begun=has_begun)
+                    await self._queue.mark_begun(self._worker, ids, has_begun=has_begun)
             except QueueUnreachableError:
                 self._untold = told | self._untold
                 await asyncio.sleep(random.uniform(0.2, 1))  # noqa: S311  (jitter)

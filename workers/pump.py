@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from bitladder.contract import Claimed, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls import Claims
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.settings.sections import Settings
@@ -71,7 +71,7 @@ class Pump:
         self.metrics = self._settler.metrics
         self._running: dict[str, asyncio.Task[None]] = {}
         self.metrics.in_flight.set_function(lambda: len(self._running))
-        self._begun = Begun(self.queue.client, self.worker)
+        self._begun = Begun(self.queue, self.worker)
         self._in_engine: set[asyncio.Task[None]] = set()  # what they run has reached the engine
         self._settling: set[asyncio.Task[None]] = set()  # executed; what becomes of it is on its way to Redis
         self._reasons: dict[asyncio.Task[None], Interruption] = {}  # why a task is being cancelled

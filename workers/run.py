@@ -12,7 +12,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
-from bitladder.gc_freeze import settle_memory
+from bitladder.gc_freeze import freeze_heap
 from bitladder.logs import configure_logs
 from bitladder.queue.server.connection import check_server
 from bitladder.settings.live import ReleaseWatch
@@ -73,7 +73,7 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
         log.warning("redis away at start", error=str(error))
     if settings.worker.metrics_port is not None:
         serve_metrics(settings.worker, rolling.registry, port_tries)
-    settle_memory()
+    freeze_heap()
     await rolling.run()
 
 

@@ -13,9 +13,9 @@ import structlog
 from bitladder.batching import Batcher
 from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, State, queue_name
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.budget import ByteBudget
-from bitladder.queue.calls import Finished, Unfit, finished_bytes
+from bitladder.queue.calls import Finished, RequeueReason, Unfit, finished_bytes
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.sending.budget import ByteBudget
 from bitladder.settings.sections import Settings
 from workers.chunks import Chunks
 from workers.execute import Executed, Verdict, degenerate_in
@@ -76,21 +76,23 @@ class Settler:
             self.metrics.dead_lettered(outcome.code or "").inc()
             log.warning("job dead-lettered", job_id=job.job_id, code=outcome.code)
         if not done.has_begun:
-            await self._void(job, outcome, word="expired" if done.verdict is Verdict.FINISH else "refused")
+            await self._void(
+                job, outcome, reason=RequeueReason.EXPIRED if done.verdict is Verdict.FINISH else RequeueReason.REFUSED
+            )
         elif done.verdict is Verdict.FINISH:
             await self._end(job, outcome)
         elif done.verdict is Verdict.DEAD_LETTER:
             await self._end(job, outcome, is_dead_letter=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
-            await self._requeue(job, job.queue, word="suspect", last=outcome)
+            await self._requeue(job, job.queue, reason=RequeueReason.SUSPECT, last=outcome)
         elif done.verdict is Verdict.ESCALATE:
             self.metrics.faults.inc()
-            await self._requeue(job, await self._one_up(job), word="charged", last=outcome)
+            await self._requeue(job, await self._one_up(job), reason=RequeueReason.CHARGED, last=outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._one_up(job) if self._is_stuck(job.job_id) else job.queue
-            await self._requeue(job, target, word="free", last=outcome)
+            await self._requeue(job, target, reason=RequeueReason.FREE, last=outcome)
 
     def _is_stuck(self, job_id: str) -> bool:
         """Count one more return of a job that the engine did not take; True when it was one too many."""
@@ -117,17 +119,24 @@ class Settler:
         if has_begun:
             await self._end(job, end)
         else:
-            await self._void(job, msgspec.structs.replace(end, attempts=job.attempt - 1), word="cancelled")
+            await self._void(
+                job, msgspec.structs.replace(end, attempts=job.attempt - 1), reason=RequeueReason.CANCELLED
+            )
 
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
-        await self._requeue(job, job.queue, word="free", last=last)
+        await self._requeue(job, job.queue, reason=RequeueReason.FREE, last=last)
 
     async def broken(self, job: Claimed, *, has_begun: bool) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._requeue(job, await self._one_up(job), word="charged" if has_begun else "unbegun", last=last)
+        await self._requeue(
+            job,
+            await self._one_up(job),
+            reason=RequeueReason.CHARGED if has_begun else RequeueReason.UNBEGUN,
+            last=last,
+        )
 
     def chunks(self, job: Claimed) -> Chunks:
         """Return the way of a stream's chunks to its readers."""
@@ -138,23 +147,23 @@ class Settler:
         accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
-    async def _void(self, job: Claimed, outcome: Outcome, *, word: str) -> None:
+    async def _void(self, job: Claimed, outcome: Outcome, *, reason: RequeueReason) -> None:
         """End a job that the engine has not begun: it costs no attempt."""
-        result = await self._requeue_until_reachable(job, job.queue, word=word, last=outcome)
+        result = await self._requeue_until_reachable(job, job.queue, reason=reason, last=outcome)
         self._count(job, outcome, accepted=result == "ended")
 
-    async def _requeue(self, job: Claimed, target: str, *, word: str, last: Outcome) -> None:
-        result = await self._requeue_until_reachable(job, target, word=word, last=last)
+    async def _requeue(self, job: Claimed, target: str, *, reason: RequeueReason, last: Outcome) -> None:
+        result = await self._requeue_until_reachable(job, target, reason=reason, last=last)
         self.metrics.returned(last.code or "").inc()
         if result == "ended":
             self.tally.add(last)
             self.metrics.dead_lettered(last.code or "").inc()
         log.info("job requeued", job_id=job.job_id, target=target, reason=last.code, result=result)
 
-    async def _requeue_until_reachable(self, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
+    async def _requeue_until_reachable(self, job: Claimed, target: str, *, reason: RequeueReason, last: Outcome) -> str:
         while True:
             try:
-                return await self._queue.requeue(self._worker, job, target, word=word, last=last)
+                return await self._queue.requeue(self._worker, job, target, reason=reason, last=last)
             except QueueUnreachableError:
                 await _pause()
 

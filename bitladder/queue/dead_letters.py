@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,18 +11,27 @@ from redis.exceptions import NoPermissionError, RedisError
 from bitladder.contract import JobView, Outcome
 from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
-from bitladder.queue.budget import MAX_BYTES
-from bitladder.queue.calls import Call
-from bitladder.queue.ends import short
+from bitladder.queue.calls import (
+    DEAD_LETTERS,
+    drop_call,
+    heads_call,
+    read_heads,
+    read_moved,
+    records_call,
+    release_call,
+)
+from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import all_lists
+from bitladder.queue.job_record import VIEWED, is_odd_type, odd_view, read_end, read_view
+from bitladder.queue.run_script import Call
+from bitladder.queue.sending.budget import MAX_BYTES
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.views import VIEWED, is_odd_type, odd_view, read_end, read_number, read_view
+from bitladder.queue.untrusted import read_number, short
+from bitladder.settings.sections import Settings
 
 T = TypeVar("T")
 # Ids per script call.
 BUNDLE = 500
-KEY = "bl:dead_letters"
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,9 +96,8 @@ class DeadLetters:
         found: list[DeadLetterHead] = []
         ids = list(times)
         while left := ids[len(found) :]:
-            answers: list[bytes] = await self._queue.run(Call("heads", [], [MAX_BYTES, *left[:BUNDLE]]))
-            rows = zip(left, answers[::3], answers[1::3], answers[2::3], strict=False)  # the first ones
-            found += [self._head(times[job_id], job_id, *row) for job_id, *row in rows]
+            rows = read_heads(await self._queue.run(heads_call(left[:BUNDLE], MAX_BYTES)))
+            found += [self._head(times[job_id], job_id, *row) for job_id, row in zip(left, rows, strict=False)]
         return [head for head in found if choice.takes(head)]
 
     async def look(self, heads: Sequence[DeadLetterHead]) -> list[DeadLetter]:
@@ -110,7 +118,7 @@ class DeadLetters:
             scores = await self._scores(ids)
             if None not in scores:
                 return {job_id: read_number(score) or 0 for job_id, score in zip(ids, scores, strict=True)}
-            rows: Any = await self._queue.client.zrevrange(KEY, 0, -1, withscores=True)
+            rows: Any = await self._queue.client.zrevrange(DEAD_LETTERS, 0, -1, withscores=True)
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
         return {read_id(job_id): read_number(score) or 0 for job_id, score in rows}
@@ -119,7 +127,7 @@ class DeadLetters:
         if not ids:
             return [None]
         try:
-            scores: Any = await self._queue.client.zmscore(KEY, list(ids))
+            scores: Any = await self._queue.client.zmscore(DEAD_LETTERS, list(ids))
         except NoPermissionError:  # rules from before this was asked
             return [None]
         return list(scores)
@@ -147,26 +155,22 @@ class DeadLetters:
         A job whose queue the configuration no longer knows stays: nobody would claim it.
         """
         settings = self._queue.settings
-        known = {name for model, its in settings.models.items() for name in all_lists(model, its)}
-        ids = [job.job_id for job in jobs if job.queue in known]
-        limits = [settings.queue.max_wait_s * 1000, settings.queue.result_ttl_s * 1000]
-        return await self._each("release", limits, ids)
+        known = {name for model, section in settings.models.items() for name in all_lists(model, section)}
+        return await self._each(release_call, [job.job_id for job in jobs if job.queue in known])
 
     async def drop(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
         """Take jobs out for good; return their ids."""
-        ttl_ms = self._queue.settings.queue.result_ttl_s * 1000
-        return await self._each("drop", [ttl_ms], [job.job_id for job in jobs])
+        return await self._each(drop_call, [job.job_id for job in jobs])
 
-    async def _each(self, script: str, limits: list[int], ids: list[str]) -> list[str]:
-        done: list[str] = []
+    async def _each(self, build: Callable[[Settings, Sequence[str]], Call], ids: list[str]) -> list[str]:
+        moved: list[str] = []
         for bundle in _bundles(ids):
-            answers = await self._queue.run(Call(script, [KEY], [*limits, *bundle]))
-            done += [job_id for job_id, answer in zip(bundle, answers, strict=True) if answer]
-        return done
+            moved += read_moved(await self._queue.run(build(self._queue.settings, bundle)), bundle)
+        return moved
 
     async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
         """Read the first jobs, as many as one answer has room for."""
-        rows = await self._queue.run(Call("records", [], [MAX_BYTES, len(VIEWED), *VIEWED, *ids]))
+        rows = await self._queue.run(records_call(ids, VIEWED, MAX_BYTES))
         return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=False)]
 
     def _view(self, job_id: str, row: Any) -> JobView | None:  # noqa: ANN401  (values, or an error)

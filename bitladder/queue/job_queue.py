@@ -7,51 +7,47 @@ from functools import partial
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, State, Submission
+from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission
 from bitladder.errors import BitladderError
-from bitladder.queue.budget import ByteBudget
 from bitladder.queue.calls import (
-    Call,
     Claims,
+    Depths,
     Doubtful,
     Finished,
+    Overview,
+    Requeued,
+    RequeueReason,
     cancel_call,
+    chunks_call,
     claim_call,
+    depths_call,
+    emit_call,
+    expire_call,
     finish_call,
-    keep,
+    look_call,
+    overview_call,
+    read_chunks,
     read_claimed,
+    read_depths,
+    read_emitted,
+    read_finished,
+    read_looks,
+    read_overview,
+    read_word,
+    requeue_call,
+    wake_key,
 )
-from bitladder.queue.ends import Ended, Running
-from bitladder.queue.exchange import call_each, exchange
-from bitladder.queue.plan import all_lists
-from bitladder.queue.run_script import Argument, digest, source
+from bitladder.queue.job_record import VIEWED, Ended, Running, is_odd_type, odd_view, read_view, read_wait
+from bitladder.queue.run_script import Call, may_go_again, run
+from bitladder.queue.sending.budget import ByteBudget
+from bitladder.queue.sending.exchange import call_each, exchange
+from bitladder.queue.sending.submitting import Submitter
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
-from bitladder.queue.submitting import Submitter
-from bitladder.queue.views import (
-    VIEWED,
-    Depths,
-    Overview,
-    is_odd_type,
-    odd_view,
-    read_chunk,
-    read_depth,
-    read_look,
-    read_number,
-    read_overview,
-    read_view,
-    read_wait,
-)
+from bitladder.queue.untrusted import read_number
 from bitladder.settings.sections import Settings
-
-# What is told of a job's last execution, should its deadline pass before the next one: printable ASCII, so many bytes.
-MAX_TROUBLE = 300
-# Bytes of a stream per read: what a slow reader has before it, beside its inbox.
-MAX_READ = 128 * 1024
-# Queues in RQ's list that one look takes in.
-MAX_QUEUES = 1000
 
 
 class JobQueue:
@@ -61,9 +57,8 @@ class JobQueue:
         self.client = client
         self.settings = settings
         self.signer = Signer(settings.queue.secrets)
-        self._keep = keep(settings)
         self._submitter = Submitter(client, settings, self.signer)
-        self._room = ByteBudget()  # of what one claim brings
+        self._budget = ByteBudget()  # of what one claim brings
 
     async def aclose(self) -> None:
         await self._submitter.aclose()
@@ -78,8 +73,8 @@ class JobQueue:
 
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
         """Take up to `slots` jobs, and no more of them than an answer may hold."""
-        with self._room.tried():
-            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._room.bytes))
+        with self._budget.tried():
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
             return read_claimed(await self.run(call))
 
     async def claim_when_pushed(
@@ -90,73 +85,66 @@ class JobQueue:
         Both commands go out together: when the first one stops blocking, the server runs the claim at once, and the
         job is spared the way to the worker and back.
         """
-        with self._room.tried():
-            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._room.bytes))
-            answer = await self._run_when_pushed(waiter, f"bl:wake:{model}:{tier}", call)
-            return read_claimed(await self.run(call) if isinstance(answer, NoScriptError) else answer)
+        with self._budget.tried():
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
+            answer = await self._run_when_pushed(waiter, wake_key(model, tier), call)
+            return read_claimed(await self.run(call) if may_go_again(answer) else answer)
 
     async def _run_when_pushed(self, waiter: redis.asyncio.Redis, wake: str, call: Call) -> Any:  # noqa: ANN401
         try:
             async with waiter.pipeline(transaction=False) as pipe:
                 pipe.blpop([wake], timeout=self.settings.worker.block_s)
-                pipe.evalsha(digest(call.script), len(call.keys), *call.keys, *call.args)
+                pipe.execute_command(*call.words())
                 _, answer = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
-        if isinstance(answer, Exception) and not isinstance(answer, NoScriptError):
+        if isinstance(answer, Exception) and not may_go_again(answer):
             raise unreachable("Redis refused", answer) from answer
         return answer
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
-        return [bool(ok) for ok in await self.run(finish_call(self.settings, self.signer, worker, jobs))]
+        return read_finished(await self.run(finish_call(self.settings, self.signer, worker, jobs)))
 
     async def emit(self, worker: str, chunks: Sequence[tuple[str, Chunk]]) -> list[Emitted]:
         """Store and publish chunks of streams by job id."""
-        flat = [field for job_id, chunk in chunks for field in (job_id, chunk.fence, chunk.number, chunk.data)]
-        answers = await self.run(Call("emit", [], [worker, self.settings.queue.result_ttl_s * 1000, *flat]))
-        return [Emitted(answer) for answer in answers]
+        return read_emitted(await self.run(emit_call(self.settings, worker, chunks)))
+
+    async def mark_begun(self, worker: str, job_ids: Sequence[str], *, has_begun: bool = True) -> None:
+        """Note that the engine has begun these jobs of a worker, or has refused them without having begun.
+
+        The loss of the worker costs those that its engine has not begun no attempt.
+        """
+        if not job_ids:
+            return
+        command = "SREM" if has_begun else "SADD"
+        try:
+            await self.client.execute_command(command, f"bl:unbegun:{worker}", *job_ids)  # type: ignore[no-untyped-call]  # redis-py
+        except (RedisError, OSError) as error:
+            raise unreachable("Redis does not answer", error) from error
 
     async def look(
-        self, job_ids: Sequence[str], *, hear: str = "", most: int = 0
+        self, job_ids: Sequence[str], *, channel: str = "", max_bytes: int = 0
     ) -> list[Outcome | Ended | Running | None]:
-        """Say how jobs ended, or that they run; None where they wait. The channel `hear` is told of what comes.
+        """Say how jobs ended, or that they run; None where they wait. What comes is published to `channel`.
 
-        Of outcomes that have no room in `most` bytes (0: no bound) it says only that they are there.
+        Of outcomes that have no room in `max_bytes` (0: no limit) it says only that they are there.
         """
-        answers: list[bytes] = await self.run(Call("look", [], [hear, most, *job_ids]))
-        rows = zip(job_ids, answers[::2], answers[1::2], strict=True)
-        return [read_look(job_id, word, detail, self.signer) for job_id, word, detail in rows]
+        call = look_call(job_ids, channel=channel, max_bytes=max_bytes)
+        return read_looks(await self.run(call), job_ids, self.signer)
 
     async def chunks(self, job_id: str, fence: int, number: int) -> list[Chunk]:
         """Return the stored chunks of a stream behind this one, as many as one read brings: at least one."""
-        answers: list[bytes] = await self.run(Call("chunks", [], [job_id, f"{fence}-{number}", MAX_READ]))
-        return [read_chunk(entry, data) for entry, data in zip(answers[::2], answers[1::2], strict=True)]
+        return read_chunks(await self.run(chunks_call(job_id, fence, number)))
 
-    async def requeue(self, worker: str, job: Claimed, target: str, *, word: str, last: Outcome) -> str:
-        """Put a job back to the front of `target`, or end it with `last`.
-
-        Words, as in prelude.lua's requeue_job: back go free (no attempt counted), charged, suspect (not counted, but it
-        may have taken the engine with it) and unbegun (not counted the first times), where an attempt is left. Expired,
-        cancelled and refused end a job that no engine has begun.
-        """
-        args: list[Argument] = [
-            worker,
-            job.job_id,
-            job.fence,
-            job.queue,
-            target,
-            word,
-            self.settings.queue.max_attempts,
-            self.signer.encode(job.job_id, last),
-            self._keep,
-            _in_ascii(f"{last.code}: {last.error}"),
-        ]
-        return str((await self.run(Call("requeue", [f"bl:inflight:{worker}"], args))).decode())
+    async def requeue(self, worker: str, job: Claimed, target: str, *, reason: RequeueReason, last: Outcome) -> str:
+        """Put a job back to the front of `target`, or end it with `last`: returned, ended or lost."""
+        item = Requeued(job=job, target=target, reason=reason, last=last)
+        return read_word(await self.run(requeue_call(self.settings, self.signer, worker, item)))
 
     async def cancel(self, job_id: str) -> str:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
-        return str((await self.run(cancel_call(self.settings, self.signer, job_id))).decode())
+        return read_word(await self.run(cancel_call(self.settings, self.signer, job_id)))
 
     async def withdraw(self, jobs: Sequence[Doubtful]) -> list[bool]:
         """Cancel jobs that may have been submitted, or may yet be: whatever happened, they will not run (any more).
@@ -169,22 +157,18 @@ class JobQueue:
 
     async def expire(self, job_id: str) -> bool:
         """End a job that still waits although its deadline has passed; False where it runs, is over or has time."""
-        error = "the deadline passed while the job waited"
-        if trouble := await self._trouble(job_id):
-            error = f"{error}; it had come back: {trouble}"
-        outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
-        args: list[Argument] = [job_id, self.signer.encode(job_id, outcome), self._keep]
-        return bool(await self.run(Call("expire", [f"rq:job:{job_id}"], args)))
+        call = expire_call(self.settings, self.signer, job_id, await self._trouble(job_id))
+        return bool(await self.run(call))
 
-    async def _trouble(self, job_id: str) -> str:
-        """Return why a job came back from its last execution; '' where nothing is known that can be trusted."""
+    async def _trouble(self, job_id: str) -> bytes:
+        """Return why a job came back from its last execution; b'' where nothing is known that can be trusted."""
         if self.settings.queue.secrets:  # the outcome is signed, and this is not
-            return ""
+            return b""
         try:
             raw: Any = await self.client.hget(f"rq:job:{job_id}", "trouble")
         except (RedisError, OSError):
-            return ""
-        return _in_ascii((raw or b"")[:MAX_TROUBLE].decode(errors="replace"))
+            return b""
+        return bytes(raw or b"")
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
@@ -201,7 +185,7 @@ class JobQueue:
         return read_view(job_id, fields, left, self.signer) if fields["status"] else None
 
     async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
-        """Return how many before a waiting job wait no longer; None for a job that has no number in one."""
+        """Return how many before a waiting job wait no longer; None for a job that has no number in its list."""
         queue, number = fields["origin"], read_wait(fields["wait"])[2]
         if fields["status"] != b"queued" or not queue or number is None:
             return None
@@ -210,25 +194,17 @@ class JobQueue:
                 pipe.hget(b"bl:counts:" + queue, "popped")
                 pipe.zcount(b"bl:gone:" + queue, "-inf", f"({number}")  # over already, and still in the list before it
                 popped, gone = await pipe.execute()
-        except ResponseError:  # somebody else's key
+        except ResponseError:  # a key of another type, which is not ours
             return None
         return (read_number(popped) or 0) + int(gone)
 
     async def depths(self, model: str) -> Depths:
         """Look at every queue of a model."""
-        ladder = self.settings.model(model).ladder
-        names = all_lists(model, self.settings.model(model))
-        now, live, rows = await self.run(Call("depths", [f"bl:live:{model}:{tier}" for tier in ladder], names))
-        return Depths(
-            live=dict(zip(ladder, live, strict=True)),
-            queues=[read_depth(name, row, int(now)) for name, row in zip(names, rows, strict=True)],
-        )
+        return read_depths(self.settings, model, await self.run(depths_call(self.settings, model)))
 
     async def overview(self) -> Overview:
-        """Look at what holds for all models, and at queues that are nobody's."""
-        served = [name for model, its in self.settings.models.items() for name in all_lists(model, its)]
-        call = Call("overview", [], [MAX_QUEUES, *served])
-        return read_overview(await self.run(call))
+        """Look at what holds for all models, and at queues that no tier serves."""
+        return read_overview(await self.run(overview_call(self.settings)))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script.
@@ -238,21 +214,8 @@ class JobQueue:
 
         """
         try:
-            try:
-                return await self._evalsha(call)
-            except NoScriptError:
-                await self.client.script_load(source(call.script))
-                return await self._evalsha(call)
+            return await run(self.client, call)
         except ResponseError as error:
             raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
-
-    async def _evalsha(self, call: Call) -> Any:  # noqa: ANN401
-        arguments: Any = (*call.keys, *call.args)
-        return await self.client.evalsha(digest(call.script), len(call.keys), *arguments)
-
-
-def _in_ascii(text: str) -> str:
-    """Return the start of a text in characters that break nothing."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:MAX_TROUBLE])

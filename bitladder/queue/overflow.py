@@ -13,7 +13,7 @@ from lupa.lua51 import LuaRuntime  # the version that Redis has
 
 from bitladder.queue.run_script import part
 
-# An entry of the claim's plan (bitladder/queue/plan.py): a tier, or one of its lanes.
+# An entry of the claim's plan (bitladder/queue/claim_plan.py): a tier, or one of its lanes.
 Entry = Mapping[str, Any]
 
 

@@ -11,23 +11,10 @@ from collections.abc import Sequence
 import structlog
 
 from bitladder.errors import QueueUnreachableError
-from bitladder.ids import read_id
-from bitladder.queue.calls import Call, keep
+from bitladder.queue.calls import SWEEP_EVERY_S, read_swept, sweep_call
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import all_lists
-from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
-EVERY_S = 1.0
-# Ids per sweep: a third of a millisecond of the server. 200,000 waiting jobs are gone through in a quarter of an hour.
-BUNDLE = 256
-
-
-def sweep_call(settings: Settings, model: str) -> Call:
-    """Build the call of sweep.lua."""
-    queues = all_lists(model, settings.model(model))
-    # A little less than the pause between two calls of the same process, so that none of them comes for nothing.
-    return Call("sweep", [f"bl:sweep:{model}"], [int(EVERY_S * 900), BUNDLE, keep(settings), *queues])
 
 
 async def sweep_for_ever(queue: JobQueue, models: Sequence[str]) -> None:
@@ -40,12 +27,12 @@ async def sweep_for_ever(queue: JobQueue, models: Sequence[str]) -> None:
                 log.warning("waiting jobs not looked at", model=model, error=str(error))
             except Exception:
                 log.exception("waiting jobs not looked at", model=model)  # without the sweep they would have no end
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(SWEEP_EVERY_S)
 
 
 async def _sweep(queue: JobQueue, model: str) -> None:
-    met, ended = await queue.run(sweep_call(queue.settings, model))
-    if met:
-        log.info("jobs of rq's producers met", model=model, jobs=met)
-    for job_id, code in ended:
-        log.warning("job dead-lettered", job_id=read_id(job_id), code=code.decode())
+    swept = read_swept(await queue.run(sweep_call(queue.settings, model)))
+    if swept.met:
+        log.info("jobs of rq's producers met", model=model, jobs=swept.met)
+    for job_id, code in swept.ended:
+        log.warning("job dead-lettered", job_id=job_id, code=code)

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.contract import Endpoint, JobView, Lane
 from bitladder.errors import GoneError, IntakeClosingError, NotFoundError, RequestError
 from bitladder.ids import readable
-from bitladder.queue.ends import short
+from bitladder.queue.untrusted import short
 from bitladder.routing.body import has_messages
 from dispatcher.jobs.job_ids import read_job_id
 from dispatcher.openai.completions import outcome_headers, unless_gone

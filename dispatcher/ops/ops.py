@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
+from bitladder.queue.calls import Depths, Overview
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.views import Depths, Overview
 from bitladder.settings.sections import ModelSettings, TierSettings
 from dispatcher.responses import Response
 from dispatcher.state import Gateway

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from bitladder.contract import Claimed, Outcome, Request, State, Submission, encode_call
 from bitladder.ids import from_url, id_bytes, in_url, in_word, read_id, read_word, readable
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.outcomes import unpack_message
@@ -87,7 +87,7 @@ async def test_a_job_with_any_id_is_claimed_given_back_and_finished(
     job_id = plant(store, raw)
 
     (first,) = await claim(queue)
-    await queue.requeue("w", first, first.queue, word="free", last=DONE)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=DONE)
     (second,) = await claim(queue)
     running: Any = store.zrange(f"rq:wip:{QUEUE}", 0, -1)
     accepted = await queue.finish("w", [Finished(job=second, outcome=DONE)])
@@ -213,7 +213,7 @@ async def test_a_job_that_was_saved_and_pushed_by_hand_runs(queue: JobQueue, sto
     store.hdel("rq:job:by-hand", "origin")
 
     (claimed,) = await claim(queue)
-    word = await queue.requeue("w", claimed, claimed.queue, word="free", last=DONE)
+    word = await queue.requeue("w", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE)
 
     assert (claimed.job_id, word) == (job_id, "returned")
     assert [one.job_id for one in await claim(queue)] == [job_id]

@@ -15,8 +15,8 @@ from bitladder.contract import Lane, Outcome, State
 from bitladder.errors import QueueFullError, QueueUnreachableError, RequestError
 from bitladder.producer import BUNDLE, Producer
 from bitladder.queue.calls import Finished
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.conftest import free_port, make_settings, wait_until

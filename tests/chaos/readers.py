@@ -16,8 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from bitladder.contract import Outcome
+from bitladder.queue.job_record import inflate
 from bitladder.queue.signing import Signer
-from bitladder.queue.views import inflate
 from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
 
 MARK = re.compile(rb"\bn[0-9]{7}\b")

@@ -1,4 +1,4 @@
-"""dispatcher/admission.py and bitladder/queue/sampling.py on a real Valkey."""
+"""dispatcher/admission.py and bitladder/queue/load_sample.py on a real Valkey."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from bitladder.contract import Outcome, Request, State, Submission
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
 from bitladder.queue.calls import Finished
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
-from bitladder.queue.sampling import take_sample
+from bitladder.queue.load_sample import take_sample
 from bitladder.queue.server.connection import connect
 from bitladder.queue.signing import Signer
 from bitladder.routing.envelope import LatencyBudget

@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from bitladder.contract import Endpoint, Outcome, State
 from bitladder.queue.calls import Finished
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings

@@ -13,11 +13,12 @@ import redis
 
 from bitladder.contract import Lane
 from bitladder.producer import Producer
+from bitladder.queue.calls.lease import MAX_MOVED
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from tests.conftest import make_settings, wait_until
-from workers.lease import REAP_BATCH, LeaseKeeper
+from workers.lease import LeaseKeeper
 
 BODY = {"model": "smollm2", "prompt": "x"}
 
@@ -109,7 +110,7 @@ async def test_what_a_leaving_worker_holds_without_knowing_goes_back_at_once_and
 ) -> None:
     settings = make_settings(redis_url)
     with Producer(settings) as producer:
-        producer.submit_many([BODY] * (REAP_BATCH + 1))
+        producer.submit_many([BODY] * (MAX_MOVED + 1))
     client = connect(settings.redis)
     queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
     await queue.claim("me", "smollm2", "int4", plan, 1000)  # its answer is lost: the keeper is never told
@@ -119,7 +120,7 @@ async def test_what_a_leaving_worker_holds_without_knowing_goes_back_at_once_and
     again = (await queue.claim("other", "smollm2", "int4", plan, 1000)).jobs
     await client.aclose()
 
-    assert [job.attempt for job in again] == [1] * (REAP_BATCH + 1)
+    assert [job.attempt for job in again] == [1] * (MAX_MOVED + 1)
     assert store.zscore("bl:workers", "me") is None
     assert store.keys("bl:*:me") == []
 
@@ -227,7 +228,7 @@ async def test_ten_thousand_abandoned_jobs_come_back_in_batches_while_others_are
     await client.aclose()
 
     assert held == 10_000
-    assert max(moved) <= REAP_BATCH
+    assert max(moved) <= MAX_MOVED
     assert len(served) == len(moved)  # a claim between any two passes finds its job
     assert set(fresh) & set(served)
     assert left + len(set(served) & abandoned) == 10_000

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from bitladder.producer import Producer
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from workers.lease import LeaseKeeper

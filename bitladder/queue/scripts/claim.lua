@@ -9,7 +9,7 @@
 --       2  bl:inflight:<worker>        set     ids the worker holds
 --       3  bl:turn:<model>:<tier>      hash    counts jobs and claims (parts/fairness.lua)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
--- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/plan.py)  5 keep (see `read_keep`)
+-- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/claim_plan.py)  5 keep (see `read_keep`)
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 -- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, rq:suspended, and what its parts touch.

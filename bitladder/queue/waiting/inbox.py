@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 
 from bitladder.contract import NO_BODY, Chunk, Outcome, State
-from bitladder.queue.ends import Ended, Item, Running
+from bitladder.queue.job_record import Ended, Item, Running
 
 # Bytes of chunks that one reader may leave unread. An intake has as many readers as connections.
 MAX_UNREAD = 128 * 1024

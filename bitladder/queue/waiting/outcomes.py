@@ -21,8 +21,8 @@ from bitladder.batching import Batcher
 from bitladder.contract import Chunk, Outcome
 from bitladder.errors import QueueUnreachableError
 from bitladder.ids import read_word, readable
-from bitladder.queue.ends import Ended, Item, Running
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.job_record import Ended, Item, Running
 from bitladder.queue.waiting.inbox import Inbox, without_answer
 from bitladder.queue.waiting.reading import Reading
 from bitladder.queue.waiting.subscription import Subscription
@@ -179,7 +179,7 @@ class OutcomeInbox:
         return None if isinstance(found, Ended) else found
 
     async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
-        return await self._queue.look(job_ids, hear=self.channel, most=LOOK_BYTES)
+        return await self._queue.look(job_ids, channel=self.channel, max_bytes=LOOK_BYTES)
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -196,7 +196,7 @@ class OutcomeInbox:
         silent = [job_id for job_id, boxes in self._waiting.items() if any(box.is_silent(since_s) for box in boxes)]
         for start in range(0, len(silent), LOOK_AT_ONCE):
             job_ids = silent[start : start + LOOK_AT_ONCE]
-            for job_id, found in zip(job_ids, await self._queue.look(job_ids, most=LOOK_BYTES), strict=True):
+            for job_id, found in zip(job_ids, await self._queue.look(job_ids, max_bytes=LOOK_BYTES), strict=True):
                 if found:
                     self._tell(job_id, found)
 

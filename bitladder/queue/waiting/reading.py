@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitladder.contract import Chunk, Outcome, State
 from bitladder.errors import BitladderError
-from bitladder.queue.ends import Running
+from bitladder.queue.job_record import Running
 
 
 class StreamRestartedError(BitladderError):

@@ -8,11 +8,10 @@ from typing import Any
 import redis
 
 from bitladder.contract import Outcome, State
-from bitladder.queue.begun import mark_begun
-from bitladder.queue.calls import Call, Finished, keep
+from bitladder.queue.calls import Finished, RequeueReason, reap_call
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from tests.bitladder.queue.test_job_queue import claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from tests.conftest import make_settings
@@ -27,7 +26,7 @@ async def kill(queue: JobQueue, code: str = "engine_fault", tier: str = "int4") 
     for _ in range(queue.settings.queue.max_attempts):
         claimed = (await claim(queue, tier))[0]
         last = Outcome(state=State.FAILED, status=502, code=code, error="it broke", tier=tier)
-        await queue.requeue(f"w-{tier}", claimed, claimed.queue, word="charged", last=last)
+        await queue.requeue(f"w-{tier}", claimed, claimed.queue, reason=RequeueReason.CHARGED, last=last)
     return mine.job_id
 
 
@@ -98,7 +97,7 @@ async def test_a_job_that_ended_where_it_waits_is_there_once_when_it_is_released
 ) -> None:
     await submit(queue, job(), job())
     claimed, _ = await claim(queue, "int4")
-    await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=BROKEN)
+    await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=BROKEN)
     await queue.finish("w-int4", [Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)])
     dead_letters = DeadLetters(queue)
     await dead_letters.release(await dead_letters.jobs())
@@ -199,7 +198,7 @@ async def test_a_suspect_keeps_its_attempts_and_says_how_often_its_engine_was_lo
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
         seen.append((claimed.attempt, claimed.suspicion))
-        await queue.requeue("w-int4", claimed, claimed.queue, word="suspect", last=BROKEN)
+        await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.SUSPECT, last=BROKEN)
 
     assert seen == [(1, 0), (1, 1), (1, 2)]
 
@@ -211,7 +210,7 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
     for number in range(3):
         claimed = (await claim(queue, "int4", worker=f"lost-{number}"))[0]
         seen.append((claimed.attempt, claimed.suspicion))
-        await mark_begun(queue.client, f"lost-{number}", [claimed.job_id])
+        await queue.mark_begun(f"lost-{number}", [claimed.job_id])
         store.zadd("bl:workers", {f"lost-{number}": 1})
         await _reap(queue)
     (dead,) = await DeadLetters(queue).jobs()
@@ -221,7 +220,7 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
 
 
 async def _reap(queue: JobQueue) -> None:
-    await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))
+    await queue.run(reap_call(queue.settings))
 
 
 async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, store: redis.Redis) -> None:

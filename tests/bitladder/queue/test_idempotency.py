@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from bitladder.contract import Outcome, State, Submission
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls import Finished, RequeueReason
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from tests.bitladder.queue.test_job_queue import claim, job, submit
@@ -40,7 +40,7 @@ async def use_up(queue: JobQueue, mine: Submission) -> None:
     del mine
     for _ in range(queue.settings.queue.max_attempts):
         (claimed,) = await claim(queue, "int4")
-        await queue.requeue("w-int4", claimed, claimed.queue, word="charged", last=BROKEN)
+        await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.CHARGED, last=BROKEN)
 
 
 async def release(queue: JobQueue, mine: Submission) -> None:
@@ -62,7 +62,7 @@ async def wait(queue: JobQueue, mine: Submission) -> None:
 async def go_back(queue: JobQueue, mine: Submission) -> None:
     del mine
     (claimed,) = await claim(queue, "int4")
-    assert await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=BROKEN) == "returned"
+    assert await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=BROKEN) == "returned"
 
 
 @pytest.mark.parametrize(

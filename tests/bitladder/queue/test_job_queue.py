@@ -14,11 +14,10 @@ import uuid_utils
 
 from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission, queue_name
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
-from bitladder.queue.begun import mark_begun
-from bitladder.queue.budget import MAX_BYTES
-from bitladder.queue.calls import Call, Finished, keep
+from bitladder.queue.calls import Finished, RequeueReason, reap_call
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
+from bitladder.queue.sending.budget import MAX_BYTES
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.conftest import OwnValkey, make_settings, wait_until
@@ -114,7 +113,7 @@ async def test_a_claim_that_was_cut_short_says_so_and_brings_no_other_lane_s_job
 async def test_a_worker_that_lost_its_lease_cannot_finish(queue: JobQueue, store: redis.Redis) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.requeue("w-int4", stale, stale.queue, word="charged", last=DONE)
+    await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.CHARGED, last=DONE)
     fresh = (await claim(queue, "int4", worker="other"))[0]
 
     late, right = (
@@ -131,11 +130,11 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 ) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.requeue("w-int4", stale, stale.queue, word="free", last=DONE)
+    await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.FREE, last=DONE)
     fresh = (await claim(queue, "int4"))[0]
 
     # The answers to the first claim come again: the connection broke before they were acknowledged.
-    word = await queue.requeue("w-int4", stale, stale.queue, word="free", last=DONE)
+    word = await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.FREE, last=DONE)
     accepted = await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)])
 
     assert (word, accepted) == ("lost", [False])
@@ -145,7 +144,7 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 async def lose(queue: JobQueue, store: redis.Redis, worker: str) -> None:
     """Let a worker's lease run out, and reap it."""
     store.zadd("bl:workers", {worker: 1})
-    await queue.run(Call("reap", ["bl:workers", "rq:workers"], [256, 3, keep(queue.settings), 15_000]))
+    await queue.run(reap_call(queue.settings))
 
 
 async def test_a_worker_that_is_lost_costs_those_jobs_an_attempt_that_its_engine_had_begun(
@@ -154,7 +153,7 @@ async def test_a_worker_that_is_lost_costs_those_jobs_an_attempt_that_its_engine
     await submit(queue, *(job() for _ in range(6)))
     held = [claimed.job_id for claimed in await claim(queue, "int4", worker="lost")]
 
-    await mark_begun(queue.client, "lost", held[:2])
+    await queue.mark_begun("lost", held[:2])
     await lose(queue, store, "lost")
     again = {claimed.job_id: claimed.attempt for claimed in await claim(queue, "int4")}
 
@@ -198,22 +197,27 @@ async def test_a_job_that_ends_every_worker_before_its_engine_begins_is_given_up
 
 
 @pytest.mark.parametrize(
-    ("word", "state"), [("expired", State.EXPIRED), ("cancelled", State.CANCELLED), ("refused", State.FAILED)]
+    ("reason", "state"),
+    [
+        (RequeueReason.EXPIRED, State.EXPIRED),
+        (RequeueReason.CANCELLED, State.CANCELLED),
+        (RequeueReason.REFUSED, State.FAILED),
+    ],
 )
 async def test_a_claim_that_is_void_ends_its_job_without_an_attempt(
-    queue: JobQueue, store: redis.Redis, word: str, state: State
+    queue: JobQueue, store: redis.Redis, reason: RequeueReason, state: State
 ) -> None:
     await submit(queue, job())
     (claimed,) = await claim(queue, "int4")
     end = Outcome(state=state, status=504)
 
-    words = [await queue.requeue("w-int4", claimed, claimed.queue, word=word, last=end) for _ in range(2)]
+    words = [await queue.requeue("w-int4", claimed, claimed.queue, reason=reason, last=end) for _ in range(2)]
     view = await queue.view(claimed.job_id)
 
     assert words == ["ended", "lost"]
     assert view is not None
     assert (view.outcome, view.attempts) == (end, 0)
-    assert store.exists("bl:dead_letters") == (word == "refused")
+    assert store.exists("bl:dead_letters") == (reason is RequeueReason.REFUSED)
     assert store.keys("rq:wip:*") + store.keys("bl:inflight:*") == []
 
 
@@ -245,7 +249,7 @@ async def test_the_last_attempt_ends_the_job(queue: JobQueue) -> None:
     words = []
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
-        words.append(await queue.requeue("w-int4", claimed, claimed.queue, word="charged", last=failed))
+        words.append(await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.CHARGED, last=failed))
     view = await queue.view(mine.job_id)
 
     assert words == ["returned", "returned", "ended"]
@@ -259,7 +263,7 @@ async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
     for _ in range(5):
         claimed = (await claim(queue, "int4"))[0]
         assert claimed.attempt == 1
-        assert await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=DONE) == "returned"
+        assert await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE) == "returned"
 
 
 async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
@@ -494,7 +498,7 @@ async def test_a_cancelled_job_that_comes_back_does_not_run_again(queue: JobQueu
     claimed = (await claim(queue, "int4"))[0]
 
     word = await queue.cancel(mine.job_id)
-    returned = await queue.requeue("w-int4", claimed, claimed.queue, word="free", last=DONE)
+    returned = await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE)
     view = await queue.view(mine.job_id)
 
     assert (word, returned) == ("requested", "ended")
@@ -650,7 +654,7 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     at_first = await places(0, 1, 11)
     running = await claim(queue, "int4", 10)
     then = await places(0, 10, 11)
-    await queue.requeue("w-int4", running[9], running[9].queue, word="free", last=DONE)
+    await queue.requeue("w-int4", running[9], running[9].queue, reason=RequeueReason.FREE, last=DONE)
 
     assert at_first == [1, 2, 12]
     assert then == [None, 1, 2]
@@ -663,7 +667,7 @@ async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_l
     jobs = [job(deadline_ms=300 if number == 5 else 60_000) for number in range(8)]
     await submit(queue, *jobs)
     late = (await claim(queue, "int4", 1))[0]
-    await queue.requeue("w-int4", late, late.queue, word="free", last=DONE)  # to the front again
+    await queue.requeue("w-int4", late, late.queue, reason=RequeueReason.FREE, last=DONE)  # to the front again
 
     async def places() -> list[int | None]:
         return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]

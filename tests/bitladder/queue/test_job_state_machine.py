@@ -27,12 +27,21 @@ from bitladder.contract import (
     queue_name,
 )
 from bitladder.errors import ConflictError, QueueFullError, QuotaError
-from bitladder.queue.begun import mark_begun
-from bitladder.queue.blocking import BlockingScripts
-from bitladder.queue.calls import Call, Finished, keep
+from bitladder.ids import id_bytes, read_id
+from bitladder.queue.calls import (
+    Finished,
+    RequeueReason,
+    WorkerEntry,
+    extend_call,
+    read_reaped,
+    read_renewed,
+    reap_call,
+    retire_call,
+)
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
+from bitladder.queue.sending.blocking import BlockingScripts
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.bitladder.queue.job_model import LADDER, MODEL, Dump, Job, Model, check
@@ -273,7 +282,7 @@ class JobLife(RuleBasedStateMachine):
         """Say that the engine of a worker has begun a job, perhaps late."""
         worker, claimed = self.pick(number, self.claims[::-1])
         for _ in range(2 if again else 1):
-            self.do(mark_begun(self.queue.client, worker, [claimed.job_id]))
+            self.do(self.queue.mark_begun(worker, [claimed.job_id]))
         self.model.unbegun.setdefault(worker, set()).discard(claimed.job_id)
 
     @precondition(lambda self: self.claims)
@@ -283,7 +292,7 @@ class JobLife(RuleBasedStateMachine):
         target = self._one_up(worker, claimed) if climbs else claimed.queue
         last = Outcome(state=State.FAILED, status=502, code="engine_fault", error="broke")
         for _ in range(2 if again else 1):
-            word = self.do(self.queue.requeue(worker, claimed, target, word=how, last=last))
+            word = self.do(self.queue.requeue(worker, claimed, target, reason=RequeueReason(how), last=last))
             job = self.model.jobs[claimed.job_id]
             if job.status == "started" and job.fence == claimed.fence:
                 assert word == self.model.requeue_job(job, target, how, MAX_ATTEMPTS)
@@ -377,33 +386,14 @@ class JobLife(RuleBasedStateMachine):
         return job.status == "started" and (job.worker, job.fence) == (worker, claimed.fence)
 
     def _extend(self, worker: str, is_ready: bool, strays: list[str], known: list[str]) -> list[list[str]]:
-        tier = WORKERS[worker]
-        args: list[str | int] = [
-            worker,
-            15_000,
-            int(is_ready),
-            MODEL,
-            tier,
-            f"{MODEL}:{tier}:normal",
-            1,
-            "host",
-            "v",
-            "0 0 0",
-            MAX_ATTEMPTS,
-        ]
-        answer = self.scripts.call(
-            Call("extend", self._keys_of(worker), [*args, keep(self.settings), len(strays), *strays, *known])
-        )
-        return [[job_id.decode() for job_id in ids] for ids in answer[1:]]
+        named = [id_bytes(job_id) for job_id in strays]
+        call = extend_call(self.settings, self._entry(worker), is_ready=is_ready, strays=named, held=known)
+        renewed = read_renewed(self.scripts.call(call))
+        return [renewed.lost, renewed.cancelled, [read_id(job_id) for job_id in renewed.unknown]]
 
-    def _keys_of(self, worker: str) -> list[str]:
-        return [
-            "bl:workers",
-            f"bl:live:{MODEL}:{WORKERS[worker]}",
-            *(f"bl:{kind}:{worker}" for kind in ("inflight", "cancel")),
-            f"rq:worker:{worker}",
-            "rq:workers",
-        ]
+    @staticmethod
+    def _entry(worker: str) -> WorkerEntry:
+        return WorkerEntry(name=worker, model=MODEL, tier=WORKERS[worker])
 
     @rule(worker=workers, again=st.booleans())
     def lose_a_lease(self, worker: str, again: bool) -> None:
@@ -413,16 +403,12 @@ class JobLife(RuleBasedStateMachine):
         self.store.zadd("bl:workers", {worker: 1})
         ends = self.model.held(worker)
         for passes in range(2 if again else 1):
-            dead, returned, ended = self.scripts.call(
-                Call("reap", ["bl:workers", "rq:workers"], [100, MAX_ATTEMPTS, keep(self.settings), 15_000])
-            )
-            assert dead.decode() == ("" if passes else worker)
-            words = {job_id.decode(): "returned" for job_id in returned} | {
-                job_id.decode(): "ended" for job_id in ended
-            }
+            reaped = read_reaped(self.scripts.call(reap_call(self.settings)))
+            assert reaped.worker == ("" if passes else worker)
+            words = dict.fromkeys(reaped.returned, "returned") | dict.fromkeys(reaped.ended, "ended")
             assert set(words) == (set() if passes else ends)
             unbegun = self.model.unbegun.pop(worker, set())
-            for job_id in [*(job_id.decode() for job_id in returned), *(job_id.decode() for job_id in ended)]:
+            for job_id in [*reaped.returned, *reaped.ended]:
                 job = self.model.jobs[job_id]
                 word = "unbegun" if job_id in unbegun else "reaped"
                 assert words[job_id] == self.model.requeue_job(job, job.queue, word, MAX_ATTEMPTS)
@@ -431,9 +417,9 @@ class JobLife(RuleBasedStateMachine):
     def retire(self, worker: str, most: int) -> None:
         """Let a worker leave; what it still holds goes back, in an order that nobody chose."""
         its = self.model.held(worker)
-        args: list[str | int] = [worker, f"{MODEL}:{WORKERS[worker]}:normal", most, MAX_ATTEMPTS, keep(self.settings)]
+        call = retire_call(self.settings, self._entry(worker), most)
         left = len(its)
-        while not self.scripts.call(Call("retire", self._keys_of(worker), args)):
+        while not self.scripts.call(call):
             left -= most
             assert left > 0
         where = {job_id: place for ids in Dump(self.store).of("rq:queue:").values() for place, job_id in enumerate(ids)}

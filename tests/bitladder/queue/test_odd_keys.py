@@ -8,7 +8,7 @@ import redis
 from bitladder.queue.calls import Finished
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.sampling import take_sample
+from bitladder.queue.load_sample import take_sample
 from tests.bitladder.queue.test_job_queue import DONE, claim, job
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from workers.lease import LeaseKeeper

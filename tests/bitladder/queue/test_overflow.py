@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.overflow import Entry, OverflowRule
-from bitladder.queue.plan import claim_plan
 from tests.conftest import make_settings
 
 RULE = OverflowRule()

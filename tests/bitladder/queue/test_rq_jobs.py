@@ -22,12 +22,11 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from bitladder.contract import Claimed, Outcome, State
-from bitladder.queue.calls import Call, Claims, Finished
+from bitladder.queue.calls import Claims, Finished, RequeueReason, read_swept, sweep_call
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
-from bitladder.queue.sweeping import sweep_call
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from workers.lease import LeaseKeeper
@@ -163,7 +162,7 @@ async def test_a_job_that_was_given_back_for_the_last_time_says_why(queue: JobQu
         claimed = await claim(queue)
         assert claimed.is_rq
         assert claimed.timeout_s == 180
-        await queue.requeue("w", claimed, claimed.queue, word="charged", last=failed("broke"))
+        await queue.requeue("w", claimed, claimed.queue, reason=RequeueReason.CHARGED, last=failed("broke"))
 
     assert reason(job) == "refused_by_engine: broke"
 
@@ -251,7 +250,7 @@ async def test_a_job_timeout_is_the_deadline_of_an_execution(
     job = enqueue(theirs, job_timeout=job_timeout)
 
     first = await claim(queue)
-    await queue.requeue("w", first, first.queue, word="free", last=DONE)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=DONE)
     await asyncio.sleep(0.05)
     second = await claim(queue)
 
@@ -275,7 +274,7 @@ async def test_a_job_that_waited_beyond_its_ttl_expires_and_says_so(
 ) -> None:
     job = enqueue(theirs, ttl=60)
     first = await claim(queue)
-    await queue.requeue("w", first, first.queue, word="free", last=failed("busy"))
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=failed("busy"))
     wait: Any = store.hget(job.key, "wait")
     at, deadline, *rest = wait.split()
     assert int(deadline) - int(at) == pytest.approx(60_000, abs=2000)
@@ -450,8 +449,9 @@ async def test_a_result_of_a_wrong_type_costs_no_outcome(queue: JobQueue, theirs
 
 async def sweep(queue: JobQueue) -> tuple[int, list[str]]:
     call = sweep_call(queue.settings, "smollm2")
-    met, ended = await queue.run(Call("sweep", call.keys, [0, *call.args[1:]]))
-    return met, [job_id.decode() for job_id, _ in ended]
+    at_once = msgspec.structs.replace(call, args=[0, *call.args[1:]])
+    swept = read_swept(await queue.run(at_once))
+    return swept.met, [job_id for job_id, _ in swept.ended]
 
 
 async def test_a_waiting_job_has_an_end_once_it_was_met(queue: JobQueue, theirs: Queue, store: redis.Redis) -> None:

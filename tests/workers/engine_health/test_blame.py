@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from bitladder.contract import Claimed, Outcome, State
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls import Finished, RequeueReason
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from tests.bitladder.queue.test_job_queue import DONE, claim, job, submit
@@ -22,7 +22,7 @@ async def breaks(queue: JobQueue, tier: str, target: str = "") -> Claimed:
     """Let the job that waits break on a tier, and go back, or to the queue of another one."""
     [last] = await claim(queue, tier)
     fault = msgspec.structs.replace(FAULT, tier=tier)
-    await queue.requeue(f"w-{tier}", last, target or last.queue, word="charged", last=fault)
+    await queue.requeue(f"w-{tier}", last, target or last.queue, reason=RequeueReason.CHARGED, last=fault)
     return last
 
 

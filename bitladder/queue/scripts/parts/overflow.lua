@@ -12,7 +12,7 @@
 --                            started, jobs that ended because their deadline had passed
 --   now                      ms
 --   share                    of the time from enqueueing to the deadline: a head that has waited for more is late
--- Tiers and lanes are those of the claim's plan (bitladder/queue/plan.py). Lane: {all, escalatable, high, low, may_overflow}.
+-- Tiers and lanes are those of the claim's plan (bitladder/queue/claim_plan.py). Lane: {all, escalatable, high, low, may_overflow}.
 
 -- Above its high mark a lane overflows until it has come down to its low one (hysteresis).
 local function is_overflowing(lane, depth, facts)

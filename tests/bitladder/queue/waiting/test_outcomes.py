@@ -14,9 +14,9 @@ import redis
 
 from bitladder.contract import Chunk, Claimed, Outcome, State
 from bitladder.queue.calls import Finished
-from bitladder.queue.ends import Ended, Item, Running
-from bitladder.queue.job_queue import MAX_READ, JobQueue
-from bitladder.queue.views import LOST
+from bitladder.queue.calls.stream import MAX_READ
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.job_record import LOST, Ended, Item, Running
 from bitladder.queue.waiting import inbox as inboxes
 from bitladder.queue.waiting import outcomes
 from bitladder.queue.waiting.inbox import MAX_UNREAD, Inbox
@@ -219,7 +219,7 @@ async def test_many_processes_may_wait_for_one_job_and_the_latest_are_told(queue
     await submit(queue, mine)
 
     for number in range(20):
-        assert await queue.look([mine.job_id], hear=f"bl:reply:{number % 19}") == [None]
+        assert await queue.look([mine.job_id], channel=f"bl:reply:{number % 19}") == [None]
 
     named: Any = store.hget(f"rq:job:{mine.job_id}", "reply")
     assert named.decode().split() == [f"bl:reply:{number}" for number in range(4, 19)] + ["bl:reply:0"]
@@ -338,7 +338,7 @@ async def test_one_look_brings_no_more_outcomes_than_fit(queue: JobQueue) -> Non
     done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"%s"' % (b"x" * 1000)))
     await queue.finish("w-int4", [Finished(job=one, outcome=done) for one in held])
 
-    found = await queue.look([one.job_id for one in jobs], most=2500)
+    found = await queue.look([one.job_id for one in jobs], max_bytes=2500)
     whole = await queue.look([one.job_id for one in jobs])
 
     assert found == [done, done, Ended(), Ended(), Ended()]

@@ -10,12 +10,10 @@ from types import MappingProxyType
 
 import msgspec
 
-from bitladder.contract import Chunk, Outcome, State, decode_outcome
+from bitladder.contract import Outcome, State, decode_outcome
+from bitladder.queue.untrusted import MAX_NUMBER, MAX_WORD_CHARS, short
 
-# Of an error message, and of every other word (tiers, codes, reasons, ids).
-MAX_ERROR_CHARS, MAX_WORD_CHARS = 2000, 200
-# What JSON's readers can hold in a number.
-MAX_NUMBER = 2**53
+MAX_ERROR_CHARS = 2000
 
 _WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
 
@@ -85,11 +83,6 @@ def scripted(outcome: Outcome) -> Outcome | None:
     return msgspec.structs.replace(end, attempts=outcome.attempts, queue_ms=outcome.queue_ms)
 
 
-def short(text: str, most: int = MAX_WORD_CHARS) -> str:
-    """Return a word from Redis, or its beginning."""
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
 def _fits(state: State, status: int) -> bool:
     """Return whether an end may have this status. Others say that there is no body, or that there will be another."""
     return state.is_terminal and (status == 200 if state is State.FINISHED else 400 <= status <= 599)
@@ -108,17 +101,3 @@ def _shortened(outcome: Outcome) -> Outcome:
     if outcome.error and len(outcome.error) > MAX_ERROR_CHARS:
         cut["error"] = short(outcome.error, MAX_ERROR_CHARS)
     return msgspec.structs.replace(outcome, **cut) if cut else outcome
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """Word that an execution is under way, without anything of it."""
-
-    fence: int
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """Word that a job is over, without how: its outcome is large, and is read by who gets there."""
-
-
-# What a reader may hear of a job.
-Item = Chunk | Outcome | Running | Ended

@@ -10,8 +10,6 @@ import redis.asyncio
 from bitladder.contract import Submission
 from bitladder.errors import BitladderError, QueueUnreachableError
 from bitladder.queue.calls import (
-    NotSentError,
-    Rows,
     by_group,
     demoted,
     read_submitted,
@@ -20,9 +18,9 @@ from bitladder.queue.calls import (
     submitted_bytes,
     unsafe,
 )
-from bitladder.queue.clock import ASK, ServerClock
-from bitladder.queue.exchange import TRIES, call_each, exchange
-from bitladder.queue.run_script import Argument
+from bitladder.queue.run_script import Command, NotSentError, Rows
+from bitladder.queue.sending.exchange import TRIES, call_each, exchange
+from bitladder.queue.sending.server_time import ASK, EarliestServerTime
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import WAIT_MS, barrier, check_passed
 from bitladder.queue.server.sockets import extra_s
@@ -40,7 +38,7 @@ class Submitter:
         self._own = connect(settings.redis, wait_s=wait_s) if self._barrier else None
         self._pool = (self._own or client).connection_pool
         # What has not been carried out when it is given up must not be later: its client was told so.
-        self._clock, self._within_s = ServerClock(), TRIES * (settings.redis.timeout_s + wait_s)
+        self._clock, self._within_s = EarliestServerTime(), TRIES * (settings.redis.timeout_s + wait_s)
 
     async def aclose(self) -> None:
         if self._own is not None:
@@ -70,7 +68,7 @@ class Submitter:
             answers |= {place: row for place, _, row in spread(rows, its)}
         return answers
 
-    async def _send(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
         answers = await exchange(self._pool, [*commands, *self._barrier])
         answers, behind = answers[: len(commands)], answers[len(commands) :]
         if behind:

@@ -7,13 +7,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls import Call, LostError, NotSentError, UnansweredError, late, unsafe
-from bitladder.queue.clock import ASK, ServerClock
-from bitladder.queue.exchange import TURNED_AWAY
-from bitladder.queue.run_script import Argument, source
+from bitladder.queue.calls import unsafe
+from bitladder.queue.run_script import (
+    Argument,
+    Call,
+    Command,
+    LostError,
+    NotSentError,
+    UnansweredError,
+    late,
+    loads,
+    may_go_again,
+)
+from bitladder.queue.sending.exchange import TURNED_AWAY
+from bitladder.queue.sending.server_time import ASK, EarliestServerTime
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.durability import barrier, check_passed
 from bitladder.settings.sections import Settings
@@ -49,7 +59,7 @@ class BlockingScripts:
         self._connection: redis.Connection | None = None
         self._sent: deque[_Pending] = deque()  # calls whose answers are on their way
         # What has not been carried out when a try is given up must not be later: its caller was told so.
-        self._clock, self._within_s = ServerClock(), self._pool.connection_kwargs["socket_timeout"]
+        self._clock, self._within_s = EarliestServerTime(), self._pool.connection_kwargs["socket_timeout"]
 
     def call(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script and return its answer, or the exception that stands for it: ResponseError, LostError."""
@@ -88,17 +98,17 @@ class BlockingScripts:
         return answer
 
     def _answer(self, one: _Pending) -> Any:  # noqa: ANN401
-        is_forgotten = False
+        before: list[Command] = []
         for _ in range(TRIES):
             if error := self._open():
                 one.was_not_sent(error)
                 continue
             try:
-                return self._asked(one, is_forgotten=is_forgotten)
+                return self._asked(one, before)
             except ResponseError as error:
                 if not self._may_go_again(error):
                     return one.lost if isinstance(one.lost, UnansweredError) else error
-                is_forgotten = isinstance(error, NoScriptError)
+                before = loads([one.call], [error])
             except TURNED_AWAY as error:
                 self._drop()
                 one.was_not_sent(error)
@@ -108,19 +118,18 @@ class BlockingScripts:
         return one.lost or NotSentError(RedisError("Redis forgets its scripts as fast as they are loaded"))
 
     def _may_go_again(self, error: ResponseError) -> bool:
-        """Return whether a call was refused for what another try does not meet."""
-        now_ms = late(error)
-        if now_ms:
-            self._clock.saw(now_ms)
-        elif not isinstance(error, NoScriptError):
+        """Return whether a call has not run, for a reason that another try does not meet."""
+        if not may_go_again(error):
             return False
+        if now_ms := late(error):
+            self._clock.heard(now_ms)
         if self._sent:  # the answers of those behind it stand before that of another try
             self._drop()
         return True
 
-    def _asked(self, one: _Pending, *, is_forgotten: bool) -> Any:  # noqa: ANN401
-        if is_forgotten:
-            self._command("SCRIPT", "LOAD", source(one.call.script))
+    def _asked(self, one: _Pending, before: Iterable[Command]) -> Any:  # noqa: ANN401
+        for command in before:
+            self._command(*command)
             self._wire.read_response()
         if one not in self._sent:
             self._send(one)

@@ -1,4 +1,4 @@
-"""bitladder/queue/submitting.py: each job of a bundle gets its own answer, and the answer is true."""
+"""bitladder/queue/sending/submitting.py: each job of a bundle gets its own answer, and the answer is true."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import redis
 
 from bitladder.contract import State, Submission
 from bitladder.errors import AcceptanceUnknownError, QueueBrokenError
-from bitladder.queue.calls import Doubtful, NotSentError, UnansweredError, submit_call
-from bitladder.queue.clock import ServerClock
-from bitladder.queue.exchange import call_each, exchange
+from bitladder.queue.calls import Doubtful, submit_call
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.run_script import NotSentError, UnansweredError
+from bitladder.queue.sending.exchange import call_each, exchange
+from bitladder.queue.sending.server_time import EarliestServerTime
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from tests.bitladder.queue.test_job_queue import claim, job, queue  # noqa: F401  (a fixture)
@@ -128,8 +129,8 @@ async def test_a_submission_that_comes_after_it_was_given_up_is_not_carried_out(
 
 
 async def test_a_server_whose_clock_has_jumped_takes_jobs_all_the_same(settings: Settings, store: redis.Redis) -> None:
-    client, clock, mine = connect(settings.redis), ServerClock(), job()
-    clock.saw(int((time.time() - 3600) * 1000))
+    client, clock, mine = connect(settings.redis), EarliestServerTime(), job()
+    clock.heard(int((time.time() - 3600) * 1000))
     call = submit_call(settings, JobQueue(client, settings).signer, (QUEUE, "", 0), [mine])
 
     (rows,) = await call_each(partial(exchange, client.connection_pool), [call], clock, 1.6)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
-from bitladder.queue.plan import all_lists
-from bitladder.queue.run_script import digest, source
+from bitladder.queue.calls import Depths, depths_call, read_depths
+from bitladder.queue.claim_plan import all_lists
+from bitladder.queue.run_script import Command, attempts, drive
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings.sections import Settings
 
@@ -47,47 +48,47 @@ async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample
         QueueUnreachableError: Redis is unreachable or refuses.
 
     """
+    beside: list[Any] = []  # answers to what goes in the same round trip
+    names = list(settings.models)
+
+    async def send(commands: Sequence[Command]) -> list[Any]:
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            for name, model in settings.models.items():
+                pipe.hmget(f"bl:served:{name}", all_lists(name, model))
+            for command in commands:
+                pipe.execute_command(*command)
+            answers = await pipe.execute(raise_on_error=False)
+        beside[:] = answers[: 1 + len(names)]
+        return list(answers[1 + len(names) :])
+
     try:
-        answers = await _ask(client, settings)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            await client.script_load(source("depths"))
-            answers = await _ask(client, settings)
+        rows = await drive(attempts([depths_call(settings, name) for name in names]), send)
     except (RedisError, OSError) as error:
         raise unreachable("cannot look at the queues", error) from error
-    memory, *rows = answers
-    for answer in (memory, *rows[::2]):
+    memory, *served = beside
+    for answer in (memory, *rows):
         if isinstance(answer, Exception):
             raise unreachable("cannot look at the queues", answer) from answer
-    pairs = zip(rows[::2], rows[1::2], strict=True)
+    depths = [read_depths(settings, name, row) for name, row in zip(names, rows, strict=True)]
     return Sample(
-        models={name: _model(settings, name, *pair) for name, pair in zip(settings.models, pairs, strict=True)},
+        models={name: _model(*pair) for name, *pair in zip(names, depths, served, strict=True)},
         used_bytes=int(memory["used_memory"]),
         max_bytes=int(memory.get("maxmemory", 0)) or None,
     )
 
 
-async def _ask(client: redis.asyncio.Redis, settings: Settings) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipe:
-        pipe.info("memory")
-        for name, model in settings.models.items():
-            live, lists = [f"bl:live:{name}:{tier}" for tier in model.ladder], all_lists(name, model)
-            pipe.evalsha(digest("depths"), len(live), *live, *lists)
-            pipe.hmget(f"bl:served:{name}", lists)
-        return list(await pipe.execute(raise_on_error=False))
-
-
-def _model(settings: Settings, name: str, looked: list[Any], served: list[bytes | None] | Exception) -> ModelSample:
-    now_ms, live, rows = looked
-    lists = all_lists(name, settings.model(name))
-    counts = [None] * len(lists) if isinstance(served, Exception) else served  # somebody wrote over the key
+def _model(depths: Depths, served: list[bytes | None] | Exception) -> ModelSample:
+    # An exception: another program has written a key of another type there.
+    counts = [None] * len(depths.queues) if isinstance(served, Exception) else served
     return ModelSample(
-        at_s=int(now_ms) / 1000,
-        live=dict(zip(settings.model(name).ladder, live, strict=True)),
+        at_s=depths.now_ms / 1000,
+        live=depths.live,
         lists={
-            queue: ListSample(
-                depth=int(row[0]), in_flight=int(row[1]), problem=row[3].decode(errors="replace"), served=_count(count)
+            queue.queue: ListSample(
+                depth=queue.depth, in_flight=queue.in_flight, problem=queue.problem, served=_count(count)
             )
-            for queue, row, count in zip(lists, rows, counts, strict=True)
+            for queue, count in zip(depths.queues, counts, strict=True)
         },
     )
 

@@ -6,15 +6,25 @@ server that was never reached from one that may have carried the commands out.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from bitladder.queue.calls import Call, LostError, NotSentError, UnansweredError, late
-from bitladder.queue.clock import ServerClock
-from bitladder.queue.run_script import Argument, source
+from bitladder.queue.run_script import (
+    Call,
+    Command,
+    LostError,
+    NotSentError,
+    Send,
+    UnansweredError,
+    attempts,
+    drive,
+    late,
+    may_go_again,
+)
+from bitladder.queue.sending.server_time import EarliestServerTime
 from bitladder.queue.server.sockets import DemotedError
 
 # A connection may have died while it was idle; commands that may be sent again go once more, on a fresh one.
@@ -22,10 +32,8 @@ TRIES = 2
 # What a server answers instead of carrying a command out, and gives the connection up for.
 TURNED_AWAY = (BusyLoadingError, DemotedError)
 
-Send = Callable[[Sequence[Sequence[Argument]]], Awaitable[list[Any]]]
 
-
-async def exchange(pool: redis.asyncio.ConnectionPool, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+async def exchange(pool: redis.asyncio.ConnectionPool, commands: Sequence[Command]) -> list[Any]:
     """Send commands that may be sent twice; return for each its answer, or the exception that stands for it.
 
     Exceptions: ResponseError (Redis refused it), NotSentError, UnansweredError.
@@ -55,38 +63,21 @@ async def exchange(pool: redis.asyncio.ConnectionPool, commands: Sequence[Sequen
 
 
 async def call_each(
-    send: Send, calls: Sequence[Call], clock: ServerClock | None = None, within_s: float = 0
+    send: Send, calls: Sequence[Call], clock: EarliestServerTime | None = None, within_s: float = 0
 ) -> list[Any]:
-    """Call scripts with `send`, as `exchange` does; `within_s`: how long `send` waits for a call that must be in time.
+    """Run scripts with `send`, as `exchange` does; `within_s`: how long `send` waits for a call that must be in time.
 
-    Those that the server does not know are loaded, and those that came too late because its clock jumped go again.
+    Calls that came too late because the server's clock jumped go again, like those whose script it did not know.
     """
-    answers = await send([_words(call, clock, within_s) for call in calls])
-    # Only those that did not run: the others have done their work.
-    missing = [index for index, answer in enumerate(answers) if may_go_again(answer)]
-    if not missing:
+
+    async def heard(commands: Sequence[Command]) -> list[Any]:
+        answers = await send(commands)
+        for now_ms in filter(None, map(late, answers)):
+            if clock:
+                clock.heard(now_ms)
         return answers
-    for now_ms in filter(None, (late(answers[index]) for index in missing)):
-        if clock:
-            clock.saw(now_ms)
-    names = sorted({calls[index].script for index in missing if isinstance(answers[index], NoScriptError)})
-    loads = [("SCRIPT", "LOAD", source(name)) for name in names]
-    again = await send([*loads, *(_words(calls[index], clock, within_s) for index in missing)])
-    refusal = next((answer for answer in again[: len(loads)] if isinstance(answer, ResponseError)), None)
-    for index, answer in zip(missing, again[len(loads) :], strict=True):
-        answers[index] = refusal if refusal and isinstance(answer, NoScriptError) else answer
-        if late(answer) or isinstance(answer, NotSentError):  # an earlier try may have been heard, and not answered
-            answers[index] = UnansweredError(answer)
-    return answers
 
-
-def may_go_again(answer: Any) -> bool:  # noqa: ANN401
-    """Return whether a call was refused for what another try does not meet."""
-    return isinstance(answer, NoScriptError) or late(answer) is not None
-
-
-def _words(call: Call, clock: ServerClock | None, within_s: float) -> Sequence[Argument]:
-    return call.words(clock.after(within_s) if clock else 0)
+    return await drive(attempts(calls, lambda: clock.after(within_s) if clock else 0), heard)
 
 
 async def _answer(connection: redis.asyncio.connection.AbstractConnection, lost: LostError | None) -> Any:  # noqa: ANN401

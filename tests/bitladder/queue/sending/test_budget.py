@@ -1,4 +1,4 @@
-"""bitladder/queue/budget.py, and bundles that are answered in parts."""
+"""bitladder/queue/sending/budget.py, and bundles that are answered in parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from bitladder.batching import Batcher
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.budget import MAX_BYTES, MIN_BYTES, ByteBudget, bundled
+from bitladder.queue.sending.budget import MAX_BYTES, MIN_BYTES, ByteBudget, bundled
 
 
 def test_a_call_that_is_not_answered_halves_the_next_one_and_answers_let_it_grow_again() -> None:

@@ -1,4 +1,4 @@
-"""bitladder/queue/ends.py: the ends that scripts write by themselves are taken where outcomes are signed."""
+"""bitladder/queue/stored_outcome.py: the ends that scripts write by themselves are taken where outcomes are signed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import redis
 from bitladder.contract import State
 from bitladder.producer import Producer
 from bitladder.queue.calls import Claims
-from bitladder.queue.ends import SCRIPTED
+from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.plan import claim_plan
 from bitladder.queue.run_script import NAMES, source
 from bitladder.queue.server.connection import connect
+from bitladder.queue.stored_outcome import SCRIPTED
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from workers.lease import LeaseKeeper

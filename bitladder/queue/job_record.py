@@ -1,21 +1,18 @@
-"""How jobs, queues and chunks read, as Redis has them: no I/O."""
+"""How a job reads as its record in Redis has it: no I/O."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+
+import msgspec
 
 from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State, decode_call
-from bitladder.queue.ends import MAX_NUMBER, Ended, Running, short
 from bitladder.queue.signing import Signer
+from bitladder.queue.untrusted import read_number, short
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024
-
-# Queues that no tier serves are shown with so many characters of their names.
-MAX_NAME = 200
 
 # The fields of a job hash that a view is made of.
 VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
@@ -41,40 +38,18 @@ LOST = Outcome(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depth:
-    """One queue as /v1/queues shows it."""
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """An execution is under way; nothing else is known of it."""
 
-    queue: str
-    depth: int
-    in_flight: int
-    oldest_age_s: float | None  # None: nothing waits, or its time is unknown
-    problem: str = ""  # what is wrong with the list in Redis, where it is none
+    fence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depths:
-    """All queues of one model, and the live workers of each tier."""
-
-    live: Mapping[str, int]
-    queues: Sequence[Depth]
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A job has ended, and its outcome is large: it is read by whoever gets there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
-    """A queue of RQ's that no tier serves."""
-
-    queue: str
-    depth: int
-    workers: int  # of RQ's own, or of tiers that there are no more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """What holds for all models."""
-
-    is_suspended: bool  # claims pause: somebody said `rq suspend`
-    unknown: Sequence[Unknown]  # the deepest first
+# What a reader may hear of a job.
+Item = Chunk | Outcome | Running | Ended
 
 
 def inflate(data: bytes) -> bytes:
@@ -104,41 +79,6 @@ def read_request(data: bytes) -> Request | None:
         return None
 
 
-def read_depth(name: str, row: list[Any], now: int) -> Depth:
-    depth, in_flight, at, problem = row
-    age_s = max(0.0, (now - int(float(at))) / 1000) if float(at or 0) else None
-    return Depth(
-        queue=name,
-        depth=int(depth),
-        in_flight=int(in_flight),
-        oldest_age_s=age_s if depth else None,
-        problem=problem.decode(errors="replace"),
-    )
-
-
-def read_overview(answer: list[Any]) -> Overview:
-    is_suspended, rows = answer
-    unknown = [
-        Unknown(queue=name.decode(errors="replace")[:MAX_NAME], depth=int(depth), workers=int(workers))
-        for name, depth, workers in rows
-    ]
-    return Overview(is_suspended=bool(is_suspended), unknown=sorted(unknown, key=lambda one: (-one.depth, one.queue)))
-
-
-def read_chunk(entry: bytes, data: bytes) -> Chunk:
-    fence, _, number = entry.partition(b"-")
-    return Chunk(fence=int(fence), number=int(number), data=data)
-
-
-def read_number(raw: bytes | float | None) -> int | None:
-    """Read a whole number from a field that anybody may have written; None for everything else."""
-    try:
-        number = int(float(raw or b""))
-    except (ValueError, OverflowError):
-        return None
-    return number if abs(number) <= MAX_NUMBER else None
-
-
 def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> Outcome | None:
     """Return how a job ended, None where it has not. Ours end with an outcome; RQ's tools end them without one."""
     if stored:
@@ -147,7 +87,7 @@ def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> 
         return None
     state = STATE_OF_STATUS.get(status)
     if state is None:
-        return _odd_status(status)
+        return odd_status(status)
     if not state.is_terminal:
         return None
     if state is State.CANCELLED:
@@ -158,25 +98,12 @@ def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> 
     return Outcome(state=State.FAILED, status=500, code="ended_elsewhere", error=error)
 
 
-def _odd_status(status: str) -> Outcome:
-    """Return what there is to say of a job whose record has a status that neither RQ nor we write."""
+def odd_status(status: str) -> Outcome:
+    """Return the outcome of a job whose record has a status that neither RQ nor we write."""
     error = (
         f"the status in the job's record is none of RQ's, got {short(status)!r}: something else than a worker wrote it"
     )
     return Outcome(state=State.FAILED, status=500, code="corrupt_job", error=error)
-
-
-def read_look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcome | Ended | Running | None:
-    """Read what look.lua says of one job; None: it waits."""
-    if word == b"over":
-        return Ended()
-    if word == b"gone":
-        return LOST
-    if word == b"runs":
-        return Running(fence=read_number(detail) or 0)
-    if word == b"odd":
-        return _odd_status(detail.decode(errors="replace"))
-    return None if word == b"waits" else read_end(job_id, word.decode(), detail, signer)
 
 
 def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:

@@ -1,0 +1,75 @@
+"""A worker takes jobs: claim.lua."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bitladder.contract import Claimed
+from bitladder.ids import read_id
+from bitladder.queue.calls.retention import retention
+from bitladder.queue.run_script import Call
+from bitladder.settings.sections import Settings
+
+
+class Unfit(msgspec.Struct, frozen=True, kw_only=True):
+    """An id that was in a list and does not run."""
+
+    job_id: str
+    why: str  # no_record, or the error code that the job ended with
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What one claim brought."""
+
+    jobs: list[Claimed]
+    now_ms: int  # server clock
+    expired: int  # dropped because their deadline had passed
+    unfit: list[Unfit]
+    is_suspended: bool  # nothing is given out until `rq resume`
+    is_cut: bool  # more wait, for which the answer had no room
+
+
+def wake_key(model: str, tier: str) -> str:
+    """Return the list in which a token lies while work may wait for a worker of the tier."""
+    return f"bl:wake:{model}:{tier}"
+
+
+def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int]) -> Call:
+    """Build the call of claim.lua; limits: of the jobs, and of the bytes of their data together."""
+    slots, max_bytes = limits
+    keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", wake_key(model, tier)]
+    lease_ms = int(settings.queue.lease_s * 1000)
+    return Call("claim", keys, [worker, slots, lease_ms, plan, retention(settings), max_bytes])
+
+
+def read_claimed(answer: list[Any]) -> Claims:
+    """Read the answer of claim.lua."""
+    now, expired, rows, unfit, is_suspended, is_cut = answer
+    return Claims(
+        jobs=[_claimed(row, int(now)) for row in rows],
+        now_ms=int(now),
+        expired=int(expired),
+        unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
+        is_suspended=bool(is_suspended),
+        is_cut=bool(is_cut),
+    )
+
+
+def _claimed(row: list[Any], now: int) -> Claimed:
+    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac, *timeout = row
+    return Claimed(
+        job_id=read_id(job_id),
+        queue=queue.decode(),
+        data=data,
+        attempt=int(attempt),
+        fence=int(fence),
+        enqueued_ms=int(at),
+        deadline_ms=int(float(deadline)) if deadline else None,
+        claimed_ms=now,
+        suspicion=int(suspicion),
+        mac=mac,
+        is_rq=bool(timeout),
+        timeout_s=int(timeout[0]) if timeout else 0,
+    )

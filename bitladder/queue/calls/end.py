@@ -1,0 +1,131 @@
+"""A job ends, or goes back to a queue: finish.lua, requeue.lua, cancel.lua and expire.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from bitladder.contract import Claimed, Outcome, State
+from bitladder.queue.calls.retention import retention
+from bitladder.queue.run_script import Argument, Call
+from bitladder.queue.signing import Signer
+from bitladder.settings.sections import Settings
+
+# RQ's words for the ends of a job; an expired job is a failed one to RQ's tools.
+RQ_STATUS = {
+    State.FINISHED: "finished",
+    State.FAILED: "failed",
+    State.EXPIRED: "failed",
+    State.CANCELLED: "canceled",
+}
+# Why a job came back from its last execution, told if its deadline passes before the next one: so many bytes.
+MAX_TROUBLE = 300
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """One job's end on its way to Redis."""
+
+    job: Claimed
+    outcome: Outcome
+    return_value: str = ""  # base64 of JSON, for jobs enqueued by RQ
+    is_dead_letter: bool = False  # an operator should look at it: it goes to the dead letters
+
+
+class RequeueReason(StrEnum):
+    """Why a job goes back, or ends without having run: says whether that costs an attempt (requeue_job in Lua)."""
+
+    FREE = "free"  # nothing ran, or nothing is to blame: no attempt counted
+    CHARGED = "charged"  # an attempt counted
+    SUSPECT = "suspect"  # the engine was lost with all it ran: no attempt counted, but the job may be the cause
+    REAPED = "reaped"  # its worker was lost: an attempt counted; only reap.lua gives this reason
+    UNBEGUN = "unbegun"  # its worker was lost, or broke, before the engine began: counted from the fourth time on
+    # These end a job that no engine has begun: no attempt counted.
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+class Requeued(msgspec.Struct, frozen=True, kw_only=True):
+    """One job on its way back to a queue."""
+
+    job: Claimed
+    target: str  # the queue
+    reason: RequeueReason
+    last: Outcome  # its outcome if it ends instead
+
+
+class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was submitted and not answered, as far as withdrawing it needs it."""
+
+    job_id: str
+    queue: str
+    tenant: str
+
+
+def finished_bytes(item: Finished) -> int:
+    """Return about how much of a call of finish.lua one job's end takes."""
+    return len(item.outcome.body) + len(item.return_value)
+
+
+def finish_call(settings: Settings, signer: Signer, worker: str, jobs: Sequence[Finished]) -> Call:
+    """Build the call of finish.lua."""
+    args: list[Argument] = [worker, retention(settings)]
+    for item in jobs:
+        job, outcome = item.job, item.outcome
+        status = "dead" if item.is_dead_letter else RQ_STATUS[outcome.state]
+        value = item.return_value or ("-" if job.is_rq else "")
+        args += [job.job_id, job.queue, job.fence, status, signer.encode(job.job_id, outcome), value]
+    return Call("finish", [f"bl:inflight:{worker}"], args)
+
+
+def read_finished(answer: list[int]) -> list[bool]:
+    """Return for each job whether its outcome was accepted: its worker may have lost it."""
+    return [bool(accepted) for accepted in answer]
+
+
+def requeue_call(settings: Settings, signer: Signer, worker: str, item: Requeued) -> Call:
+    """Build the call of requeue.lua."""
+    job, last = item.job, item.last
+    args: list[Argument] = [
+        worker,
+        job.job_id,
+        job.fence,
+        job.queue,
+        item.target,
+        item.reason,
+        settings.queue.max_attempts,
+        signer.encode(job.job_id, last),
+        retention(settings),
+        in_ascii(f"{last.code}: {last.error}"),
+    ]
+    return Call("requeue", [f"bl:inflight:{worker}"], args)
+
+
+def cancel_call(settings: Settings, signer: Signer, job_id: str, withdrawn: Doubtful | None = None) -> Call:
+    """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet."""
+    why = ": nobody could come back for it" if withdrawn else ""
+    outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
+    about = [withdrawn.queue, withdrawn.tenant] if withdrawn else ["", ""]
+    return Call("cancel", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings), *about])
+
+
+def expire_call(settings: Settings, signer: Signer, job_id: str, trouble: bytes) -> Call:
+    """Build the call of expire.lua; `trouble`: why the job came back from its last execution, b'' if it did not."""
+    error = "the deadline passed while the job waited"
+    if trouble:
+        error = f"{error}; it had come back: {in_ascii(trouble[:MAX_TROUBLE].decode(errors='replace'))}"
+    outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
+    return Call("expire", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings)])
+
+
+def read_word(answer: Any) -> str:  # noqa: ANN401  (what redis-py returns)
+    """Read an answer that is one word: of requeue.lua and cancel.lua."""
+    return str(answer.decode())
+
+
+def in_ascii(text: str) -> str:
+    """Return the beginning of a text in printable ASCII."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:MAX_TROUBLE])

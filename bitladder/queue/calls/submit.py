@@ -1,0 +1,137 @@
+"""Jobs are stored and pushed: submit.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from bitladder.contract import DEFAULT_TENANT, Lane, Submission, encode_call, queue_name
+from bitladder.errors import (
+    AcceptanceUnknownError,
+    BitladderError,
+    ConflictError,
+    QueueBrokenError,
+    QueueFullError,
+    QuotaError,
+)
+from bitladder.ids import read_id
+from bitladder.queue.run_script import Argument, Call, LostError, Rows, UnansweredError
+from bitladder.queue.server.protocol import unreachable
+from bitladder.queue.signing import Signer
+from bitladder.settings.sections import Settings
+
+# Jobs with their places among those that were submitted together.
+Placed = list[tuple[int, Submission]]
+# Queue, tenant ('' where its jobs are not counted), and how many jobs it may have (0: no limit).
+Group = tuple[str, str, int]
+
+
+def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence[Submission]) -> Call:
+    """Build the call of submit.lua for jobs of one group."""
+    queue, tenant, quota = group
+    model, tier, lane = queue.split(":")[:3]
+    ladder = settings.model(model).ladder
+    climbs = lane in settings.lanes.overflow
+    keys = [
+        f"rq:queue:{queue}",
+        f"bl:counts:{queue}",
+        "rq:queues",
+        f"bl:wake:{model}:{tier}",
+        f"bl:tenant:{tenant or '-'}",
+        *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) + 1 :]),
+    ]
+    high = settings.model(model).tier(tier).high if climbs else 0
+    is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
+    fair = 0 if is_shared else settings.queue.fair_depth
+    args: list[Argument] = [model, queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
+    args += [tenant, quota, fair]
+    longest_ms = settings.queue.max_wait_s * 1000
+    for job in jobs:
+        request, data = job.request, encode_call(job.request)
+        args += (
+            job.job_id,
+            data,
+            # RQ's default description holds the arguments, and with them the prompt; ours does not.
+            f"{request.endpoint}: {request.reason}",
+            job.deadline_ms or longest_ms,
+            job.reply_to,
+            job.idempotency_key,
+            job.fingerprint,
+            signer.job_mac(job.job_id, data),
+        )
+    return Call("submit", keys, args, is_timely=True)
+
+
+def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> dict[Group, Placed]:
+    """Group numbered jobs by queue, tenant and limit: each group goes with one call."""
+    groups: dict[Group, Placed] = {}
+    most = settings.queue.max_per_tenant
+    for place, job in placed:
+        quota = job.max_of_tenant or most
+        tenant = job.request.tenant
+        counted = tenant if quota or tenant != DEFAULT_TENANT else ""  # the default tenant is everybody
+        groups.setdefault((job.queue, counted, quota), []).append((place, job))
+    return groups
+
+
+def demoted(answers: Mapping[int, Rows], jobs: Mapping[int, Submission]) -> Placed:
+    """Return the jobs whose tenant has more than its share of their lane, each on its way to the batch lane.
+
+    So a tenant that submits very many keeps nobody else waiting.
+    """
+    places = [place for place, row in answers.items() if not isinstance(row, Exception) and row[0] == b"crowded"]
+    return [(place, _in_batch(jobs[place])) for place in places]
+
+
+def _in_batch(job: Submission) -> Submission:
+    model, tier, _ = job.queue.split(":")[:3]
+    return msgspec.structs.replace(job, queue=queue_name(model, tier, Lane.BATCH, job.request.ceiling))
+
+
+def spread(rows: Rows, its: Placed) -> list[tuple[int, Submission, Rows]]:
+    """Return what a call of submit.lua says of each job of its group: an exception says the same of all."""
+    each = [rows] * len(its) if isinstance(rows, Exception) else rows
+    return [(place, job, row) for (place, job), row in zip(its, each, strict=True)]
+
+
+def unsafe(rows: Rows, reason: Exception) -> Rows:
+    """Return the answers of submit.lua where those jobs that it says it has may not be safe, for this reason."""
+    if not isinstance(rows, list):
+        return rows
+    return [UnansweredError(reason) if row[0] in (b"accepted", b"duplicate") else row for row in rows]
+
+
+def read_submitted(answer: Rows, job: Submission) -> str | BitladderError:
+    """Return the id under which the job is stored, its own or that of the first one with its key, or why it is not."""
+    if isinstance(answer, UnansweredError):
+        message = f"it is not known whether the job {job.job_id} was accepted: {answer}"
+        return AcceptanceUnknownError(message, job_id=job.job_id)
+    if isinstance(answer, LostError):
+        return _unaccepted("nothing was accepted, Redis does not answer", answer.reason)
+    if isinstance(answer, Exception):
+        return _unaccepted("nothing was accepted, Redis refused", answer)
+    word, job_id = answer[0], read_id(answer[1])
+    if word == b"broken":
+        message = f"queue {job.queue} takes no jobs, nothing was accepted: {answer[2].decode(errors='replace')}"
+        return QueueBrokenError(message)
+    if word == b"full":
+        return QueueFullError(f"queue {job.queue} is full ({int(answer[2])} jobs wait)", retry_after_s=5)
+    if word == b"quota":
+        message = f"tenant {job.request.tenant} has {int(answer[2])} jobs waiting or running, its most"
+        return QuotaError(message, retry_after_s=5)
+    if word == b"mismatch":
+        return ConflictError("the Idempotency-Key was used with another request body", param="Idempotency-Key")
+    return job_id
+
+
+def _unaccepted(what: str, error: Exception) -> BitladderError:
+    told = unreachable(what, error)
+    if told.public:
+        told.public = f"nothing was accepted: {told.public}"
+    return told
+
+
+def submitted_bytes(job: Submission) -> int:
+    """Return about how much of a call of submit.lua one job takes."""
+    return len(job.request.body)

@@ -1,0 +1,61 @@
+"""What happens beside the way of a job: release.lua and drop.lua (dead letters), sweep.lua, rate.lua (API keys)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bitladder.ids import read_id
+from bitladder.queue.calls.retention import retention
+from bitladder.queue.claim_plan import all_lists
+from bitladder.queue.run_script import Argument, Call
+from bitladder.settings.sections import Settings
+
+DEAD_LETTERS = "bl:dead_letters"
+SWEEP_EVERY_S = 1.0
+# Ids per sweep: a third of a millisecond of the server. 200,000 waiting jobs are gone through in a quarter of an hour.
+MAX_SWEPT = 256
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sweep did."""
+
+    met: int  # jobs of RQ's producers that have a deadline now
+    ended: list[tuple[str, str]]  # job id and error code
+
+
+def release_call(settings: Settings, job_ids: Sequence[str]) -> Call:
+    """Build the call of release.lua."""
+    queue = settings.queue
+    return Call("release", [DEAD_LETTERS], [queue.max_wait_s * 1000, queue.result_ttl_s * 1000, *job_ids])
+
+
+def drop_call(settings: Settings, job_ids: Sequence[str]) -> Call:
+    """Build the call of drop.lua."""
+    return Call("drop", [DEAD_LETTERS], [settings.queue.result_ttl_s * 1000, *job_ids])
+
+
+def read_moved(answer: list[int], job_ids: Sequence[str]) -> list[str]:
+    """Read the answer of release.lua or drop.lua: the ids of those jobs that were among the dead letters."""
+    return [job_id for job_id, was_moved in zip(job_ids, answer, strict=True) if was_moved]
+
+
+def sweep_call(settings: Settings, model: str) -> Call:
+    """Build the call of sweep.lua."""
+    queues = all_lists(model, settings.model(model))
+    # A little less than the pause between two calls of the same process, so that none of them comes for nothing.
+    args: list[Argument] = [int(SWEEP_EVERY_S * 900), MAX_SWEPT, retention(settings), *queues]
+    return Call("sweep", [f"bl:sweep:{model}"], args)
+
+
+def read_swept(answer: list[Any]) -> Swept:
+    """Read the answer of sweep.lua."""
+    met, ended = answer
+    return Swept(met=int(met), ended=[(read_id(job_id), code.decode()) for job_id, code in ended])
+
+
+def rate_call(key: str, per_minute: int) -> Call:
+    """Build the call of rate.lua. It answers in how many milliseconds the key's next request may pass, 0: this one."""
+    return Call("rate", [f"bl:rate:{key}"], [per_minute])

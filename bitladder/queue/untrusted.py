@@ -1,0 +1,22 @@
+"""Fields in Redis that anybody may have written, read with care."""
+
+from __future__ import annotations
+
+# What JSON's readers can hold in a number.
+MAX_NUMBER = 2**53
+# Of a tier, code, reason or id.
+MAX_WORD_CHARS = 200
+
+
+def read_number(raw: bytes | float | None) -> int | None:
+    """Read a whole number; None for everything else."""
+    try:
+        number = int(float(raw or b""))
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) <= MAX_NUMBER else None
+
+
+def short(text: str, max_chars: int = MAX_WORD_CHARS) -> str:
+    """Return a text, or its beginning."""
+    return text if len(text) <= max_chars else f"{text[:max_chars]}…"
