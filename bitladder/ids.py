@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-# What `in_word` escapes: it would end a word, or a line, or begin an escape. The same stands in scripts/parts/ids.lua.
-_NO_WORD = re.compile(rb"[ \n%]")
-# Longer ids are cut where they are shown: none of them was ever run (MAX_ID in scripts/parts/ids.lua).
-MAX_SHOWN = 512
+from bitladder.script_constants import MAX_ID, WORD_BREAKS
+
+_WORD_BREAK = re.compile(f"[{WORD_BREAKS}]".encode())
 
 
 def read_id(raw: bytes) -> str:
@@ -27,7 +26,7 @@ def id_bytes(job_id: str) -> bytes:
 
 def in_word(job_id: str) -> bytes:
     """Return an id as one word of a line."""
-    return _NO_WORD.sub(lambda found: b"%%%02X" % found[0][0], id_bytes(job_id))
+    return _WORD_BREAK.sub(lambda found: b"%%%02X" % found[0][0], id_bytes(job_id))
 
 
 def read_word(raw: bytes) -> str:
@@ -52,4 +51,5 @@ def readable(job_id: str) -> str:
         job_id.encode()
     except UnicodeEncodeError:
         job_id = in_url(job_id)
-    return job_id if len(job_id) <= MAX_SHOWN else f"{job_id[:MAX_SHOWN]}…"
+    # None that is longer was ever run.
+    return job_id if len(job_id) <= MAX_ID else f"{job_id[:MAX_ID]}…"

@@ -13,9 +13,9 @@ from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage,
 from bitladder.errors import EngineBusyError, EngineFaultError, EngineLostError
 from bitladder.queue.job_record import inflate
 from bitladder.queue.signing import Signer
+from bitladder.script_constants import ALONE_FROM
 from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers, OnChunk
-from workers.isolation import ALONE
 from workers.output_check import fault_in
 
 
@@ -103,7 +103,7 @@ def degenerate_in(done: Executed) -> str | None:
 
 
 def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
-    if job.suspicion < ALONE:
+    if job.suspicion < ALONE_FROM:
         return _failed(502, "engine_lost", str(error)), Verdict.SUSPECT
     message = f"the engine was lost while it ran this job alone, after losses in company: {error}"
     return _failed(500, "poison", message), Verdict.DEAD_LETTER

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-# From this suspicion on a job runs alone. The same number stands in bitladder/queue/scripts/prelude.lua.
-ALONE = 2
+from bitladder.script_constants import ALONE_FROM
+
 # How many jobs of degree 1 run together.
 COMPANY = 8
 
@@ -82,6 +82,6 @@ class Ward:
     def _has_room(self, suspicion: int) -> bool:
         if not self._inside:
             return True
-        if suspicion != self._kind or suspicion >= ALONE:
+        if suspicion != self._kind or suspicion >= ALONE_FROM:
             return False
         return suspicion == 0 or self._inside < COMPANY

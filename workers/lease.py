@@ -28,13 +28,14 @@ from bitladder.queue.calls import (
 )
 from bitladder.queue.run_script import run_sync
 from bitladder.queue.server.connection import connect_sync
+from bitladder.script_constants import MAX_SILENT_MS, MAX_SILENT_SHARE
 from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 
 log = structlog.get_logger()
-# How soon after a lease ran out somebody looks for it, and at most this share of a lease. The scripts take three times
-# as long without anybody's look for an outage.
-REAP_EVERY_S, REAP_SHARE = 1.0, 1 / 9
+# How soon after a lease ran out a worker looks for it, and at most this share of a lease: often enough that the scripts
+# do not take it for an outage.
+REAP_EVERY_S, REAP_SHARE = MAX_SILENT_MS / 3000, MAX_SILENT_SHARE / 3
 # Between two passes others have the server.
 REAP_PAUSE_S = 0.01
 

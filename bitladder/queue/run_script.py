@@ -21,6 +21,9 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, ResponseError
 
+from bitladder.queue.scripted_ends import lua_ends
+from bitladder.script_constants import lua_constants
+
 # What a command is written with.
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
@@ -78,7 +81,8 @@ def source(name: str) -> str:
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else ""
     parts: dict[str, str] = {}
     _add_parts(text, parts)
-    return flags + "\n".join((*parts.values(), text))
+    body = "\n".join((*parts.values(), text))
+    return flags + lua_constants(body) + lua_ends(body) + body
 
 
 def part(name: str) -> str:

@@ -3,7 +3,7 @@
 HMAC-SHA-256 (RFC 2104), cut to 128 bits, with a key that intakes, producers and workers share ([queue].secrets). A
 job's code covers its id and its call, and with the call the body, the bounds on its tier and its tenant. An outcome's
 code covers the id and the outcome. The few ends that scripts write by themselves carry none, so they say nothing but
-what stored_outcome.py says for them.
+what scripted_ends.py says for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from bitladder.contract import Outcome, State, encode_outcome
 from bitladder.ids import in_word
-from bitladder.queue.stored_outcome import read_outcome, scripted
+from bitladder.queue.scripted_ends import scripted
+from bitladder.queue.stored_outcome import read_outcome
 
 _CHARS = 32  # 128 bits in hexadecimal
 

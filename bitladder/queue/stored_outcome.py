@@ -6,8 +6,6 @@ numbers such that they can be written again, and its words no longer than ours a
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import msgspec
 
 from bitladder.contract import Outcome, State, decode_outcome
@@ -16,44 +14,6 @@ from bitladder.queue.untrusted import MAX_NUMBER, MAX_WORD_CHARS, short
 MAX_ERROR_CHARS = 2000
 
 _WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
-
-# The ends that scripts write by themselves, by code. They know no key, so nobody can tell theirs from anybody else's:
-# where outcomes are signed, these are the only ones that are taken without a signature, and their words from here.
-SCRIPTED = MappingProxyType(
-    {
-        "deadline_exceeded": Outcome(
-            state=State.EXPIRED,
-            status=504,
-            code="deadline_exceeded",
-            error="the deadline passed while the job waited",
-        ),
-        "corrupt_job": Outcome(
-            state=State.FAILED,
-            status=500,
-            code="corrupt_job",
-            error="the job's record is not one that can be run",
-        ),
-        "unsupported": Outcome(
-            state=State.FAILED,
-            status=422,
-            code="unsupported",
-            error="the job asks for something of RQ's that is not done here (docs/rq.md)",
-        ),
-        "queue_broken": Outcome(
-            state=State.FAILED,
-            status=500,
-            code="queue_broken",
-            error="the list of its queue in Redis is no list",
-        ),
-        "undeliverable": Outcome(
-            state=State.FAILED,
-            status=500,
-            code="undeliverable",
-            error="the job was claimed again and again and never arrived at a worker: its record is too large",
-        ),
-        "worker_lost": Outcome(state=State.FAILED, status=500, code="worker_lost", error="the worker was lost"),
-    }
-)
 
 
 def read_outcome(content: bytes) -> Outcome:
@@ -73,14 +33,6 @@ def read_outcome(content: bytes) -> Outcome:
     if not _fits(outcome.state, outcome.status):
         raise ValueError(f"a job that is {outcome.state} cannot be answered with status {outcome.status}")
     return _shortened(outcome)
-
-
-def scripted(outcome: Outcome) -> Outcome | None:
-    """Return what a script may have said without a signature, in our own words; None where it may not have."""
-    end = SCRIPTED.get(outcome.code or "")
-    if end is None or end.state is not outcome.state:
-        return None
-    return msgspec.structs.replace(end, attempts=outcome.attempts, queue_ms=outcome.queue_ms)
 
 
 def _fits(state: State, status: int) -> bool:

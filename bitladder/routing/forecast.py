@@ -9,12 +9,13 @@ import msgspec
 from bitladder.contract import Lane
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.rates import Load
+from bitladder.script_constants import JOBS_PER_CYCLE
 
 # Place of a lane in every list by lanes.
 RANK = {lane.value: rank for rank, lane in enumerate(Lane)}
-# Of sixteen turns of a claim, one belongs to each less urgent lane that waits (claim.lua), so this is what a lane gets
-# whatever comes before it; and what it leaves to each lane behind it.
-TURN = 1 / 16
+# Of so many turns of a claim, one belongs to each less urgent lane that waits. So this is what a lane gets whatever
+# comes before it, and what it leaves to each lane behind it.
+TURN = 1 / JOBS_PER_CYCLE
 # Of the latency budget: what may be planned. The rest is for what the rate of the last seconds does not know: jobs
 # longer than the average, a worker that has just gone.
 PLANNED = 0.8

@@ -11,18 +11,10 @@ import msgspec
 from bitladder.contract import Claimed, Outcome, State
 from bitladder.queue.calls.retention import retention
 from bitladder.queue.run_script import Argument, Call
+from bitladder.queue.scripted_ends import SCRIPTED
 from bitladder.queue.signing import Signer
+from bitladder.script_constants import DEADLINE_PASSED, HAD_COME_BACK, MAX_TROUBLE
 from bitladder.settings.sections import Settings
-
-# RQ's words for the ends of a job; an expired job is a failed one to RQ's tools.
-RQ_STATUS = {
-    State.FINISHED: "finished",
-    State.FAILED: "failed",
-    State.EXPIRED: "failed",
-    State.CANCELLED: "canceled",
-}
-# Why a job came back from its last execution, told if its deadline passes before the next one: so many bytes.
-MAX_TROUBLE = 300
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +67,9 @@ def finish_call(settings: Settings, signer: Signer, worker: str, jobs: Sequence[
     args: list[Argument] = [worker, retention(settings)]
     for item in jobs:
         job, outcome = item.job, item.outcome
-        status = "dead" if item.is_dead_letter else RQ_STATUS[outcome.state]
+        state = "dead" if item.is_dead_letter else str(outcome.state)
         value = item.return_value or ("-" if job.is_rq else "")
-        args += [job.job_id, job.queue, job.fence, status, signer.encode(job.job_id, outcome), value]
+        args += [job.job_id, job.queue, job.fence, state, signer.encode(job.job_id, outcome), value]
     return Call("finish", [f"bl:inflight:{worker}"], args)
 
 
@@ -114,10 +106,10 @@ def cancel_call(settings: Settings, signer: Signer, job_id: str, withdrawn: Doub
 
 def expire_call(settings: Settings, signer: Signer, job_id: str, trouble: bytes) -> Call:
     """Build the call of expire.lua; `trouble`: why the job came back from its last execution, b'' if it did not."""
-    error = "the deadline passed while the job waited"
+    outcome = SCRIPTED["deadline_exceeded"]
     if trouble:
-        error = f"{error}; it had come back: {in_ascii(trouble[:MAX_TROUBLE].decode(errors='replace'))}"
-    outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
+        words = in_ascii(trouble[:MAX_TROUBLE].decode(errors="replace"))
+        outcome = msgspec.structs.replace(outcome, error=DEADLINE_PASSED + HAD_COME_BACK + words)
     return Call("expire", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings)])
 
 

@@ -57,14 +57,13 @@ for queue in string.gmatch(ARGV[6], '[^,]+') do
 end
 
 local strays, keep = tonumber(ARGV[13]), read_keep(ARGV[12])
-local LARGE, UNDELIVERABLE = 1048576, '{"state":"failed","status":500,"code":"undeliverable","error":"the job was claimed '
-  .. 'again and again and never arrived at a worker: its record is too large for the way from Redis"}'
+local LARGE = 1048576
 
 local function return_stray(id)
   local data = redis.pcall('HGET', 'rq:job:' .. id, 'data')
   local is_large = type(data) == 'string' and #data > LARGE
-  requeue_job(id, worker, {reason = is_large and 'unbegun' or 'free', last = is_large and UNDELIVERABLE or nil,
-    max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
+  requeue_job(id, worker, {reason = is_large and 'unbegun' or 'free',
+    last = is_large and scripted_end('undeliverable') or nil, max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
 end
 
 for i = 14, 13 + strays do

@@ -8,8 +8,9 @@
 -- Moves: queued -> finished, failed, expired, cancelled: its worker was taken for lost, and hands its outcome in after all
 --
 -- KEYS  1  bl:inflight:<worker>        set     ids the worker holds
--- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, status (finished|failed|canceled|dead),
---       outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that were not enqueued by RQ)
+-- ARGV  1 worker  2 keep (see `read_keep`), then six per job: id, queue, fence, state (finished|failed|expired|cancelled,
+--       or dead: failed, and a dead letter), outcome, return value for RQ (base64 of JSON, '-': none; '' for jobs that
+--       were not enqueued by RQ)
 -- Touches also, by name: bl:unbegun:<worker>, rq:job:<id>, rq:wip:<queue>, bl:counts:<queue>, bl:gone:<queue>,
 -- bl:served:<model>, and what its parts touch.
 -- Returns {1|0…}: whether the outcome was accepted, now or by an earlier call whose answer was lost.
@@ -45,15 +46,15 @@ end
 
 local accepted, wip, served = {}, {}, {}
 for i = 3, #ARGV, 6 do
-  local id, queue, fence, status, outcome, value = unpack(ARGV, i, i + 5)
+  local id, queue, fence, state, outcome, value = unpack(ARGV, i, i + 5)
   local job, is_repeated = ending(id, queue, fence, outcome)
   if job then
     if value ~= '' then
       job.rq, job.worker, job.value = true, worker, value ~= '-' and value
     end
-    end_job(job, status, outcome, keep, now)
+    end_job(job, RQ_STATUS[state], outcome, keep, now)
     -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
-    if status ~= 'canceled' and not string.find(outcome, '^%x*{"state":"expired"') then
+    if state ~= 'cancelled' and state ~= 'expired' then
       served[queue] = (served[queue] or 0) + 1
     end
   end

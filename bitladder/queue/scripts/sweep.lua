@@ -1,7 +1,7 @@
 -- Adopt waiting jobs of RQ's producers, a few at a time: RQ gives them no time to live, and they may wait where no worker
 -- is. And end those that RQ's scheduler would have enqueued, where none runs.
 --
--- Needs: values, clock, ids, retention, ending, adopt
+-- Needs: values, clock, retention, ending, adopt
 -- Moves: queued -> failed: RQ's scheduler should have enqueued it, and none runs (dead letter)
 --
 -- KEYS  1  bl:sweep:<model>            hash    at: when it was swept last (ms); list, place: where the next sweep goes on
@@ -45,7 +45,7 @@ local function end_scheduled(queue)
     local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'status', 'reply')
     if fields[1] == 'scheduled' then
       ended_here[#ended_here + 1] = {string.sub(id, 1, MAX_ID), 'unsupported'}
-      end_job({id = id, queue = queue, reply = fields[2], rq = true}, 'dead', failure(422, 'unsupported',
+      end_job({id = id, queue = queue, reply = fields[2], rq = true}, 'dead', scripted_end('unsupported',
         'the time that the job was scheduled for has passed, and no scheduler of RQ runs for its queue'), keep, now)
     end
   end

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from bitladder.contract import Outcome, State, encode_outcome
 from bitladder.errors import ConfigError
+from bitladder.queue.scripted_ends import SCRIPTED
 from bitladder.queue.signing import Signer
-from bitladder.queue.stored_outcome import SCRIPTED
 from tests.conftest import make_settings
 
 OLD, NEW = SecretStr("an old key of the fleet"), SecretStr("a new key of the fleet")

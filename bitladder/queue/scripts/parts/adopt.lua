@@ -3,11 +3,6 @@
 -- Needs: values, wait, rq
 -- Touches: rq:job:<id>
 
--- The outcome of a job that fails before any engine has begun it.
-local function failure(status, code, error)
-  return cjson.encode({state = 'failed', status = status, code = code, error = error})
-end
-
 -- How long a job may wait that does not say so, and how long an execution may take, in ms.
 local function longest_wait(keep)
   return tonumber(string.match(keep.text, '%d+$'))

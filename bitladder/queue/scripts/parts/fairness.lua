@@ -3,8 +3,7 @@
 -- Needs: nothing
 -- Touches: no key; claim.lua keeps the two counters (bl:turn:<model>:<tier>)
 
--- Of sixteen jobs one goes to the batch lane first, and two to the normal lane. (TURN in bitladder/routing/forecast.py.)
-local JOBS_PER_CYCLE = 16
+-- Of JOBS_PER_CYCLE jobs one goes to the batch lane first, and two to the normal lane.
 local URGENT_FIRST, NORMAL_FIRST, BATCH_FIRST = {1, 2, 3}, {2, 3, 1}, {3, 2, 1}
 
 -- The order of lanes after so many jobs, and for how many more it holds.

@@ -3,13 +3,10 @@
 -- Needs: nothing
 -- Touches: no key
 
--- Longer ids are refused; RQ's and ours have 36 bytes. (MAX_SHOWN in bitladder/ids.py.)
-local MAX_ID = 512
-
 -- Bytes that are written as %XX, so that an id can stand in text that is split at them. NO_WORD: in a line of words
 -- (bitladder/ids.py reads it). NO_PART: in the members "<id>:<fence>" of RQ's registry of running jobs, which RQ's tools
 -- split. Ids of ours have neither.
-local NO_WORD, NO_PART = '[ \n%%]', '[:%%]'
+local NO_PART = '[:%%]'
 
 local function escaped(id, bytes)
   local text = string.gsub(id, bytes, function(byte)

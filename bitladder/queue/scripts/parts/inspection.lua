@@ -1,7 +1,7 @@
 -- What a claim meets in a list that is not simply a waiting job of ours: a record that says something else, is none, or
 -- was written by an RQ producer. Whatever it is, it is not forgotten: it runs, or ends with a reason.
 --
--- Needs: values, ids, ending, adopt, expiry
+-- Needs: values, ending, adopt, expiry
 -- Touches: rq:job:<id>, rq:rl:<key>:allowed, rq:rl:<key>:rate_limited, and what the parts above touch
 
 -- Wait: {enqueued, deadline, is_rq}. Fields: as `take` has read them, or an error. Returns 'run', when the job was
@@ -16,11 +16,11 @@ local function inspect(claim, id, queue, fields, wait)
     claim.unfit[#claim.unfit + 1] = {string.sub(id, 1, MAX_ID), why}
   end
 
-  local function refuse(http_status, code, error)
+  local function refuse(code, error)
     local record = redis.call('HMGET', key, 'reply', 'tenant', 'idem')
     leave_out(code)
     end_job({id = id, queue = queue, reply = record[1], tenant = record[2], idem = record[3], rq = is_rq}, 'dead',
-      failure(http_status, code, error), keep, now)
+      scripted_end(code, error), keep, now)
     return 'ended'
   end
 
@@ -30,21 +30,21 @@ local function inspect(claim, id, queue, fields, wait)
     local held_back = {deferred = true, scheduled = true, rate_limited = true, ready_to_enqueue = true}
     if fields.err then
       leave_out('corrupt_job')
-      end_odd_record(id, failure(500, 'corrupt_job', 'the job\'s record is no hash'), now)
+      end_odd_record(id, scripted_end('corrupt_job', 'the job\'s record is no hash'), now)
       return 'ended'
     elseif not status and redis.call('EXISTS', key) == 0 then  -- expired, evicted or deleted
       leave_out('no_record')
       return 'leftover'
     elseif not status then
-      return refuse(500, 'corrupt_job', 'the job\'s record has no status')
+      return refuse('corrupt_job', 'the job\'s record has no status')
     elseif taken[status] then
       return 'leftover'
     elseif held_back[status] then
-      return refuse(500, 'corrupt_job', 'the status in the job\'s record says that RQ holds it back: ' .. status)
+      return refuse('corrupt_job', 'the status in the job\'s record says that RQ holds it back: ' .. status)
     elseif status ~= 'queued' and status ~= 'created' then  -- created: pushed by hand, and RQ's worker would run it too
-      return refuse(500, 'corrupt_job', 'the status in the job\'s record is not one of RQ\'s')
+      return refuse('corrupt_job', 'the status in the job\'s record is not one of RQ\'s')
     elseif #id > MAX_ID then
-      return refuse(500, 'corrupt_job', 'a job\'s id must have at most ' .. MAX_ID .. ' bytes, got ' .. #id)
+      return refuse('corrupt_job', 'a job\'s id must have at most ' .. MAX_ID .. ' bytes, got ' .. #id)
     end
   end
 
@@ -74,7 +74,7 @@ local function inspect(claim, id, queue, fields, wait)
       if held[1] == 'rate_limited' and held[2] == queue then
         redis.call('ZREM', limit .. ':rate_limited', other)
         claim.unfit[#claim.unfit + 1] = {string.sub(other, 1, MAX_ID), 'unsupported'}
-        end_job({id = other, queue = queue, rq = true}, 'dead', failure(422, 'unsupported',
+        end_job({id = other, queue = queue, rq = true}, 'dead', scripted_end('unsupported',
           'rate_limit is not supported (docs/rq.md): enqueue the job without it'), keep, now)
       end
     end
@@ -98,7 +98,7 @@ local function inspect(claim, id, queue, fields, wait)
     refuse_jobs_behind()
   end
   if name then
-    return refuse(422, 'unsupported', name .. ' is not supported (docs/rq.md): enqueue the job without it')
+    return refuse('unsupported', name .. ' is not supported (docs/rq.md): enqueue the job without it')
   end
   local max_wait = longest_wait(keep)
   if not timeout or timeout <= 0 or timeout * 1000 > max_wait then

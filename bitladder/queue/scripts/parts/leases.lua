@@ -8,12 +8,12 @@
 -- forward. Where it lies ahead, the clock was set back. The first one to come then lets every lease begin anew, so that
 -- every worker has a whole one to renew it in. A lease that had run out before stays so; where the clock was set back,
 -- nobody can tell.
-local PULSE_TTL_MS, MAX_SILENT_MS = 86400000, 3000
+local PULSE_TTL_MS = 86400000
 
 local function pulse(workers, lease_ms, now)
   local last = whole(redis.pcall('GET', 'bl:pulse')) or now - PULSE_TTL_MS
   redis.call('SET', 'bl:pulse', num(now), 'PX', PULSE_TTL_MS)
-  if last <= now and now - last <= math.min(MAX_SILENT_MS, lease_ms / 3) then
+  if last <= now and now - last <= math.min(MAX_SILENT_MS, lease_ms * MAX_SILENT_SHARE) then
     return
   end
   local set_back = math.max(0, last - now)

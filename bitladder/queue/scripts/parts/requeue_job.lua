@@ -3,10 +3,6 @@
 -- Needs: values, commands, wait, lists, ids, ending
 -- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queues, bl:stream:<id>, and what the parts above touch
 
--- From so many crashes on a job runs alone: it was in an engine that was lost twice, or in workers that were. (The same
--- number stands in workers/isolation.py.)
-local ALONE = 2
-
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
 -- charged from then on, and does not go round for ever.
 local MAX_UNBEGUN = 3
@@ -60,8 +56,7 @@ local function requeue_job(id, worker, how)
     return 'ended'
   end
   local attempts = (whole(fence) or 0) - uncharged
-  local last = how.last or '{"state":"failed","status":500,"code":"worker_lost","error":"the worker was lost","attempts":'
-    .. attempts .. '}'
+  local last = how.last or scripted_end('worker_lost', nil, ',"attempts":' .. attempts)
   if attempts >= how.max_attempts then
     end_job(job, 'dead', last, how.keep, now)
     return 'ended'
@@ -71,14 +66,13 @@ local function requeue_job(id, worker, how)
   end
   local crash_count = whole(fields[9]) or 0
   if reason == 'suspect' then
-    crash_count = math.min(ALONE, crash_count + 1)
+    crash_count = math.min(ALONE_FROM, crash_count + 1)
   elseif reason == 'reaped' and attempts > 1 then
-    crash_count = ALONE
+    crash_count = ALONE_FROM
   end
   local target = how.target or queue
   if not try_call('LPUSH', 'rq:queue:' .. target, id) then  -- no list: the job would be in none
-    end_job(job, 'dead', '{"state":"failed","status":500,"code":"queue_broken","error":"the list of its queue in Redis '
-      .. 'is no list"}', how.keep, now)
+    end_job(job, 'dead', scripted_end('queue_broken'), how.keep, now)
     return 'ended'
   end
   local popped = count(target, 'popped', -1)

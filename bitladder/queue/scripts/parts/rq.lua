@@ -77,9 +77,8 @@ local function end_rq_job(job, status, outcome, ttl, keep, now, end_job)
       if fields[1] == 'deferred' and fields[2] then
         dependents_left = dependents_left - 1
         redis.pcall('ZREM', 'rq:deferred:' .. fields[2], id)
-        end_job({id = id, queue = fields[2], reply = fields[3], rq = true}, 'dead', '{"state":"failed","status":422,'
-          .. '"code":"unsupported","error":"depends_on is not supported for a job of bitladder: enqueue this one when '
-          .. 'that one has finished"}', keep, now)
+        end_job({id = id, queue = fields[2], reply = fields[3], rq = true}, 'dead', scripted_end('unsupported',
+          'depends_on is not supported for a job of bitladder: enqueue this one when that one has finished'), keep, now)
       end
     end
   end

@@ -1,8 +1,7 @@
-"""bitladder/queue/stored_outcome.py: the ends that scripts write by themselves are taken where outcomes are signed."""
+"""bitladder/queue/scripted_ends.py: the ends that scripts write by themselves are taken where outcomes are signed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -14,9 +13,8 @@ from bitladder.producer import Producer
 from bitladder.queue.calls import Claims
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.run_script import NAMES, source
+from bitladder.queue.scripted_ends import SCRIPTED
 from bitladder.queue.server.connection import connect
-from bitladder.queue.stored_outcome import SCRIPTED
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from workers.lease import LeaseKeeper
@@ -91,10 +89,3 @@ async def test_with_keys_a_job_that_a_script_ended_reads_as_that_end(
         code,
         SCRIPTED[code].error,
     )
-
-
-def test_every_code_that_a_script_writes_is_taken_without_a_signature() -> None:
-    told = "\n".join(source(name) for name in NAMES)
-    codes = re.findall(r"""(?:"code":"|refuse\(\d+, '|failure\(\d+, ')(\w+)""", told)
-
-    assert set(codes) == set(SCRIPTED)
