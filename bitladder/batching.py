@@ -1,4 +1,4 @@
-"""Bundle concurrent calls: what arrives while one round trip is under way goes together in the next."""
+"""Bundles of concurrent calls: what arrives while one round trip is under way goes together in the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 class Batcher(Generic[Item, Answer]):
     """Hands items to `flush` in bundles of at most `most`, in order, one bundle at a time.
 
-    It may answer the first ones alone, one at least: the others are in the next bundle.
+    `flush` may answer the first items alone, at least one: the others go into the next bundle.
     """
 
     def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], most: int = 64) -> None:
@@ -33,20 +33,20 @@ class Batcher(Generic[Item, Answer]):
     async def _drain(self) -> None:
         while self._pending:
             bundle, self._pending = self._pending[: self._most], self._pending[self._most :]
-            await self._settle(bundle)
+            await self._send(bundle)
 
-    async def _settle(self, bundle: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _send(self, bundle: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in bundle])
             if not 0 < len(answers) <= len(bundle):
                 raise ValueError(f"a bundle of {len(bundle)} must have 1 to {len(bundle)} answers, got {len(answers)}")
         except BaseException as error:
-            # Whatever it was, nobody is left waiting for an answer that never comes.
-            told = error if isinstance(error, Exception) else RuntimeError(f"the bundle was given up: {error!r}")
+            # Whatever the error is, no caller goes on waiting for an answer that never comes.
+            reason = error if isinstance(error, Exception) else RuntimeError(f"the bundle was given up: {error!r}")
             for _, future in bundle:
                 if not future.done():
-                    future.set_exception(told)
-            if told is not error:
+                    future.set_exception(reason)
+            if reason is not error:
                 raise
             return
         self._pending[:0] = bundle[len(answers) :]

@@ -26,12 +26,12 @@ _HEADERS = {
     "max_tier": "X-Max-Tier",
     "idempotency_key": "Idempotency-Key",
 }
-# Longest single ?wait=; the intake's limit is [intake].max_wait_s.
+# The longest single ?wait=; the intake's limit is [intake].max_wait_s.
 _WAIT_S = 30.0
 _TERMINAL = ("finished", "failed", "cancelled", "expired")
-# A submission of which nobody knows whether it was accepted is sent again with its key, after these pauses.
+# A submission of which it is not known whether it was accepted is sent again with its key, after these pauses.
 _PAUSES_S = (0.5, 1.0, 2.0)
-# Codes of such: the intake's, and our own for a call that went out and brought no answer, or none of an intake.
+# Error codes of such submissions: the intake's, and our own for a call that was sent and had no answer of an intake.
 _NO_ANSWER = "no_answer"
 _IN_DOUBT = ("acceptance_unknown", _NO_ANSWER)
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -63,10 +63,10 @@ class Client:
 
     def submit(self, body: Job, **options: Any) -> Job:  # noqa: ANN401  (the envelope's fields)
         """Submit one OpenAI completion or chat body. Options: priority, max_latency_ms, deadline_ms, min_tier,
-        max_tier, idempotency_key (one of its own, unless given: a call whose answer is lost is repeated with it).
+        max_tier, idempotency_key (made here unless given: a call whose answer is lost is repeated with it).
 
         Raises:
-            JobError: it was refused; or nobody knows whether it was: acceptance_unknown, no_answer, timeout (its code).
+            JobError: it was refused, or it is not known whether it was: code acceptance_unknown, no_answer or timeout.
 
         """  # noqa: D205
         headers = _keyed(options)
@@ -88,10 +88,10 @@ class Client:
         return self._call("GET", f"/v1/jobs/{in_url(job_id)}", params={"wait": wait_s} if wait_s else None)
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Job:
-        """Return a job when it is over.
+        """Return a job when it has ended.
 
         Raises:
-            JobError: it is not over in time.
+            JobError: it has not ended in time.
 
         """
         end = time.monotonic() + timeout_s
@@ -99,7 +99,7 @@ class Client:
             job = self.result(job_id, wait_s=min(_WAIT_S, left))
             if job["status"] in _TERMINAL:
                 return job
-        raise JobError(f"job {readable(job_id)} is not over after {timeout_s:g} s")
+        raise JobError(f"job {readable(job_id)} has not ended after {timeout_s:g} s")
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job."""
@@ -165,7 +165,7 @@ class AsyncClient:
             job = await self.result(job_id, wait_s=min(_WAIT_S, left))
             if job["status"] in _TERMINAL:
                 return job
-        raise JobError(f"job {readable(job_id)} is not over after {timeout_s:g} s")
+        raise JobError(f"job {readable(job_id)} has not ended after {timeout_s:g} s")
 
     async def cancel(self, job_id: str) -> Job:
         """See Client.cancel."""
@@ -194,7 +194,7 @@ def _keyed(options: dict[str, Any]) -> dict[str, str]:
 def _unanswered(url: httpx2.URL, error: httpx2.HTTPError) -> JobError:
     code = None if isinstance(error, _NOT_SENT) else _NO_ANSWER
     if isinstance(error, httpx2.TimeoutException) and code:
-        code = "timeout"  # who has waited so long does not wait again
+        code = "timeout"  # a caller that has waited so long does not wait again
     return JobError(f"cannot reach the intake at {url}: {error or type(error).__name__}", code=code)
 
 
@@ -205,7 +205,7 @@ def _authorization(api_key: str | None) -> dict[str, str]:
 def _checked(answer: httpx2.Response) -> Job:
     try:
         content: Job = answer.json()
-    except ValueError:  # something stands between, and says so in its own way
+    except ValueError:  # a proxy's own page
         code = _NO_ANSWER if answer.status_code >= 500 else None
         raise JobError(f"no answer of an intake: {answer.text[:200]!r}", answer.status_code, code) from None
     if answer.status_code >= 400:

@@ -1,7 +1,7 @@
-"""Job ids. Ours are UUIDs; a producer beside Redis may have written any bytes.
+"""Job ids. Ours are UUIDs; the id of another program's job may be any bytes.
 
 In Python an id is text that turns back into the same bytes (PEP 383, `surrogateescape`), and so do our connections to
-Redis encode it. Wherever an id goes into something that is read again, it goes in one of the forms below.
+Redis encode it. Where an id is part of something that is parsed again, it has one of the forms below.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def id_bytes(job_id: str) -> bytes:
 
 def in_word(job_id: str) -> bytes:
     """Return an id as one word of a line."""
-    return _WORD_BREAK.sub(lambda found: b"%%%02X" % found[0][0], id_bytes(job_id))
+    return _WORD_BREAK.sub(lambda match: b"%%%02X" % match[0][0], id_bytes(job_id))
 
 
 def read_word(raw: bytes) -> str:
@@ -46,10 +46,10 @@ def from_url(segment: str) -> str:
 
 
 def readable(job_id: str) -> str:
-    """Return an id for people and JSON: as it is, in its URL's form where it is no text, cut where it is long."""
+    """Return an id for logs and JSON: as it is, in the form of a URL where it is no text, cut where it is long."""
     try:
         job_id.encode()
     except UnicodeEncodeError:
         job_id = in_url(job_id)
-    # None that is longer was ever run.
+    # No job with a longer id was ever run.
     return job_id if len(job_id) <= MAX_ID else f"{job_id[:MAX_ID]}…"

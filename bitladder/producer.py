@@ -1,4 +1,4 @@
-"""For producers on the inside: score, route and queue prompts straight in Redis, without HTTP, and await outcomes.
+"""For producers beside Redis: score, route and queue prompts without HTTP, and await outcomes.
 
 with Producer(settings) as producer:
     print(producer.run({"model": "smollm2", "prompt": "Hello"}).answer)
@@ -28,11 +28,11 @@ from bitladder.queue.sending.budget import bundled
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
-from bitladder.queue.waiting.outcomes import LOOK_EVERY_S, unpack_message
+from bitladder.queue.waiting.outcomes import POLL_INTERVAL_S, unpack_message
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings
 
-# Jobs per round trip: enough to make the trip vanish, few enough to keep the server responsive to others.
+# Jobs per round trip: enough that the trip costs little per job, few enough to keep the server responsive to others.
 BUNDLE = 256
 # Two bundles are on their way at once; both are there within the time limit at a few Mbit/s.
 BUNDLE_BYTES = 1024 * 1024
@@ -65,7 +65,8 @@ class Producer:
         Raises:
             AcceptanceUnknownError: Redis did not answer; its `job_id` may be accepted. With an Idempotency-Key among
                 the headers, calling again is safe: the job is stored once.
-            BitladderError: the body or a header is wrong, the queue is full, or Redis is unreachable: nothing is taken.
+            BitladderError: the job is not queued, as the body or a header is wrong, the queue is full, or Redis is
+                unreachable.
 
         """
         return self._submit(self._submission(body, lane, headers))
@@ -73,7 +74,7 @@ class Producer:
     def run(
         self, body: Body, *, lane: Lane | None = None, headers: Headers | None = None, timeout_s: float = 600
     ) -> Outcome | None:
-        """Queue one body and return its outcome; None when there is none in time, the job then goes on.
+        """Queue one body and return its outcome; None when there is none in time: the job goes on.
 
         Raises:
             BitladderError: see `submit`.
@@ -82,7 +83,7 @@ class Producer:
         self._listen()  # before anything is submitted: no outcome can fall between
         job = msgspec.structs.replace(self._submission(body, lane, headers), reply_to=self._replies)
         job_id = self._submit(job)
-        if job_id != job.job_id:  # the idempotency key's first job, whose outcome goes to whoever submitted it
+        if job_id != job.job_id:  # the idempotency key's first job, whose outcome is published to its own submitter
             return self.wait(job_id, timeout_s=timeout_s)
         return self._await(job_id, self._replies, timeout_s)
 
@@ -93,7 +94,7 @@ class Producer:
 
         Raises:
             RequestError: a body or header is wrong; bundles before it are queued.
-            PartlySubmittedError: Redis is unreachable; its `answers` are those of all bodies so far. No more are taken.
+            PartlySubmittedError: Redis is unreachable; `answers` are those of all bodies so far. No more are taken.
 
         """
         answers: dict[int, str | BitladderError] = {}
@@ -104,7 +105,7 @@ class Producer:
             lost = lost or (rows if isinstance(rows, LostError) else None)
             answers |= {place: read_submitted(row, job) for place, job, row in spread(rows, sent.popleft())}
         if lost is not None:  # what is left in `sent` was taken, and not sent any more
-            unsent = [each for its in sent for each in spread(NotSentError(lost.reason), its)]
+            unsent = [row for group in sent for row in spread(NotSentError(lost.reason), group)]
             answers |= {place: read_submitted(row, job) for place, job, row in unsent}
         in_order = [answers[place] for place in range(len(answers))]
         if lost is not None:
@@ -112,9 +113,9 @@ class Producer:
         return in_order
 
     def outcome(self, job_id: str) -> Outcome | None:
-        """Return what became of a job; None while it is not over, or when it is not known."""
-        found = self._look(job_id)
-        return None if found is LOST else found
+        """Return how a job ended; None while it has not, or when it is not stored."""
+        outcome = self._read(job_id)
+        return None if outcome is LOST else outcome
 
     def wait(self, job_id: str, *, timeout_s: float = 600) -> Outcome | None:
         """Return the outcome when there is one; None when there is none in time. A job that is gone has failed.
@@ -126,7 +127,7 @@ class Producer:
         channel = f"bl:done:{job_id}"
         self._listen(channel)
         try:
-            return self._look(job_id) or self._await(job_id, channel, timeout_s)
+            return self._read(job_id) or self._await(job_id, channel, timeout_s)
         finally:
             with contextlib.suppress(RedisError, OSError):
                 self._messages.unsubscribe(channel)
@@ -137,7 +138,7 @@ class Producer:
         self._scripts.close()
         self._client.close()
 
-    def _look(self, job_id: str) -> Outcome | None:
+    def _read(self, job_id: str) -> Outcome | None:
         """Return how a job ended; LOST where it is not stored."""
         try:
             fields: Any = self._client.hmget(f"rq:job:{job_id}", "status", "outcome")
@@ -171,10 +172,10 @@ class Producer:
         end = time.monotonic() + timeout_s
         while (left := end - time.monotonic()) > 0:
             try:
-                message = self._next_message("message", channel, min(left, LOOK_EVERY_S))
+                message = self._next_message("message", channel, min(left, POLL_INTERVAL_S))
             except (RedisError, OSError) as error:
                 raise unreachable("cannot wait for an outcome", error) from error
-            outcome = self._in_message(job_id, channel, message) if message else self._look(job_id)
+            outcome = self._in_message(job_id, channel, message) if message else self._read(job_id)
             if outcome:
                 return outcome
         return None
@@ -183,12 +184,12 @@ class Producer:
         if channel != self._replies:
             return self._signer.decode(job_id, message)
         try:
-            mine = [content for _, its, _, _, content in unpack_message(message) if its == job_id]
+            contents = [content for _, owner, _, _, content in unpack_message(message) if owner == job_id]
         except ValueError:  # in another form than ours: what is stored says the same
             return None
-        if mine and not mine[-1]:  # an outcome too large for a message
-            return self._look(job_id)
-        return next((outcome for content in mine if (outcome := self._signer.decode(job_id, content))), None)
+        if contents and not contents[-1]:  # an outcome too large for a message
+            return self._read(job_id)
+        return next((outcome for content in contents if (outcome := self._signer.decode(job_id, content))), None)
 
     def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:
         end = time.monotonic() + wait_s
@@ -200,12 +201,12 @@ class Producer:
         return None
 
     def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
-        """Yield the calls that queue `jobs`, and note in `sent` which jobs each one carries, before it is yielded."""
+        """Yield the calls that queue `jobs`. Before a call is yielded, the jobs that it carries are added to `sent`."""
         for bundle in bundled(enumerate(jobs), BUNDLE, lambda item: submitted_bytes(item[1]), BUNDLE_BYTES):
             groups = by_group(self._settings, bundle)
             sent.extend(groups.values())
-            for group, its in groups.items():
-                yield submit_call(self._settings, self._signer, group, [job for _, job in its])
+            for group, numbered in groups.items():
+                yield submit_call(self._settings, self._signer, group, [job for _, job in numbered])
 
     def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:
         endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS

@@ -1,7 +1,7 @@
-"""The signals that end a process: heard from its first line on, and the end of its terminal (SIGHUP) like SIGTERM.
+"""Signals that end a process: handled from its first line on. SIGHUP, the end of the terminal, counts like SIGTERM.
 
-What a process imports takes a second or two. Until it has something to end in order, a signal ends it at once and well.
-This module imports nothing that takes time.
+A process imports for a second or two. Until it has something to shut down in order, a signal ends it at once with
+status 0. This module imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ def ending() -> list[signal.Signals]:
 
 
 def end_at_once() -> None:
-    """Let a signal end this process with status 0, until other handlers are set; those of SIGTERM get SIGHUP too."""
+    """Let a signal end this process with status 0 until other handlers are set. SIGHUP is passed on as SIGTERM."""
     handlers = {signal.SIGTERM: _end, signal.SIGINT: _end, signal.SIGHUP: _as_sigterm}
     for number in ending():
         signal.signal(number, handlers[number])
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)  # whoever started this process may have held them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)  # the parent process may have held them
 
 
 def hold() -> None:
-    """Let signals wait, so that none is lost while this process becomes another one, which calls `end_at_once`."""
+    """Hold signals back, so that none is lost while this process becomes another one, which calls `end_at_once`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let signals wait for as long as the block runs, and in processes that it starts until they are ready for them."""
+    """Hold signals back while the block runs, and in processes that it starts until they are ready for signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     try:
         yield

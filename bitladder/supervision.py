@@ -1,7 +1,7 @@
-"""What runs beside a process's main task: started again when it ends, the log says why, and readiness depends on it.
+"""Background tasks of a process: started again when they end, with the reason in the log. Readiness depends on them.
 
-A task that ends by itself, with an error or without, has a defect: whoever depends on it would wait for ever and never
-know why. What is expected to fail (Redis may be away) a task handles itself.
+A background task that ends by itself, with an error or without, has a defect, and what depends on it would wait for
+ever. Failures that are expected (Redis may be unreachable) a task handles itself.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import structlog
 
 log = structlog.get_logger()
-# A defect that comes once costs little; one that stays must not keep the process busy.
+# Before a restart: short after a first failure, longer while the defect stays, which must not keep the process busy.
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
-# A task that has run for so long since it ended is taken to be well.
+# A task that has run for so long since its restart counts as running.
 SETTLED_S = 5.0
 
 
 class Background:
-    """The background tasks of one process; `on_change` is called whenever one of them goes down or is well again."""
+    """The background tasks of one process; `on_change` is called whenever one goes down or runs again."""
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self._on_change = on_change
@@ -31,7 +31,7 @@ class Background:
 
     @property
     def down(self) -> list[str]:
-        """The tasks that ended and have not run well since."""
+        """The tasks that have ended and not run for long since."""
         return sorted(self._down)
 
     def start(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -39,7 +39,7 @@ class Background:
         return self._add(name, self._keep(name, work))
 
     def once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` to its end; an error of it is logged, as nobody may wait for it."""
+        """Run `work` to its end; an error of it is logged, as no caller may wait for it."""
         return self._add(name, self._try(name, work))
 
     async def stop(self) -> None:
@@ -58,22 +58,22 @@ class Background:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
         try:
             while True:
-                start_s, settling = loop.time(), loop.call_later(SETTLED_S, self._mark, name, False)
+                start_s, recovery = loop.time(), loop.call_later(SETTLED_S, self._mark, name, False)
                 error = await _end_of(work())
-                settling.cancel()
+                recovery.cancel()
                 if loop.time() - start_s > SETTLED_S:
                     pause_s = FIRST_PAUSE_S
-                _say("background task ended, it is started again", name, error, after_s=pause_s)
+                _log_end("background task ended, it is started again", name, error, after_s=pause_s)
                 self._mark(name, True)
                 await asyncio.sleep(pause_s)
                 pause_s = min(MAX_PAUSE_S, 2 * pause_s)
         finally:
-            settling.cancel()
+            recovery.cancel()
             self._mark(name, False)
 
     async def _try(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         if error := await _end_of(work):
-            _say("background task broke", name, error)
+            _log_end("background task broke", name, error)
 
     def _mark(self, name: str, is_down: bool) -> None:
         if is_down != (name in self._down):
@@ -86,7 +86,7 @@ async def in_thread(name: str, work: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
-    def settle(error: Exception | None) -> None:
+    def finish(error: Exception | None) -> None:
         if not ended.done():
             ended.set_exception(error) if error else ended.set_result(None)
 
@@ -96,8 +96,8 @@ async def in_thread(name: str, work: Callable[[], None]) -> None:
             work()
         except Exception as caught:
             error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            loop.call_soon_threadsafe(settle, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits any more
+            loop.call_soon_threadsafe(finish, error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     await ended
@@ -118,6 +118,6 @@ async def _end_of(work: Awaitable[None]) -> BaseException | None:
     return None
 
 
-def _say(event: str, name: str, error: BaseException | None, **fields: object) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a log that nobody reads any more is no reason to stop
+def _log_end(event: str, name: str, error: BaseException | None, **fields: object) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a log that cannot be written is no reason to stop
         log.error(event, task=name, error=repr(error) if error else "it returned", exc_info=error, **fields)

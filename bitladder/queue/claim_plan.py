@@ -1,4 +1,4 @@
-"""The lists of a ladder: where a job waits, and which lists a worker of a tier may take from, in which order."""
+"""The lists in which jobs wait, and from which of them a worker of a tier claims, in which order."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from bitladder.settings.sections import ModelSettings, Settings
 
 
 def lists_of(model: str, ladder: tuple[str, ...], tier: str, lane: str, reaching: str) -> list[str]:
-    """Queue names of one tier and lane whose jobs a worker at tier `reaching` may serve, the open list first."""
+    """Return the queues of a tier and lane that a worker at tier `reaching` may serve, that without ceiling first."""
     lowest = ladder.index(reaching)
     ceilings = [name for index, name in enumerate(ladder[:-1]) if index >= lowest]
     return [queue_name(model, tier, lane), *(queue_name(model, tier, lane, ceiling) for ceiling in ceilings)]
 
 
 def all_lists(model: str, settings: ModelSettings) -> list[str]:
-    """Every queue name of a model."""
+    """Return every queue of a model."""
     ladder = settings.ladder
     return [name for tier in ladder for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
 
 
 def flag_key(model: str, tier: str, lane: str) -> str:
-    """Return the key that is there while a lane is between its marks on the way down."""
+    """Return the key that exists while a lane overflows: from above its high mark until its low mark is reached."""
     return f"bl:overflow:{model}:{tier}:{lane}"
 
 
 def claim_plan(settings: Settings, model: str, tier: str) -> str:
-    """Return what claim.lua needs to know, as JSON.
+    """Return the plan of claim.lua, as JSON.
 
     `own`: the lists of each lane, urgent first, with its low mark and overflow flag. `below`: the lower tiers, nearest
     first, each lane with the lists that count (`all`), those that may escalate as far as this tier (`escalatable`), its

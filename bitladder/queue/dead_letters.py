@@ -1,4 +1,4 @@
-"""The dead letters: jobs that are over because something is wrong with them or with us, kept for people to look at."""
+"""The dead letters: jobs that failed because of a defect, theirs or ours, kept for an operator to look at."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BUNDLE = 500
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution of a job that came to nothing."""
+    """One execution of a job that failed or was lost."""
 
     at_ms: int
     worker: str
@@ -44,9 +44,9 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job among the dead letters is chosen by."""
+    """The fields of a dead letter by which it can be chosen."""
 
-    at_ms: int  # when it came
+    at_ms: int  # when it became a dead letter
     job_id: str
     queue: str  # '': its record is gone
     code: str  # of the error it ended with
@@ -59,12 +59,12 @@ class DeadLetter(DeadLetterHead, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters; what is None does not matter."""
+    """Which dead letters; None: any."""
 
     ids: Sequence[str] | None = None
     code: str | None = None
     queue: str | None = None  # beginning of its queue's name: a model, model:tier, model:tier:lane
-    before_ms: int | None = None  # came earlier
+    before_ms: int | None = None  # it became one earlier
 
     def takes(self, job: DeadLetterHead) -> bool:
         return (
@@ -76,32 +76,32 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetters:
-    """Looks at dead letters, releases them into their queues, or drops them for good."""
+    """Reads dead letters, releases them into their queues, or drops them for good."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
 
     async def jobs(self, choice: Choice = Choice()) -> list[DeadLetter]:  # noqa: B008  (it is frozen)
-        """Return the chosen jobs with all that is known of them, the latest first."""
+        """Return the chosen dead letters, the latest first."""
         return await self.look(await self.heads(choice))
 
     async def heads(self, choice: Choice = Choice()) -> list[DeadLetterHead]:  # noqa: B008
-        """Return what the chosen jobs are chosen by, the latest first: there may be very many.
+        """Return the heads of the chosen dead letters, the latest first: there may be very many.
 
         Raises:
             QueueUnreachableError: Redis is unreachable.
 
         """
         times = await self._times(choice.ids or ())
-        found: list[DeadLetterHead] = []
+        heads: list[DeadLetterHead] = []
         ids = list(times)
-        while left := ids[len(found) :]:
+        while left := ids[len(heads) :]:
             rows = read_heads(await self._queue.run(heads_call(left[:BUNDLE], MAX_BYTES)))
-            found += [self._head(times[job_id], job_id, *row) for job_id, row in zip(left, rows, strict=False)]
-        return [head for head in found if choice.takes(head)]
+            heads += [self._head(times[job_id], job_id, *row) for job_id, row in zip(left, rows, strict=False)]
+        return [head for head in heads if choice.takes(head)]
 
     async def look(self, heads: Sequence[DeadLetterHead]) -> list[DeadLetter]:
-        """Return all that is known of these jobs.
+        """Return the dead letters with these heads.
 
         Raises:
             QueueUnreachableError: Redis is unreachable.
@@ -113,7 +113,7 @@ class DeadLetters:
         return [DeadLetter(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
 
     async def _times(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return when each job came, the latest first; only `ids` where those are what is stored."""
+        """Return when each job became a dead letter, the latest first; of `ids` alone if all of them did."""
         try:
             scores = await self._scores(ids)
             if None not in scores:
@@ -128,7 +128,7 @@ class DeadLetters:
             return [None]
         try:
             scores: Any = await self._queue.client.zmscore(DEAD_LETTERS, list(ids))
-        except NoPermissionError:  # rules from before this was asked
+        except NoPermissionError:  # an ACL of an earlier version
             return [None]
         return list(scores)
 
@@ -141,7 +141,7 @@ class DeadLetters:
         return DeadLetterHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
 
     async def history(self, job_id: str) -> list[Loss]:
-        """Return what happened to a job before its end, the first loss first."""
+        """Return the executions that a job lost before its end, the first one first."""
         try:
             raw: Any = await self._queue.client.hget(f"rq:job:{job_id}", "history")
         except (RedisError, OSError) as error:
@@ -152,14 +152,14 @@ class DeadLetters:
     async def release(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
         """Queue jobs again, with all their attempts and a new deadline; return the ids of those that wait now.
 
-        A job whose queue the configuration no longer knows stays: nobody would claim it.
+        A job whose queue the configuration no longer knows stays: no worker would claim it.
         """
         settings = self._queue.settings
         known = {name for model, section in settings.models.items() for name in all_lists(model, section)}
         return await self._each(release_call, [job.job_id for job in jobs if job.queue in known])
 
     async def drop(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
-        """Take jobs out for good; return their ids."""
+        """Remove dead letters for good; return their ids."""
         return await self._each(drop_call, [job.job_id for job in jobs])
 
     async def _each(self, build: Callable[[Settings, Sequence[str]], Call], ids: list[str]) -> list[str]:
@@ -169,7 +169,7 @@ class DeadLetters:
         return moved
 
     async def _views(self, ids: Sequence[str]) -> list[JobView | None]:
-        """Read the first jobs, as many as one answer has room for."""
+        """Read the first records, as many as one answer has room for."""
         rows = await self._queue.run(records_call(ids, VIEWED, MAX_BYTES))
         return [self._view(job_id, row) for job_id, row in zip(ids, rows, strict=False)]
 
@@ -194,7 +194,7 @@ def _bundles(items: Sequence[T]) -> Iterable[Sequence[T]]:
 
 
 def only(jobs: Sequence[DeadLetter], job_id: str) -> DeadLetter:
-    """Return the one job that was asked for by its id.
+    """Return the only dead letter, which was chosen by its id.
 
     Raises:
         NotFoundError: it is not among the dead letters.

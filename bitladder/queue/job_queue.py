@@ -83,7 +83,7 @@ class JobQueue:
         """Take up to `slots` jobs as soon as something is pushed, or after `worker.block_s` at the latest.
 
         Both commands go out together: when the first one stops blocking, the server runs the claim at once, and the
-        job is spared the way to the worker and back.
+        job does not wait for another round trip.
         """
         with self._budget.tried():
             call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
@@ -143,13 +143,13 @@ class JobQueue:
         return read_word(await self.run(requeue_call(self.settings, self.signer, worker, item)))
 
     async def cancel(self, job_id: str) -> str:
-        """Cancel a job: missing, cancelled (it waited), requested (its worker was told) or over."""
+        """Cancel a job: missing, cancelled (it waited), requested (its worker was notified) or over."""
         return read_word(await self.run(cancel_call(self.settings, self.signer, job_id)))
 
     async def withdraw(self, jobs: Sequence[Doubtful]) -> list[bool]:
-        """Cancel jobs that may have been submitted, or may yet be: whatever happened, they will not run (any more).
+        """Cancel jobs that may have been submitted, or may yet be: in any case they will not run (any more).
 
-        Return for each whether Redis has heard of it.
+        Return for each whether Redis has answered.
         """
         calls = [cancel_call(self.settings, self.signer, job.job_id, withdrawn=job) for job in jobs]
         answers = await call_each(partial(exchange, self.client.connection_pool), calls)
@@ -161,7 +161,7 @@ class JobQueue:
         return bool(await self.run(call))
 
     async def _trouble(self, job_id: str) -> bytes:
-        """Return why a job came back from its last execution; b'' where nothing is known that can be trusted."""
+        """Return why a job came back from its last execution; b'' where that is not known, or cannot be trusted."""
         if self.settings.queue.secrets:  # the outcome is signed, and this is not
             return b""
         try:
@@ -185,7 +185,7 @@ class JobQueue:
         return read_view(job_id, fields, left, self.signer) if fields["status"] else None
 
     async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
-        """Return how many before a waiting job wait no longer; None for a job that has no number in its list."""
+        """Return how many ids before a waiting job wait no longer; None for a job that has no number in its list."""
         queue, number = fields["origin"], read_wait(fields["wait"])[2]
         if fields["status"] != b"queued" or not queue or number is None:
             return None
@@ -199,11 +199,11 @@ class JobQueue:
         return (read_number(popped) or 0) + int(gone)
 
     async def depths(self, model: str) -> Depths:
-        """Look at every queue of a model."""
+        """Read the depth of every queue of a model."""
         return read_depths(self.settings, model, await self.run(depths_call(self.settings, model)))
 
     async def overview(self) -> Overview:
-        """Look at what holds for all models, and at queues that no tier serves."""
+        """Read what all models share, and the queues that no tier serves."""
         return read_overview(await self.run(overview_call(self.settings)))
 
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)

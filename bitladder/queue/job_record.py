@@ -1,4 +1,4 @@
-"""How a job reads as its record in Redis has it: no I/O."""
+"""How a job's record in Redis reads: no I/O."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATE_OF_STATUS = {
 # RQ's other words for jobs that wait; '': the record has no status, which the next claim of it ends.
 _WAITING = ("", "created", "deferred", "scheduled", "rate_limited", "ready_to_enqueue")
 
-# What is told to whoever awaits a job that is not there any more.
+# The outcome of a job whose record is gone.
 LOST = Outcome(
     state=State.FAILED,
     status=500,
@@ -45,10 +45,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """A job has ended, and its outcome is large: it is read by whoever gets there."""
+    """A job has ended, and its outcome is too large for a message: it is to be read from the record."""
 
 
-# What a reader may hear of a job.
+# What a waiter may receive about a job.
 Item = Chunk | Outcome | Running | Ended
 
 
@@ -80,7 +80,7 @@ def read_request(data: bytes) -> Request | None:
 
 
 def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> Outcome | None:
-    """Return how a job ended, None where it has not. Ours end with an outcome; RQ's tools end them without one."""
+    """Return how a job ended, None where it has not. We end jobs with an outcome, RQ's tools without one."""
     if stored:
         return signer.decode_stored(job_id, stored)
     if status in _WAITING:
@@ -107,13 +107,13 @@ def odd_status(status: str) -> Outcome:
 
 
 def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:
-    """Read a job's field `wait`: when it was enqueued, its deadline, and its number in its list."""
+    """Read a job's field `wait`: when it was enqueued, its deadline (both in ms), and its number in its list."""
     enqueued, deadline, number = ((raw or b"").split(b" ") + [b""] * 3)[:3]
     return read_number(enqueued), read_number(deadline), read_number(number)
 
 
 def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer) -> JobView:
-    """Return a job as its hash has it; `left` is how many of its list, up to it, wait no longer."""
+    """Return a job as its hash has it; `left`: how many ids before it in its list wait no longer."""
     status = (fields["status"] or b"").decode(errors="replace")
     outcome = read_end(job_id, status, fields["outcome"], signer)
     enqueued_ms, deadline_ms, place = read_wait(fields["wait"])
@@ -137,13 +137,13 @@ def _word(raw: bytes | None) -> str:
 
 
 def is_odd_type(answer: object) -> bool:
-    """Return whether this is Redis' answer about a record that is no hash."""
+    """Return whether this is Redis' answer for a record that is no hash."""
     return isinstance(answer, Exception) and str(answer).startswith("WRONGTYPE")
 
 
 def odd_view(job_id: str) -> JobView:
-    """Return what there is to see of a job whose record is no hash: it never ran."""
-    error = "the job's record is no hash: whoever wrote it is no producer of jobs"
+    """Return the view of a job whose record is no hash: it never ran."""
+    error = "the job's record is no hash: no producer of jobs wrote it"
     outcome = Outcome(state=State.FAILED, status=500, code="corrupt_job", error=error)
     return JobView(
         job_id=job_id, state=outcome.state, queue="", enqueued_ms=0, attempts=0, request=None, outcome=outcome

@@ -1,4 +1,4 @@
-"""One look at all queues of all models and at Redis' memory, in one round trip: what the admission goes by."""
+"""A sample of the load: all queues of all models and Redis' memory, in one round trip. The admission uses it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One look."""
+    """The load at one moment."""
 
     models: Mapping[str, ModelSample]
     used_bytes: int
@@ -42,7 +42,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample:
-    """Look once.
+    """Take a sample.
 
     Raises:
         QueueUnreachableError: Redis is unreachable or refuses.
@@ -94,5 +94,5 @@ def _model(depths: Depths, served: list[bytes | None] | Exception) -> ModelSampl
 
 
 def _count(raw: bytes | None) -> int:
-    """Read a count from a field that anybody may have written."""
+    """Read a count from a field that another program may have written."""
     return int(raw) if raw and raw.isdigit() and len(raw) < 16 else 0

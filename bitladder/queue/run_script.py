@@ -116,7 +116,7 @@ def digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-# The answer of submit.lua to a call that comes too late.
+# The answer of submit.lua to a call that arrives too late.
 _LATE = re.compile(r"LATE (\d{1,15})")
 
 
@@ -135,7 +135,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class LostError(Exception):
-    """There is no answer to a command, for this reason."""
+    """A command has no answer, for this reason."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -147,7 +147,7 @@ class NotSentError(LostError):
 
 
 class UnansweredError(LostError):
-    """The command was sent, and has been carried out, or not, or will yet be."""
+    """The command was sent. Whether it was carried out, or will be, is not known."""
 
 
 # What stands for an answer: ResponseError (Redis refused), or one of the two above.
@@ -155,13 +155,13 @@ Rows = list[Any] | Exception
 
 
 def late(answer: Any) -> int | None:  # noqa: ANN401  (whatever Redis answers)
-    """Return what the server's clock showed, where it refused a call because that came too late."""
+    """Return what the server's clock showed, where the answer is that a call arrived too late."""
     match = _LATE.fullmatch(str(answer)) if isinstance(answer, ResponseError) else None
     return int(match[1]) if match else None
 
 
 def may_go_again(answer: Any) -> bool:  # noqa: ANN401
-    """Return whether a call has not run, for a reason that another try does not meet."""
+    """Return whether a call has not run and another try may succeed."""
     return isinstance(answer, NoScriptError) or late(answer) is not None
 
 
@@ -187,7 +187,7 @@ def attempts(
     refusal = next((answer for answer in again[: len(commands)] if isinstance(answer, ResponseError)), None)
     for index, answer in zip(missing, again[len(commands) :], strict=True):
         answers[index] = refusal if refusal and isinstance(answer, NoScriptError) else answer
-        if late(answer) or isinstance(answer, NotSentError):  # an earlier try may have been heard, and not answered
+        if late(answer) or isinstance(answer, NotSentError):  # an earlier try may have arrived unanswered
             answers[index] = UnansweredError(answer)
     return answers
 

@@ -1,9 +1,9 @@
-"""Codes that authenticate jobs and outcomes: what somebody else wrote into Redis, or changed there, is refused.
+"""Codes that authenticate jobs and outcomes: what another program wrote into Redis, or changed there, is refused.
 
 HMAC-SHA-256 (RFC 2104), cut to 128 bits, with a key that intakes, producers and workers share ([queue].secrets). A
 job's code covers its id and its call, and with the call the body, the bounds on its tier and its tenant. An outcome's
-code covers the id and the outcome. The few ends that scripts write by themselves carry none, so they say nothing but
-what scripted_ends.py says for them.
+code covers the id and the outcome. The outcomes that scripts write by themselves carry none, and are read as what
+scripted_ends.py says for them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Signer:
         return _code(self._keys[0], b"job", job_id, data) if self._keys else ""
 
     def is_genuine(self, job_id: str, data: bytes, mac: bytes) -> bool:
-        """Return whether a job is as one of us submitted it."""
+        """Return whether a job is as a process with the key submitted it."""
         return not self._keys or self._fits(b"job", job_id, data, mac)
 
     def encode(self, job_id: str, outcome: Outcome) -> bytes:
@@ -41,7 +41,7 @@ class Signer:
         return _code(self._keys[0], b"outcome", job_id, content).encode() + content if self._keys else content
 
     def decode(self, job_id: str, stored: bytes) -> Outcome | None:
-        """Read an outcome; None where it cannot be read, nobody could be answered with it, or it is not ours."""
+        """Read an outcome; None where it cannot be read, is no valid answer to a client, or is not signed by us."""
         is_signed = stored[:1] != b"{"
         content = stored[_CHARS:] if is_signed else stored
         if self._keys and is_signed and not self._fits(b"outcome", job_id, content, stored[:_CHARS]):
@@ -53,7 +53,7 @@ class Signer:
         return scripted(outcome) if self._keys and not is_signed else outcome
 
     def decode_stored(self, job_id: str, stored: bytes) -> Outcome:
-        """Read an outcome where there is no other word about the job: a bad one reads as a failure that says so."""
+        """Read an outcome of a record: a bad one reads as a failure that says so."""
         return self.decode(job_id, stored) or Outcome(
             state=State.FAILED,
             status=500,

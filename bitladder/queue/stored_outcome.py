@@ -1,7 +1,7 @@
-"""What Redis says became of a job, read with care: anybody may have written it.
+"""Stored outcomes, read with care: another program may have written them.
 
-An outcome goes out as a status, as headers and as JSON. So its status must be one that belongs to its state, its
-numbers such that they can be written again, and its words no longer than ours are.
+An outcome is answered as a status, as headers and as JSON. So its status must belong to its state, its numbers must be
+such that they can be written as JSON, and its texts are cut to the length of our own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def read_outcome(content: bytes) -> Outcome:
     """Read the JSON of an outcome.
 
     Raises:
-        ValueError: it is none, or one that nobody could be answered with.
+        ValueError: it is none, or no valid answer to a client.
 
     """
     if not content.isascii():
@@ -36,7 +36,7 @@ def read_outcome(content: bytes) -> Outcome:
 
 
 def _fits(state: State, status: int) -> bool:
-    """Return whether an end may have this status. Others say that there is no body, or that there will be another."""
+    """Return whether an outcome may have this status. Others say that there is no body, or that an answer follows."""
     return state.is_terminal and (status == 200 if state is State.FINISHED else 400 <= status <= 599)
 
 

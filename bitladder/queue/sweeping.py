@@ -1,6 +1,6 @@
-"""Meet the waiting jobs of RQ's producers: RQ gives them no time to live, and a claim may never come to them.
+"""The sweep: finds waiting jobs of RQ's producers. RQ gives them no time to live, and a claim may never reach them.
 
-Every intake and worker sweeps; the script lets one of them through per second.
+Every intake and worker sweeps; the script runs for one of them per second.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ async def sweep_for_ever(queue: JobQueue, models: Sequence[str]) -> None:
             try:
                 await _sweep(queue, model)
             except QueueUnreachableError as error:
-                log.warning("waiting jobs not looked at", model=model, error=str(error))
+                log.warning("waiting jobs not swept", model=model, error=str(error))
             except Exception:
-                log.exception("waiting jobs not looked at", model=model)  # without the sweep they would have no end
+                log.exception("waiting jobs not swept", model=model)  # without the sweep they would have no end
         await asyncio.sleep(SWEEP_EVERY_S)
 
 

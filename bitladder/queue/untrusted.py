@@ -1,4 +1,4 @@
-"""Fields in Redis that anybody may have written, read with care."""
+"""Fields in Redis, read with care: another program may have written them."""
 
 from __future__ import annotations
 

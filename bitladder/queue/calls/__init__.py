@@ -1,6 +1,6 @@
 """What each script is called with, and how its answer reads: no I/O, so sync and async clients share it.
 
-No other module names a script. One file per concern; who calls scripts imports from here.
+No other module names a script. There is one file per concern; others import from this package.
 """
 
 from bitladder.queue.calls.claim import Claims, Unfit, claim_call, read_claimed, wake_key

@@ -1,4 +1,4 @@
-"""A worker takes jobs: claim.lua."""
+"""Claiming jobs: claim.lua."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bitladder.settings.sections import Settings
 
 
 class Unfit(msgspec.Struct, frozen=True, kw_only=True):
-    """An id that was in a list and does not run."""
+    """An id that was in a list and cannot run."""
 
     job_id: str
     why: str  # no_record, or the error code that the job ended with
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """What one claim brought."""
+    """The result of one claim."""
 
     jobs: list[Claimed]
     now_ms: int  # server clock
@@ -32,12 +32,12 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wake_key(model: str, tier: str) -> str:
-    """Return the list in which a token lies while work may wait for a worker of the tier."""
+    """Return the list in which a token lies while jobs may wait for a worker of the tier."""
     return f"bl:wake:{model}:{tier}"
 
 
 def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int]) -> Call:
-    """Build the call of claim.lua; limits: of the jobs, and of the bytes of their data together."""
+    """Build the call of claim.lua; limits: on the number of jobs, and on the bytes of their data together."""
     slots, max_bytes = limits
     keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", wake_key(model, tier)]
     lease_ms = int(settings.queue.lease_s * 1000)

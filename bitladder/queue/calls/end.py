@@ -1,4 +1,4 @@
-"""A job ends, or goes back to a queue: finish.lua, requeue.lua, cancel.lua and expire.lua."""
+"""Ending jobs, or putting them back into a queue: finish.lua, requeue.lua, cancel.lua and expire.lua."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bitladder.settings.sections import Settings
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """One job's end on its way to Redis."""
+    """A job that has ended, and its outcome."""
 
     job: Claimed
     outcome: Outcome
@@ -27,7 +27,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequeueReason(StrEnum):
-    """Why a job goes back, or ends without having run: says whether that costs an attempt (requeue_job in Lua)."""
+    """Why a job goes back to a queue, or ends without having run. It says whether that costs an attempt."""
 
     FREE = "free"  # nothing ran, or nothing is to blame: no attempt counted
     CHARGED = "charged"  # an attempt counted
@@ -41,7 +41,7 @@ class RequeueReason(StrEnum):
 
 
 class Requeued(msgspec.Struct, frozen=True, kw_only=True):
-    """One job on its way back to a queue."""
+    """A job that goes back to a queue."""
 
     job: Claimed
     target: str  # the queue
@@ -50,7 +50,7 @@ class Requeued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that was submitted and not answered, as far as withdrawing it needs it."""
+    """A job of which it is not known whether it was accepted: what is needed to withdraw it."""
 
     job_id: str
     queue: str
@@ -58,7 +58,7 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def finished_bytes(item: Finished) -> int:
-    """Return about how much of a call of finish.lua one job's end takes."""
+    """Return about how many bytes one job takes in a call of finish.lua."""
     return len(item.outcome.body) + len(item.return_value)
 
 

@@ -41,7 +41,7 @@ class Renewed(msgspec.Struct, frozen=True, kw_only=True):
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
     """What one call of reap.lua did."""
 
-    worker: str  # whose lease ran out; '': nobody's
+    worker: str  # whose lease ran out; '': none has
     returned: list[str]
     ended: list[str]
 

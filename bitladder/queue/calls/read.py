@@ -1,4 +1,4 @@
-"""What jobs and queues look like, without changing them: look.lua, heads.lua, records.lua, depths.lua, overview.lua."""
+"""Reading jobs and queues: look.lua, heads.lua, records.lua, depths.lua and overview.lua."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
 from bitladder.settings.sections import Settings
 
-# Queues in RQ's list that one look takes in.
+# Queues of RQ's list that one overview reads.
 MAX_QUEUES = 1000
 # Queues that no tier serves are shown with so many characters of their names.
 MAX_NAME = 200
@@ -28,7 +28,7 @@ class Depth:
     depth: int
     in_flight: int
     oldest_age_s: float | None  # None: nothing waits, or its time is unknown
-    problem: str = ""  # what is wrong with the list in Redis, where it is none
+    problem: str = ""  # what is wrong with the key in Redis, where it is no list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What holds for all models."""
+    """The state that all models share."""
 
-    is_suspended: bool  # claims pause: somebody said `rq suspend`
+    is_suspended: bool  # claims pause: an operator ran `rq suspend`
     unknown: Sequence[Unknown]  # the deepest first
 
 

@@ -1,4 +1,4 @@
-"""Jobs are stored and pushed: submit.lua."""
+"""Storing and pushing jobs: submit.lua."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
 from bitladder.settings.sections import Settings
 
-# Jobs with their places among those that were submitted together.
+# Jobs with their numbers among those that were submitted together.
 Placed = list[tuple[int, Submission]]
 # Queue, tenant ('' where its jobs are not counted), and how many jobs it may have (0: no limit).
 Group = tuple[str, str, int]
@@ -66,19 +66,18 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
 def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> dict[Group, Placed]:
     """Group numbered jobs by queue, tenant and limit: each group goes with one call."""
     groups: dict[Group, Placed] = {}
-    most = settings.queue.max_per_tenant
     for place, job in placed:
-        quota = job.max_of_tenant or most
+        quota = job.max_of_tenant or settings.queue.max_per_tenant
         tenant = job.request.tenant
-        counted = tenant if quota or tenant != DEFAULT_TENANT else ""  # the default tenant is everybody
+        counted = tenant if quota or tenant != DEFAULT_TENANT else ""  # the default tenant is not one client
         groups.setdefault((job.queue, counted, quota), []).append((place, job))
     return groups
 
 
 def demoted(answers: Mapping[int, Rows], jobs: Mapping[int, Submission]) -> Placed:
-    """Return the jobs whose tenant has more than its share of their lane, each on its way to the batch lane.
+    """Return the jobs whose tenant has more than its share of their lane, each changed to go to the batch lane.
 
-    So a tenant that submits very many keeps nobody else waiting.
+    So a tenant that submits very many jobs does not delay the others.
     """
     places = [place for place, row in answers.items() if not isinstance(row, Exception) and row[0] == b"crowded"]
     return [(place, _in_batch(jobs[place])) for place in places]
@@ -89,14 +88,14 @@ def _in_batch(job: Submission) -> Submission:
     return msgspec.structs.replace(job, queue=queue_name(model, tier, Lane.BATCH, job.request.ceiling))
 
 
-def spread(rows: Rows, its: Placed) -> list[tuple[int, Submission, Rows]]:
-    """Return what a call of submit.lua says of each job of its group: an exception says the same of all."""
-    each = [rows] * len(its) if isinstance(rows, Exception) else rows
-    return [(place, job, row) for (place, job), row in zip(its, each, strict=True)]
+def spread(rows: Rows, jobs: Placed) -> list[tuple[int, Submission, Rows]]:
+    """Return the answer of submit.lua for each job of a group: an exception is the answer for all."""
+    each = [rows] * len(jobs) if isinstance(rows, Exception) else rows
+    return [(place, job, row) for (place, job), row in zip(jobs, each, strict=True)]
 
 
 def unsafe(rows: Rows, reason: Exception) -> Rows:
-    """Return the answers of submit.lua where those jobs that it says it has may not be safe, for this reason."""
+    """Return the answers of submit.lua where it is not known, for this reason, whether its jobs are safe."""
     if not isinstance(rows, list):
         return rows
     return [UnansweredError(reason) if row[0] in (b"accepted", b"duplicate") else row for row in rows]
@@ -126,12 +125,12 @@ def read_submitted(answer: Rows, job: Submission) -> str | BitladderError:
 
 
 def _unaccepted(what: str, error: Exception) -> BitladderError:
-    told = unreachable(what, error)
-    if told.public:
-        told.public = f"nothing was accepted: {told.public}"
-    return told
+    refusal = unreachable(what, error)
+    if refusal.public:
+        refusal.public = f"nothing was accepted: {refusal.public}"
+    return refusal
 
 
 def submitted_bytes(job: Submission) -> int:
-    """Return about how much of a call of submit.lua one job takes."""
+    """Return about how many bytes one job takes in a call of submit.lua."""
     return len(job.request.body)

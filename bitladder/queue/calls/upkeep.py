@@ -1,4 +1,4 @@
-"""What happens beside the way of a job: release.lua and drop.lua (dead letters), sweep.lua, rate.lua (API keys)."""
+"""Upkeep: release.lua and drop.lua (dead letters), sweep.lua (jobs of RQ's producers), rate.lua (API keys)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MAX_SWEPT = 256
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """What one sweep did."""
+    """The result of one sweep."""
 
-    met: int  # jobs of RQ's producers that have a deadline now
+    met: int  # jobs that were given a deadline
     ended: list[tuple[str, str]]  # job id and error code
 
 
@@ -45,7 +45,7 @@ def read_moved(answer: list[int], job_ids: Sequence[str]) -> list[str]:
 def sweep_call(settings: Settings, model: str) -> Call:
     """Build the call of sweep.lua."""
     queues = all_lists(model, settings.model(model))
-    # A little less than the pause between two calls of the same process, so that none of them comes for nothing.
+    # A little less than the pause between two calls of a process: else its next one would come too early.
     args: list[Argument] = [int(SWEEP_EVERY_S * 900), MAX_SWEPT, retention(settings), *queues]
     return Call("sweep", [f"bl:sweep:{model}"], args)
 

@@ -1,1 +1,1 @@
-"""Bundles of calls on their way to Redis, how much fits into one, and what a lost connection makes unknown."""
+"""Bundles of calls on their way to Redis: how much fits into one, and what is unknown after a lost connection."""

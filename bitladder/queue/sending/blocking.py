@@ -1,4 +1,4 @@
-"""The scripts over one blocking connection, for batch producers."""
+"""Script calls over one blocking connection, for batch producers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.durability import barrier, check_passed
 from bitladder.settings.sections import Settings
 
-# A lost connection and a server that has forgotten the script may come together.
+# The connection may be lost, and the server may have lost the script as well.
 TRIES = 3
 
 
 class _Pending:
-    """A call without an answer yet, and why it has none."""
+    """A call without an answer yet. `lost`: why the last try had none."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -43,13 +43,13 @@ class _Pending:
         self.lost = UnansweredError(reason)
 
     def was_not_sent(self, reason: Exception) -> None:
-        self.lost = self.lost or NotSentError(reason)  # it may have been before
+        self.lost = self.lost or NotSentError(reason)  # an earlier try may have been sent
 
 
 class BlockingScripts:
-    """Calls scripts and reads their answers, one call ahead where there are many. Not for several threads.
+    """Calls scripts and reads their answers; of many calls, one is sent ahead. For one thread.
 
-    Works on redis-py's connection instead of its client: the client costs as much per command as all else that a
+    This works on redis-py's connection instead of its client, which costs as much per command as all else that a
     producer does for a job. Only for scripts that may be called again when it is not known whether they ran.
     """
 
@@ -58,7 +58,7 @@ class BlockingScripts:
         self._pool = connect_sync(settings.redis).connection_pool
         self._connection: redis.Connection | None = None
         self._sent: deque[_Pending] = deque()  # calls whose answers are on their way
-        # What has not been carried out when a try is given up must not be later: its caller was told so.
+        # A call that was given up must not be carried out later: its caller was told that it was not.
         self._clock, self._within_s = EarliestServerTime(), self._pool.connection_kwargs["socket_timeout"]
 
     def call(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
@@ -78,12 +78,12 @@ class BlockingScripts:
                 if len(waiting) > 1:
                     yield (answer := self._answer_oldest(waiting))
                     if isinstance(answer, LostError):
-                        yield from (one.lost or NotSentError(answer.reason) for one in waiting)
+                        yield from (pending.lost or NotSentError(answer.reason) for pending in waiting)
                         return
             while waiting:
                 yield self._answer_oldest(waiting)
         finally:
-            if self._sent:  # `calls` failed, or nobody reads on: the answers on their way belong to nobody
+            if self._sent:  # `calls` raised, or the caller reads no further: the answers on their way belong to no call
                 self._drop()
 
     def close(self) -> None:
@@ -93,46 +93,46 @@ class BlockingScripts:
         answer = self._answer(waiting.popleft())
         if not isinstance(answer, LostError):
             for later in waiting:
-                if later not in self._sent:  # it went with a lost connection
+                if later not in self._sent:  # it was lost with the connection
                     self._send_ahead(later)
         return answer
 
-    def _answer(self, one: _Pending) -> Any:  # noqa: ANN401
+    def _answer(self, pending: _Pending) -> Any:  # noqa: ANN401
         before: list[Command] = []
         for _ in range(TRIES):
             if error := self._open():
-                one.was_not_sent(error)
+                pending.was_not_sent(error)
                 continue
             try:
-                return self._asked(one, before)
+                return self._asked(pending, before)
             except ResponseError as error:
                 if not self._may_go_again(error):
-                    return one.lost if isinstance(one.lost, UnansweredError) else error
-                before = loads([one.call], [error])
+                    return pending.lost if isinstance(pending.lost, UnansweredError) else error
+                before = loads([pending.call], [error])
             except TURNED_AWAY as error:
                 self._drop()
-                one.was_not_sent(error)
+                pending.was_not_sent(error)
             except (RedisError, OSError) as error:
                 self._drop()
-                one.was_sent(error)
-        return one.lost or NotSentError(RedisError("Redis forgets its scripts as fast as they are loaded"))
+                pending.was_sent(error)
+        return pending.lost or NotSentError(RedisError("Redis loses its scripts as fast as they are loaded"))
 
     def _may_go_again(self, error: ResponseError) -> bool:
-        """Return whether a call has not run, for a reason that another try does not meet."""
+        """Return whether a call has not run and another try may succeed."""
         if not may_go_again(error):
             return False
         if now_ms := late(error):
             self._clock.heard(now_ms)
-        if self._sent:  # the answers of those behind it stand before that of another try
+        if self._sent:  # the answers of calls behind it would come before that of another try
             self._drop()
         return True
 
-    def _asked(self, one: _Pending, before: Iterable[Command]) -> Any:  # noqa: ANN401
+    def _asked(self, pending: _Pending, before: Iterable[Command]) -> Any:  # noqa: ANN401
         for command in before:
             self._command(*command)
             self._wire.read_response()
-        if one not in self._sent:
-            self._send(one)
+        if pending not in self._sent:
+            self._send(pending)
         self._sent.popleft()
         answer, *behind = [self._read() for _ in range(1 + len(self._barrier))]
         if isinstance(answer, Exception):
@@ -144,18 +144,18 @@ class BlockingScripts:
             return unsafe(answer, error)
         return answer
 
-    def _send_ahead(self, one: _Pending) -> None:
-        """Send what is answered later; whoever asks for the answer sends it again where that failed."""
+    def _send_ahead(self, pending: _Pending) -> None:
+        """Send a call whose answer is read later. If that fails it is sent again when its answer is asked for."""
         if self._open():
             return
         try:
-            self._send(one)
+            self._send(pending)
         except (RedisError, OSError):
             self._drop()
 
-    def _send(self, one: _Pending) -> None:
-        self._sent.append(one)
-        self._command(*one.call.words(self._clock.after(self._within_s)))
+    def _send(self, pending: _Pending) -> None:
+        self._sent.append(pending)
+        self._command(*pending.call.words(self._clock.after(self._within_s)))
         for command in self._barrier:
             self._command(*command)
 
@@ -169,7 +169,7 @@ class BlockingScripts:
         self._wire.send_command(*words)  # type: ignore[no-untyped-call]  # redis-py has no types here
 
     def _open(self) -> Exception | None:
-        """Be connected, and know the server's clock; return why not."""
+        """Connect and read the server's clock if need be; return why that failed."""
         try:
             if self._connection is not None and not self._sent and self._is_stale():
                 self._drop()
@@ -186,18 +186,18 @@ class BlockingScripts:
     def _is_stale(self) -> bool:
         """Return whether the server has closed the connection: what is sent on it then would be lost."""
         try:
-            return bool(self._wire.can_read())  # nothing is asked, so nothing but the end can be there
+            return bool(self._wire.can_read())  # no answer is due, so only the end of the connection can be there
         except (RedisError, OSError):
             return True
 
     @property
     def _wire(self) -> redis.Connection:
-        assert self._connection  # noqa: S101  (whoever reads or writes has opened it)
+        assert self._connection  # noqa: S101  (_open comes before every read and write)
         return self._connection
 
     def _drop(self) -> None:
-        for one in self._sent:
-            one.was_sent(RedisError("the connection was lost"))
+        for pending in self._sent:
+            pending.was_sent(RedisError("the connection was lost"))
         self._sent.clear()
         if self._connection is not None:
             self._connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here

@@ -1,4 +1,4 @@
-"""How many bytes of prompts, answers or tokens go in one call: few enough to be there in time, whatever the network.
+"""How many bytes of prompts, answers or tokens go in one call: few enough to arrive in time on any network.
 
 A count alone bounds nothing: 256 jobs may be 16 kB or 256 MB. Halved after a failure and a little larger after each
 success, as in D. Chiu and R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
@@ -14,21 +14,21 @@ from typing import TypeVar
 from bitladder.errors import QueueUnreachableError
 
 Item = TypeVar("Item")
-# At 5 MB/s the most is there within `redis.timeout_s`. No call of usual jobs comes near it.
+# At 5 MB/s the maximum arrives within `redis.timeout_s`. No call of usual jobs comes near it.
 MIN_BYTES, MAX_BYTES = 64 * 1024, 4 * 1024 * 1024
-# Of itself, after a success.
+# By this share of itself the budget grows after a success.
 GROWTH = 1 / 8
 
 
 class ByteBudget:
-    """What one call may hold at the moment. A single item goes whatever its size."""
+    """How many bytes one call may hold at the moment. A single item is sent whatever its size."""
 
     def __init__(self) -> None:
         self.bytes = MAX_BYTES
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[None]:
-        """Learn from the call in this block: one that is not answered may have been too large."""
+        """Make a call in this block. One that is not answered may have been too large: the next one is smaller."""
         try:
             yield
         except QueueUnreachableError:
@@ -53,19 +53,19 @@ class ByteBudget:
 
 
 def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], max_bytes: int) -> Iterator[list[Item]]:
-    """Yield items in bundles of at most so many, and so many bytes; a larger one goes alone.
+    """Yield items in bundles of at most `most` items and `max_bytes`; a larger item goes alone.
 
-    What does not fit is taken before the bundle is yielded that it did not fit into, and nothing else is.
+    Before a bundle is yielded, at most one item behind it is taken from `items`: the one that did not fit.
     """
     bundle: list[Item] = []
     left = max_bytes
     for item in items:
-        its = size(item)
-        if bundle and its > left:
+        item_bytes = size(item)
+        if bundle and item_bytes > left:
             yield bundle
             bundle, left = [], max_bytes
         bundle.append(item)
-        left -= its
+        left -= item_bytes
         if len(bundle) == most:
             yield bundle
             bundle, left = [], max_bytes

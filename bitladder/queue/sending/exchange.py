@@ -1,7 +1,7 @@
-"""One bundle of commands over one connection, an answer to each: what a lost connection makes unknown is said so.
+"""One bundle of commands over one connection, with an answer to each, even if the connection is lost in the middle.
 
-Works on redis-py's connection instead of its client, which has one error for a whole pipeline and does not tell a
-server that was never reached from one that may have carried the commands out.
+This works on redis-py's connection instead of its client. The client has one error for a whole pipeline, and does not
+distinguish a server that was never reached from one that may have carried the commands out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from bitladder.queue.run_script import (
 from bitladder.queue.sending.server_time import EarliestServerTime
 from bitladder.queue.server.sockets import DemotedError
 
-# A connection may have died while it was idle; commands that may be sent again go once more, on a fresh one.
+# A connection may have been lost while it was idle: commands that may be sent twice go once more, on a fresh one.
 TRIES = 2
-# What a server answers instead of carrying a command out, and gives the connection up for.
+# The server has not carried the command out, and the connection is given up.
 TURNED_AWAY = (BusyLoadingError, DemotedError)
 
 
@@ -56,7 +56,7 @@ async def exchange(pool: redis.asyncio.ConnectionPool, commands: Sequence[Comman
         except (RedisError, OSError) as error:
             lost = UnansweredError(error)
         finally:
-            if len(answers) < len(commands):  # the rest of its answers belong to nobody
+            if len(answers) < len(commands):  # answers that still arrive on it belong to no caller
                 await connection.disconnect(nowait=True)
             await pool.release(connection)
     return answers + [lost for _ in commands[len(answers) :]]
@@ -85,5 +85,5 @@ async def _answer(connection: redis.asyncio.connection.AbstractConnection, lost:
         return await connection.read_response()
     except ResponseError as error:
         if isinstance(lost, UnansweredError) and not may_go_again(error):
-            return lost  # this try was refused; the one before it may not have been
+            return lost  # this try was refused; an earlier one may have been carried out
         return error

@@ -1,4 +1,4 @@
-"""Many jobs in one round trip, and what became of each: a lost answer or a bad record is no other job's fault."""
+"""Submits many jobs in one round trip, with a result for each: a lost answer or a bad record affects no other job."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from bitladder.settings.sections import Settings
 
 
 class Submitter:
-    """Stores and pushes jobs, and waits until they are as safe as they are to be."""
+    """Stores and pushes jobs, and waits until they are as safe as `queue.durability` says."""
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings, signer: Signer) -> None:
         self._settings, self._signer, self._barrier = settings, signer, barrier(settings)
-        # Who waits for disks and replicas waits longer.
+        # Disks and replicas take longer to answer.
         wait_s = WAIT_MS / 1000 if self._barrier else 0
         self._own = connect(settings.redis, wait_s=wait_s) if self._barrier else None
         self._pool = (self._own or client).connection_pool
-        # What has not been carried out when it is given up must not be later: its client was told so.
+        # A call that was given up must not be carried out later: its client was told that it was not.
         self._clock, self._within_s = EarliestServerTime(), TRIES * (settings.redis.timeout_s + wait_s)
 
     async def aclose(self) -> None:
@@ -45,7 +45,7 @@ class Submitter:
             await self._own.aclose()
 
     async def submit(self, jobs: Sequence[Submission]) -> list[str | BitladderError]:
-        """Return for each job its id, or why it was refused, or that it is not known (see JobQueue.submit)."""
+        """Return for each job its id, or why it was refused, or that this is unknown (see JobQueue.submit)."""
         placed = dict(enumerate(jobs))
         answers = await self._submit(placed)
         if excess := dict(demoted(answers, placed)):
@@ -60,12 +60,15 @@ class Submitter:
             self._clock.read(answer)
         groups = by_group(self._settings, placed.items())
         calls = [
-            submit_call(self._settings, self._signer, group, [job for _, job in its]) for group, its in groups.items()
+            submit_call(self._settings, self._signer, group, [job for _, job in numbered])
+            for group, numbered in groups.items()
         ]
         answers: dict[int, Rows] = {}
         within_s = self._within_s + TRIES * 2 * extra_s(sum(map(submitted_bytes, placed.values())))
-        for its, rows in zip(groups.values(), await call_each(self._send, calls, self._clock, within_s), strict=True):
-            answers |= {place: row for place, _, row in spread(rows, its)}
+        for numbered, rows in zip(
+            groups.values(), await call_each(self._send, calls, self._clock, within_s), strict=True
+        ):
+            answers |= {place: row for place, _, row in spread(rows, numbered)}
         return answers
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:

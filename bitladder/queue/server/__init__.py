@@ -1,1 +1,1 @@
-"""The Redis server below the queue: connections, passwords, durability, protocol version, failover, an embedded one."""
+"""The Redis server below the queue: connections, passwords, durability, protocol version, failover, embedded server."""

@@ -1,4 +1,4 @@
-"""Connections to Redis, or to whom its sentinels name: short limits for commands, long ones for waiting."""
+"""Connections to Redis, or to the primary that the Sentinels name: short limits for commands, long ones for waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bitladder.queue.server.pools import Pool, SentinelPool
 from bitladder.queue.server.protocol import ProtocolMismatch, unreachable
 from bitladder.settings.sections import RedisSettings
 
-# A connection for each command under way at once. Of its own accord redis-py opens a hundred and fails the others.
+# One connection per command under way. By default redis-py opens a hundred and refuses further commands.
 MAX_CONNECTIONS = 1000
 
 
@@ -63,10 +63,10 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
 
 
 def check_files(settings: RedisSettings) -> None:
-    """Read the certificates now: a connection that fails for them later only says that there is no such file.
+    """Read the certificates now: a connection that fails later only says that there is no such file.
 
     Raises:
-        ConfigError: one is not there, cannot be read, or is none.
+        ConfigError: a file does not exist, cannot be read, or holds no certificate.
 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -83,48 +83,48 @@ def check_files(settings: RedisSettings) -> None:
 
 
 def sentinels_of(settings: RedisSettings) -> sentinel.Sentinel:
-    """Return the Sentinels themselves, to ask and to tell."""
+    """Return a client of the Sentinels themselves."""
     sentinels: sentinel.Sentinel = _asked(sentinel.Sentinel, settings)
     return sentinels
 
 
 def _options(settings: RedisSettings, answer_s: float) -> dict[str, Any]:
-    """Return what every connection to the primary is made with."""
-    # Unix sockets know no limit for connecting.
+    """Return the options of every connection to the primary."""
+    # Unix sockets have no limit for connecting.
     limit = {} if settings.scheme == "unix" else {"socket_connect_timeout": settings.timeout_s}
     # Job ids go back to Redis as the bytes they came as (bitladder/ids.py).
     return {"socket_timeout": answer_s, "encoding_errors": "surrogateescape", **limit, **_identity(settings)}
 
 
 def _identity(settings: RedisSettings) -> dict[str, Any]:
-    """Return who this process is to Redis, and how it knows that Redis is the right one."""
+    """Return the options by which this process and the server authenticate each other."""
     check_files(settings)
     password = settings.password.get_secret_value() if settings.password else None
-    who: dict[str, Any] = {"username": settings.username, "password": password}
+    options: dict[str, Any] = {"username": settings.username, "password": password}
     if settings.password_file:
-        who = {"credential_provider": PasswordFile(settings.username, settings.password_file)}
+        options = {"credential_provider": PasswordFile(settings.username, settings.password_file)}
     tls = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
-    return who | {name: file for name, file in tls.items() if file}
+    return options | {name: file for name, file in tls.items() if file}
 
 
 def _in_url(settings: RedisSettings) -> dict[str, Any]:
-    """Return what the URL says about talking to the primary; where it is, the Sentinels say."""
+    """Return the options in the URL; the address of the primary is not among them, it comes from the Sentinels."""
     url: dict[str, Any] = redis.connection.parse_url(settings.url)  # type: ignore[no-untyped-call]  # redis-py
     return {key: value for key, value in url.items() if key not in ("host", "port", "connection_class")}
 
 
 def _asked(sentinels: Any, settings: RedisSettings) -> Any:  # noqa: ANN401  (redis-py's, of either kind)
-    """Return the Sentinels. A dead one must not hold up the question to the next for long."""
+    """Return a client of the Sentinels, with short limits: a dead Sentinel must not delay the question to the next."""
     limits = {"socket_timeout": settings.timeout_s, "socket_connect_timeout": settings.timeout_s}
     return sentinels(settings.sentinel_addresses, sentinel_kwargs=limits)
 
 
 async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:
-    """Refuse a Redis whose processes speak another protocol, or that may drop jobs when its memory is full.
+    """Refuse a Redis that other protocol versions use, or that may drop jobs when its memory is full.
 
     Raises:
-        ConfigError: this process may not work beside those, or maxmemory-policy is not noeviction.
-        QueueUnreachableError: there is no answer.
+        ConfigError: this process cannot work beside the others there, or maxmemory-policy is not noeviction.
+        QueueUnreachableError: Redis does not answer.
 
     """
     try:

@@ -1,7 +1,7 @@
-"""How safe a job is before its client hears 202: what is sent behind a submission, and what the server must be.
+"""Durability: which commands follow a submission before its client gets 202, and which server can keep the promise.
 
-Behind, and on the same connection: WAITAOF and WAIT speak of what their own connection wrote. A repeated submission
-writes nothing, and its job may be as young as the one it repeats, so a write of no meaning goes before them.
+WAITAOF and WAIT cover only writes of their own connection, so they follow the submission on that. A repeated submission
+writes nothing, and the job that it repeats may not be safe yet, so a dummy SET precedes them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bitladder.queue.run_script import Argument
 from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
-# appendfsync everysec syncs once a second; twice that, and what disks add to it.
+# appendfsync everysec syncs once a second: twice that, and a margin for slow disks.
 WAIT_MS = 2500
-# A server that syncs every second cannot answer so many writes, one after the other, in less than this.
+# A server that syncs every second takes longer than this for so many writes, one after the other.
 PROBES, PROBES_MIN_S = 3, 0.5
-# Writes as scripts make them, on keys of ours: the default user must be allowed them for a restart to keep them.
+# Writes as scripts make them: a restart keeps them only if the default user has the right to them.
 REPLAYED: Sequence[tuple[str, ...]] = (
     ("HSET", "rq:job:x", "status", "queued"),
     ("RPUSH", "rq:queue:x", "x"),
@@ -34,7 +34,7 @@ Commands = Sequence[Sequence[Argument]]
 
 
 def barrier(settings: Settings) -> Commands:
-    """Return the commands that go out behind a submission; none where it is answered as soon as it is stored."""
+    """Return the commands that follow a submission; none where it is answered as soon as it is stored."""
     queue = settings.queue
     if queue.durability == "fsync":
         last: Sequence[Argument] = ("WAITAOF", 1, queue.wait_replicas, WAIT_MS)
@@ -46,21 +46,21 @@ def barrier(settings: Settings) -> Commands:
 
 
 def check_passed(settings: Settings, answers: Sequence[Any]) -> None:
-    """Raise unless the answers to the barrier say that what went before it is safe.
+    """Raise unless the answers to the barrier say that the submission is safe.
 
     Raises:
-        QueueUnreachableError: it may not be; submitting it again is safe.
+        QueueUnreachableError: it may not be. Submitting the jobs again is safe.
 
     """
     for answer in answers:
         if isinstance(answer, Exception):
-            raise QueueUnreachableError(f"Redis refused to say what is safe: {answer}") from answer
-    copies, wanted = answers[-1], settings.queue.wait_replicas
+            raise QueueUnreachableError(f"Redis refused to confirm that the job is safe: {answer}") from answer
+    copies, min_replicas = answers[-1], settings.queue.wait_replicas
     local, replicas = copies if isinstance(copies, list) else (1, copies)
     if local < 1:
         raise QueueUnreachableError(f"the append-only file did not have the job within {WAIT_MS} ms")
-    if replicas < wanted:
-        raise QueueUnreachableError(f"{replicas} replicas had the job within {WAIT_MS} ms, not {wanted}")
+    if replicas < min_replicas:
+        raise QueueUnreachableError(f"{replicas} replicas had the job within {WAIT_MS} ms, not {min_replicas}")
 
 
 async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> None:
@@ -77,7 +77,7 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
         return
     try:
         stored = await client.info("persistence")
-        if stored.get("loading"):  # it reads its file, and says until then that it has none
+        if stored.get("loading"):  # until it has read its append-only file it says that it has none
             raise QueueUnreachableError("Redis is loading its data")
         has_file = stored.get("aof_enabled") == 1
         if not has_file and durability == "everysec":
@@ -87,7 +87,7 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
         if has_file:
             await _check_replay(client)
         if settings.queue.wait_replicas:
-            await _check_copies(client, settings.queue.wait_replicas)
+            await _check_replicas(client, settings.queue.wait_replicas)
         if durability == "fsync":
             await _check_fsync(client, has_file=has_file)
     except (RedisError, OSError) as error:
@@ -101,7 +101,7 @@ async def _check_replay(client: redis.asyncio.Redis) -> None:
     for command in REPLAYED:
         try:
             answer = await client.execute_command("ACL", "DRYRUN", "default", *command)  # type: ignore[no-untyped-call]  # redis-py
-        except ResponseError:  # no such command, or no right to it: a managed service, or an ACL of its own
+        except ResponseError:  # unknown command, or no right to it: a managed service, or an ACL
             log.warning("redis does not say what its default user may do: a restart keeps jobs only if it may do all")
             return
         if answer not in (b"OK", "OK"):
@@ -112,14 +112,14 @@ async def _check_replay(client: redis.asyncio.Redis) -> None:
             )
 
 
-async def _check_copies(client: redis.asyncio.Redis, wanted: int) -> None:
-    """Warn where a failover may promote a replica that is not among those which acknowledged a job."""
+async def _check_replicas(client: redis.asyncio.Redis, min_replicas: int) -> None:
+    """Warn where a failover may promote a replica other than those that acknowledged a job."""
     connected = (await client.info("replication")).get("connected_slaves", 0)
-    if connected > wanted:
+    if connected > min_replicas:
         log.warning(
             "a failover may promote a replica that has no copy of the last jobs: set queue.wait_replicas to the number "
             "of replicas",
-            wait_replicas=wanted,
+            wait_replicas=min_replicas,
             replicas=connected,
         )
 
@@ -128,22 +128,22 @@ async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
     if not has_file:
         raise ConfigError("queue.durability is 'fsync', but Redis has no append-only file: set appendonly yes")
     try:
-        said: dict[Any, Any] = await client.config_get("appendfsync")
+        config: dict[Any, Any] = await client.config_get("appendfsync")
     except ResponseError:  # a managed service, or an ACL
         log.warning("redis does not say its appendfsync: 'fsync' holds with 'always', see docs/operating.md")
         return
-    policy = said.get("appendfsync", "always")
+    policy = config.get("appendfsync", "always")
     if policy == "no":
         raise ConfigError("queue.durability is 'fsync', but Redis has appendfsync no: set always or everysec")
-    if policy == "everysec" and await _answers_too_soon(client):
+    if policy == "everysec" and await _answers_before_fsync(client):
         raise ConfigError(
             "queue.durability is 'fsync', but WAITAOF of this server does not wait for the disk with appendfsync "
             "everysec (redis/redis#13793): set appendfsync always"
         )
 
 
-async def _answers_too_soon(client: redis.asyncio.Redis) -> bool:
-    """Find out whether WAITAOF answers faster than a disk that is synced once a second can."""
+async def _answers_before_fsync(client: redis.asyncio.Redis) -> bool:
+    """Return whether WAITAOF answers faster than a server can that syncs once a second."""
     start = time.monotonic()
     for _ in range(PROBES):
         await client.set("bl:written", "1", px=60000)

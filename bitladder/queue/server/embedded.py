@@ -15,7 +15,7 @@ from bitladder.settings.sections import Durability, RedisSettings
 
 
 def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:
-    """Return the command line of a server at the settings' URL, on loopback only, that keeps what is promised.
+    """Return the command line of a server at the settings' URL, on loopback only, with this durability.
 
     Raises:
         ConfigError: the URL names another machine, or no port, or there is a password.

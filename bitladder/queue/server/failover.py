@@ -1,9 +1,9 @@
-"""A planned failover that loses nothing: hold writes, let the replicas catch up, and only then change the primary.
+"""A planned failover that loses no write: hold writes, let the replicas catch up, and only then change the primary.
 
 `SENTINEL FAILOVER` alone loses what the old primary accepts between the promotion of a replica and its own demotion,
-for which the Sentinels take ten seconds and more. `CLIENT PAUSE … WRITE` on the old primary closes that gap: writes
-wait there unanswered, so no client hears that they were accepted. The pause also blocks what Sentinels send there, so
-the old primary is made a replica from here.
+which takes the Sentinels ten seconds and more. `CLIENT PAUSE … WRITE` on the old primary closes that gap: writes
+wait there unanswered, so no client is told that they were accepted. The pause also blocks what the Sentinels send
+there, so this process makes the old primary a replica.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bitladder.errors import BitladderError, ConfigError
 from bitladder.queue.server.connection import connect_sync, sentinels_of
 from bitladder.settings.sections import RedisSettings
 
-# A pause ends by itself, should this process die in the middle of it; until then it is renewed.
+# A pause ends by itself if this process dies; until the end of the failover it is renewed.
 PAUSE_MS = 15_000
 RENEW_EVERY_S = 3.0
 POLL_EVERY_S = 0.1
@@ -29,7 +29,7 @@ Address = tuple[str, int]
 
 
 class FailoverError(BitladderError):
-    """The primary was not changed, or nobody saw it happen in time."""
+    """The primary was not changed, or not in time."""
 
     code = "failover_failed"
 
@@ -37,7 +37,7 @@ class FailoverError(BitladderError):
 class Failover:
     """One planned change of the primary, step by step.
 
-    Its user in Redis may do CLIENT PAUSE, CLIENT KILL and REPLICAOF; compose/redis.acl has `admin` for people.
+    Its user in Redis needs CLIENT PAUSE, CLIENT KILL and REPLICAOF, as `admin` of compose/redis.acl has them.
     """
 
     def __init__(self, settings: RedisSettings, timeout_s: float, say: Say) -> None:
@@ -55,7 +55,7 @@ class Failover:
         """
         try:
             old = self._primary()
-            with self._straight_to(old) as primary:
+            with self._connect_to(old) as primary:
                 self._change(primary, old)
             return _text(self._primary())
         except (RedisError, OSError) as error:
@@ -75,7 +75,9 @@ class Failover:
             host, port = self._primary()
             self._say(f"the new primary is {_text((host, port))}: the old one follows it")
             primary.replicaof(host, port)
-            primary.client_kill_filter(_type="normal", skipme=True)  # whoever waits there asks for the new primary
+            primary.client_kill_filter(
+                _type="normal", skipme=True
+            )  # waiting clients ask the Sentinels for the new primary
         finally:
             primary.client_unpause()
 
@@ -96,8 +98,8 @@ class Failover:
         host, port = self._sentinels.discover_master(self._settings.sentinel_name)  # type: ignore[no-untyped-call]  # redis-py
         return str(host), int(port)
 
-    def _straight_to(self, address: Address) -> redis.Redis:
-        """Return a client of this one server, whatever the Sentinels say later."""
+    def _connect_to(self, address: Address) -> redis.Redis:
+        """Return a client of this server, even when the Sentinels name another one later."""
         path = self._settings.url.partition("://")[2].partition("/")[2]
         url = f"{self._settings.scheme}://{_text(address)}/{path}"
         return connect_sync(self._settings.model_copy(update={"url": url, "sentinels": ()}))
@@ -109,10 +111,10 @@ def _text(address: Address) -> str:
 
 
 def _replicas(primary: redis.Redis) -> list[dict[str, Any]]:
-    said = primary.info("replication")
-    return [about for name, about in said.items() if name.startswith("slave") and isinstance(about, dict)]
+    info = primary.info("replication")
+    return [replica for name, replica in info.items() if name.startswith("slave") and isinstance(replica, dict)]
 
 
 def _is_caught_up(primary: redis.Redis) -> bool:
     written = primary.info("replication")["master_repl_offset"]
-    return all(about["state"] == "online" and about["offset"] >= written for about in _replicas(primary))
+    return all(replica["state"] == "online" and replica["offset"] >= written for replica in _replicas(primary))

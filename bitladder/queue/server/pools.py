@@ -1,6 +1,6 @@
-"""redis-py's pools, made to shrink: what a burst has opened is closed when it has been idle for a while.
+"""redis-py's connection pools, made to shrink: connections that a burst has opened are closed after an idle time.
 
-Connections are handed out again latest first, so those that are needed no more collect at the other end of the list.
+The connection that was used last is used again first, so idle ones collect at the other end of the list.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
-# What was not used for so long is closed, at the next use of another one.
+# A connection that is idle for so long is closed at the next release of another one.
 IDLE_S = 30.0
-# Closing takes a moment of whoever gives a connection back.
-MAX_AT_ONCE = 4
+# Closing takes time of the caller that releases a connection.
+MAX_CLOSED_AT_ONCE = 4
 
 
 class _Shrinking(ConnectionPool):
@@ -26,7 +26,7 @@ class _Shrinking(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         now = self._used_s[connection] = time.monotonic()
         await super().release(connection)
-        for _ in range(MAX_AT_ONCE):
+        for _ in range(MAX_CLOSED_AT_ONCE):
             if not self._available_connections or now - self._used_s[self._available_connections[0]] < IDLE_S:
                 break
             idle = self._available_connections.pop(0)
@@ -35,8 +35,8 @@ class _Shrinking(ConnectionPool):
 
 
 class Pool(_Shrinking):
-    """Of connections to the server at a URL."""
+    """A pool of connections to the server at a URL."""
 
 
 class SentinelPool(_Shrinking, SentinelConnectionPool):
-    """Of connections to the primary that the sentinels name."""
+    """A pool of connections to the primary that the Sentinels name."""

@@ -1,7 +1,6 @@
-"""Which protocol the processes at one Redis speak: the forms of records, messages and script calls (decisions/0011).
+"""The protocol version of the processes at one Redis: the forms of records, messages and script calls (decisions/0011).
 
-Every connection asks for it before anything else (sockets.py), so all processes hear of it at their start and when
-Redis comes back.
+Every connection reads it first (sockets.py), so each process checks it at its start and whenever it connects again.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from redis.exceptions import RedisError
 from bitladder.errors import ProtocolError, QueueUnreachableError
 
 KEY = "bl:protocol"
-# What this version writes, and the oldest that may be written beside it. A change of form that an older process would
-# not understand counts SPOKEN up; UNDERSTOOD_FROM follows once no such form is read any more.
+# The protocol that this release writes, and the oldest one that it reads. A change of form that an older process would
+# not understand increments SPOKEN; UNDERSTOOD_FROM follows once no such form is read any more.
 SPOKEN, UNDERSTOOD_FROM = 1, 1
 
 _FORM = re.compile(rb"(\d{1,6}) (\d{1,6})")
@@ -26,26 +25,26 @@ class ProtocolMismatch(RedisError):  # noqa: N818  (an error of a connection, li
 
 
 def own() -> str:
-    """Return the key's value as this version writes it."""
+    """Return the key's value as this release writes it."""
     return f"{SPOKEN} {UNDERSTOOD_FROM}"
 
 
 def is_outdated(stored: bytes | None) -> bool:
-    """Return whether the key is missing, or speaks of an older version that this one may work beside.
+    """Return whether the key is missing, or names an older protocol that this release works beside.
 
     Raises:
-        ProtocolMismatch: it speaks of one that this one may not work beside; says which, and what to do.
+        ProtocolMismatch: it names a protocol that this release does not work beside.
 
     """
     if stored is None:
         return True
-    found = _FORM.fullmatch(stored)
-    if found is None:
+    match = _FORM.fullmatch(stored)
+    if match is None:
         raise ProtocolMismatch(
             f"{KEY} in Redis must be '<protocol> <oldest beside it>', such as '{own()}', got {stored[:40]!r}: a later "
-            f"version wrote it, so upgrade this process, or somebody else did, so delete it {_SEE}"
+            f"version wrote it, so upgrade this process, or another program did, so delete it {_SEE}"
         )
-    spoken, understood_from = int(found[1]), int(found[2])
+    spoken, understood_from = int(match[1]), int(match[2])
     if understood_from > SPOKEN:
         raise ProtocolMismatch(
             f"the processes at this Redis speak protocol {spoken} and understand {understood_from} and later; this one "
@@ -61,7 +60,7 @@ def is_outdated(stored: bytes | None) -> bool:
 
 
 def unreachable(what: str, error: Exception) -> QueueUnreachableError:
-    """Return the error of a call that came to nothing: what it could not do, and why."""
+    """Return the error of a call that failed: what could not be done, and why."""
     return (
         ProtocolError(str(error)) if isinstance(error, ProtocolMismatch) else QueueUnreachableError(f"{what}: {error}")
     )

@@ -1,12 +1,13 @@
-"""redis-py's connections, made to fail in one way: what a lost or demoted server does to one is ConnectionError.
+"""redis-py's connections, changed in three ways.
 
-Two things are not, in redis-py's own: uvloop says RuntimeError when it is to write on a connection that the other end
-has reset, and a primary that has become a replica answers READONLY for ever on connections that stay open.
+All failures of a lost or demoted server are ConnectionError. With redis-py alone two are not: uvloop raises
+RuntimeError on a write to a connection that the other end has reset, and a primary that has become a replica answers
+READONLY for ever on connections that stay open.
 
-A connection is made once the server has said that the processes at it speak a protocol that this one understands.
+A connection is established only when the protocol version at the server is one that this process understands.
 
-And the time limit is one for silence, as with redis-py's blocking connections, not for a whole answer or request: that
-would be a limit of their size.
+The time limit is one for silence, as with redis-py's blocking connections, not for a whole answer or request: that
+would limit their size.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class DemotedError(RedisConnectionError):
     """The server is a replica now: it has not carried the command out, and will carry out none."""
 
 
-def _tell(stored: bytes | ResponseError | None) -> tuple[str, ...]:
-    """Return the command that says which protocol is spoken here; () where that is said, or may not be asked.
+def _announcement(stored: bytes | ResponseError | None) -> tuple[str, ...]:
+    """Return the command that writes the protocol version; () where it is there, or may not be read.
 
     Raises:
-        ProtocolMismatch: another one is spoken, which this process does not understand.
+        ProtocolMismatch: there is one that this process does not understand.
 
     """
-    if isinstance(stored, NoPermissionError):  # rules from before there was such a key
+    if isinstance(stored, NoPermissionError):  # an ACL from before there was such a key
         log.warning("this user of Redis may not read the protocol's version", key=protocol.KEY, error=str(stored))
         return ()
     if isinstance(stored, ResponseError):
@@ -53,13 +54,13 @@ def _tell(stored: bytes | ResponseError | None) -> tuple[str, ...]:
     return ("SET", protocol.KEY, protocol.own(), *(() if was_there else ("NX",)))
 
 
-# What is sent may lie on the way, unseen: it has as long as so many bytes per second take, and so has its answer. Less
-# than this is not counted.
+# A request may still be on its way when its answer is waited for: it has as much more time as its bytes take at this
+# rate, and so has its answer. Smaller ones have no more.
 MIN_RATE, MIN_COUNTED = 500_000, 64 * 1024
 
 
 def extra_s(size: int) -> float:
-    """Return what so many bytes have beside the time limit, there, and their answer back."""
+    """Return how much time a request of so many bytes has beside the time limit; its answer has as much again."""
     return size / MIN_RATE if size > MIN_COUNTED else 0.0
 
 
@@ -75,21 +76,23 @@ class _PatientParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # red
 
 
 class _Aio(aio.AbstractConnection):
-    sent_s = 0.0  # what the last request has beside the limit, for its size
+    sent_s = 0.0  # extra time of the last request, for its size
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (redis-py's)
         super().__init__(**options, parser_class=_PatientParser)
 
     def wait_on(self, *, is_underway: bool) -> None:
-        """Let the limit of an answer begin anew, where some of it is there or what it answers takes its time."""
+        """Restart the time limit of an answer that has begun to arrive, or whose request is large."""
         limit, silence_s = getattr(self, "_active_read_timeout", None), self.socket_timeout  # older ones have none
         if (is_underway or self.sent_s) and limit is not None and silence_s:
             limit.reschedule(asyncio.get_running_loop().time() + silence_s + self.sent_s)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health)
-        if command := _tell(await self._asked(*ASK)):
-            await self._asked(*command)  # who may not say it, or finds no memory for it, goes on nevertheless
+        if command := _announcement(await self._asked(*ASK)):
+            await self._asked(
+                *command
+            )  # without the right or the memory to write it, the connection works all the same
 
     async def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
         await self.send_command(*words, check_health=False)
@@ -99,20 +102,20 @@ class _Aio(aio.AbstractConnection):
             return error
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401  (redis-py's signature)
-        its_s, usual_s = extra_s(sum(map(len, command)) if isinstance(command, list) else 0), self.socket_timeout
+        extra, usual_s = extra_s(sum(map(len, command)) if isinstance(command, list) else 0), self.socket_timeout
         try:
-            if its_s and usual_s:
-                self.socket_timeout = usual_s + its_s
+            if extra and usual_s:
+                self.socket_timeout = usual_s + extra
             await super().send_packed_command(command, check_health)
-            self.sent_s = its_s
-        except (RuntimeError, AttributeError) as error:  # AttributeError: it was given up while it waited to write
+            self.sent_s = extra
+        except (RuntimeError, AttributeError) as error:  # AttributeError: it was closed while it waited to write
             raise RedisConnectionError(f"the connection is closed: {error}") from error
         finally:
             self.socket_timeout = usual_s
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  (redis-py's signature)
         try:
-            # Not the method of the sentinels' connections: theirs makes one error of this and of a lost server.
+            # Not the method of the Sentinels' connections: it raises the same error for this and for a lost server.
             return await aio.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             await self.disconnect(nowait=True)
@@ -122,7 +125,7 @@ class _Aio(aio.AbstractConnection):
 class _Sync(redis.connection.AbstractConnection):
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
-        if command := _tell(self._asked(*ASK)):
+        if command := _announcement(self._asked(*ASK)):
             self._asked(*command)
 
     def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
@@ -153,11 +156,11 @@ class AioUnix(_Aio, aio.UnixDomainSocketConnection):
 
 
 class AioSentinelTcp(_Aio, aio_sentinel.SentinelManagedConnection):
-    """The primary that the sentinels name, redis://."""
+    """The primary that the Sentinels name, redis://."""
 
 
 class AioSentinelTls(_Aio, aio_sentinel.SentinelManagedSSLConnection):
-    """The primary that the sentinels name, rediss://."""
+    """The primary that the Sentinels name, rediss://."""
 
 
 class SyncTcp(_Sync, redis.connection.Connection):
@@ -173,11 +176,11 @@ class SyncUnix(_Sync, redis.connection.UnixDomainSocketConnection):
 
 
 class SyncSentinelTcp(_Sync, SentinelManagedConnection):
-    """The primary that the sentinels name, redis://."""
+    """The primary that the Sentinels name, redis://."""
 
 
 class SyncSentinelTls(_Sync, SentinelManagedSSLConnection):
-    """The primary that the sentinels name, rediss://."""
+    """The primary that the Sentinels name, rediss://."""
 
 
 AIO = {"redis": AioTcp, "rediss": AioTls, "unix": AioUnix}

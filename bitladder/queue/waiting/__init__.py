@@ -1,1 +1,1 @@
-"""Reading what becomes of a job: one subscription per process, outcomes, and streams of chunks."""
+"""Waiting for what becomes of a job: one subscription per process, outcomes, and streams of chunks."""

@@ -1,7 +1,7 @@
-"""What is told of one job to one reader, in order, for as long as the reader lets it lie: little of it is kept.
+"""The items about one job that one reader has not read yet, in order, and few of them.
 
-Whatever there is no room for is stored. So in its place stands a word that there is more, and the reader, when it gets
-there, reads on from what is stored.
+All chunks are stored in Redis. In the place of those that have no room here stands an item that says so, and a reader
+that comes to it reads on from what is stored.
 """
 
 from __future__ import annotations
@@ -16,39 +16,42 @@ from bitladder.queue.job_record import Ended, Item, Running
 
 # Bytes of chunks that one reader may leave unread. An intake has as many readers as connections.
 MAX_UNREAD = 128 * 1024
-# What a chunk costs beside its bytes.
-PLACE_BYTES = 200
+# Bytes of memory that a chunk costs beside its data.
+CHUNK_OVERHEAD = 200
 
 
 def without_answer(outcome: Outcome) -> Outcome:
-    """Return what is left for a stream's reader to know when it has read the answer in chunks."""
+    """Return an outcome without its answer, for a reader that has read the answer in chunks."""
     if outcome.state is not State.FINISHED:
         return outcome
     return msgspec.structs.replace(outcome, body=NO_BODY, text=None)
 
 
 class Inbox:
-    """Instead of asyncio.Queue and wait_for, which start a task for every wait: a stream waits once per token."""
+    """A queue of items for one reader.
+
+    asyncio.Queue with wait_for would start a task for every wait, and a stream waits once per token.
+    """
 
     def __init__(self, *, is_stream: bool = True) -> None:
         self._is_stream = is_stream
         self._items: deque[Item] = deque()
         self._unread = 0  # bytes
-        self._is_over = False  # the last item is the outcome: nothing comes behind it
+        self._is_closed = False  # the last item is the outcome: nothing comes behind it
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.heard_s = self._loop.time()
-        self.is_stored = False  # the job's record is there: until its submission is answered nobody may look for it
+        self.is_stored = False  # whether the job's record is there: not known before its submission is answered
 
     def is_silent(self, since_s: float) -> bool:
-        """Return whether the job should be looked up: its record is there, and nothing was heard of it since then."""
-        return self.is_stored and not self._is_over and self.heard_s <= since_s
+        """Return whether the job should be looked up: its record is there, and nothing has come since then."""
+        return self.is_stored and not self._is_closed and self.heard_s <= since_s
 
     def put(self, item: Item) -> None:
-        if self._is_over:
+        if self._is_closed:
             return
         if isinstance(item, Outcome):
-            self._is_over = True
+            self._is_closed = True
             self._add(without_answer(item) if self._is_stream else item)
         elif isinstance(item, Ended):
             self._add_once(item)
@@ -58,7 +61,7 @@ class Inbox:
     def _put_part(self, item: Chunk | Running) -> None:
         if isinstance(item, Running):
             self._add_once(item)
-        elif (unread := self._unread + len(item.data) + PLACE_BYTES) <= MAX_UNREAD:
+        elif (unread := self._unread + len(item.data) + CHUNK_OVERHEAD) <= MAX_UNREAD:
             self._unread = unread
             self._add(item)
         else:
@@ -87,7 +90,7 @@ class Inbox:
             return None
         item = self._items.popleft()
         if isinstance(item, Chunk):
-            self._unread -= len(item.data) + PLACE_BYTES
+            self._unread -= len(item.data) + CHUNK_OVERHEAD
         return item
 
     def _wake(self) -> None:

@@ -1,9 +1,10 @@
-"""Waiting for outcomes and tokens: one channel per process, one inbox per waiter, whoever submitted the job.
+"""Waiting for outcomes and tokens: one channel per process, one inbox per waiter, wherever the job was submitted.
 
-A job's record names the channels that hear of it. Its own submission names one, and a process that waits for another's
-job adds its own (`follow`), then reads what is stored: so no outcome can fall between. Messages are hints: all waiters
-that have heard nothing for a while are looked up together, in a few calls. So a lost message costs seconds, and a job
-that is gone, or was ended by somebody else, is told as soon.
+A job's record names the channels to which its outcome and tokens are published. Its submission names one. A process
+that waits for another process's job adds its own channel (`follow`) and then reads what is stored: so no outcome is
+missed.
+Messages are hints: the jobs of all waiters that have received nothing for a while are looked up together, in a few
+calls. So a lost message costs seconds, and as soon it is noticed that a job is gone or was ended by another program.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from bitladder.supervision import Background
 log = structlog.get_logger()
 # What a reader gets of a job: its chunks, then its outcome.
 Heard = Chunk | Outcome
-# What a look says of a job; None: it waits.
+# What a look-up says of a job; None: it waits.
 Found = Outcome | Ended | Running | None
-# Who has heard nothing for so long is looked up.
-LOOK_EVERY_S = 2.0
-# After messages were missed everybody is looked up, but no sooner than this after the last time.
-HURRIED_LOOK_S = 0.25
-# Jobs per call: short enough to hold nobody up. Outcomes that would make its answer longer are read by their waiters.
-LOOK_AT_ONCE, LOOK_BYTES = 250, 1024 * 1024
-# A fence is a time in steps of 10 µs (scripts/parts/fencing.lua): this one comes in 2286. A reader would
-# take a chunk of a later execution than there can be for a restart.
+# The job of a waiter that has received nothing for so long is looked up.
+POLL_INTERVAL_S = 2.0
+# After messages were missed all jobs are looked up, but no sooner than this after the last time.
+MIN_POLL_INTERVAL_S = 0.25
+# Jobs and bytes of outcomes per call: few enough to delay no other client. Waiters read the outcomes that do not fit.
+MAX_LOOKED_UP, MAX_LOOK_BYTES = 250, 1024 * 1024
+# A fence is a time in steps of 10 µs: this one comes in 2286. A chunk with a higher one is no worker's, and a reader
+# would take it for a later execution.
 MAX_FENCE = 10**15
-# What is stored and cannot be read because Redis is unreachable is asked for again.
+# Pause between two tries to read what is stored, while Redis is unreachable.
 RETRY_S = 0.5
 
 Read = TypeVar("Read")
 
 
 class OutcomeInbox:
-    """Delivers what workers publish to whoever awaits it in this process."""
+    """Delivers what workers publish to the waiters in this process."""
 
     def __init__(self, settings: RedisSettings, queue: JobQueue) -> None:
         self.channel = f"bl:reply:{secrets.token_hex(8)}"
@@ -58,19 +59,19 @@ class OutcomeInbox:
         self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
         self._waiting: dict[str, list[Inbox]] = {}
         self._hurry = asyncio.Event()
-        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=LOOK_AT_ONCE)
+        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=MAX_LOOKED_UP)
 
     def start(self, background: Background) -> None:
-        """Subscribe, and look after the waiters; returns at once, also when Redis is unreachable."""
+        """Start to subscribe and to look up jobs; returns at once, also when Redis is unreachable."""
         background.start("outcome channel", self._subscription.run)
-        background.start("look at waiters", self._look_for_ever)
+        background.start("look up of waiters' jobs", self._poll)
 
     async def aclose(self) -> None:
         await self._subscription.aclose()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the channel is subscribed: no sooner is it known that Redis has closed its connections."""
+        """Whether the channel is subscribed. It is the first to notice that Redis has closed its connections."""
         return self._subscription.subscribed.is_set()
 
     async def ready(self, timeout_s: float) -> bool:
@@ -94,19 +95,19 @@ class OutcomeInbox:
                 del self._waiting[job_id]
 
     async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
-        """Wait for the outcome of any job, submitted anywhere; None when it is not over in time.
+        """Wait for the outcome of any job, submitted anywhere; None when it has not ended in time.
 
         Raises:
             QueueUnreachableError: Redis is unreachable.
 
         """
         with self.opened(job_id, is_stream=False) as inbox:
-            if found := await self._follow.call(job_id):
-                inbox.put(found)
+            if item := await self._follow.call(job_id):
+                inbox.put(item)
             return await self.outcome(job_id, inbox, timeout_s)
 
     async def outcome(self, job_id: str, inbox: Inbox, timeout_s: float) -> Outcome | None:
-        """Return the outcome that an inbox is told of; None when there is none in time."""
+        """Return the outcome that comes to an inbox; None when there is none in time."""
         loop = asyncio.get_running_loop()
         inbox.is_stored, end = True, loop.time() + timeout_s
         while (left := end - loop.time()) > 0:
@@ -125,20 +126,20 @@ class OutcomeInbox:
 
         """
         with self.opened(job_id, is_stream=True) as inbox:
-            if found := await _read(partial(self._follow.call, job_id), asyncio.get_running_loop().time() + timeout_s):
-                inbox.put(found)
+            if first := await _read(partial(self._follow.call, job_id), asyncio.get_running_loop().time() + timeout_s):
+                inbox.put(first)
             async for item in self.items(job_id, inbox, timeout_s, after):
                 yield item
 
     async def items(
         self, job_id: str, inbox: Inbox, timeout_s: float, after: tuple[int, int] = (0, 0)
     ) -> AsyncIterator[Heard]:
-        """Yield every chunk once and in order, then the outcome, which is last. What was not told of is read.
+        """Yield every chunk once and in order, then the outcome, which is last. Missed chunks are read from Redis.
 
         Raises:
             TimeoutError: there was no outcome in time.
             StreamRestartedError: a later execution began the answer anew.
-            StreamGapError: some of it is not even stored.
+            StreamGapError: some of it is not stored.
 
         """
         inbox.is_stored = True
@@ -175,30 +176,30 @@ class OutcomeInbox:
 
     async def _end_of(self, job_id: str, end: float) -> Outcome | Running | None:
         """Read how a job ended; it may have been released from the dead letters since."""
-        (found,) = await _read(partial(self._queue.look, [job_id]), end)
-        return None if isinstance(found, Ended) else found
+        (item,) = await _read(partial(self._queue.look, [job_id]), end)
+        return None if isinstance(item, Ended) else item
 
     async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
-        return await self._queue.look(job_ids, channel=self.channel, max_bytes=LOOK_BYTES)
+        return await self._queue.look(job_ids, channel=self.channel, max_bytes=MAX_LOOK_BYTES)
 
-    async def _look_for_ever(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(HURRIED_LOOK_S)
+            await asyncio.sleep(MIN_POLL_INTERVAL_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), LOOK_EVERY_S - HURRIED_LOOK_S)
-            since_s = asyncio.get_running_loop().time() - (0 if self._hurry.is_set() else LOOK_EVERY_S)
+                await asyncio.wait_for(self._hurry.wait(), POLL_INTERVAL_S - MIN_POLL_INTERVAL_S)
+            since_s = asyncio.get_running_loop().time() - (0 if self._hurry.is_set() else POLL_INTERVAL_S)
             self._hurry.clear()
-            with contextlib.suppress(QueueUnreachableError):  # the next look may find it
-                await self._look(since_s)
+            with contextlib.suppress(QueueUnreachableError):  # the next look-up may succeed
+                await self._look_up(since_s)
 
-    async def _look(self, since_s: float) -> None:
-        """Look up the jobs whose waiters have heard nothing since then."""
+    async def _look_up(self, since_s: float) -> None:
+        """Look up the jobs whose waiters have received nothing since then."""
         silent = [job_id for job_id, boxes in self._waiting.items() if any(box.is_silent(since_s) for box in boxes)]
-        for start in range(0, len(silent), LOOK_AT_ONCE):
-            job_ids = silent[start : start + LOOK_AT_ONCE]
-            for job_id, found in zip(job_ids, await self._queue.look(job_ids, max_bytes=LOOK_BYTES), strict=True):
-                if found:
-                    self._tell(job_id, found)
+        for start in range(0, len(silent), MAX_LOOKED_UP):
+            job_ids = silent[start : start + MAX_LOOKED_UP]
+            for job_id, item in zip(job_ids, await self._queue.look(job_ids, max_bytes=MAX_LOOK_BYTES), strict=True):
+                if item:
+                    self._put(job_id, item)
 
     def _missed(self) -> None:
         self._hurry.set()
@@ -208,22 +209,22 @@ class OutcomeInbox:
             if job_id not in self._waiting:
                 continue
             if kind == b"t" and 0 < fence < MAX_FENCE and number > 0:
-                self._tell(job_id, Chunk(fence=fence, number=number, data=body))
+                self._put(job_id, Chunk(fence=fence, number=number, data=body))
             elif kind == b"d" and not body:
-                self._tell(job_id, Ended())
+                self._put(job_id, Ended())
             elif kind == b"d" and (outcome := self._queue.signer.decode(job_id, body)):
-                self._tell(job_id, outcome)
+                self._put(job_id, outcome)
             else:
                 log.warning("message about a job not understood", job_id=readable(job_id))
-                self._missed()  # what is stored is looked at in a moment
+                self._missed()  # what is stored is looked up in a moment
 
-    def _tell(self, job_id: str, item: Item) -> None:
+    def _put(self, job_id: str, item: Item) -> None:
         for inbox in self._waiting.get(job_id, ()):
             inbox.put(item)
 
 
 async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
-    """Read what is stored; while Redis is unreachable, again and again until then."""
+    """Read what is stored; while Redis is unreachable, try again until `end`."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -238,7 +239,7 @@ def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes
     """Yield kind (d or t), job id, fence, number and content of each item (scripts/parts/messages.lua).
 
     Raises:
-        ValueError: it is in another form, from there on.
+        ValueError: the message is in another form, from there on.
 
     """
     start = 0
@@ -247,5 +248,5 @@ def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes
         kind, job_id, fence, number, size = message[start:end].split(b" ")
         start = end + 1 + int(size)
         if not end < start <= len(message):
-            raise ValueError("an item of the message has not got the size that it says")
+            raise ValueError("an item of the message must have the size that its head says")
         yield kind, read_word(job_id), int(fence), int(number), message[end + 1 : start]

@@ -1,4 +1,4 @@
-"""One reader's place in one stream of tokens: what comes next, what was missed, and what must be told. Pure."""
+"""One reader's place in one stream of tokens: which chunk comes next, and which were missed. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StreamRestartedError(BitladderError):
 
 
 class StreamGapError(BitladderError):
-    """Some of the answer is neither told nor stored."""
+    """Some of the answer was neither received nor stored."""
 
     status = 500
     code = "stream_incomplete"
@@ -25,7 +25,7 @@ class Reading:
     """Follows the chunks of one execution: each once, in order, none left out."""
 
     def __init__(self, fence: int = 0, number: int = 0) -> None:
-        """Begin behind that chunk; fence 0: nothing was read yet, of no execution."""
+        """Begin behind that chunk; fence 0: no chunk of any execution was read yet."""
         self._fence, self._number = fence, number
 
     def is_past(self, chunk: Chunk) -> bool:
@@ -40,7 +40,7 @@ class Reading:
         return outcome.chunks > (0 if self._is_other(outcome.fence) else self._number)
 
     def start_of(self, item: Chunk | Outcome | Running) -> tuple[int, int]:
-        """Return the chunk behind which the stored ones are to be read, as far as this item tells."""
+        """Return the chunk behind which stored chunks are to be read, now that this item has come."""
         return (self._fence, self._number) if self._fence else (item.fence, 0)
 
     def take(self, chunk: Chunk) -> Chunk:
@@ -48,7 +48,7 @@ class Reading:
 
         Raises:
             StreamRestartedError: it is another execution's.
-            StreamGapError: there is something between it and the last one.
+            StreamGapError: a chunk between it and the last one is missing.
 
         """
         if self._is_other(chunk.fence):
@@ -59,7 +59,7 @@ class Reading:
         return chunk
 
     def close(self, outcome: Outcome) -> None:
-        """Check that all of a finished answer was read; the end of any other one tells itself.
+        """Check that all of a finished answer was read. The outcome of any other job says by itself that it failed.
 
         Raises:
             StreamRestartedError: what was read is not what finished.
@@ -74,7 +74,7 @@ class Reading:
             raise _gap(self._number + 1, outcome.chunks)
 
     def _is_other(self, fence: int) -> bool:
-        return bool(self._fence and fence) and fence != self._fence  # an end that no execution came to has no fence
+        return bool(self._fence and fence) and fence != self._fence  # an outcome that is of no execution has no fence
 
 
 def _gap(first: int, last: int) -> StreamGapError:

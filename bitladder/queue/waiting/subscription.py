@@ -1,6 +1,6 @@
-"""One channel of one process, listened to for as long as it lives, over lost and deaf connections and odd messages.
+"""A subscription to one channel for as long as the process lives, over lost and silent connections and odd messages.
 
-Messages are hints. Whoever waits for one looks now and then at what is stored, so a lost one costs a moment.
+Messages are hints. What waits for one reads now and then what is stored, so a lost message costs a moment.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import RedisSettings
 
 log = structlog.get_logger()
-# A silent channel is asked for a sign of life this often; one that gives none until the next time is given up.
-ASK_EVERY_S = 10.0
+# A silent connection is pinged this often, and given up if no answer has come by the next time.
+PING_EVERY_S = 10.0
 # Between two connections.
 PAUSE_S = 0.2
 # Odd messages may come with every token: of so many, one is logged.
@@ -38,18 +38,18 @@ class Subscription:
         self._client = connect(settings, wait_s=30)
         self._channel, self._take, self._on_gap = channel, take, on_gap
         self.subscribed = asyncio.Event()
-        self._odd = 0
+        self._odd_messages = 0
 
     async def run(self) -> None:
         """Listen until cancelled; after a lost connection, subscribe again."""
-        is_said = False
+        is_logged = False
         while True:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                if self.subscribed.is_set() or not is_said:
+                if self.subscribed.is_set() or not is_logged:
                     log.warning("channel lost, subscribing again", channel=self._channel, error=str(error))
-                is_said = True
+                is_logged = True
             finally:
                 self.subscribed.clear()
             await asyncio.sleep(PAUSE_S)
@@ -60,19 +60,19 @@ class Subscription:
     async def _listen(self) -> None:
         async with self._client.pubsub() as pubsub:
             await pubsub.subscribe(self._channel)
-            is_asked = False
+            is_pinged = False
             while True:
-                message = await pubsub.get_message(timeout=ASK_EVERY_S)
+                message = await pubsub.get_message(timeout=PING_EVERY_S)
                 if message is not None:
-                    is_asked = False
-                    self._heard(message)
-                elif is_asked:
-                    raise RedisConnectionError(f"no sign of life for {2 * ASK_EVERY_S:g} s")
+                    is_pinged = False
+                    self._receive(message)
+                elif is_pinged:
+                    raise RedisConnectionError(f"no answer to a ping for {2 * PING_EVERY_S:g} s")
                 else:
-                    is_asked = True
+                    is_pinged = True
                     await pubsub.ping()
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
             self.subscribed.set()
             self._on_gap()
@@ -80,8 +80,9 @@ class Subscription:
             try:
                 self._take(message["data"])
             except Exception as error:
-                # Anybody may publish, a later version in its own form too. Its words may be a prompt's: not logged.
-                if self._odd % LOG_ONE_IN == 0:
+                # Another program may have published it, or a later version in its own form. It may hold a prompt, so it
+                # is not logged.
+                if self._odd_messages % LOG_ONE_IN == 0:
                     log.warning("message not understood", channel=self._channel, error=type(error).__name__)
-                self._odd += 1
+                self._odd_messages += 1
                 self._on_gap()

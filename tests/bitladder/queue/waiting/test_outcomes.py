@@ -194,10 +194,10 @@ async def test_a_stream_goes_on_where_no_message_arrives(
     store.hdel(f"rq:job:{mine.job_id}", "reply")  # nobody is told any more
 
     await queue.emit("w-int4", [(mine.job_id, chunk(mine.fence, 2))])
-    async with asyncio.timeout(outcomes.LOOK_EVERY_S * 2 + 1):
+    async with asyncio.timeout(outcomes.POLL_INTERVAL_S * 2 + 1):
         second = await anext(items)
     await queue.finish("w-int4", [Finished(job=mine, outcome=over(mine.fence, 2))])
-    async with asyncio.timeout(outcomes.LOOK_EVERY_S * 2 + 1):
+    async with asyncio.timeout(outcomes.POLL_INTERVAL_S * 2 + 1):
         last = await anext(items)
 
     assert [first, second, last] == [chunk(mine.fence, 1), chunk(mine.fence, 2), over(mine.fence, 2)]
@@ -205,10 +205,10 @@ async def test_a_stream_goes_on_where_no_message_arrives(
 
 async def test_a_job_on_its_way_is_not_taken_for_one_that_is_gone(inbox: OutcomeInbox) -> None:
     with inbox.opened("on-its-way", is_stream=False) as box:
-        await asyncio.sleep(outcomes.LOOK_EVERY_S * 2)  # its submission has not been answered yet
+        await asyncio.sleep(outcomes.POLL_INTERVAL_S * 2)  # its submission has not been answered yet
         early = await box.get(0)
 
-        late = await inbox.outcome("on-its-way", box, outcomes.LOOK_EVERY_S * 2)
+        late = await inbox.outcome("on-its-way", box, outcomes.POLL_INTERVAL_S * 2)
 
     assert early is None
     assert late == LOST
@@ -324,7 +324,7 @@ async def test_an_outcome_too_large_for_a_message_is_read_as_soon_as_it_is_there
         await asyncio.sleep(0)
         await queue.finish("w-int4", ends)
 
-        async with asyncio.timeout(outcomes.LOOK_EVERY_S / 2):
+        async with asyncio.timeout(outcomes.POLL_INTERVAL_S / 2):
             awaited, followed = await reading, await anext(items)
 
     assert awaited == ends[0].outcome

@@ -24,7 +24,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_connection_that_has_gone_deaf_is_given_up_for_another(
     redis_url: str, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_EVERY_S", 0.3)
+    monkeypatch.setattr(module, "PING_EVERY_S", 0.3)
     heard: list[bytes] = []
     gaps: list[None] = []
     port = int(redis_url.rpartition(":")[2].split("/")[0])
