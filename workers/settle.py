@@ -76,23 +76,22 @@ class Settler:
             self.metrics.dead_lettered(outcome.code or "").inc()
             log.warning("job dead-lettered", job_id=job.job_id, code=outcome.code)
         if not done.has_begun:
-            await self._void(
-                job, outcome, reason=RequeueReason.EXPIRED if done.verdict is Verdict.FINISH else RequeueReason.REFUSED
-            )
+            is_late = done.verdict is Verdict.FINISH
+            await self._void(job, outcome, RequeueReason.EXPIRED if is_late else RequeueReason.REFUSED)
         elif done.verdict is Verdict.FINISH:
             await self._end(job, outcome)
         elif done.verdict is Verdict.DEAD_LETTER:
             await self._end(job, outcome, is_dead_letter=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
-            await self._requeue(job, job.queue, reason=RequeueReason.SUSPECT, last=outcome)
+            await self._requeue(job, job.queue, RequeueReason.SUSPECT, outcome)
         elif done.verdict is Verdict.ESCALATE:
             self.metrics.faults.inc()
-            await self._requeue(job, await self._one_up(job), reason=RequeueReason.CHARGED, last=outcome)
+            await self._requeue(job, await self._one_up(job), RequeueReason.CHARGED, outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._one_up(job) if self._is_stuck(job.job_id) else job.queue
-            await self._requeue(job, target, reason=RequeueReason.FREE, last=outcome)
+            await self._requeue(job, target, RequeueReason.FREE, outcome)
 
     def _is_stuck(self, job_id: str) -> bool:
         """Count one more return of a job that the engine did not take; True when it was one too many."""
@@ -119,24 +118,18 @@ class Settler:
         if has_begun:
             await self._end(job, end)
         else:
-            await self._void(
-                job, msgspec.structs.replace(end, attempts=job.attempt - 1), reason=RequeueReason.CANCELLED
-            )
+            await self._void(job, msgspec.structs.replace(end, attempts=job.attempt - 1), RequeueReason.CANCELLED)
 
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
-        await self._requeue(job, job.queue, reason=RequeueReason.FREE, last=last)
+        await self._requeue(job, job.queue, RequeueReason.FREE, last)
 
     async def broken(self, job: Claimed, *, has_begun: bool) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""
         last = self._own_end(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
-        await self._requeue(
-            job,
-            await self._one_up(job),
-            reason=RequeueReason.CHARGED if has_begun else RequeueReason.UNBEGUN,
-            last=last,
-        )
+        reason = RequeueReason.CHARGED if has_begun else RequeueReason.UNBEGUN
+        await self._requeue(job, await self._one_up(job), reason, last)
 
     def chunks(self, job: Claimed) -> Chunks:
         """Return the way of a stream's chunks to its readers."""
@@ -147,12 +140,12 @@ class Settler:
         accepted = await self._finish.call(done)
         self._count(job, outcome, accepted=accepted)
 
-    async def _void(self, job: Claimed, outcome: Outcome, *, reason: RequeueReason) -> None:
+    async def _void(self, job: Claimed, outcome: Outcome, reason: RequeueReason) -> None:
         """End a job that the engine has not begun: it costs no attempt."""
         result = await self._requeue_until_reachable(job, job.queue, reason=reason, last=outcome)
         self._count(job, outcome, accepted=result == "ended")
 
-    async def _requeue(self, job: Claimed, target: str, *, reason: RequeueReason, last: Outcome) -> None:
+    async def _requeue(self, job: Claimed, target: str, reason: RequeueReason, last: Outcome) -> None:
         result = await self._requeue_until_reachable(job, target, reason=reason, last=last)
         self.metrics.returned(last.code or "").inc()
         if result == "ended":

@@ -32,9 +32,7 @@ LARGE_FOLDERS = {
 SHARED_NAMES = {
     "app": 2,
     "base": 4,
-    "begun": 2,
     "client": 2,
-    "clock": 2,
     "dead_letters": 3,
     "engine": 2,
     "errors": 2,
@@ -44,7 +42,6 @@ SHARED_NAMES = {
     "memory": 2,
     "metrics": 3,
     "page": 2,
-    "plan": 2,
     "problems": 2,
     "progress": 2,
     "publish": 2,

@@ -74,7 +74,6 @@ PENDING = {
         "company",
         "guard",
         "gate",
-        "settle (to write)",
         "patience",
         "Gateway",
         "Turn",

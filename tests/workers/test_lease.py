@@ -13,7 +13,7 @@ import redis
 
 from bitladder.contract import Lane
 from bitladder.producer import Producer
-from bitladder.queue.calls.lease import MAX_MOVED
+from bitladder.queue.calls.leases import MAX_MOVED
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

@@ -17,7 +17,7 @@ from bitladder.queue.calls.end import (
     read_word,
     requeue_call,
 )
-from bitladder.queue.calls.lease import (
+from bitladder.queue.calls.leases import (
     Reaped,
     Renewed,
     WorkerEntry,
@@ -41,7 +41,7 @@ from bitladder.queue.calls.read import (
     read_overview,
     records_call,
 )
-from bitladder.queue.calls.stream import chunks_call, emit_call, read_chunks, read_emitted
+from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
 from bitladder.queue.calls.submit import (
     Placed,
     by_group,

@@ -14,7 +14,7 @@ import redis
 
 from bitladder.contract import Chunk, Claimed, Outcome, State
 from bitladder.queue.calls import Finished
-from bitladder.queue.calls.stream import MAX_READ
+from bitladder.queue.calls.streams import MAX_READ
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import LOST, Ended, Item, Running
 from bitladder.queue.waiting import inbox as inboxes
