@@ -89,7 +89,7 @@ async def claim(at: Backlog) -> float:
     jobs = (await at.queue.claim("w", "bench", "int4", at.plan, BUNDLE)).jobs
     took = (time.perf_counter() - start) * 1e6
     for job in reversed(jobs):
-        await at.queue.requeue("w", job, job.queue, reason=RequeueReason.FREE, last=DONE)
+        await at.queue.requeue("w", job, job.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     return took
 
 

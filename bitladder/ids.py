@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-from bitladder.script_constants import MAX_ID, WORD_BREAKS
+from bitladder.script_constants import MAX_ID, UNSAFE_IN_LINE
 
-_WORD_BREAK = re.compile(f"[{WORD_BREAKS}]".encode())
+_UNSAFE = re.compile(f"[{UNSAFE_IN_LINE}]".encode())
 
 
 def read_id(raw: bytes) -> str:
@@ -26,7 +26,7 @@ def id_bytes(job_id: str) -> bytes:
 
 def in_word(job_id: str) -> bytes:
     """Return an id as one word of a line."""
-    return _WORD_BREAK.sub(lambda match: b"%%%02X" % match[0][0], id_bytes(job_id))
+    return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], id_bytes(job_id))
 
 
 def read_word(raw: bytes) -> str:

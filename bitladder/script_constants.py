@@ -24,7 +24,7 @@ DEADLINE_PASSED, HAD_COME_BACK = "the deadline passed while the job waited", "; 
 # an outage, and all leases begin anew.
 MAX_SILENT_MS, MAX_SILENT_SHARE = 3000, 1 / 3
 # Bytes that an id has as %XX where it is one word of a line: they would end the word or the line, or begin an escape.
-WORD_BREAKS = " \n%"
+UNSAFE_IN_LINE = " \n%"
 # RQ's words for the ends of a job. An expired job is a failed one to RQ's tools. A dead letter is a failed job that an
 # operator should look at.
 RQ_STATUS = MappingProxyType(
@@ -40,7 +40,7 @@ _SHARED: Mapping[str, int | float | str | Mapping[str, str]] = {
     "HAD_COME_BACK": HAD_COME_BACK,
     "MAX_SILENT_MS": MAX_SILENT_MS,
     "MAX_SILENT_SHARE": MAX_SILENT_SHARE,
-    "NO_WORD": f"[{WORD_BREAKS.replace('%', '%%')}]",  # as a pattern
+    "UNSAFE_IN_LINE": f"[{UNSAFE_IN_LINE.replace('%', '%%')}]",  # as a pattern
     "RQ_STATUS": RQ_STATUS,
 }
 

@@ -69,7 +69,7 @@ class LeaseKeeper:
         self._ended.set()
 
     def stop(self) -> None:
-        """Stop renewing, leave RQ's lists, and give back what the worker holds without knowing it."""
+        """Stop renewing, leave RQ's lists, and requeue what the worker holds without knowing it."""
         self._stop.set()
         self._ended.wait()
         with contextlib.suppress(RedisError, OSError):

@@ -84,14 +84,14 @@ class Settler:
             await self._end(job, outcome, is_dead_letter=True)
         elif done.verdict is Verdict.SUSPECT:
             self.metrics.faults.inc()
-            await self._requeue(job, job.queue, RequeueReason.SUSPECT, outcome)
+            await self._requeue(job, job.queue, RequeueReason.CRASHED, outcome)
         elif done.verdict is Verdict.ESCALATE:
             self.metrics.faults.inc()
             await self._requeue(job, await self._one_up(job), RequeueReason.CHARGED, outcome)
         else:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._one_up(job) if self._is_stuck(job.job_id) else job.queue
-            await self._requeue(job, target, RequeueReason.FREE, outcome)
+            await self._requeue(job, target, RequeueReason.UNCHARGED, outcome)
 
     def _is_stuck(self, job_id: str) -> bool:
         """Count one more return of a job that the engine did not take; True when it was one too many."""
@@ -123,7 +123,7 @@ class Settler:
     async def drained(self, job: Claimed) -> None:
         """Hand on a job that this worker has no time left for."""
         last = self._own_end(job, State.FAILED, 503, "drained", "the worker was stopped")
-        await self._requeue(job, job.queue, RequeueReason.FREE, last)
+        await self._requeue(job, job.queue, RequeueReason.UNCHARGED, last)
 
     async def broken(self, job: Claimed, *, has_begun: bool) -> None:
         """Hand on a job that this worker has a defect with: kept, its lease would be renewed for ever."""

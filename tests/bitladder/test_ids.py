@@ -81,13 +81,13 @@ def test_an_id_of_ours_looks_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("raw", ODD)
-async def test_a_job_with_any_id_is_claimed_given_back_and_finished(
+async def test_a_job_with_any_id_is_claimed_requeued_and_finished(
     queue: JobQueue, store: redis.Redis, raw: bytes
 ) -> None:
     job_id = plant(store, raw)
 
     (first,) = await claim(queue)
-    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=DONE)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     (second,) = await claim(queue)
     running: Any = store.zrange(f"rq:wip:{QUEUE}", 0, -1)
     accepted = await queue.finish("w", [Finished(job=second, outcome=DONE)])
@@ -213,7 +213,7 @@ async def test_a_job_that_was_saved_and_pushed_by_hand_runs(queue: JobQueue, sto
     store.hdel("rq:job:by-hand", "origin")
 
     (claimed,) = await claim(queue)
-    word = await queue.requeue("w", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE)
+    word = await queue.requeue("w", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=DONE)
 
     assert (claimed.job_id, word) == (job_id, "returned")
     assert [one.job_id for one in await claim(queue)] == [job_id]

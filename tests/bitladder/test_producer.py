@@ -93,7 +93,7 @@ def test_a_connection_that_is_cut_costs_no_job_and_queues_none_twice(producer: P
     assert sorted(map(str, ids)) == sorted(queued(store))
 
 
-def test_a_redis_that_is_away_is_said(store: redis.Redis) -> None:
+def test_an_unreachable_redis_is_said(store: redis.Redis) -> None:
     with (
         Producer(make_settings(f"redis://127.0.0.1:{free_port()}/0")) as producer,
         pytest.raises(QueueUnreachableError, match="Redis"),

@@ -29,9 +29,9 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 class RequeueReason(StrEnum):
     """Why a job goes back to a queue, or ends without having run. It says whether that costs an attempt."""
 
-    FREE = "free"  # nothing ran, or nothing is to blame: no attempt counted
+    UNCHARGED = "uncharged"  # nothing ran, or nothing is to blame: no attempt counted
     CHARGED = "charged"  # an attempt counted
-    SUSPECT = "suspect"  # the engine was lost with all it ran: no attempt counted, but the job may be the cause
+    CRASHED = "crashed"  # it was in an engine that crashed, and may be the cause: no attempt counted
     REAPED = "reaped"  # its worker was lost: an attempt counted; only reap.lua gives this reason
     UNBEGUN = "unbegun"  # its worker was lost, or broke, before the engine began: counted from the fourth time on
     # These end a job that no engine has begun: no attempt counted.

@@ -32,7 +32,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     queue, tenant, quota = group
     model, tier, lane = queue.split(":")[:3]
     ladder = settings.model(model).ladder
-    climbs = lane in settings.lanes.overflow
+    may_overflow = lane in settings.lanes.overflow
     keys = [
         f"rq:queue:{queue}",
         f"bl:counts:{queue}",
@@ -41,7 +41,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
         f"bl:tenant:{tenant or '-'}",
         *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) + 1 :]),
     ]
-    high = settings.model(model).tier(tier).high if climbs else 0
+    high = settings.model(model).tier(tier).high if may_overflow else 0
     is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
     fair = 0 if is_shared else settings.queue.fair_depth
     args: list[Argument] = [model, queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]

@@ -62,7 +62,7 @@ local LARGE = 1048576
 local function return_stray(id)
   local data = redis.pcall('HGET', 'rq:job:' .. id, 'data')
   local is_large = type(data) == 'string' and #data > LARGE
-  requeue_job(id, worker, {reason = is_large and 'unbegun' or 'free',
+  requeue_job(id, worker, {reason = is_large and 'unbegun' or 'uncharged',
     last = is_large and scripted_end('undeliverable') or nil, max_attempts = tonumber(ARGV[11]), keep = keep, now = now})
 end
 

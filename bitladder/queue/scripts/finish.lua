@@ -53,12 +53,12 @@ for i = 3, #ARGV, 6 do
       job.rq, job.worker, job.value = true, worker, value ~= '-' and value
     end
     end_job(job, RQ_STATUS[state], outcome, keep, now)
-    -- What was aborted gave its slot back early: counted, late jobs would pass for a fast engine.
+    -- What was aborted freed its slot early: counted, late jobs would pass for a fast engine.
     if state ~= 'cancelled' and state ~= 'expired' then
       served[queue] = (served[queue] or 0) + 1
     end
   end
-  append(wip, 'rq:wip:' .. queue, (value ~= '' and escaped(id, NO_PART) or id) .. ':' .. fence)
+  append(wip, 'rq:wip:' .. queue, (value ~= '' and escaped(id, UNSAFE_IN_MEMBER) or id) .. ':' .. fence)
   accepted[#accepted + 1] = (job or is_repeated) and 1 or 0
 end
 call_many('SREM', KEYS[1], held)

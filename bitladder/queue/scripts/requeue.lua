@@ -17,7 +17,7 @@ local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'worker_name', 'fe
 if not is_held_anew(fields[1], fields[2], fields[3], worker, fence) then
   try_call('SREM', KEYS[1], id)
 end
-try_call('ZREM', 'rq:wip:' .. ARGV[4], escaped(id, NO_PART) .. ':' .. fence)
+try_call('ZREM', 'rq:wip:' .. ARGV[4], escaped(id, UNSAFE_IN_MEMBER) .. ':' .. fence)
 local keep = read_keep(ARGV[9])
 local result = requeue_job(id, worker, {reason = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
   max_attempts = tonumber(ARGV[7]), keep = keep, now = now, trouble = ARGV[10]})

@@ -17,7 +17,7 @@
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
 try_call('ZREM', KEYS[2], ARGV[1])
-local how = {reason = 'free', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
+local how = {reason = 'uncharged', max_attempts = tonumber(ARGV[4]), keep = read_keep(ARGV[5]), now = now_ms()}
 for _, id in ipairs(call_or_replace('SPOP', KEYS[3], ARGV[3])) do
   requeue_job(id, ARGV[1], how)
 end

@@ -64,7 +64,7 @@ def extra_s(size: int) -> float:
     return size / MIN_RATE if size > MIN_COUNTED else 0.0
 
 
-class _PatientParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's
+class _ProgressParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's
     def on_connect(self, connection: Any) -> None:  # noqa: ANN401  (redis-py's signature)
         super().on_connect(connection)
         self._connection = weakref.ref(connection)  # which holds the parser
@@ -79,7 +79,7 @@ class _Aio(aio.AbstractConnection):
     sent_s = 0.0  # extra time of the last request, for its size
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  (redis-py's)
-        super().__init__(**options, parser_class=_PatientParser)
+        super().__init__(**options, parser_class=_ProgressParser)
 
     def wait_on(self, *, is_underway: bool) -> None:
         """Restart the time limit of an answer that has begun to arrive, or whose request is large."""

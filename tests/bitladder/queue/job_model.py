@@ -9,11 +9,17 @@ from typing import Any
 import msgspec
 import redis
 
+from bitladder.queue.calls import RequeueReason
+
 MODEL = "smollm2"
 LADDER = ("int4", "int8", "fp8")
 ENDED = ("finished", "failed", "canceled")
-# Words that end a job which no engine has begun.
-VOID = {"expired": "failed", "cancelled": "canceled", "refused": "failed"}
+# Reasons that end a job which no engine has begun.
+UNSTARTED_ENDS = {
+    RequeueReason.EXPIRED: "failed",
+    RequeueReason.CANCELLED: "canceled",
+    RequeueReason.REFUSED: "failed",
+}
 MAX_UNBEGUN = 3
 
 # Everything in one round trip: a test may walk all keys.
@@ -59,10 +65,12 @@ class Job:
     def attempts(self) -> int:
         return self.fence - self.uncharged
 
-    def charge(self, word: str) -> bool:
-        """Count what comes back with this word, or do not; return whether it was counted."""
-        self.unbegun += word == "unbegun"
-        is_charged = word in ("charged", "reaped") or (word == "unbegun" and self.unbegun > MAX_UNBEGUN)
+    def charge(self, reason: RequeueReason) -> bool:
+        """Count an attempt, or do not, of a job that comes back for this reason; return whether it was counted."""
+        self.unbegun += reason is RequeueReason.UNBEGUN
+        is_charged = reason in (RequeueReason.CHARGED, RequeueReason.REAPED) or (
+            reason is RequeueReason.UNBEGUN and self.unbegun > MAX_UNBEGUN
+        )
         if not is_charged:
             self.uncharged, self.spared = self.uncharged + 1, self.fence
         return is_charged
@@ -109,26 +117,29 @@ class Model:
         job.status = "failed"
         self.dead.add(job.job_id)
 
-    def requeue_job(self, job: Job, target: str, word: str, most: int) -> str:
+    def requeue_job(self, job: Job, target: str, reason: RequeueReason, max_attempts: int) -> str:
         """Do what requeue_job.lua does with a held job."""
-        is_charged, attempts = job.charge(word), job.attempts
+        is_charged, attempts = job.charge(reason), job.attempts
         if job.cancel:
             job.status = "canceled"
             return "ended"
-        if word in VOID:
-            job.status = VOID[word]
-            self.dead |= {job.job_id} if word == "refused" else set()
+        if reason in UNSTARTED_ENDS:
+            job.status = UNSTARTED_ENDS[reason]
+            self.dead |= {job.job_id} if reason is RequeueReason.REFUSED else set()
             return "ended"
-        if attempts >= most:
+        if attempts >= max_attempts:
             self.bury(job)
             return "ended"
-        job.losses += word == "suspect" or is_charged
-        if word == "suspect":
+        job.losses += reason is RequeueReason.CRASHED or is_charged
+        if reason is RequeueReason.CRASHED:
             job.crash_count = min(2, job.crash_count + 1)
-        elif word == "reaped" and attempts > 1:
+        elif reason is RequeueReason.REAPED and attempts > 1:
             job.crash_count = 2
         job.status, job.queue = "queued", target
-        if word not in ("reaped", "unbegun"):  # a worker that was only late may still hand its outcome in
+        if reason not in (
+            RequeueReason.REAPED,
+            RequeueReason.UNBEGUN,
+        ):  # a worker that was only late may still hand its outcome in
             job.chunks = []
         self.lists.setdefault(target, []).insert(0, job.job_id)
         return "returned"

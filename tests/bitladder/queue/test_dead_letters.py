@@ -97,7 +97,7 @@ async def test_a_job_that_ended_where_it_waits_is_there_once_when_it_is_released
 ) -> None:
     await submit(queue, job(), job())
     claimed, _ = await claim(queue, "int4")
-    await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=BROKEN)
+    await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=BROKEN)
     await queue.finish("w-int4", [Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)])
     dead_letters = DeadLetters(queue)
     await dead_letters.release(await dead_letters.jobs())
@@ -191,14 +191,14 @@ async def test_an_id_without_a_job_is_dropped_and_counted(queue: JobQueue, store
     assert store.llen("rq:queue:smollm2:int4:normal") == 0
 
 
-async def test_a_suspect_keeps_its_attempts_and_says_how_often_its_engine_was_lost(queue: JobQueue) -> None:
+async def test_an_isolated_job_keeps_its_attempts_and_says_how_often_its_engine_crashed(queue: JobQueue) -> None:
     await submit(queue, job())
 
     seen = []
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
         seen.append((claimed.attempt, claimed.suspicion))
-        await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.SUSPECT, last=BROKEN)
+        await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.CRASHED, last=BROKEN)
 
     assert seen == [(1, 0), (1, 1), (1, 2)]
 

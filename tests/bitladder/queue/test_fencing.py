@@ -61,7 +61,7 @@ async def test_the_late_finish_of_a_lost_claim_leaves_the_new_claim_alone(queue:
 async def test_a_late_return_of_a_lost_claim_leaves_the_new_claim_alone(queue: JobQueue, store: redis.Redis) -> None:
     first, second = await claimed_twice(queue, store)
 
-    result = await queue.requeue("me", first, first.queue, reason=RequeueReason.FREE, last=DONE)
+    result = await queue.requeue("me", first, first.queue, reason=RequeueReason.UNCHARGED, last=DONE)
 
     assert result == "lost"
     assert store.smembers("bl:inflight:me") == {second.job_id.encode()}
@@ -106,7 +106,7 @@ async def test_a_job_whose_fences_were_counted_goes_on_with_its_attempts(
 
     job = await claim(queue)
     view = await queue.view(job_id)
-    await queue.requeue("me", job, job.queue, reason=RequeueReason.FREE, last=DONE)
+    await queue.requeue("me", job, job.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     again = await claim(queue)
 
     assert (job.attempt, again.attempt) == (attempt, attempt)

@@ -62,7 +62,9 @@ async def wait(queue: JobQueue, mine: Submission) -> None:
 async def go_back(queue: JobQueue, mine: Submission) -> None:
     del mine
     (claimed,) = await claim(queue, "int4")
-    assert await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=BROKEN) == "returned"
+    assert (
+        await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=BROKEN) == "returned"
+    )
 
 
 @pytest.mark.parametrize(

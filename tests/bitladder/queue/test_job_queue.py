@@ -130,11 +130,11 @@ async def test_a_late_answer_leaves_a_job_to_the_worker_that_claimed_it_again(
 ) -> None:
     await submit(queue, job())
     stale = (await claim(queue, "int4"))[0]
-    await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.FREE, last=DONE)
+    await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     fresh = (await claim(queue, "int4"))[0]
 
     # The answers to the first claim come again: the connection broke before they were acknowledged.
-    word = await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.FREE, last=DONE)
+    word = await queue.requeue("w-int4", stale, stale.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     accepted = await queue.finish("w-int4", [Finished(job=stale, outcome=DONE)])
 
     assert (word, accepted) == ("lost", [False])
@@ -233,7 +233,7 @@ async def test_a_full_queue_knows_the_jobs_that_it_has(redis_url: str, store: re
     assert isinstance(other[0], QueueFullError)
 
 
-async def test_a_cancelled_job_does_not_keep_the_next_from_climbing(queue: JobQueue) -> None:
+async def test_a_cancelled_job_does_not_keep_the_next_from_overflowing(queue: JobQueue) -> None:
     gone, mine = job(), job()
     await submit(queue, gone, mine)
     await queue.cancel(gone.job_id)
@@ -263,7 +263,10 @@ async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
     for _ in range(5):
         claimed = (await claim(queue, "int4"))[0]
         assert claimed.attempt == 1
-        assert await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE) == "returned"
+        assert (
+            await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=DONE)
+            == "returned"
+        )
 
 
 async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
@@ -300,7 +303,7 @@ async def test_a_flooded_tier_takes_nothing_from_the_workers_of_another(queue: J
     assert (above, own) == (["fp8"] * 100, ["int4"] * 20)
 
 
-async def test_overflow_climbs_above_the_high_mark_until_the_low_mark(queue: JobQueue, store: redis.Redis) -> None:
+async def test_overflow_is_taken_above_the_high_mark_until_the_low_mark(queue: JobQueue, store: redis.Redis) -> None:
     be_live(store, "int4", "int8")
     await submit(queue, *(job() for _ in range(64)))
     assert await claim(queue, "int8") == []
@@ -473,10 +476,10 @@ async def test_a_queue_that_ran_empty_is_no_longer_over_its_mark(queue: JobQueue
     assert await claim(queue, "fp8") == []
 
 
-async def test_only_the_job_that_is_late_climbs(queue: JobQueue, store: redis.Redis) -> None:
+async def test_only_the_job_that_is_late_overflows(queue: JobQueue, store: redis.Redis) -> None:
     be_live(store, "int4")
-    patient, late = job(), job(ceiling="int8", deadline_ms=300)
-    await submit(queue, patient, late)
+    punctual, late = job(), job(ceiling="int8", deadline_ms=300)
+    await submit(queue, punctual, late)
     await asyncio.sleep(0.2)  # more than half of the deadline, on the server's clock
 
     claimed = await claim(queue, "int8")
@@ -498,7 +501,7 @@ async def test_a_cancelled_job_that_comes_back_does_not_run_again(queue: JobQueu
     claimed = (await claim(queue, "int4"))[0]
 
     word = await queue.cancel(mine.job_id)
-    returned = await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.FREE, last=DONE)
+    returned = await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     view = await queue.view(mine.job_id)
 
     assert (word, returned) == ("requested", "ended")
@@ -556,7 +559,7 @@ async def test_a_chunk_that_there_is_no_room_for_is_neither_told_nor_lost_nor_ov
     assert await queue.chunks(mine.job_id, 0, 0) == [chunk for _, chunk in chunks]
 
 
-async def test_chunks_for_a_server_that_takes_no_writes_wait_as_while_it_is_away(
+async def test_chunks_for_a_server_that_takes_no_writes_wait_as_while_it_is_unreachable(
     queue: JobQueue, store: redis.Redis
 ) -> None:
     """A server without room is waited for half a minute; one that a failover left without replicas, for ever."""
@@ -654,7 +657,7 @@ async def test_a_waiting_job_knows_its_place_in_the_list(queue: JobQueue) -> Non
     at_first = await places(0, 1, 11)
     running = await claim(queue, "int4", 10)
     then = await places(0, 10, 11)
-    await queue.requeue("w-int4", running[9], running[9].queue, reason=RequeueReason.FREE, last=DONE)
+    await queue.requeue("w-int4", running[9], running[9].queue, reason=RequeueReason.UNCHARGED, last=DONE)
 
     assert at_first == [1, 2, 12]
     assert then == [None, 1, 2]
@@ -667,7 +670,7 @@ async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_l
     jobs = [job(deadline_ms=300 if number == 5 else 60_000) for number in range(8)]
     await submit(queue, *jobs)
     late = (await claim(queue, "int4", 1))[0]
-    await queue.requeue("w-int4", late, late.queue, reason=RequeueReason.FREE, last=DONE)  # to the front again
+    await queue.requeue("w-int4", late, late.queue, reason=RequeueReason.UNCHARGED, last=DONE)  # to the front again
 
     async def places() -> list[int | None]:
         return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]

@@ -51,7 +51,7 @@ from tests.fuzzing import SEED, report, sized
 
 MAX_ATTEMPTS = 3
 MAX_DEPTH = 6
-WORDS = ("free", "charged", "suspect", "unbegun", "expired", "cancelled", "refused")
+REASONS = tuple(reason for reason in RequeueReason if reason is not RequeueReason.REAPED)
 # Names with their tiers: two of a tier, so that one can take what the other lost.
 HIGH, LOW = 3, 1
 WORKERS = {"a": "int4", "b": "int4", "c": "int8", "d": "fp8"}
@@ -286,18 +286,18 @@ class JobLife(RuleBasedStateMachine):
         self.model.unbegun.setdefault(worker, set()).discard(claimed.job_id)
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, how=st.sampled_from(WORDS), climbs=st.booleans(), again=st.booleans())
-    def requeue(self, number: int, how: str, climbs: bool, again: bool) -> None:
+    @rule(number=picks, reason=st.sampled_from(REASONS), escalates=st.booleans(), again=st.booleans())
+    def requeue(self, number: int, reason: RequeueReason, escalates: bool, again: bool) -> None:
         worker, claimed = self.pick(number, self.claims[::-1])
-        target = self._one_up(worker, claimed) if climbs else claimed.queue
+        target = self._one_up(worker, claimed) if escalates else claimed.queue
         last = Outcome(state=State.FAILED, status=502, code="engine_fault", error="broke")
         for _ in range(2 if again else 1):
-            word = self.do(self.queue.requeue(worker, claimed, target, reason=RequeueReason(how), last=last))
+            result = self.do(self.queue.requeue(worker, claimed, target, reason=reason, last=last))
             job = self.model.jobs[claimed.job_id]
             if job.status == "started" and job.fence == claimed.fence:
-                assert word == self.model.requeue_job(job, target, how, MAX_ATTEMPTS)
+                assert result == self.model.requeue_job(job, target, reason, MAX_ATTEMPTS)
             else:
-                assert word == "lost"
+                assert result == "lost"
 
     def _one_up(self, worker: str, claimed: Claimed) -> str:
         highest = LADDER.index(claimed.ceiling or LADDER[-1])
@@ -377,7 +377,7 @@ class JobLife(RuleBasedStateMachine):
         assert set(lost) == set(stale)
         for job_id in strays:
             job = self.model.jobs[job_id]
-            self.model.requeue_job(job, job.queue, "free", MAX_ATTEMPTS)
+            self.model.requeue_job(job, job.queue, RequeueReason.UNCHARGED, MAX_ATTEMPTS)
         assert set(unknown) == self.model.held(worker) - known
         assert set(cancelled) <= {job.job_id for job in self.model.jobs.values() if job.cancel}
 
@@ -405,13 +405,13 @@ class JobLife(RuleBasedStateMachine):
         for passes in range(2 if again else 1):
             reaped = read_reaped(self.scripts.call(reap_call(self.settings)))
             assert reaped.worker == ("" if passes else worker)
-            words = dict.fromkeys(reaped.returned, "returned") | dict.fromkeys(reaped.ended, "ended")
-            assert set(words) == (set() if passes else ends)
+            results = dict.fromkeys(reaped.returned, "returned") | dict.fromkeys(reaped.ended, "ended")
+            assert set(results) == (set() if passes else ends)
             unbegun = self.model.unbegun.pop(worker, set())
             for job_id in [*reaped.returned, *reaped.ended]:
                 job = self.model.jobs[job_id]
-                word = "unbegun" if job_id in unbegun else "reaped"
-                assert words[job_id] == self.model.requeue_job(job, job.queue, word, MAX_ATTEMPTS)
+                reason = RequeueReason.UNBEGUN if job_id in unbegun else RequeueReason.REAPED
+                assert results[job_id] == self.model.requeue_job(job, job.queue, reason, MAX_ATTEMPTS)
 
     @rule(worker=workers, most=st.integers(1, 4))
     def retire(self, worker: str, most: int) -> None:
@@ -425,7 +425,7 @@ class JobLife(RuleBasedStateMachine):
         where = {job_id: place for ids in Dump(self.store).of("rq:queue:").values() for place, job_id in enumerate(ids)}
         for job_id in sorted(its, key=lambda job_id: -where.get(job_id, 0)):
             job = self.model.jobs[job_id]
-            self.model.requeue_job(job, job.queue, "free", MAX_ATTEMPTS)
+            self.model.requeue_job(job, job.queue, RequeueReason.UNCHARGED, MAX_ATTEMPTS)
         self.model.unbegun.pop(worker, None)
 
     @precondition(lambda self: self.model.dead)

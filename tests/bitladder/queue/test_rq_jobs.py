@@ -156,7 +156,7 @@ async def test_a_lost_worker_s_job_says_so_once_its_attempts_are_used_up(queue: 
     assert reason(job) == "worker_lost: the worker was lost"
 
 
-async def test_a_job_that_was_given_back_for_the_last_time_says_why(queue: JobQueue, theirs: Queue) -> None:
+async def test_a_job_that_was_requeued_for_the_last_time_says_why(queue: JobQueue, theirs: Queue) -> None:
     job = enqueue(theirs)
     for _ in range(3):
         claimed = await claim(queue)
@@ -250,7 +250,7 @@ async def test_a_job_timeout_is_the_deadline_of_an_execution(
     job = enqueue(theirs, job_timeout=job_timeout)
 
     first = await claim(queue)
-    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=DONE)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.UNCHARGED, last=DONE)
     await asyncio.sleep(0.05)
     second = await claim(queue)
 
@@ -274,7 +274,7 @@ async def test_a_job_that_waited_beyond_its_ttl_expires_and_says_so(
 ) -> None:
     job = enqueue(theirs, ttl=60)
     first = await claim(queue)
-    await queue.requeue("w", first, first.queue, reason=RequeueReason.FREE, last=failed("busy"))
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.UNCHARGED, last=failed("busy"))
     wait: Any = store.hget(job.key, "wait")
     at, deadline, *rest = wait.split()
     assert int(deadline) - int(at) == pytest.approx(60_000, abs=2000)

@@ -100,7 +100,7 @@ async def test_every_step_of_a_job_survives_the_loss_of_the_scripts(settings: Se
     store.script_flush()
     assert [chunk.data for chunk in await queue.chunks(job_id, claimed.fence, 0)] == [b"x"]
     store.script_flush()
-    assert await queue.requeue("me", claimed, claimed.queue, reason=RequeueReason.FREE, last=BROKEN) == "returned"
+    assert await queue.requeue("me", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=BROKEN) == "returned"
     claimed = await claim()
     store.script_flush()
     assert await queue.finish("me", [Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)]) == [True]

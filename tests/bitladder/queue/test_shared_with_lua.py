@@ -38,9 +38,8 @@ def test_a_script_gets_the_constants_that_it_names_and_no_others() -> None:
 
 
 def test_constants_mean_the_same_in_lua(store: redis.Redis) -> None:
-    text = (
-        "return {MAX_ID, MAX_TROUBLE, DEADLINE_PASSED, RQ_STATUS['cancelled'], string.gsub('a b\\nc%', NO_WORD, '_')}"
-    )
+    escaped = r"string.gsub('a b\nc%', UNSAFE_IN_LINE, '_')"
+    text = f"return {{MAX_ID, MAX_TROUBLE, DEADLINE_PASSED, RQ_STATUS['cancelled'], {escaped}}}"
 
     assert store.eval(lua_constants(text) + text, 0) == [
         script_constants.MAX_ID,

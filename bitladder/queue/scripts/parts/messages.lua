@@ -12,7 +12,7 @@ local messages, MAX_PUBLISHED = {}, 65536
 local MAX_CHANNELS = 16
 
 local function publish(channels, kind, id, fence, number, body)
-  local shown = string.find(id, NO_WORD) and escaped(id, NO_WORD) or id
+  local shown = string.find(id, UNSAFE_IN_LINE) and escaped(id, UNSAFE_IN_LINE) or id
   local head = kind .. ' ' .. shown .. ' ' .. fence .. ' ' .. number .. ' ' .. #body .. '\n'
   if not string.find(channels, ' ', 1, true) then
     append(messages, channels, head, body)

@@ -41,7 +41,7 @@ local function take(claim, id, queue)
     'fence', num(fence), 'uncharged', num(uncharged))
   claim.ids[#claim.ids + 1] = id
   append(claim.running, 'rq:wip:' .. queue, claim.running_until,
-    (is_rq and escaped(id, NO_PART) or id) .. ':' .. num(fence))
+    (is_rq and escaped(id, UNSAFE_IN_MEMBER) or id) .. ':' .. num(fence))
   jobs[#jobs + 1] = {id, data, queue, fence - uncharged, fence, num(at), num(deadline),
     whole(fields[6]) or 0, fields[7] or '', timeout}
   return 'started'

@@ -22,11 +22,11 @@ end
 
 -- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble}: the claim it is about, the queue
 -- it goes to instead of its own, its outcome when it has no attempt left, and why it comes back. Reasons:
---   free     nothing ran, or nothing is to blame: no attempt counted
---   charged  an attempt counted
---   suspect  the engine was lost with all it ran: no attempt counted, but the job may be the cause
---   reaped   the worker was lost: an attempt counted, and from the second loss on the job may be the cause
---   unbegun  the worker was lost, or broke, and no engine had begun the job: an attempt counted after MAX_UNBEGUN times
+--   uncharged  nothing ran, or nothing is to blame: no attempt counted
+--   charged    an attempt counted
+--   crashed    it was in an engine that crashed, and may be the cause: no attempt counted
+--   reaped     the worker was lost: an attempt counted, and from the second loss on the job may be the cause
+--   unbegun    the worker was lost, or broke, before an engine had begun the job: counted after MAX_UNBEGUN times
 --   expired, cancelled, refused   no engine has begun it, and none shall: it ends with `last`, no attempt counted
 -- Returns 'returned', 'ended', or 'lost' where the worker does not hold it (any more).
 local function requeue_job(id, worker, how)
@@ -38,7 +38,7 @@ local function requeue_job(id, worker, how)
     return 'lost'
   end
   local at, deadline, _, is_rq = read_wait(fields[8])
-  try_call('ZREM', 'rq:wip:' .. queue, escaped(id, NO_PART) .. ':' .. fence)
+  try_call('ZREM', 'rq:wip:' .. queue, escaped(id, UNSAFE_IN_MEMBER) .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], rq = is_rq,
     worker = worker}
   local is_charged = reason == 'charged' or reason == 'reaped'
@@ -61,11 +61,11 @@ local function requeue_job(id, worker, how)
     end_job(job, 'dead', last, how.keep, now)
     return 'ended'
   end
-  if reason == 'suspect' or is_charged then
+  if reason == 'crashed' or is_charged then
     append_history(key, fields[10], worker, fence, last, now)
   end
   local crash_count = whole(fields[9]) or 0
-  if reason == 'suspect' then
+  if reason == 'crashed' then
     crash_count = math.min(ALONE_FROM, crash_count + 1)
   elseif reason == 'reaped' and attempts > 1 then
     crash_count = ALONE_FROM
