@@ -10,11 +10,11 @@ from enum import StrEnum
 import msgspec
 
 from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
-from bitladder.errors import EngineBusyError, EngineFaultError, EngineLostError
 from bitladder.queue.signing import Signer
 from bitladder.queue.views import inflate
 from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers, OnChunk
+from workers.engines.errors import EngineBusyError, EngineFaultError, EngineLostError
 from workers.isolation import ALONE
 from workers.output_check import fault_in
 

@@ -12,16 +12,16 @@ import msgspec
 import structlog
 
 from bitladder.contract import Claimed
-from bitladder.errors import (
+from workers.engine_health.blame import Blame, Suspect
+from workers.engine_health.pause import Pause
+from workers.engines.base import Answer, Answers, Engine, Load, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.engine_health.blame import Blame, Suspect
-from workers.engine_health.pause import Pause
-from workers.engines.base import Answer, Answers, Engine, Load, OnChunk
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()

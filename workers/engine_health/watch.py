@@ -14,12 +14,12 @@ import msgspec
 import structlog
 
 from bitladder.contract import Endpoint
-from bitladder.errors import EngineBusyError, EngineError, EngineUnreachableError
 from bitladder.settings.sections import WorkerSettings
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.breaker import Breaker, BreakerState
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import Engine, Load
+from workers.engines.errors import EngineBusyError, EngineError, EngineUnreachableError
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()

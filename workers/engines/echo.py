@@ -23,15 +23,15 @@ from typing import Any
 
 import msgspec
 
-from bitladder.errors import (
+from bitladder.settings.sections import EchoSettings
+from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from bitladder.settings.sections import EchoSettings
-from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.execution_log import ExecutionLog
 
 _DEFAULT_TOKENS = 16

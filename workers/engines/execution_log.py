@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from bitladder.errors import ConfigError, EngineLostError
+from bitladder.errors import ConfigError
 from workers.engines.base import CLAIM
+from workers.engines.errors import EngineLostError
 
 
 class Event(StrEnum):

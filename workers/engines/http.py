@@ -10,15 +10,15 @@ import msgspec
 import structlog
 
 from bitladder.contract import Endpoint
-from bitladder.errors import (
+from workers.engines import lenient
+from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.engines import lenient
-from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.logprobs import is_corrupted
 from workers.engines.replies import broken_off, judged
 from workers.engines.streaming import BROKEN, StreamReader

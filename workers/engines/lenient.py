@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bitladder.errors import EngineCorruptedError
+from workers.engines.errors import EngineCorruptedError
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 from workers.engines import lenient
 from workers.engines.base import Answer
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 
 _BUSY = (429, 503)
 # About the worker's own key, credit or latency_budget: the client's request had no part in it.

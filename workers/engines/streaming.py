@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitladder.errors import EngineCorruptedError, EngineFaultError
 from workers.engines import lenient
 from workers.engines.assembly import Assembly, Fields
 from workers.engines.base import Answer
+from workers.engines.errors import EngineCorruptedError, EngineFaultError
 from workers.engines.logprobs import is_bad
 from workers.engines.replies import broken_off
 from workers.engines.sse import Event, EventParser, EventTooLargeError

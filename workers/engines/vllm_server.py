@@ -13,11 +13,11 @@ from pathlib import Path
 
 import structlog
 
-from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.sections import TierSettings, VllmSettings
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.cpu import dtype_args
+from workers.engines.errors import EngineError, EngineFaultError
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
 

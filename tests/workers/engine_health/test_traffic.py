@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import pytest
 
 from bitladder.contract import Claimed
-from bitladder.errors import EngineBusyError, EngineFaultError
 from bitladder.settings.sections import EchoSettings
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.traffic import MANY_FAULTS, MIN_FAULTS, WINDOW, FaultWindow, Traffic
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.echo import EchoEngine
+from workers.engines.errors import EngineBusyError, EngineFaultError
 from workers.metrics import WorkerMetrics
 
 ROUTE = "/v1/completions"

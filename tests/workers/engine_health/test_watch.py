@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bitladder.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
 from bitladder.settings.sections import EchoSettings, WorkerSettings
 from tests.workers.engine_health.test_traffic import claimed
 from workers.engine_health import breaker
@@ -17,6 +16,7 @@ from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Answer, OnChunk
 from workers.engines.echo import EchoEngine
+from workers.engines.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
 from workers.metrics import WorkerMetrics
 
 ROUTE = "/v1/completions"

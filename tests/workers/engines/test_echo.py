@@ -8,9 +8,9 @@ import time
 import msgspec
 import pytest
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from bitladder.settings.sections import EchoSettings
 from workers.engines.echo import EchoEngine
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.output_check import fault_in
 
 ROUTE = "/v1/completions"

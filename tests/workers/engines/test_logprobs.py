@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.errors import EngineCorruptedError
 from workers.engines import lenient
+from workers.engines.errors import EngineCorruptedError
 from workers.engines.logprobs import is_corrupted
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import openai
 import pytest
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineFaultError
 from tests.scripted import DONE, Scripted, event, reply, scripted, stream
 from workers.engines import assembly, sse
 from workers.engines.base import Answer
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineFaultError
 from workers.engines.http import HttpEngine
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from bitladder.errors import EngineCorruptedError, EngineFaultError, EngineLostError
 from bitladder.settings.sections import TierSettings, VllmSettings, WorkerSettings
 from tests.fake_vllm import install
 from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Answer
+from workers.engines.errors import EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.engines.vllm_server import VllmServer
 from workers.metrics import WorkerMetrics
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from bitladder.errors import EngineFaultError
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import Loaded
 from bitladder.settings.release import Published
 from bitladder.settings.sections import Settings
 from workers.engines.echo import EchoEngine
+from workers.engines.errors import EngineFaultError
 from workers.rollout.rolling_update import Rolling
 
 LIVE = "bl:live:smollm2:int4"
