@@ -1,51 +1,51 @@
-"""Tell Redis which jobs the engine has begun: what a worker that is lost held before that costs no attempt."""
+"""Tell Redis which jobs the engine has begun: if the worker is lost, only these are charged an attempt."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 
 import redis.asyncio
 
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.begun import mark_begun
+from workers.retry import pause
 
-# What ends before it is told of needs no call. A worker that is lost so soon after an engine began costs no attempt.
-TELL_AFTER_S = 0.02
+# A job that ends within this time needs no call. A worker that is killed within it costs the job no attempt.
+REPORT_AFTER_S = 0.02
 
 
-class Begun:
-    """Collects what became of jobs, and tells that of one moment together. Nobody waits for it."""
+class BegunReporter:
+    """Collects which jobs have begun, and reports those of one moment together. No job waits for a report."""
 
     def __init__(self, client: redis.asyncio.Redis, worker: str) -> None:
         self._client, self._worker = client, worker
-        self._untold: dict[str, bool] = {}  # by job: whether the engine has begun it
-        self._telling: asyncio.Task[None] | None = None
+        self._pending: dict[str, bool] = {}  # by job: whether the engine has begun it
+        self._reporting: asyncio.Task[None] | None = None
 
     def note(self, job_id: str, *, has_begun: bool = True) -> None:
-        """Note that the engine takes a job, or that it has refused it without having begun."""
-        self._untold[job_id] = has_begun
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell())
+        """Note that the engine takes a job, or that it has refused the job without beginning it."""
+        self._pending[job_id] = has_begun
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.create_task(self._report())
 
     def forget(self, job_id: str) -> None:
-        """Note that a job is over: nothing is to be told of it."""
-        self._untold.pop(job_id, None)
+        """Note that a job has ended: there is nothing to report of it."""
+        self._pending.pop(job_id, None)
 
-    async def _tell(self) -> None:
-        while self._untold:
-            await asyncio.sleep(TELL_AFTER_S)
-            told, self._untold = self._untold, {}
+    async def _report(self) -> None:
+        while self._pending:
+            await asyncio.sleep(REPORT_AFTER_S)
+            noted, self._pending = self._pending, {}
             try:
                 for has_begun in (True, False):
-                    ids = [job_id for job_id, its in told.items() if its is has_begun]
+                    ids = [job_id for job_id, is_begun in noted.items() if is_begun is has_begun]
                     await mark_begun(self._client, self._worker, ids, has_begun=has_begun)
             except QueueUnreachableError:
-                self._untold = told | self._untold
-                await asyncio.sleep(random.uniform(0.2, 1))  # noqa: S311  (jitter)
+                self._pending = noted | self._pending
+                await pause()
 
     async def stop(self) -> None:
-        """Say nothing any more."""
-        if self._telling:
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
+        """Report nothing more."""
+        if self._reporting:
+            self._reporting.cancel()
+            await asyncio.wait([self._reporting])

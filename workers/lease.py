@@ -1,7 +1,7 @@
-"""Renew the leases of a worker, on a thread of its own: a busy event loop must not cost it its jobs.
+"""Renew a worker's lease, on a thread of its own: a busy event loop must not cost the worker its jobs.
 
-The same thread reaps: it takes the jobs of workers whose lease ran out. That a lease which nobody could renew does not
-run out is seen to by the scripts (`pulse` in prelude.lua), for all reapers alike.
+The same thread reaps: it requeues the jobs of workers whose lease has run out. A lease that no worker could renew, in
+an outage of Redis, does not run out; the scripts see to that (`pulse` in prelude.lua), for all reapers alike.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import redis
 import structlog
 from redis.exceptions import NoScriptError, RedisError
 
+import bitladder
 from bitladder.contract import Lane
 from bitladder.ids import id_bytes, read_id
 from bitladder.queue.calls import keep
@@ -29,18 +30,23 @@ from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 
 log = structlog.get_logger()
-VERSION = "bitladder"
-# Jobs one pass of the reaper moves; a dead worker with more takes several passes.
+# What `rq info` shows as the worker's version.
+SHOWN_VERSION = f"bitladder {bitladder.__version__}"
+# Jobs that one pass of the reaper moves; a dead worker with more takes several passes.
 REAP_BATCH = 256
-# How soon after a lease ran out somebody looks for it, and at most this share of a lease. The scripts take three times
-# as long without anybody's look for an outage.
-REAP_EVERY_S, REAP_SHARE = 1.0, 1 / 9
-# Between two passes others have the server.
+# How often a worker looks for leases that have run out, and at most at which share of a lease. Where no worker has
+# looked for three times as long, the scripts take it for an outage.
+REAP_INTERVAL_S, REAP_SHARE = 1.0, 1 / 9
+# Between two passes, so that the server gets to other clients.
 REAP_PAUSE_S = 0.01
 
 
 class LeaseKeeper:
-    """Keeps one worker's leases; tells which jobs were lost or cancelled."""
+    """Keeps the lease of one worker.
+
+    `held` gives the jobs that the worker knows it holds; `drop` is told those that were lost, and those that were
+    cancelled; `tally` gives what RQ's tools show of a worker.
+    """
 
     def __init__(
         self,
@@ -58,7 +64,8 @@ class LeaseKeeper:
         ladder = settings.model(model).ladder
         self.queues = ",".join(name for lane in Lane for name in lists_of(model, ladder, tier, lane, tier))
         self._held, self._drop, self._tally = held, drop, tally
-        self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
+        # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
+        self._unknown: dict[bytes, float] = {}
         self._strays: list[bytes] = []
         self.is_ready = False
         self._claiming_since_s = math.inf  # when the claim that is under way was sent (monotonic); none: inf
@@ -69,11 +76,11 @@ class LeaseKeeper:
         self._ended.set()
 
     def stop(self) -> None:
-        """Stop renewing, leave RQ's lists, and give back what the worker holds without knowing it."""
+        """Stop renewing, leave RQ's lists, and requeue what Redis says that the worker holds."""
         self._stop.set()
         self._ended.wait()
-        most = self._settings.queue.max_attempts
-        args: list[str | int] = [self._worker, self.queues, REAP_BATCH, most, keep(self._settings)]
+        max_attempts = self._settings.queue.max_attempts
+        args: list[str | int] = [self._worker, self.queues, REAP_BATCH, max_attempts, keep(self._settings)]
         with contextlib.suppress(RedisError, OSError):
             while not self._call("retire", self._keys(), args):
                 pass  # it held more than fits into one call
@@ -81,7 +88,7 @@ class LeaseKeeper:
 
     @contextlib.contextmanager
     def claiming(self) -> Iterator[None]:
-        """Claim in this block: what the answer brings is no stray while it arrives, however long that takes."""
+        """Claim in this block: the jobs in the answer are no strays while it is on its way, however long that takes."""
         self._claiming_since_s = time.monotonic()
         try:
             yield
@@ -96,8 +103,8 @@ class LeaseKeeper:
     def _renew(self) -> None:
         lease_ms = int(self._settings.queue.lease_s * 1000)
         held = list(self._held())
-        found = {id_bytes(job_id) for job_id in held}  # the answer to their claim was only late
-        strays = [job for job in self._strays if job not in found]
+        known = {id_bytes(job_id) for job_id in held}  # of strays: the answer to their claim was only late
+        strays = [job for job in self._strays if job not in known]
         args: list[str | int | bytes] = [
             self._worker,
             lease_ms,
@@ -107,7 +114,7 @@ class LeaseKeeper:
             self.queues,
             os.getpid(),
             platform.node(),
-            VERSION,
+            SHOWN_VERSION,
             self._tally(),
             self._settings.queue.max_attempts,
             keep(self._settings),
@@ -117,20 +124,20 @@ class LeaseKeeper:
         ]
         asked_s = time.monotonic()
         now_ms, lost, cancelled, unknown = self._call("extend", self._keys(), args)
-        self.clock.heard(int(now_ms), asked_s)
-        # A claim's answer may still be on its way: that of the one under way, or of one that was given up a moment ago.
-        now = time.monotonic()
-        self._unknown = {job: self._unknown.get(job, now) for job in unknown}
-        latest = min(now - self._settings.queue.lease_s / 3, self._claiming_since_s)
-        self._strays = [job for job, since in self._unknown.items() if since < latest]
+        self.clock.observe(int(now_ms), asked_s)
+        # An answer may still bring them: that of the claim under way, or of a claim that was given up a moment ago.
+        now_s = time.monotonic()
+        self._unknown = {job: self._unknown.get(job, now_s) for job in unknown}
+        before_s = min(now_s - self._settings.queue.lease_s / 3, self._claiming_since_s)
+        self._strays = [job for job, since_s in self._unknown.items() if since_s < before_s]
         if lost or cancelled:
             self._drop([read_id(job) for job in lost], [read_id(job) for job in cancelled])
 
     def reap(self) -> None:
-        """Take the jobs of workers whose lease ran out, for as long as the renewal can wait."""
-        end = time.monotonic() + self._settings.queue.lease_s / 6
+        """Requeue the jobs of workers whose lease has run out, for as long as the next renewal can wait."""
+        end_s = time.monotonic() + self._settings.queue.lease_s / 6
         while self._reap_batch():
-            if time.monotonic() > end or self._stop.wait(REAP_PAUSE_S):
+            if time.monotonic() > end_s or self._stop.wait(REAP_PAUSE_S):
                 break
 
     def _reap_batch(self) -> bool:
@@ -138,12 +145,14 @@ class LeaseKeeper:
         args: list[str | int] = [REAP_BATCH, queue.max_attempts, keep(self._settings), int(queue.lease_s * 1000)]
         dead, returned, ended = self._call("reap", ["bl:workers", "rq:workers"], args)
         if dead:
-            log.warning("worker reaped", dead=dead.decode(), returned=len(returned), ended=len(ended))
+            log.warning("worker reaped", dead=dead.decode(), requeued=len(returned), ended=len(ended))
         return bool(dead)
 
     def run(self) -> None:
         """Renew and reap until stop(), on a thread of its own, which is started again when this raises."""
         self._ended.clear()
+        # A thread does not inherit what the event loop's tasks have bound.
+        structlog.contextvars.bind_contextvars(model=self._model, tier=self._tier, worker=self._worker)
         try:
             self._run()
         finally:
@@ -153,10 +162,10 @@ class LeaseKeeper:
         lease_s = self._settings.queue.lease_s
         # A third of the lease: two renewals may be missed.
         renew_every_s, renew_at_s = lease_s / 3, 0.0
-        while not self._stop.wait(min(REAP_EVERY_S, lease_s * REAP_SHARE)):
+        while not self._stop.wait(min(REAP_INTERVAL_S, lease_s * REAP_SHARE)):
             if (now := time.monotonic()) >= renew_at_s:
                 if not self._done(self.renew):
-                    continue  # tried again at the next look; nobody reaps who could not renew
+                    continue  # tried again in the next round; a worker that could not renew does not reap
                 renew_at_s = now + renew_every_s
             self._done(self.reap)
 
@@ -165,7 +174,7 @@ class LeaseKeeper:
         try:
             step()
         except (RedisError, OSError) as error:
-            log.warning("leases not renewed", error=str(error))
+            log.warning("lease not renewed, or nothing reaped", error=str(error))
         else:
             return True
         return False

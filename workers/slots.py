@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from workers.engines.base import Load
+from workers.engines.base import EngineLoad
 
 # Above this the engine begins to preempt what it already runs (vLLM's own recommendation is to stay below 0.9).
 FULL_CACHE = 0.9
@@ -38,7 +38,7 @@ class Slots:
         """Hold half as many jobs: the engine refuses some of them."""
         self.limit = max(self._least, self.limit // 2)
 
-    def adapt(self, load: Load, in_flight: int) -> None:
+    def adapt(self, load: EngineLoad, in_flight: int) -> None:
         """Follow one reading of the engine's load."""
         self._running.append(load.running)
         batch = max(self._running)

@@ -68,17 +68,17 @@ def held_by(store: redis.Redis) -> str:
     return str(names[0].decode()).removeprefix("bl:inflight:") if names else ""
 
 
-def suspect(store: redis.Redis, *ids: object) -> None:
-    """Say of jobs that wait that engines were lost with them twice: each runs alone."""
+def isolate(store: redis.Redis, *ids: object) -> None:
+    """Write into waiting jobs that two engines were lost with them: each runs alone."""
     for job_id in ids:
-        store.hset(f"rq:job:{job_id}", "suspicion", 2)
+        store.hset(f"rq:job:{job_id}", "crash_count", 2)
 
 
 async def test_a_suspect_that_waits_for_its_turn_expires_there(settings: Settings, store: redis.Redis) -> None:
     with Producer(settings) as producer:
         first = producer.submit(LONG)
         late = producer.submit(BODY, headers={"X-Deadline-Ms": "400"})
-        suspect(store, first, late)
+        isolate(store, first, late)
         async with running(settings) as pump:
             await until(lambda: producer.outcome(str(late)) is not None)
             is_first_over = producer.outcome(str(first)) is not None
@@ -95,14 +95,14 @@ async def test_a_suspect_that_waits_for_its_turn_expires_there(settings: Setting
     assert store.keys("bl:inflight:*") + store.keys("rq:wip:*") == []
 
 
-async def test_a_suspect_that_is_cancelled_while_it_waits_costs_no_attempt(
+async def test_an_isolated_job_that_is_cancelled_while_it_waits_costs_no_attempt(
     settings: Settings, store: redis.Redis
 ) -> None:
     with Producer(settings) as producer:
         first, unwanted = producer.submit(LONG), producer.submit(BODY)
-        suspect(store, first, unwanted)
+        isolate(store, first, unwanted)
         async with running(settings) as pump:
-            await until(lambda: store.scard(f"bl:inflight:{pump.worker}") == 2)
+            await until(lambda: store.scard(f"bl:inflight:{pump.identity.name}") == 2)
             await pump.queue.cancel(str(unwanted))
             await until(lambda: producer.outcome(str(unwanted)) is not None)
             view = await JobQueue(pump.queue.client, settings).view(str(unwanted))
@@ -132,8 +132,8 @@ async def test_a_job_that_waits_behind_a_busy_engine_costs_no_attempt_when_its_w
         job_id = producer.submit(BODY | {"prompt": "echo:busy"})
         async with running(settings, engine) as pump:
             await until(lambda: engine.asked == 1)
-            await until(lambda: store.smembers(f"bl:unbegun:{pump.worker}") == {str(job_id).encode()})
-            store.zadd("bl:workers", {pump.worker: 1})
+            await until(lambda: store.smembers(f"bl:unbegun:{pump.identity.name}") == {str(job_id).encode()})
+            store.zadd("bl:workers", {pump.identity.name: 1})
             await asyncio.to_thread(other.reap)
             await until(lambda: engine.asked == 2)  # it has claimed it again
             view = await pump.queue.view(str(job_id))
@@ -147,13 +147,13 @@ async def test_a_worker_says_of_which_jobs_its_engine_has_begun_and_which_wait(
 ) -> None:
     with Producer(settings) as producer:
         first, second = producer.submit(LONG), producer.submit(LONG)
-        suspect(store, first, second)
+        isolate(store, first, second)
         async with running(settings) as pump:
-            key = f"bl:unbegun:{pump.worker}"
+            key = f"bl:unbegun:{pump.identity.name}"
             await until(lambda: store.smembers(key) == {str(second).encode()})
             await until(lambda: producer.outcome(str(first)) is not None)
             await until(lambda: store.exists(key) == 0)
             await asyncio.to_thread(pump.leases.renew)
-            runs = store.smembers(f"bl:inflight:{pump.worker}")
+            runs = store.smembers(f"bl:inflight:{pump.identity.name}")
 
     assert runs == {str(second).encode()}

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from bitladder import supervision as background
 from bitladder.producer import Producer
@@ -55,7 +57,7 @@ async def test_a_job_that_its_worker_loses_and_claims_again_is_run_and_ended_onc
             await until(lambda: store.hexists(f"rq:job:{job_id}", "fence"))
             first = store.hget(f"rq:job:{job_id}", "fence")
             await asyncio.sleep(0.7)  # so that the first execution ends well before the second
-            store.zadd("bl:workers", {pump.worker: 1})
+            store.zadd("bl:workers", {pump.identity.name: 1})
             await asyncio.to_thread(other.reap)
             await until(lambda: store.hget(f"rq:job:{job_id}", "fence") != first)
             second = store.hget(f"rq:job:{job_id}", "fence")
@@ -196,3 +198,18 @@ async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a
     assert outcome.usage.completion_tokens == 30
     assert 5 < stored < 30
     assert given_up == 30 - stored
+
+
+async def test_every_line_of_a_worker_s_log_names_its_model_tier_and_name(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1, queue__max_attempts=1)
+    with capture_logs(processors=[merge_contextvars]) as lines, Producer(settings) as producer:
+        async with running(settings) as pump:
+            await until(lambda: pump.leases.is_ready)
+            store.zadd("bl:workers", {"lost": 1})  # for the lease thread to reap
+            job_id = producer.submit(BODY | {"prompt": "echo:fault"})
+            await until(lambda: producer.outcome(job_id) is not None)
+            await until(lambda: any(line["event"] == "worker reaped" for line in lines))
+
+    assert {"worker ready", "worker reaped", "job requeued", "drained"} <= {line["event"] for line in lines}
+    fields = {"model": "smollm2", "tier": "int4", "worker": pump.identity.name}
+    assert [line for line in lines if not fields.items() <= line.items()] == []

@@ -28,7 +28,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     unsent: bytes = b""  # chunks without any token: whether the answer is worth sending is still to be judged
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How full an engine is, by its own figures."""
 
     running: int = 0  # requests in its batch
@@ -61,7 +61,7 @@ class Engine(Answers, Protocol):
         Say what it had to take less of than it was told to, if anything. Raises EngineError when it will not start.
         """
 
-    async def load(self) -> Load:
+    async def load(self) -> EngineLoad:
         """Return the present load."""
 
     async def is_healthy(self) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from bitladder.settings.sections import EchoSettings
-from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
@@ -80,8 +80,8 @@ class EchoEngine:
                 return await self._stream(words, shape, machine, on_chunk, slowness)
             return await self._whole(words, shape, machine, slowness)
 
-    async def load(self) -> Load:
-        return Load(tokens=self._machine.tokens())
+    async def load(self) -> EngineLoad:
+        return EngineLoad(tokens=self._machine.tokens())
 
     async def is_healthy(self) -> bool:
         return not self._machine.is_lost

@@ -11,7 +11,7 @@ import structlog
 
 from bitladder.contract import Endpoint
 from workers.engines import lenient
-from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
@@ -125,12 +125,12 @@ class HttpEngine:
             return error
         return EngineLostError(f"the engine is gone: {error}")
 
-    async def load(self) -> Load:
+    async def load(self) -> EngineLoad:
         try:
             async with self._open().get(f"{self._url}/metrics", timeout=self._limit) as got:
-                return _read_load(await got.text()) if got.status == 200 else Load()
+                return _read_load(await got.text()) if got.status == 200 else EngineLoad()
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return Load()
+            return EngineLoad()
 
     async def is_healthy(self) -> bool:
         try:
@@ -219,7 +219,7 @@ def _is_echo(endpoint: str, body: bytes) -> bool:
         return False
 
 
-def _read_load(text: str) -> Load:
+def _read_load(text: str) -> EngineLoad:
     """Read vLLM's own figures; a server without them counts as idle."""
     sums: dict[str, float] = {}
     used = 0.0
@@ -232,7 +232,7 @@ def _read_load(text: str) -> Load:
         elif name == "vllm:kv_cache_usage_perc":
             used = max(used, float(value))
     tokens = [sums[name] for name in (_READ, _WRITTEN) if name in sums]
-    return Load(
+    return EngineLoad(
         running=int(sums.get(_RUNNING, 0)),
         waiting=int(sums.get(_WAITING, 0)),
         cache_used=used,

@@ -15,7 +15,7 @@ import structlog
 
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.sections import TierSettings, VllmSettings
-from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError
 from workers.engines.http import HttpEngine
@@ -114,8 +114,8 @@ class VllmServer:
     async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         return await self._http.generate(endpoint, body, on_chunk)
 
-    async def load(self) -> Load:
-        return Load() if self._misses else await self._http.load()  # a hanging server keeps nobody waiting twice
+    async def load(self) -> EngineLoad:
+        return EngineLoad() if self._misses else await self._http.load()  # a hanging server keeps nobody waiting twice
 
     async def is_healthy(self) -> bool:
         """Look at process and server; a living process may miss a few looks while it is busy."""

@@ -10,7 +10,7 @@
 -- Touches also, by name: rq:queue:<q>, rq:job:<id>, rq:wip:<q>, bl:counts:<q>, bl:gone:<q>, bl:unbegun:<worker>,
 -- bl:overflow:<model>:<tier>:<lane>, bl:live:<model>:<tier>, rq:suspended, and what `conclude` writes for jobs whose
 -- deadline has passed or whose record is corrupt.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, suspicion, mac, timeout}…, {id, why}…,
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash_count, mac, timeout}…, {id, why}…,
 -- suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their deadline is that of this
 -- execution. The ids are those that were in a list and do not run. Why: no_record, or the error code that the job ended
 -- with. Suspended: somebody said `rq suspend`, so nothing is given out. Cut short: more wait, for which there was no room.
@@ -150,7 +150,7 @@ end
 local function take(id, queue)
   local job = 'rq:job:' .. id
   -- A script is not rolled back: an error here would lose this id and whatever was claimed before it.
-  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply', 'suspicion', 'mac',
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'reply', 'crash_count', 'mac',
     'tenant')
   local at, deadline, _, is_rq = read_wait(fields[3])
   local timeout

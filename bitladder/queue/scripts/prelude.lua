@@ -332,8 +332,8 @@ end
 -- Bytes of a job's field `trouble`: why it came back from its last execution. (MAX_TROUBLE in job_queue.py.)
 local MAX_TROUBLE = 300
 
--- From this suspicion on a job runs alone: it was in an engine that was lost twice, or in workers that were.
-local ALONE = 2
+-- From this crash count on a job runs alone: two engines, or workers, were lost with it. (ALONE_FROM in isolation.py.)
+local ALONE_FROM = 2
 
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
 -- charged from then on, and does not go round for ever.
@@ -355,7 +355,7 @@ local VOID = {expired = 'failed', cancelled = 'canceled', refused = 'dead'}
 local function requeue_job(id, worker, how)
   local key, now = 'rq:job:' .. id, how.now
   local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
-    'wait', 'suspicion', 'history', 'tenant', 'unbegun')
+    'wait', 'crash_count', 'history', 'tenant', 'unbegun')
   local fence, queue = fields[3], fields[4]
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
@@ -387,11 +387,11 @@ local function requeue_job(id, worker, how)
   if how.word == 'suspect' or is_charged then
     remember(key, fields[10], worker, fence, last, now)
   end
-  local suspicion = whole(fields[9]) or 0
+  local crash_count = whole(fields[9]) or 0
   if how.word == 'suspect' then
-    suspicion = math.min(ALONE, suspicion + 1)
+    crash_count = math.min(ALONE_FROM, crash_count + 1)
   elseif how.word == 'reaped' and attempts > 1 then
-    suspicion = ALONE
+    crash_count = ALONE_FROM
   end
   local target = how.target or queue
   if not ask('LPUSH', 'rq:queue:' .. target, id) then  -- no list: the job would be in none
@@ -407,8 +407,8 @@ local function requeue_job(id, worker, how)
   end
   redis.call('HSET', key, 'status', 'queued', 'origin', target, 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
-  if suspicion > 0 then
-    redis.call('HSET', key, 'suspicion', suspicion)
+  if crash_count > 0 then
+    redis.call('HSET', key, 'crash_count', crash_count)
   end
   if how.trouble then
     redis.call('HSET', key, 'trouble', how.trouble)  -- told if the deadline passes before it runs again

@@ -4,7 +4,7 @@
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<queue>, rq:queues, bl:counts:<queue>,
 -- bl:gone:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>.
--- A suspect stays one: it runs alone again.
+-- A job that crashed an engine keeps its crash count: it runs alone again.
 -- Returns {1|0…}: whether the job was among the dead letters and waits again.
 
 local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -46,7 +46,7 @@ class Job:
     is_stored: bool = True  # False: it ended, and its time to live ran out
     cancel: bool = False  # asked for while it ran
     tenant: str = ""  # '' where its jobs are not counted
-    suspicion: int = 0
+    crash_count: int = 0
     unbegun: int = 0  # times it was lost before an engine had begun it
     spared: int = 0  # the claim that went back uncharged last
     losses: int = 0  # executions that came to nothing, for people to read
@@ -124,9 +124,9 @@ class Model:
             return "ended"
         job.losses += word == "suspect" or is_charged
         if word == "suspect":
-            job.suspicion = min(2, job.suspicion + 1)
+            job.crash_count = min(2, job.crash_count + 1)
         elif word == "reaped" and attempts > 1:
-            job.suspicion = 2
+            job.crash_count = 2
         job.status, job.queue = "queued", target
         if word not in ("reaped", "unbegun"):  # a worker that was only late may still hand its outcome in
             job.chunks = []
@@ -179,7 +179,7 @@ def _check_job(job: Job, dump: Dump) -> None:
     assert dump.ttls[f"rq:job:{job.job_id}"] > 0
     if job.status in ("queued", "started"):
         assert stored["origin"] == job.queue
-    assert int(stored.get("suspicion", 0)) == job.suspicion
+    assert int(stored.get("crash_count", 0)) == job.crash_count
     assert int(stored.get("unbegun", 0)) == job.unbegun
     assert stored.get("history", "").count("\n") == job.losses
     # One end, which never changes.

@@ -158,7 +158,7 @@ def test_whatever_is_planted_in_redis_ends_in_dead_letters_and_the_worker_goes_o
     plant(store, "odd-status", status=pickled)
     ids: Any = store.lrange(f"rq:queue:{QUEUE}", 0, -1)
     planted = {job_id.decode() for job_id in ids}
-    odd = plant(store, "odd-fields", wait="inf nan -", fence="1e400", uncharged="x", cancel="", suspicion="\x00")
+    odd = plant(store, "odd-fields", wait="inf nan -", fence="1e400", uncharged="x", cancel="", crash_count="\x00")
     store.hset(f"rq:job:{odd}", mapping={"meta": pickled, "created_at": "nonsense", "timeout": pickled})
     worker = stack.worker("int4")
 

@@ -13,7 +13,7 @@ from bitladder.queue.server.connection import connect
 from tests.bitladder.queue.test_job_queue import DONE, claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from tests.conftest import free_port, make_settings
-from workers.engine_health.blame import Blame, Suspect, blamed
+from workers.engine_health.blame import Blame, FaultyAttempt, find_blame
 
 FAULT = Outcome(state=State.FAILED, status=502, code="engine_fault", error="it broke")
 
@@ -27,8 +27,8 @@ async def breaks(queue: JobQueue, tier: str, target: str = "") -> Claimed:
 
 
 async def blame(queue: JobQueue, one: Claimed, attempt: int = 1, tier: str = "int4") -> Blame | None:
-    suspect = Suspect(one.job_id, attempt)
-    return (await blamed(queue, tier, [suspect])).get(suspect)
+    faulty = FaultyAttempt(one.job_id, attempt)
+    return (await find_blame(queue, tier, [faulty])).get(faulty)
 
 
 async def test_a_job_that_was_well_elsewhere_broke_by_its_engine_s_fault(queue: JobQueue) -> None:
@@ -89,5 +89,5 @@ async def test_without_redis_nobody_is_blamed() -> None:
     settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
     queue = JobQueue(connect(settings.redis), settings)
 
-    assert await blamed(queue, "int4", [Suspect("any", 1)]) == {}
+    assert await find_blame(queue, "int4", [FaultyAttempt("any", 1)]) == {}
     await queue.aclose()
