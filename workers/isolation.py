@@ -27,7 +27,7 @@ class Isolation:
 
     @property
     def is_active(self) -> bool:
-        """Whether isolated jobs run or jobs wait here. Until that is over a worker should claim no other jobs."""
+        """Whether isolated jobs run, or any jobs wait here. Meanwhile the worker should claim no others."""
         return bool(self._waiting) or self._crash_count > 0
 
     async def enter(self, crash_count: int) -> None:

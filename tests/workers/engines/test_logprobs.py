@@ -1,4 +1,4 @@
-"""workers/engines/logprobs.py and lenient.py: numbers that are none, and JSON that is nearly some."""
+"""workers/engines/logprobs.py and lenient.py: log probabilities of NaN, and JSON that is not quite valid."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ async def test_an_answer_that_was_broken_off_is_not_finished(its: Asking, finish
 
 
 async def test_a_chunk_that_is_cut_within_is_a_fault_because_tokens_would_be_missing(its: Asking) -> None:
-    with pytest.raises(EngineFaultError, match="no JSON"):
+    with pytest.raises(EngineFaultError, match="not JSON"):
         await its.stream(event(text("a")), b'data: {"choices":[{"ind\n\n', event(text("b")), DONE)
 
 
