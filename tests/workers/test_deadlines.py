@@ -99,13 +99,13 @@ async def test_an_isolated_job_that_is_cancelled_while_it_waits_costs_no_attempt
     settings: Settings, store: redis.Redis
 ) -> None:
     with Producer(settings) as producer:
-        first, unwanted = producer.submit(LONG), producer.submit(BODY)
-        isolate(store, first, unwanted)
+        first, cancelled = producer.submit(LONG), producer.submit(BODY)
+        isolate(store, first, cancelled)
         async with running(settings) as pump:
             await until(lambda: store.scard(f"bl:inflight:{pump.identity.name}") == 2)
-            await pump.queue.cancel(str(unwanted))
-            await until(lambda: producer.outcome(str(unwanted)) is not None)
-            view = await JobQueue(pump.queue.client, settings).view(str(unwanted))
+            await pump.queue.cancel(str(cancelled))
+            await until(lambda: producer.outcome(str(cancelled)) is not None)
+            view = await JobQueue(pump.queue.client, settings).view(str(cancelled))
 
     assert view is not None
     assert view.outcome is not None

@@ -1,4 +1,4 @@
-"""`pulse` in prelude.lua: a lease that nobody could renew does not run out, at the lease that ships."""
+"""`pulse` in prelude.lua: a lease that no worker could renew does not run out, at the lease that ships."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Keepers = Callable[[str], LeaseKeeper]
 
 @pytest.fixture
 def keepers(settings: Settings) -> Iterator[Keepers]:
-    """Return workers of that name, which renew and reap when they are told to."""
+    """Return workers of that name, which renew and reap when the test calls them."""
     made: list[LeaseKeeper] = []
 
     def make(name: str) -> LeaseKeeper:
@@ -53,7 +53,7 @@ def ends_in(store: redis.Redis, worker: str) -> float | None:
 
 
 @pytest.mark.parametrize("jump_ms", [18_500, HOUR_MS, -HOUR_MS], ids=["an outage", "set forward", "set back"])
-def test_a_lease_that_could_not_be_renewed_begins_anew_whoever_comes_first(
+def test_a_lease_that_could_not_be_renewed_begins_anew_whichever_worker_comes_first(
     keepers: Keepers, store: redis.Redis, jump_ms: int
 ) -> None:
     for name in ("one", "two"):
@@ -98,7 +98,7 @@ def test_a_lease_that_had_run_out_before_the_outage_is_not_renewed_by_it(keepers
     assert ends_in(store, "dead") is None
 
 
-def test_a_claim_after_the_clock_was_set_back_and_before_anybody_noticed_costs_nobody_a_lease(
+def test_a_claim_between_a_clock_set_back_and_its_notice_costs_no_worker_its_lease(
     keepers: Keepers, settings: Settings, store: redis.Redis
 ) -> None:
     keepers("me").renew()

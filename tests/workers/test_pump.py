@@ -110,7 +110,7 @@ async def test_a_busy_upstream_is_left_alone_as_it_says_once_for_all_jobs(redis_
 
     assert in_pause <= slots
     assert gap_s > 2.8
-    assert {(one.state, one.attempts) for one in outcomes if one} == {("finished", 1)}
+    assert {(outcome.state, outcome.attempts) for outcome in outcomes if outcome} == {("finished", 1)}
 
 
 async def test_a_job_whose_time_is_over_says_what_kept_it_waiting(redis_url: str, store: redis.Redis) -> None:
@@ -130,7 +130,7 @@ async def test_a_job_whose_time_is_over_says_what_kept_it_waiting(redis_url: str
     )
 
 
-async def test_a_quota_that_is_used_up_is_waited_for_by_nobody(redis_url: str, store: redis.Redis) -> None:
+async def test_a_quota_that_is_used_up_is_a_fault_and_not_waited_for(redis_url: str, store: redis.Redis) -> None:
     settings = make_settings(redis_url)
     with Producer(settings) as producer:
         async with upstream(settings) as script:

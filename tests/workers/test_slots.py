@@ -18,10 +18,10 @@ class Batching:
         return EngineLoad(running=min(held, self.batch), waiting=max(0, held - self.batch))
 
 
-def held_after(slots: Slots, engine: Batching, looks: int) -> list[int]:
-    """How many jobs the worker holds at each look while its queue is never empty; jobs above the limit end by then."""
+def held_after(slots: Slots, engine: Batching, readings: int) -> list[int]:
+    """Return how many jobs the worker holds at each reading while jobs wait; those above the limit have ended."""
     held = []
-    for _ in range(looks):
+    for _ in range(readings):
         held.append(slots.limit)
         slots.adapt(engine.load(slots.limit), slots.limit)
     return held

@@ -27,7 +27,7 @@ class Silent(EchoEngine):
         if on_chunk:
             await on_chunk(b"data: {}\n\n")
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        raise AssertionError("it is never set")
 
 
 def traffic_of(engine: EchoEngine) -> Traffic:

@@ -25,7 +25,7 @@ FAST = EchoSettings(ttft_ms=1, tokens_per_s=1000)
 
 
 class Reluctant(EchoEngine):
-    """An echo engine that answers only after some tries to start it, and then takes less than it was told to."""
+    """An echo engine that answers only after some tries to start it, and then with reduced settings."""
 
     def __init__(self, tries: int) -> None:
         super().__init__(FAST)
@@ -55,10 +55,10 @@ class Breakable(EchoEngine):
 
 
 class Watched:
-    """An engine under watch, and what was told of it."""
+    """An engine under watch, and what its watch reported."""
 
     def __init__(self, engine: EchoEngine, **settings: object) -> None:
-        self.told: list[bool] = []
+        self.readiness: list[bool] = []
         self.metrics = WorkerMetrics("m", "int4")
         worker = WorkerSettings().model_copy(update={"hang_s": 0.2, **settings})
         self.blame: Blame | None = None  # whose fault it was that a job broke
@@ -67,7 +67,7 @@ class Watched:
         self.task = asyncio.create_task(watch.run())
 
     async def on_ready(self, is_ready: bool) -> None:
-        self.told.append(is_ready)
+        self.readiness.append(is_ready)
 
     async def find_blame(self, attempts: Sequence[FaultyAttempt]) -> Mapping[FaultyAttempt, Blame]:
         return dict.fromkeys(attempts, self.blame) if self.blame else {}
@@ -108,14 +108,14 @@ async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
         return made[-1]
 
     yield make
-    for one in made:
-        one.task.cancel()
+    for watched in made:
+        watched.task.cancel()
 
 
 async def test_an_engine_is_tried_again_until_it_starts_whatever_goes_wrong(watch: Callable[..., Watched]) -> None:
     watched = watch(Reluctant(4))
 
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     assert watched.figure("bitladder_engine_start_reduced") == 1
     assert watched.figure("bitladder_engine_restarts_total", reason="gone") == 0
@@ -123,24 +123,24 @@ async def test_an_engine_is_tried_again_until_it_starts_whatever_goes_wrong(watc
 
 async def test_an_engine_that_is_lost_is_started_again_and_loses_what_it_ran(watch: Callable[..., Watched]) -> None:
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     ends = await asyncio.gather(watched.ask("a", max_tokens=50_000), watched.ask("echo:crash"), return_exceptions=True)
 
     assert [type(end) for end in ends] == [EngineLostError] * 2
-    await watched.until(lambda: watched.told == [True, False, True])
+    await watched.until(lambda: watched.readiness == [True, False, True])
     assert (await watched.ask("a")).status == 200
     assert watched.figure("bitladder_engine_restarts_total", reason="gone") == 1
 
 
 async def test_an_engine_that_gives_no_token_any_more_is_started_again(watch: Callable[..., Watched]) -> None:
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     ends = await asyncio.gather(watched.ask("a", max_tokens=50_000), watched.ask("echo:hang"), return_exceptions=True)
 
     assert [type(end) for end in ends] == [EngineLostError] * 2
-    await watched.until(lambda: watched.told == [True, False, True])
+    await watched.until(lambda: watched.readiness == [True, False, True])
     assert (await watched.ask("a")).status == 200
     assert watched.figure("bitladder_engine_restarts_total", reason="hung") == 1
 
@@ -149,7 +149,7 @@ async def test_an_engine_that_breaks_too_often_is_started_again_once_what_it_run
     watch: Callable[..., Watched],
 ) -> None:
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
     fine = asyncio.create_task(watched.ask("a", max_tokens=200))
 
     for _ in range(5):
@@ -157,7 +157,7 @@ async def test_an_engine_that_breaks_too_often_is_started_again_once_what_it_run
             await watched.ask("echo:fault")
 
     assert (await fine).status == 200
-    await watched.until(lambda: watched.told == [True, False, True])
+    await watched.until(lambda: watched.readiness == [True, False, True])
     assert watched.figure("bitladder_engine_restarts_total", reason="faults") == 1
 
 
@@ -165,7 +165,7 @@ async def test_what_still_runs_when_an_engine_is_restarted_for_its_faults_is_not
     watch: Callable[..., Watched],
 ) -> None:
     watched = watch(EchoEngine(FAST), drain_grace_s=0.1)
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
     innocent = asyncio.create_task(watched.ask("a", max_tokens=50_000))
 
     for _ in range(5):
@@ -178,7 +178,7 @@ async def test_what_still_runs_when_an_engine_is_restarted_for_its_faults_is_not
 
 async def test_faults_below_the_ratio_restart_nothing(watch: Callable[..., Watched]) -> None:
     watched = watch(EchoEngine(FAST), fault_ratio=0.5)
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     for _ in range(10):
         assert (await watched.ask("a")).status == 200
@@ -186,7 +186,7 @@ async def test_faults_below_the_ratio_restart_nothing(watch: Callable[..., Watch
             await watched.ask("echo:fault")
         await watched.polled()
 
-    assert watched.told == [True]
+    assert watched.readiness == [True]
 
 
 async def test_an_engine_that_breaks_after_every_start_gets_no_jobs_until_it_answers_a_probe(
@@ -198,22 +198,22 @@ async def test_an_engine_that_breaks_after_every_start_gets_no_jobs_until_it_ans
 
     async def feed() -> None:
         while True:
-            if watched.told[-1:] == [True]:
+            if watched.readiness[-1:] == [True]:
                 with pytest.raises(EngineError):
                     await watched.ask("a")
             await watched.polled()
 
     feeding = asyncio.create_task(feed())
     await watched.until(lambda: watched.figure("bitladder_breaker_state") == 2)
-    assert watched.told[-1] is False
+    assert watched.readiness[-1] is False
     assert watched.figure("bitladder_engine_restarts_total", reason="faults") == breaker.MAX_FAILURES
-    starts = len(watched.told)
+    starts = len(watched.readiness)
     await asyncio.sleep(0.2)  # half-open at least once, and the engine's answer to that is a fault
-    assert len(watched.told) == starts
+    assert len(watched.readiness) == starts
 
     feeding.cancel()
     engine.is_broken = False
-    await watched.until(lambda: watched.told[-1])
+    await watched.until(lambda: watched.readiness[-1])
     assert watched.figure("bitladder_breaker_state") == 0
     assert (await watched.ask("a")).status == 200
 
@@ -225,7 +225,7 @@ async def test_losses_count_against_an_engine_only_when_it_served_nothing_since_
 ) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 60.0)
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     for round_ in range(1, breaker.MAX_FAILURES + 1):
         if serves:
@@ -234,10 +234,10 @@ async def test_losses_count_against_an_engine_only_when_it_served_nothing_since_
             await watched.ask(prompt)
         await watched.until_restarted(reason, round_)
         if round_ < breaker.MAX_FAILURES or serves:
-            await watched.until(lambda: watched.told[-1])
+            await watched.until(lambda: watched.readiness[-1])
 
     await watched.until(lambda: watched.figure("bitladder_breaker_state") == state)
-    assert watched.told[-1] is serves
+    assert watched.readiness[-1] is serves
 
 
 @pytest.mark.parametrize(("blame", "restarts"), [(Blame.ENGINE, 1), (Blame.PROMPT, 0), (Blame.NOBODY, 0), (None, 0)])
@@ -245,7 +245,7 @@ async def test_an_engine_that_answers_the_probe_is_started_again_for_faults_that
     watch: Callable[..., Watched], blame: Blame | None, restarts: int
 ) -> None:
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
     watched.blame = blame
 
     for _ in range(10):
@@ -253,7 +253,7 @@ async def test_an_engine_that_answers_the_probe_is_started_again_for_faults_that
             await watched.ask_for("echo:fault")
     for _ in range(30):
         await watched.polled()
-        await watched.until(lambda: watched.told[-1])
+        await watched.until(lambda: watched.readiness[-1])
 
     assert watched.figure("bitladder_engine_restarts_total", reason="faults") == restarts
 
@@ -263,7 +263,7 @@ async def test_an_engine_that_answers_no_request_is_started_again_whatever_becam
 ) -> None:
     engine = Breakable(FAST)
     watched = watch(engine)
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
     watched.blame, engine.is_broken = Blame.PROMPT, True
 
     for number in range(5):
@@ -279,13 +279,13 @@ async def test_an_isolated_job_explains_that_the_engine_crashes_before_all_other
 ) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 60.0)
     watched = watch(EchoEngine(FAST))
-    await watched.until(lambda: watched.told == [True])
+    await watched.until(lambda: watched.readiness == [True])
 
     for loss in range(1, engine_watch.MAX_ISOLATED_CRASHES + breaker.MAX_FAILURES + 1):
         with pytest.raises(EngineLostError):
             await watched.ask_for("echo:crash", crash_count=1)
         await watched.until_restarted("gone", loss)
-        await watched.until(lambda: watched.told[-1] or watched.figure("bitladder_breaker_state") == 2)
+        await watched.until(lambda: watched.readiness[-1] or watched.figure("bitladder_breaker_state") == 2)
         if others and loss % engine_watch.MAX_ISOLATED_CRASHES == 0:
             await watched.ask("a")
 

@@ -124,7 +124,7 @@ ERROR = {"message": "EngineCore encountered an issue.", "type": "InternalServerE
 
 
 @pytest.mark.parametrize(
-    "told",
+    "error",
     [
         event({"error": ERROR}),
         b"event: error\n" + event({"message": "EngineCore encountered an issue."}),
@@ -134,9 +134,11 @@ ERROR = {"message": "EngineCore encountered an issue.", "type": "InternalServerE
         event({"error": "EngineCore encountered an issue."}),
     ],
 )
-async def test_an_error_in_a_stream_is_a_fault_whatever_its_form_and_whatever_follows(its: Asking, told: bytes) -> None:
+async def test_an_error_in_a_stream_is_a_fault_whatever_its_form_and_whatever_follows(
+    its: Asking, error: bytes
+) -> None:
     with pytest.raises(EngineFaultError, match="EngineCore encountered an issue"):
-        await its.stream(event(text("a")), told, DONE)
+        await its.stream(event(text("a")), error, DONE)
 
     assert its.texts() == ["a"]
 
@@ -215,7 +217,7 @@ async def test_a_request_that_is_found_wrong_in_its_stream_is_refused_and_a_busy
     role, busy = event(delta(role="assistant", content="")), event({"error": {"message": "full", "code": 503}})
     with pytest.raises(EngineBusyError):
         await its.stream(role, busy, DONE, endpoint=CHAT)
-    assert its.chunks == []  # a role is no token: it may run elsewhere, and nobody sees a restart
+    assert its.chunks == []  # a role is no token: the job may run on another tier, and its client sees no restart
 
     # An engine that has given tokens had accepted the request: what it says then is about itself.
     for code in (400, 503):

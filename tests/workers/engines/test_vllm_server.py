@@ -50,7 +50,7 @@ async def ask(server: VllmServer, prompt: str, *, max_tokens: int = 2, stream: b
 
 
 async def ends_within(server: VllmServer, limit_s: float) -> bool:
-    """Wait until the operating system has told that the process is over."""
+    """Wait until the process has ended."""
     for _ in range(int(limit_s * 10)):
         if not await server.is_healthy():
             return True
@@ -168,20 +168,20 @@ async def test_a_stopped_engine_is_killed_and_started_again_in_seconds(make: Mak
 
 
 async def test_a_core_that_hangs_behind_a_healthy_server_is_seen_by_its_figures(make: Make) -> None:
-    server, told = make(), asyncio.Queue[bool]()
+    server, readiness = make(), asyncio.Queue[bool]()
     settings = WorkerSettings().model_copy(update={"hang_s": 0.5})
     metrics = WorkerMetrics("m", "int4")
     traffic = Traffic(server, metrics, settings.hang_s)
-    watch = EngineWatch(traffic, settings, metrics, told.put, lambda load: None)
+    watch = EngineWatch(traffic, settings, metrics, readiness.put, lambda load: None)
     watching = asyncio.create_task(watch.run())
-    assert await asyncio.wait_for(told.get(), 20)
+    assert await asyncio.wait_for(readiness.get(), 20)
 
     hang = b'{"prompt": "hang"}'
     ends = [traffic.generate(ROUTE, body, None) for body in (hang, b'{"prompt": "a", "max_tokens": 10000}')]
     lost = await asyncio.wait_for(asyncio.gather(*ends, return_exceptions=True), 20)
 
     assert [type(end) for end in lost] == [EngineLostError] * 2
-    assert [await asyncio.wait_for(told.get(), 20) for _ in range(2)] == [False, True]
+    assert [await asyncio.wait_for(readiness.get(), 20) for _ in range(2)] == [False, True]
     assert (await ask(server, "a")).status == 200
     watching.cancel()
 
