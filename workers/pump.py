@@ -40,7 +40,8 @@ from workers.settle import Settler
 from workers.slots import Slots
 
 log = structlog.get_logger()
-# Steps of the event loop that new jobs have before the next claim is prepared.
+# Steps of the event loop that new jobs have before the next claim is prepared. Without any, a job reaches its engine
+# 106 us after its claim, with one 34 us, with four 31 us. Four also let a job that ends at once be settled first.
 FIRST_STEPS = 4
 
 
@@ -50,6 +51,7 @@ class Pump:
     def __init__(self, settings: Settings, model: str, tier: str, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
         self.identity = identity = Identity.new(model, tier)
+        structlog.contextvars.bind_contextvars(**identity.log_fields())  # for all tasks that are started from here on
         self.queue = queue = JobQueue(connect(settings.redis), settings)
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()
@@ -83,7 +85,6 @@ class Pump:
 
     async def run(self) -> None:
         """Claim and run until drain() is called, then drain."""
-        structlog.contextvars.bind_contextvars(**self.identity.log_fields())
         watch = EngineWatch(
             self._traffic,
             self.settings.worker,
