@@ -1,10 +1,10 @@
 """claim -> execute -> settle, for one tier: as many jobs in flight as the engine can batch. READ THIS FIRST.
 
-One loop claims (claiming.py). One task runs each job (job_tasks.py, handle.py): it executes the job to a verdict
-(execute.py) and carries that to Redis (settle.py). Beside them run a thread that renews the leases and tells which jobs
-were lost or cancelled (lease.py), a task that hears of cancellations at once (control.py), and a task that watches the
-engine (engine_health/watch.py). A drain stops the claiming, lets jobs finish for the grace time, and requeues the
-others with no attempt counted.
+One loop claims (claiming.py). One task handles each job (handling/job_handler.py): it executes the job to a verdict
+(execute.py) and carries that to Redis (handling/settle.py). Beside them run a thread that renews the leases and tells
+which jobs were lost or cancelled (lease.py), a task that hears of cancellations at once (control.py), and a task that
+watches the engine (engine_health/watch.py). A drain stops the claiming, lets jobs finish for the grace time, and
+requeues the others with no attempt counted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from bitladder.queue.server.connection import connect
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.settings.sections import Settings
 from bitladder.supervision import Background, in_thread
-from workers.begun import BegunReporter
-from workers.chunks import ChunkSender
 from workers.claiming import Claimer
 from workers.control import ControlChannel
 from workers.engine_health.blame import find_blame
@@ -29,14 +27,16 @@ from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Engine, EngineLoad
 from workers.execute import Executor
-from workers.handle import JobHandler
-from workers.higher_tiers import HigherTiers
+from workers.handling.begun import BegunReporter
+from workers.handling.chunks import ChunkSender
+from workers.handling.higher_tiers import HigherTiers
+from workers.handling.job_handler import JobHandler
+from workers.handling.job_tasks import Interruption, JobTasks
+from workers.handling.settle import Settler
 from workers.identity import Identity
 from workers.isolation import Isolation
-from workers.job_tasks import Interruption, JobTasks
 from workers.lease import LeaseKeeper
 from workers.metrics import WorkerMetrics
-from workers.settle import Settler
 from workers.slots import Slots
 
 log = structlog.get_logger()

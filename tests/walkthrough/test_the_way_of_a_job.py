@@ -14,10 +14,10 @@ from bitladder.queue.plan import claim_plan
 from bitladder.queue.server.connection import connect
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings
-from workers.chunks import Chunks, ChunkSender
 from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
 from workers.execute import Executor, Verdict
+from workers.handling.chunks import Chunks, ChunkSender
 from workers.metrics import WorkerMetrics
 
 BODY = b'{"model": "smollm2", "prompt": "aa bb", "max_tokens": 3, "unknown": "kept"}'

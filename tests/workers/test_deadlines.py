@@ -125,7 +125,7 @@ class CountingEngine(EchoEngine):
 async def test_a_job_that_waits_behind_a_busy_engine_costs_no_attempt_when_its_worker_is_lost(
     settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.settle.BUSY_PAUSE_S", 1.5)
+    monkeypatch.setattr("workers.handling.settle.BUSY_PAUSE_S", 1.5)
     other = LeaseKeeper(settings, "smollm2", "int8", "other", held=list, drop=lambda lost, cancelled: None)
     engine = CountingEngine(settings.echo)
     with Producer(settings) as producer:

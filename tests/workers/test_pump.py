@@ -17,10 +17,10 @@ from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import Scripted, reply, scripted
-from workers import chunks
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
+from workers.handling import chunks
 from workers.lease import LeaseKeeper
 from workers.pump import Pump
 

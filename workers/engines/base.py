@@ -13,7 +13,7 @@ from bitladder.contract import Claimed
 # Called with every chunk of a streamed answer, as server-sent-event bytes.
 OnChunk = Callable[[bytes], Awaitable[None]]
 
-# The claim that the present task runs, for an engine that logs its executions. workers/handle.py sets it.
+# The claim that the present task runs, for an engine that logs its executions. workers/handling/job_handler.py sets it.
 CLAIM: ContextVar[Claimed | None] = ContextVar("CLAIM", default=None)
 
 

@@ -6,14 +6,14 @@ import asyncio
 
 import structlog
 
-from workers.begun import BegunReporter
-from workers.chunks import Chunks, ChunkSender
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import CLAIM
 from workers.execute import Executed, Executor, Verdict, expired_in_queue
+from workers.handling.begun import BegunReporter
+from workers.handling.chunks import Chunks, ChunkSender
+from workers.handling.job_tasks import Interruption, JobTask
+from workers.handling.settle import Settler
 from workers.isolation import Isolation
-from workers.job_tasks import Interruption, JobTask
-from workers.settle import Settler
 
 log = structlog.get_logger()
 

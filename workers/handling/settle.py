@@ -16,7 +16,7 @@ from bitladder.queue.budget import ByteBudget
 from bitladder.queue.calls import Finished, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from workers.execute import Executed, Verdict
-from workers.higher_tiers import HigherTiers
+from workers.handling.higher_tiers import HigherTiers
 from workers.identity import Identity
 from workers.metrics import WorkerMetrics
 from workers.retry import until_reachable
