@@ -103,7 +103,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_ms: int  # server clock
     deadline_ms: int | None  # server clock, milliseconds since 1970
     claimed_ms: int  # server clock
-    suspicion: int = 0  # 1: it ran in an engine that was lost; 2: again, so it runs alone
+    crash_count: int = 0  # engines that were lost with it; from 1 on it runs isolated (workers/isolation.py)
     mac: bytes = b""  # over id and data (bitladder/queue/signing.py)
     is_rq: bool = False  # enqueued by a producer of RQ's
     timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none

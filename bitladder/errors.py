@@ -26,13 +26,9 @@ BitladderError
 ├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some was read (queue/waiting/reading.py)
 ├── StreamGapError             500      some of a stream is not stored (queue/waiting/reading.py)
-├── NotReadyError              503      a background task of this process is down
-└── EngineError                         what an engine did with one request (workers only)
-    ├── EngineBusyError                 it did not start: requeue the job, no attempt counted
-    │   └── EngineUnreachableError      there is no connection to it
-    └── EngineFaultError                it broke: requeue the job one tier up, attempt counted
-        ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
-        └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
+└── NotReadyError              503      a background task of this process is down
+
+What an engine did with a request: workers/engines/errors.py.
 """
 
 from __future__ import annotations
@@ -236,31 +232,3 @@ class NotReadyError(BitladderError):
 
     status = 503
     code = "not_ready"
-
-
-class EngineError(BitladderError):
-    """An engine did not answer a request."""
-
-
-class EngineBusyError(EngineError):
-    """The engine refused before it started anything; it may have said for how long it wants to be left alone."""
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class EngineUnreachableError(EngineBusyError):
-    """No connection to the engine."""
-
-
-class EngineFaultError(EngineError):
-    """The engine broke while it worked on the request."""
-
-
-class EngineCorruptedError(EngineFaultError):
-    """The engine computed numbers that are none: its answer is worth nothing, whatever it says."""
-
-
-class EngineLostError(EngineFaultError):
-    """The engine's process or connection is gone: every request in it is lost, and one of them may be the cause."""

@@ -1,16 +1,16 @@
 """A program that behaves as `python -m vllm.entrypoints.openai.api_server` does when it is in trouble.
 
-`install` writes a script that `[vllm].python` can name. The server reads vLLM's arguments, says vLLM's own
-words when memory is short, and serves /health, /metrics and /v1/completions on the socket. Its environment
-(`[vllm].env`) and the prompts steer it:
+`install` writes a script that `[vllm].python` can name. The server reads vLLM's arguments, ends with vLLM's own
+messages when memory is short, and serves /health, /metrics and /v1/completions on the socket. Its environment
+(`[vllm].env`) and the prompts cause faults:
 
-- FAKE_FREE=0.6: so large a share of the memory is free; FAKE_LENGTH=1000: the longest context that fits into it.
+- FAKE_FREE=0.6: this share of the memory is free. FAKE_LENGTH=1000: the longest context that fits into it.
 - FAKE_FAULTS=/path: while that file exists every request is answered with 500.
 - crash: the server ends at once. dead: 500, and it is unhealthy from then on, as when vLLM's core has died.
-- hang: no token any more, for anybody; /health and /metrics go on answering. stall: this stream alone stops.
-- fault: 500, and nothing else.
-- nan: log probabilities that are no JSON. null: log probabilities that are null. unwritable: NaN as vLLM 0.32 has it,
-  null in a stream and a 400 without one. corrupt: the counter of NaN rises. empty: tokens without a text.
+- hang: no more tokens for any request; /health and /metrics still answer. stall: this stream alone stops.
+- fault: 500 for this request only.
+- nan: log probabilities of NaN, which is not JSON. null: log probabilities that are null. unwritable: NaN as vLLM 0.32
+  answers it, null in a stream and a 400 otherwise. corrupt: the counter of NaN rises. empty: tokens without a text.
 - slow: a second for every token.
 """
 
@@ -28,7 +28,7 @@ from aiohttp import web
 
 
 def install(folder: Path) -> str:
-    """Write a script that takes the place of an interpreter with vLLM; return its path."""
+    """Write a script that replaces an interpreter with vLLM; return its path."""
     script = folder / "python-with-vllm"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n', encoding="utf-8")
     script.chmod(0o755)
@@ -43,7 +43,7 @@ TOO_LARGE = (
 TOO_LONG = (
     "ValueError: To serve at least one request with the model's max seq len ({asked}), (9.0 GiB KV cache is needed, "
     "which is larger than the available KV cache memory (1.0 GiB). Based on the available memory, the estimated "
-    "maximum model length is {most}. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
+    "maximum model length is {longest}. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
 )
 
 
@@ -124,12 +124,12 @@ def main() -> None:
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--max-logprobs", type=int)
     args = parser.parse_args()
-    free, most = float(os.environ.get("FAKE_FREE", "1")), int(os.environ.get("FAKE_LENGTH", "10000"))
+    free, longest = float(os.environ.get("FAKE_FREE", "1")), int(os.environ.get("FAKE_LENGTH", "10000"))
     asked = args.gpu_memory_utilization
     if asked > free:
         sys.exit(TOO_LARGE.format(free=free * 100, asked=asked, need=asked * 100))
-    if args.max_model_len > most:
-        sys.exit(TOO_LONG.format(asked=args.max_model_len, most=most))
+    if args.max_model_len > longest:
+        sys.exit(TOO_LONG.format(asked=args.max_model_len, longest=longest))
     server, app = Server(), web.Application()
     app.add_routes(
         [

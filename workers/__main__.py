@@ -1,4 +1,4 @@
-"""The first lines of `python -m workers`: hear signals, then load the rest (workers/run.py)."""
+"""The first lines of `python -m workers`: handle signals, then load the rest (workers/run.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from bitladder.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
-    from workers.run import main  # what it imports takes a second
+    from workers.run import main  # its imports take a second
 
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Hear at once when somebody cancels a running job. A message that is lost is caught up on at the next renewal."""
+"""Hear at once that a running job was cancelled. The next renewal of the lease tells of a message that was lost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from bitladder.queue.waiting.subscription import Subscription
 from bitladder.settings.sections import RedisSettings
 
 
-class Control:
+class ControlChannel:
     """The control channel of one worker: each message is the id of a job to abort, nothing else."""
 
     def __init__(self, settings: RedisSettings, worker: str, cancel: Callable[[str], None]) -> None:
         self._cancel = cancel
-        self._subscription = Subscription(settings, f"bl:control:{worker}", self._heard)
+        self._subscription = Subscription(settings, f"bl:control:{worker}", self._take)
 
     async def listen(self) -> None:
         """Listen until cancelled."""
@@ -23,5 +23,5 @@ class Control:
     async def aclose(self) -> None:
         await self._subscription.aclose()
 
-    def _heard(self, message: bytes) -> None:
+    def _take(self, message: bytes) -> None:
         self._cancel(read_id(message))

@@ -1,36 +1,44 @@
-"""One job on one engine, and what becomes of it. Knows neither queue nor Redis."""
+"""Execute one job on one engine, and give a verdict on what is to be done with it.
+
+Reads the job's record (signature, compression, JSON), and calls neither Redis nor the queue: what it must know of them
+comes from its caller, as functions.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
+import structlog
 
 from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
-from bitladder.errors import EngineBusyError, EngineFaultError, EngineLostError
 from bitladder.queue.job_record import inflate
 from bitladder.queue.signing import Signer
 from bitladder.script_constants import ALONE_FROM
 from workers.clock import ServerClock
-from workers.engines.base import Answer, Answers, OnChunk
+from workers.engines.base import Answer, Answers
+from workers.engines.errors import EngineBusyError, EngineFaultError, EngineLostError
 from workers.output_check import fault_in
+
+log = structlog.get_logger()
 
 
 class Verdict(StrEnum):
     """What is to be done with a job after an execution."""
 
-    FINISH = "finish"
-    RETURN = "return"  # to the same queue, no attempt counted
-    ESCALATE = "climb"  # one tier up, attempt counted
-    SUSPECT = "suspect"  # to the same queue, no attempt counted; from now on in small company, then alone
-    DEAD_LETTER = "dead_letter"  # over, and people should look at it
+    FINISH = "finish"  # store its outcome
+    REQUEUE = "requeue"  # in the same queue, no attempt counted
+    ESCALATE = "escalate"  # requeue one tier up, an attempt counted
+    ISOLATE = "isolate"  # requeue in the same queue, no attempt counted; it runs isolated from now on
+    DEAD_LETTER = "dead_letter"  # end it as a dead letter, for an operator to look at
 
 
 class UnfitError(Exception):
-    """A job that no engine may see."""
+    """A job that must not reach any engine."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -41,72 +49,85 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one execution."""
 
     verdict: Verdict
-    outcome: Outcome  # final for FINISH; otherwise what it will be if this was the last attempt
+    outcome: Outcome  # final for FINISH; otherwise the job's outcome if this was its last attempt
     request: Request | None = None
-    has_begun: bool = True  # False: nothing of it reached the engine, and it costs no attempt
-    unsent: bytes = b""  # what is left of a streamed answer to be sent if that is delivered
+    has_begun: bool = True  # False: the engine was not asked, and the execution costs no attempt
+    degenerate: str | None = None  # what the output check found: loop, gibberish, empty
 
 
-async def execute(
-    job: Claimed,
-    engine: Answers,
-    on_chunk: OnChunk,
-    signer: Signer,
-    *,
-    clock: ServerClock,
-    on_begin: Callable[[], None],
-) -> Executed:
-    """Run one job to a verdict; never raises for what the job or the engine did."""
-    try:
-        request = _read(job, signer)
-    except UnfitError as error:
-        outcome = _failed(error.status, error.code, str(error))
-        return Executed(verdict=Verdict.DEAD_LETTER, outcome=outcome, has_begun=False)
-    if (left_s := clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
-        return expired_waiting()
-    on_begin()
-    start, unsent = time.perf_counter(), b""
-    try:
-        async with asyncio.timeout(clock.seconds_until(job.deadline_ms)):
-            answer = await engine.generate(request.endpoint, bytes(request.body), on_chunk if request.stream else None)
-        outcome, verdict, unsent = _judged(answer), Verdict.FINISH, answer.unsent
-    except TimeoutError:
-        outcome, verdict = _late(job), Verdict.FINISH
-    except EngineBusyError as error:
-        outcome, verdict = _failed(503, "engine_busy", str(error)), Verdict.RETURN
-    except EngineLostError as error:
-        outcome, verdict = _lost(job, error)
-    except EngineFaultError as error:
-        outcome, verdict = _failed(502, "engine_fault", str(error)), Verdict.ESCALATE
-    outcome = msgspec.structs.replace(outcome, run_ms=round((time.perf_counter() - start) * 1000, 1))
-    return Executed(verdict=verdict, outcome=outcome, request=request, unsent=unsent)
+class Stream(Protocol):
+    """Takes the chunks of a streamed answer."""
+
+    count: int  # of the chunks it has taken
+
+    async def send(self, data: bytes) -> None:
+        """Take the next chunk."""
 
 
-def expired_waiting() -> Executed:
+class Executor:
+    """Executes the jobs of one worker. Without `can_escalate`, which answers for a job, output is not checked."""
+
+    def __init__(
+        self, signer: Signer, clock: ServerClock, can_escalate: Callable[[Claimed], Awaitable[bool]] | None = None
+    ) -> None:
+        self._signer, self.clock, self._can_escalate = signer, clock, can_escalate
+
+    async def execute(self, job: Claimed, engine: Answers, stream: Stream, on_begin: Callable[[], None]) -> Executed:
+        """Run one job to a verdict; never raises for what the job or the engine did."""
+        try:
+            request = _read(job, self._signer)
+        except UnfitError as error:
+            outcome = _failed(error.status, error.code, str(error))
+            return Executed(verdict=Verdict.DEAD_LETTER, outcome=outcome, has_begun=False)
+        if (left_s := self.clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
+            return expired_in_queue()
+        on_begin()
+        start = time.perf_counter()
+        outcome, verdict, unsent = await self._ask(job, request, engine, stream)
+        run_ms = round((time.perf_counter() - start) * 1000, 1)
+        degenerate = self._check(outcome, request)
+        if degenerate and await self._is_to_escalate(job, degenerate, stream):
+            outcome, verdict = _rejected(outcome, degenerate), Verdict.ESCALATE
+        elif unsent:
+            await stream.send(unsent)
+        outcome = msgspec.structs.replace(outcome, run_ms=run_ms, chunks=stream.count)
+        return Executed(verdict=verdict, outcome=outcome, request=request, degenerate=degenerate)
+
+    async def _ask(
+        self, job: Claimed, request: Request, engine: Answers, stream: Stream
+    ) -> tuple[Outcome, Verdict, bytes]:
+        """Return outcome and verdict by the engine's answer, and the chunks of it that are not sent yet."""
+        on_chunk = stream.send if request.stream else None
+        try:
+            async with asyncio.timeout(self.clock.seconds_until(job.deadline_ms)):
+                answer = await engine.generate(request.endpoint, bytes(request.body), on_chunk)
+        except TimeoutError:
+            return _expired_running(job), Verdict.FINISH, b""
+        except EngineBusyError as error:
+            return _failed(503, "engine_busy", str(error)), Verdict.REQUEUE, b""
+        except EngineLostError as error:
+            return *_lost(job, error), b""
+        except EngineFaultError as error:
+            return _failed(502, "engine_fault", str(error)), Verdict.ESCALATE, b""
+        return _outcome_of(answer), Verdict.FINISH, answer.unsent
+
+    def _check(self, outcome: Outcome, request: Request) -> str | None:
+        if self._can_escalate is None or outcome.state is not State.FINISHED:
+            return None
+        return fault_in(outcome.answer or b"", bytes(request.body))
+
+    async def _is_to_escalate(self, job: Claimed, kind: str, stream: Stream) -> bool:
+        """Return whether a degenerate answer is withheld: a higher tier can try, and no reader has seen any of it."""
+        is_escalated = self._can_escalate is not None and not stream.count and await self._can_escalate(job)
+        log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not is_escalated)
+        return is_escalated
+
+
+def expired_in_queue() -> Executed:
     """Return the end of a job whose deadline passed before the engine began it."""
     error = "the deadline passed while the job waited"
     outcome = Outcome(state=State.EXPIRED, status=504, code="deadline_exceeded", error=error)
     return Executed(verdict=Verdict.FINISH, outcome=outcome, has_begun=False)
-
-
-def with_chunks(done: Executed, count: int) -> Executed:
-    """Return an execution that has sent so many chunks of its answer."""
-    return msgspec.structs.replace(done, outcome=msgspec.structs.replace(done.outcome, chunks=count))
-
-
-def degenerate_in(done: Executed) -> str | None:
-    """Return what is wrong with a finished answer: loop, gibberish, empty, or None."""
-    outcome, request = done.outcome, done.request
-    if outcome.state is not State.FINISHED or request is None:
-        return None
-    return fault_in(outcome.answer or b"", bytes(request.body))
-
-
-def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
-    if job.suspicion < ALONE_FROM:
-        return _failed(502, "engine_lost", str(error)), Verdict.SUSPECT
-    message = f"the engine was lost while it ran this job alone, after losses in company: {error}"
-    return _failed(500, "poison", message), Verdict.DEAD_LETTER
 
 
 def _read(job: Claimed, signer: Signer) -> Request:
@@ -115,7 +136,7 @@ def _read(job: Claimed, signer: Signer) -> Request:
         raise UnfitError(500, "bad_signature", message)
     try:
         request = decode_call(inflate(job.data))
-        model = named_model(request) if job.is_rq else None  # the intake has looked at its own
+        model = named_model(request) if job.is_rq else None  # the intake has checked the jobs that it submitted
     except ValueError as error:
         raise UnfitError(500, "corrupt_job", f"the job cannot be read: {error}") from None
     if model is not None and model != job.model:
@@ -123,14 +144,7 @@ def _read(job: Claimed, signer: Signer) -> Request:
     return request
 
 
-def _late(job: Claimed) -> Outcome:
-    code, error = "deadline_exceeded", "the deadline passed while the job ran"
-    if job.timeout_s:
-        code, error = "job_timeout", f"the job ran longer than its job_timeout of {job.timeout_s} s"
-    return Outcome(state=State.EXPIRED, status=504, code=code, error=error)
-
-
-def _judged(answer: Answer) -> Outcome:
+def _outcome_of(answer: Answer) -> Outcome:
     body = msgspec.Raw(answer.body) if answer.body else NO_BODY
     if answer.status != 200:
         return Outcome(
@@ -143,6 +157,31 @@ def _judged(answer: Answer) -> Outcome:
     usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
     ttft_ms = None if answer.ttft_s is None else round(answer.ttft_s * 1000, 1)
     return Outcome(state=State.FINISHED, status=200, body=body, ttft_ms=ttft_ms, usage=usage)
+
+
+def _rejected(outcome: Outcome, kind: str) -> Outcome:
+    return msgspec.structs.replace(
+        outcome,
+        state=State.FAILED,
+        status=502,
+        body=NO_BODY,
+        code="degenerate_output",
+        error=f"the answer was degenerate: {kind}",
+    )
+
+
+def _expired_running(job: Claimed) -> Outcome:
+    code, error = "deadline_exceeded", "the deadline passed while the job ran"
+    if job.timeout_s:
+        code, error = "job_timeout", f"the job ran longer than its job_timeout of {job.timeout_s} s"
+    return Outcome(state=State.EXPIRED, status=504, code=code, error=error)
+
+
+def _lost(job: Claimed, error: EngineLostError) -> tuple[Outcome, Verdict]:
+    if job.crash_count < ALONE_FROM:
+        return _failed(502, "engine_lost", str(error)), Verdict.ISOLATE
+    message = f"the engine was lost while it ran this job alone, as it had been beside others: {error}"
+    return _failed(500, "poison", message), Verdict.DEAD_LETTER
 
 
 def _failed(status: int, code: str, message: str) -> Outcome:

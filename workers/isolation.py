@@ -1,9 +1,9 @@
-"""Who may be in the engine together: jobs that were in it when it was lost run in small company, then alone.
+"""Isolation of jobs that were in an engine when it crashed: they run in groups of 8, then alone.
 
-One prompt may take an engine down with everything that runs beside it. Nobody knows which one it was, so all of them
-come back without a count, as suspects of degree 1, and run in companies of 8: the 64 of a full batch need eight
-rounds, and one of these is lost again. Its eight, of degree 2, run alone, and the one that takes the engine down alone
-becomes a dead letter. The engine is lost three times, and nobody else pays.
+One prompt may crash the engine, and with it every request beside it. Which one it was is not known. So all of them are
+requeued, with no attempt counted and a crash count of 1, and run in groups of 8. A full batch of 64 makes eight groups;
+one of them crashes the engine again. The jobs of that group have a crash count of 2 and run alone. The job that crashes
+the engine alone becomes a dead letter. In all the engine crashes three times, and no other job is charged.
 """
 
 from __future__ import annotations
@@ -13,75 +13,75 @@ from collections import deque
 
 from bitladder.script_constants import ALONE_FROM
 
-# How many jobs of degree 1 run together.
-COMPANY = 8
+# How many jobs with a crash count of 1 run together.
+GROUP_SIZE = 8
 
 
-class Ward:
-    """The endpoint of one engine. While suspects wait at it, nobody else should come."""
+class Isolation:
+    """Admits jobs to one engine, in their order. All jobs in the engine at a time have the same crash count."""
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._kind = 0  # the suspicion of those inside
+        self._in_engine = 0
+        self._crash_count = 0  # of the jobs in the engine
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
-    def is_closed(self) -> bool:
-        """Whether suspects wait, or are inside."""
-        return bool(self._waiting) or self._kind > 0
+    def is_active(self) -> bool:
+        """Whether isolated jobs run, or any jobs wait here. Meanwhile the worker should claim no others."""
+        return bool(self._waiting) or self._crash_count > 0
 
-    async def enter(self, suspicion: int) -> None:
-        """Return when the job may run."""
-        if not self._waiting and self._has_room(suspicion):
-            self._admitted(suspicion)
+    async def enter(self, crash_count: int) -> None:
+        """Return when the job may run. The caller calls leave() when it has ended."""
+        if not self._waiting and self._has_room(crash_count):
+            self._admit(crash_count)
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((suspicion, turn))
+        admission = asyncio.get_running_loop().create_future()
+        self._waiting.append((crash_count, admission))
         try:
-            await turn
+            await admission
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # let in, and interrupted before it ran
+            if admission.done() and not admission.cancelled():  # admitted, and cancelled before it ran
                 self.leave()
             raise
 
-    async def entered(self, suspicion: int, limit_s: float | None) -> bool:
-        """Return True when the job may run, or False when it may not in that time."""
-        if not suspicion and not self.is_closed:
-            await self.enter(0)  # at once, without a limit that would cost more than the way in
+    async def enter_within(self, crash_count: int, limit_s: float | None) -> bool:
+        """Return True when the job may run, or False when that time has passed."""
+        if not crash_count and not self.is_active:
+            await self.enter(0)  # at once: a timeout would cost more than the admission
             return True
         try:
             async with asyncio.timeout(limit_s):
-                await self.enter(suspicion)
+                await self.enter(crash_count)
         except TimeoutError:
             return False
         return True
 
     def leave(self) -> None:
-        """Say that a job that was let in has ended."""
-        self._inside -= 1
-        if not self._inside:
-            self._kind = 0
-        self._admit()
+        """Note that an admitted job has ended."""
+        self._in_engine -= 1
+        if not self._in_engine:
+            self._crash_count = 0
+        self._admit_waiting()
 
-    def _admit(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._waiting:
-            suspicion, turn = self._waiting[0]
-            if turn.cancelled():
+            crash_count, admission = self._waiting[0]
+            if admission.cancelled():
                 self._waiting.popleft()
-            elif self._has_room(suspicion):
+            elif self._has_room(crash_count):
                 self._waiting.popleft()
-                self._admitted(suspicion)
-                turn.set_result(None)
+                self._admit(crash_count)
+                admission.set_result(None)
             else:
                 return
 
-    def _admitted(self, suspicion: int) -> None:
-        self._inside += 1
-        self._kind = suspicion
+    def _admit(self, crash_count: int) -> None:
+        self._in_engine += 1
+        self._crash_count = crash_count
 
-    def _has_room(self, suspicion: int) -> bool:
-        if not self._inside:
+    def _has_room(self, crash_count: int) -> bool:
+        if not self._in_engine:
             return True
-        if suspicion != self._kind or suspicion >= ALONE_FROM:
+        if crash_count != self._crash_count or crash_count >= ALONE_FROM:
             return False
-        return suspicion == 0 or self._inside < COMPANY
+        return crash_count == 0 or self._in_engine < GROUP_SIZE

@@ -1,7 +1,7 @@
-"""Renew the leases of a worker, on a thread of its own: a busy event loop must not cost it its jobs.
+"""Renew a worker's lease, on a thread of its own: a busy event loop must not cost the worker its jobs.
 
-The same thread reaps: it takes the jobs of workers whose lease ran out. That a lease which nobody could renew does not
-run out is seen to by the scripts (`pulse` in prelude.lua), for all reapers alike.
+The same thread reaps: it requeues the jobs of workers whose lease has run out. A lease that no worker could renew, in
+an outage of Redis, does not run out; the scripts see to that (`pulse` in prelude.lua), for all reapers alike.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 from redis.exceptions import RedisError
 
+import bitladder
 from bitladder.ids import id_bytes
 from bitladder.queue.calls import (
     WorkerEntry,
@@ -33,15 +34,21 @@ from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 
 log = structlog.get_logger()
-# How soon after a lease ran out a worker looks for it, and at most this share of a lease: often enough that the scripts
-# do not take it for an outage.
-REAP_EVERY_S, REAP_SHARE = MAX_SILENT_MS / 3000, MAX_SILENT_SHARE / 3
-# Between two passes others have the server.
+# What `rq info` shows as the worker's version.
+SOFTWARE = f"bitladder {bitladder.__version__}"
+# How often a worker looks for leases that have run out, and at most at which share of a lease: often enough that the
+# scripts do not take it for an outage.
+REAP_INTERVAL_S, REAP_SHARE = MAX_SILENT_MS / 3000, MAX_SILENT_SHARE / 3
+# Between two passes, so that the server gets to other clients.
 REAP_PAUSE_S = 0.01
 
 
 class LeaseKeeper:
-    """Keeps one worker's leases; tells which jobs were lost or cancelled."""
+    """Keeps the lease of one worker.
+
+    `held` gives the jobs that the worker knows it holds; `drop` is told those that were lost, and those that were
+    cancelled; `tally` gives what RQ's tools show of a worker.
+    """
 
     def __init__(
         self,
@@ -50,15 +57,18 @@ class LeaseKeeper:
         tier: str,
         worker: str,
         *,
-        held: Callable[[], Iterable[str]],
-        drop: Callable[[list[str], list[str]], None],
+        held: Callable[[], Mapping[str, int]],
+        drop: Callable[[Mapping[str, int], list[str]], None],
         tally: Callable[[], str] = lambda: "0 0 0",
     ) -> None:
         self._client = connect_sync(settings.redis)
         self._settings = settings
-        self._worker = WorkerEntry(name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node())
+        self._worker = WorkerEntry(
+            name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node(), software=SOFTWARE
+        )
         self._held, self._drop, self._tally = held, drop, tally
-        self._unknown: dict[bytes, float] = {}  # held in Redis, not here: id -> first seen (monotonic)
+        # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
+        self._unknown: dict[bytes, float] = {}
         self._strays: list[bytes] = []
         self.is_ready = False
         self._claiming_since_s = math.inf  # when the claim that is under way was sent (monotonic); none: inf
@@ -69,7 +79,7 @@ class LeaseKeeper:
         self._ended.set()
 
     def stop(self) -> None:
-        """Stop renewing, leave RQ's lists, and requeue what the worker holds without knowing it."""
+        """Stop renewing, leave RQ's lists, and requeue what Redis says that the worker holds."""
         self._stop.set()
         self._ended.wait()
         with contextlib.suppress(RedisError, OSError):
@@ -79,7 +89,7 @@ class LeaseKeeper:
 
     @contextlib.contextmanager
     def claiming(self) -> Iterator[None]:
-        """Claim in this block: what the answer brings is no stray while it arrives, however long that takes."""
+        """Claim in this block: the jobs in the answer are no strays while it is on its way, however long that takes."""
         self._claiming_since_s = time.monotonic()
         try:
             yield
@@ -92,40 +102,44 @@ class LeaseKeeper:
             self._renew()
 
     def _renew(self) -> None:
-        held = list(self._held())
-        arrived = {id_bytes(job_id) for job_id in held}  # the answer to their claim was only late
-        strays = [job for job in self._strays if job not in arrived]
+        held = dict(self._held())
+        known = {id_bytes(job_id) for job_id in held}  # of strays: the answer to their claim was only late
+        strays = [job for job in self._strays if job not in known]
         call = extend_call(
             self._settings, self._worker, is_ready=self.is_ready, totals=self._tally(), strays=strays, held=held
         )
         asked_s = time.monotonic()
         renewed = read_renewed(run_sync(self._client, call))
-        self.clock.heard(renewed.now_ms, asked_s)
-        # A claim's answer may still be on its way: that of the one under way, or of one that was given up a moment ago.
-        now = time.monotonic()
-        self._unknown = {job: self._unknown.get(job, now) for job in renewed.unknown}
-        latest = min(now - self._settings.queue.lease_s / 3, self._claiming_since_s)
-        self._strays = [job for job, since in self._unknown.items() if since < latest]
+        self.clock.observe(renewed.now_ms, asked_s)
+        # An answer may still bring them: that of the claim under way, or of a claim that was given up a moment ago.
+        now_s = time.monotonic()
+        self._unknown = {job: self._unknown.get(job, now_s) for job in renewed.unknown}
+        before_s = min(now_s - self._settings.queue.lease_s / 3, self._claiming_since_s)
+        self._strays = [job for job, since_s in self._unknown.items() if since_s < before_s]
         if renewed.lost or renewed.cancelled:
-            self._drop(renewed.lost, renewed.cancelled)
+            # With their fences: by now the worker may hold the same job by another claim, which is not lost.
+            self._drop({job_id: held[job_id] for job_id in renewed.lost}, renewed.cancelled)
 
     def reap(self) -> None:
-        """Take the jobs of workers whose lease ran out, for as long as the renewal can wait."""
-        end = time.monotonic() + self._settings.queue.lease_s / 6
+        """Requeue the jobs of workers whose lease has run out, for as long as the next renewal can wait."""
+        end_s = time.monotonic() + self._settings.queue.lease_s / 6
         while self._reap_batch():
-            if time.monotonic() > end or self._stop.wait(REAP_PAUSE_S):
+            if time.monotonic() > end_s or self._stop.wait(REAP_PAUSE_S):
                 break
 
     def _reap_batch(self) -> bool:
         reaped = read_reaped(run_sync(self._client, reap_call(self._settings)))
         if not reaped.worker:
             return False
-        log.warning("worker reaped", dead=reaped.worker, returned=len(reaped.returned), ended=len(reaped.ended))
+        log.warning("worker reaped", dead=reaped.worker, requeued=len(reaped.returned), ended=len(reaped.ended))
         return True
 
     def run(self) -> None:
         """Renew and reap until stop(), on a thread of its own, which is started again when this raises."""
         self._ended.clear()
+        # A thread does not inherit what the event loop's tasks have bound.
+        who = self._worker
+        structlog.contextvars.bind_contextvars(model=who.model, tier=who.tier, worker=who.name)
         try:
             self._run()
         finally:
@@ -135,10 +149,10 @@ class LeaseKeeper:
         lease_s = self._settings.queue.lease_s
         # A third of the lease: two renewals may be missed.
         renew_every_s, renew_at_s = lease_s / 3, 0.0
-        while not self._stop.wait(min(REAP_EVERY_S, lease_s * REAP_SHARE)):
+        while not self._stop.wait(min(REAP_INTERVAL_S, lease_s * REAP_SHARE)):
             if (now := time.monotonic()) >= renew_at_s:
                 if not self._done(self.renew):
-                    continue  # tried again at the next look; nobody reaps who could not renew
+                    continue  # tried again in the next round; a worker that could not renew does not reap
                 renew_at_s = now + renew_every_s
             self._done(self.reap)
 
@@ -147,7 +161,7 @@ class LeaseKeeper:
         try:
             step()
         except (RedisError, OSError) as error:
-            log.warning("leases not renewed", error=str(error))
+            log.warning("lease not renewed, or nothing reaped", error=str(error))
         else:
             return True
         return False

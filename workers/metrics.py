@@ -17,8 +17,8 @@ Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a worker of RQ counts of itself; `rq info` and rq-dashboard show it."""
+class RqCounters:
+    """What RQ's workers count of themselves; `rq info` and rq-dashboard show it."""
 
     finished: int = 0
     failed: int = 0
@@ -31,31 +31,32 @@ class Tally:
             self.failed += 1
         self.working_s += outcome.run_ms / 1000
 
-    def as_words(self) -> str:
-        """Return them as extend.lua reads them."""
+    def as_argument(self) -> str:
+        """Return the counters as extend.lua reads them."""
         return f"{self.finished} {self.failed} {self.working_s:.3f}"
 
 
 class WorkerMetrics:
-    """The metrics of one worker process, bound to its model and tier.
+    """The metrics of one worker, with its model and tier as labels.
 
-    Children are looked up once: `labels()` takes a lock and hashes its values on every call.
+    The child of each label value is looked up once: `labels()` takes a lock and hashes its values on every call.
     """
 
     def __init__(self, model: str, tier: str) -> None:
         self.registry = CollectorRegistry()
+        self.rq = RqCounters()
         self.model = model
-        self._own = (model, tier)
+        self._labels = (model, tier)
         self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
         self.overflowed = self._counters(
             "bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"
         )
-        self.returned = self._counters("bitladder_jobs_returned", "How many jobs were requeued, by reason?", "reason")
+        self.requeued = self._counters("bitladder_jobs_requeued", "How many jobs were requeued, by reason?", "reason")
         self.dead_lettered = self._counters(
             "bitladder_jobs_dead_lettered", "How many jobs went to the dead letters, by error code?", "code"
         )
         self.dropped = self._one(
-            Counter, "bitladder_jobs_dropped", "How many ids in a queue belonged to no job any more?"
+            Counter, "bitladder_jobs_dropped", "How many ids in a queue had no job record any more?"
         )
         self.tokens = self._counters("bitladder_tokens", "How many tokens were read and written?", "kind")
         self.fenced = self._one(
@@ -64,37 +65,40 @@ class WorkerMetrics:
         self.unstored = self._one(
             Counter,
             "bitladder_chunks_unstored",
-            "How many chunks of streams were given up for want of memory in Redis?",
+            "How many chunks of streams were not stored because Redis had no memory?",
         )
         self.faults = self._one(Counter, "bitladder_engine_faults", "How many requests broke in the engine?")
         self.corrupted = self._counters(
             "bitladder_engine_corrupted",
-            "How many requests got numbers that are none, by who saw it (the engine's counter, the answer)?",
+            "How many requests had NaN or infinity, by where it was seen (the engine's counter, the answer)?",
             "seen_by",
         )
         self.degenerate = self._counters(
-            "bitladder_outputs_degenerate", "How many answers were a token loop or gibberish?", "kind"
+            "bitladder_outputs_degenerate", "How many answers were a token loop, gibberish or empty, by kind?", "kind"
         )
         self.restarts = self._counters(
             "bitladder_engine_restarts", "How often was the engine started again, by reason?", "reason"
         )
         self.reduced = self._one(
-            Gauge, "bitladder_engine_start_reduced", "Runs the engine with less memory than it was told to take (1)?"
+            Gauge, "bitladder_engine_start_reduced", "Does the engine run with less memory than configured (1)?"
         )
         self.pause = self._one(
-            Gauge, "bitladder_engine_pause_seconds", "How long is the engine still left alone, as it asked to be?"
+            Gauge, "bitladder_engine_pause_seconds", "For how long does the worker still send the busy engine nothing?"
         )
         self.breaker = self._one(
-            Gauge, "bitladder_breaker_state", "Is the engine trusted with jobs (0), being tried (1) or left alone (2)?"
+            Gauge,
+            "bitladder_breaker_state",
+            "Is the engine's circuit breaker closed (0), half-open (1) or open (2)?",
         )
-        self.queue_wait = self._seconds("bitladder_queue_wait_seconds", "How long did jobs wait?")
+        self.queue_wait = self._seconds("bitladder_queue_wait_seconds", "How long did jobs wait in a queue?")
         self.ttft = self._seconds(
-            "bitladder_time_to_first_token_seconds", "How long did streamed jobs wait in the engine for a token?"
+            "bitladder_time_to_first_token_seconds",
+            "How long did streamed jobs wait for the engine's first token?",
         )
-        self.run = self._seconds("bitladder_run_seconds", "How long did jobs run?")
+        self.run = self._seconds("bitladder_run_seconds", "How long did the engine run jobs?")
         self.in_flight = self._one(Gauge, "bitladder_worker_in_flight", "How many jobs does the worker hold?")
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
-        self.ladder = self._one(
+        self.release = self._one(
             Gauge, "bitladder_worker_release_version", "Which published release has the worker's checkpoint (0: none)?"
         )
         self.suspended = self._one(
@@ -102,12 +106,27 @@ class WorkerMetrics:
         )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
 
+    def count_end(self, outcome: Outcome) -> None:
+        """Count a job that this worker has ended."""
+        self.rq.add(outcome)
+        self.ended(outcome.state).inc()
+        self.queue_wait.observe(outcome.queue_ms / 1000)
+        self.run.observe(outcome.run_ms / 1000)
+        self.tokens("prompt").inc(outcome.usage.prompt_tokens)
+        self.tokens("completion").inc(outcome.usage.completion_tokens)
+        if outcome.ttft_ms is not None:
+            self.ttft.observe(outcome.ttft_ms / 1000)
+        if outcome.overflowed_from:
+            self.overflowed(outcome.overflowed_from).inc()
+
     def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:
         metric = Counter(name, question, ("model", "tier", label), registry=self.registry)
-        return cache(lambda value: metric.labels(*self._own, value))
+        return cache(lambda value: metric.labels(*self._labels, value))
 
     def _one(self, kind: type[Metric], name: str, question: str) -> Metric:
-        return kind(name, question, ("model", "tier"), registry=self.registry).labels(*self._own)
+        return kind(name, question, ("model", "tier"), registry=self.registry).labels(*self._labels)
 
     def _seconds(self, name: str, question: str) -> Histogram:
-        return Histogram(name, question, ("model", "tier"), buckets=SECONDS, registry=self.registry).labels(*self._own)
+        return Histogram(name, question, ("model", "tier"), buckets=SECONDS, registry=self.registry).labels(
+            *self._labels
+        )

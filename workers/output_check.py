@@ -1,9 +1,9 @@
-"""What an engine should not have said: token loops, gibberish, nothing. Pure; microseconds for an answer of 4 KB.
+"""The output check: find answers that are token loops, gibberish or empty. Pure; microseconds for an answer of 4 KB.
 
-An answer is degenerate only where no prompt could have meant it: a loop that went on until the tokens ran out, of words
-that are not a phrase of the prompt. A model that is asked to repeat something, fills a table or lists equal lines ends
-by itself, or repeats what it was given. An answer is empty where its tokens ran out and none of them was seen, in a
-text, a tool call or a thought.
+An answer is degenerate only where no prompt could have meant it. A loop must go on until max_tokens, with words that
+are not a phrase of the prompt: a model that is asked to repeat something, to fill a table or to list equal lines ends
+by itself, or repeats the prompt. An answer is empty where max_tokens was reached and no token is visible, in a text, a
+tool call or a reasoning.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 
 import msgspec
 
-# A unit longer than this is a paragraph that comes again; the models of small tiers loop in words and sentences.
+# A longer unit is a paragraph that comes again; low-precision models loop in words and sentences.
 MAX_UNIT = 128
-# The end of the answer must be at least so many characters of one unit, and so many units. 400 characters are about
-# 100 tokens: fewer may be a refrain, and cost little.
+# At least so many characters, and so many units, at the end of the answer. 400 characters are about 100 tokens: fewer
+# may be a refrain, and cost little.
 MIN_CHARS = 400
 MIN_REPEATS = 8
-# Replacement characters stand for bytes that are no UTF-8. An answer cut within a character has one; one in twenty
-# means that the tokens are noise.
+# Replacement characters stand for bytes that are not UTF-8. An answer that is cut within a character has one; one in
+# twenty characters means that the tokens are noise.
 MAX_REPLACED = 0.05
 MIN_REPLACED = 8
-# So many tokens without a text are none: a character takes four at most, and is held back until it is whole.
+# So many tokens make a visible character: one takes four tokens at most, and is held back until it is complete.
 MIN_UNSEEN = 4
-# Fields of requests whose answer may be hidden: thoughts that nobody wants to see, tool calls that were cut.
-_HIDING = (b'"include_reasoning"', b'"tools"')
-# The first entry of several vocabularies: what an engine samples when all logits are NaN.
-_ZEROTH = "!"
+# Fields of requests whose answer may be invisible: reasoning that is left out, tool calls that were cut.
+_MAY_HIDE = (b'"include_reasoning"', b'"tools"')
+# What an engine samples when all logits are NaN: the first entry of several vocabularies.
+_NAN_SAMPLE = "!"
 
 
 class _Choice(msgspec.Struct):
     text: str | None = None
-    message: dict[str, Any] | None = None  # its content is a text, or a list of parts
+    message: dict[str, Any] | None = None  # the content is a text, or a list of parts
     finish_reason: str | None = None
 
     @property
     def is_cut(self) -> bool:
-        """Whether it ended because its tokens ran out."""
+        """Whether it ended because max_tokens was reached."""
         return self.finish_reason == "length"
 
     @property
@@ -61,34 +61,35 @@ class _Answer(msgspec.Struct):
     usage: _Usage | None = None
 
 
-_answer = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 def fault_in(answer: bytes, request: bytes) -> str | None:
     """Return what is wrong with an OpenAI answer to a request: loop, gibberish, empty, or None."""
     try:
-        its = _answer(answer)
+        decoded = _decode(answer)
     except msgspec.DecodeError:
-        return None  # an answer in some other shape is for its reader to judge
-    if any(choice.is_cut and choice.is_empty for choice in its.choices) and _are_unseen(its, request):
+        return None  # an answer in another format is not checked
+    choices = decoded.choices
+    if any(choice.is_cut and choice.is_empty for choice in choices) and _are_tokens_missing(decoded, request):
         return "empty"
-    found = (degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in its.choices)
-    return next((kind for kind in found if kind), None)
+    kinds = (degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in choices)
+    return next((kind for kind in kinds if kind), None)
 
 
 def degeneration(text: str, request: bytes, *, is_cut: bool) -> str | None:
-    """Return what is wrong with a text that answers a request; `is_cut`: it ended because its tokens ran out."""
+    """Return what is wrong with a text that answers a request; `is_cut`: it ended because max_tokens was reached."""
     replaced = text.count("\N{REPLACEMENT CHARACTER}")
     if replaced >= MIN_REPLACED and replaced > MAX_REPLACED * len(text) and not _has_replacement(request):
         return "gibberish"
     unit = loop_unit(text) if is_cut else None
-    return "loop" if unit and _means_nothing(unit) and not _is_phrase_of(unit, request) else None
+    return "loop" if unit and _is_unusual(unit) and not _is_phrase_of(unit, request) else None
 
 
 def loop_unit(text: str) -> str | None:
-    """Return the unit that the end of a text repeats; None when it does not.
+    """Return the unit that the end of a text repeats; None when it repeats none.
 
-    The last characters come again one period earlier: one search finds the period, one comparison proves it.
+    The last characters occur again one period earlier: one search finds the period, one comparison proves it.
     """
     if len(text) < MIN_CHARS:
         return None
@@ -97,37 +98,37 @@ def loop_unit(text: str) -> str | None:
     period = len(text) - len(probe) - before
     if before < 0 or period > MAX_UNIT:
         return None
-    need = max(MIN_CHARS, MIN_REPEATS * period)
-    end = text[-need:]
-    return text[-period:] if len(end) == need and end[period:] == end[:-period] else None
+    length = max(MIN_CHARS, MIN_REPEATS * period)
+    end = text[-length:]
+    return text[-period:] if len(end) == length and end[period:] == end[:-period] else None
 
 
-def _are_unseen(answer: _Answer, request: bytes) -> bool:
-    """Return whether tokens were written that should have been seen."""
+def _are_tokens_missing(answer: _Answer, request: bytes) -> bool:
+    """Return whether tokens were generated that should be visible."""
     usage = answer.usage
     if usage is None or (usage.completion_tokens or 0) < MIN_UNSEEN * len(answer.choices):
         return False
-    thought = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
-    return not thought and not any(word in request for word in _HIDING)
+    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
+    return not reasoning and not any(field in request for field in _MAY_HIDE)
 
 
-def _means_nothing(unit: str) -> bool:
-    """Return whether no table, number or line of code looks like that: it has letters, or is that of NaN."""
-    return unit.strip() == _ZEROTH or any(map(str.isalpha, unit))
+def _is_unusual(unit: str) -> bool:
+    """Return whether no table, number or line of code repeats that: it has letters, or comes from NaN."""
+    return unit.strip() == _NAN_SAMPLE or any(map(str.isalpha, unit))
 
 
 def _is_phrase_of(unit: str, request: bytes) -> bool:
     """Return whether the request contains the unit, wherever in it the loop was cut off."""
     try:
-        given = f" {' '.join(_joined(msgspec.json.decode(request)).split())} "
+        prompt = f" {' '.join(_joined(msgspec.json.decode(request)).split())} "
     except msgspec.DecodeError:
         return False
-    count = len((unit + unit).split()) - len(unit.split())  # words in a unit that may begin within one
+    count = len((unit + unit).split()) - len(unit.split())  # words in a unit, which may begin within a word
     if count == 0:
-        turns = (unit[at:] + unit[:at] for at in range(len(unit)))
-        return any(f" {turn} " in given or turn * 4 in given for turn in turns)
+        rotations = (unit[at:] + unit[:at] for at in range(len(unit)))
+        return any(f" {rotation} " in prompt or rotation * 4 in prompt for rotation in rotations)
     words = (unit * 3).split()[1:-1]
-    return any(f" {' '.join(words[at : at + count])} " in given for at in range(count))
+    return any(f" {' '.join(words[at : at + count])} " in prompt for at in range(count))
 
 
 def _joined(value: object) -> str:

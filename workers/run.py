@@ -23,11 +23,11 @@ from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.engines.vllm_server import VllmServer
-from workers.rollout.rolling_update import Rolling
+from workers.rollout.rolling_update import RollingUpdate
 
 log = structlog.get_logger()
 
-# How many ports are tried one after the other: more than one machine's workers.
+# How many ports are tried one after the other: more than one machine has workers.
 PORT_TRIES = 100
 
 
@@ -48,6 +48,7 @@ def main() -> int:
         watch = ReleaseWatch(lambda: load_settings(args.config, flags=flags))
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
+        structlog.contextvars.bind_contextvars(model=model, tier=args.tier)
         uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else PORT_TRIES))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")
@@ -57,31 +58,33 @@ def main() -> int:
 
 def build_engine(settings: Settings, model: str, tier: str) -> Engine:
     """Return the engine that the settings ask for."""
-    kind, its = settings.worker.engine, settings.model(model).tier(tier)
-    if kind == "echo":
+    tier_settings = settings.model(model).tier(tier)
+    if settings.worker.engine == "echo":
         return EchoEngine(settings.echo, tier)
-    return HttpEngine(its.url, model) if kind == "remote" else VllmServer(model, its, settings.vllm)
+    if settings.worker.engine == "remote":
+        return HttpEngine(tier_settings.url, model)
+    return VllmServer(model, tier_settings, settings.vllm)
 
 
 async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> None:
-    settings, rolling = watch.settings, Rolling(watch, model, tier, build_engine)
+    settings, update = watch.settings, RollingUpdate(watch, model, tier, build_engine)
     for number in ending():
-        asyncio.get_running_loop().add_signal_handler(number, rolling.drain)
+        asyncio.get_running_loop().add_signal_handler(number, update.drain)
     try:
-        await check_server(rolling.pump.queue.client, settings.redis)
+        await check_server(update.pump.queue.client, settings.redis)
     except QueueUnreachableError as error:
-        log.warning("redis away at start", error=str(error))
+        log.warning("Redis is unreachable at the start", error=str(error))
     if settings.worker.metrics_port is not None:
-        serve_metrics(settings.worker, rolling.registry, port_tries)
+        serve_metrics(settings.worker, update.registry, port_tries)
     freeze_heap()
-    await rolling.run()
+    await update.run()
 
 
 def serve_metrics(settings: WorkerSettings, registry: CollectorRegistry, tries: int) -> int:
-    """Serve /metrics on the first free port; returns it.
+    """Serve /metrics on the first free port, and return the port.
 
     Raises:
-        ConfigError: none of the ports can be had.
+        ConfigError: none of the ports is free.
 
     """
     first, host = settings.metrics_port or 0, settings.metrics_host

@@ -178,7 +178,7 @@ class WorkerSettings(_Section):
     min_slots: int = Field(1, ge=1, description="jobs in flight that are always allowed")
     drain_grace_s: float = Field(30, ge=0, description="after SIGTERM: time to finish what runs")
     block_s: float = Field(1.0, gt=0, le=5, description="longest wait for a push before looking again")
-    guard: bool = Field(True, description="let token loops and gibberish climb one tier instead of delivering them")
+    check_output: bool = Field(True, description="escalate token loops and gibberish instead of delivering them")
     hang_s: float = Field(60, ge=1, description="an engine that shows no token for so long, with requests in it, hangs")
     fault_ratio: float = Field(0.01, ge=0, le=1, description="a larger share of broken requests restarts the engine")
     metrics_host: str = Field("127.0.0.1", description="address of /metrics")

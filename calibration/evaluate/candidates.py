@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bitladder.errors import EngineFaultError
 from bitladder.settings.sections import ModelSettings, TierSettings, VllmSettings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import InputError
+from workers.engines.errors import EngineFaultError
 from workers.engines.vllm_server import checkpoint_path
 
 

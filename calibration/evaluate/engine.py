@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bitladder.errors import EngineError
 from bitladder.settings.sections import TierSettings, VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
 from workers.engines.base import Engine
+from workers.engines.errors import EngineError
 from workers.engines.vllm_server import VllmServer
 
 T = TypeVar("T")

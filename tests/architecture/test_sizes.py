@@ -20,10 +20,7 @@ MAX_FUNCTION_LINES = 45
 MAX_CLASS_LINES = 200
 MAX_FOLDER_ENTRIES = 20
 # Each with the size that it may have at most.
-LARGE_CLASSES = {
-    "workers/pump.py:Pump": 240,  # the worker's main loop: what it holds between two claims is one state
-    "workers/settle.py:Settler": 205,  # how a job ends, in one place
-}
+LARGE_CLASSES: dict[str, int] = {}
 LARGE_FOLDERS = {
     "benchmarks": 23,  # a file per benchmark and one per thing that it is measured beside
     "tests/chaos": 33,
@@ -35,7 +32,7 @@ SHARED_NAMES = {
     "client": 2,
     "dead_letters": 3,
     "engine": 2,
-    "errors": 2,
+    "errors": 3,  # a tree for each: the ground, the engines, calibration
     "failover": 2,
     "features": 2,
     "jobs": 2,

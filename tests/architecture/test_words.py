@@ -69,14 +69,11 @@ WORDS = {
 # Still being renamed. A word leaves this set with its last place.
 PENDING = {
     *(
-        "ward",
         "suspect, suspicion",
-        "company",
         "guard",
         "gate",
         "patience",
         "Gateway",
-        "Turn",
         "climb",
     ),
     *(

@@ -16,7 +16,9 @@ from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
-from workers.execute import Verdict, execute
+from workers.execute import Executor, Verdict
+from workers.handling.chunks import Chunks, ChunkSender
+from workers.metrics import WorkerMetrics
 
 BODY = b'{"model": "smollm2", "prompt": "aa bb", "max_tokens": 3, "unknown": "kept"}'
 
@@ -73,8 +75,9 @@ async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue,
     def on_begin() -> None:
         begun.append(claimed[0].job_id)
 
-    clock, engine = ServerClock(), EchoEngine(settings.echo)
-    done = await execute(claimed[0], engine, _ignore, queue.signer, clock=clock, on_begin=on_begin)
+    executor, engine = Executor(queue.signer, ServerClock()), EchoEngine(settings.echo)
+    chunks = Chunks(ChunkSender(queue, "me", WorkerMetrics("smollm2", "int4")), claimed[0], on_lost=on_begin)
+    done = await executor.execute(claimed[0], engine, chunks, on_begin)
 
     assert begun == [job.job_id]
     assert done.verdict is Verdict.FINISH
@@ -94,7 +97,3 @@ async def test_6_an_outcome_ends_the_job_and_can_be_read(queue: JobQueue, settin
 
     assert view is not None
     assert view.outcome == outcome
-
-
-async def _ignore(chunk: bytes) -> None:
-    del chunk

@@ -68,8 +68,8 @@ def held_by(store: redis.Redis) -> str:
     return str(names[0].decode()).removeprefix("bl:inflight:") if names else ""
 
 
-def suspect(store: redis.Redis, *ids: object) -> None:
-    """Say of jobs that wait that engines were lost with them twice: each runs alone."""
+def isolate(store: redis.Redis, *ids: object) -> None:
+    """Write into waiting jobs that two engines were lost with them: each runs alone."""
     for job_id in ids:
         store.hset(f"rq:job:{job_id}", "crash_count", 2)
 
@@ -78,34 +78,32 @@ async def test_a_suspect_that_waits_for_its_turn_expires_there(settings: Setting
     with Producer(settings) as producer:
         first = producer.submit(LONG)
         late = producer.submit(BODY, headers={"X-Deadline-Ms": "400"})
-        suspect(store, first, late)
+        isolate(store, first, late)
         async with running(settings) as pump:
             await until(lambda: producer.outcome(str(late)) is not None)
             is_first_over = producer.outcome(str(first)) is not None
-            ended = pump.metrics.registry.get_sample_value(
-                "bitladder_jobs_ended_total", {"model": "smollm2", "tier": "int4", "state": "expired"}
-            )
+            labels = {"model": "smollm2", "tier": "int4", "state": "expired"}
+            await until(lambda: pump.metrics.registry.get_sample_value("bitladder_jobs_ended_total", labels) == 1)
             await until(lambda: producer.outcome(str(first)) is not None)
         outcomes = [producer.outcome(str(job_id)) for job_id in (first, late)]
 
     assert not is_first_over
     assert shown(outcomes[0]) == (State.FINISHED, None, 1)
     assert shown(outcomes[1]) == EXPIRED
-    assert ended == 1
     assert store.keys("bl:inflight:*") + store.keys("rq:wip:*") == []
 
 
-async def test_a_suspect_that_is_cancelled_while_it_waits_costs_no_attempt(
+async def test_an_isolated_job_that_is_cancelled_while_it_waits_costs_no_attempt(
     settings: Settings, store: redis.Redis
 ) -> None:
     with Producer(settings) as producer:
-        first, unwanted = producer.submit(LONG), producer.submit(BODY)
-        suspect(store, first, unwanted)
+        first, cancelled = producer.submit(LONG), producer.submit(BODY)
+        isolate(store, first, cancelled)
         async with running(settings) as pump:
-            await until(lambda: store.scard(f"bl:inflight:{pump.worker}") == 2)
-            await pump.queue.cancel(str(unwanted))
-            await until(lambda: producer.outcome(str(unwanted)) is not None)
-            view = await JobQueue(pump.queue.client, settings).view(str(unwanted))
+            await until(lambda: store.scard(f"bl:inflight:{pump.identity.name}") == 2)
+            await pump.queue.cancel(str(cancelled))
+            await until(lambda: producer.outcome(str(cancelled)) is not None)
+            view = await JobQueue(pump.queue.client, settings).view(str(cancelled))
 
     assert view is not None
     assert view.outcome is not None
@@ -125,15 +123,15 @@ class CountingEngine(EchoEngine):
 async def test_a_job_that_waits_behind_a_busy_engine_costs_no_attempt_when_its_worker_is_lost(
     settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.settle.BUSY_PAUSE_S", 1.5)
-    other = LeaseKeeper(settings, "smollm2", "int8", "other", held=list, drop=lambda lost, cancelled: None)
+    monkeypatch.setattr("workers.handling.settle.BUSY_PAUSE_S", 1.5)
+    other = LeaseKeeper(settings, "smollm2", "int8", "other", held=dict, drop=lambda lost, cancelled: None)
     engine = CountingEngine(settings.echo)
     with Producer(settings) as producer:
         job_id = producer.submit(BODY | {"prompt": "echo:busy"})
         async with running(settings, engine) as pump:
             await until(lambda: engine.asked == 1)
-            await until(lambda: store.smembers(f"bl:unbegun:{pump.worker}") == {str(job_id).encode()})
-            store.zadd("bl:workers", {pump.worker: 1})
+            await until(lambda: store.smembers(f"bl:unbegun:{pump.identity.name}") == {str(job_id).encode()})
+            store.zadd("bl:workers", {pump.identity.name: 1})
             await asyncio.to_thread(other.reap)
             await until(lambda: engine.asked == 2)  # it has claimed it again
             view = await pump.queue.view(str(job_id))
@@ -147,13 +145,13 @@ async def test_a_worker_says_of_which_jobs_its_engine_has_begun_and_which_wait(
 ) -> None:
     with Producer(settings) as producer:
         first, second = producer.submit(LONG), producer.submit(LONG)
-        suspect(store, first, second)
+        isolate(store, first, second)
         async with running(settings) as pump:
-            key = f"bl:unbegun:{pump.worker}"
+            key = f"bl:unbegun:{pump.identity.name}"
             await until(lambda: store.smembers(key) == {str(second).encode()})
             await until(lambda: producer.outcome(str(first)) is not None)
             await until(lambda: store.exists(key) == 0)
             await asyncio.to_thread(pump.leases.renew)
-            runs = store.smembers(f"bl:inflight:{pump.worker}")
+            runs = store.smembers(f"bl:inflight:{pump.identity.name}")
 
     assert runs == {str(second).encode()}

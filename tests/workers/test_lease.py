@@ -26,16 +26,16 @@ BODY = {"model": "smollm2", "prompt": "x"}
 @pytest.fixture
 def keeper(redis_url: str, store: redis.Redis) -> Iterator[LeaseKeeper]:
     settings = make_settings(redis_url, queue__lease_s=1)
-    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=dict, drop=lambda lost, cancelled: None)
     yield keeper
     keeper.stop()
 
 
 @pytest.fixture
 def sweeper(redis_url: str, store: redis.Redis) -> Iterator[LeaseKeeper]:
-    """Reaps when it is told to, not by itself."""
+    """Reaps when the test calls it, not by itself."""
     settings = make_settings(redis_url, queue__lease_s=60)
-    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=dict, drop=lambda lost, cancelled: None)
     yield keeper
     keeper._client.close()
 
@@ -53,7 +53,7 @@ async def test_a_job_whose_claim_was_never_answered_goes_back_uncharged(
     producer.close()
     client = connect(settings.redis)
     queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
-    (lost,) = (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs  # the keeper is never told
+    (lost,) = (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs  # the keeper never learns of them
 
     start(keeper)
     wait_until(lambda: store.llen("rq:queue:smollm2:int4:batch") == 1, "the job waits again")
@@ -76,7 +76,9 @@ async def test_a_job_that_no_claim_brings_to_its_worker_has_an_end_if_its_size_m
 
         # As often as a job may come back unbegun, and then its attempts.
         for _ in range(3 + settings.queue.max_attempts):
-            assert len((await queue.claim("me", "smollm2", "int4", plan, 1)).jobs) == 1  # the keeper is never told
+            assert (
+                len((await queue.claim("me", "smollm2", "int4", plan, 1)).jobs) == 1
+            )  # the keeper never learns of them
             wait_until(lambda: store.scard("bl:inflight:me") == 0, "the job is the worker's no more")
         await client.aclose()
         outcome = producer.outcome(job_id)
@@ -113,8 +115,8 @@ async def test_what_a_leaving_worker_holds_without_knowing_goes_back_at_once_and
         producer.submit_many([BODY] * (MAX_MOVED + 1))
     client = connect(settings.redis)
     queue, plan = JobQueue(client, settings), claim_plan(settings, "smollm2", "int4")
-    await queue.claim("me", "smollm2", "int4", plan, 1000)  # its answer is lost: the keeper is never told
-    leaving = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    await queue.claim("me", "smollm2", "int4", plan, 1000)  # its answer is lost: the keeper never learns of them
+    leaving = LeaseKeeper(settings, "smollm2", "int4", "me", held=dict, drop=lambda lost, cancelled: None)
 
     leaving.stop()
     again = (await queue.claim("other", "smollm2", "int4", plan, 1000)).jobs
@@ -146,7 +148,7 @@ async def test_a_worker_that_is_silent_for_a_lease_loses_its_jobs(
 
 async def test_a_blocked_event_loop_costs_no_lease(redis_url: str, store: redis.Redis) -> None:
     settings = make_settings(redis_url, queue__lease_s=1)
-    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=dict, drop=lambda lost, cancelled: None)
     start(keeper)
 
     time.sleep(2.5)  # noqa: ASYNC251  (the loop is blocked, for more than two leases)
@@ -166,19 +168,19 @@ async def test_a_cancellation_that_was_not_heard_is_learnt_at_the_next_renewal(
     with Producer(settings) as producer:
         job_id = producer.submit(BODY)
     (held,) = (await queue.claim("me", "smollm2", "int4", plan, 1)).jobs
-    told: list[str] = []
+    dropped: list[str] = []
     keeper = LeaseKeeper(
         settings,
         "smollm2",
         "int4",
         "me",
-        held=lambda: [held.job_id],
-        drop=lambda lost, cancelled: told.extend(cancelled),
+        held=lambda: {held.job_id: held.fence},
+        drop=lambda lost, cancelled: dropped.extend(cancelled),
     )
 
-    word = await queue.cancel(job_id)  # nobody listens on the control channel
+    word = await queue.cancel(job_id)  # the control channel has no listener
     start(keeper)
-    wait_until(lambda: told == [job_id], "the worker is told")
+    wait_until(lambda: dropped == [job_id], "the worker learns of it")
     keeper.stop()
     await client.aclose()
 
@@ -194,7 +196,7 @@ async def test_two_reapers_at_once_put_each_job_back_once(redis_url: str, store:
     await queue.claim("dead", "smollm2", "int4", plan, 600)
     store.zadd("bl:workers", {"dead": 1})
     keepers = [
-        LeaseKeeper(settings, "smollm2", "int4", name, held=list, drop=lambda lost, cancelled: None) for name in "ab"
+        LeaseKeeper(settings, "smollm2", "int4", name, held=dict, drop=lambda lost, cancelled: None) for name in "ab"
     ]
 
     await asyncio.gather(*(asyncio.to_thread(keeper.reap) for keeper in keepers for _ in range(4)))

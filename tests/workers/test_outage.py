@@ -33,7 +33,7 @@ def keepers(settings: Settings) -> Iterator[Keepers]:
     made: list[LeaseKeeper] = []
 
     def make(name: str) -> LeaseKeeper:
-        made.append(LeaseKeeper(settings, "smollm2", "int4", name, held=list, drop=lambda lost, cancelled: None))
+        made.append(LeaseKeeper(settings, "smollm2", "int4", name, held=dict, drop=lambda lost, cancelled: None))
         return made[-1]
 
     yield make

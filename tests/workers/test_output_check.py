@@ -1,4 +1,4 @@
-"""workers/output_check.py: what is a token loop or gibberish, and what only looks like it."""
+"""workers/output_check.py: what is a token loop or gibberish, and what only resembles one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_degenerate_answer_is_seen(text: str, kind: str, chat: bool) -> None:
         "0" * 1000,
         " " * 1000,
         "".join(f"{number}. a step\n" for number in range(200)),
-        "Berlin is a city. " * 40 + "And so it went.",  # it found out of it
+        "Berlin is a city. " * 40 + "And so it went.",  # the loop has ended
         "cut within a character \N{REPLACEMENT CHARACTER}",
         "",
     ],

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from bitladder import supervision as background
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import Scripted, reply, scripted
-from workers import chunks
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
+from workers.handling import chunks
 from workers.lease import LeaseKeeper
 from workers.pump import Pump
 
@@ -48,14 +50,14 @@ async def test_a_job_that_its_worker_loses_and_claims_again_is_run_and_ended_onc
     redis_url: str, store: redis.Redis
 ) -> None:
     settings = make_settings(redis_url, queue__lease_s=1, echo__tokens_per_s=20)
-    other = LeaseKeeper(settings, "smollm2", "int8", "other", held=list, drop=lambda lost, cancelled: None)
+    other = LeaseKeeper(settings, "smollm2", "int8", "other", held=dict, drop=lambda lost, cancelled: None)
     with Producer(settings) as producer:
         async with running(settings) as pump:
             job_id = producer.submit(BODY)
             await until(lambda: store.hexists(f"rq:job:{job_id}", "fence"))
             first = store.hget(f"rq:job:{job_id}", "fence")
             await asyncio.sleep(0.7)  # so that the first execution ends well before the second
-            store.zadd("bl:workers", {pump.worker: 1})
+            store.zadd("bl:workers", {pump.identity.name: 1})
             await asyncio.to_thread(other.reap)
             await until(lambda: store.hget(f"rq:job:{job_id}", "fence") != first)
             second = store.hget(f"rq:job:{job_id}", "fence")
@@ -108,7 +110,7 @@ async def test_a_busy_upstream_is_left_alone_as_it_says_once_for_all_jobs(redis_
 
     assert in_pause <= slots
     assert gap_s > 2.8
-    assert {(one.state, one.attempts) for one in outcomes if one} == {("finished", 1)}
+    assert {(outcome.state, outcome.attempts) for outcome in outcomes if outcome} == {("finished", 1)}
 
 
 async def test_a_job_whose_time_is_over_says_what_kept_it_waiting(redis_url: str, store: redis.Redis) -> None:
@@ -128,7 +130,7 @@ async def test_a_job_whose_time_is_over_says_what_kept_it_waiting(redis_url: str
     )
 
 
-async def test_a_quota_that_is_used_up_is_waited_for_by_nobody(redis_url: str, store: redis.Redis) -> None:
+async def test_a_quota_that_is_used_up_is_a_fault_and_not_waited_for(redis_url: str, store: redis.Redis) -> None:
     settings = make_settings(redis_url)
     with Producer(settings) as producer:
         async with upstream(settings) as script:
@@ -196,3 +198,18 @@ async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a
     assert outcome.usage.completion_tokens == 30
     assert 5 < stored < 30
     assert given_up == 30 - stored
+
+
+async def test_every_line_of_a_worker_s_log_names_its_model_tier_and_name(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url, queue__lease_s=1, queue__max_attempts=1)
+    with capture_logs(processors=[merge_contextvars]) as lines, Producer(settings) as producer:
+        async with running(settings) as pump:
+            await until(lambda: pump.leases.is_ready)
+            store.zadd("bl:workers", {"lost": 1})  # for the lease thread to reap
+            job_id = producer.submit(BODY | {"prompt": "echo:fault"})
+            await until(lambda: producer.outcome(job_id) is not None)
+            await until(lambda: any(line["event"] == "worker reaped" for line in lines))
+
+    assert {"worker ready", "worker reaped", "job requeued", "drained"} <= {line["event"] for line in lines}
+    fields = {"model": "smollm2", "tier": "int4", "worker": pump.identity.name}
+    assert [line for line in lines if not fields.items() <= line.items()] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.engines.base import Load
+from workers.engines.base import EngineLoad
 from workers.slots import Slots
 
 
@@ -14,14 +14,14 @@ class Batching:
     def __init__(self, batch: int) -> None:
         self.batch = batch
 
-    def load(self, held: int) -> Load:
-        return Load(running=min(held, self.batch), waiting=max(0, held - self.batch))
+    def load(self, held: int) -> EngineLoad:
+        return EngineLoad(running=min(held, self.batch), waiting=max(0, held - self.batch))
 
 
-def held_after(slots: Slots, engine: Batching, looks: int) -> list[int]:
-    """How many jobs the worker holds at each look while its queue is never empty; jobs above the limit end by then."""
+def held_after(slots: Slots, engine: Batching, readings: int) -> list[int]:
+    """Return how many jobs the worker holds at each reading while jobs wait; those above the limit have ended."""
     held = []
-    for _ in range(looks):
+    for _ in range(readings):
         held.append(slots.limit)
         slots.adapt(engine.load(slots.limit), slots.limit)
     return held
@@ -50,13 +50,13 @@ def test_one_reading_between_two_steps_of_the_engine_does_not_empty_the_batch() 
     slots = Slots(1, 64)
     held_after(slots, Batching(16), 20)
 
-    slots.adapt(Load(running=3, waiting=14), slots.limit)
+    slots.adapt(EngineLoad(running=3, waiting=14), slots.limit)
 
     assert slots.limit >= 16
 
 
 def test_a_full_cache_lowers_the_limit_to_four_fifths_of_what_is_held_but_leaves_the_least() -> None:
-    slots, full = Slots(2, 64), Load(running=40, cache_used=0.95)
+    slots, full = Slots(2, 64), EngineLoad(running=40, cache_used=0.95)
 
     for _ in range(5):
         slots.adapt(full, 60)  # none of them ends

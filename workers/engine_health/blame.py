@@ -1,7 +1,7 @@
-"""Whose fault it was that a request broke: the engine's, or its prompt's. What became of the job tells.
+"""Whose fault it was that a request broke: the engine's or its prompt's. What became of the job tells.
 
-A job that finished elsewhere, or at its second try, was sound, so the engine was not. One that broke on other tiers as
-well would break any engine. Until that is known nobody is blamed.
+A job that finished on another tier, or at its second attempt, was sound: its engine was at fault. A job that broke on
+other tiers as well would break any engine. Until one of these is known the fault counts against neither.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bitladder.contract import JobView, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
 
-# The ends of jobs that broke every engine they came to.
-_PROMPTS_CODES = ("engine_fault", "engine_lost", "degenerate_output", "poison")
+# The ends of jobs that broke every engine they ran on.
+_BROKEN_CODES = ("engine_fault", "engine_lost", "degenerate_output", "poison")
 
 
 class Blame(StrEnum):
@@ -28,23 +28,23 @@ class Blame(StrEnum):
     NOBODY = "nobody"  # the job was cancelled, ran out of time, or is gone
 
 
-class Suspect(msgspec.Struct, frozen=True):
+class FaultyAttempt(msgspec.Struct, frozen=True):
     """A job that broke, and at which attempt."""
 
     job_id: str
     attempt: int
 
 
-async def blamed(queue: JobQueue, tier: str, suspects: Iterable[Suspect]) -> Mapping[Suspect, Blame]:
-    """Return whose fault it was that jobs broke on this tier, where that can be told by now."""
-    found: dict[Suspect, Blame] = {}
+async def find_blame(queue: JobQueue, tier: str, attempts: Iterable[FaultyAttempt]) -> Mapping[FaultyAttempt, Blame]:
+    """Return whose fault it was that jobs broke on this tier, as far as that is known by now."""
+    known: dict[FaultyAttempt, Blame] = {}
     try:
-        for suspect in suspects:
-            if blame := _blame(await queue.view(suspect.job_id), suspect.attempt, tier):
-                found[suspect] = blame
+        for faulty in attempts:
+            if blame := _blame(await queue.view(faulty.job_id), faulty.attempt, tier):
+                known[faulty] = blame
     except QueueUnreachableError:
-        pass  # the next look may find it
-    return found
+        pass  # the next check asks again
+    return known
 
 
 def _blame(view: JobView | None, attempt: int, tier: str) -> Blame | None:
@@ -52,14 +52,14 @@ def _blame(view: JobView | None, attempt: int, tier: str) -> Blame | None:
         return Blame.NOBODY
     if not view.state.is_terminal:
         is_running = view.state is State.RUNNING
-        return _again(view.queue.split(":")[1:2] != [tier]) if view.attempts > attempt + is_running else None
+        return _of_repeated(view.queue.split(":")[1:2] != [tier]) if view.attempts > attempt + is_running else None
     if view.state is State.FINISHED:
         return Blame.ENGINE
     outcome = view.outcome
-    if view.state is State.FAILED and outcome and outcome.code in _PROMPTS_CODES:
-        return _again(outcome.tier != tier)
+    if view.state is State.FAILED and outcome and outcome.code in _BROKEN_CODES:
+        return _of_repeated(outcome.tier != tier)
     return Blame.NOBODY
 
 
-def _again(is_elsewhere: bool) -> Blame:
-    return Blame.PROMPT if is_elsewhere else Blame.UNCLEAR
+def _of_repeated(is_on_other_tier: bool) -> Blame:
+    return Blame.PROMPT if is_on_other_tier else Blame.UNCLEAR

@@ -1,169 +1,106 @@
-"""What goes through an engine: which requests are in it, how they end, and when it last gave a sign of life."""
+"""Every request between a worker and its engine: which are open, how they end, when the engine last made progress."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from bitladder.contract import Claimed
-from bitladder.errors import (
+from workers.engine_health.blame import FaultyAttempt
+from workers.engine_health.fault_window import WINDOW, FaultWindow
+from workers.engine_health.pause import Pause
+from workers.engines.base import Answer, Answers, Engine, EngineLoad, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.engine_health.blame import Blame, Suspect
-from workers.engine_health.pause import Pause
-from workers.engines.base import Answer, Answers, Engine, Load, OnChunk
 from workers.metrics import WorkerMetrics
 
 log = structlog.get_logger()
-# The fault ratio is that of the last so many requests ...
-WINDOW = 500
-# ... and no less than so many of them: one fault among the first three says nothing.
-MIN_FAULTS = 5
-# Of jobs that broke here only: an engine that breaks so many, and more than it answers, is started again.
-MANY_FAULTS = 20
 
 
-class _End(msgspec.Struct, eq=False):
-    """How one request ended badly."""
-
-    suspect: Suspect | None = None  # the job, where there was one: its prompt may be to blame
-    blame: Blame | None = None  # None: not known yet
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing is known of such an end on another engine."""
-        return self.blame is not Blame.PROMPT and (self.suspect is None or self.suspect.attempt == 1)
-
-
-_SOUND = _End()
-
-
-class FaultWindow:
-    """How the last requests ended: well, or by whose fault not. A job's fault is nobody's until more is known."""
-
-    def __init__(self) -> None:
-        self._ends: deque[_End] = deque(maxlen=WINDOW)
-
-    def note(self, *, is_fault: bool, suspect: Suspect | None = None) -> None:
-        self._ends.append(_End(suspect, None if suspect else Blame.ENGINE) if is_fault else _SOUND)
-
-    def settle(self, found: Mapping[Suspect, Blame]) -> None:
-        """Take in whose faults some were."""
-        for end in self._open():
-            end.blame = found.get(end.suspect) if end.suspect else None
-
-    def suspects(self) -> list[Suspect]:
-        """Return those of whom it is not known, the first ones first."""
-        return [end.suspect for end in self._open() if end.suspect]
-
-    def exceeds(self, ratio: float) -> bool:
-        """Return whether so large a share of the requests broke by the engine's fault."""
-        return self._is_much(self._engines(), ratio)
-
-    def may_exceed(self, ratio: float) -> bool:
-        """Return whether it would be so large a share, if all were the engine's of which it is not known."""
-        return self._is_much(self._engines() + len(self._open()), ratio)
-
-    def is_broken(self) -> bool:
-        """Return whether more jobs broke than not, and so many that it cannot be their prompts.
-
-        Those that broke elsewhere say nothing: a higher tier may see few others.
-        """
-        faults = sum(end.is_new for end in self._ends if end is not _SOUND)
-        return faults >= MANY_FAULTS and faults > sum(end is _SOUND for end in self._ends)
-
-    def _open(self) -> list[_End]:
-        return [end for end in self._ends if end is not _SOUND and end.blame is None]
-
-    def _engines(self) -> int:
-        return sum(end.blame is Blame.ENGINE for end in self._ends)
-
-    def _is_much(self, faults: int, ratio: float) -> bool:
-        return faults >= MIN_FAULTS and faults > ratio * len(self._ends)
-
-
-class Passing(msgspec.Struct, eq=False):
+class OpenRequest(msgspec.Struct, eq=False):
     """One request in the engine."""
 
     limit: asyncio.Timeout
     is_stream: bool
-    last_s: float  # when it came, or its last chunk; infinity while a chunk is being taken
+    last_s: float  # when it came, or its last chunk; infinity while a chunk is being sent on
     has_chunks: bool = False
-    is_excused: bool = False  # the engine is ended on our account
+    is_excused: bool = False  # the worker itself ends the engine, for the faults of other requests
 
 
 class Traffic:
-    """Stands between the pump and its engine, and sees every request come and go."""
+    """The way to one engine. `on_pause` is called when a busy engine begins to want no requests."""
 
-    def __init__(self, engine: Engine, metrics: WorkerMetrics, hang_s: float) -> None:
-        self._engine, self._metrics, self._hang_s = engine, metrics, hang_s
+    def __init__(
+        self, engine: Engine, metrics: WorkerMetrics, hang_s: float, on_pause: Callable[[], None] = lambda: None
+    ) -> None:
+        self.engine = engine
+        self._metrics, self._hang_s, self._on_pause = metrics, hang_s, on_pause
         self._loop = asyncio.get_running_loop()
-        self.on_pause: Callable[[], None] = lambda: None
         self._pause = Pause()
         metrics.pause.set_function(self.paused_s)
-        self._open: set[Passing] = set()
+        self._open: set[OpenRequest] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.begin()
 
     def begin(self) -> None:
-        """Forget what the engine did before it was started."""
+        """Forget what the engine did before its last start."""
         self.faults = FaultWindow()
-        self.has_served = self.has_tried_suspects = False
-        self._load = Load()
+        self.has_served = self.has_run_isolated = False
+        self._load = EngineLoad()
         self._progress_s = self._loop.time()
 
     def paused_s(self) -> float:
-        """Return for how long nothing should be asked of the engine, by its own word."""
+        """Return for how long the busy engine is sent nothing."""
         return self._pause.left_s(self._loop.time())
 
-    def of(self, job: Claimed) -> Answers:
-        """Return the way through for one job, which may be to blame for what happens to it."""
-        return _JobTraffic(self, job)
+    def for_job(self, job: Claimed) -> Answers:
+        """Return the way for one job, whose prompt may be to blame for a fault."""
+        return JobTraffic(self, job)
 
     async def generate(
         self, endpoint: str, body: bytes, on_chunk: OnChunk | None, job: Claimed | None = None
     ) -> Answer:
-        """Pass one request through."""
+        """Send one request to the engine, of a job or of the worker itself."""
         now = self._loop.time()
-        suspect = Suspect(job.job_id, job.attempt) if job else None
-        if self._pause.is_told(now):
+        if self._pause.is_by_engine(now):
             raise EngineBusyError(self._pause.reason)
         if not self._open:
-            self._progress_s = now  # an idle engine owes nothing
-        self.has_tried_suspects = self.has_tried_suspects or bool(job and job.suspicion)
-        passing = Passing(limit=asyncio.timeout(None), is_stream=on_chunk is not None, last_s=now)
-        self._open.add(passing)
+            self._progress_s = now  # an idle engine owes no progress
+        self.has_run_isolated = self.has_run_isolated or bool(job and job.crash_count)
+        request = OpenRequest(limit=asyncio.timeout(None), is_stream=on_chunk is not None, last_s=now)
+        faulty = FaultyAttempt(job.job_id, job.attempt) if job else None
+        self._open.add(request)
         self._idle.clear()
         try:
-            async with passing.limit:
-                return await self._passed(endpoint, body, on_chunk and self._watched(on_chunk, passing), suspect)
+            async with request.limit:
+                return await self._ask(endpoint, body, on_chunk and self._timed(on_chunk, request), faulty)
         except EngineLostError as error:
-            if passing.is_excused:
-                raise EngineBusyError("the engine is started again, for what other requests did") from error
+            if request.is_excused:
+                raise EngineBusyError("the engine is restarted because of faults of other requests") from error
             raise
         except TimeoutError as error:
-            if not passing.limit.expired():
+            if not request.limit.expired():
                 raise
-            self.faults.note(is_fault=True, suspect=suspect)
+            self.faults.note(is_fault=True, faulty=faulty)
             raise EngineFaultError(f"the stream had no token for {self._hang_s:g} s") from error
         finally:
-            self._open.discard(passing)
+            self._open.discard(request)
             if not self._open:
                 self._idle.set()
 
-    def observe(self, load: Load) -> None:
-        """Follow one reading of the engine's own figures, and end the streams that stand still in a running engine."""
+    def observe(self, load: EngineLoad) -> None:
+        """Take one reading of the engine's own figures, and end the streams that stall in a running engine."""
         now = self._loop.time()
         if load.tokens is not None:
             if load.tokens != self._load.tokens:
@@ -172,71 +109,72 @@ class Traffic:
             self._load = load
         if self.is_hung():
             return
-        for one in self._open:
-            # In an engine that tells its progress a first token may wait its turn; in another nobody can tell.
-            waits = one.is_stream and (one.has_chunks or self._load.tokens is None)
-            if waits and now - one.last_s > self._hang_s:
-                one.limit.reschedule(now)
+        for request in self._open:
+            # Where the engine reports its tokens, a first token may wait in the engine's queue. Elsewhere that cannot
+            # be told from a stall.
+            may_stall = request.is_stream and (request.has_chunks or self._load.tokens is None)
+            if may_stall and now - request.last_s > self._hang_s:
+                request.limit.reschedule(now)
 
     def is_hung(self) -> bool:
-        """Return whether requests are in the engine and nothing has come out of it for too long."""
+        """Return whether requests are in the engine and it has made no progress for too long."""
         is_silent = self._loop.time() - self._progress_s > self._hang_s
-        is_owing = any(one.last_s < math.inf for one in self._open)
+        is_owing = any(request.last_s < math.inf for request in self._open)
         return is_silent and is_owing and self._load.tokens is not None
 
-    def excuse(self) -> None:
-        """Say that the engine is about to be ended for what is over: what is in it is not to blame."""
-        for one in self._open:
-            one.is_excused = True
+    def excuse_open(self) -> None:
+        """Note that the worker is about to end the engine: the requests in it now are not to blame."""
+        for request in self._open:
+            request.is_excused = True
 
     async def idle(self, timeout_s: float) -> None:
-        """Return when nothing is in the engine any more, or when the time is over."""
+        """Return when no request is in the engine any more, or after that time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    async def _passed(self, endpoint: str, body: bytes, on_chunk: OnChunk | None, suspect: Suspect | None) -> Answer:
-        asked_s = self._loop.time()
+    async def _ask(self, endpoint: str, body: bytes, on_chunk: OnChunk | None, faulty: FaultyAttempt | None) -> Answer:
+        sent_s = self._loop.time()
         try:
-            answer = await self._engine.generate(endpoint, body, on_chunk)
+            answer = await self.engine.generate(endpoint, body, on_chunk)
         except (EngineUnreachableError, EngineLostError):
-            raise  # nothing ran; or nobody knows on whose account
+            raise  # nothing ran; or the cause is not known
         except EngineBusyError as error:
-            self._rest(asked_s, error)
+            self._note_busy(sent_s, error)
             raise
         except EngineFaultError as error:
-            self._pause.answered(asked_s)
+            self._pause.answered(sent_s)
             if isinstance(error, EngineCorruptedError):
                 self._metrics.corrupted("answer").inc()
-            self.faults.note(is_fault=True, suspect=suspect)
+            self.faults.note(is_fault=True, faulty=faulty)
             raise
-        self._pause.answered(asked_s)
+        self._pause.answered(sent_s)
         self.faults.note(is_fault=False)
         self._progress_s = self._loop.time()
         self.has_served = True
         return answer
 
-    def _rest(self, asked_s: float, error: EngineBusyError) -> None:
-        if pause_s := self._pause.busy(self._loop.time(), asked_s, error.retry_after_s, str(error)):
+    def _note_busy(self, sent_s: float, error: EngineBusyError) -> None:
+        if pause_s := self._pause.busy(self._loop.time(), sent_s, error.retry_after_s, str(error)):
             log.warning("engine busy", pause_s=round(pause_s, 1))
-            self.on_pause()
+            self._on_pause()
 
-    def _note_corrupted(self, more: int) -> None:
-        for _ in range(min(max(0, more), WINDOW)):  # less than none: the engine has started anew
+    def _note_corrupted(self, count: int) -> None:
+        for _ in range(min(max(0, count), WINDOW)):  # below 0: the engine was restarted
             self._metrics.corrupted("counter").inc()
             self.faults.note(is_fault=True)
 
-    def _watched(self, on_chunk: OnChunk, passing: Passing) -> OnChunk:
-        async def watched(data: bytes) -> None:
-            # Whoever is slow to take a chunk (Redis may be away) is not the engine.
-            passing.has_chunks, passing.last_s = True, math.inf
+    def _timed(self, on_chunk: OnChunk, request: OpenRequest) -> OnChunk:
+        async def timed(data: bytes) -> None:
+            # A reader that is slow to take a chunk (Redis may be unreachable) is no stall of the engine.
+            request.has_chunks, request.last_s = True, math.inf
             await on_chunk(data)
-            passing.last_s = self._progress_s = self._loop.time()
+            request.last_s = self._progress_s = self._loop.time()
 
-        return watched
+        return timed
 
 
-class _JobTraffic:
-    """The traffic as one job sees it."""
+class JobTraffic:
+    """The way to the engine for one job."""
 
     def __init__(self, traffic: Traffic, job: Claimed) -> None:
         self._traffic, self._job = traffic, job

@@ -1,1 +1,1 @@
-"""The engines a worker can feed: vLLM, any OpenAI-compatible server, and the echo engine."""
+"""The engines of a worker: vLLM, any OpenAI-compatible server, and the echo engine."""

@@ -1,7 +1,7 @@
-"""The answer that a stream's chunks make up: what the engine would have said without `"stream": true`.
+"""Assemble the answer that a stream's chunks make up: what the engine would have answered without `"stream": true`.
 
-Engines have fields of their own, so what is known of a field is how it grows: texts of a choice are joined, lists get
-longer, choices and tool calls are told apart by their index, and of everything else the last word counts.
+Engines have fields of their own, so fields are merged by their type: texts of a choice are joined, lists are extended,
+choices and tool calls are told apart by their index, and of everything else the last value counts.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import msgspec
 
 from workers.engines import lenient
 
-# What is kept of one stream. Lists (log probabilities, token ids) go first: they are larger than the text they belong
-# to, and can be read again in the stream. A text of that size is a million tokens.
+# How much of one stream is kept. Lists (log probabilities, token ids) have a limit of their own: they are larger than
+# their text, and remain in the stored stream. A text of that size has a million tokens.
 MAX_TEXT, MAX_LISTS = 4_000_000, 4_000_000
-# What a field costs even if it is empty.
-_PLACE = 100
+# The size of a field's name and value when both are empty.
+_FIELD_SIZE = 100
 
 _INDEXED = ("choices", "tool_calls")
-# Of these the first word counts: some engines say them once, others in every chunk.
+# Of these the first value counts: some engines send them once, others in every chunk.
 _FIXED = ("id", "type", "role", "created")
 
 Fields = dict[str, Any]
@@ -30,7 +30,7 @@ class _Text(list[str]):
 
 
 class _Listed(list[bytes]):
-    """A list that grows, as JSON: a tenth of what the objects take."""
+    """A list that grows, as JSON: a tenth of the objects' memory."""
 
 
 class _Indexed(dict[int, Fields]):
@@ -38,7 +38,7 @@ class _Indexed(dict[int, Fields]):
 
 
 class Assembly:
-    """Gathers the chunks of one stream."""
+    """Collects the chunks of one stream."""
 
     def __init__(self) -> None:
         self._answer: Fields = {"choices": _Indexed()}
@@ -49,7 +49,7 @@ class Assembly:
         return bool(self._answer["choices"])
 
     def add(self, chunk: Fields) -> None:
-        """Take one chunk."""
+        """Add one chunk."""
         if self._text_size <= MAX_TEXT:
             self._merge(self._answer, chunk, grows=False)
 
@@ -60,22 +60,22 @@ class Assembly:
         answer: Fields = self._whole(self._answer)
         if isinstance(kind := answer.get("object"), str):
             answer["object"] = kind.removesuffix(".chunk")
-        answer["choices"] = [_choice(one) for one in answer["choices"]]
+        answer["choices"] = [_choice(fields) for fields in answer["choices"]]
         return lenient.write(answer)
 
     def _merge(self, into: Fields, part: Fields, *, grows: bool) -> None:
         for name, value in part.items():
             old = into.get(name)
-            if value == old:  # most of a chunk stands in every chunk
+            if value == old:  # most fields are the same in every chunk
                 continue
             if old is None:
                 if not name.isprintable():
                     continue
-                self._text_size += len(name) + _PLACE
+                self._text_size += len(name) + _FIELD_SIZE
             into[name] = self._grown(name, old, value, grows=grows)
 
     def _grown(self, name: str, old: Any, value: Any, *, grows: bool) -> Any:  # noqa: ANN401
-        """Return a field's value after another word about it; `grows`: texts here are parts of one."""
+        """Return a field's value after one more chunk; `grows`: texts here are parts of one text."""
         if value is None or (name in _FIXED and old):
             return old
         if isinstance(value, dict):
@@ -86,7 +86,7 @@ class Assembly:
             return self._longer(name, old, value, grows=grows)
         if isinstance(value, str) and (grows or name == "text") and name not in _FIXED:
             text = old if isinstance(old, _Text) else _Text()
-            if not (name == "name" and [value] == text):  # said again
+            if not (name == "name" and [value] == text):  # sent again
                 text.append(value)
                 self._text_size += len(value)
             return text
@@ -97,7 +97,7 @@ class Assembly:
             entries = old if isinstance(old, _Indexed) else _Indexed()
             for part in value:
                 if isinstance(part, dict):
-                    self._merge(entries.setdefault(_place(part, entries), {}), part, grows=grows)
+                    self._merge(entries.setdefault(_index_of(part, entries), {}), part, grows=grows)
             return entries
         listed = old if isinstance(old, _Listed) else _Listed()
         content = lenient.write(value)[1:-1]
@@ -112,14 +112,14 @@ class Assembly:
         if isinstance(value, _Listed):
             return None if self._list_size > MAX_LISTS else msgspec.Raw(b"[" + b",".join(value) + b"]")
         if isinstance(value, _Indexed):
-            return [self._whole(value[place] | {"index": place}) for place in sorted(value)]
+            return [self._whole(value[index] | {"index": index}) for index in sorted(value)]
         if isinstance(value, dict):
             return {name: self._whole(inner) for name, inner in value.items()}
         return lenient.sound(value) if isinstance(value, str) else value
 
 
-def _place(part: Fields, entries: _Indexed) -> int:
-    """Return an entry's index; without one, a tool call with an id is a new one, and all else is about the last."""
+def _index_of(part: Fields, entries: _Indexed) -> int:
+    """Return an entry's index. Without one, a tool call with an id is new; all else continues the last entry."""
     index = part.get("index")
     if isinstance(index, int):
         return index
@@ -127,7 +127,7 @@ def _place(part: Fields, entries: _Indexed) -> int:
 
 
 def _choice(fields: Fields) -> Fields:
-    """Return a choice in the shape it has in a whole answer."""
+    """Return a choice as in an answer that was not streamed."""
     message = fields.pop("delta", None)
     head: Fields = {"index": fields.pop("index")}
     if isinstance(message, dict):

@@ -1,15 +1,15 @@
 """The echo engine: answers with the words of the prompt, at a set speed and with set faults.
 
-No model: for tests, benchmarks and laptops. What it answers is deterministic: the prompt's words in turn, one token
-a word, until max_tokens (default 16). Words in the prompt steer it:
+It has no model: it is for tests, benchmarks and laptops. The answer is deterministic: the prompt's words in turn, one
+token for each word, until max_tokens (default 16). Words in the prompt cause faults:
 
 - `echo:fault` breaks every attempt, `echo:busy` refuses, `echo:slow` takes ten times as long;
-- `echo:crash` takes the engine down at this request's first token, and with it all that is in flight; until it is
-  started again it refuses like a closed port;
-- `echo:hang` stops it at this request's first token: it calls itself healthy, and gives no token to anybody;
-- `echo:nan` answers with log probabilities that are no numbers, `echo:loop` with one word until max_tokens.
+- `echo:crash` crashes the engine at this request's first token, with all requests in flight; until it is restarted it
+  refuses connections, like a closed port;
+- `echo:hang` stops the engine at this request's first token: it is healthy by its own account, and gives no token;
+- `echo:nan` answers with log probabilities of NaN, `echo:loop` with one word until max_tokens.
 
-With `echo.execution_log` it writes down what it ran (execution_log.py), for tests to hold against what was promised.
+With `echo.execution_log` the engine logs its executions (execution_log.py), so that tests can check guarantees.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import Any
 
 import msgspec
 
-from bitladder.errors import (
+from bitladder.settings.sections import EchoSettings
+from workers.engines.base import Answer, EngineLoad, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from bitladder.settings.sections import EchoSettings
-from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.execution_log import ExecutionLog
 
 _DEFAULT_TOKENS = 16
 _MAX_TOKENS = 100_000
-_LOOP = "again"  # what echo:loop says; a word of the prompt would be a repetition that was asked for
+_LOOP = "again"  # the word of echo:loop; a word of the prompt would be a repetition that the client asked for
 
 
 class EchoEngine:
@@ -49,7 +49,7 @@ class EchoEngine:
         self._machine = _Machine()
 
     async def start(self) -> str:
-        """Nothing to load; after a crash or a hang, answer again."""
+        """After a crash or a hang, answer again. There is nothing to load."""
         self._machine.end("was started again")
         self._machine = _Machine()
         return ""
@@ -60,9 +60,9 @@ class EchoEngine:
         except (ValueError, RecursionError) as error:
             return _refusal(f"the body cannot be read: {error}", None)
         prompt = _prompt(endpoint, request)
-        wanted = request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS
-        if not isinstance(wanted, int) or not 0 < wanted <= _MAX_TOKENS:
-            message = f"max_tokens must be a whole number from 1 to {_MAX_TOKENS}, got {wanted!r:.80}"
+        max_tokens = request.get("max_completion_tokens") or request.get("max_tokens") or _DEFAULT_TOKENS
+        if not isinstance(max_tokens, int) or not 0 < max_tokens <= _MAX_TOKENS:
+            message = f"max_tokens must be a whole number from 1 to {_MAX_TOKENS}, got {max_tokens!r:.80}"
             return _refusal(message, "max_tokens")
         machine = self._machine
         if machine.is_lost:
@@ -71,17 +71,17 @@ class EchoEngine:
             raise EngineBusyError("the prompt asked for it")
         slowness = 10 if "echo:slow" in prompt else 1
         source = [_LOOP] if "echo:loop" in prompt else prompt.split() or ["…"]
-        words = list(itertools.islice(itertools.cycle(source), wanted))
+        words = list(itertools.islice(itertools.cycle(source), max_tokens))
         shape = _Shape(endpoint, str(request.get("model", "")), len(prompt.split()))
         with self._log.execution() if self._log else contextlib.nullcontext():
             self._fail(prompt, body)
-            await self._steered(prompt, machine, slowness)
+            await self._act_up(prompt, machine, slowness)
             if on_chunk:
                 return await self._stream(words, shape, machine, on_chunk, slowness)
             return await self._whole(words, shape, machine, slowness)
 
-    async def load(self) -> Load:
-        return Load(tokens=self._machine.tokens())
+    async def load(self) -> EngineLoad:
+        return EngineLoad(tokens=self._machine.tokens())
 
     async def is_healthy(self) -> bool:
         return not self._machine.is_lost
@@ -102,14 +102,14 @@ class EchoEngine:
     async def _stream(
         self, words: list[str], shape: _Shape, machine: _Machine, on_chunk: OnChunk, slowness: int
     ) -> Answer:
-        start = time.perf_counter()
+        start_s = time.perf_counter()
         await machine.wait(self._settings.ttft_ms / 1000 * slowness)
-        ttft_s = time.perf_counter() - start
-        first = time.perf_counter()
+        first_s = time.perf_counter()
+        ttft_s = first_s - start_s
         for index, word in enumerate(words):
-            # By the clock, as an engine's steps are: whoever is slow to take a token does not slow the next one.
-            due = first + index * slowness / self._settings.tokens_per_s
-            await machine.wait(due - time.perf_counter())
+            # By the clock, like an engine's steps: a reader that is slow to take a token does not delay the next one.
+            due_s = first_s + index * slowness / self._settings.tokens_per_s
+            await machine.wait(due_s - time.perf_counter())
             await on_chunk(shape.chunk(word + " ", is_first=index == 0, is_last=index == len(words) - 1))
         return Answer(
             status=200,
@@ -119,8 +119,8 @@ class EchoEngine:
             completion_tokens=len(words),
         )
 
-    async def _steered(self, prompt: str, machine: _Machine, slowness: int) -> None:
-        """Do what a word of the prompt asks for at the first token."""
+    async def _act_up(self, prompt: str, machine: _Machine, slowness: int) -> None:
+        """Crash, hang or break at the first token, where the prompt says so."""
         words = [word for word in ("echo:crash", "echo:hang", "echo:nan") if word in prompt]
         if not words:
             return
@@ -130,7 +130,7 @@ class EchoEngine:
         elif words[0] == "echo:hang":
             machine.hang()
         else:
-            raise EngineCorruptedError("the prompt asked for log probabilities that are no numbers")
+            raise EngineCorruptedError("the prompt asked for log probabilities of NaN")
         await machine.wait(0)
 
     def _fail(self, prompt: str, body: bytes) -> None:
@@ -145,7 +145,7 @@ class EchoEngine:
 
 
 class _Machine:
-    """What an engine's requests share: when it is lost, none of them goes on; when it hangs, all of them wait."""
+    """What the requests in the engine share: after a crash none of them goes on, and in a hang all of them wait."""
 
     def __init__(self) -> None:
         self.is_lost = False
@@ -171,15 +171,15 @@ class _Machine:
             self._waits.discard(wait)
 
     def tokens(self) -> int:
-        """Return a figure that grows for as long as the engine works."""
+        """Return a number that grows for as long as the engine works."""
         return int((time.monotonic() if self._hung_s is None else self._hung_s) * 1000)
 
     def hang(self) -> None:
-        """Give no token any more."""
+        """Give no more tokens."""
         self._hung_s = time.monotonic()
 
     def end(self, reason: str) -> None:
-        """Take down every request in flight."""
+        """End every request in flight with EngineLostError."""
         self.is_lost, self._reason = True, reason
         for wait in self._waits:
             if not wait.done():
@@ -194,12 +194,12 @@ class _Machine:
 
 
 class _Shape:
-    """OpenAI's shapes for one answer."""
+    """OpenAI's JSON for one answer."""
 
     def __init__(self, endpoint: str, model: str, prompt_tokens: int) -> None:
         self._is_chat = endpoint.endswith("chat/completions")
         self._model = model
-        self._id = f"echo-{time.time_ns():x}"  # of the whole answer: chunks with two ids are of two executions
+        self._id = f"echo-{time.time_ns():x}"  # one for the whole answer: chunks with two ids come from two executions
         self.prompt_tokens = prompt_tokens
 
     def whole(self, words: list[str]) -> bytes:
@@ -244,7 +244,7 @@ def _decode(body: bytes) -> dict[str, Any]:
 
 
 def _prompt(endpoint: str, request: dict[str, Any]) -> str:
-    """Return the text; of fields that are no text, what Python calls them."""
+    """Return the text of the prompt; other values as Python writes them."""
     parts = request.get("messages" if endpoint.endswith("chat/completions") else "prompt", "")
     if not isinstance(parts, list):
         return str(parts)

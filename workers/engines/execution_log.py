@@ -1,6 +1,6 @@
-"""Write down what an engine ran: a line of JSON when an execution begins and one when it ends, without any prompt.
+"""A log of what an engine ran: a line of JSON when an execution begins, and one when it ends, without any prompt.
 
-Several workers may share a file: each line is one write of a few hundred bytes at its end, so lines do not mix.
+Several workers may share a file: each line is one write of a few hundred bytes at the file's end, so lines do not mix.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from pathlib import Path
 
 import msgspec
 
-from bitladder.errors import ConfigError, EngineLostError
+from bitladder.errors import ConfigError
 from workers.engines.base import CLAIM
+from workers.engines.errors import EngineLostError
 
 
 class Event(StrEnum):
-    """What a line tells."""
+    """What a line reports."""
 
     BEGIN = "begin"
     END = "end"
 
 
 class How(StrEnum):
-    """How an execution ended. One that has only begun runs on, or its worker was killed."""
+    """How an execution ended. An execution without an end still runs, or its worker was killed."""
 
     ANSWERED = "answered"
     FAULT = "fault"
-    LOST = "lost"  # the engine was, with all it ran
+    LOST = "lost"  # the engine crashed, with all it ran
     ABORTED = "aborted"  # by the worker: deadline, cancellation, drain, lost lease
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the log. Outside a worker there is no claim, and its fields are empty."""
+    """One line of the log. Outside a worker there is no claim, and the fields of the claim are empty."""
 
     at_ms: int  # wall clock
     event: Event
@@ -50,7 +51,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ExecutionLog:
-    """Appends to one file, which is opened for each line: whoever wants to may move it away."""
+    """Appends to one file, which is opened for each line, so that it may be moved away at any time."""
 
     def __init__(self, path: str, tier: str) -> None:
         self._path, self._tier = Path(path), tier
@@ -62,7 +63,7 @@ class ExecutionLog:
 
     @contextlib.contextmanager
     def execution(self) -> Iterator[None]:
-        """Note the begin of an execution, and its end however the block ends."""
+        """Log the begin of an execution, and its end however the block ends."""
         self._write(Event.BEGIN, None)
         how = How.FAULT
         try:

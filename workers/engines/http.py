@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, by URL or Unix socket."""
+"""An engine that is any OpenAI-compatible server, by URL or Unix socket."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import msgspec
 import structlog
 
 from bitladder.contract import Endpoint
-from bitladder.errors import (
+from workers.engines import lenient
+from workers.engines.base import Answer, EngineLoad, OnChunk
+from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.engines import lenient
-from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.logprobs import is_corrupted
 from workers.engines.replies import broken_off, judged
 from workers.engines.streaming import BROKEN, StreamReader
@@ -33,44 +33,44 @@ _READ, _WRITTEN, _CORRUPTED = (
     "vllm:corrupted_requests_total",
 )
 _SUMMED = {_RUNNING, _WAITING, _READ, _WRITTEN, _CORRUPTED}
-# Of a server that runs already: what takes so long for four tokens hangs.
+# A running server that takes longer for four tokens hangs.
 _WARM_UP_S = 60.0
-# vLLM closes a connection that idled for 5 s. A request that is sent on it at that moment fails, and may not be sent
-# again: nobody knows whether it was taken. So ours are given up earlier.
+# vLLM closes a connection that was idle for 5 s. A request that is sent on it at that moment fails, and may not be sent
+# again: it is not known whether the server took it. So the worker closes its connections earlier.
 KEPT_ALIVE_S = 2.0
-# What an answer may be large: a long text with twenty log probabilities for each of its tokens.
+# Above a long text with twenty log probabilities for each of its tokens.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _GENERATING = frozenset(Endpoint)
-# Chunks before the first token that wait for it; each choice of a chat begins with one.
+# Chunks without a token that are held back until the first token; each choice of a chat begins with one.
 MAX_HELD = 1024
 
 
 class HttpEngine:
-    """Passes bodies through as they are."""
+    """Sends request bodies as they are, and reads the answers."""
 
     def __init__(self, url: str, model: str, *, socket: str = "", load_limit_s: float = 5) -> None:
         self._url, self._model = url.rstrip("/"), model
         self._socket = socket
         self._limit = aiohttp.ClientTimeout(total=load_limit_s)
         self._session: aiohttp.ClientSession | None = None
-        self._tells_usage = True  # knows stream_options; some servers refuse what they do not know
+        self._tells_usage = True  # the server knows stream_options; some refuse what they do not know
 
     async def start(self) -> str:
-        """Open a new connection pool, and see the server answer a request; the server is somebody else's."""
+        """Open a new connection pool, and wait for one answer. The server itself is not ours to start."""
         await self.stop()
         self._open()
         self._tells_usage = True
         if not await self.is_healthy():
             raise EngineFaultError(f"no healthy engine at {self._url}: GET /health must answer 200")
         try:
-            # A server that hangs may call itself healthy.
+            # A server that hangs may still be healthy by its own account.
             await asyncio.wait_for(self.warm_up(), _WARM_UP_S)
         except TimeoutError:
             raise EngineFaultError(f"the engine at {self._url} answered nothing in {_WARM_UP_S:g} s") from None
         except EngineUnreachableError:
             raise
         except EngineBusyError as error:
-            log.info("engine busy at its start", error=str(error))  # so it is there
+            log.info("engine busy at its start", error=str(error))  # which is an answer
         return ""
 
     async def warm_up(self) -> None:
@@ -97,50 +97,52 @@ class HttpEngine:
         start, is_echo = time.perf_counter(), _is_echo(endpoint, body)
         asked, shows_usage = asking_usage(body) if on_chunk and self._tells_usage else (body, True)
         headers = {"Content-Type": "application/json"}
-        async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as got:
-            # What a producer asked to stream streams, though nobody takes the chunks.
+        async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as response:
+            # A body of an RQ producer may ask to stream in a job that does not: the chunks then have no reader.
             if (
-                got.status == 200
-                and got.content_type != "application/json"
-                and (on_chunk or got.content_type == "text/event-stream")
+                response.status == 200
+                and response.content_type != "application/json"
+                and (on_chunk or response.content_type == "text/event-stream")
             ):
-                return await _streamed(got, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_chunk, start)
-            said = await _whole(got)
-        if got.status == 200:
-            answer = _plain(said, has_choices=endpoint in _GENERATING, is_echo=is_echo)
+                return await _streamed(
+                    response, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_chunk, start
+                )
+            content = await _read_body(response)
+        if response.status == 200:
+            answer = _read_plain(content, has_choices=endpoint in _GENERATING, is_echo=is_echo)
             if on_chunk and answer.status == 200:
                 raise EngineFaultError("the engine did not stream its answer")
             return answer
-        if got.status in (400, 422) and asked is not body and b"stream_options" in said:
+        if response.status in (400, 422) and asked is not body and b"stream_options" in content:
             self._tells_usage = False
             return await self._ask(session, endpoint, body, on_chunk)
-        return judged(got.status, got.headers, said)
+        return judged(response.status, response.headers, content)
 
     async def _fault(self, session: aiohttp.ClientSession, error: EngineFaultError) -> EngineFaultError:
         """Tell an engine that is gone from one that broke on this request only.
 
-        vLLM answers 500 to all that was in flight when its core died, and then ends.
+        When its core dies, vLLM answers 500 to all requests in flight, and then ends.
         """
         if session is self._session and await self.is_healthy():
             return error
         return EngineLostError(f"the engine is gone: {error}")
 
-    async def load(self) -> Load:
+    async def load(self) -> EngineLoad:
         try:
-            async with self._open().get(f"{self._url}/metrics", timeout=self._limit) as got:
-                return _read_load(await got.text()) if got.status == 200 else Load()
+            async with self._open().get(f"{self._url}/metrics", timeout=self._limit) as response:
+                return _read_load(await response.text()) if response.status == 200 else EngineLoad()
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return Load()
+            return EngineLoad()
 
     async def is_healthy(self) -> bool:
         try:
-            async with self._open().get(f"{self._url}/health", timeout=self._limit) as got:
-                return got.status in (200, 429)  # too many asked, and it says so
+            async with self._open().get(f"{self._url}/health", timeout=self._limit) as response:
+                return response.status in (200, 429)  # 429: too many requests, so the server is there
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
     async def stop(self) -> None:
-        # Given up before it is closed: whoever breaks off now sees that it was us.
+        # Replaced before it is closed: requests that break off now see that the worker has done it (_fault).
         session, self._session = self._session, None
         if session:
             await session.close()
@@ -152,22 +154,22 @@ class HttpEngine:
                 if self._socket
                 else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_S)
             )
-            # No total limit: a job's deadline is the pump's business.
+            # No total limit: the executor ends a request at its job's deadline.
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         return self._session
 
 
 async def _streamed(
-    got: aiohttp.ClientResponse, reader: StreamReader, on_chunk: OnChunk | None, start: float
+    response: aiohttp.ClientResponse, reader: StreamReader, on_chunk: OnChunk | None, start: float
 ) -> Answer:
     ttft_s: float | None = None
     held: list[bytes] = []
-    async for data in got.content.iter_any():
+    async for data in response.content.iter_any():
         held += reader.feed(data)
         if reader.refusal:
             return reader.refusal
         if not reader.has_tokens and len(held) < MAX_HELD:
-            continue  # a chat's first chunk says nothing yet: until a token is there, the job may still run elsewhere
+            continue  # a chat's first chunk has no token: until there is one, the job may still run on another tier
         if ttft_s is None and reader.has_tokens:
             ttft_s = time.perf_counter() - start
         if held and on_chunk:
@@ -176,8 +178,8 @@ async def _streamed(
     return reader.answer(ttft_s, b"".join(held))
 
 
-def _plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
-    """Judge an answer that came whole; one of a route that generates nothing (/tokenize) is without choices."""
+def _read_plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
+    """Read an answer that is not streamed; one of a route that generates nothing (/tokenize) has no choices."""
     try:
         fields, text = lenient.read(body)
     except ValueError:
@@ -191,18 +193,18 @@ def _plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
             return broken_off(error, has_begun=False)
         raise EngineFaultError(f"the engine's answer has no choices: {body[:100]!r}")
     if is_corrupted(fields, is_echo=is_echo):
-        raise EngineCorruptedError("the engine's answer has a log probability that is no number")
-    if broken := [one for one in choices if isinstance(one, dict) and one.get("finish_reason") in BROKEN]:
+        raise EngineCorruptedError("the engine's answer has a log probability of NaN or infinity")
+    if broken := [choice for choice in choices if isinstance(choice, dict) and choice.get("finish_reason") in BROKEN]:
         raise EngineFaultError(f"the engine broke its answer off: {broken[0]['finish_reason']}")
-    read, written = tokens_of(fields.get("usage"))
-    whole = text if text is body else lenient.write(fields)
-    return Answer(status=200, body=whole, prompt_tokens=read, completion_tokens=written)
+    prompt_tokens, completion_tokens = tokens_of(fields.get("usage"))
+    valid = text if text is body else lenient.write(fields)
+    return Answer(status=200, body=valid, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
-async def _whole(got: aiohttp.ClientResponse) -> bytes:
-    """Read an answer that has an end."""
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer that is not streamed."""
     body = bytearray()
-    async for data in got.content.iter_any():
+    async for data in response.content.iter_any():
         body += data
         if len(body) > MAX_ANSWER_BYTES:
             raise EngineFaultError(f"an answer must be at most {MAX_ANSWER_BYTES} bytes, got {len(body)} or more")
@@ -219,8 +221,8 @@ def _is_echo(endpoint: str, body: bytes) -> bool:
         return False
 
 
-def _read_load(text: str) -> Load:
-    """Read vLLM's own figures; a server without them counts as idle."""
+def _read_load(text: str) -> EngineLoad:
+    """Read vLLM's own metrics; a server without them counts as idle."""
     sums: dict[str, float] = {}
     used = 0.0
     for line in text.splitlines():
@@ -232,7 +234,7 @@ def _read_load(text: str) -> Load:
         elif name == "vllm:kv_cache_usage_perc":
             used = max(used, float(value))
     tokens = [sums[name] for name in (_READ, _WRITTEN) if name in sums]
-    return Load(
+    return EngineLoad(
         running=int(sums.get(_RUNNING, 0)),
         waiting=int(sums.get(_WAITING, 0)),
         cache_used=used,

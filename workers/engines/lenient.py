@@ -1,4 +1,4 @@
-"""JSON as engines write it: NaN as a bare word, halves of surrogate pairs, bytes that are no UTF-8."""
+"""JSON as engines write it: with bare NaN, halves of surrogate pairs, and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import msgspec
 
-from bitladder.errors import EngineCorruptedError
+from workers.engines.errors import EngineCorruptedError
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
 def read(data: bytes) -> tuple[Any, bytes]:
-    """Return what a text says, and the text itself, in UTF-8 whatever it was.
+    """Return the value of a JSON text, and the text itself in valid UTF-8.
 
     Raises:
-        EngineCorruptedError: it would be JSON, if NaN and infinity were numbers.
-        ValueError: it is no JSON.
+        EngineCorruptedError: it would be JSON if JSON had NaN and infinity.
+        ValueError: it is not JSON.
 
     """
     try:
         return _decode(data), data
     except (msgspec.DecodeError, UnicodeDecodeError):
         text = data.decode("utf-8", "replace")
-        return _read_oddly(text), text.encode()
+        return _read_non_standard(text), text.encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -40,7 +40,7 @@ def write(value: object) -> bytes:
 
 
 def sound(text: str) -> str:
-    """Return a text with the halves of surrogate pairs joined where both are there, and replaced where not."""
+    """Return a text with the halves of surrogate pairs joined, and single halves replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -48,18 +48,18 @@ def sound(text: str) -> str:
     return text
 
 
-def _read_oddly(text: str) -> Any:  # noqa: ANN401
-    odd: list[str] = []
+def _read_non_standard(text: str) -> Any:  # noqa: ANN401
+    not_finite: list[str] = []
 
     def finite(digits: str) -> float:
         if not math.isfinite(number := float(digits)):
-            odd.append(digits[:40])
+            not_finite.append(digits[:40])
         return number
 
     try:
-        value = json.loads(text, parse_constant=odd.append, parse_float=finite)
+        value = json.loads(text, parse_constant=not_finite.append, parse_float=finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if odd:
-        raise EngineCorruptedError(f"the engine's answer has {odd[0]} where a number belongs")
+    if not_finite:
+        raise EngineCorruptedError(f"the engine's answer has {not_finite[0]} where a number belongs")
     return value

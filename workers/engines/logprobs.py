@@ -1,4 +1,4 @@
-"""Log probabilities that are no numbers: NaN and infinity have no JSON, so they come as null."""
+"""Log probabilities that are NaN or infinity: JSON has neither, so engines write null."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 
 def is_corrupted(answer: Mapping[str, Any], *, is_echo: bool) -> bool:
-    """Return whether a log probability of a whole answer is no number; `is_echo`: it begins with its prompt."""
+    """Return whether a log probability of a whole answer is null; `is_echo`: the answer begins with its prompt."""
     return _are_bad(_list(answer, "prompt_logprobs")) or any(
         is_bad(choice, is_echo=is_echo) for choice in _list(answer, "choices") if isinstance(choice, dict)
     )
 
 
 def is_bad(choice: Mapping[str, Any], *, is_echo: bool) -> bool:
-    """Return whether a log probability of a choice, or of its part in a chunk, is no number."""
+    """Return whether a log probability of a choice, or of its part in a chunk, is null."""
     if _are_bad(_list(choice, "prompt_logprobs")):
         return True
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return False
-    # The first token of a prompt that is echoed has no probability: null is right there.
+    # The first token of an echoed prompt has no probability, so null is correct there.
     if None in _list(logprobs, "token_logprobs")[1 if is_echo else 0 :]:
         return True
     if any(isinstance(top, dict) and None in top.values() for top in _list(logprobs, "top_logprobs")):
@@ -29,17 +29,17 @@ def is_bad(choice: Mapping[str, Any], *, is_echo: bool) -> bool:
 
 
 def _is_bad_token(token: object) -> bool:
-    """Look at one token of a chat completion, and at those that might have been in its place."""
+    """Check one token of a chat completion, and its alternatives."""
     if not isinstance(token, dict):
         return False
     return token.get("logprob", 0.0) is None or any(map(_is_bad_token, _list(token, "top_logprobs")))
 
 
 def _are_bad(prompt: Iterable[object]) -> bool:
-    """Look at a prompt's tokens as vLLM shows them: by id, and null for the first one."""
+    """Check a prompt's tokens as vLLM shows them: by id, and null for the first one."""
     return any(isinstance(token, dict) and any(map(_is_bad_token, token.values())) for token in prompt)
 
 
 def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
-    found = fields.get(name)
-    return found if isinstance(found, list) else []
+    value = fields.get(name)
+    return value if isinstance(value, list) else []

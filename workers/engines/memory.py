@@ -1,7 +1,7 @@
-"""How much memory an engine asks for at its start, and less of it when there was too little.
+"""How much memory an engine asks for at its start, and how much less after a start without enough memory.
 
-vLLM takes a share of the device's memory (--gpu-memory-utilization, on a processor too) and in it keeps room for at
-least one request of the longest length (--max-model-len). What it says when it fails tells which of the two to lower.
+vLLM takes a share of the device's memory (--gpu-memory-utilization, on a processor too). In it vLLM needs room for one
+request of the longest length (--max-model-len). The output of a failed start tells which of the two to lower.
 Pure but for reading a checkpoint's config.json.
 """
 
@@ -15,43 +15,43 @@ UTILIZATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
 _DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
 # 15 % less at a time finds a share that fits in few starts; below a tenth there is no room for weights.
 _STEP, _MIN_UTILIZATION = 0.85, 0.10
-# Shorter contexts serve nobody: better no engine, and the next tier up.
+# A shorter context is of no use: better no engine here, and the jobs served by the next tier up.
 _MIN_LENGTH = 512
 # Every try loads the weights anew.
 _MAX_STEPS = 8
 
-# Stands for the kernel's out-of-memory killer, which leaves no word in the log.
+# Stands for the kernel's out-of-memory killer, which leaves nothing in the process's own output.
 KILLED = "killed: out of memory"
-# The share was more than is free. First, because a log may have both.
+# The share is more than the free memory. Checked first, because the output may have both kinds.
 _TOO_LARGE = re.compile(
     r"less than desired [CG]PU memory utilization|allocation is less than requested memory for kv"
     r"|less than the engine's budget|out of memory|OutOfMemoryError|not enough GPU memory|bad_alloc"
     r"|Cannot allocate memory|DefaultCPUAllocator"
 )
-# The share was taken, and what is left of it beside the weights is too little for the longest request.
+# The share is free, but beside the weights it is too small for the longest request.
 _TOO_LONG = re.compile(r"larger than the available KV cache memory|No available memory for the cache blocks")
 _ESTIMATE = re.compile(r"estimated maximum model length is (\d+)")
 
 
 class Allowance:
-    """What the next start may ask for."""
+    """What the next start asks for."""
 
-    def __init__(self, given: tuple[str, ...], checkpoint: Path) -> None:
-        self._utilization = float(_given(given, UTILIZATION) or _DEFAULT_UTILIZATION)
-        self._length = _length(_given(given, LENGTH)) or _own_length(checkpoint)
+    def __init__(self, configured: tuple[str, ...], checkpoint: Path) -> None:
+        self._utilization = float(_value_of(configured, UTILIZATION) or _DEFAULT_UTILIZATION)
+        self._length = _length(_value_of(configured, LENGTH)) or _longest_context(checkpoint)
         self._steps: dict[str, str] = {}
         self._count = 0
 
     def args(self) -> list[str]:
-        """Return arguments that take the place of those given; none while nothing was lowered."""
+        """Return arguments that override the configured ones; none while nothing was lowered."""
         return [part for pair in self._steps.items() for part in pair]
 
-    def said(self) -> str:
-        """Return the same for people."""
+    def as_text(self) -> str:
+        """Return the same arguments as one text."""
         return " ".join(self.args())
 
     def lower(self, output: str) -> bool:
-        """Take less, as the output of a failed start demands; False where that cannot help."""
+        """Ask for less, as the output of a failed start demands; False where that cannot help."""
         if self._count >= _MAX_STEPS:
             return False
         self._count += 1
@@ -75,15 +75,15 @@ class Allowance:
         return True
 
 
-def _given(args: tuple[str, ...], name: str) -> str | None:
+def _value_of(args: tuple[str, ...], name: str) -> str | None:
     """Return the value of an argument, `--name value` or `--name=value`; the last one counts."""
-    found = None
+    value = None
     for index, arg in enumerate(args):
         if arg == name and index + 1 < len(args):
-            found = args[index + 1]
+            value = args[index + 1]
         elif arg.startswith(f"{name}="):
-            found = arg.partition("=")[2]
-    return found
+            value = arg.partition("=")[2]
+    return value
 
 
 def _length(value: str | None) -> int | None:
@@ -94,8 +94,8 @@ def _length(value: str | None) -> int | None:
     return int(float(match[1]) * {"": 1, "k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}[match[2]])
 
 
-def _own_length(checkpoint: Path) -> int:
-    """Return the longest context that the checkpoint itself names."""
+def _longest_context(checkpoint: Path) -> int:
+    """Return the longest context that the checkpoint's configuration names."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", {})
     return int(config.get("max_position_embeddings") or text.get("max_position_embeddings") or 8192)

@@ -1,7 +1,7 @@
-"""What an engine means by an answer that is no answer: an HTTP status, or an error in the middle of a stream.
+"""What an engine means by an error: an HTTP status, or an error in the middle of a stream.
 
-Whose account it goes on decides what becomes of the job: the request's (the client hears it), the moment's (a busy
-engine is asked again) or the engine's (somebody else is asked).
+The cause decides what becomes of the job. A wrong request: the client gets the error. A busy engine: it is asked again.
+A fault of the engine: another tier is asked.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 from workers.engines import lenient
 from workers.engines.base import Answer
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 
 _BUSY = (429, 503)
-# About the worker's own key, credit or latency_budget: the client's request had no part in it.
-_OURS = (401, 402, 407, 408)
-# Nothing is left until somebody pays: waiting for that is no use. (Messages do not tell: some say "quota" for a rate.)
-_SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
-# vLLM answers 400 to every ValueError and TypeError, those of writing its own answer included. The first one is what
-# Python says of NaN.
+# About the worker's own key, credit or time: the client's request is not the cause.
+_OF_THE_WORKER = (401, 402, 407, 408)
+# The quota is used up until it is paid for, so waiting is no use. (Messages do not tell: some say "quota" for a rate.)
+_QUOTA_USED_UP = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
+# vLLM answers 400 to every ValueError and TypeError, also to those of writing its own answer. The first pattern is
+# Python's message for NaN.
 _NAN = re.compile(rb"not JSON compliant", re.IGNORECASE)
 _OF_ITS_ANSWER = re.compile(
     rb"not JSON serializable|validation errors? for (?:Chat)?Completion(?:Stream)?Response", re.IGNORECASE
 )
-# Of an error that is passed on: some servers repeat the request in it, once for each thing that is wrong.
+# Of an error that the client gets: some servers repeat the request in it, once for each thing that is wrong.
 _MAX_ERROR_BYTES = 64 * 1024
 _REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
 
@@ -37,30 +37,30 @@ def judged(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     """Return the answer to a request that was wrong.
 
     Raises:
-        EngineBusyError: it may be asked again, after a while.
-        EngineCorruptedError: it has computed numbers that are none.
+        EngineBusyError: the engine may be asked again, after a while.
+        EngineCorruptedError: the engine has computed NaN or infinity.
         EngineFaultError: anything else that is not the request's fault.
 
     """
-    said, fields = _error_of(body)
-    what = f"{status}: {said}"
+    message, fields = _error_of(body)
+    what = f"{status}: {message}"
     if status in _BUSY:
-        if _SPENT & {fields.get("code"), fields.get("type")}:
+        if _QUOTA_USED_UP & {fields.get("code"), fields.get("type")}:
             raise EngineFaultError(f"the engine's quota is used up ({what})")
         raise EngineBusyError(f"the engine is busy ({what})", retry_after_s=retry_after_s(headers))
-    if not 400 <= status < 500 or status in _OURS:
+    if not 400 <= status < 500 or status in _OF_THE_WORKER:
         raise EngineFaultError(f"the engine answered {what}")
     if _NAN.search(body):
         raise EngineCorruptedError(f"the engine could not write its own answer: {what}")
     if _OF_ITS_ANSWER.search(body):
         raise EngineFaultError(f"the engine could not write its own answer: {what}")
-    return Answer(status=status, body=_as_json(status, body, said))
+    return Answer(status=status, body=_as_json(status, body, message))
 
 
 def broken_off(error: object, *, has_begun: bool) -> Answer:
     """Return the answer to a streamed request that was wrong, or raise as `judged` does.
 
-    An engine that has given tokens had accepted the request: what it says then is about itself.
+    An engine that has given tokens has accepted the request: an error after that is about the engine.
     """
     fields: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
     status = _status(fields)
@@ -76,9 +76,9 @@ def broken_off(error: object, *, has_begun: bool) -> Answer:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return for how long an engine wants to be left alone; None where it does not say.
+    """Return for how long an engine wants no requests; None where it does not say.
 
-    A date counts from the answer's own: the clocks of two machines may be far apart.
+    A date counts from the answer's own `Date`: the clocks of two machines may be far apart.
     """
     for name, unit_s in (("Retry-After-Ms", 0.001), ("Retry-After", 1.0)):
         try:
@@ -86,8 +86,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
                 return max(0.0, wait_s)
         except (KeyError, ValueError):
             continue
-    until, now = _date(headers.get("Retry-After")), _date(headers.get("Date"))
-    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+    until_s, now_s = _date(headers.get("Retry-After")), _date(headers.get("Date"))
+    return None if until_s is None else max(0.0, until_s - (time.time() if now_s is None else now_s))
 
 
 def _date(text: str | None) -> float | None:
@@ -108,7 +108,7 @@ def _status(error: Mapping[str, Any]) -> int:
 
 
 def _error_of(body: bytes) -> tuple[str, dict[str, Any]]:
-    """Return an error's message, and its fields where it has some."""
+    """Return an error's message, and its fields."""
     try:
         value, _ = lenient.read(body)
     except (ValueError, EngineError):
@@ -119,13 +119,13 @@ def _error_of(body: bytes) -> tuple[str, dict[str, Any]]:
     return body[:500].decode(errors="replace"), error if isinstance(error, dict) else {}
 
 
-def _as_json(status: int, body: bytes, said: str) -> bytes:
-    """Return the body, or what a proxy before the engine says in plain text as an OpenAI error."""
+def _as_json(status: int, body: bytes, plain: str) -> bytes:
+    """Return the body as JSON; plain text, such as a proxy's, becomes an OpenAI error."""
     try:
         value, text = lenient.read(body)
         if isinstance(value, dict) and len(body) <= _MAX_ERROR_BYTES:
             return text if text is body else lenient.write(value)
     except (ValueError, EngineError):
         pass
-    message = said or f"the engine answered {status}"
+    message = plain or f"the engine answered {status}"
     return lenient.write({"error": {"message": message, "type": "invalid_request_error", "code": status}})

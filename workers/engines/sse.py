@@ -1,7 +1,7 @@
-"""Server-sent events out of bytes, as WHATWG HTML ("Server-sent events", section 9.2.6) says. Knows no OpenAI.
+"""Parse server-sent events, as WHATWG HTML says ("Server-sent events", section 9.2.6). Knows nothing of OpenAI.
 
-Lines end with LF, CR or CRLF, wherever a read cuts them. A byte order mark may stand in front. The `data` lines of an
-event are joined by LF; comments, `id`, `retry` and unknown fields say nothing about an answer.
+Lines end with LF, CR or CRLF, wherever a read cuts them. The stream may begin with a byte order mark. The `data` lines
+of an event are joined by LF. Comments, `id`, `retry` and unknown fields are not part of an answer, and are dropped.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
-# An event holds a token; with an echoed prompt and its log probabilities, all of them. What is larger is no answer.
+# An event has a token, or all tokens of an echoed prompt with their log probabilities. A larger event is not an answer.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-# What an empty line of data costs: a place in a list.
+# What an empty line of data costs: an entry of a list.
 _PLACE_BYTES = 8
 
 
@@ -23,11 +23,11 @@ class Event(NamedTuple):
     """One event with data."""
 
     data: bytes
-    kind: bytes = b""  # of its `event` field; without one, it is a message
+    kind: bytes = b""  # its `event` field; '' means "message"
 
 
 class EventParser:
-    """Gathers lines into events."""
+    """Joins lines to events."""
 
     def __init__(self) -> None:
         self._rest = bytearray()  # the start of a line whose end is not there yet
@@ -41,7 +41,7 @@ class EventParser:
         """Return the events that end in this chunk.
 
         Raises:
-            EventTooLargeError: one is larger than any answer.
+            EventTooLargeError: an event is larger than any answer.
 
         """
         events: list[Event] = []
@@ -57,7 +57,7 @@ class EventParser:
         return events
 
     def end(self) -> Event:
-        """Return what stands at the end of the stream without an empty line behind it; by the book it is no event."""
+        """Return the rest of the stream, without an empty line behind it; by the standard it is no event."""
         if self._rest:
             self._take(bytes(self._rest))
         return Event(b"\n".join(self._data), self._kind)

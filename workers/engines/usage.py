@@ -1,4 +1,4 @@
-"""Tokens as engines count them; a stream says them only when it is asked to."""
+"""Token counts as engines report them; in a stream only when the request asks for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _MAX_TOKENS = 2**53
 
 
 def asking_usage(body: bytes) -> tuple[bytes, bool]:
-    """Return the body of a streamed request, with the tokens asked for; and whether its client asked for them itself.
+    """Return the body of a streamed request, asking for token counts; and whether the client itself asked for them.
 
-    Where `stream` stands in the job but not in its body (RQ's producers write both), the job's word counts.
+    Where the job says `stream` but its body does not (RQ's producers write both), the job counts.
     """
     try:
         fields = _read(body)
         options: Any = msgspec.json.decode(fields.get("stream_options", b"null"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body, True  # the engine will say what is wrong
+        return body, True  # the engine answers what is wrong with it
     if not isinstance(options, dict | None):
         return body, True
     is_asked = bool(options and options.get("include_usage"))
@@ -33,7 +33,7 @@ def asking_usage(body: bytes) -> tuple[bytes, bool]:
 
 
 def tokens_of(usage: object) -> tuple[int, int]:
-    """Return the tokens of prompt and answer as `usage` says them; 0 for what it does not say."""
+    """Return the tokens of prompt and answer from `usage`; 0 for a count that is missing."""
     fields = usage if isinstance(usage, dict) else {}
     counts = [fields.get(name) for name in ("prompt_tokens", "completion_tokens")]
     read, written = (count if isinstance(count, int) and 0 <= count < _MAX_TOKENS else 0 for count in counts)

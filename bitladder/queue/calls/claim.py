@@ -58,7 +58,7 @@ def read_claimed(answer: list[Any]) -> Claims:
 
 
 def _claimed(row: list[Any], now: int) -> Claimed:
-    job_id, data, queue, attempt, fence, at, deadline, suspicion, mac, *timeout = row
+    job_id, data, queue, attempt, fence, at, deadline, crash_count, mac, *timeout = row
     return Claimed(
         job_id=read_id(job_id),
         queue=queue.decode(),
@@ -68,7 +68,7 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         enqueued_ms=int(at),
         deadline_ms=int(float(deadline)) if deadline else None,
         claimed_ms=now,
-        suspicion=int(suspicion),
+        crash_count=int(crash_count),
         mac=mac,
         is_rq=bool(timeout),
         timeout_s=int(timeout[0]) if timeout else 0,

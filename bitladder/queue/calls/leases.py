@@ -26,7 +26,7 @@ class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     pid: int = 0
     host: str = ""
-    software: str = "bitladder"  # in the field that RQ's tools call version
+    software: str = "bitladder"  # and its release; in the field that RQ's tools call version
 
 
 class Renewed(msgspec.Struct, frozen=True, kw_only=True):

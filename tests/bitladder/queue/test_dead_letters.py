@@ -197,7 +197,7 @@ async def test_an_isolated_job_keeps_its_attempts_and_says_how_often_its_engine_
     seen = []
     for _ in range(3):
         claimed = (await claim(queue, "int4"))[0]
-        seen.append((claimed.attempt, claimed.suspicion))
+        seen.append((claimed.attempt, claimed.crash_count))
         await queue.requeue("w-int4", claimed, claimed.queue, reason=RequeueReason.CRASHED, last=BROKEN)
 
     assert seen == [(1, 0), (1, 1), (1, 2)]
@@ -209,7 +209,7 @@ async def test_a_job_whose_worker_was_lost_twice_runs_alone(queue: JobQueue, sto
     seen = []
     for number in range(3):
         claimed = (await claim(queue, "int4", worker=f"lost-{number}"))[0]
-        seen.append((claimed.attempt, claimed.suspicion))
+        seen.append((claimed.attempt, claimed.crash_count))
         await queue.mark_begun(f"lost-{number}", [claimed.job_id])
         store.zadd("bl:workers", {f"lost-{number}": 1})
         await _reap(queue)

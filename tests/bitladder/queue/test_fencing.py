@@ -43,7 +43,7 @@ async def claimed_twice(queue: JobQueue, store: redis.Redis) -> tuple[Claimed, C
         producer.submit(BODY)
     first = await claim(queue)
     store.zadd("bl:workers", {"me": 1})
-    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=dict, drop=lambda lost, cancelled: None)
     keeper.reap()
     return first, await claim(queue)
 
@@ -128,7 +128,7 @@ async def test_a_job_that_its_worker_has_found_meanwhile_is_no_stray(
         "smollm2",
         "int4",
         "me",
-        held=lambda: held,
+        held=lambda: dict.fromkeys(held, 0),
         drop=lambda gone, cancelled: lost.extend(gone),
     )
     keeper.renew()
@@ -145,7 +145,7 @@ async def test_a_job_that_its_worker_has_found_meanwhile_is_no_stray(
 async def test_a_worker_whose_record_expired_is_forgotten_by_rq_s_lists_too(
     queue: JobQueue, store: redis.Redis
 ) -> None:
-    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "gone", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "gone", held=dict, drop=lambda lost, cancelled: None)
     keeper.renew()
     store.delete("rq:worker:gone")
     store.zadd("bl:workers", {"gone": 1})

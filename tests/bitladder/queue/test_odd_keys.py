@@ -46,7 +46,7 @@ async def test_whatever_is_written_over_a_key_jobs_are_taken_in_run_and_end(
 ) -> None:
     if not (key.startswith("rq:queue:") and odd[0] == "RPUSH"):  # that is what it is
         store.execute_command(odd[0], key, *odd[1:])  # type: ignore[no-untyped-call]  # redis-py
-    leases = LeaseKeeper(queue.settings, "smollm2", "int4", "w-int4", held=list, drop=lambda lost, cancelled: None)
+    leases = LeaseKeeper(queue.settings, "smollm2", "int4", "w-int4", held=dict, drop=lambda lost, cancelled: None)
     first, second = job(), job()
 
     leases.renew()

@@ -151,7 +151,7 @@ async def test_a_lost_worker_s_job_says_so_once_its_attempts_are_used_up(queue: 
         await claim(queue, f"w{number}")
         theirs.connection.delete(f"bl:unbegun:w{number}")  # its engine has begun the job
         theirs.connection.zadd("bl:workers", {f"w{number}": 1})
-        LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None).reap()
+        LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=dict, drop=lambda lost, cancelled: None).reap()
 
     assert reason(job) == "worker_lost: the worker was lost"
 

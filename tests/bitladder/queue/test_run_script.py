@@ -117,7 +117,7 @@ async def test_every_step_of_a_job_survives_the_loss_of_the_scripts(settings: Se
 def test_a_worker_renews_reaps_and_leaves_on_a_server_that_lost_its_scripts(
     settings: Settings, store: redis.Redis
 ) -> None:
-    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(settings, "smollm2", "int4", "me", held=dict, drop=lambda lost, cancelled: None)
     store.zadd("bl:workers", {"lost": 1})
 
     store.script_flush()

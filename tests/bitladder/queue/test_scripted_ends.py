@@ -79,7 +79,7 @@ async def test_with_keys_a_job_that_a_script_ended_reads_as_that_end(
     if (await claim(queue)).jobs:
         store.delete("bl:unbegun:me")  # its engine has begun the job
         store.zadd("bl:workers", {"me": 1})
-        LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None).reap()
+        LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=dict, drop=lambda lost, cancelled: None).reap()
     view = await queue.view(job_id)
 
     assert view

@@ -7,12 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
-from bitladder.errors import EngineFaultError
 from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.measures import Likelihood, OwnTasks
 from calibration.evaluate.tasks import Task
-from workers.engines.base import Answer, Load, OnChunk
+from workers.engines.base import Answer, EngineLoad, OnChunk
+from workers.engines.errors import EngineFaultError
 
 
 class Parrot:
@@ -32,8 +32,8 @@ class Parrot:
     async def start(self) -> str:
         return ""
 
-    async def load(self) -> Load:
-        return Load()
+    async def load(self) -> EngineLoad:
+        return EngineLoad()
 
     async def is_healthy(self) -> bool:
         return True

@@ -12,7 +12,7 @@ import pytest
 
 from bitladder.client import Client
 from tests.conftest import Stack, free_port
-from workers.engine_health.watch import LOOK_EVERY_S
+from workers.engine_health.watch import POLL_INTERVAL_S
 
 TIERS = ("int4", "int8", "fp8")
 
@@ -53,7 +53,7 @@ def test_prompts_that_break_every_engine_restart_none_and_open_no_breaker(ladder
         prompts = ["echo:fault" if number % every == 0 else f"fine {number}" for number in range(bad * every)]
         before = sum(ladder.figures("bitladder_engine_faults_total"))
         ends = {(prompt[:4], job["status"], job["attempts"]) for prompt, job in ladder.ran(prompts)}
-        time.sleep(2.5 * LOOK_EVERY_S)  # every worker has looked at its engine
+        time.sleep(2.5 * POLL_INTERVAL_S)  # every worker has polled its engine
 
         assert ends - {("fine", "finished", 1)} == {("echo", "failed", 3)}
         assert sum(ladder.figures("bitladder_engine_faults_total")) == before + 3 * bad

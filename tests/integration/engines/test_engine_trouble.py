@@ -164,8 +164,8 @@ def _end(client: OpenAI, prompt: str, headers: dict[str, str], stream: bool) -> 
     return raised.value
 
 
-def test_without_the_guard_a_loop_is_delivered_where_it_arose(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(BITLADDER_WORKER__GUARD="false")
+def test_without_the_output_check_a_loop_is_delivered_where_it_arose(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_WORKER__CHECK_OUTPUT="false")
     stack.intake()
     stack.worker("int4")
 

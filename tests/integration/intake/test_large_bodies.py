@@ -42,7 +42,7 @@ def near(own_valkey: OwnValkey) -> Settings:
 
 def behind(proxy: Proxy, slots: int = 256) -> Settings:
     url = f"redis://127.0.0.1:{proxy.port}/0"
-    return make_settings(url, models__smollm2__tiers__int4__slots=slots, worker__guard=False)
+    return make_settings(url, models__smollm2__tiers__int4__slots=slots, worker__check_output=False)
 
 
 class Talkative(EchoEngine):

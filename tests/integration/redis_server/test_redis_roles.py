@@ -29,7 +29,7 @@ from bitladder.queue.server.embedded import server_command
 from bitladder.settings.sections import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
 from tests.integration.intake.test_security import BODY, bearer, keys_in_toml
-from workers.rollout.lock import Turn
+from workers.rollout.lock import RolloutLock
 
 ROLES = ("admin", "intake", "worker", "producer", "readonly")
 PASSWORDS = {role: f"{role} p@ss:/?#[]" for role in (*ROLES, "health")}  # of health: any will do
@@ -229,15 +229,15 @@ OF_OTHERS = {
 }  # fmt: skip
 
 
-async def test_a_worker_takes_its_turn_to_change_its_checkpoint(server: Guarded) -> None:
+async def test_a_worker_may_hold_the_rollout_lock(server: Guarded) -> None:
     settings = RedisSettings(url=server.url, username="worker", password=SecretStr(PASSWORDS["worker"]))
-    first, second = Turn(settings, "smollm2"), Turn(settings, "smollm2")
+    first, second = RolloutLock(settings, "smollm2"), RolloutLock(settings, "smollm2")
 
-    assert await first.take()
-    await first.keep()
-    assert not await second.take()
-    await first.leave()
-    assert await second.take()
+    assert await first.acquire()
+    await first.renew()
+    assert not await second.acquire()
+    await first.release()
+    assert await second.acquire()
 
     await first.close()
     await second.close()

@@ -13,7 +13,7 @@ from bitladder.queue.server.connection import connect
 from tests.bitladder.queue.test_job_queue import DONE, claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from tests.conftest import free_port, make_settings
-from workers.engine_health.blame import Blame, Suspect, blamed
+from workers.engine_health.blame import Blame, FaultyAttempt, find_blame
 
 FAULT = Outcome(state=State.FAILED, status=502, code="engine_fault", error="it broke")
 
@@ -26,68 +26,68 @@ async def breaks(queue: JobQueue, tier: str, target: str = "") -> Claimed:
     return last
 
 
-async def blame(queue: JobQueue, one: Claimed, attempt: int = 1, tier: str = "int4") -> Blame | None:
-    suspect = Suspect(one.job_id, attempt)
-    return (await blamed(queue, tier, [suspect])).get(suspect)
+async def blame(queue: JobQueue, broken: Claimed, attempt: int = 1, tier: str = "int4") -> Blame | None:
+    faulty = FaultyAttempt(broken.job_id, attempt)
+    return (await find_blame(queue, tier, [faulty])).get(faulty)
 
 
 async def test_a_job_that_was_well_elsewhere_broke_by_its_engine_s_fault(queue: JobQueue) -> None:
     await submit(queue, job())
-    one = await breaks(queue, "int4")
-    assert await blame(queue, one) is None  # it waits for its next try
+    broken = await breaks(queue, "int4")
+    assert await blame(queue, broken) is None  # it waits for its next try
     [again] = await claim(queue, "int4", worker="other")
-    assert await blame(queue, one) is None  # and has it
+    assert await blame(queue, broken) is None  # and has it
 
     await queue.finish("other", [Finished(job=again, outcome=DONE)])
 
-    assert await blame(queue, one) is Blame.ENGINE
+    assert await blame(queue, broken) is Blame.ENGINE
 
 
 async def test_a_job_that_breaks_on_other_tiers_as_well_has_itself_to_blame(queue: JobQueue) -> None:
     await submit(queue, job())
-    one = await breaks(queue, "int4", "smollm2:int8:normal")
-    assert await blame(queue, one) is None
+    broken = await breaks(queue, "int4", "smollm2:int8:normal")
+    assert await blame(queue, broken) is None
 
     await breaks(queue, "int8", "smollm2:fp8:normal")
-    assert await blame(queue, one) is Blame.PROMPT
-    assert await blame(queue, one, 2, "int8") is None
+    assert await blame(queue, broken) is Blame.PROMPT
+    assert await blame(queue, broken, 2, "int8") is None
     await breaks(queue, "fp8")
 
-    assert [await blame(queue, one, at, tier) for at, tier in enumerate(("int4", "int8", "fp8"), 1)] == [
+    assert [await blame(queue, broken, at, tier) for at, tier in enumerate(("int4", "int8", "fp8"), 1)] == [
         *[Blame.PROMPT] * 2,
-        Blame.UNCLEAR,  # of the last one: that tier's other jobs say the rest
+        Blame.UNCLEAR,  # of the last tier: its other jobs decide
     ]
 
 
-async def test_of_a_job_that_broke_on_one_tier_only_nobody_knows(queue: JobQueue) -> None:
+async def test_of_a_job_that_broke_on_one_tier_only_the_blame_is_unclear(queue: JobQueue) -> None:
     await submit(queue, job())
-    one = await breaks(queue, "int4")
+    broken = await breaks(queue, "int4")
     await breaks(queue, "int4")
-    assert await blame(queue, one) is Blame.UNCLEAR
+    assert await blame(queue, broken) is Blame.UNCLEAR
     await breaks(queue, "int4")
 
-    assert await blame(queue, one) is Blame.UNCLEAR
+    assert await blame(queue, broken) is Blame.UNCLEAR
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired", "gone"])
 async def test_a_job_that_never_had_another_try_blames_nobody(queue: JobQueue, store: redis.Redis, end: str) -> None:
     await submit(queue, job())
-    one = await breaks(queue, "int4")
+    broken = await breaks(queue, "int4")
 
     if end == "cancelled":
-        await queue.cancel(one.job_id)
+        await queue.cancel(broken.job_id)
     elif end == "gone":
-        store.delete(f"rq:job:{one.job_id}")
+        store.delete(f"rq:job:{broken.job_id}")
     else:
-        store.hset(f"rq:job:{one.job_id}", "wait", "1 2 0")
+        store.hset(f"rq:job:{broken.job_id}", "wait", "1 2 0")
         await claim(queue, "int4")
 
-    assert await blame(queue, one) is Blame.NOBODY
+    assert await blame(queue, broken) is Blame.NOBODY
 
 
-async def test_without_redis_nobody_is_blamed() -> None:
+async def test_without_redis_no_blame_is_found() -> None:
     settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
     queue = JobQueue(connect(settings.redis), settings)
 
-    assert await blamed(queue, "int4", [Suspect("any", 1)]) == {}
+    assert await find_blame(queue, "int4", [FaultyAttempt("any", 1)]) == {}
     await queue.aclose()

@@ -8,9 +8,9 @@ import time
 import msgspec
 import pytest
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from bitladder.settings.sections import EchoSettings
 from workers.engines.echo import EchoEngine
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.output_check import fault_in
 
 ROUTE = "/v1/completions"
@@ -40,13 +40,13 @@ async def test_a_slow_reader_does_not_slow_the_tokens_behind() -> None:
 
 async def test_the_same_seed_breaks_the_same_jobs() -> None:
     async def broken(seed: int) -> list[int]:
-        engine, found = EchoEngine(EchoSettings(ttft_ms=0, fault_ratio=0.3, seed=seed, tokens_per_s=1e9)), []
+        engine, faults = EchoEngine(EchoSettings(ttft_ms=0, fault_ratio=0.3, seed=seed, tokens_per_s=1e9)), []
         for number in range(200):
             try:
                 await engine.generate(ROUTE, BODY, None)
             except EngineFaultError:
-                found.append(number)
-        return found
+                faults.append(number)
+        return faults
 
     first = await broken(1)
 
@@ -82,7 +82,7 @@ async def test_a_crash_takes_down_all_that_is_in_flight_until_the_engine_is_star
     assert (await engine.generate(ROUTE, BODY, None)).status == 200
 
 
-async def test_a_hang_leaves_everybody_without_a_token_until_the_engine_is_started_again() -> None:
+async def test_a_hang_leaves_all_requests_without_a_token_until_the_engine_is_restarted() -> None:
     engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1000))
     hang = asyncio.create_task(engine.generate(ROUTE, b'{"model": "m", "prompt": "echo:hang"}', None))
     beside = asyncio.create_task(engine.generate(ROUTE, b'{"model": "m", "prompt": "a", "max_tokens": 20}', None))

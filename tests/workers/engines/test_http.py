@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bitladder.errors import EngineFaultError
 from workers.engines import http
+from workers.engines.errors import EngineFaultError
 from workers.engines.http import HttpEngine
 
 

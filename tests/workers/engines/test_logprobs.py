@@ -1,11 +1,11 @@
-"""workers/engines/logprobs.py and lenient.py: numbers that are none, and JSON that is nearly some."""
+"""workers/engines/logprobs.py and lenient.py: log probabilities of NaN, and JSON that is not quite valid."""
 
 from __future__ import annotations
 
 import pytest
 
-from bitladder.errors import EngineCorruptedError
 from workers.engines import lenient
+from workers.engines.errors import EngineCorruptedError
 from workers.engines.logprobs import is_corrupted
 
 

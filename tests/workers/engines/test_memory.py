@@ -55,7 +55,7 @@ def test_what_was_lowered_stays_lowered_while_the_other_is(checkpoint: Path) -> 
 
     assert allowance.lower(TOO_LARGE)
     assert allowance.lower(TOO_LONG)
-    assert allowance.said() == "--gpu-memory-utilization 0.782 --max-model-len 4096"
+    assert allowance.as_text() == "--gpu-memory-utilization 0.782 --max-model-len 4096"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_it_never_asks_for_less_than_is_of_use(
 ) -> None:
     allowance = Allowance(given, checkpoint)
     while allowance.lower(said):
-        assert float(re.findall(r"[0-9.]+", allowance.said())[0]) >= least
+        assert float(re.findall(r"[0-9.]+", allowance.as_text())[0]) >= least
     assert allowance.args()
 
 

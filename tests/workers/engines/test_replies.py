@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 from tests.scripted import Scripted, reply, scripted
 from workers.engines import http
 from workers.engines.base import Answer
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
 from workers.engines.http import HttpEngine
 
 ROUTE = "/v1/completions"

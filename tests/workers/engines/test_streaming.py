@@ -10,10 +10,10 @@ from typing import Any
 import openai
 import pytest
 
-from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineFaultError
 from tests.scripted import DONE, Scripted, event, reply, scripted, stream
 from workers.engines import assembly, sse
 from workers.engines.base import Answer
+from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineFaultError
 from workers.engines.http import HttpEngine
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -124,7 +124,7 @@ ERROR = {"message": "EngineCore encountered an issue.", "type": "InternalServerE
 
 
 @pytest.mark.parametrize(
-    "told",
+    "error",
     [
         event({"error": ERROR}),
         b"event: error\n" + event({"message": "EngineCore encountered an issue."}),
@@ -134,9 +134,11 @@ ERROR = {"message": "EngineCore encountered an issue.", "type": "InternalServerE
         event({"error": "EngineCore encountered an issue."}),
     ],
 )
-async def test_an_error_in_a_stream_is_a_fault_whatever_its_form_and_whatever_follows(its: Asking, told: bytes) -> None:
+async def test_an_error_in_a_stream_is_a_fault_whatever_its_form_and_whatever_follows(
+    its: Asking, error: bytes
+) -> None:
     with pytest.raises(EngineFaultError, match="EngineCore encountered an issue"):
-        await its.stream(event(text("a")), told, DONE)
+        await its.stream(event(text("a")), error, DONE)
 
     assert its.texts() == ["a"]
 
@@ -151,7 +153,7 @@ async def test_an_answer_that_was_broken_off_is_not_finished(its: Asking, finish
 
 
 async def test_a_chunk_that_is_cut_within_is_a_fault_because_tokens_would_be_missing(its: Asking) -> None:
-    with pytest.raises(EngineFaultError, match="no JSON"):
+    with pytest.raises(EngineFaultError, match="not JSON"):
         await its.stream(event(text("a")), b'data: {"choices":[{"ind\n\n', event(text("b")), DONE)
 
 
@@ -215,7 +217,7 @@ async def test_a_request_that_is_found_wrong_in_its_stream_is_refused_and_a_busy
     role, busy = event(delta(role="assistant", content="")), event({"error": {"message": "full", "code": 503}})
     with pytest.raises(EngineBusyError):
         await its.stream(role, busy, DONE, endpoint=CHAT)
-    assert its.chunks == []  # a role is no token: it may run elsewhere, and nobody sees a restart
+    assert its.chunks == []  # a role is no token: the job may run on another tier, and its client sees no restart
 
     # An engine that has given tokens had accepted the request: what it says then is about itself.
     for code in (400, 503):

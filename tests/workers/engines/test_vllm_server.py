@@ -13,12 +13,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from bitladder.errors import EngineCorruptedError, EngineFaultError, EngineLostError
 from bitladder.settings.sections import TierSettings, VllmSettings, WorkerSettings
 from tests.fake_vllm import install
 from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Answer
+from workers.engines.errors import EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.engines.vllm_server import VllmServer
 from workers.metrics import WorkerMetrics
 
@@ -50,7 +50,7 @@ async def ask(server: VllmServer, prompt: str, *, max_tokens: int = 2, stream: b
 
 
 async def ends_within(server: VllmServer, limit_s: float) -> bool:
-    """Wait until the operating system has told that the process is over."""
+    """Wait until the process has ended."""
     for _ in range(int(limit_s * 10)):
         if not await server.is_healthy():
             return True
@@ -168,18 +168,20 @@ async def test_a_stopped_engine_is_killed_and_started_again_in_seconds(make: Mak
 
 
 async def test_a_core_that_hangs_behind_a_healthy_server_is_seen_by_its_figures(make: Make) -> None:
-    server, told = make(), asyncio.Queue[bool]()
+    server, readiness = make(), asyncio.Queue[bool]()
     settings = WorkerSettings().model_copy(update={"hang_s": 0.5})
-    watch = EngineWatch(server, settings, WorkerMetrics("m", "int4"), told.put, lambda load: None)
+    metrics = WorkerMetrics("m", "int4")
+    traffic = Traffic(server, metrics, settings.hang_s)
+    watch = EngineWatch(traffic, settings, metrics, readiness.put, lambda load: None)
     watching = asyncio.create_task(watch.run())
-    assert await asyncio.wait_for(told.get(), 20)
+    assert await asyncio.wait_for(readiness.get(), 20)
 
     hang = b'{"prompt": "hang"}'
-    ends = [watch.traffic.generate(ROUTE, body, None) for body in (hang, b'{"prompt": "a", "max_tokens": 10000}')]
+    ends = [traffic.generate(ROUTE, body, None) for body in (hang, b'{"prompt": "a", "max_tokens": 10000}')]
     lost = await asyncio.wait_for(asyncio.gather(*ends, return_exceptions=True), 20)
 
     assert [type(end) for end in lost] == [EngineLostError] * 2
-    assert [await asyncio.wait_for(told.get(), 20) for _ in range(2)] == [False, True]
+    assert [await asyncio.wait_for(readiness.get(), 20) for _ in range(2)] == [False, True]
     assert (await ask(server, "a")).status == 200
     watching.cancel()
 
@@ -192,12 +194,12 @@ async def test_a_stream_that_stalls_while_others_go_on_is_broken_off(make: Make)
     async def take(chunk: bytes) -> None:
         assert chunk
 
-    async def look() -> None:
+    async def poll() -> None:
         while True:
             traffic.observe(await server.load())
             await asyncio.sleep(0.05)
 
-    looking = asyncio.create_task(look())
+    polling = asyncio.create_task(poll())
     beside = asyncio.create_task(traffic.generate(ROUTE, b'{"prompt": "a", "max_tokens": 10000}', None))
     with pytest.raises(EngineFaultError, match="no token") as raised:
         await asyncio.wait_for(traffic.generate(ROUTE, b'{"prompt": "stall", "stream": true}', take), 20)
@@ -205,7 +207,7 @@ async def test_a_stream_that_stalls_while_others_go_on_is_broken_off(make: Make)
     assert not isinstance(raised.value, EngineLostError)
     assert not beside.done()
     beside.cancel()
-    looking.cancel()
+    polling.cancel()
 
 
 async def test_the_engine_is_not_told_our_settings(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""One worker of a model at a time may change its checkpoint; nobody waits for ever for one that is gone."""
+"""workers/rollout/lock.py: one worker of a model holds the lock, and none waits for ever for one that is gone."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ import pytest
 import redis
 
 from bitladder.settings.sections import RedisSettings, Settings
-from workers.rollout.lock import Turn
+from workers.rollout.lock import RolloutLock
 
 
-async def test_one_at_a_time_has_the_turn(settings: Settings) -> None:
-    first, second, other = (Turn(settings.redis, model) for model in ("m", "m", "n"))
+async def test_one_worker_of_a_model_at_a_time_holds_the_lock(settings: Settings) -> None:
+    first, second, other = (RolloutLock(settings.redis, model) for model in ("m", "m", "n"))
 
-    assert [await first.take(), await second.take(), await other.take()] == [True, False, True]
-    assert await first.take()
-    await first.leave()
-    assert await second.take()
+    assert [await first.acquire(), await second.acquire(), await other.acquire()] == [True, False, True]
+    assert await first.acquire()
+    await first.release()
+    assert await second.acquire()
 
-    for turn in (first, second, other):
-        await turn.close()
+    for lock in (first, second, other):
+        await lock.close()
 
 
-async def test_a_worker_that_ends_leaves_its_turn(settings: Settings, store: redis.Redis) -> None:
-    turn = Turn(settings.redis, "m")
-    await turn.take()
+async def test_a_worker_that_ends_releases_the_lock(settings: Settings, store: redis.Redis) -> None:
+    lock = RolloutLock(settings.redis, "m")
+    await lock.acquire()
 
-    await turn.close()
+    await lock.close()
 
     assert not store.exists("bl:rollout:m")
 
 
-async def test_the_turn_ends_by_itself_unless_it_is_kept(
+async def test_the_lock_ends_by_itself_unless_it_is_renewed(
     settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.rollout.lock.TURN_S", 0.3)
-    gone, next_one = Turn(settings.redis, "m"), Turn(settings.redis, "m")
-    await gone.take()
+    monkeypatch.setattr("workers.rollout.lock.LOCK_S", 0.3)
+    gone, next_one = RolloutLock(settings.redis, "m"), RolloutLock(settings.redis, "m")
+    await gone.acquire()
 
     for _ in range(5):
         await asyncio.sleep(0.1)
-        await gone.keep()
-        assert not await next_one.take()
+        await gone.renew()
+        assert not await next_one.acquire()
     await asyncio.sleep(0.4)
 
-    assert await next_one.take()
-    await gone.keep()
+    assert await next_one.acquire()
+    await gone.renew()
     assert not gone.is_held
-    await gone.leave()
+    await gone.release()
     assert store.exists("bl:rollout:m")
-    for turn in (gone, next_one):
-        await turn.close()
+    for lock in (gone, next_one):
+        await lock.close()
 
 
-async def test_without_redis_nobody_has_the_turn() -> None:
-    turn = Turn(RedisSettings(url="redis://127.0.0.1:1/0"), "m")
+async def test_without_redis_no_worker_gets_the_lock() -> None:
+    lock = RolloutLock(RedisSettings(url="redis://127.0.0.1:1/0"), "m")
 
-    assert not await turn.take()
-    await turn.close()
+    assert not await lock.acquire()
+    await lock.close()

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from bitladder.errors import EngineFaultError
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import Loaded
 from bitladder.settings.release import Published
 from bitladder.settings.sections import Settings
 from workers.engines.echo import EchoEngine
-from workers.rollout.rolling_update import Rolling
+from workers.engines.errors import EngineFaultError
+from workers.rollout.rolling_update import RollingUpdate
 
 LIVE = "bl:live:smollm2:int4"
 
@@ -73,8 +73,8 @@ async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_be
     monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
     ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
-    both = [Rolling(ReleaseWatch(ladder.load), "smollm2", "int4", Picky) for _ in range(2)]
-    running = [asyncio.create_task(rolling.run()) for rolling in both]
+    both = [RollingUpdate(ReleaseWatch(ladder.load), "smollm2", "int4", Picky) for _ in range(2)]
+    running = [asyncio.create_task(update.run()) for update in both]
     await until(lambda: store.zcard(LIVE) == 2, "both serve")
 
     ladder.publish("bad", 2)
@@ -83,11 +83,11 @@ async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_be
     was_served_meanwhile = store.zcard(LIVE)
     ladder.publish("good", 3)
     await until(lambda: store.zcard(LIVE) == 2, "the rollback brings it back")
-    await until(lambda: not store.exists("bl:rollout:smollm2"), "the turn is left")
+    await until(lambda: not store.exists("bl:rollout:smollm2"), "the lock is released")
 
     assert was_served_meanwhile == 1
-    for rolling in both:
-        rolling.drain()
+    for update in both:
+        update.drain()
     await asyncio.wait_for(asyncio.gather(*running), 20)
     assert store.zcard(LIVE) == 0
 
@@ -98,17 +98,17 @@ async def test_other_weights_in_the_same_folder_are_another_checkpoint_and_anoth
     monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
     ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
-    rolling = Rolling(ReleaseWatch(ladder.load), "smollm2", "int4", Picky)
-    running = asyncio.create_task(rolling.run())
+    update = RollingUpdate(ReleaseWatch(ladder.load), "smollm2", "int4", Picky)
+    running = asyncio.create_task(update.run())
     await until(lambda: store.zcard(LIVE) == 1, "it serves")
-    first = rolling.pump
+    first = update.pump
 
     ladder.publish("good", 22)
     await asyncio.sleep(0.5)
-    unchanged = rolling.pump
+    unchanged = update.pump
     ladder.publish("good", 333, digest="b" * 64)
-    await until(lambda: rolling.pump is not first and rolling.pump.leases.is_ready, "it has begun anew")
+    await until(lambda: update.pump is not first and update.pump.leases.is_ready, "it has begun anew")
 
     assert unchanged is first
-    rolling.drain()
+    update.drain()
     await asyncio.wait_for(running, 20)

@@ -57,7 +57,7 @@ async def streaming(queue: JobQueue, *numbers: int) -> Claimed:
 
 
 async def reap(queue: JobQueue) -> None:
-    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=list, drop=lambda lost, cancelled: None)
+    keeper = LeaseKeeper(queue.settings, "smollm2", "int4", "reaper", held=dict, drop=lambda lost, cancelled: None)
     await asyncio.to_thread(keeper.reap)
     keeper._client.close()
 

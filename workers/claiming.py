@@ -1,0 +1,90 @@
+"""Claim jobs for one worker: at once where more may wait, else together with a wait for the next push."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from bitladder.contract import Claimed, State
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.calls import Claims, Unfit
+from bitladder.queue.claim_plan import claim_plan
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from workers.identity import Identity
+from workers.lease import LeaseKeeper
+from workers.metrics import WorkerMetrics
+from workers.retry import pause
+
+log = structlog.get_logger()
+# After a claim that failed: shorter than before other calls, because claims are what jobs wait for.
+MAX_PAUSE_S = 0.5
+# How soon a worker notices `rq resume`, which wakes no worker.
+SUSPENDED_POLL_S = 0.25
+# What claim.lua says of an id whose record is gone.
+NO_RECORD = "no_record"
+# How many ids one claim's log lines name.
+MAX_NAMED = 16
+
+
+class Claimer:
+    """Claims jobs, and notices `rq suspend`."""
+
+    def __init__(self, queue: JobQueue, worker: Identity, leases: LeaseKeeper, metrics: WorkerMetrics) -> None:
+        settings = queue.settings
+        self._queue, self._worker, self._leases, self._metrics = queue, worker, leases, metrics
+        self._waiter = connect(settings.redis, wait_s=settings.worker.block_s)
+        self._plan = claim_plan(settings, worker.model, worker.tier)
+        self._is_suspended = False
+        self.is_queue_empty = False  # the last claim brought fewer jobs than it might: all there were
+
+    async def claim(self, slots: int) -> Sequence[Claimed]:
+        """Return up to `slots` jobs; none, after a pause, where Redis is unreachable or claims are suspended."""
+        try:
+            claims = await self._call(slots)
+        except QueueUnreachableError as error:
+            log.warning("claim failed", error=str(error))
+            await pause(MAX_PAUSE_S)
+            return ()
+        if claims.is_suspended != self._is_suspended:
+            self._note_suspension(claims.is_suspended)
+        if self._is_suspended:
+            await asyncio.sleep(SUSPENDED_POLL_S)
+            return ()
+        self._metrics.ended(State.EXPIRED).inc(claims.expired)
+        self._count_unfit(claims.unfit)
+        self.is_queue_empty = len(claims.jobs) < slots and not claims.is_cut  # a later push leaves a wake token
+        return claims.jobs
+
+    async def aclose(self) -> None:
+        await self._waiter.aclose()
+
+    async def _call(self, slots: int) -> Claims:
+        args = (self._worker.name, self._worker.model, self._worker.tier, self._plan, slots)
+        asked_s = time.monotonic()
+        with self._leases.claiming():
+            if self.is_queue_empty and not self._is_suspended:
+                # Jobs of RQ's own producers announce themselves to no worker: they are found when this wait ends.
+                claims = await self._queue.claim_when_pushed(self._waiter, *args)
+            else:
+                claims = await self._queue.claim(*args)
+        self._leases.clock.observe(claims.now_ms, asked_s)
+        return claims
+
+    def _note_suspension(self, is_suspended: bool) -> None:
+        self._is_suspended = is_suspended
+        self._metrics.suspended.set(is_suspended)
+        log.info("claims suspended" if is_suspended else "claims resumed")
+
+    def _count_unfit(self, unfit: Sequence[Unfit]) -> None:
+        """Count ids that were in a list and cannot run, and name some of them."""
+        for item in unfit:
+            (self._metrics.dropped if item.why == NO_RECORD else self._metrics.dead_lettered(item.why)).inc()
+        for item in unfit[:MAX_NAMED]:
+            event = "id dropped" if item.why == NO_RECORD else "job dead-lettered"
+            log.warning(event, job_id=item.job_id, code=item.why)
+        if len(unfit) > MAX_NAMED:
+            log.warning("ids dropped or dead-lettered", unnamed=len(unfit) - MAX_NAMED)

@@ -1,0 +1,45 @@
+"""The tiers above a worker's own: whether one of them can take a job that this tier could not answer well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bitladder.contract import Claimed, queue_name
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.job_queue import JobQueue
+from workers.identity import Identity
+
+
+class HigherTiers:
+    """Asks Redis which workers are live. Only for jobs that something went wrong with, so it may cost a round trip."""
+
+    def __init__(self, queue: JobQueue, worker: Identity) -> None:
+        self._queue, self._worker = queue, worker
+        self._ladder = queue.settings.model(worker.model).ladder
+        self._max_attempts = queue.settings.queue.max_attempts
+
+    async def can_take(self, job: Claimed) -> bool:
+        """Return whether the job has an attempt left and a worker above would run it."""
+        return job.attempt < self._max_attempts and await self._are_live(job)
+
+    async def queue_for(self, job: Claimed) -> str:
+        """Return the queue one tier up, or the job's own where no worker above would serve it."""
+        if not await self._are_live(job):
+            return job.queue
+        return queue_name(self._worker.model, self._above(job)[0], job.lane, job.ceiling)
+
+    async def _are_live(self, job: Claimed) -> bool:
+        above = self._above(job)
+        try:
+            live = (await self._queue.depths(self._worker.model)).live if above else {}
+        except QueueUnreachableError:
+            return False
+        return any(live.get(tier) for tier in above)
+
+    def _above(self, job: Claimed) -> Sequence[str]:
+        """Return the higher tiers that may run the job.
+
+        Its ceiling is taken from the name of its queue: that is checked, while a request may come from any producer.
+        """
+        highest = self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
+        return self._ladder[self._ladder.index(self._worker.tier) + 1 : highest + 1]

@@ -1,0 +1,80 @@
+"""One job from its claim to its settlement: wait for isolation, execute, settle."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from workers.engine_health.traffic import Traffic
+from workers.engines.base import CLAIM
+from workers.execute import Executed, Executor, Verdict, expired_in_queue
+from workers.handling.begun import BegunReporter
+from workers.handling.chunks import Chunks, ChunkSender
+from workers.handling.job_tasks import Interruption, JobTask
+from workers.handling.settle import Settler
+from workers.isolation import Isolation
+
+log = structlog.get_logger()
+
+
+class JobHandler:
+    """Handles the jobs of one worker."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        isolation: Isolation,
+        traffic: Traffic,
+        settler: Settler,
+        chunks: ChunkSender,
+        begun: BegunReporter,
+    ) -> None:
+        self._executor, self._isolation, self._traffic, self._settler = executor, isolation, traffic, settler
+        self._chunks, self._begun = chunks, begun
+
+    async def handle(self, job_task: JobTask) -> None:
+        """Run one job to its settlement, however its execution ends."""
+        job = job_task.job
+        CLAIM.set(job)
+        done, reason = None, Interruption.BROKEN
+        try:
+            done = await self._execute(job_task)
+        except asyncio.CancelledError:
+            reason = job_task.interruption or Interruption.DRAINED
+        except Exception:
+            log.exception("job broke the worker", job_id=job.job_id)
+        # From here on nothing may stop the task: what has become of the job must reach Redis.
+        job_task.is_settling = True
+        if done is not None:
+            await self._settler.settle(job, done, in_flight=job_task.in_flight)
+        elif reason is Interruption.CANCELLED:
+            await self._settler.settle_cancelled(job, has_begun=job_task.has_begun)
+        elif reason is Interruption.DRAINED:
+            await self._settler.settle_drained(job)
+        elif reason is Interruption.BROKEN:
+            await self._settler.settle_broken(job, has_begun=job_task.has_begun)
+        else:
+            self._settler.settle_lost()
+
+    async def _execute(self, job_task: JobTask) -> Executed:
+        job = job_task.job
+
+        def on_lost() -> None:
+            job_task.interruption = Interruption.LOST
+
+        def on_begin() -> None:
+            job_task.has_begun = True
+            self._begun.note(job.job_id)
+
+        left_s = self._executor.clock.seconds_until(job.deadline_ms)
+        if not await self._isolation.enter_within(job.crash_count, left_s):
+            return expired_in_queue()
+        try:
+            stream = Chunks(self._chunks, job, on_lost)
+            done = await self._executor.execute(job, self._traffic.for_job(job), stream, on_begin)
+        finally:
+            self._isolation.leave()
+        if done.verdict is Verdict.REQUEUE:
+            self._begun.note(job.job_id, has_begun=False)
+        return done

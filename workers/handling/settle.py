@@ -1,0 +1,176 @@
+"""Settle jobs after their execution: store the outcome, requeue, or escalate. No cancellation cuts this short."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from bitladder.batching import Batcher
+from bitladder.contract import Claimed, Outcome, State
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.calls import Finished, RequeueReason, finished_bytes
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.sending.budget import ByteBudget
+from workers.execute import Executed, Verdict
+from workers.handling.higher_tiers import HigherTiers
+from workers.identity import Identity
+from workers.metrics import WorkerMetrics
+from workers.retry import until_reachable
+
+log = structlog.get_logger()
+MAX_BUNDLE = 256
+# A busy engine needs time; without a pause the job would come straight back to it.
+BUSY_PAUSE_S = 0.2
+# A job that a busy engine returned so often may be one that it never takes. It goes one tier up, where that is
+# possible, before it keeps the others waiting for ever.
+MAX_RETURNS = 8
+# Jobs whose returns one worker remembers.
+MAX_REMEMBERED = 10_000
+
+
+class Settler:
+    """Carries the ends of one worker's jobs to Redis, many in one call, for as long as it takes."""
+
+    def __init__(self, queue: JobQueue, worker: Identity, metrics: WorkerMetrics, higher: HigherTiers) -> None:
+        self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
+        self._price_per_hour = queue.settings.model(worker.model).tier(worker.tier).price_per_hour
+        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=MAX_BUNDLE)
+        self._budget = ByteBudget()  # of one call
+        self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
+
+    async def settle(self, job: Claimed, done: Executed, *, in_flight: int) -> None:
+        """Do what the verdict says; `in_flight` is how many jobs shared the engine."""
+        outcome = self._completed(job, done, in_flight)
+        if done.degenerate:
+            self._metrics.degenerate(done.degenerate).inc()
+        if done.verdict is Verdict.DEAD_LETTER:
+            self._metrics.dead_lettered(outcome.code or "").inc()
+            log.warning("job dead-lettered", job_id=job.job_id, code=outcome.code)
+        if not done.has_begun:
+            await self._end_unbegun(
+                job, outcome, RequeueReason.EXPIRED if done.verdict is Verdict.FINISH else RequeueReason.REFUSED
+            )
+        elif done.verdict in (Verdict.FINISH, Verdict.DEAD_LETTER):
+            await self._end(job, outcome, is_dead_letter=done.verdict is Verdict.DEAD_LETTER)
+        elif done.verdict is Verdict.REQUEUE:
+            await asyncio.sleep(BUSY_PAUSE_S)
+            target = await self._higher.queue_for(job) if self._is_stuck(job.job_id) else job.queue
+            await self._requeue(job, target, RequeueReason.UNCHARGED, outcome)
+        else:
+            self._metrics.faults.inc()
+            await self._requeue_faulty(job, done.verdict, outcome)
+
+    async def _requeue_faulty(self, job: Claimed, verdict: Verdict, last: Outcome) -> None:
+        if verdict is Verdict.ISOLATE:
+            await self._requeue(job, job.queue, RequeueReason.CRASHED, last)
+        else:
+            await self._requeue(job, await self._higher.queue_for(job), RequeueReason.CHARGED, last)
+
+    def _is_stuck(self, job_id: str) -> bool:
+        """Count one more return of a job that the engine did not take; True when it was one too many."""
+        returns = self._returns.pop(job_id, 0) + 1
+        if returns >= MAX_RETURNS:
+            return True
+        self._returns[job_id] = returns
+        if len(self._returns) > MAX_REMEMBERED:
+            del self._returns[next(iter(self._returns))]  # the job that was returned longest ago
+        return False
+
+    async def settle_cancelled(self, job: Claimed, *, has_begun: bool) -> None:
+        """End a job that its client cancelled."""
+        outcome = self._own_outcome(job, State.CANCELLED, 409, "cancelled", "the job was cancelled")
+        if has_begun:
+            await self._end(job, outcome)
+        else:
+            uncharged = msgspec.structs.replace(outcome, attempts=job.attempt - 1)
+            await self._end_unbegun(job, uncharged, RequeueReason.CANCELLED)
+
+    async def settle_drained(self, job: Claimed) -> None:
+        """Requeue a job that this worker has no time left for."""
+        last = self._own_outcome(job, State.FAILED, 503, "drained", "the worker was stopped")
+        await self._requeue(job, job.queue, RequeueReason.UNCHARGED, last)
+
+    async def settle_broken(self, job: Claimed, *, has_begun: bool) -> None:
+        """Requeue a job that this worker has a defect with: its lease would be renewed for ever otherwise."""
+        last = self._own_outcome(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
+        target = await self._higher.queue_for(job)
+        reason = RequeueReason.CHARGED if has_begun else RequeueReason.UNBEGUN
+        await self._requeue(job, target, reason, last)
+
+    def settle_lost(self) -> None:
+        """Count a job whose lease was lost: another worker has it, and nothing is to be stored."""
+        self._metrics.fenced.inc()
+
+    async def _end(self, job: Claimed, outcome: Outcome, *, is_dead_letter: bool = False) -> None:
+        value = _rq_value(job, outcome)
+        finished = Finished(job=job, outcome=outcome, return_value=value, is_dead_letter=is_dead_letter)
+        self._count(job, outcome, accepted=await self._finish.call(finished))
+
+    async def _end_unbegun(self, job: Claimed, outcome: Outcome, reason: RequeueReason) -> None:
+        """End a job that the engine has not begun: it costs no attempt."""
+        result = await self._call_requeue(job, job.queue, reason, outcome)
+        self._count(job, outcome, accepted=result == "ended")
+
+    async def _requeue(self, job: Claimed, target: str, reason: RequeueReason, last: Outcome) -> None:
+        result = await self._call_requeue(job, target, reason, last)
+        self._metrics.requeued(last.code or "").inc()
+        if result == "ended":
+            self._metrics.rq.add(last)
+            self._metrics.dead_lettered(last.code or "").inc()
+        log.info("job requeued", job_id=job.job_id, target=target, reason=last.code, result=result)
+
+    async def _call_requeue(self, job: Claimed, target: str, reason: RequeueReason, last: Outcome) -> str:
+        return await until_reachable(
+            lambda: self._queue.requeue(self._worker.name, job, target, reason=reason, last=last)
+        )
+
+    def _completed(self, job: Claimed, done: Executed, in_flight: int) -> Outcome:
+        request, outcome = done.request, done.outcome
+        cost = self._price_per_hour * outcome.run_ms / 3_600_000 / max(1, in_flight)
+        return msgspec.structs.replace(
+            outcome,
+            tier=self._worker.tier,
+            fence=job.fence,
+            attempts=job.attempt - (not done.has_begun),
+            floor=(request.floor if request else None) or job.tier,
+            reason=request.reason if request else None,
+            entropy=request.entropy if request else None,
+            request_id=request.request_id if request else "",
+            overflowed_from=job.tier if job.tier != self._worker.tier else None,
+            queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
+            cost=round(cost, 9),
+        )
+
+    def _own_outcome(self, job: Claimed, state: State, status: int, code: str, error: str) -> Outcome:
+        return Outcome(state=state, status=status, code=code, error=error, tier=self._worker.tier, attempts=job.attempt)
+
+    def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
+        if accepted:
+            self._metrics.count_end(outcome)
+            return
+        self._metrics.fenced.inc()
+        log.warning("outcome refused: the lease was lost", job_id=job.job_id)
+
+    async def _finish_many(self, jobs: Sequence[Finished]) -> Sequence[bool]:
+        """Store the first outcomes, for as long as it takes: the work is done, and the lease may still hold."""
+
+        async def finish_first() -> Sequence[bool]:
+            bundle = self._budget.first(jobs, finished_bytes)
+            with self._budget.tried():
+                return await self._queue.finish(self._worker.name, bundle)
+
+        def log_failure(error: QueueUnreachableError) -> None:
+            log.warning("outcomes wait: Redis is unreachable", jobs=len(jobs), error=str(error))
+
+        return await until_reachable(finish_first, log_failure)
+
+
+def _rq_value(job: Claimed, outcome: Outcome) -> str:
+    """Return the answer for `job.return_value()` of RQ's producers; jobs of the intake need no second copy."""
+    if not job.is_rq or outcome.state is not State.FINISHED or outcome.answer is None:
+        return ""
+    return base64.b64encode(outcome.answer).decode()
