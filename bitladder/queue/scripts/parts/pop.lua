@@ -50,7 +50,10 @@ end
 local function length_of(claim, name)
   local length = claim.lengths[name]
   if not length then
-    length = try_call('LLEN', 'rq:queue:' .. name) or 0  -- what is no list has nothing for us
+    length = redis.pcall('LLEN', 'rq:queue:' .. name)
+    if type(length) == 'table' then
+      length = check_type(length) or 0  -- a key that is no list is empty
+    end
     claim.lengths[name] = length
   end
   return length
