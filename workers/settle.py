@@ -11,7 +11,8 @@ import msgspec
 import structlog
 
 from bitladder.batching import Batcher
-from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, State, queue_name
+from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, Request, State, queue_name
+from bitladder.decision import UNDECIDED, Decision
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls import Finished, RequeueReason, Unfit, finished_bytes
 from bitladder.queue.job_queue import JobQueue
@@ -191,9 +192,7 @@ class Settler:
             tier=self._tier,
             fence=job.fence,
             attempts=job.attempt - (not done.has_begun),
-            floor=(request.floor if request else None) or job.tier,
-            reason=request.reason if request else None,
-            entropy=request.entropy if request else None,
+            decision=_decision(request, job),
             request_id=request.request_id if request else "",
             overflowed_from=job.tier if job.tier != self._tier else None,
             queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
@@ -242,6 +241,12 @@ class Settler:
 
 async def _pause() -> None:
     await asyncio.sleep(random.uniform(0.2, 1))  # noqa: S311  (jitter, so that workers do not come back together)
+
+
+def _decision(request: Request | None, job: Claimed) -> Decision:
+    """Return the decision on a job's request; where no policy made one, the floor is the tier of its queue."""
+    decision = request.decision if request else UNDECIDED
+    return decision if decision.floor else msgspec.structs.replace(decision, floor=job.tier)
 
 
 def _rq_value(job: Claimed, outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ from collections import deque
 
 import pytest
 
-from bitladder.routing.envelope import LatencyBudget, read_latency_budget
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import HELD_S, STANDSTILL_S, Load, Reading, TierRates
 
@@ -175,31 +175,6 @@ def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_
     assert excess_s(found, LatencyBudget(first_s=5)) == pytest.approx(1)  # a stream has to begin, not to end
     assert [retry_after_s(2, chance) for chance in (0, 1)] == [2, 3]
     assert retry_after_s(0.1, 0) == 1
-
-
-@pytest.mark.parametrize(
-    ("headers", "deadline_ms", "stream", "expected"),
-    [
-        ({}, None, False, LatencyBudget(whole_s=600)),
-        ({}, 2000, False, LatencyBudget(whole_s=2)),
-        ({"x-stainless-read-timeout": "20.5"}, None, False, LatencyBudget(whole_s=20)),
-        ({"x-stainless-read-timeout": "20.5"}, 5000, True, LatencyBudget(whole_s=5, first_s=20)),
-        ({"x-stainless-read-timeout": "nonsense"}, None, True, LatencyBudget(first_s=600)),
-        ({"x-stainless-read-timeout": "nan"}, None, False, LatencyBudget(whole_s=600)),
-        ({"x-stainless-read-timeout": "inf"}, None, False, LatencyBudget(whole_s=600)),
-    ],
-)
-def test_patience_is_what_the_client_says_or_its_library(
-    headers: dict[str, str], deadline_ms: int | None, stream: bool, expected: LatencyBudget
-) -> None:
-    assert read_latency_budget(headers, deadline_ms, stream=stream, await_timeout_s=600) == expected
-
-
-def test_who_does_not_wait_has_no_patience_but_a_deadline() -> None:
-    headers = {"x-stainless-read-timeout": "20"}
-
-    assert read_latency_budget(headers, None, stream=False, await_timeout_s=None) == LatencyBudget()
-    assert read_latency_budget(headers, 3000, stream=False, await_timeout_s=None) == LatencyBudget(whole_s=3)
 
 
 class Tier:
