@@ -24,7 +24,7 @@ class Policy(Protocol):
         """The features that it reads; no others are computed."""
 
     def decide(self, score: Score, constraints: Constraints) -> Decision:
-        """Choose a floor within the constraints, and say why. Pure: no clock, no chance, no I/O."""
+        """Choose a floor within the constraints, and say why. Pure: the same arguments give the same decision."""
 
 
 def decision(policy: Policy, rank: int, reason: str, score: Score, constraints: Constraints) -> Decision:
