@@ -37,6 +37,11 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("cpu_us_worker", "worker us", 0),
         ("cpu_us_valkey", "Valkey us", 0),
     ),
+    "score": (
+        ("entropy_us", "entropy us", 1),
+        ("six_us", "six us", 1),
+        ("all_us", "all us", 1),
+    ),
     "stream": (
         ("ttft_p50_ms", "first token p50 ms", 1),
         ("ttft_p99_ms", "p99 ms", 1),

@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
+from bitladder.decision import UNDECIDED, Decision, OldDecision
+
 # What an RQ producer passes as the function. The name resolves to nothing: it is a label, not code.
 FUNCTION_NAME = "workers.generate"
 
-# The lane an RQ producer's job belongs to is its queue's; all other defaults of the envelope are these.
+# The lane of an RQ producer's job is its queue's; its priority is this.
 DEFAULT_PRIORITY = 5
-DEFAULT_LATENCY_MS = 500
 DEFAULT_TENANT = "default"
 
 
@@ -57,25 +58,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     body: msgspec.Raw  # the JSON object of the OpenAI request, byte for byte
     endpoint: Endpoint = Endpoint.COMPLETIONS
-    floor: str | None = None  # lowest tier allowed; None: the queue's tier, and the job was enqueued by RQ
+    decision: Decision = UNDECIDED
     ceiling: str | None = None  # highest tier allowed; None: the top of the ladder
     priority: int = DEFAULT_PRIORITY
-    entropy: float | None = None  # bits per byte of the prompt; None: not scored
-    reason: str = "queue"  # why the policy chose the floor
     stream: bool = False  # tokens are published as they come
     request_id: str = ""  # of the HTTP request; '' for a producer's
     tenant: str = DEFAULT_TENANT
-
-
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request may cost, how long it may take and how good it must be, as the client asked for it."""
-
-    priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)
-    max_latency_ms: int = DEFAULT_LATENCY_MS  # how patient the client is; the article's rule reads it
-    min_tier: str | None = None
-    max_tier: str | None = None
-    deadline_ms: int | None = None  # from acceptance; afterwards the answer is worth nothing
-    lane: Lane | None = None  # None: follows from the priority
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,9 +138,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     code: str | None = None
     tier: str | None = None  # that served it
-    floor: str | None = None
-    reason: str | None = None  # why this floor
-    entropy: float | None = None
+    decision: Decision | None = None  # of its request; None: it ended without a worker
     overflowed_from: str | None = None  # the tier it was queued at, where a higher one served it
     attempts: int = 0
     queue_ms: float = 0.0
@@ -163,6 +149,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
     request_id: str = ""
+
+    @property
+    def floor(self) -> str | None:
+        """The lowest tier that it might have been served at."""
+        return self.decision.floor or None if self.decision else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why this floor."""
+        return self.decision.reason if self.decision else None
 
     @property
     def answer(self) -> bytes | None:
@@ -217,6 +213,7 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 _PICKLE = b"\x80"
 _decode_foreign = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], msgspec.Raw]).decode
 _decode_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], Request]).decode
+_decode_old_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], OldDecision]).decode
 
 
 def encode_call(request: Request) -> bytes:
@@ -233,6 +230,8 @@ def decode_call(data: bytes) -> Request:
     """
     try:
         name, _, args, request = _decode_call(data)
+        if not request.decision.floor:
+            request = msgspec.structs.replace(request, decision=_decode_old_call(data)[3].decision)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except msgspec.DecodeError:
@@ -274,4 +273,18 @@ def named_model(request: Request) -> str | None:
 
 
 encode_outcome = msgspec.json.Encoder().encode
-decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_old_outcome = msgspec.json.Decoder(OldDecision).decode
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """Read an outcome.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+
+    """
+    outcome = _decode_outcome(data)
+    if outcome.decision is None and (old := _decode_old_outcome(data)).is_there:
+        return msgspec.structs.replace(outcome, decision=old.decision)
+    return outcome

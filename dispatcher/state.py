@@ -151,8 +151,10 @@ class Gateway:
         self.metrics.routing.observe(time.perf_counter() - start)
         routed = accepted.submission
         self.capture.offer(accepted)
-        self.metrics.entropy.observe(routed.request.entropy or 0)
-        self.metrics.routed(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
+        decision = routed.request.decision
+        if decision.score.entropy is not None:
+            self.metrics.entropy.observe(decision.score.entropy)
+        self.metrics.routed(routed.model, decision.floor, routed.queue.split(":")[2]).inc()
         return accepted
 
     async def submit(self, accepted: Accepted) -> str:
@@ -166,7 +168,7 @@ class Gateway:
 
         """
         job = accepted.submission
-        entry = await self.admission.enter(job, accepted.latency_budget)
+        entry = await self.admission.enter(job, accepted.envelope.latency_budget)
         try:
             answer = await self._submit.call(job)
         finally:

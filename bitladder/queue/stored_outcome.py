@@ -6,6 +6,8 @@ such that they can be written as JSON, and its texts are cut to the length of ou
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from bitladder.contract import Outcome, State, decode_outcome
@@ -13,7 +15,7 @@ from bitladder.queue.untrusted import MAX_NUMBER, MAX_WORD_CHARS, short
 
 MAX_ERROR_CHARS = 2000
 
-_WORDS = ("code", "tier", "floor", "reason", "overflowed_from", "request_id")
+_WORDS = ("code", "tier", "overflowed_from", "request_id")
 
 
 def read_outcome(content: bytes) -> Outcome:
@@ -42,14 +44,17 @@ def _fits(state: State, status: int) -> bool:
 
 def _check_numbers(outcome: Outcome) -> None:
     usage = outcome.usage
-    counts = (outcome.attempts, outcome.chunks, usage.prompt_tokens, usage.completion_tokens)
+    version = outcome.decision.version if outcome.decision else 0
+    counts = (outcome.attempts, outcome.chunks, usage.prompt_tokens, usage.completion_tokens, version)
     if not all(0 <= count <= MAX_NUMBER for count in counts):
-        raise ValueError("attempts, chunks and tokens must be counts")
+        raise ValueError("attempts, chunks, tokens and the policy's version must be counts")
 
 
 def _shortened(outcome: Outcome) -> Outcome:
     words = {name: getattr(outcome, name) for name in _WORDS}
-    cut = {name: short(word) for name, word in words.items() if word and len(word) > MAX_WORD_CHARS}
+    cut: dict[str, Any] = {name: short(word) for name, word in words.items() if word and len(word) > MAX_WORD_CHARS}
+    if outcome.decision and (decision := outcome.decision.shortened(MAX_WORD_CHARS)) is not outcome.decision:
+        cut["decision"] = decision
     if outcome.error and len(outcome.error) > MAX_ERROR_CHARS:
         cut["error"] = short(outcome.error, MAX_ERROR_CHARS)
     return msgspec.structs.replace(outcome, **cut) if cut else outcome

@@ -1,1 +1,1 @@
-"""From a prompt and an envelope to a floor tier: pure functions only."""
+"""From a prompt and its constraints to the lowest tier allowed: pure functions. Read accept.py first."""

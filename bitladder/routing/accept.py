@@ -1,4 +1,4 @@
-"""Accept one request: read -> score -> policy -> submission. READ THIS FIRST: the endpoints are thin around it."""
+"""Accept one request: read -> score -> decide -> submission. READ THIS FIRST: the endpoints only wrap it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, Request, Submission, queue_name
+from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, Request, Submission, queue_name
+from bitladder.decision import Decision
 from bitladder.errors import NotFoundError, RequestError
-from bitladder.routing.body import prompt_bytes, read_body
-from bitladder.routing.envelope import LatencyBudget, read_envelope, read_latency_budget
-from bitladder.routing.features import byte_entropy
-from bitladder.routing.policies.article import choose_route
+from bitladder.routing.body import Body, prompt_bytes, read_body
+from bitladder.routing.constraints import Constraints, constraints_of, lane_of
+from bitladder.routing.envelope import Envelope, read_envelope
+from bitladder.routing.features import score_prompt
+from bitladder.routing.policies import policy_of
 from bitladder.settings.sections import Settings
 
 _MAX_KEY_CHARS = 255
@@ -32,12 +34,15 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A submission that is ready for the queue, and what its endpoint must know."""
+    """A submission that is ready for the queue, and the constraints that its client set."""
 
     submission: Submission
     envelope: Envelope
-    stream: bool
-    latency_budget: LatencyBudget
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client reads the tokens as they come."""
+        return self.submission.request.stream
 
 
 def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
@@ -54,46 +59,53 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
             f"the model {body.model[:80]!r} does not exist; there is {', '.join(settings.models)}",
             param="model",
         )
-    envelope = msgspec.structs.replace(read_envelope(incoming.headers), lane=incoming.lane)
-    entropy = round(byte_entropy(prompt_bytes(body)), 4)
-    route = choose_route(entropy, envelope, settings.model(body.model).ladder, settings.policy, settings.lanes)
+    envelope = read_envelope(
+        incoming.headers,
+        lane=incoming.lane,
+        stream=bool(body.stream),
+        await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
+    )
+    constraints = constraints_of(envelope, settings.model(body.model).ladder)
+    decision = _decide(incoming.endpoint, body, constraints, settings)
+    lane = lane_of(envelope, settings.lanes)
+    submission = _submission(incoming, body, constraints, decision, lane, reply_to)
+    return Accepted(submission=submission, envelope=envelope)
+
+
+def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: Settings) -> Decision:
+    policy = policy_of(settings.policy)
+    return policy.decide(score_prompt(prompt_bytes(body), endpoint, policy.features), constraints)
+
+
+def _submission(
+    incoming: Incoming, body: Body, constraints: Constraints, decision: Decision, lane: Lane, reply_to: str
+) -> Submission:
     request = Request(
         endpoint=incoming.endpoint,
         body=msgspec.Raw(incoming.body),
-        floor=route.floor,
-        ceiling=route.ceiling,
-        priority=envelope.priority,
-        entropy=entropy,
-        reason=route.reason,
+        decision=decision,
+        ceiling=constraints.ceiling,
+        priority=constraints.envelope.priority,
         stream=bool(body.stream),
         request_id=incoming.request_id,
         tenant=incoming.tenant,
     )
     key = _idempotency_key(incoming.headers, incoming.tenant)
-    submission = Submission(
+    return Submission(
         job_id=str(uuid_utils.uuid7()),
         model=body.model,
-        queue=queue_name(body.model, route.floor, route.lane, route.ceiling),
+        queue=queue_name(body.model, decision.floor, lane, constraints.ceiling),
         request=request,
-        deadline_ms=envelope.deadline_ms,
+        deadline_ms=constraints.envelope.deadline_ms,
         reply_to=reply_to,
         idempotency_key=key,
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
         max_of_tenant=incoming.max_of_tenant,
     )
-    latency_budget = _latency_budget(incoming, submission, settings)
-    return Accepted(submission=submission, envelope=envelope, stream=request.stream, latency_budget=latency_budget)
-
-
-def _latency_budget(incoming: Incoming, job: Submission, settings: Settings) -> LatencyBudget:
-    await_timeout_s = settings.intake.await_timeout_s if job.reply_to else None
-    return read_latency_budget(
-        incoming.headers, job.deadline_ms, stream=job.request.stream, await_timeout_s=await_timeout_s
-    )
 
 
 def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:
-    """Return the client's key behind its tenant's name: nobody meets, or finds out, the key of another tenant."""
+    """Return the client's key with its tenant before it, so that tenants cannot use or detect each other's keys."""
     key = headers.get("idempotency-key", "").strip().strip('"')
     if len(key) > _MAX_KEY_CHARS or not key.isascii():
         raise RequestError(

@@ -1,4 +1,4 @@
-"""What the intake reads of a body: enough to route it. The rest passes through as it came."""
+"""The fields of a request's body that routing needs. The body itself passes through to the engine byte for byte."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.De
 }
 
 
-# As many as OpenAI takes: each costs the intake, the queue and the engine something.
+# As many as OpenAI takes: each one costs intake, queue and engine memory and time.
 MAX_PROMPTS = 2048
 MAX_MESSAGES = 2048
-# Schemas of tools and answers are far flatter; parsers behind the intake may not survive what is far deeper.
+# Schemas of tools and answers are far flatter. Deeper bodies could overflow the stack of a parser behind the intake.
 MAX_DEPTH = 64
 _BRACKETS_AND_QUOTES = b'[]{}"'
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
@@ -56,7 +56,7 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
 
     """
     try:
-        body.decode()  # the decoder does not look into what it skips, but everybody behind us does
+        body.decode()  # msgspec does not check the text of fields that it skips, but the engine will
         read = _DECODERS[endpoint].decode(body)
     except msgspec.ValidationError as error:
         raise RequestError(f"the body is wrong: {error}", param=_param(str(error))) from error
@@ -72,18 +72,18 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
 
 
 def depth_of(body: bytes) -> int:
-    """Return an upper bound of how deep the lists and objects of valid JSON are nested: exact above MAX_DEPTH."""
-    most = body.count(b"[") + body.count(b"{")
-    if most <= MAX_DEPTH:
-        return most
-    # Without escaped quotes, every second part between quotes is outside of strings.
+    """Return how deep lists and objects of valid JSON are nested; up to MAX_DEPTH it may be an upper bound."""
+    brackets_opened = body.count(b"[") + body.count(b"{")
+    if brackets_opened <= MAX_DEPTH:
+        return brackets_opened
+    # Once escaped quotes are removed, every second part between quotes is outside of strings.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
     brackets = np.frombuffer(b"".join(plain.split(b'"')[::2]), np.uint8)
     return int(_STEPS[brackets].cumsum().max(initial=0))
 
 
 def has_messages(body: bytes) -> bool:
-    """Tell a chat body by its field; a body that is no JSON object is told by its reader."""
+    """Return whether this is the body of a chat. A body that is no JSON object is refused later, by read_body."""
     try:
         return "messages" in _fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -91,7 +91,7 @@ def has_messages(body: bytes) -> bool:
 
 
 def prompt_bytes(body: Body) -> bytes:
-    """Return the text that is scored, in UTF-8; token ids count as the text of their digits."""
+    """Return the text that is scored, in UTF-8. Token ids are scored as the text of their digits."""
     if isinstance(body, CompletionBody):
         parts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
         return "\n".join(part if isinstance(part, str) else str(part) for part in parts).encode()
@@ -130,7 +130,7 @@ def _texts(content: object) -> list[str]:
 
 
 def _param(message: str) -> str | None:
-    """Msgspec says where as `$.messages[0]`, or names a missing field in backticks."""
+    """Return the field that an error of msgspec's names: as `$.messages[0]`, or in backticks where it is missing."""
     if " - at `$." in message:
         return message.rpartition(" - at `$.")[2].rstrip("`")
     if "required field `" in message:

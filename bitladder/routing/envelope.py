@@ -1,4 +1,4 @@
-"""The envelope of a request, from its HTTP headers."""
+"""The envelope: what a request may cost, how long it may take and how good it must be. Read once, from HTTP headers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bitladder.contract import Envelope
+from bitladder.contract import DEFAULT_PRIORITY, Lane
 from bitladder.errors import RequestError
 
-# Header, field, least and greatest value. A day is the longest anybody may wait.
+DEFAULT_LATENCY_MS = 500
+# Header, field, minimum and maximum. No client waits longer than a day.
 _NUMBERS = (
     ("X-Priority", "priority", 1, 10),
     ("X-Max-Latency-Ms", "max_latency_ms", 1, 86_400_000),
@@ -18,44 +19,71 @@ _NUMBERS = (
 )
 _TIERS = (("X-Min-Tier", "min_tier"), ("X-Max-Tier", "max_tier"))
 
-# What OpenAI's client sends of its own accord: so many seconds without a byte, and it gives up.
+# OpenAI's client libraries send it: they give up after so many seconds without a byte.
 READ_TIMEOUT = "x-stainless-read-timeout"
-# Of that, what passes on the way here and back.
-ON_THE_WIRE_S = 0.5
+# The part of that time which the request and the answer spend in the network.
+NETWORK_S = 0.5
 
 
 class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a client waits. None: as long as it takes."""
+    """How long the client waits. None: without a limit."""
 
     whole_s: float | None = None  # for the end of the answer
-    first_s: float | None = None  # for its beginning; a stream whose client only asks that it does not stall
+    first_s: float | None = None  # for the first byte of a stream; later pauses are the client's risk
 
 
-def read_envelope(headers: Mapping[str, str]) -> Envelope:
-    """Read the envelope; whether tiers exist is the policy's to say, because that depends on the model.
+NO_LIMIT = LatencyBudget()
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """The constraints of one request, as its client asked for them."""
+
+    priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)
+    max_latency_ms: int = DEFAULT_LATENCY_MS  # how long the client would wait for quality; the article's rule reads it
+    min_tier: str | None = None
+    max_tier: str | None = None
+    deadline_ms: int | None = None  # from acceptance; a later answer is useless
+    lane: Lane | None = None  # None: follows from the priority
+    latency_budget: LatencyBudget = NO_LIMIT  # admission refuses what cannot be answered within it
+
+
+def read_envelope(
+    headers: Mapping[str, str],
+    *,
+    lane: Lane | None = None,
+    stream: bool = False,
+    await_timeout_s: float | None = None,
+) -> Envelope:
+    """Read the envelope. Whether its tiers exist is checked later, because that depends on the model.
+
+    `headers` have lower-case names. `await_timeout_s` is how long the intake awaits the answer; None where the client
+    does not wait for it.
 
     Raises:
         RequestError: a header is not a whole number in its range.
 
     """
-    found: dict[str, int | str] = {}
-    for header, field, least, most in _NUMBERS:
+    fields: dict[str, int | str] = {}
+    for header, field, minimum, maximum in _NUMBERS:
         if (raw := headers.get(header.lower())) is not None:
-            found[field] = _whole(header, raw, least, most)
+            fields[field] = _whole(header, raw, minimum, maximum)
     for header, field in _TIERS:
         if (raw := headers.get(header.lower())) is not None:
-            found[field] = raw.strip()
-    return Envelope(**found)  # type: ignore[arg-type]  # the tables above pair fields with their types
+            fields[field] = raw.strip()
+    deadline_ms = fields.get("deadline_ms")
+    deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
+    silence_s = None
+    if await_timeout_s is not None:
+        silence_s = min(await_timeout_s, _read_timeout(headers.get(READ_TIMEOUT, "")))
+    budget = _latency_budget(deadline_s, silence_s, stream=stream)
+    # The tables above pair fields with their types.
+    return Envelope(**fields, lane=lane, latency_budget=budget)  # type: ignore[arg-type]
 
 
-def read_latency_budget(
-    headers: Mapping[str, str], deadline_ms: int | None, *, stream: bool, await_timeout_s: float | None
-) -> LatencyBudget:
-    """Return how long the client waits; `await_timeout_s` is how long we do for it, None where nobody waits."""
-    deadline_s = None if deadline_ms is None else deadline_ms / 1000
-    if await_timeout_s is None:
+def _latency_budget(deadline_s: float | None, silence_s: float | None, *, stream: bool) -> LatencyBudget:
+    """Return the budget of a client that gives up after `silence_s` without a byte; None: it does not wait."""
+    if silence_s is None:
         return LatencyBudget(whole_s=deadline_s)
-    silence_s = min(await_timeout_s, _read_timeout(headers.get(READ_TIMEOUT, "")))
     if stream:
         return LatencyBudget(whole_s=deadline_s, first_s=silence_s)
     return LatencyBudget(whole_s=silence_s if deadline_s is None else min(deadline_s, silence_s))
@@ -65,13 +93,15 @@ def _read_timeout(raw: str) -> float:
     try:
         read_s = float(raw)
     except ValueError:
-        return math.inf  # the client's own business: whatever it sends, it did not send it to us
-    return max(0.0, read_s - ON_THE_WIRE_S) if read_s > 0 else math.inf
+        return math.inf  # a header of the client's library: its form is not for us to refuse
+    return max(0.0, read_s - NETWORK_S) if read_s > 0 else math.inf
 
 
-def _whole(header: str, raw: str, least: int, most: int) -> int:
+def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:
     text = raw.strip()
-    # str.isdigit accepts digits that int() does not mean here, so ASCII is asked for; ten digits are enough.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most):
-        raise RequestError(f"{header} must be a whole number from {least} to {most}, got {raw[:40]!r}", param=header)
+    # str.isdigit also accepts digits of other scripts, so ASCII is required; ten digits are enough for every maximum.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and minimum <= int(text) <= maximum):
+        raise RequestError(
+            f"{header} must be a whole number from {minimum} to {maximum}, got {raw[:40]!r}", param=header
+        )
     return int(text)

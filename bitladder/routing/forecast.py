@@ -1,4 +1,4 @@
-"""Whether a job can be answered within its client's latency budget: pure. docs/decisions/0008 says why this rule."""
+"""When a job would be answered if it were admitted now: the pure half of admission (docs/decisions/0008)."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ RANK = {lane.value: rank for rank, lane in enumerate(Lane)}
 # Of so many turns of a claim, one belongs to each less urgent lane that waits. So this is what a lane gets whatever
 # comes before it, and what it leaves to each lane behind it.
 TURN = 1 / JOBS_PER_CYCLE
-# Of the latency budget: what may be planned. The rest is for what the rate of the last seconds does not know: jobs
-# longer than the average, a worker that has just gone.
+# The share of a latency budget that a forecast may fill. The rest is a reserve for what the rate of the last seconds
+# does not show: jobs that are longer than the average, a worker that has just left.
 PLANNED = 0.8
-# Clients that were refused together come back over a time half as long again.
+# Clients that were refused at the same moment are told to come back at different ones: up to this share later.
 JITTER = 0.5
 MIN_RETRY_S = 1.0
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """When a job would be answered if it came in now."""
+    """The expected wait and answer of one job."""
 
-    ahead: int  # jobs that wait and would be served first
-    rate: float  # jobs a second at which those end
-    wait_s: float
-    answer_s: float  # wait and the time a job takes in the engine
+    ahead: int  # waiting jobs that would be served first
+    rate: float  # jobs a second at which those are served
+    wait_s: float  # until a worker claims the job
+    answer_s: float  # until it is answered: the wait, and the average time in the engine
 
 
 def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -> Forecast | None:
     """Return when a job of the lane `rank` would be answered; None while the tier's rate is not known.
 
-    `admitted`: what this process let in since the reading, by lane; `elapsed_s`: how long ago that was.
+    `admitted`: jobs that this process has admitted since the reading, by lane; `elapsed_s`: the reading's age.
     """
     if load.rate is None:
         return None
     waiting = [
-        depth + mine + others * elapsed_s
-        for depth, mine, others in zip(load.depth, admitted, load.elsewhere, strict=True)
+        depth + own + others_per_s * elapsed_s
+        for depth, own, others_per_s in zip(load.depth, admitted, load.other_intakes, strict=True)
     ]
     waiting = _beyond(waiting, load.free)
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)
     own_share = 1 - TURN * behind if rank == 0 else TURN
     ahead = sum(waiting[: rank + 1])
-    # The more urgent lanes go on filling; whatever they do, the lane's own turns remain.
+    # More urgent lanes go on filling. However much they take, the lane keeps its own turns.
     in_order = load.rate * (1 - TURN * behind) - sum(load.arrivals[:rank])
     by_turns = load.rate * own_share
     wait_s, rate = waiting[rank] / by_turns, by_turns
@@ -59,23 +59,19 @@ def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -
 
 
 def _beyond(waiting: list[float], free: int) -> list[float]:
-    """Return what waits of jobs that find so many slots free, the most urgent ones first."""
-    left = float(free)
+    """Return the jobs of each lane that find no free slot; the most urgent lanes take the slots first."""
+    slots = float(free)
     beyond = []
     for count in waiting:
-        beyond.append(max(0.0, count - left))
-        left = max(0.0, left - count)
+        beyond.append(max(0.0, count - slots))
+        slots = max(0.0, slots - count)
     return beyond
 
 
-def excess_s(found: Forecast, latency_budget: LatencyBudget) -> float:
-    """Return by how many seconds the answer would be too late to be planned for; at most 0 where it would not."""
-    late = [
-        at_s - PLANNED * within_s
-        for at_s, within_s in ((found.answer_s, latency_budget.whole_s), (found.wait_s, latency_budget.first_s))
-        if within_s is not None
-    ]
-    return max(late, default=0.0)
+def excess_s(expected: Forecast, latency_budget: LatencyBudget) -> float:
+    """Return by how many seconds the job would exceed its latency budget, less the reserve; 0 or less: it would not."""
+    pairs = ((expected.answer_s, latency_budget.whole_s), (expected.wait_s, latency_budget.first_s))
+    return max((at_s - PLANNED * budget_s for at_s, budget_s in pairs if budget_s is not None), default=0.0)
 
 
 def retry_after_s(wait_s: float, chance: float) -> float:

@@ -1,8 +1,9 @@
-"""How fast a tier's queues are served, from readings a second or so apart: pure.
+"""The service rate of a tier's queues, from readings about a second apart. Pure.
 
-How many jobs end in a second is what a tier *can* do only while jobs wait all the time, and workers live that could
-take them; otherwise it is merely how many came. So a rate is taken from stretches in which every reading found both,
-and kept for a while afterwards. One exception: that nothing ends at all is known only for as long as it is so.
+Jobs served in a second are what a tier *can* serve only while jobs wait all the time and live workers could take them;
+otherwise they are merely the jobs that arrived. So the rate is measured over backlogs, in which every reading found
+both, and is kept for a while afterwards. A rate of nothing served is the exception: it is forgotten as soon as a job
+is served or taken.
 """
 
 from __future__ import annotations
@@ -13,36 +14,36 @@ import msgspec
 
 from bitladder.contract import Lane
 
-# The rate is of the last seconds, so that it follows workers that come and go; longer where fewer jobs ended in them
-# than say anything.
+# The rate is measured over the last seconds, so that it follows workers that come and go. The window is longer where
+# too few jobs were served in it to say anything.
 WINDOW_S = 5.0
 MIN_SERVED = 8
 ENOUGH_SERVED = 32
-# Engines take batches: what ends within one generation of the batch says little about how many generations there are.
+# Engines run batches, and the jobs of one batch end together: the window holds so many batches at least.
 GENERATIONS = 2
-# A backlog of which nothing was served for so long stands still; before, the first long jobs may just not have ended.
+# A backlog of which nothing was served for so long stands still. Before, its first jobs may merely be long.
 STANDSTILL_S = 30.0
-# Readings of one stretch of backlog that are kept: two minutes.
+# Readings of one backlog that are kept: two minutes.
 HISTORY = 120
-# So long after the last backlog its rate is still believed.
+# The rate of a backlog is used for so long after it.
 HELD_S = 60.0
-# Of the jobs in flight: fewer waiting ones may be on their way to a worker that has room for them.
+# A queue shorter than this share of the jobs in flight is no backlog: its jobs may be about to be claimed.
 ON_THE_WAY = 1 / 8
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier at one moment. Lists are by lane, the most urgent one first."""
+    """One tier at one moment. Tuples are by lane, the most urgent one first."""
 
     at_s: float  # the server's clock
-    depth: tuple[int, ...]  # jobs that wait for somebody who is alive
+    depth: tuple[int, ...]  # waiting jobs that a live worker may take
     in_flight: tuple[int, ...]
-    served: tuple[int, ...]  # executions that ended by themselves, since any beginning
+    served: tuple[int, ...]  # executions that ended by themselves; a counter that may begin anew
     live: int  # workers that may serve this tier's queues
     slots: int = 0  # of the tier's own workers: jobs that they may run at once
 
     @property
     def short(self) -> int:
-        """A depth that may be no backlog."""
+        """Up to this depth a queue is no backlog."""
         return int(sum(self.in_flight) * ON_THE_WAY)
 
     @property
@@ -51,91 +52,91 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free(self) -> int:
-        """Slots that wait for jobs. Where jobs wait, none does: whatever the number says, nobody takes them."""
+        """Idle slots. Where jobs wait, there are none, whatever the numbers say: no worker takes those jobs."""
         return 0 if any(self.depth) else max(0, self.slots - sum(self.in_flight))
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about one tier until the next reading."""
+    """What is known about one tier until the next reading. Tuples are by lane."""
 
     depth: tuple[int, ...]
-    short: int  # a queue this short is never refused
-    free: int  # slots that were waiting for jobs
-    rate: float | None  # jobs a second that all its lanes together are served at; None: not known
-    residence_s: float  # from a job's claim to its end, on average
+    short: int  # up to this depth no job is refused
+    free: int  # idle slots
+    rate: float | None  # service rate of all lanes together, jobs a second; None: not known
+    residence_s: float  # average time from a job's claim to its end
     arrivals: tuple[float, ...]  # jobs a second
-    elsewhere: tuple[float, ...]  # of these, those that others than this process let in
+    other_intakes: tuple[float, ...]  # jobs a second that other processes admitted
 
 
 class TierRates:
-    """Follows one tier."""
+    """The rates of one tier, from its readings."""
 
     def __init__(self) -> None:
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        self._stretch: deque[Reading] = deque(maxlen=HISTORY)  # of readings with a backlog, without a gap
+    def _reset(self) -> None:
+        self._backlog: deque[Reading] = deque(maxlen=HISTORY)  # consecutive readings with a backlog
         self._last: Reading | None = None
-        self._forget()
-        self._arrivals = self._elsewhere = (0.0,) * len(Lane)
+        self._forget_rate()
+        self._arrivals = self._other_intakes = (0.0,) * len(Lane)
 
-    def _forget(self) -> None:
+    def _forget_rate(self) -> None:
         self._rate: float | None = None
         self._residence_s = 0.0
-        self._measured: Reading | None = None
-        self._stands_still = False  # the rate says only that nothing has ended for long
+        self._measured: Reading | None = None  # the last reading of the window that the rate was measured over
+        self._stands_still = False  # the rate says only that nothing was served for long
 
     def add(self, reading: Reading, admitted: tuple[int, ...]) -> Load:
-        """Take the next reading; `admitted` is what this process has let in since the last one, by lane."""
-        if self._last is None or sum(reading.served) < sum(self._last.served):  # the count began anew
-            self._begin()
+        """Take the next reading; `admitted`: jobs that this process has admitted since the last one, by lane."""
+        if self._last is None or sum(reading.served) < sum(self._last.served):  # the counter began anew
+            self._reset()
         elif reading.at_s > self._last.at_s:
             self._count_arrivals(self._last, reading, admitted)
         if self._stands_still and self._has_moved(reading):
-            self._forget()
-            self._stretch = deque([self._last] if self._last else [], maxlen=HISTORY)
+            self._forget_rate()
+            self._backlog = deque([self._last] if self._last else [], maxlen=HISTORY)
         if reading.is_backlogged and reading.live:
-            self._stretch.append(reading)
+            self._backlog.append(reading)
             self._measure()
         else:
-            self._stretch.clear()
+            self._backlog.clear()
         self._last = reading
         return Load(
             depth=reading.depth,
             short=reading.short,
             free=reading.free,
-            rate=self._rate if self._is_believed(reading) else None,
+            rate=self._rate if self._is_valid(reading) else None,
             residence_s=self._residence_s,
             arrivals=self._arrivals,
-            elsewhere=self._elsewhere,
+            other_intakes=self._other_intakes,
         )
 
     def _has_moved(self, reading: Reading) -> bool:
-        """Return whether jobs have ended since, or were taken, or nobody is left whose standing still it was."""
-        ended = self._measured is not None and sum(reading.served) > sum(self._measured.served)
-        return ended or not reading.is_backlogged or not reading.live
+        """Return whether a standstill is over: a job was served, the backlog was taken, or its workers are gone."""
+        has_served = self._measured is not None and sum(reading.served) > sum(self._measured.served)
+        return has_served or not reading.is_backlogged or not reading.live
 
     def _count_arrivals(self, before: Reading, now: Reading, admitted: tuple[int, ...]) -> None:
         span_s = now.at_s - before.at_s
-        came = [max(0, there - was) for there, was in zip(_passed(now), _passed(before), strict=True)]
-        self._arrivals = _smoothed(self._arrivals, [count / span_s for count in came])
-        others = [max(0, count - mine) / span_s for count, mine in zip(came, admitted, strict=True)]
-        self._elsewhere = _smoothed(self._elsewhere, others)
+        arrived = [max(0, after - earlier) for after, earlier in zip(_total(now), _total(before), strict=True)]
+        self._arrivals = _smoothed(self._arrivals, [count / span_s for count in arrived])
+        others = [max(0, count - own) / span_s for count, own in zip(arrived, admitted, strict=True)]
+        self._other_intakes = _smoothed(self._other_intakes, others)
 
     def _measure(self) -> None:
-        now = self._stretch[-1]
-        least, since = max(MIN_SERVED, sum(now.in_flight)), self._since(now)
+        now = self._backlog[-1]
+        minimum, since = max(MIN_SERVED, sum(now.in_flight)), self._window_start(now)
         served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
-        if span_s > 0 and (served >= least or span_s >= STANDSTILL_S):
-            # One more than ended: the next one has begun, and after a standstill there must be a way back.
+        if span_s > 0 and (served >= minimum or span_s >= STANDSTILL_S):
+            # One more than was served, for the job that runs: a rate of 0 would refuse every job, and never change.
             self._rate, self._measured, self._stands_still = (served + 1) / span_s, now, served == 0
-            # Little's law: those in flight, each for that long, end at that rate.
-            held = [sum(one.in_flight) for one in self._stretch if one.at_s >= since.at_s]
-            self._residence_s = sum(held) / len(held) / self._rate
+            # Little's law: jobs in flight = rate x time in flight.
+            in_flight = [sum(reading.in_flight) for reading in self._backlog if reading.at_s >= since.at_s]
+            self._residence_s = sum(in_flight) / len(in_flight) / self._rate
 
-    def _since(self, now: Reading) -> Reading:
-        """Return where the window begins: behind an end, or jobs that end together would be counted once too often."""
-        readings, enough = list(self._stretch), max(ENOUGH_SERVED, GENERATIONS * sum(now.in_flight))
+    def _window_start(self, now: Reading) -> Reading:
+        """Return where the window begins: right after a job was served, so that a batch's jobs are counted together."""
+        readings, enough = list(self._backlog), max(ENOUGH_SERVED, GENERATIONS * sum(now.in_flight))
         for before, since in zip(readings[-2::-1], readings[:0:-1], strict=True):
             served = sum(now.served) - sum(since.served)
             is_enough = now.at_s - since.at_s >= WINDOW_S and served >= enough
@@ -143,18 +144,18 @@ class TierRates:
                 return since
         return readings[0]
 
-    def _is_believed(self, reading: Reading) -> bool:
+    def _is_valid(self, reading: Reading) -> bool:
         if self._measured is None or reading.live == 0 or self._measured is reading:
-            return True  # with nobody alive, as fast as it was is the best that can be hoped for
+            return True  # without a live worker, the last rate is the best that can be expected
         is_recent = reading.at_s - self._measured.at_s <= HELD_S
-        # Without a backlog nothing shows what the workers that have come since can do.
+        # Without a backlog nothing shows how fast workers are that were started since.
         return is_recent and (reading.is_backlogged or reading.live <= self._measured.live)
 
 
-def _passed(reading: Reading) -> list[int]:
-    """Return how many jobs have ever come, by lane, but for a constant."""
-    return [sum(three) for three in zip(reading.depth, reading.in_flight, reading.served, strict=True)]
+def _total(reading: Reading) -> list[int]:
+    """Return the jobs that have ever arrived, by lane, up to a constant."""
+    return [sum(counts) for counts in zip(reading.depth, reading.in_flight, reading.served, strict=True)]
 
 
 def _smoothed(old: tuple[float, ...], new: list[float]) -> tuple[float, ...]:
-    return tuple((one + other) / 2 for one, other in zip(old, new, strict=True))
+    return tuple((before + after) / 2 for before, after in zip(old, new, strict=True))

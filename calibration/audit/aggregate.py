@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.contract import Envelope
-from bitladder.routing.policies.article import choose_route
-from bitladder.settings.sections import LaneSettings, PolicySettings
-from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation
+from bitladder.decision import Score
+from bitladder.routing.constraints import constraints_of
+from bitladder.routing.envelope import Envelope
+from bitladder.routing.policies import policy_of
+from bitladder.settings.sections import PolicySettings
+from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
 from calibration.audit.load_prompts import Seen, Taken
 
 ALL = "all"
@@ -22,12 +24,14 @@ _MAX_GROUPS = 12
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
-def floors(prompts: Sequence[Seen], numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> list[str]:
+def floors(
+    prompts: Sequence[Seen], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
+) -> list[str]:
     """Return the floor tier of every prompt, as the intake would choose it."""
-    lanes = LaneSettings()
+    policy = policy_of(settings)
     return [
-        choose_route(float(bits), prompt.envelope, ladder, policy, lanes).floor
-        for prompt, bits in zip(prompts, _entropies(numbers), strict=True)
+        policy.decide(score, constraints_of(prompt.envelope, ladder)).floor
+        for prompt, score in zip(prompts, scores, strict=True)
     ]
 
 
@@ -67,12 +71,12 @@ def correlations(numbers: Numbers) -> dict[str, float | None]:
     }
 
 
-def tally(taken: Taken, numbers: Numbers, ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+def tally(taken: Taken, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
     """Return all figures, as JSON."""
-    prompts = taken.prompts
+    prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
-    floor_of = floors(prompts, numbers, ladder, policy)
-    above = float((_entropies(numbers) > policy.entropy_bits).mean())
+    floor_of = floors(prompts, scores, ladder, policy)
+    above = float((numbers[:, NAMES.index("entropy")] > policy.entropy_bits).mean())
     return {
         "prompts": len(prompts),
         "cut": sum(prompt.cut for prompt in prompts),
@@ -89,12 +93,6 @@ def tally(taken: Taken, numbers: Numbers, ladder: tuple[str, ...], policy: Polic
         "features_by_tier": distributions(numbers, by_tier),
         "correlation_with_entropy": correlations(numbers),
     }
-
-
-def _entropies(numbers: Numbers) -> Numbers:
-    """Return the entropies as the intake rounds them."""
-    rounded: Numbers = numbers[:, NAMES.index("entropy")].round(4)
-    return rounded
 
 
 def digits(number: float) -> str:

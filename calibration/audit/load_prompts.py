@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitladder.contract import Envelope
+from bitladder.routing.envelope import Envelope
 from calibration.errors import SourceError
 from calibration.sample.kind import kind_and_language
 from calibration.sample.prompt import Bad, Prompt

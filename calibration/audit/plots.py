@@ -13,9 +13,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from bitladder.routing.features import Feature
 from bitladder.settings.sections import PolicySettings
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
-from calibration.audit.features import FEATURES, NAMES, Feature, Numbers
+from calibration.audit.features import FEATURES, NAMES, Numbers
 from calibration.audit.load_prompts import Seen
 from calibration.terminal.escape import shown
 

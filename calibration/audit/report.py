@@ -14,7 +14,7 @@ from calibration.artifacts.folder import claimed, require_replaceable, staged
 from calibration.artifacts.manifest import file_digest, is_listed
 from calibration.artifacts.output_dir import try_writing, writing
 from calibration.audit.aggregate import tally
-from calibration.audit.features import measure
+from calibration.audit.features import score, table_of
 from calibration.audit.load_prompts import Taken
 from calibration.audit.page import write_page
 from calibration.audit.plots import draw_all
@@ -43,10 +43,10 @@ def check_out(into: Path) -> None:
 
 def audit(taken: Taken, question: Question, into: Path) -> dict[str, Any]:  # Any: JSON
     """Write the report's folder and return its figures."""
-    numbers = measure([prompt.text for prompt in taken.prompts])
-    figures = tally(taken, numbers, question.ladder, question.policy)
+    scores = [score(prompt.text) for prompt in taken.prompts]
+    figures = tally(taken, scores, question.ladder, question.policy)
     with writing(into.parent), claimed(into, "--out", is_ours, lambda: None), staged(into) as folder:
-        plots = draw_all(folder, taken.prompts, numbers, question.policy, figures)
+        plots = draw_all(folder, taken.prompts, table_of(scores), question.policy, figures)
         (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         write_page(folder / PAGE, figures, question.source, plots)
         write_manifest(folder, _manifest(folder, question, len(taken.prompts)))

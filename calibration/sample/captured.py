@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from bitladder.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Envelope
+from bitladder.contract import DEFAULT_PRIORITY
+from bitladder.routing.envelope import DEFAULT_LATENCY_MS, Envelope
 from calibration.errors import SourceError
 from calibration.sample.prompt import Bad, Prompt
 from calibration.sample.records import Value, read_values

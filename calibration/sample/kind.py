@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from bitladder.routing.code_lines import code_lines
+
 # Kind and language show early, and a log has millions of lines.
 _LOOKED_AT = 2000
 KINDS = ("json", "chat", "markup", "log", "code", "prose")
@@ -19,20 +21,11 @@ _LOG = re.compile(
     r"\[?(?:DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL)\b)",
     re.MULTILINE,
 )
-_CODE_LINE = re.compile(
-    r"^\s*(?:def |class \w+[(:{]|import [\w.{*]+|from \w[\w.]* import |return\b.*[^.\s]$|(?:el)?if .*[:{]$|else[:{ ]*$"
-    r"|for .*[:{]$|while .*[:{]$|try[:{ ]*$|except\b.*:$|with .*:$|function\b.*[({]|(?:const|let|var) \w+ ?="
-    r"|(?:public|private|static) |#include|package \w+;?$|func \w*\(|fn \w+[(<]|use \w+::|SELECT\b.*|#!/|@\w+[(.\w]*$"
-    r"|assert |raise |\w[\w.]*(?:\[[^\]]*\])? ?[-+*/]?= ?\S.*[^.\s]$|\w[\w.]*\(.*\)[;:]?$|[)}\]]+[;,]?$|.*[{;]$"
-    r"|#.*$|//.*$)",
-    re.MULTILINE,
-)
 # A first line that only a program has.
 _CODE_START = re.compile(
     r"\s*(?:#!/|#include\b|<\?php|package \w+\n"
     r"|(?:SELECT|WITH|INSERT INTO|CREATE TABLE|UPDATE)\b [^.?]*\b(?:FROM|AS|VALUES|SET)\b)"
 )
-_LINE = re.compile(r"^.*\S.*$", re.MULTILINE)
 
 _PROGRAMMING = (
     (
@@ -88,12 +81,6 @@ def kind_and_language(text: str, turns: int = 1) -> tuple[str, str]:
     return kind, _language(head) if kind in ("chat", "prose") else NO_LANGUAGE
 
 
-def code_share(text: str) -> float:
-    """Return the share of lines that look like code."""
-    head = text[:_LOOKED_AT]
-    return len(_CODE_LINE.findall(head)) / max(1, len(_LINE.findall(head)))
-
-
 def _kind(text: str, head: str, turns: int) -> str:
     first = head.lstrip()[:1]
     if first in _CLOSED_BY and '"' in head and 2 * text.rfind(_CLOSED_BY[first]) > len(text):
@@ -102,11 +89,11 @@ def _kind(text: str, head: str, turns: int) -> str:
         return "chat"
     if first == "<" and _MARKUP.match(head):
         return "markup"
-    lines = len(_LINE.findall(head))
+    code, lines = code_lines(head)
     if lines <= 2 * len(_LOG.findall(head)):
         return "log"
     # Prose about code is prose, until code takes two fifths of it or is fenced.
-    if "```" in head or _CODE_START.match(head) or 2 * lines <= 5 * len(_CODE_LINE.findall(head)):
+    if "```" in head or _CODE_START.match(head) or 2 * lines <= 5 * code:
         return "code"
     return "prose"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bitladder.contract import Envelope
+from bitladder.routing.envelope import Envelope
 
 # A log that names more tiers than a ladder can have is not a log of ours.
 _TIER_CHARS = 40

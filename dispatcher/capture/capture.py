@@ -124,7 +124,7 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "prompt": kept,
         "turns": len(body.messages) if isinstance(body, ChatBody) else 1,
-        "tier": request.floor or "",
+        "tier": request.decision.floor,
         "priority": envelope.priority,
         "max_latency_ms": envelope.max_latency_ms,
     }

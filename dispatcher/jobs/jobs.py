@@ -11,9 +11,10 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Endpoint, JobView, Lane
+from bitladder.decision import describe_decision
 from bitladder.errors import GoneError, IntakeClosingError, NotFoundError, RequestError
 from bitladder.ids import readable
-from bitladder.queue.untrusted import short
+from bitladder.queue.untrusted import MAX_WORD_CHARS, short
 from bitladder.routing.body import has_messages
 from dispatcher.jobs.job_ids import read_job_id
 from dispatcher.openai.completions import outcome_headers, unless_gone
@@ -38,11 +39,9 @@ async def post_job(request: HttpRequest) -> Response:
         "object": "job",
         "status": "queued",
         "model": job.model,
-        "floor": job.request.floor,
         "ceiling": job.request.ceiling,
         "queue": job.queue,
-        "reason": job.request.reason,
-        "entropy": job.request.entropy,
+        **describe_decision(job.request.decision),
         "urls": {"self": link, "wait": f"{link}?wait=30", "cancel": link},
     }
     return _json(answer, 202, {"Location": link, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
@@ -86,16 +85,13 @@ def describe(view: JobView) -> dict[str, Any]:
     if view.position is not None:
         shown["queue_position"] = view.position
     if view.request:
-        shown |= {
-            "floor": view.request.floor and short(view.request.floor),
-            "ceiling": view.request.ceiling and short(view.request.ceiling),
-            "reason": short(view.request.reason),
-            "entropy": view.request.entropy,
-        }
+        shown["ceiling"] = view.request.ceiling and short(view.request.ceiling)
+        shown |= describe_decision(view.request.decision.shortened(MAX_WORD_CHARS))
     if view.outcome:
         fields = msgspec.structs.asdict(view.outcome)
-        hidden = ("state", "status", "body", "error", "code", "fence")
+        hidden = ("state", "status", "body", "error", "code", "fence", "decision")
         shown |= {key: value for key, value in fields.items() if key not in hidden}
+        shown |= describe_decision(view.outcome.decision)
         shown["result"] = view.outcome.body
         if view.outcome.chunks:
             shown["text"] = view.outcome.text or _first_text(view.outcome.answer)

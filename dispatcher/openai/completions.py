@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import NO_BODY, Chunk, Endpoint, Outcome, State, Submission
+from bitladder.decision import Decision
 from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url
 from bitladder.queue.waiting.outcomes import Heard
@@ -46,11 +47,21 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
     headers = {
         "X-Job-Id": in_url(job_id),
         "X-Tier": outcome.tier,
-        "X-Floor": outcome.floor,
-        "X-Entropy": None if outcome.entropy is None else f"{outcome.entropy:.4f}",
+        **(decision_headers(outcome.decision) if outcome.decision else {}),
         "X-Overflowed-From": outcome.overflowed_from,
         "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
-        "X-Route-Reason": outcome.reason,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def decision_headers(decision: Decision) -> dict[str, str]:
+    """Return how the floor was chosen, for the response headers."""
+    entropy = decision.score.entropy
+    headers = {
+        "X-Floor": decision.floor or None,
+        "X-Entropy": None if entropy is None else f"{entropy:.4f}",
+        "X-Policy": decision.label,
+        "X-Route-Reason": decision.reason,
     }
     return {name: value for name, value in headers.items() if value is not None}
 
@@ -170,7 +181,7 @@ async def _stream(request: HttpRequest, gateway: Gateway, accepted: Accepted) ->
             return _abandoned(gateway, job)
         if first.done() and (refusal := _refusal(gateway, job, first, start)):
             return refusal
-        headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
+        headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
         chunks = _chunks(gateway, _without_prompt(job), first, items, start, stack.pop_all())
         return EventStream(chunks, headers, heartbeat_s=heartbeat_s)
 

@@ -22,7 +22,7 @@ MAX_FOLDER_ENTRIES = 20
 # Each with the size that it may have at most.
 LARGE_CLASSES: dict[str, int] = {}
 LARGE_FOLDERS = {
-    "benchmarks": 23,  # a file per benchmark and one per thing that it is measured beside
+    "benchmarks": 24,  # a file per benchmark and one per thing that it is measured beside
     "tests/chaos": 33,
 }
 # How many modules share a base name: who looks for `errors` finds two. __main__ and __init__ have no choice.

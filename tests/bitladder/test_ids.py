@@ -12,6 +12,7 @@ import redis
 from pydantic import SecretStr
 
 from bitladder.contract import Claimed, Outcome, Request, State, Submission, encode_call
+from bitladder.decision import Decision
 from bitladder.ids import from_url, id_bytes, in_url, in_word, read_id, read_word, readable
 from bitladder.queue.calls import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
@@ -230,7 +231,7 @@ async def test_a_job_without_a_queue_of_its_own_can_be_cancelled(queue: JobQueue
 async def test_a_garbled_idempotency_key_is_free(queue: JobQueue, store: redis.Redis) -> None:
     store.set("bl:idem:smollm2:default:k", "one-word")
     store.rpush("bl:idem:smollm2:default:l", "a list")
-    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor="int4")
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor="int4"))
     jobs = [
         Submission(
             job_id=f"mine-{key}",

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from bitladder.contract import Outcome, Request, State, Submission
+from bitladder.decision import Decision
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
 from bitladder.queue.calls import Finished
 from bitladder.queue.claim_plan import claim_plan
@@ -33,7 +34,7 @@ SOON, WHENEVER = LatencyBudget(whole_s=0.05), LatencyBudget()
 
 
 def job(queue: str = QUEUE, key: str = "") -> Submission:
-    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor="int4")
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor="int4"))
     return Submission(
         job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, idempotency_key=key
     )

@@ -39,7 +39,7 @@ def test_1_a_request_is_scored_and_routed_to_a_floor(settings: Settings) -> None
     job = accept(incoming(), settings).submission
 
     assert job.queue == "smollm2:int4:normal"
-    assert job.request.reason == "entropy 1.52 <= 4.5"
+    assert job.request.decision.reason == "entropy 1.52 <= 4.5"
 
 
 def test_2_the_envelope_is_in_the_headers(settings: Settings) -> None:

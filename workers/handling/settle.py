@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from bitladder.batching import Batcher
-from bitladder.contract import Claimed, Outcome, State
+from bitladder.contract import Claimed, Outcome, Request, State
+from bitladder.decision import UNDECIDED, Decision
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls import Finished, RequeueReason, finished_bytes
 from bitladder.queue.job_queue import JobQueue
@@ -136,9 +137,7 @@ class Settler:
             tier=self._worker.tier,
             fence=job.fence,
             attempts=job.attempt - (not done.has_begun),
-            floor=(request.floor if request else None) or job.tier,
-            reason=request.reason if request else None,
-            entropy=request.entropy if request else None,
+            decision=_decision(request, job),
             request_id=request.request_id if request else "",
             overflowed_from=job.tier if job.tier != self._worker.tier else None,
             queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
@@ -167,6 +166,12 @@ class Settler:
             log.warning("outcomes wait: Redis is unreachable", jobs=len(jobs), error=str(error))
 
         return await until_reachable(finish_first, log_failure)
+
+
+def _decision(request: Request | None, job: Claimed) -> Decision:
+    """Return the decision on a job's request; where no policy made one, the floor is the tier of its queue."""
+    decision = request.decision if request else UNDECIDED
+    return decision if decision.floor else msgspec.structs.replace(decision, floor=job.tier)
 
 
 def _rq_value(job: Claimed, outcome: Outcome) -> str:

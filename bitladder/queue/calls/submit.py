@@ -53,7 +53,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
             job.job_id,
             data,
             # RQ's default description holds the arguments, and with them the prompt; ours does not.
-            f"{request.endpoint}: {request.reason}",
+            f"{request.endpoint}: {request.decision.reason}",
             job.deadline_ms or longest_ms,
             job.reply_to,
             job.idempotency_key,

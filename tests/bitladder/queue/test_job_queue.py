@@ -13,6 +13,7 @@ import redis
 import uuid_utils
 
 from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission, queue_name
+from bitladder.decision import Decision
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from bitladder.queue.calls import Finished, RequeueReason, reap_call
 from bitladder.queue.claim_plan import claim_plan
@@ -26,7 +27,9 @@ DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'
 
 
 def job(tier: str = "int4", lane: str = "normal", ceiling: str | None = None, **fields: str | int) -> Submission:
-    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), floor=tier, ceiling=ceiling, request_id="t")
+    request = Request(
+        body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor=tier), ceiling=ceiling, request_id="t"
+    )
     queue = queue_name("smollm2", tier, lane, ceiling)
     return Submission(job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, **fields)  # type: ignore[arg-type]  # the test's choice
 

@@ -26,6 +26,7 @@ from bitladder.contract import (
     Submission,
     queue_name,
 )
+from bitladder.decision import Decision
 from bitladder.errors import ConflictError, QueueFullError, QuotaError
 from bitladder.ids import id_bytes, read_id
 from bitladder.queue.calls import (
@@ -136,7 +137,10 @@ class JobLife(RuleBasedStateMachine):
         for _ in range(copies):
             self.count += 1
             request = Request(
-                body=msgspec.Raw(b'{"prompt":"x"}'), floor=tier, ceiling=ceiling, tenant=tenant or DEFAULT_TENANT
+                body=msgspec.Raw(b'{"prompt":"x"}'),
+                decision=Decision(floor=tier),
+                ceiling=ceiling,
+                tenant=tenant or DEFAULT_TENANT,
             )
             jobs.append(
                 Submission(
@@ -262,7 +266,7 @@ class JobLife(RuleBasedStateMachine):
         """Any answer that a worker ever had may come late, or twice."""
         worker, claimed = self.pick(number, self.claims[::-1])
         self.count += 1
-        outcome = Outcome(state=state, status=200, reason=f"end {self.count}")
+        outcome = Outcome(state=state, status=200, request_id=f"end {self.count}")
         is_dead_letter = is_dead_letter and state is State.FAILED
         end = Finished(job=claimed, outcome=outcome, is_dead_letter=is_dead_letter)
         has_ended = False  # by this very answer: what is handed in again is accepted again

@@ -1,4 +1,4 @@
-"""bitladder/routing/rates.py and admission.py: pure, on a clock of their own."""
+"""bitladder/routing/rates.py and forecast.py, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections import deque
 
 import pytest
 
-from bitladder.routing.envelope import LatencyBudget, read_latency_budget
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import HELD_S, STANDSTILL_S, Load, Reading, TierRates
 
-NOBODY = (0, 0, 0)
+NOT_ADMITTED = (0, 0, 0)
 NORMAL = RANK["normal"]
 
 
@@ -32,7 +32,7 @@ def reading(
 
 def follow(*readings: Reading) -> Load:
     rates = TierRates()
-    return [rates.add(one, NOBODY) for one in readings][-1]
+    return [rates.add(each, NOT_ADMITTED) for each in readings][-1]
 
 
 def a_load(
@@ -45,31 +45,31 @@ def a_load(
         rate=rate,
         residence_s=0.2,
         arrivals=(arrivals, 0, 0),
-        elsewhere=(0.0, 0.0, 0.0),
+        other_intakes=(0.0, 0.0, 0.0),
     )
 
 
-def answer_s(load: Load, lane: str, admitted: tuple[int, int, int] = NOBODY, elapsed_s: float = 0) -> float:
+def answer_s(load: Load, lane: str, admitted: tuple[int, int, int] = NOT_ADMITTED, elapsed_s: float = 0) -> float:
     found = forecast(load, RANK[lane], admitted, elapsed_s)
     assert found is not None
     return found.answer_s
 
 
-def test_the_rate_is_what_ended_while_jobs_waited() -> None:
+def test_the_rate_is_measured_while_jobs_wait() -> None:
     load = follow(*(reading(second, depth=500, served=80 * second) for second in range(10)))
 
     assert load.rate == pytest.approx(80, rel=0.01)
     assert load.residence_s == pytest.approx(16 / 80, rel=0.01)
 
 
-def test_without_a_backlog_what_ended_is_what_came_and_no_rate() -> None:
+def test_without_a_backlog_the_jobs_served_are_no_rate() -> None:
     load = follow(*(reading(second, depth=2, served=10 * second) for second in range(60)))
 
     assert load.rate is None
-    assert forecast(load, NORMAL, NOBODY, 0) is None
+    assert forecast(load, NORMAL, NOT_ADMITTED, 0) is None
 
 
-def test_nothing_is_known_before_a_batch_of_long_jobs_has_ended_once() -> None:
+def test_the_rate_is_unknown_until_a_first_batch_of_long_jobs_has_ended() -> None:
     young = follow(*(reading(second, depth=500, served=0) for second in range(10)))
     older = follow(*(reading(second, depth=500, served=16 * (second // 12)) for second in range(25)))
 
@@ -81,21 +81,21 @@ def test_a_tier_that_stands_still_refuses_until_it_moves_again() -> None:
     rates = TierRates()
     second = int(STANDSTILL_S)
     for now in range(second + 1):
-        standing = rates.add(reading(now, depth=500), NOBODY)
+        standing = rates.add(reading(now, depth=500), NOT_ADMITTED)
     for now in range(1, 7):
-        moving = rates.add(reading(second + now, depth=500 - 80 * now, served=80 * now), NOBODY)
+        moving = rates.add(reading(second + now, depth=500 - 80 * now, served=80 * now), NOT_ADMITTED)
 
     assert answer_s(standing, "normal") > 1000
     assert moving.rate == pytest.approx(80, rel=0.05)
 
 
-def test_what_nobody_was_there_to_serve_says_nothing_of_who_comes() -> None:
+def test_a_backlog_without_workers_says_nothing_about_workers_that_start() -> None:
     rates = TierRates()
     for now in range(36):
-        waiting = rates.add(reading(now, depth=8, in_flight=0, live=0), NOBODY)
-    come = rates.add(reading(36, depth=8, in_flight=0), NOBODY)
-    taken = [rates.add(reading(36 + now, in_flight=8), NOBODY) for now in range(1, 7)]
-    done = [rates.add(reading(42 + now, served=8, in_flight=0), NOBODY) for now in range(1, 70)]
+        waiting = rates.add(reading(now, depth=8, in_flight=0, live=0), NOT_ADMITTED)
+    come = rates.add(reading(36, depth=8, in_flight=0), NOT_ADMITTED)
+    taken = [rates.add(reading(36 + now, in_flight=8), NOT_ADMITTED) for now in range(1, 7)]
+    done = [rates.add(reading(42 + now, served=8, in_flight=0), NOT_ADMITTED) for now in range(1, 70)]
 
     assert {load.rate for load in (waiting, come, *taken, *done)} == {None}
 
@@ -113,16 +113,16 @@ def test_a_standstill_is_over_when_jobs_end_or_are_taken() -> None:
     assert moving.rate == pytest.approx(10, rel=0.1)  # not what it was with the time before
 
 
-def test_who_finds_a_slot_free_does_not_wait() -> None:
+def test_a_job_that_finds_a_free_slot_does_not_wait() -> None:
     load = a_load((0, 0, 0), rate=0.5, free=10)
 
     assert [answer_s(load, "normal", (0, count, 0)) for count in (1, 10, 12)] == pytest.approx([0.2, 0.2, 4.2])
     assert answer_s(load, "batch", (4, 6, 2)) == pytest.approx(4.2)
     assert follow(reading(0, in_flight=6)).free == 10
-    assert follow(reading(0, depth=1, in_flight=6)).free == 0  # one waits, whatever is free
+    assert follow(reading(0, depth=1, in_flight=6)).free == 0  # a job waits, so no slot is idle
 
 
-def test_a_rate_is_believed_for_a_while_and_less_when_workers_have_come() -> None:
+def test_a_rate_is_used_for_a_while_unless_workers_were_started_since() -> None:
     busy = [reading(second, depth=500, served=80 * second) for second in range(10)]
 
     def after(seconds: float, live: int) -> float | None:
@@ -134,13 +134,13 @@ def test_a_rate_is_believed_for_a_while_and_less_when_workers_have_come() -> Non
     assert after(HELD_S + 1, live=0) == pytest.approx(80, rel=0.01)
 
 
-def test_a_count_that_began_anew_is_measured_anew() -> None:
+def test_a_counter_that_began_anew_is_measured_anew() -> None:
     load = follow(*(reading(second, depth=500, served=80 * second) for second in range(10)), reading(10, depth=500))
 
     assert load.rate is None
 
 
-def test_what_was_let_in_since_the_last_look_counts_and_what_ended_since_does_not() -> None:
+def test_jobs_admitted_since_the_reading_count_and_those_served_since_do_not() -> None:
     load = a_load((0, 160, 0))
 
     assert answer_s(load, "normal") == pytest.approx(2.2)
@@ -148,12 +148,12 @@ def test_what_was_let_in_since_the_last_look_counts_and_what_ended_since_does_no
     assert answer_s(load, "normal", (0, 80, 0), elapsed_s=1) == pytest.approx(2.2)
 
 
-def test_what_others_let_in_is_taken_to_go_on() -> None:
+def test_other_intakes_are_expected_to_go_on_as_before() -> None:
     rates = TierRates()
     for second in range(20):
         load = rates.add(reading(second, depth=200 + 60 * second, served=80 * second), (0, 100, 0))
 
-    assert load.elsewhere[NORMAL] == pytest.approx(40, rel=0.01)
+    assert load.other_intakes[NORMAL] == pytest.approx(40, rel=0.01)
     assert answer_s(load, "normal", elapsed_s=1) - answer_s(load, "normal") == pytest.approx(40 / 80 - 1, abs=0.01)
 
 
@@ -166,7 +166,7 @@ def test_more_urgent_lanes_come_first_but_every_lane_has_its_turns() -> None:
     assert answer_s(flooded, "normal") == pytest.approx(40 / (80 / 16) + 0.2)
 
 
-def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_much() -> None:
+def test_an_answer_is_too_late_by_what_exceeds_the_latency_budget() -> None:
     found = Forecast(ahead=400, rate=80, wait_s=5, answer_s=6)
 
     assert excess_s(found, LatencyBudget()) == 0
@@ -177,43 +177,18 @@ def test_whoever_has_the_patience_is_let_in_and_whoever_has_none_is_told_by_how_
     assert retry_after_s(0.1, 0) == 1
 
 
-@pytest.mark.parametrize(
-    ("headers", "deadline_ms", "stream", "expected"),
-    [
-        ({}, None, False, LatencyBudget(whole_s=600)),
-        ({}, 2000, False, LatencyBudget(whole_s=2)),
-        ({"x-stainless-read-timeout": "20.5"}, None, False, LatencyBudget(whole_s=20)),
-        ({"x-stainless-read-timeout": "20.5"}, 5000, True, LatencyBudget(whole_s=5, first_s=20)),
-        ({"x-stainless-read-timeout": "nonsense"}, None, True, LatencyBudget(first_s=600)),
-        ({"x-stainless-read-timeout": "nan"}, None, False, LatencyBudget(whole_s=600)),
-        ({"x-stainless-read-timeout": "inf"}, None, False, LatencyBudget(whole_s=600)),
-    ],
-)
-def test_patience_is_what_the_client_says_or_its_library(
-    headers: dict[str, str], deadline_ms: int | None, stream: bool, expected: LatencyBudget
-) -> None:
-    assert read_latency_budget(headers, deadline_ms, stream=stream, await_timeout_s=600) == expected
-
-
-def test_who_does_not_wait_has_no_patience_but_a_deadline() -> None:
-    headers = {"x-stainless-read-timeout": "20"}
-
-    assert read_latency_budget(headers, None, stream=False, await_timeout_s=None) == LatencyBudget()
-    assert read_latency_budget(headers, 3000, stream=False, await_timeout_s=None) == LatencyBudget(whole_s=3)
-
-
 class Tier:
-    """A queue and its workers on a virtual clock, with the admission before it."""
+    """A queue and its workers on a virtual clock, with admission before it."""
 
-    def __init__(self, slots: int, job_s: float, patience_s: float, *, admission: bool) -> None:
-        self.slots, self.job_s, self.patience_s, self.admission = slots, job_s, patience_s, admission
-        self.dice = random.Random(1)  # noqa: S311  (dice)
+    def __init__(self, slots: int, job_s: float, budget_s: float, *, admission: bool) -> None:
+        self.slots, self.job_s, self.budget_s, self.admission = slots, job_s, budget_s, admission
+        self.chance = random.Random(1)  # noqa: S311  (no secret)
         self.waiting: deque[float] = deque()  # deadlines
         self.running: list[tuple[float, float]] = []  # end, deadline
-        self.rates, self.looked_s, self.admitted = TierRates(), 0.0, 0
+        self.rates, self.read_s, self.admitted = TierRates(), 0.0, 0
         self.load: Load | None = None
         self.served = self.in_time = self.late = self.refused = 0
-        self.is_dead_letter = False
+        self.is_down = False
 
     def advance(self, now: float) -> None:
         while self.running and self.running[0][0] <= now:
@@ -226,54 +201,52 @@ class Tier:
 
     def offer(self, now: float) -> None:
         self.advance(now)
-        found = forecast(self.load, NORMAL, (0, self.admitted, 0), now - self.looked_s) if self.load else None
+        found = forecast(self.load, NORMAL, (0, self.admitted, 0), now - self.read_s) if self.load else None
         is_long = found is not None and self.load is not None and found.ahead > self.load.short
-        if self.admission and is_long and found and excess_s(found, LatencyBudget(whole_s=self.patience_s)) > 0:
+        if self.admission and is_long and found and excess_s(found, LatencyBudget(whole_s=self.budget_s)) > 0:
             self.refused += 1
             return
         self.admitted += 1
-        self.waiting.append(now + self.patience_s)
+        self.waiting.append(now + self.budget_s)
         self._start(now)
 
-    def look(self, now: float) -> None:
+    def read(self, now: float) -> None:
         self.advance(now)
-        seen = reading(
-            now, len(self.waiting), self.served, len(self.running), 0 if self.is_dead_letter else 1, self.slots
-        )
-        self.load, self.looked_s = self.rates.add(seen, (0, self.admitted, 0)), now
+        seen = reading(now, len(self.waiting), self.served, len(self.running), 0 if self.is_down else 1, self.slots)
+        self.load, self.read_s = self.rates.add(seen, (0, self.admitted, 0)), now
         self.admitted = 0
 
     def _start(self, now: float) -> None:
-        while self.waiting and len(self.running) < self.slots and not self.is_dead_letter:
+        while self.waiting and len(self.running) < self.slots and not self.is_down:
             deadline = self.waiting.popleft()
             if deadline <= now:
                 self.late += 1
                 continue
             # Aborted at its deadline, as a worker does.
-            end = min(now + self.dice.uniform(0.5, 1.5) * self.job_s, deadline)
+            end = min(now + self.chance.uniform(0.5, 1.5) * self.job_s, deadline)
             heapq.heappush(self.running, (end, deadline))
 
 
 def run(tier: Tier, rate: float, seconds: float, *, begin: float = 0) -> None:
-    """Offer jobs at random times, `rate` a second, and look once a second."""
-    now, look = begin, begin
+    """Offer jobs at random times, `rate` a second, and read the queues once a second."""
+    now, next_read = begin, begin
     while now < begin + seconds:
-        now += tier.dice.expovariate(rate)
-        while look <= now:
-            tier.look(look)
-            look += 1
+        now += tier.chance.expovariate(rate)
+        while next_read <= now:
+            tier.read(next_read)
+            next_read += 1
         tier.offer(now)
 
 
 @pytest.mark.parametrize(
-    ("slots", "job_s", "patience_s", "late_share"),
+    ("slots", "job_s", "budget_s", "late_share"),
     [(16, 0.2, 3, 0.001), (64, 2, 10, 0.001), (256, 20, 60, 0.002), (4, 1, 8, 0.02)],
 )
 def test_at_three_times_the_capacity_the_work_that_is_done_is_in_time(
-    slots: int, job_s: float, patience_s: float, late_share: float
+    slots: int, job_s: float, budget_s: float, late_share: float
 ) -> None:
     capacity, begin = slots / job_s, max(30, 8 * job_s)
-    tier = Tier(slots, job_s, patience_s, admission=True)
+    tier = Tier(slots, job_s, budget_s, admission=True)
     run(tier, 3 * capacity, begin)  # until the rate is known
     in_time, late, refused = tier.in_time, tier.late, tier.refused
 
@@ -292,7 +265,7 @@ def test_without_the_admission_most_of_the_work_is_late() -> None:
     assert tier.late > tier.in_time
 
 
-def test_nobody_is_refused_below_the_capacity() -> None:
+def test_no_job_is_refused_below_the_capacity() -> None:
     tier = Tier(16, 0.2, 1, admission=True)
 
     run(tier, 0.8 * 80, 120)
@@ -300,22 +273,22 @@ def test_nobody_is_refused_below_the_capacity() -> None:
     assert tier.refused == 0
 
 
-def test_a_dead_tier_takes_in_what_it_could_do_and_goes_on_when_it_is_back() -> None:
+def test_a_tier_without_workers_admits_what_it_could_serve_and_goes_on_when_they_are_back() -> None:
     tier = Tier(16, 0.2, 3, admission=True)
     run(tier, 240, 30)
 
-    tier.is_dead_letter = True
+    tier.is_down = True
     run(tier, 240, 60, begin=30)
     waiting = len(tier.waiting)
-    tier.is_dead_letter, before = False, tier.in_time
+    tier.is_down, before = False, tier.in_time
     run(tier, 240, 30, begin=90)
 
-    assert waiting <= (3 + 1) * 80  # a look's second more
+    assert waiting <= (3 + 1) * 80  # a second more, between two readings
     assert tier.in_time - before > 0.9 * 30 * 80
 
 
 def test_a_forecast_is_finite_whatever_the_lanes_do() -> None:
     for rank in range(3):
-        found = forecast(a_load((10**6, 10**6, 10**6), rate=0.01, arrivals=10**9), rank, NOBODY, 3)
+        found = forecast(a_load((10**6, 10**6, 10**6), rate=0.01, arrivals=10**9), rank, NOT_ADMITTED, 3)
         assert found is not None
         assert math.isfinite(found.answer_s)

@@ -5,43 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitladder.routing.features import byte_entropy
-from calibration.audit.features import FEATURES, NAMES, measure, rank_correlation
+from bitladder.contract import Endpoint
+from bitladder.routing.features import FEATURES as ROUTING_FEATURES
+from bitladder.routing.features import score_prompt
+from calibration.audit.features import FEATURES, NAMES, rank_correlation, score, table_of
 
 CODE = "def area(r):\n    return 3.14 * r ** 2\n"
 
 
-def features_of(text: str) -> dict[str, float]:
-    return dict(zip(NAMES, measure([text])[0].tolist(), strict=True))
+def test_every_feature_of_the_text_is_what_the_intake_computes() -> None:
+    intake = score_prompt(CODE.encode(), Endpoint.CHAT, ROUTING_FEATURES)
+
+    (row,) = table_of([score(CODE)]).tolist()
+
+    assert dict(zip(NAMES, row, strict=True)) == {
+        name: value for name, value in intake.values.items() if name != "chat"
+    }
 
 
-def test_entropy_is_what_the_intake_computes() -> None:
-    assert features_of(CODE)["entropy"] == byte_entropy(CODE.encode())
-
-
-def test_each_feature_measures_what_it_says() -> None:
-    its = features_of("One two two. Zwölf 12!")
-
-    size = len("One two two. Zwölf 12!".encode())
-    assert its["characters"] == 22
-    assert its["words"] == 5
-    assert its["unique_words"] == pytest.approx(4 / 5)
-    assert its["word_length"] == pytest.approx((3 + 3 + 3 + 5 + 2) / 5)
-    assert its["digits"] == pytest.approx(2 / size)
-    assert its["punctuation"] == pytest.approx(2 / size)
-    assert its["non_ascii"] == pytest.approx(2 / size)
-    assert its["code_likeness"] == 0
-    assert features_of(CODE)["code_likeness"] == 1
-    assert features_of("again and again " * 50)["zlib_ratio"] < 0.1
-
-
-@pytest.mark.parametrize("text", ["", " ", "\x00", "😀", "a" * 100_000])
-def test_any_text_has_finite_features(text: str) -> None:
-    assert np.isfinite(measure([text])).all()
+@pytest.mark.parametrize("text", ["", "\x00", "\ud800 half of a character", "a" * 100_000])
+def test_any_text_of_a_log_has_finite_features(text: str) -> None:
+    assert np.isfinite(table_of([score(text)])).all()
 
 
 def test_no_text_gives_no_rows() -> None:
-    assert measure([]).shape == (0, len(FEATURES))
+    assert table_of([]).shape == (0, len(FEATURES))
 
 
 def test_rank_correlation_is_spearmans_and_shares_ranks_among_equals() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bitladder.contract import Envelope
+from bitladder.routing.envelope import Envelope
 from calibration.sample.prompt import Bad, Prompt, read_prompts
 
 

@@ -45,15 +45,19 @@ def test_openai_s_client_awaits_and_streams_an_answer(stack: Stack) -> None:
     client = OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
 
     awaited = client.completions.with_raw_response.create(model="smollm2", prompt="aa bb", max_tokens=3)
-    stream = client.chat.completions.create(
+    streamed = client.chat.completions.with_raw_response.create(
         model="smollm2", messages=[{"role": "user", "content": "aa bb"}], max_tokens=3, stream=True
     )
+    stream = streamed.parse()
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     client.close()
 
     assert awaited.parse().choices[0].text == "aa bb aa"
     assert awaited.headers["x-tier"] == awaited.headers["x-floor"] == "int4"
     assert float(awaited.headers["x-entropy"]) == pytest.approx(1.5219, abs=1e-3)
+    for headers in (awaited.headers, streamed.headers):
+        assert (headers["x-floor"], headers["x-policy"]) == ("int4", "article@1")
+        assert (headers["x-entropy"], headers["x-route-reason"]) == ("1.5219", "entropy 1.52 <= 4.5")
     assert text == "aa bb aa "
 
 
@@ -65,6 +69,9 @@ def test_a_job_is_submitted_waited_for_and_shown(stack: Stack) -> None:
     assert submitted["status"] == "queued"
     assert (done["status"], done["tier"], done["attempts"]) == ("finished", "int4", 1)
     assert done["result"]["choices"][0]["text"] == "aa bb aa"
+    for job in (submitted, done):
+        assert (job["policy"], job["floor"], job["reason"]) == ("article@1", "int4", "entropy 1.52 <= 4.5")
+        assert job["features"] == {"entropy": job["entropy"]} == {"entropy": 1.5219}
 
 
 def test_a_running_job_is_cancelled(stack: Stack) -> None:

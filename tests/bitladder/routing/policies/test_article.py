@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.contract import Envelope, Lane
-from bitladder.errors import RequestError
-from bitladder.routing.envelope import read_envelope
-from bitladder.routing.policies.article import choose_route
-from bitladder.settings.sections import LaneSettings, PolicySettings
+from bitladder.contract import Endpoint
+from bitladder.decision import Decision, Score
+from bitladder.routing.constraints import constraints_of
+from bitladder.routing.envelope import Envelope
+from bitladder.routing.features import score_prompt
+from bitladder.routing.policies import policy_of
+from bitladder.settings.sections import PolicySettings
 
 LADDER = ("int4", "int8", "fp8")
 
@@ -26,33 +28,27 @@ LADDER = ("int4", "int8", "fp8")
     ],
 )
 def test_the_article_s_rule_gives_floor_and_reason(entropy: float, envelope: Envelope, floor: str, reason: str) -> None:
-    route = choose_route(entropy, envelope, LADDER, PolicySettings(), LaneSettings())
+    score = Score(entropy=entropy)
 
-    assert (route.floor, route.reason) == (floor, reason)
+    decision = policy_of(PolicySettings()).decide(score, constraints_of(envelope, LADDER))
 
-
-def test_priority_chooses_the_lane() -> None:
-    lanes = [
-        choose_route(1.0, Envelope(priority=priority), LADDER, PolicySettings(), LaneSettings()).lane
-        for priority in (10, 8, 7, 3, 2, 1)
-    ]
-
-    assert lanes == [Lane.URGENT, Lane.URGENT, Lane.NORMAL, Lane.NORMAL, Lane.BATCH, Lane.BATCH]
+    assert decision == Decision(policy="article", version=1, floor=floor, reason=reason, score=score)
+    assert decision.label == "article@1"
 
 
-@pytest.mark.parametrize(
-    ("headers", "param"),
-    [
-        ({"x-priority": "11"}, "X-Priority"),
-        ({"x-priority": "five"}, "X-Priority"),
-        ({"x-max-latency-ms": "0"}, "X-Max-Latency-Ms"),
-        ({"x-deadline-ms": "-1"}, "X-Deadline-Ms"),
-        ({"x-min-tier": "int2"}, "X-Min-Tier"),
-        ({"x-min-tier": "fp8", "x-max-tier": "int4"}, "X-Min-Tier"),
-    ],
-)
-def test_a_bad_header_is_refused_by_name(headers: dict[str, str], param: str) -> None:
-    with pytest.raises(RequestError, match=param) as caught:
-        choose_route(1.0, read_envelope(headers), LADDER, PolicySettings(), LaneSettings())
+def test_the_thresholds_are_the_settings() -> None:
+    policy = policy_of(PolicySettings(entropy_bits=3.9, top_priority=6, patient_ms=100))
 
-    assert caught.value.param == param
+    def floor(entropy: float, max_latency_ms: int = 100, priority: int = 5) -> str:
+        envelope = Envelope(max_latency_ms=max_latency_ms, priority=priority)
+        return policy.decide(Score(entropy=entropy), constraints_of(envelope, LADDER)).floor
+
+    assert (floor(4.0), floor(3.9)) == ("int8", "int4")
+    assert floor(1.0, max_latency_ms=101) == floor(1.0, priority=6) == "fp8"
+
+
+def test_a_score_without_what_the_rule_reads_is_an_error_and_no_decision() -> None:
+    score = score_prompt(b"Why?", Endpoint.CHAT, ("digits",))
+
+    with pytest.raises(KeyError, match="entropy"):
+        policy_of(PolicySettings()).decide(score, constraints_of(Envelope(), LADDER))
