@@ -7,14 +7,15 @@ BitladderError
 │   ├── GoneError              410      the job was here; its result has expired
 │   ├── SlowBodyError          408      the body did not arrive in time
 │   ├── ClientGoneError        499      the client closed the connection
-│   └── TooLargeError          413      body above the limit
+│   ├── TooLargeError          413      body above the limit
+│   └── ConflictError          422      the idempotency key was used with another body
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
 ├── WebPageError               403      a browser sends it for some page, and no keys are asked for
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
 ├── RefusedError               429      refused at the intake for the load; try again after `retry_after_s`
 │   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
-│   │   └── QuotaError         429      the tenant has as many jobs as it may
+│   ├── QuotaError             429      the tenant has as many jobs as it may
 │   ├── OverloadedError        429      the answer would come after the client's latency budget
 │   └── MemoryFullError        503      Redis is nearly full
 ├── QueueUnreachableError      503      Redis is unreachable or refuses to write; a submission was not accepted
@@ -23,7 +24,6 @@ BitladderError
 │   ├── QueueBrokenError       503      a queue's list in Redis is no list
 │   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
-├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some was read (queue/waiting/reading.py)
 ├── StreamGapError             500      some of a stream is not stored (queue/waiting/reading.py)
 ├── NotReadyError              503      a background task of this process is down
@@ -44,12 +44,15 @@ class BitladderError(Exception):
     """Base of all errors of bitladder."""
 
     status = 500
+    exit_code = 1
     code = "internal_error"
     public: str | None = None  # what strangers are told instead, where the message names hosts and repeats their errors
 
 
 class ConfigError(BitladderError):
     """A setting is missing or wrong."""
+
+    exit_code = 2
 
 
 class RequestError(BitladderError):
@@ -154,7 +157,7 @@ class QueueFullError(RefusedError):
     code = "queue_full"
 
 
-class QuotaError(QueueFullError):
+class QuotaError(RefusedError):
     """The tenant has as many jobs waiting or running as it may."""
 
     code = "tenant_quota_exceeded"

@@ -171,7 +171,7 @@ class Gateway:
             answer = await self._submit.call(job)
         finally:
             self.admission.arrived(entry)
-        if type(answer) is QueueFullError:  # a tenant's quota has nothing to do with the queue's rate
+        if isinstance(answer, QueueFullError):
             answer.retry_after_s = self.admission.room_after_s(job.queue, self.settings.queue.max_depth)
         if isinstance(answer, AcceptanceUnknownError):
             raise self._in_doubt(job, answer)

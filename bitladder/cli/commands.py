@@ -44,9 +44,9 @@ app.add_typer(keys_app, name="keys")
 
 
 def run() -> None:
-    """Run the command; an error of ours is one line on stderr and exit status 2 (configuration) or 1."""
+    """Run the command; an error of ours is its message on stderr and the exit status of its class."""
     try:
         app()
     except BitladderError as error:
         sys.stderr.write(f"bitladder: {error}\n")
-        sys.exit(2 if type(error).__name__ == "ConfigError" else 1)
+        sys.exit(error.exit_code)
