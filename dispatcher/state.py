@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from bitladder.batching import Batcher
-from bitladder.contract import Endpoint, JobView, Lane, Outcome, Submission
+from bitladder.contract import Endpoint, JobView, Lane, Outcome, QueueName, Submission
 from bitladder.errors import (
     AcceptanceUnknownError,
     BitladderError,
@@ -152,7 +152,7 @@ class Gateway:
         routed = accepted.submission
         self.capture.offer(accepted)
         self.metrics.entropy.observe(routed.request.entropy or 0)
-        self.metrics.routed(routed.model, routed.request.floor, routed.queue.split(":")[2]).inc()
+        self.metrics.routed(routed.model, routed.request.floor, QueueName.parse(routed.queue).lane).inc()
         return accepted
 
     async def submit(self, accepted: Accepted) -> str:

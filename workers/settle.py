@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from bitladder.batching import Batcher
-from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, State, queue_name
+from bitladder.contract import NO_BODY, Chunk, Claimed, Emitted, Outcome, QueueName, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls import Finished, RequeueReason, Unfit, finished_bytes
 from bitladder.queue.job_queue import JobQueue
@@ -164,7 +164,7 @@ class Settler:
         """Return the queue one tier above this worker's, or the job's own where nobody above would serve it."""
         if not await self._is_served_above(job):
             return job.queue
-        return queue_name(self._model, self._above(job)[0], job.lane, job.ceiling)
+        return str(QueueName(self._model, self._above(job)[0], job.lane, job.ceiling))
 
     def _above(self, job: Claimed) -> Sequence[str]:
         """Return the higher tiers that may have the job.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bitladder.contract import Lane, queue_name
+from bitladder.contract import Lane, QueueName
 from bitladder.settings.sections import ModelSettings, Settings
 
 
@@ -12,7 +12,7 @@ def lists_of(model: str, ladder: tuple[str, ...], tier: str, lane: str, reaching
     """Return the queues of a tier and lane that a worker at tier `reaching` may serve, that without ceiling first."""
     lowest = ladder.index(reaching)
     ceilings = [name for index, name in enumerate(ladder[:-1]) if index >= lowest]
-    return [queue_name(model, tier, lane), *(queue_name(model, tier, lane, ceiling) for ceiling in ceilings)]
+    return [str(QueueName(model, tier, lane, ceiling)) for ceiling in (None, *ceilings)]
 
 
 def all_lists(model: str, settings: ModelSettings) -> list[str]:

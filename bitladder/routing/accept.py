@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, Request, Submission, queue_name
+from bitladder.contract import DEFAULT_TENANT, Endpoint, Envelope, Lane, QueueName, Request, Submission
 from bitladder.errors import NotFoundError, RequestError
 from bitladder.routing.body import prompt_bytes, read_body
 from bitladder.routing.envelope import LatencyBudget, read_envelope, read_latency_budget
@@ -73,7 +73,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     submission = Submission(
         job_id=str(uuid_utils.uuid7()),
         model=body.model,
-        queue=queue_name(body.model, route.floor, route.lane, route.ceiling),
+        queue=str(QueueName(body.model, route.floor, route.lane, route.ceiling)),
         request=request,
         deadline_ms=envelope.deadline_ms,
         reply_to=reply_to,

@@ -39,10 +39,10 @@ class RedisSettings(_Section):
 
     @model_validator(mode="after")
     def _sentinels_are_addresses(self) -> Self:
-        for one in self.sentinels:
-            host, _, port = one.rpartition(":")
+        for address in self.sentinels:
+            host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
-                raise ValueError(f"redis.sentinels must be a list of host:port, got {one!r}")
+                raise ValueError(f"redis.sentinels must be a list of host:port, got {address!r}")
         if self.sentinels and self.scheme == "unix":
             raise ValueError(f"redis.url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
         return self
@@ -55,7 +55,7 @@ class RedisSettings(_Section):
     @property
     def sentinel_addresses(self) -> list[tuple[str, int]]:
         """Host and port of each Sentinel."""
-        parts = [one.rpartition(":") for one in self.sentinels]
+        parts = [address.rpartition(":") for address in self.sentinels]
         return [(host.strip("[]"), int(port)) for host, _, port in parts]
 
     @model_validator(mode="before")
