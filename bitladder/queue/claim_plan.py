@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from bitladder.contract import Lane, QueueName
-from bitladder.settings.sections import ModelSettings, Settings
+from bitladder.settings.models import ModelSettings
+from bitladder.settings.sections import Settings
 
 
 def lists_of(model: str, ladder: tuple[str, ...], tier: str, lane: str, reaching: str) -> list[str]:

@@ -14,7 +14,8 @@ import structlog
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import Loaded
-from bitladder.settings.sections import ModelSettings, Settings, TierSettings
+from bitladder.settings.models import ModelSettings, TierSettings
+from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
 # One stat: cheap enough to be done every second, which is soon enough for a step that people take.

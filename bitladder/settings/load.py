@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitladder.errors import ConfigError
+from bitladder.settings.publish import PublishSettings
 from bitladder.settings.release import overlay, read_release
-from bitladder.settings.sections import PublishSettings, Settings
+from bitladder.settings.sections import Settings
 
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from bitladder.errors import EngineError
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models import TierSettings
+from bitladder.settings.worker import VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
 from workers.engines.base import Engine

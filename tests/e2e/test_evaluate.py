@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bitladder.settings.sections import VllmSettings
+from bitladder.settings.worker import VllmSettings
 from calibration.artifacts.report import read_report
 from tests.conftest import ROOT
 

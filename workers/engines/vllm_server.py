@@ -15,7 +15,8 @@ import structlog
 
 from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models import TierSettings
+from bitladder.settings.worker import VllmSettings
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.http import HttpEngine

@@ -18,8 +18,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bitladder.settings.live import LOOK_EVERY_S, ReleaseWatch
+from bitladder.settings.models import TierSettings
 from bitladder.settings.release import CACHE
-from bitladder.settings.sections import Settings, TierSettings
+from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
 from workers.pump import Pump
 from workers.rollout.lock import Turn
