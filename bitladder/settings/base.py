@@ -21,6 +21,6 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, and nothing changes once it is read."""
+    """Unknown keys are errors, and nothing changes once it is read. Errors repeat no value: it may be a secret."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

@@ -9,6 +9,12 @@ from pydantic import Field, SecretStr, model_validator
 
 from bitladder.settings.base import Section
 
+# A password that is not encoded ends the host, and what is behind it would be taken for a path, a query or a fragment.
+_HINT = (
+    ": '/', '?', '#' and '@' of a password must be written as %2F, %3F, %23 and %40, or the password in redis.password"
+)
+_IN_QUERY = {"username", "user", "password", "passwd", "pass", "auth"}
+
 
 class RedisSettings(Section):
     """Where the queue lives."""
@@ -37,9 +43,9 @@ class RedisSettings(Section):
         for address in self.sentinels:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
-                raise ValueError(f"redis.sentinels must be a list of host:port, got {address!r}")
+                raise ValueError(f"sentinels must be a list of host:port, got {address!r}")
         if self.sentinels and self.scheme == "unix":
-            raise ValueError(f"redis.url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
+            raise ValueError(f"url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
         return self
 
     @property
@@ -55,8 +61,8 @@ class RedisSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _credentials_leave_the_url(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return split_credentials(values)
+    def _credentials_leave_the_url(cls, values: object) -> object:
+        return split_credentials(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _password_is_given_once(self) -> Self:
@@ -68,7 +74,7 @@ class RedisSettings(Section):
     def _tls_is_whole(self) -> Self:
         files = (self.ca_file, self.cert_file, self.key_file)
         if any(files) and not self.url.startswith("rediss://"):
-            raise ValueError(f"ca_file, cert_file and key_file need a rediss:// url, got {self.url!r}")
+            raise ValueError(f"url must be rediss:// with ca_file, cert_file or key_file, got {self.url!r}")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file go together")
         return self
@@ -78,20 +84,22 @@ def split_credentials(values: dict[str, Any]) -> dict[str, Any]:
     """Move user and password from `url` to fields of their own: whatever shows the URL then shows no secret.
 
     Raises:
-        ValueError: they are there as well, or hidden in the query.
+        ValueError: they are there as well, or not where a URL has them. The message does not repeat them.
 
     """
+    url = str(values.get("url", ""))
     try:
-        parts = urlsplit(str(values.get("url", "")))
-        secret = {"username": parts.username, "password": parts.password}
+        parts = urlsplit(url)
+        secrets = {"username": parts.username, "password": parts.password}
+        if parts.port and not parts.hostname:  # a password without the host behind it, perhaps
+            raise ValueError
     except ValueError:
-        raise ValueError("url must be a URL") from None  # the message would repeat it
-    if parse_qs(parts.query).keys() & secret.keys():
+        raise ValueError(f"url must be a URL with a host{_HINT}") from None  # the message would repeat it
+    if parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(f"url must end with a database's number{_HINT}")
+    if {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)} & _IN_QUERY:
         raise ValueError("url must have user and password before the host, or in fields of their own, not behind '?'")
-    given = {name: unquote(value) for name, value in secret.items() if value}
-    if not given:
-        return values
-    if given.keys() & values.keys():
-        raise ValueError(f"{' and '.join(given.keys() & values.keys())} must be given once, not also in the url")
-    url = str(values["url"]).replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)
-    return values | given | {"url": url}
+    found = {name: unquote(value) for name, value in secrets.items() if value}
+    if both := found.keys() & values.keys():
+        raise ValueError(f"{' and '.join(sorted(both))} must be given once, not also in the url")
+    return values | found | {"url": url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)} if found else values

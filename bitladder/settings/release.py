@@ -15,8 +15,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from bitladder.errors import ConfigError
 from bitladder.settings.base import Name, Section
+from bitladder.settings.paths import CACHE
 
-CACHE = "{cache}"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_BYTES = 1_000_000
 

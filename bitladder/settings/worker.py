@@ -30,7 +30,10 @@ class VllmSettings(Section):
     args: tuple[str, ...] = Field((), description="arguments for every tier")
     env: dict[str, str] = Field({}, description="environment for every tier")
     start_timeout_s: float = Field(900, gt=0, description="longest start, weights included")
-    cache_dir: str = Field("~/.cache/bitladder/checkpoints", description="stands for {cache} in a checkpoint path")
+    cache_dir: str = Field(
+        "~/.cache/bitladder/checkpoints",
+        description="stands for {cache} in a checkpoint path; where XDG_CACHE_HOME is set, the default is below it",
+    )
 
 
 class EchoSettings(Section):

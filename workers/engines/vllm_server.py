@@ -16,6 +16,7 @@ import structlog
 from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.models import TierSettings
+from bitladder.settings.paths import in_cache
 from bitladder.settings.worker import VllmSettings
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.cpu import dtype_args
@@ -203,7 +204,7 @@ def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:
         EngineFaultError: there is no model in it.
 
     """
-    path = Path(tier.checkpoint.replace("{cache}", settings.cache_dir)).expanduser()
+    path = in_cache(tier.checkpoint, settings.cache_dir)
     if not (path / "config.json").is_file():
         raise EngineFaultError(
             f"tier {tier.name}: there is no model in {str(path)!r} (no config.json); `make checkpoints` makes those of "

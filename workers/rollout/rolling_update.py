@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -19,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from bitladder.settings.live import LOOK_EVERY_S, ReleaseWatch
 from bitladder.settings.models import TierSettings
-from bitladder.settings.release import CACHE
+from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
 from workers.pump import Pump
@@ -92,7 +91,7 @@ class Rolling:
         settings = self._watch.settings
         if settings.worker.engine != "vllm":
             return True
-        folder = Path(wanted.checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+        folder = in_cache(wanted.checkpoint, settings.vllm.cache_dir)
         if (folder / "config.json").is_file():
             return True
         if self._refused != _identity(wanted):
