@@ -24,6 +24,7 @@ from bitladder.queue.load_sample import ModelSample, Sample, take_sample
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.metrics import AdmissionMetrics
 
@@ -91,12 +92,13 @@ class Admission:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | LiveSettings,
         client: redis.asyncio.Redis,
         metrics: AdmissionMetrics,
         is_connected: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._settings, self._client, self._metrics, self._is_connected = settings, client, metrics, is_connected
+        self._live, self._client = LiveSettings.of(settings), client
+        self._metrics, self._is_connected = metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
@@ -148,15 +150,15 @@ class Admission:
 
         """
         before, entering = self._admitted.copy(), self._entering.copy()
-        sample = await take_sample(self._client, self._settings)
+        sample = await take_sample(self._client, self._live.current)
         self._admitted = self._admitted.plus(before, -1).plus(entering, 1)
         self._waiting = {model: sum(one.depth for one in its.lists.values()) for model, its in sample.models.items()}
         stuck: set[str] = set()
         for model, seen in sample.models.items():
-            for name in self._settings.model(model).ladder:
+            for name in self._live.current.model(model).ladder:
                 tier, left_out = (model, name), self._unreachable(model, name, seen)
                 stuck |= left_out
-                slots = seen.live[name] * self._settings.model(model).tier(name).slots
+                slots = seen.live[name] * self._live.current.model(model).tier(name).slots
                 reading = _reading(tier, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
@@ -203,7 +205,7 @@ class Admission:
         return self._over_caps(job, self._sample) or self._too_late(job, entry, latency_budget, elapsed_s)
 
     def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
-        share, most = self._settings.queue.max_memory_share, self._settings.queue.max_total
+        share, most = self._live.current.queue.max_memory_share, self._live.current.queue.max_total
         used = sample.used_bytes + self._admitted.bytes
         if sample.max_bytes is not None and used > share * sample.max_bytes:
             return MemoryFullError(
@@ -224,7 +226,7 @@ class Admission:
     ) -> OverloadedError | None:
         load, admitted = self._loads[entry.tier], self._admitted.of(entry.tier)
         is_short = load.rate is None or sum(load.depth) + sum(admitted) <= load.short
-        if is_short or not self._settings.intake.admission or job.queue in self._stuck:
+        if is_short or not self._live.current.intake.admission or job.queue in self._stuck:
             return None
         found = forecast(load, entry.rank, admitted, elapsed_s)
         if found is None or found.ahead <= load.short or (late_s := excess_s(found, latency_budget)) <= 0:
@@ -241,7 +243,7 @@ class Admission:
 
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:
         """Return the lists of a tier that no live worker may take from; none where that is all of them."""
-        ladder = self._settings.model(model).ladder
+        ladder = self._live.current.model(model).ladder
         mine = [name for name in seen.lists if QueueName.parse(name).tier == tier]
         reached = {name for name in mine if any(seen.live[one] for one in _reach(name, ladder))}
         return frozenset(mine) - reached if reached else frozenset()

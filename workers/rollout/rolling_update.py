@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bitladder.settings.live import LOOK_EVERY_S, ReleaseWatch
+from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
 from bitladder.settings.models import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
@@ -70,7 +70,7 @@ class Rolling:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             await self._look()
 
     async def _look(self) -> None:
