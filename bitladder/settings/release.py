@@ -40,7 +40,7 @@ Digest = Annotated[str, AfterValidator(_checked_digest)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Figure(Section):
+class PublishedFigure(Section):
     """A measured value with its 95 % interval."""
 
     value: Number
@@ -54,8 +54,8 @@ class Published(Section):
 
     version: int = Field(ge=1)
     digest: Digest
-    measured: dict[str, Figure] = Field({})
-    recovery: dict[str, Figure] = Field({})
+    measured: dict[str, PublishedFigure] = Field({})
+    recovery: dict[str, PublishedFigure] = Field({})
 
 
 class Evaluation(Section):
@@ -74,8 +74,8 @@ class ReleaseTier(Section):
 
     checkpoint: Annotated[str, AfterValidator(_checked_path)]
     digest: Digest
-    measured: dict[str, Figure] = Field({})
-    recovery: dict[str, Figure] = Field({})
+    measured: dict[str, PublishedFigure] = Field({})
+    recovery: dict[str, PublishedFigure] = Field({})
     evaluation: Evaluation
 
 
