@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
-# The lane an RQ producer's job belongs to is its queue's; all other defaults of the envelope are these.
+# Defaults of the envelope. The lane of an RQ producer's job is its queue's.
 DEFAULT_PRIORITY = 5
 DEFAULT_LATENCY_MS = 500
 DEFAULT_TENANT = "default"
@@ -99,7 +99,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may cost, how long it may take and how good it must be, as the client asked for it."""
 
     priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)
-    max_latency_ms: int = DEFAULT_LATENCY_MS  # how patient the client is; the article's rule reads it
+    max_latency_ms: int = DEFAULT_LATENCY_MS  # how long the client can wait; the article's rule reads it
     min_tier: str | None = None
     max_tier: str | None = None
     deadline_ms: int | None = None  # from acceptance; afterwards the answer is worth nothing
@@ -131,7 +131,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_ms: int  # server clock
     deadline_ms: int | None  # server clock, milliseconds since 1970
     claimed_ms: int  # server clock
-    suspicion: int = 0  # 1: it ran in an engine that was lost; 2: again, so it runs alone
+    suspicion: int = 0  # 1: it ran in an engine that was lost; 2: in two, so it runs alone
     mac: bytes = b""  # over id and data (bitladder/queue/signing.py)
     is_rq: bool = False  # enqueued by a producer of RQ's
     timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none
@@ -169,7 +169,7 @@ NO_BODY = msgspec.Raw(b"null")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a job: the engine's answer or an error, and how it came about."""
+    """How a job ended: the engine's answer or an error, and how it came about."""
 
     state: State
     status: int  # HTTP status for an awaiting client
@@ -187,7 +187,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
     chunks: int = 0  # how many chunks a streamed answer has
-    fence: int = 0  # of the claim whose execution came to this end; 0: none did, or its worker did not say
+    fence: int = 0  # of the claim whose execution had this outcome; 0: no execution, or an older worker's
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
     request_id: str = ""

@@ -20,7 +20,7 @@ BitladderError
 │   └── MemoryFullError        503      Redis is nearly full
 ├── QueueUnreachableError      503      Redis is unreachable or refuses to write; a submission was not accepted
 │   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
-│   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
+│   ├── PartlySubmittedError            Redis became unreachable during many submissions: says what became of each
 │   ├── QueueBrokenError       503      a queue's list in Redis is no list
 │   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
@@ -31,8 +31,8 @@ BitladderError
     ├── EngineBusyError                 it did not start: requeue the job, no attempt counted
     │   └── EngineUnreachableError      there is no connection to it
     └── EngineFaultError                it broke: requeue the job one tier up, attempt counted
-        ├── EngineCorruptedError        it answered with numbers that are none (NaN, infinity)
-        └── EngineLostError             the engine itself is gone, with all it ran: nobody knows which job did it
+        ├── EngineCorruptedError        it computed NaN or infinity
+        └── EngineLostError             the engine itself is gone, with all it ran: which job did it is not known
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BitladderError(Exception):
     status = 500
     exit_code = 1
     code = "internal_error"
-    public: str | None = None  # what strangers are told instead, where the message names hosts and repeats their errors
+    public: str | None = None  # what clients are told instead, where the message names hosts and repeats their errors
 
 
 class ConfigError(BitladderError):
@@ -95,7 +95,7 @@ class SlowBodyError(RequestError):
 
 
 class ClientGoneError(RequestError):
-    """The client closed the connection before its body was there; nobody reads the answer."""
+    """The client closed the connection before its body was there, and reads no answer."""
 
     status = 499
     code = "client_closed_request"
@@ -199,7 +199,7 @@ class AcceptanceUnknownError(QueueUnreachableError):
 
 
 class PartlySubmittedError(QueueUnreachableError):
-    """Redis went away while many jobs were submitted: `answers` has what became of each that was taken so far."""
+    """Redis became unreachable while many jobs were submitted: `answers` says what became of each until then."""
 
     def __init__(self, message: str, *, answers: Sequence[str | BitladderError]) -> None:
         super().__init__(message)
@@ -210,7 +210,7 @@ class QueueBrokenError(QueueUnreachableError):
     """What should be the list of a queue in Redis is something else; nothing was accepted."""
 
     code = "queue_broken"
-    public = "this queue takes no jobs until an operator mends it; nothing was accepted"
+    public = "this queue takes no jobs until an operator repairs it; nothing was accepted"
     retry_after_s = 30.0
 
 
@@ -235,7 +235,7 @@ class IntakeClosingError(BitladderError):
 
 
 class NotReadyError(BitladderError):
-    """A part of this process is down and being started again; what comes in is served as well as can be."""
+    """A background task of this process is down and being started again; requests are served as far as possible."""
 
     status = 503
     code = "not_ready"
@@ -246,7 +246,7 @@ class EngineError(BitladderError):
 
 
 class EngineBusyError(EngineError):
-    """The engine refused before it started anything; it may have said for how long it wants to be left alone."""
+    """The engine refused before it started anything; it may have said when to try again."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -262,7 +262,7 @@ class EngineFaultError(EngineError):
 
 
 class EngineCorruptedError(EngineFaultError):
-    """The engine computed numbers that are none: its answer is worth nothing, whatever it says."""
+    """The engine computed NaN or infinity: its answer is worth nothing, whatever it says."""
 
 
 class EngineLostError(EngineFaultError):

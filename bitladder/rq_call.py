@@ -53,7 +53,7 @@ def decode_call(data: bytes) -> Request:
 
 
 def _check_foreign(data: bytes) -> None:
-    """Say what is wrong with a call that is none of ours, where its form alone would say little."""
+    """Raise what is wrong with a call that is not ours, where the decoder's message would say little."""
     if data.startswith(_PICKLE):
         raise ValueError(
             "it is a pickle, and nothing is unpickled here: enqueue it with rq.serializers.JSONSerializer (docs/rq.md)"

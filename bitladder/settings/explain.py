@@ -89,15 +89,15 @@ def did_you_mean(key: str) -> str:
     """Return a question with the setting that a key may stand for; '' where there is none like it."""
     known = _known(key)
     same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    found = get_close_matches(key, known, n=1, cutoff=0.8) or same[:1]
-    return f" (did you mean {found[0]}?)" if found else ""
+    close = get_close_matches(key, known, n=1, cutoff=0.8) or same[:1]
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def did_you_mean_variable(name: str, prefix: str) -> str:
     """Return a question with the environment variable that a name may stand for; '' where there is none like it."""
     known = [prefix + key.upper().replace(".", "__") for key in _keys(Settings) if "." in key and _ANY not in key]
-    found = get_close_matches(name, known, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
+    close = get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _known(key: str) -> list[str]:

@@ -134,7 +134,7 @@ def _put_release(tree: dict[str, Any], file: Path, overridden: set[str], sources
 
 def _from_environ(environ: Mapping[str, str]) -> list[_Override]:
     """BITLADDER_QUEUE__LEASE_S=5 means queue.lease_s; values that read as TOML are taken as such."""
-    found = []
+    variables = []
     for name, raw in sorted(environ.items()):
         if name.startswith(ENV_PREFIX) and name not in OTHER_VARIABLES:
             if "__" not in name:
@@ -143,8 +143,8 @@ def _from_environ(environ: Mapping[str, str]) -> list[_Override]:
                     f"{name} is not a setting{hint}; expected {ENV_PREFIX}CONFIG or {ENV_PREFIX}<SECTION>__<KEY>"
                 )
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            found.append((key, raw, f"environment variable {name}"))
-    return [(key, raw if key in PLAIN_KEYS else _toml_value(raw), source) for key, raw, source in found]
+            variables.append((key, raw, f"environment variable {name}"))
+    return [(key, raw if key in PLAIN_KEYS else _toml_value(raw), source) for key, raw, source in variables]
 
 
 def _toml_value(raw: str) -> Any:  # noqa: ANN401  (any TOML value)

@@ -15,13 +15,15 @@ class TierSettings(Section):
     """One precision of a model."""
 
     name: Name = Field(description="name of the tier")
-    hardware: str = Field("cpu", description="for people: what it runs on")
-    price_per_hour: float = Field(0, ge=0, description="of one worker, in your currency")
+    hardware: str = Field(
+        "cpu", description="what it runs on; `calibrate quantize` refuses recipes that it cannot serve"
+    )
+    price_per_hour: float = Field(0, ge=0, description="price of one worker, in your currency")
     checkpoint: str = Field("", description="folder of the weights; {cache} stands for [vllm].cache_dir")
     url: str = Field("", description="engine = remote: base URL of an OpenAI-compatible server")
-    slots: int = Field(16, ge=1, le=4096, description="most jobs in flight on one worker")
-    high: int = Field(64, ge=1, description="a deeper queue overflows upward")
-    low: int = Field(16, ge=0, description="until it is no deeper than this")
+    slots: int = Field(16, ge=1, le=4096, description="maximum jobs in flight on one worker")
+    high: int = Field(64, ge=1, description="high mark: a deeper queue overflows to higher tiers")
+    low: int = Field(16, ge=0, description="low mark: until it is no deeper than this")
     vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
     published: Published | None = Field(
         None, description="version, digest and figures of the checkpoint; from the published release, not to be written"

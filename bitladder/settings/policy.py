@@ -10,13 +10,13 @@ from bitladder.settings.base import Section
 
 
 class LaneSettings(Section):
-    """Which lane a priority means, and which lanes may climb when they are long."""
+    """Which lane a priority means, and which lanes overflow when they are long."""
 
     urgent_from: int = Field(8, ge=1, le=10, description="priorities from here on go to the urgent lane")
     batch_to: int = Field(2, ge=0, le=9, description="priorities up to here go to the batch lane")
     overflow: tuple[Literal["urgent", "normal", "batch"], ...] = Field(
         ("urgent", "normal"),
-        description="lanes whose depth makes jobs climb; batch waits unless its tier is dead or time runs out",
+        description="lanes whose depth makes jobs overflow; others do if their tier is dead or their time runs out",
     )
 
 

@@ -99,7 +99,11 @@ def split_credentials(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"url must end with a database's number{_HINT}")
     if {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)} & _IN_QUERY:
         raise ValueError("url must have user and password before the host, or in fields of their own, not behind '?'")
-    found = {name: unquote(value) for name, value in secrets.items() if value}
-    if both := found.keys() & values.keys():
+    credentials = {name: unquote(value) for name, value in secrets.items() if value}
+    if both := credentials.keys() & values.keys():
         raise ValueError(f"{' and '.join(sorted(both))} must be given once, not also in the url")
-    return values | found | {"url": url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)} if found else values
+    return (
+        values | credentials | {"url": url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)}
+        if credentials
+        else values
+    )

@@ -10,15 +10,19 @@ from bitladder.settings.base import Section
 
 
 class WorkerSettings(Section):
-    """The pump."""
+    """The worker process."""
 
     engine: Literal["vllm", "remote", "echo"] = Field("vllm", description="what answers the jobs")
-    min_slots: int = Field(1, ge=1, description="jobs in flight that are always allowed")
+    min_slots: int = Field(1, ge=1, description="jobs in flight that are always allowed, however slow the engine is")
     drain_grace_s: float = Field(30, ge=0, description="after SIGTERM: time to finish what runs")
-    block_s: float = Field(1.0, gt=0, le=5, description="longest wait for a push before looking again")
-    guard: bool = Field(True, description="let token loops and gibberish climb one tier instead of delivering them")
-    hang_s: float = Field(60, ge=1, description="an engine that shows no token for so long, with requests in it, hangs")
-    fault_ratio: float = Field(0.01, ge=0, le=1, description="a larger share of broken requests restarts the engine")
+    block_s: float = Field(1.0, gt=0, le=5, description="longest wait for a pushed job before the queues are polled")
+    guard: bool = Field(True, description="escalate token loops and gibberish by one tier instead of delivering them")
+    hang_s: float = Field(
+        60, ge=1, description="an engine with requests that yields no token for so long counts as hung"
+    )
+    fault_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of requests that fail in the engine; above, it is restarted"
+    )
     metrics_host: str = Field("127.0.0.1", description="address of /metrics")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="port of /metrics; unset: none")
 
@@ -42,5 +46,5 @@ class EchoSettings(Section):
     ttft_ms: float = Field(20, ge=0, description="time to the first token")
     tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
     fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
-    seed: int = Field(0, description="of the faults")
+    seed: int = Field(0, description="seed of the faults")
     execution_log: str = Field("", description="file for a line per begin and end of an execution; empty: none")
