@@ -19,7 +19,7 @@ import redis
 
 from bitladder.queue.server.embedded import is_answering, server_command
 from bitladder.settings.load import load_settings
-from bitladder.settings.redis import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from bitladder.contract import Lane, QueueName
-from bitladder.settings.models import ModelSettings
+from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
 
 

@@ -63,7 +63,6 @@ class JobQueue:
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are now."""
         return self._live.current
 
     async def aclose(self) -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from bitladder.errors import ConfigError
 from bitladder.settings.explain import explain
 from bitladder.settings.load import Loaded, leaves
-from bitladder.settings.models import ModelSettings, TierSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bitladder.errors import ConfigError
 from bitladder.settings.explain import did_you_mean_variable, explain
 from bitladder.settings.paths import checkpoint_cache
-from bitladder.settings.publish import PublishSettings
+from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.release import overlay, read_release
 from bitladder.settings.sections import Settings
 

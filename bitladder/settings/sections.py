@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from bitladder.errors import ConfigError
 from bitladder.settings.access import AuthSettings
 from bitladder.settings.base import Name, Section
-from bitladder.settings.capture import CaptureSettings
-from bitladder.settings.intake import IntakeSettings
-from bitladder.settings.models import ModelSettings
-from bitladder.settings.policy import LaneSettings, PolicySettings
-from bitladder.settings.publish import PublishSettings
-from bitladder.settings.queue import QueueSettings
-from bitladder.settings.redis import RedisSettings
-from bitladder.settings.worker import EchoSettings, VllmSettings, WorkerSettings
+from bitladder.settings.capture_section import CaptureSettings
+from bitladder.settings.intake_section import IntakeSettings
+from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.policy_section import LaneSettings, PolicySettings
+from bitladder.settings.publish_section import PublishSettings
+from bitladder.settings.queue_section import QueueSettings
+from bitladder.settings.redis_section import RedisSettings
+from bitladder.settings.worker_section import EchoSettings, VllmSettings, WorkerSettings
 
 
 class Settings(Section):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitladder.contract import Envelope
 from bitladder.routing.policies.article import choose_route
-from bitladder.settings.policy import LaneSettings, PolicySettings
+from bitladder.settings.policy_section import LaneSettings, PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation
 from calibration.audit.load_prompts import Seen, Taken
 

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from bitladder.settings.policy import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Feature, Numbers
 from calibration.audit.load_prompts import Seen

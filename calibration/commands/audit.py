@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from bitladder.settings.policy import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from bitladder.errors import EngineError
-from bitladder.settings.models import TierSettings
-from bitladder.settings.worker import VllmSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
 from workers.engines.base import Engine

@@ -29,7 +29,7 @@ import structlog
 from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import ChatBody, prompt_bytes, read_body
-from bitladder.settings.capture import CaptureSettings
+from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture.redact import redact
 from dispatcher.metrics import IntakeMetrics
 

@@ -12,7 +12,7 @@ from bitladder.contract import QueueName
 from bitladder.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
 from bitladder.queue.calls import Depths, Overview
 from bitladder.queue.job_queue import JobQueue
-from bitladder.settings.models import ModelSettings, TierSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
 from dispatcher.responses import Response
 from dispatcher.state import Gateway
 

@@ -14,8 +14,8 @@ import redis
 
 from bitladder.queue.server.embedded import is_answering
 from bitladder.queue.signing import Signer
-from bitladder.settings.queue import Durability
-from bitladder.settings.redis import RedisSettings
+from bitladder.settings.queue_section import Durability
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy

@@ -15,7 +15,7 @@ import structlog
 
 from bitladder.contract import Endpoint
 from bitladder.errors import EngineBusyError, EngineError, EngineUnreachableError
-from bitladder.settings.worker import WorkerSettings
+from bitladder.settings.worker_section import WorkerSettings
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.breaker import Breaker, BreakerState
 from workers.engine_health.traffic import Traffic

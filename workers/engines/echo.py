@@ -30,7 +30,7 @@ from bitladder.errors import (
     EngineLostError,
     EngineUnreachableError,
 )
-from bitladder.settings.worker import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.execution_log import ExecutionLog
 

@@ -15,9 +15,9 @@ import structlog
 
 from bitladder.errors import EngineError, EngineFaultError
 from bitladder.settings.load import foreign_environment
-from bitladder.settings.models import TierSettings
+from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
-from bitladder.settings.worker import VllmSettings
+from bitladder.settings.worker_section import VllmSettings
 from workers.engines.base import Answer, Load, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.http import HttpEngine

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
-from bitladder.settings.models import TierSettings
+from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from workers.engines.base import Engine

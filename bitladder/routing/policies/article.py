@@ -6,7 +6,7 @@ import msgspec
 
 from bitladder.contract import Envelope, Lane
 from bitladder.errors import RequestError
-from bitladder.settings.policy import LaneSettings, PolicySettings
+from bitladder.settings.policy_section import LaneSettings, PolicySettings
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import pytest
 
 from bitladder.contract import Endpoint
 from bitladder.routing.accept import Accepted, Incoming, accept
-from bitladder.settings.capture import CaptureSettings
+from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture import capture as module
 from dispatcher.capture.capture import Capture
 from dispatcher.metrics import IntakeMetrics

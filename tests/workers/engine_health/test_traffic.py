@@ -9,7 +9,7 @@ import pytest
 
 from bitladder.contract import Claimed
 from bitladder.errors import EngineBusyError, EngineFaultError
-from bitladder.settings.worker import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engine_health.blame import Blame, Suspect
 from workers.engine_health.traffic import MANY_FAULTS, MIN_FAULTS, WINDOW, FaultWindow, Traffic
 from workers.engines.base import Answer, Load, OnChunk

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bitladder.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
-from bitladder.settings.worker import EchoSettings, WorkerSettings
+from bitladder.settings.worker_section import EchoSettings, WorkerSettings
 from tests.workers.engine_health.test_traffic import claimed
 from workers.engine_health import breaker
 from workers.engine_health import watch as engine_watch

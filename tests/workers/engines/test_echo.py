@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bitladder.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
-from bitladder.settings.worker import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engines.echo import EchoEngine
 from workers.output_check import fault_in
 

@@ -14,8 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from bitladder.errors import EngineCorruptedError, EngineFaultError, EngineLostError
-from bitladder.settings.models import TierSettings
-from bitladder.settings.worker import VllmSettings, WorkerSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings, WorkerSettings
 from tests.fake_vllm import install
 from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import redis
 
-from bitladder.settings.redis import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
 from workers.rollout.lock import Turn
 

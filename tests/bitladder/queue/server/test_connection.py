@@ -19,7 +19,7 @@ import redis
 from bitladder.errors import ConfigError
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.redis import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, make_settings
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")

@@ -8,7 +8,7 @@ from bitladder.contract import Envelope, Lane
 from bitladder.errors import RequestError
 from bitladder.routing.envelope import read_envelope
 from bitladder.routing.policies.article import choose_route
-from bitladder.settings.policy import LaneSettings, PolicySettings
+from bitladder.settings.policy_section import LaneSettings, PolicySettings
 
 LADDER = ("int4", "int8", "fp8")
 

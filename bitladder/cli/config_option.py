@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""The option that names the configuration."""
 
 from __future__ import annotations
 
