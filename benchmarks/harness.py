@@ -21,7 +21,7 @@ import redis
 
 from bitladder.cli.private_stack import free_port
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "benchmarks" / "bench.toml")

@@ -1,22 +1,16 @@
-"""The words that intake, workers and calibration share, as types. What crosses a process is JSON, never pickle.
+"""The types that intake, workers and calibration share. What crosses a process is JSON, never pickle.
 
-A job's record is a Redis hash in RQ's layout. Its field `data` holds what RQ calls a call: the JSON list
-``[FUNCTION_NAME, null, [], {…Request…}]``. Nothing is imported or called because of it: a worker compares the
-name with FUNCTION_NAME and refuses every other one.
+How a job's record holds a request: bitladder/rq_call.py.
 """
 
 from __future__ import annotations
 
-import contextlib
 from enum import IntEnum, StrEnum
-from typing import Any
+from functools import lru_cache
 
 import msgspec
 
 from bitladder.decision import UNDECIDED, Decision, OldDecision
-
-# What an RQ producer passes as the function. The name resolves to nothing: it is a label, not code.
-FUNCTION_NAME = "workers.generate"
 
 # The lane of an RQ producer's job is its queue's; its priority is this.
 DEFAULT_PRIORITY = 5
@@ -29,6 +23,40 @@ class Lane(StrEnum):
     URGENT = "urgent"
     NORMAL = "normal"
     BATCH = "batch"
+
+
+class QueueName(msgspec.Struct, frozen=True):
+    """RQ's name of a queue: model:tier:lane, and :max-<ceiling> behind it where a ceiling holds.
+
+    Jobs with a ceiling wait in a list of their own, so no claim has to search for them. No other code puts such a name
+    together or takes it apart. Where a name is only passed on, it stays text.
+    """
+
+    model: str
+    tier: str  # the lowest tier that may serve its jobs
+    lane: str
+    ceiling: str | None = None  # the highest tier that may; None: the top of the ladder
+
+    def __str__(self) -> str:
+        name = f"{self.model}:{self.tier}:{self.lane}"
+        return f"{name}:max-{self.ceiling}" if self.ceiling else name
+
+    @staticmethod
+    @lru_cache(
+        maxsize=4096
+    )  # names are parsed for every job, and there are few; others come from Redis, so it is bounded
+    def parse(text: str) -> QueueName:
+        """Take a name apart.
+
+        Raises:
+            ValueError: no queue of ours is named so.
+
+        """
+        model, tier, lane, ceiling = (*text.split(":"), "", "", "", "")[:4]
+        queue = QueueName(model, tier, lane, ceiling.removeprefix("max-") or None)
+        if not (model and tier and lane in list(Lane)) or str(queue) != text:
+            raise ValueError(f"a queue is named model:tier:lane or model:tier:lane:max-<ceiling>, got {text[:200]!r}")
+        return queue
 
 
 class Endpoint(StrEnum):
@@ -71,7 +99,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     model: str
-    queue: str  # RQ's queue name: model:tier:lane, and :max-<tier> behind it where a ceiling holds
+    queue: str  # a QueueName as text
     request: Request
     deadline_ms: int | None = None  # from acceptance
     reply_to: str = ""  # channel of the process that awaits the outcome
@@ -99,22 +127,22 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def model(self) -> str:
         """The model that it is for."""
-        return self.queue.split(":")[0]
+        return QueueName.parse(self.queue).model
 
     @property
     def tier(self) -> str:
         """The tier whose queue the job waited in."""
-        return self.queue.split(":")[1]
+        return QueueName.parse(self.queue).tier
 
     @property
     def lane(self) -> str:
         """The lane it waited in."""
-        return self.queue.split(":")[2]
+        return QueueName.parse(self.queue).lane
 
     @property
     def ceiling(self) -> str | None:
         """The highest tier allowed, as the queue's name says it; None: the top."""
-        return self.queue.partition(":max-")[2] or None
+        return QueueName.parse(self.queue).ceiling
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +157,7 @@ NO_BODY = msgspec.Raw(b"null")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a job: the engine's answer or an error, and how it came about."""
+    """How a job ended: the engine's answer or an error, and how it came about."""
 
     state: State
     status: int  # HTTP status for an awaiting client
@@ -145,7 +173,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
     chunks: int = 0  # how many chunks a streamed answer has
-    fence: int = 0  # of the claim whose execution came to this end; 0: none did, or its worker did not say
+    fence: int = 0  # of the claim whose execution had this outcome; 0: no execution, or an older worker's
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
     request_id: str = ""
@@ -196,80 +224,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     tenant: str = DEFAULT_TENANT  # who submitted it
     position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
-
-
-def queue_name(model: str, tier: str, lane: str, ceiling: str | None = None) -> str:
-    """RQ's name of a queue. Jobs with a ceiling wait in a list of their own, so no claim has to search for them."""
-    name = f"{model}:{tier}:{lane}"
-    return f"{name}:max-{ceiling}" if ceiling else name
-
-
-class _Named(msgspec.Struct, frozen=True):
-    model: str | None = None
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
-# How a pickle of any protocol since Python 2.3 begins.
-_PICKLE = b"\x80"
-_decode_foreign = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], msgspec.Raw]).decode
-_decode_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], Request]).decode
-_decode_old_call = msgspec.json.Decoder(tuple[str, Any, list[msgspec.Raw], OldDecision]).decode
-
-
-def encode_call(request: Request) -> bytes:
-    """Return `data` of a job hash: RQ's call with our label and the request as keyword arguments."""
-    return msgspec.json.encode((FUNCTION_NAME, None, (), request))
-
-
-def decode_call(data: bytes) -> Request:
-    """Read `data` of a job hash.
-
-    Raises:
-        ValueError: it is not our label, not JSON, or not a request.
-
-    """
-    try:
-        name, _, args, request = _decode_call(data)
-        if not request.decision.floor:
-            request = msgspec.structs.replace(request, decision=_decode_old_call(data)[3].decision)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except msgspec.DecodeError:
-        _check_foreign(data)
-        raise
-    _check_call(name, args)
-    return request
-
-
-def _check_foreign(data: bytes) -> None:
-    """Say what is wrong with a call that is none of ours, where its form alone would say little."""
-    if data.startswith(_PICKLE):
-        raise ValueError(
-            "it is a pickle, and nothing is unpickled here: enqueue it with rq.serializers.JSONSerializer (docs/rq.md)"
-        )
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        name, _, args, _ = _decode_foreign(data)
-        _check_call(name, args)
-
-
-def _check_call(name: str, args: list[msgspec.Raw]) -> None:
-    if name != FUNCTION_NAME:
-        raise ValueError(f"function must be {FUNCTION_NAME!r}, got {name[:80]!r}")
-    if args:
-        raise ValueError(f"positional arguments must be empty, got {len(args)}: name them (body=…)")
-
-
-def named_model(request: Request) -> str | None:
-    """Return the model that a body names, if it names one.
-
-    Raises:
-        ValueError: the body is no object, or its model no text.
-
-    """
-    try:
-        return _decode_named(request.body).model
-    except msgspec.DecodeError as error:
-        raise ValueError(f"its body: {error}") from None
 
 
 encode_outcome = msgspec.json.Encoder().encode

@@ -7,23 +7,23 @@ BitladderError
 │   ├── GoneError              410      the job was here; its result has expired
 │   ├── SlowBodyError          408      the body did not arrive in time
 │   ├── ClientGoneError        499      the client closed the connection
-│   └── TooLargeError          413      body above the limit
+│   ├── TooLargeError          413      body above the limit
+│   └── ConflictError          422      the idempotency key was used with another body
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
 ├── WebPageError               403      a browser sends it for some page, and no keys are asked for
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
 ├── RefusedError               429      refused at the intake for the load; try again after `retry_after_s`
 │   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
-│   │   └── QuotaError         429      the tenant has as many jobs as it may
+│   ├── QuotaError             429      the tenant has as many jobs as it may
 │   ├── OverloadedError        429      the answer would come after the client's latency budget
 │   └── MemoryFullError        503      Redis is nearly full
 ├── QueueUnreachableError      503      Redis is unreachable or refuses to write; a submission was not accepted
 │   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
-│   ├── PartlySubmittedError            many were submitted at once, and Redis went away: says what became of each
+│   ├── PartlySubmittedError            Redis became unreachable during many submissions: says what became of each
 │   ├── QueueBrokenError       503      a queue's list in Redis is no list
 │   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
-├── ConflictError              422      the idempotency key was used with another body
 ├── StreamRestartedError       503      a streamed answer began anew after some was read (queue/waiting/reading.py)
 ├── StreamGapError             500      some of a stream is not stored (queue/waiting/reading.py)
 └── NotReadyError              503      a background task of this process is down
@@ -40,12 +40,15 @@ class BitladderError(Exception):
     """Base of all errors of bitladder."""
 
     status = 500
+    exit_code = 1
     code = "internal_error"
-    public: str | None = None  # what strangers are told instead, where the message names hosts and repeats their errors
+    public: str | None = None  # what clients are told instead, where the message names hosts and repeats their errors
 
 
 class ConfigError(BitladderError):
     """A setting is missing or wrong."""
+
+    exit_code = 2
 
 
 class RequestError(BitladderError):
@@ -88,7 +91,7 @@ class SlowBodyError(RequestError):
 
 
 class ClientGoneError(RequestError):
-    """The client closed the connection before its body was there; nobody reads the answer."""
+    """The client closed the connection before its body was there, and reads no answer."""
 
     status = 499
     code = "client_closed_request"
@@ -150,7 +153,7 @@ class QueueFullError(RefusedError):
     code = "queue_full"
 
 
-class QuotaError(QueueFullError):
+class QuotaError(RefusedError):
     """The tenant has as many jobs waiting or running as it may."""
 
     code = "tenant_quota_exceeded"
@@ -192,7 +195,7 @@ class AcceptanceUnknownError(QueueUnreachableError):
 
 
 class PartlySubmittedError(QueueUnreachableError):
-    """Redis went away while many jobs were submitted: `answers` has what became of each that was taken so far."""
+    """Redis became unreachable while many jobs were submitted: `answers` says what became of each until then."""
 
     def __init__(self, message: str, *, answers: Sequence[str | BitladderError]) -> None:
         super().__init__(message)
@@ -203,7 +206,7 @@ class QueueBrokenError(QueueUnreachableError):
     """What should be the list of a queue in Redis is something else; nothing was accepted."""
 
     code = "queue_broken"
-    public = "this queue takes no jobs until an operator mends it; nothing was accepted"
+    public = "this queue takes no jobs until an operator repairs it; nothing was accepted"
     retry_after_s = 30.0
 
 
@@ -228,7 +231,7 @@ class IntakeClosingError(BitladderError):
 
 
 class NotReadyError(BitladderError):
-    """A part of this process is down and being started again; what comes in is served as well as can be."""
+    """A background task of this process is down and being started again; requests are served as far as possible."""
 
     status = 503
     code = "not_ready"

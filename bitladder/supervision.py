@@ -19,6 +19,8 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 # A task that has run for so long since its restart counts as running.
 SETTLED_S = 5.0
+# A task that has not ended so long after its cancellation is cancelled again: longer than one takes to tidy up.
+CANCEL_AGAIN_S = 2.0
 
 
 class Background:
@@ -43,10 +45,15 @@ class Background:
         return self._add(name, self._try(name, work))
 
     async def stop(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel all tasks, and wait until they have ended.
+
+        Again and again: a cancellation can be lost on its way, as in Python 3.11's asyncio.wait_for when what is waited
+        for ends at the same moment.
+        """
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
     def _add(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

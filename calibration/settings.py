@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitladder.settings.paths import checkpoint_cache
+
 # For the libraries underneath, set before they are imported: no network, and none of their logs and bars, because
 # the steps of the command say what is being done.
 LIBRARY_ENVIRONMENT = {
@@ -28,6 +30,5 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Build from a mapping such as os.environ; an empty XDG_CACHE_HOME counts as unset, as its standard says."""
-        base = environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        return cls(cache=Path(base) / "bitladder" / "checkpoints" / "smollm2")
+        """Build from a mapping such as os.environ."""
+        return cls(cache=checkpoint_cache(environ) / "smollm2")

@@ -17,18 +17,14 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from bitladder.contract import Lane, Submission
-from bitladder.errors import (
-    MemoryFullError,
-    OverloadedError,
-    QueueFullError,
-    QueueUnreachableError,
-    RefusedError,
-)
+from bitladder.contract import Lane, QueueName, Submission
+from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError, RefusedError
+from bitladder.queue.claim_plan import lists_of
 from bitladder.queue.load_sample import ModelSample, Sample, take_sample
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.metrics import AdmissionMetrics
 
@@ -96,12 +92,13 @@ class Admission:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | LiveSettings,
         client: redis.asyncio.Redis,
         metrics: AdmissionMetrics,
         is_connected: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._settings, self._client, self._metrics, self._is_connected = settings, client, metrics, is_connected
+        self._live, self._client = LiveSettings.of(settings), client
+        self._metrics, self._is_connected = metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
         self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
@@ -119,8 +116,9 @@ class Admission:
             RefusedError: why not, and when to come back.
 
         """
-        model, name, lane = job.queue.split(":")[:3]
-        entry = Entry((model, name), RANK[lane], int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES)
+        queue = QueueName.parse(job.queue)
+        size_bytes = int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES
+        entry = Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
         refusal = self._refusal(job, entry, latency_budget)
         if refusal and time.monotonic() - self._looked_s > LATE_S:
             with contextlib.suppress(TimeoutError):
@@ -139,8 +137,8 @@ class Admission:
 
     def room_after_s(self, queue: str, depth: int) -> float:
         """Return when a queue with a cap of `depth` jobs, which is full, has room again."""
-        model, tier = queue.split(":")[:2]
-        load = self._loads.get((model, tier))
+        name = QueueName.parse(queue)
+        load = self._loads.get((name.model, name.tier))
         wait_s = UNKNOWN_RETRY_S if load is None or load.rate is None else ROOM * depth / load.rate
         return _come_back(min(LONGEST_RETRY_S, wait_s))
 
@@ -152,16 +150,16 @@ class Admission:
 
         """
         before, entering = self._admitted.copy(), self._entering.copy()
-        sample = await take_sample(self._client, self._settings)
+        sample = await take_sample(self._client, self._live.current)
         self._admitted = self._admitted.plus(before, -1).plus(entering, 1)
         self._waiting = {model: sum(one.depth for one in its.lists.values()) for model, its in sample.models.items()}
         stuck: set[str] = set()
         for model, seen in sample.models.items():
-            for name in self._settings.model(model).ladder:
+            for name in self._live.current.model(model).ladder:
                 tier, left_out = (model, name), self._unreachable(model, name, seen)
                 stuck |= left_out
-                slots = seen.live[name] * self._settings.model(model).tier(name).slots
-                reading = _reading(name, seen, left_out, slots)
+                slots = seen.live[name] * self._live.current.model(model).tier(name).slots
+                reading = _reading(tier, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
         self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
         self._name_broken(sample)
@@ -207,7 +205,7 @@ class Admission:
         return self._over_caps(job, self._sample) or self._too_late(job, entry, latency_budget, elapsed_s)
 
     def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
-        share, most = self._settings.queue.max_memory_share, self._settings.queue.max_total
+        share, most = self._live.current.queue.max_memory_share, self._live.current.queue.max_total
         used = sample.used_bytes + self._admitted.bytes
         if sample.max_bytes is not None and used > share * sample.max_bytes:
             return MemoryFullError(
@@ -228,7 +226,7 @@ class Admission:
     ) -> OverloadedError | None:
         load, admitted = self._loads[entry.tier], self._admitted.of(entry.tier)
         is_short = load.rate is None or sum(load.depth) + sum(admitted) <= load.short
-        if is_short or not self._settings.intake.admission or job.queue in self._stuck:
+        if is_short or not self._live.current.intake.admission or job.queue in self._stuck:
             return None
         found = forecast(load, entry.rank, admitted, elapsed_s)
         if found is None or found.ahead <= load.short or (late_s := excess_s(found, latency_budget)) <= 0:
@@ -245,8 +243,8 @@ class Admission:
 
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:
         """Return the lists of a tier that no live worker may take from; none where that is all of them."""
-        ladder = self._settings.model(model).ladder
-        mine = [name for name in seen.lists if name.split(":")[1] == tier]
+        ladder = self._live.current.model(model).ladder
+        mine = [name for name in seen.lists if QueueName.parse(name).tier == tier]
         reached = {name for name in mine if any(seen.live[one] for one in _reach(name, ladder))}
         return frozenset(mine) - reached if reached else frozenset()
 
@@ -261,19 +259,20 @@ class Admission:
 
 def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tiers that may serve a list: from its own up to its ceiling."""
-    ceiling = queue.partition(":max-")[2] or ladder[-1]
-    return ladder[ladder.index(queue.split(":")[1]) : ladder.index(ceiling) + 1]
+    name = QueueName.parse(queue)
+    return ladder[ladder.index(name.tier) : ladder.index(name.ceiling or ladder[-1]) + 1]
 
 
-def _reading(tier: str, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
-    lanes = [[(name, one) for name, one in seen.lists.items() if name.split(":")[1:3] == [tier, lane]] for lane in RANK]
+def _reading(tier: Tier, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
+    model, name = tier
     ladder = tuple(seen.live)
+    lanes = [[(one, seen.lists[one]) for one in lists_of(model, ladder, name, lane, name)] for lane in RANK]
     return Reading(
         at_s=seen.at_s,
         depth=tuple(sum(one.depth for name, one in lane if name not in left_out) for lane in lanes),
         in_flight=tuple(sum(one.in_flight for _, one in lane) for lane in lanes),
         served=tuple(sum(one.served for _, one in lane) for lane in lanes),
-        live=sum(seen.live[one] for one in ladder[ladder.index(tier) :]),
+        live=sum(seen.live[one] for one in ladder[ladder.index(name) :]),
         slots=slots,
     )
 

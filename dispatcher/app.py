@@ -20,7 +20,7 @@ from bitladder.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import check_files, check_server, connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.settings.live import ReleaseWatch
+from bitladder.settings.live import LiveSettings, ReleaseWatch
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Access, guarded, is_key_required
 from dispatcher.closing import Closing
@@ -52,8 +52,9 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        queue = JobQueue(connect(settings.redis), settings)
-        gateway = Gateway(settings, queue, closing or Closing(), is_key_required=is_required)
+        live = LiveSettings(settings)
+        queue = JobQueue(connect(settings.redis), live)
+        gateway = Gateway(live, queue, closing or Closing(), is_key_required=is_required)
         app.state.gateway = gateway
         async with _started(gateway, watch):
             yield

@@ -32,6 +32,7 @@ from bitladder.queue.run_script import run
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.responses import Response
 
@@ -80,13 +81,21 @@ class Guard:
 class Gate:
     """Knows the keys of one intake, and what they are doing."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
-        self._is_required = is_required
-        self._is_among_us = not is_required and _is_loopback(settings.intake.host)
-        auth = settings.auth
-        self._callers = {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
+    def __init__(self, settings: Settings | LiveSettings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
+        live = LiveSettings.of(settings)
+        self._is_required, self._callers = is_required, _callers(live.current.auth)
+        self._is_loopback = _is_loopback(live.current.intake.host)
         self._open: Counter[str] = Counter()  # requests of a key that are not over
         self._client = client
+        live.subscribe(self._prepare)
+
+    def _prepare(self, settings: Settings) -> Callable[[], None]:
+        is_required, callers = is_key_required(settings), _callers(settings.auth)
+
+        def take() -> None:
+            self._is_required, self._callers = is_required, callers
+
+        return take
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """Return who sends the request.
@@ -113,7 +122,7 @@ class Gate:
         A client's own address says nothing: behind a proxy on this machine, all come from here.
         """
         if not self._is_required:
-            return self._is_among_us
+            return self._is_loopback
         with contextlib.suppress(AuthenticationError):
             return self.caller(headers).sees_all
         return False
@@ -188,6 +197,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _callers(auth: AuthSettings) -> dict[str, Caller]:
+    """Return who has which key, by the key's hash."""
+    return {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
 
 
 def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:

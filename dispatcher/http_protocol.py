@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from bitladder.settings.sections import IntakeSettings
+from bitladder.settings.intake_section import IntakeSettings
 from dispatcher.closing import Closing
 from dispatcher.problems import problem, problem_body
 

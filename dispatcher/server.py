@@ -21,7 +21,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from bitladder.settings.sections import IntakeSettings
+from bitladder.settings.intake_section import IntakeSettings
 from bitladder.signals import ending
 from dispatcher.closing import Closing
 from dispatcher.http_protocol import bounded_by

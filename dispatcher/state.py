@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from bitladder.batching import Batcher
-from bitladder.contract import Endpoint, JobView, Lane, Outcome, Submission
+from bitladder.contract import Endpoint, JobView, Lane, Outcome, QueueName, Submission
 from bitladder.errors import (
     AcceptanceUnknownError,
     BitladderError,
@@ -28,7 +28,7 @@ from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.access import Caller
-from bitladder.settings.live import ReleaseWatch, follow, release_version
+from bitladder.settings.live import LiveSettings, ReleaseWatch, follow, release_version
 from bitladder.settings.sections import Settings
 from bitladder.supervision import Background, in_thread
 from dispatcher.admission import Admission
@@ -48,18 +48,20 @@ MAX_READING = 64
 class Gateway:
     """The state of one intake process."""
 
-    def __init__(self, settings: Settings, queue: JobQueue, closing: Closing, *, is_key_required: bool) -> None:
-        self.settings = settings
+    def __init__(self, live: LiveSettings, queue: JobQueue, closing: Closing, *, is_key_required: bool) -> None:
+        self.live = live
+        settings = live.current
         self.queue = queue
         self.closing = closing
-        self.gate = Gate(settings, queue.client, is_required=is_key_required)
+        self.gate = Gate(live, queue.client, is_required=is_key_required)
         self.background = Background()
         self._reading = asyncio.Semaphore(MAX_READING)
         self.inbox = OutcomeInbox(settings.redis, queue)
         self.metrics = IntakeMetrics()
         metrics = AdmissionMetrics(self.metrics.registry)
-        self.admission = Admission(settings, queue.client, metrics, lambda: self.inbox.is_connected)
-        self.capture = Capture(settings.capture, self.metrics)
+        self.admission = Admission(live, queue.client, metrics, lambda: self.inbox.is_connected)
+        self.capture = Capture(lambda: live.current.capture, self.metrics)
+        self._capturing: asyncio.Task[None] | None = None
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
         self._room = ByteBudget()  # of what one call submits
         self._submit: Batcher[Submission, str | BitladderError] = Batcher(
@@ -72,11 +74,11 @@ class Gateway:
         await self.inbox.ready(self.settings.redis.timeout_s)
         self.background.start("admission", self.admission.look_for_ever)
         self.background.start("withdrawals", self.withdrawals.work_for_ever)
-        if self.capture.is_needed:
-            self.background.start("capture", lambda: in_thread("capture", self.capture.run))
+        self.live.subscribe(lambda _: self._after_change)
+        self._after_change()
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
         if watch:
-            self.background.start("ladder", lambda: follow(watch, self.take_release))
+            self.background.start("release", lambda: follow(watch, self.live, self.metrics.refused_releases.set))
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
@@ -85,11 +87,15 @@ class Gateway:
         await self.inbox.aclose()
         await self.queue.aclose()
 
-    def take_release(self, settings: Settings, refused: int) -> None:
-        """Serve by another published release from the next request on; `refused`: how many were not taken so far."""
-        self.settings = settings
-        self.metrics.ladder.set(release_version(settings))
-        self.metrics.refused_releases.set(refused)
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self.live.current
+
+    def _after_change(self) -> None:
+        self.metrics.ladder.set(release_version(self.settings))
+        if self.capture.is_needed and self._capturing is None:
+            self._capturing = self.background.start("capture", lambda: in_thread("capture", self.capture.run))
 
     async def body(self, request: HttpRequest) -> bytes:
         """Read a body up to the limit, in the time there is for it.
@@ -154,7 +160,7 @@ class Gateway:
         decision = routed.request.decision
         if decision.score.entropy is not None:
             self.metrics.entropy.observe(decision.score.entropy)
-        self.metrics.routed(routed.model, decision.floor, routed.queue.split(":")[2]).inc()
+        self.metrics.routed(routed.model, decision.floor, QueueName.parse(routed.queue).lane).inc()
         return accepted
 
     async def submit(self, accepted: Accepted) -> str:
@@ -173,7 +179,7 @@ class Gateway:
             answer = await self._submit.call(job)
         finally:
             self.admission.arrived(entry)
-        if type(answer) is QueueFullError:  # a tenant's quota has nothing to do with the queue's rate
+        if isinstance(answer, QueueFullError):
             answer.retry_after_s = self.admission.room_after_s(job.queue, self.settings.queue.max_depth)
         if isinstance(answer, AcceptanceUnknownError):
             raise self._in_doubt(job, answer)

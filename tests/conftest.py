@@ -19,7 +19,8 @@ import redis
 
 from bitladder.queue.server.embedded import is_answering, server_command
 from bitladder.settings.load import load_settings
-from bitladder.settings.sections import RedisSettings, Settings
+from bitladder.settings.redis_section import RedisSettings
+from bitladder.settings.sections import Settings
 
 ROOT = Path(__file__).parent.parent
 # Under nohup, or as a shell's background job, this process ignores these signals, and so would all that tests start.

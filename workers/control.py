@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bitladder.ids import read_id
 from bitladder.queue.waiting.subscription import Subscription
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 
 class ControlChannel:

@@ -15,9 +15,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage, decode_call, named_model
+from bitladder.contract import NO_BODY, Claimed, Outcome, Request, State, Usage
 from bitladder.queue.job_record import inflate
 from bitladder.queue.signing import Signer
+from bitladder.rq_call import decode_call, named_model
 from bitladder.script_constants import ALONE_FROM
 from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers

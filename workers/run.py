@@ -17,7 +17,8 @@ from bitladder.logs import configure_logs
 from bitladder.queue.server.connection import check_server
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
-from bitladder.settings.sections import Settings, WorkerSettings
+from bitladder.settings.sections import Settings
+from bitladder.settings.worker_section import WorkerSettings
 from bitladder.signals import ending
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine

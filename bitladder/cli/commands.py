@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
@@ -21,10 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Config = Annotated[
-    str | None,
-    typer.Option("--config", "-c", help="Configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)."),
-]
 
 for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
     app.command(name="redis" if command is serving.redis_server else None)(command)
@@ -44,9 +39,9 @@ app.add_typer(keys_app, name="keys")
 
 
 def run() -> None:
-    """Run the command; an error of ours is one line on stderr and exit status 2 (configuration) or 1."""
+    """Run the command; an error of ours is its message on stderr and the exit status of its class."""
     try:
         app()
     except BitladderError as error:
         sys.stderr.write(f"bitladder: {error}\n")
-        sys.exit(2 if type(error).__name__ == "ConfigError" else 1)
+        sys.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""bitladder demo: the main job on a stack of its own. 40 mixed prompts, live progress, then what became of each."""
+"""bitladder demo: 40 mixed prompts on a stack of its own, with live progress, and where each was served and why."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bitladder.cli.config_option import Config
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import envelope_headers
 from bitladder.settings.sections import Settings
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 # How many requests are sent side by side: more than one engine's slots, so that queues form.
 CONCURRENCY = 40
 MAX_TOKENS = 32
@@ -59,19 +59,19 @@ def demo(
     Exit status 0 only if every prompt was answered. Example: bitladder demo --engine echo
     """
     console = Console(stderr=True)
-    with private_stack(config, {"worker.engine": engine}) as mine:
-        _wait(mine, console, engine, start_timeout_s)
+    with private_stack(config, {"worker.engine": engine}) as stack:
+        _wait(stack, console, engine, start_timeout_s)
         started = time.perf_counter()
-        served = asyncio.run(_send_all(mine.url, load_prompts(), next(iter(mine.settings.models)), console))
+        served = asyncio.run(_send_all(stack.url, load_prompts(), next(iter(stack.settings.models)), console))
         wall_s = time.perf_counter() - started
     out = Console(width=None if sys.stdout.isatty() else 180)
     out.print(request_table(served))
-    out.print(tier_table(served, mine.settings, wall_s))
-    failed = [one for one in served if not one.is_answered]
+    out.print(tier_table(served, stack.settings, wall_s))
+    failed = [request for request in served if not request.is_answered]
     kind = "vLLM" if engine == "vllm" else f"the {engine} engine"
     out.print(f"{len(served) - len(failed)} of {len(served)} prompts were answered by {kind} in {wall_s:.1f} s")
-    for one in failed:
-        out.print(f"not answered: {one.prompt[:50]!r}: {one.error or one.job.get('error')}", markup=False)
+    for request in failed:
+        out.print(f"not answered: {request.prompt[:50]!r}: {request.error or request.job.get('error')}", markup=False)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -81,16 +81,16 @@ def load_prompts() -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _wait(mine: PrivateStack, console: Console, engine: str, timeout_s: float) -> None:
+def _wait(stack: PrivateStack, console: Console, engine: str, timeout_s: float) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        tiers = sum(len(model.tiers) for model in mine.settings.models.values())
+        tiers = sum(len(model.tiers) for model in stack.settings.models.values())
         task = progress.add_task(f"starting workers ({engine})", total=tiers)
 
-        def on_look(live: Mapping[str, int]) -> None:
+        def on_poll(live: Mapping[str, int]) -> None:
             progress.update(task, completed=sum(1 for count in live.values() if count))
 
-        mine.wait_until_live(timeout_s, on_look)
+        stack.wait_until_live(timeout_s, on_poll)
 
 
 async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console: Console) -> list[Served]:
@@ -101,13 +101,13 @@ async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console
         TimeElapsedColumn(),
         TextColumn("{task.fields[depths]}"),
     )
-    gate = asyncio.Semaphore(CONCURRENCY)
+    slots = asyncio.Semaphore(CONCURRENCY)
     async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("prompts answered", total=len(prompts), depths="")
 
-            async def one(entry: dict[str, Any]) -> Served:
-                async with gate:
+            async def send(entry: dict[str, Any]) -> Served:
+                async with slots:
                     served = await _send(http, entry, model)
                 progress.advance(task)
                 return served
@@ -119,7 +119,7 @@ async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console
 
             watching = asyncio.create_task(watch())
             try:
-                return list(await asyncio.gather(*(one(entry) for entry in prompts)))
+                return list(await asyncio.gather(*(send(entry) for entry in prompts)))
             finally:
                 watching.cancel()
 
@@ -164,22 +164,22 @@ def request_table(served: list[Served]) -> Table:
     table = Table(
         "kind", "request", "bits/byte", "floor", "served by", "why", "queue ms", "TTFT ms", "total ms", "tokens"
     )
-    for one in served:
-        job = one.job
-        climbed = " (overflow)" if job.get("overflowed_from") else ""
-        ttft = "" if one.ttft_s is None else f"{one.ttft_s * 1000:.0f}"
-        request = " ".join(one.prompt.split())[:38].replace("[", "\\[")
+    for answered in served:
+        job = answered.job
+        overflow = " (overflow)" if job.get("overflowed_from") else ""
+        ttft = "" if answered.ttft_s is None else f"{answered.ttft_s * 1000:.0f}"
+        request = " ".join(answered.prompt.split())[:38].replace("[", "\\[")
         table.add_row(
-            one.kind,
+            answered.kind,
             request,
             f"{job.get('entropy') or 0:.2f}",
             job.get("floor") or "",
-            f"{job.get('tier') or '-'}{climbed}",
-            job.get("reason") or one.error[:40],
+            f"{job.get('tier') or '-'}{overflow}",
+            job.get("reason") or answered.error[:40],
             f"{job.get('queue_ms') or 0:.0f}",
             ttft,
-            f"{one.total_s * 1000:.0f}",
-            str(one.tokens),
+            f"{answered.total_s * 1000:.0f}",
+            str(answered.tokens),
         )
     return table
 
@@ -188,20 +188,20 @@ def tier_table(served: list[Served], settings: Settings, wall_s: float) -> Table
     """Return a row for every tier."""
     table = Table("tier", "hardware", "price/h", "requests", "p50 ms", "p95 ms", "tokens/s", "cost", "overflow taken")
     for tier in next(iter(settings.models.values())).tiers:
-        mine = [one for one in served if one.job.get("tier") == tier.name]
-        times = sorted(one.total_s * 1000 for one in mine)
-        cost = sum(one.job.get("cost") or 0 for one in mine)
-        climbed = sum(1 for one in mine if one.job.get("overflowed_from"))
+        here = [request for request in served if request.job.get("tier") == tier.name]
+        times = sorted(request.total_s * 1000 for request in here)
+        cost = sum(request.job.get("cost") or 0 for request in here)
+        overflowed = sum(1 for request in here if request.job.get("overflowed_from"))
         table.add_row(
             tier.name,
             tier.hardware,
             f"{tier.price_per_hour:.2f}",
-            str(len(mine)),
+            str(len(here)),
             quantile(times, 50),
             quantile(times, 95),
-            f"{sum(one.tokens for one in mine) / wall_s:.1f}",
+            f"{sum(request.tokens for request in here) / wall_s:.1f}",
             f"{cost:.6f}",
-            str(climbed),
+            str(overflowed),
         )
     return table
 

@@ -26,18 +26,18 @@ def new(
     name = name or f"{tenant}-{digest[:6]}"
     try:
         TypeAdapter(Name).validate_python(name)
-        its = KeySettings.model_validate({"hash": digest, "tenant": tenant, "scopes": scopes.split(",")})
+        settings = KeySettings.model_validate({"hash": digest, "tenant": tenant, "scopes": scopes.split(",")})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "name"
         raise ConfigError(
             f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r:.80}"
         ) from None
-    typer.echo(f"{key}\n\n{_snippet(name, digest, its)}")
-    typer.echo("Give the first line to the client: nobody can show it again. The rest is for bitladder.toml.", err=True)
+    typer.echo(f"{key}\n\n{_snippet(name, digest, settings)}")
+    typer.echo("Give the first line to the client: it cannot be shown again. The rest is for bitladder.toml.", err=True)
 
 
-def _snippet(name: str, digest: str, its: KeySettings) -> str:
-    scopes = ", ".join(f'"{Scope(scope)}"' for scope in its.scopes)
+def _snippet(name: str, digest: str, settings: KeySettings) -> str:
+    scopes = ", ".join(f'"{Scope(scope)}"' for scope in settings.scopes)
     # A name may have dots, which a bare TOML key may not.
-    return f'[auth.keys."{name}"]\nhash = "{digest}"\ntenant = "{its.tenant}"\nscopes = [{scopes}]'
+    return f'[auth.keys."{name}"]\nhash = "{digest}"\ntenant = "{settings.tenant}"\nscopes = [{scopes}]'

@@ -1,4 +1,4 @@
-"""A stack of one's own: embedded Valkey, intake and workers on free ports, logs in a folder, ended with the block."""
+"""A stack for one command: embedded Valkey, intake and workers on free ports, with logs in a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx2
 
-from bitladder.cli.serving import stack
+from bitladder.cli.serving import commands_of
 from bitladder.cli.supervisor import in_order
 from bitladder.errors import BitladderError
 from bitladder.settings.load import config_environment, load_settings, process_environment
@@ -21,7 +21,7 @@ from bitladder.settings.sections import Settings
 
 # After SIGTERM: the drain of a worker and the end of its engine.
 _STOP_S = 45
-_LOOK_EVERY_S = 0.2
+_POLL_INTERVAL_S = 0.2
 
 
 class StackError(BitladderError):
@@ -36,9 +36,9 @@ class PrivateStack:
             "redis.url": f"redis://127.0.0.1:{free_port()}/0",
             "redis.data_dir": str(folder / "valkey"),
             "intake.host": "127.0.0.1",
-            "auth.required": False,  # it is ours alone, and its clients have no key
+            "auth.required": False,  # on loopback for this process alone, whose clients have no key
             "intake.port": free_port(),
-            "intake.lame_duck_s": 0,  # there is no other one to turn to
+            "intake.lame_duck_s": 0,  # clients have no other intake to go to
         }
         self.settings: Settings = load_settings(config, flags={**flags, **own}).settings
         self.url = f"http://127.0.0.1:{self.settings.intake.port}"
@@ -50,23 +50,23 @@ class PrivateStack:
 
     def start(self) -> None:
         """Start every process; returns at once."""
-        for name, command in stack(self.settings, metrics=False):
+        for name, command in commands_of(self.settings, metrics=False):
             with (self.folder / f"{name}.log").open("wb") as log:
                 self._processes[name] = subprocess.Popen(  # noqa: S603  (our own commands)
                     shlex.split(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
 
-    def wait_until_live(self, timeout_s: float, on_look: Callable[[Mapping[str, int]], None]) -> None:
-        """Wait until every tier has a live worker; `on_look` is told how many each has.
+    def wait_until_live(self, timeout_s: float, on_poll: Callable[[Mapping[str, int]], None]) -> None:
+        """Wait until every tier has a live worker; `on_poll` gets how many each has.
 
         Raises:
-            StackError: a process ended, or the time is over; the message ends with the last lines of its log.
+            StackError: a process ended, or the time has run out; the message ends with the last lines of its log.
 
         """
         end = time.monotonic() + timeout_s
         while True:
             live = self._live()
-            on_look(live)
+            on_poll(live)
             if live and all(live.values()):
                 return
             for name, process in self._processes.items():
@@ -75,7 +75,7 @@ class PrivateStack:
             if time.monotonic() > end:
                 missing = [f"worker_{tier}" for tier, count in live.items() if not count] or ["web"]
                 raise StackError(f"not live after {timeout_s:g} s: {', '.join(missing)}\n{self.tail(missing[0])}")
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_INTERVAL_S)
 
     def tail(self, name: str, lines: int = 15) -> str:
         """Return the last lines of a process's log."""
@@ -83,7 +83,7 @@ class PrivateStack:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """End the processes, Redis last, so that the workers can hand in what they have."""
+        """End the processes, Redis last, so that the workers can requeue or finish their jobs."""
         for group in in_order(self._processes):
             started = [self._processes[name] for name in group]
             for process in started:
@@ -110,16 +110,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def private_stack(config: str | None, flags: Mapping[str, object]) -> Iterator[PrivateStack]:
     """Run a stack while the block runs."""
     with tempfile.TemporaryDirectory(prefix="bitladder-") as folder:
-        mine = PrivateStack(config, flags, Path(folder))
+        stack = PrivateStack(config, flags, Path(folder))
         try:
-            mine.start()
-            yield mine
+            stack.start()
+            yield stack
         finally:
-            mine.stop()
+            stack.stop()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
+    """Return a port that is free at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

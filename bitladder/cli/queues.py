@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bitladder.contract import QueueName
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.settings.load import leaves, load_settings
@@ -95,12 +96,12 @@ def _table(models: list[dict[str, Any]]) -> Table:
         for tier in model["tiers"]:
             for index, queue in enumerate(tier["queues"]):
                 age = queue["oldest_age_s"]
-                name = queue["lane"] + ("" if queue["queue"].count(":") == 2 else " " + queue["queue"].split(":")[3])
-                if queue["depth"] or queue["in_flight"] or queue["problem"] or ":max-" not in queue["queue"]:
+                ceiling = QueueName.parse(queue["queue"]).ceiling
+                if queue["depth"] or queue["in_flight"] or queue["problem"] or not ceiling:
                     table.add_row(
                         model["model"],
                         tier["tier"],
-                        name,
+                        f"{queue['lane']} max-{ceiling}" if ceiling else queue["lane"],
                         "no list" if queue["problem"] else str(queue["depth"]),
                         "" if age is None else f"{age:.1f} s",
                         str(queue["in_flight"]),

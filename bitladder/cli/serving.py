@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bitladder.cli.config_option import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
@@ -24,10 +25,9 @@ from dispatcher.app import create_app
 from dispatcher.closing import Closing
 from dispatcher.server import IntakeServer
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
-# What a worker may take to end beyond its drain and the handing in of what it has: its engine ends too.
+# A worker drains, requeues what is left, and stops its engine, which takes up to this.
 END_S = 15.0
 
 
@@ -42,18 +42,18 @@ def up(
     settings = load_settings(config, flags={"worker.engine": engine} if engine else None).settings
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
-    environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # there is no other intake to turn to
-    patience_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
-    raise typer.Exit(Supervisor(stack(settings), environment, patience_s).run())
+    environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # clients have no other intake to go to
+    grace_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
+    raise typer.Exit(Supervisor(commands_of(settings), environment, grace_s).run())
 
 
-def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
-    """Return name and command line of every process of the stack; workers serve /metrics unless told otherwise."""
+def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
+    """Return name and command line of every process of the stack; workers serve /metrics if `metrics`."""
     own = shlex.join([sys.executable, "-m", "bitladder.cli.main"])
-    is_there = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
-    processes = [] if is_there else [("redis", f"{own} redis")]
+    is_running = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
+    processes = [] if is_running else [("redis", f"{own} redis")]
     processes.append(("web", f"{own} serve"))
-    tiers = [(model, tier) for model, its in settings.models.items() for tier in its.ladder]
+    tiers = [(model, tier) for model, section in settings.models.items() for tier in section.ladder]
     for model, tier in tiers:
         name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
         flag = f" --metrics-from {FIRST_METRICS_PORT}" if metrics else ""
@@ -63,7 +63,7 @@ def stack(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
 
 def serve(
     config: Config = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; loopback unless told otherwise.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; default: the configuration's, loopback.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind.")] = None,
 ) -> None:
     """Run one intake.
@@ -80,7 +80,7 @@ def serve(
 
 
 async def _refuse_wrong_server(settings: Settings) -> None:
-    """Say in one line what the application would say in a traceback of its server's."""
+    """Refuse a wrong Redis before uvicorn starts: its lifespan would turn the one line into a traceback."""
     client = connect(settings.redis)
     try:
         with contextlib.suppress(QueueUnreachableError):  # the intake starts without Redis, and waits for it
@@ -100,7 +100,7 @@ def worker(
 
     Example: bitladder worker --tier int4
     """
-    # The dispatcher imports nothing of the workers: this process becomes one.
+    # exec: this process becomes the worker, and what supervises it keeps one process.
     command = [sys.executable, "-m", "workers", "--tier", tier]
     flags = {"--config": config, "--model": model, "--metrics-port": metrics_port, "--metrics-from": metrics_from}
     for flag, value in flags.items():
@@ -114,7 +114,7 @@ def calibrate(context: typer.Context) -> None:
 
     Example: bitladder calibrate sample --help
     """
-    # As with the worker: this process becomes one of calibration, which reads its own arguments.
+    # As with the worker. Calibration reads its own arguments.
     command = [sys.executable, "-m", "calibration", *context.args]
     os.execv(command[0], command)  # noqa: S606  (our own module)
 

@@ -19,7 +19,7 @@ from bitladder.signals import ending, held
 
 
 def in_order(names: Iterable[str]) -> list[list[str]]:
-    """Group the processes of a stack by when they end: workers hand in what they have, so they need the others."""
+    """Group processes by when they end: workers first, which need the others to finish or requeue their jobs."""
     groups: dict[int, list[str]] = {}
     for name in names:
         groups.setdefault({"web": 1, "redis": 2}.get(name, 0), []).append(name)
@@ -29,8 +29,8 @@ def in_order(names: Iterable[str]) -> list[list[str]]:
 class Supervisor:
     """Ends all processes when a signal comes or one of them ends; a second signal makes them hurry."""
 
-    def __init__(self, commands: Iterable[tuple[str, str]], environment: Mapping[str, str], patience_s: float) -> None:
-        self._commands, self._environment, self._patience_s = dict(commands), environment, patience_s
+    def __init__(self, commands: Iterable[tuple[str, str]], environment: Mapping[str, str], grace_s: float) -> None:
+        self._commands, self._environment, self._grace_s = dict(commands), environment, grace_s
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._events: queue.SimpleQueue[str | signal.Signals] = queue.SimpleQueue()  # a process's end, or a signal
         self._status = 0
@@ -50,14 +50,14 @@ class Supervisor:
         return self._status
 
     def _start(self, name: str, command: str, colour: str) -> None:
-        with held():  # it hears of a signal when it is ready for one
+        with held():  # it gets a signal only when it handles one
             process = subprocess.Popen(  # noqa: S603  (our own commands)
                 shlex.split(command),
                 env=dict(self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us: we say when they end
+                start_new_session=True,  # Ctrl-C is the supervisor's: it ends them in order
             )
         self._running[name] = process
         self._say(f"{name} started (pid={process.pid})")
@@ -85,7 +85,7 @@ class Supervisor:
         return event
 
     def _end(self, group: list[str]) -> None:
-        end_s: float | None = time.monotonic() + self._patience_s
+        end_s: float | None = time.monotonic() + self._grace_s
         self._send(group, signal.SIGTERM)
         while any(name in self._running for name in group):
             event = self._next(None if end_s is None else max(0.0, end_s - time.monotonic()))

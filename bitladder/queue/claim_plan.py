@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 
-from bitladder.contract import Lane, queue_name
-from bitladder.settings.sections import ModelSettings, Settings
+from bitladder.contract import Lane, QueueName
+from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.sections import Settings
 
 
 def lists_of(model: str, ladder: tuple[str, ...], tier: str, lane: str, reaching: str) -> list[str]:
     """Return the queues of a tier and lane that a worker at tier `reaching` may serve, that without ceiling first."""
     lowest = ladder.index(reaching)
     ceilings = [name for index, name in enumerate(ladder[:-1]) if index >= lowest]
-    return [queue_name(model, tier, lane), *(queue_name(model, tier, lane, ceiling) for ceiling in ceilings)]
+    return [str(QueueName(model, tier, lane, ceiling)) for ceiling in (None, *ceilings)]
 
 
 def all_lists(model: str, settings: ModelSettings) -> list[str]:

@@ -47,18 +47,23 @@ from bitladder.queue.sending.submitting import Submitter
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 
 
 class JobQueue:
     """Typed access to the scripts over one asyncio client."""
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings | LiveSettings) -> None:
         self.client = client
-        self.settings = settings
-        self.signer = Signer(settings.queue.secrets)
-        self._submitter = Submitter(client, settings, self.signer)
+        self._live = LiveSettings.of(settings)
+        self.signer = Signer(self.settings.queue.secrets)
+        self._submitter = Submitter(client, self._live, self.signer)
         self._budget = ByteBudget()  # of what one claim brings
+
+    @property
+    def settings(self) -> Settings:
+        return self._live.current
 
     async def aclose(self) -> None:
         await self._submitter.aclose()

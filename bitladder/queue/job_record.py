@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State, decode_call
+from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number, short
+from bitladder.rq_call import decode_call
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
 MAX_DATA_BYTES = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, Request, Submission, queue_name
+from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
 from bitladder.decision import Decision
 from bitladder.errors import NotFoundError, RequestError
 from bitladder.routing.body import Body, prompt_bytes, read_body
@@ -94,7 +94,7 @@ def _submission(
     return Submission(
         job_id=str(uuid_utils.uuid7()),
         model=body.model,
-        queue=queue_name(body.model, decision.floor, lane, constraints.ceiling),
+        queue=str(QueueName(body.model, decision.floor, lane, constraints.ceiling)),
         request=request,
         deadline_ms=constraints.envelope.deadline_ms,
         reply_to=reply_to,

@@ -7,7 +7,7 @@ import msgspec
 from bitladder.contract import Lane
 from bitladder.errors import RequestError
 from bitladder.routing.envelope import Envelope
-from bitladder.settings.sections import LaneSettings
+from bitladder.settings.policy_section import LaneSettings
 
 
 class Constraints(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from bitladder.contract import DEFAULT_TENANT
 from bitladder.settings.base import Name, Section
 
-# Tells a key from other secrets, for people and for programs that look for leaked ones.
+# Every key begins so: people and secret scanners tell it from other secrets.
 KEY_PREFIX = "bl-"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -23,14 +23,14 @@ class Scope(StrEnum):
     """What a key may do."""
 
     SUBMIT = "submit"  # complete, chat, submit jobs and cancel its tenant's
-    READ = "read"  # look at its tenant's jobs
-    OPS = "ops"  # queues, metrics, dead_letters, and every tenant's jobs
+    READ = "read"  # see its tenant's jobs
+    OPS = "ops"  # queues, metrics, dead letters, and every tenant's jobs
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent a request, and what it may do."""
+    """The client that sent a request, and what it may do."""
 
-    key: str  # the key's name in the settings; '' where no key is asked for
+    key: str  # the key's name in the settings; '' where no key is required
     tenant: str
     scopes: frozenset[Scope]
     requests_per_minute: int | None = None  # None: no limit, here and below
@@ -46,7 +46,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return self.sees_all or tenant == self.tenant
 
 
-# Where no key is asked for, everybody is this caller.
+# The caller of every request where no key is required.
 ANYBODY = Caller(key="", tenant=DEFAULT_TENANT, scopes=frozenset(Scope))
 
 
@@ -76,10 +76,12 @@ class AuthSettings(Section):
     """API keys of the intake."""
 
     required: bool | None = Field(
-        None, description="ask for a key; unset: where keys are configured or intake.host is not loopback"
+        None, description="require a key; unset: where keys are configured or intake.host is not loopback"
     )
     max_in_flight: int = Field(
-        500, ge=1, description="requests that one key may have open at once at one intake, where it says nothing else"
+        500,
+        ge=1,
+        description="requests that a key may have open at once at one intake, unless its own setting says otherwise",
     )
     keys: dict[Name, KeySettings] = Field({}, description="the keys, by name: tables [auth.keys.NAME]")
 
@@ -101,7 +103,7 @@ def new_key() -> str:
 def key_hash(key: bytes) -> str:
     """Return what the settings keep of a key.
 
-    One round of SHA-256 is right for keys that are random: there is no list of likely ones to try against it. Slow
-    hashes are for passwords that people choose, and would let anybody keep the intake busy.
+    One round of SHA-256 is right for random keys: no list of likely ones can be tried against it. Slow hashes are for
+    passwords that people choose; here they would let any client keep the intake busy.
     """
     return hashlib.sha256(key).hexdigest()

@@ -1,27 +1,97 @@
-"""Notice that another release was published, and take it without a restart. A bad one is refused, the old one stays.
+"""Settings that change while a process runs: one object that all its parts read, and the watch for published releases.
 
-Only what a ladder says is taken (checkpoints and their figures): whatever else has changed in the configuration since
-needs a restart, because a process is built around it.
+A process is built around most settings: connections, ports, signatures, tiers. Those need a restart, and a change of
+them is refused. What a published release says (checkpoints and their figures) is taken without one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.load import Loaded
-from bitladder.settings.sections import ModelSettings, Settings, TierSettings
+from bitladder.settings.explain import explain
+from bitladder.settings.load import Loaded, leaves
+from bitladder.settings.models_section import ModelSettings, TierSettings
+from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
 # One stat: cheap enough to be done every second, which is soon enough for a step that people take.
-LOOK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
+# Settings that may change while a process runs, by dotted key.
+_CHANGEABLE = re.compile(
+    r"auth\.(keys(\..+)?|max_in_flight)|policy\..+|lanes\.(urgent_from|batch_to)"
+    r"|capture\.(share|max_mb|keep_s|without_tenants)|intake\.(admission|await_timeout_s|max_body_bytes)"
+    r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
+    r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters)"
+    r"|models\..+\.(owned_by|max_model_len)|models\..+\.tiers\..+\.(checkpoint|price_per_hour|published(\..+)?)"
+)
 
 # What tells one state of a file from another; None: there is none.
 _Stamp = tuple[int, int, int] | None
+# Makes ready for settings, and returns what takes them; raises ConfigError where that cannot be.
+Prepare = Callable[[Settings], Callable[[], None]]
+
+
+class LiveSettings:
+    """The settings of one process as they are now. Its parts keep this, not the settings, so all see a change."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.current = settings
+        self._prepares: list[Prepare] = []
+
+    @classmethod
+    def of(cls, settings: Settings | LiveSettings) -> LiveSettings:
+        """Return the settings of a process, or settings that do not change as such."""
+        return settings if isinstance(settings, LiveSettings) else cls(settings)
+
+    def subscribe(self, prepare: Prepare) -> None:
+        """Have something that was made of the settings made anew when they change."""
+        self._prepares.append(prepare)
+
+    def take(self, settings: Settings) -> None:
+        """Let all parts of this process go by these settings from now on.
+
+        Raises:
+            ConfigError: they are wrong, or something has changed that needs a restart. Nothing is taken.
+
+        """
+        if settings == self.current:
+            return
+        checked = _checked(settings)
+        if keys := fixed_keys_changed(self.current, checked):
+            raise ConfigError(
+                f"{', '.join(keys)} changed: that needs a restart, because the process is built around it"
+            )
+        takes = [prepare(checked) for prepare in self._prepares]
+        self.current = checked
+        for take in takes:
+            take()
+
+
+def fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
+    """Return the keys that differ and must not."""
+    before, after = dict(leaves(old.model_dump())), dict(leaves(new.model_dump()))
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    fixed = {key for key in changed if not _CHANGEABLE.fullmatch(key)}
+    ladders = {name: model.ladder for name, model in new.models.items()}
+    if ladders != {name: model.ladder for name, model in old.models.items()}:
+        fixed.add("models")  # their order counts, which the keys do not tell
+    return sorted(fixed)
+
+
+def _checked(settings: Settings) -> Settings:
+    """Return settings that are right as a whole: copies with other values are not checked when they are made."""
+    tree = settings.model_dump()
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error, tree, {}, "the changed settings")) from None
 
 
 class ReleaseWatch:
@@ -31,7 +101,7 @@ class ReleaseWatch:
         self._load = load
         loaded = load()
         self.settings = loaded.settings
-        self.refused = 0  # ladders that could not be taken
+        self.refused = 0  # changes of the release that could not be taken
         self._file = loaded.release_file
         # Older than the first look: what was published while this process read its settings is not missed.
         self._stamp: _Stamp | str = "never looked"
@@ -42,8 +112,8 @@ class ReleaseWatch:
             return False
         try:
             stamp = _stamp(self._file)
-        except OSError as error:  # the disk is away: it says nothing about the ladder
-            log.warning("ladder not seen", file=str(self._file), error=str(error))
+        except OSError as error:  # the disk is gone, which says nothing about the release
+            log.warning("release not readable", file=str(self._file), error=str(error))
             return False
         if stamp == self._stamp:
             return False
@@ -51,22 +121,30 @@ class ReleaseWatch:
         try:
             settings = with_checkpoints(self.settings, self._load().settings)
         except ConfigError as error:
-            self.refused += 1
-            log.error("ladder refused, the one before stays", error=str(error))
+            self.refuse(error)
             return False
         if settings == self.settings:
             return False
         self.settings = settings
-        log.info("ladder taken", file=str(self._file), version=release_version(settings))
+        log.info("release taken", file=str(self._file), version=release_version(settings))
         return True
 
+    def refuse(self, error: ConfigError) -> None:
+        """Count a release that cannot be taken."""
+        self.refused += 1
+        log.error("release refused, the one before stays", error=str(error))
 
-async def follow(watch: ReleaseWatch, take: Callable[[Settings, int], None]) -> None:
-    """Tell `take` the settings and the number of refused ladders, at once and after every look, until cancelled."""
+
+async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int], None]) -> None:
+    """Take each release that is published into `live`; `report` is told how many were refused. Until cancelled."""
     while True:
-        await asyncio.to_thread(watch.look)
-        take(watch.settings, watch.refused)
-        await asyncio.sleep(LOOK_EVERY_S)
+        if await asyncio.to_thread(watch.look):
+            try:
+                live.take(watch.settings)
+            except ConfigError as error:
+                watch.refuse(error)
+        report(watch.refused)
+        await asyncio.sleep(POLL_INTERVAL_S)
 
 
 def with_checkpoints(old: Settings, new: Settings) -> Settings:

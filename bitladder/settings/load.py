@@ -1,7 +1,7 @@
 """The settings: bitladder.toml, the published release over it, environment variables over both, flags over all.
 
-The only file that reads the environment. A wrong value ends in a ConfigError that names key, value and what is
-expected.
+The only file that reads the environment. A wrong value ends in a ConfigError that names key, value, where the value
+came from and what is expected.
 """
 
 from __future__ import annotations
@@ -15,15 +15,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitladder.errors import ConfigError
+from bitladder.settings.explain import did_you_mean_variable, explain
+from bitladder.settings.paths import checkpoint_cache
+from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.release import overlay, read_release
-from bitladder.settings.sections import PublishSettings, Settings
+from bitladder.settings.sections import Settings
 
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
 # Not settings of a process: the file itself, and the intake and the key that the client commands use.
 OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
-# What people write here may be a secret, or a secret in the wrong place: it is never shown.
-SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret")
+# Values of these are taken from the environment as they are, whatever they begin with.
+PLAIN_KEYS = ("redis.password", "redis.url")
+
+
+# A dotted key, its value, and where it came from.
+_Override = tuple[str, Any, str]
 
 
 class Loaded(BaseModel):
@@ -44,8 +51,8 @@ def load_settings(
 ) -> Loaded:
     """Read file, published release, environment and flags, later ones over earlier ones.
 
-    `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values. Who publishes a ladder
-    reads the settings without it.
+    `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values. A command that publishes
+    a release reads the settings without it.
 
     Raises:
         ConfigError: a file cannot be read, a key is unknown, or a value is wrong.
@@ -53,21 +60,21 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     path = Path(file or environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_FILE)
-    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
     tree = _read_toml(path)
-    _note_leaves(tree, str(path), values)
-    over = [*_from_environ(environ), *((key, value, "flag") for key, value in (flags or {}).items())]
-    release_file = _release_file(path, tree, over)
+    _note_leaves(tree, str(path), sources)
+    overrides = [*_from_environ(environ), *((key, value, "flag") for key, value in (flags or {}).items())]
+    release_file = _release_file(path, tree, overrides)
     if with_release and release_file:
-        _put_release(tree, release_file, {key for key, _, _ in over}, values)
-    for key, value, source in over:
-        _put(tree, key, value)
-        values[key] = source
+        _put_release(tree, release_file, {key for key, _, _ in overrides}, sources)
+    for key, value, source in [*_defaults(tree, environ), *overrides]:
+        _put(tree, key, value, source)
+        sources[key] = source
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, values)) from error
-    return Loaded(settings=settings, sources=values, release_file=release_file)
+        raise ConfigError(explain(error, tree, sources, str(path))) from None  # it would repeat the values
+    return Loaded(settings=settings, sources=sources, release_file=release_file)
 
 
 def process_environment() -> dict[str, str]:
@@ -95,38 +102,49 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from error
 
 
-def _release_file(config: Path, tree: Mapping[str, Any], over: list[tuple[str, Any, str]]) -> Path | None:
+def _defaults(tree: Mapping[str, Any], environ: Mapping[str, str]) -> list[_Override]:
+    """Return the defaults that depend on the environment."""
+    vllm = tree.get("vllm", {})
+    if not environ.get("XDG_CACHE_HOME") or not isinstance(vllm, dict) or "cache_dir" in vllm:
+        return []
+    return [("vllm.cache_dir", str(checkpoint_cache(environ)), "default, below $XDG_CACHE_HOME")]
+
+
+def _release_file(config: Path, tree: Mapping[str, Any], overrides: list[_Override]) -> Path | None:
     """Return where the published release is: its name is a setting itself, and must be known before the others."""
     section = tree.get("publish")
     name = section.get("file") if isinstance(section, dict) else None
-    for key, value, _ in over:
+    for key, value, _ in overrides:
         name = value if key == "publish.file" else name
     name = PublishSettings().file if name is None else name
     return config.absolute().parent / name if isinstance(name, str) and name else None
 
 
-def _put_release(tree: dict[str, Any], file: Path, overruled: set[str], values: dict[str, str]) -> None:
-    """Put the published release over the file; what the environment says of a checkpoint it does not speak of."""
-    ladder = read_release(file)
-    if ladder is None or not ladder.models:  # none, or one that says: as the configuration has it
+def _put_release(tree: dict[str, Any], file: Path, overridden: set[str], sources: dict[str, str]) -> None:
+    """Put the published release over the file; its figures are not those of a checkpoint that an override names."""
+    release = read_release(file)
+    if release is None or not release.models:  # none, or one that says: as the configuration has it
         return
-    put = overlay(tree, ladder, file)
-    _note_leaves(put, f"{file}, version {ladder.version}", values)
-    for key in overruled:
+    put = overlay(tree, release, file)
+    _note_leaves(put, f"{file}, version {release.version}", sources)
+    for key in overridden:
         if key.startswith("models.") and key.endswith(".checkpoint"):
-            _put(tree, key.removesuffix("checkpoint") + "published", None)
+            _put(tree, key.removesuffix("checkpoint") + "published", None, "")
 
 
-def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+def _from_environ(environ: Mapping[str, str]) -> list[_Override]:
     """BITLADDER_QUEUE__LEASE_S=5 means queue.lease_s; values that read as TOML are taken as such."""
-    found = []
+    variables = []
     for name, raw in sorted(environ.items()):
         if name.startswith(ENV_PREFIX) and name not in OTHER_VARIABLES:
             if "__" not in name:
-                raise ConfigError(f"{name} is not a setting: expected BITLADDER_CONFIG or BITLADDER_<SECTION>__<KEY>")
+                hint = did_you_mean_variable(name, ENV_PREFIX)
+                raise ConfigError(
+                    f"{name} is not a setting{hint}; expected {ENV_PREFIX}CONFIG or {ENV_PREFIX}<SECTION>__<KEY>"
+                )
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            found.append((key, raw, f"environment variable {name}"))
-    return [(key, _toml_value(raw), source) for key, raw, source in found]
+            variables.append((key, raw, f"environment variable {name}"))
+    return [(key, raw if key in PLAIN_KEYS else _toml_value(raw), source) for key, raw, source in variables]
 
 
 def _toml_value(raw: str) -> Any:  # noqa: ANN401  (any TOML value)
@@ -138,23 +156,30 @@ def _toml_value(raw: str) -> Any:  # noqa: ANN401  (any TOML value)
         return raw
 
 
-def _put(tree: dict[str, Any], key: str, value: object) -> None:
+def _put(tree: dict[str, Any], key: str, value: object, source: str) -> None:
     """Set a dotted key; models.<model>.tiers.<name>.<key> finds the tier by its name."""
     *path, last = key.split(".")
     node: Any = tree
-    for part in path:
+    for index, part in enumerate(path):
         if isinstance(node, list):
-            matches = [item for item in node if isinstance(item, dict) and item.get("name") == part]
-            if not matches:
-                raise ConfigError(f"{key}: there is no tier named {part!r}")
-            node = matches[0]
+            node = _tier(node, part, key, source)
+        elif part == "tiers" and part not in node and path[index + 1 :]:
+            known = ", ".join(tree["models"].keys() - {path[index - 1]}) or "none"
+            raise ConfigError(f"{key}: there is no model {path[index - 1]!r}; there is {known} (from {source})")
         else:
             node = node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise ConfigError(f"{key} is not a setting: {part!r} is a value, not a section")
+            raise ConfigError(f"{key} is not a setting: {part!r} is a value, not a section (from {source})")
     if isinstance(node, list):
-        raise ConfigError(f"{key} is not a setting: expected a key of one tier behind its name")
+        raise ConfigError(f"{key} is not a setting: expected a key of one tier behind its name (from {source})")
     node[last] = value
+
+
+def _tier(tiers: list[Any], name: str, key: str, source: str) -> Any:  # noqa: ANN401  (a table, or what should be one)
+    by_name = {tier["name"]: tier for tier in tiers if isinstance(tier, dict) and "name" in tier}
+    if name not in by_name:
+        raise ConfigError(f"{key}: there is no tier {name!r}; there is {', '.join(map(str, by_name))} (from {source})")
+    return by_name[name]
 
 
 def _note_leaves(node: object, source: str, into: dict[str, str], prefix: str = "") -> None:
@@ -170,19 +195,3 @@ def leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:
     if isinstance(node, list | tuple) and node and all(isinstance(item, dict) and "name" in item for item in node):
         return [leaf for item in node for leaf in leaves(item, f"{prefix}{item['name']}.")]
     return [(prefix.rstrip("."), node)]
-
-
-def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
-    lines = []
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"]) or "configuration"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "is not a setting; see docs/configuration.md for all of them"
-        elif item["type"] == "missing":
-            message = "is missing"
-        is_quiet = item["type"] in ("missing", "value_error") or key.startswith(SECRET_KEYS)
-        given = "" if is_quiet else f", got {item['input']!r:.80}"
-        source = f" (from {sources[key]})" if key in sources else ""
-        lines.append(f"{key}: {message}{given}{source}")
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """ladder.toml: which checkpoint each tier serves, proven good by `bitladder calibrate publish`, and its figures.
 
-Lies beside the configuration file and over it: `bitladder.settings.load` puts what it says into the tiers. Knows no
-checkpoint: whether the weights are there is for whoever loads them.
+The file lies beside the configuration and overrides it: `bitladder.settings.load` puts its checkpoints into the tiers.
+Nothing here opens a checkpoint: a worker finds out whether the weights are there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from bitladder.errors import ConfigError
 from bitladder.settings.base import Name, Section
+from bitladder.settings.paths import CACHE
 
-CACHE = "{cache}"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_BYTES = 1_000_000
 
@@ -40,7 +40,7 @@ Digest = Annotated[str, AfterValidator(_checked_digest)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Figure(Section):
+class PublishedFigure(Section):
     """A measured value with its 95 % interval."""
 
     value: Number
@@ -54,8 +54,8 @@ class Published(Section):
 
     version: int = Field(ge=1)
     digest: Digest
-    measured: dict[str, Figure] = Field({})
-    recovery: dict[str, Figure] = Field({})
+    measured: dict[str, PublishedFigure] = Field({})
+    recovery: dict[str, PublishedFigure] = Field({})
 
 
 class Evaluation(Section):
@@ -74,8 +74,8 @@ class ReleaseTier(Section):
 
     checkpoint: Annotated[str, AfterValidator(_checked_path)]
     digest: Digest
-    measured: dict[str, Figure] = Field({})
-    recovery: dict[str, Figure] = Field({})
+    measured: dict[str, PublishedFigure] = Field({})
+    recovery: dict[str, PublishedFigure] = Field({})
     evaluation: Evaluation
 
 
@@ -110,47 +110,49 @@ class Release(Section):
 
 
 def read_release(path: Path) -> Release | None:
-    """Return the ladder in a file, None where there is no file.
+    """Return the release in a file, None where there is no file.
 
     Raises:
-        ConfigError: it cannot be read or is not one; the message names the file and what is wrong.
+        ConfigError: it cannot be read or is not one. The message names the file and what is wrong.
 
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"ladder {str(path)!r}: must be at most {_MAX_BYTES} bytes")
+            raise ConfigError(f"release {str(path)!r}: must be at most {_MAX_BYTES} bytes")
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
         return Release.model_validate(tree)
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "ladder"
+        key = ".".join(str(part) for part in first["loc"]) or "release"
         message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"ladder {str(path)!r}: {key}: {message}, got {first['input']!r:.80}") from error
+        raise ConfigError(f"release {str(path)!r}: {key}: {message}, got {first['input']!r:.80}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"ladder {str(path)!r} cannot be read: {error}") from error
+        raise ConfigError(f"release {str(path)!r} cannot be read: {error}") from error
 
 
-def overlay(tree: dict[str, Any], ladder: Release, path: Path) -> dict[str, Any]:
-    """Put a ladder's checkpoints into the tree of a configuration file; return what was put there, as such a tree.
+def overlay(tree: dict[str, Any], release: Release, path: Path) -> dict[str, Any]:
+    """Put a release's checkpoints into the tree of a configuration file; return what was put there, as such a tree.
 
     Raises:
-        ConfigError: it speaks of a model or a tier that the configuration does not have.
+        ConfigError: it names a model or a tier that the configuration does not have.
 
     """
     put: dict[str, Any] = {}
     models = tree.get("models")
-    for name, model in ladder.models.items():
+    for name, model in release.models.items():
         if not isinstance(models, dict) or name not in models:
             known = ", ".join(models) if isinstance(models, dict) else "none"
-            raise ConfigError(f"ladder {str(path)!r}: models.{name}: there is no such model; there is {known}")
+            raise ConfigError(f"release {str(path)!r}: models.{name}: there is no such model; there is {known}")
         tiers = {tier["name"]: tier for tier in _tiers(models[name])}
-        for tier, its in model.tiers.items():
+        for tier, released in model.tiers.items():
             if tier not in tiers:
                 known = ", ".join(tiers)
-                raise ConfigError(f"ladder {str(path)!r}: models.{name}.tiers.{tier}: there is no such tier in {known}")
-            fields = {"checkpoint": its.checkpoint, "published": _published(ladder, its)}
+                raise ConfigError(
+                    f"release {str(path)!r}: models.{name}.tiers.{tier}: there is no such tier in {known}"
+                )
+            fields = {"checkpoint": released.checkpoint, "published": _published(release, released)}
             tiers[tier] |= fields
             put.setdefault("models", {}).setdefault(name, {}).setdefault("tiers", {})[tier] = fields
     return put
@@ -161,6 +163,6 @@ def _tiers(model: object) -> list[dict[str, Any]]:
     return [tier for tier in tiers if isinstance(tier, dict) and "name" in tier] if isinstance(tiers, list) else []
 
 
-def _published(ladder: Release, tier: ReleaseTier) -> dict[str, Any]:
+def _published(release: Release, tier: ReleaseTier) -> dict[str, Any]:
     fields = tier.model_dump(include={"digest", "measured", "recovery"})
-    return {"version": ladder.version, **fields}
+    return {"version": release.version, **fields}

@@ -12,7 +12,7 @@ from bitladder.decision import Score
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope
 from bitladder.routing.policies import policy_of
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
 from calibration.audit.load_prompts import Seen, Taken
 

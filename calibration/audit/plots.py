@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from bitladder.routing.features import Feature
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Numbers
 from calibration.audit.load_prompts import Seen

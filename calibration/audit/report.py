@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 from calibration.artifacts.folder import claimed, require_replaceable, staged
 from calibration.artifacts.manifest import file_digest, is_listed
 from calibration.artifacts.output_dir import try_writing, writing

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from bitladder.settings.sections import PolicySettings, Settings
+from bitladder.settings.policy_section import PolicySettings
+from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits
 from calibration.audit.features import FEATURES

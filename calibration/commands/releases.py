@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
-from bitladder.settings.release import Figure, Release
+from bitladder.settings.release import PublishedFigure, Release
 from bitladder.settings.sections import Settings
 from calibration.artifacts.metrics import QUALITY, metric_of
 from calibration.commands.options import AsJson, Config, cell, say
@@ -76,7 +76,7 @@ def rows(ladder: Release) -> list[tuple[str, str, str]]:
     return found or [("all", "as the configuration has it", "")]
 
 
-def kept(recovery: Mapping[str, Figure]) -> str:
+def kept(recovery: Mapping[str, PublishedFigure]) -> str:
     """Return the least that is kept of each measure of quality: the kind of text that suffers most."""
     least = {
         family: min((one.value for name, one in recovery.items() if metric_of(name) == family), default=None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bitladder.settings.sections import ModelSettings, TierSettings, VllmSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import InputError

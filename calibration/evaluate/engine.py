@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
 from workers.engines.base import Engine

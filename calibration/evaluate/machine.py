@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from bitladder.settings.sections import VllmSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import WrongEnvironmentError
 from calibration.evaluate import nvidia
 

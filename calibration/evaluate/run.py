@@ -11,7 +11,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from bitladder.settings.sections import VllmSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.report import Report, TierReport
 from calibration.errors import EngineFailedError
 from calibration.evaluate.candidates import Candidate

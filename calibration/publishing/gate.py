@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bitladder.settings.sections import PublishSettings
+from bitladder.settings.publish_section import PublishSettings
 from calibration.artifacts.metrics import METRICS, Better, metric_of
 from calibration.artifacts.report import Figure, Report, TierReport
 from calibration.errors import InputError

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bitladder.settings.release import CACHE, Evaluation, Release, ReleaseModel, ReleaseTier
+from bitladder.settings.paths import CACHE, in_cache
+from bitladder.settings.release import Evaluation, Release, ReleaseModel, ReleaseTier
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import file_digest
@@ -139,7 +140,7 @@ def _unconfigured(present: Tiers, target: Tiers, settings: Settings) -> list[str
 
 
 def folder_of(checkpoint: str, settings: Settings) -> Path:
-    return Path(checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+    return in_cache(checkpoint, settings.vllm.cache_dir)
 
 
 def _check_note(note: str) -> None:

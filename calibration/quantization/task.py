@@ -13,12 +13,16 @@ from calibration.errors import WrongEnvironmentError
 from calibration.quantization.estimate import Weights
 from calibration.quantization.recipe import Toolkit
 
-# Imports this package alone: what else is installed beside it belongs to another environment than the interpreter's.
-_BOOT = (
-    "import importlib.util as u, runpy, sys; s = u.spec_from_file_location('calibration', sys.argv.pop(1)); "
-    "m = sys.modules['calibration'] = u.module_from_spec(s); s.loader.exec_module(m); "
-    "runpy.run_module('calibration', run_name='__main__', alter_sys=True)"
-)
+# Imports these packages alone: what else lies beside them belongs to another environment than the interpreter's.
+_BOOT = """
+import importlib.util, runpy, sys
+root = sys.argv.pop(1)
+for name in ("bitladder", "calibration"):
+    spec = importlib.util.spec_from_file_location(name, f"{root}/{name}/__init__.py")
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+runpy.run_module("calibration", run_name="__main__", alter_sys=True)
+"""
 _STDIN = 0
 _TARGETS = {Toolkit.LLM_COMPRESSOR: "quantize-env", Toolkit.AUTOAWQ: "autoawq-env"}
 
@@ -69,8 +73,7 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
 
 def become(python: Path, assignment: Assignment) -> NoReturn:
     """Let this process carry the assignment out with another interpreter."""
-    package = str(Path(__file__).parents[1] / "__init__.py")
-    command = [str(python), "-c", _BOOT, package, "make"]
+    command = [str(python), "-c", _BOOT, str(Path(__file__).parents[2]), "make"]
     with TemporaryFile() as file:  # not an argument: those have 128 KiB, and a model may have thousands of layers
         file.write(assignment.to_json().encode())
         file.seek(0)

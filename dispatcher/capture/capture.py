@@ -18,6 +18,7 @@ import random
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ import structlog
 from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import ChatBody, prompt_bytes, read_body
-from bitladder.settings.sections import CaptureSettings
+from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture.redact import redact
 from dispatcher.metrics import IntakeMetrics
 
@@ -49,19 +50,22 @@ _Entry = tuple[str, Accepted | str]
 class Capture:
     """The captured prompts of one intake."""
 
-    def __init__(self, settings: CaptureSettings, metrics: IntakeMetrics) -> None:
-        self._settings = settings
+    def __init__(self, settings: Callable[[], CaptureSettings], metrics: IntakeMetrics) -> None:
+        self._settings = settings  # as they are now
         self._captured = metrics.captured
         self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MAX_WAITING)
         self._awaited: dict[str, None] = {}
-        self._writer = _Writer(Path(settings.folder).expanduser(), settings)
-        # Where nothing is captured any more, what there is still goes when its time is up.
-        self.is_needed = settings.share > 0 or Path(settings.folder).expanduser().exists()
-        self._is_over = threading.Event()
+        self._writer = _Writer(settings)
+        self._is_running, self._is_over = False, threading.Event()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether run() has something to do: what was captured once still goes when its time is up."""
+        return self._settings().share > 0 or folder_of(self._settings()).exists()
 
     def stop(self) -> None:
         """Let run() write what waits, and end."""
-        if self.is_needed:
+        if self._is_running:
             with contextlib.suppress(queue.Full):
                 self._waiting.put(None, timeout=_STOP_S)
                 self._is_over.wait(_STOP_S)
@@ -70,7 +74,8 @@ class Capture:
         """Keep this prompt, by chance."""
         job = accepted.submission
         # The share is of requests, not a secret: any source of chance will do.
-        if self._settings.share <= random.random() or job.request.tenant in self._settings.without_tenants:  # noqa: S311
+        settings = self._settings()
+        if settings.share <= random.random() or job.request.tenant in settings.without_tenants:  # noqa: S311
             return
         if self._put((job.job_id, accepted)):
             self._awaited[job.job_id] = None
@@ -94,6 +99,7 @@ class Capture:
 
     def run(self) -> None:
         """Write until stop(), in a thread of its own: disks may be slow."""
+        self._is_running = True
         while True:
             try:
                 entry = self._waiting.get(timeout=_LOOK_EVERY_S)
@@ -107,6 +113,10 @@ class Capture:
             done = self._writer.write(_line(*entry))
             if isinstance(entry[1], Accepted):
                 self._captured("written" if done else "dropped").inc()
+
+
+def folder_of(settings: CaptureSettings) -> Path:
+    return Path(settings.folder).expanduser()
 
 
 def _line(job_id: str, what: Accepted | str) -> bytes:
@@ -134,9 +144,9 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
 class _Writer:
     """The files of one intake, and the size and age of the whole folder."""
 
-    def __init__(self, folder: Path, settings: CaptureSettings) -> None:
-        self._folder = folder
+    def __init__(self, settings: Callable[[], CaptureSettings]) -> None:
         self._settings = settings
+        self._folder = folder_of(settings())
         self._name = secrets.token_hex(4)
         self._file: BinaryIO | None = None
         self._path: Path | None = None
@@ -169,8 +179,8 @@ class _Writer:
     def tidy(self) -> None:
         """Remove files whose time is up, and the oldest ones above the size allowed; never the one being written."""
         self._tidied_s = time.monotonic()
-        limit = time.time() - self._settings.keep_s
-        room = self._settings.max_mb * 2**20
+        limit = time.time() - self._settings().keep_s
+        room = self._settings().max_mb * 2**20
         for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
             with contextlib.suppress(OSError):  # another intake was faster
                 its = path.stat()

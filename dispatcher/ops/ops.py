@@ -8,10 +8,11 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
 
+from bitladder.contract import QueueName
 from bitladder.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
 from bitladder.queue.calls import Depths, Overview
 from bitladder.queue.job_queue import JobQueue
-from bitladder.settings.sections import ModelSettings, TierSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
 from dispatcher.responses import Response
 from dispatcher.state import Gateway
 
@@ -55,7 +56,7 @@ def describe_queues(model: str, depths: Depths) -> dict[str, object]:
     """Return one model's queues as JSON shows them."""
     tiers = []
     for tier, live in depths.live.items():
-        mine = [queue for queue in depths.queues if queue.queue.split(":")[1] == tier]
+        mine = [queue for queue in depths.queues if QueueName.parse(queue.queue).tier == tier]
         ages = [queue.oldest_age_s for queue in mine if queue.oldest_age_s is not None]
         tiers.append(
             {
@@ -67,7 +68,7 @@ def describe_queues(model: str, depths: Depths) -> dict[str, object]:
                 "queues": [
                     {
                         "queue": queue.queue,
-                        "lane": queue.queue.split(":")[2],
+                        "lane": QueueName.parse(queue.queue).lane,
                         "depth": queue.depth,
                         "in_flight": queue.in_flight,
                         "oldest_age_s": queue.oldest_age_s,

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from bitladder.settings.access import KeySettings
-from bitladder.settings.sections import Settings, TierSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.sections import Settings
 from calibration.quantization.recipes import RECIPES
 from dispatcher.app import create_app
 from tests.conftest import ROOT, make_settings

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bitladder.contract import Outcome, Request, State, decode_call, decode_outcome, encode_call, encode_outcome
+from bitladder.contract import Outcome, Request, State, decode_outcome, encode_outcome
 from bitladder.decision import UNDECIDED, Decision, Score, describe_decision
 from bitladder.queue.stored_outcome import read_outcome
 from bitladder.queue.untrusted import MAX_WORD_CHARS
+from bitladder.rq_call import decode_call, encode_call
 from tests.conftest import ROOT
 
 # Hashes of jobs as they lay in Redis before, and what GET /v1/jobs/{id} said of each.

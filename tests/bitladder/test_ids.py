@@ -11,7 +11,7 @@ import pytest_asyncio
 import redis
 from pydantic import SecretStr
 
-from bitladder.contract import Claimed, Outcome, Request, State, Submission, encode_call
+from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.ids import from_url, id_bytes, in_url, in_word, read_id, read_word, readable
 from bitladder.queue.calls import Finished, RequeueReason
@@ -21,6 +21,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.outcomes import unpack_message
+from bitladder.rq_call import encode_call
 from bitladder.settings.sections import Settings
 
 QUEUE = "smollm2:int4:normal"

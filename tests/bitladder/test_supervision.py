@@ -155,3 +155,22 @@ async def test_a_bundle_whose_task_is_cancelled_is_an_error_for_each_of_its_call
     ends = await asyncio.wait_for(asyncio.gather(*map(batcher.call, "ab"), return_exceptions=True), 5)
 
     assert [type(end) for end in ends] == [RuntimeError, RuntimeError]
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+    background, lost = Background(), asyncio.Event()
+
+    async def lose_one() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.set()  # as asyncio.wait_for does in Python 3.11 when what it waits for ends at that moment
+        await asyncio.sleep(60)
+
+    background.start("losing", lose_one)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await background.stop()
+    assert lost.is_set()

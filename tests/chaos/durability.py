@@ -18,7 +18,7 @@ import httpx2
 
 from bitladder.errors import QueueUnreachableError
 from bitladder.producer import Producer
-from bitladder.settings.sections import Durability
+from bitladder.settings.queue_section import Durability
 from tests.chaos.valkey import Valkey
 from tests.conftest import ROOT, Stack, make_settings
 

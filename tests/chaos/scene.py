@@ -14,7 +14,9 @@ import redis
 
 from bitladder.queue.server.embedded import is_answering
 from bitladder.queue.signing import Signer
-from bitladder.settings.sections import Durability, RedisSettings, Settings
+from bitladder.settings.queue_section import Durability
+from bitladder.settings.redis_section import RedisSettings
+from bitladder.settings.sections import Settings
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
 from tests.chaos.services import Fleet, make_fleet

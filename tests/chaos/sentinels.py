@@ -9,7 +9,7 @@ from typing import Any, Self
 import redis
 
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import free_port, wait_until
 
 NAME = "mymaster"

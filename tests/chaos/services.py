@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.sections import Durability, RedisSettings
+from bitladder.settings.queue_section import Durability
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT
 
 # How long a process may take to end after SIGTERM: a worker's grace for what runs, a lease to hand it in, and some.

@@ -9,7 +9,8 @@ from typing import Self
 import redis
 
 from bitladder.queue.server.embedded import is_answering, server_command
-from bitladder.settings.sections import Durability, RedisSettings
+from bitladder.settings.queue_section import Durability
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import free_port, wait_until
 
 

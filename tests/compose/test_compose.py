@@ -14,7 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from bitladder.settings.load import load_settings
-from bitladder.settings.sections import WorkerSettings
+from bitladder.settings.worker_section import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "compose"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bitladder.settings.sections import VllmSettings
 from calibration.artifacts.report import read_report
+from calibration.settings import Settings
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.vllm
-CACHE = Path(VllmSettings().cache_dir).expanduser() / "smollm2"
+CACHE = Settings.from_environ().cache
 TASKS = (
     '{"name": "capitals", "prompt": "The capital of France is", "max_tokens": 4, "regex": "Paris"}\n'
     '{"name": "capitals", "prompt": "The capital of Italy is", "max_tokens": 4, "regex": "Atlantis"}\n'

@@ -15,12 +15,13 @@ import redis
 from bitladder.client import Client
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.report import Figure, Report, TierReport, encode_report
+from calibration.settings import Settings
 from tests.conftest import ROOT, Stack, wait_until
 from tests.e2e.test_real_vllm import CONFIG
 from tests.integration.engines.test_release import load, names, shown
 
 pytestmark = pytest.mark.vllm
-CACHE = Path("~/.cache/bitladder/checkpoints/smollm2").expanduser()
+CACHE = Settings.from_environ().cache
 START_S = 300
 QUESTION = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
 

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bitladder.contract import Claimed, Request, encode_call
+from bitladder.contract import Claimed, Request
+from bitladder.decision import Decision
 from bitladder.queue.signing import Signer
-from bitladder.settings.sections import EchoSettings
+from bitladder.rq_call import encode_call
+from bitladder.settings.worker_section import EchoSettings
 from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
 from workers.execute import Executed, Executor, Verdict
@@ -30,7 +32,7 @@ class Collected:
 
 
 def claimed(body: dict[str, Any], *, crash_count: int = 0, is_stream: bool = False) -> Claimed:
-    request = Request(body=msgspec.Raw(msgspec.json.encode(body)), floor="int4", stream=is_stream)
+    request = Request(body=msgspec.Raw(msgspec.json.encode(body)), decision=Decision(floor="int4"), stream=is_stream)
     return Claimed(
         job_id="job",
         queue="m:int4:normal",

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from bitladder.errors import ConfigError
-from bitladder.settings.sections import WorkerSettings
+from bitladder.settings.worker_section import WorkerSettings
 from workers.run import serve_metrics
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bitladder.contract import JobView, State
+from bitladder.contract import JobView, QueueName, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
 
@@ -52,13 +52,20 @@ def _blame(view: JobView | None, attempt: int, tier: str) -> Blame | None:
         return Blame.NOBODY
     if not view.state.is_terminal:
         is_running = view.state is State.RUNNING
-        return _of_repeated(view.queue.split(":")[1:2] != [tier]) if view.attempts > attempt + is_running else None
+        return _of_repeated(not _waits_for(view.queue, tier)) if view.attempts > attempt + is_running else None
     if view.state is State.FINISHED:
         return Blame.ENGINE
     outcome = view.outcome
     if view.state is State.FAILED and outcome and outcome.code in _BROKEN_CODES:
         return _of_repeated(outcome.tier != tier)
     return Blame.NOBODY
+
+
+def _waits_for(queue: str, tier: str) -> bool:
+    try:
+        return QueueName.parse(queue).tier == tier
+    except ValueError:  # something else wrote into its record
+        return False
 
 
 def _of_repeated(is_on_other_tier: bool) -> Blame:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import structlog
 
-from bitladder.settings.sections import WorkerSettings
+from bitladder.settings.worker_section import WorkerSettings
 from workers.engine_health.blame import Blame, FaultyAttempt
 from workers.engine_health.breaker import Breaker, BreakerState
 from workers.engine_health.probe import Probe

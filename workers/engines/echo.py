@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bitladder.settings.sections import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import (
     EngineBusyError,

@@ -14,7 +14,9 @@ from pathlib import Path
 import structlog
 
 from bitladder.settings.load import foreign_environment
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.paths import in_cache
+from bitladder.settings.worker_section import VllmSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError
@@ -203,7 +205,7 @@ def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:
         EngineFaultError: there is no model in it.
 
     """
-    path = Path(tier.checkpoint.replace("{cache}", settings.cache_dir)).expanduser()
+    path = in_cache(tier.checkpoint, settings.cache_dir)
     if not (path / "config.json").is_file():
         raise EngineFaultError(
             f"tier {tier.name}: there is no model in {str(path)!r} (no config.json); `make checkpoints` makes those of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitladder.contract import Claimed, queue_name
+from bitladder.contract import Claimed, QueueName
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
 from workers.identity import Identity
@@ -26,7 +26,7 @@ class HigherTiers:
         """Return the queue one tier up, or the job's own where no worker above would serve it."""
         if not await self._are_live(job):
             return job.queue
-        return queue_name(self._worker.model, self._above(job)[0], job.lane, job.ceiling)
+        return str(QueueName(self._worker.model, self._above(job)[0], job.lane, job.ceiling))
 
     async def _are_live(self, job: Claimed) -> bool:
         above = self._above(job)

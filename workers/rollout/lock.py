@@ -7,7 +7,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
 from bitladder.queue.server.connection import connect
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 log = structlog.get_logger()
 # Longer than any pause of a living worker's event loop. A worker that was killed holds the others up for so long.

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bitladder.settings.live import LOOK_EVERY_S, ReleaseWatch
-from bitladder.settings.release import CACHE
-from bitladder.settings.sections import Settings, TierSettings
+from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.paths import in_cache
+from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
 from workers.pump import Pump
 from workers.rollout.lock import RolloutLock
@@ -70,7 +70,7 @@ class RollingUpdate:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             await self._poll()
 
     async def _poll(self) -> None:
@@ -91,7 +91,7 @@ class RollingUpdate:
         settings = self._watch.settings
         if settings.worker.engine != "vllm":
             return True
-        folder = Path(tier.checkpoint.replace(CACHE, settings.vllm.cache_dir)).expanduser()
+        folder = in_cache(tier.checkpoint, settings.vllm.cache_dir)
         if (folder / "config.json").is_file():
             return True
         if self._refused != _identity(tier):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from bitladder.contract import DEFAULT_TENANT, Lane, Submission, encode_call, queue_name
+from bitladder.contract import DEFAULT_TENANT, Lane, QueueName, Submission
 from bitladder.errors import (
     AcceptanceUnknownError,
     BitladderError,
@@ -19,6 +19,7 @@ from bitladder.ids import read_id
 from bitladder.queue.run_script import Argument, Call, LostError, Rows, UnansweredError
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
+from bitladder.rq_call import encode_call
 from bitladder.settings.sections import Settings
 
 # Jobs with their numbers among those that were submitted together.
@@ -30,7 +31,8 @@ Group = tuple[str, str, int]
 def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence[Submission]) -> Call:
     """Build the call of submit.lua for jobs of one group."""
     queue, tenant, quota = group
-    model, tier, lane = queue.split(":")[:3]
+    name = QueueName.parse(queue)
+    model, tier, lane = name.model, name.tier, name.lane
     ladder = settings.model(model).ladder
     may_overflow = lane in settings.lanes.overflow
     keys = [
@@ -84,8 +86,8 @@ def demoted(answers: Mapping[int, Rows], jobs: Mapping[int, Submission]) -> Plac
 
 
 def _in_batch(job: Submission) -> Submission:
-    model, tier, _ = job.queue.split(":")[:3]
-    return msgspec.structs.replace(job, queue=queue_name(model, tier, Lane.BATCH, job.request.ceiling))
+    name = msgspec.structs.replace(QueueName.parse(job.queue), lane=Lane.BATCH)
+    return msgspec.structs.replace(job, queue=str(name))
 
 
 def spread(rows: Rows, jobs: Placed) -> list[tuple[int, Submission, Rows]]:

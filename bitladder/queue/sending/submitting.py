@@ -25,14 +25,15 @@ from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import WAIT_MS, barrier, check_passed
 from bitladder.queue.server.sockets import extra_s
 from bitladder.queue.signing import Signer
-from bitladder.settings.sections import Settings
+from bitladder.settings.live import LiveSettings
 
 
 class Submitter:
     """Stores and pushes jobs, and waits until they are as safe as `queue.durability` says."""
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings, signer: Signer) -> None:
-        self._settings, self._signer, self._barrier = settings, signer, barrier(settings)
+    def __init__(self, client: redis.asyncio.Redis, live: LiveSettings, signer: Signer) -> None:
+        self._live, self._signer, settings = live, signer, live.current
+        self._barrier = barrier(settings)
         # Disks and replicas take longer to answer.
         wait_s = WAIT_MS / 1000 if self._barrier else 0
         self._own = connect(settings.redis, wait_s=wait_s) if self._barrier else None
@@ -58,9 +59,10 @@ class Submitter:
             if isinstance(answer, Exception):
                 return dict.fromkeys(placed, NotSentError(answer))
             self._clock.read(answer)
-        groups = by_group(self._settings, placed.items())
+        settings = self._live.current
+        groups = by_group(settings, placed.items())
         calls = [
-            submit_call(self._settings, self._signer, group, [job for _, job in numbered])
+            submit_call(settings, self._signer, group, [job for _, job in numbered])
             for group, numbered in groups.items()
         ]
         answers: dict[int, Rows] = {}
@@ -76,7 +78,7 @@ class Submitter:
         answers, behind = answers[: len(commands)], answers[len(commands) :]
         if behind:
             try:
-                check_passed(self._settings, behind)
+                check_passed(self._live.current, behind)
             except QueueUnreachableError as error:
                 answers = [unsafe(rows, error) for rows in answers]
         return answers

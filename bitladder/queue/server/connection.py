@@ -19,7 +19,7 @@ from bitladder.queue.server import sockets
 from bitladder.queue.server.passwords import PasswordFile
 from bitladder.queue.server.pools import Pool, SentinelPool
 from bitladder.queue.server.protocol import ProtocolMismatch, unreachable
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 # One connection per command under way. By default redis-py opens a hundred and refuses further commands.
 MAX_CONNECTIONS = 1000

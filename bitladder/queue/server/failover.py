@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from bitladder.errors import BitladderError, ConfigError
 from bitladder.queue.server.connection import connect_sync, sentinels_of
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 # A pause ends by itself if this process dies; until the end of the failover it is renewed.
 PAUSE_MS = 15_000

@@ -27,7 +27,7 @@ from bitladder.queue.job_record import Ended, Item, Running
 from bitladder.queue.waiting.inbox import Inbox, without_answer
 from bitladder.queue.waiting.reading import Reading
 from bitladder.queue.waiting.subscription import Subscription
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.supervision import Background
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from bitladder.queue.server.connection import connect
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 
 log = structlog.get_logger()
 # A silent connection is pinged this often, and given up if no answer has come by the next time.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bitladder.routing.policies.article import article
 from bitladder.routing.policies.fixed import fixed
 from bitladder.routing.policies.interface import Policy
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 
 # What stands before the colon of policy.name.
 POLICIES: dict[str, Callable[[PolicySettings], Policy]] = {"article": article, "fixed": fixed}

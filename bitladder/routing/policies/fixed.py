@@ -7,7 +7,7 @@ import msgspec
 from bitladder.decision import Decision, Score
 from bitladder.routing.constraints import Constraints
 from bitladder.routing.policies.interface import decision
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 
 
 class Fixed(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission, queue_name
+from bitladder.contract import Chunk, Claimed, Emitted, Outcome, QueueName, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from bitladder.queue.calls import Finished, RequeueReason, reap_call
@@ -30,7 +30,7 @@ def job(tier: str = "int4", lane: str = "normal", ceiling: str | None = None, **
     request = Request(
         body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor=tier), ceiling=ceiling, request_id="t"
     )
-    queue = queue_name("smollm2", tier, lane, ceiling)
+    queue = str(QueueName("smollm2", tier, lane, ceiling))
     return Submission(job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, **fields)  # type: ignore[arg-type]  # the test's choice
 
 
@@ -275,7 +275,7 @@ async def test_an_uncharged_return_costs_no_attempt(queue: JobQueue) -> None:
 async def test_lanes_are_served_in_order_but_none_starves(queue: JobQueue) -> None:
     await submit(queue, *(job(lane=lane) for lane in ("batch", "normal", "urgent") for _ in range(20)))
 
-    lanes = [claimed.queue.split(":")[2] for claimed in await claim(queue, "int4", 20)]
+    lanes = [claimed.lane for claimed in await claim(queue, "int4", 20)]
 
     assert lanes[:7] == ["urgent"] * 7
     assert lanes[7] == "normal"
@@ -287,7 +287,7 @@ async def test_lower_lanes_keep_their_share_however_long_the_urgent_one_is_full(
 
     served: list[str] = []
     for _ in range(60):
-        lanes = [claimed.queue.split(":")[2] for claimed in await claim(queue, "int4", 7)]
+        lanes = [claimed.lane for claimed in await claim(queue, "int4", 7)]
         served += lanes
         await submit(queue, *(job(lane="urgent") for lane in lanes if lane == "urgent"))
 

@@ -21,10 +21,10 @@ from bitladder.contract import (
     Emitted,
     Lane,
     Outcome,
+    QueueName,
     Request,
     State,
     Submission,
-    queue_name,
 )
 from bitladder.decision import Decision
 from bitladder.errors import ConflictError, QueueFullError, QuotaError
@@ -146,7 +146,7 @@ class JobLife(RuleBasedStateMachine):
                 Submission(
                     job_id=f"j{self.count}",
                     model=MODEL,
-                    queue=queue_name(MODEL, tier, lane, ceiling),
+                    queue=str(QueueName(MODEL, tier, lane, ceiling)),
                     request=request,
                     deadline_ms=600_000 if deadline else None,
                     idempotency_key=key,
@@ -168,7 +168,7 @@ class JobLife(RuleBasedStateMachine):
             assert answer == job.job_id
 
     def _is_refused(self, job: Submission, queue: str, answer: object) -> bool:
-        model, tier, lane = queue.split(":")[:3]
+        name = QueueName.parse(queue)
         tenant = job.request.tenant if job.max_of_tenant else ""
         mine = len(self.model.of_tenant(tenant)) if tenant else 0
         if self.model.depth(queue) >= MAX_DEPTH:
@@ -176,8 +176,8 @@ class JobLife(RuleBasedStateMachine):
             assert not isinstance(answer, QuotaError)
         elif mine >= QUOTA:
             assert isinstance(answer, QuotaError)
-        elif mine >= FAIR and lane != Lane.BATCH:
-            return self._is_refused(job, queue_name(model, tier, Lane.BATCH, job.request.ceiling), answer)
+        elif mine >= FAIR and name.lane != Lane.BATCH:
+            return self._is_refused(job, str(QueueName(name.model, name.tier, Lane.BATCH, job.request.ceiling)), answer)
         else:
             key, fingerprint = job.idempotency_key, job.fingerprint
             self.model.push(Job(job_id=job.job_id, queue=queue, key=key, fingerprint=fingerprint, tenant=tenant))
@@ -248,7 +248,7 @@ class JobLife(RuleBasedStateMachine):
         """Expect that a free slot left nothing of its own tier, and of a dead one below nothing that it may take."""
         dead = [lower for lower in LADDER[: LADDER.index(tier)] if not self._live(lower)]
         for name in self.model.lists:
-            its, ceiling = name.split(":")[1], name.partition(":max-")[2] or LADDER[-1]
+            its, ceiling = QueueName.parse(name).tier, QueueName.parse(name).ceiling or LADDER[-1]
             if its in (*dead, tier) and LADDER.index(ceiling) >= LADDER.index(tier):
                 assert self.model.depth(name) == 0, name
 
@@ -306,7 +306,7 @@ class JobLife(RuleBasedStateMachine):
     def _one_up(self, worker: str, claimed: Claimed) -> str:
         highest = LADDER.index(claimed.ceiling or LADDER[-1])
         rank = min(LADDER.index(WORKERS[worker]) + 1, highest)
-        return queue_name(MODEL, LADDER[rank], claimed.lane, claimed.ceiling)
+        return str(QueueName(MODEL, LADDER[rank], claimed.lane, claimed.ceiling))
 
     @precondition(lambda self: self.claims)
     @rule(number=picks, chunk=st.integers(1, 4), again=st.booleans())

@@ -8,7 +8,7 @@ from bitladder.contract import Lane
 from bitladder.errors import RequestError
 from bitladder.routing.constraints import constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
-from bitladder.settings.sections import LaneSettings
+from bitladder.settings.policy_section import LaneSettings
 
 LADDER = ("int4", "int8", "fp8")
 

@@ -119,5 +119,5 @@ def test_a_ladder_may_say_that_the_configuration_counts(config: Path) -> None:
 def test_a_file_that_is_no_ladder_at_all_is_refused_by_name(content: bytes, config: Path) -> None:
     config.with_name("ladder.toml").write_bytes(content)
 
-    with pytest.raises(ConfigError, match=r"ladder '.*ladder\.toml'"):
+    with pytest.raises(ConfigError, match=r"release '.*ladder\.toml'"):
         load(config)

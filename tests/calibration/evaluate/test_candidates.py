@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bitladder.settings.sections import ModelSettings, TierSettings, VllmSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.manifest import Manifest, write_manifest
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Given, find_candidates

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bitladder.settings.sections import VllmSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.manifest import write_manifest
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate, Given, find_candidates

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.report import Report
 from calibration.errors import EngineFailedError
 from calibration.evaluate import engine

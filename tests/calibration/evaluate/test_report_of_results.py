@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bitladder.settings.sections import TierSettings, VllmSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.report import Report, encode_report
 from calibration.evaluate.candidates import Candidate, Given, find_candidates
 from calibration.evaluate.distributions import Distributions

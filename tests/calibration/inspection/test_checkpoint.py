@@ -22,10 +22,11 @@ from calibration.inspection.quantization import Schemes, read_quantization
 from calibration.inspection.tensor_file import CHUNK, Array, Tensor, read_header
 from calibration.inspection.unpack import weights_of
 from calibration.inspection.verdict import CheckName, Findings, Inspection, Verdict
+from calibration.settings import Settings
 from tests.calibration.inspection.tiny import LAYERS, LAYOUTS, Tiny, bf16, stored, write_tensors
 from tests.conftest import ROOT
 
-REAL = sorted(Path("~/.cache/bitladder/checkpoints/smollm2").expanduser().glob("[a-z]*/"))
+REAL = sorted(Settings.from_environ().cache.glob("[a-z]*/"))
 DOWN, UP, NORM = (f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "input_layernorm"))
 NAN_BF16, INFINITE_BF16, ONE_BF16 = 0x7FC0, 0x7F80, 0x3F80
 

@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from bitladder.settings.load import load_settings
-from bitladder.settings.release import Figure as Shown
-from bitladder.settings.release import Release
+from bitladder.settings.release import PublishedFigure, Release
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.report import Figure
 from calibration.commands.releases import kept
@@ -382,7 +381,7 @@ def test_where_nothing_is_published_that_is_said(scene: Scene) -> None:
 
 def test_the_table_shows_the_least_that_is_kept_of_each_measure_of_quality() -> None:
     names = {"perplexity.code": 0.97, "perplexity.prompts": 0.936, "top1.code": 0.92, "tokens_per_s": 1.4}
-    figures = {name: Shown(value=value, low=value, high=value, n=1) for name, value in names.items()}
+    figures = {name: PublishedFigure(value=value, low=value, high=value, n=1) for name, value in names.items()}
 
     assert kept(figures) == "perplexity 0.936, top1 0.920"
     assert kept({}) == ""

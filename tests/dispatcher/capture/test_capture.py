@@ -14,7 +14,7 @@ import pytest
 
 from bitladder.contract import Endpoint
 from bitladder.routing.accept import Accepted, Incoming, accept
-from bitladder.settings.sections import CaptureSettings
+from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture import capture as module
 from dispatcher.capture.capture import Capture
 from dispatcher.metrics import IntakeMetrics
@@ -38,7 +38,8 @@ def job(number: int, prompt: str = "Why?", *, tenant: str = "default", chat: boo
 
 
 def capture(folder: Path, metrics: IntakeMetrics | None = None, **settings: Any) -> Capture:  # noqa: ANN401  (any setting)
-    return Capture(CaptureSettings(folder=str(folder), **{"share": 1.0, **settings}), metrics or IntakeMetrics())
+    chosen = CaptureSettings(folder=str(folder), **{"share": 1.0, **settings})
+    return Capture(lambda: chosen, metrics or IntakeMetrics())
 
 
 def start(mine: Capture) -> None:
@@ -51,7 +52,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_nothing_is_kept_unless_a_share_is_set(tmp_path: Path) -> None:
-    mine = Capture(CaptureSettings(folder=str(tmp_path / "kept")), IntakeMetrics())
+    mine = Capture(lambda: CaptureSettings(folder=str(tmp_path / "kept")), IntakeMetrics())
     start(mine)
     for number in range(100):
         mine.offer(job(number))

@@ -20,8 +20,9 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from bitladder.client import Client
-from bitladder.contract import Request, encode_call
+from bitladder.contract import Request
 from bitladder.producer import Producer
+from bitladder.rq_call import encode_call
 from tests.conftest import ROOT, Stack, make_settings, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}

@@ -15,7 +15,8 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from bitladder.contract import FUNCTION_NAME, Outcome, State, encode_outcome
+from bitladder.contract import Outcome, State, encode_outcome
+from bitladder.rq_call import FUNCTION_NAME
 from tests.conftest import Stack, wait_until
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}

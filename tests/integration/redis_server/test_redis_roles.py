@@ -26,7 +26,7 @@ from bitladder.contract import State
 from bitladder.producer import Producer
 from bitladder.queue.run_script import source
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
 from tests.integration.intake.test_security import BODY, bearer, keys_in_toml
 from workers.rollout.lock import RolloutLock

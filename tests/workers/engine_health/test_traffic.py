@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from bitladder.contract import Claimed
-from bitladder.settings.sections import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engine_health.blame import FaultyAttempt
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import Answer, EngineLoad, OnChunk

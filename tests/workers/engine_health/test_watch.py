@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bitladder.settings.sections import EchoSettings, WorkerSettings
+from bitladder.settings.worker_section import EchoSettings, WorkerSettings
 from tests.workers.engine_health.test_traffic import claimed
 from workers.engine_health import breaker
 from workers.engine_health import watch as engine_watch

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from bitladder.settings.sections import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engines.echo import EchoEngine
 from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.output_check import fault_in

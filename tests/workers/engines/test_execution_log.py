@@ -13,7 +13,7 @@ import pytest
 
 from bitladder.contract import Claimed
 from bitladder.errors import BitladderError, ConfigError
-from bitladder.settings.sections import EchoSettings
+from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import CLAIM
 from workers.engines.echo import EchoEngine
 from workers.engines.execution_log import Event, ExecutionLog, How, Line

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from bitladder.settings.sections import TierSettings, VllmSettings, WorkerSettings
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.worker_section import VllmSettings, WorkerSettings
 from tests.fake_vllm import install
 from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch

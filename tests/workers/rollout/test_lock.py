@@ -7,7 +7,8 @@ import asyncio
 import pytest
 import redis
 
-from bitladder.settings.sections import RedisSettings, Settings
+from bitladder.settings.redis_section import RedisSettings
+from bitladder.settings.sections import Settings
 from workers.rollout.lock import RolloutLock
 
 

@@ -70,7 +70,7 @@ async def until(condition: Callable[[], bool], description: str) -> None:
 async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_better_one_is_published(
     settings: Settings, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("workers.rollout.rolling_update.POLL_INTERVAL_S", 0.1)
     ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
     both = [RollingUpdate(ReleaseWatch(ladder.load), "smollm2", "int4", Picky) for _ in range(2)]
@@ -95,7 +95,7 @@ async def test_a_checkpoint_that_does_not_start_takes_one_worker_down_until_a_be
 async def test_other_weights_in_the_same_folder_are_another_checkpoint_and_another_version_is_not(
     settings: Settings, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.rollout.rolling_update.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("workers.rollout.rolling_update.POLL_INTERVAL_S", 0.1)
     ladder = Release(settings, tmp_path)
     ladder.publish("good", 1)
     update = RollingUpdate(ReleaseWatch(ladder.load), "smollm2", "int4", Picky)

@@ -19,7 +19,7 @@ import redis
 from bitladder.errors import ConfigError
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
-from bitladder.settings.sections import RedisSettings
+from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, make_settings
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -184,7 +184,7 @@ def test_credentials_leave_the_url(url: str, shown: str, username: str | None, p
         ({"url": "redis://[SECRET"}, "must be a URL"),
         ({"password": ["SECRET"]}, "redis.password"),
         ({"passwd": "SECRET"}, "is not a setting"),
-        ({"ca_file": "x", "url": "redis://:SECRET@h:1"}, "need a rediss:// url"),
+        ({"ca_file": "x", "url": "redis://:SECRET@h:1"}, "must be rediss:// with ca_file"),
         ({"cert_file": "x", "url": "rediss://:SECRET@h:1"}, "go together"),
     ],
 )

@@ -15,7 +15,7 @@ from bitladder.producer import Producer
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.settings.sections import Durability
+from bitladder.settings.queue_section import Durability
 from tests.bitladder.queue.test_job_queue import job
 from tests.chaos.valkey import Valkey
 from tests.conftest import make_settings, wait_until

@@ -8,7 +8,7 @@ from bitladder.decision import Decision, Score
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope
 from bitladder.routing.policies import policy_of
-from bitladder.settings.sections import PolicySettings
+from bitladder.settings.policy_section import PolicySettings
 
 LADDER = ("int4", "int8", "fp8")
 

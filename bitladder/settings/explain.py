@@ -1,0 +1,126 @@
+"""What is wrong with a configuration, a line for each error: key, what is expected, value, where the value came from.
+
+A value that may be a secret is never shown. Neither is that of an unknown key: it may be a password's, misspelt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bitladder.settings.sections import Settings
+
+# Keys that hold secrets, or that people write one to by mistake.
+SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret")
+_TABLES = ("dict_type", "list_type", "tuple_type", "model_type")
+# Stands for a name that an operator chose: of a model, a tier, an API key.
+_ANY = "*"
+
+
+def explain(error: ValidationError, tree: Mapping[str, Any], sources: Mapping[str, str], file: str) -> str:
+    """Return the errors of a configuration; `sources` has where each key of the tree came from, `file` is its file."""
+    items, lines = error.errors(include_url=False), []
+    for item in items:
+        if item["type"] == "too_short" and any(
+            item["loc"] == other["loc"][: len(item["loc"])] for other in items if other is not item
+        ):
+            continue  # it has too few items because of the errors in them
+        key, message = _explain(item, dotted(item["loc"], tree))
+        lines.append(f"{key}{message} ({_source(key, sources, file)})")
+    return "\n".join(lines)
+
+
+def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
+    """Return the key that an error is about, and the rest of the line."""
+    kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return key, f" is not a setting{did_you_mean(key)}; docs/configuration.md has all of them"
+    if kind == "missing":
+        return key, " is missing"
+    if kind == "value_error":  # it has the value where that may be shown
+        word, _, rest = message.partition(" ")
+        inner = f"{key}.{word}".strip(".:")
+        return (inner, f" {rest}") if inner in _known(inner) else (key, f": {message}" if key else message)
+    if kind in _TABLES and isinstance(item["input"], str):
+        message += ", written as in TOML"
+    return key, f": {message}" if is_secret(key) else f": {message}, got {item['input']!r:.80}"
+
+
+def is_secret(key: str) -> bool:
+    """Return whether a key's value may be a secret, or have one in it."""
+    return any(key.startswith(secret) or secret.startswith(f"{key}.") for secret in SECRET_KEYS)
+
+
+def dotted(loc: Sequence[int | str], tree: object) -> str:
+    """Return the dotted key of a place in the tree; tiers are named, not numbered."""
+    parts: list[str] = []
+    for part in loc:
+        if part == "[key]":  # the name itself is wrong
+            continue
+        tree = _child(tree, part)
+        name = tree.get("name") if isinstance(part, int) and isinstance(tree, dict) else None
+        parts.append(str(part) if name is None else str(name))
+    return ".".join(parts)
+
+
+def _child(tree: object, part: int | str) -> object:
+    if isinstance(tree, dict):
+        return tree.get(part)
+    if isinstance(tree, list | tuple) and isinstance(part, int) and part < len(tree):
+        return tree[part]
+    return None
+
+
+def _source(key: str, sources: Mapping[str, str], file: str) -> str:
+    """Return where a key came from: it, what it is a part of, or its own parts."""
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        if source := sources.get(".".join(parts[:end])):
+            return f"from {source}"
+    below = sorted({source for name, source in sources.items() if name.startswith(f"{key}.")})
+    return f"from {' and '.join(below)}" if below else f"in {file}"
+
+
+def did_you_mean(key: str) -> str:
+    """Return a question with the setting that a key may stand for; '' where there is none like it."""
+    known = _known(key)
+    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = get_close_matches(key, known, n=1, cutoff=0.8) or same[:1]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def did_you_mean_variable(name: str, prefix: str) -> str:
+    """Return a question with the environment variable that a name may stand for; '' where there is none like it."""
+    known = [prefix + key.upper().replace(".", "__") for key in _keys(Settings) if "." in key and _ANY not in key]
+    close = get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _known(key: str) -> list[str]:
+    """Return every section and every setting, below the names that a key has."""
+    parts = key.split(".")
+    return [name for pattern in _keys(Settings) if _ANY not in (name := _named(pattern.split("."), parts))]
+
+
+def _named(pattern: Sequence[str], parts: Sequence[str]) -> str:
+    """Return a pattern with the names that a key has in their places."""
+    return ".".join(parts[index] if part == _ANY and index < len(parts) else part for index, part in enumerate(pattern))
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Return every section and every setting."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if inner := _section_in(field.annotation):
+            is_by_name = get_origin(field.annotation) in (dict, tuple)
+            yield from _keys(inner, f"{prefix}{name}.{_ANY}." if is_by_name else f"{prefix}{name}.")
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((inner for argument in get_args(annotation) if (inner := _section_in(argument))), None)

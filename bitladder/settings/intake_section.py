@@ -1,0 +1,42 @@
+"""Settings of the HTTP interface."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bitladder.settings.base import Section
+
+
+class IntakeSettings(Section):
+    """The HTTP side."""
+
+    host: str = Field("127.0.0.1", description="address to bind")
+    port: int = Field(8000, ge=0, le=65535, description="port to bind")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="larger bodies get a 413")
+    await_timeout_s: float = Field(600, gt=0, description="how long an awaited completion may take")
+    max_wait_s: float = Field(60, gt=0, description="longest ?wait= of a job")
+    admission: bool = Field(
+        True, description="refuse at once what cannot be answered within its client's latency budget"
+    )
+    header_timeout_s: float = Field(10, gt=0, description="a request's headers must arrive in this time")
+    body_timeout_s: float = Field(30, gt=0, description="a body must arrive in this time")
+    stall_timeout_s: float = Field(
+        30, gt=0, description="a client that reads nothing of its answer for so long is disconnected"
+    )
+    max_connections: int = Field(1000, ge=1, description="connections open at once; those above it get a 503")
+    keep_alive_s: int = Field(
+        130, ge=1, description="an idle connection is kept so long: longer than proxies and clients keep theirs"
+    )
+    lame_duck_s: float = Field(5, ge=0, description="after SIGTERM: time to be unready and still serve all requests")
+    drain_grace_s: float = Field(
+        30, ge=0, description="then: time to finish open requests, before their clients are sent to another intake"
+    )
+    heartbeat_s: float = Field(
+        15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
+    )
+    root_path: str = Field(
+        "",
+        max_length=256,
+        pattern=r"^(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*$",
+        description="path that a proxy serves this intake below, as /llm: links begin with it, and requests may",
+    )

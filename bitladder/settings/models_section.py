@@ -1,0 +1,62 @@
+"""Settings of the models and of their precision tiers."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from bitladder.errors import ConfigError
+from bitladder.settings.base import Name, Section
+from bitladder.settings.release import Published
+
+
+class TierSettings(Section):
+    """One precision of a model."""
+
+    name: Name = Field(description="name of the tier")
+    hardware: str = Field(
+        "cpu", description="what it runs on; `calibrate quantize` refuses recipes that it cannot serve"
+    )
+    price_per_hour: float = Field(0, ge=0, description="price of one worker, in your currency")
+    checkpoint: str = Field("", description="folder of the weights; {cache} stands for [vllm].cache_dir")
+    url: str = Field("", description="engine = remote: base URL of an OpenAI-compatible server")
+    slots: int = Field(16, ge=1, le=4096, description="maximum jobs in flight on one worker")
+    high: int = Field(64, ge=1, description="high mark: a deeper queue overflows to higher tiers")
+    low: int = Field(16, ge=0, description="low mark: until it is no deeper than this")
+    vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
+    published: Published | None = Field(
+        None, description="version, digest and figures of the checkpoint; from the published release, not to be written"
+    )
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high ({self.high}), got {self.low}")
+        return self
+
+
+class ModelSettings(Section):
+    """One logical model: a ladder of tiers, lowest quality first."""
+
+    owned_by: str = Field("bitladder", description="owner shown by /v1/models")
+    max_model_len: int = Field(2048, ge=1, description="context shown by /v1/models")
+    tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tier names must differ, got {', '.join(names)}")
+        return self
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The tier names, lowest first."""
+        return tuple(tier.name for tier in self.tiers)
+
+    def tier(self, name: str) -> TierSettings:
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise ConfigError(f"tier must be one of {', '.join(self.ladder)}, got {name!r}")

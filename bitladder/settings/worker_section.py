@@ -1,0 +1,52 @@
+"""Settings of workers and of their engines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bitladder.settings.base import Section
+
+
+class WorkerSettings(Section):
+    """The worker process."""
+
+    engine: Literal["vllm", "remote", "echo"] = Field("vllm", description="what answers the jobs")
+    min_slots: int = Field(1, ge=1, description="jobs in flight that are always allowed, however slow the engine is")
+    drain_grace_s: float = Field(30, ge=0, description="after SIGTERM: time to finish what runs")
+    block_s: float = Field(1.0, gt=0, le=5, description="longest wait for a pushed job before the queues are polled")
+    check_output: bool = Field(
+        True, description="escalate token loops and gibberish by one tier instead of delivering them"
+    )
+    hang_s: float = Field(
+        60, ge=1, description="an engine with requests that yields no token for so long counts as hung"
+    )
+    fault_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of requests that fail in the engine; above, it is restarted"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of /metrics; unset: none")
+
+
+class VllmSettings(Section):
+    """The supervised vLLM server."""
+
+    python: str = Field("", description="interpreter that has vLLM; empty: the worker's own")
+    args: tuple[str, ...] = Field((), description="arguments for every tier")
+    env: dict[str, str] = Field({}, description="environment for every tier")
+    start_timeout_s: float = Field(900, gt=0, description="longest start, weights included")
+    cache_dir: str = Field(
+        "~/.cache/bitladder/checkpoints",
+        description="stands for {cache} in a checkpoint path; where XDG_CACHE_HOME is set, the default is below it",
+    )
+
+
+class EchoSettings(Section):
+    """The echo engine: words of the prompt back, as slowly and as badly as asked."""
+
+    ttft_ms: float = Field(20, ge=0, description="time to the first token")
+    tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
+    fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
+    seed: int = Field(0, description="seed of the faults")
+    execution_log: str = Field("", description="file for a line per begin and end of an execution; empty: none")
