@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import ROOT, Figures, arguments, ask, save, say, target
+from calibration.artifacts.evaluation_report import Report, TierReport, read_report
 from calibration.artifacts.manifest import Manifest, read_manifest
-from calibration.artifacts.report import Report, TierReport, read_report
+from calibration.environment import example_folder
 from calibration.errors import RecipeError
-from calibration.evaluate.texts import packaged_texts
+from calibration.evaluate.heldout import packaged_texts
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import BF16, Recipe, check_fits
-from calibration.quantization.recipes import EXAMPLE, RECIPES
-from calibration.settings import Settings
+from calibration.quantization.standard_recipes import EXAMPLE, RECIPES
 
 BITLADDER = str(ROOT / ".venv" / "bin" / "bitladder")
 WORK = ROOT / "var" / "bench" / "recipes"
@@ -38,7 +38,7 @@ def main() -> None:
     tokens, problems = (512, 8) if options.short else (4096, 164)
     recipes = [one for one in fitting() if options.only in one.name and (not options.short or one.name in SHORT)]
     folders = {one.name: made(one) for one in recipes}
-    reference = Settings.from_environ().cache / BF16
+    reference = example_folder() / BF16
     report = evaluated(list(folders.values()), reference, tokens, problems)
     rows, served = {BF16: quality(find(report, reference), None, None)}, {BF16: speed(find(report, reference))}
     for recipe in recipes:

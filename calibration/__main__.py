@@ -6,7 +6,7 @@ import os
 import sys
 
 from calibration.commands.app import main
-from calibration.settings import LIBRARY_ENVIRONMENT
+from calibration.environment import LIBRARY_ENVIRONMENT
 
 if __name__ == "__main__":
     for name, value in LIBRARY_ENVIRONMENT.items():

@@ -11,7 +11,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── DiskFullError                     4   too little room, seen before or while writing
 ├── BadCheckpointError                5   measured and found wanting; nothing was published
 ├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
-└── RefusedError                      1   a tier changed, failed its inspection or lost too much; nothing was changed
+└── PublishRefusedError               1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
 from __future__ import annotations
@@ -75,5 +75,5 @@ class EngineFailedError(CalibrationError):
     exit_code = 6
 
 
-class RefusedError(CalibrationError):
+class PublishRefusedError(CalibrationError):
     """A tier must not be published, or not be gone back to."""

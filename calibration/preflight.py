@@ -32,7 +32,7 @@ _GROUPS = (32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ResourceNeeds:
     """What a run will take, as far as that is known before."""
 
     weights: Weights
@@ -109,10 +109,10 @@ def check_kernels(recipe: Recipe, weights: Weights) -> None:
         )
 
 
-def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> Plan:
+def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> ResourceNeeds:
     """Return what the run takes with this many samples."""
     sample = recipe.mix.tokens if recipe.mix else 0
-    return Plan(
+    return ResourceNeeds(
         weights=weights,
         checkpoint_bytes=checkpoint_bytes(recipe, weights),
         disk_bytes=disk_bytes(recipe, weights, Storage.PACKED, memory=memory),
@@ -120,7 +120,7 @@ def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) ->
     )
 
 
-def check_room(wanted: Plan, cache: Path, available: int) -> None:
+def check_room(wanted: ResourceNeeds, cache: Path, available: int) -> None:
     """Raise if the run does not fit on the disk (DiskFullError) or into memory (RecipeError)."""
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free

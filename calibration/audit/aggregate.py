@@ -14,7 +14,7 @@ from bitladder.routing.envelope import Envelope
 from bitladder.routing.policies import policy_of
 from bitladder.settings.sections import PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
-from calibration.audit.load_prompts import Seen, Taken
+from calibration.audit.load_prompts import AuditedPrompt, AuditedPrompts
 
 ALL = "all"
 UNKNOWN = "unknown"
@@ -25,7 +25,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 
 
 def floors(
-    prompts: Sequence[Seen], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
+    prompts: Sequence[AuditedPrompt], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
 ) -> list[str]:
     """Return the floor tier of every prompt, as the intake would choose it."""
     policy = policy_of(settings)
@@ -35,7 +35,7 @@ def floors(
     ]
 
 
-def groups(prompts: Sequence[Seen], part: str) -> dict[str, list[int]]:
+def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
     """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
     own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
@@ -71,7 +71,7 @@ def correlations(numbers: Numbers) -> dict[str, float | None]:
     }
 
 
-def tally(taken: Taken, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+def aggregate_figures(taken: AuditedPrompts, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")

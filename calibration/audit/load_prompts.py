@@ -11,7 +11,7 @@ from pathlib import Path
 from bitladder.routing.envelope import Envelope
 from calibration.errors import SourceError
 from calibration.sample.kind import kind_and_language
-from calibration.sample.prompt import Bad, Prompt
+from calibration.sample.prompt import BadEntry, Prompt
 from calibration.sample.sets import load
 from calibration.sample.source import Source
 from calibration.sample.understood import Understood
@@ -21,7 +21,7 @@ _SHOW_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class AuditedPrompt:
     """A prompt that is audited."""
 
     text: str
@@ -32,18 +32,18 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class AuditedPrompts:
     """What was found in a source."""
 
-    prompts: list[Seen]
+    prompts: list[AuditedPrompt]
     skipped: dict[str, int] = field(default_factory=dict)  # entries that are no prompts, by reason
 
 
-def from_set(folder: Path, max_chars: int) -> Taken:
+def from_set(folder: Path, max_chars: int) -> AuditedPrompts:
     """Return every text of a sampled set; what was asked for with it is not kept there."""
     found = load(folder)
     prompts = [
-        Seen(
+        AuditedPrompt(
             text=its.text[:max_chars],
             kind=its.kind,
             envelope=Envelope(),
@@ -52,10 +52,10 @@ def from_set(folder: Path, max_chars: int) -> Taken:
         )
         for its in found.calibration + found.heldout
     ]
-    return Taken(prompts=prompts)
+    return AuditedPrompts(prompts=prompts)
 
 
-def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> Taken:
+def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> AuditedPrompts:
     """Return `count` prompts, each as likely as every other, repeats included (reservoir sampling, Algorithm R).
 
     An audit is about the traffic as it is, so that here, unlike in `sample`, a prompt that comes often counts often.
@@ -65,14 +65,14 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
 
     """
     chance = random.Random(seed)  # noqa: S311  (a sample, no secret)
-    kept: list[Seen] = []
+    kept: list[AuditedPrompt] = []
     skipped: Counter[str] = Counter()
     seen = 0
     understood = Understood()
     for number, one in enumerate(_entries(source, understood), 1):
         if number % _SHOW_EVERY == 0:
             advance(number, None)
-        if isinstance(one, Bad):
+        if isinstance(one, BadEntry):
             skipped[one.reason] += 1
             continue
         seen += 1
@@ -83,10 +83,10 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
     reasons = dict(skipped.most_common())
     if not kept:
         raise SourceError(f"{source.name} has no prompt to audit (skipped: {in_words(reasons) or 'nothing'})")
-    return Taken(prompts=kept, skipped=reasons)
+    return AuditedPrompts(prompts=kept, skipped=reasons)
 
 
-def _entries(source: Source, understood: Understood) -> Iterator[Prompt | Bad]:
+def _entries(source: Source, understood: Understood) -> Iterator[Prompt | BadEntry]:
     for unit in source.units(""):
         for found in unit.prompts():
             yield from found
@@ -97,8 +97,8 @@ def in_words(skipped: dict[str, int]) -> str:
     return ", ".join(f"{times:,} {reason}" for reason, times in skipped.items())
 
 
-def _seen(one: Prompt, max_chars: int) -> Seen:
+def _seen(one: Prompt, max_chars: int) -> AuditedPrompt:
     """Cut a prompt: a thousand whole ones may be more than memory holds."""
     kind, _ = kind_and_language(one.text, one.turns)
     cut = len(one.text) > max_chars
-    return Seen(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)
+    return AuditedPrompt(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)

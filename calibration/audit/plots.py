@@ -17,8 +17,8 @@ from bitladder.routing.features import Feature
 from bitladder.settings.sections import PolicySettings
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Numbers
-from calibration.audit.load_prompts import Seen
-from calibration.terminal.escape import shown
+from calibration.audit.load_prompts import AuditedPrompt
+from calibration.terminal.escape import printable
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -29,7 +29,7 @@ BY_TIER = "the tier that served it"
 
 def draw_all(
     folder: Path,
-    prompts: Sequence[Seen],
+    prompts: Sequence[AuditedPrompt],
     numbers: Numbers,
     policy: PolicySettings,
     figures: dict[str, Any],  # Any: JSON
@@ -180,7 +180,7 @@ def _log(axes: Axes) -> None:
 
 def _plain(name: str) -> str:
     """Return a log's own word so that no formula is read into it, and no character without a picture."""
-    return shown(name).replace("$", r"\$")
+    return printable(name).replace("$", r"\$")
 
 
 def _ink(background: str) -> str:

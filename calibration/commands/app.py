@@ -12,7 +12,7 @@ from importlib import import_module
 import typer
 
 from calibration.errors import CalibrationError, WrongEnvironmentError
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
-        told = "\n".join(map(shown, str(error).split("\n")))
+        told = "\n".join(map(printable, str(error).split("\n")))
         sys.stderr.write(f"error: {told}\n")
         sys.exit(error.exit_code)
 

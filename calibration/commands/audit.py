@@ -16,8 +16,8 @@ from bitladder.settings.sections import PolicySettings, Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits
 from calibration.audit.features import FEATURES
-from calibration.audit.load_prompts import Taken, from_set, from_source, in_words
-from calibration.audit.report import PAGE, Question, audit, check_out
+from calibration.audit.load_prompts import AuditedPrompts, from_set, from_source, in_words
+from calibration.audit.run_audit import PAGE, AuditOptions, audit, check_out
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.commands.sample import PACKAGED, open_source
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
         folder = _checked_folder(out, source)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
-        question = Question(
+        question = AuditOptions(
             source=source,
             count=count,
             seed=seed,
@@ -90,7 +90,7 @@ def _show(figures: dict[str, Any]) -> None:  # Any: JSON
     printer.print(left_out(figures), highlight=False)
 
 
-def _take(question: Question, endpoint_url: str | None, config: str | None, advance: Advance) -> Taken:
+def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, advance: Advance) -> AuditedPrompts:
     folder = Path(question.source).expanduser()
     if is_set(folder):
         return from_set(folder, question.max_chars)

@@ -10,16 +10,16 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from calibration.artifacts.manifest import file_digest
-from calibration.commands.checkpoints import as_fields, as_table, load_real_maker, storage_chooser
+from calibration.artifacts.digest import file_digest
+from calibration.commands.checkpoints import as_fields, as_table, load_quantizer, storage_chooser
 from calibration.commands.options import progress_console
-from calibration.quantization.build import EXAMPLE, Job, Place, Subject, Workshop
-from calibration.quantization.corpus import texts_for
+from calibration.environment import example_folder
+from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, CheckpointJob, SourceModel
+from calibration.quantization.calibration_texts import first_texts, read_texts
+from calibration.quantization.installed_texts import texts_for
+from calibration.quantization.quantize_task import QuantizeTask
 from calibration.quantization.recipe import Recipe
-from calibration.quantization.recipes import RECIPES
-from calibration.quantization.samples import chosen, read_texts
-from calibration.quantization.task import Assignment
-from calibration.settings import Settings
+from calibration.quantization.standard_recipes import RECIPES
 from calibration.terminal.progress import Steps
 
 
@@ -27,17 +27,17 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def make() -> None:
         """Make the checkpoint that `calibrate quantize` has checked and put on stdin; not meant to be typed."""
-        wanted = Assignment.from_json(sys.stdin.read())
+        wanted = QuantizeTask.from_json(sys.stdin.read())
         recipe = RECIPES[wanted.recipe]
-        workshop = Workshop(
+        builder = CheckpointBuilder(
             wanted.cache,
-            load_maker=lambda: load_real_maker(recipe.toolkit),
+            load_quantizer=lambda: load_quantizer(recipe.toolkit),
             choose_storage=storage_chooser(wanted.storage),
             steps=Steps(progress_console()),
-            subject=subject_of(wanted.model),
-            reference=Place(Settings.from_environ().cache, "XDG_CACHE_HOME"),
+            subject=source_model(wanted.model),
+            reference=CheckpointCache(example_folder(), "XDG_CACHE_HOME"),
         )
-        job = Job(
+        job = CheckpointJob(
             folder=wanted.folder,
             recipe=recipe,
             weights=wanted.weights,
@@ -45,14 +45,14 @@ def register(app: typer.Typer) -> None:
             memory=wanted.memory,
             option="--out",
         )
-        made = workshop.make([job], force=wanted.force)
+        made = builder.make([job], force=wanted.force)
         if wanted.as_json:
             typer.echo(json.dumps(as_fields(made[0])))
         else:
             Console().print(as_table(made))
 
 
-def subject_of(model: Path | None) -> Subject:
+def source_model(model: Path | None) -> SourceModel:
     """Return the example, or a folder; whether its files changed is told by their sizes and times."""
     if model is None:
         return EXAMPLE
@@ -60,10 +60,10 @@ def subject_of(model: Path | None) -> Subject:
         path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(model.glob("*.safetensors"))
     }
     identity = {"folder": str(model), "config": file_digest(model / "config.json"), "weights": files}
-    return Subject(identity=identity, folder=model)
+    return SourceModel(identity=identity, folder=model)
 
 
 def texts_of(recipe: Recipe, samples: Path | None) -> tuple[str, ...]:
     if recipe.mix is None:
         return ()
-    return tuple(texts_for(recipe.mix)) if samples is None else chosen(recipe, read_texts(samples))
+    return tuple(texts_for(recipe.mix)) if samples is None else first_texts(recipe.mix, read_texts(samples))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[
@@ -21,7 +21,7 @@ MAX_CHARS = 16_384
 
 def cell(*lines: str, style: str = "") -> Text:
     """Return what strangers wrote for a table, a cell's lines or a title: no markup in it counts."""
-    return Text("\n".join(map(shown, lines)), style=style)
+    return Text("\n".join(map(printable, lines)), style=style)
 
 
 def say(text: str) -> None:

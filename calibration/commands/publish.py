@@ -9,8 +9,8 @@ import typer
 
 from calibration.commands.options import AsJson, Config
 from calibration.commands.releases import open_store, say_step, show_release
-from calibration.publishing.publish import Choice
-from calibration.publishing.publish import publish as publish_release
+from calibration.publishing.publish_tiers import Choice
+from calibration.publishing.publish_tiers import publish as publish_release
 
 
 def register(app: typer.Typer) -> None:

@@ -12,9 +12,10 @@ from calibration.artifacts.manifest import was_made
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, say
+from calibration.environment import example_folder
 from calibration.errors import RecipeError
 from calibration.preflight import (
-    Plan,
+    ResourceNeeds,
     check_hardware,
     check_kernels,
     check_room,
@@ -22,13 +23,12 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
+from calibration.quantization.calibration_texts import check_enough, read_texts
 from calibration.quantization.example import SMOLLM2
+from calibration.quantization.quantize_task import QuantizeTask, exec_in, find_interpreter
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
-from calibration.quantization.recipes import EXAMPLE, TIERS, find_recipe
-from calibration.quantization.samples import check_enough, read_texts
-from calibration.quantization.task import Assignment, become, find_interpreter
+from calibration.quantization.standard_recipes import EXAMPLE, TIERS, find_recipe
 from calibration.sample.sets import checked_samples
-from calibration.settings import Settings
 
 Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
 Samples = Annotated[
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         for hardware in hardware_of(tier, config):
             check_hardware(found, hardware)
         folder = (out or default_folder(found, model)).expanduser().resolve()
-        assignment = Assignment(
+        task = QuantizeTask(
             recipe=found.name,
             cache=folder.parent,
             folder=folder.name,
@@ -71,29 +71,29 @@ def register(app: typer.Typer) -> None:
             force=force,
             as_json=as_json,
         )
-        check(found, assignment)
-        become(find_interpreter(found.toolkit, python), assignment)
+        check(found, task)
+        exec_in(find_interpreter(found.toolkit, python), task)
 
 
-def check(recipe: Recipe, assignment: Assignment) -> None:
-    """Raise what makes the assignment impossible; else say what it will take."""
-    weights, folder = assignment.weights, assignment.cache / assignment.folder
-    model = assignment.model or Settings.from_environ().cache / BF16  # the example's
-    for given, option in ((model, "--model"), (assignment.samples, "--samples")):
+def check(recipe: Recipe, task: QuantizeTask) -> None:
+    """Raise what makes the task impossible; else say what it will take."""
+    weights, folder = task.weights, task.cache / task.folder
+    model = task.model or example_folder() / BF16  # the example's
+    for given, option in ((model, "--model"), (task.samples, "--samples")):
         if given is not None:
             require_outside(folder, "--out", given, option)
             require_outside(given, option, folder, "--out")
     require_replaceable(folder, "--out", was_made)  # what somebody added counts only if it is to be made again
-    if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
+    if recipe.toolkit is Toolkit.AUTOAWQ and task.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
     texts = recipe.mix.texts if recipe.mix else 0
-    if assignment.samples is not None:
-        samples = read_texts(assignment.samples)
+    if task.samples is not None:
+        samples = read_texts(task.samples)
         check_enough(recipe, samples, max(weights.shape.input_widths))
         texts = min(texts, len(samples))
-    wanted = plan(recipe, weights, texts=texts, memory=assignment.memory)
-    check_room(wanted, assignment.cache, available_memory())
+    wanted = plan(recipe, weights, texts=texts, memory=task.memory)
+    check_room(wanted, task.cache, available_memory())
     say(in_words(wanted, folder))
 
 
@@ -105,13 +105,13 @@ def hardware_of(tier: str, config: str | None) -> set[str]:
 
 def default_folder(recipe: Recipe, model: Path | None) -> Path:
     """Return where a checkpoint goes; the example ladder looks for its own under the tier's name."""
-    cache = Settings.from_environ().cache
+    cache = example_folder()
     if model is not None:
         return cache.parent / model.expanduser().resolve().name / recipe.name
     return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
 
 
-def in_words(wanted: Plan, folder: Path) -> str:
+def in_words(wanted: ResourceNeeds, folder: Path) -> str:
     sizes = (wanted.checkpoint_bytes, wanted.disk_bytes, wanted.memory_bytes)
     checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
     return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"

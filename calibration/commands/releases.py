@@ -13,7 +13,7 @@ from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
 from bitladder.settings.release import Figure, Release
 from bitladder.settings.sections import Settings
-from calibration.artifacts.metrics import QUALITY, metric_of
+from calibration.artifacts.metrics import metric_of, quality_metrics
 from calibration.commands.options import AsJson, Config, cell, say
 from calibration.errors import InputError
 from calibration.publishing.release_file import ReleaseStore
@@ -80,7 +80,7 @@ def kept(recovery: Mapping[str, Figure]) -> str:
     """Return the least that is kept of each measure of quality: the kind of text that suffers most."""
     least = {
         family: min((one.value for name, one in recovery.items() if metric_of(name) == family), default=None)
-        for family in QUALITY
+        for family in quality_metrics()
     }
     return ", ".join(f"{family} {value:.3f}" for family, value in least.items() if value is not None)
 

@@ -18,10 +18,10 @@ from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, ce
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
-from calibration.sample.run import Plan, Sampled, sample
+from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 CAPTURE, PACKAGED = "capture", Packaged.name
 
@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate sample --source s3://logs/prompts/2026/ --out var/calibration/november
         """
-        plan = Plan(count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed)
+        plan = SampleOptions(
+            count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed
+        )
         folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
@@ -74,7 +76,7 @@ def notes(made: Sampled, source: Source) -> Iterator[str]:
     for lost in made.manifest["not_understood"]:
         yield f"left out: {lost}"
     if isinstance(source, LocalFiles) and (others := source.left_out()):
-        yield f"left out: {len(others):,} files whose names do not end as JSON's do, such as {shown(others[0].name)}"
+        yield f"left out: {len(others):,} files that are not named as JSON is, such as {printable(others[0].name)}"
 
 
 def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:

@@ -40,20 +40,20 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CheckpointArg:
     """A checkpoint as the command was told: TIER=FOLDER, or a folder whose tier is to be found out."""
 
     folder: Path
     tier: str = ""
 
     @classmethod
-    def read(cls, text: str) -> Given:
+    def read(cls, text: str) -> CheckpointArg:
         """Read an argument; what stands before '=' is a folder's if it has a slash: ./a=b."""
         tier, equals, folder = text.partition("=")
         return cls(Path(folder), tier) if equals and "/" not in tier else cls(Path(text))
 
 
-def find_candidates(given: Sequence[Given], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
+def find_candidates(given: Sequence[CheckpointArg], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
     """Return the checkpoints, each once, with the settings of their tiers.
 
     Raises:

@@ -41,9 +41,8 @@ def engine_version(settings: VllmSettings) -> str:
     return said.stdout.strip()
 
 
-def versions(engine: str, sandbox: str) -> dict[str, str]:
-    found = {"engine": engine, "python": platform.python_version(), "bitladder": metadata.version("bitladder")}
-    return found | ({"sandbox": sandbox} if sandbox else {})
+def versions(engine: str) -> dict[str, str]:
+    return {"engine": engine, "python": platform.python_version(), "bitladder": metadata.version("bitladder")}
 
 
 def machine() -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.folder import replace_file
-from calibration.artifacts.output_dir import writing
+from calibration.artifacts.digest import text_digest
+from calibration.artifacts.folder import replace_file, writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
 VERSION = 1
@@ -30,7 +29,7 @@ class Store:
 
     def _path(self, name: str, inputs: dict[str, Any]) -> Path:
         text = json.dumps({"version": VERSION, "measure": name, **inputs}, sort_keys=True)
-        return self._folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.result"
+        return self._folder / f"{name}-{text_digest(text)[:24]}.result"
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bitladder.settings.sections import PublishSettings
+from calibration.artifacts.evaluation_report import Estimate, Report, TierReport
 from calibration.artifacts.metrics import METRICS, Better, metric_of
-from calibration.artifacts.report import Figure, Report, TierReport
 from calibration.errors import InputError
-
-# Taken over a few hundred problems: one that was missed by chance must not decide, so the upper end of the interval
-# counts. The others are means over thousands of tokens.
-COUNTED = ("pass_at_1", "task")
 
 
 def check_limits(limits: Mapping[str, float], report: Report, *, of_one_model: bool) -> list[str]:
@@ -20,7 +16,7 @@ def check_limits(limits: Mapping[str, float], report: Report, *, of_one_model: b
     A limit of one kind of text or one task must be of one that was measured: a name that is written wrong would never
     apply, and nobody would notice. Where there are several models, it may be another one's.
     """
-    known = [name for name, better in METRICS.items() if better is not Better.NONE]
+    known = [name for name, metric in METRICS.items() if metric.better is not Better.NONE]
     judged = [tier for tier in report.tiers if tier.tier != report.reference]
     names = dict.fromkeys(name for tier in judged for name in (*tier.recovery, *tier.metrics))
     measured = [name for name in names if metric_of(name) in known]
@@ -61,8 +57,8 @@ def _limit(name: str, limits: Mapping[str, float]) -> float | None:
     return limits.get(name, limits.get(metric_of(name)))
 
 
-def _too_low(name: str, figure: Figure, least: float) -> Iterator[str]:
-    counted = figure.high if metric_of(name) in COUNTED else figure.value
+def _too_low(name: str, figure: Estimate, least: float) -> Iterator[str]:
+    counted = figure.high if METRICS[metric_of(name)].of_few_items else figure.value
     if counted < least:
         yield (
             f"{name} keeps {figure.value:.3f} of the reference ({figure.low:.3f} to {figure.high:.3f}), "

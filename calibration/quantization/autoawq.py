@@ -21,8 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from calibration.errors import RecipeError
 from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import Held, Order
-from calibration.quantization.recipe import Numbers, Storage
+from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.recipe import NumberFormat, Storage
 from calibration.terminal.progress import Advance
 
 with quiet():  # it says that it is deprecated, whatever the filters of warnings are
@@ -51,13 +51,13 @@ class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no ty
             del module2inspect.state_dict  # the instance's, not the class's
 
 
-class AutoAwqMaker:
-    """The Maker of AWQ checkpoints in AutoAWQ's own layout."""
+class AutoAwqQuantizer:
+    """The Quantizer of AWQ checkpoints in AutoAWQ's own layout."""
 
     def convert(self, source: Path, into: Path) -> None:
         raise RecipeError(f"{source.name} cannot be unpacked here: make bf16 first, `make checkpoints`")
 
-    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+    def quantize(self, order: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe, tokenizer = order.recipe, load_tokenizer(order.reference)
         if recipe.weights is None or recipe.mix is None:
@@ -84,7 +84,7 @@ class AutoAwqMaker:
             spelled_out(packed).to(torch.bfloat16).save_pretrained(into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         config = json.loads((checkpoint / "config.json").read_bytes())
         model = spelled_out(checkpoint) if "quantization_config" in config else load_model(checkpoint)
         with quiet():
@@ -94,8 +94,8 @@ class AutoAwqMaker:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_maker() -> AutoAwqMaker:
-    return AutoAwqMaker()
+def make_quantizer() -> AutoAwqQuantizer:
+    return AutoAwqQuantizer()
 
 
 def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
@@ -105,7 +105,7 @@ def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[An
         advance(number, len(blocks))
 
 
-def in_its_words(numbers: Numbers) -> dict[str, Any]:  # Any: AutoAWQ's own
+def in_its_words(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ's own
     """Translate a number format into AutoAWQ's words."""
     if (numbers.num_bits, numbers.type, numbers.strategy) != (BITS, "int", "group"):
         raise RecipeError(f"AutoAWQ makes groups of {BITS}-bit integers only")

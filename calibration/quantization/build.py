@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.folder import claimed, full_disk_named, remove, require_replaceable, require_room, staged
+from calibration.artifacts.folder import (
+    claimed,
+    full_disk_named,
+    remove,
+    require_disk_space,
+    require_replaceable,
+    staged,
+)
 from calibration.artifacts.manifest import (
     Manifest,
     describe_files,
@@ -22,12 +29,12 @@ from calibration.artifacts.manifest import (
     write_manifest,
 )
 from calibration.errors import BadCheckpointError
-from calibration.quantization.corpus import texts_for
 from calibration.quantization.estimate import Weights, disk_bytes
 from calibration.quantization.example import SMOLLM2, SOURCE, find_source
-from calibration.quantization.quantizer import Held, Maker, Order
+from calibration.quantization.installed_texts import texts_for
+from calibration.quantization.quantizer import OffloadLimit, Quantizer, QuantizeSpec
 from calibration.quantization.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
-from calibration.quantization.recipes import example_recipe
+from calibration.quantization.standard_recipes import example_recipe
 from calibration.terminal.progress import Steps
 
 # How every checkpoint is measured; stands in its manifest.
@@ -46,7 +53,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class SourceModel:
     """The model that is quantized: a package's file, unpacked to bf16 first, or a folder of safetensors as it is."""
 
     identity: dict[str, Any]  # Any: JSON; part of every hash
@@ -54,11 +61,11 @@ class Subject:
     find_source: Callable[[], Path] = find_source
 
 
-EXAMPLE = Subject(identity=asdict(SOURCE))
+EXAMPLE = SourceModel(identity=asdict(SOURCE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class CheckpointJob:
     """One checkpoint to make."""
 
     folder: str  # its name in the cache
@@ -69,43 +76,43 @@ class Job:
     option: str = "--cache"  # that says where it goes, for those who have to name another place
 
 
-def example_job(tier: str) -> Job:
+def example_job(tier: str) -> CheckpointJob:
     """Return the job whose checkpoint the example ladder serves at a tier."""
     recipe = example_recipe(tier)
     texts = tuple(texts_for(recipe.mix)) if recipe.mix else ()
-    return Job(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
+    return CheckpointJob(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CheckpointCache:
     """A folder of checkpoints."""
 
     cache: Path
     option: str  # that says where it is, for those who have to name another one
 
 
-class Workshop:
-    """Makes checkpoints in one cache; the maker is only loaded when there is something to make."""
+class CheckpointBuilder:
+    """Makes checkpoints in one cache; the quantizer is only loaded when there is something to make."""
 
     def __init__(
         self,
         cache: Path,
         *,
-        load_maker: Callable[[], Maker],
+        load_quantizer: Callable[[], Quantizer],
         choose_storage: Callable[[Recipe], Storage],
         steps: Steps,
-        subject: Subject = EXAMPLE,
-        reference: Place | None = None,  # where the example's reference is; None: in the same cache
+        subject: SourceModel = EXAMPLE,
+        reference: CheckpointCache | None = None,  # where the example's reference is; None: in the same cache
     ) -> None:
         self._cache = cache
-        self._reference_place = reference or Place(cache, "--cache")
-        self._load_maker = load_maker
+        self._reference_place = reference or CheckpointCache(cache, "--cache")
+        self._load_quantizer = load_quantizer
         self._choose_storage = choose_storage
         self._steps = steps
         self._subject = subject
-        self._maker: Maker | None = None
+        self._quantizer: Quantizer | None = None
 
-    def make(self, jobs: Sequence[Job], *, force: bool = False) -> list[Checkpoint]:
+    def make(self, jobs: Sequence[CheckpointJob], *, force: bool = False) -> list[Checkpoint]:
         """Make these checkpoints, in this order, and whatever they need before."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
@@ -119,9 +126,9 @@ class Workshop:
                     self._steps.note(job.folder, "finished before")
         return made
 
-    def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
+    def _ensure(self, job: CheckpointJob, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another maker")
+        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another quantizer")
         look = partial(self._finished, job, force=force)
         with claimed(path, job.option, is_checkpoint, on_wait, lambda: look() is not None):
             remove(self._offload(job))  # of one who was killed: it takes room
@@ -130,40 +137,40 @@ class Workshop:
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
 
-    def _path(self, job: Job) -> Path:
+    def _path(self, job: CheckpointJob) -> Path:
         """Return where a checkpoint goes; of a link, what it leads to."""
         return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
 
-    def _finished(self, job: Job, *, force: bool) -> Manifest | None:
+    def _finished(self, job: CheckpointJob, *, force: bool) -> Manifest | None:
         return None if force else finished_manifest(self._path(job), recipe_hash(self._fingerprint(job)))
 
-    def _fingerprint(self, job: Job) -> dict[str, Any]:  # Any: JSON
+    def _fingerprint(self, job: CheckpointJob) -> dict[str, Any]:  # Any: JSON
         storage = self._choose_storage(job.recipe)
         return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
 
-    def _build(self, job: Job, path: Path) -> Manifest:
+    def _build(self, job: CheckpointJob, path: Path) -> Manifest:
         recipe, name, held = job.recipe, job.folder, self._held(job)
         storage, made_of = self._choose_storage(recipe), self._fingerprint(job)
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
-        maker = self._get_maker(name)
+        quantizer = self._get_quantizer(name)
         needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
-        require_room(path.parent, needed_mb, job.option)
+        require_disk_space(path.parent, needed_mb, job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
             with self._steps.step(name, describe(recipe, storage)) as advance:
                 if reference is None:
-                    maker.convert(self._subject.find_source(), folder)
+                    quantizer.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(Order(reference.path, recipe, storage, job.texts, held), folder, advance)
+                    quantizer.quantize(QuantizeSpec(reference.path, recipe, storage, job.texts, held), folder, advance)
             with self._steps.step(name, "measuring"):
-                perplexity = maker.perplexity(folder, held)
+                perplexity = quantizer.perplexity(folder, held)
             reference_perplexity = reference.perplexity if reference else perplexity
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
                 tier=recipe.tier,
                 recipe_hash=recipe_hash(made_of),
                 fingerprint=made_of,
-                versions=dict(maker.versions()),
+                versions=dict(quantizer.versions()),
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),
                 cpu_s=round(time.process_time() - started_cpu_s, 1),
@@ -179,28 +186,28 @@ class Workshop:
         self._steps.note(name, f"perplexity {perplexity:.2f}, {ratio:.3f} of bf16; published")
         return manifest
 
-    def _reference(self, job: Job) -> Reference:
+    def _reference(self, job: CheckpointJob) -> Reference:
         """Return what a checkpoint is made from and held against."""
         folder = self._subject.folder
         if folder is None:
             made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
             return Reference(path=made.path, perplexity=made.manifest.perplexity)
-        maker = self._get_maker(job.folder)
+        quantizer = self._get_quantizer(job.folder)
         with full_disk_named(self._cache, "--out"), self._steps.step(job.folder, f"measuring {folder.name}"):
-            return Reference(path=folder, perplexity=maker.perplexity(folder, self._held(job)))
+            return Reference(path=folder, perplexity=quantizer.perplexity(folder, self._held(job)))
 
-    def _held(self, job: Job) -> Held | None:
+    def _held(self, job: CheckpointJob) -> OffloadLimit | None:
         """Keep what goes beyond the bound beside the checkpoint: a folder for temporary files may be memory itself."""
-        return None if job.memory is None else Held(job.memory, self._offload(job))
+        return None if job.memory is None else OffloadLimit(job.memory, self._offload(job))
 
-    def _offload(self, job: Job) -> Path:
+    def _offload(self, job: CheckpointJob) -> Path:
         return self._cache / f".{job.folder}.offload"
 
-    def _get_maker(self, name: str) -> Maker:
-        if self._maker is None:
+    def _get_quantizer(self, name: str) -> Quantizer:
+        if self._quantizer is None:
             with self._steps.step(name, "loading the libraries"):
-                self._maker = self._load_maker()
-        return self._maker
+                self._quantizer = self._load_quantizer()
+        return self._quantizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from calibration.artifacts.manifest import file_digest
+from calibration.artifacts.digest import file_digest
 from calibration.errors import MissingModelError
 from calibration.quantization.estimate import llama_weights
 

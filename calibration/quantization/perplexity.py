@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from calibration.texts.packaged import heldout_samples
+from calibration.texts.packaged import heldout_texts
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
@@ -36,7 +36,7 @@ def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     """Return exp of the mean negative log likelihood of a held-out token, each passage for itself."""
     total, tokens = 0.0, 0
     with torch.inference_mode():
-        for text in heldout_samples():
+        for text in heldout_texts():
             ids = tokenizer(text, return_tensors="pt").input_ids
             predicted = ids.shape[1] - 1
             total += float(model(ids, labels=ids).loss) * predicted

@@ -22,27 +22,27 @@ class Prompt(msgspec.Struct, frozen=True):
     split: str = ""  # set for packaged texts only: where it belongs
 
 
-class Bad(msgspec.Struct, frozen=True):
+class BadEntry(msgspec.Struct, frozen=True):
     """Something in a log that is no prompt."""
 
     reason: str
 
 
-def read_prompts(value: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
+def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
     """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
     return [found for entry in (value if isinstance(value, list) else [value]) for found in _read_entry(entry)]
 
 
-def _read_entry(entry: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
+def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
     if not isinstance(entry, dict):
-        return [Bad("not an object")]
+        return [BadEntry("not an object")]
     tier = entry.get("tier")
     tier = tier[:_TIER_CHARS] if isinstance(tier, str) else ""
     texts, turns = _texts(entry)
     if texts is None:
-        return [Bad("no prompt, messages or text")]
+        return [BadEntry("no prompt, messages or text")]
     envelope = _envelope(entry)
-    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [Bad("empty")]
+    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [BadEntry("empty")]
 
 
 def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
@@ -76,7 +76,7 @@ def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
     return [text for text in parts if isinstance(text, str)]
 
 
-def _checked(text: Any, prompt: Prompt) -> Prompt | Bad:  # noqa: ANN401  (JSON of strangers)
+def _checked(text: Any, prompt: Prompt) -> Prompt | BadEntry:  # noqa: ANN401  (JSON of strangers)
     if not isinstance(text, str):
-        return Bad("prompt is no text")
-    return prompt if text.strip() else Bad("empty")
+        return BadEntry("prompt is no text")
+    return prompt if text.strip() else BadEntry("empty")

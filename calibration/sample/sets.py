@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.manifest import NAME, file_digest, is_listed, listed, read_fields
+from calibration.artifacts.digest import MANIFEST_NAME, file_digest, text_digest
+from calibration.artifacts.manifest import is_listed, listed, read_fields
 from calibration.errors import CalibrationError, InputError
+from calibration.sample.bookmark import Skipped
 from calibration.sample.near import NearIndex, folded, signature
-from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member
 from calibration.sample.strata import CALIBRATION, HELDOUT
 
@@ -20,7 +20,7 @@ SKIPPED = "skipped.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class SampledText:
     """One line of a set."""
 
     id: str  # of the text: its SHA-256, shortened
@@ -36,14 +36,14 @@ class Text:
 class SampleSet:
     """Texts to calibrate with, and texts to measure on; no text is near one of the other half."""
 
-    calibration: tuple[Text, ...]
-    heldout: tuple[Text, ...]
+    calibration: tuple[SampledText, ...]
+    heldout: tuple[SampledText, ...]
 
 
-def as_text(member: Member) -> Text:
+def as_text(member: Member) -> SampledText:
     its = member.stratum
-    return Text(
-        id=hashlib.sha256(member.text.encode()).hexdigest()[:16],
+    return SampledText(
+        id=text_digest(member.text)[:16],
         text=member.text,
         kind=its.kind,
         language=its.language,
@@ -64,7 +64,7 @@ def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> 
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    (folder / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_ours(folder: Path) -> bool:
@@ -102,7 +102,7 @@ def load(folder: Path) -> SampleSet:
 
     """
     try:
-        files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
+        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
         changed = [its["name"] for its in files if file_digest(folder / its["name"]) != its["sha256"]]
         found = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -153,6 +153,6 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": path.name, "lines": len(rows), "bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def _read(folder: Path, split: str) -> tuple[Text, ...]:
+def _read(folder: Path, split: str) -> tuple[SampledText, ...]:
     with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
-        return tuple(Text(**json.loads(line)) for line in file)
+        return tuple(SampledText(**json.loads(line)) for line in file)

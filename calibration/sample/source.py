@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from calibration.errors import SourceError
-from calibration.sample.prompt import Bad, Prompt, read_prompts
-from calibration.sample.records import read_values
+from calibration.sample.json_values import read_values
+from calibration.sample.prompt import BadEntry, Prompt, read_prompts
 from calibration.sample.understood import Extent
-from calibration.texts.packaged import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_texts, heldout_texts
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 
@@ -21,7 +21,7 @@ class Unit(Protocol):
     name: str
     extent: Extent  # whole once its prompts were read
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         """Yield what each of its lines holds."""
         ...
 
@@ -49,13 +49,13 @@ class LocalFile:
         self.extent = Extent()
         self._path = path
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         try:
             with self._path.open("rb") as stream:
                 for value in read_values(stream, self.extent):
-                    yield [value] if isinstance(value, Bad) else read_prompts(value.content)
+                    yield [value] if isinstance(value, BadEntry) else read_prompts(value.content)
         except OSError as error:
-            yield [Bad(f"cannot be read: {error.strerror or error}")]
+            yield [BadEntry(f"cannot be read: {error.strerror or error}")]
 
 
 class LocalFiles:
@@ -90,8 +90,8 @@ class Packaged:
         if after < self.name:
             yield self
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
-        for split, texts in (("calibration", calibration_samples()), ("heldout", heldout_samples())):
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
+        for split, texts in (("calibration", calibration_texts()), ("heldout", heldout_texts())):
             for text in texts:
                 yield [Prompt(text, split=split)]
 

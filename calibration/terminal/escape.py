@@ -1,9 +1,9 @@
-"""Text that strangers wrote, made fit to be shown."""
+"""Text that strangers wrote, made fit to be printable."""
 
 from __future__ import annotations
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return the text in one line with whatever is no visible character spelled out.
 
     Control characters steer a terminal, some others turn what stands beside them around, and the halves of a character

@@ -35,7 +35,7 @@ _MARKS = (
 )
 
 
-class Text:
+class DecodedText:
     """The text of a stream. What is no UTF-8 in it becomes halves of surrogate pairs, and is judged later."""
 
     def __init__(self, stream: BinaryIO) -> None:

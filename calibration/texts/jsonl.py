@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calibration.errors import InputError
-from calibration.texts.decoding import Text
+from calibration.texts.decoding import DecodedText
 
 T = TypeVar("T")
 # Characters of a line: more than any task, text or sample is long.
@@ -25,7 +25,7 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
     """
     try:
         with path.open("rb") as stream:
-            found = [read(line, where) for line, where in _lines(Text(stream), str(path))]
+            found = [read(line, where) for line, where in _lines(DecodedText(stream), str(path))]
     except OSError as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error.strerror or error}") from error
     if not found:
@@ -33,7 +33,7 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
     return found
 
 
-def _lines(text: Text, name: str) -> Iterator[tuple[str, str]]:
+def _lines(text: DecodedText, name: str) -> Iterator[tuple[str, str]]:
     """Yield the lines that are not blank, and where they stand; they end as JSON allows: LF, CRLF or CR."""
     # splitlines() would end lines within texts, at U+2028.
     ends = io.IncrementalNewlineDecoder(None, translate=True)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 TEXTS = Path(__file__).parent
 SEPARATOR = "\n%%\n"
 
 
-def calibration_samples() -> list[str]:
+def calibration_texts() -> list[str]:
     return _read("calibration.txt")
 
 
-def heldout_samples() -> list[str]:
+def heldout_texts() -> list[str]:
     return _read("heldout.txt")
-
-
-def digest(texts: Iterable[str]) -> str:
-    """Return the hash of these texts in this order."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _read(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from bitladder.settings.access import KeySettings
 from bitladder.settings.sections import Settings, TierSettings
-from calibration.quantization.recipes import RECIPES
+from calibration.quantization.standard_recipes import RECIPES
 from dispatcher.app import create_app
 from tests.conftest import ROOT, make_settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bitladder.settings.sections import VllmSettings
-from calibration.artifacts.report import read_report
+from calibration.artifacts.evaluation_report import read_report
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.vllm

@@ -7,7 +7,7 @@ import pytest
 from calibration.quantization.estimate import Weights, checkpoint_bytes, disk_bytes, llama_weights, memory_bytes
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import Storage
-from calibration.quantization.recipes import RECIPES
+from calibration.quantization.standard_recipes import RECIPES
 
 LLAMA_70B = llama_weights(hidden=8192, inner=28672, layers=80, heads=(64, 8), vocabulary=128256, is_tied=False)
 GB = 10**9

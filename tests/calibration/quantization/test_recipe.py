@@ -14,9 +14,9 @@ from calibration.errors import RecipeError, UnknownTierError
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import (
     USES_AWQ,
+    CalibrationMix,
     Method,
-    Mix,
-    Numbers,
+    NumberFormat,
     Recipe,
     Shape,
     Storage,
@@ -25,11 +25,11 @@ from calibration.quantization.recipe import (
     fingerprint,
     recipe_hash,
 )
-from calibration.quantization.recipes import DEFAULT, EXAMPLE, RECIPES, TIERS, find_recipe
+from calibration.quantization.standard_recipes import DEFAULT, EXAMPLE, RECIPES, TIERS, find_recipe
 
 WIDE = Shape(input_widths=(4096, 14336), output_widths=(1024, 4096, 14336))
 INT4 = RECIPES["int4-awq-g64"]
-GROUPS = Numbers(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
+GROUPS = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
@@ -69,7 +69,7 @@ def test_a_group_that_does_not_divide_every_input_width_is_refused(group_size: i
 
 
 def test_a_block_that_would_lie_across_stacked_layers_is_refused() -> None:
-    blocks = Numbers(num_bits=8, type="float", strategy="block", block_structure=(128, 128))
+    blocks = NumberFormat(num_bits=8, type="float", strategy="block", block_structure=(128, 128))
 
     with pytest.raises(RecipeError, match="rows of a block must divide 192, 576, got 128"):
         check_fits(replace(RECIPES["fp8-block"], weights=blocks), SMOLLM2.shape)
@@ -96,7 +96,7 @@ def hash_of(recipe: Recipe, storage: Storage, *, texts: tuple[str, ...] = (), mo
 
 def test_the_hash_is_the_same_in_every_process() -> None:
     code = (
-        "from calibration.quantization.recipes import *; from calibration.quantization.recipe import *;"
+        "from calibration.quantization.standard_recipes import *; from calibration.quantization.recipe import *;"
         "of = {'model': {'name': 'a'}, 'texts': ()};"
         "print(*(recipe_hash(fingerprint(recipe, s, **of)) for recipe in RECIPES.values() for s in Storage))"
     )
@@ -121,7 +121,7 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
     recipes = [
         INT4,
         RECIPES["int8-rtn"],
-        replace(INT4, mix=Mix(packaged=8, tokens=64)),
+        replace(INT4, mix=CalibrationMix(packaged=8, tokens=64)),
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
         replace(INT4, smoothing_gated=0.5),

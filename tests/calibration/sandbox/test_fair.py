@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.errors import InputError
-from calibration.evaluate.problems import load_problems, spread
+from calibration.evaluate.human_eval import load_problems, spread
 from calibration.sandbox import choose
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from calibration.sandbox.inside import decode, encode

@@ -1,0 +1,28 @@
+"""What calibration reads from the environment, and what it sets there for the libraries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+# Set before the libraries are imported: no network, and no logs or progress bars of theirs, because the commands show
+# their own progress.
+LIBRARY_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "LOGURU_AUTOINIT": "False",
+    "LLM_COMPRESSOR_LOG_DISABLED": "true",
+}
+
+
+def example_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of the example's checkpoints.
+
+    It is in $XDG_CACHE_HOME; where that is unset or empty, in ~/.cache, as its standard says.
+    """
+    cache = environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(cache) / "bitladder" / "checkpoints" / "smollm2"

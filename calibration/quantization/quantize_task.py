@@ -1,0 +1,78 @@
+"""What `calibrate quantize` checked in its own environment and hands to the one that carries it out, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
+
+from calibration.errors import WrongEnvironmentError
+from calibration.quantization.estimate import Weights
+from calibration.quantization.recipe import Toolkit
+
+# Imports this package alone: what else is installed beside it belongs to another environment than the interpreter's.
+_BOOT = (
+    "import importlib.util as u, runpy, sys; s = u.spec_from_file_location('calibration', sys.argv.pop(1)); "
+    "m = sys.modules['calibration'] = u.module_from_spec(s); s.loader.exec_module(m); "
+    "runpy.run_module('calibration', run_name='__main__', alter_sys=True)"
+)
+_STDIN = 0
+_TARGETS = {Toolkit.LLM_COMPRESSOR: "quantize-env", Toolkit.AUTOAWQ: "autoawq-env"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeTask:
+    """One checkpoint to make."""
+
+    recipe: str
+    cache: Path
+    folder: str
+    weights: Weights
+    storage: str
+    model: Path | None = None  # None: the example's
+    samples: Path | None = None  # None: the recipe's own mix
+    memory: int | None = None
+    force: bool = False
+    as_json: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> QuantizeTask:
+        fields: dict[str, Any] = json.loads(text)
+        weights = fields.pop("weights")
+        weights["linears"] = tuple((outputs, inputs) for outputs, inputs in weights["linears"])
+        for name in ("cache", "model", "samples"):
+            fields[name] = fields[name] and Path(fields[name])
+        return cls(weights=Weights(**weights), **fields)
+
+
+def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
+    """Return the interpreter of the toolkit's environment.
+
+    Raises:
+        WrongEnvironmentError: there is none.
+
+    """
+    python = named or Path(toolkit) / "bin" / "python"
+    if not python.is_file() or not os.access(python, os.X_OK):
+        raise WrongEnvironmentError(
+            f"there is no interpreter {str(python)!r}; `make {_TARGETS[toolkit]}` sets the environment up, or name "
+            "another with --python"
+        )
+    return python.absolute()
+
+
+def exec_in(python: Path, task: QuantizeTask) -> NoReturn:
+    """Let this process carry the task out with another interpreter."""
+    package = str(Path(__file__).parents[1] / "__init__.py")
+    command = [str(python), "-c", _BOOT, package, "make"]
+    with TemporaryFile() as file:  # not an argument: those have 128 KiB, and a model may have thousands of layers
+        file.write(task.to_json().encode())
+        file.seek(0)
+        os.dup2(file.fileno(), _STDIN)
+        os.execv(command[0], command)  # noqa: S606  (our own module)
