@@ -1,7 +1,7 @@
-"""Hold a checkpoint against its reference with all probabilities of every token, in transformers: exact, and slow.
+"""Compare a checkpoint with its reference by all probabilities of every token, in transformers: exact, and slow.
 
-`calibrate evaluate` asks the engine, which sends the most likely tokens only; this says how far its figures are from
-exact ones. Runs in the quantizer's environment: `.venv-quantize/bin/python -m benchmarks.exact CHECKPOINT REFERENCE
+`calibrate evaluate` asks the engine, which sends the most likely tokens only; this tells how far its figures are from
+the exact ones. Runs in the quantizer's environment: `.venv-quantize/bin/python -m benchmarks.exact CHECKPOINT REFERENCE
 TEXTS` prints {kind: {perplexity, reference, kl, top1, tokens}}; TEXTS is JSON lines of {"kind": ..., "text": ...}.
 """
 
@@ -30,20 +30,20 @@ def main() -> None:
     options = parser.parse_args()
     kinds: dict[str, list[str]] = {}
     for line in options.texts.read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
-        kinds.setdefault(one["kind"], []).append(one["text"])
+        fields = json.loads(line)
+        kinds.setdefault(fields["kind"], []).append(fields["text"])
     with quiet():
         reference, tokenizer = load_model(options.reference), load_tokenizer(options.reference)
         model = load(options.checkpoint)
-        found = {
+        divergences = {
             kind: compare(model, reference, list(passages(texts, tokenizer, options.tokens)))
             for kind, texts in kinds.items()
         }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(divergences) + "\n")
 
 
 def load(checkpoint: Path) -> PreTrainedModel:
-    """Load in float32; packed weights are unpacked once, where activations are left alone, and not in every step."""
+    """Load in float32; weights are unpacked once instead of in every step where activations are not quantized."""
     quantization = json.loads((checkpoint / "config.json").read_bytes()).get("quantization_config", {})
     if quantization.get("quant_method") == "awq":
         from calibration.quantization.autoawq import spelled_out  # is in AutoAWQ's environment only
@@ -81,10 +81,10 @@ def compare(model: PreTrainedModel, reference: PreTrainedModel, texts: Sequence[
             ]
         )
         count += len(actual)
-    loss, its_loss, divergence, equal = (total / count).tolist()
+    loss, reference_loss, divergence, equal = (total / count).tolist()
     return {
         "perplexity": math.exp(loss),
-        "reference": math.exp(its_loss),
+        "reference": math.exp(reference_loss),
         "kl": divergence,
         "top1": equal,
         "tokens": count,
@@ -92,7 +92,7 @@ def compare(model: PreTrainedModel, reference: PreTrainedModel, texts: Sequence[
 
 
 def _log_probabilities(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    """Return [tokens - 1, vocabulary]: of every token but the first, what was expected there."""
+    """Return [tokens - 1, vocabulary]: the prediction of every token but the first."""
     with torch.inference_mode():
         logits: torch.Tensor = model(ids).logits[0, :-1].float()
         return logits.log_softmax(-1)

@@ -19,7 +19,6 @@ from calibration.quantization.calibration_texts import first_texts, read_texts
 from calibration.quantization.installed_texts import texts_for
 from calibration.quantization.quantize_task import QuantizeTask
 from calibration.quantization.recipe import Recipe
-from calibration.quantization.standard_recipes import RECIPES
 from calibration.terminal.progress import Steps
 
 
@@ -27,26 +26,26 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def make() -> None:
         """Make the checkpoint that `calibrate quantize` has checked and put on stdin; not meant to be typed."""
-        wanted = QuantizeTask.from_json(sys.stdin.read())
-        recipe = RECIPES[wanted.recipe]
+        task = QuantizeTask.from_json(sys.stdin.read())
+        recipe = task.recipe
         builder = CheckpointBuilder(
-            wanted.cache,
+            task.cache,
             load_quantizer=lambda: load_quantizer(recipe.toolkit),
-            choose_storage=storage_chooser(wanted.storage),
+            choose_storage=storage_chooser(task.storage),
             steps=Steps(progress_console()),
-            subject=source_model(wanted.model),
+            subject=source_model(task.model),
             reference=CheckpointCache(example_folder(), "XDG_CACHE_HOME"),
         )
         job = CheckpointJob(
-            folder=wanted.folder,
+            folder=task.folder,
             recipe=recipe,
-            weights=wanted.weights,
-            texts=texts_of(recipe, wanted.samples),
-            memory=wanted.memory,
+            weights=task.weights,
+            texts=texts_of(recipe, task.samples),
+            memory=task.memory,
             option="--out",
         )
-        made = builder.make([job], force=wanted.force)
-        if wanted.as_json:
+        made = builder.make([job], force=task.force)
+        if task.as_json:
             typer.echo(json.dumps(as_fields(made[0])))
         else:
             Console().print(as_table(made))

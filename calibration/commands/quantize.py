@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
             check_hardware(found, hardware)
         folder = (out or default_folder(found, model)).expanduser().resolve()
         task = QuantizeTask(
-            recipe=found.name,
+            recipe=found,
             cache=folder.parent,
             folder=folder.name,
             weights=SMOLLM2 if model is None else inspect_model(model),
@@ -71,13 +71,13 @@ def register(app: typer.Typer) -> None:
             force=force,
             as_json=as_json,
         )
-        check(found, task)
+        check(task)
         exec_in(find_interpreter(found.toolkit, python), task)
 
 
-def check(recipe: Recipe, task: QuantizeTask) -> None:
+def check(task: QuantizeTask) -> None:
     """Raise what makes the task impossible; else say what it will take."""
-    weights, folder = task.weights, task.cache / task.folder
+    recipe, weights, folder = task.recipe, task.weights, task.cache / task.folder
     model = task.model or example_folder() / BF16  # the example's
     for given, option in ((model, "--model"), (task.samples, "--samples")):
         if given is not None:

@@ -1,4 +1,4 @@
-"""What `calibrate quantize` checked in its own environment and hands to the one that carries it out, as JSON."""
+"""The task that `calibrate quantize` checks in its own environment and hands to the quantizer's, as JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 from calibration.errors import WrongEnvironmentError
 from calibration.quantization.estimate import Weights
-from calibration.quantization.recipe import Toolkit
+from calibration.quantization.recipe import Recipe, Toolkit, recipe_from
 
-# Imports this package alone: what else is installed beside it belongs to another environment than the interpreter's.
+# Imports this package alone, by its path. `python -P -m calibration` would need the folder above on the path, which is
+# the site-packages of another environment where bitladder is installed.
 _BOOT = (
     "import importlib.util as u, runpy, sys; s = u.spec_from_file_location('calibration', sys.argv.pop(1)); "
     "m = sys.modules['calibration'] = u.module_from_spec(s); s.loader.exec_module(m); "
@@ -27,7 +28,7 @@ _TARGETS = {Toolkit.LLM_COMPRESSOR: "quantize-env", Toolkit.AUTOAWQ: "autoawq-en
 class QuantizeTask:
     """One checkpoint to make."""
 
-    recipe: str
+    recipe: Recipe
     cache: Path
     folder: str
     weights: Weights
@@ -44,11 +45,11 @@ class QuantizeTask:
     @classmethod
     def from_json(cls, text: str) -> QuantizeTask:
         fields: dict[str, Any] = json.loads(text)
-        weights = fields.pop("weights")
+        recipe, weights = recipe_from(fields.pop("recipe")), fields.pop("weights")
         weights["linears"] = tuple((outputs, inputs) for outputs, inputs in weights["linears"])
         for name in ("cache", "model", "samples"):
             fields[name] = fields[name] and Path(fields[name])
-        return cls(weights=Weights(**weights), **fields)
+        return cls(recipe=recipe, weights=Weights(**weights), **fields)
 
 
 def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
@@ -68,7 +69,7 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
 
 
 def exec_in(python: Path, task: QuantizeTask) -> NoReturn:
-    """Let this process carry the task out with another interpreter."""
+    """Replace this process by another interpreter that carries the task out."""
     package = str(Path(__file__).parents[1] / "__init__.py")
     command = [str(python), "-c", _BOOT, package, "make"]
     with TemporaryFile() as file:  # not an argument: those have 128 KiB, and a model may have thousands of layers

@@ -103,6 +103,25 @@ class Recipe:
     max_perplexity_ratio: float  # to bf16 on the held-out text; above it nothing is published
 
 
+def recipe_from(fields: Mapping[str, Any]) -> Recipe:  # Any: JSON or TOML
+    """Return the recipe of these fields: asdict(recipe) as JSON, or only those that differ from their defaults."""
+    mix = fields.get("mix")
+    typed = {
+        "method": Method(fields["method"]),
+        "toolkit": Toolkit(fields.get("toolkit", Toolkit.LLM_COMPRESSOR)),
+        "weights": _number_format(fields.get("weights")),
+        "activations": _number_format(fields.get("activations")),
+        "mix": mix and CalibrationMix(**mix),
+    }
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Recipe(**{**fields, **typed, **lists})
+
+
+def _number_format(fields: Mapping[str, Any] | None) -> NumberFormat | None:  # Any: JSON or TOML
+    lists = {name: tuple(value) for name, value in (fields or {}).items() if isinstance(value, list)}
+    return None if fields is None else NumberFormat(**{**fields, **lists})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """The widths of the model's linear layers, which group and block sizes must fit."""

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.routing import Route
 
+from benchmarks.recipes import comparison_recipes
 from bitladder.settings.access import KeySettings
 from bitladder.settings.sections import Settings, TierSettings
 from calibration.quantization.standard_recipes import RECIPES
@@ -49,7 +50,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert {key for key in documented if key.split(".")[0] in sections} <= set(settings_of(Settings))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *(recipe.name for recipe in comparison_recipes())])
 def test_every_recipe_is_documented(name: str) -> None:
     assert f"| {name} |" in doc("calibration.md")
 

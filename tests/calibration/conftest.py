@@ -12,10 +12,11 @@ from rich.console import Console
 
 from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointJob
 from calibration.quantization.example import SMOLLM2
-from calibration.quantization.quantizer import Quantizer, ToyQuantizer
+from calibration.quantization.quantizer import Quantizer
 from calibration.quantization.recipe import Recipe, Storage
 from calibration.quantization.standard_recipes import example_recipe
 from calibration.terminal.progress import Steps
+from tests.calibration.toy_quantizer import ToyQuantizer
 
 GOOD = {"bf16": 10.0, "int4": 10.9, "int8": 10.2, "fp8": 10.1}
 

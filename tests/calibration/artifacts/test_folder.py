@@ -12,8 +12,9 @@ import pytest
 
 from calibration.artifacts.folder import claimed, locked, require_disk_space, require_outside, staged
 from calibration.errors import DiskFullError, InputError
-from calibration.quantization.quantizer import OffloadLimit, ToyQuantizer
+from calibration.quantization.quantizer import OffloadLimit
 from tests.calibration.conftest import GOOD, MakeBuilder, jobs
+from tests.calibration.toy_quantizer import ToyQuantizer
 
 
 def hold(cache: Path, held: Event, release: Event) -> None:

@@ -105,7 +105,7 @@ def test_a_checkpoint_that_says_nothing_of_its_texts_passes(tmp_path: Path, fiel
 
 
 def test_a_recipe_that_looks_at_no_texts_was_calibrated_on_none(tmp_path: Path) -> None:
-    refuse_calibrated([HeldoutText("text", "x")], [made(tmp_path / "new", RECIPES["int4-rtn-g32"], TEXTS)])
+    refuse_calibrated([HeldoutText("text", "x")], [made(tmp_path / "new", RECIPES["int8-rtn"], TEXTS)])
 
 
 def test_a_set_that_holds_nothing_out_is_refused(tmp_path: Path) -> None:

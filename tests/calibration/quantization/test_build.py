@@ -16,11 +16,12 @@ from calibration.artifacts.digest import file_digest
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
 from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, SourceModel
-from calibration.quantization.quantizer import OffloadLimit, Quantizer, ToyQuantizer
+from calibration.quantization.quantizer import OffloadLimit, Quantizer
 from calibration.quantization.recipe import Storage, recipe_hash
 from calibration.quantization.standard_recipes import TIERS
 from calibration.terminal.progress import Steps
 from tests.calibration.conftest import GOOD, MakeBuilder, jobs
+from tests.calibration.toy_quantizer import ToyQuantizer
 
 
 def names(cache: Path) -> set[str]:

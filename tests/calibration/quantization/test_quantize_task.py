@@ -13,13 +13,14 @@ from calibration.errors import WrongEnvironmentError
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.quantize_task import QuantizeTask, find_interpreter
 from calibration.quantization.recipe import Toolkit
+from calibration.quantization.standard_recipes import RECIPES
 from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.source import Packaged
 from tests.calibration.commands.test_app import run
 from tests.calibration.inspection.tiny import Tiny
 
 FULL = QuantizeTask(
-    recipe="int8-rtn",
+    recipe=RECIPES["int8-rtn"],
     cache=Path("/cache"),
     folder="int8",
     weights=SMOLLM2,
@@ -32,7 +33,14 @@ FULL = QuantizeTask(
 )
 
 
-@pytest.mark.parametrize("task", [FULL, replace(FULL, model=None, samples=None, memory=None)])
+@pytest.mark.parametrize(
+    "task",
+    [
+        FULL,
+        replace(FULL, model=None, samples=None, memory=None),
+        *(replace(FULL, recipe=recipe) for recipe in RECIPES.values()),
+    ],
+)
 def test_an_assignment_arrives_as_it_was_sent(task: QuantizeTask) -> None:
     assert QuantizeTask.from_json(task.to_json()) == task
 
@@ -67,7 +75,7 @@ def test_the_work_is_given_to_the_other_interpreter_once_everything_is_checked(t
     assert done.returncode == 0, done.stderr
     step, task = done.stdout.split("\n", 1)
     sent = QuantizeTask.from_json(task)
-    assert (step, sent.recipe, sent.model) == ("make", "int8-rtn", model)
+    assert (step, sent.recipe.name, sent.model) == ("make", "int8-rtn", model)
     assert (sent.cache, sent.folder) == (tmp_path / "out", "mine")
     assert "a checkpoint of 0.00 GB, at most" in done.stderr
 
