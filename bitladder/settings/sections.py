@@ -162,7 +162,7 @@ class PolicySettings(_Section):
 
 
 class CaptureSettings(_Section):
-    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration.md)."""
+    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration/sample.md)."""
 
     share: float = Field(0, ge=0, le=1, description="of requests whose prompts are kept; 0: none")
     folder: str = Field("var/capture", description="where they are kept; read by `bitladder calibrate sample`")

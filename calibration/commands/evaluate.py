@@ -60,7 +60,7 @@ def evaluate_command(
     top: Annotated[int, typer.Option(min=1, max=1024, help="likely tokens that divergence looks at")] = 64,
     problems: Annotated[int, typer.Option(min=0, max=164, help="HumanEval problems; 0: none")] = 164,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
-    tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration.md)")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
     out: Annotated[Path, typer.Option(help="folder of report.json, report.html, quality-cost.png, results/")] = OUT,
     force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,

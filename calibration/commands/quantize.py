@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def quantize(
         tier: Annotated[str, typer.Option(help=f"of {', '.join(TIERS)}")],
-        recipe: Annotated[str | None, typer.Option(help="of docs/calibration.md; default: the tier's")] = None,
+        recipe: Annotated[str | None, typer.Option(help="of docs/calibration/quantize.md; default: the tier's")] = None,
         model: Model = None,
         samples: Samples = None,
         out: Annotated[Path | None, typer.Option(help="folder of the checkpoint; default: in the cache")] = None,

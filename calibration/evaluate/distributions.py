@@ -3,7 +3,7 @@
 An engine that wrote out all 49,152 probabilities of every position would send gigabytes. It sends the K most likely
 ones, and the token that really followed. Both distributions are then coarsened in the same way: the tokens that both
 have sent stay apart, all others become one. Coarsening never raises the divergence (data-processing inequality), so
-what comes out is a lower bound of the exact one; docs/calibration.md says how close it is.
+what comes out is a lower bound of the exact one; docs/calibration/evaluate.md says how close it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a recipe takes before it is carried out: bytes on disk and in memory. Pure; docs/calibration.md explains it.
+"""How many bytes on disk and in memory a recipe will take. Pure; explained in docs/calibration/quantize.md.
 
 Everything is an upper bound of what was measured, not a prediction: a run that is refused for a gigabyte can be given
 fewer or shorter samples, one that dies after hours cannot.

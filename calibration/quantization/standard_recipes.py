@@ -1,4 +1,4 @@
-"""The recipes by name, and which one a tier gets when nobody names one. What each came to is in docs/calibration.md."""
+"""The recipes by name, and the default of each tier. docs/calibration/figures.md shows what each came to."""
 
 from __future__ import annotations
 

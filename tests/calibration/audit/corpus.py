@@ -1,6 +1,6 @@
 """A thousand prompts of known kinds: the texts that come with bitladder and with Python, and texts made from them.
 
-`python -m tests.calibration.audit.corpus FILE` writes them as JSONL: docs/calibration.md shows the audit of that file.
+`python -m tests.calibration.audit.corpus FILE` writes them as JSONL; their audit is in docs/calibration/audit.md.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_a_file_without_tasks_or_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_documentation_is_a_file_of_tasks(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "calibration" / "evaluate.md").read_text(encoding="utf-8")
     example = next(part for part in page.split("```jsonl\n")[1:] if '"exact"' in part).partition("```")[0]
     (tmp_path / "tasks.jsonl").write_text(example)
 
