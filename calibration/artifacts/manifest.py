@@ -65,7 +65,7 @@ def is_listed(folder: Path, field: str) -> bool:
 def listed(fields: Mapping[str, Any]) -> set[str]:  # Any: JSON
     """Return the names of the files that a manifest lists; none where it lists none."""
     try:
-        return {its if isinstance(its, str) else its["name"] for its in fields["files"]}
+        return {entry if isinstance(entry, str) else entry["name"] for entry in fields["files"]}
     except (TypeError, KeyError):
         return set()
 

@@ -39,10 +39,10 @@ def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
     """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
     own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
-    found: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
+    by_name: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
     for at, name in enumerate(names):
-        found[name if name in own else OTHERS].append(at)
-    return {name: places for name, places in found.items() if places}
+        by_name[name if name in own else OTHERS].append(at)
+    return {name: places for name, places in by_name.items() if places}
 
 
 def distributions(numbers: Numbers, by: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:

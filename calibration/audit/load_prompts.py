@@ -41,16 +41,16 @@ class AuditedPrompts:
 
 def from_set(folder: Path, max_chars: int) -> AuditedPrompts:
     """Return every text of a sampled set; what was asked for with it is not kept there."""
-    found = load(folder)
+    sample_set = load(folder)
     prompts = [
         AuditedPrompt(
-            text=its.text[:max_chars],
-            kind=its.kind,
+            text=text.text[:max_chars],
+            kind=text.kind,
             envelope=Envelope(),
-            tier=its.tier,
-            cut=its.cut or len(its.text) > max_chars,
+            tier=text.tier,
+            cut=text.cut or len(text.text) > max_chars,
         )
-        for its in found.calibration + found.heldout
+        for text in sample_set.calibration + sample_set.heldout
     ]
     return AuditedPrompts(prompts=prompts)
 
@@ -69,16 +69,16 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
     skipped: Counter[str] = Counter()
     seen = 0
     understood = Understood()
-    for number, one in enumerate(_entries(source, understood), 1):
+    for number, entry in enumerate(_entries(source, understood), 1):
         if number % _SHOW_EVERY == 0:
             advance(number, None)
-        if isinstance(one, BadEntry):
-            skipped[one.reason] += 1
+        if isinstance(entry, BadEntry):
+            skipped[entry.reason] += 1
             continue
         seen += 1
         place = len(kept) if len(kept) < count else chance.randrange(seen)
         if place < count:
-            kept[place : place + 1] = [_seen(one, max_chars)]
+            kept[place : place + 1] = [_seen(entry, max_chars)]
     understood.require()
     reasons = dict(skipped.most_common())
     if not kept:
@@ -88,8 +88,8 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
 
 def _entries(source: Source, understood: Understood) -> Iterator[Prompt | BadEntry]:
     for unit in source.units(""):
-        for found in unit.prompts():
-            yield from found
+        for entries in unit.prompts():
+            yield from entries
         understood.add(unit.name, unit.extent)
 
 
@@ -97,8 +97,8 @@ def in_words(skipped: dict[str, int]) -> str:
     return ", ".join(f"{times:,} {reason}" for reason, times in skipped.items())
 
 
-def _seen(one: Prompt, max_chars: int) -> AuditedPrompt:
+def _seen(prompt: Prompt, max_chars: int) -> AuditedPrompt:
     """Cut a prompt: a thousand whole ones may be more than memory holds."""
-    kind, _ = kind_and_language(one.text, one.turns)
-    cut = len(one.text) > max_chars
-    return AuditedPrompt(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)
+    kind, _ = kind_and_language(prompt.text, prompt.turns)
+    cut = len(prompt.text) > max_chars
+    return AuditedPrompt(text=prompt.text[:max_chars], kind=kind, envelope=prompt.envelope, tier=prompt.tier, cut=cut)

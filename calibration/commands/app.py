@@ -37,8 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
-        told = "\n".join(map(printable, str(error).split("\n")))
-        sys.stderr.write(f"error: {told}\n")
+        message = "\n".join(map(printable, str(error).split("\n")))
+        sys.stderr.write(f"error: {message}\n")
         sys.exit(error.exit_code)
 
 
@@ -46,12 +46,12 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)
-    wanted = next(iter(arguments), None)
+    step = next(iter(arguments), None)
     for name, summary in STEPS.items():
-        if name != wanted:
+        if name != step:
             app.command(name, help=summary)(calibration)
-    if wanted in {*STEPS, *INNER}:
-        _load(str(wanted), app)
+    if step in {*STEPS, *INNER}:
+        _load(str(step), app)
     return app
 
 

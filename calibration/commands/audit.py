@@ -117,8 +117,8 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     title = f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}"
     table = Table("kind", "prompts", *figures["ladder"], title=title)
     counts = {ALL: figures["prompts"], **figures["kinds"]}
-    for kind, its in figures["floors_by_kind"].items():
-        table.add_row(cell(kind), str(counts[kind]), *(f"{its[tier]:.1%}" for tier in figures["ladder"]))
+    for kind, shares in figures["floors_by_kind"].items():
+        table.add_row(cell(kind), str(counts[kind]), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
     return table
 
 
@@ -127,12 +127,12 @@ def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
     title = f"features by {part}; rho: Spearman's, with the entropy"
     table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)
     for feature in FEATURES:
-        its, follows = (
+        spreads, rho = (
             figures[f"features_by_{part}"][feature.name],
             figures["correlation_with_entropy"].get(feature.name),
         )
-        numbers = [its[name]["p50"] for name in names] + [its[ALL]["p5"], its[ALL]["p95"]]
-        table.add_row(feature.name, *map(digits, numbers), "" if follows is None else f"{follows:+.2f}")
+        numbers = [spreads[name]["p50"] for name in names] + [spreads[ALL]["p5"], spreads[ALL]["p95"]]
+        table.add_row(feature.name, *map(digits, numbers), "" if rho is None else f"{rho:+.2f}")
     return table
 
 

@@ -78,16 +78,16 @@ def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
     return quantizer
 
 
-def storage_chooser(wanted: str) -> Callable[[Recipe], Storage]:
+def storage_chooser(storage: str) -> Callable[[Recipe], Storage]:
     """Return the rule that decides how a tier is stored."""
-    if wanted not in (AUTO, *Storage):
-        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {wanted!r}", param_hint="--storage")
+    if storage not in (AUTO, *Storage):
+        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {storage!r}", param_hint="--storage")
 
     def choose(recipe: Recipe) -> Storage:
         if recipe.tier == BF16:
             return Storage.PACKED
-        if wanted != AUTO:
-            return Storage(wanted)
+        if storage != AUTO:
+            return Storage(storage)
         return Storage.PACKED if can_serve(recipe.packed_needs) else Storage.ROUNDED
 
     return choose

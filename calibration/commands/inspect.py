@@ -29,13 +29,13 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate inspect ~/.cache/bitladder/checkpoints/smollm2/int4
         """
-        found = [inspect_shown(path.expanduser().absolute()) for path in paths]
+        inspections = [inspect_shown(path.expanduser().absolute()) for path in paths]
         if as_json:
-            typer.echo(msgspec.json.encode({"checkpoints": found}, enc_hook=lambda path: printable(str(path))))
+            typer.echo(msgspec.json.encode({"checkpoints": inspections}, enc_hook=lambda path: printable(str(path))))
         else:
-            for inspection in found:
+            for inspection in inspections:
                 Console().print(as_table(inspection))
-        if any(inspection.verdict is Verdict.FAIL for inspection in found):
+        if any(inspection.verdict is Verdict.FAIL for inspection in inspections):
             raise typer.Exit(1)
 
 

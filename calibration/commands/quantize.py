@@ -51,16 +51,16 @@ def register(app: typer.Typer) -> None:
         config: Config = None,
         as_json: AsJson = False,
     ) -> None:
-        """Quantize a model by a recipe; whatever makes it impossible is said before the work begins.
+        """Quantize a model by a recipe; what makes it impossible is reported before the work begins.
 
         Example: bitladder calibrate quantize --tier int4 --model models/llama-8b --samples var/samples
         """
-        found = find_recipe(tier, recipe, is_example=model is None)
+        chosen_recipe = find_recipe(tier, recipe, is_example=model is None)
         for hardware in hardware_of(tier, config):
-            check_hardware(found, hardware)
-        folder = (out or default_folder(found, model)).expanduser().resolve()
+            check_hardware(chosen_recipe, hardware)
+        folder = (out or default_folder(chosen_recipe, model)).expanduser().resolve()
         task = QuantizeTask(
-            recipe=found,
+            recipe=chosen_recipe,
             cache=folder.parent,
             folder=folder.name,
             weights=SMOLLM2 if model is None else inspect_model(model),
@@ -72,18 +72,18 @@ def register(app: typer.Typer) -> None:
             as_json=as_json,
         )
         check(task)
-        exec_in(find_interpreter(found.toolkit, python), task)
+        exec_in(find_interpreter(chosen_recipe.toolkit, python), task)
 
 
 def check(task: QuantizeTask) -> None:
-    """Raise what makes the task impossible; else say what it will take."""
+    """Raise what makes the task impossible; else print what it will take."""
     recipe, weights, folder = task.recipe, task.weights, task.cache / task.folder
     model = task.model or example_folder() / BF16  # the example's
-    for given, option in ((model, "--model"), (task.samples, "--samples")):
-        if given is not None:
-            require_outside(folder, "--out", given, option)
-            require_outside(given, option, folder, "--out")
-    require_replaceable(folder, "--out", was_made)  # what somebody added counts only if it is to be made again
+    for path, option in ((model, "--model"), (task.samples, "--samples")):
+        if path is not None:
+            require_outside(folder, "--out", path, option)
+            require_outside(path, option, folder, "--out")
+    require_replaceable(folder, "--out", was_made)  # files that a user added count only if it is made again
     if recipe.toolkit is Toolkit.AUTOAWQ and task.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
@@ -92,15 +92,16 @@ def check(task: QuantizeTask) -> None:
         samples = read_texts(task.samples)
         check_enough(recipe, samples, max(weights.shape.input_widths))
         texts = min(texts, len(samples))
-    wanted = plan(recipe, weights, texts=texts, memory=task.memory)
-    check_room(wanted, task.cache, available_memory())
-    say(in_words(wanted, folder))
+    needs = plan(recipe, weights, texts=texts, memory=task.memory)
+    check_room(needs, task.cache, available_memory())
+    say(describe_needs(needs, folder))
 
 
 def hardware_of(tier: str, config: str | None) -> set[str]:
-    """Return what the tiers of this name run on, in whatever models the configuration has."""
+    """Return the hardware of all tiers of this name in the configuration."""
     settings = load_configuration(config)
-    return {its.hardware for model in settings.models.values() for its in model.tiers if its.name == tier}
+    tiers = [tier_settings for model in settings.models.values() for tier_settings in model.tiers]
+    return {tier_settings.hardware for tier_settings in tiers if tier_settings.name == tier}
 
 
 def default_folder(recipe: Recipe, model: Path | None) -> Path:
@@ -111,7 +112,7 @@ def default_folder(recipe: Recipe, model: Path | None) -> Path:
     return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
 
 
-def in_words(wanted: ResourceNeeds, folder: Path) -> str:
-    sizes = (wanted.checkpoint_bytes, wanted.disk_bytes, wanted.memory_bytes)
+def describe_needs(needs: ResourceNeeds, folder: Path) -> str:
+    sizes = (needs.checkpoint_bytes, needs.disk_bytes, needs.memory_bytes)
     checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
     return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         present = store.present()
         every = [*store.former().values(), *([present] if present else [])]
         if as_json:
-            fields = [one.model_dump(mode="json") for one in reversed(every)]
+            fields = [release.model_dump(mode="json") for release in reversed(every)]
             typer.echo(json.dumps({"file": str(store.file), "releases": fields}))
             return
         if not every:
@@ -69,20 +69,20 @@ def show_release(ladder: Release, *, as_json: bool) -> None:
 
 def rows(ladder: Release) -> list[tuple[str, str, str]]:
     """Return tier, checkpoint and what is kept of the reference; one line for a ladder that names no tier."""
-    found = []
-    for model, its in ladder.models.items():
-        for tier, entry in its.tiers.items():
-            found.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept(entry.recovery)))
-    return found or [("all", "as the configuration has it", "")]
+    table_rows = []
+    for model, model_release in ladder.models.items():
+        for tier, entry in model_release.tiers.items():
+            table_rows.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept(entry.recovery)))
+    return table_rows or [("all", "as the configuration has it", "")]
 
 
 def kept(recovery: Mapping[str, Figure]) -> str:
     """Return the least that is kept of each measure of quality: the kind of text that suffers most."""
-    least = {
-        family: min((one.value for name, one in recovery.items() if metric_of(name) == family), default=None)
+    lowest = {
+        family: min((figure.value for name, figure in recovery.items() if metric_of(name) == family), default=None)
         for family in quality_metrics()
     }
-    return ", ".join(f"{family} {value:.3f}" for family, value in least.items() if value is not None)
+    return ", ".join(f"{family} {value:.3f}" for family, value in lowest.items() if value is not None)
 
 
 def as_table(ladders: list[Release], present: Release | None) -> Table:

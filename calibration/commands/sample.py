@@ -70,9 +70,9 @@ def register(app: typer.Typer) -> None:
 
 def notes(made: Sampled, source: Source) -> Iterator[str]:
     """Yield what whoever reads only the figures would miss."""
-    for its in made.manifest["files"]:
-        if its["lines"] == 0 and its["name"] != SKIPPED:
-            yield f"{its['name']} is empty: so few prompts were found that none fell to it"
+    for file in made.manifest["files"]:
+        if file["lines"] == 0 and file["name"] != SKIPPED:
+            yield f"{file['name']} is empty: so few prompts were found that none fell to it"
     for lost in made.manifest["not_understood"]:
         yield f"left out: {lost}"
     if isinstance(source, LocalFiles) and (others := source.left_out()):
@@ -91,8 +91,8 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
             raise WrongEnvironmentError(
                 f"S3 needs module {error.name!r}: pip install 'bitladder[calibrate]'"
             ) from error
-        found: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
-        return found
+        s3_source: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
+        return s3_source
     if endpoint_url:
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
     if source == PACKAGED:

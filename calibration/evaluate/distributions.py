@@ -44,7 +44,8 @@ def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) 
             raise ValueError("only the first token is predicted from nothing, got none for another one")
         actual[row] = position[str(token)]["logprob"]
         # The token that followed stands among them if it is likely, and behind them if it is not.
-        likely = sorted(((its["logprob"], int(one)) for one, its in position.items()), reverse=True)[:top]
+        predictions = ((prediction["logprob"], int(token_id)) for token_id, prediction in position.items())
+        likely = sorted(predictions, reverse=True)[:top]
         logprobs[row], ids[row] = zip(*likely, strict=True)
     if not (np.isfinite(actual).all() and np.isfinite(logprobs).all()):
         raise ValueError("a log probability is no number")
@@ -71,8 +72,8 @@ def _coarse_divergence(
     tier_ids: NDArray[np.int32],
     tier_logprobs: NDArray[np.float32],
 ) -> float:
-    _, ours, theirs = np.intersect1d(reference_ids, tier_ids, assume_unique=True, return_indices=True)
-    p_log, q_log = reference_logprobs[ours].astype(float), tier_logprobs[theirs].astype(float)
+    _, in_reference, in_tier = np.intersect1d(reference_ids, tier_ids, assume_unique=True, return_indices=True)
+    p_log, q_log = reference_logprobs[in_reference].astype(float), tier_logprobs[in_tier].astype(float)
     p = np.exp(p_log)
     p_rest, q_rest = max(1 - float(p.sum()), _MIN), max(1 - float(np.exp(q_log).sum()), _MIN)
     return max(0.0, float(p @ (p_log - q_log)) + p_rest * math.log(p_rest / q_rest))

@@ -120,8 +120,8 @@ async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, 
 
     """
     more = ("--max-logprobs", str(top))
-    its = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
-    engine = VllmServer(MODEL, its, settings)
+    tier_settings = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
+    engine = VllmServer(MODEL, tier_settings, settings)
     try:
         try:
             less = await engine.start()

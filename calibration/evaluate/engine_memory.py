@@ -16,9 +16,9 @@ def resident_bytes(sessions_of: int, proc: Path = Path("/proc")) -> tuple[int, s
 
     The engine is such a child with helpers of its own; nothing else that an evaluation starts leads a session.
     """
-    found = [fields for stat in proc.glob("[0-9]*/stat") if (fields := _fields(stat))]
-    leaders = {pid for pid, parent, session, _ in found if parent == sessions_of and session == pid}
-    members = [(pid, pages) for pid, _, session, pages in found if session in leaders]
+    processes = [fields for stat in proc.glob("[0-9]*/stat") if (fields := _fields(stat))]
+    leaders = {pid for pid, parent, session, _ in processes if parent == sessions_of and session == pid}
+    members = [(pid, pages) for pid, _, session, pages in processes if session in leaders]
     return sum(pages for _, pages in members) * _PAGE_BYTES, {pid for pid, _ in members}
 
 
@@ -31,8 +31,8 @@ def gpu_bytes(pids: set[int]) -> int | None:
 def read_gpu_bytes(said: str, pids: set[int]) -> int | None:
     """Sum the lines of `pid, MiB`; inside a container no process may be named, and then the figure is not known."""
     lines = [line.split(",") for line in said.splitlines() if line.count(",") == 1]
-    mine = [int(used) for pid, used in lines if pid.strip().isdigit() and used.strip().isdigit() and int(pid) in pids]
-    return sum(mine) * _MIB if mine else None
+    mib = [int(used) for pid, used in lines if pid.strip().isdigit() and used.strip().isdigit() and int(pid) in pids]
+    return sum(mib) * _MIB if mib else None
 
 
 def _fields(stat: Path) -> tuple[int, int, int, int] | None:

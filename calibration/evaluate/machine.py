@@ -52,8 +52,8 @@ def machine() -> dict[str, str]:
         (line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine()
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"cpu": model, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB"}
-    return found | ({"gpu": gpu} if (gpu := _gpu()) else {})
+    facts = {"cpu": model, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB"}
+    return facts | ({"gpu": gpu} if (gpu := _gpu()) else {})
 
 
 def _gpu() -> str:

@@ -24,8 +24,8 @@ def quality_cost_png(report: Report) -> bytes:
 
     Where a tier other than the reference has no price, over the size of its weights.
     """
-    others = [tier for tier in report.tiers if tier.tier != report.reference]
-    across = _COST if others and all(_COST in tier.metrics for tier in others) else _SIZE
+    judged = [tier for tier in report.tiers if tier.tier != report.reference]
+    across = _COST if judged and all(_COST in tier.metrics for tier in judged) else _SIZE
     names = list(dict.fromkeys(name for tier in report.tiers for name in tier.metrics if _is_quality(name)))
     columns = math.ceil(math.sqrt(max(1, len(names))))
     rows = max(1, math.ceil(len(names) / columns))

@@ -45,11 +45,11 @@ class Evaluator:
             EngineFailedError: it does not start or breaks; what was measured until then is kept.
 
         """
-        found = {} if self.force else self.stored(candidate)
-        missing = [measure for measure in self.measures if measure.name not in found]
+        results = {} if self.force else self.stored(candidate)
+        missing = [measure for measure in self.measures if measure.name not in results]
         if not missing:
             self.steps.note(candidate.name, "measured before")
-            return found
+            return results
         async with AsyncExitStack() as stack:
             with self.steps.step(candidate.name, "starting the engine"):
                 engine = serving(candidate.path, candidate.tier, self.vllm, self.top)
@@ -58,15 +58,19 @@ class Evaluator:
                 self.steps.note(candidate.name, f"the engine started with less: {asker.less}")
             for measure in missing:
                 with self.steps.step(candidate.name, f"measuring {measure.name}") as advance:
-                    found[measure.name] = await measure.take(asker, advance)
+                    results[measure.name] = await measure.take(asker, advance)
                 inputs = self._inputs(candidate, measure)
-                self.store.save(measure.name, inputs, measure.encode(found[measure.name]))
-        return {measure.name: found[measure.name] for measure in self.measures}  # metrics in one order in all tiers
+                self.store.save(measure.name, inputs, measure.encode(results[measure.name]))
+        return {measure.name: results[measure.name] for measure in self.measures}  # metrics in one order in all tiers
 
     def stored(self, candidate: Candidate) -> dict[str, Any]:
-        """Return the results that were taken before, by exactly this engine on exactly this."""
-        stored = ((one, self.store.load(one.name, self._inputs(candidate, one))) for one in self.measures)
-        return {one.name: one.decode(content) for one, content in stored if content is not None}
+        """Return the stored results of this checkpoint with this engine and these inputs."""
+        results = {}
+        for measure in self.measures:
+            content = self.store.load(measure.name, self._inputs(candidate, measure))
+            if content is not None:
+                results[measure.name] = measure.decode(content)
+        return results
 
     def _inputs(self, candidate: Candidate, measure: Measure[Any]) -> dict[str, Any]:
         return candidate.inputs(self.vllm, self.engine_version) | {"inputs": measure.inputs}

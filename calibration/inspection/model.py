@@ -112,8 +112,8 @@ def layers_of(config: ModelConfig) -> Layers | None:
     modules = [Module(name=family.embedding, kind=EMBEDDING, layers=(EMBEDDING_LAYER,)), _alone(HEAD_LAYER, HEAD)]
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}"
-        linears |= (mine := _linears(config, prefix))
-        plain |= _plain(config, family, prefix, mine)
+        linears |= (own_linears := _linears(config, prefix))
+        plain |= _plain(config, family, prefix, own_linears)
         modules += _modules(f"{prefix}.self_attn", f"{prefix}.mlp")
     if not config.tie_word_embeddings:
         linears[HEAD_LAYER] = (config.vocab_size, config.hidden_size)

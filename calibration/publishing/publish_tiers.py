@@ -69,8 +69,9 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: On
     with store.locked():
         former = store.present()
         kept = _known(former.models if former else {}, settings)
-        mine = {**kept.get(report.model, {}), **new}
-        models = {name: ReleaseModel(tiers=dict(tiers)) for name, tiers in {**kept, report.model: mine}.items()}
+        tiers_of_model = {**kept.get(report.model, {}), **new}
+        by_model = {**kept, report.model: tiers_of_model}
+        models = {name: ReleaseModel(tiers=dict(tiers)) for name, tiers in by_model.items()}
         return _write(store, models, choice.note)
 
 
@@ -96,8 +97,8 @@ def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: 
         refused = [
             text
             for name, tiers in known.items()
-            for tier, its in tiers.items()
-            for text in _changes(f"{name} {tier}", folder_of(its.checkpoint, settings), its.digest, on_step)
+            for tier, entry in tiers.items()
+            for text in _changes(f"{name} {tier}", folder_of(entry.checkpoint, settings), entry.digest, on_step)
         ]
         refused += _unconfigured(_known(present.models, settings), known, settings)
         if refused:
@@ -126,15 +127,15 @@ def _target(to: int | None, present: Release, former: Mapping[int, Release]) -> 
 
 def _unconfigured(present: Tiers, target: Tiers, settings: Settings) -> list[str]:
     """Return what tells that a tier which is published no more has no checkpoint in the configuration either."""
-    found = []
+    problems = []
     for name, tiers in present.items():
         for tier in tiers.keys() - target.get(name, {}).keys():
-            its = settings.models[name].tier(tier).checkpoint
-            if not its:
-                found.append(f"{name} {tier}: the configuration names no checkpoint")
-            elif not (folder_of(its, settings) / "config.json").is_file():
-                found.append(f"{name} {tier}: the configuration's checkpoint is not in {folder_of(its, settings)}")
-    return sorted(found)
+            checkpoint = settings.models[name].tier(tier).checkpoint
+            if not checkpoint:
+                problems.append(f"{name} {tier}: the configuration names no checkpoint")
+            elif not ((folder := folder_of(checkpoint, settings)) / "config.json").is_file():
+                problems.append(f"{name} {tier}: the configuration's checkpoint is not in {folder}")
+    return sorted(problems)
 
 
 def folder_of(checkpoint: str, settings: Settings) -> Path:
@@ -155,18 +156,18 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
         raise InputError(f"the report is of model {report.model!r}; the configuration has {', '.join(settings.models)}")
     ladder = settings.models[report.model].ladder
     measured = [tier.tier for tier in report.tiers]
-    wanted = names or [tier for tier in ladder if tier in measured and tier != report.reference]
-    for name in wanted:
+    chosen = names or [tier for tier in ladder if tier in measured and tier != report.reference]
+    for name in chosen:
         if name not in ladder or name not in measured:
             raise InputError(
                 f"tier {name!r} must be one of the model ({', '.join(ladder)}) and measured ({', '.join(measured)})"
             )
-    if not wanted:
+    if not chosen:
         raise InputError(
             f"the report has {', '.join(measured)}, the model {', '.join(ladder)}: none in common beside the reference "
             f"({report.reference}), which is published only where --tiers names it"
         )
-    return [tier for tier in report.tiers if tier.tier in wanted]
+    return [tier for tier in report.tiers if tier.tier in chosen]
 
 
 def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep) -> None:
@@ -178,22 +179,22 @@ def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep)
 
 def _known(models: Mapping[str, ReleaseModel], settings: Settings) -> Tiers:
     """Return the tiers that the configuration still has: every process refuses a ladder that names others."""
-    found = {
-        name: {tier: its for tier, its in model.tiers.items() if tier in settings.models[name].ladder}
+    by_model = {
+        name: {tier: entry for tier, entry in model.tiers.items() if tier in settings.models[name].ladder}
         for name, model in models.items()
         if name in settings.models
     }
-    return {name: tiers for name, tiers in found.items() if tiers}
+    return {name: tiers for name, tiers in by_model.items() if tiers}
 
 
 def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnStep) -> list[str]:
     folder = Path(tier.checkpoint)
-    found = _changes(tier.tier, folder, tier.digest, on_step)
-    if not found:
+    reasons = _changes(tier.tier, folder, tier.digest, on_step)
+    if not reasons:
         on_step(tier.tier, "inspecting")
-        found = _defects(tier.tier, inspect_checkpoint(folder))
+        reasons = _defects(tier.tier, inspect_checkpoint(folder))
     lost = shortcomings(tier, settings.publish, is_reference=tier.tier == report.reference)
-    return [*found, *(f"{tier.tier}: {text}" for text in lost)]
+    return [*reasons, *(f"{tier.tier}: {text}" for text in lost)]
 
 
 def _changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:

@@ -59,14 +59,14 @@ class ReleaseStore:
     def former(self) -> dict[int, Release]:
         """Return the kept ladders by version, the present one left out; one that cannot be read is not there."""
         present = self.present()
-        found = {}
+        releases = {}
         for version, path in self._kept().items():
             if present is None or version != present.version:
                 with contextlib.suppress(ConfigError):
                     ladder = read_release(path)
                     if ladder and ladder.version == version:
-                        found[version] = ladder
-        return dict(sorted(found.items()))
+                        releases[version] = ladder
+        return dict(sorted(releases.items()))
 
     def next_version(self) -> int:
         present = self.present()

@@ -29,7 +29,7 @@ _VERSIONS = (
 
 def available_memory(root: Path = Path("/")) -> int:
     """Return the bytes that this process may still take, without swap."""
-    left = (one for version in _VERSIONS for one in _left(root, version))
+    left = (limit for version in _VERSIONS for limit in _left(root, version))
     return min(_free(root / "proc/meminfo"), *left, ENDLESS)
 
 

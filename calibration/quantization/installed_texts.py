@@ -57,8 +57,8 @@ def _sources() -> Iterator[str]:
     for package in PACKAGES:
         distribution = _find(package)
         files = sorted(path for path in (distribution and distribution.files) or () if path.suffix == ".py")
-        found = (text for path in files if len(text := path.read_text(encoding="utf-8")) >= _MIN_CODE)
-        yield from islice(found, _MAX_PER_PACKAGE)
+        texts = (text for path in files if len(text := path.read_text(encoding="utf-8")) >= _MIN_CODE)
+        yield from islice(texts, _MAX_PER_PACKAGE)
 
 
 def _descriptions() -> Iterator[str]:

@@ -175,11 +175,11 @@ def find_recipe(tier: str, name: str | None, *, is_example: bool) -> Recipe:
 
     """
     _check_tier(tier, TIERS)
-    wanted = name or (EXAMPLE if is_example else DEFAULT)[tier]
+    recipe_name = name or (EXAMPLE if is_example else DEFAULT)[tier]
     known = [recipe.name for recipe in RECIPES.values() if recipe.tier == tier]
-    if wanted not in known:
-        raise UnknownTierError(f"there is no recipe {wanted!r} for tier {tier}; known are {', '.join(known)}")
-    return RECIPES[wanted]
+    if recipe_name not in known:
+        raise UnknownTierError(f"there is no recipe {recipe_name!r} for tier {tier}; known are {', '.join(known)}")
+    return RECIPES[recipe_name]
 
 
 def _check_tier(tier: str, known: Collection[str]) -> None:

@@ -60,16 +60,16 @@ class Capture:
         self._folder = folder
 
     def units(self, after: str) -> Iterator[Unit]:
-        found = sorted(self._folder.glob("*.jsonl"))
-        if not found:
+        files = sorted(self._folder.glob("*.jsonl"))
+        if not files:
             raise SourceError(f"nothing is captured in {str(self._folder)!r}: set capture.share, and wait for requests")
-        yield from (Segment(path, _following(path, found)) for path in found if path.name > after)
+        yield from (Segment(path, _following(path, files)) for path in files if path.name > after)
 
 
-def _following(path: Path, found: list[Path]) -> Path | None:
+def _following(path: Path, files: list[Path]) -> Path | None:
     """Return the same writer's next file; names are a time and the writer."""
     writer = path.stem.rpartition("-")[2]
-    return next((its for its in found if its > path and its.stem.rpartition("-")[2] == writer), None)
+    return next((other for other in files if other > path and other.stem.rpartition("-")[2] == writer), None)
 
 
 def _lines(path: Path, extent: Extent) -> Iterator[_Line | BadEntry]:

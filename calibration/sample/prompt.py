@@ -30,7 +30,7 @@ class BadEntry(msgspec.Struct, frozen=True):
 
 def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
     """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
-    return [found for entry in (value if isinstance(value, list) else [value]) for found in _read_entry(entry)]
+    return [prompt for entry in (value if isinstance(value, list) else [value]) for prompt in _read_entry(entry)]
 
 
 def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
@@ -56,16 +56,16 @@ def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
 
 def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
     """Return the texts of the first field that has any, else what there is instead, None where there is no field."""
-    found: list[tuple[list[Any], int]] = []
+    fields: list[tuple[list[Any], int]] = []
     messages = entry.get("messages")
     if isinstance(messages, list):
         parts = [part for message in messages for part in _contents(message)]
-        found.append((["\n".join(parts)], len(messages)))
+        fields.append((["\n".join(parts)], len(messages)))
     for name in ("prompt", "text"):
         if (value := entry.get(name)) is not None:
-            found.append((value if isinstance(value, list) else [value], 1))
-    with_text = (its for its in found if any(isinstance(text, str) and text.strip() for text in its[0]))
-    return next(with_text, found[0] if found else (None, 1))
+            fields.append((value if isinstance(value, list) else [value], 1))
+    with_text = (field for field in fields if any(isinstance(text, str) and text.strip() for text in field[0]))
+    return next(with_text, fields[0] if fields else (None, 1))
 
 
 def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)

@@ -74,7 +74,7 @@ class Reservoir:
     def offer(self, stratum: Stratum, text: str, split: str = "", *, was_cut: bool = False) -> None:
         """Count a text, and keep it if its number is among the least of its stratum."""
         if len(self.layers) >= MAX_STRATA and stratum not in self.layers:
-            stratum = Stratum(stratum.kind, "other", stratum.length, "other")
+            stratum = Stratum(stratum.kind, "number_near", stratum.length, "number_near")
         layer = self.layers.setdefault(stratum, Layer(self._most))
         layer.seen += 1
         fold = folded(text)
@@ -84,14 +84,14 @@ class Reservoir:
         if number in self.members:
             self.repeats += 1
             return
-        its = signature(fold)
-        if others := self._near.near(its):
+        text_signature = signature(fold)
+        if near_numbers := self._near.near(text_signature):
             self.near += 1
-            if others[0] < number:
+            if near_numbers[0] < number:
                 return
-            for other in others:
-                self._remove(other)
-        self._add(Member(number, stratum, text, split, was_cut), its)
+            for number_near in near_numbers:
+                self._remove(number_near)
+        self._add(Member(number, stratum, text, split, was_cut), text_signature)
 
     def restore(self, layers: list[tuple[Stratum, Layer]], members: list[Member]) -> None:
         """Take over what another reservoir of the same seed had."""
@@ -101,11 +101,11 @@ class Reservoir:
             self._near.add(member.number, signature(folded(member.text)))
             self._size += _size(member)
 
-    def _add(self, member: Member, its: Signature) -> None:
+    def _add(self, member: Member, text_signature: Signature) -> None:
         layer = self.layers[member.stratum]
         heapq.heappush(layer.numbers, -member.number)
         self.members[member.number] = member
-        self._near.add(member.number, its)
+        self._near.add(member.number, text_signature)
         self._size += _size(member)
         if len(layer.numbers) > layer.most:
             self._drop_greatest(layer)

@@ -63,12 +63,12 @@ def sample(source: Source, plan: SampleOptions, into: Path, *, force: bool, on_p
     parent, name = into.parent, into.name
     request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
 
-    def found() -> dict[str, Any] | None:  # Any: JSON
+    def finished_manifest() -> dict[str, Any] | None:  # Any: JSON
         return None if force else finished(into, request)
 
-    claim = claimed(into, "--out", is_ours, lambda: None, lambda: found() is not None)
+    claim = claimed(into, "--out", is_ours, lambda: None, lambda: finished_manifest() is not None)
     with full_disk_named(parent, "--out"), claim:
-        if (manifest := found()) is not None:
+        if (manifest := finished_manifest()) is not None:
             return Sampled(folder=into, manifest=manifest, skipped=True)
         bookmark = Bookmark(parent / f".{name}.progress")
         if force:
@@ -102,11 +102,11 @@ def _read(
     """Offer every prompt of the source to the reservoir; whatever ends this, the next run goes on from here."""
     try:
         for unit in source.units(progress.unit):
-            for number, found in enumerate(unit.prompts(), 1):
+            for number, entries in enumerate(unit.prompts(), 1):
                 if number <= progress.line:
                     continue
-                for one in found:
-                    _take(one, f"{unit.name}:{number}", max_chars, progress, reservoir)
+                for entry in entries:
+                    _take(entry, f"{unit.name}:{number}", max_chars, progress, reservoir)
                 progress.line = number
                 if number % _SHOW_EVERY == 0:
                     on_progress(progress)

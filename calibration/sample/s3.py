@@ -96,8 +96,8 @@ class S3Prefix:
         where = {"Bucket": self._bucket, "Prefix": self._prefix, "StartAfter": after}
         while True:
             page = _named(f"list {self.name}", partial(self._client.list_objects_v2, **where))
-            found = ((its["Key"], its["Size"]) for its in page.get("Contents", ()))
-            yield from ((key, size) for key, size in found if not key.endswith("/"))  # consoles make these for folders
+            objects = ((item["Key"], item["Size"]) for item in page.get("Contents", ()))
+            yield from ((key, size) for key, size in objects if not key.endswith("/"))  # folders of a console
             if not page["IsTruncated"]:
                 return
             where = {"Bucket": self._bucket, "Prefix": self._prefix, "ContinuationToken": page["NextContinuationToken"]}

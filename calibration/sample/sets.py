@@ -41,14 +41,14 @@ class SampleSet:
 
 
 def as_text(member: Member) -> SampledText:
-    its = member.stratum
+    stratum = member.stratum
     return SampledText(
         id=text_digest(member.text)[:16],
         text=member.text,
-        kind=its.kind,
-        language=its.language,
-        length=its.length,
-        tier=its.tier,
+        kind=stratum.kind,
+        language=stratum.language,
+        length=stratum.length,
+        tier=stratum.tier,
         cut=member.was_cut,
     )
 
@@ -58,7 +58,7 @@ def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> 
     rows: dict[str, list[dict[str, Any]]] = {
         f"{CALIBRATION}.jsonl": [asdict(text) for text in chosen.calibration],
         f"{HELDOUT}.jsonl": [asdict(text) for text in chosen.heldout],
-        SKIPPED: [{"where": its.where, "reason": its.reason} for its in skipped],
+        SKIPPED: [{"where": entry.where, "reason": entry.reason} for entry in skipped],
     }
     return [_write(folder / name, lines) for name, lines in rows.items()]
 
@@ -88,7 +88,7 @@ def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     """Return the manifest if the folder holds a whole set that was made for this request."""
     manifest = read_fields(folder)
     try:
-        whole = all((folder / its["name"]).stat().st_size == its["bytes"] for its in manifest["files"])
+        whole = all((folder / file["name"]).stat().st_size == file["bytes"] for file in manifest["files"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return manifest if whole and manifest.get("request") == request else None
@@ -103,16 +103,16 @@ def load(folder: Path) -> SampleSet:
     """
     try:
         files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
-        changed = [its["name"] for its in files if file_digest(folder / its["name"]) != its["sha256"]]
-        found = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
+        changed = [file["name"] for file in files if file_digest(folder / file["name"]) != file["sha256"]]
+        sample_set = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{str(folder)!r} is no sampled set ({error}); `bitladder calibrate sample` makes one"
         ) from error
     if changed:
         raise InputError(f"{str(folder)!r} was changed since it was sampled: {', '.join(changed)}")
-    require_unmixed(found)
-    return found
+    require_unmixed(sample_set)
+    return sample_set
 
 
 def checked_samples(path: Path) -> Path:
@@ -136,14 +136,14 @@ def checked_samples(path: Path) -> Path:
     return checked_samples(folder)
 
 
-def require_unmixed(found: SampleSet) -> None:
+def require_unmixed(sample_set: SampleSet) -> None:
     """Raise CalibrationError if a held-out text is one, or is near one, of those to calibrate with."""
     index = NearIndex()
-    for number, text in enumerate(found.calibration):
+    for number, text in enumerate(sample_set.calibration):
         index.add(number, signature(folded(text.text)))
-    for text in found.heldout:
+    for text in sample_set.heldout:
         if near := index.near(signature(folded(text.text))):
-            other = found.calibration[near[0]].id
+            other = sample_set.calibration[near[0]].id
             raise CalibrationError(f"held-out text {text.id} is nearly calibration text {other}: the set is mixed")
 
 

@@ -68,10 +68,10 @@ class LocalFiles:
     def units(self, after: str) -> Iterator[Unit]:
         if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
-        found = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
-        if not found:
+        paths = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
+        if not paths:
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
-        yield from (LocalFile(path) for path in found if str(path) > after)
+        yield from (LocalFile(path) for path in paths if str(path) > after)
 
     def left_out(self) -> list[Path]:
         """Return the files of a folder that are not read, because their names do not say that they are JSON."""

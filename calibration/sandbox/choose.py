@@ -12,7 +12,7 @@ NAMES = ("bubblewrap", "monty")
 _TEST = "def check(candidate):\n    assert candidate(2) == 4\n"
 
 
-def choose_sandbox(wanted: str = AUTO) -> Sandbox:
+def choose_sandbox(name_or_auto: str = AUTO) -> Sandbox:
     """Return the sandbox of this name, or the first one that works here; it is tried out before it is trusted.
 
     Bubblewrap comes first: it runs the Python that people run, so its figures can be held against published ones.
@@ -21,10 +21,10 @@ def choose_sandbox(wanted: str = AUTO) -> Sandbox:
         InputError: there is none; code that a model wrote is never run without one.
 
     """
-    if wanted not in (AUTO, *NAMES):
-        raise InputError(f"--sandbox must be {AUTO}, {' or '.join(NAMES)}, got {wanted!r}")
+    if name_or_auto not in (AUTO, *NAMES):
+        raise InputError(f"--sandbox must be {AUTO}, {' or '.join(NAMES)}, got {name_or_auto!r}")
     problems = []
-    for name in NAMES if wanted == AUTO else (wanted,):
+    for name in NAMES if name_or_auto == AUTO else (name_or_auto,):
         made = _bubblewrap() if name == "bubblewrap" else _monty()
         problem = made if isinstance(made, str) else _problem(made)
         if problem is None and not isinstance(made, str):

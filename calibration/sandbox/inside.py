@@ -78,7 +78,7 @@ def decode(value: Json) -> Value:
 
 def limit(cpu_s: int) -> None:
     """Bound memory, processor time, files and processes; nobody in here can raise the bounds again."""
-    for what, most in (
+    for what, limit in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, 0),
@@ -86,7 +86,7 @@ def limit(cpu_s: int) -> None:
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        resource.setrlimit(what, (limit, limit))
 
 
 def take_channel(*numbers: int) -> list[int]:

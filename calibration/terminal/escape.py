@@ -9,4 +9,4 @@ def printable(text: str) -> str:
     Control characters steer a terminal, some others turn what stands beside them around, and the halves of a character
     that stand for bytes of a name that is no UTF-8 have no encoding at all.
     """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -25,12 +25,12 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
     """
     try:
         with path.open("rb") as stream:
-            found = [read(line, where) for line, where in _lines(DecodedText(stream), str(path))]
+            items = [read(line, where) for line, where in _lines(DecodedText(stream), str(path))]
     except OSError as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error.strerror or error}") from error
-    if not found:
+    if not items:
         raise InputError(f"there is no {what} in {str(path)!r}")
-    return found
+    return items
 
 
 def _lines(text: DecodedText, name: str) -> Iterator[tuple[str, str]]:
@@ -70,8 +70,8 @@ def read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:  # Any: JSON
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from error
-    found = [fields.get("text"), fields.get("prompt")] if isinstance(fields, dict) else []
-    text = next((its for its in found if isinstance(its, str) and its.strip()), None)
+    values = [fields.get("text"), fields.get("prompt")] if isinstance(fields, dict) else []
+    text = next((value for value in values if isinstance(value, str) and value.strip()), None)
     if text is None:
         raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
     try:

@@ -13,4 +13,4 @@ def cut_text(tokens: list[int], budget: int) -> list[list[int]]:
     """
     kept = tokens[: max(budget, 0)]
     passages = [kept[start : start + PASSAGE_TOKENS] for start in range(0, len(kept), PASSAGE_TOKENS)]
-    return [one for one in passages if len(one) > 1]
+    return [passage for passage in passages if len(passage) > 1]
