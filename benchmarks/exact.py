@@ -46,9 +46,9 @@ def load(checkpoint: Path) -> PreTrainedModel:
     """Load in float32; weights are unpacked once instead of in every step where activations are not quantized."""
     quantization = json.loads((checkpoint / "config.json").read_bytes()).get("quantization_config", {})
     if quantization.get("quant_method") == "awq":
-        from calibration.quantization.autoawq import spelled_out  # is in AutoAWQ's environment only
+        from calibration.quantization.autoawq import dequantized  # is in AutoAWQ's environment only
 
-        return spelled_out(checkpoint)
+        return dequantized(checkpoint)
     if any(group["input_activations"] for group in quantization.get("config_groups", {}).values()) or not quantization:
         return load_model(checkpoint)
     return AutoModelForCausalLM.from_pretrained(

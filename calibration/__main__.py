@@ -1,4 +1,4 @@
-"""python -m calibration: set the environment up for the libraries, hand over to the commands."""
+"""python -m calibration: set the environment of the libraries, then run the command."""
 
 from __future__ import annotations
 

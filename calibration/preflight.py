@@ -71,7 +71,7 @@ def inspect_model(folder: Path) -> Weights:
 
 
 def find_capability(hardware: str) -> int | None:
-    """Return the compute capability of a GPU by whatever it is called: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
+    """Return the compute capability of a GPU by any of its names: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
     words = re.findall("[A-Z0-9]+", hardware.upper())
     names = [*words, *map("".join, pairwise(words))]
     return next((CAPABILITY[name] for name in names if name in CAPABILITY), None)

@@ -1,4 +1,4 @@
-"""report.json of an evaluation: what was measured of every checkpoint, and how much of the reference it keeps.
+"""report.json of an evaluation: the figures of every checkpoint and their accuracy recovery.
 
 `evaluate` writes it, `publish` reads it, ladder.toml carries its figures. A metric is named `<metric>` or, where it is
 taken per kind of text or per task, `<metric>.<kind>`: `perplexity.code`, `kl_mean.prose`, `task.json-answers`.
@@ -38,7 +38,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tier against the reference on the same items: tier - reference with its 95 % interval."""
+    """A tier compared with the reference on the same items: tier - reference with its 95 % interval."""
 
     difference: float
     low: float
@@ -80,7 +80,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     failed: dict[str, str] = {}  # checkpoints that could not be measured: name -> why
     sources: dict[str, str]  # the held-out sets and problems: name -> sha256
     versions: dict[str, str]  # library -> version
-    machine: dict[str, str]  # cpu, cores, memory, gpu: whatever a reader needs to place the speeds
+    machine: dict[str, str]  # cpu, cores, memory, gpu: what speeds depend on
     made_at: str  # RFC 3339, UTC
     seconds: float
 

@@ -44,12 +44,12 @@ class Manifest:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether the folder is a checkpoint that was made here, of whatever recipe, and nothing else is in it."""
+    """Tell whether bitladder made the checkpoint in this folder, by any recipe, and the folder holds nothing else."""
     return was_made(folder) and ("files" not in read_fields(folder) or is_listed(folder, "recipe_hash"))
 
 
 def was_made(folder: Path) -> bool:
-    """Tell whether the folder is a checkpoint that was made here, whatever else is in it."""
+    """Tell whether bitladder made the checkpoint in this folder; the folder may hold other files."""
     return "recipe_hash" in read_fields(folder)
 
 

@@ -1,4 +1,4 @@
-"""From measured prompts to the figures of an audit: distributions, and where the policy sends what. Pure."""
+"""The figures of an audit: distributions of features, and the tiers that the policy chooses. Pure."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def aggregate_figures(taken: AuditedPrompts, scores: Sequence[Score], ladder: tu
 
 
 def digits(number: float) -> str:
-    """Write a number for people: three digits, or all before the point."""
+    """Format a number: three digits, or all before the decimal point."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 

@@ -22,12 +22,12 @@ _SHOW_EVERY = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedPrompt:
-    """A prompt that is audited."""
+    """A prompt, and what its log knows of it."""
 
     text: str
     kind: str
     envelope: Envelope
-    tier: str  # that served it; '' where nobody knows
+    tier: str  # that served it; '' where it is unknown
     cut: bool = False  # it was longer
 
 
@@ -40,7 +40,7 @@ class AuditedPrompts:
 
 
 def from_set(folder: Path, max_chars: int) -> AuditedPrompts:
-    """Return every text of a sampled set; what was asked for with it is not kept there."""
+    """Return every text of a sampled set; a set does not keep their request constraints."""
     sample_set = load(folder)
     prompts = [
         AuditedPrompt(

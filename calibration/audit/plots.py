@@ -1,4 +1,4 @@
-"""The figures of an audit, drawn. The only file of the audit that imports matplotlib."""
+"""The plots of an audit. The only file of the audit that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw_all(
     policy: PolicySettings,
     figures: dict[str, Any],  # Any: JSON
 ) -> list[Path]:
-    """Write every plot and return their paths; those by tier only where somebody knows what served a prompt."""
+    """Write every plot and return their paths; those by tier only where the log names tiers."""
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
     drawn = {
         "entropy": draw_entropy(numbers, by_kind, policy, "kind"),
@@ -171,7 +171,7 @@ def _clean(axes: Axes) -> None:
 
 
 def _log(axes: Axes) -> None:
-    """Give an axis steps of 1, 2 and 5, written as people write them."""
+    """Make an axis logarithmic, with ticks at 1, 2 and 5 in plain numbers."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -179,7 +179,7 @@ def _log(axes: Axes) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a log's own word so that no formula is read into it, and no character without a picture."""
+    """Escape a name from a log: matplotlib would read $ as a formula, and has no glyph for control characters."""
     return printable(name).replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Audit prompts: measure, aggregate_figures, draw, write aside, publish. Read this first."""
+"""Audit prompts: measure, aggregate, draw, write the report's folder. Read this first."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AuditOptions:
 
 
 def check_out(into: Path) -> None:
-    """Raise what would prevent writing the report, or be destroyed by it, before anything is read."""
+    """Raise if the report cannot be written, or would replace something else, before anything is read."""
     require_replaceable(into, "--out", is_ours)
     try_writing(into.parent)
 

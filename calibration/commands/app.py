@@ -1,4 +1,4 @@
-"""The commands of calibration, by name; only the file of the one that is asked for is loaded.
+"""The commands of calibration, by name; only the file of the requested one is loaded.
 
 Steps run in environments that have different libraries (docs/calibration.md), so `--help` must not import any.
 """
@@ -18,7 +18,7 @@ from calibration.terminal.escape import printable
 STEPS = {
     "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
     "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
-    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
@@ -33,7 +33,7 @@ INNER = ("make",)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one command; an error of ours is told on stderr and has the exit status of its class."""
+    """Run one command; a CalibrationError is printed on stderr and ends with its exit code."""
     try:
         make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:

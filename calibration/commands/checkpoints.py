@@ -1,4 +1,4 @@
-"""calibrate checkpoints: make what the example ladder serves."""
+"""calibrate checkpoints: make what the example serves."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         force: Annotated[bool, typer.Option("--force", help="make them again even if they are finished")] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.
+        """Make the checkpoints of SmolLM2-135M-Instruct that the example serves.
 
         Example: bitladder calibrate checkpoints --tiers int4,int8
         """
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
-    """Import the libraries that make checkpoints; this takes seconds, so nobody else does."""
+    """Import the libraries that make checkpoints; it takes seconds, so that no other module imports them."""
     try:
         module = import_module(MODULES[toolkit])
     except ImportError as error:
@@ -79,7 +79,7 @@ def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
 
 
 def storage_chooser(storage: str) -> Callable[[Recipe], Storage]:
-    """Return the rule that decides how a tier is stored."""
+    """Return the rule by which a tier is stored packed or rounded."""
     if storage not in (AUTO, *Storage):
         raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {storage!r}", param_hint="--storage")
 

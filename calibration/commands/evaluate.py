@@ -96,7 +96,7 @@ def evaluate_command(
 
 
 def check_out(out: Path) -> None:
-    """Raise what would prevent writing the report, or be destroyed by it, before hours are spent."""
+    """Raise if the report cannot be written, or would replace something else, before hours are spent."""
     report, *others = (out / name for name in FILES)
     if report.exists():
         try:

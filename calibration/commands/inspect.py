@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect_shown(path: Path) -> Inspection:
-    """Inspect with a bar on stderr, where somebody watches."""
+    """Inspect with a progress bar, if stderr is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = progress_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""calibrate make: what `calibrate quantize` becomes in the quantizer's environment, when its checks are passed."""
+"""calibrate make: the internal command that `calibrate quantize` runs in the quantizer's environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from calibration.terminal.progress import Steps
 def register(app: typer.Typer) -> None:
     @app.command()
     def make() -> None:
-        """Make the checkpoint that `calibrate quantize` has checked and put on stdin; not meant to be typed."""
+        """Make the checkpoint of the task on stdin, which `calibrate quantize` has checked; an internal command."""
         task = QuantizeTask.from_json(sys.stdin.read())
         recipe = task.recipe
         builder = CheckpointBuilder(
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def source_model(model: Path | None) -> SourceModel:
-    """Return the example, or a folder; whether its files changed is told by their sizes and times."""
+    """Return the example, or the model in a folder, identified by the sizes and times of its files."""
     if model is None:
         return EXAMPLE
     files: dict[str, Any] = {  # Any: JSON

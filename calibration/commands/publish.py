@@ -1,4 +1,4 @@
-"""calibrate publish: measured checkpoints become those that are served."""
+"""calibrate publish: make measured checkpoints the ones that are served."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def register(app: typer.Typer) -> None:
         settings, store = open_store(config)
         names = [name.strip() for name in tiers.split(",") if name.strip()]
         choice = Choice(report=report.expanduser(), tiers=names, note=note)
-        ladder = publish_release(choice, settings, store, say_step)
-        show_release(ladder, as_json=as_json)
+        release = publish_release(choice, settings, store, say_step)
+        show_release(release, as_json=as_json)

@@ -1,4 +1,4 @@
-"""calibrate quantize: check that a recipe can be carried out, then have the quantizer's environment do it."""
+"""calibrate quantize: check that a recipe can be carried out, then run it in the quantizer's environment."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def hardware_of(tier: str, config: str | None) -> set[str]:
 
 
 def default_folder(recipe: Recipe, model: Path | None) -> Path:
-    """Return where a checkpoint goes; the example ladder looks for its own under the tier's name."""
+    """Return where a checkpoint goes; the example's tiers look for theirs under the tier's name."""
     cache = example_folder()
     if model is not None:
         return cache.parent / model.expanduser().resolve().name / recipe.name

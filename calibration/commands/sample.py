@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 
 def notes(made: Sampled, source: Source) -> Iterator[str]:
-    """Yield what whoever reads only the figures would miss."""
+    """Yield what the figures do not show."""
     for file in made.manifest["files"]:
         if file["lines"] == 0 and file["name"] != SKIPPED:
             yield f"{file['name']} is empty: so few prompts were found that none fell to it"

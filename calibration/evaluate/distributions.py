@@ -33,7 +33,7 @@ class Distributions:
 
 
 def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) -> Distributions:
-    """Read what an engine says of the prompt `tokens`; the first token is predicted from nothing and left out."""
+    """Read an engine's answer for the prompt `tokens`; the first token has no prediction and is left out."""
     if len(answer) != len(tokens) or answer[0] is not None:
         raise ValueError(f"expected log probabilities of {len(tokens)} tokens, got {len(answer)}")
     rows = len(tokens) - 1
@@ -53,7 +53,7 @@ def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) 
 
 
 def agreement(reference: Distributions, tier: Distributions) -> NDArray[np.bool_]:
-    """Return for every row whether both would have said the same token."""
+    """Return for every row whether both find the same token most likely."""
     same: NDArray[np.bool_] = reference.ids[:, 0] == tier.ids[:, 0]
     return same
 

@@ -1,4 +1,4 @@
-"""What the running engine holds: resident memory of its processes, and memory of the GPU where there is one."""
+"""Memory of the running engine: resident memory of its processes, and GPU memory where there is a GPU."""
 
 from __future__ import annotations
 

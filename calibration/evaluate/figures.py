@@ -14,7 +14,7 @@ from calibration.evaluate.stats import Floats, bootstrap, mcnemar, wilson
 
 @dataclass(frozen=True, slots=True)
 class TierFigures:
-    """What the report says of one checkpoint."""
+    """The figures of one checkpoint in the report."""
 
     metrics: dict[str, Estimate] = field(default_factory=dict)
     recovery: dict[str, Estimate] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What figures were taken on: the machine, and the versions that can change them."""
+"""The machine and the versions that figures depend on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def versions(engine: str) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Return what tells this machine from one of another speed; cores are those that this process may use."""
+    """Return what the speed of this machine depends on; cores are those that this process may use."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next(
         (line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine()

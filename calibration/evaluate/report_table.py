@@ -1,4 +1,4 @@
-"""A report as rows of text: what the terminal and the page show. Pure."""
+"""A report as rows of text, for the terminal and the page. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 
 def rows(report: Report) -> list[Row]:
-    """Return every metric with its interval, and under it what is kept of the reference."""
+    """Return every metric with its interval, and under it the accuracy recovery and the difference."""
     fullest_first = sorted(report.tiers, key=lambda tier: -len(tier.metrics))  # its order keeps what belongs together
     names = list(dict.fromkeys(name for tier in fullest_first for name in tier.metrics))
     lines = [line for name in names for line in _rows(name, report.tiers)]

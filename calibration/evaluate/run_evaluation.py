@@ -1,4 +1,4 @@
-"""Evaluate checkpoints: start the engine on each, take what is missing, make the report. Read this first."""
+"""Evaluate checkpoints: start the engine on each, take missing measures, make the report. Read this first."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from calibration.evaluate.measures.protocol import Measure
 from calibration.evaluate.store import Store
 from calibration.terminal.progress import Steps
 
-# By the name of a measure, what it found.
+# Name of a measure -> its result.
 Results = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluator:
-    """What is measured, with which engine, and where results are kept."""
+    """Measures checkpoints, with one engine, and stores the results."""
 
     measures: Sequence[Measure[Any]]
     vllm: VllmSettings
@@ -78,7 +78,7 @@ class Evaluator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportHeader:
-    """What a report says of itself."""
+    """The head of a report."""
 
     model: str
     sources: dict[str, str]
@@ -88,7 +88,7 @@ class ReportHeader:
 async def evaluate(
     reference: Candidate, candidates: Sequence[Candidate], evaluation: Evaluator, about: ReportHeader
 ) -> Report:
-    """Measure the reference and the candidates, in this order; one that fails is named in the report, with the reason.
+    """Measure the reference and the candidates, in this order; a failed one is named in the report, with the reason.
 
     Raises:
         EngineFailedError: all failed.

@@ -1,4 +1,4 @@
-"""Results on disk, one file a measure of a checkpoint, named by all that it depends on: what is there is not redone."""
+"""Results on disk: a file for each measure of a checkpoint, named by all that the result depends on."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Store:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a file of that name is a whole one.
+    """Write a temporary file, then rename it: the path is never half-written.
 
     Raises:
         DiskFullError: there is no room.
-        InputError: nothing can be written there.
+        InputError: the folder cannot be written.
 
     """
     with writing(path.parent):

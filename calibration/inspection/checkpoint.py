@@ -184,7 +184,7 @@ def _check_size(config: ModelConfig | None, tensors: Mapping[str, Tensor], findi
 
 
 def _check_manifest(folder: Path, findings: Findings) -> None:
-    """Hold the weights against the digests of whoever made them, where there is a manifest of ours."""
+    """Compare the weights with the digests in the manifest, where bitladder made the checkpoint."""
     manifest = read_manifest(folder)
     if manifest is None:
         if (folder / MANIFEST_NAME).exists():

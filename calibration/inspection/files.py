@@ -11,7 +11,7 @@ from calibration.inspection.tensor_file import FileError, Tensor, read_header
 from calibration.inspection.verdict import CheckName, Findings
 
 INDEX = "model.safetensors.index.json"
-# Loading one runs whatever code is in it.
+# Loading one runs the code in it.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 

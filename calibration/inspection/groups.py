@@ -54,7 +54,7 @@ class Numbers(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return "channel" if self.group_size == -1 else "group"
 
     def faults(self) -> Iterator[str]:
-        """Yield what compressed-tensors refuses whatever these numbers are for."""
+        """Yield what compressed-tensors refuses in any number format."""
         scope, size = self.scope, self.group_size
         if scope not in ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head"):
             yield f"strategy must be tensor, channel, group or block, got {self.strategy!r}"

@@ -10,7 +10,7 @@ import msgspec
 
 # The deepest models have some two hundred; a damaged number must not fill the memory with names.
 MAX_LAYERS = 1000
-# Nor must it make products that nobody can show.
+# Nor must it make products that are too large to print.
 MAX_WIDTH = 1 << 32
 # vLLM's classes; the first two are no linear layers to it.
 EMBEDDING, HEAD = "VocabParallelEmbedding", "ParallelLMHead"

@@ -34,7 +34,7 @@ class Quantization(Protocol):
         """Return how the layers of these modules are stored; what an engine cannot build is a finding.
 
         Raises:
-            SchemeError: it cannot be told.
+            SchemeError: the configuration cannot be resolved.
 
         """
         ...

@@ -111,7 +111,7 @@ def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Fin
 
 
 def scheme_names(layers: Layers, schemes: Schemes) -> Counter[str]:
-    """Return how many linear layers are stored in which way, for people; embeddings seldom are, and then say so."""
+    """Count the linear layers by how they are stored; quantized embeddings, which are rare, are named."""
     plain = set(layers.linears) - set(schemes) - {EMBEDDING_LAYER}
     matches = Counter(name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
     return matches + Counter(unquantized=len(plain))

@@ -84,7 +84,7 @@ class Findings:
         return Verdict.FAIL in self._seen.get(check, {})
 
     def checks(self) -> tuple[Check, ...]:
-        """Return the checks that were made; one says what is wrong with it, or else what is right."""
+        """Return the checks that were made, each with its faults, or else with what was found in order."""
         made = []
         for name in CheckName:
             if seen := self._seen.get(name):

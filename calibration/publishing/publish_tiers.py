@@ -1,4 +1,4 @@
-"""Publish and roll back: report -> digest -> inspect -> gate -> ladder.toml. READ THIS FIRST."""
+"""Publish and roll back: report -> digest -> inspect -> gate -> ladder.toml. Read this first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: On
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
-        InputError: report, settings and tiers do not go together, or there is no place for a ladder.
+        InputError: report, settings and tiers do not go together, or there is no place for a release.
         PublishRefusedError: a tier changed since it was measured, failed its inspection or lost too much.
 
     """
@@ -78,22 +78,22 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: On
 def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
     """Publish a former release again, under a new version; by default the one before the present.
 
-    Before the first ladder there was what the configuration says: a ladder without tiers, and 0 as a version.
+    Before the first release the configuration counts: a release without tiers, and 0 as a version.
 
     Raises:
-        InputError: there is no such ladder.
+        InputError: there is no such release.
         PublishRefusedError: one of its checkpoints is gone or was replaced, or a tier would have none.
 
     """
     with store.locked():
         present, former = store.present(), store.former()
         if present is None:
-            raise InputError(f"there is no ladder in {store.file}: nothing to go back from")
+            raise InputError(f"there is no release in {store.file}: nothing to go back from")
         target = _target(to, present, former)
         models = former[target].models if target else {}
         known = _known(models, settings)
         if known != {name: model.tiers for name, model in models.items()}:
-            raise InputError(f"ladder {target} has tiers that the configuration has no more: publish anew")
+            raise InputError(f"release {target} has tiers that the configuration has no more: publish anew")
         refused = [
             text
             for name, tiers in known.items()
@@ -111,12 +111,12 @@ def _target(to: int | None, present: Release, former: Mapping[int, Release]) -> 
     """Return the version to go back to, which is one of the former or 0."""
     known = ", ".join(map(str, former)) or "none"
     if not to and present.content == 0:
-        raise InputError(f"the configuration's own tiers are served: nothing to go back from; former ladders: {known}")
+        raise InputError(f"the configuration's own tiers are served: nothing to go back from; former releases: {known}")
     if to is None:
         older = [version for version in former if version < present.content]
         if not older and present.content > 1:
             raise InputError(
-                f"no ladder before {present.content} is kept any more; kept are {known}, and --to 0 goes back to the "
+                f"no release before {present.content} is kept any more; kept are {known}, and --to 0 goes back to the "
                 "configuration's own tiers"
             )
         return max(older, default=0)
@@ -178,7 +178,7 @@ def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep)
 
 
 def _known(models: Mapping[str, ReleaseModel], settings: Settings) -> Tiers:
-    """Return the tiers that the configuration still has: every process refuses a ladder that names others."""
+    """Return the tiers that the configuration still has: every process refuses a release that names others."""
     by_model = {
         name: {tier: entry for tier, entry in model.tiers.items() if tier in settings.models[name].ladder}
         for name, model in models.items()
@@ -233,12 +233,12 @@ def portable(folder: Path, settings: Settings) -> str:
 
 
 def _write(store: ReleaseStore, models: Mapping[str, ReleaseModel], note: str, restored: int | None = None) -> Release:
-    ladder = Release(
+    release = Release(
         version=store.next_version(),
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note=note,
         restored=restored,
         models=dict(models),
     )
-    store.write(ladder)
-    return ladder
+    store.write(release)
+    return release

@@ -10,13 +10,13 @@ ENDLESS = int(1e18)  # where Linux does not say, and where it is not Linux
 
 
 class _Version(NamedTuple):
-    """Where a version of control groups keeps what about memory."""
+    """The files of a version of control groups that describe memory."""
 
     own: str  # in the line of /proc/self/cgroup
     mount: str
     limit: str
     used: str
-    cached: str  # in memory.stat: read from files, and given up when somebody needs the room
+    cached: str  # in memory.stat: read from files, and released when memory is needed
 
 
 _VERSIONS = (

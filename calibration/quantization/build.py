@@ -1,4 +1,4 @@
-"""Make the checkpoints of the tiers: skip what is finished, build aside, measure, judge, publish. Read this first."""
+"""Make the checkpoints of the tiers: skip finished ones, build, measure, judge, rename into place. Read this first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from calibration.quantization.recipe import BF16, Recipe, Storage, check_fits, f
 from calibration.quantization.standard_recipes import example_recipe
 from calibration.terminal.progress import Steps
 
-# How every checkpoint is measured; stands in its manifest.
+# How every checkpoint is measured; written to its manifest.
 MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
 MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
 
@@ -49,12 +49,12 @@ class Checkpoint:
     path: Path
     manifest: Manifest
     skipped: bool
-    seconds: float  # what this run took for it
+    seconds: float  # of this run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceModel:
-    """The model that is quantized: a package's file, unpacked to bf16 first, or a folder of safetensors as it is."""
+    """The model to quantize: a package's file, which is unpacked to bf16 first, or a folder of safetensors."""
 
     identity: dict[str, Any]  # Any: JSON; part of every hash
     folder: Path | None = None
@@ -71,13 +71,13 @@ class CheckpointJob:
     folder: str  # its name in the cache
     recipe: Recipe
     weights: Weights
-    texts: tuple[str, ...] = ()  # that it is calibrated on, where the recipe looks at any
-    memory: int | None = None  # bytes of weights above which the rest stays on disk
-    option: str = "--cache"  # that says where it goes, for those who have to name another place
+    texts: tuple[str, ...] = ()  # calibration texts, if the recipe needs any
+    memory: int | None = None  # bytes of weights in memory; the rest is offloaded to disk
+    option: str = "--cache"  # the option that names the folder, for messages
 
 
 def example_job(tier: str) -> CheckpointJob:
-    """Return the job whose checkpoint the example ladder serves at a tier."""
+    """Return the job of the example's checkpoint for a tier."""
     recipe = example_recipe(tier)
     texts = tuple(texts_for(recipe.mix)) if recipe.mix else ()
     return CheckpointJob(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
@@ -88,7 +88,7 @@ class CheckpointCache:
     """A folder of checkpoints."""
 
     cache: Path
-    option: str  # that says where it is, for those who have to name another one
+    option: str  # the option that names it, for messages
 
 
 class CheckpointBuilder:
@@ -113,7 +113,7 @@ class CheckpointBuilder:
         self._quantizer: Quantizer | None = None
 
     def make(self, jobs: Sequence[CheckpointJob], *, force: bool = False) -> list[Checkpoint]:
-        """Make these checkpoints, in this order, and whatever they need before."""
+        """Make these checkpoints in this order, each after the reference that it needs."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
             if self._finished(job, force=force) is None:
@@ -128,10 +128,10 @@ class CheckpointBuilder:
 
     def _ensure(self, job: CheckpointJob, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another quantizer")
+        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another process")
         look = partial(self._finished, job, force=force)
         with claimed(path, job.option, is_checkpoint, on_wait, lambda: look() is not None):
-            remove(self._offload(job))  # of one who was killed: it takes room
+            remove(self._offload(job))  # of a process that was killed: it takes disk space
             finished = look()
             manifest = finished or self._build(job, path)
         seconds = round(time.monotonic() - started_s, 1)
@@ -187,7 +187,7 @@ class CheckpointBuilder:
         return manifest
 
     def _reference(self, job: CheckpointJob) -> Reference:
-        """Return what a checkpoint is made from and held against."""
+        """Return the model that a checkpoint is made from and compared with."""
         folder = self._subject.folder
         if folder is None:
             made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
@@ -197,7 +197,7 @@ class CheckpointBuilder:
             return Reference(path=folder, perplexity=quantizer.perplexity(folder, self._held(job)))
 
     def _held(self, job: CheckpointJob) -> OffloadLimit | None:
-        """Keep what goes beyond the bound beside the checkpoint: a folder for temporary files may be memory itself."""
+        """Offload to a folder beside the checkpoint: a folder for temporary files may be in memory."""
         return None if job.memory is None else OffloadLimit(job.memory, self._offload(job))
 
     def _offload(self, job: CheckpointJob) -> Path:

@@ -1,4 +1,4 @@
-"""Calibration texts for whoever has no samples: passages of the code and prose that the quantizer's environment brings.
+"""Calibration texts where no samples are given: passages of code and prose of packages in the quantizer's environment.
 
 requirements/*.lock pin those packages, so the texts are the same on every machine, and nothing needs a download. None
 of it is measured on: what is held out is packaged here, or comes from HumanEval and from Python's own reference.

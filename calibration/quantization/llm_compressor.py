@@ -69,31 +69,31 @@ class LlmCompressorQuantizer:
         save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, order: QuantizeSpec, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
-        recipe = order.recipe
-        tokenizer = load_tokenizer(order.reference)
-        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory) as model:
+        recipe = spec.recipe
+        tokenizer = load_tokenizer(spec.reference)
+        with no_pinned_memory(), quiet(), loaded(spec.reference, spec.memory) as model:
             with blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
                     recipe=modifiers(recipe, model),
-                    **calibration_data(recipe, order.texts, tokenizer),
+                    **calibration_data(recipe, spec.texts, tokenizer),
                 )
-            if order.memory is not None:
+            if spec.memory is not None:
                 # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
                 self._measured_before[into] = measure_model(model, tokenizer)
-            packed = into if order.storage is Storage.PACKED else into / "packed"
-            if order.memory is None:
+            packed = into if spec.storage is Storage.PACKED else into / "packed"
+            if spec.memory is None:
                 save(model.to(torch.bfloat16), packed)
             else:
                 save(model, packed, SHARD_BYTES)
             reset_session()  # which holds the model, too
-        copy_tokenizer(order.reference, into)
-        if order.storage is Storage.ROUNDED:
+        copy_tokenizer(spec.reference, into)
+        if spec.storage is Storage.ROUNDED:
             with quiet():
-                store_rounded(packed, order.reference, into)
+                store_rounded(packed, spec.reference, into)
             shutil.rmtree(packed)
 
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
@@ -111,7 +111,7 @@ def make_quantizer() -> LlmCompressorQuantizer:
 
 
 def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
-    """Translate a recipe into llm-compressor's words."""
+    """Translate a recipe into llm-compressor's modifiers."""
     scheme = QuantizationScheme(
         targets=["Linear"],
         weights=_arguments(recipe.weights),
@@ -149,12 +149,12 @@ def calibration_data(
 def loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
-    llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
+    llm-compressor takes one block of layers at a time into memory, so that the size of the whole model does not matter.
     """
     if memory is None:
         yield load_model(reference)
         return
-    remove(memory.folder)  # of one who was killed
+    remove(memory.folder)  # of a process that was killed
     memory.folder.mkdir()
     try:
         with load_offloaded_model():
@@ -195,7 +195,7 @@ def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> 
 
 @contextmanager
 def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
-    """Say how many blocks of layers are done, the head being the last; the library tells its own bars alone.
+    """Report how many blocks of layers are done, the head being the last; the library updates only its own bars.
 
     Methods that need a pass over the model each begin again.
     """

@@ -46,7 +46,7 @@ def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off stderr what the libraries' switches leave: bars that ignore TQDM_DISABLE, a remark of torch.fx."""
+    """Silence what ignores the libraries' switches: bars that ignore TQDM_DISABLE, a warning of torch.fx."""
     logging.getLogger("torch.fx").setLevel(logging.ERROR)
     with redirect_stderr(io.StringIO()):
         yield

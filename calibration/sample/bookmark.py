@@ -1,4 +1,4 @@
-"""How far a run came, so that the next one goes on there: written beside, then renamed.
+"""The progress of a run, so that the next run continues there.
 
 It is compressed: on a disk that is nearly full, the set may not find room, and what was read for it still does.
 """
@@ -24,7 +24,7 @@ _SAVE_SHARE = 0.05
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A line that gave no prompt."""
+    """A line without a prompt."""
 
     where: str
     reason: str
@@ -59,7 +59,7 @@ class _State(msgspec.Struct):
 
 
 class Bookmark:
-    """The file that a run leaves behind when it is cut off."""
+    """The file of an unfinished run."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""From text to JSON values, however they are put one after another; never more than one value in memory.
+"""Read JSON values from text, in any framing; never more than one value in memory.
 
 Lines, values with blanks or nothing between them, over many lines, in a list of any length, with commas too many, with
 NaN: log shippers write all of these. A value that is none costs itself, and one that is torn its line.
@@ -49,7 +49,7 @@ class Value(msgspec.Struct, frozen=True):
     content: Any  # JSON
 
 
-class _Torn(Exception):  # noqa: N818  (no error to anybody outside)
+class _Torn(Exception):  # noqa: N818  (internal to this file)
     """There is no value here: what was found instead, and where."""
 
     def __init__(self, at: int, found: str, reason: str = "not JSON", read: int | None = None) -> None:
@@ -60,7 +60,7 @@ class _Torn(Exception):  # noqa: N818  (no error to anybody outside)
 
 
 def read_values(stream: BinaryIO, extent: Extent) -> Iterator[Value | BadEntry]:
-    """Yield every value, and everything that is none; count the bytes of both."""
+    """Yield every value, and a BadEntry for everything else; count the bytes of both."""
     text = DecodedText(stream)
     window = Window(text)
     last: Value | BadEntry | None = None

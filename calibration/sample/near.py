@@ -28,12 +28,12 @@ _DIGITS = re.compile(r"\d+")
 
 
 def folded(text: str) -> bytes:
-    """Return the text without what never matters to a calibration: case, white space, and which number it was."""
+    """Return the text without case, white space and the values of numbers, which do not matter to calibration."""
     return _DIGITS.sub("0", " ".join(text.split())).casefold().encode("utf-8")
 
 
 def signature(fold: bytes) -> Signature:
-    """Return the 64 least hashes of the text's 8-grams, each under a hash function of its own."""
+    """Return 64 MinHash values: the lowest hash of the text's 8-grams under each of 64 hash functions."""
     padded = fold.ljust(_GRAM)
     # All 8-grams as numbers: those that begin at every eighth byte, once for each of eight beginnings.
     starts = [
@@ -59,7 +59,7 @@ def overlap(first: Signature, second: Signature) -> float:
 
 
 class NearIndex:
-    """Signatures by number, and those that a new one is near to."""
+    """An index of signatures that finds those near a new one."""
 
     def __init__(self) -> None:
         self._signatures: dict[int, Signature] = {}

@@ -13,7 +13,7 @@ _TIER_CHARS = 40
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One text that somebody sent, and what its log knows about it."""
+    """One prompt, and what its log knows about it."""
 
     text: str
     turns: int = 1  # of a conversation
@@ -23,17 +23,17 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class BadEntry(msgspec.Struct, frozen=True):
-    """Something in a log that is no prompt."""
+    """An entry of a log that is no prompt."""
 
     reason: str
 
 
-def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
+def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
     """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
     return [prompt for entry in (value if isinstance(value, list) else [value]) for prompt in _read_entry(entry)]
 
 
-def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON of strangers)
+def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
     if not isinstance(entry, dict):
         return [BadEntry("not an object")]
     tier = entry.get("tier")
@@ -46,7 +46,7 @@ def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (JSON o
 
 
 def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
-    """Return what a log says of the envelope; nonsense counts as not said."""
+    """Return the request constraints in a log; invalid ones are ignored."""
     asked = {name: entry[name] for name in ("priority", "max_latency_ms") if name in entry}
     try:
         return msgspec.convert(asked, Envelope)
@@ -68,7 +68,7 @@ def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
     return next(with_text, fields[0] if fields else (None, 1))
 
 
-def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
+def _contents(message: Any) -> list[str]:  # noqa: ANN401  (untrusted JSON)
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, str):
         return [content]
@@ -76,7 +76,7 @@ def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
     return [text for text in parts if isinstance(text, str)]
 
 
-def _checked(text: Any, prompt: Prompt) -> Prompt | BadEntry:  # noqa: ANN401  (JSON of strangers)
+def _checked(text: Any, prompt: Prompt) -> Prompt | BadEntry:  # noqa: ANN401  (untrusted JSON)
     if not isinstance(text, str):
         return BadEntry("prompt is no text")
     return prompt if text.strip() else BadEntry("empty")

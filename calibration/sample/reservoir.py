@@ -25,7 +25,7 @@ _MEMBER_BYTES = 4096
 
 
 class Stratum(msgspec.Struct, frozen=True, order=True):
-    """Texts that are alike in what quantization may mind."""
+    """Texts with the same kind, language, length and tier, to which quantization may be sensitive."""
 
     kind: str
     language: str

@@ -1,4 +1,4 @@
-"""Take a sample: go on where the last run stopped, read, choose, write aside, publish. Read this first."""
+"""Take a sample: continue the last run, read, choose, write the set's folder. Read this first."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sample(source: Source, plan: SampleOptions, into: Path, *, force: bool, on_p
     """Make the set, unless it is there already.
 
     Raises:
-        SourceError: the source is empty, away, or may not be read, or whole files of it were not understood.
+        SourceError: the source is empty, unreachable, or may not be read, or whole files of it were not understood.
         InputError: it has too few different prompts; the next run reads it again, because it may have more by then.
         DiskFullError: there is no room; what was read is not read again, if there was room for the bookmark.
 
@@ -99,7 +99,7 @@ def _read(
     bookmark: Bookmark,
     on_progress: OnProgress,
 ) -> None:
-    """Offer every prompt of the source to the reservoir; whatever ends this, the next run goes on from here."""
+    """Offer every prompt of the source to the reservoir; if this fails, the next run continues from here."""
     try:
         for unit in source.units(progress.unit):
             for number, entries in enumerate(unit.prompts(), 1):

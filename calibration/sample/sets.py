@@ -1,4 +1,4 @@
-"""A sampled set on disk: texts in two halves, what was skipped, and a manifest. `load` is how others read it."""
+"""A sampled set on disk: texts in two halves, what was skipped, and a manifest. `load` reads and checks it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def as_text(member: Member) -> SampledText:
 
 
 def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> list[dict[str, Any]]:  # Any: JSON
-    """Write the files of a set and return what its manifest says of them."""
+    """Write the files of a set and return their entries in its manifest."""
     rows: dict[str, list[dict[str, Any]]] = {
         f"{CALIBRATION}.jsonl": [asdict(text) for text in chosen.calibration],
         f"{HELDOUT}.jsonl": [asdict(text) for text in chosen.heldout],
@@ -95,7 +95,7 @@ def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def load(folder: Path) -> SampleSet:
-    """Read a set, and make sure that it is what was written and not mixed.
+    """Read a set, and check that it is unchanged and that its halves share no text.
 
     Raises:
         InputError: there is no set, or its files are not those of its manifest.

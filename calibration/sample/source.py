@@ -27,7 +27,7 @@ class Unit(Protocol):
 
 
 class Source(Protocol):
-    """Anything that has units; their names grow, so that one name says how far a run came."""
+    """A sequence of units in the order of their names: the name of the last one is a run's progress."""
 
     name: str
 
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Yield the units behind the one of this name; all of them behind ''.
 
         Raises:
-            SourceError: it is empty, away, or may not be read.
+            SourceError: the source is empty, unreachable, or may not be read.
 
         """
         ...

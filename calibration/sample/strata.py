@@ -66,12 +66,12 @@ def mixed(members: list[Member]) -> list[Member]:
 
 
 def _shuffled(member: Member) -> bytes:
-    """Return a key to sort by that says nothing about the stratum, as the least numbers of a large one do."""
+    """Return a sort key that is independent of the stratum; member numbers are not: a large stratum has lower ones."""
     return blake2b(member.number.to_bytes(8, "big"), digest_size=8, key=_ORDER_KEY).digest()
 
 
 def shares(weights: Mapping[Stratum, int], limits: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:
-    """Deal `count` out by weight, one by one to whoever is furthest below its share; nobody gets more than its most."""
+    """Divide `count` by weight, one by one to the stratum furthest below its share, up to each one's limit."""
     quotas = dict.fromkeys(weights, 0)
     # The heaviest strata first, so that with fewer places than strata it is the rarest that are left out.
     for stratum in sorted(weights, key=lambda stratum: (-weights[stratum], stratum))[:count]:

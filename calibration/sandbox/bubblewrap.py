@@ -21,7 +21,7 @@ from calibration.sandbox.seccomp import seccomp_filter
 # A backstop for code that waits: code that computes meets RLIMIT_CPU first, on a loaded machine too.
 WALL_S = 30.0
 CPU_S = 5
-# The set-up lines wait in the pipes before anybody reads.
+# The set-up lines wait in the pipes until they are read.
 _PIPE_BYTES = 2**20
 _MAX_CODE_BYTES = 2**18
 
@@ -59,7 +59,7 @@ def find_bubblewrap() -> str | None:
 
 
 def _verdict(judge: subprocess.Popen[bytes], wall_s: float) -> Judgement:
-    """Wait for the last line of the checks; no line, no pass."""
+    """Wait for the last line of the checks; without it they did not pass."""
     try:
         _, said = judge.communicate(timeout=wall_s)
     except subprocess.TimeoutExpired:

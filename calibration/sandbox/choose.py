@@ -1,4 +1,4 @@
-"""Which sandbox judges here, and the refusal to judge without one."""
+"""Choose the sandbox; without one, code is not run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TEST = "def check(candidate):\n    assert candidate(2) == 4\n"
 
 
 def choose_sandbox(name_or_auto: str = AUTO) -> Sandbox:
-    """Return the sandbox of this name, or the first one that works here; it is tried out before it is trusted.
+    """Return the sandbox of this name, or the first one that works here; it is tested first.
 
-    Bubblewrap comes first: it runs the Python that people run, so its figures can be held against published ones.
+    Bubblewrap comes first: it runs CPython, so that its figures can be compared with published ones.
 
     Raises:
         InputError: there is none; code that a model wrote is never run without one.
@@ -53,7 +53,7 @@ def _monty() -> Sandbox | str:
 
 
 def _problem(sandbox: Sandbox) -> str | None:
-    """Try a right answer and a wrong one; return what is wrong with the sandbox."""
+    """Test the sandbox with a right and a wrong answer; return what is wrong with it."""
     prompt = 'def double(x):\n    """Return twice x."""\n'
     right = Program(prompt=prompt, completion="    return 2 * x\n", test=_TEST, entry_point="double")
     wrong = Program(prompt=prompt, completion="    return x\n", test=_TEST, entry_point="double")

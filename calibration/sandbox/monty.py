@@ -50,14 +50,14 @@ def _check(program: Program, candidate: MontySession, judge: MontySession) -> No
     """Return when every check held."""
     failure: list[str] = []
 
-    def feed(code: str, **inputs: Any) -> Any:  # noqa: ANN401  (whatever the program handles)
+    def feed(code: str, **inputs: Any) -> Any:  # noqa: ANN401  (any value of a program)
         try:
             return candidate.feed_run(code, inputs=inputs, print_callback=_drop)
         except (MontyError, ValueError, RuntimeError) as error:  # the last two: not plain data
             failure.append(_reason(error))
             raise _CandidateError(failure[0]) from error
 
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (whatever the program handles)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (any value of a program)
         if failure:  # the checks caught it and asked again
             raise _CandidateError(failure[0])
         return feed(f"{program.entry_point}(*args__, **kwargs__)", args__=args, kwargs__=kwargs)

@@ -1,4 +1,4 @@
-"""What is run in a sandbox, and what is said of it."""
+"""The program that a sandbox runs, and its judgement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Whether every check held, and if not, why not."""
+    """Whether every check passed, and if not, why."""
 
     passed: bool
     reason: str = ""

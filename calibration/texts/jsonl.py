@@ -1,4 +1,4 @@
-"""JSONL files that people write: their lines, and a line of texts: an object with "text", or "prompt"."""
+"""Read JSONL files of users: their lines, and the text of a line: an object with "text" or "prompt"."""
 
 from __future__ import annotations
 

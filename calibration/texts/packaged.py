@@ -1,4 +1,4 @@
-"""The packaged texts: what recipes look at, and the held-out text that every checkpoint is measured on."""
+"""The packaged texts: those to calibrate on, and those that every checkpoint is measured on."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ PASSAGE_TOKENS = 256
 
 
 def cut_text(tokens: list[int], budget: int) -> list[list[int]]:
-    """Return the passages of one text, each read from nothing, until the budget in tokens is spent.
+    """Return the passages of one text, each a prompt of its own, until the budget in tokens is spent.
 
     A passage of one token predicts nothing and is left out.
     """

@@ -20,10 +20,10 @@ class ToyQuantizer:
     def convert(self, source: Path, into: Path) -> None:
         self._write(BF16, into, content=source.name)
 
-    def quantize(self, order: QuantizeSpec, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         advance(1, 1)
-        origin = (order.reference / "model.safetensors").read_text(encoding="utf-8")
-        self._write(order.recipe.tier, into, content=f"{origin} {order.recipe.summary} {order.storage}")
+        origin = (spec.reference / "model.safetensors").read_text(encoding="utf-8")
+        self._write(spec.recipe.tier, into, content=f"{origin} {spec.recipe.summary} {spec.storage}")
 
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]

@@ -34,7 +34,7 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_builder: MakeBuil
 
     class Listener:
         def write(self, text: str) -> int:
-            if "waiting for another quantizer" in text:
+            if "waiting for another process" in text:
                 waiting.set()
             return len(text)
 

@@ -254,7 +254,9 @@ def test_before_the_first_ladder_there_was_what_the_configuration_says(scene: Sc
     assert scene.served("int4") == str(scene.old("int4"))
     assert loaded.settings.model("m").tier("int4").published is None
     assert set(loaded.sources.values()) == {str(scene.config)}
-    with pytest.raises(InputError, match=r"configuration's own tiers are served: nothing to go back from.* ladders: 1"):
+    with pytest.raises(
+        InputError, match=r"configuration's own tiers are served: nothing to go back from.* releases: 1"
+    ):
         back(scene)
     first_again = back(scene, to=1)
     assert (first_again.version, first_again.models) == (3, first.models)
@@ -302,7 +304,7 @@ def test_a_rollback_past_what_is_kept_asks_for_a_version(tmp_path: Path) -> None
         published(scene, report, "int4")
     back(scene)
 
-    with pytest.raises(InputError, match="no ladder before 2 is kept any more; kept are 3, and --to 0 goes back to"):
+    with pytest.raises(InputError, match="no release before 2 is kept any more; kept are 3, and --to 0 goes back to"):
         back(scene)
 
     assert back(scene, to=0).models == {}
@@ -328,7 +330,7 @@ def test_a_tier_that_the_configuration_has_no_more_is_left_out_and_not_gone_back
 
     assert set(ladder.models["m"].tiers) == {"int8"}
     assert scene.served("int8") == "{cache}/int8"
-    with pytest.raises(InputError, match="ladder 1 has tiers that the configuration has no more"):
+    with pytest.raises(InputError, match="release 1 has tiers that the configuration has no more"):
         back(scene)
 
 
