@@ -1,9 +1,9 @@
 """Make the example by every recipe and measure each checkpoint: `python -m benchmarks.recipes`.
 
 The commands are those of a user: `calibrate quantize`, then one `calibrate evaluate` over all checkpoints. Recipes that
-are made for the comparison alone are in comparison_recipes.toml, and go to the quantizer's environment as tasks. What
+are made for the comparison alone are in comparison/recipes.toml, and go to the quantizer's environment as tasks. What
 was made or measured before is reused; remove a checkpoint's folder, or var/bench/recipes, to have it done again.
-benchmarks/exact.py adds exact divergences: the engine's answers bound them from below only.
+benchmarks/comparison/exact.py adds exact divergences: the engine's answers bound them from below only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from calibration.quantization.recipe import BF16, Recipe, check_fits, recipe_fro
 from calibration.quantization.standard_recipes import EXAMPLE, RECIPES
 
 BITLADDER = str(ROOT / ".venv" / "bin" / "bitladder")
-COMPARISON = ROOT / "benchmarks" / "comparison_recipes.toml"
+COMPARISON = ROOT / "benchmarks" / "comparison" / "recipes.toml"
 WORK = ROOT / "var" / "bench" / "recipes"
 KINDS = ("code", "prose", "prompts")
 # One thread: how long a recipe takes must not depend on how many cores are free.
@@ -125,7 +125,7 @@ def find(report: Report, folder: Path) -> TierReport:
 
 
 def exact_divergence(recipe: Recipe, tier: TierReport, reference: Path, tokens: int) -> Figures:
-    """Return what benchmarks/exact.py prints for a checkpoint; it takes minutes, so that its answer is stored."""
+    """Return what comparison/exact.py prints for a checkpoint; it takes minutes, so that its answer is stored."""
     stored = WORK / f"exact-{tier.digest[:16]}-{tokens}.json"
     if not stored.exists():
         say(f"{recipe.name}: exact divergence")
@@ -133,7 +133,7 @@ def exact_divergence(recipe: Recipe, tier: TierReport, reference: Path, tokens: 
         lines = [json.dumps({"kind": text.kind, "text": text.text}) for text in packaged_texts()]
         texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
         python = ROOT / recipe.toolkit / "bin" / "python"
-        command = [str(python), "-m", "benchmarks.exact", tier.checkpoint, str(reference), str(texts)]
+        command = [str(python), "-m", "benchmarks.comparison.exact", tier.checkpoint, str(reference), str(texts)]
         divergences = ask(
             [*command, "--tokens", str(tokens)], QUANTIZER_ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}, timeout_s=1800
         )

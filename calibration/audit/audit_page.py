@@ -1,4 +1,4 @@
-"""An audit as a page: tables and plots. Pure, but for reading the plots."""
+"""An audit as a page: tables and plots. Pure but for reading the plots."""
 
 from __future__ import annotations
 

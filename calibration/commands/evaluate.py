@@ -26,7 +26,7 @@ from calibration.evaluate.choose_measures import choose_measures
 from calibration.evaluate.contamination import refuse_calibrated
 from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.machine import engine_version, versions
-from calibration.evaluate.measures.protocol import EvaluationOptions
+from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, reasons

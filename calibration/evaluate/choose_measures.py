@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from calibration.artifacts.metrics import METRICS
 from calibration.evaluate.heldout import HeldoutText, heldout_digest, packaged_texts, read_heldout
-from calibration.evaluate.measures.protocol import EvaluationOptions, Measure, MeasureModule
+from calibration.evaluate.measures.measure import EvaluationOptions, Measure, MeasureModule
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.errors import WrongEnvironmentError
-from calibration.sandbox.protocol import Program
+from calibration.sandbox.program import Program
 
 # The function is over where the next thing at the left margin begins.
 STOPS = ("\ndef ", "\nclass ", "\nif ", "\n```", "\nprint(", "\n#", "\n@", "\nassert ")

@@ -18,7 +18,7 @@ from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import serving
 from calibration.evaluate.figures import TierFigures
 from calibration.evaluate.machine import machine
-from calibration.evaluate.measures.protocol import Measure
+from calibration.evaluate.measures.measure import Measure
 from calibration.evaluate.store import Store
 from calibration.terminal.progress import Steps
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from calibration.sandbox import inside
-from calibration.sandbox.protocol import Judgement, Program
+from calibration.sandbox.program import Judgement, Program
 from calibration.sandbox.seccomp import seccomp_filter
 
 # A backstop for code that waits: code that computes meets RLIMIT_CPU first, on a loaded machine too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibration.errors import InputError
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
-from calibration.sandbox.protocol import Program, Sandbox
+from calibration.sandbox.program import Program, Sandbox
 from calibration.sandbox.seccomp import seccomp_filter
 
 AUTO = "auto"

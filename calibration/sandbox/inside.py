@@ -67,13 +67,13 @@ def decode(value: Json) -> Value:
         return bytes.fromhex(content)
     if kind == "complex":
         return complex(*content)
-    makers: dict[str, Callable[[Iterator[Value]], Value]] = {
+    builders: dict[str, Callable[[Iterator[Value]], Value]] = {
         "list": list,
         "tuple": tuple,
         "set": set,
         "frozenset": frozenset,
     }
-    return makers[kind](decode(item) for item in content)
+    return builders[kind](decode(item) for item in content)
 
 
 def limit(cpu_s: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_monty import Monty, MontyError, MontySession, ResourceLimits
 
-from calibration.sandbox.protocol import Judgement, Program
+from calibration.sandbox.program import Judgement, Program
 
 FEED_S = 5.0
 # From outside, for a worker that no longer keeps its own limits; it holds for one call into the sandbox.

@@ -25,9 +25,9 @@ from calibration.evaluate.human_eval import (
     problems_file,
     spread,
 )
-from calibration.evaluate.measures.protocol import EvaluationOptions, Prepared, gather
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
 from calibration.sandbox.choose import choose_sandbox
-from calibration.sandbox.protocol import Sandbox
+from calibration.sandbox.program import Sandbox
 from calibration.terminal.progress import Advance
 
 

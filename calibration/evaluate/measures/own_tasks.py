@@ -13,7 +13,7 @@ from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures, share_figures
 from calibration.evaluate.heldout import HeldoutText
-from calibration.evaluate.measures.protocol import EvaluationOptions, Prepared, gather
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
 from calibration.evaluate.task_file import Task, is_right, read_tasks
 from calibration.terminal.progress import Advance
 

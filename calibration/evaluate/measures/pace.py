@@ -19,7 +19,7 @@ from calibration.evaluate.engine_memory import gpu_bytes, resident_bytes
 from calibration.evaluate.figures import TierFigures, bootstrap_estimate, make_estimate
 from calibration.evaluate.heldout import HeldoutText, by_kind
 from calibration.evaluate.machine import machine
-from calibration.evaluate.measures.protocol import EvaluationOptions, Prepared, gather
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
 from calibration.evaluate.stats import bootstrap_quantile
 from calibration.terminal.progress import Advance
 

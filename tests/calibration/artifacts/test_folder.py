@@ -23,10 +23,10 @@ def hold(cache: Path, held: Event, release: Event) -> None:
         release.wait(20)
 
 
-def test_a_second_maker_says_that_it_waits_and_then_skips(make_builder: MakeBuilder) -> None:
+def test_a_second_quantizer_says_that_it_waits_and_then_skips(make_builder: MakeBuilder) -> None:
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
-    class SlowMaker(ToyQuantizer):
+    class SlowQuantizer(ToyQuantizer):
         def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
             measuring.set()
             assert may_finish.wait(20)
@@ -40,7 +40,7 @@ def test_a_second_maker_says_that_it_waits_and_then_skips(make_builder: MakeBuil
 
         def flush(self) -> None: ...
 
-    first, second = SlowMaker(GOOD), ToyQuantizer(GOOD)
+    first, second = SlowQuantizer(GOOD), ToyQuantizer(GOOD)
     one = threading.Thread(target=make_builder(first).make, args=[jobs("bf16")])
     two = threading.Thread(target=make_builder(second, output=Listener()).make, args=[jobs("bf16")])
 

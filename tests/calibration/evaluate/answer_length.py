@@ -12,7 +12,7 @@ from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures, make_estimate
 from calibration.evaluate.heldout import HeldoutText
-from calibration.evaluate.measures.protocol import EvaluationOptions, Prepared
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared
 from calibration.terminal.progress import Advance
 
 

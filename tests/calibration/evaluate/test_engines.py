@@ -20,9 +20,9 @@ from calibration.errors import EngineFailedError
 from calibration.evaluate import engine
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.measures.likelihood import Likelihood
+from calibration.evaluate.measures.measure import Measure
 from calibration.evaluate.measures.own_tasks import Answered, OwnTasks
 from calibration.evaluate.measures.pace import Pace
-from calibration.evaluate.measures.protocol import Measure
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate
 from calibration.evaluate.store import Store
 from calibration.evaluate.task_file import Task

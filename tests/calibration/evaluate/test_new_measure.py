@@ -10,7 +10,7 @@ from bitladder.settings.sections import PublishSettings
 from calibration.artifacts.metrics import METRICS, Better, Metric
 from calibration.evaluate.choose_measures import choose_measures
 from calibration.evaluate.evaluation_page import evaluation_page
-from calibration.evaluate.measures.protocol import EvaluationOptions
+from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
 from calibration.publishing.gate import check_limits, shortcomings

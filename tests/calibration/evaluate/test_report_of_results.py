@@ -21,9 +21,9 @@ from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.figures import share_figures
 from calibration.evaluate.measures.code_problems import CodeProblems, Solved
 from calibration.evaluate.measures.likelihood import Likelihood, Passages, text_figures
+from calibration.evaluate.measures.measure import Measure
 from calibration.evaluate.measures.own_tasks import Answered, OwnTasks
 from calibration.evaluate.measures.pace import Pace, Paced, pace_figures
-from calibration.evaluate.measures.protocol import Measure
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, tier_report

@@ -58,7 +58,7 @@ def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_builder
     assert manifest.weight_bytes == weights.stat().st_size
 
 
-def test_what_is_finished_is_skipped_without_loading_a_maker(make_builder: MakeBuilder) -> None:
+def test_what_is_finished_is_skipped_without_loading_a_quantizer(make_builder: MakeBuilder) -> None:
     make_builder().make(jobs(*TIERS))
     quantizer = ToyQuantizer(GOOD)
 
@@ -133,7 +133,9 @@ def test_a_folder_of_somebody_else_is_left_alone_before_anything_is_made(
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_a_killed_maker_left_half_written_is_removed(make_builder: MakeBuilder, cache: Path, force: bool) -> None:
+def test_what_a_killed_process_left_half_written_is_removed(
+    make_builder: MakeBuilder, cache: Path, force: bool
+) -> None:
     make_builder().make(jobs("int8"))
     for leftover in (".int8.partial", ".int8.retired", ".int8.offload"):
         (cache / leftover).mkdir(parents=True)

@@ -41,7 +41,7 @@ FULL = QuantizeTask(
         *(replace(FULL, recipe=recipe) for recipe in RECIPES.values()),
     ],
 )
-def test_an_assignment_arrives_as_it_was_sent(task: QuantizeTask) -> None:
+def test_a_task_arrives_as_it_was_sent(task: QuantizeTask) -> None:
     assert QuantizeTask.from_json(task.to_json()) == task
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from calibration.sandbox.monty import MontySandbox
-from calibration.sandbox.protocol import Judgement, Program, Sandbox
+from calibration.sandbox.program import Judgement, Program, Sandbox
 
 PROMPT = 'def double(x):\n    """Return twice x."""\n'
 RIGHT = "    return 2 * x\n"

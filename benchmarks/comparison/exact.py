@@ -1,8 +1,9 @@
 """Compare a checkpoint with its reference by all probabilities of every token, in transformers: exact, and slow.
 
 `calibrate evaluate` asks the engine, which sends the most likely tokens only; this tells how far its figures are from
-the exact ones. Runs in the quantizer's environment: `.venv-quantize/bin/python -m benchmarks.exact CHECKPOINT REFERENCE
-TEXTS` prints {kind: {perplexity, reference, kl, top1, tokens}}; TEXTS is JSON lines of {"kind": ..., "text": ...}.
+the exact ones. It runs in the quantizer's environment:
+`.venv-quantize/bin/python -m benchmarks.comparison.exact CHECKPOINT REFERENCE TEXTS` prints {kind: {perplexity,
+reference, kl, top1, tokens}}; TEXTS is JSON lines of {"kind": ..., "text": ...}.
 """
 
 from __future__ import annotations
