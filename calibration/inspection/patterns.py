@@ -62,9 +62,9 @@ def _tried(expressions: list[str], names: list[str]) -> dict[str, frozenset[str]
     try:
         done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_LIMIT_S, check=True)  # noqa: S603  (our own code)
     except subprocess.TimeoutExpired as error:
-        raise PatternError(f"pattern expressions take longer than {_LIMIT_S:g} s, in an engine as well") from error
+        raise PatternError(f"its expressions take longer than {_LIMIT_S:g} s, in an engine as well") from error
     except subprocess.CalledProcessError as error:  # it ran out of memory
-        raise PatternError(f"pattern expressions cannot be tried: exit status {error.returncode}") from error
+        raise PatternError(f"its expressions cannot be tried: exit status {error.returncode}") from error
     answer = json.loads(done.stdout)
     if isinstance(answer, dict):
         raise PatternError(f"{expressions[answer['number']]!r:.80} cannot be tried: {answer['error']}")

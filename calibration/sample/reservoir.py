@@ -74,7 +74,7 @@ class Reservoir:
     def offer(self, stratum: Stratum, text: str, split: str = "", *, was_cut: bool = False) -> None:
         """Count a text, and keep it if its number is among the least of its stratum."""
         if len(self.layers) >= MAX_STRATA and stratum not in self.layers:
-            stratum = Stratum(stratum.kind, "number_near", stratum.length, "number_near")
+            stratum = Stratum(stratum.kind, "other", stratum.length, "other")
         layer = self.layers.setdefault(stratum, Layer(self._most))
         layer.seen += 1
         fold = folded(text)
