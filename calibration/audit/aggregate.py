@@ -71,7 +71,9 @@ def correlations(numbers: Numbers) -> dict[str, float | None]:
     }
 
 
-def aggregate_figures(taken: AuditedPrompts, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+def aggregate_figures(
+    taken: AuditedPrompts, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings
+) -> dict[str, Any]:
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bitladder.settings.sections import PolicySettings
-from calibration.artifacts.folder import claimed, require_replaceable, staged, try_writing, writing
 from calibration.artifacts.digest import file_digest
+from calibration.artifacts.folder import claimed, require_replaceable, staged, try_writing, writing
 from calibration.artifacts.manifest import is_listed
 from calibration.audit.aggregate import aggregate_figures
+from calibration.audit.audit_page import audit_page
 from calibration.audit.features import score, table_of
 from calibration.audit.load_prompts import AuditedPrompts
-from calibration.audit.audit_page import audit_page
 from calibration.audit.plots import draw_all
 from calibration.sample.sets import write_manifest
 
