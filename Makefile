@@ -110,7 +110,7 @@ bench-full: bench-env engine-env checkpoints ## the published figures, on a quie
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results || exit 1; done
 	$(BIN)/python -m benchmarks.report
 
-recipes: install engine-env quantize-env autoawq-env sandbox ## make and measure every recipe (two hours): the tables of docs/calibration.md
+recipes: install engine-env quantize-env autoawq-env sandbox ## make and measure every recipe (two hours): the tables of docs/calibration/figures.md
 	$(BIN)/python -m benchmarks.recipes --out benchmarks/results
 	$(BIN)/python -m benchmarks.report
 

@@ -20,7 +20,7 @@ from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, t
 from benchmarks.peers.base import prompts
 from bitladder.contract import Claimed, Endpoint, Lane, Outcome, State, Submission
 from bitladder.producer import Producer
-from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.harness import ROOT, Figures, say
 
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = {"recipes": ROOT / "docs" / "calibration.md"}  # any other benchmark: docs/benchmarks.md
+PAGES = {"recipes": ROOT / "docs" / "calibration" / "figures.md"}  # any other benchmark: docs/benchmarks.md
 
 # Of each benchmark's rows: figure, heading, digits behind the point.
 COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from bitladder.contract import Endpoint, Lane, Outcome, Submission
 from bitladder.errors import BitladderError, PartlySubmittedError
 from bitladder.ids import id_bytes
-from bitladder.queue.calls import Placed, by_group, read_submitted, spread, submit_call, submitted_bytes
+from bitladder.queue.calls.submit import Placed, by_group, read_submitted, spread, submit_call, submitted_bytes
 from bitladder.queue.job_record import LOST, read_end
 from bitladder.queue.run_script import Call, LostError, NotSentError
 from bitladder.queue.sending.blocking import BlockingScripts

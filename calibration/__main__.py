@@ -1,4 +1,4 @@
-"""python -m calibration: set the environment up for the libraries, hand over to the commands."""
+"""python -m calibration: set the environment of the libraries, then run the command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 from calibration.commands.app import main
-from calibration.settings import LIBRARY_ENVIRONMENT
+from calibration.environment import LIBRARY_ENVIRONMENT
 
 if __name__ == "__main__":
     for name, value in LIBRARY_ENVIRONMENT.items():

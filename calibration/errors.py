@@ -3,7 +3,7 @@
 CalibrationError                      1   something went wrong while a checkpoint was made
 ├── InputError                        2   an option, a file or the configuration is wrong
 │   ├── BadReportError                2   a report that cannot be read, or says what cannot be
-│   └── SourceError                   2   the prompts' source is empty, away, or not for us
+│   └── SourceError                   2   the prompts' source is empty, unreachable or denied
 ├── RecipeError                       2   a recipe does not fit the model, or there is none of that name
 │   └── UnknownTierError              2   names the tier and lists those that exist
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
@@ -11,30 +11,30 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── DiskFullError                     4   too little room, seen before or while writing
 ├── BadCheckpointError                5   measured and found wanting; nothing was published
 ├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
-└── RefusedError                      1   a tier changed, failed its inspection or lost too much; nothing was changed
+└── PublishRefusedError               1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
 from __future__ import annotations
 
 
 class CalibrationError(Exception):
-    """Base of all errors of calibration; its message is for the person who ran the command."""
+    """Base of all errors of calibration; its message is for the user."""
 
     exit_code = 1
 
 
 class InputError(CalibrationError):
-    """What the command was given is wrong; the message says what is expected."""
+    """An argument, a file or the configuration is wrong; the message names what is expected."""
 
     exit_code = 2
 
 
 class BadReportError(InputError):
-    """A report of an evaluation is not there, or not one."""
+    """A file is missing, or is no report of an evaluation."""
 
 
 class SourceError(InputError):
-    """Prompts cannot be had from where the command was told to take them."""
+    """The source of prompts is empty, unreachable, or access is denied."""
 
 
 class RecipeError(CalibrationError):
@@ -70,10 +70,10 @@ class BadCheckpointError(CalibrationError):
 
 
 class EngineFailedError(CalibrationError):
-    """The engine that serves could not be measured."""
+    """The engine cannot start on a checkpoint, or failed while it was measured."""
 
     exit_code = 6
 
 
-class RefusedError(CalibrationError):
+class PublishRefusedError(CalibrationError):
     """A tier must not be published, or not be gone back to."""

@@ -1,4 +1,4 @@
-"""Why a recipe cannot be carried out on a model, said before hours are spent. Reads headers, never weights."""
+"""Check that a recipe can be carried out on a model, before hours are spent. Reads headers, never weights."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _GROUPS = (32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run will take, as far as that is known before."""
+class ResourceNeeds:
+    """What a run will take, as far as that is known before it starts."""
 
     weights: Weights
     checkpoint_bytes: int
@@ -55,8 +55,9 @@ def inspect_model(folder: Path) -> Weights:
     if findings.worst() is Verdict.FAIL:
         said = "; ".join(text for check in findings.checks() if check.verdict is Verdict.FAIL for text in check.said)
         raise RecipeError(f"{folder} cannot be quantized: {said}")
-    if coded := next((its for its in tensors.values() if its.dtype not in WIDE_FLOATS and _is_of_layer(its)), None):
-        raise RecipeError(f"{folder} {_QUANTIZED}: {coded.name} is stored as {coded.dtype}")
+    for tensor in tensors.values():
+        if tensor.dtype not in WIDE_FLOATS and _is_of_layer(tensor):
+            raise RecipeError(f"{folder} {_QUANTIZED}: {tensor.name} is stored as {tensor.dtype}")
     linears = tuple(_size(tensor) for tensor in tensors.values() if _is_linear(tensor))
     if not linears:
         raise RecipeError(f"{folder} has no linear layers to quantize")
@@ -70,7 +71,7 @@ def inspect_model(folder: Path) -> Weights:
 
 
 def find_capability(hardware: str) -> int | None:
-    """Return the compute capability of a GPU by whatever it is called: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
+    """Return the compute capability of a GPU by any of its names: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
     words = re.findall("[A-Z0-9]+", hardware.upper())
     names = [*words, *map("".join, pairwise(words))]
     return next((CAPABILITY[name] for name in names if name in CAPABILITY), None)
@@ -81,12 +82,12 @@ def check_hardware(recipe: Recipe, hardware: str) -> None:
     numbers, capability = recipe.weights, find_capability(hardware)
     if numbers is None or capability is None:
         return
-    least = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
-    if capability < least:
-        fitting = ", ".join(name for name, has in CAPABILITY.items() if has >= least)
+    needed = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
+    if capability < needed:
+        fitting = ", ".join(name for name, has in CAPABILITY.items() if has >= needed)
         raise RecipeError(
             f"recipe {recipe.name}: {hardware} has no units for {numbers.num_bits}-bit {numbers.type} "
-            f"(compute capability {capability / 10}, at least {least / 10} is needed); tier {recipe.tier} runs on "
+            f"(compute capability {capability / 10}, at least {needed / 10} is needed); tier {recipe.tier} runs on "
             f"{fitting}"
         )
 
@@ -109,10 +110,10 @@ def check_kernels(recipe: Recipe, weights: Weights) -> None:
         )
 
 
-def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> Plan:
+def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> ResourceNeeds:
     """Return what the run takes with this many samples."""
     sample = recipe.mix.tokens if recipe.mix else 0
-    return Plan(
+    return ResourceNeeds(
         weights=weights,
         checkpoint_bytes=checkpoint_bytes(recipe, weights),
         disk_bytes=disk_bytes(recipe, weights, Storage.PACKED, memory=memory),
@@ -120,15 +121,15 @@ def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) ->
     )
 
 
-def check_room(wanted: Plan, cache: Path, available: int) -> None:
+def check_room(needs: ResourceNeeds, cache: Path, available: int) -> None:
     """Raise if the run does not fit on the disk (DiskFullError) or into memory (RecipeError)."""
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    if wanted.disk_bytes > free:
-        raise DiskFullError(f"{_gb(wanted.disk_bytes)} are needed in {cache}, {_gb(free)} are free")
-    if wanted.memory_bytes > available:
+    if needs.disk_bytes > free:
+        raise DiskFullError(f"{_gb(needs.disk_bytes)} are needed in {cache}, {_gb(free)} are free")
+    if needs.memory_bytes > available:
         raise RecipeError(
-            f"up to {_gb(wanted.memory_bytes)} of memory are needed, {_gb(available)} are available; --memory-gb keeps "
+            f"up to {_gb(needs.memory_bytes)} of memory are needed, {_gb(available)} are available; --memory-gb keeps "
             "weights above so much on disk, and fewer or shorter samples take less"
         )
 

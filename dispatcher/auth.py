@@ -27,7 +27,7 @@ from bitladder.errors import (
     RateLimitError,
     WebPageError,
 )
-from bitladder.queue.calls import rate_call
+from bitladder.queue.calls.upkeep import rate_call
 from bitladder.queue.run_script import run
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access

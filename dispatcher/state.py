@@ -20,7 +20,7 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.ids import in_url
-from bitladder.queue.calls import submitted_bytes
+from bitladder.queue.calls.submit import submitted_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.durability import barrier

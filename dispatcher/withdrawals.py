@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Gauge
 
 from bitladder.contract import Submission
-from bitladder.queue.calls import Doubtful
+from bitladder.queue.calls.end import Doubtful
 from bitladder.queue.job_queue import JobQueue
 
 log = structlog.get_logger()

@@ -10,9 +10,9 @@ import json
 import sys
 from typing import Any
 
-from bitladder import Producer
 from bitladder.contract import State
 from bitladder.errors import BitladderError
+from bitladder.producer import Producer
 from bitladder.settings.load import load_settings
 
 TIMEOUT_S = 3600

@@ -5,7 +5,7 @@ It reads the same configuration as the intake: bitladder.toml, or the file that 
 
 from __future__ import annotations
 
-from bitladder import Producer
+from bitladder.producer import Producer
 from bitladder.settings.load import load_settings
 
 

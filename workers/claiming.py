@@ -10,7 +10,7 @@ import structlog
 
 from bitladder.contract import Claimed, State
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls import Claims, Unfit
+from bitladder.queue.calls.claim import Claims, Unfit
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

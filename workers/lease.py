@@ -19,14 +19,7 @@ from redis.exceptions import RedisError
 
 import bitladder
 from bitladder.ids import id_bytes
-from bitladder.queue.calls import (
-    WorkerEntry,
-    extend_call,
-    read_reaped,
-    read_renewed,
-    reap_call,
-    retire_call,
-)
+from bitladder.queue.calls.leases import WorkerEntry, extend_call, read_reaped, read_renewed, reap_call, retire_call
 from bitladder.queue.run_script import run_sync
 from bitladder.queue.server.connection import connect_sync
 from bitladder.script_constants import MAX_SILENT_MS, MAX_SILENT_SHARE

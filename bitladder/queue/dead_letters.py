@@ -11,15 +11,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from bitladder.contract import JobView, Outcome
 from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
-from bitladder.queue.calls import (
-    DEAD_LETTERS,
-    drop_call,
-    heads_call,
-    read_heads,
-    read_moved,
-    records_call,
-    release_call,
-)
+from bitladder.queue.calls.read import heads_call, read_heads, records_call
+from bitladder.queue.calls.upkeep import DEAD_LETTERS, drop_call, read_moved, release_call
 from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import VIEWED, is_odd_type, odd_view, read_end, read_view

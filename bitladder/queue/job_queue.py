@@ -11,34 +11,30 @@ from redis.exceptions import RedisError, ResponseError
 
 from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission
 from bitladder.errors import BitladderError
-from bitladder.queue.calls import (
-    Claims,
-    Depths,
+from bitladder.queue.calls import read_word
+from bitladder.queue.calls.claim import Claims, claim_call, read_claimed, wake_key
+from bitladder.queue.calls.end import (
     Doubtful,
     Finished,
-    Overview,
     Requeued,
     RequeueReason,
     cancel_call,
-    chunks_call,
-    claim_call,
-    depths_call,
-    emit_call,
     expire_call,
     finish_call,
+    read_finished,
+    requeue_call,
+)
+from bitladder.queue.calls.read import (
+    Depths,
+    Overview,
+    depths_call,
     look_call,
     overview_call,
-    read_chunks,
-    read_claimed,
     read_depths,
-    read_emitted,
-    read_finished,
     read_looks,
     read_overview,
-    read_word,
-    requeue_call,
-    wake_key,
 )
+from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
 from bitladder.queue.job_record import VIEWED, Ended, Running, is_odd_type, odd_view, read_view, read_wait
 from bitladder.queue.run_script import Call, may_go_again, run
 from bitladder.queue.sending.budget import ByteBudget

@@ -9,7 +9,7 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from bitladder.queue.calls import Depths, depths_call, read_depths
+from bitladder.queue.calls.read import Depths, depths_call, read_depths
 from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.run_script import Command, attempts, drive
 from bitladder.queue.server.protocol import unreachable

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls import SWEEP_EVERY_S, read_swept, sweep_call
+from bitladder.queue.calls.upkeep import SWEEP_EVERY_S, read_swept, sweep_call
 from bitladder.queue.job_queue import JobQueue
 
 log = structlog.get_logger()

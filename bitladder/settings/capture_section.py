@@ -8,7 +8,7 @@ from bitladder.settings.base import Name, Section
 
 
 class CaptureSettings(Section):
-    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration.md)."""
+    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration/sample.md)."""
 
     share: float = Field(0, ge=0, le=1, description="share of requests whose prompts are kept; 0: none")
     folder: str = Field("var/capture", description="where they are kept; read by `bitladder calibrate sample`")

@@ -1,24 +1,28 @@
 """Folders that a command writes: one writer at a time, built aside, published by a rename. Knows no model.
 
-What it replaces was written by the same command before: anything else in its place is refused, before any work.
+A command replaces only what the same command wrote: anything else in its place is refused before any work.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from calibration.errors import DiskFullError, InputError
 
-# Left free beside the checkpoint itself: tokenizer, manifest, and room for others to breathe.
+# Left free beside the weights: for tokenizer, manifest and other processes.
 SPARE_MB = 100
-# The last one is a limit on the size of a file: whatever it is, there is no room for more.
+# EFBIG is a limit on the size of a file: to the writer the disk is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Any report takes more than this: a disk without even this much is full.
+_MIN_REPORT_BYTES = 2**16
 
 IsOurs = Callable[[Path], bool]
 
@@ -31,16 +35,16 @@ def claimed(
     on_wait: Callable[[], None],
     is_finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Be the only one who writes this folder, drop what a dead one left beside it, and lose nothing of anybody else's.
+    """Hold the folder's lock, and clean up after a process that died while it wrote the folder.
 
-    What is finished stays as it is, whatever else is in the folder.
+    A finished folder is left as it is, even if a user added files to it.
 
     Raises:
-        InputError: it cannot be made, or something else is there.
+        InputError: the folder cannot be made, or the path holds something that this command did not write.
 
     """
     if not is_finished():
-        require_replaceable(final, option, is_ours)  # before the lock, whose file would be left beside it
+        require_replaceable(final, option, is_ours)  # before locking, which leaves a lock file beside the folder
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(final.parent, final.name, on_wait))
@@ -58,8 +62,8 @@ def claimed(
 
 
 def require_replaceable(final: Path, option: str, is_ours: IsOurs) -> None:
-    """Raise InputError unless nothing is there, or an empty folder, or what is ours."""
-    reason = _in_the_way(final, is_ours)
+    """Raise InputError unless the path is free, an empty folder, or one that this command wrote."""
+    reason = _obstacle(final, is_ours)
     if reason:
         raise InputError(
             f"{option} must be a new or empty folder, or one that the same command wrote and nobody added to, got "
@@ -67,34 +71,37 @@ def require_replaceable(final: Path, option: str, is_ours: IsOurs) -> None:
         )
 
 
-def require_outside(path: Path, option: str, folder: Path, its_option: str) -> None:
-    """Raise InputError if the path is this folder or file, or lies in it, however both are spelled."""
+def require_outside(path: Path, option: str, folder: Path, folder_option: str) -> None:
+    """Raise InputError if the path is this folder or file, or lies in it; links are followed."""
     if path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{option} must not be or lie in {its_option}, got {str(path)!r} and {str(folder)!r}")
+        raise InputError(f"{option} must not be or lie in {folder_option}, got {str(path)!r} and {str(folder)!r}")
 
 
 @contextmanager
 def locked(cache: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Be the only one who writes this name; call on_wait once if another one has to finish first.
+    """Hold the lock of this name; call on_wait once if another process holds it.
 
-    The kernel drops the lock when a maker dies, so a lock file that lies around means nothing.
+    The kernel releases the lock when its process dies, so an old lock file blocks nobody.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f".{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(cache / f".{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield an empty sibling folder to build in; publish it as `final`, or remove it if the build failed.
 
-    A private one can be read by its owner alone, at every moment. Only the holder of the lock may call this: whatever
-    half-written folder it finds belongs to a dead maker.
+    A private folder can be read by its owner alone, at every moment. The caller holds the lock: a half-written folder
+    that is found here belongs to a process that died.
     """
     partial, retired = _partial(final), _retired(final)
     _recover(final, retired)
@@ -102,7 +109,7 @@ def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
     partial.mkdir(mode=0o700 if private else 0o777)
     try:
         yield partial
-        _settle(partial, 0o600 if private else 0o644)
+        _sync_files(partial, 0o600 if private else 0o644)
         if final.exists():
             final.rename(retired)
         partial.rename(final)
@@ -113,7 +120,7 @@ def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(folder: Path, option: str) -> Iterator[None]:
-    """Say which disk is full, and which option chooses another one."""
+    """Turn an OSError of a full disk into DiskFullError, which names the disk and the option that chooses another."""
     try:
         yield
     except OSError as error:
@@ -122,8 +129,27 @@ def full_disk_named(folder: Path, option: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what prevents writing the folder of --out into DiskFullError or, for the rest, InputError."""
+    try:
+        with full_disk_named(folder, "--out"):
+            yield
+    except OSError as error:
+        raise InputError(f"--out: cannot write to {str(folder)!r}: {error.strerror or error}") from error
+
+
+def try_writing(folder: Path) -> None:
+    """Make the folder of --out and write to its disk once, before hours of work; raise as `writing` does."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_MIN_REPORT_BYTES))
+            file.flush()
+
+
 def is_full(error: OSError) -> bool:
-    """Tell whether there was no room."""
+    """Tell whether the disk was full."""
     return error.errno in _FULL
 
 
@@ -135,9 +161,9 @@ def replace_file(
     mode: int = 0o666,
     check: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    """Write a file under a name aside, whole and on disk, check it there, and give it its own name.
+    """Write a temporary file beside the path, sync it, check it, and rename it to the path.
 
-    Those who may write the same file at the same time need different names aside.
+    Processes that may write the same path at the same time need different values of `aside`.
     """
     partial = path.with_name(f".{path.name}.{aside}")
     try:
@@ -152,14 +178,14 @@ def replace_file(
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder if it is there; of a link to one, the link."""
+    """Remove a folder if it exists; of a link to a folder, remove the link."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(folder)
 
 
-def require_room(cache: Path, needed_mb: int, option: str) -> None:
+def require_disk_space(cache: Path, needed_mb: int, option: str) -> None:
     """Raise DiskFullError unless a checkpoint of this size fits."""
     free_mb = shutil.disk_usage(cache).free // 10**6
     if free_mb < needed_mb + SPARE_MB:
@@ -168,8 +194,8 @@ def require_room(cache: Path, needed_mb: int, option: str) -> None:
         )
 
 
-def _in_the_way(final: Path, is_ours: IsOurs) -> str:
-    """Say what makes a path no place for a folder of ours; '' where nothing does."""
+def _obstacle(final: Path, is_ours: IsOurs) -> str:
+    """Return why a path cannot be replaced; '' where it can."""
     try:
         if not final.exists():
             return "it is a link to nothing" if final.is_symlink() else ""
@@ -192,14 +218,14 @@ def _retired(final: Path) -> Path:
 
 
 def _recover(final: Path, retired: Path) -> None:
-    """Drop what was replaced; where the new folder never came into its place, put the old one back instead."""
+    """Put the old folder back if the new one never took its place; else remove the old one."""
     if retired.exists() and not final.exists():
         retired.rename(final)
     remove(retired)
 
 
-def _settle(folder: Path, mode: int) -> None:
-    """Put every file on disk before the rename, with its mode: some arrive as 0600, some as 0644."""
+def _sync_files(folder: Path, mode: int) -> None:
+    """Set the mode of every file and sync it, before the rename: some libraries write 0600, some 0644."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-NAME = "manifest.json"
+from calibration.artifacts.digest import MANIFEST_NAME, file_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +34,8 @@ class Manifest:
     measured: str
     perplexity: float
     reference_perplexity: float
-    cpu_s: float = 0.0  # of all threads of the maker; `seconds` is the wall clock
-    peak_mb: int = 0  # the most memory that the maker's process held
+    cpu_s: float = 0.0  # of all threads of the quantizer; `seconds` is the wall clock
+    peak_mb: int = 0  # the most memory that the quantizer's process held
     files: tuple[str, ...] = ()  # all that is in the folder, to tell what was added; (): of before they were listed
 
     @property
@@ -45,25 +44,28 @@ class Manifest:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether the folder is a checkpoint that was made here, of whatever recipe, and nothing else is in it."""
+    """Tell whether bitladder made the checkpoint in this folder, by any recipe, and the folder holds nothing else."""
     return was_made(folder) and ("files" not in read_fields(folder) or is_listed(folder, "recipe_hash"))
 
 
 def was_made(folder: Path) -> bool:
-    """Tell whether the folder is a checkpoint that was made here, whatever else is in it."""
+    """Tell whether bitladder made the checkpoint in this folder; the folder may hold other files."""
     return "recipe_hash" in read_fields(folder)
 
 
 def is_listed(folder: Path, field: str) -> bool:
     """Tell whether the folder's manifest has this field, and lists every other file that is there."""
     fields = read_fields(folder)
-    return {field, "files"} <= fields.keys() and {path.name for path in folder.iterdir()} <= {NAME, *listed(fields)}
+    return {field, "files"} <= fields.keys() and {path.name for path in folder.iterdir()} <= {
+        MANIFEST_NAME,
+        *listed(fields),
+    }
 
 
 def listed(fields: Mapping[str, Any]) -> set[str]:  # Any: JSON
     """Return the names of the files that a manifest lists; none where it lists none."""
     try:
-        return {its if isinstance(its, str) else its["name"] for its in fields["files"]}
+        return {entry if isinstance(entry, str) else entry["name"] for entry in fields["files"]}
     except (TypeError, KeyError):
         return set()
 
@@ -76,14 +78,14 @@ def describe_files(folder: Path) -> tuple[str, ...]:
 def read_fields(folder: Path) -> dict[str, Any]:  # Any: JSON
     """Return the manifest of a folder as it is; {} where there is none that can be read."""
     try:
-        fields = json.loads((folder / NAME).read_bytes())
+        fields = json.loads((folder / MANIFEST_NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -116,11 +118,6 @@ def describe_weights(folder: Path) -> tuple[WeightFile, ...]:
         WeightFile(name=path.name, size_bytes=path.stat().st_size, sha256=file_digest(path))
         for path in sorted(folder.glob("*.safetensors"))
     )
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:

@@ -1,12 +1,18 @@
-"""The metrics of a report, which way each is better, and the share of the reference that a tier keeps. Pure."""
+"""The registry of metrics: which measure takes each, which way it is better, and how it is shown. Pure.
+
+A new measure is a file in calibration/evaluate/measures with `prepare`, and a row here for each of its metrics.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+
+_MEASURES = "calibration.evaluate.measures"
 
 
 class Better(StrEnum):
-    """How a tier's value is held against the reference's."""
+    """How a tier's value is compared with the reference's."""
 
     HIGHER = "higher"  # recovery = tier / reference
     LOWER = "lower"  # recovery = reference / tier
@@ -14,21 +20,67 @@ class Better(StrEnum):
     NONE = "none"  # no recovery: 0 for the reference itself, or a cost
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric of a report."""
+
+    measure: str  # the module that takes it
+    better: Better
+    is_quality: bool = False  # tells how good answers are; the others, how fast they come and what they cost
+    is_share: bool = False  # shown in percent
+    # Taken over a few hundred items: one that was missed by chance must not decide, so that the publication gate takes
+    # the upper end of the interval.
+    of_few_items: bool = False
+    scale: float = 1.0  # what is shown is scale * value
+    digits: str = ".4g"
+    unit: str = ""
+    note: str = ""  # for the reader of the report
+
+    def show(self, value: float) -> str:
+        return f"{100 * value:.1f} %" if self.is_share else f"{self.scale * value:{self.digits}}{self.unit}"
+
+
 METRICS = {
-    "perplexity": Better.LOWER,
-    "kl_mean": Better.NONE,  # nats per token, KL(reference || tier)
-    "top1": Better.AGREEMENT,  # share of tokens where tier and reference would say the same
-    "pass_at_1": Better.HIGHER,
-    "task": Better.HIGHER,  # share of the items of an own task that were right
-    "tokens_per_s": Better.HIGHER,
-    "ttft_ms": Better.LOWER,
-    "memory_bytes": Better.NONE,
-    "cost_per_mtok": Better.NONE,  # price of the tier's hardware for a million tokens at the measured speed
+    "perplexity": Metric(measure=f"{_MEASURES}.likelihood", better=Better.LOWER, is_quality=True),
+    "kl_mean": Metric(
+        measure=f"{_MEASURES}.likelihood",
+        better=Better.NONE,
+        digits=".4f",
+        note="kl_mean is a lower bound of KL(reference || tier) in nats per token: the most likely tokens of both, and "
+        "one bucket for the rest.",
+    ),
+    "top1": Metric(
+        measure=f"{_MEASURES}.likelihood",
+        better=Better.AGREEMENT,
+        is_quality=True,
+        is_share=True,
+        note="top1 is the share of tokens where tier and reference find the same token most likely.",
+    ),
+    "pass_at_1": Metric(
+        measure=f"{_MEASURES}.code_problems",
+        better=Better.HIGHER,
+        is_quality=True,
+        is_share=True,
+        of_few_items=True,
+        note="pass_at_1 is HumanEval, one greedy answer a problem, judged in a sandbox.",
+    ),
+    "task": Metric(
+        measure=f"{_MEASURES}.own_tasks",
+        better=Better.HIGHER,
+        is_quality=True,
+        is_share=True,
+        of_few_items=True,
+        note="task is the share of the user's own tasks that were answered correctly.",
+    ),
+    "tokens_per_s": Metric(measure=f"{_MEASURES}.pace", better=Better.HIGHER),
+    "ttft_ms": Metric(measure=f"{_MEASURES}.pace", better=Better.LOWER),
+    "memory_bytes": Metric(measure=f"{_MEASURES}.pace", better=Better.NONE, scale=1e-6, digits=".0f", unit=" MB"),
+    "cost_per_mtok": Metric(
+        measure=f"{_MEASURES}.pace",
+        better=Better.NONE,
+        note="cost_per_mtok is the price of the tier's hardware for a million tokens at the measured speed.",
+    ),
 }
-
-
-# What an answer is worth; the others say how fast it comes and what it takes.
-QUALITY = ("perplexity", "top1", "pass_at_1", "task")
 
 
 def metric_of(name: str) -> str:
@@ -36,9 +88,13 @@ def metric_of(name: str) -> str:
     return name.partition(".")[0]
 
 
+def quality_metrics() -> list[str]:
+    return [name for name, metric in METRICS.items() if metric.is_quality]
+
+
 def recovery(name: str, value: float, reference: float) -> float | None:
-    """Return the share of the reference that is kept, or None where there is no such thing."""
-    better = METRICS[metric_of(name)]
+    """Return the accuracy recovery, the share of the reference that is kept; None where there is no such thing."""
+    better = METRICS[metric_of(name)].better
     if better is Better.AGREEMENT:
         return value
     over, under = (value, reference) if better is Better.HIGHER else (reference, value)

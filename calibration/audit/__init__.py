@@ -1,1 +1,1 @@
-"""What a set of prompts looks like, and where a policy would send it. Read report.py first."""
+"""What a set of prompts looks like, and where a policy would send it. Read run_audit.py first."""

@@ -1,4 +1,4 @@
-"""From measured prompts to the figures of an audit: distributions, and where the policy sends what. Pure."""
+"""The figures of an audit: distributions of features, and the tiers that the policy chooses. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bitladder.routing.envelope import Envelope
 from bitladder.routing.policies import policy_of
 from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
-from calibration.audit.load_prompts import Seen, Taken
+from calibration.audit.load_prompts import AuditedPrompt, AuditedPrompts
 
 ALL = "all"
 UNKNOWN = "unknown"
@@ -25,7 +25,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 
 
 def floors(
-    prompts: Sequence[Seen], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
+    prompts: Sequence[AuditedPrompt], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
 ) -> list[str]:
     """Return the floor tier of every prompt, as the intake would choose it."""
     policy = policy_of(settings)
@@ -35,14 +35,14 @@ def floors(
     ]
 
 
-def groups(prompts: Sequence[Seen], part: str) -> dict[str, list[int]]:
+def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
     """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
     own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
-    found: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
+    by_name: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
     for at, name in enumerate(names):
-        found[name if name in own else OTHERS].append(at)
-    return {name: places for name, places in found.items() if places}
+        by_name[name if name in own else OTHERS].append(at)
+    return {name: places for name, places in by_name.items() if places}
 
 
 def distributions(numbers: Numbers, by: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -71,7 +71,9 @@ def correlations(numbers: Numbers) -> dict[str, float | None]:
     }
 
 
-def tally(taken: Taken, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings) -> dict[str, Any]:
+def aggregate_figures(
+    taken: AuditedPrompts, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings
+) -> dict[str, Any]:
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
@@ -96,7 +98,7 @@ def tally(taken: Taken, scores: Sequence[Score], ladder: tuple[str, ...], policy
 
 
 def digits(number: float) -> str:
-    """Write a number for people: three digits, or all before the point."""
+    """Format a number: three digits, or all before the decimal point."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 

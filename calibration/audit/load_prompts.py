@@ -11,7 +11,7 @@ from pathlib import Path
 from bitladder.routing.envelope import Envelope
 from calibration.errors import SourceError
 from calibration.sample.kind import kind_and_language
-from calibration.sample.prompt import Bad, Prompt
+from calibration.sample.prompt import BadEntry, Prompt
 from calibration.sample.sets import load
 from calibration.sample.source import Source
 from calibration.sample.understood import Understood
@@ -21,41 +21,41 @@ _SHOW_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A prompt that is audited."""
+class AuditedPrompt:
+    """A prompt, and what its log knows of it."""
 
     text: str
     kind: str
     envelope: Envelope
-    tier: str  # that served it; '' where nobody knows
+    tier: str  # that served it; '' where it is unknown
     cut: bool = False  # it was longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class AuditedPrompts:
     """What was found in a source."""
 
-    prompts: list[Seen]
+    prompts: list[AuditedPrompt]
     skipped: dict[str, int] = field(default_factory=dict)  # entries that are no prompts, by reason
 
 
-def from_set(folder: Path, max_chars: int) -> Taken:
-    """Return every text of a sampled set; what was asked for with it is not kept there."""
-    found = load(folder)
+def from_set(folder: Path, max_chars: int) -> AuditedPrompts:
+    """Return every text of a sampled set; a set does not keep their request constraints."""
+    sample_set = load(folder)
     prompts = [
-        Seen(
-            text=its.text[:max_chars],
-            kind=its.kind,
+        AuditedPrompt(
+            text=text.text[:max_chars],
+            kind=text.kind,
             envelope=Envelope(),
-            tier=its.tier,
-            cut=its.cut or len(its.text) > max_chars,
+            tier=text.tier,
+            cut=text.cut or len(text.text) > max_chars,
         )
-        for its in found.calibration + found.heldout
+        for text in sample_set.calibration + sample_set.heldout
     ]
-    return Taken(prompts=prompts)
+    return AuditedPrompts(prompts=prompts)
 
 
-def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> Taken:
+def from_source(source: Source, count: int, seed: int, max_chars: int, advance: Advance) -> AuditedPrompts:
     """Return `count` prompts, each as likely as every other, repeats included (reservoir sampling, Algorithm R).
 
     An audit is about the traffic as it is, so that here, unlike in `sample`, a prompt that comes often counts often.
@@ -65,31 +65,31 @@ def from_source(source: Source, count: int, seed: int, max_chars: int, advance: 
 
     """
     chance = random.Random(seed)  # noqa: S311  (a sample, no secret)
-    kept: list[Seen] = []
+    kept: list[AuditedPrompt] = []
     skipped: Counter[str] = Counter()
     seen = 0
     understood = Understood()
-    for number, one in enumerate(_entries(source, understood), 1):
+    for number, entry in enumerate(_entries(source, understood), 1):
         if number % _SHOW_EVERY == 0:
             advance(number, None)
-        if isinstance(one, Bad):
-            skipped[one.reason] += 1
+        if isinstance(entry, BadEntry):
+            skipped[entry.reason] += 1
             continue
         seen += 1
         place = len(kept) if len(kept) < count else chance.randrange(seen)
         if place < count:
-            kept[place : place + 1] = [_seen(one, max_chars)]
+            kept[place : place + 1] = [_seen(entry, max_chars)]
     understood.require()
     reasons = dict(skipped.most_common())
     if not kept:
         raise SourceError(f"{source.name} has no prompt to audit (skipped: {in_words(reasons) or 'nothing'})")
-    return Taken(prompts=kept, skipped=reasons)
+    return AuditedPrompts(prompts=kept, skipped=reasons)
 
 
-def _entries(source: Source, understood: Understood) -> Iterator[Prompt | Bad]:
+def _entries(source: Source, understood: Understood) -> Iterator[Prompt | BadEntry]:
     for unit in source.units(""):
-        for found in unit.prompts():
-            yield from found
+        for entries in unit.prompts():
+            yield from entries
         understood.add(unit.name, unit.extent)
 
 
@@ -97,8 +97,8 @@ def in_words(skipped: dict[str, int]) -> str:
     return ", ".join(f"{times:,} {reason}" for reason, times in skipped.items())
 
 
-def _seen(one: Prompt, max_chars: int) -> Seen:
+def _seen(prompt: Prompt, max_chars: int) -> AuditedPrompt:
     """Cut a prompt: a thousand whole ones may be more than memory holds."""
-    kind, _ = kind_and_language(one.text, one.turns)
-    cut = len(one.text) > max_chars
-    return Seen(text=one.text[:max_chars], kind=kind, envelope=one.envelope, tier=one.tier, cut=cut)
+    kind, _ = kind_and_language(prompt.text, prompt.turns)
+    cut = len(prompt.text) > max_chars
+    return AuditedPrompt(text=prompt.text[:max_chars], kind=kind, envelope=prompt.envelope, tier=prompt.tier, cut=cut)

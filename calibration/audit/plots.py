@@ -1,4 +1,4 @@
-"""The figures of an audit, drawn. The only file of the audit that imports matplotlib."""
+"""The plots of an audit. The only file of the audit that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bitladder.routing.features import Feature
 from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Numbers
-from calibration.audit.load_prompts import Seen
-from calibration.terminal.escape import shown
+from calibration.audit.load_prompts import AuditedPrompt
+from calibration.terminal.escape import printable
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -29,12 +29,12 @@ BY_TIER = "the tier that served it"
 
 def draw_all(
     folder: Path,
-    prompts: Sequence[Seen],
+    prompts: Sequence[AuditedPrompt],
     numbers: Numbers,
     policy: PolicySettings,
     figures: dict[str, Any],  # Any: JSON
 ) -> list[Path]:
-    """Write every plot and return their paths; those by tier only where somebody knows what served a prompt."""
+    """Write every plot and return their paths; those by tier only where the log names tiers."""
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
     drawn = {
         "entropy": draw_entropy(numbers, by_kind, policy, "kind"),
@@ -171,7 +171,7 @@ def _clean(axes: Axes) -> None:
 
 
 def _log(axes: Axes) -> None:
-    """Give an axis steps of 1, 2 and 5, written as people write them."""
+    """Make an axis logarithmic, with ticks at 1, 2 and 5 in plain numbers."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -179,8 +179,8 @@ def _log(axes: Axes) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a log's own word so that no formula is read into it, and no character without a picture."""
-    return shown(name).replace("$", r"\$")
+    """Escape a name from a log: matplotlib would read $ as a formula, and has no glyph for control characters."""
+    return printable(name).replace("$", r"\$")
 
 
 def _ink(background: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands of calibration, by name; only the file of the one that is asked for is loaded.
+"""The commands of calibration, by name; only the file of the requested one is loaded.
 
 Steps run in environments that have different libraries (docs/calibration.md), so `--help` must not import any.
 """
@@ -12,13 +12,13 @@ from importlib import import_module
 import typer
 
 from calibration.errors import CalibrationError, WrongEnvironmentError
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
 STEPS = {
     "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
     "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
-    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.",
+    "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
@@ -33,12 +33,12 @@ INNER = ("make",)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one command; an error of ours is told on stderr and has the exit status of its class."""
+    """Run one command; a CalibrationError is printed on stderr and ends with its exit code."""
     try:
         make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
-        told = "\n".join(map(shown, str(error).split("\n")))
-        sys.stderr.write(f"error: {told}\n")
+        message = "\n".join(map(printable, str(error).split("\n")))
+        sys.stderr.write(f"error: {message}\n")
         sys.exit(error.exit_code)
 
 
@@ -46,12 +46,12 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)
-    wanted = next(iter(arguments), None)
+    step = next(iter(arguments), None)
     for name, summary in STEPS.items():
-        if name != wanted:
+        if name != step:
             app.command(name, help=summary)(calibration)
-    if wanted in {*STEPS, *INNER}:
-        _load(str(wanted), app)
+    if step in {*STEPS, *INNER}:
+        _load(str(step), app)
     return app
 
 

@@ -17,8 +17,8 @@ from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits
 from calibration.audit.features import FEATURES
-from calibration.audit.load_prompts import Taken, from_set, from_source, in_words
-from calibration.audit.report import PAGE, Question, audit, check_out
+from calibration.audit.load_prompts import AuditedPrompts, from_set, from_source, in_words
+from calibration.audit.run_audit import PAGE, AuditOptions, audit, check_out
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console
 from calibration.commands.sample import PACKAGED, open_source
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
         folder = _checked_folder(out, source)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
-        question = Question(
+        question = AuditOptions(
             source=source,
             count=count,
             seed=seed,
@@ -91,7 +91,7 @@ def _show(figures: dict[str, Any]) -> None:  # Any: JSON
     printer.print(left_out(figures), highlight=False)
 
 
-def _take(question: Question, endpoint_url: str | None, config: str | None, advance: Advance) -> Taken:
+def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, advance: Advance) -> AuditedPrompts:
     folder = Path(question.source).expanduser()
     if is_set(folder):
         return from_set(folder, question.max_chars)
@@ -118,8 +118,8 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     title = f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}"
     table = Table("kind", "prompts", *figures["ladder"], title=title)
     counts = {ALL: figures["prompts"], **figures["kinds"]}
-    for kind, its in figures["floors_by_kind"].items():
-        table.add_row(cell(kind), str(counts[kind]), *(f"{its[tier]:.1%}" for tier in figures["ladder"]))
+    for kind, shares in figures["floors_by_kind"].items():
+        table.add_row(cell(kind), str(counts[kind]), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
     return table
 
 
@@ -128,12 +128,12 @@ def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
     title = f"features by {part}; rho: Spearman's, with the entropy"
     table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)
     for feature in FEATURES:
-        its, follows = (
+        spreads, rho = (
             figures[f"features_by_{part}"][feature.name],
             figures["correlation_with_entropy"].get(feature.name),
         )
-        numbers = [its[name]["p50"] for name in names] + [its[ALL]["p5"], its[ALL]["p95"]]
-        table.add_row(feature.name, *map(digits, numbers), "" if follows is None else f"{follows:+.2f}")
+        numbers = [spreads[name]["p50"] for name in names] + [spreads[ALL]["p5"], spreads[ALL]["p95"]]
+        table.add_row(feature.name, *map(digits, numbers), "" if rho is None else f"{rho:+.2f}")
     return table
 
 

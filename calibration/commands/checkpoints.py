@@ -1,4 +1,4 @@
-"""calibrate checkpoints: make what the example ladder serves."""
+"""calibrate checkpoints: make what the example serves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from calibration.commands.options import AsJson, cell, progress_console
+from calibration.environment import example_folder
 from calibration.errors import WrongEnvironmentError
-from calibration.quantization.build import Checkpoint, Workshop, example_job
+from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job
 from calibration.quantization.kernels import can_serve
-from calibration.quantization.quantizer import Maker
+from calibration.quantization.quantizer import Quantizer
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
-from calibration.quantization.recipes import TIERS
-from calibration.settings import Settings
+from calibration.quantization.standard_recipes import TIERS
 from calibration.terminal.progress import Steps
 
 AUTO = "auto"
@@ -31,37 +31,37 @@ MODULES = {
 
 def register(app: typer.Typer) -> None:
     """Add the command; where checkpoints go by default is read from the environment now."""
-    settings = Settings.from_environ()
+    cache_folder = example_folder()
 
     @app.command()
     def checkpoints(
         tiers: Annotated[str, typer.Option(help=f"comma-separated, of {BF16},{','.join(TIERS)}")] = ",".join(TIERS),
-        cache: Annotated[Path, typer.Option(help="folder of the checkpoints")] = settings.cache,
+        cache: Annotated[Path, typer.Option(help="folder of the checkpoints")] = cache_folder,
         storage: Annotated[
             str, typer.Option(help="packed, rounded, or auto: packed where this machine can serve it")
         ] = AUTO,
         force: Annotated[bool, typer.Option("--force", help="make them again even if they are finished")] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Make the checkpoints of SmolLM2-135M-Instruct that the example ladder serves.
+        """Make the checkpoints of SmolLM2-135M-Instruct that the example serves.
 
         Example: bitladder calibrate checkpoints --tiers int4,int8
         """
-        workshop = Workshop(
+        builder = CheckpointBuilder(
             cache.expanduser().absolute(),
-            load_maker=load_real_maker,
+            load_quantizer=load_quantizer,
             choose_storage=storage_chooser(storage),
             steps=Steps(progress_console()),
         )
-        made = workshop.make([example_job(tier.strip()) for tier in tiers.split(",")], force=force)
+        made = builder.make([example_job(tier.strip()) for tier in tiers.split(",")], force=force)
         if as_json:
             typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
         else:
             Console().print(as_table(made))
 
 
-def load_real_maker(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Maker:
-    """Import the libraries that make checkpoints; this takes seconds, so nobody else does."""
+def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
+    """Import the libraries that make checkpoints; it takes seconds, so that no other module imports them."""
     try:
         module = import_module(MODULES[toolkit])
     except ImportError as error:
@@ -74,20 +74,20 @@ def load_real_maker(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Maker:
             f"the libraries of this environment do not fit each other: {error}; `make quantize-env` makes one where "
             "they do"
         ) from error
-    maker: Maker = module.make_maker()
-    return maker
+    quantizer: Quantizer = module.make_quantizer()
+    return quantizer
 
 
-def storage_chooser(wanted: str) -> Callable[[Recipe], Storage]:
-    """Return the rule that decides how a tier is stored."""
-    if wanted not in (AUTO, *Storage):
-        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {wanted!r}", param_hint="--storage")
+def storage_chooser(storage: str) -> Callable[[Recipe], Storage]:
+    """Return the rule by which a tier is stored packed or rounded."""
+    if storage not in (AUTO, *Storage):
+        raise typer.BadParameter(f"must be {AUTO}, {' or '.join(Storage)}, got {storage!r}", param_hint="--storage")
 
     def choose(recipe: Recipe) -> Storage:
         if recipe.tier == BF16:
             return Storage.PACKED
-        if wanted != AUTO:
-            return Storage(wanted)
+        if storage != AUTO:
+            return Storage(storage)
         return Storage.PACKED if can_serve(recipe.packed_needs) else Storage.ROUNDED
 
     return choose

@@ -16,20 +16,20 @@ from rich.text import Text
 
 from bitladder.errors import ConfigError
 from bitladder.settings.sections import Settings
-from calibration.artifacts.folder import require_outside
-from calibration.artifacts.output_dir import try_writing
-from calibration.artifacts.report import Report, encode_report, read_report
+from calibration.artifacts.evaluation_report import Report, encode_report, read_report
+from calibration.artifacts.folder import require_outside, try_writing
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, progress_console, say
 from calibration.errors import BadReportError, CalibrationError, InputError
-from calibration.evaluate.candidates import Given, find_candidates
+from calibration.evaluate.candidates import CheckpointArg, find_candidates
+from calibration.evaluate.choose_measures import choose_measures
 from calibration.evaluate.contamination import refuse_calibrated
+from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.machine import engine_version, versions
-from calibration.evaluate.page import html_page
-from calibration.evaluate.plan import Wish, make_plan
+from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
-from calibration.evaluate.run import About, Evaluation, evaluate, reasons
+from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
 from calibration.sandbox.choose import AUTO
 from calibration.terminal.progress import Steps
@@ -60,7 +60,7 @@ def evaluate_command(
     top: Annotated[int, typer.Option(min=1, max=1024, help="likely tokens that divergence looks at")] = 64,
     problems: Annotated[int, typer.Option(min=0, max=164, help="HumanEval problems; 0: none")] = 164,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
-    tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration.md)")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
     out: Annotated[Path, typer.Option(help="folder of report.json, report.html, quality-cost.png, results/")] = OUT,
     force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,
@@ -73,13 +73,15 @@ def evaluate_command(
     Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the result
-    wish = Wish(heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks)
-    given = [Given.read(text) for text in (reference, *checkpoints)]
+    options = EvaluationOptions(
+        heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks
+    )
+    arguments = [CheckpointArg.read(text) for text in (reference, *checkpoints)]
     out = out.expanduser()
-    for one in given:
-        require_outside(out, "--out", one.folder.expanduser(), "a checkpoint that is measured")
+    for argument in arguments:
+        require_outside(out, "--out", argument.folder.expanduser(), "a checkpoint that is measured")
     check_out(out)
-    report = measure(load_configuration(config), model, given, wish, Store(out / RESULTS), force=force)
+    report = measure(load_configuration(config), model, arguments, options, Store(out / RESULTS), force=force)
     _write(report, out)
     if as_json:
         typer.echo(encode_report(report), nl=False)
@@ -94,39 +96,47 @@ def evaluate_command(
 
 
 def check_out(out: Path) -> None:
-    """Raise what would prevent writing the report, or be destroyed by it, before hours are spent."""
+    """Raise if the report cannot be written, or would replace something else, before hours are spent."""
     report, *others = (out / name for name in FILES)
     if report.exists():
         try:
             read_report(report)
         except BadReportError as error:
             raise InputError(f"--out: {error}; it would be overwritten, choose another folder") from error
-    elif its := [str(path) for path in others if path.exists()]:
-        raise InputError(f"--out: there is no {report}, so {its[0]} is no evaluation's: choose another folder")
+    elif existing := [str(path) for path in others if path.exists()]:
+        raise InputError(f"--out: there is no {report}, so {existing[0]} is no evaluation's: choose another folder")
     try_writing(out / RESULTS)
 
 
-def measure(settings: Settings, model: str, given: Sequence[Given], wish: Wish, store: Store, *, force: bool) -> Report:
+def measure(
+    settings: Settings,
+    model: str,
+    arguments: Sequence[CheckpointArg],
+    options: EvaluationOptions,
+    store: Store,
+    *,
+    force: bool,
+) -> Report:
     """Measure these checkpoints against the first of them."""
     name = model or _only_model(settings)
     try:
-        its = settings.model(name)
+        model_settings = settings.model(name)
     except ConfigError as error:
         raise InputError(str(error)) from error
-    plan = make_plan(wish)
-    reference, *candidates = found = find_candidates(given, its, settings.vllm)
-    refuse_calibrated(plan.own_texts, found)
+    plan = choose_measures(options)
+    reference, *candidates = checkpoints = find_candidates(arguments, model_settings, settings.vllm)
+    refuse_calibrated(plan.own_texts, checkpoints)
     engine = engine_version(settings.vllm)
-    evaluation = Evaluation(
+    evaluation = Evaluator(
         measures=plan.measures,
         vllm=settings.vllm,
         engine_version=engine,
-        top=wish.top,
+        top=options.top,
         store=store,
         steps=Steps(progress_console()),
         force=force,
     )
-    about = About(model=name, sources=plan.sources, versions=versions(engine, plan.sandbox))
+    about = ReportHeader(model=name, sources=plan.sources, versions=versions(engine) | plan.versions)
     return asyncio.run(evaluate(reference, candidates, evaluation, about))
 
 
@@ -138,7 +148,7 @@ def _only_model(settings: Settings) -> str:
 
 def _write(report: Report, out: Path) -> None:
     png = quality_cost_png(report)
-    for name, content in zip(FILES, (encode_report(report), html_page(report, png).encode(), png), strict=True):
+    for name, content in zip(FILES, (encode_report(report), evaluation_page(report, png).encode(), png), strict=True):
         write_whole(out / name, content)
 
 

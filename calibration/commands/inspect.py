@@ -14,7 +14,7 @@ from rich.table import Table
 from calibration.commands.options import AsJson, cell, progress_console
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAIL: "red"}
 
@@ -29,22 +29,22 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate inspect ~/.cache/bitladder/checkpoints/smollm2/int4
         """
-        found = [inspect_shown(path.expanduser().absolute()) for path in paths]
+        inspections = [inspect_shown(path.expanduser().absolute()) for path in paths]
         if as_json:
-            typer.echo(msgspec.json.encode({"checkpoints": found}, enc_hook=lambda path: shown(str(path))))
+            typer.echo(msgspec.json.encode({"checkpoints": inspections}, enc_hook=lambda path: printable(str(path))))
         else:
-            for inspection in found:
+            for inspection in inspections:
                 Console().print(as_table(inspection))
-        if any(inspection.verdict is Verdict.FAIL for inspection in found):
+        if any(inspection.verdict is Verdict.FAIL for inspection in inspections):
             raise typer.Exit(1)
 
 
 def inspect_shown(path: Path) -> Inspection:
-    """Inspect with a bar on stderr, where somebody watches."""
+    """Inspect with a progress bar, if stderr is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = progress_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(shown(path.name))
+        task = progress.add_task(printable(path.name))
         return inspect_checkpoint(path, lambda done, of: progress.update(task, completed=done, total=of))
 
 

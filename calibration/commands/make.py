@@ -1,4 +1,4 @@
-"""calibrate make: what `calibrate quantize` becomes in the quantizer's environment, when its checks are passed."""
+"""calibrate make: the internal command that `calibrate quantize` runs in the quantizer's environment."""
 
 from __future__ import annotations
 
@@ -10,60 +10,59 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from calibration.artifacts.manifest import file_digest
-from calibration.commands.checkpoints import as_fields, as_table, load_real_maker, storage_chooser
+from calibration.artifacts.digest import file_digest
+from calibration.commands.checkpoints import as_fields, as_table, load_quantizer, storage_chooser
 from calibration.commands.options import progress_console
-from calibration.quantization.build import EXAMPLE, Job, Place, Subject, Workshop
-from calibration.quantization.corpus import texts_for
+from calibration.environment import example_folder
+from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, CheckpointJob, SourceModel
+from calibration.quantization.calibration_texts import first_texts, read_texts
+from calibration.quantization.installed_texts import texts_for
+from calibration.quantization.quantize_task import QuantizeTask
 from calibration.quantization.recipe import Recipe
-from calibration.quantization.recipes import RECIPES
-from calibration.quantization.samples import chosen, read_texts
-from calibration.quantization.task import Assignment
-from calibration.settings import Settings
 from calibration.terminal.progress import Steps
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
     def make() -> None:
-        """Make the checkpoint that `calibrate quantize` has checked and put on stdin; not meant to be typed."""
-        wanted = Assignment.from_json(sys.stdin.read())
-        recipe = RECIPES[wanted.recipe]
-        workshop = Workshop(
-            wanted.cache,
-            load_maker=lambda: load_real_maker(recipe.toolkit),
-            choose_storage=storage_chooser(wanted.storage),
+        """Make the checkpoint of the task on stdin, which `calibrate quantize` has checked; an internal command."""
+        task = QuantizeTask.from_json(sys.stdin.read())
+        recipe = task.recipe
+        builder = CheckpointBuilder(
+            task.cache,
+            load_quantizer=lambda: load_quantizer(recipe.toolkit),
+            choose_storage=storage_chooser(task.storage),
             steps=Steps(progress_console()),
-            subject=subject_of(wanted.model),
-            reference=Place(Settings.from_environ().cache, "XDG_CACHE_HOME"),
+            subject=source_model(task.model),
+            reference=CheckpointCache(example_folder(), "XDG_CACHE_HOME"),
         )
-        job = Job(
-            folder=wanted.folder,
+        job = CheckpointJob(
+            folder=task.folder,
             recipe=recipe,
-            weights=wanted.weights,
-            texts=texts_of(recipe, wanted.samples),
-            memory=wanted.memory,
+            weights=task.weights,
+            texts=texts_of(recipe, task.samples),
+            memory=task.memory,
             option="--out",
         )
-        made = workshop.make([job], force=wanted.force)
-        if wanted.as_json:
+        made = builder.make([job], force=task.force)
+        if task.as_json:
             typer.echo(json.dumps(as_fields(made[0])))
         else:
             Console().print(as_table(made))
 
 
-def subject_of(model: Path | None) -> Subject:
-    """Return the example, or a folder; whether its files changed is told by their sizes and times."""
+def source_model(model: Path | None) -> SourceModel:
+    """Return the example, or the model in a folder, identified by the sizes and times of its files."""
     if model is None:
         return EXAMPLE
     files: dict[str, Any] = {  # Any: JSON
         path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(model.glob("*.safetensors"))
     }
     identity = {"folder": str(model), "config": file_digest(model / "config.json"), "weights": files}
-    return Subject(identity=identity, folder=model)
+    return SourceModel(identity=identity, folder=model)
 
 
 def texts_of(recipe: Recipe, samples: Path | None) -> tuple[str, ...]:
     if recipe.mix is None:
         return ()
-    return tuple(texts_for(recipe.mix)) if samples is None else chosen(recipe, read_texts(samples))
+    return tuple(texts_for(recipe.mix)) if samples is None else first_texts(recipe.mix, read_texts(samples))

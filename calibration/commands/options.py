@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[
@@ -20,12 +20,12 @@ MAX_CHARS = 16_384
 
 
 def cell(*lines: str, style: str = "") -> Text:
-    """Return what strangers wrote for a table, a cell's lines or a title: no markup in it counts."""
-    return Text("\n".join(map(shown, lines)), style=style)
+    """Return untrusted text for a table, escaped and without markup."""
+    return Text("\n".join(map(printable, lines)), style=style)
 
 
 def say(text: str) -> None:
-    """Say a line on stderr, in one line however long, and no markup in it counts."""
+    """Print a line on stderr, unwrapped and without markup."""
     progress_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 

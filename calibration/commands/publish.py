@@ -1,4 +1,4 @@
-"""calibrate publish: measured checkpoints become those that are served."""
+"""calibrate publish: make measured checkpoints the ones that are served."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 
 from calibration.commands.options import AsJson, Config
 from calibration.commands.releases import open_store, say_step, show_release
-from calibration.publishing.publish import Choice
-from calibration.publishing.publish import publish as publish_release
+from calibration.publishing.publish_tiers import Choice
+from calibration.publishing.publish_tiers import publish as publish_release
 
 
 def register(app: typer.Typer) -> None:
@@ -31,5 +31,5 @@ def register(app: typer.Typer) -> None:
         settings, store = open_store(config)
         names = [name.strip() for name in tiers.split(",") if name.strip()]
         choice = Choice(report=report.expanduser(), tiers=names, note=note)
-        ladder = publish_release(choice, settings, store, say_step)
-        show_release(ladder, as_json=as_json)
+        release = publish_release(choice, settings, store, say_step)
+        show_release(release, as_json=as_json)

@@ -1,4 +1,4 @@
-"""calibrate quantize: check that a recipe can be carried out, then have the quantizer's environment do it."""
+"""calibrate quantize: check that a recipe can be carried out, then run it in the quantizer's environment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from calibration.artifacts.manifest import was_made
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, say
+from calibration.environment import example_folder
 from calibration.errors import RecipeError
 from calibration.preflight import (
-    Plan,
+    ResourceNeeds,
     check_hardware,
     check_kernels,
     check_room,
@@ -22,13 +23,12 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
+from calibration.quantization.calibration_texts import check_enough, read_texts
 from calibration.quantization.example import SMOLLM2
+from calibration.quantization.quantize_task import QuantizeTask, exec_in, find_interpreter
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
-from calibration.quantization.recipes import EXAMPLE, TIERS, find_recipe
-from calibration.quantization.samples import check_enough, read_texts
-from calibration.quantization.task import Assignment, become, find_interpreter
+from calibration.quantization.standard_recipes import EXAMPLE, TIERS, find_recipe
 from calibration.sample.sets import checked_samples
-from calibration.settings import Settings
 
 Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
 Samples = Annotated[
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def quantize(
         tier: Annotated[str, typer.Option(help=f"of {', '.join(TIERS)}")],
-        recipe: Annotated[str | None, typer.Option(help="of docs/calibration.md; default: the tier's")] = None,
+        recipe: Annotated[str | None, typer.Option(help="of docs/calibration/quantize.md; default: the tier's")] = None,
         model: Model = None,
         samples: Samples = None,
         out: Annotated[Path | None, typer.Option(help="folder of the checkpoint; default: in the cache")] = None,
@@ -51,16 +51,16 @@ def register(app: typer.Typer) -> None:
         config: Config = None,
         as_json: AsJson = False,
     ) -> None:
-        """Quantize a model by a recipe; whatever makes it impossible is said before the work begins.
+        """Quantize a model by a recipe; what makes it impossible is reported before the work begins.
 
         Example: bitladder calibrate quantize --tier int4 --model models/llama-8b --samples var/samples
         """
-        found = find_recipe(tier, recipe, is_example=model is None)
+        chosen_recipe = find_recipe(tier, recipe, is_example=model is None)
         for hardware in hardware_of(tier, config):
-            check_hardware(found, hardware)
-        folder = (out or default_folder(found, model)).expanduser().resolve()
-        assignment = Assignment(
-            recipe=found.name,
+            check_hardware(chosen_recipe, hardware)
+        folder = (out or default_folder(chosen_recipe, model)).expanduser().resolve()
+        task = QuantizeTask(
+            recipe=chosen_recipe,
             cache=folder.parent,
             folder=folder.name,
             weights=SMOLLM2 if model is None else inspect_model(model),
@@ -71,47 +71,48 @@ def register(app: typer.Typer) -> None:
             force=force,
             as_json=as_json,
         )
-        check(found, assignment)
-        become(find_interpreter(found.toolkit, python), assignment)
+        check(task)
+        exec_in(find_interpreter(chosen_recipe.toolkit, python), task)
 
 
-def check(recipe: Recipe, assignment: Assignment) -> None:
-    """Raise what makes the assignment impossible; else say what it will take."""
-    weights, folder = assignment.weights, assignment.cache / assignment.folder
-    model = assignment.model or Settings.from_environ().cache / BF16  # the example's
-    for given, option in ((model, "--model"), (assignment.samples, "--samples")):
-        if given is not None:
-            require_outside(folder, "--out", given, option)
-            require_outside(given, option, folder, "--out")
-    require_replaceable(folder, "--out", was_made)  # what somebody added counts only if it is to be made again
-    if recipe.toolkit is Toolkit.AUTOAWQ and assignment.memory is not None:
+def check(task: QuantizeTask) -> None:
+    """Raise what makes the task impossible; else print what it will take."""
+    recipe, weights, folder = task.recipe, task.weights, task.cache / task.folder
+    model = task.model or example_folder() / BF16  # the example's
+    for path, option in ((model, "--model"), (task.samples, "--samples")):
+        if path is not None:
+            require_outside(folder, "--out", path, option)
+            require_outside(path, option, folder, "--out")
+    require_replaceable(folder, "--out", was_made)  # files that a user added count only if it is made again
+    if recipe.toolkit is Toolkit.AUTOAWQ and task.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
     texts = recipe.mix.texts if recipe.mix else 0
-    if assignment.samples is not None:
-        samples = read_texts(assignment.samples)
+    if task.samples is not None:
+        samples = read_texts(task.samples)
         check_enough(recipe, samples, max(weights.shape.input_widths))
         texts = min(texts, len(samples))
-    wanted = plan(recipe, weights, texts=texts, memory=assignment.memory)
-    check_room(wanted, assignment.cache, available_memory())
-    say(in_words(wanted, folder))
+    needs = plan(recipe, weights, texts=texts, memory=task.memory)
+    check_room(needs, task.cache, available_memory())
+    say(describe_needs(needs, folder))
 
 
 def hardware_of(tier: str, config: str | None) -> set[str]:
-    """Return what the tiers of this name run on, in whatever models the configuration has."""
+    """Return the hardware of all tiers of this name in the configuration."""
     settings = load_configuration(config)
-    return {its.hardware for model in settings.models.values() for its in model.tiers if its.name == tier}
+    tiers = [tier_settings for model in settings.models.values() for tier_settings in model.tiers]
+    return {tier_settings.hardware for tier_settings in tiers if tier_settings.name == tier}
 
 
 def default_folder(recipe: Recipe, model: Path | None) -> Path:
-    """Return where a checkpoint goes; the example ladder looks for its own under the tier's name."""
-    cache = Settings.from_environ().cache
+    """Return where a checkpoint goes; the example's tiers look for theirs under the tier's name."""
+    cache = example_folder()
     if model is not None:
         return cache.parent / model.expanduser().resolve().name / recipe.name
     return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
 
 
-def in_words(wanted: Plan, folder: Path) -> str:
-    sizes = (wanted.checkpoint_bytes, wanted.disk_bytes, wanted.memory_bytes)
+def describe_needs(needs: ResourceNeeds, folder: Path) -> str:
+    sizes = (needs.checkpoint_bytes, needs.disk_bytes, needs.memory_bytes)
     checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
     return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"

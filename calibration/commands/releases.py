@@ -1,4 +1,4 @@
-"""calibrate releases: what is published, and what was before."""
+"""calibrate releases: the published release and those before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
 from bitladder.settings.release import PublishedFigure, Release
 from bitladder.settings.sections import Settings
-from calibration.artifacts.metrics import QUALITY, metric_of
+from calibration.artifacts.metrics import metric_of, quality_metrics
 from calibration.commands.options import AsJson, Config, cell, say
 from calibration.errors import InputError
 from calibration.publishing.release_file import ReleaseStore
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         present = store.present()
         every = [*store.former().values(), *([present] if present else [])]
         if as_json:
-            fields = [one.model_dump(mode="json") for one in reversed(every)]
+            fields = [release.model_dump(mode="json") for release in reversed(every)]
             typer.echo(json.dumps({"file": str(store.file), "releases": fields}))
             return
         if not every:
@@ -56,45 +56,45 @@ def open_store(config: str | None) -> tuple[Settings, ReleaseStore]:
 
 
 def say_step(tier: str, text: str) -> None:
-    """Say on stderr what is being done with a tier."""
+    """Print on stderr what is being done with a tier."""
     say(f"{tier}: {text}")
 
 
-def show_release(ladder: Release, *, as_json: bool) -> None:
+def show_release(release: Release, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(ladder.model_dump(mode="json")))
+        typer.echo(json.dumps(release.model_dump(mode="json")))
     else:
-        Console().print(as_table([ladder], ladder))
+        Console().print(as_table([release], release))
 
 
-def rows(ladder: Release) -> list[tuple[str, str, str]]:
-    """Return tier, checkpoint and what is kept of the reference; one line for a ladder that names no tier."""
-    found = []
-    for model, its in ladder.models.items():
-        for tier, entry in its.tiers.items():
-            found.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept(entry.recovery)))
-    return found or [("all", "as the configuration has it", "")]
+def rows(release: Release) -> list[tuple[str, str, str]]:
+    """Return tier, checkpoint and accuracy recovery; one row for a release that names no tier."""
+    table_rows = []
+    for model, model_release in release.models.items():
+        for tier, entry in model_release.tiers.items():
+            table_rows.append((f"{model} {tier}", f"{entry.checkpoint} {entry.digest[:8]}", kept(entry.recovery)))
+    return table_rows or [("all", "as the configuration has it", "")]
 
 
 def kept(recovery: Mapping[str, PublishedFigure]) -> str:
-    """Return the least that is kept of each measure of quality: the kind of text that suffers most."""
-    least = {
-        family: min((one.value for name, one in recovery.items() if metric_of(name) == family), default=None)
-        for family in QUALITY
+    """Return the lowest accuracy recovery of each quality metric, over all kinds of text."""
+    lowest = {
+        family: min((figure.value for name, figure in recovery.items() if metric_of(name) == family), default=None)
+        for family in quality_metrics()
     }
-    return ", ".join(f"{family} {value:.3f}" for family, value in least.items() if value is not None)
+    return ", ".join(f"{family} {value:.3f}" for family, value in lowest.items() if value is not None)
 
 
-def as_table(ladders: list[Release], present: Release | None) -> Table:
+def as_table(releases: list[Release], present: Release | None) -> Table:
     table = Table(caption="* is served", caption_justify="left")
     for name in ("version", "tier"):
         table.add_column(name, no_wrap=True)
     for name in ("published", "checkpoint", "kept at least", "note"):
         table.add_column(name, overflow="fold")
-    for ladder in ladders:
-        mark = "*" if present is not None and ladder.version == present.version else ""
-        head = (f"{ladder.version}{mark}", ladder.published_at, ladder.note)
-        for row in rows(ladder):
+    for release in releases:
+        mark = "*" if present is not None and release.version == present.version else ""
+        head = (f"{release.version}{mark}", release.published_at, release.note)
+        for row in rows(release):
             version, when, note = head
             tier, checkpoint, kept = row
             table.add_row(*map(cell, (version, tier, when, checkpoint, kept, note)))

@@ -8,7 +8,7 @@ import typer
 
 from calibration.commands.options import AsJson, Config
 from calibration.commands.releases import open_store, say_step, show_release
-from calibration.publishing.publish import roll_back
+from calibration.publishing.publish_tiers import roll_back
 
 
 def register(app: typer.Typer) -> None:

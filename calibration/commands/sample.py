@@ -18,10 +18,10 @@ from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, ce
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
-from calibration.sample.run import Plan, Sampled, sample
+from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 CAPTURE, PACKAGED = "capture", Packaged.name
 
@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate sample --source s3://logs/prompts/2026/ --out var/calibration/november
         """
-        plan = Plan(count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed)
+        plan = SampleOptions(
+            count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed
+        )
         folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
@@ -67,14 +69,14 @@ def register(app: typer.Typer) -> None:
 
 
 def notes(made: Sampled, source: Source) -> Iterator[str]:
-    """Yield what whoever reads only the figures would miss."""
-    for its in made.manifest["files"]:
-        if its["lines"] == 0 and its["name"] != SKIPPED:
-            yield f"{its['name']} is empty: so few prompts were found that none fell to it"
+    """Yield what the figures do not show."""
+    for file in made.manifest["files"]:
+        if file["lines"] == 0 and file["name"] != SKIPPED:
+            yield f"{file['name']} is empty: so few prompts were found that none fell to it"
     for lost in made.manifest["not_understood"]:
         yield f"left out: {lost}"
     if isinstance(source, LocalFiles) and (others := source.left_out()):
-        yield f"left out: {len(others):,} files whose names do not end as JSON's do, such as {shown(others[0].name)}"
+        yield f"left out: {len(others):,} files that are not named as JSON is, such as {printable(others[0].name)}"
 
 
 def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:
@@ -89,8 +91,8 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
             raise WrongEnvironmentError(
                 f"S3 needs module {error.name!r}: pip install 'bitladder[calibrate]'"
             ) from error
-        found: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
-        return found
+        s3_source: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
+        return s3_source
     if endpoint_url:
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
     if source == PACKAGED:

@@ -1,1 +1,1 @@
-"""Measure checkpoints through the engine that serves them; run.py is the way from top to bottom."""
+"""Measure checkpoints through the engine that serves them. Read run_evaluation.py first."""

@@ -41,87 +41,87 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A checkpoint as the command was told: TIER=FOLDER, or a folder whose tier is to be found out."""
+class CheckpointArg:
+    """A checkpoint on the command line: TIER=FOLDER, or a folder whose tier is to be found out."""
 
     folder: Path
     tier: str = ""
 
     @classmethod
-    def read(cls, text: str) -> Given:
-        """Read an argument; what stands before '=' is a folder's if it has a slash: ./a=b."""
+    def read(cls, text: str) -> CheckpointArg:
+        """Read an argument; a part before '=' that has a slash belongs to the folder: ./a=b."""
         tier, equals, folder = text.partition("=")
         return cls(Path(folder), tier) if equals and "/" not in tier else cls(Path(text))
 
 
-def find_candidates(given: Sequence[Given], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
+def find_candidates(arguments: Sequence[CheckpointArg], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
     """Return the checkpoints, each once, with the settings of their tiers.
 
     Raises:
-        InputError: a folder is no checkpoint, or two have the same name.
+        InputError: a folder is no checkpoint, or two checkpoints have the same name.
 
     """
-    told: dict[Path, str] = {}
-    for one in given:
-        folder = one.folder.expanduser().resolve()
+    tier_names: dict[Path, str] = {}
+    for argument in arguments:
+        folder = argument.folder.expanduser().resolve()
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
             raise InputError(f"{str(folder)!r} is no checkpoint: expected config.json and *.safetensors in it")
-        if one.tier and told.get(folder, one.tier) not in ("", one.tier):
-            raise InputError(f"{str(folder)!r} must be one tier, got {told[folder]} and {one.tier}")
-        told[folder] = one.tier or told.get(folder, "")
-    served = {folder: _served(folder, model, vllm) for folder in told}
-    names = _names(told, served)
+        if argument.tier and tier_names.get(folder, argument.tier) not in ("", argument.tier):
+            raise InputError(f"{str(folder)!r} must be one tier, got {tier_names[folder]} and {argument.tier}")
+        tier_names[folder] = argument.tier or tier_names.get(folder, "")
+    served = {folder: _served_tier(folder, model, vllm) for folder in tier_names}
+    names = _choose_names(tier_names, served)
     for name in names.values():
         if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
             raise InputError(f"{' and '.join(same)} would both be called {name!r}: name one as TIER=FOLDER")
     return [
-        Candidate(folder, _settings(name, folder, model, served[folder]), checkpoint_digest(folder))
+        Candidate(folder, _tier_settings(name, folder, model, served[folder]), checkpoint_digest(folder))
         for folder, name in names.items()
     ]
 
 
-def _served(folder: Path, model: ModelSettings, vllm: VllmSettings) -> TierSettings | None:
+def _served_tier(folder: Path, model: ModelSettings, vllm: VllmSettings) -> TierSettings | None:
     """Return the tier whose checkpoint this folder is."""
     for tier in model.tiers:
         try:
             if tier.checkpoint and checkpoint_path(tier, vllm).resolve() == folder:
                 return tier
-        except EngineFaultError:  # this tier's folder is not there
+        except EngineFaultError:  # the folder of this tier does not exist
             continue
     return None
 
 
-def _names(told: Mapping[Path, str], served: Mapping[Path, TierSettings | None]) -> dict[Path, str]:
-    """Return how each is called: as told, as the tier that serves it, as the tier it was made for, or as its folder.
+def _choose_names(tier_names: Mapping[Path, str], served: Mapping[Path, TierSettings | None]) -> dict[Path, str]:
+    """Return a name for each folder: that of the argument, the served tier, the recipe's tier or the folder.
 
-    Several may have been made for one tier, and nobody can tell then which of them it is to be: they keep the names of
-    their folders.
+    Several folders may have been made for one tier: then each keeps its folder's name.
     """
-    named = set(told.values())
-    sure: dict[Path, str] = {}
-    for folder, name in told.items():
-        its = served[folder]
-        sure[folder] = name or (its.name if its and its.name not in named else "")
-    made = {folder: "" if sure[folder] else _made_for(folder) for folder in told}
+    named = set(tier_names.values())
+    certain: dict[Path, str] = {}
+    for folder, name in tier_names.items():
+        tier = served[folder]
+        certain[folder] = name or (tier.name if tier and tier.name not in named else "")
+    made_for = {folder: "" if certain[folder] else _recipe_tier(folder) for folder in tier_names}
     names = {}
-    for folder in told:
-        others = {name for other in told if other != folder for name in _claims(other, sure, made)}
-        names[folder] = sure[folder] or (made[folder] if made[folder] not in others else "") or folder.name
+    for folder in tier_names:
+        taken = {name for other in tier_names if other != folder for name in _claimed_names(other, certain, made_for)}
+        tier_name = made_for[folder] if made_for[folder] not in taken else ""
+        names[folder] = certain[folder] or tier_name or folder.name
     return names
 
 
-def _claims(folder: Path, sure: Mapping[Path, str], made: Mapping[Path, str]) -> tuple[str, ...]:
-    return (sure[folder],) if sure[folder] else (made[folder], folder.name)
+def _claimed_names(folder: Path, certain: Mapping[Path, str], made_for: Mapping[Path, str]) -> tuple[str, ...]:
+    return (certain[folder],) if certain[folder] else (made_for[folder], folder.name)
 
 
-def _made_for(folder: Path) -> str:
-    """Return the tier of the recipe that made a checkpoint, or '' for one that is not of `calibrate quantize`."""
+def _recipe_tier(folder: Path) -> str:
+    """Return the tier of the recipe that made a checkpoint; '' for one that `calibrate quantize` did not make."""
     manifest = read_manifest(folder)
     return manifest.tier if manifest else ""
 
 
-def _settings(name: str, folder: Path, model: ModelSettings, served: TierSettings | None) -> TierSettings:
-    """Return the settings of the tier of this name with this checkpoint: once published, it is served with them."""
+def _tier_settings(name: str, folder: Path, model: ModelSettings, served: TierSettings | None) -> TierSettings:
+    """Return the settings of the tier of this name with this checkpoint: those it is served with once published."""
     try:
         own = TierSettings(name=name, checkpoint=str(folder))
     except ValidationError as error:

@@ -3,7 +3,7 @@
 An engine that wrote out all 49,152 probabilities of every position would send gigabytes. It sends the K most likely
 ones, and the token that really followed. Both distributions are then coarsened in the same way: the tokens that both
 have sent stay apart, all others become one. Coarsening never raises the divergence (data-processing inequality), so
-what comes out is a lower bound of the exact one; docs/calibration.md says how close it is.
+what comes out is a lower bound of the exact one; docs/calibration/evaluate.md says how close it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Distributions:
 
 
 def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) -> Distributions:
-    """Read what an engine says of the prompt `tokens`; the first token is predicted from nothing and left out."""
+    """Read an engine's answer for the prompt `tokens`; the first token has no prediction and is left out."""
     if len(answer) != len(tokens) or answer[0] is not None:
         raise ValueError(f"expected log probabilities of {len(tokens)} tokens, got {len(answer)}")
     rows = len(tokens) - 1
@@ -44,7 +44,8 @@ def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) 
             raise ValueError("only the first token is predicted from nothing, got none for another one")
         actual[row] = position[str(token)]["logprob"]
         # The token that followed stands among them if it is likely, and behind them if it is not.
-        likely = sorted(((its["logprob"], int(one)) for one, its in position.items()), reverse=True)[:top]
+        predictions = ((prediction["logprob"], int(token_id)) for token_id, prediction in position.items())
+        likely = sorted(predictions, reverse=True)[:top]
         logprobs[row], ids[row] = zip(*likely, strict=True)
     if not (np.isfinite(actual).all() and np.isfinite(logprobs).all()):
         raise ValueError("a log probability is no number")
@@ -52,7 +53,7 @@ def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) 
 
 
 def agreement(reference: Distributions, tier: Distributions) -> NDArray[np.bool_]:
-    """Return for every row whether both would have said the same token."""
+    """Return for every row whether both find the same token most likely."""
     same: NDArray[np.bool_] = reference.ids[:, 0] == tier.ids[:, 0]
     return same
 
@@ -71,8 +72,8 @@ def _coarse_divergence(
     tier_ids: NDArray[np.int32],
     tier_logprobs: NDArray[np.float32],
 ) -> float:
-    _, ours, theirs = np.intersect1d(reference_ids, tier_ids, assume_unique=True, return_indices=True)
-    p_log, q_log = reference_logprobs[ours].astype(float), tier_logprobs[theirs].astype(float)
+    _, in_reference, in_tier = np.intersect1d(reference_ids, tier_ids, assume_unique=True, return_indices=True)
+    p_log, q_log = reference_logprobs[in_reference].astype(float), tier_logprobs[in_tier].astype(float)
     p = np.exp(p_log)
     p_rest, q_rest = max(1 - float(p.sum()), _MIN), max(1 - float(np.exp(q_log).sum()), _MIN)
     return max(0.0, float(p @ (p_log - q_log)) + p_rest * math.log(p_rest / q_rest))

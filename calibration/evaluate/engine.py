@@ -1,4 +1,4 @@
-"""The engine that serves, started on one checkpoint, and the few questions that an evaluation asks it."""
+"""The engine that serves, started on one checkpoint, and the requests that an evaluation makes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ODD = (LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How one streamed answer came."""
+    """The times of one streamed answer."""
 
     ttft_s: float
     seconds: float
@@ -41,7 +41,7 @@ class Timing:
 
 
 class Asker:
-    """Asks an engine that runs."""
+    """Makes requests to a running engine, a bounded number at once."""
 
     def __init__(self, engine: Engine, less: str) -> None:
         self._engine = engine
@@ -66,7 +66,7 @@ class Asker:
         return await self._ask("/v1/completions", request, lambda answer: str(answer["choices"][0]["text"]))
 
     async def time(self, prompt: str, tokens: int) -> Timing:
-        """Stream exactly this many tokens and look at the clock."""
+        """Stream exactly this many tokens, and time them."""
         request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
         first: list[float] = []
 
@@ -121,8 +121,8 @@ async def serving(checkpoint: Path, tier: TierSettings, settings: VllmSettings, 
 
     """
     more = ("--max-logprobs", str(top))
-    its = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
-    engine = VllmServer(MODEL, its, settings)
+    tier_settings = tier.model_copy(update={"checkpoint": str(checkpoint), "vllm_args": (*tier.vllm_args, *more)})
+    engine = VllmServer(MODEL, tier_settings, settings)
     try:
         try:
             less = await engine.start()

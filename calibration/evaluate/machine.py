@@ -1,4 +1,4 @@
-"""What figures were taken on: the machine, and the versions that can change them."""
+"""The machine and the versions that figures depend on."""
 
 from __future__ import annotations
 
@@ -41,20 +41,19 @@ def engine_version(settings: VllmSettings) -> str:
     return said.stdout.strip()
 
 
-def versions(engine: str, sandbox: str) -> dict[str, str]:
-    found = {"engine": engine, "python": platform.python_version(), "bitladder": metadata.version("bitladder")}
-    return found | ({"sandbox": sandbox} if sandbox else {})
+def versions(engine: str) -> dict[str, str]:
+    return {"engine": engine, "python": platform.python_version(), "bitladder": metadata.version("bitladder")}
 
 
 def machine() -> dict[str, str]:
-    """Return what tells this machine from one of another speed; cores are those that this process may use."""
+    """Return what the speed of this machine depends on; cores are those that this process may use."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next(
         (line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine()
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"cpu": model, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB"}
-    return found | ({"gpu": gpu} if (gpu := _gpu()) else {})
+    facts = {"cpu": model, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB"}
+    return facts | ({"gpu": gpu} if (gpu := _gpu()) else {})
 
 
 def _gpu() -> str:

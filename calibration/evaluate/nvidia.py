@@ -1,4 +1,4 @@
-"""What nvidia-smi says, if it is there and answers."""
+"""Query nvidia-smi, if it is installed and answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 
 def ask(*query: str) -> str | None:
-    """Return what it says as CSV without header or units, or None where there is no such program or no GPU."""
+    """Return its answer as CSV without header or units; None where there is no such program or no GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

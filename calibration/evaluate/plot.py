@@ -10,7 +10,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from calibration.artifacts.report import Figure, Report
+from calibration.artifacts.evaluation_report import Estimate, Report
+from calibration.artifacts.metrics import METRICS, Better, metric_of
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
 _MARKERS = "osD^vP*X"
@@ -23,8 +24,8 @@ def quality_cost_png(report: Report) -> bytes:
 
     Where a tier other than the reference has no price, over the size of its weights.
     """
-    others = [tier for tier in report.tiers if tier.tier != report.reference]
-    across = _COST if others and all(_COST in tier.metrics for tier in others) else _SIZE
+    judged = [tier for tier in report.tiers if tier.tier != report.reference]
+    across = _COST if judged and all(_COST in tier.metrics for tier in judged) else _SIZE
     names = list(dict.fromkeys(name for tier in report.tiers for name in tier.metrics if _is_quality(name)))
     columns = math.ceil(math.sqrt(max(1, len(names))))
     rows = max(1, math.ceil(len(names) / columns))
@@ -47,13 +48,16 @@ def quality_cost_png(report: Report) -> bytes:
 
 
 def _is_quality(name: str) -> bool:
-    return name == "pass_at_1" or name.startswith(("perplexity.", "task."))
+    metric = METRICS[metric_of(name)]
+    return metric.is_quality and metric.better is not Better.AGREEMENT
 
 
 def _draw(axes: Axes, report: Report, name: str, across: str) -> None:
-    """Draw one measure: shares as they are, perplexities as what is kept of the reference's."""
-    kept = name.startswith("perplexity.")
-    axes.set_title(f"{name}: {report.reference} / tier" if kept else f"{name}: share of right answers", fontsize=9)
+    """Draw one metric: shares as they are, where less is better the accuracy recovery."""
+    metric = METRICS[metric_of(name)]
+    kept = metric.better is Better.LOWER
+    meaning = f": {report.reference} / tier" if kept else ": share of right answers" if metric.is_share else ""
+    axes.set_title(f"{name}{meaning}", fontsize=9)
     axes.grid(alpha=0.3)
     if kept:
         axes.axhline(1, color="grey", linestyle="--", linewidth=1)
@@ -93,5 +97,5 @@ def _scale(axes: Axes, xs: Sequence[float]) -> None:
     axes.tick_params(which="both", labelsize=7)
 
 
-def _errors(figure: Figure, unit: float = 1) -> list[list[float]]:
+def _errors(figure: Estimate, unit: float = 1) -> list[list[float]]:
     return [[(figure.value - figure.low) / unit], [(figure.high - figure.value) / unit]]

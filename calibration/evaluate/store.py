@@ -1,15 +1,14 @@
-"""Results on disk, one file a measure of a checkpoint, named by all that it depends on: what is there is not redone."""
+"""Results on disk: a file for each measure of a checkpoint, named by all that the result depends on."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.folder import replace_file
-from calibration.artifacts.output_dir import writing
+from calibration.artifacts.digest import text_digest
+from calibration.artifacts.folder import replace_file, writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
 VERSION = 1
@@ -30,15 +29,15 @@ class Store:
 
     def _path(self, name: str, inputs: dict[str, Any]) -> Path:
         text = json.dumps({"version": VERSION, "measure": name, **inputs}, sort_keys=True)
-        return self._folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.result"
+        return self._folder / f"{name}-{text_digest(text)[:24]}.result"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a file of that name is a whole one.
+    """Write a temporary file, then rename it: the path is never half-written.
 
     Raises:
         DiskFullError: there is no room.
-        InputError: nothing can be written there.
+        InputError: the folder cannot be written.
 
     """
     with writing(path.parent):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from calibration.artifacts.manifest import NAME, file_digest, read_manifest
+from calibration.artifacts.digest import MANIFEST_NAME, file_digest
+from calibration.artifacts.manifest import read_manifest
 from calibration.errors import InputError
 from calibration.inspection.alignment import check_alignment
 from calibration.inspection.files import read_tensors
@@ -183,11 +184,11 @@ def _check_size(config: ModelConfig | None, tensors: Mapping[str, Tensor], findi
 
 
 def _check_manifest(folder: Path, findings: Findings) -> None:
-    """Hold the weights against the digests of whoever made them, where there is a manifest of ours."""
+    """Compare the weights with the digests in the manifest, where bitladder made the checkpoint."""
     manifest = read_manifest(folder)
     if manifest is None:
-        if (folder / NAME).exists():
-            findings.warn(CheckName.MANIFEST, f"{NAME} cannot be read: who made these weights is not known")
+        if (folder / MANIFEST_NAME).exists():
+            findings.warn(CheckName.MANIFEST, f"{MANIFEST_NAME} cannot be read: who made these weights is not known")
         return
     for file in manifest.weights:
         path = folder / file.name

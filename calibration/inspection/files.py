@@ -11,7 +11,7 @@ from calibration.inspection.tensor_file import FileError, Tensor, read_header
 from calibration.inspection.verdict import CheckName, Findings
 
 INDEX = "model.safetensors.index.json"
-# Loading one runs whatever code is in it.
+# Loading one runs the code in it.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -21,16 +21,16 @@ def read_tensors(folder: Path, findings: Findings) -> dict[str, Tensor]:
     _refuse_pickles(folder, findings)
     index = _read_index(folder, findings)
     present = {path.name for path in folder.glob("*.safetensors")}
-    wanted = set(index.values()) if index is not None else present
-    _compare_shards(present, wanted, index is not None, findings)
+    named = set(index.values()) if index is not None else present
+    _compare_shards(present, named, index is not None, findings)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(present & wanted):
+    for name in sorted(present & named):
         _add_file(folder / name, tensors, findings)
     if index is not None:
         _compare_index(index, tensors, present, findings)
     if not tensors and not findings.has_failed(CheckName.FILES):
         findings.fail(CheckName.FILES, "there is no tensor in it")
-    findings.ok(CheckName.FILES, f"{len(present & wanted)} of safetensors, {len(tensors)} tensors, no pickle")
+    findings.ok(CheckName.FILES, f"{len(present & named)} of safetensors, {len(tensors)} tensors, no pickle")
     return tensors
 
 
@@ -64,12 +64,12 @@ def _read_index(folder: Path, findings: Findings) -> dict[str, str] | None:
     return index
 
 
-def _compare_shards(present: set[str], wanted: set[str], is_indexed: bool, findings: Findings) -> None:
-    if not present and not wanted:
+def _compare_shards(present: set[str], named: set[str], is_indexed: bool, findings: Findings) -> None:
+    if not present and not named:
         findings.fail(CheckName.FILES, "there is no .safetensors file")
-    for name in sorted(wanted - present):
+    for name in sorted(named - present):
         findings.fail(CheckName.FILES, f"{name} is missing, {INDEX} names it")
-    for name in sorted(present - wanted):
+    for name in sorted(present - named):
         findings.warn(CheckName.FILES, f"{name} is not in {INDEX}: engines do not read it")
     if is_indexed:
         return

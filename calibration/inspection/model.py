@@ -10,7 +10,7 @@ import msgspec
 
 # The deepest models have some two hundred; a damaged number must not fill the memory with names.
 MAX_LAYERS = 1000
-# Nor must it make products that nobody can show.
+# Nor must it make products that are too large to print.
 MAX_WIDTH = 1 << 32
 # vLLM's classes; the first two are no linear layers to it.
 EMBEDDING, HEAD = "VocabParallelEmbedding", "ParallelLMHead"
@@ -112,8 +112,8 @@ def layers_of(config: ModelConfig) -> Layers | None:
     modules = [Module(name=family.embedding, kind=EMBEDDING, layers=(EMBEDDING_LAYER,)), _alone(HEAD_LAYER, HEAD)]
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}"
-        linears |= (mine := _linears(config, prefix))
-        plain |= _plain(config, family, prefix, mine)
+        linears |= (own_linears := _linears(config, prefix))
+        plain |= _plain(config, family, prefix, own_linears)
         modules += _modules(f"{prefix}.self_attn", f"{prefix}.mlp")
     if not config.tie_word_embeddings:
         linears[HEAD_LAYER] = (config.vocab_size, config.hidden_size)

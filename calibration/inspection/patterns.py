@@ -42,7 +42,7 @@ class Patterns:
 
     def __init__(self, patterns: Iterable[str], names: Iterable[str]) -> None:
         """Raise PatternError, which names the pattern."""
-        expressions = sorted({its for its in patterns if its.startswith(_PREFIX)})
+        expressions = sorted({pattern for pattern in patterns if pattern.startswith(_PREFIX)})
         self._found = _tried(expressions, sorted(set(names))) if expressions else {}
 
     def match(self, pattern: str, name: str) -> bool:
@@ -56,16 +56,16 @@ class Patterns:
 def _tried(expressions: list[str], names: list[str]) -> dict[str, frozenset[str]]:
     if len(expressions) * len(names) > _MAX_TRIED:
         raise PatternError(f"{len(expressions)} expressions for {len(names)} names are too many to be tried")
-    given = json.dumps([[its.removeprefix(_PREFIX) for its in expressions], names])
+    request = json.dumps([[pattern.removeprefix(_PREFIX) for pattern in expressions], names])
     # -I and -S: nothing of this program or its environment is loaded.
     command = [sys.executable, "-I", "-S", "-c", _CHILD]
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=_LIMIT_S, check=True)  # noqa: S603  (our own code)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=_LIMIT_S, check=True)  # noqa: S603  (our own code)
     except subprocess.TimeoutExpired as error:
         raise PatternError(f"its expressions take longer than {_LIMIT_S:g} s, in an engine as well") from error
     except subprocess.CalledProcessError as error:  # it ran out of memory
         raise PatternError(f"its expressions cannot be tried: exit status {error.returncode}") from error
-    found = json.loads(done.stdout)
-    if isinstance(found, dict):
-        raise PatternError(f"{expressions[found['number']]!r:.80} is no expression that can be tried: {found['error']}")
-    return {pattern: frozenset(names[at] for at in places) for pattern, places in zip(expressions, found, strict=True)}
+    answer = json.loads(done.stdout)
+    if isinstance(answer, dict):
+        raise PatternError(f"{expressions[answer['number']]!r:.80} cannot be tried: {answer['error']}")
+    return {pattern: frozenset(names[at] for at in places) for pattern, places in zip(expressions, answer, strict=True)}

@@ -34,7 +34,7 @@ class Quantization(Protocol):
         """Return how the layers of these modules are stored; what an engine cannot build is a finding.
 
         Raises:
-            SchemeError: it cannot be told.
+            SchemeError: the configuration cannot be resolved.
 
         """
         ...
@@ -155,7 +155,7 @@ class CompressedTensors:
             of_layers = [self._first(layer, patterns) for layer in module.layers]
             target = None if None in of_layers else of_layers[0]
         if target is None:
-            target = next((its for its in self.targets if patterns.match_class(its, module.kind)), None)
+            target = next((item for item in self.targets if patterns.match_class(item, module.kind)), None)
         if target is None:
             return None
         return self.targets[target].embedding if module.kind == EMBEDDING else self.targets[target].layer
@@ -214,7 +214,7 @@ def _awq(config: _Awq, tensors: Mapping[str, Tensor]) -> Awq:
 
 
 def _left_alone(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    converted = {_module_of(name) for name, its in tensors.items() if its.dtype not in _LEFT_ALONE}
+    converted = {_module_of(name) for name, item in tensors.items() if item.dtype not in _LEFT_ALONE}
     return tuple(sorted({_module_of(name) for name in tensors} - converted))
 
 

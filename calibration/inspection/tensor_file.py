@@ -133,13 +133,13 @@ def _check_cover(name: str, start: int, size: int, tensors: list[Tensor]) -> Non
         raise FileError(f"{name} {what}: {size} bytes, its header speaks of {at}")
 
 
-def chunks(tensor: Tensor, most: int = CHUNK) -> Iterator[Array]:
+def chunks(tensor: Tensor, max_items: int = CHUNK) -> Iterator[Array]:
     """Yield the rows of a tensor, a few at a time, as (rows, width); floats as float32."""
     width = tensor.shape[-1] if tensor.shape else 1
     if not tensor.size:
         return
     stored = STORED[tensor.dtype]
-    rows, step = tensor.size // width, max(1, most // width)
+    rows, step = tensor.size // width, max(1, max_items // width)
     with tensor.file.open("rb") as file:
         file.seek(tensor.begin)
         for first in range(0, rows, step):

@@ -75,8 +75,8 @@ def compare_packed(tensors: Mapping[str, Tensor], layers: Layers, schemes: Schem
 
 def cache_scales(tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the scales of a quantized KV cache."""
-    found = ((tensor, _CACHE_NUMBERS.fullmatch(name)) for name, tensor in tensors.items())
-    return [tensor for tensor, match in found if match and "scale" in match.groups()]
+    matches = ((tensor, _CACHE_NUMBERS.fullmatch(name)) for name, tensor in tensors.items())
+    return [tensor for tensor, match in matches if match and "scale" in match.groups()]
 
 
 def summarize_dtypes(tensors: Mapping[str, Tensor], findings: Findings) -> dict[str, dict[str, int]]:
@@ -111,10 +111,10 @@ def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Fin
 
 
 def scheme_names(layers: Layers, schemes: Schemes) -> Counter[str]:
-    """Return how many linear layers are stored in which way, for people; embeddings seldom are, and then say so."""
+    """Count the linear layers by how they are stored; quantized embeddings, which are rare, are named."""
     plain = set(layers.linears) - set(schemes) - {EMBEDDING_LAYER}
-    found = Counter(name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
-    return found + Counter(unquantized=len(plain))
+    matches = Counter(name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
+    return matches + Counter(unquantized=len(plain))
 
 
 def name_of(scheme: Scheme) -> str:

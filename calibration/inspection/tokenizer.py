@@ -38,8 +38,8 @@ def check_tokenizer(folder: Path, config: ModelConfig, findings: Findings) -> No
     _check_special(tokens, settings, config, findings)
     _check_generation(folder, tokens, findings)
     if truncation := tokenizer.get("truncation"):
-        most = truncation.get("max_length") if isinstance(truncation, dict) else truncation
-        findings.warn(CheckName.TOKENIZER, f"tokenizer.json cuts every text at {most} tokens unless it is told not to")
+        max_length = truncation.get("max_length") if isinstance(truncation, dict) else truncation
+        findings.warn(CheckName.TOKENIZER, f"tokenizer.json cuts every text at {max_length} tokens by default")
     findings.ok(CheckName.TOKENIZER, f"{len(tokens)} tokens of {config.vocab_size}, special tokens and template fit")
 
 

@@ -133,8 +133,8 @@ def _judge_channels(name: str, axis: str, sums: npt.NDArray[np.float64], finding
 
 
 def _check_saturation(tensor: Tensor, findings: Findings) -> None:
-    most = float(np.nanmax(decode(np.array([0x7E if tensor.dtype == "F8_E4M3" else 0x7B], np.uint8), tensor.dtype)))
-    saturated = sum(int((np.abs(part) >= most).sum()) for part in chunks(tensor))
+    limit = float(np.nanmax(decode(np.array([0x7E if tensor.dtype == "F8_E4M3" else 0x7B], np.uint8), tensor.dtype)))
+    saturated = sum(int((np.abs(part) >= limit).sum()) for part in chunks(tensor))
     if saturated > MAX_SATURATED * tensor.size:
         share = saturated / tensor.size
         findings.warn(CheckName.WEIGHTS, f"{tensor.name}: {share:.1%} of the values are at the end of the range")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 # A defect that is everywhere is told as well by three places as by three hundred.
 SHOWN = 3
@@ -84,7 +84,7 @@ class Findings:
         return Verdict.FAIL in self._seen.get(check, {})
 
     def checks(self) -> tuple[Check, ...]:
-        """Return the checks that were made; one says what is wrong with it, or else what is right."""
+        """Return the checks that were made, each with its faults, or else with what was found in order."""
         made = []
         for name in CheckName:
             if seen := self._seen.get(name):
@@ -103,7 +103,7 @@ class Findings:
 
     def _add(self, check: CheckName, verdict: Verdict, text: str) -> None:
         texts = self._seen.setdefault(check, {}).setdefault(verdict, [])
-        text = shown(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}…{text[-MAX_CHARS // 2 :]}")
+        text = printable(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}…{text[-MAX_CHARS // 2 :]}")
         if len(texts) < SHOWN:
             texts.append(text)
         else:

@@ -1,1 +1,1 @@
-"""Publishes proven checkpoints as ladder.toml, keeps former ladders, and goes back to one."""
+"""Publishes proven checkpoints as ladder.toml, keeps former releases, and rolls back to one."""

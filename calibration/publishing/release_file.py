@@ -1,7 +1,7 @@
 """ladder.toml on disk: written beside and renamed, the one before kept for rollback. A crash leaves the old one.
 
 Order of a publication: keep a copy of the present file, write the new one beside and sync it, rename it. Each step is
-one atomic change of the folder, so whoever looks finds either the old ladder or the new one, whole.
+one atomic change of the folder, so that readers find either the old release or the new one, whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEPT = re.compile(r"ladder-(\d{6,})\.toml")
 
 
 class ReleaseStore:
-    """The present ladder and those before it."""
+    """The present release and those before it."""
 
     def __init__(self, file: Path, keep: int) -> None:
         self.file, self._keep = file, keep
@@ -36,7 +36,7 @@ class ReleaseStore:
         """Be the only publisher; another one is waited for.
 
         Raises:
-            InputError: there can be no ladder in this place.
+            InputError: the folder cannot hold a release.
 
         """
         with contextlib.ExitStack() as stack:
@@ -45,10 +45,10 @@ class ReleaseStore:
             yield
 
     def present(self) -> Release | None:
-        """Return the ladder that is served.
+        """Return the release that is served.
 
         Raises:
-            InputError: there is a file that is no ladder.
+            InputError: the file is no release.
 
         """
         try:
@@ -57,30 +57,30 @@ class ReleaseStore:
             raise InputError(f"{error}; move it away, or put one of {self.history} in its place") from error
 
     def former(self) -> dict[int, Release]:
-        """Return the kept ladders by version, the present one left out; one that cannot be read is not there."""
+        """Return the kept releases by version, the present one left out; one that cannot be read is not there."""
         present = self.present()
-        found = {}
+        releases = {}
         for version, path in self._kept().items():
             if present is None or version != present.version:
                 with contextlib.suppress(ConfigError):
-                    ladder = read_release(path)
-                    if ladder and ladder.version == version:
-                        found[version] = ladder
-        return dict(sorted(found.items()))
+                    release = read_release(path)
+                    if release and release.version == version:
+                        releases[version] = release
+        return dict(sorted(releases.items()))
 
     def next_version(self) -> int:
         present = self.present()
         return max([0, *self._kept(), *([present.version] if present else [])]) + 1
 
-    def write(self, ladder: Release) -> None:
-        """Make this the present ladder; the caller holds the lock.
+    def write(self, release: Release) -> None:
+        """Make this the present release; the caller holds the lock.
 
         Raises:
-            DiskFullError: there is no room; the old ladder is untouched.
-            InputError: it cannot be written, or nobody could read it; the old ladder is untouched.
+            DiskFullError: there is no room; the old release is untouched.
+            InputError: it cannot be written, or could not be read back; the old release is untouched.
 
         """
-        content = HEADER.encode() + tomli_w.dumps(_plain(ladder)).encode()
+        content = HEADER.encode() + tomli_w.dumps(_plain(release)).encode()
         with self._errors_named():
             self._keep_present()
             replace_file(self.file, content, check=_check_readable)
@@ -91,12 +91,12 @@ class ReleaseStore:
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
-        """Say what is wrong with the place of the ladder."""
+        """Name what is wrong with the file or its folder."""
         try:
             yield
         except OSError as error:
             if is_full(error):
-                raise DiskFullError(f"the disk of {self.file} is full; the ladder is the one before") from error
+                raise DiskFullError(f"the disk of {self.file} is full; the release is the one before") from error
             reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
             raise InputError(
                 f"publish.file: {str(self.file)!r} cannot be written ({reason}); nothing changed"
@@ -120,8 +120,8 @@ class ReleaseStore:
             path.unlink(missing_ok=True)
 
 
-def _plain(ladder: Release) -> dict[str, Any]:
-    fields: dict[str, Any] = ladder.model_dump(exclude_none=True, exclude_defaults=True)
+def _plain(release: Release) -> dict[str, Any]:
+    fields: dict[str, Any] = release.model_dump(exclude_none=True, exclude_defaults=True)
     return fields
 
 

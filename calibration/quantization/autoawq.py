@@ -21,11 +21,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from calibration.errors import RecipeError
 from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import Held, Order
-from calibration.quantization.recipe import Numbers, Storage
+from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.recipe import NumberFormat, Storage
 from calibration.terminal.progress import Advance
 
-with quiet():  # it says that it is deprecated, whatever the filters of warnings are
+with quiet():  # it prints that it is deprecated, in spite of warning filters
     from awq import AutoAWQForCausalLM
     from awq.quantize import quantizer
     from awq.quantize.quantizer import AwqQuantizer
@@ -51,42 +51,42 @@ class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no ty
             del module2inspect.state_dict  # the instance's, not the class's
 
 
-class AutoAwqMaker:
-    """The Maker of AWQ checkpoints in AutoAWQ's own layout."""
+class AutoAwqQuantizer:
+    """The Quantizer of AWQ checkpoints in AutoAWQ's own layout."""
 
     def convert(self, source: Path, into: Path) -> None:
         raise RecipeError(f"{source.name} cannot be unpacked here: make bf16 first, `make checkpoints`")
 
-    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
-        recipe, tokenizer = order.recipe, load_tokenizer(order.reference)
+        recipe, tokenizer = spec.recipe, load_tokenizer(spec.reference)
         if recipe.weights is None or recipe.mix is None:
             raise RecipeError(f"recipe {recipe.name}: AutoAWQ needs a number format and samples")
         model = AutoAWQForCausalLM.from_pretrained(
-            str(order.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
+            str(spec.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
         )
-        samples = as_samples(order.texts, tokenizer, recipe.mix.tokens)
+        samples = as_samples(spec.texts, tokenizer, recipe.mix.tokens)
         with quiet(), patch.object(quantizer, "tqdm", partial(counted, advance)):
             model.quantize(
                 tokenizer,
-                quant_config=in_its_words(recipe.weights),
+                quant_config=as_autoawq_config(recipe.weights),
                 calib_data=samples,
                 max_calib_samples=len(samples),
                 max_calib_seq_len=recipe.mix.tokens,
                 quantizer_cls=CopyingQuantizer,
             )
         model.model.half()
-        packed = into if order.storage is Storage.PACKED else into / "packed"
+        packed = into if spec.storage is Storage.PACKED else into / "packed"
         packed.mkdir(exist_ok=True)
         model.save_quantized(str(packed))
-        copy_tokenizer(order.reference, into)
-        if order.storage is Storage.ROUNDED:
-            spelled_out(packed).to(torch.bfloat16).save_pretrained(into)
+        copy_tokenizer(spec.reference, into)
+        if spec.storage is Storage.ROUNDED:
+            dequantized(packed).to(torch.bfloat16).save_pretrained(into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         config = json.loads((checkpoint / "config.json").read_bytes())
-        model = spelled_out(checkpoint) if "quantization_config" in config else load_model(checkpoint)
+        model = dequantized(checkpoint) if "quantization_config" in config else load_model(checkpoint)
         with quiet():
             return measure_model(model, load_tokenizer(checkpoint))
 
@@ -94,8 +94,8 @@ class AutoAwqMaker:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_maker() -> AutoAwqMaker:
-    return AutoAwqMaker()
+def make_quantizer() -> AutoAwqQuantizer:
+    return AutoAwqQuantizer()
 
 
 def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
@@ -105,8 +105,8 @@ def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[An
         advance(number, len(blocks))
 
 
-def in_its_words(numbers: Numbers) -> dict[str, Any]:  # Any: AutoAWQ's own
-    """Translate a number format into AutoAWQ's words."""
+def as_autoawq_config(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ's own
+    """Translate a number format into AutoAWQ's configuration."""
     if (numbers.num_bits, numbers.type, numbers.strategy) != (BITS, "int", "group"):
         raise RecipeError(f"AutoAWQ makes groups of {BITS}-bit integers only")
     return {
@@ -122,8 +122,8 @@ def as_samples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens:
     return [tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
 
 
-def spelled_out(checkpoint: Path) -> PreTrainedModel:
-    """Load what is on disk and write every packed layer out in full."""
+def dequantized(checkpoint: Path) -> PreTrainedModel:
+    """Load a checkpoint and dequantize every packed layer."""
     config = json.loads((checkpoint / "config.json").read_bytes())
     group_size = config["quantization_config"]["group_size"]
     stored = {name: value for file in checkpoint.glob("*.safetensors") for name, value in load_file(file).items()}
@@ -144,7 +144,7 @@ def spelled_out(checkpoint: Path) -> PreTrainedModel:
 
 
 def plain_config(checkpoint: Path) -> Any:  # noqa: ANN401  (transformers' own)
-    """Return the model's configuration without the word that it is quantized."""
+    """Return the model's configuration without its quantization_config."""
     config = AutoConfig.from_pretrained(checkpoint)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

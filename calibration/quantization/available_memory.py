@@ -10,13 +10,13 @@ ENDLESS = int(1e18)  # where Linux does not say, and where it is not Linux
 
 
 class _Version(NamedTuple):
-    """Where a version of control groups keeps what about memory."""
+    """The files of a version of control groups that describe memory."""
 
     own: str  # in the line of /proc/self/cgroup
     mount: str
     limit: str
     used: str
-    cached: str  # in memory.stat: read from files, and given up when somebody needs the room
+    cached: str  # in memory.stat: read from files, and released when memory is needed
 
 
 _VERSIONS = (
@@ -29,7 +29,7 @@ _VERSIONS = (
 
 def available_memory(root: Path = Path("/")) -> int:
     """Return the bytes that this process may still take, without swap."""
-    left = (one for version in _VERSIONS for one in _left(root, version))
+    left = (limit for version in _VERSIONS for limit in _left(root, version))
     return min(_free(root / "proc/meminfo"), *left, ENDLESS)
 
 

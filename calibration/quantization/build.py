@@ -1,4 +1,4 @@
-"""Make the checkpoints of the tiers: skip what is finished, build aside, measure, judge, publish. Read this first."""
+"""Make the checkpoints of the tiers: skip finished ones, build, measure, judge, rename into place. Read this first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.folder import claimed, full_disk_named, remove, require_replaceable, require_room, staged
+from calibration.artifacts.folder import (
+    claimed,
+    full_disk_named,
+    remove,
+    require_disk_space,
+    require_replaceable,
+    staged,
+)
 from calibration.artifacts.manifest import (
     Manifest,
     describe_files,
@@ -22,15 +29,15 @@ from calibration.artifacts.manifest import (
     write_manifest,
 )
 from calibration.errors import BadCheckpointError
-from calibration.quantization.corpus import texts_for
 from calibration.quantization.estimate import Weights, disk_bytes
 from calibration.quantization.example import SMOLLM2, SOURCE, find_source
-from calibration.quantization.quantizer import Held, Maker, Order
+from calibration.quantization.installed_texts import texts_for
+from calibration.quantization.quantizer import OffloadLimit, Quantizer, QuantizeSpec
 from calibration.quantization.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
-from calibration.quantization.recipes import example_recipe
+from calibration.quantization.standard_recipes import example_recipe
 from calibration.terminal.progress import Steps
 
-# How every checkpoint is measured; stands in its manifest.
+# How every checkpoint is measured; written to its manifest.
 MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
 MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
 
@@ -42,71 +49,71 @@ class Checkpoint:
     path: Path
     manifest: Manifest
     skipped: bool
-    seconds: float  # what this run took for it
+    seconds: float  # of this run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """The model that is quantized: a package's file, unpacked to bf16 first, or a folder of safetensors as it is."""
+class SourceModel:
+    """The model to quantize: a package's file, which is unpacked to bf16 first, or a folder of safetensors."""
 
     identity: dict[str, Any]  # Any: JSON; part of every hash
     folder: Path | None = None
     find_source: Callable[[], Path] = find_source
 
 
-EXAMPLE = Subject(identity=asdict(SOURCE))
+EXAMPLE = SourceModel(identity=asdict(SOURCE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class CheckpointJob:
     """One checkpoint to make."""
 
     folder: str  # its name in the cache
     recipe: Recipe
     weights: Weights
-    texts: tuple[str, ...] = ()  # that it is calibrated on, where the recipe looks at any
-    memory: int | None = None  # bytes of weights above which the rest stays on disk
-    option: str = "--cache"  # that says where it goes, for those who have to name another place
+    texts: tuple[str, ...] = ()  # calibration texts, if the recipe needs any
+    memory: int | None = None  # bytes of weights in memory; the rest is offloaded to disk
+    option: str = "--cache"  # the option that names the folder, for messages
 
 
-def example_job(tier: str) -> Job:
-    """Return the job whose checkpoint the example ladder serves at a tier."""
+def example_job(tier: str) -> CheckpointJob:
+    """Return the job of the example's checkpoint for a tier."""
     recipe = example_recipe(tier)
     texts = tuple(texts_for(recipe.mix)) if recipe.mix else ()
-    return Job(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
+    return CheckpointJob(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CheckpointCache:
     """A folder of checkpoints."""
 
     cache: Path
-    option: str  # that says where it is, for those who have to name another one
+    option: str  # the option that names it, for messages
 
 
-class Workshop:
-    """Makes checkpoints in one cache; the maker is only loaded when there is something to make."""
+class CheckpointBuilder:
+    """Makes checkpoints in one cache; the quantizer is only loaded when there is something to make."""
 
     def __init__(
         self,
         cache: Path,
         *,
-        load_maker: Callable[[], Maker],
+        load_quantizer: Callable[[], Quantizer],
         choose_storage: Callable[[Recipe], Storage],
         steps: Steps,
-        subject: Subject = EXAMPLE,
-        reference: Place | None = None,  # where the example's reference is; None: in the same cache
+        subject: SourceModel = EXAMPLE,
+        reference: CheckpointCache | None = None,  # where the example's reference is; None: in the same cache
     ) -> None:
         self._cache = cache
-        self._reference_place = reference or Place(cache, "--cache")
-        self._load_maker = load_maker
+        self._reference_place = reference or CheckpointCache(cache, "--cache")
+        self._load_quantizer = load_quantizer
         self._choose_storage = choose_storage
         self._steps = steps
         self._subject = subject
-        self._maker: Maker | None = None
+        self._quantizer: Quantizer | None = None
 
-    def make(self, jobs: Sequence[Job], *, force: bool = False) -> list[Checkpoint]:
-        """Make these checkpoints, in this order, and whatever they need before."""
+    def make(self, jobs: Sequence[CheckpointJob], *, force: bool = False) -> list[Checkpoint]:
+        """Make these checkpoints in this order, each after the reference that it needs."""
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
             if self._finished(job, force=force) is None:
@@ -119,51 +126,51 @@ class Workshop:
                     self._steps.note(job.folder, "finished before")
         return made
 
-    def _ensure(self, job: Job, *, force: bool) -> Checkpoint:
+    def _ensure(self, job: CheckpointJob, *, force: bool) -> Checkpoint:
         started_s = time.monotonic()
-        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another maker")
+        path, on_wait = self._path(job), partial(self._steps.note, job.folder, "waiting for another process")
         look = partial(self._finished, job, force=force)
         with claimed(path, job.option, is_checkpoint, on_wait, lambda: look() is not None):
-            remove(self._offload(job))  # of one who was killed: it takes room
+            remove(self._offload(job))  # of a process that was killed: it takes disk space
             finished = look()
             manifest = finished or self._build(job, path)
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
 
-    def _path(self, job: Job) -> Path:
+    def _path(self, job: CheckpointJob) -> Path:
         """Return where a checkpoint goes; of a link, what it leads to."""
         return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
 
-    def _finished(self, job: Job, *, force: bool) -> Manifest | None:
+    def _finished(self, job: CheckpointJob, *, force: bool) -> Manifest | None:
         return None if force else finished_manifest(self._path(job), recipe_hash(self._fingerprint(job)))
 
-    def _fingerprint(self, job: Job) -> dict[str, Any]:  # Any: JSON
+    def _fingerprint(self, job: CheckpointJob) -> dict[str, Any]:  # Any: JSON
         storage = self._choose_storage(job.recipe)
         return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
 
-    def _build(self, job: Job, path: Path) -> Manifest:
+    def _build(self, job: CheckpointJob, path: Path) -> Manifest:
         recipe, name, held = job.recipe, job.folder, self._held(job)
         storage, made_of = self._choose_storage(recipe), self._fingerprint(job)
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
-        maker = self._get_maker(name)
+        quantizer = self._get_quantizer(name)
         needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
-        require_room(path.parent, needed_mb, job.option)
+        require_disk_space(path.parent, needed_mb, job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
             with self._steps.step(name, describe(recipe, storage)) as advance:
                 if reference is None:
-                    maker.convert(self._subject.find_source(), folder)
+                    quantizer.convert(self._subject.find_source(), folder)
                 else:
-                    maker.quantize(Order(reference.path, recipe, storage, job.texts, held), folder, advance)
+                    quantizer.quantize(QuantizeSpec(reference.path, recipe, storage, job.texts, held), folder, advance)
             with self._steps.step(name, "measuring"):
-                perplexity = maker.perplexity(folder, held)
+                perplexity = quantizer.perplexity(folder, held)
             reference_perplexity = reference.perplexity if reference else perplexity
             judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
                 tier=recipe.tier,
                 recipe_hash=recipe_hash(made_of),
                 fingerprint=made_of,
-                versions=dict(maker.versions()),
+                versions=dict(quantizer.versions()),
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),
                 cpu_s=round(time.process_time() - started_cpu_s, 1),
@@ -179,28 +186,28 @@ class Workshop:
         self._steps.note(name, f"perplexity {perplexity:.2f}, {ratio:.3f} of bf16; published")
         return manifest
 
-    def _reference(self, job: Job) -> Reference:
-        """Return what a checkpoint is made from and held against."""
+    def _reference(self, job: CheckpointJob) -> Reference:
+        """Return the model that a checkpoint is made from and compared with."""
         folder = self._subject.folder
         if folder is None:
             made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
             return Reference(path=made.path, perplexity=made.manifest.perplexity)
-        maker = self._get_maker(job.folder)
+        quantizer = self._get_quantizer(job.folder)
         with full_disk_named(self._cache, "--out"), self._steps.step(job.folder, f"measuring {folder.name}"):
-            return Reference(path=folder, perplexity=maker.perplexity(folder, self._held(job)))
+            return Reference(path=folder, perplexity=quantizer.perplexity(folder, self._held(job)))
 
-    def _held(self, job: Job) -> Held | None:
-        """Keep what goes beyond the bound beside the checkpoint: a folder for temporary files may be memory itself."""
-        return None if job.memory is None else Held(job.memory, self._offload(job))
+    def _held(self, job: CheckpointJob) -> OffloadLimit | None:
+        """Offload to a folder beside the checkpoint: a folder for temporary files may be in memory."""
+        return None if job.memory is None else OffloadLimit(job.memory, self._offload(job))
 
-    def _offload(self, job: Job) -> Path:
+    def _offload(self, job: CheckpointJob) -> Path:
         return self._cache / f".{job.folder}.offload"
 
-    def _get_maker(self, name: str) -> Maker:
-        if self._maker is None:
+    def _get_quantizer(self, name: str) -> Quantizer:
+        if self._quantizer is None:
             with self._steps.step(name, "loading the libraries"):
-                self._maker = self._load_maker()
-        return self._maker
+                self._quantizer = self._load_quantizer()
+        return self._quantizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

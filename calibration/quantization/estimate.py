@@ -1,4 +1,4 @@
-"""What a recipe takes before it is carried out: bytes on disk and in memory. Pure; docs/calibration.md explains it.
+"""How many bytes on disk and in memory a recipe will take. Pure; explained in docs/calibration/quantize.md.
 
 Everything is an upper bound of what was measured, not a prediction: a run that is refused for a gigabyte can be given
 fewer or shorter samples, one that dies after hours cannot.
@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Numbers, Recipe, Shape, Storage
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, NumberFormat, Recipe, Shape, Storage
 
 # Python, torch, transformers and the quantizer, and what they free but do not give back.
 RUNTIME_BYTES = 1_200_000_000
@@ -19,7 +19,7 @@ BF16_BYTES, FLOAT_BYTES = 2, 4
 SHARD_BYTES = 5_000_000_000
 # The longest passage that is held out.
 _MEASURED_TOKENS = 512
-# A layer's weights while they are worked on: as they were, as they become, and what the one takes to become the other.
+# A layer's weights while they are worked on: before and after, and what the conversion itself takes.
 _COPIES_OF_A_LAYER = 3
 # GPTQ inverts the matrix of a layer out of place, twice.
 _COPIES_OF_A_MATRIX = 3
@@ -115,7 +115,7 @@ def _work_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int) -
     return needed
 
 
-def _layer_bytes(numbers: Numbers, outputs: int, inputs: int) -> int:
+def _layer_bytes(numbers: NumberFormat, outputs: int, inputs: int) -> int:
     scales = outputs * BF16_BYTES
     if numbers.strategy == "group" and numbers.group_size:
         groups = math.ceil(inputs / numbers.group_size)

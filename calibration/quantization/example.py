@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from calibration.artifacts.manifest import file_digest
+from calibration.artifacts.digest import file_digest
 from calibration.errors import MissingModelError
 from calibration.quantization.estimate import llama_weights
 
@@ -32,14 +32,14 @@ SMOLLM2 = llama_weights(hidden=576, inner=1536, layers=30, heads=(9, 3), vocabul
 
 def find_source(source: Source = SOURCE) -> Path:
     """Return the path of the weights that the package carries, or raise MissingModelError."""
-    wanted = f"{source.package}=={source.version}"
+    requirement = f"{source.package}=={source.version}"
     try:
         package = metadata.distribution(source.package)
     except metadata.PackageNotFoundError as error:
-        raise MissingModelError(f"the model comes in {wanted}, which is not installed: `make quantize-env`") from error
+        raise MissingModelError(f"the model's package {requirement} is not installed: `make quantize-env`") from error
     path = Path(str(package.locate_file(source.file)))
     if not path.is_file():
-        raise MissingModelError(f"{path} is missing; install {wanted} again: `make quantize-env`")
+        raise MissingModelError(f"{path} is missing; install {requirement} again: `make quantize-env`")
     if file_digest(path) != source.sha256:
-        raise MissingModelError(f"{path} is not the file of {wanted}; install it again: `make quantize-env`")
+        raise MissingModelError(f"{path} is not the file of {requirement}; install it again: `make quantize-env`")
     return path

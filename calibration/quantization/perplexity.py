@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from calibration.texts.packaged import heldout_samples
+from calibration.texts.packaged import heldout_texts
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
@@ -36,7 +36,7 @@ def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     """Return exp of the mean negative log likelihood of a held-out token, each passage for itself."""
     total, tokens = 0.0, 0
     with torch.inference_mode():
-        for text in heldout_samples():
+        for text in heldout_texts():
             ids = tokenizer(text, return_tensors="pt").input_ids
             predicted = ids.shape[1] - 1
             total += float(model(ids, labels=ids).loss) * predicted
@@ -46,7 +46,7 @@ def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off stderr what the libraries' switches leave: bars that ignore TQDM_DISABLE, a remark of torch.fx."""
+    """Silence what ignores the libraries' switches: bars that ignore TQDM_DISABLE, a warning of torch.fx."""
     logging.getLogger("torch.fx").setLevel(logging.ERROR)
     with redirect_stderr(io.StringIO()):
         yield

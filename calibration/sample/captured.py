@@ -10,8 +10,8 @@ import msgspec
 from bitladder.contract import DEFAULT_PRIORITY
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS, Envelope
 from calibration.errors import SourceError
-from calibration.sample.prompt import Bad, Prompt
-from calibration.sample.records import Value, read_values
+from calibration.sample.json_values import Value, read_values
+from calibration.sample.prompt import BadEntry, Prompt
 from calibration.sample.source import Unit
 from calibration.sample.understood import Extent
 
@@ -36,7 +36,7 @@ class Segment:
         self._path = path
         self._following = following
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         served = {
             line.id: line.served
             for path in (self._path, self._following)
@@ -45,7 +45,7 @@ class Segment:
             if isinstance(line, _Line) and line.served
         }
         for line in _lines(self._path, self.extent):
-            if isinstance(line, Bad):
+            if isinstance(line, BadEntry):
                 yield [line]
             elif not line.served:
                 envelope = Envelope(priority=line.priority, max_latency_ms=line.max_latency_ms)
@@ -60,29 +60,29 @@ class Capture:
         self._folder = folder
 
     def units(self, after: str) -> Iterator[Unit]:
-        found = sorted(self._folder.glob("*.jsonl"))
-        if not found:
+        files = sorted(self._folder.glob("*.jsonl"))
+        if not files:
             raise SourceError(f"nothing is captured in {str(self._folder)!r}: set capture.share, and wait for requests")
-        yield from (Segment(path, _following(path, found)) for path in found if path.name > after)
+        yield from (Segment(path, _following(path, files)) for path in files if path.name > after)
 
 
-def _following(path: Path, found: list[Path]) -> Path | None:
+def _following(path: Path, files: list[Path]) -> Path | None:
     """Return the same writer's next file; names are a time and the writer."""
     writer = path.stem.rpartition("-")[2]
-    return next((its for its in found if its > path and its.stem.rpartition("-")[2] == writer), None)
+    return next((other for other in files if other > path and other.stem.rpartition("-")[2] == writer), None)
 
 
-def _lines(path: Path, extent: Extent) -> Iterator[_Line | Bad]:
+def _lines(path: Path, extent: Extent) -> Iterator[_Line | BadEntry]:
     try:
         with path.open("rb") as stream:
             for value in read_values(stream, extent):
-                yield value if isinstance(value, Bad) else _read(value)
+                yield value if isinstance(value, BadEntry) else _read(value)
     except OSError as error:  # its time was up since it was listed
-        yield Bad(f"cannot be read: {error.strerror or error}")
+        yield BadEntry(f"cannot be read: {error.strerror or error}")
 
 
-def _read(value: Value) -> _Line | Bad:
+def _read(value: Value) -> _Line | BadEntry:
     try:
         return msgspec.convert(value.content, _Line)
     except msgspec.ValidationError:
-        return Bad("not a line of a capture")
+        return BadEntry("not a line of a capture")

@@ -28,12 +28,12 @@ _DIGITS = re.compile(r"\d+")
 
 
 def folded(text: str) -> bytes:
-    """Return the text without what never matters to a calibration: case, white space, and which number it was."""
+    """Return the text without case, white space and the values of numbers, which do not matter to calibration."""
     return _DIGITS.sub("0", " ".join(text.split())).casefold().encode("utf-8")
 
 
 def signature(fold: bytes) -> Signature:
-    """Return the 64 least hashes of the text's 8-grams, each under a hash function of its own."""
+    """Return 64 MinHash values: the lowest hash of the text's 8-grams under each of 64 hash functions."""
     padded = fold.ljust(_GRAM)
     # All 8-grams as numbers: those that begin at every eighth byte, once for each of eight beginnings.
     starts = [
@@ -43,36 +43,36 @@ def signature(fold: bytes) -> Signature:
     grams ^= grams >> np.uint64(29)
     grams *= _MIX
     grams ^= grams >> np.uint64(32)
-    least = np.full(_BANDS * _ROWS, np.iinfo(np.uint64).max)
+    lowest = np.full(_BANDS * _ROWS, np.iinfo(np.uint64).max)
     for at in range(0, len(grams), _AT_ONCE):
         hashed = np.outer(
             _FACTORS, grams[at : at + _AT_ONCE]
         )  # the high bits of a product with an odd number hash well
         hashed ^= hashed >> np.uint64(31)
-        np.minimum(least, hashed.min(axis=1), out=least)
-    return least
+        np.minimum(lowest, hashed.min(axis=1), out=lowest)
+    return lowest
 
 
-def overlap(one: Signature, other: Signature) -> float:
+def overlap(first: Signature, second: Signature) -> float:
     """Return the estimated Jaccard overlap of two texts: standard error 0.06."""
-    return int((one == other).sum()) / len(one)
+    return int((first == second).sum()) / len(first)
 
 
 class NearIndex:
-    """Signatures by number, and those that a new one is near to."""
+    """An index of signatures that finds those near a new one."""
 
     def __init__(self) -> None:
         self._signatures: dict[int, Signature] = {}
         self._buckets: defaultdict[tuple[int, bytes], set[int]] = defaultdict(set)
 
-    def near(self, wanted: Signature) -> list[int]:
+    def near(self, new: Signature) -> list[int]:
         """Return the numbers whose texts overlap by NEAR or more."""
-        close = {number for key in _bands(wanted) for number in self._buckets.get(key, ())}
-        return [number for number in sorted(close) if overlap(wanted, self._signatures[number]) >= NEAR]
+        close = {number for key in _bands(new) for number in self._buckets.get(key, ())}
+        return [number for number in sorted(close) if overlap(new, self._signatures[number]) >= NEAR]
 
-    def add(self, number: int, its: Signature) -> None:
-        self._signatures[number] = its
-        for key in _bands(its):
+    def add(self, number: int, new: Signature) -> None:
+        self._signatures[number] = new
+        for key in _bands(new):
             self._buckets[key].add(number)
 
     def remove(self, number: int) -> None:
@@ -83,5 +83,5 @@ class NearIndex:
                 del self._buckets[key]
 
 
-def _bands(its: Signature) -> list[tuple[int, bytes]]:
-    return [(band, its[band * _ROWS : (band + 1) * _ROWS].tobytes()) for band in range(_BANDS)]
+def _bands(hashes: Signature) -> list[tuple[int, bytes]]:
+    return [(band, hashes[band * _ROWS : (band + 1) * _ROWS].tobytes()) for band in range(_BANDS)]

@@ -13,7 +13,7 @@ _TIER_CHARS = 40
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One text that somebody sent, and what its log knows about it."""
+    """One prompt, and what its log knows about it."""
 
     text: str
     turns: int = 1  # of a conversation
@@ -22,31 +22,31 @@ class Prompt(msgspec.Struct, frozen=True):
     split: str = ""  # set for packaged texts only: where it belongs
 
 
-class Bad(msgspec.Struct, frozen=True):
-    """Something in a log that is no prompt."""
+class BadEntry(msgspec.Struct, frozen=True):
+    """An entry of a log that is no prompt."""
 
     reason: str
 
 
-def read_prompts(value: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
+def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
     """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
-    return [found for entry in (value if isinstance(value, list) else [value]) for found in _read_entry(entry)]
+    return [prompt for entry in (value if isinstance(value, list) else [value]) for prompt in _read_entry(entry)]
 
 
-def _read_entry(entry: Any) -> list[Prompt | Bad]:  # noqa: ANN401  (JSON of strangers)
+def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
     if not isinstance(entry, dict):
-        return [Bad("not an object")]
+        return [BadEntry("not an object")]
     tier = entry.get("tier")
     tier = tier[:_TIER_CHARS] if isinstance(tier, str) else ""
     texts, turns = _texts(entry)
     if texts is None:
-        return [Bad("no prompt, messages or text")]
+        return [BadEntry("no prompt, messages or text")]
     envelope = _envelope(entry)
-    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [Bad("empty")]
+    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [BadEntry("empty")]
 
 
 def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
-    """Return what a log says of the envelope; nonsense counts as not said."""
+    """Return the request constraints in a log; invalid ones are ignored."""
     asked = {name: entry[name] for name in ("priority", "max_latency_ms") if name in entry}
     try:
         return msgspec.convert(asked, Envelope)
@@ -56,19 +56,19 @@ def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
 
 def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
     """Return the texts of the first field that has any, else what there is instead, None where there is no field."""
-    found: list[tuple[list[Any], int]] = []
+    fields: list[tuple[list[Any], int]] = []
     messages = entry.get("messages")
     if isinstance(messages, list):
         parts = [part for message in messages for part in _contents(message)]
-        found.append((["\n".join(parts)], len(messages)))
+        fields.append((["\n".join(parts)], len(messages)))
     for name in ("prompt", "text"):
         if (value := entry.get(name)) is not None:
-            found.append((value if isinstance(value, list) else [value], 1))
-    with_text = (its for its in found if any(isinstance(text, str) and text.strip() for text in its[0]))
-    return next(with_text, found[0] if found else (None, 1))
+            fields.append((value if isinstance(value, list) else [value], 1))
+    with_text = (field for field in fields if any(isinstance(text, str) and text.strip() for text in field[0]))
+    return next(with_text, fields[0] if fields else (None, 1))
 
 
-def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
+def _contents(message: Any) -> list[str]:  # noqa: ANN401  (untrusted JSON)
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, str):
         return [content]
@@ -76,7 +76,7 @@ def _contents(message: Any) -> list[str]:  # noqa: ANN401  (JSON of strangers)
     return [text for text in parts if isinstance(text, str)]
 
 
-def _checked(text: Any, prompt: Prompt) -> Prompt | Bad:  # noqa: ANN401  (JSON of strangers)
+def _checked(text: Any, prompt: Prompt) -> Prompt | BadEntry:  # noqa: ANN401  (untrusted JSON)
     if not isinstance(text, str):
-        return Bad("prompt is no text")
-    return prompt if text.strip() else Bad("empty")
+        return BadEntry("prompt is no text")
+    return prompt if text.strip() else BadEntry("empty")

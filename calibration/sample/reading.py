@@ -10,8 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
-from calibration.sample.progress import Progress
-from calibration.terminal.escape import shown
+from calibration.sample.bookmark import SampleProgress
+from calibration.terminal.escape import printable
 
 _SAY_EVERY_S = 15.0
 
@@ -23,7 +23,7 @@ class Reading:
         self._console = console
         self._status = console.status("reading")
         self._stack = ExitStack()
-        self._latest: Progress | None = None
+        self._latest: SampleProgress | None = None
         self._started_s = self._said_s = time.monotonic()
         self._first: int | None = None  # entries that an earlier run read
 
@@ -39,7 +39,7 @@ class Reading:
         if self._latest is not None:
             self._console.print(self._text(self._latest), highlight=False, markup=False, soft_wrap=True)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: SampleProgress) -> None:
         if self._first is None:
             self._first = progress.seen
         self._latest = progress
@@ -49,8 +49,8 @@ class Reading:
             self._said_s = time.monotonic()
             self._console.print(self._text(progress), highlight=False, markup=False, soft_wrap=True)
 
-    def _text(self, progress: Progress) -> str:
+    def _text(self, progress: SampleProgress) -> str:
         rate = (progress.seen - (self._first or 0)) / max(0.001, time.monotonic() - self._started_s)
         skipped = sum(progress.skipped.values())
-        unit = shown(progress.unit) or "the first one"
+        unit = printable(progress.unit) or "the first one"
         return f"{progress.seen:,} read ({rate:,.0f}/s), {skipped:,} skipped, last {unit}"

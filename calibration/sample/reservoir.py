@@ -25,7 +25,7 @@ _MEMBER_BYTES = 4096
 
 
 class Stratum(msgspec.Struct, frozen=True, order=True):
-    """Texts that are alike in what quantization may mind."""
+    """Texts with the same kind, language, length and tier, to which quantization may be sensitive."""
 
     kind: str
     language: str
@@ -84,14 +84,14 @@ class Reservoir:
         if number in self.members:
             self.repeats += 1
             return
-        its = signature(fold)
-        if others := self._near.near(its):
+        text_signature = signature(fold)
+        if near_numbers := self._near.near(text_signature):
             self.near += 1
-            if others[0] < number:
+            if near_numbers[0] < number:
                 return
-            for other in others:
-                self._remove(other)
-        self._add(Member(number, stratum, text, split, was_cut), its)
+            for number_near in near_numbers:
+                self._remove(number_near)
+        self._add(Member(number, stratum, text, split, was_cut), text_signature)
 
     def restore(self, layers: list[tuple[Stratum, Layer]], members: list[Member]) -> None:
         """Take over what another reservoir of the same seed had."""
@@ -101,11 +101,11 @@ class Reservoir:
             self._near.add(member.number, signature(folded(member.text)))
             self._size += _size(member)
 
-    def _add(self, member: Member, its: Signature) -> None:
+    def _add(self, member: Member, text_signature: Signature) -> None:
         layer = self.layers[member.stratum]
         heapq.heappush(layer.numbers, -member.number)
         self.members[member.number] = member
-        self._near.add(member.number, its)
+        self._near.add(member.number, text_signature)
         self._size += _size(member)
         if len(layer.numbers) > layer.most:
             self._drop_greatest(layer)

@@ -14,8 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from calibration.errors import SourceError
-from calibration.sample.prompt import Bad, Prompt, read_prompts
-from calibration.sample.records import read_values
+from calibration.sample.json_values import read_values
+from calibration.sample.prompt import BadEntry, Prompt, read_prompts
 from calibration.sample.source import Unit
 from calibration.sample.understood import Extent
 
@@ -44,20 +44,20 @@ _REFUSED = {
 class S3Object:
     """One object."""
 
-    def __init__(self, name: str, body: Callable[[], BinaryIO | Bad], reading: str) -> None:
+    def __init__(self, name: str, body: Callable[[], BinaryIO | BadEntry], reading: str) -> None:
         self.name = name
         self.extent = Extent()
         self._body = body
         self._reading = reading
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         body = self._body()
-        if isinstance(body, Bad):
+        if isinstance(body, BadEntry):
             yield [body]
             return
         values = read_values(body, self.extent)
         while (value := _named(self._reading, partial(next, values, None))) is not None:
-            yield [value] if isinstance(value, Bad) else read_prompts(value.content)
+            yield [value] if isinstance(value, BadEntry) else read_prompts(value.content)
 
 
 class S3Prefix:
@@ -96,24 +96,24 @@ class S3Prefix:
         where = {"Bucket": self._bucket, "Prefix": self._prefix, "StartAfter": after}
         while True:
             page = _named(f"list {self.name}", partial(self._client.list_objects_v2, **where))
-            found = ((its["Key"], its["Size"]) for its in page.get("Contents", ()))
-            yield from ((key, size) for key, size in found if not key.endswith("/"))  # consoles make these for folders
+            objects = ((item["Key"], item["Size"]) for item in page.get("Contents", ()))
+            yield from ((key, size) for key, size in objects if not key.endswith("/"))  # folders of a console
             if not page["IsTruncated"]:
                 return
             where = {"Bucket": self._bucket, "Prefix": self._prefix, "ContinuationToken": page["NextContinuationToken"]}
 
-    def _fetch(self, key: str) -> BinaryIO | Bad:
+    def _fetch(self, key: str) -> BinaryIO | BadEntry:
         body = self._open(key)
-        return body if isinstance(body, Bad) else io.BytesIO(_named(self._reading(key), body.read))
+        return body if isinstance(body, BadEntry) else io.BytesIO(_named(self._reading(key), body.read))
 
-    def _open(self, key: str) -> BinaryIO | Bad:
-        def get() -> BinaryIO | Bad:
+    def _open(self, key: str) -> BinaryIO | BadEntry:
+        def get() -> BinaryIO | BadEntry:
             try:
                 body: BinaryIO = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
             except ClientError as error:
                 code = error.response["Error"].get("Code", "")
                 if code in _OF_AN_OBJECT or code.startswith("KMS."):
-                    return Bad(f"cannot be read: {code}")
+                    return BadEntry(f"cannot be read: {code}")
                 raise
             return body
 

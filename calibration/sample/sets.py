@@ -1,18 +1,18 @@
-"""A sampled set on disk: texts in two halves, what was skipped, and a manifest. `load` is how others read it."""
+"""A sampled set on disk: texts in two halves, what was skipped, and a manifest. `load` reads and checks it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.manifest import NAME, file_digest, is_listed, listed, read_fields
+from calibration.artifacts.digest import MANIFEST_NAME, file_digest, text_digest
+from calibration.artifacts.manifest import is_listed, listed, read_fields
 from calibration.errors import CalibrationError, InputError
+from calibration.sample.bookmark import Skipped
 from calibration.sample.near import NearIndex, folded, signature
-from calibration.sample.progress import Skipped
 from calibration.sample.reservoir import Member
 from calibration.sample.strata import CALIBRATION, HELDOUT
 
@@ -20,7 +20,7 @@ SKIPPED = "skipped.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class SampledText:
     """One line of a set."""
 
     id: str  # of the text: its SHA-256, shortened
@@ -36,35 +36,35 @@ class Text:
 class SampleSet:
     """Texts to calibrate with, and texts to measure on; no text is near one of the other half."""
 
-    calibration: tuple[Text, ...]
-    heldout: tuple[Text, ...]
+    calibration: tuple[SampledText, ...]
+    heldout: tuple[SampledText, ...]
 
 
-def as_text(member: Member) -> Text:
-    its = member.stratum
-    return Text(
-        id=hashlib.sha256(member.text.encode()).hexdigest()[:16],
+def as_text(member: Member) -> SampledText:
+    stratum = member.stratum
+    return SampledText(
+        id=text_digest(member.text)[:16],
         text=member.text,
-        kind=its.kind,
-        language=its.language,
-        length=its.length,
-        tier=its.tier,
+        kind=stratum.kind,
+        language=stratum.language,
+        length=stratum.length,
+        tier=stratum.tier,
         cut=member.was_cut,
     )
 
 
 def write_texts(folder: Path, chosen: SampleSet, skipped: Iterable[Skipped]) -> list[dict[str, Any]]:  # Any: JSON
-    """Write the files of a set and return what its manifest says of them."""
+    """Write the files of a set and return their entries in its manifest."""
     rows: dict[str, list[dict[str, Any]]] = {
         f"{CALIBRATION}.jsonl": [asdict(text) for text in chosen.calibration],
         f"{HELDOUT}.jsonl": [asdict(text) for text in chosen.heldout],
-        SKIPPED: [{"where": its.where, "reason": its.reason} for its in skipped],
+        SKIPPED: [{"where": entry.where, "reason": entry.reason} for entry in skipped],
     }
     return [_write(folder / name, lines) for name, lines in rows.items()]
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    (folder / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_ours(folder: Path) -> bool:
@@ -88,31 +88,31 @@ def finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     """Return the manifest if the folder holds a whole set that was made for this request."""
     manifest = read_fields(folder)
     try:
-        whole = all((folder / its["name"]).stat().st_size == its["bytes"] for its in manifest["files"])
+        whole = all((folder / file["name"]).stat().st_size == file["bytes"] for file in manifest["files"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return manifest if whole and manifest.get("request") == request else None
 
 
 def load(folder: Path) -> SampleSet:
-    """Read a set, and make sure that it is what was written and not mixed.
+    """Read a set, and check that it is unchanged and that its halves share no text.
 
     Raises:
         InputError: there is no set, or its files are not those of its manifest.
 
     """
     try:
-        files = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
-        changed = [its["name"] for its in files if file_digest(folder / its["name"]) != its["sha256"]]
-        found = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
+        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+        changed = [file["name"] for file in files if file_digest(folder / file["name"]) != file["sha256"]]
+        sample_set = SampleSet(calibration=_read(folder, CALIBRATION), heldout=_read(folder, HELDOUT))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{str(folder)!r} is no sampled set ({error}); `bitladder calibrate sample` makes one"
         ) from error
     if changed:
         raise InputError(f"{str(folder)!r} was changed since it was sampled: {', '.join(changed)}")
-    require_unmixed(found)
-    return found
+    require_unmixed(sample_set)
+    return sample_set
 
 
 def checked_samples(path: Path) -> Path:
@@ -136,14 +136,14 @@ def checked_samples(path: Path) -> Path:
     return checked_samples(folder)
 
 
-def require_unmixed(found: SampleSet) -> None:
+def require_unmixed(sample_set: SampleSet) -> None:
     """Raise CalibrationError if a held-out text is one, or is near one, of those to calibrate with."""
     index = NearIndex()
-    for number, text in enumerate(found.calibration):
+    for number, text in enumerate(sample_set.calibration):
         index.add(number, signature(folded(text.text)))
-    for text in found.heldout:
+    for text in sample_set.heldout:
         if near := index.near(signature(folded(text.text))):
-            other = found.calibration[near[0]].id
+            other = sample_set.calibration[near[0]].id
             raise CalibrationError(f"held-out text {text.id} is nearly calibration text {other}: the set is mixed")
 
 
@@ -153,6 +153,6 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": path.name, "lines": len(rows), "bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def _read(folder: Path, split: str) -> tuple[Text, ...]:
+def _read(folder: Path, split: str) -> tuple[SampledText, ...]:
     with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
-        return tuple(Text(**json.loads(line)) for line in file)
+        return tuple(SampledText(**json.loads(line)) for line in file)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from calibration.errors import SourceError
-from calibration.sample.prompt import Bad, Prompt, read_prompts
-from calibration.sample.records import read_values
+from calibration.sample.json_values import read_values
+from calibration.sample.prompt import BadEntry, Prompt, read_prompts
 from calibration.sample.understood import Extent
-from calibration.texts.packaged import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_texts, heldout_texts
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 
@@ -21,13 +21,13 @@ class Unit(Protocol):
     name: str
     extent: Extent  # whole once its prompts were read
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         """Yield what each of its lines holds."""
         ...
 
 
 class Source(Protocol):
-    """Anything that has units; their names grow, so that one name says how far a run came."""
+    """A sequence of units in the order of their names: the name of the last one is a run's progress."""
 
     name: str
 
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Yield the units behind the one of this name; all of them behind ''.
 
         Raises:
-            SourceError: it is empty, away, or may not be read.
+            SourceError: the source is empty, unreachable, or may not be read.
 
         """
         ...
@@ -49,13 +49,13 @@ class LocalFile:
         self.extent = Extent()
         self._path = path
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         try:
             with self._path.open("rb") as stream:
                 for value in read_values(stream, self.extent):
-                    yield [value] if isinstance(value, Bad) else read_prompts(value.content)
+                    yield [value] if isinstance(value, BadEntry) else read_prompts(value.content)
         except OSError as error:
-            yield [Bad(f"cannot be read: {error.strerror or error}")]
+            yield [BadEntry(f"cannot be read: {error.strerror or error}")]
 
 
 class LocalFiles:
@@ -68,10 +68,10 @@ class LocalFiles:
     def units(self, after: str) -> Iterator[Unit]:
         if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
-        found = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
-        if not found:
+        paths = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
+        if not paths:
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
-        yield from (LocalFile(path) for path in found if str(path) > after)
+        yield from (LocalFile(path) for path in paths if str(path) > after)
 
     def left_out(self) -> list[Path]:
         """Return the files of a folder that are not read, because their names do not say that they are JSON."""
@@ -90,8 +90,8 @@ class Packaged:
         if after < self.name:
             yield self
 
-    def prompts(self) -> Iterator[list[Prompt | Bad]]:
-        for split, texts in (("calibration", calibration_samples()), ("heldout", heldout_samples())):
+    def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
+        for split, texts in (("calibration", calibration_texts()), ("heldout", heldout_texts())):
             for text in texts:
                 yield [Prompt(text, split=split)]
 

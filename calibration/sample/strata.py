@@ -48,7 +48,8 @@ def choose(members: list[Member], seen: Mapping[Stratum, int], count: int) -> li
     have: dict[Stratum, list[Member]] = {}
     for member in sorted(members, key=lambda member: member.number):
         have.setdefault(member.stratum, []).append(member)
-    quota = shares({stratum: seen[stratum] for stratum in have}, {its: len(have[its]) for its in have}, count)
+    weights = {stratum: seen[stratum] for stratum in have}
+    quota = shares(weights, {stratum: len(members) for stratum, members in have.items()}, count)
     return [member for stratum in sorted(have) for member in have[stratum][: quota[stratum]]]
 
 
@@ -60,22 +61,22 @@ def mixed(members: list[Member]) -> list[Member]:
     kinds: dict[str, list[Member]] = {}
     for member in sorted(members, key=_shuffled):
         kinds.setdefault(member.stratum.kind, []).append(member)
-    placed = [((at + 0.5) / len(its), member) for its in kinds.values() for at, member in enumerate(its)]
-    return [member for _, member in sorted(placed, key=lambda its: (its[0], _shuffled(its[1])))]
+    placed = [((at + 0.5) / len(item), member) for item in kinds.values() for at, member in enumerate(item)]
+    return [member for _, member in sorted(placed, key=lambda item: (item[0], _shuffled(item[1])))]
 
 
 def _shuffled(member: Member) -> bytes:
-    """Return a key to sort by that says nothing about the stratum, as the least numbers of a large one do."""
+    """Return a sort key that is independent of the stratum; member numbers are not: a large stratum has lower ones."""
     return blake2b(member.number.to_bytes(8, "big"), digest_size=8, key=_ORDER_KEY).digest()
 
 
-def shares(weights: Mapping[Stratum, int], most: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:
-    """Deal `count` out by weight, one by one to whoever is furthest below its share; nobody gets more than its most."""
-    given = dict.fromkeys(weights, 0)
+def shares(weights: Mapping[Stratum, int], limits: Mapping[Stratum, int], count: int) -> dict[Stratum, int]:
+    """Divide `count` by weight, one by one to the stratum furthest below its share, up to each one's limit."""
+    quotas = dict.fromkeys(weights, 0)
     # The heaviest strata first, so that with fewer places than strata it is the rarest that are left out.
     for stratum in sorted(weights, key=lambda stratum: (-weights[stratum], stratum))[:count]:
-        given[stratum] = min(1, most[stratum])
-    for _ in range(min(count, sum(most.values())) - sum(given.values())):
-        open_ = [stratum for stratum in weights if given[stratum] < most[stratum]]
-        given[max(open_, key=lambda stratum: (weights[stratum] / (given[stratum] + 1), stratum))] += 1
-    return given
+        quotas[stratum] = min(1, limits[stratum])
+    for _ in range(min(count, sum(limits.values())) - sum(quotas.values())):
+        open_ = [stratum for stratum in weights if quotas[stratum] < limits[stratum]]
+        quotas[max(open_, key=lambda stratum: (weights[stratum] / (quotas[stratum] + 1), stratum))] += 1
+    return quotas

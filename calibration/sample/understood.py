@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from calibration.errors import SourceError
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 EXPECTED = 'JSON objects with "prompt", "messages" or "text", one after another or in a list'
 # A torn object among thousands is skipped; files that were lost must be this small a share of all that was read.
@@ -44,8 +44,8 @@ class LostFile(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"{shown(self.name)}: {self.lost:,} of {self.understood + self.lost:,} bytes were not understood, "
-            f"the first at byte {self.first.offset:,}: found {shown(self.first.found)}"
+            f"{printable(self.name)}: {self.lost:,} of {self.understood + self.lost:,} bytes were not understood, "
+            f"the first at byte {self.first.offset:,}: found {printable(self.first.found)}"
         )
 
 

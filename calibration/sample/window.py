@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from calibration.texts.decoding import CHUNK, Text
+from calibration.texts.decoding import CHUNK, DecodedText
 
 # Characters may be read again behind something torn, but in all not much more often than so many times.
 _AGAIN, _AGAIN_AT_FIRST = 4, 2**22
@@ -15,7 +15,7 @@ MAX_INDENT = 200
 class Window:
     """Characters, the place where the next value begins among them, and which byte that is."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: DecodedText) -> None:
         self.text = text
         self.chars = ""
         self.at = 0

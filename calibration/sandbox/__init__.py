@@ -1,1 +1,1 @@
-"""Run code that a model wrote, where it can harm nobody, and judge it where it cannot lie."""
+"""Run code that a model wrote in isolation, and judge it where it cannot change the verdict."""

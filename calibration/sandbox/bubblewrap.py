@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO
 
 from calibration.sandbox import inside
-from calibration.sandbox.base import Program, Verdict
+from calibration.sandbox.program import Judgement, Program
 from calibration.sandbox.seccomp import seccomp_filter
 
 # A backstop for code that waits: code that computes meets RLIMIT_CPU first, on a loaded machine too.
 WALL_S = 30.0
 CPU_S = 5
-# The set-up lines wait in the pipes before anybody reads.
+# The set-up lines wait in the pipes until they are read.
 _PIPE_BYTES = 2**20
 _MAX_CODE_BYTES = 2**18
 
@@ -34,10 +34,10 @@ class Bubblewrap:
     cpu_s: int = CPU_S
     name: str = field(default="bubblewrap", init=False)
 
-    def judge(self, program: Program) -> Verdict:
+    def judge(self, program: Program) -> Judgement:
         code = program.prompt + program.completion
         if len(code.encode(errors="replace")) > _MAX_CODE_BYTES:
-            return Verdict(passed=False, reason="the program is too long")
+            return Judgement(passed=False, reason="the program is too long")
         with _pipe() as calls, _pipe() as answers:
             calls.send({"code": code, "entry_point": program.entry_point})
             answers.send({"prompt": program.prompt, "test": program.test})
@@ -58,17 +58,17 @@ def find_bubblewrap() -> str | None:
     return shutil.which("bwrap")
 
 
-def _verdict(judge: subprocess.Popen[bytes], wall_s: float) -> Verdict:
-    """Wait for the last line of the checks; no line, no pass."""
+def _verdict(judge: subprocess.Popen[bytes], wall_s: float) -> Judgement:
+    """Wait for the last line of the checks; without it they did not pass."""
     try:
         _, said = judge.communicate(timeout=wall_s)
     except subprocess.TimeoutExpired:
-        return Verdict(passed=False, reason=f"no end after {wall_s:g} s")
+        return Judgement(passed=False, reason=f"no end after {wall_s:g} s")
     try:
         line = json.loads(said.splitlines()[-1])
-        return Verdict(passed=line["passed"] is True and judge.returncode == 0, reason=str(line["reason"]))
+        return Judgement(passed=line["passed"] is True and judge.returncode == 0, reason=str(line["reason"]))
     except (ValueError, IndexError, TypeError, KeyError):
-        return Verdict(passed=False, reason=f"the checks ended with status {judge.returncode}: {said[-200:]!r}")
+        return Judgement(passed=False, reason=f"the checks ended with status {judge.returncode}: {said[-200:]!r}")
 
 
 @contextlib.contextmanager

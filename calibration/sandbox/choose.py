@@ -1,10 +1,10 @@
-"""Which sandbox judges here, and the refusal to judge without one."""
+"""Choose the sandbox; without one, code is not run."""
 
 from __future__ import annotations
 
 from calibration.errors import InputError
-from calibration.sandbox.base import Program, Sandbox
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
+from calibration.sandbox.program import Program, Sandbox
 from calibration.sandbox.seccomp import seccomp_filter
 
 AUTO = "auto"
@@ -12,19 +12,19 @@ NAMES = ("bubblewrap", "monty")
 _TEST = "def check(candidate):\n    assert candidate(2) == 4\n"
 
 
-def choose_sandbox(wanted: str = AUTO) -> Sandbox:
-    """Return the sandbox of this name, or the first one that works here; it is tried out before it is trusted.
+def choose_sandbox(name_or_auto: str = AUTO) -> Sandbox:
+    """Return the sandbox of this name, or the first one that works here; it is tested first.
 
-    Bubblewrap comes first: it runs the Python that people run, so its figures can be held against published ones.
+    Bubblewrap comes first: it runs CPython, so that its figures can be compared with published ones.
 
     Raises:
         InputError: there is none; code that a model wrote is never run without one.
 
     """
-    if wanted not in (AUTO, *NAMES):
-        raise InputError(f"--sandbox must be {AUTO}, {' or '.join(NAMES)}, got {wanted!r}")
+    if name_or_auto not in (AUTO, *NAMES):
+        raise InputError(f"--sandbox must be {AUTO}, {' or '.join(NAMES)}, got {name_or_auto!r}")
     problems = []
-    for name in NAMES if wanted == AUTO else (wanted,):
+    for name in NAMES if name_or_auto == AUTO else (name_or_auto,):
         made = _bubblewrap() if name == "bubblewrap" else _monty()
         problem = made if isinstance(made, str) else _problem(made)
         if problem is None and not isinstance(made, str):
@@ -53,7 +53,7 @@ def _monty() -> Sandbox | str:
 
 
 def _problem(sandbox: Sandbox) -> str | None:
-    """Try a right answer and a wrong one; return what is wrong with the sandbox."""
+    """Test the sandbox with a right and a wrong answer; return what is wrong with it."""
     prompt = 'def double(x):\n    """Return twice x."""\n'
     right = Program(prompt=prompt, completion="    return 2 * x\n", test=_TEST, entry_point="double")
     wrong = Program(prompt=prompt, completion="    return x\n", test=_TEST, entry_point="double")

@@ -20,8 +20,8 @@ MEMORY_BYTES = 512 * 2**20
 MAX_LINE_BYTES = 2**20
 SEED = 0  # some checks draw their inputs: every checkpoint gets the same ones
 
-Json = Any  # whatever json reads and writes
-Value = Any  # whatever a program handles
+Json = Any  # what json reads and writes
+Value = Any  # any value of a program
 
 
 class CandidateError(Exception):
@@ -67,18 +67,18 @@ def decode(value: Json) -> Value:
         return bytes.fromhex(content)
     if kind == "complex":
         return complex(*content)
-    makers: dict[str, Callable[[Iterator[Value]], Value]] = {
+    builders: dict[str, Callable[[Iterator[Value]], Value]] = {
         "list": list,
         "tuple": tuple,
         "set": set,
         "frozenset": frozenset,
     }
-    return makers[kind](decode(item) for item in content)
+    return builders[kind](decode(item) for item in content)
 
 
 def limit(cpu_s: int) -> None:
-    """Bound memory, processor time, files and processes; nobody in here can raise the bounds again."""
-    for what, most in (
+    """Bound memory, processor time, files and processes; code in here cannot raise the limits again."""
+    for what, limit in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, 0),
@@ -86,7 +86,7 @@ def limit(cpu_s: int) -> None:
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        resource.setrlimit(what, (limit, limit))
 
 
 def take_channel(*numbers: int) -> list[int]:
@@ -127,7 +127,7 @@ def say(out: BinaryIO, what: Json) -> None:
 
 
 def judge() -> None:
-    """Run the checks and say on stderr what came of them."""
+    """Run the checks and write their result on stderr."""
     given, calls, verdict = take_channel(0, 1, 2)
     with os.fdopen(given, "rb") as lines, os.fdopen(calls, "wb") as out, os.fdopen(verdict, "w") as last:
         last.write(json.dumps(_judged(lines, out)) + "\n")

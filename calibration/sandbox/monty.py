@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_monty import Monty, MontyError, MontySession, ResourceLimits
 
-from calibration.sandbox.base import Program, Verdict
+from calibration.sandbox.program import Judgement, Program
 
 FEED_S = 5.0
 # From outside, for a worker that no longer keeps its own limits; it holds for one call into the sandbox.
@@ -26,7 +26,7 @@ class MontySandbox:
     feed_s: float = FEED_S
     name: str = field(default="monty", init=False)
 
-    def judge(self, program: Program) -> Verdict:
+    def judge(self, program: Program) -> Judgement:
         limits = ResourceLimits(**_LIMITS, max_feed_duration_secs=self.feed_s)
         try:
             with (
@@ -36,10 +36,10 @@ class MontySandbox:
             ):
                 _check(program, candidate, judge)
         except _CandidateError as error:
-            return Verdict(passed=False, reason=str(error))
+            return Judgement(passed=False, reason=str(error))
         except MontyError as error:
-            return Verdict(passed=False, reason=_reason(error))
-        return Verdict(passed=True)
+            return Judgement(passed=False, reason=_reason(error))
+        return Judgement(passed=True)
 
 
 class _CandidateError(Exception):
@@ -50,14 +50,14 @@ def _check(program: Program, candidate: MontySession, judge: MontySession) -> No
     """Return when every check held."""
     failure: list[str] = []
 
-    def feed(code: str, **inputs: Any) -> Any:  # noqa: ANN401  (whatever the program handles)
+    def feed(code: str, **inputs: Any) -> Any:  # noqa: ANN401  (any value of a program)
         try:
             return candidate.feed_run(code, inputs=inputs, print_callback=_drop)
         except (MontyError, ValueError, RuntimeError) as error:  # the last two: not plain data
             failure.append(_reason(error))
             raise _CandidateError(failure[0]) from error
 
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (whatever the program handles)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (any value of a program)
         if failure:  # the checks caught it and asked again
             raise _CandidateError(failure[0])
         return feed(f"{program.entry_point}(*args__, **kwargs__)", args__=args, kwargs__=kwargs)

@@ -1,4 +1,4 @@
-"""Say on stderr what is being done and for how long: bars on a terminal, plain lines elsewhere."""
+"""Show progress on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-# Whoever works calls it with what is done, and of how much, if anybody knows.
+# Called with how much is done, and of how much, if that is known.
 Advance = Callable[[int, int | None], None]
 _SAY_EVERY_S = 15.0
 
@@ -30,7 +30,7 @@ class Steps:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Show bars while steps are run, if anybody can see them."""
+        """Show bars while steps run, if the console is a terminal."""
         if self._console.is_terminal:
             with self._bars:
                 yield
@@ -39,9 +39,9 @@ class Steps:
 
     @contextmanager
     def step(self, tier: str, text: str) -> Iterator[Advance]:
-        """Show a step while it runs, and its time when it is done; of one that failed, a bar says so.
+        """Show a step while it runs, and its time when it is done; the bar of a failed step shows that it failed.
 
-        Yields what may be called to say how far it is.
+        Yields the function to report progress with.
         """
         started_s = time.monotonic()
         if self._console.is_terminal:

@@ -35,7 +35,7 @@ _MARKS = (
 )
 
 
-class Text:
+class DecodedText:
     """The text of a stream. What is no UTF-8 in it becomes halves of surrogate pairs, and is judged later."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -83,7 +83,7 @@ class Text:
 
     def _inflated(self, data: bytes) -> Iterator[bytes]:
         """Yield what the members of a gzip hold, until it breaks or is cut off."""
-        taken = given = 0
+        taken = inflated = 0
         member = zlib.decompressobj(wbits=31)
         while data or (data := self._stream.read(_READ)) or not member.eof:
             if member.eof:
@@ -95,22 +95,22 @@ class Text:
                 part = member.decompress(fed, _STEP)
             except zlib.error:
                 part, left = _salvaged(before, fed)
-                taken, given = taken + len(fed) - left, given + len(part)
-                self.fault, self.lost = "gzip is damaged", self._left(left + len(data) - len(fed), taken, given)
+                taken, inflated = taken + len(fed) - left, inflated + len(part)
+                self.fault, self.lost = "gzip is damaged", self._left(left + len(data) - len(fed), taken, inflated)
                 yield part
                 return
             used = len(fed) - len(member.unused_data or member.unconsumed_tail)
-            taken, given, data = taken + used, given + len(part), data[used:]
+            taken, inflated, data = taken + used, inflated + len(part), data[used:]
             if not fed and not part and not member.eof:
-                self.fault, self.lost = "gzip is cut off", 0 if given else taken
+                self.fault, self.lost = "gzip is cut off", 0 if inflated else taken
                 return
             yield part
 
-    def _left(self, left: int, taken: int, given: int) -> int:
+    def _left(self, left: int, taken: int, inflated: int) -> int:
         """Return how many bytes there would be behind the damage, if they were compressed as those before it."""
         while data := self._stream.read(_READ):
             left += len(data)
-        return left * max(1, given // max(1, taken))
+        return left * max(1, inflated // max(1, taken))
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:

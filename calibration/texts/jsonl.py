@@ -1,4 +1,4 @@
-"""JSONL files that people write: their lines, and a line of texts: an object with "text", or "prompt"."""
+"""Read JSONL files of users: their lines, and the text of a line: an object with "text" or "prompt"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calibration.errors import InputError
-from calibration.texts.decoding import Text
+from calibration.texts.decoding import DecodedText
 
 T = TypeVar("T")
 # Characters of a line: more than any task, text or sample is long.
@@ -25,15 +25,15 @@ def read_lines(path: Path, what: str, read: Callable[[str, str], T]) -> list[T]:
     """
     try:
         with path.open("rb") as stream:
-            found = [read(line, where) for line, where in _lines(Text(stream), str(path))]
+            items = [read(line, where) for line, where in _lines(DecodedText(stream), str(path))]
     except OSError as error:
         raise InputError(f"cannot read {what}s {str(path)!r}: {error.strerror or error}") from error
-    if not found:
+    if not items:
         raise InputError(f"there is no {what} in {str(path)!r}")
-    return found
+    return items
 
 
-def _lines(text: Text, name: str) -> Iterator[tuple[str, str]]:
+def _lines(text: DecodedText, name: str) -> Iterator[tuple[str, str]]:
     """Yield the lines that are not blank, and where they stand; they end as JSON allows: LF, CRLF or CR."""
     # splitlines() would end lines within texts, at U+2028.
     ends = io.IncrementalNewlineDecoder(None, translate=True)
@@ -70,8 +70,8 @@ def read_line(line: str, where: str) -> tuple[str, dict[str, Any]]:  # Any: JSON
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from error
-    found = [fields.get("text"), fields.get("prompt")] if isinstance(fields, dict) else []
-    text = next((its for its in found if isinstance(its, str) and its.strip()), None)
+    values = [fields.get("text"), fields.get("prompt")] if isinstance(fields, dict) else []
+    text = next((value for value in values if isinstance(value, str) and value.strip()), None)
     if text is None:
         raise InputError(f'{where}: expected an object with a "text" (or "prompt"), got {line[:80]!r}')
     try:

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import QueueName
 from bitladder.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
-from bitladder.queue.calls import Depths, Overview
+from bitladder.queue.calls.read import Depths, Overview
 from bitladder.queue.job_queue import JobQueue
 from bitladder.settings.models_section import ModelSettings, TierSettings
 from dispatcher.responses import Response

@@ -8,12 +8,16 @@ import pytest
 from pydantic import BaseModel
 from starlette.routing import Route
 
+from benchmarks.recipes import comparison_recipes
 from bitladder.settings.access import KeySettings
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.sections import Settings
-from calibration.quantization.recipes import RECIPES
+from calibration.quantization.recipe import Recipe
+from calibration.quantization.standard_recipes import RECIPES
 from dispatcher.app import create_app
 from tests.conftest import ROOT, make_settings
+
+CALIBRATION = [f"calibration/{path.name}" for path in sorted((ROOT / "docs" / "calibration").glob("*.md"))]
 
 
 def doc(name: str) -> str:
@@ -52,7 +56,12 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_documented(name: str) -> None:
-    assert f"| {name} |" in doc("calibration.md")
+    assert f"| {name} |" in doc("calibration/quantize.md")
+
+
+@pytest.mark.parametrize("recipe", comparison_recipes(), ids=lambda recipe: recipe.name)
+def test_every_recipe_of_the_comparison_has_its_figures(recipe: Recipe) -> None:
+    assert f"| {recipe.name} |" in doc("calibration/figures.md")
 
 
 def test_every_route_is_documented() -> None:
@@ -63,14 +72,32 @@ def test_every_route_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["architecture.md", "operating.md", "api.md", "calibration.md", "security.md", "operating/proxies.md"]
+    "page",
+    [
+        "architecture.md",
+        "operating.md",
+        "api.md",
+        "calibration.md",
+        "security.md",
+        "operating/proxies.md",
+        *CALIBRATION,
+    ],
 )
 def test_every_file_that_a_page_names_exists(page: str) -> None:
-    named = re.findall(
-        r"(?<![\w/~.-])((?:dispatcher|workers|calibration|compose|docs|tests)/[\w/.-]+\.[a-z]+)", doc(page)
-    )
+    text = re.sub(r"\]\([^)]*\)", "]", doc(page))  # links are checked below
+    named = re.findall(r"(?<![\w/~.-])((?:dispatcher|workers|calibration|compose|docs|tests)/[\w/.-]+\.[a-z]+)", text)
 
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_pages_of_calibration_link_to_each_other_and_every_link_leads_somewhere() -> None:
+    pages = [ROOT / "docs" / name for name in ("calibration.md", *CALIBRATION)]
+    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")) for page in pages}
+    targets = {page: {(page.parent / link).resolve() for link in links[page]} for page in pages}
+
+    assert [str(target) for page in pages for target in targets[page] if not target.exists()] == []
+    assert set(pages[1:]) <= targets[pages[0]]
+    assert all(pages[0] in targets[page] for page in pages[1:])
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

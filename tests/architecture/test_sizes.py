@@ -28,7 +28,7 @@ LARGE_FOLDERS = {
 # How many modules share a base name: who looks for `errors` finds two. __main__ and __init__ have no choice.
 SHARED_NAMES = {
     "app": 2,
-    "base": 4,
+    "base": 3,
     "client": 2,
     "dead_letters": 3,
     "engine": 2,
@@ -36,16 +36,8 @@ SHARED_NAMES = {
     "failover": 2,
     "features": 2,
     "jobs": 2,
-    "memory": 2,
     "metrics": 3,
-    "page": 2,
-    "problems": 2,
-    "progress": 2,
-    "publish": 2,
     "reading": 2,
-    "recipes": 2,
-    "report": 3,
-    "run": 3,
 }
 
 

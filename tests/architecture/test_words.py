@@ -48,9 +48,10 @@ WORDS = {
     "Gateway": Word("AppState", r"\bGateway\b(?! (Timeout|Time-out))", within=CODE),
     "Turn": Word("RolloutLock", r"\bclass Turn\b|\bTurn\(", within=PACKAGES),
     "climb": Word("escalate", r"\bclimb(s|ed|ing|able)?\b", within=CODE),
-    "Maker": Word("Quantizer", r"\bmakers?\b"),
+    # "makers" is a key of the fingerprint: with another one, every checkpoint would be made again.
+    "Maker": Word("Quantizer", r"\bmakers?\b", allowed=("calibration/quantization/recipe.py", "docs/glossary.md")),
     "Workshop": Word("CheckpointBuilder", r"\bworkshop\b"),
-    "Order": Word("QuantizeSpec", r"\bclass Order\b", within=PACKAGES),
+    "Order": Word("QuantizeSpec", r"\bclass Order\b", within=("calibration/",)),
     "Held": Word("OffloadLimit", r"\bclass Held\b", within=PACKAGES),
     "Place": Word("CheckpointCache", r"\bclass Place\b", within=PACKAGES),
     "Subject": Word("SourceModel", r"\bclass Subject\b", within=PACKAGES),
@@ -76,25 +77,11 @@ PENDING = {
         "Gateway",
         "climb",
     ),
-    *(
-        "Maker",
-        "Workshop",
-        "Order",
-        "Held",
-        "Place",
-        "Subject",
-        "Assignment",
-        "become",
-        "Wish",
-        "Given",
-        "Numbers",
-        "Mix",
-    ),
     *("a endpoint", "door", "look", "away", "give back"),
 }
 # Names of variables that do not say what they hold, and how often the packages still have one: the number only shrinks.
 EMPTY_NAMES = {"found", "given", "its", "least", "mine", "most", "one", "theirs", "told", "wanted"}
-MAX_EMPTY_NAMES = 344
+MAX_EMPTY_NAMES = 180
 NAMED = {".py", ".lua", ".md", ".toml", ".json", ".yaml", ".cfg", ".sh", ""}
 NOT_READ = (
     "CHANGELOG.md",  # says what was renamed

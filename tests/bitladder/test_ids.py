@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.ids import from_url, id_bytes, in_url, in_word, read_id, read_word, readable
-from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue

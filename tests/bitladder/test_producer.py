@@ -14,7 +14,7 @@ import redis
 from bitladder.contract import Lane, Outcome, State
 from bitladder.errors import QueueFullError, QueueUnreachableError, RequestError
 from bitladder.producer import BUNDLE, Producer
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

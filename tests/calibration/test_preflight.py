@@ -10,7 +10,7 @@ import pytest
 
 from calibration.errors import DiskFullError, InputError, RecipeError
 from calibration.preflight import (
-    Plan,
+    ResourceNeeds,
     check_hardware,
     check_kernels,
     check_room,
@@ -18,9 +18,9 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
+from calibration.quantization.calibration_texts import MIN_TEXTS, check_enough, first_texts, read_texts
 from calibration.quantization.example import SMOLLM2
-from calibration.quantization.recipes import RECIPES
-from calibration.quantization.samples import MIN_TEXTS, check_enough, chosen, read_texts
+from calibration.quantization.standard_recipes import RECIPES
 from tests.calibration.inspection.tiny import HIDDEN, INNER, LAYERS, VOCABULARY, Tiny
 
 GPTQ, AWQ, NEAREST = RECIPES["int4-awq-gptq-g32"], RECIPES["int4-awq-g64"], RECIPES["int8-rtn"]
@@ -187,13 +187,11 @@ def test_gptq_wants_as_many_tokens_as_the_widest_layer_has_inputs() -> None:
 def test_a_recipe_without_samples_does_not_care_for_any() -> None:
     check_enough(NEAREST, [], 1536)
 
-    assert chosen(NEAREST, ["text"]) == ()
-
 
 def test_of_a_giant_prompt_only_the_beginning_is_taken() -> None:
     assert AWQ.mix is not None
 
-    texts = chosen(AWQ, ["x" * 10_000_000] + ["short"] * 1000)
+    texts = first_texts(AWQ.mix, ["x" * 10_000_000] + ["short"] * 1000)
 
     assert len(texts) == AWQ.mix.texts
     assert len(texts[0]) < 1000
@@ -206,6 +204,6 @@ def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused(tmp_path: Path)
     check_room(wanted, cache, available_memory())
     with pytest.raises(RecipeError, match=r"GB of memory are needed, 0.10 GB are available; --memory-gb"):
         check_room(wanted, cache, 100_000_000)
-    huge = Plan(weights=SMOLLM2, checkpoint_bytes=0, disk_bytes=10**18, memory_bytes=0)
+    huge = ResourceNeeds(weights=SMOLLM2, checkpoint_bytes=0, disk_bytes=10**18, memory_bytes=0)
     with pytest.raises(DiskFullError, match=r"1000000000.00 GB are needed in .*yet"):
         check_room(huge, cache, available_memory())

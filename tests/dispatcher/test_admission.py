@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from bitladder.contract import Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.load_sample import take_sample

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from calibration.artifacts.report import read_report
-from calibration.settings import Settings
+from calibration.artifacts.evaluation_report import read_report
+from calibration.environment import example_folder
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.vllm
-CACHE = Settings.from_environ().cache
+CACHE = example_folder()
 TASKS = (
     '{"name": "capitals", "prompt": "The capital of France is", "max_tokens": 4, "regex": "Paris"}\n'
     '{"name": "capitals", "prompt": "The capital of Italy is", "max_tokens": 4, "regex": "Atlantis"}\n'

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.environment import example_folder
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Verdict
-from calibration.settings import Settings
 from tests.calibration.inspection.tiny import HEADS, HIDDEN, Tiny, bf16
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.vllm
 PYTHON = ROOT / ".venv-quantize" / "bin" / "python"
-REFERENCE = Settings.from_environ().cache / "bf16"
+REFERENCE = example_folder() / "bf16"
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ import redis
 
 from bitladder.client import Client
 from calibration.artifacts.digest import checkpoint_digest
-from calibration.artifacts.report import Figure, Report, TierReport, encode_report
-from calibration.settings import Settings
+from calibration.artifacts.evaluation_report import Estimate, Report, TierReport, encode_report
+from calibration.environment import example_folder
 from tests.conftest import ROOT, Stack, wait_until
 from tests.e2e.test_real_vllm import CONFIG
 from tests.integration.engines.test_release import load, names, shown
 
 pytestmark = pytest.mark.vllm
-CACHE = Settings.from_environ().cache
+CACHE = example_folder()
 START_S = 300
 QUESTION = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
 
@@ -34,8 +34,8 @@ def engine_python() -> Path:
     return python
 
 
-def figure(value: float) -> Figure:
-    return Figure(value=value, low=value, high=value, n=1000)
+def figure(value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value, n=1000)
 
 
 def report(folder: str) -> bytes:

@@ -8,7 +8,7 @@ import msgspec
 import pytest_asyncio
 
 from bitladder.contract import Endpoint, Outcome, State
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

@@ -13,7 +13,7 @@ from bitladder.batching import Batcher
 from bitladder.contract import Claimed, Outcome, Request, State
 from bitladder.decision import UNDECIDED, Decision
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls import Finished, RequeueReason, finished_bytes
+from bitladder.queue.calls.end import Finished, RequeueReason, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from workers.execute import Executed, Verdict

@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls import unsafe
+from bitladder.queue.calls.submit import unsafe
 from bitladder.queue.run_script import (
     Argument,
     Call,

@@ -9,15 +9,7 @@ import redis.asyncio
 
 from bitladder.contract import Submission
 from bitladder.errors import BitladderError, QueueUnreachableError
-from bitladder.queue.calls import (
-    by_group,
-    demoted,
-    read_submitted,
-    spread,
-    submit_call,
-    submitted_bytes,
-    unsafe,
-)
+from bitladder.queue.calls.submit import by_group, demoted, read_submitted, spread, submit_call, submitted_bytes, unsafe
 from bitladder.queue.run_script import Command, NotSentError, Rows
 from bitladder.queue.sending.exchange import TRIES, call_each, exchange
 from bitladder.queue.sending.server_time import ASK, EarliestServerTime

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import redis
 
-from bitladder.queue.calls import RequeueReason
+from bitladder.queue.calls.end import RequeueReason
 
 MODEL = "smollm2"
 LADDER = ("int4", "int8", "fp8")

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 
 from bitladder.contract import Outcome, State
-from bitladder.queue.calls import Finished, RequeueReason, reap_call
+from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.calls.leases import reap_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue

@@ -13,7 +13,7 @@ import redis
 
 from bitladder.contract import Chunk, Claimed, Emitted, Outcome, State
 from bitladder.producer import Producer
-from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from bitladder.contract import Outcome, State, Submission
-from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from tests.bitladder.queue.test_job_queue import claim, job, submit

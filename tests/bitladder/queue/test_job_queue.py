@@ -15,7 +15,8 @@ import uuid_utils
 from bitladder.contract import Chunk, Claimed, Emitted, Outcome, QueueName, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
-from bitladder.queue.calls import Finished, RequeueReason, reap_call
+from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.calls.leases import reap_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import MAX_BYTES

@@ -29,16 +29,8 @@ from bitladder.contract import (
 from bitladder.decision import Decision
 from bitladder.errors import ConflictError, QueueFullError, QuotaError
 from bitladder.ids import id_bytes, read_id
-from bitladder.queue.calls import (
-    Finished,
-    RequeueReason,
-    WorkerEntry,
-    extend_call,
-    read_reaped,
-    read_renewed,
-    reap_call,
-    retire_call,
-)
+from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.calls.leases import WorkerEntry, extend_call, read_reaped, read_renewed, reap_call, retire_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.load_sample import take_sample

@@ -22,7 +22,9 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from bitladder.contract import Claimed, Outcome, State
-from bitladder.queue.calls import Claims, Finished, RequeueReason, read_swept, sweep_call
+from bitladder.queue.calls.claim import Claims
+from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.calls.upkeep import read_swept, sweep_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue

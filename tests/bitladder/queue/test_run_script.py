@@ -13,7 +13,9 @@ from redis.exceptions import NoPermissionError
 
 from bitladder.contract import Chunk, Claimed, Outcome, State
 from bitladder.producer import Producer
-from bitladder.queue.calls import Doubtful, Finished, RequeueReason, depths_call, rate_call
+from bitladder.queue.calls.end import Doubtful, Finished, RequeueReason
+from bitladder.queue.calls.read import depths_call
+from bitladder.queue.calls.upkeep import rate_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue

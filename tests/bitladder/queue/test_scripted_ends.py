@@ -10,7 +10,7 @@ import redis
 
 from bitladder.contract import State
 from bitladder.producer import Producer
-from bitladder.queue.calls import Claims
+from bitladder.queue.calls.claim import Claims
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.scripted_ends import SCRIPTED

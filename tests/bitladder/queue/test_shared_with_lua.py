@@ -12,7 +12,7 @@ import redis
 from bitladder import script_constants
 from bitladder.contract import decode_outcome
 from bitladder.queue import scripted_ends
-from bitladder.queue.calls import RequeueReason
+from bitladder.queue.calls.end import RequeueReason
 from bitladder.queue.run_script import NAMES, source
 from bitladder.queue.scripted_ends import SCRIPTED, lua_ends
 from bitladder.script_constants import RQ_STATUS, lua_constants, quoted

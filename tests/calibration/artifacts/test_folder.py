@@ -1,4 +1,4 @@
-"""One maker per folder at a time, nothing lost that it did not write, and room before the work begins."""
+"""One quantizer per folder at a time, nothing lost that it did not write, and room before the work begins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from calibration.artifacts.folder import claimed, locked, require_outside, require_room, staged
+from calibration.artifacts.folder import claimed, locked, require_disk_space, require_outside, staged
 from calibration.errors import DiskFullError, InputError
-from calibration.quantization.quantizer import Held, ToyMaker
-from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
+from calibration.quantization.quantizer import OffloadLimit
+from tests.calibration.conftest import GOOD, MakeBuilder, jobs
+from tests.calibration.toy_quantizer import ToyQuantizer
 
 
 def hold(cache: Path, held: Event, release: Event) -> None:
@@ -22,31 +23,31 @@ def hold(cache: Path, held: Event, release: Event) -> None:
         release.wait(20)
 
 
-def test_a_second_maker_says_that_it_waits_and_then_skips(make_workshop: MakeWorkshop) -> None:
+def test_a_second_quantizer_says_that_it_waits_and_then_skips(make_builder: MakeBuilder) -> None:
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
-    class SlowMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+    class SlowQuantizer(ToyQuantizer):
+        def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
             measuring.set()
             assert may_finish.wait(20)
             return super().perplexity(checkpoint, memory)
 
     class Listener:
         def write(self, text: str) -> int:
-            if "waiting for another maker" in text:
+            if "waiting for another process" in text:
                 waiting.set()
             return len(text)
 
         def flush(self) -> None: ...
 
-    first, second = SlowMaker(GOOD), ToyMaker(GOOD)
-    one = threading.Thread(target=make_workshop(first).make, args=[jobs("bf16")])
-    two = threading.Thread(target=make_workshop(second, output=Listener()).make, args=[jobs("bf16")])
+    first, second = SlowQuantizer(GOOD), ToyQuantizer(GOOD)
+    one = threading.Thread(target=make_builder(first).make, args=[jobs("bf16")])
+    two = threading.Thread(target=make_builder(second, output=Listener()).make, args=[jobs("bf16")])
 
     one.start()
     assert measuring.wait(20)
     two.start()
-    assert waiting.wait(20), "the second maker should say that it waits"
+    assert waiting.wait(20), "the second quantizer should say that it waits"
     may_finish.set()
     one.join(20)
     two.join(20)
@@ -84,7 +85,7 @@ def test_different_tiers_do_not_wait_for_each_other(cache: Path) -> None:
 
 def test_too_little_room_is_said_before_the_work_with_both_figures(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=r"1000000100 MB are needed in .*, \d+ MB are free"):
-        require_room(tmp_path, 1_000_000_000, "--cache")
+        require_disk_space(tmp_path, 1_000_000_000, "--cache")
 
 
 def test_published_files_can_be_read_by_other_users(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A thousand prompts of known kinds: the texts that come with bitladder and with Python, and texts made from them.
 
-`python -m tests.calibration.audit.corpus FILE` writes them as JSONL: docs/calibration.md shows the audit of that file.
+`python -m tests.calibration.audit.corpus FILE` writes them as JSONL; their audit is in docs/calibration/audit.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from textwrap import dedent
 
-from calibration.texts.packaged import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_texts, heldout_texts
 from tests.conftest import ROOT
 
 MODULES = "argparse ast bisect calendar csv dataclasses difflib email.message fractions heapq http.client json.decoder"
@@ -29,7 +29,7 @@ ASKED = ("Explain this function:", "Write a test for this:", "Is there a bug in 
 def thousand() -> list[dict[str, object]]:
     """Return 1,000 entries, always the same for one version of Python."""
     chance = random.Random(11)
-    packaged: list[dict[str, object]] = [{"prompt": text} for text in calibration_samples() + heldout_samples()]
+    packaged: list[dict[str, object]] = [{"prompt": text} for text in calibration_texts() + heldout_texts()]
     made: dict[str, list[dict[str, object]]] = {
         "code": [{"prompt": text} for text in _code(chance)],
         "prose": [{"prompt": text} for text in _prose()],

@@ -62,7 +62,7 @@ def test_the_shares_of_the_floors_are_the_policys(report: Report) -> None:
 
 
 def test_the_thousand_prompts_are_spread_as_the_docs_say(report: Report) -> None:
-    """docs/calibration.md shows these figures; Python's own texts differ a little from version to version."""
+    """docs/calibration/audit.md shows these figures; Python's own texts differ a little from version to version."""
     _, figures = report
 
     assert 0.73 < figures["floors_by_kind"]["all"]["int4"] < 0.82

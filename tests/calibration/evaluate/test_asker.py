@@ -9,8 +9,9 @@ import pytest
 
 from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.engine import Asker
-from calibration.evaluate.measures import Likelihood, OwnTasks
-from calibration.evaluate.tasks import Task
+from calibration.evaluate.measures.likelihood import Likelihood
+from calibration.evaluate.measures.own_tasks import OwnTasks
+from calibration.evaluate.task_file import Task
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import EngineFaultError
 

@@ -11,7 +11,7 @@ from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.manifest import Manifest, write_manifest
 from calibration.errors import InputError
-from calibration.evaluate.candidates import Given, find_candidates
+from calibration.evaluate.candidates import CheckpointArg, find_candidates
 
 LADDER = ModelSettings(
     tiers=(
@@ -46,7 +46,7 @@ def checkpoint(folder: Path, weights: bytes = b"weights", made_for: str = "") ->
 
 def names(tmp_path: Path, *given: str) -> list[str]:
     """Return what the checkpoints of these arguments are called; a folder of theirs is one of tmp_path."""
-    told = [Given.read(text) for text in given]
+    told = [CheckpointArg.read(text) for text in given]
     inside = [replace(one, folder=tmp_path / one.folder) for one in told]
     return [one.name for one in find_candidates(inside, LADDER, VllmSettings(cache_dir=str(tmp_path)))]
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_of_the_ladder_is_its_tier_and_others_are_their_folder(tmp_
     vllm = VllmSettings(cache_dir=str(tmp_path))
     four, other = checkpoint(tmp_path / "four"), checkpoint(tmp_path / "mine", b"more weights")
 
-    found = find_candidates([Given(other), Given(four), Given(other)], LADDER, vllm)
+    found = find_candidates([CheckpointArg(other), CheckpointArg(four), CheckpointArg(other)], LADDER, vllm)
 
     assert [(one.name, one.path, one.tier.price_per_hour) for one in found] == [("mine", other, 0), ("int4", four, 0.7)]
     assert found[0].digest != found[1].digest
@@ -91,7 +91,7 @@ def test_what_would_take_a_tier_s_place_is_measured_with_its_settings(tmp_path: 
     new = checkpoint(tmp_path / folder, b"new", made_for="int4" if folder == "made" else "")
     vllm = VllmSettings(cache_dir=str(tmp_path), args=("--max-model-len", "512"))
 
-    (found,) = find_candidates([Given(new, "int4" if folder == "new" else "")], LADDER, vllm)
+    (found,) = find_candidates([CheckpointArg(new, "int4" if folder == "new" else "")], LADDER, vllm)
 
     assert (found.name, found.tier.price_per_hour, found.tier.checkpoint) == ("int4", 0.7, str(new))
     assert found.inputs(vllm, "1")["engine"]["args"] == ["--max-model-len", "512", "--enforce-eager"]
@@ -100,7 +100,9 @@ def test_what_would_take_a_tier_s_place_is_measured_with_its_settings(tmp_path: 
 def test_what_is_told_counts_and_the_served_one_keeps_its_settings_under_its_folder_s_name(tmp_path: Path) -> None:
     four, new = checkpoint(tmp_path / "four"), checkpoint(tmp_path / "new", b"new")
 
-    found = find_candidates([Given(four), Given(new, "int4")], LADDER, VllmSettings(cache_dir=str(tmp_path)))
+    found = find_candidates(
+        [CheckpointArg(four), CheckpointArg(new, "int4")], LADDER, VllmSettings(cache_dir=str(tmp_path))
+    )
 
     assert [(one.name, one.path) for one in found] == [("four", four), ("int4", new)]
     assert [one.tier.vllm_args for one in found] == [("--enforce-eager",)] * 2
@@ -111,8 +113,8 @@ def test_a_name_that_no_tier_has_is_a_name_and_a_path_may_have_an_equals_sign(tm
     checkpoint(tmp_path / "sub" / "a=b")
 
     assert names(tmp_path, "bf16=Llama-3") == ["bf16"]
-    assert Given.read("./sub=1/four") == Given(Path("sub=1/four"))
-    assert Given.read("int4=/models/a=b") == Given(Path("/models/a=b"), "int4")
+    assert CheckpointArg.read("./sub=1/four") == CheckpointArg(Path("sub=1/four"))
+    assert CheckpointArg.read("int4=/models/a=b") == CheckpointArg(Path("/models/a=b"), "int4")
 
 
 def test_a_folder_that_is_given_with_and_without_its_tier_is_one_checkpoint(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import structlog
 
+from calibration.artifacts.evaluation_report import read_report
 from calibration.artifacts.manifest import write_manifest
-from calibration.artifacts.report import read_report
 from calibration.commands import app as cli
 from calibration.commands import evaluate as command
-from calibration.evaluate.plan import Plan
-from calibration.evaluate.texts import Text
+from calibration.evaluate.choose_measures import EvaluationPlan
+from calibration.evaluate.heldout import HeldoutText
 from calibration.quantization.recipe import Storage, fingerprint
-from calibration.quantization.recipes import RECIPES
+from calibration.quantization.standard_recipes import RECIPES
 from tests.calibration.evaluate.test_candidates import MANIFEST, checkpoint
 from tests.calibration.evaluate.test_engines import PACE, RIGHT
 from tests.fake_vllm import install
@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, str]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Return a function that evaluates two checkpoints, the second as a tier whose engine may not start."""
     config = tmp_path / "bitladder.toml"
-    monkeypatch.setattr(command, "make_plan", lambda wish: Plan([RIGHT, PACE]))
+    monkeypatch.setattr(command, "choose_measures", lambda options: EvaluationPlan([RIGHT, PACE]))
     monkeypatch.setattr(command, "engine_version", lambda vllm: "fake")
     for name in ("bf16", "new"):
         checkpoint(tmp_path / name, name.encode())
@@ -138,7 +138,9 @@ def test_texts_of_the_calibration_are_refused_before_an_engine_is_started(
     recipe = RECIPES["int4-gptq-g32"]
     its = fingerprint(recipe, Storage.PACKED, model={}, texts=["one text"])
     write_manifest(tmp_path / "new", replace(MANIFEST, tier="int4", fingerprint=its))
-    monkeypatch.setattr(command, "make_plan", lambda wish: Plan([RIGHT], own_texts=[Text("text", "one text")]))
+    monkeypatch.setattr(
+        command, "choose_measures", lambda options: EvaluationPlan([RIGHT], own_texts=[HeldoutText("text", "one text")])
+    )
 
     status, error = run("--out", str(tmp_path / "out"))
 

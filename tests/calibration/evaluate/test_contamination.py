@@ -11,14 +11,14 @@ import pytest
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.manifest import write_manifest
 from calibration.errors import InputError
-from calibration.evaluate.candidates import Candidate, Given, find_candidates
-from calibration.evaluate.contamination import read_heldout, refuse_calibrated
-from calibration.evaluate.texts import Text, digest, read_texts
-from calibration.quantization import samples as prompts
-from calibration.quantization.recipe import Mix, Recipe, Storage, fingerprint
-from calibration.quantization.recipes import RECIPES
-from calibration.quantization.samples import chosen
-from calibration.sample.run import Plan, sample
+from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates
+from calibration.evaluate.contamination import refuse_calibrated
+from calibration.evaluate.heldout import HeldoutText, heldout_digest, read_heldout, read_texts
+from calibration.quantization import calibration_texts as prompts
+from calibration.quantization.calibration_texts import first_texts
+from calibration.quantization.recipe import CalibrationMix, Recipe, Storage, fingerprint
+from calibration.quantization.standard_recipes import RECIPES
+from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.sets import SampleSet, write_texts
 from calibration.sample.sets import write_manifest as write_set
 from calibration.sample.source import Packaged
@@ -30,7 +30,7 @@ TEXTS = [f"Text number {number} is longer than most. " * 100 for number in range
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = Plan(count=20, heldout=10, least=2, max_chars=10_000, memory_mb=16, seed=0)
+    plan = SampleOptions(count=20, heldout=10, least=2, max_chars=10_000, memory_mb=16, seed=0)
     folder = tmp_path_factory.mktemp("samples") / "set"
     return sample(Packaged(), plan, folder, force=False, on_progress=lambda progress: None).folder
 
@@ -39,7 +39,7 @@ def test_the_held_out_half_of_a_sampled_set_is_read_as_its_file_is(sampled: Path
     found = read_heldout(sampled / "heldout.jsonl")
 
     assert found
-    assert digest(found) == digest(read_texts(sampled / "heldout.jsonl"))
+    assert heldout_digest(found) == heldout_digest(read_texts(sampled / "heldout.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["calibration.jsonl", "skipped.jsonl"])
@@ -66,21 +66,21 @@ def test_a_file_beside_another_manifest_is_a_file_of_one_s_own(tmp_path: Path, m
     (tmp_path / "manifest.json").write_text(manifest)
     (tmp_path / "own.jsonl").write_text('{"text": "x = 1", "kind": "code"}\n')
 
-    assert read_heldout(tmp_path / "own.jsonl") == [Text("code", "x = 1")]
+    assert read_heldout(tmp_path / "own.jsonl") == [HeldoutText("code", "x = 1")]
 
 
 def made(folder: Path, recipe: Recipe, texts: list[str]) -> Candidate:
     """Return a checkpoint that `quantize` made with these samples."""
     checkpoint(folder)
-    its = fingerprint(recipe, Storage.PACKED, model={}, texts=chosen(recipe, texts))
+    its = fingerprint(recipe, Storage.PACKED, model={}, texts=first_texts(recipe.mix, texts) if recipe.mix else ())
     its = json.loads(json.dumps(its))  # as it is read back
     write_manifest(folder, replace(MANIFEST, tier=recipe.tier, fingerprint=its))
-    return find_candidates([Given(folder)], LADDER, VllmSettings(cache_dir="/nowhere"))[0]
+    return find_candidates([CheckpointArg(folder)], LADDER, VllmSettings(cache_dir="/nowhere"))[0]
 
 
 def test_texts_that_a_checkpoint_was_calibrated_on_are_refused(tmp_path: Path) -> None:
     candidate = made(tmp_path / "new", GPTQ, TEXTS)
-    own = [Text("text", text) for text in TEXTS]
+    own = [HeldoutText("text", text) for text in TEXTS]
 
     with pytest.raises(InputError, match="checkpoint int4 was calibrated on these texts"):
         refuse_calibrated(own, [candidate])
@@ -88,7 +88,7 @@ def test_texts_that_a_checkpoint_was_calibrated_on_are_refused(tmp_path: Path) -
 
 
 def test_a_file_that_a_checkpoint_was_calibrated_on_is_known_in_the_order_that_was_taken(tmp_path: Path) -> None:
-    file, few = tmp_path / "own.jsonl", replace(GPTQ, mix=Mix(packaged=20, tokens=64))
+    file, few = tmp_path / "own.jsonl", replace(GPTQ, mix=CalibrationMix(packaged=20, tokens=64))
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     candidate = made(tmp_path / "new", few, prompts.read_texts(file))
 
@@ -101,11 +101,11 @@ def test_a_checkpoint_that_says_nothing_of_its_texts_passes(tmp_path: Path, fiel
     candidate = made(tmp_path / "new", GPTQ, TEXTS)
     write_manifest(candidate.path, replace(MANIFEST, tier="int4", fingerprint=fields))
 
-    refuse_calibrated([Text("text", text) for text in TEXTS], [candidate])
+    refuse_calibrated([HeldoutText("text", text) for text in TEXTS], [candidate])
 
 
 def test_a_recipe_that_looks_at_no_texts_was_calibrated_on_none(tmp_path: Path) -> None:
-    refuse_calibrated([Text("text", "x")], [made(tmp_path / "new", RECIPES["int4-rtn-g32"], TEXTS)])
+    refuse_calibrated([HeldoutText("text", "x")], [made(tmp_path / "new", RECIPES["int8-rtn"], TEXTS)])
 
 
 def test_a_set_that_holds_nothing_out_is_refused(tmp_path: Path) -> None:

@@ -16,14 +16,17 @@ from rich.console import Console
 
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.worker_section import VllmSettings
-from calibration.artifacts.report import Report
+from calibration.artifacts.evaluation_report import Report
 from calibration.errors import EngineFailedError
 from calibration.evaluate import engine
 from calibration.evaluate.candidates import Candidate
-from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace
-from calibration.evaluate.run import About, Evaluation, evaluate
+from calibration.evaluate.measures.likelihood import Likelihood
+from calibration.evaluate.measures.measure import Measure
+from calibration.evaluate.measures.own_tasks import Answered, OwnTasks
+from calibration.evaluate.measures.pace import Pace
+from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate
 from calibration.evaluate.store import Store
-from calibration.evaluate.tasks import Task
+from calibration.evaluate.task_file import Task
 from calibration.terminal.progress import Advance, Steps
 from tests.conftest import ROOT, wait_until
 from tests.fake_vllm import install
@@ -32,13 +35,13 @@ RIGHT = OwnTasks([Task(prompt="a", max_tokens=1, exact="token")])
 PACE = Pace(["a"], {"cpu": "this one"})
 # The fake engine serves no /tokenize: this measure fails.
 FAILS = Likelihood("code", ["x"], 100, 1)
-ABOUT = About(model="m", sources={}, versions={})
+ABOUT = ReportHeader(model="m", sources={}, versions={})
 INTERRUPTED = """
 import asyncio, signal, sys
 from pathlib import Path
 from tests.calibration.evaluate.test_engines import ABOUT, candidate, evaluate, evaluation
-from calibration.evaluate.measures import OwnTasks
-from calibration.evaluate.tasks import Task
+from calibration.evaluate.measures.own_tasks import OwnTasks
+from calibration.evaluate.task_file import Task
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
 folder = Path(sys.argv[1])
 its = evaluation(folder, OwnTasks([Task(prompt="hang", exact="?")] * 40))
@@ -47,8 +50,8 @@ asyncio.run(evaluate(candidate(folder, "bf16"), [], its, ABOUT))
 """
 
 
-def evaluation(folder: Path, *measures: Measure[Any], output: io.StringIO | None = None) -> Evaluation:
-    return Evaluation(
+def evaluation(folder: Path, *measures: Measure[Any], output: io.StringIO | None = None) -> Evaluator:
+    return Evaluator(
         measures=measures,
         vllm=VllmSettings(python=install(folder), start_timeout_s=30),
         engine_version="fake",
@@ -65,7 +68,7 @@ def candidate(folder: Path, name: str, *args: str) -> Candidate:
     return Candidate(path, TierSettings(name=name, vllm_args=args), name[0] * 64)
 
 
-async def run(its: Evaluation, *candidates: Candidate) -> Report:
+async def run(its: Evaluator, *candidates: Candidate) -> Report:
     return await evaluate(candidates[0], candidates[1:], its, ABOUT)
 
 

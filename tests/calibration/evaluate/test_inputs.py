@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import InputError
-from calibration.evaluate.problems import cut, load_problems, spread
-from calibration.evaluate.texts import Text, by_kind, digest, packaged_texts, read_texts
+from calibration.evaluate.heldout import HeldoutText, by_kind, heldout_digest, packaged_texts, read_texts
+from calibration.evaluate.human_eval import cut, load_problems, spread
 
 
 def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
@@ -29,7 +29,7 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
     path = tmp_path / "heldout.jsonl"
     path.write_text('{"text": "x = 1", "kind": "code", "language": "python"}\n\n{"prompt": "Hello"}\n')
 
-    assert read_texts(path) == [Text("code", "x = 1"), Text("text", "Hello")]
+    assert read_texts(path) == [HeldoutText("code", "x = 1"), HeldoutText("text", "Hello")]
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,14 @@ def test_a_file_that_is_no_held_out_set_is_refused(content: str, said: str, tmp_
 
 
 def test_the_digest_knows_text_kind_and_order() -> None:
-    one, other = Text("a", "x"), Text("b", "x")
+    one, other = HeldoutText("a", "x"), HeldoutText("b", "x")
 
-    assert len({digest([one]), digest([other]), digest([one, other]), digest([other, one])}) == 4
+    assert (
+        len(
+            {heldout_digest([one]), heldout_digest([other]), heldout_digest([one, other]), heldout_digest([other, one])}
+        )
+        == 4
+    )
 
 
 def test_there_are_164_problems_whose_prompts_are_programs() -> None:

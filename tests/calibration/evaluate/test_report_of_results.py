@@ -15,21 +15,32 @@ from rich.console import Console
 
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.worker_section import VllmSettings
-from calibration.artifacts.report import Report, encode_report
-from calibration.evaluate.candidates import Candidate, Given, find_candidates
+from calibration.artifacts.evaluation_report import Report, encode_report
+from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates
 from calibration.evaluate.distributions import Distributions
-from calibration.evaluate.figures import pace_figures, share_figures, text_figures
-from calibration.evaluate.measures import Answered, Likelihood, Measure, OwnTasks, Pace, Paced, Passages, Solved
-from calibration.evaluate.page import html_page
+from calibration.evaluate.evaluation_page import evaluation_page
+from calibration.evaluate.figures import share_figures
+from calibration.evaluate.measures.code_problems import CodeProblems, Solved
+from calibration.evaluate.measures.likelihood import Likelihood, Passages, text_figures
+from calibration.evaluate.measures.measure import Measure
+from calibration.evaluate.measures.own_tasks import Answered, OwnTasks
+from calibration.evaluate.measures.pace import Pace, Paced, pace_figures
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
-from calibration.evaluate.run import About, Evaluation, evaluate, tier_report
+from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, tier_report
 from calibration.evaluate.store import Store
-from calibration.evaluate.tasks import Task
+from calibration.evaluate.task_file import Task
+from calibration.sandbox.bubblewrap import Bubblewrap
 from calibration.terminal.progress import Steps
 from tests.calibration.evaluate.test_candidates import LADDER, checkpoint
 
 NATS = math.log(2)
+MEASURES: list[Measure[Any]] = [
+    Likelihood("code", [], 1, 1),
+    CodeProblems([], Bubblewrap()),
+    OwnTasks([]),
+    Pace([], {}),
+]
 
 
 def passages(loss: float, top: int = 5, tokens: str = "same") -> Passages:
@@ -114,9 +125,9 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Report:
     monkeypatch.setattr(Candidate, "weight_bytes", property(lambda _: 10**8))
     baseline = results(2.0, 12, 100)
     tiers = [
-        tier_report(candidate("bf16"), baseline, None),
-        tier_report(candidate("int4", 0.7), results(2.2, 9, 150), baseline),
-        tier_report(candidate("int8", 1.0), results(2.05, 12, 180), baseline),
+        tier_report(candidate("bf16"), MEASURES, baseline, None),
+        tier_report(candidate("int4", 0.7), MEASURES, results(2.2, 9, 150), baseline),
+        tier_report(candidate("int8", 1.0), MEASURES, results(2.05, 12, 180), baseline),
     ]
     return Report(
         model="small & <smart>",
@@ -155,7 +166,7 @@ def test_the_table_shows_every_metric_and_what_is_kept_of_the_reference(report: 
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(report: Report) -> None:
-    page = html_page(report, b"PNG")
+    page = evaluation_page(report, b"PNG")
 
     assert "<h1>small &amp; &lt;smart&gt;: evaluation</h1>" in page
     assert "data:image/png;base64,UE5H" in page
@@ -163,7 +174,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(report: Report) -> None
 
 
 def test_the_page_names_what_could_not_be_measured_and_why(report: Report) -> None:
-    page = html_page(msgspec.structs.replace(report, failed={"fp8": "out of <memory>\nat all"}), b"PNG")
+    page = evaluation_page(msgspec.structs.replace(report, failed={"fp8": "out of <memory>\nat all"}), b"PNG")
 
     assert "<h2>fp8 could not be measured</h2><pre>out of &lt;memory&gt;\nat all</pre>" in page
 
@@ -193,9 +204,9 @@ def test_the_plot_has_room_for_many_tiers_without_a_price(report: Report) -> Non
     assert png.startswith(b"\x89PNG"), "a warning that the panels have no room left would have been an error"
 
 
-def evaluation(folder: Path) -> Evaluation:
+def evaluation(folder: Path) -> Evaluator:
     measures: list[Measure[Any]] = [Likelihood("code", ["x"], 100, 1), OwnTasks([Task(prompt="?", exact="a")])]
-    return Evaluation(
+    return Evaluator(
         measures=measures,
         vllm=VllmSettings(python="/nowhere/python", cache_dir=str(folder)),
         engine_version="vllm 0.32",
@@ -205,7 +216,7 @@ def evaluation(folder: Path) -> Evaluation:
     )
 
 
-def store_results(its: Evaluation, candidate: Candidate, loss: float, tokens: str = "same") -> None:
+def store_results(its: Evaluator, candidate: Candidate, loss: float, tokens: str = "same") -> None:
     for measure, result in zip(
         its.measures, (passages(loss, tokens=tokens), [Answered("own", True, "a")]), strict=True
     ):
@@ -213,13 +224,13 @@ def store_results(its: Evaluation, candidate: Candidate, loss: float, tokens: st
         its.store.save(measure.name, inputs, measure.encode(result))
 
 
-def pair(folder: Path, its: Evaluation) -> list[Candidate]:
+def pair(folder: Path, its: Evaluator) -> list[Candidate]:
     """Return a reference and a checkpoint that the ladder serves."""
-    given = [Given(checkpoint(folder / "bf16")), Given(checkpoint(folder / "four", b"other"))]
+    given = [CheckpointArg(checkpoint(folder / "bf16")), CheckpointArg(checkpoint(folder / "four", b"other"))]
     return find_candidates(given, LADDER, its.vllm)
 
 
-ABOUT = About(model="m", sources={}, versions={})
+ABOUT = ReportHeader(model="m", sources={}, versions={})
 
 
 async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: Path) -> None:
@@ -240,7 +251,7 @@ async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: P
 def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Path, change: str) -> None:
     its = evaluation(tmp_path)
     folder = checkpoint(tmp_path / "bf16")
-    store_results(its, find_candidates([Given(folder)], LADDER, its.vllm)[0], 2.0)
+    store_results(its, find_candidates([CheckpointArg(folder)], LADDER, its.vllm)[0], 2.0)
     if change == "weights":
         (folder / "model.safetensors").write_bytes(b"new weights")
     texts, budget = ["y" if change == "texts" else "x"], 50 if change == "budget" else 100
@@ -250,7 +261,7 @@ def test_another_checkpoint_text_setting_or_engine_is_measured_anew(tmp_path: Pa
         its, measures=[Likelihood("code", texts, budget, 1), its.measures[1]], vllm=vllm, engine_version=version
     )
 
-    found = again.stored(find_candidates([Given(folder)], LADDER, vllm)[0])
+    found = again.stored(find_candidates([CheckpointArg(folder)], LADDER, vllm)[0])
 
     expected = {"nothing": {"text.code", "tasks"}, "texts": {"tasks"}, "budget": {"tasks"}}
     assert set(found) == expected.get(change, set())

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from calibration.artifacts.evaluation_report import encode_report
 from calibration.artifacts.manifest import describe_weights, write_manifest
-from calibration.artifacts.report import encode_report
 from calibration.commands.quantize import default_folder
-from calibration.evaluate.candidates import Given, find_candidates
-from calibration.evaluate.run import evaluate
-from calibration.publishing.publish import Choice, publish
-from calibration.quantization.recipes import find_recipe
+from calibration.evaluate.candidates import CheckpointArg, find_candidates
+from calibration.evaluate.run_evaluation import evaluate
+from calibration.publishing.publish_tiers import Choice, publish
+from calibration.quantization.standard_recipes import find_recipe
 from tests.calibration.evaluate.test_candidates import MANIFEST
 from tests.calibration.evaluate.test_report_of_results import ABOUT, evaluation, store_results
 from tests.calibration.inspection.tiny import Tiny
@@ -29,7 +29,7 @@ async def test_what_quantize_makes_by_default_is_measured_and_published_as_its_t
     Tiny("int4").write(folder)
     write_manifest(folder, replace(MANIFEST, tier="int4", weights=describe_weights(folder)))
     scene, its = Scene(tmp_path), evaluation(tmp_path)
-    given = [Given.read(f"bf16={model}"), Given.read(str(folder))]
+    given = [CheckpointArg.read(f"bf16={model}"), CheckpointArg.read(str(folder))]
     ours = find_candidates(given, scene.settings.model("m"), its.vllm)
     for one, loss in zip(ours, (2.0, 2.05), strict=True):
         store_results(its, one, loss)

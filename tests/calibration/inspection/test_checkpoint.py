@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from calibration.environment import example_folder
 from calibration.errors import InputError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.model import ModelConfig, layers_of
@@ -22,11 +23,10 @@ from calibration.inspection.quantization import Schemes, read_quantization
 from calibration.inspection.tensor_file import CHUNK, Array, Tensor, read_header
 from calibration.inspection.unpack import weights_of
 from calibration.inspection.verdict import CheckName, Findings, Inspection, Verdict
-from calibration.settings import Settings
 from tests.calibration.inspection.tiny import LAYERS, LAYOUTS, Tiny, bf16, stored, write_tensors
 from tests.conftest import ROOT
 
-REAL = sorted(Settings.from_environ().cache.glob("[a-z]*/"))
+REAL = sorted(example_folder().glob("[a-z]*/"))
 DOWN, UP, NORM = (f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "input_layernorm"))
 NAN_BF16, INFINITE_BF16, ONE_BF16 = 0x7FC0, 0x7F80, 0x3F80
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import checkpoint_digest
-from calibration.artifacts.report import Figure, Report, TierReport, encode_report
+from calibration.artifacts.evaluation_report import Estimate, Report, TierReport, encode_report
 from calibration.publishing.release_file import ReleaseStore
 from tests.calibration.inspection.tiny import Tiny
 
@@ -16,8 +16,8 @@ LAYOUTS = {"int4": "int4", "int8": "int8", "bf16": "bf16"}
 GOOD = {"perplexity.code": 0.95, "top1": 0.9, "pass_at_1": 0.9}
 
 
-def figure(value: float, spread: float = 0.05, n: int = 100) -> Figure:
-    return Figure(value=value, low=value - spread, high=value + spread, n=n)
+def figure(value: float, spread: float = 0.05, n: int = 100) -> Estimate:
+    return Estimate(value=value, low=value - spread, high=value + spread, n=n)
 
 
 class Scene:
@@ -42,8 +42,8 @@ class Scene:
     def checkpoint(self, name: str, layout: str) -> Path:
         return Tiny(layout).write(self.folder / "cache" / name)
 
-    def tier(self, name: str, recovery: Mapping[str, Figure | float] = GOOD, kl: float = 0.1) -> TierReport:
-        kept = {metric: own if isinstance(own, Figure) else figure(own) for metric, own in recovery.items()}
+    def tier(self, name: str, recovery: Mapping[str, Estimate | float] = GOOD, kl: float = 0.1) -> TierReport:
+        kept = {metric: own if isinstance(own, Estimate) else figure(own) for metric, own in recovery.items()}
         return TierReport(
             tier=name,
             checkpoint=str(self.checkpoints[name]),

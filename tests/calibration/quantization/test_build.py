@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from calibration.artifacts.manifest import file_digest, read_manifest
+from calibration.artifacts.digest import file_digest
+from calibration.artifacts.manifest import read_manifest
 from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
-from calibration.quantization.build import EXAMPLE, Place, Subject, Workshop
-from calibration.quantization.quantizer import Held, Maker, ToyMaker
+from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, SourceModel
+from calibration.quantization.quantizer import OffloadLimit, Quantizer
 from calibration.quantization.recipe import Storage, recipe_hash
-from calibration.quantization.recipes import TIERS
+from calibration.quantization.standard_recipes import TIERS
 from calibration.terminal.progress import Steps
-from tests.calibration.conftest import GOOD, MakeWorkshop, jobs
+from tests.calibration.conftest import GOOD, MakeBuilder, jobs
+from tests.calibration.toy_quantizer import ToyQuantizer
 
 
 def names(cache: Path) -> set[str]:
@@ -27,20 +29,20 @@ def names(cache: Path) -> set[str]:
     return {path.name for path in cache.iterdir() if path.suffix != ".lock"} if cache.exists() else set()
 
 
-def test_the_reference_is_made_once_and_every_tier_from_it(make_workshop: MakeWorkshop, cache: Path) -> None:
-    maker = ToyMaker(GOOD)
+def test_the_reference_is_made_once_and_every_tier_from_it(make_builder: MakeBuilder, cache: Path) -> None:
+    quantizer = ToyQuantizer(GOOD)
 
-    made = make_workshop(maker).make(jobs(*TIERS))
+    made = make_builder(quantizer).make(jobs(*TIERS))
 
-    assert maker.made == ["bf16", "int4", "int8", "fp8"]
+    assert quantizer.made == ["bf16", "int4", "int8", "fp8"]
     assert [(c.path, c.skipped, c.manifest.perplexity) for c in made] == [
         (cache / tier, False, GOOD[tier]) for tier in TIERS
     ]
     assert names(cache) == {"bf16", *TIERS}
 
 
-def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(jobs("int8"))
+def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_builder: MakeBuilder, cache: Path) -> None:
+    make_builder().make(jobs("int8"))
 
     manifest = read_manifest(cache / "int8")
 
@@ -56,48 +58,48 @@ def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_worksho
     assert manifest.weight_bytes == weights.stat().st_size
 
 
-def test_what_is_finished_is_skipped_without_loading_a_maker(make_workshop: MakeWorkshop) -> None:
-    make_workshop().make(jobs(*TIERS))
-    maker = ToyMaker(GOOD)
+def test_what_is_finished_is_skipped_without_loading_a_quantizer(make_builder: MakeBuilder) -> None:
+    make_builder().make(jobs(*TIERS))
+    quantizer = ToyQuantizer(GOOD)
 
-    made = make_workshop(maker).make(jobs(*TIERS))
+    made = make_builder(quantizer).make(jobs(*TIERS))
 
-    assert maker.made == []
+    assert quantizer.made == []
     assert all(checkpoint.skipped for checkpoint in made)
 
 
-def test_a_finished_tier_does_not_need_the_reference_any_more(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(jobs("int4"))
+def test_a_finished_tier_does_not_need_the_reference_any_more(make_builder: MakeBuilder, cache: Path) -> None:
+    make_builder().make(jobs("int4"))
     shutil.rmtree(cache / "bf16")
 
-    (checkpoint,) = make_workshop().make(jobs("int4"))
+    (checkpoint,) = make_builder().make(jobs("int4"))
 
     assert checkpoint.skipped
     assert names(cache) == {"int4"}
 
 
-def test_force_makes_the_named_tier_again_but_not_the_reference(make_workshop: MakeWorkshop) -> None:
-    make_workshop().make(jobs("int4"))
-    maker = ToyMaker(GOOD)
+def test_force_makes_the_named_tier_again_but_not_the_reference(make_builder: MakeBuilder) -> None:
+    make_builder().make(jobs("int4"))
+    quantizer = ToyQuantizer(GOOD)
 
-    (checkpoint,) = make_workshop(maker).make(jobs("int4"), force=True)
+    (checkpoint,) = make_builder(quantizer).make(jobs("int4"), force=True)
 
-    assert maker.made == ["int4"]
+    assert quantizer.made == ["int4"]
     assert not checkpoint.skipped
 
 
-def test_another_storage_is_another_checkpoint(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(jobs("int4"))
+def test_another_storage_is_another_checkpoint(make_builder: MakeBuilder, cache: Path) -> None:
+    make_builder().make(jobs("int4"))
 
-    (checkpoint,) = make_workshop(storage=Storage.ROUNDED).make(jobs("int4"))
+    (checkpoint,) = make_builder(storage=Storage.ROUNDED).make(jobs("int4"))
 
     assert not checkpoint.skipped
     assert "rounded" in (cache / "int4" / "model.safetensors").read_text()
 
 
 @pytest.mark.parametrize("damage", ["older recipe", "short weights", "no weights"])
-def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorkshop, cache: Path, damage: str) -> None:
-    make_workshop().make(jobs("int8"))
+def test_a_checkpoint_that_is_not_whole_is_made_again(make_builder: MakeBuilder, cache: Path, damage: str) -> None:
+    make_builder().make(jobs("int8"))
     manifest, weights = cache / "int8" / "manifest.json", cache / "int8" / "model.safetensors"
     match damage:
         case "older recipe":
@@ -107,7 +109,7 @@ def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorksho
         case "no weights":
             weights.unlink()
 
-    (checkpoint,) = make_workshop().make(jobs("int8"))
+    (checkpoint,) = make_builder().make(jobs("int8"))
 
     assert not checkpoint.skipped
     assert all(file.size_bytes == weights.stat().st_size for file in checkpoint.manifest.weights)
@@ -115,71 +117,71 @@ def test_a_checkpoint_that_is_not_whole_is_made_again(make_workshop: MakeWorksho
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", '{"name": "an app of the web"}', "[" * 100_000])
 def test_a_folder_of_somebody_else_is_left_alone_before_anything_is_made(
-    make_workshop: MakeWorkshop, cache: Path, content: str | None
+    make_builder: MakeBuilder, cache: Path, content: str | None
 ) -> None:
     (cache / "int8").mkdir(parents=True)
     (cache / "int8" / "model.safetensors").write_text("somebody's")
     if content is not None:
         (cache / "int8" / "manifest.json").write_text(content)
-    maker = ToyMaker(GOOD)
+    quantizer = ToyQuantizer(GOOD)
 
     with pytest.raises(InputError, match=r"--cache must be .*int8.: it holds something else"):
-        make_workshop(maker).make(jobs("int4", "int8"))
+        make_builder(quantizer).make(jobs("int4", "int8"))
 
-    assert maker.made == []
+    assert quantizer.made == []
     assert (cache / "int8" / "model.safetensors").read_text() == "somebody's"
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_a_killed_maker_left_half_written_is_removed(
-    make_workshop: MakeWorkshop, cache: Path, force: bool
+def test_what_a_killed_process_left_half_written_is_removed(
+    make_builder: MakeBuilder, cache: Path, force: bool
 ) -> None:
-    make_workshop().make(jobs("int8"))
+    make_builder().make(jobs("int8"))
     for leftover in (".int8.partial", ".int8.retired", ".int8.offload"):
         (cache / leftover).mkdir(parents=True)
         (cache / leftover / "model.safetensors").write_text("half")
 
-    make_workshop().make(jobs("int8"), force=force)
+    make_builder().make(jobs("int8"), force=force)
 
     assert names(cache) == {"bf16", "int8"}
 
 
 def test_a_checkpoint_to_which_somebody_added_is_served_but_not_replaced(
-    make_workshop: MakeWorkshop, cache: Path
+    make_builder: MakeBuilder, cache: Path
 ) -> None:
-    make_workshop().make(jobs("int8"))
+    make_builder().make(jobs("int8"))
     (cache / "int8" / "notes.txt").write_text("mine")
 
-    (again,) = make_workshop().make(jobs("int8"))
+    (again,) = make_builder().make(jobs("int8"))
 
     assert again.skipped
     with pytest.raises(InputError, match=r"--cache must be .* nobody added to, got .*int8.: it holds something else"):
-        make_workshop().make(jobs("int8"), force=True)
+        make_builder().make(jobs("int8"), force=True)
     assert (cache / "int8" / "notes.txt").read_text() == "mine"
 
 
 def test_a_checkpoint_of_before_its_files_were_listed_is_served_and_made_again(
-    make_workshop: MakeWorkshop, cache: Path
+    make_builder: MakeBuilder, cache: Path
 ) -> None:
-    make_workshop().make(jobs("int8"))
+    make_builder().make(jobs("int8"))
     manifest = cache / "int8" / "manifest.json"
     fields = json.loads(manifest.read_text())
     del fields["files"]
     manifest.write_text(json.dumps(fields))
 
     assert read_manifest(cache / "int8") is not None
-    assert make_workshop().make(jobs("int8"))[0].skipped
-    assert not make_workshop().make(jobs("int8"), force=True)[0].skipped
+    assert make_builder().make(jobs("int8"))[0].skipped
+    assert not make_builder().make(jobs("int8"), force=True)[0].skipped
     assert "model.safetensors" in json.loads(manifest.read_text())["files"]
 
 
-def test_a_link_leads_to_where_a_checkpoint_goes(make_workshop: MakeWorkshop, cache: Path, tmp_path: Path) -> None:
+def test_a_link_leads_to_where_a_checkpoint_goes(make_builder: MakeBuilder, cache: Path, tmp_path: Path) -> None:
     cache.mkdir()
     (cache / "int8").symlink_to(tmp_path / "large-disk" / "int8")
     (tmp_path / "large-disk" / "int8").mkdir(parents=True)
 
     for force in (False, True):
-        (made,) = make_workshop().make(jobs("int8"), force=force)
+        (made,) = make_builder().make(jobs("int8"), force=force)
 
     assert made.path == tmp_path / "large-disk" / "int8"
     assert (cache / "int8").is_symlink()
@@ -191,55 +193,55 @@ def test_a_link_leads_to_where_a_checkpoint_goes(make_workshop: MakeWorkshop, ca
     [(11.1, "1.110 of bf16's 10.00, at most 1.0"), (math.nan, "is nan"), (math.inf, "is inf")],
 )
 def test_a_bad_checkpoint_is_refused_and_leaves_nothing(
-    make_workshop: MakeWorkshop, cache: Path, perplexity: float, complaint: str
+    make_builder: MakeBuilder, cache: Path, perplexity: float, complaint: str
 ) -> None:
-    workshop = make_workshop(perplexities=GOOD | {"int8": perplexity})
+    builder = make_builder(perplexities=GOOD | {"int8": perplexity})
 
     with pytest.raises(BadCheckpointError, match=complaint):
-        workshop.make(jobs("int8"))
+        builder.make(jobs("int8"))
 
     assert names(cache) == {"bf16"}
 
 
-def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_workshop: MakeWorkshop, cache: Path) -> None:
-    make_workshop().make(jobs("int8"))
+def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_builder: MakeBuilder, cache: Path) -> None:
+    make_builder().make(jobs("int8"))
     before = (cache / "int8" / "manifest.json").read_text()
 
     with pytest.raises(BadCheckpointError):
-        make_workshop(perplexities=GOOD | {"int8": 99.0}).make(jobs("int8"), force=True)
+        make_builder(perplexities=GOOD | {"int8": 99.0}).make(jobs("int8"), force=True)
 
     assert (cache / "int8" / "manifest.json").read_text() == before
 
 
-def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_workshop: MakeWorkshop, cache: Path) -> None:
-    class FullDiskMaker(ToyMaker):
-        def perplexity(self, checkpoint: Path, memory: Held | None = None) -> float:
+def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_builder: MakeBuilder, cache: Path) -> None:
+    class FullDiskQuantizer(ToyQuantizer):
+        def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
             with Path("/dev/full").open("w") as file:
                 file.write("x")
             return 1.0
 
-    maker: Maker = FullDiskMaker(GOOD)
+    quantizer: Quantizer = FullDiskQuantizer(GOOD)
 
     with pytest.raises(DiskFullError, match="is full; make room or use --cache"):
-        make_workshop(maker).make(jobs("bf16"))
+        make_builder(quantizer).make(jobs("bf16"))
 
     assert names(cache) == set()
 
 
-def test_an_unknown_tier_is_refused_before_anything_is_made(make_workshop: MakeWorkshop, cache: Path) -> None:
-    maker = ToyMaker(GOOD)
+def test_an_unknown_tier_is_refused_before_anything_is_made(make_builder: MakeBuilder, cache: Path) -> None:
+    quantizer = ToyQuantizer(GOOD)
 
     with pytest.raises(UnknownTierError):
-        make_workshop(maker).make(jobs("int4", "int3"))
+        make_builder(quantizer).make(jobs("int4", "int3"))
 
-    assert maker.made == []
+    assert quantizer.made == []
     assert names(cache) == set()
 
 
-def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_workshop: MakeWorkshop) -> None:
+def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_builder: MakeBuilder) -> None:
     output = io.StringIO()
 
-    make_workshop(output=output).make(jobs("int8"))
+    make_builder(output=output).make(jobs("int8"))
 
     lines = output.getvalue().splitlines()
     assert any(line.startswith(" int8  measuring: ") and line.endswith(" s") for line in lines)
@@ -248,18 +250,18 @@ def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_work
 
 
 def test_the_reference_of_a_checkpoint_elsewhere_stays_in_its_own_cache(cache: Path, tmp_path: Path) -> None:
-    maker, source = ToyMaker(GOOD), tmp_path / "model.gguf"
+    quantizer, source = ToyQuantizer(GOOD), tmp_path / "model.gguf"
     source.write_bytes(b"weights")
-    workshop = Workshop(
+    builder = CheckpointBuilder(
         tmp_path / "elsewhere",
-        load_maker=lambda: maker,
+        load_quantizer=lambda: quantizer,
         choose_storage=lambda _: Storage.PACKED,
         steps=Steps(Console(file=io.StringIO())),
         subject=replace(EXAMPLE, find_source=lambda: source),
-        reference=Place(cache, "XDG_CACHE_HOME"),
+        reference=CheckpointCache(cache, "XDG_CACHE_HOME"),
     )
 
-    workshop.make(jobs("int8"))
+    builder.make(jobs("int8"))
 
     assert (names(cache), names(tmp_path / "elsewhere")) == ({"bf16"}, {"int8"})
 
@@ -269,27 +271,27 @@ def test_a_model_in_a_folder_is_its_own_reference(tmp_path: Path) -> None:
     model.mkdir()
     (model / "config.json").write_text("bf16")
     (model / "model.safetensors").write_text("its weights")
-    maker = ToyMaker(GOOD)
-    workshop = Workshop(
+    quantizer = ToyQuantizer(GOOD)
+    builder = CheckpointBuilder(
         tmp_path / "made",
-        load_maker=lambda: maker,
+        load_quantizer=lambda: quantizer,
         choose_storage=lambda _: Storage.PACKED,
         steps=Steps(Console(file=io.StringIO())),
-        subject=Subject(identity={"folder": "model"}, folder=model),
+        subject=SourceModel(identity={"folder": "model"}, folder=model),
     )
 
-    (made,) = workshop.make(jobs("int4"))
+    (made,) = builder.make(jobs("int4"))
 
-    assert maker.made == ["int4"]
+    assert quantizer.made == ["int4"]
     assert made.manifest.reference_perplexity == GOOD["bf16"]
     assert (made.path / "model.safetensors").read_text().startswith("its weights")
 
 
-def test_other_samples_make_another_checkpoint(make_workshop: MakeWorkshop) -> None:
+def test_other_samples_make_another_checkpoint(make_builder: MakeBuilder) -> None:
     (job,) = jobs("int4")
-    make_workshop().make([replace(job, texts=("one",))])
+    make_builder().make([replace(job, texts=("one",))])
 
-    (again,) = make_workshop().make([replace(job, texts=("one",))])
-    (other,) = make_workshop().make([replace(job, texts=("two",))])
+    (again,) = make_builder().make([replace(job, texts=("one",))])
+    (other,) = make_builder().make([replace(job, texts=("two",))])
 
     assert (again.skipped, other.skipped) == (True, False)

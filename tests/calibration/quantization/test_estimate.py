@@ -7,7 +7,7 @@ import pytest
 from calibration.quantization.estimate import Weights, checkpoint_bytes, disk_bytes, llama_weights, memory_bytes
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import Storage
-from calibration.quantization.recipes import RECIPES
+from calibration.quantization.standard_recipes import RECIPES
 
 LLAMA_70B = llama_weights(hidden=8192, inner=28672, layers=80, heads=(64, 8), vocabulary=128256, is_tied=False)
 GB = 10**9
@@ -20,8 +20,14 @@ def test_the_parameters_are_counted_right() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "megabytes"),
-    # As the files were when they were made (docs/calibration.md).
-    [("bf16", 269.1), ("int4-awq-g64", 113.9), ("int4-rtn-g32", 118.1), ("int8-rtn", 163.1), ("fp8-block", 162.9)],
+    # As the files were when they were made (docs/calibration/figures.md).
+    [
+        ("bf16", 269.1),
+        ("int4-awq-g64", 113.9),
+        ("int4-gptq-g32", 118.1),
+        ("int8-rtn", 163.1),
+        ("fp8-block-gptq", 162.9),
+    ],
 )
 def test_the_size_of_a_checkpoint_is_known_before_it_is_made(recipe: str, megabytes: float) -> None:
     assert checkpoint_bytes(RECIPES[recipe], SMOLLM2) / 1e6 == pytest.approx(megabytes, rel=0.003)
@@ -34,7 +40,7 @@ def test_an_int4_checkpoint_of_70b_is_a_quarter_of_bf16() -> None:
 
 
 def test_spelled_out_weights_lie_beside_the_packed_ones_for_a_while() -> None:
-    recipe = RECIPES["fp8-block"]
+    recipe = RECIPES["fp8-block-gptq"]
 
     both = disk_bytes(recipe, SMOLLM2, Storage.ROUNDED)
 

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from benchmarks.recipes import comparison_recipes
 from calibration.errors import RecipeError, UnknownTierError
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import (
     USES_AWQ,
+    CalibrationMix,
     Method,
-    Mix,
-    Numbers,
+    NumberFormat,
     Recipe,
     Shape,
     Storage,
     Toolkit,
     check_fits,
     fingerprint,
+    recipe_from,
     recipe_hash,
 )
-from calibration.quantization.recipes import DEFAULT, EXAMPLE, RECIPES, TIERS, find_recipe
+from calibration.quantization.standard_recipes import DEFAULT, EXAMPLE, RECIPES, TIERS, find_recipe
 
 WIDE = Shape(input_widths=(4096, 14336), output_widths=(1024, 4096, 14336))
 INT4 = RECIPES["int4-awq-g64"]
-GROUPS = Numbers(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
+GROUPS = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
@@ -46,6 +49,14 @@ def test_a_recipe_says_all_that_its_method_needs(recipe: Recipe) -> None:
     assert (recipe.smoothing > 0) == (recipe.smoothing_gated > 0) == (recipe.method is Method.SMOOTHQUANT_GPTQ)
 
 
+@pytest.mark.parametrize("recipe", comparison_recipes(), ids=lambda recipe: recipe.name)
+def test_a_recipe_of_the_published_comparison_is_read_whole_and_fits_the_example(recipe: Recipe) -> None:
+    check_fits(recipe, SMOLLM2.shape)
+
+    assert recipe.name not in RECIPES
+    assert recipe_from(json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
 def test_every_tier_has_a_default_that_makes_it() -> None:
     assert TIERS == ("int4", "int8", "fp8"), "the lowest quality first, without the reference"
     for defaults in (EXAMPLE, DEFAULT):
@@ -53,7 +64,7 @@ def test_every_tier_has_a_default_that_makes_it() -> None:
 
 
 def test_the_example_and_other_models_may_have_different_defaults() -> None:
-    assert find_recipe("fp8", None, is_example=True).weights == RECIPES["fp8-block"].weights
+    assert find_recipe("fp8", None, is_example=True).name == "fp8-block-gptq"
     assert find_recipe("fp8", None, is_example=False).name == "fp8-dynamic"
     assert find_recipe("int8", "int8-rtn", is_example=False).name == "int8-rtn"
 
@@ -69,10 +80,10 @@ def test_a_group_that_does_not_divide_every_input_width_is_refused(group_size: i
 
 
 def test_a_block_that_would_lie_across_stacked_layers_is_refused() -> None:
-    blocks = Numbers(num_bits=8, type="float", strategy="block", block_structure=(128, 128))
+    blocks = NumberFormat(num_bits=8, type="float", strategy="block", block_structure=(128, 128))
 
     with pytest.raises(RecipeError, match="rows of a block must divide 192, 576, got 128"):
-        check_fits(replace(RECIPES["fp8-block"], weights=blocks), SMOLLM2.shape)
+        check_fits(replace(RECIPES["fp8-block-gptq"], weights=blocks), SMOLLM2.shape)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +107,7 @@ def hash_of(recipe: Recipe, storage: Storage, *, texts: tuple[str, ...] = (), mo
 
 def test_the_hash_is_the_same_in_every_process() -> None:
     code = (
-        "from calibration.quantization.recipes import *; from calibration.quantization.recipe import *;"
+        "from calibration.quantization.standard_recipes import *; from calibration.quantization.recipe import *;"
         "of = {'model': {'name': 'a'}, 'texts': ()};"
         "print(*(recipe_hash(fingerprint(recipe, s, **of)) for recipe in RECIPES.values() for s in Storage))"
     )
@@ -121,7 +132,7 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
     recipes = [
         INT4,
         RECIPES["int8-rtn"],
-        replace(INT4, mix=Mix(packaged=8, tokens=64)),
+        replace(INT4, mix=CalibrationMix(packaged=8, tokens=64)),
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
         replace(INT4, smoothing_gated=0.5),

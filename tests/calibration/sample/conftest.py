@@ -14,8 +14,8 @@ import boto3
 import httpx2
 import pytest
 
-from calibration.sample.progress import Progress
-from calibration.sample.run import Plan, Sampled, sample
+from calibration.sample.bookmark import SampleProgress
+from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.source import Source
 from tests.conftest import free_port, wait_until
 
@@ -62,9 +62,9 @@ def run_sample(out: Path) -> RunSample:
     def run(source: Source, *, force: bool = False, **changes: int) -> Sampled:
         values = {"count": 40, "heldout": 10, "least": 30, "max_chars": 4000, "memory_mb": 64, "seed": 0} | changes
 
-        def ignore(_: Progress) -> None: ...
+        def ignore(_: SampleProgress) -> None: ...
 
-        return sample(source, Plan(**values), out, force=force, on_progress=ignore)
+        return sample(source, SampleOptions(**values), out, force=force, on_progress=ignore)
 
     return run
 

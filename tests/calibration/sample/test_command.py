@@ -190,4 +190,4 @@ def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path: Path, capsys:
 
     printed = capsys.readouterr()
     assert json.loads(printed.out)["counts"]["prompts"] == 40
-    assert r"left out: 2 files whose names do not end as JSON's do, such as b\x1b.zst" in printed.err
+    assert r"left out: 2 files that are not named as JSON is, such as b\x1b.zst" in printed.err

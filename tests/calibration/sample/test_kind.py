@@ -7,7 +7,7 @@ import json
 import pytest
 
 from calibration.sample.kind import KINDS, kind_and_language
-from calibration.texts.packaged import calibration_samples, heldout_samples
+from calibration.texts.packaged import calibration_texts, heldout_texts
 from tests.conftest import ROOT
 
 
@@ -41,7 +41,7 @@ def test_a_conversation_is_chat_whatever_it_is_about() -> None:
 
 
 def test_the_packaged_texts_have_every_kind() -> None:
-    kinds = {kind_and_language(text)[0] for text in calibration_samples() + heldout_samples()}
+    kinds = {kind_and_language(text)[0] for text in calibration_texts() + heldout_texts()}
 
     assert kinds == set(KINDS)
 

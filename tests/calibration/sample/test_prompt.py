@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bitladder.routing.envelope import Envelope
-from calibration.sample.prompt import Bad, Prompt, read_prompts
+from calibration.sample.prompt import BadEntry, Prompt, read_prompts
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_prompts_texts_and_messages_are_read(line: bytes, found: list[Prompt]) -
 def test_what_is_no_prompt_says_why(line: bytes, reason: str) -> None:
     found = read_prompts(json.loads(line))
 
-    assert {bad.reason if isinstance(bad, Bad) else bad for bad in found} == {reason}
+    assert {bad.reason if isinstance(bad, BadEntry) else bad for bad in found} == {reason}

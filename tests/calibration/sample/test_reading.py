@@ -7,14 +7,14 @@ import io
 import pytest
 from rich.console import Console
 
-from calibration.sample.progress import Progress
+from calibration.sample.bookmark import SampleProgress
 from calibration.sample.reading import Reading
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_name_of_a_stranger_s_object_steers_nothing(terminal: bool) -> None:
     output = io.StringIO()
-    progress = Progress(request={}, started_at="", unit="logs[/x]\x1b[2J.jsonl", seen=1200, skipped={"empty": 3})
+    progress = SampleProgress(request={}, started_at="", unit="logs[/x]\x1b[2J.jsonl", seen=1200, skipped={"empty": 3})
 
     with Reading(Console(file=output, force_terminal=terminal, width=200)) as reading:
         reading.show(progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calibration.errors import CalibrationError, InputError
-from calibration.sample.sets import SampleSet, Text, checked_samples, write_manifest, write_texts
+from calibration.sample.sets import SampledText, SampleSet, checked_samples, write_manifest, write_texts
 from calibration.sample.source import LocalFiles, Packaged
 from tests.calibration.sample.conftest import RunSample, prompts, write_jsonl
 
@@ -46,7 +46,7 @@ def test_a_set_that_was_changed_or_is_mixed_is_no_samples(out: Path, run_sample:
     with pytest.raises(InputError, match=r"was changed since it was sampled: calibration\.jsonl"):
         checked_samples(out / name)
 
-    texts = tuple(Text(**json.loads(line)) for line in (out / "heldout.jsonl").read_text().split("\n")[:-1])
+    texts = tuple(SampledText(**json.loads(line)) for line in (out / "heldout.jsonl").read_text().split("\n")[:-1])
     files = write_texts(out, SampleSet(calibration=texts, heldout=texts), [])
     write_manifest(out, {"request": {"sampler": 0}, "files": files})
     with pytest.raises(CalibrationError, match="the set is mixed"):

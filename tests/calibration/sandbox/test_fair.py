@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.errors import InputError
-from calibration.evaluate.problems import load_problems, spread
+from calibration.evaluate.human_eval import load_problems, spread
 from calibration.sandbox import choose
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from calibration.sandbox.inside import decode, encode
 from calibration.sandbox.monty import MontySandbox
 from calibration.sandbox.seccomp import seccomp_filter
 
-# What Monty 1.4 does not run: assignment to a slice with a step, and the module `string`.
+# What Monty 1.4 does not run: setting a slice with a step, and the module `string`.
 NOT_IN_MONTY = {"HumanEval/33", "HumanEval/38", "HumanEval/50"}
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 HASHABLE = st.recursive(LEAVES, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=5)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from calibration.sandbox.base import Program, Sandbox, Verdict
 from calibration.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from calibration.sandbox.monty import MontySandbox
+from calibration.sandbox.program import Judgement, Program, Sandbox
 
 PROMPT = 'def double(x):\n    """Return twice x."""\n'
 RIGHT = "    return 2 * x\n"
@@ -83,13 +83,13 @@ def _bubblewrap() -> Bubblewrap:
     return Bubblewrap(wall_s=20, cpu_s=1)
 
 
-def judge(sandbox: Sandbox, extra: str = "", answer: str = RIGHT) -> Verdict:
+def judge(sandbox: Sandbox, extra: str = "", answer: str = RIGHT) -> Judgement:
     """Judge a right answer with something added behind it."""
     return sandbox.judge(Program(prompt=PROMPT, completion=f"{answer}\n{extra}\n", test=CHECKS, entry_point="double"))
 
 
 def test_a_right_answer_passes_and_a_wrong_one_does_not(sandbox: Sandbox) -> None:
-    assert judge(sandbox) == Verdict(passed=True)
+    assert judge(sandbox) == Judgement(passed=True)
     assert not judge(sandbox, answer="    return x\n").passed
 
 

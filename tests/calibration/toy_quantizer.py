@@ -1,0 +1,37 @@
+"""A quantizer that writes a few bytes instead of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.recipe import BF16
+from calibration.terminal.progress import Advance
+
+
+class ToyQuantizer:
+    """Writes a few bytes instead of weights and measures what it was told to."""
+
+    def __init__(self, perplexities: Mapping[str, float]) -> None:
+        self._perplexities = perplexities
+        self.made: list[str] = []
+
+    def convert(self, source: Path, into: Path) -> None:
+        self._write(BF16, into, content=source.name)
+
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
+        advance(1, 1)
+        origin = (spec.reference / "model.safetensors").read_text(encoding="utf-8")
+        self._write(spec.recipe.tier, into, content=f"{origin} {spec.recipe.summary} {spec.storage}")
+
+    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
+        return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]
+
+    def versions(self) -> Mapping[str, str]:
+        return {"toy": "1"}
+
+    def _write(self, tier: str, into: Path, *, content: str) -> None:
+        self.made.append(tier)
+        (into / "config.json").write_text(tier, encoding="utf-8")
+        (into / "model.safetensors").write_text(content, encoding="utf-8")
