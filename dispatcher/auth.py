@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Any
 
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,13 +31,11 @@ from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
 from bitladder.settings.sections import Settings
-from dispatcher.responses import Response
+from dispatcher.responses import Handler
 
 log = structlog.get_logger()
 # Ours have 46 characters. Longer ones are not worth hashing.
 _MAX_KEY_BYTES = 256
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Access(StrEnum):

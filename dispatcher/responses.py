@@ -7,10 +7,13 @@ printable ASCII only: Starlette fails on other letters and uvicorn on line ends,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from starlette import responses
+from starlette.requests import Request
 from starlette.types import Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
@@ -33,6 +36,14 @@ class Response(responses.Response):
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         told = {"Cache-Control": self.cache_control} | dict(headers or {})
         super().init_headers({name: header_text(value) for name, value in told.items()})
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in JSON; `content` is anything that msgspec encodes."""
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
 
 # A comment: it says nothing to clients, and to everything on the way that the answer goes on.

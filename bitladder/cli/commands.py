@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
@@ -21,10 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Config = Annotated[
-    str | None,
-    typer.Option("--config", "-c", help="Configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)."),
-]
 
 for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
     app.command(name="redis" if command is serving.redis_server else None)(command)

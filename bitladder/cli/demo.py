@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bitladder.cli.options import Config
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import envelope_headers
 from bitladder.settings.sections import Settings
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 # How many requests are sent side by side: more than one engine's slots, so that queues form.
 CONCURRENCY = 40
 MAX_TOKENS = 32

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from bitladder.cli.options import Config
 from bitladder.queue.server.failover import Failover
 from bitladder.settings.load import load_settings
-
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 
 
 def failover(

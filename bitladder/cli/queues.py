@@ -5,28 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version as installed
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bitladder.cli.options import AsJson, Config
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.queue_list import ModelQueues, QueueList, TierQueues, read_queues
 from bitladder.queue.server.connection import connect
 from bitladder.settings.load import leaves, load_settings
 from bitladder.settings.sections import Settings
-from dispatcher.ops.ops import look_at_queues
-
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 
 
 def queues(
     config: Config = None,
     watch: Annotated[bool, typer.Option(help="Look again every second until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show depth, oldest job, jobs in flight and live workers of every tier, straight from Redis.
 
@@ -34,20 +35,18 @@ def queues(
     """
     settings = load_settings(config).settings
     if as_json:
-        typer.echo(json.dumps(asyncio.run(_look(settings)), indent=2))
+        typer.echo(json.dumps(msgspec.to_builtins(_read(settings)), indent=2))
         return
     if not watch:
-        Console().print(_shown(asyncio.run(_look(settings))))
+        Console().print(_shown(_read(settings)))
         return
-    with Live(_shown(asyncio.run(_look(settings))), auto_refresh=False) as live:
+    with Live(_shown(_read(settings)), auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(_shown(asyncio.run(_look(settings))), refresh=True)
+            live.update(_shown(_read(settings)), refresh=True)
 
 
-def config_show(
-    config: Config = None, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
-) -> None:
+def config_show(config: Config = None, as_json: AsJson = False) -> None:
     """Show every setting, its value and where it came from.
 
     Example: bitladder config show
@@ -69,41 +68,48 @@ def version() -> None:
     typer.echo(f"bitladder {installed('bitladder')}")
 
 
-async def _look(settings: Settings) -> dict[str, Any]:
-    client = connect(settings.redis)
-    try:
-        return await look_at_queues(JobQueue(client, settings))
-    finally:
-        await client.aclose()
+def _read(settings: Settings) -> QueueList:
+    async def read() -> QueueList:
+        client = connect(settings.redis)
+        try:
+            return await read_queues(JobQueue(client, settings))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(read())
 
 
-def _shown(looked: dict[str, Any]) -> Group:
-    parts: list[RenderableType] = [_table(looked["data"])]
-    if looked["suspended"]:
+def _shown(queues: QueueList) -> Group:
+    parts: list[RenderableType] = [_table(queues.data)]
+    if queues.suspended:
         parts.append("suspended: no job begins until `rq resume`")
-    if looked["unknown_total"]:
-        parts.append(f"{looked['unknown_total']} queues that no tier serves, the deepest first:")
+    if queues.unknown_total:
+        parts.append(f"{queues.unknown_total} queues that no tier serves, the deepest first:")
         parts += [
-            Text(f"  {one['queue']}: {one['depth']} jobs, {one['workers']} workers of RQ") for one in looked["unknown"]
+            Text(f"  {unknown.queue}: {unknown.depth} jobs, {unknown.workers} workers of RQ")
+            for unknown in queues.unknown
         ]
     return Group(*parts)
 
 
-def _table(models: list[dict[str, Any]]) -> Table:
+def _table(models: list[ModelQueues]) -> Table:
     table = Table("model", "tier", "lane", "depth", "oldest", "in flight", "workers")
     for model in models:
-        for tier in model["tiers"]:
-            for index, queue in enumerate(tier["queues"]):
-                age = queue["oldest_age_s"]
-                name = queue["lane"] + ("" if queue["queue"].count(":") == 2 else " " + queue["queue"].split(":")[3])
-                if queue["depth"] or queue["in_flight"] or queue["problem"] or ":max-" not in queue["queue"]:
-                    table.add_row(
-                        model["model"],
-                        tier["tier"],
-                        name,
-                        "no list" if queue["problem"] else str(queue["depth"]),
-                        "" if age is None else f"{age:.1f} s",
-                        str(queue["in_flight"]),
-                        str(tier["live_workers"]) if index == 0 else "",
-                    )
+        for tier in model.tiers:
+            for row in _rows(tier):
+                table.add_row(model.model, tier.tier, *row)
     return table
+
+
+def _rows(tier: TierQueues) -> Iterator[Sequence[str]]:
+    """Yield a row for each queue; one with a ceiling has none while it is empty."""
+    for index, queue in enumerate(tier.queues):
+        _, _, lane, *ceiling = queue.queue.split(":")
+        if queue.depth or queue.in_flight or queue.problem or not ceiling:
+            yield (
+                " ".join([lane, *ceiling]),
+                "no list" if queue.problem else str(queue.depth),
+                "" if queue.oldest_age_s is None else f"{queue.oldest_age_s:.1f} s",
+                str(queue.in_flight),
+                str(tier.live_workers) if index == 0 else "",
+            )

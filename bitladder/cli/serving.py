@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bitladder.cli.options import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
@@ -24,7 +25,6 @@ from dispatcher.app import create_app
 from dispatcher.closing import Closing
 from dispatcher.server import IntakeServer
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
 # What a worker may take to end beyond its drain and the handing in of what it has: its engine ends too.

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import RequestError
 from bitladder.ids import readable
-from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, Loss, only
+from bitladder.queue.dead_letters import Choice, DeadLetterHead, DeadLetters, choose, only
+from bitladder.queue.json_views.dead_letter import (
+    DeadLetterEntry,
+    count_by_code,
+    describe_dead_letter,
+    describe_history,
+)
+from bitladder.queue.json_views.kinds import Count
 from dispatcher.jobs.job_ids import read_job_id
-from dispatcher.jobs.jobs import describe
-from dispatcher.responses import Response
+from dispatcher.query import query_number
+from dispatcher.responses import Response, json_response
 from dispatcher.state import Gateway
 
 # Jobs that one answer lists; `total` says how many there are.
-MAX_LISTED = 1000
+DEFAULT_LISTED, MAX_LISTED = 100, 1000
 # The age of a job is at most this: thirty years.
 MAX_AGE_S = 1e9
+
+Counts = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,96 +41,88 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dry_run: bool = False
 
 
+class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters, and how many there are with each error code."""
+
+    object: Literal["list"] = "list"
+    total: Count
+    by_code: Counts
+    data: list[DeadLetterEntry]
+
+
+class _Result(msgspec.Struct, frozen=True, kw_only=True):
+    dry_run: bool
+    chosen: Count
+    by_code: Counts
+
+
+class Released(_Result, frozen=True, kw_only=True):
+    """Which jobs were queued again."""
+
+    released: list[str]
+
+
+class Dropped(_Result, frozen=True, kw_only=True):
+    """Which jobs were dropped."""
+
+    dropped: list[str]
+
+
 async def list_dead_letters(request: HttpRequest) -> Response:
     """List dead letters, the latest first; ?code=, ?queue=, ?older_than_s=, ?limit= (at most 1000)."""
-    asked = request.query_params
-    limit = _number("limit", asked.get("limit"), 100, MAX_LISTED)
-    age_s = _number("older_than_s", asked["older_than_s"], 0, MAX_AGE_S) if "older_than_s" in asked else None
-    dead_letters, choice = (
-        _dead_letters(request),
-        choose(code=asked.get("code"), queue=asked.get("queue"), older_than_s=age_s),
-    )
-    heads = await dead_letters.heads(choice)
-    shown = [describe_dead_letter(job) for job in await dead_letters.look(heads[: int(limit)])]
-    return _json({"object": "list", "total": len(heads), "by_code": by_code(heads), "data": shown})
+    code, queue = request.query_params.get("code"), request.query_params.get("queue")
+    limit = query_number(request, "limit", maximum=MAX_LISTED)
+    age_s = query_number(request, "older_than_s", maximum=MAX_AGE_S)
+    dead_letters = _dead_letters(request)
+    heads = await dead_letters.heads(choose(code=code, queue=queue, older_than_s=age_s))
+    jobs = await dead_letters.look(heads[: DEFAULT_LISTED if limit is None else int(limit)])
+    entries = [describe_dead_letter(job) for job in jobs]
+    return json_response(DeadLetterList(total=len(heads), by_code=count_by_code(heads), data=entries))
 
 
 async def get_dead_letter(request: HttpRequest) -> Response:
     """Show one dead letter with what happened to it."""
     job_id, dead_letters = read_job_id(request), _dead_letters(request)
     job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
-    history = [describe_loss(loss) for loss in await dead_letters.history(job_id)]
-    return _json(describe_dead_letter(job) | {"history": history})
+    return json_response(describe_history(job, await dead_letters.history(job_id)))
 
 
 async def release_dead_letters(request: HttpRequest) -> Response:
     """Queue the chosen jobs again, with all their attempts and a new deadline."""
-    return await _order(request, "released")
+    order = await _read_order(request)
+    heads = await _chosen(request, order)
+    done = [] if order.dry_run else await _dead_letters(request).release(heads)
+    released = [readable(job_id) for job_id in done]
+    result = Released(dry_run=order.dry_run, chosen=len(heads), by_code=count_by_code(heads), released=released)
+    return json_response(result)
 
 
 async def drop_dead_letters(request: HttpRequest) -> Response:
     """Take the chosen jobs out for good."""
-    return await _order(request, "dropped")
+    order = await _read_order(request)
+    heads = await _chosen(request, order)
+    done = [] if order.dry_run else await _dead_letters(request).drop(heads)
+    dropped = [readable(job_id) for job_id in done]
+    result = Dropped(dry_run=order.dry_run, chosen=len(heads), by_code=count_by_code(heads), dropped=dropped)
+    return json_response(result)
 
 
-def choose(
-    *,
-    ids: list[str] | None = None,
-    code: str | None = None,
-    queue: str | None = None,
-    older_than_s: float | None = None,
-) -> Choice:
-    """Return a choice of dead letters by their age instead of their time."""
-    before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
-    return Choice(ids=ids, code=code, queue=queue, before_ms=before_ms)
-
-
-def by_code(jobs: Sequence[DeadLetterHead]) -> dict[str, int]:
-    """Return how many jobs ended with each error code, the most frequent first."""
-    return dict(Counter(job.code for job in jobs).most_common())
-
-
-def describe_dead_letter(job: DeadLetter) -> dict[str, Any]:
-    """Return a dead letter as JSON shows it: never its prompt."""
-    head = {"id": readable(job.job_id), "object": "job", "dead_lettered_at": job.at_ms / 1000, "code": job.code}
-    return (describe(job.view) if job.view else {}) | head
-
-
-def describe_loss(loss: Loss) -> dict[str, Any]:
-    """Return one lost execution as JSON shows it."""
-    outcome = loss.outcome
-    return {
-        "at": loss.at_ms / 1000,
-        "worker": loss.worker,
-        "execution": loss.fence,
-        "tier": outcome.tier if outcome else None,
-        "code": outcome.code if outcome else None,
-        "error": outcome.error if outcome else None,
-    }
-
-
-async def _order(request: HttpRequest, word: str) -> Response:
-    gateway: Gateway = request.app.state.gateway
-    order = _read_order(await gateway.body(request))
-    dead_letters = _dead_letters(request)
+async def _chosen(request: HttpRequest, order: Order) -> list[DeadLetterHead]:
     choice = choose(ids=order.ids, code=order.code, queue=order.queue, older_than_s=order.older_than_s)
-    jobs = await dead_letters.heads(choice)
-    if order.dry_run:
-        return _json({"dry_run": True, "chosen": len(jobs), "by_code": by_code(jobs), word: []})
-    done = await (dead_letters.release(jobs) if word == "released" else dead_letters.drop(jobs))
-    done = [readable(job_id) for job_id in done]
-    return _json({"dry_run": False, "chosen": len(jobs), "by_code": by_code(jobs), word: done})
+    return await _dead_letters(request).heads(choice)
 
 
-def _read_order(body: bytes) -> Order:
+async def _read_order(request: HttpRequest) -> Order:
+    gateway: Gateway = request.app.state.gateway
+    body = await gateway.body(request)
     try:
         order = msgspec.json.decode(body, type=Order)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(
             f"the body must be a JSON object with ids, code, queue, older_than_s, all or dry_run: {error}"
         ) from error
-    named = (order.ids, order.code, order.queue, order.older_than_s)
-    if order.all == any(value is not None for value in named):
+    criteria = (order.ids, order.code, order.queue, order.older_than_s)
+    if order.all == any(criterion is not None for criterion in criteria):
         raise RequestError(
             'the body must name which jobs, by ids, code, queue or older_than_s, or say "all": true, and not both',
             param="all",
@@ -132,22 +130,6 @@ def _read_order(body: bytes) -> Order:
     return order
 
 
-def _number(name: str, raw: str | None, default: float, most: float) -> float:
-    if raw is None:
-        return default
-    try:
-        value = float(raw)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
-        raise RequestError(f"{name} must be a number from 0 to {most:g}, got {raw[:40]!r}", param=name)
-    return value
-
-
 def _dead_letters(request: HttpRequest) -> DeadLetters:
     gateway: Gateway = request.app.state.gateway
     return DeadLetters(gateway.queue)
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")

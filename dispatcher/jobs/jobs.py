@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from typing import Any
 
-import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Endpoint, JobView, Lane
 from bitladder.decision import describe_decision
 from bitladder.errors import GoneError, IntakeClosingError, NotFoundError, RequestError
 from bitladder.ids import readable
-from bitladder.queue.untrusted import MAX_WORD_CHARS, short
+from bitladder.queue.json_views.job import describe_cancelled, describe_job
 from bitladder.routing.body import has_messages
 from dispatcher.jobs.job_ids import read_job_id
 from dispatcher.openai.completions import outcome_headers, unless_gone
-from dispatcher.responses import Response
+from dispatcher.query import query_number
+from dispatcher.responses import Response, json_response
 from dispatcher.state import Gateway
 
 # What a client that polls should leave between two looks.
@@ -44,21 +43,21 @@ async def post_job(request: HttpRequest) -> Response:
         **describe_decision(job.request.decision),
         "urls": {"self": link, "wait": f"{link}?wait=30", "cancel": link},
     }
-    return _json(answer, 202, {"Location": link, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
+    return json_response(answer, 202, {"Location": link, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
 
 
 async def get_job(request: HttpRequest) -> Response:
     """Show a job; with ?wait=seconds, answer when it is over or the time is."""
     gateway: Gateway = request.app.state.gateway
     job_id = read_job_id(request)
-    wait_s = _wait(request.query_params.get("wait"), gateway.settings.intake.max_wait_s)
+    wait_s = query_number(request, "wait", maximum=gateway.settings.intake.max_wait_s)
     view = await own_job(request, gateway, job_id)
     if not view.state.is_terminal and wait_s:
         with contextlib.suppress(IntakeClosingError), gateway.closing.interrupts():
             await unless_gone(request, gateway.inbox.wait(job_id, wait_s))
         view = await own_job(request, gateway, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
-    return _json(describe(view), 200, headers)
+    return json_response(describe_job(view), 200, headers)
 
 
 async def delete_job(request: HttpRequest) -> Response:
@@ -68,54 +67,7 @@ async def delete_job(request: HttpRequest) -> Response:
     await own_job(request, gateway, job_id)
     word = await gateway.queue.cancel(job_id)
     view = await own_job(request, gateway, job_id)
-    return _json(describe(view) | {"cancellation": word}, 202 if word == "requested" else 200)
-
-
-def describe(view: JobView) -> dict[str, Any]:
-    """Return a job as JSON shows it: never its prompt."""
-    shown: dict[str, Any] = {
-        "id": readable(view.job_id),
-        "object": "job",
-        "status": view.state,
-        "queue": view.queue,
-        "enqueued_at": view.enqueued_ms / 1000,
-        "attempts": view.attempts,
-        "worker": view.worker,
-    }
-    if view.position is not None:
-        shown["queue_position"] = view.position
-    if view.request:
-        shown["ceiling"] = view.request.ceiling and short(view.request.ceiling)
-        shown |= describe_decision(view.request.decision.shortened(MAX_WORD_CHARS))
-    if view.outcome:
-        fields = msgspec.structs.asdict(view.outcome)
-        hidden = ("state", "status", "body", "error", "code", "fence", "decision")
-        shown |= {key: value for key, value in fields.items() if key not in hidden}
-        shown |= describe_decision(view.outcome.decision)
-        shown["result"] = view.outcome.body
-        if view.outcome.chunks:
-            shown["text"] = view.outcome.text or _first_text(view.outcome.answer)
-        shown["error"] = {"message": view.outcome.error, "code": view.outcome.code} if view.outcome.error else None
-    return shown
-
-
-class _Choice(msgspec.Struct):
-    text: str | None = None
-    message: dict[str, Any] = {}
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
-
-
-def _first_text(answer: bytes | None) -> str | None:
-    """Return the text of a streamed answer's first choice, for clients that want nothing else."""
-    try:
-        choices = msgspec.json.decode(answer or b"{}", type=_Answer).choices
-    except msgspec.DecodeError:
-        return None
-    found = choices and (choices[0].text or choices[0].message.get("content"))
-    return found if isinstance(found, str) else None
+    return json_response(describe_cancelled(view, word), 202 if word == "requested" else 200)
 
 
 def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
@@ -138,18 +90,6 @@ async def own_job(request: HttpRequest, gateway: Gateway, job_id: str) -> JobVie
     return view
 
 
-def _wait(raw: str | None, max_s: float) -> float:
-    if raw is None:
-        return 0
-    try:
-        wait_s = float(raw)
-    except ValueError:
-        wait_s = -1
-    if not 0 <= wait_s <= max_s:
-        raise RequestError(f"wait must be a number of seconds from 0 to {max_s:g}, got {raw[:40]!r}", param="wait")
-    return wait_s
-
-
 def _endpoint(raw: str | None, body: bytes) -> Endpoint:
     if raw is None:
         return Endpoint.CHAT if has_messages(body) else Endpoint.COMPLETIONS
@@ -166,7 +106,3 @@ def _lane(raw: str | None) -> Lane | None:
         return Lane(raw) if raw is not None else None
     except ValueError:
         raise RequestError(f"lane must be one of {', '.join(Lane)}, got {raw!r:.80}", param="lane") from None
-
-
-def _json(content: object, status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,14 +19,13 @@ from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
 from dispatcher.closing import last_event_id, moved, restart_event
 from dispatcher.problems import FINAL, outcome_problem, problem, problem_body
-from dispatcher.responses import HEARTBEAT, EventStream, Response
+from dispatcher.responses import HEARTBEAT, EventStream, Handler, Response
 from dispatcher.state import Gateway
 
 # A worker aborts at the deadline; its word of that takes a moment.
 DEADLINE_GRACE_S = 1.0
 
 T = TypeVar("T")
-Handler = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
 
 
 def completion_handler(endpoint: Endpoint) -> Handler:

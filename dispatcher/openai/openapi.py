@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.settings.sections import Settings
-from dispatcher.responses import Response
+from dispatcher.responses import Response, json_response
 
 # What any route may answer, by the names of the document's responses; and what only those may that ask for a key.
 _EVERYWHERE = {
@@ -26,8 +26,7 @@ _WITH_KEY = {"401": "Unauthorized", "403": "Forbidden", "429": "TooMany"}
 
 async def get_openapi(request: HttpRequest) -> Response:
     """Show the document."""
-    content = msgspec.json.encode(document(request.app.state.gateway.settings))
-    return Response(content, media_type="application/json")
+    return json_response(document(request.app.state.gateway.settings))
 
 
 def document(settings: Settings) -> dict[str, Any]:

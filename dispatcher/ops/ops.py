@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import IntakeClosingError, NotFoundError, NotReadyError, QueueUnreachableError
 from bitladder.queue.calls import Depths, Overview
-from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.queue_list import read_queues
 from bitladder.settings.sections import ModelSettings, TierSettings
-from dispatcher.responses import Response
+from dispatcher.responses import Response, json_response
 from dispatcher.state import Gateway
-
-# Queues that no tier serves: so many are listed, the deepest first.
-MAX_UNKNOWN = 100
 
 
 async def get_models(request: HttpRequest) -> Response:
     """List the models as OpenAI's clients expect them."""
     models = request.app.state.gateway.settings.models
-    return _json({"object": "list", "data": [_card(name, model) for name, model in models.items()]})
+    return json_response({"object": "list", "data": [_card(name, model) for name, model in models.items()]})
 
 
 async def get_model(request: HttpRequest) -> Response:
@@ -30,60 +24,19 @@ async def get_model(request: HttpRequest) -> Response:
     name, models = request.path_params["model"], request.app.state.gateway.settings.models
     if name not in models:
         raise NotFoundError(f"the model {name[:80]!r} does not exist; there is {', '.join(models)}", param="model")
-    return _json(_card(name, models[name]))
+    return json_response(_card(name, models[name]))
 
 
 async def get_queues(request: HttpRequest) -> Response:
     """Show depth, age of the oldest job, jobs in flight and live workers, per model, tier and queue."""
     gateway: Gateway = request.app.state.gateway
-    return _json(await look_at_queues(gateway.queue))
-
-
-async def look_at_queues(queue: JobQueue) -> dict[str, object]:
-    """Return all queues as JSON shows them: those that tiers serve by model, and RQ's others."""
-    overview = await queue.overview()
-    return {
-        "object": "list",
-        "suspended": overview.is_suspended,
-        "data": [describe_queues(name, await queue.depths(name)) for name in queue.settings.models],
-        "unknown": [asdict(one) for one in overview.unknown[:MAX_UNKNOWN]],
-        "unknown_total": len(overview.unknown),
-    }
-
-
-def describe_queues(model: str, depths: Depths) -> dict[str, object]:
-    """Return one model's queues as JSON shows them."""
-    tiers = []
-    for tier, live in depths.live.items():
-        mine = [queue for queue in depths.queues if queue.queue.split(":")[1] == tier]
-        ages = [queue.oldest_age_s for queue in mine if queue.oldest_age_s is not None]
-        tiers.append(
-            {
-                "tier": tier,
-                "live_workers": live,
-                "depth": sum(queue.depth for queue in mine),
-                "in_flight": sum(queue.in_flight for queue in mine),
-                "oldest_age_s": max(ages, default=None),
-                "queues": [
-                    {
-                        "queue": queue.queue,
-                        "lane": queue.queue.split(":")[2],
-                        "depth": queue.depth,
-                        "in_flight": queue.in_flight,
-                        "oldest_age_s": queue.oldest_age_s,
-                        "problem": queue.problem or None,
-                    }
-                    for queue in mine
-                ],
-            }
-        )
-    return {"model": model, "tiers": tiers}
+    return json_response(await read_queues(gateway.queue))
 
 
 async def get_health(request: HttpRequest) -> Response:
     """Say that the process lives, whatever Redis does."""
     del request
-    return _json({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
 async def get_ready(request: HttpRequest) -> Response:
@@ -104,7 +57,7 @@ async def get_ready(request: HttpRequest) -> Response:
         raise NotReadyError(f"being started again, the log says why: {', '.join(down)}")
     overview = await gateway.queue.overview()
     ready = {"status": "ready", "live_workers": live, "suspended": overview.is_suspended, "broken_queues": broken}
-    return _json(ready)
+    return json_response(ready)
 
 
 async def get_metrics(request: HttpRequest) -> Response:
@@ -155,7 +108,3 @@ def _published(tier: TierSettings) -> dict[str, object]:
     """Return what was measured of a tier; where its weights are is nobody's business."""
     assert tier.published  # noqa: S101  (the caller looked)
     return tier.published.model_dump()
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
