@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
 from collections.abc import AsyncIterator
 
 import structlog
@@ -12,7 +10,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitladder.contract import Endpoint
 from bitladder.errors import BitladderError, QueueUnreachableError
@@ -22,20 +19,19 @@ from bitladder.queue.server.connection import check_files, check_server, connect
 from bitladder.queue.server.durability import check_durability
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.sections import Settings
-from dispatcher.auth import Access, guarded, is_key_required
+from dispatcher.auth import Requirement, is_key_required, require
 from dispatcher.closing import Closing
-from dispatcher.jobs import dead_letters as dead
-from dispatcher.jobs import events, jobs
-from dispatcher.jobs.job_ids import QuotedIds
+from dispatcher.jobs import dead_letter_handlers as dead
+from dispatcher.jobs import events, read, submit
+from dispatcher.middleware import BelowRootPath, QuotedIds, RequestIds
+from dispatcher.openai import models
 from dispatcher.openai.completions import completion_handler
 from dispatcher.openai.openapi import get_openapi
-from dispatcher.ops import ops
+from dispatcher.ops import health, prometheus, queue_depths
 from dispatcher.problems import on_bitladder_error, on_defect, on_http_error
-from dispatcher.root_path import BelowRootPath
-from dispatcher.state import Gateway
+from dispatcher.state import IntakeState
 
 log = structlog.get_logger()
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: Closing | None = None) -> Starlette:
@@ -53,9 +49,9 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         queue = JobQueue(connect(settings.redis), settings)
-        gateway = Gateway(settings, queue, closing or Closing(), is_key_required=is_required)
-        app.state.gateway = gateway
-        async with _started(gateway, watch):
+        state = IntakeState(settings, queue, closing or Closing(), is_key_required=is_required)
+        app.state.intake = state
+        async with _started(state, watch):
             yield
 
     app = Starlette(
@@ -75,59 +71,37 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
 
 
 @contextlib.asynccontextmanager
-async def _started(gateway: Gateway, watch: ReleaseWatch | None) -> AsyncIterator[None]:
+async def _started(state: IntakeState, watch: ReleaseWatch | None) -> AsyncIterator[None]:
     """Look at Redis, and run what goes on in the background while the block runs."""
     try:
-        await check_server(gateway.queue.client, gateway.settings.redis)
-        await check_durability(gateway.queue.client, gateway.settings)
+        await check_server(state.queue.client, state.settings.redis)
+        await check_durability(state.queue.client, state.settings)
     except QueueUnreachableError as error:
         log.warning("redis away at start", error=str(error))  # 503 until it is there
-    await gateway.start(watch)
+    await state.start(watch)
     freeze_heap()
     yield
-    await gateway.aclose()
+    await state.aclose()
 
 
 def routes() -> list[Route]:
     """Return every route with who may use it."""
     return [
-        guarded(Access.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_handler(Endpoint.COMPLETIONS)),
-        guarded(Access.SUBMIT, "POST", Endpoint.CHAT, completion_handler(Endpoint.CHAT)),
-        guarded(Access.SUBMIT, "POST", "/v1/jobs", jobs.post_job),
-        guarded(Access.READ, "GET", "/v1/jobs/{job_id}", jobs.get_job),
-        guarded(Access.SUBMIT, "DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
-        guarded(Access.READ, "GET", "/v1/jobs/{job_id}/events", events.get_events),
-        guarded(Access.KEY, "GET", "/v1/models", ops.get_models),
-        guarded(Access.KEY, "GET", "/v1/models/{model}", ops.get_model),
-        guarded(Access.OPS, "GET", "/v1/queues", ops.get_queues),
-        guarded(Access.OPS, "GET", "/v1/dead-letters", dead.list_dead_letters),
-        guarded(Access.OPS, "POST", "/v1/dead-letters/release", dead.release_dead_letters),
-        guarded(Access.OPS, "POST", "/v1/dead-letters/drop", dead.drop_dead_letters),
-        guarded(Access.OPS, "GET", "/v1/dead-letters/{job_id}", dead.get_dead_letter),
-        guarded(Access.KEY, "GET", "/openapi.json", get_openapi),
-        guarded(Access.OPEN, "GET", "/health", ops.get_health),
-        guarded(Access.OPEN, "GET", "/readyz", ops.get_ready),
-        guarded(Access.OPS, "GET", "/metrics", ops.get_metrics),
+        require(Requirement.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_handler(Endpoint.COMPLETIONS)),
+        require(Requirement.SUBMIT, "POST", Endpoint.CHAT, completion_handler(Endpoint.CHAT)),
+        require(Requirement.SUBMIT, "POST", "/v1/jobs", submit.submit_job),
+        require(Requirement.READ, "GET", "/v1/jobs/{job_id}", read.get_job),
+        require(Requirement.SUBMIT, "DELETE", "/v1/jobs/{job_id}", read.cancel_job),
+        require(Requirement.READ, "GET", "/v1/jobs/{job_id}/events", events.get_events),
+        require(Requirement.ANY_KEY, "GET", "/v1/models", models.list_models),
+        require(Requirement.ANY_KEY, "GET", "/v1/models/{model}", models.get_model),
+        require(Requirement.OPS, "GET", "/v1/queues", queue_depths.get_queues),
+        require(Requirement.OPS, "GET", "/v1/dead-letters", dead.list_dead_letters),
+        require(Requirement.OPS, "POST", "/v1/dead-letters/release", dead.release_dead_letters),
+        require(Requirement.OPS, "POST", "/v1/dead-letters/drop", dead.drop_dead_letters),
+        require(Requirement.OPS, "GET", "/v1/dead-letters/{job_id}", dead.get_dead_letter),
+        require(Requirement.ANY_KEY, "GET", "/openapi.json", get_openapi),
+        require(Requirement.PUBLIC, "GET", "/health", health.get_health),
+        require(Requirement.PUBLIC, "GET", "/readyz", health.get_ready),
+        require(Requirement.OPS, "GET", "/metrics", prometheus.get_metrics),
     ]
-
-
-class RequestIds:
-    """Take the client's X-Request-Id, or make one, and answer with it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
-            await send(message)
-
-        await self.app(scope, receive, send_with_id)

@@ -2,7 +2,7 @@
 
 uvicorn limits neither the size of a request's head nor the time it takes, a byte now and then keeps an idle connection
 open for ever, and the fields behind a chunked body (trailers, RFC 9110, 6.5) join the headers, in any number, when the
-headers have been judged already. Bodies are bounded where they are read (gateway.py).
+headers have been judged already. Bodies are bounded where they are read (request_parts.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from starlette.routing import Match, Route
 
 from bitladder.contract import Outcome
 from bitladder.errors import AcceptanceUnknownError, BitladderError
-from dispatcher.auth import Gate
+from dispatcher.auth import Authenticator
 from dispatcher.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
@@ -62,7 +62,8 @@ def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
 async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response:
     """Answer with one of our own errors."""
     assert isinstance(error, BitladderError)  # noqa: S101  (registered for this type)
-    request.app.state.gateway.metrics.refused(error.code).inc()
+    intake = request.app.state.intake
+    intake.metrics.refused(error.code).inc()
     headers = {}
     retry_after_s: float | None = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
@@ -72,13 +73,13 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
             "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
         }
     if isinstance(error, AcceptanceUnknownError):
-        headers |= {"X-Job-Id": error.job_id, "Location": request.app.state.gateway.link(error.job_id)}
+        headers |= {"X-Job-Id": error.job_id, "Location": intake.job_url(error.job_id)}
     if error.status == 408:
         headers = {"Connection": "close"}  # the rest of the body may never come
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
-    gate: Gate = request.app.state.gateway.gate
-    message = str(error) if gate.is_told_all(request.scope["headers"]) else error.public or str(error)
+    authenticator: Authenticator = intake.authenticator
+    message = str(error) if authenticator.sees_details(request.scope["headers"]) else error.public or str(error)
     return problem(error.status, message, error.code, param=getattr(error, "param", None), headers=headers)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from pydantic import BaseModel
 from starlette import responses
 from starlette.requests import Request
 from starlette.types import Send
@@ -42,8 +43,17 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer in JSON; `content` is anything that msgspec encodes."""
-    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+    """Return an answer in JSON; `content` is anything that msgspec encodes, with settings in it."""
+    return Response(_encode(content), status, headers, media_type="application/json")
+
+
+def _fields(value: Any) -> object:  # noqa: ANN401  (what msgspec does not know)
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise NotImplementedError(type(value).__name__)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_fields).encode
 
 
 # A comment: it says nothing to clients, and to everything on the way that the answer goes on.

@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.settings.sections import Settings
 from dispatcher.responses import Response, json_response
+from dispatcher.state import intake_state
 
 # What any route may answer, by the names of the document's responses; and what only those may that ask for a key.
 _EVERYWHERE = {
@@ -26,7 +27,7 @@ _WITH_KEY = {"401": "Unauthorized", "403": "Forbidden", "429": "TooMany"}
 
 async def get_openapi(request: HttpRequest) -> Response:
     """Show the document."""
-    return json_response(document(request.app.state.gateway.settings))
+    return json_response(document(intake_state(request).settings))
 
 
 def document(settings: Settings) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_routes_for_keys_say_what_becomes_of_those_without(path: str, method: st
     route = next(route for route in routes() if route.path == path and method.upper() in (route.methods or ()))
     is_guarded = operation(path, method).get("security") != []
 
-    assert is_guarded == bool(route.app.__class__.__name__ == "Guard")
+    assert is_guarded == bool(route.app.__class__.__name__ == "AuthMiddleware")
     assert is_guarded == ({"401", "403", "429"} <= set(operation(path, method)["responses"]))
 
 

@@ -1,4 +1,4 @@
-"""A client that leaves: dispatcher/openai/completions.py, `unless_gone`."""
+"""A client that leaves: dispatcher/openai/awaiting.py, `unless_gone`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from dispatcher.openai.completions import unless_gone
+from dispatcher.openai.awaiting import unless_gone
 
 
 class Connection:

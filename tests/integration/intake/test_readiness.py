@@ -36,9 +36,9 @@ def test_an_intake_that_lacks_a_background_task_is_not_ready_until_it_runs_again
     monkeypatch.setattr(background, "SETTLED_S", 0.3)
     app = create_app(make_settings(redis_url))
     with served(app) as url, capture_logs() as logs:
-        names = {task.get_name() for task in app.state.gateway.background._tasks}
+        names = {task.get_name() for task in app.state.intake.background._tasks}
         before = httpx2.get(f"{url}/readyz").status_code
-        admission = app.state.gateway.admission
+        admission = app.state.intake.admission
         look, admission.look = admission.look, None  # a defect of the next look
 
         wait_until(lambda: httpx2.get(f"{url}/readyz").status_code == 503, "the intake is not ready")

@@ -17,10 +17,9 @@ from bitladder.queue.json_views.dead_letter import (
     describe_history,
 )
 from bitladder.queue.json_views.kinds import Count
-from dispatcher.jobs.job_ids import read_job_id
-from dispatcher.query import query_number
+from dispatcher.request_parts import path_job_id, query_number, read_bytes
 from dispatcher.responses import Response, json_response
-from dispatcher.state import Gateway
+from dispatcher.state import intake_state
 
 # Jobs that one answer lists; `total` says how many there are.
 DEFAULT_LISTED, MAX_LISTED = 100, 1000
@@ -82,7 +81,7 @@ async def list_dead_letters(request: HttpRequest) -> Response:
 
 async def get_dead_letter(request: HttpRequest) -> Response:
     """Show one dead letter with what happened to it."""
-    job_id, dead_letters = read_job_id(request), _dead_letters(request)
+    job_id, dead_letters = path_job_id(request), _dead_letters(request)
     job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
     return json_response(describe_history(job, await dead_letters.history(job_id)))
 
@@ -113,8 +112,8 @@ async def _chosen(request: HttpRequest, order: Order) -> list[DeadLetterHead]:
 
 
 async def _read_order(request: HttpRequest) -> Order:
-    gateway: Gateway = request.app.state.gateway
-    body = await gateway.body(request)
+    state = intake_state(request)
+    body = await read_bytes(request, state.settings.intake, state.closing)
     try:
         order = msgspec.json.decode(body, type=Order)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -131,5 +130,4 @@ async def _read_order(request: HttpRequest) -> Order:
 
 
 def _dead_letters(request: HttpRequest) -> DeadLetters:
-    gateway: Gateway = request.app.state.gateway
-    return DeadLetters(gateway.queue)
+    return DeadLetters(intake_state(request).queue)
