@@ -9,9 +9,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
 
-from bitladder.contract import Endpoint
 from bitladder.errors import BitladderError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
@@ -19,16 +17,11 @@ from bitladder.queue.server.connection import check_files, check_server, connect
 from bitladder.queue.server.durability import check_durability
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.sections import Settings
-from dispatcher.auth import Requirement, is_key_required, require
+from dispatcher.auth import is_key_required
 from dispatcher.closing import Closing
-from dispatcher.jobs import dead_letter_handlers as dead
-from dispatcher.jobs import events, read, submit
 from dispatcher.middleware import BelowRootPath, QuotedIds, RequestIds
-from dispatcher.openai import models
-from dispatcher.openai.completions import completion_handler
-from dispatcher.openai.openapi import get_openapi
-from dispatcher.ops import health, prometheus, queue_depths
 from dispatcher.problems import on_bitladder_error, on_defect, on_http_error
+from dispatcher.routes.table import routes
 from dispatcher.state import IntakeState
 
 log = structlog.get_logger()
@@ -82,26 +75,3 @@ async def _started(state: IntakeState, watch: ReleaseWatch | None) -> AsyncItera
     freeze_heap()
     yield
     await state.aclose()
-
-
-def routes() -> list[Route]:
-    """Return every route with who may use it."""
-    return [
-        require(Requirement.SUBMIT, "POST", Endpoint.COMPLETIONS, completion_handler(Endpoint.COMPLETIONS)),
-        require(Requirement.SUBMIT, "POST", Endpoint.CHAT, completion_handler(Endpoint.CHAT)),
-        require(Requirement.SUBMIT, "POST", "/v1/jobs", submit.submit_job),
-        require(Requirement.READ, "GET", "/v1/jobs/{job_id}", read.get_job),
-        require(Requirement.SUBMIT, "DELETE", "/v1/jobs/{job_id}", read.cancel_job),
-        require(Requirement.READ, "GET", "/v1/jobs/{job_id}/events", events.get_events),
-        require(Requirement.ANY_KEY, "GET", "/v1/models", models.list_models),
-        require(Requirement.ANY_KEY, "GET", "/v1/models/{model}", models.get_model),
-        require(Requirement.OPS, "GET", "/v1/queues", queue_depths.get_queues),
-        require(Requirement.OPS, "GET", "/v1/dead-letters", dead.list_dead_letters),
-        require(Requirement.OPS, "POST", "/v1/dead-letters/release", dead.release_dead_letters),
-        require(Requirement.OPS, "POST", "/v1/dead-letters/drop", dead.drop_dead_letters),
-        require(Requirement.OPS, "GET", "/v1/dead-letters/{job_id}", dead.get_dead_letter),
-        require(Requirement.ANY_KEY, "GET", "/openapi.json", get_openapi),
-        require(Requirement.PUBLIC, "GET", "/health", health.get_health),
-        require(Requirement.PUBLIC, "GET", "/readyz", health.get_ready),
-        require(Requirement.OPS, "GET", "/metrics", prometheus.get_metrics),
-    ]

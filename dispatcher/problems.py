@@ -33,6 +33,21 @@ _TYPES = {
 }
 
 
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | int | None
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """An error in OpenAI's shape; an engine's own errors pass through."""
+
+    error: ErrorDetail
+
+
 def problem(
     status: int, message: str, code: str, *, param: str | None = None, headers: dict[str, str] | None = None
 ) -> Response:
@@ -43,7 +58,7 @@ def problem(
 def problem_body(status: int, message: str, code: str, param: str | None = None) -> bytes:
     """Return one error as JSON."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    return msgspec.json.encode(Error(error=ErrorDetail(message=message, type=kind, param=param, code=code)))
 
 
 def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:

@@ -36,8 +36,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     code: str | None = None
     queue: str | None = None
     older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_S)] | None = None
-    all: bool = False  # without it, an order that names nothing is refused
-    dry_run: bool = False
+    all: bool = False  # without it, an order that names no jobs is refused
+    dry_run: Annotated[bool, msgspec.Meta(description="Only count.")] = False
 
 
 class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,11 +33,11 @@ class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["job"] = "job"
     status: Literal["queued"] = "queued"
     model: ModelName
-    floor: TierName | None
+    floor: TierName
     ceiling: TierName | None
     queue: str
     reason: str
-    entropy: Annotated[float, msgspec.Meta(ge=0, le=8)] | None
+    entropy: Annotated[float, msgspec.Meta(ge=0, le=8)]
     urls: JobUrls
 
 
@@ -53,11 +53,11 @@ async def submit_job(request: HttpRequest) -> Response:
     answer = AcceptedJob(
         id=job_id,
         model=job.model,
-        floor=job.request.floor,
+        floor=job.request.floor or "",
         ceiling=job.request.ceiling,
         queue=job.queue,
         reason=job.request.reason,
-        entropy=job.request.entropy,
+        entropy=job.request.entropy or 0,
         urls=JobUrls(job=url, wait=f"{url}?wait=30", cancel=url),
     )
     return json_response(answer, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})

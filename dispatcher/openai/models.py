@@ -26,7 +26,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     max_model_len: Annotated[int, msgspec.Meta(ge=1)]
     tiers: tuple[TierName, ...]
-    published: Annotated[dict[str, Published], msgspec.Meta(description="By tier; where its weights are is not told.")]
+    published: Annotated[dict[str, Published], msgspec.Meta(description="By tier: what was measured.")]
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
