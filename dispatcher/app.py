@@ -30,10 +30,10 @@ log = structlog.get_logger()
 def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: Closing | None = None) -> Starlette:
     """Return the ASGI application of one intake process.
 
-    `watch` brings ladders that are published while it runs, `closing` says when it ends.
+    `watch` brings releases that are published while it runs, `closing` says when it ends.
 
     Raises:
-        ConfigError: it would need API keys, and none is configured; or certificates of Redis cannot be read.
+        ConfigError: API keys are required, and none is configured; or certificates of Redis cannot be read.
 
     """
     check_files(settings.redis)
@@ -57,20 +57,20 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )
-    # Starlette would answer a path with a slash too many, before any key is asked for, by sending its client to
-    # whatever host the request's Host names.
+    # Starlette would answer a path with a slash at its end with a redirect, before any authentication, to whatever host
+    # the request's Host names.
     app.router.redirect_slashes = False
     return app
 
 
 @contextlib.asynccontextmanager
 async def _started(state: IntakeState, watch: ReleaseWatch | None) -> AsyncIterator[None]:
-    """Look at Redis, and run what goes on in the background while the block runs."""
+    """Check Redis, and run the background tasks while the block runs."""
     try:
         await check_server(state.queue.client, state.settings.redis)
         await check_durability(state.queue.client, state.settings)
     except QueueUnreachableError as error:
-        log.warning("redis away at start", error=str(error))  # 503 until it is there
+        log.warning("redis unreachable at start", error=str(error))  # requests get 503 until it answers
     await state.start(watch)
     freeze_heap()
     yield

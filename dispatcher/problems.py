@@ -15,10 +15,10 @@ from bitladder.errors import AcceptanceUnknownError, BitladderError
 from dispatcher.auth import Authenticator
 from dispatcher.responses import Response
 
-# OpenAI's older clients obey a Retry-After up to here only; after a longer one they would be back in half a second.
-_OBEYED_S = 60
+# OpenAI's older clients obey a Retry-After up to here; with a longer one they would repeat after half a second.
+_MAX_OBEYED_S = 60
 
-# Of an answer that another try would not change.
+# For an answer that a retry would not change.
 FINAL = {"X-Should-Retry": "false"}
 
 _TYPES = {
@@ -62,10 +62,10 @@ def problem_body(status: int, message: str, code: str, param: str | None = None)
 
 
 def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
-    """Return what an awaiting client sees of a job that did not finish: the engine's own error where there is one.
+    """Return the error of a job that did not finish for the client that awaits it: the engine's own where there is one.
 
-    The job is over, after all the attempts it had. OpenAI's clients repeat 408, 409, 429 and 5xx by themselves: each
-    repeat would be a new job with all of its attempts.
+    The job is terminal, after all its attempts. OpenAI's clients repeat 408, 409, 429 and 5xx by themselves: each
+    repeat would be a new job with attempts of its own.
     """
     headers = headers | FINAL
     if outcome.answer is not None:
@@ -75,7 +75,7 @@ def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:
 
 
 async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response:
-    """Answer with one of our own errors."""
+    """Answer one of bitladder's errors."""
     assert isinstance(error, BitladderError)  # noqa: S101  (registered for this type)
     intake = request.app.state.intake
     intake.metrics.refused(error.code).inc()
@@ -85,7 +85,7 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
         headers = {
             "Retry-After": str(math.ceil(retry_after_s)),
             "Retry-After-Ms": str(int(retry_after_s * 1000)),
-            "X-Should-Retry": "true" if retry_after_s <= _OBEYED_S else "false",
+            "X-Should-Retry": "true" if retry_after_s <= _MAX_OBEYED_S else "false",
         }
     if isinstance(error, AcceptanceUnknownError):
         headers |= {"X-Job-Id": error.job_id, "Location": intake.job_url(error.job_id)}
@@ -115,6 +115,6 @@ def _methods(request: HttpRequest) -> set[str]:
 
 
 async def on_defect(request: HttpRequest, error: Exception) -> Response:
-    """Answer a defect of ours in the same form; the server logs it. Sent again, the request would meet it again."""
+    """Answer an unexpected exception in the same form; the server logs it. A repeat would meet it again."""
     del request, error
     return problem(500, "an internal error; the log has it under this request's id", "internal_error", headers=FINAL)

@@ -54,7 +54,7 @@ class IntakeState:
             self.background.start("capture", lambda: in_thread("capture", self.capture.run))
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
         if watch:
-            self.background.start("ladder", lambda: follow(watch, self.take_release))
+            self.background.start("release", lambda: follow(watch, self.take_release))
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
@@ -66,7 +66,7 @@ class IntakeState:
     def take_release(self, settings: Settings, refused: int) -> None:
         """Serve by another published release from the next request on; `refused`: how many were not taken so far."""
         self.settings = settings
-        self.metrics.ladder.set(release_version(settings))
+        self.metrics.release_version.set(release_version(settings))
         self.metrics.refused_releases.set(refused)
 
     def job_url(self, job_id: str) -> str:
@@ -79,7 +79,7 @@ class IntakeState:
         return tier if tier in self.settings.model(job.model).ladder else ""
 
     async def view(self, job_id: str) -> JobView | None:
-        """Read one job; of very many at once, each in its turn."""
+        """Read one job; at most MAX_READING are read at once."""
         async with self._reading:
             return await self.queue.view(job_id)
 

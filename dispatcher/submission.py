@@ -80,10 +80,10 @@ def _in_doubt(state: IntakeState, job: Submission, error: AcceptanceUnknownError
 
 
 def abandon(state: IntakeState, job: Submission) -> None:
-    """Cancel a job whose client is gone, in the background: the request's own task may be ending.
+    """Cancel a job whose client has disconnected, in the background: the request's own task may be ending.
 
-    A job with an idempotency key is kept: its client may come back for it. So are those that are awaited when the
-    intake ends: it is not the clients who leave.
+    A job with an idempotency key is kept: its client may come back for it. So are the jobs that are awaited when the
+    intake closes: it is not the clients that leave.
     """
-    if not job.idempotency_key and not state.closing.has_come:
+    if not job.idempotency_key and not state.closing.has_ended_waits:
         state.withdrawals.add(job)

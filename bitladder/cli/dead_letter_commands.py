@@ -30,14 +30,14 @@ from bitladder.queue.server.connection import connect
 from bitladder.settings.load import load_settings
 
 T = TypeVar("T")
-app = typer.Typer(help="Look at dead letters, release them or drop them.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True)
 
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
-Age = Annotated[float | None, typer.Option(help="Only jobs that came at least so many seconds ago.")]
+Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
-All = Annotated[bool, typer.Option("--all", help="Every job among the dead letters.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only say which jobs.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
 
 
 @app.command("list")
@@ -71,7 +71,7 @@ def list_dead_letters(
 
 @app.command()
 def show(job_id: Annotated[str, typer.Argument(help="The job.")], config: Config = None) -> None:
-    """Show one dead letter and what happened to it, as JSON.
+    """Show one dead letter and its lost executions, as JSON.
 
     Example: bitladder dead-letters show 0199…
     """
@@ -111,7 +111,7 @@ def drop(
     dry_run: Dry = False,
     config: Config = None,
 ) -> None:
-    """Take jobs out for good; their prompts are forgotten at once.
+    """Drop jobs for good; their prompts are deleted at once.
 
     Example: bitladder dead-letters drop --code poison --older-than-s 86400
     """
@@ -124,7 +124,7 @@ def _choice(
 ) -> Choice:
     ids = ids or None
     if everything == any(value is not None for value in (ids, code, queue, older_than_s)):
-        raise ConfigError("say which jobs: ids, --code, --queue or --older-than-s, or else --all")
+        raise ConfigError("name the jobs by ids, --code, --queue or --older-than-s, or pass --all, and not both")
     return choose(ids=ids, code=code, queue=queue, older_than_s=older_than_s)
 
 

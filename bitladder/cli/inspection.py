@@ -1,4 +1,4 @@
-"""bitladder queues, config show and version: look, change nothing."""
+"""bitladder queues, config show and version: commands that only read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bitladder.settings.sections import Settings
 
 def queues(
     config: Config = None,
-    watch: Annotated[bool, typer.Option(help="Look again every second until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option(help="Repeat every second until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show depth, oldest job, jobs in flight and live workers of every tier, straight from Redis.

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: /v1/dead-letters lists them, /release and /drop below it act on them."""
+"""Dead letters over HTTP: list, show, release and drop them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def list_dead_letters(request: HttpRequest) -> Response:
 
 
 async def get_dead_letter(request: HttpRequest) -> Response:
-    """Show one dead letter with what happened to it."""
+    """Show one dead letter with its lost executions."""
     job_id, dead_letters = path_job_id(request), _dead_letters(request)
     job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
     return json_response(describe_history(job, await dead_letters.history(job_id)))

@@ -1,6 +1,6 @@
-"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or behind Last-Event-ID.
+"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or after Last-Event-ID.
 
-An event's id is <execution>-<chunk>-<place in the chunk>, so a client that comes back misses nothing and reads nothing
+An event's id is <execution>-<chunk>-<place in the chunk>, so a client that reconnects misses no event and reads none
 twice. (Server-sent events: WHATWG HTML, section 9.2.)
 """
 
@@ -49,7 +49,7 @@ async def _events(
     read = None
     try:
         async with contextlib.aclosing(items):
-            async for item in state.closing.passed(items, job_id):
+            async for item in state.closing.interruptible(items, job_id):
                 if isinstance(item, Outcome):
                     yield closing_event(item)
                 else:
@@ -73,8 +73,8 @@ def _numbered(chunk: Chunk, *, skip: int) -> bytes:
 def _last_event(raw: str) -> tuple[int, int, int]:
     if not raw:
         return 0, 0, 0
-    if found := _EVENT_ID.fullmatch(raw.strip()):
-        return int(found[1]), int(found[2]), int(found[3])
+    if match := _EVENT_ID.fullmatch(raw.strip()):
+        return int(match[1]), int(match[2]), int(match[3])
     raise RequestError(
         f"Last-Event-ID must be the id of an event of this stream, <execution>-<chunk>-<place>, got {raw[:40]!r}",
         param="Last-Event-ID",

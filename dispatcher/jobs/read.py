@@ -46,7 +46,7 @@ async def cancel_job(request: HttpRequest) -> Response:
 
 
 async def own_job(request: HttpRequest, state: IntakeState, job_id: str) -> JobView:
-    """Return a job that the caller may see; a job of another tenant is as unknown as one that never was."""
+    """Return a job that the caller may see; a job of another tenant is answered like an unknown id."""
     view, caller = await state.view(job_id), request.state.caller
     if view is None or not caller.sees(view.tenant):
         raise missing(job_id, state.settings.queue.result_ttl_s)
@@ -54,7 +54,7 @@ async def own_job(request: HttpRequest, state: IntakeState, job_id: str) -> JobV
 
 
 def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
-    """Tell an id that never was from one whose outcome expired: our ids carry the time they were made."""
+    """Return the error for an unknown id: our ids carry the time they were made, so that an expired one is known."""
     try:
         parsed = uuid.UUID(job_id)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What awaited and streamed answers share: how long to wait, for whom, and what is said when it was too long."""
+"""What awaited and streamed answers share: how long to wait, until the client disconnects, and what follows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dispatcher.responses import Response
 from dispatcher.state import IntakeState
 from dispatcher.submission import abandon
 
-# A worker aborts a job at its deadline, and says so a moment later.
+# A worker aborts a job at its deadline; its outcome takes a moment to arrive.
 DEADLINE_GRACE_S = 1.0
 
 T = TypeVar("T")
 
 
 def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
-    """Return how the answer came about, for the response headers."""
+    """Return the response headers that say how the answer came about."""
     headers = {
         "X-Job-Id": in_url(job_id),
         "X-Tier": outcome.tier,
@@ -40,20 +40,20 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
 
 async def unless_gone(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T | None:
     """Return the result of `work`, or None when the client closes the connection first."""
-    mine = asyncio.current_task()
-    assert mine  # noqa: S101  (a endpoint runs in a task)
-    is_over = False  # a callback that is due already cannot be removed any more
+    task = asyncio.current_task()
+    assert task  # noqa: S101  (a handler runs in a task)
+    is_over = False  # a callback that is scheduled already cannot be removed
 
     def interrupt(gone: asyncio.Task[None]) -> None:
         if not (is_over or gone.cancelled()):
-            mine.cancel()
+            task.cancel()
 
     gone = asyncio.create_task(_disconnected(request))
     gone.add_done_callback(interrupt)
     try:
         return await work
     except asyncio.CancelledError:
-        if not gone.done() or mine.uncancel():  # somebody else wants this task to end
+        if not gone.done() or task.uncancel():  # another cancellation ends this task
             raise
         return None
     finally:
@@ -67,7 +67,7 @@ async def _disconnected(request: HttpRequest) -> None:
 
 
 def record_served(state: IntakeState, job: Submission, outcome: Outcome, start: float) -> None:
-    """Count a request whose client was told how its job ended."""
+    """Count a request whose client gets the outcome of its job."""
     tier = state.tier_of(job, outcome)
     state.capture.served(job.job_id, tier)
     state.metrics.served(job.model, tier, outcome.state).inc()
@@ -80,17 +80,17 @@ def abandoned(state: IntakeState, job: Submission) -> Response:
 
 
 def await_timeout_s(state: IntakeState, job: Submission) -> float:
-    """Return how long to wait: not for a job whose deadline has passed, though no worker may have looked at it."""
+    """Return how long to wait: a moment beyond the job's deadline at most, even where no worker has claimed it."""
     max_s = state.settings.intake.await_timeout_s
     return max_s if job.deadline_ms is None else min(max_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
 
 
 async def late_outcome(state: IntakeState, job_id: str) -> Outcome | None:
-    """Return what became of a job that was awaited long enough: one that nobody looked at ends with its deadline."""
+    """Return the outcome of a job at the end of the wait: one that was never claimed expires at its deadline."""
     with contextlib.suppress(BitladderError):
         await state.queue.expire(job_id)
-        (found,) = await state.queue.look([job_id])
-        return found if isinstance(found, Outcome) else None
+        (answer,) = await state.queue.look([job_id])
+        return answer if isinstance(answer, Outcome) else None
     return None
 
 
@@ -100,4 +100,4 @@ def not_in_time(state: IntakeState, job_id: str) -> Response:
 
 
 def late_message(state: IntakeState, job_id: str) -> str:
-    return f"no outcome in time: GET {state.job_url(job_id)} says what becomes of the job"
+    return f"the outcome did not come in time: GET {state.job_url(job_id)} shows the job"

@@ -44,12 +44,12 @@ def completion_handler(endpoint: Endpoint) -> Handler:
 async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
     start, job = time.perf_counter(), accepted.submission
     try:
-        found = await unless_gone(request, _outcome(state, accepted))
+        result = await unless_gone(request, _outcome(state, accepted))
     except IntakeClosingError as error:
         return moved(error.job_id, state.job_url(error.job_id), is_repeatable=bool(job.idempotency_key))
-    if found is None:
+    if result is None:
         return abandoned(state, job)
-    job_id, outcome = found
+    job_id, outcome = result
     outcome = outcome or await late_outcome(state, job_id)
     if outcome is None:
         return not_in_time(state, job_id)

@@ -33,10 +33,10 @@ from dispatcher.submission import abandon, submit
 
 
 async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
-    """Answer with the tokens as they come.
+    """Answer with the tokens as they arrive.
 
-    The status is known once the first chunk or the outcome is there. It is not waited for longer than a heartbeat: then
-    the answer begins without, so that nobody on its way gives up, and what goes wrong is an event.
+    The status is known once the first chunk or the outcome has arrived. If that takes longer than a heartbeat, the
+    answer begins with 200, so that no proxy gives up, and an error becomes an event.
     """
     start, job = time.perf_counter(), accepted.submission
     with contextlib.ExitStack() as stack:
@@ -44,7 +44,7 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
         job_id = await submit(state, accepted)
         if job_id != job.job_id:
             return _repeated_stream(state, job_id)
-        items = state.closing.passed(state.inbox.items(job_id, inbox, await_timeout_s(state, job)), job_id)
+        items = state.closing.interruptible(state.inbox.items(job_id, inbox, await_timeout_s(state, job)), job_id)
         first = asyncio.create_task(_first(state, job_id, items))
         stack.callback(first.cancel)
         heartbeat_s = state.settings.intake.heartbeat_s
@@ -58,15 +58,15 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
 
 
 def _without_prompt(job: Submission) -> Submission:
-    """Return what a stream must know of its job, for as long as somebody reads it: prompts are large."""
+    """Return the job without its body: prompts are large, and a stream may be read for long."""
     return msgspec.structs.replace(job, request=msgspec.structs.replace(job.request, body=NO_BODY))
 
 
 async def _first(state: IntakeState, job_id: str, items: AsyncIterator[Heard]) -> Heard:
-    """Return what is heard first.
+    """Return the first chunk, or the outcome.
 
     Raises:
-        TimeoutError: nothing is in time; or the job ended unheard, and its tokens are read at its own address.
+        TimeoutError: neither came in time; or the job finished and its message was lost: the tokens are at its URL.
 
     """
     try:
@@ -79,7 +79,7 @@ async def _first(state: IntakeState, job_id: str, items: AsyncIterator[Heard]) -
 
 
 def _refusal(state: IntakeState, job: Submission, first: asyncio.Task[Heard], start: float) -> Response | None:
-    """Return what there is to say instead of a stream."""
+    """Return the answer that is sent instead of a stream; None: the stream begins."""
     try:
         heard = first.result()
     except IntakeClosingError:
@@ -120,14 +120,14 @@ async def _chunks(
         record_served(state, job, item, start)
         yield closing_event(item)
     except IntakeClosingError:
-        is_over = True  # for this intake; the job goes on
+        is_over = True  # at this intake; the job goes on
         yield restart_event(job.job_id, f"{state.job_url(job.job_id)}/events", last_event_id(read))
     except (TimeoutError, BitladderError) as error:
         is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
         yield broken_event(state, error, job.job_id)
     finally:
         stack.close()
-        if not is_over:  # the client went away, or the answer is worth nothing any more
+        if not is_over:  # the client disconnected, or the stream cannot be completed
             abandon(state, job)
 
 

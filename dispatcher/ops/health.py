@@ -43,7 +43,7 @@ async def get_ready(request: HttpRequest) -> Response:
     Redis is no list: the others go on.
     """
     state = intake_state(request)
-    if state.closing.is_near:
+    if state.closing.is_draining:
         raise IntakeClosingError
     depths = {name: await state.queue.depths(name) for name in state.settings.models}
     if not await state.inbox.ready(state.settings.redis.timeout_s):
