@@ -48,7 +48,7 @@ class IntakeState:
         """Start the background tasks, and wait a moment for Redis; `watch` brings published releases."""
         self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
-        self.background.start("admission", self.admission.look_for_ever)
+        self.background.start("admission", self.admission.run)
         self.background.start("withdrawals", self.withdrawals.work_for_ever)
         if self.capture.is_needed:
             self.background.start("capture", lambda: in_thread("capture", self.capture.run))

@@ -1,4 +1,4 @@
-"""Who is let in: settings of API keys, and the rate of a key."""
+"""Authentication: settings of API keys, scopes, and the rate of a key."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_intake_that_would_need_keys_and_has_none_does_not_start(flags: dict[
         create_app(make_settings(NOWHERE, **flags))
 
 
-def test_letting_everybody_in_is_said_aloud() -> None:
+def test_requiring_no_key_where_others_can_reach_is_logged() -> None:
     with capture_logs() as logs:
         create_app(make_settings(NOWHERE, intake__host=ANYWHERE, auth__required=False))
 
@@ -151,7 +151,7 @@ async def test_a_key_may_use_its_minute_at_once_and_then_evenly(
 
 
 @pytest.mark.parametrize("planted", ["nan", "inf", "1e300", "-5", "what", "99999999999999"])
-async def test_a_planted_rate_locks_nobody_out(authenticator: Authenticator, store: redis.Redis, planted: str) -> None:
+async def test_a_planted_rate_locks_no_key_out(authenticator: Authenticator, store: redis.Redis, planted: str) -> None:
     store.set("bl:rate:acme", planted)
 
     await authenticator.count("acme", 1)

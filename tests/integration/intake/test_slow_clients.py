@@ -1,4 +1,4 @@
-"""Slow, greedy and malformed clients on real sockets: each is cut off in time, and nobody else notices."""
+"""Slow, greedy and malformed clients on real sockets: each is cut off in time, and no other client notices."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_client_that_leaves_within_its_body_is_no_defect(stack: Stack) -> None
     ],
     ids=["many", "large", "long"],
 )
-def test_a_head_that_nobody_needs_is_refused(stack: Stack, head: bytes) -> None:
+def test_a_head_above_the_limits_is_refused(stack: Stack, head: bytes) -> None:
     said, _ = trickled(stack, head, b"")
 
     assert error_of(said) == (431, "headers_too_large")
@@ -150,7 +150,7 @@ def is_open_at_the_server(client: socket.socket) -> bool:
     return any(row[1:4] == [near, far, "01"] for row in rows)
 
 
-def test_connections_above_the_limit_are_told_so(make_stack: Callable[..., Stack]) -> None:
+def test_connections_above_the_limit_are_refused_with_the_reason(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(BITLADDER_INTAKE__MAX_CONNECTIONS="4")
     stack.intake()
     idle = [connected(stack) for _ in range(4)]
