@@ -18,9 +18,9 @@ from bitladder.queue.server.durability import check_durability
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.sections import Settings
 from dispatcher.auth import is_key_required
-from dispatcher.closing import Closing
-from dispatcher.middleware import BelowRootPath, QuotedIds, RequestIds
-from dispatcher.problems import on_bitladder_error, on_defect, on_http_error
+from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_error
+from dispatcher.http.closing import Closing
+from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
 from dispatcher.routes.table import routes
 from dispatcher.state import IntakeState
 

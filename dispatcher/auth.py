@@ -31,7 +31,7 @@ from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
 from bitladder.settings.sections import Settings
-from dispatcher.responses import Handler
+from dispatcher.http.responses import Handler
 
 log = structlog.get_logger()
 # Ours have 46 characters. Longer ones are not worth hashing.

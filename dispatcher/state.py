@@ -18,7 +18,7 @@ from dispatcher.admission import Admission
 from dispatcher.auth import Authenticator
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
-from dispatcher.closing import Closing
+from dispatcher.http.closing import Closing
 from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
 from dispatcher.withdrawals import Withdrawals
 

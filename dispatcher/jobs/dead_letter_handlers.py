@@ -17,8 +17,8 @@ from bitladder.queue.json_views.dead_letter import (
     describe_history,
 )
 from bitladder.queue.json_views.kinds import Count
-from dispatcher.request_parts import path_job_id, query_number, read_bytes
-from dispatcher.responses import Response, json_response
+from dispatcher.http.request_parts import path_job_id, query_number, read_bytes
+from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 # Jobs that one answer lists; `total` says how many there are.

@@ -16,11 +16,11 @@ from bitladder.contract import Chunk, Outcome, State
 from bitladder.errors import BitladderError, IntakeClosingError, RequestError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
-from dispatcher.closing import events_of, last_event_id, restart_event
+from dispatcher.http.closing import events_of, last_event_id, restart_event
+from dispatcher.http.request_parts import path_job_id
+from dispatcher.http.responses import EventStream, Response
 from dispatcher.jobs.read import own_job
 from dispatcher.openai.token_stream import broken_event, closing_event
-from dispatcher.request_parts import path_job_id
-from dispatcher.responses import EventStream, Response
 from dispatcher.state import IntakeState, intake_state
 
 _EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})-(\d{1,6})")

@@ -12,9 +12,9 @@ from bitladder.contract import JobView
 from bitladder.errors import GoneError, IntakeClosingError, NotFoundError
 from bitladder.ids import readable
 from bitladder.queue.json_views.job import describe_cancelled, describe_job
+from dispatcher.http.request_parts import path_job_id, query_number
+from dispatcher.http.responses import Response, json_response
 from dispatcher.openai.awaiting import outcome_headers, unless_gone
-from dispatcher.request_parts import path_job_id, query_number
-from dispatcher.responses import Response, json_response
 from dispatcher.state import IntakeState, intake_state
 
 # Seconds that a client should leave between two polls.

@@ -13,8 +13,8 @@ from starlette.requests import Request as HttpRequest
 from bitladder.contract import Outcome, Submission
 from bitladder.errors import BitladderError
 from bitladder.ids import in_url
-from dispatcher.problems import FINAL, problem
-from dispatcher.responses import Response
+from dispatcher.http.problems import FINAL, problem
+from dispatcher.http.responses import Response
 from dispatcher.state import IntakeState
 from dispatcher.submission import abandon
 

@@ -9,7 +9,10 @@ from starlette.requests import Request as HttpRequest
 from bitladder.contract import Endpoint, Outcome, State
 from bitladder.errors import IntakeClosingError
 from bitladder.routing.accept import Accepted
-from dispatcher.closing import moved
+from dispatcher.http.closing import moved
+from dispatcher.http.problems import outcome_problem
+from dispatcher.http.request_parts import read_bytes
+from dispatcher.http.responses import Handler, Response
 from dispatcher.openai.awaiting import (
     abandoned,
     await_timeout_s,
@@ -20,9 +23,6 @@ from dispatcher.openai.awaiting import (
     unless_gone,
 )
 from dispatcher.openai.token_stream import stream_answer
-from dispatcher.problems import outcome_problem
-from dispatcher.request_parts import read_bytes
-from dispatcher.responses import Handler, Response
 from dispatcher.state import IntakeState, intake_state
 from dispatcher.submission import route, submit
 

@@ -11,7 +11,7 @@ from bitladder.errors import NotFoundError
 from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.settings.release import Published
 from bitladder.settings.sections import ModelSettings
-from dispatcher.responses import Response, json_response
+from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 

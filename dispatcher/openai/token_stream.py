@@ -15,7 +15,9 @@ from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url
 from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
-from dispatcher.closing import last_event_id, moved, restart_event
+from dispatcher.http.closing import last_event_id, moved, restart_event
+from dispatcher.http.problems import FINAL, outcome_problem, problem, problem_body
+from dispatcher.http.responses import HEARTBEAT, EventStream, Response
 from dispatcher.openai.awaiting import (
     abandoned,
     await_timeout_s,
@@ -26,8 +28,6 @@ from dispatcher.openai.awaiting import (
     record_served,
     unless_gone,
 )
-from dispatcher.problems import FINAL, outcome_problem, problem, problem_body
-from dispatcher.responses import HEARTBEAT, EventStream, Response
 from dispatcher.state import IntakeState
 from dispatcher.submission import abandon, submit
 

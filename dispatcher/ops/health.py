@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import IntakeClosingError, NotReadyError, QueueUnreachableError
 from bitladder.queue.json_views.kinds import Count
-from dispatcher.responses import Response, json_response
+from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 _BROKEN = "Queues that accept and serve no jobs, and why; the others go on."

@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls import Depths, Overview
-from dispatcher.responses import Response
+from dispatcher.http.responses import Response
 from dispatcher.state import IntakeState, intake_state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request as HttpRequest
 
 from bitladder.queue.json_views.queue_list import read_queues
-from dispatcher.responses import Response, json_response
+from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Requirement
-from dispatcher.problems import Error
+from dispatcher.http.problems import Error
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
 from dispatcher.routes.operation import EVENTS, TEXT, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json

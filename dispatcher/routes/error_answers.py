@@ -21,7 +21,7 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.settings.sections import Settings
-from dispatcher.problems import problem_body
+from dispatcher.http.problems import problem_body
 from dispatcher.routes.parameters import EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 
 _REFUSED = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")

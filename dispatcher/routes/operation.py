@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from starlette.routing import Route
 
 from dispatcher.auth import Requirement, require
-from dispatcher.responses import Handler
+from dispatcher.http.responses import Handler
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
 

@@ -6,7 +6,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.routing import Route
 
 from dispatcher.auth import Requirement
-from dispatcher.responses import Response, json_response
+from dispatcher.http.responses import Response, json_response
 from dispatcher.routes import inference_routes, job_routes, operating_routes
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document

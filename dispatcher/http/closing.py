@@ -15,8 +15,8 @@ import msgspec
 from bitladder.contract import Chunk
 from bitladder.errors import IntakeClosingError
 from bitladder.ids import in_url, readable
-from dispatcher.problems import problem, problem_body
-from dispatcher.responses import Response
+from dispatcher.http.problems import problem, problem_body
+from dispatcher.http.responses import Response
 
 # When the client of a stream should come back: another intake serves already, or this one is started again.
 RETRY_MS = 1000

@@ -23,8 +23,8 @@ from starlette.types import ASGIApp
 
 from bitladder.settings.sections import IntakeSettings
 from bitladder.signals import ending
-from dispatcher.closing import Closing
-from dispatcher.http_protocol import protocol_with
+from dispatcher.http.closing import Closing
+from dispatcher.http.http_protocol import protocol_with
 
 log = structlog.get_logger()
 # The answers that end the last waits have this long to reach their clients.

@@ -16,8 +16,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bitladder.settings.sections import IntakeSettings
-from dispatcher.closing import Closing
-from dispatcher.problems import problem, problem_body
+from dispatcher.http.closing import Closing
+from dispatcher.http.problems import problem, problem_body
 
 # Far above what clients send, other sites' cookies included.
 MAX_HEADERS = 100

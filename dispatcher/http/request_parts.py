@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.errors import ClientGoneError, RequestError, SlowBodyError, TooLargeError
 from bitladder.ids import from_url
 from bitladder.settings.sections import IntakeSettings
-from dispatcher.closing import Closing
+from dispatcher.http.closing import Closing
 
 
 async def read_bytes(request: HttpRequest, limits: IntakeSettings, closing: Closing) -> bytes:
