@@ -42,7 +42,7 @@ class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def submit_job(request: HttpRequest) -> Response:
-    """Accept a completion or chat body, told apart by its fields; `endpoint` and `lane` may be query parameters."""
+    """Accept a completion or chat body, recognised by its fields; `endpoint` and `lane` may be query parameters."""
     state = intake_state(request)
     body = await read_bytes(request, state.settings.intake, state.closing)
     endpoint = _endpoint(request.query_params.get("endpoint"), body)

@@ -1,4 +1,4 @@
-"""Captured prompts: which, how they are kept, and for how long."""
+"""Captured prompts: which are kept, in which form, and for how long."""
 
 from __future__ import annotations
 

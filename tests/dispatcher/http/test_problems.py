@@ -1,4 +1,4 @@
-"""dispatcher/http/problems.py: what is final says so."""
+"""dispatcher/http/problems.py: an error that a repeat would not change says so."""
 
 from __future__ import annotations
 

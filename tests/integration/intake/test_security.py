@@ -1,4 +1,4 @@
-"""Keys, scopes and tenants on a real intake: who gets in, and what each may see."""
+"""Keys, scopes and tenants on a real intake: which routes each may use, and which jobs it may see."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stac
 
 def test_every_route_but_health_and_readiness_needs_a_configured_key(make_authenticated: Callable[..., Stack]) -> None:
     stack = make_authenticated()
-    endpoints = [
+    routes = [
         ("POST", "/v1/completions"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/jobs"),
         ("GET", "/v1/jobs/x"),
     ]
-    endpoints += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
+    routes += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
 
-    for method, path in [*endpoints, ("GET", "/metrics")]:
+    for method, path in [*routes, ("GET", "/metrics")]:
         for headers in ({}, {"Authorization": f"Bearer {new_key()}"}):
             refused = anonymous(stack, method, path, headers=headers)
             error = refused.json()["error"]
@@ -103,7 +103,7 @@ def test_every_route_but_health_and_readiness_needs_a_configured_key(make_authen
 def test_a_key_may_use_the_routes_of_its_scopes_and_no_others(make_authenticated: Callable[..., Stack]) -> None:
     stack = make_authenticated()
     job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("writer")).json()["id"]
-    endpoints = [
+    routes = [
         ("submit", "POST", "/v1/jobs"),
         ("read", "GET", f"/v1/jobs/{job_id}"),
         ("ops", "GET", "/v1/queues"),
@@ -111,7 +111,7 @@ def test_a_key_may_use_the_routes_of_its_scopes_and_no_others(make_authenticated
         ("submit", "DELETE", f"/v1/jobs/{job_id}"),
     ]
 
-    for scope, method, path in endpoints:
+    for scope, method, path in routes:
         for name, scopes in (("reader", ["read"]), ("writer", ["submit"]), ("ops", ["submit", "read", "ops"])):
             body = BODY if method == "POST" else None
             answer = stack.http.request(method, path, headers=bearer(name), json=body)
@@ -190,7 +190,7 @@ def test_a_key_s_rate_holds_over_all_intakes(make_authenticated: Callable[..., S
     assert one.http.get("/v1/models", headers=bearer("acme")).status_code == 200
 
 
-def test_a_key_has_as_many_requests_open_as_it_may(make_authenticated: Callable[..., Stack]) -> None:
+def test_a_key_has_at_most_its_maximum_of_requests_open(make_authenticated: Callable[..., Stack]) -> None:
     stack = make_authenticated(BITLADDER_ECHO__TOKENS_PER_S="50")
     stack.worker("int4")
     long = BODY | {"max_tokens": 5000, "stream": True}
