@@ -29,14 +29,14 @@ MAX_AGE_S = 1e9
 Counts = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of a release or a drop."""
+class DeadLetterSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters a release or a drop acts on."""
 
     ids: list[str] | None = None
     code: str | None = None
     queue: str | None = None
     older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_S)] | None = None
-    all: bool = False  # without it, an order that names no jobs is refused
+    all: bool = False  # without it, a body that names no jobs is refused
     dry_run: Annotated[bool, msgspec.Meta(description="Only count.")] = False
 
 
@@ -88,45 +88,45 @@ async def get_dead_letter(request: HttpRequest) -> Response:
 
 async def release_dead_letters(request: HttpRequest) -> Response:
     """Queue the chosen jobs again, with all their attempts and a new deadline."""
-    order = await _read_order(request)
-    heads = await _chosen(request, order)
-    done = [] if order.dry_run else await _dead_letters(request).release(heads)
+    selection = await _read_selection(request)
+    heads = await _chosen(request, selection)
+    done = [] if selection.dry_run else await _dead_letters(request).release(heads)
     released = [readable(job_id) for job_id in done]
-    result = Released(dry_run=order.dry_run, chosen=len(heads), by_code=count_by_code(heads), released=released)
+    result = Released(dry_run=selection.dry_run, chosen=len(heads), by_code=count_by_code(heads), released=released)
     return json_response(result)
 
 
 async def drop_dead_letters(request: HttpRequest) -> Response:
     """Take the chosen jobs out for good."""
-    order = await _read_order(request)
-    heads = await _chosen(request, order)
-    done = [] if order.dry_run else await _dead_letters(request).drop(heads)
+    selection = await _read_selection(request)
+    heads = await _chosen(request, selection)
+    done = [] if selection.dry_run else await _dead_letters(request).drop(heads)
     dropped = [readable(job_id) for job_id in done]
-    result = Dropped(dry_run=order.dry_run, chosen=len(heads), by_code=count_by_code(heads), dropped=dropped)
+    result = Dropped(dry_run=selection.dry_run, chosen=len(heads), by_code=count_by_code(heads), dropped=dropped)
     return json_response(result)
 
 
-async def _chosen(request: HttpRequest, order: Order) -> list[DeadLetterHead]:
-    choice = choose(ids=order.ids, code=order.code, queue=order.queue, older_than_s=order.older_than_s)
+async def _chosen(request: HttpRequest, selection: DeadLetterSelection) -> list[DeadLetterHead]:
+    choice = choose(ids=selection.ids, code=selection.code, queue=selection.queue, older_than_s=selection.older_than_s)
     return await _dead_letters(request).heads(choice)
 
 
-async def _read_order(request: HttpRequest) -> Order:
+async def _read_selection(request: HttpRequest) -> DeadLetterSelection:
     state = intake_state(request)
     body = await read_bytes(request, state.settings.intake, state.closing)
     try:
-        order = msgspec.json.decode(body, type=Order)
+        selection = msgspec.json.decode(body, type=DeadLetterSelection)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(
             f"the body must be a JSON object with ids, code, queue, older_than_s, all or dry_run: {error}"
         ) from error
-    criteria = (order.ids, order.code, order.queue, order.older_than_s)
-    if order.all == any(criterion is not None for criterion in criteria):
+    criteria = (selection.ids, selection.code, selection.queue, selection.older_than_s)
+    if selection.all == any(criterion is not None for criterion in criteria):
         raise RequestError(
             'the body must name which jobs, by ids, code, queue or older_than_s, or say "all": true, and not both',
             param="all",
         )
-    return order
+    return selection
 
 
 def _dead_letters(request: HttpRequest) -> DeadLetters:

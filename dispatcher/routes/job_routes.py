@@ -47,7 +47,7 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
         tag="dead_letters",
         summary=summary,
         description=_CHOICE,
-        body=Content(kinds=(dead_letters.Order,), examples=_CHOICES),
+        body=Content(kinds=(dead_letters.DeadLetterSelection,), examples=_CHOICES),
         answers={200: answer(result, "What was chosen and done.", examples={"none": none})},
         errors=("TooLarge",),
     )
@@ -62,7 +62,7 @@ OPERATIONS = (
         name="submitJob",
         tag="jobs",
         summary="Submit a completion or chat body and read its outcome later.",
-        description="The two kinds of body are told apart by their fields, unless `endpoint` says it.",
+        description="The two kinds of body are recognised by their fields, unless `endpoint` names one.",
         parameters=("EndpointQuery", "LaneQuery", *ENVELOPE),
         body=Content(kinds=(CompletionRequest, ChatRequest), examples={"completion": COMPLETION, "chat": CHAT}),
         answers={
@@ -115,7 +115,7 @@ OPERATIONS = (
         parameters=("LastEventId",),
         answers={
             200: Answer(
-                description="Server-sent events with ids, from the start or behind Last-Event-ID; the last one is "
+                description="Server-sent events with ids, from the start or after Last-Event-ID; the last one is "
                 "[DONE], an error, or restart: read on where it says.",
                 headers=("X-Job-Id",),
                 content=[_TOKENS],

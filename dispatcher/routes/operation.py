@@ -17,7 +17,7 @@ JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
 class Content:
     """A body: its media type, what it is read or written as, and examples of it by name."""
 
-    kinds: Sequence[type]  # it is one of these; none: text or events
+    kinds: Sequence[type]  # the classes that it may be; none: text or events
     media_type: str = JSON
     examples: Mapping[str, object] = field(default_factory=dict)
 
@@ -28,7 +28,7 @@ class Answer:
 
     description: str
     content: Sequence[Content]
-    headers: Sequence[str] = ()  # X-Request-Id has every answer
+    headers: Sequence[str] = ()  # beside X-Request-Id, which every answer has
     links: Mapping[str, str] = field(default_factory=dict)  # name: the operation that takes this answer's id
 
 

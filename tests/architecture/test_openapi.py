@@ -111,7 +111,7 @@ def test_what_is_always_written_is_required_and_what_is_read_is_not() -> None:
     assert {"id", "object", "created", "parent", "published"} <= set(schemas["Model"]["required"])
     assert set(schemas["Published"]["required"]) == {"version", "digest", "measured", "recovery"}
     assert "tier" not in schemas["Job"]["required"]
-    assert schemas["Order"]["required"] == []
+    assert schemas["DeadLetterSelection"]["required"] == []
 
 
 def test_models_tiers_and_limits_are_those_of_the_settings() -> None:
