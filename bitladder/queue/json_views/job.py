@@ -12,6 +12,11 @@ from bitladder.ids import readable
 from bitladder.queue.json_views.kinds import Count, Duration, Timestamp
 from bitladder.queue.untrusted import short
 
+Position = Annotated[int, Meta(ge=1, description="While the job waits; 1: next of its list.")]
+Text = Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")]
+_RESULT = "The engine's JSON answer, of a stream what its chunks make up; null where there is none."
+Result = Annotated[msgspec.Raw, Meta(description=_RESULT)]
+
 
 class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job did not finish."""
@@ -30,14 +35,12 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_at: Timestamp | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
     worker: str | UnsetType | None = UNSET
-    queue_position: Annotated[int, Meta(ge=1, description="While the job waits; 1: next of its list.")] | UnsetType = (
-        UNSET
-    )
+    queue_position: Position | UnsetType = UNSET
     floor: str | UnsetType | None = UNSET
     ceiling: str | UnsetType | None = UNSET
     reason: str | UnsetType | None = UNSET
     entropy: float | UnsetType | None = UNSET
-    text: Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")] | UnsetType = UNSET
+    text: Text | UnsetType = UNSET
     tier: str | UnsetType | None = UNSET
     overflowed_from: str | UnsetType | None = UNSET
     queue_ms: Duration | UnsetType = UNSET
@@ -47,15 +50,7 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | UnsetType = UNSET
     cost: float | UnsetType | None = UNSET
     request_id: str | UnsetType = UNSET
-    result: (
-        Annotated[
-            msgspec.Raw,
-            Meta(
-                description="The engine's JSON answer, of a stream what its chunks make up; null where there is none."
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    result: Result | UnsetType = UNSET
     error: JobFailure | UnsetType | None = UNSET
 
 
