@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bitladder.cli.options import AsJson, Config
+from bitladder.cli.common_options import AsJson, Config
 from bitladder.errors import ConfigError
 from bitladder.ids import readable
 from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, choose, only

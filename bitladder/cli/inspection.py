@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bitladder.cli.options import AsJson, Config
+from bitladder.cli.common_options import AsJson, Config
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.queue_list import ModelQueues, QueueList, TierQueues, read_queues
 from bitladder.queue.server.connection import connect

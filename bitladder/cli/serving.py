@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bitladder.cli.options import Config
+from bitladder.cli.common_options import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
