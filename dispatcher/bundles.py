@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from bitladder.batching import Batcher
 from bitladder.contract import Submission
 from bitladder.errors import AcceptanceUnknownError, BitladderError
-from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.calls import submitted_bytes
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.durability import barrier
 
 # Enough to make the round trip vanish. Where a bundle may wait a second for the disk, all submissions that come

@@ -19,7 +19,7 @@ from bitladder.queue.waiting.outcomes import Heard
 from dispatcher.http.closing import events_of, last_event_id, restart_event
 from dispatcher.http.request_parts import path_job_id
 from dispatcher.http.responses import EventStream, Response
-from dispatcher.jobs.read import own_job
+from dispatcher.jobs.existing_jobs import own_job
 from dispatcher.openai.token_stream import broken_event, closing_event
 from dispatcher.state import IntakeState, intake_state
 

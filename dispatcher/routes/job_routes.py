@@ -8,8 +8,8 @@ from dispatcher.auth import Requirement
 from dispatcher.http.responses import Handler
 from dispatcher.jobs import dead_letter_handlers as dead_letters
 from dispatcher.jobs.events import get_events
-from dispatcher.jobs.read import cancel_job, get_job
-from dispatcher.jobs.submit import AcceptedJob, submit_job
+from dispatcher.jobs.existing_jobs import cancel_job, get_job
+from dispatcher.jobs.new_jobs import AcceptedJob, submit_job
 from dispatcher.routes.engine_bodies import ChatRequest, CompletionRequest
 from dispatcher.routes.inference_routes import CHAT, CHUNK, COMPLETION
 from dispatcher.routes.operation import EVENTS, Answer, Content, Operation, answer

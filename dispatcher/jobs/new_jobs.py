@@ -13,7 +13,7 @@ from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.routing.body import has_messages
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response, json_response
-from dispatcher.jobs.read import POLL_AFTER_S
+from dispatcher.jobs.existing_jobs import POLL_AFTER_S
 from dispatcher.state import intake_state
 from dispatcher.submission import route, submit
 
