@@ -47,7 +47,7 @@ def test_an_intake_that_lacks_a_background_task_is_not_ready_until_it_runs_again
         admission.refresh = refresh
         wait_until(lambda: httpx2.get(f"{url}/readyz").status_code == 200, "the intake is ready")
 
-    assert names >= {"admission", "look at waiters", "outcome channel"}
+    assert names >= {"admission", "look up of waiters' jobs", "outcome channel"}
     assert (before, served_nevertheless) == (200, 200)
     assert broken["code"] == "not_ready"
     assert "admission" in broken["message"]
