@@ -38,8 +38,10 @@ def route(
     state.metrics.routing.observe(time.perf_counter() - start)
     job = accepted.submission
     state.capture.offer(accepted)
-    state.metrics.entropy.observe(job.request.entropy or 0)
-    state.metrics.routed(job.model, job.request.floor, job.queue.split(":")[2]).inc()
+    decision = job.request.decision
+    if decision.score.entropy is not None:
+        state.metrics.entropy.observe(decision.score.entropy)
+    state.metrics.routed(job.model, decision.floor, job.queue.split(":")[2]).inc()
     return accepted
 
 
@@ -54,7 +56,7 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
 
     """
     job = accepted.submission
-    entry = await state.admission.enter(job, accepted.latency_budget)
+    entry = await state.admission.enter(job, accepted.envelope.latency_budget)
     try:
         answer = await state.bundles.submit(job)
     finally:

@@ -8,7 +8,9 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Endpoint, Lane
+from bitladder.decision import describe_decision
 from bitladder.errors import RequestError
+from bitladder.queue.json_views.job import Features, Policy
 from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.routing.body import has_messages
 from dispatcher.http.request_parts import read_bytes
@@ -37,7 +39,9 @@ class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: TierName | None
     queue: str
     reason: str
-    entropy: Annotated[float, msgspec.Meta(ge=0, le=8)]
+    entropy: Annotated[float, msgspec.Meta(ge=0, le=8)] | None
+    policy: Policy
+    features: Features
     urls: JobUrls
 
 
@@ -53,11 +57,9 @@ async def submit_job(request: HttpRequest) -> Response:
     answer = AcceptedJob(
         id=job_id,
         model=job.model,
-        floor=job.request.floor or "",
         ceiling=job.request.ceiling,
         queue=job.queue,
-        reason=job.request.reason,
-        entropy=job.request.entropy or 0,
+        **describe_decision(job.request.decision),
         urls=JobUrls(job=url, wait=f"{url}?wait=30", cancel=url),
     )
     return json_response(answer, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Outcome, Submission
+from bitladder.decision import Decision
 from bitladder.errors import BitladderError
 from bitladder.ids import in_url
 from dispatcher.http.problems import FINAL, problem
@@ -29,11 +30,21 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
     headers = {
         "X-Job-Id": in_url(job_id),
         "X-Tier": outcome.tier,
-        "X-Floor": outcome.floor,
-        "X-Entropy": None if outcome.entropy is None else f"{outcome.entropy:.4f}",
+        **(decision_headers(outcome.decision) if outcome.decision else {}),
         "X-Overflowed-From": outcome.overflowed_from,
         "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
-        "X-Route-Reason": outcome.reason,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def decision_headers(decision: Decision) -> dict[str, str]:
+    """Return the response headers that say how the floor was chosen."""
+    entropy = decision.score.entropy
+    headers = {
+        "X-Floor": decision.floor or None,
+        "X-Entropy": None if entropy is None else f"{entropy:.4f}",
+        "X-Policy": decision.label,
+        "X-Route-Reason": decision.reason,
     }
     return {name: value for name, value in headers.items() if value is not None}
 

@@ -21,6 +21,7 @@ from dispatcher.http.responses import HEARTBEAT, EventStream, Response
 from dispatcher.openai.awaiting import (
     abandoned,
     await_timeout_s,
+    decision_headers,
     late_message,
     late_outcome,
     not_in_time,
@@ -52,7 +53,7 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
             return abandoned(state, job)
         if first.done() and (refusal := _refusal(state, job, first, start)):
             return refusal
-        headers = {"X-Job-Id": job_id, "X-Floor": job.request.floor or "", "X-Entropy": f"{job.request.entropy:.4f}"}
+        headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
         chunks = _chunks(state, _without_prompt(job), first, items, start, stack.pop_all())
         return EventStream(chunks, headers, heartbeat_s=heartbeat_s)
 

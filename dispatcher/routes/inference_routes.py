@@ -20,7 +20,7 @@ _DESCRIPTION = (
 )
 _ANSWER = (
     "The engine's answer; with `\"stream\": true` its server-sent events. A stream's headers are sent before its end "
-    "is known, so they lack X-Tier, X-Queue-Ms and X-Route-Reason; after [intake].heartbeat_s without a chunk they are "
+    "is known, so they lack X-Tier and X-Queue-Ms; after [intake].heartbeat_s without a chunk they are "
     "sent all the same, and what goes wrong then is a last event with an `error`."
 )
 

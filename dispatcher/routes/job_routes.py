@@ -23,8 +23,10 @@ _ACCEPTED = {
     "floor": "int4",
     "ceiling": None,
     "queue": "smollm2:int4:normal",
-    "reason": "entropy",
+    "reason": "entropy 3.20 <= 4.5",
     "entropy": 3.2,
+    "policy": "article@1",
+    "features": {"entropy": 3.2},
     "urls": {
         "self": EXAMPLE_JOB_URL,
         "wait": f"{EXAMPLE_JOB_URL}?wait=30",

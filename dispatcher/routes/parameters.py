@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from bitladder.contract import DEFAULT_LATENCY_MS, DEFAULT_PRIORITY, Endpoint, Lane
+from bitladder.contract import DEFAULT_PRIORITY, Endpoint, Lane
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.routing.envelope import DEFAULT_LATENCY_MS
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_AGE_S, MAX_LISTED
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
@@ -140,6 +141,7 @@ _HEADERS: dict[str, tuple[Any, str]] = {
     "X-Floor": (TierName, "The lowest tier that the policy allowed."),
     "X-Entropy": (Annotated[float, Meta(ge=0, le=8)], "Bits per byte of the prompt."),
     "X-Queue-Ms": (Duration, "How long it waited."),
+    "X-Policy": (str, "The policy that chose the floor, and its version."),
     "X-Route-Reason": (str, "Why the policy chose the floor."),
     "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
     "Location": (str, "Where the job is."),
@@ -152,7 +154,7 @@ _HEADERS: dict[str, tuple[Any, str]] = {
     "Allow": (str, "The methods it knows."),
     "WWW-Authenticate": (str, "How to authenticate."),
 }
-ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Route-Reason", "X-Overflowed-From")
+ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Policy", "X-Route-Reason", "X-Overflowed-From")
 
 
 def headers_json() -> dict[str, Any]:

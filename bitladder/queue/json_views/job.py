@@ -8,12 +8,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bitladder.contract import JobView, Outcome, Request, State, Usage
+from bitladder.decision import describe_decision
 from bitladder.ids import readable
 from bitladder.queue.json_views.kinds import Count, Duration, Timestamp
-from bitladder.queue.untrusted import short
+from bitladder.queue.untrusted import MAX_WORD_CHARS, short
 
 Position = Annotated[int, Meta(ge=1, description="While the job waits; 1: next of its list.")]
 Text = Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")]
+Policy = Annotated[str | None, Meta(description="The policy that chose the floor, and its version.")]
+Features = Annotated[dict[str, float], Meta(description="The features of the prompt that the policy read, by name.")]
 _RESULT = "The engine's JSON answer, of a stream what its chunks make up; null where there is none."
 Result = Annotated[msgspec.Raw, Meta(description=_RESULT)]
 
@@ -40,6 +43,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: str | UnsetType | None = UNSET
     reason: str | UnsetType | None = UNSET
     entropy: float | UnsetType | None = UNSET
+    policy: Policy | UnsetType = UNSET
+    features: Features | UnsetType = UNSET
     text: Text | UnsetType = UNSET
     tier: str | UnsetType | None = UNSET
     overflowed_from: str | UnsetType | None = UNSET
@@ -98,16 +103,15 @@ def job_fields(view: JobView) -> dict[str, Any]:
 
 def _request_fields(request: Request) -> dict[str, Any]:
     return {
-        "floor": request.floor and short(request.floor),
         "ceiling": request.ceiling and short(request.ceiling),
-        "reason": short(request.reason),
-        "entropy": request.entropy,
+        **describe_decision(request.decision.shortened(MAX_WORD_CHARS)),
     }
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    hidden = ("state", "status", "body", "error", "code", "fence")
+    hidden = ("state", "status", "body", "error", "code", "fence", "decision")
     fields = {name: value for name, value in msgspec.structs.asdict(outcome).items() if name not in hidden}
+    fields |= describe_decision(outcome.decision)
     fields["result"] = outcome.body
     if outcome.chunks:
         fields["text"] = outcome.text or _first_text(outcome.answer)

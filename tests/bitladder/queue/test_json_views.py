@@ -8,18 +8,19 @@ from typing import Any
 import msgspec
 
 from bitladder.contract import JobView, Outcome, Request, State, Usage
+from bitladder.decision import Decision, Score
 from bitladder.queue.dead_letters import DeadLetter, Loss
 from bitladder.queue.json_views.dead_letter import describe_dead_letter, describe_history
 from bitladder.queue.json_views.job import describe_cancelled, describe_job
 
-REQUEST = Request(body=msgspec.Raw(b'{"model": "m", "prompt": "secret"}'), floor="int4", reason="entropy", entropy=3.2)
+DECISION = Decision(policy="article", version=1, floor="int4", reason="entropy", score=Score(entropy=3.2))
+REQUEST = Request(body=msgspec.Raw(b'{"model": "m", "prompt": "secret"}'), decision=DECISION)
 OUTCOME = Outcome(
     state=State.FINISHED,
     status=200,
     body=msgspec.Raw(b'{"choices": [{"text": "blue"}]}'),
     tier="int8",
-    floor="int4",
-    reason="entropy",
+    decision=DECISION,
     overflowed_from="int4",
     attempts=2,
     chunks=3,
@@ -54,13 +55,15 @@ def test_a_job_that_waits_shows_where_it_was_routed_and_nothing_of_an_outcome() 
         "ceiling": None,
         "reason": "entropy",
         "entropy": 3.2,
+        "policy": "article@1",
+        "features": {"entropy": 3.2},
     }
 
 
 def test_a_terminal_job_shows_its_outcome_and_of_a_stream_the_text() -> None:
     shown = as_json(describe_job(view(state=State.FINISHED, outcome=OUTCOME)))
 
-    internal = {"state", "status", "body", "error", "code", "fence"}
+    internal = {"state", "status", "body", "error", "code", "fence", "decision"}
     assert set(Outcome.__struct_fields__) - internal <= set(shown)
     assert (shown["status"], shown["tier"], shown["attempts"], shown["text"]) == ("finished", "int8", 2, "blue")
     assert shown["result"] == {"choices": [{"text": "blue"}]}
