@@ -15,7 +15,7 @@ from benchmarks.harness import CONFIG
 from bitladder.contract import Endpoint
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings
-from dispatcher.app import RequestIds
+from dispatcher.http.middleware import RequestIds
 from workers.engines.echo import EchoEngine
 
 

@@ -1,6 +1,6 @@
-"""Who is let in: caps, memory, and whether the answer can come in time. Looks at the queues once a second.
+"""Admission control: caps, memory, and whether the answer can come in time. Samples the queues once a second.
 
-Deciding costs no round trip: it goes by the last look, and by what this process has let in since.
+A decision costs no round trip: it rests on the last sample, and on the jobs that this process has admitted since.
 """
 
 from __future__ import annotations
@@ -30,28 +30,27 @@ from dispatcher.metrics import AdmissionMetrics
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 1.0
-# While a backlog grows whose rate is not known yet, everybody is let in: that must not last.
-HURRIED_LOOK_S = 0.25
-# An older look says nothing about now: then nobody is refused for it. It may be late because Redis is unreachable:
-# then nobody is refused before it ends.
+SAMPLE_INTERVAL_S = 1.0
+# While a backlog grows whose service rate is not known yet, every job is admitted: that must not last.
+HURRIED_INTERVAL_S = 0.25
+# A stale sample refuses no job. A late one, because Redis may be unreachable, refuses none before the next has ended.
 STALE_S, LATE_S = 3.0, 1.5
 # What a waiting job takes in Redis: its body, by what an allocator rounds up at most, and its record with a reserve
 # (docs/benchmarks.md, queued B).
 ROUNDED_UP = 1.25
 JOB_BYTES = 1_000
-# A full queue has room again when this share of it is gone: less would be filled at once by whoever comes first.
+# A full queue has room again once this share of it is gone: less would be filled at once by the first clients to retry.
 ROOM = 0.05
-# Where the rate is not known.
+# Where the service rate is not known.
 UNKNOWN_RETRY_S = 5.0
-LONGEST_RETRY_S = 300.0
+MAX_RETRY_S = 300.0
 
 Tier = tuple[str, str]  # model, tier
-NOBODY = (0,) * len(Lane)
+NO_JOBS = (0,) * len(Lane)
 
 
 class Entry(NamedTuple):
-    """What one job that is let in adds."""
+    """What one admitted job adds."""
 
     tier: Tier
     rank: int
@@ -60,7 +59,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Admitted:
-    """What this process has let in since a look, or before it without an answer from Redis yet."""
+    """The jobs that this process has admitted since a sample, or before it without an answer from Redis yet."""
 
     lanes: dict[Tier, list[int]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)  # of the lanes, by model
@@ -68,12 +67,12 @@ class Admitted:
 
     def add(self, entry: Entry, count: int) -> None:
         tier, rank, size_bytes = entry
-        self.lanes.setdefault(tier, list(NOBODY))[rank] += count
+        self.lanes.setdefault(tier, list(NO_JOBS))[rank] += count
         self.totals[tier[0]] = self.totals.get(tier[0], 0) + count
         self.bytes += count * size_bytes
 
     def of(self, tier: Tier) -> Sequence[int]:
-        return self.lanes.get(tier, NOBODY)
+        return self.lanes.get(tier, NO_JOBS)
 
     def copy(self) -> Admitted:
         return self.plus(Admitted(), 0)
@@ -88,7 +87,7 @@ class Admitted:
 
 
 class Admission:
-    """The endpoint of one intake process."""
+    """Admits or refuses the jobs of one intake process."""
 
     def __init__(
         self,
@@ -101,30 +100,32 @@ class Admission:
         self._metrics, self._is_connected = metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
-        self._stuck: frozenset[str] = frozenset()  # lists that nobody alive may serve, while their siblings are served
-        self._broken: frozenset[str] = frozenset()  # lists that are none in Redis
+        self._stuck: frozenset[str] = (
+            frozenset()
+        )  # lists that no live worker may serve, while their siblings are served
+        self._broken: frozenset[str] = frozenset()  # queues whose key in Redis is no list
         self._sample: Sample | None = None
-        self._waiting: dict[str, int] = {}  # at the last look, by model
-        self._looked_s = 0.0  # time.monotonic
-        self._look_ended = asyncio.Event()  # the next one, well or not
+        self._waiting: dict[str, int] = {}  # in the last sample, by model
+        self._sampled_s = 0.0  # time.monotonic
+        self._sample_ended = asyncio.Event()  # the next one, well or not
         self._admitted, self._entering = Admitted(), Admitted()
 
     async def enter(self, job: Submission, latency_budget: LatencyBudget) -> Entry:
-        """Let a job in, and count it. Until `arrived` says so it is on its way to Redis: no look can have seen it.
+        """Admit a job, and count it. Until `arrived` is called it is in transit to Redis, and in no sample.
 
         Raises:
-            RefusedError: why not, and when to come back.
+            RefusedError: why not, and when to retry.
 
         """
         queue = QueueName.parse(job.queue)
         size_bytes = int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES
         entry = Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
         refusal = self._refusal(job, entry, latency_budget)
-        if refusal and time.monotonic() - self._looked_s > LATE_S:
+        if refusal and time.monotonic() - self._sampled_s > LATE_S:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_ended.wait(), STALE_S)
+                await asyncio.wait_for(self._sample_ended.wait(), STALE_S)
             refusal = self._refusal(job, entry, latency_budget)
-        # A repeat is no new work, and its first job may have the answer by now.
+        # A repeat is no new work, and the first job with its key may be answered by now.
         if refusal and not await self._is_repeat(job):
             raise refusal
         self._admitted.add(entry, 1)
@@ -132,7 +133,7 @@ class Admission:
         return entry
 
     def arrived(self, entry: Entry) -> None:
-        """Note that Redis has answered for a job, whatever it was."""
+        """Note that Redis has answered for a job, with success or not."""
         self._entering.add(entry, -1)
 
     def room_after_s(self, queue: str, depth: int) -> float:
@@ -140,19 +141,21 @@ class Admission:
         name = QueueName.parse(queue)
         load = self._loads.get((name.model, name.tier))
         wait_s = UNKNOWN_RETRY_S if load is None or load.rate is None else ROOM * depth / load.rate
-        return _come_back(min(LONGEST_RETRY_S, wait_s))
+        return _with_jitter(min(MAX_RETRY_S, wait_s))
 
-    async def look(self) -> None:
-        """Look at the queues, and count anew from here.
+    async def refresh(self) -> None:
+        """Take a sample of the queues, and count admitted jobs anew from here.
 
         Raises:
-            QueueUnreachableError: Redis is unreachable; what was known stays.
+            QueueUnreachableError: Redis is unreachable; the last sample stays.
 
         """
         before, entering = self._admitted.copy(), self._entering.copy()
         sample = await take_sample(self._client, self._live.current)
         self._admitted = self._admitted.plus(before, -1).plus(entering, 1)
-        self._waiting = {model: sum(one.depth for one in its.lists.values()) for model, its in sample.models.items()}
+        self._waiting = {
+            model: sum(queue.depth for queue in seen.lists.values()) for model, seen in sample.models.items()
+        }
         stuck: set[str] = set()
         for model, seen in sample.models.items():
             for name in self._live.current.model(model).ladder:
@@ -161,29 +164,29 @@ class Admission:
                 slots = seen.live[name] * self._live.current.model(model).tier(name).slots
                 reading = _reading(tier, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
-        self._stuck, self._sample, self._looked_s = frozenset(stuck), sample, time.monotonic()
-        self._name_broken(sample)
-        self._show(sample)
+        self._stuck, self._sample, self._sampled_s = frozenset(stuck), sample, time.monotonic()
+        self._log_broken(sample)
+        self._export(sample)
 
-    async def look_for_ever(self) -> None:
-        """Look once a second, until cancelled."""
+    async def run(self) -> None:
+        """Take a sample once a second, until cancelled."""
         is_blind = False
         while True:
             try:
-                await self.look()
+                await self.refresh()
                 is_blind = False
             except QueueUnreachableError as error:
                 if not is_blind:
-                    log.warning("admission without a look at the queues", error=str(error))
-                is_blind, self._sample = True, None  # what is refused now is refused because Redis is unreachable
-            self._look_ended.set()
-            self._look_ended = asyncio.Event()
-            await asyncio.sleep(HURRIED_LOOK_S if self._is_ignorant() else LOOK_EVERY_S)
+                    log.warning("admission has no sample of the queues", error=str(error))
+                is_blind, self._sample = True, None  # from now on jobs are refused because Redis is unreachable
+            self._sample_ended.set()
+            self._sample_ended = asyncio.Event()
+            await asyncio.sleep(HURRIED_INTERVAL_S if self._lacks_rate() else SAMPLE_INTERVAL_S)
 
-    def _name_broken(self, sample: Sample) -> None:
-        """Say once of a list that it is none, and once that it is one again."""
-        lists = {name: one for its in sample.models.values() for name, one in its.lists.items()}
-        broken = frozenset(name for name, one in lists.items() if one.problem)
+    def _log_broken(self, sample: Sample) -> None:
+        """Log once that a queue's key is no list, and once that it is one again."""
+        lists = {name: state for model in sample.models.values() for name, state in model.lists.items()}
+        broken = frozenset(name for name, state in lists.items() if state.problem)
         for name in sorted(broken - self._broken):
             log.error(
                 "queue broken: it takes and gives no jobs",
@@ -195,29 +198,29 @@ class Admission:
             log.info("queue whole again", queue=name)
         self._broken = broken
 
-    def _is_ignorant(self) -> bool:
+    def _lacks_rate(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
     def _refusal(self, job: Submission, entry: Entry, latency_budget: LatencyBudget) -> RefusedError | None:
-        elapsed_s = time.monotonic() - self._looked_s
+        elapsed_s = time.monotonic() - self._sampled_s
         if self._sample is None or elapsed_s > STALE_S or not self._is_connected():
             return None
         return self._over_caps(job, self._sample) or self._too_late(job, entry, latency_budget, elapsed_s)
 
     def _over_caps(self, job: Submission, sample: Sample) -> RefusedError | None:
-        share, most = self._live.current.queue.max_memory_share, self._live.current.queue.max_total
+        share, limit = self._live.current.queue.max_memory_share, self._live.current.queue.max_total
         used = sample.used_bytes + self._admitted.bytes
         if sample.max_bytes is not None and used > share * sample.max_bytes:
             return MemoryFullError(
                 f"Redis uses {used:,} of {sample.max_bytes:,} bytes; above {share:.0%} no new jobs are taken in "
                 "([queue].max_memory_share), so that those that wait can end",
-                retry_after_s=_come_back(UNKNOWN_RETRY_S),
+                retry_after_s=_with_jitter(UNKNOWN_RETRY_S),
             )
         total = self._waiting[job.model] + self._admitted.totals.get(job.model, 0)
-        if total >= most:
+        if total >= limit:
             return QueueFullError(
-                f"{total} jobs wait for model {job.model}; at most {most} may ([queue].max_total)",
-                retry_after_s=self.room_after_s(job.queue, most),
+                f"{total} jobs wait for model {job.model}; at most {limit} may ([queue].max_total)",
+                retry_after_s=self.room_after_s(job.queue, limit),
             )
         return None
 
@@ -228,11 +231,11 @@ class Admission:
         is_short = load.rate is None or sum(load.depth) + sum(admitted) <= load.short
         if is_short or not self._live.current.intake.admission or job.queue in self._stuck:
             return None
-        found = forecast(load, entry.rank, admitted, elapsed_s)
-        if found is None or found.ahead <= load.short or (late_s := excess_s(found, latency_budget)) <= 0:
+        expected = forecast(load, entry.rank, admitted, elapsed_s)
+        if expected is None or expected.ahead <= load.short or (late_s := excess_s(expected, latency_budget)) <= 0:
             return None
-        after_s = _come_back(min(LONGEST_RETRY_S, late_s))
-        return OverloadedError(_explain(job.queue, found, latency_budget, after_s), retry_after_s=after_s)
+        after_s = _with_jitter(min(MAX_RETRY_S, late_s))
+        return OverloadedError(_explain(job.queue, expected, latency_budget, after_s), retry_after_s=after_s)
 
     async def _is_repeat(self, job: Submission) -> bool:
         if not job.idempotency_key:
@@ -248,13 +251,13 @@ class Admission:
         reached = {name for name in mine if any(seen.live[one] for one in _reach(name, ladder))}
         return frozenset(mine) - reached if reached else frozenset()
 
-    def _show(self, sample: Sample) -> None:
+    def _export(self, sample: Sample) -> None:
         self._metrics.memory.set(sample.used_bytes / sample.max_bytes if sample.max_bytes else 0)
         for (model, tier), load in self._loads.items():
             self._metrics.rate.labels(model, tier).set(load.rate or 0)
             for lane, rank in RANK.items():
-                found = forecast(load, rank, NOBODY, 0)
-                self._metrics.answer.labels(model, tier, lane).set(found.answer_s if found else 0)
+                expected = forecast(load, rank, NO_JOBS, 0)
+                self._metrics.answer.labels(model, tier, lane).set(expected.answer_s if expected else 0)
 
 
 def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
@@ -277,10 +280,10 @@ def _reading(tier: Tier, seen: ModelSample, left_out: frozenset[str], slots: int
     )
 
 
-def _explain(queue: str, found: Forecast, latency_budget: LatencyBudget, after_s: float) -> str:
+def _explain(queue: str, expected: Forecast, latency_budget: LatencyBudget, after_s: float) -> str:
     limits = (
-        (latency_budget.first_s, found.wait_s, "begin"),
-        (latency_budget.whole_s, found.answer_s, "be there"),
+        (latency_budget.first_s, expected.wait_s, "begin"),
+        (latency_budget.whole_s, expected.answer_s, "be there"),
     )
     late = " and ".join(
         f"the answer would {verb} after about {at_s:.1f} s, and the client waits {within_s:.1f} s"
@@ -288,10 +291,10 @@ def _explain(queue: str, found: Forecast, latency_budget: LatencyBudget, after_s
         if within_s is not None
     )
     return (
-        f"queue {queue} is overloaded: {found.ahead} jobs wait ahead and {found.rate:.1f} of them end in a second, so "
-        f"{late}; try again in {after_s:.0f} s"
+        f"queue {queue} is overloaded: {expected.ahead} jobs wait ahead and {expected.rate:.1f} of them end in a "
+        f"second, so {late}; try again in {after_s:.0f} s"
     )
 
 
-def _come_back(wait_s: float) -> float:
+def _with_jitter(wait_s: float) -> float:
     return retry_after_s(wait_s, random.random())  # noqa: S311  (jitter)

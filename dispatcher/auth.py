@@ -1,6 +1,6 @@
-"""Who may use a endpoint: the API key, its scope, its rate, and how many of its requests are open at once.
+"""Authentication and authorisation: the API key, its scope, its rate, and how many of its requests are open at once.
 
-Each route says in one word who may use it (`guarded`), and none can be made without saying so.
+Each route says what it requires (`require`), and no route can be made without saying it.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from typing import Any
 
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,58 +32,60 @@ from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeySettings, key_hash
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
-from dispatcher.responses import Response
+from dispatcher.http.responses import Handler
 
 log = structlog.get_logger()
 # Ours have 46 characters. Longer ones are not worth hashing.
 _MAX_KEY_BYTES = 256
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+class Requirement(StrEnum):
+    """What a route requires of its caller's API key."""
 
-class Access(StrEnum):
-    """Who may use a route."""
-
-    OPEN = "open"  # everybody
-    KEY = "key"  # every key
+    PUBLIC = "public"  # no key
+    ANY_KEY = "any key"
     SUBMIT = access.Scope.SUBMIT
     READ = access.Scope.READ
     OPS = access.Scope.OPS
 
-
-def guarded(who: Access, method: str, path: str, endpoint: Handler) -> Route:
-    """Return a route that only `who` may use."""
-    middleware = [] if who is Access.OPEN else [Middleware(Guard, who)]
-    return Route(path, endpoint, methods=[method], middleware=middleware)
+    def is_met_by(self, caller: Caller) -> bool:
+        """Return whether a caller with a valid key has the scope. Who sees the jobs of every tenant may read."""
+        return self is self.ANY_KEY or self.value in caller.scopes or (self is self.READ and caller.sees_all)
 
 
-class Guard:
-    """Stands before one endpoint: puts the caller into the request's state, or refuses before the body is read."""
+def require(requirement: Requirement, method: str, path: str, handler: Handler) -> Route:
+    """Return a route whose handler runs only where the caller meets the requirement."""
+    middleware = [] if requirement is Requirement.PUBLIC else [Middleware(AuthMiddleware, requirement)]
+    return Route(path, handler, methods=[method], middleware=middleware)
 
-    def __init__(self, app: ASGIApp, who: Access) -> None:
+
+class AuthMiddleware:
+    """Stands before one handler: puts the caller into the request's state, or refuses before the body is read."""
+
+    def __init__(self, app: ASGIApp, requirement: Requirement) -> None:
         self.app = app
-        self.who = who
+        self.requirement = requirement
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gate: Gate = scope["app"].state.gateway.gate
-        caller = gate.caller(scope["headers"])
-        if not _may(caller, self.who):
-            raise ForbiddenError(f"this needs a key with the scope {self.who.value!r}; the key sent has not got it")
+        authenticator: Authenticator = scope["app"].state.intake.authenticator
+        caller = authenticator.authenticate(scope["headers"])
+        if not self.requirement.is_met_by(caller):
+            raise ForbiddenError(f"this needs a key with the scope {self.requirement.value!r}; the key sent lacks it")
         scope["state"]["caller"] = caller
-        with gate.entered(caller):
+        with authenticator.in_flight(caller):
             if caller.requests_per_minute:
-                await gate.count(caller.key, caller.requests_per_minute)
+                await authenticator.count(caller.key, caller.requests_per_minute)
             await self.app(scope, receive, send)
 
 
-class Gate:
-    """Knows the keys of one intake, and what they are doing."""
+class Authenticator:
+    """The API keys of one intake, and how many requests of each are open."""
 
     def __init__(self, settings: Settings | LiveSettings, client: redis.asyncio.Redis, *, is_required: bool) -> None:
         live = LiveSettings.of(settings)
         self._is_required, self._callers = is_required, _callers(live.current.auth)
         self._is_loopback = _is_loopback(live.current.intake.host)
-        self._open: Counter[str] = Counter()  # requests of a key that are not over
+        self._open: Counter[str] = Counter()  # requests by key
         self._client = client
         live.subscribe(self._prepare)
 
@@ -97,42 +97,42 @@ class Gate:
 
         return take
 
-    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
         """Return who sends the request.
 
         Raises:
             AuthenticationError: there is no key, or it is not configured.
-            WebPageError: no keys are asked for, and some web page uses a browser on the inside.
+            WebPageError: no keys are required, and a web page uses the browser of somebody who can reach the intake.
 
         """
         if not self._is_required:
             if any(name == b"origin" for name, _ in headers):
                 raise WebPageError("web pages may not use an intake without API keys: configure one and send it")
             return ANYBODY
-        # The look-up takes no secret-dependent time that helps to guess: what it compares are hashes, and nobody can
-        # choose a key so that its hash begins like another's.
+        # The time of the look-up helps nobody to guess a key: hashes are compared, and a key cannot be chosen so that
+        # its hash begins like another's.
         key = _bearer(headers)
         if key and (caller := self._callers.get(key_hash(key))):
             return caller
         raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>'")
 
-    def is_told_all(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Return whether an error may name what is behind the intake: to an operator's key, or where only we can ask.
+    def sees_details(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether an error may name hosts behind the intake: to an operator's key, or on loopback without keys.
 
-        A client's own address says nothing: behind a proxy on this machine, all come from here.
+        The client's address says nothing: behind a proxy on this machine, all requests come from here.
         """
         if not self._is_required:
             return self._is_loopback
         with contextlib.suppress(AuthenticationError):
-            return self.caller(headers).sees_all
+            return self.authenticate(headers).sees_all
         return False
 
     @contextlib.contextmanager
-    def entered(self, caller: Caller) -> Iterator[None]:
+    def in_flight(self, caller: Caller) -> Iterator[None]:
         """Count a request as open while the block runs, its streamed answer included.
 
         Raises:
-            RateLimitError: the key has as many open as it may.
+            RateLimitError: the key has its maximum of open requests.
 
         """
         if caller.max_in_flight is None:
@@ -141,7 +141,7 @@ class Gate:
         if self._open[caller.key] >= caller.max_in_flight:
             message = (
                 f"the key {caller.key} has {caller.max_in_flight} requests open at this intake, long polls and streams "
-                f"included: its most ([auth.keys.{caller.key}].max_in_flight, or [auth].max_in_flight)"
+                f"included: its maximum ([auth.keys.{caller.key}].max_in_flight, or [auth].max_in_flight)"
             )
             raise RateLimitError(message, retry_after_s=1)
         self._open[caller.key] += 1
@@ -150,7 +150,7 @@ class Gate:
         finally:
             self._open[caller.key] -= 1
 
-    async def count(self, key: str, most: int) -> None:
+    async def count(self, key: str, limit: int) -> None:
         """Count one request of a key, over all intakes.
 
         Raises:
@@ -159,16 +159,11 @@ class Gate:
 
         """
         try:
-            wait_ms = int(await run(self._client, rate_call(key, most)))
+            wait_ms = int(await run(self._client, rate_call(key, limit)))
         except (RedisError, OSError) as error:
             raise unreachable("cannot count the request", error) from error
         if wait_ms:
-            raise RateLimitError(f"the key {key} may send {most} requests per minute", retry_after_s=wait_ms / 1000)
-
-
-def _may(caller: Caller, who: Access) -> bool:
-    """Return whether a caller is one of these: who sees the jobs of every tenant may read."""
-    return who is Access.KEY or who.value in caller.scopes or (who is Access.READ and caller.sees_all)
+            raise RateLimitError(f"the key {key} may send {limit} requests per minute", retry_after_s=wait_ms / 1000)
 
 
 def is_key_required(settings: Settings) -> bool:
@@ -182,13 +177,14 @@ def is_key_required(settings: Settings) -> bool:
     is_exposed = not _is_loopback(host)
     is_required = bool(auth.keys) or is_exposed if auth.required is None else auth.required
     if is_required and not auth.keys:
-        why = f"intake.host is {host!r}, which others can reach" if auth.required is None else "auth.required is true"
+        reachable = f"intake.host is {host!r}, which other machines can reach"
+        why = reachable if auth.required is None else "auth.required is true"
         raise ConfigError(
             f"auth.keys is empty, but {why}: make a key with `bitladder keys new`, "
-            "or set auth.required = false to let everybody in"
+            "or set auth.required = false to accept requests without a key"
         )
     if is_exposed and not is_required:
-        log.warning("everybody who reaches the intake may use it", host=host, setting="auth.required = false")
+        log.warning("no API key is required: who reaches the intake may use it", host=host, setting="auth.required")
     return is_required
 
 

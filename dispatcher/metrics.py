@@ -8,9 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-# From a queue's fastest answer to the slowest generation anybody waits for.
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
+from bitladder.metric_buckets import SECONDS
 
 Metric = TypeVar("Metric", Counter, Histogram)
 
@@ -40,7 +38,7 @@ class IntakeMetrics:
             "state",
         )
         self.broken_streams = self._counter(
-            "bitladder_streams_broken", "How many streams ended with an error of the intake's own, by its code?", "code"
+            "bitladder_streams_broken", "How many streams did the intake end with an error, by its code?", "code"
         )
         self.captured = self._counter(
             "bitladder_prompts_captured",
@@ -90,7 +88,7 @@ class IntakeMetrics:
             ("model", "tier"),
             registry=self.registry,
         )
-        self.ladder = Gauge(
+        self.release_version = Gauge(
             "bitladder_release_version",
             "Which published release does the intake show (0: none)?",
             registry=self.registry,
@@ -110,7 +108,7 @@ class OverviewMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.suspended = Gauge(
-            "bitladder_suspended", "Do claims pause, because somebody said `rq suspend` (1)?", registry=registry
+            "bitladder_suspended", "Do claims pause, because of `rq suspend` (1)?", registry=registry
         )
         self.unknown_queues = Gauge(
             "bitladder_unknown_queues", "How many queues are there that no tier serves?", registry=registry
@@ -121,10 +119,10 @@ class OverviewMetrics:
 
 
 def withdrawals_gauge(registry: CollectorRegistry) -> Gauge:
-    """Return the gauge of what one intake has still to cancel."""
+    """Return the gauge of the abandoned jobs that one intake has still to cancel."""
     return Gauge(
         "bitladder_withdrawals_waiting",
-        "How many jobs that nobody awaits are still to be cancelled?",
+        "How many abandoned jobs are still to be cancelled?",
         registry=registry,
     )
 

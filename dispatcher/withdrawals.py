@@ -1,8 +1,8 @@
-"""Cancel what nobody can come back for, for as long as it takes Redis to hear of it.
+"""Cancel abandoned jobs, and try again until Redis has confirmed it.
 
 Two kinds of jobs have no idempotency key and no client: those whose client closed its connection, and those that were
-sent to Redis and never answered, so that their client was told to send them again. Redis may have such a job, may get
-it later, or may never: what is withdrawn does not run in any of these cases (scripts/cancel.lua).
+sent to Redis without an answer, so that their client was told to send them again. Redis may have such a job, may get
+it later, or may never: a withdrawn job does not run in any of these cases (scripts/cancel.lua).
 """
 
 from __future__ import annotations
@@ -21,64 +21,64 @@ from bitladder.queue.calls.end import Doubtful
 from bitladder.queue.job_queue import JobQueue
 
 log = structlog.get_logger()
-# Of one round trip.
+# Jobs of one round trip.
 BUNDLE = 64
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-# Jobs that are remembered at once; the oldest are given up.
-MOST = 20_000
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0
+# Jobs that wait to be cancelled; beyond it the oldest are given up.
+MAX_JOBS = 20_000
 
 
 class Withdrawals:
-    """The jobs of one intake that are to be cancelled."""
+    """The abandoned jobs of one intake."""
 
     def __init__(self, queue: JobQueue, waiting: Gauge) -> None:
         self._queue = queue
-        self._waiting: dict[str, tuple[Doubtful, float]] = {}  # by id, and until when it would run (time.monotonic)
-        self._there, self._none = asyncio.Event(), asyncio.Event()
-        self._none.set()
+        self._waiting: dict[str, tuple[Doubtful, float]] = {}  # by id, each with its deadline (time.monotonic)
+        self._has_jobs, self._is_empty = asyncio.Event(), asyncio.Event()
+        self._is_empty.set()
         waiting.set_function(lambda: len(self._waiting))
 
     def add(self, job: Submission) -> None:
-        """Cancel a job in the background: whoever notices that it is nobody's may be ending."""
+        """Cancel a job in the background: the task that calls this may be ending."""
         lasts_s = job.deadline_ms / 1000 if job.deadline_ms else self._queue.settings.queue.max_wait_s
         doubtful = Doubtful(job_id=job.job_id, queue=job.queue, tenant=job.request.tenant)
         self._waiting[job.job_id] = doubtful, time.monotonic() + lasts_s
-        if len(self._waiting) > MOST:
+        if len(self._waiting) > MAX_JOBS:
             self._give_up(next(iter(self._waiting)), "too many wait to be cancelled")
-        self._there.set()
-        self._none.clear()
+        self._has_jobs.set()
+        self._is_empty.clear()
 
     async def work_for_ever(self) -> None:
-        """Cancel what is added, again and again until Redis has heard of it."""
+        """Cancel the jobs that are added, again and again until Redis has confirmed it."""
         pause_s = FIRST_PAUSE_S
         while True:
-            await self._there.wait()
+            await self._has_jobs.wait()
             if await self._withdraw():
                 pause_s = FIRST_PAUSE_S
                 continue
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  (jitter)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def drain(self) -> None:
-        """Wait a moment for what is under way, and say what is left."""
+        """Wait a moment for the jobs that are left, and log those that could not be cancelled."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._none.wait(), 3 * self._queue.settings.redis.timeout_s)
+            await asyncio.wait_for(self._is_empty.wait(), 3 * self._queue.settings.redis.timeout_s)
         for job_id in list(self._waiting):
-            self._give_up(job_id, "the intake ends")
+            self._give_up(job_id, "the intake closes")
 
     async def _withdraw(self) -> bool:
-        """Withdraw the oldest ones; return whether Redis has heard of them all."""
+        """Withdraw the oldest jobs; return whether Redis has confirmed it for all of them."""
         now = time.monotonic()
         bundle = list(islice(self._waiting.values(), BUNDLE))
         answers = await self._queue.withdraw([job for job, _ in bundle])
-        for (job, until), is_done in zip(bundle, answers, strict=True):
-            if is_done or until < now:  # or its deadline keeps it from running
+        for (job, deadline_s), is_done in zip(bundle, answers, strict=True):
+            if is_done or deadline_s < now:  # behind its deadline it does not run
                 self._waiting.pop(job.job_id, None)
         if not self._waiting:
-            self._there.clear()
-            self._none.set()
+            self._has_jobs.clear()
+            self._is_empty.set()
         return all(answers)
 
     def _give_up(self, job_id: str, reason: str) -> None:
         del self._waiting[job_id]
-        log.warning("a job that nobody awaits could not be cancelled", job_id=job_id, reason=reason)
+        log.warning("an abandoned job could not be cancelled", job_id=job_id, reason=reason)

@@ -10,8 +10,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bitladder.contract import Outcome, State
-
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+from bitladder.metric_buckets import SECONDS
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 

@@ -6,9 +6,7 @@ import sys
 
 import typer
 
-from bitladder.cli import dead_letters as dead
-from bitladder.cli import jobs, keys, serving
-from bitladder.cli import queues as inspecting
+from bitladder.cli import dead_letter_commands, inspection, job_commands, keys, serving
 from bitladder.cli.demo import demo
 from bitladder.cli.failover import failover
 from bitladder.errors import BitladderError
@@ -26,12 +24,14 @@ for command in (serving.up, serving.serve, serving.worker, serving.redis_server)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )(serving.calibrate)
-for other in (demo, failover, jobs.submit, jobs.result, jobs.cancel, inspecting.queues, inspecting.version):
+for other in (demo, failover, job_commands.submit, job_commands.result, job_commands.cancel):
     app.command()(other)
+app.command()(inspection.queues)
+app.command()(inspection.version)
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-config_app.command("show")(inspecting.config_show)
+config_app.command("show")(inspection.config_show)
 app.add_typer(config_app, name="config")
-app.add_typer(dead.app, name="dead-letters")
+app.add_typer(dead_letter_commands.app, name="dead-letters")
 keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
 keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
 keys_app.command("new")(keys.new)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bitladder.cli.config_option import Config
+from bitladder.cli.common_options import Config
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import envelope_headers
 from bitladder.settings.sections import Settings

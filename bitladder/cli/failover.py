@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bitladder.cli.config_option import Config
+from bitladder.cli.common_options import Config
 from bitladder.queue.server.failover import Failover
 from bitladder.settings.load import load_settings
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bitladder.cli.config_option import Config
+from bitladder.cli.common_options import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
@@ -22,8 +22,8 @@ from bitladder.settings.load import config_environment, load_settings, process_e
 from bitladder.settings.sections import Settings
 from bitladder.signals import hold
 from dispatcher.app import create_app
-from dispatcher.closing import Closing
-from dispatcher.server import IntakeServer
+from dispatcher.http.closing import Closing
+from dispatcher.http.server import IntakeServer
 
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101

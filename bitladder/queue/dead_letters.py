@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -180,6 +181,18 @@ class DeadLetters:
             fence=read_number(fence) or 0,
             outcome=self._queue.signer.decode(job_id, outcome),
         )
+
+
+def choose(
+    *,
+    ids: list[str] | None = None,
+    code: str | None = None,
+    queue: str | None = None,
+    older_than_s: float | None = None,
+) -> Choice:
+    """Return a choice of dead letters by their age instead of their time."""
+    before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
+    return Choice(ids=ids, code=code, queue=queue, before_ms=before_ms)
 
 
 def _bundles(items: Sequence[T]) -> Iterable[Sequence[T]]:

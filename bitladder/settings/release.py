@@ -36,7 +36,7 @@ def _checked_digest(value: str) -> str:
     return value
 
 
-Digest = Annotated[str, AfterValidator(_checked_digest)]
+Digest = Annotated[str, AfterValidator(_checked_digest), Field(json_schema_extra={"pattern": f"^{_DIGEST.pattern}$"})]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

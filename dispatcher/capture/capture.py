@@ -1,8 +1,8 @@
-"""Keep a share of the prompts, redacted, for calibration: off unless [capture].share says so.
+"""Keep a share of the prompts, redacted, for calibration: off unless [capture].share is above 0.
 
-A request pays one comparison, and if it is captured a place in a short line; a thread does the rest, and when it cannot
-keep up, prompts are left out, never requests. They go to files, not to Redis: what Redis can hold belongs to the jobs,
-it evicts nothing, and calibration reads these files where there is no Redis.
+A request pays one comparison, and if it is captured an entry in a short queue. A thread does the rest; where it cannot
+keep up, prompts are dropped, never requests. They go to files, not to Redis: its memory belongs to the jobs, it evicts
+nothing, and calibration reads these files where there is no Redis.
 
 A folder has files of one JSON object a line: {"id", "at", "prompt", "turns", "tier": the lowest allowed, "priority",
 "max_latency_ms"} for a prompt, and {"id", "served": tier} once an awaited request was answered. Each writer has files
@@ -34,14 +34,14 @@ from dispatcher.capture.redact import redact
 from dispatcher.metrics import IntakeMetrics
 
 log = structlog.get_logger()
-# Prompts that wait for the thread; a burst above it is only sampled more thinly.
+# Prompts that wait for the thread; of a burst above it a smaller share is kept.
 _MAX_WAITING = 256
-# What is kept of one prompt. The rest is looked at for a while longer, so that no key is cut in two and missed.
+# What is kept of one prompt. A margin behind it is redacted too, so that no key is cut in two and missed.
 _MAX_CHARS, _MARGIN_CHARS = 32_768, 8_192
-# Answers are matched with captured prompts; those that take longer, or come after so many others, are not.
+# Captured prompts whose answers are awaited, to be matched with them; beyond it the oldest are forgotten.
 _MAX_AWAITED = 4096
 _FILE_BYTES, _FILE_S = 8 * 2**20, 3600.0
-_LOOK_EVERY_S = 30.0
+_TIDY_INTERVAL_S = 30.0
 _STOP_S = 5.0
 
 _Entry = tuple[str, Accepted | str]
@@ -56,24 +56,24 @@ class Capture:
         self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MAX_WAITING)
         self._awaited: dict[str, None] = {}
         self._writer = _Writer(settings)
-        self._is_running, self._is_over = False, threading.Event()
+        self._is_running, self._has_stopped = False, threading.Event()
 
     @property
     def is_needed(self) -> bool:
-        """Whether run() has something to do: what was captured once still goes when its time is up."""
+        """Whether run() has something to do. Where capturing was switched off, older files still expire."""
         return self._settings().share > 0 or folder_of(self._settings()).exists()
 
     def stop(self) -> None:
-        """Let run() write what waits, and end."""
+        """Let run() write the prompts that wait, and return."""
         if self._is_running:
             with contextlib.suppress(queue.Full):
                 self._waiting.put(None, timeout=_STOP_S)
-                self._is_over.wait(_STOP_S)
+                self._has_stopped.wait(_STOP_S)
 
     def offer(self, accepted: Accepted) -> None:
-        """Keep this prompt, by chance."""
+        """Keep this prompt with the probability [capture].share."""
         job = accepted.submission
-        # The share is of requests, not a secret: any source of chance will do.
+        # A sample, not a secret: any source of randomness will do.
         settings = self._settings()
         if settings.share <= random.random() or job.request.tenant in settings.without_tenants:  # noqa: S311
             return
@@ -102,13 +102,13 @@ class Capture:
         self._is_running = True
         while True:
             try:
-                entry = self._waiting.get(timeout=_LOOK_EVERY_S)
+                entry = self._waiting.get(timeout=_TIDY_INTERVAL_S)
             except queue.Empty:
                 self._writer.tidy()
                 continue
             if entry is None:
                 self._writer.close()
-                self._is_over.set()
+                self._has_stopped.set()
                 return
             done = self._writer.write(_line(*entry))
             if isinstance(entry[1], Accepted):
@@ -125,14 +125,14 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
     request, envelope = what.submission.request, what.envelope
     try:
         body = read_body(request.endpoint, bytes(request.body))
-    except RequestError:  # it was read once: only a later change of the rules comes here
+    except RequestError:  # routing has read it already: only a change of its rules comes here
         return b""
     text = prompt_bytes(body).decode("utf-8", "replace")
-    kept = redact(text[: _MAX_CHARS + _MARGIN_CHARS])[:_MAX_CHARS]
+    redacted = redact(text[: _MAX_CHARS + _MARGIN_CHARS])[:_MAX_CHARS]
     fields: dict[str, object] = {
         "id": job_id,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "prompt": kept,
+        "prompt": redacted,
         "turns": len(body.messages) if isinstance(body, ChatBody) else 1,
         "tier": request.decision.floor,
         "priority": envelope.priority,
@@ -166,26 +166,26 @@ class _Writer:
             self.close()
             return False
         self._is_failing = False
-        if time.monotonic() > self._tidied_s + _LOOK_EVERY_S:
+        if time.monotonic() > self._tidied_s + _TIDY_INTERVAL_S:
             self.tidy()
         return True
 
     def close(self) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what could not be written is lost, and was said to be
+            with contextlib.suppress(OSError):  # what could not be written is lost, which was logged
                 self._file.close()
         self._file = self._path = None
 
     def tidy(self) -> None:
-        """Remove files whose time is up, and the oldest ones above the size allowed; never the one being written."""
+        """Remove files that have expired, and the oldest above the size allowed; never the file being written."""
         self._tidied_s = time.monotonic()
         limit = time.time() - self._settings().keep_s
         room = self._settings().max_mb * 2**20
         for path in sorted(self._folder.glob("*.jsonl"), reverse=True):
             with contextlib.suppress(OSError):  # another intake was faster
-                its = path.stat()
-                room -= its.st_size
-                if path != self._path and (its.st_mtime < limit or room < 0):
+                status = path.stat()
+                room -= status.st_size
+                if path != self._path and (status.st_mtime < limit or room < 0):
                     path.unlink()
 
     def _current(self) -> BinaryIO:

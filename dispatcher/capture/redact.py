@@ -1,7 +1,7 @@
-"""Take out of a prompt what names a person or opens a endpoint, before it is kept. Pure.
+"""Remove personal data and secrets from a prompt before it is kept. Pure.
 
-Rules, not understanding: addresses of e-mail, keys and tokens, passwords, and long numbers go; names and street
-addresses stay. When in doubt something goes: calibration needs the shape of a text, not its facts.
+By rules: e-mail addresses, keys and tokens, passwords, and long numbers are removed; names and street addresses stay.
+In doubt a word is removed: calibration needs the shape of a text, not its facts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 EMAIL, KEY = "name@example.com", "<key>"
 
-# Both begin where a word does, and give nothing back: every character is looked at once.
+# The pattern begins at a word and does not backtrack: every character is read once.
 _EMAIL = re.compile(r"(?<![\w.+'%-])[\w.+'%-]++@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
@@ -28,7 +28,7 @@ _NAMED_SECRET = re.compile(
 _BEARER = re.compile(r"(?i)\b(bearer|basic) ([\w.+/=-]{12,})")
 _URL_LOGIN = re.compile(r"(://)[^\s/@:]{0,128}:[^\s/@]{1,128}@")
 _LONG_WORD = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_=-]{20,}+")
-# Cards, phones, accounts, IP addresses, in any of the ways people group them; dates and times stay.
+# Cards, phones, accounts, IP addresses, in any of the usual groupings; dates and times stay.
 _NUMBER = re.compile(r"\d(?<![\d.].)(?!\d{3}-\d\d-\d\d)(?:[ ()./-]{0,2}\d){6,}")
 _DIGIT = re.compile(r"\d")
 _CHANGE = re.compile(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])|(?<=[A-Z])(?=[a-z])")
@@ -43,15 +43,15 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (_KNOWN_KEY, KEY),
     (_NAMED_SECRET, rf"\1{KEY}"),
     (_BEARER, rf"\1 {KEY}"),
-    (_LONG_WORD, lambda found: KEY if _is_random(found[0]) else found[0]),
-    (_NUMBER, lambda found: _DIGIT.sub("0", found[0])),
+    (_LONG_WORD, lambda match: KEY if _is_random(match[0]) else match[0]),
+    (_NUMBER, lambda match: _DIGIT.sub("0", match[0])),
 )
 
 
 def redact(text: str) -> str:
-    """Return the text without e-mail addresses, keys, passwords and long numbers. Time grows with the length only."""
-    for pattern, instead in _RULES:
-        text = pattern.sub(instead, text)
+    """Return the text without e-mail addresses, keys, passwords and long numbers, in linear time."""
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
     return text
 
 

@@ -1,6 +1,6 @@
-"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or behind Last-Event-ID.
+"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or after Last-Event-ID.
 
-An event's id is <execution>-<chunk>-<place in the chunk>, so a client that comes back misses nothing and reads nothing
+An event's id is <execution>-<chunk>-<place in the chunk>, so a client that reconnects misses no event and reads none
 twice. (Server-sent events: WHATWG HTML, section 9.2.)
 """
 
@@ -16,40 +16,40 @@ from bitladder.contract import Chunk, Outcome, State
 from bitladder.errors import BitladderError, IntakeClosingError, RequestError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
-from dispatcher.closing import events_of, last_event_id, restart_event
-from dispatcher.jobs.job_ids import read_job_id
-from dispatcher.jobs.jobs import own_job
-from dispatcher.openai.completions import broken_event, closing_event
-from dispatcher.responses import EventStream, Response
-from dispatcher.state import Gateway
+from dispatcher.http.closing import events_of, last_event_id, restart_event
+from dispatcher.http.request_parts import path_job_id
+from dispatcher.http.responses import EventStream, Response
+from dispatcher.jobs.existing_jobs import own_job
+from dispatcher.openai.token_stream import broken_event, closing_event
+from dispatcher.state import IntakeState, intake_state
 
 _EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})-(\d{1,6})")
 
 
 async def get_events(request: HttpRequest) -> Response:
     """Stream a job that was submitted with "stream": true."""
-    gateway: Gateway = request.app.state.gateway
-    job_id = read_job_id(request)
+    state = intake_state(request)
+    job_id = path_job_id(request)
     fence, number, place = _last_event(request.headers.get("last-event-id", ""))
-    view = await own_job(request, gateway, job_id)
+    view = await own_job(request, state, job_id)
     is_stream = view.outcome.chunks > 0 if view.outcome else bool(view.request and view.request.stream)
     if not is_stream and not (view.outcome and view.outcome.state is not State.FINISHED):
         raise RequestError(f'job {readable(job_id)} has no tokens to read: submit it with "stream": true', param="id")
     # The chunk of the last event is read again: there may be more events in it.
-    timeout_s = gateway.settings.intake.await_timeout_s
-    items = gateway.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
-    events = _events(gateway, items, job_id, (fence, number, place))
+    timeout_s = state.settings.intake.await_timeout_s
+    items = state.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
+    events = _events(state, items, job_id, (fence, number, place))
     headers = {"X-Job-Id": in_url(job_id)}
-    return EventStream(events, headers, heartbeat_s=gateway.settings.intake.heartbeat_s)
+    return EventStream(events, headers, heartbeat_s=state.settings.intake.heartbeat_s)
 
 
 async def _events(
-    gateway: Gateway, items: AsyncGenerator[Heard], job_id: str, last: tuple[int, int, int]
+    state: IntakeState, items: AsyncGenerator[Heard], job_id: str, last: tuple[int, int, int]
 ) -> AsyncIterator[bytes]:
     read = None
     try:
         async with contextlib.aclosing(items):
-            async for item in gateway.closing.passed(items, job_id):
+            async for item in state.closing.interruptible(items, job_id):
                 if isinstance(item, Outcome):
                     yield closing_event(item)
                 else:
@@ -57,9 +57,9 @@ async def _events(
                     read = item
     except IntakeClosingError:
         last_id = last_event_id(read) if read else "-".join(map(str, last))
-        yield restart_event(job_id, f"{gateway.link(job_id)}/events", last_id)
+        yield restart_event(job_id, f"{state.job_url(job_id)}/events", last_id)
     except (TimeoutError, BitladderError) as error:
-        yield broken_event(gateway, error, job_id)
+        yield broken_event(state, error, job_id)
 
 
 def _numbered(chunk: Chunk, *, skip: int) -> bytes:
@@ -73,8 +73,8 @@ def _numbered(chunk: Chunk, *, skip: int) -> bytes:
 def _last_event(raw: str) -> tuple[int, int, int]:
     if not raw:
         return 0, 0, 0
-    if found := _EVENT_ID.fullmatch(raw.strip()):
-        return int(found[1]), int(found[2]), int(found[3])
+    if match := _EVENT_ID.fullmatch(raw.strip()):
+        return int(match[1]), int(match[2]), int(match[3])
     raise RequestError(
         f"Last-Event-ID must be the id of an event of this stream, <execution>-<chunk>-<place>, got {raw[:40]!r}",
         param="Last-Event-ID",

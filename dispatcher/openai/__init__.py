@@ -1,1 +1,1 @@
-"""The OpenAI-compatible endpoints and the published OpenAPI document."""
+"""OpenAI's routes: completions and chat, awaited or streamed, and models."""

@@ -34,7 +34,14 @@ PLANTS = {
         "calibration/evaluate/stats.py", "import torch", "calibration.evaluate.stats -> torch"
     ),
     "the command line in an HTTP module": Plant(
-        "dispatcher/problems.py", "from bitladder.cli.main import main", "dispatcher.problems -> bitladder.cli.main"
+        "dispatcher/http/problems.py",
+        "from bitladder.cli.main import main",
+        "dispatcher.http.problems -> bitladder.cli.main",
+    ),
+    "an HTTP handler in the command line": Plant(
+        "bitladder/cli/keys.py",
+        "from dispatcher.state import IntakeState",
+        "bitladder.cli.keys -> dispatcher.state",
     ),
     "Redis in a module of routing, which is pure": Plant(
         "bitladder/routing/rates.py", "import redis", "bitladder.routing.rates -> redis"

@@ -30,12 +30,10 @@ SHARED_NAMES = {
     "app": 2,
     "base": 3,
     "client": 2,
-    "dead_letters": 3,
     "engine": 2,
     "errors": 3,  # a tree for each: the ground, the engines, calibration
     "failover": 2,
     "features": 2,
-    "jobs": 2,
     "metrics": 3,
     "reading": 2,
 }

@@ -45,7 +45,7 @@ WORDS = {
     "gate": Word("auth", r"\bgates?\b", within=("dispatcher/", "tests/dispatcher/")),
     "settle (to write)": Word("flush, freeze, sync", r"\bsettle\b", within=("bitladder/queue/", "bitladder/gc_freeze")),
     "patience": Word("latency budget, grace time", r"\bpatien(ce|t)\b"),
-    "Gateway": Word("AppState", r"\bGateway\b(?! (Timeout|Time-out))", within=CODE),
+    "Gateway": Word("IntakeState", r"\bGateway\b(?! (Timeout|Time-out))", within=CODE),
     "Turn": Word("RolloutLock", r"\bclass Turn\b|\bTurn\(", within=PACKAGES),
     "climb": Word("escalate", r"\bclimb(s|ed|ing|able)?\b", within=CODE),
     # "makers" is a key of the fingerprint: with another one, every checkpoint would be made again.
@@ -72,12 +72,10 @@ PENDING = {
     *(
         "suspect, suspicion",
         "guard",
-        "gate",
         "patience",
-        "Gateway",
         "climb",
     ),
-    *("a endpoint", "door", "look", "away", "give back"),
+    *("door", "look", "away", "give back"),
 }
 # Names of variables that do not say what they hold, and how often the packages still have one: the number only shrinks.
 EMPTY_NAMES = {"found", "given", "its", "least", "mine", "most", "one", "theirs", "told", "wanted"}

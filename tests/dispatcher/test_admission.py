@@ -47,27 +47,27 @@ async def queue(settings: Settings) -> AsyncIterator[JobQueue]:
     await client.aclose()
 
 
-def endpoint(queue: JobQueue, settings: Settings | None = None) -> Admission:
+def admission_of(queue: JobQueue, settings: Settings | None = None) -> Admission:
     return Admission(settings or queue.settings, queue.client, AdmissionMetrics(CollectorRegistry()))
 
 
 def overload(store: redis.Redis, queue: str = QUEUE) -> None:
-    """Let a tier have a worker, and 500 jobs wait for it."""
+    """Give a tier a worker, and 500 jobs that wait for it."""
     for tier in ("int4", "int8", "fp8"):
         store.zadd(f"bl:live:smollm2:{tier}", {"somebody": 9e15})
     store.rpush(f"rq:queue:{queue}", *(f"waiting-{number}" for number in range(500)))
 
 
 async def learn(admission: Admission, store: redis.Redis, queue: str = QUEUE) -> None:
-    """Look twice, and find that 100 jobs of a queue have ended in between."""
-    await admission.look()
+    """Take two samples, between which 100 jobs of a queue have ended."""
+    await admission.refresh()
     await asyncio.sleep(0.05)  # the server's clock has to move
     store.hincrby("bl:served:smollm2", queue, 100)
-    await admission.look()
+    await admission.refresh()
 
 
 @pytest.mark.parametrize("secrets", [[], [SecretStr("outcomes that are signed")]], ids=["plain", "signed"])
-async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(
+async def test_an_execution_that_ends_is_counted_for_the_queue_its_job_waited_in(
     queue: JobQueue, store: redis.Redis, secrets: list[SecretStr]
 ) -> None:
     queue.signer = Signer(secrets)
@@ -90,7 +90,7 @@ async def test_what_ends_by_itself_is_counted_for_the_queue_it_waited_in(
     assert 0 < store.ttl("bl:served:smollm2") <= 86_400
 
 
-async def test_a_garbled_count_costs_nobody_their_end(queue: JobQueue, store: redis.Redis) -> None:
+async def test_a_garbled_count_keeps_no_job_from_finishing(queue: JobQueue, store: redis.Redis) -> None:
     store.hset("bl:served:smollm2", QUEUE, "\xff")
     await queue.submit([job()])
     claimed = (await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 1)).jobs
@@ -102,16 +102,16 @@ async def test_a_garbled_count_costs_nobody_their_end(queue: JobQueue, store: re
     assert seen.models["smollm2"].lists[QUEUE].served == 0
 
 
-async def test_a_look_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
+async def test_a_sample_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
     store.script_flush()
 
     assert (await take_sample(queue.client, queue.settings)).models["smollm2"].live == {"int4": 0, "int8": 0, "fp8": 0}
 
 
-async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
+async def test_a_job_that_cannot_be_answered_in_time_is_refused_with_the_reason(
     queue: JobQueue, store: redis.Redis
 ) -> None:
-    admission = endpoint(queue)
+    admission = admission_of(queue)
     overload(store)
     await admission.enter(job(), SOON)  # nothing is known yet
     await learn(admission, store)
@@ -126,7 +126,7 @@ async def test_whoever_cannot_be_answered_in_time_is_refused_with_the_reason(
 
 
 async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: redis.Redis, redis_url: str) -> None:
-    admission = endpoint(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
+    admission = admission_of(queue, make_settings(redis_url, intake__admission=False, queue__max_total=502))
     overload(store)
     await learn(admission, store)
 
@@ -136,15 +136,15 @@ async def test_without_admission_only_the_caps_refuse(queue: JobQueue, store: re
         await admission.enter(job(), WHENEVER)
 
 
-async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, store: redis.Redis) -> None:
-    admission = endpoint(queue)
+async def test_a_burst_between_two_samples_is_not_admitted_blindly(queue: JobQueue, store: redis.Redis) -> None:
+    admission = admission_of(queue)
     overload(store)
     await learn(admission, store)
     store.delete(f"rq:queue:{QUEUE}")
-    await admission.look()
+    await admission.refresh()
 
-    async def admitted(most: int) -> None:
-        for _ in range(most):
+    async def admitted(count: int) -> None:
+        for _ in range(count):
             admission.arrived(await admission.enter(job(), LatencyBudget(whole_s=1)))
 
     await admitted(10)
@@ -152,23 +152,23 @@ async def test_a_burst_between_two_looks_is_not_let_in_blindly(queue: JobQueue, 
         await admitted(100_000)
 
 
-async def test_jobs_on_their_way_are_not_forgotten_by_a_look_that_cannot_have_seen_them(
+async def test_jobs_in_transit_are_not_forgotten_by_a_sample_that_cannot_have_counted_them(
     queue: JobQueue, redis_url: str
 ) -> None:
-    admission = endpoint(queue, make_settings(redis_url, queue__max_total=1))
-    await admission.look()
+    admission = admission_of(queue, make_settings(redis_url, queue__max_total=1))
+    await admission.refresh()
 
     entry = await admission.enter(job(), WHENEVER)
-    await admission.look()
+    await admission.refresh()
     with pytest.raises(QueueFullError):
         await admission.enter(job(), WHENEVER)
     admission.arrived(entry)
-    await admission.look()
+    await admission.refresh()
     await admission.enter(job(), WHENEVER)
 
 
-async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, store: redis.Redis) -> None:
-    admission = endpoint(queue)
+async def test_a_repeat_is_admitted_for_the_answer_of_its_first_job(queue: JobQueue, store: redis.Redis) -> None:
+    admission = admission_of(queue)
     await queue.submit([job(key="once")])
     overload(store)
     await learn(admission, store)
@@ -178,31 +178,31 @@ async def test_a_repeat_is_let_in_for_its_first_job_s_answer(queue: JobQueue, st
         await admission.enter(job(key="twice"), SOON)
 
 
-async def test_memory_is_kept_for_the_jobs_that_are_there(queue: JobQueue, store: redis.Redis) -> None:
-    admission = endpoint(queue)
+async def test_memory_is_kept_for_the_jobs_that_are_stored(queue: JobQueue, store: redis.Redis) -> None:
+    admission = admission_of(queue)
     used = int(store.info("memory")["used_memory"])
     store.config_set("maxmemory", int(used / 0.8))
     try:
-        await admission.look()
+        await admission.refresh()
         await admission.enter(job(), WHENEVER)
         store.config_set("maxmemory", int(used / 0.95))
-        await admission.look()
+        await admission.refresh()
         with pytest.raises(MemoryFullError, match=r"above 85% no new jobs are taken in"):
             await admission.enter(job(), WHENEVER)
     finally:
         store.config_set("maxmemory", 0)
 
 
-async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue, store: redis.Redis) -> None:
-    admission = endpoint(queue)
+async def test_a_full_queue_has_room_after_the_time_that_its_rate_needs(queue: JobQueue, store: redis.Redis) -> None:
+    admission = admission_of(queue)
     unknown_s = admission.room_after_s(QUEUE, 100_000)
     overload(store)
     store.hincrby("bl:served:smollm2", QUEUE, 100)
     for served in (1000, 2000):
-        await admission.look()
+        await admission.refresh()
         await asyncio.sleep(0.05)  # the server's clock has to move
         store.hincrby("bl:served:smollm2", QUEUE, served)
-    await admission.look()
+    await admission.refresh()
 
     small_s, large_s = admission.room_after_s(QUEUE, 1000), admission.room_after_s(QUEUE, 10_000_000)
 
@@ -211,20 +211,20 @@ async def test_a_full_queue_has_room_when_its_rate_has_made_some(queue: JobQueue
     assert 10 < large_s <= 450
 
 
-async def test_a_list_that_nobody_alive_may_serve_delays_nobody_else(queue: JobQueue, store: redis.Redis) -> None:
-    admission, stuck = endpoint(queue), f"{QUEUE}:max-int4"
+async def test_a_list_that_no_live_worker_may_serve_delays_no_other(queue: JobQueue, store: redis.Redis) -> None:
+    admission, stuck = admission_of(queue), f"{QUEUE}:max-int4"
     overload(store)
     await learn(admission, store)
     store.rename(f"rq:queue:{QUEUE}", f"rq:queue:{stuck}")
     store.delete("bl:live:smollm2:int4")
-    await admission.look()
+    await admission.refresh()
 
     await admission.enter(job(), SOON)
     await admission.enter(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
 
 
-async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, store: redis.Redis) -> None:
-    admission = endpoint(queue)
+async def test_a_stale_sample_refuses_no_job(queue: JobQueue, store: redis.Redis) -> None:
+    admission = admission_of(queue)
     overload(store)
     await learn(admission, store)
 
@@ -233,21 +233,21 @@ async def test_nobody_is_refused_for_what_was_seen_long_ago(queue: JobQueue, sto
     await admission.enter(job(), SOON)
 
 
-async def test_the_door_opens_while_redis_is_away() -> None:
+async def test_jobs_are_admitted_while_redis_is_unreachable() -> None:
     settings = make_settings(f"redis://127.0.0.1:{free_port()}/0")
     client = connect(settings.redis)
     admission = Admission(settings, client, AdmissionMetrics(CollectorRegistry()))
 
     with pytest.raises(QueueUnreachableError, match="cannot look at the queues"):
-        await admission.look()
-    looking = asyncio.create_task(admission.look_for_ever())
+        await admission.refresh()
+    running = asyncio.create_task(admission.run())
     await asyncio.sleep(0)
     await admission.enter(job(), SOON)
-    looking.cancel()
+    running.cancel()
     await client.aclose()
 
 
-async def test_nobody_is_refused_for_the_load_of_a_redis_that_does_not_answer(
+async def test_no_job_is_refused_for_the_load_of_a_redis_that_does_not_answer(
     queue: JobQueue, store: redis.Redis, redis_url: str
 ) -> None:
     with Proxy(int(redis_url.rpartition(":")[2].removesuffix("/0"))) as proxy:
@@ -263,7 +263,7 @@ async def test_nobody_is_refused_for_the_load_of_a_redis_that_does_not_answer(
         await admission.enter(job(), SOON)  # its submission is answered with what is true
         is_connected = True
 
-        looking = asyncio.create_task(admission.look_for_ever())
+        running = asyncio.create_task(admission.run())
         await asyncio.sleep(0.1)  # it has begun
         await asyncio.to_thread(proxy.hold)
         start_s = asyncio.get_running_loop().time()
@@ -271,11 +271,11 @@ async def test_nobody_is_refused_for_the_load_of_a_redis_that_does_not_answer(
             try:
                 await admission.enter(job(), SOON)
                 break
-            except OverloadedError:  # for as long as the last look is none too old
+            except OverloadedError:  # until the last sample is stale
                 await asyncio.sleep(0.05)
         blind_s = asyncio.get_running_loop().time() - start_s
-        looking.cancel()
+        running.cancel()
         await asyncio.to_thread(proxy.heal)
         await client.aclose()
 
-    assert 1 < blind_s < 4.5  # a look is late, and then its time is over
+    assert 1 < blind_s < 4.5  # the sample is late, and then stale

@@ -1,4 +1,4 @@
-"""Who is let in: settings of API keys, and the rate of a key."""
+"""Authentication: settings of API keys, scopes, and the rate of a key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bitladder.settings.access import Scope, key_hash, new_key
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 from dispatcher.app import create_app
-from dispatcher.auth import Access, Gate, Guard, is_key_required
+from dispatcher.auth import Authenticator, AuthMiddleware, Requirement, is_key_required
 from tests.conftest import ROOT, make_settings
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -29,9 +29,9 @@ KEY = new_key()
 
 
 @pytest.fixture
-async def gate(settings: Settings) -> AsyncIterator[Gate]:
+async def authenticator(settings: Settings) -> AsyncIterator[Authenticator]:
     client = connect(settings.redis)
-    yield Gate(settings, client, is_required=True)
+    yield Authenticator(settings, client, is_required=True)
     await client.aclose()
 
 
@@ -70,7 +70,7 @@ def test_an_intake_that_would_need_keys_and_has_none_does_not_start(flags: dict[
         create_app(make_settings(NOWHERE, **flags))
 
 
-def test_letting_everybody_in_is_said_aloud() -> None:
+def test_requiring_no_key_where_others_can_reach_is_logged() -> None:
     with capture_logs() as logs:
         create_app(make_settings(NOWHERE, intake__host=ANYWHERE, auth__required=False))
 
@@ -101,18 +101,20 @@ def test_two_keys_cannot_be_the_same() -> None:
         make_settings(NOWHERE, auth__keys=both)
 
 
-def test_every_route_but_health_and_readiness_stands_behind_a_guard() -> None:
+def test_every_route_but_health_and_readiness_requires_a_key() -> None:
     routes = [route for route in create_app(make_settings(NOWHERE)).routes if isinstance(route, Route)]
 
-    assert {route.path for route in routes if not isinstance(route.app, Guard)} == {"/health", "/readyz"}
-    reading = [route for route in routes if isinstance(route.app, Guard) and route.app.who is Access.OPS]
+    assert {route.path for route in routes if not isinstance(route.app, AuthMiddleware)} == {"/health", "/readyz"}
+    reading = [
+        route for route in routes if isinstance(route.app, AuthMiddleware) and route.app.requirement is Requirement.OPS
+    ]
     assert {"/v1/queues", "/metrics"} <= {route.path for route in reading}
 
 
 def test_a_caller_is_known_by_its_key_and_by_nothing_else() -> None:
-    gate = gate_of(make_settings(NOWHERE, auth__keys=one_key(scopes=["read"])))
+    authenticator = authenticator_of(make_settings(NOWHERE, auth__keys=one_key(scopes=["read"])))
 
-    caller = gate.caller([(b"authorization", f"bearer {KEY}".encode())])
+    caller = authenticator.authenticate([(b"authorization", f"bearer {KEY}".encode())])
 
     assert (caller.tenant, caller.scopes) == ("acme", frozenset({Scope.READ}))
     digest = key_hash(KEY.encode())
@@ -127,30 +129,32 @@ def test_a_caller_is_known_by_its_key_and_by_nothing_else() -> None:
         f"Bearer {'x' * 999}",
     ):
         with pytest.raises(AuthenticationError):
-            gate.caller([(b"authorization", value.encode())])
+            authenticator.authenticate([(b"authorization", value.encode())])
 
 
-async def test_a_key_may_use_its_minute_at_once_and_then_evenly(gate: Gate, store: redis.Redis) -> None:
+async def test_a_key_may_use_its_minute_at_once_and_then_evenly(
+    authenticator: Authenticator, store: redis.Redis
+) -> None:
     for _ in range(6):
-        await gate.count("acme", 6)
+        await authenticator.count("acme", 6)
 
     with pytest.raises(RateLimitError) as caught:
-        await gate.count("acme", 6)
-    await gate.count("globex", 6)
+        await authenticator.count("acme", 6)
+    await authenticator.count("globex", 6)
     store.set("bl:rate:acme", float(store.get("bl:rate:acme") or 0) - 11_000)  # as if eleven seconds had passed
-    await gate.count("acme", 6)
+    await authenticator.count("acme", 6)
     with pytest.raises(RateLimitError):
-        await gate.count("acme", 6)
+        await authenticator.count("acme", 6)
 
     assert 5 < caught.value.retry_after_s <= 10
     assert 0 < int(store.pttl("bl:rate:acme")) <= 60_000
 
 
 @pytest.mark.parametrize("planted", ["nan", "inf", "1e300", "-5", "what", "99999999999999"])
-async def test_a_planted_rate_locks_nobody_out(gate: Gate, store: redis.Redis, planted: str) -> None:
+async def test_a_planted_rate_locks_no_key_out(authenticator: Authenticator, store: redis.Redis, planted: str) -> None:
     store.set("bl:rate:acme", planted)
 
-    await gate.count("acme", 1)
+    await authenticator.count("acme", 1)
 
     assert 0 < int(store.pttl("bl:rate:acme")) <= 60_000
 
@@ -160,8 +164,8 @@ def test_a_new_key_is_shown_once_and_its_settings_know_it() -> None:
 
     key, _, snippet = done.stdout.partition("\n")
     auth = tomllib.loads(snippet)["auth"]
-    gate = gate_of(make_settings(NOWHERE, auth__keys=auth["keys"]))
-    caller = gate.caller([(b"authorization", f"Bearer {key}".encode())])
+    authenticator = authenticator_of(make_settings(NOWHERE, auth__keys=auth["keys"]))
+    caller = authenticator.authenticate([(b"authorization", f"Bearer {key}".encode())])
     assert (caller.key, caller.tenant, caller.scopes) == ("acme.ci", "acme", frozenset({Scope.SUBMIT, Scope.OPS}))
     assert key not in snippet
 
@@ -182,8 +186,8 @@ def test_config_show_shows_no_hash() -> None:
     assert key_hash(KEY.encode()) not in done.stdout
 
 
-def gate_of(settings: Settings) -> Gate:
-    return Gate(settings, connect(settings.redis), is_required=True)  # it connects when it counts
+def authenticator_of(settings: Settings) -> Authenticator:
+    return Authenticator(settings, connect(settings.redis), is_required=True)  # it connects when it counts
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -28,9 +28,9 @@ class Intake:
     """An intake in this process, whose settings can be changed."""
 
     def __init__(self, app: Starlette, redis_url: str, folder: Path) -> None:
-        self.live: LiveSettings = app.state.gateway.live
-        self.admission = app.state.gateway.admission
-        self.metrics = app.state.gateway.metrics
+        self.live: LiveSettings = app.state.intake.live
+        self.admission = app.state.intake.admission
+        self.metrics = app.state.intake.metrics
         self._redis_url, self.folder = redis_url, folder
         self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://intake")
 
@@ -50,7 +50,7 @@ async def intake(redis_url: str, settings: Settings, tmp_path: Path) -> AsyncIte
     app = create_app(make_settings(redis_url, capture__folder=str(tmp_path / "kept")))
     async with app.router.lifespan_context(app):
         intake = Intake(app, redis_url, tmp_path / "kept")
-        await intake.admission.look()
+        await intake.admission.refresh()
         async with intake.http:
             yield intake
 
@@ -112,7 +112,7 @@ async def test_the_list_of_models_and_the_metrics_go_by_them(intake: Intake) -> 
 
     shown = (await intake.http.get("/v1/models")).json()["data"][0]["published"]
     assert shown["int4"]["version"] == 7
-    assert intake.metrics.ladder._value.get() == 7
+    assert intake.metrics.release_version._value.get() == 7
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Captured prompts: which, how they are kept, and for how long."""
+"""Captured prompts: which are kept, in which form, and for how long."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_what_is_left_goes_in_time_after_capturing_was_switched_off(
     path = tmp_path / "20200101T1-a.jsonl"
     path.write_text("{}\n")
     os.utime(path, (time.time() - 7200,) * 2)
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(module, "_TIDY_INTERVAL_S", 0.01)
     mine = capture(tmp_path, share=0, keep_s=3600)
 
     start(mine)

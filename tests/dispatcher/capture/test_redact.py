@@ -1,4 +1,4 @@
-"""What names a person or opens a endpoint does not leave the intake's memory."""
+"""Personal data and secrets of a prompt do not leave the intake's memory."""
 
 from __future__ import annotations
 

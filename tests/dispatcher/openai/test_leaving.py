@@ -1,4 +1,4 @@
-"""A client that leaves: dispatcher/openai/completions.py, `unless_gone`."""
+"""A client that disconnects: dispatcher/openai/awaiting.py, `unless_gone`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from dispatcher.openai.completions import unless_gone
+from dispatcher.openai.awaiting import unless_gone
 
 
 class Connection:
@@ -32,14 +32,14 @@ async def test_a_client_that_leaves_as_its_answer_comes_interrupts_nothing_behin
     connection, answer = Connection(), asyncio.get_running_loop().create_future()
     behind = asyncio.Event()
 
-    async def endpoint() -> object:
-        found = await unless_gone(connection.request, _answer(answer))
+    async def handler() -> object:
+        result = await unless_gone(connection.request, _answer(answer))
         for _ in range(10):
             await asyncio.sleep(0)  # sending takes turns of the loop
         behind.set()
-        return found
+        return result
 
-    task = asyncio.create_task(endpoint())
+    task = asyncio.create_task(handler())
     await asyncio.sleep(0.01)
     connection.is_gone.set()
     for _ in range(steps):  # the two meet in one of these turns

@@ -93,7 +93,7 @@ def test_operators_list_release_and_drop_dead_lettered_jobs(stack: Stack) -> Non
     assert "the latest 1 of them; --limit 0 lists all\n2 jobs, 2 engine_fault" in few.stdout
     assert dry.stdout.strip() == "would be released: 2 jobs, 2 engine_fault"
     assert vague.returncode == 2
-    assert "say which jobs" in vague.stderr
+    assert "name the jobs by ids" in vague.stderr
     assert released.stdout.strip() == "1 of 1 released"
     assert dropped.stdout.strip() == "2 of 2 dropped"
     assert unknown.returncode == 1

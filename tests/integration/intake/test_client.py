@@ -99,7 +99,7 @@ def _message(end: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_submission_whose_answer_is_lost_on_the_way_is_repeated_and_stored_once(
+def test_a_submission_whose_answer_is_lost_is_repeated_and_stored_once(
     stack: Stack, store: redis.Redis, is_async: bool
 ) -> None:
     way = Flaky(stack.url, lost=2)
@@ -118,7 +118,7 @@ def test_a_submission_whose_answer_is_lost_on_the_way_is_repeated_and_stored_onc
     assert store.keys("rq:job:*") == [f"rq:job:{job['id']}".encode()]
 
 
-def test_an_answer_that_is_no_intake_s_is_an_error_with_its_words() -> None:
+def test_an_answer_that_comes_from_no_intake_is_an_error_with_its_text() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:

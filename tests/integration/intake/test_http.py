@@ -1,4 +1,4 @@
-"""What HTTP/1.1 leaves to a server: trailers, offers to change the protocol, paths with a slash too many."""
+"""What HTTP/1.1 leaves to a server: trailers, upgrades of the protocol, paths with a slash at their end."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def test_trailers_without_end_are_cut_off_before_they_fill_the_memory(stack: Sta
     assert resident_mib(stack) - before < 16
 
 
-def test_a_chunk_s_line_without_end_is_cut_off(stack: Stack) -> None:
+def test_an_endless_chunk_line_is_cut_off(stack: Stack) -> None:
     head = HEALTH + b"Transfer-Encoding: chunked\r\n\r\n5;extension="
 
     assert sent_until_cut_off(stack, head, b"a" * 65_536) < 16 * 1024 * 1024
 
 
-def test_trailers_beyond_measure_are_refused_in_the_usual_form(stack: Stack) -> None:
+def test_trailers_above_the_limits_are_refused_in_the_usual_form(stack: Stack) -> None:
     trailers = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(500))
 
     with connected(stack) as client, client.makefile("rb") as file:
@@ -143,7 +143,7 @@ def test_a_trailer_is_no_header(stack: Stack) -> None:
     assert with_header[0].floor == "fp8"
 
 
-def test_what_follows_an_answer_that_came_before_its_body_ended_is_not_answered_twice(stack: Stack) -> None:
+def test_a_request_that_was_answered_before_its_body_ended_is_not_answered_twice(stack: Stack) -> None:
     for rest in (b"0\r\nX: " + b"a" * 400_000, b"not a chunk\r\n\r\n"):
         with connected(stack) as client, client.makefile("rb") as file:
             client.sendall(HEALTH + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -168,7 +168,7 @@ LONG = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nX-Min-Tier: fp8\r\nContent-Length:
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
-def test_an_offer_to_change_the_protocol_is_ignored_and_the_request_served(stack: Stack, offer: bytes) -> None:
+def test_an_upgrade_header_is_ignored_and_the_request_served(stack: Stack, offer: bytes) -> None:
     with_length = LONG + offer + b"\r\n" + BODY
     in_chunks = CHUNKED + offer + b"\r\n" + IN_CHUNKS + b"\r\n"
     without_body = HEALTH + offer + b"\r\n"
@@ -181,7 +181,7 @@ def test_an_offer_to_change_the_protocol_is_ignored_and_the_request_served(stack
     assert [one.floor for one in (*found[:2], *at_once[:2], *byte_by_byte)] == ["fp8", "int4", "fp8", "int4", "fp8"]
 
 
-def test_an_offer_in_a_head_beyond_measure_is_refused_as_any_other(stack: Stack) -> None:
+def test_a_head_above_the_limits_is_refused_with_an_upgrade_header_too(stack: Stack) -> None:
     found = answers(stack, HEALTH + OFFERS["curl"] + b"X-Large: " + b"a" * 40_000 + b"\r\n\r\n")
 
     assert [(one.status, one.code) for one in found] == [(431, "headers_too_large")]
@@ -204,9 +204,7 @@ def test_java_s_client_may_offer_http2(stack: Stack, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/models/", "/health/", "/v1/models/smollm2/", "/nowhere/"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_path_with_a_slash_too_many_is_unknown_and_sends_nobody_anywhere(
-    stack: Stack, method: str, path: str
-) -> None:
+def test_a_path_with_a_slash_too_many_is_unknown_and_not_redirected(stack: Stack, method: str, path: str) -> None:
     found = answers(stack, f"{method} {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
 
     assert [(one.status, one.code) for one in found] == [(404, "not_found")]

@@ -1,4 +1,4 @@
-"""Prompts and answers on a slow way to a real Valkey, at shipped time limits: whatever its size, each arrives, once."""
+"""Prompts and answers over a slow network to a real Valkey, at shipped time limits: each of any size arrives, once."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_prompts_of_any_size_reach_their_worker_with_the_first_claim(
 @pytest.mark.parametrize(
     ("rate", "count", "size"), [(20 * MB, 64, MB), (2 * MB, 2, 3 * MB)], ids=["64 MB at 20 MB/s", "6 MB at 2 MB/s"]
 )
-async def test_answers_of_any_size_are_handed_in_once_and_valkey_holds_few_of_them_twice(
+async def test_outcomes_of_any_size_are_stored_once_and_valkey_holds_few_of_them_twice(
     own_valkey: OwnValkey, proxy: Proxy, near: Settings, rate: float, count: int, size: int
 ) -> None:
     ids = submitted(near, count, 10)
@@ -136,7 +136,7 @@ async def test_answers_of_any_size_are_handed_in_once_and_valkey_holds_few_of_th
     assert memory["used_memory_peak"] - memory["used_memory"] < 30 * MB
 
 
-async def test_an_outcome_that_is_handed_in_again_is_not_taken_for_a_lost_lease(
+async def test_an_outcome_that_is_sent_again_is_not_taken_for_a_lost_lease(
     near: Settings, own_valkey: OwnValkey
 ) -> None:
     (job_id,) = submitted(near, 1, 10)
@@ -154,7 +154,7 @@ async def test_an_outcome_that_is_handed_in_again_is_not_taken_for_a_lost_lease(
     assert stored == encode_outcome(done.outcome)
 
 
-def test_bodies_that_come_together_are_all_accepted(
+def test_large_bodies_at_the_same_time_are_all_accepted(
     proxy: Proxy, own_valkey: OwnValkey, make_stack: Callable[..., Stack]
 ) -> None:
     stack = make_stack(BITLADDER_REDIS__URL=f"redis://127.0.0.1:{proxy.port}/0")
@@ -176,7 +176,7 @@ def test_a_producer_s_bodies_are_all_queued_over_a_slow_network(proxy: Proxy) ->
     assert len(submitted(behind(proxy), 40, 200_000)) == 40
 
 
-async def test_a_list_of_dead_jobs_is_read_in_parts_that_valkey_need_not_hold_at_once(
+async def test_many_dead_letters_are_read_in_parts_that_valkey_need_not_hold_at_once(
     own_valkey: OwnValkey, proxy: Proxy, near: Settings
 ) -> None:
     ids = submitted(near, 40, 900_000)

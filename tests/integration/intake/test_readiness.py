@@ -36,18 +36,18 @@ def test_an_intake_that_lacks_a_background_task_is_not_ready_until_it_runs_again
     monkeypatch.setattr(background, "SETTLED_S", 0.3)
     app = create_app(make_settings(redis_url))
     with served(app) as url, capture_logs() as logs:
-        names = {task.get_name() for task in app.state.gateway.background._tasks}
+        names = {task.get_name() for task in app.state.intake.background._tasks}
         before = httpx2.get(f"{url}/readyz").status_code
-        admission = app.state.gateway.admission
-        look, admission.look = admission.look, None  # a defect of the next look
+        admission = app.state.intake.admission
+        refresh, admission.refresh = admission.refresh, None  # a defect of the next sample
 
         wait_until(lambda: httpx2.get(f"{url}/readyz").status_code == 503, "the intake is not ready")
         broken = httpx2.get(f"{url}/readyz").json()["error"]
         served_nevertheless = httpx2.get(f"{url}/v1/models").status_code
-        admission.look = look
+        admission.refresh = refresh
         wait_until(lambda: httpx2.get(f"{url}/readyz").status_code == 200, "the intake is ready")
 
-    assert names >= {"admission", "look at waiters", "outcome channel"}
+    assert names >= {"admission", "look up of waiters' jobs", "outcome channel"}
     assert (before, served_nevertheless) == (200, 200)
     assert broken["code"] == "not_ready"
     assert "admission" in broken["message"]

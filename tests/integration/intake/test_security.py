@@ -1,4 +1,4 @@
-"""Keys, scopes and tenants on a real intake: who gets in, and what each may see."""
+"""Keys, scopes and tenants on a real intake: which routes each may use, and which jobs it may see."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def bearer(name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def make_guarded(make_stack: Callable[..., Stack]) -> Callable[..., Stack]:
+def make_authenticated(make_stack: Callable[..., Stack]) -> Callable[..., Stack]:
     """Make a stack that asks for keys; its own client is an operator's."""
 
     def make(**environment: str) -> Stack:
@@ -77,17 +77,17 @@ def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stac
     assert "Traceback" not in done.stderr
 
 
-def test_every_door_but_health_and_readiness_needs_a_key_of_ours(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded()
-    endpoints = [
+def test_every_route_but_health_and_readiness_needs_a_configured_key(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated()
+    routes = [
         ("POST", "/v1/completions"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/jobs"),
         ("GET", "/v1/jobs/x"),
     ]
-    endpoints += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
+    routes += [("DELETE", "/v1/jobs/x"), ("GET", "/v1/models"), ("GET", "/v1/models/smollm2"), ("GET", "/v1/queues")]
 
-    for method, path in [*endpoints, ("GET", "/metrics")]:
+    for method, path in [*routes, ("GET", "/metrics")]:
         for headers in ({}, {"Authorization": f"Bearer {new_key()}"}):
             refused = anonymous(stack, method, path, headers=headers)
             error = refused.json()["error"]
@@ -100,10 +100,10 @@ def test_every_door_but_health_and_readiness_needs_a_key_of_ours(make_guarded: C
     client.close()
 
 
-def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded()
+def test_a_key_may_use_the_routes_of_its_scopes_and_no_others(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated()
     job_id = stack.http.post("/v1/jobs", json=BODY, headers=bearer("writer")).json()["id"]
-    endpoints = [
+    routes = [
         ("submit", "POST", "/v1/jobs"),
         ("read", "GET", f"/v1/jobs/{job_id}"),
         ("ops", "GET", "/v1/queues"),
@@ -111,7 +111,7 @@ def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callabl
         ("submit", "DELETE", f"/v1/jobs/{job_id}"),
     ]
 
-    for scope, method, path in endpoints:
+    for scope, method, path in routes:
         for name, scopes in (("reader", ["read"]), ("writer", ["submit"]), ("ops", ["submit", "read", "ops"])):
             body = BODY if method == "POST" else None
             answer = stack.http.request(method, path, headers=bearer(name), json=body)
@@ -123,8 +123,10 @@ def test_a_key_opens_the_doors_of_its_scopes_and_no_others(make_guarded: Callabl
     assert stack.http.get("/v1/models", headers=bearer("reader")).status_code == 200
 
 
-def test_the_scope_ops_alone_reads_every_tenant_s_jobs_and_cancels_none(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded()
+def test_the_scope_ops_alone_reads_every_tenant_s_jobs_and_cancels_none(
+    make_authenticated: Callable[..., Stack],
+) -> None:
+    stack = make_authenticated()
     watcher = bearer("watcher")
     stack.worker("int4")
     body = BODY | {"stream": True}
@@ -139,8 +141,8 @@ def test_the_scope_ops_alone_reads_every_tenant_s_jobs_and_cancels_none(make_gua
     assert [(answer.status_code, answer.json()["error"]["code"]) for answer in refused] == [(403, "missing_scope")] * 2
 
 
-def test_a_tenant_s_jobs_are_unknown_to_every_other_tenant(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded()
+def test_a_tenant_s_jobs_are_unknown_to_every_other_tenant(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated()
     unknown = "01890000-0000-7000-8000-000000000000"
     with Client(stack.url, api_key=KEYS["acme"]) as acme, Client(stack.url, api_key=KEYS["globex"]) as globex:
         waiting = acme.submit(BODY)["id"]
@@ -164,8 +166,8 @@ def test_a_tenant_s_jobs_are_unknown_to_every_other_tenant(make_guarded: Callabl
         assert stack.http.delete(f"/v1/jobs/{other}").status_code in (200, 202)
 
 
-def test_an_idempotency_key_belongs_to_its_tenant(make_guarded: Callable[..., Stack], store: redis.Redis) -> None:
-    stack = make_guarded()
+def test_an_idempotency_key_belongs_to_its_tenant(make_authenticated: Callable[..., Stack], store: redis.Redis) -> None:
+    stack = make_authenticated()
     with Client(stack.url, api_key=KEYS["acme"]) as acme, Client(stack.url, api_key=KEYS["globex"]) as globex:
         first = acme.submit(BODY, idempotency_key="same")["id"]
 
@@ -177,8 +179,8 @@ def test_an_idempotency_key_belongs_to_its_tenant(make_guarded: Callable[..., St
     assert tenants == [["acme"], ["globex"]]
 
 
-def test_a_key_s_rate_holds_over_all_intakes(make_guarded: Callable[..., Stack]) -> None:
-    one, other = make_guarded(), make_guarded()
+def test_a_key_s_rate_holds_over_all_intakes(make_authenticated: Callable[..., Stack]) -> None:
+    one, other = make_authenticated(), make_authenticated()
 
     answers = [stack.http.get("/v1/models", headers=bearer("few")) for stack in (one, other, one, other)]
 
@@ -188,8 +190,8 @@ def test_a_key_s_rate_holds_over_all_intakes(make_guarded: Callable[..., Stack])
     assert one.http.get("/v1/models", headers=bearer("acme")).status_code == 200
 
 
-def test_a_key_has_as_many_requests_open_as_it_may(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded(BITLADDER_ECHO__TOKENS_PER_S="50")
+def test_a_key_has_at_most_its_maximum_of_requests_open(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated(BITLADDER_ECHO__TOKENS_PER_S="50")
     stack.worker("int4")
     long = BODY | {"max_tokens": 5000, "stream": True}
 
@@ -204,8 +206,8 @@ def test_a_key_has_as_many_requests_open_as_it_may(make_guarded: Callable[..., S
     wait_until(freed, "the stream that its client left is over")
 
 
-def test_the_jobs_of_a_key_s_tenant_are_limited(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded(BITLADDER_AUTH__KEYS__ACME__MAX_QUEUED="2")
+def test_the_jobs_of_a_key_s_tenant_are_limited(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated(BITLADDER_AUTH__KEYS__ACME__MAX_QUEUED="2")
 
     with ThreadPoolExecutor(4) as pool:
         posts = [pool.submit(stack.http.post, "/v1/jobs", json=BODY, headers=bearer("acme")) for _ in range(4)]
@@ -241,7 +243,7 @@ def refusals(stack: Stack, headers: dict[str, str]) -> list[str]:
     return [answer.json()["error"]["message"] for answer in answers]
 
 
-def test_only_an_operator_s_key_is_told_what_is_behind_the_intake(make_stack: Callable[..., Stack]) -> None:
+def test_only_an_operator_s_key_sees_hosts_behind_the_intake_in_errors(make_stack: Callable[..., Stack]) -> None:
     stack, where = without_redis(make_stack, BITLADDER_AUTH__KEYS=keys_in_toml())
 
     assert all(where in message for message in refusals(stack, bearer("ops")))
@@ -250,7 +252,7 @@ def test_only_an_operator_s_key_is_told_what_is_behind_the_intake(make_stack: Ca
 
 
 @pytest.mark.parametrize(("host", "is_told"), [("127.0.0.1", True), (ANYWHERE, False)])
-def test_without_keys_everybody_is_told_on_loopback_and_nobody_elsewhere(
+def test_without_keys_errors_name_hosts_on_loopback_only(
     make_stack: Callable[..., Stack], host: str, is_told: bool
 ) -> None:
     stack, where = without_redis(make_stack, BITLADDER_INTAKE__HOST=host, BITLADDER_AUTH__REQUIRED="false")
@@ -258,8 +260,8 @@ def test_without_keys_everybody_is_told_on_loopback_and_nobody_elsewhere(
     assert [where in message for message in refusals(stack, {})] == [is_told] * 3
 
 
-def test_an_unauthenticated_body_is_not_read(make_guarded: Callable[..., Stack]) -> None:
-    stack = make_guarded()
+def test_an_unauthenticated_body_is_not_read(make_authenticated: Callable[..., Stack]) -> None:
+    stack = make_authenticated()
 
     refused = anonymous(stack, "POST", "/v1/jobs", content=b"{not json")
 

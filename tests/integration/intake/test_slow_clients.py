@@ -1,4 +1,4 @@
-"""Slow, greedy and malformed clients on real sockets: each is cut off in time, and nobody else notices."""
+"""Slow, greedy and malformed clients on real sockets: each is cut off in time, and no other client notices."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def error_of(answer: bytes) -> tuple[int, str]:
     return int(head.split(b" ")[1]), str(json.loads(body)["error"]["code"])
 
 
-def test_headers_that_never_end_are_cut_off(stack: Stack) -> None:
+def test_a_head_that_does_not_end_in_time_is_cut_off(stack: Stack) -> None:
     said, after_s = trickled(stack, b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"a")
 
     assert error_of(said) == (408, "request_timeout")
@@ -76,14 +76,14 @@ def test_headers_that_never_end_are_cut_off(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("then", [b"", b"\r\n"])
-def test_a_connection_that_asks_nothing_is_closed(stack: Stack, then: bytes) -> None:
+def test_a_connection_without_a_request_is_closed(stack: Stack, then: bytes) -> None:
     said, after_s = trickled(stack, b"", then)
 
     assert said == b""
     assert after_s < 3
 
 
-def test_an_answered_connection_is_not_kept_by_a_byte_now_and_then(stack: Stack) -> None:
+def test_an_idle_connection_is_not_kept_open_by_a_byte_now_and_then(stack: Stack) -> None:
     said, _ = trickled(stack, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n")
 
     assert said.startswith(b"HTTP/1.1 200 OK")
@@ -99,7 +99,7 @@ def test_a_body_that_trickles_is_cut_off(stack: Stack) -> None:
     assert 0.4 < after_s < 3
 
 
-def test_a_client_that_leaves_within_its_body_is_no_defect(stack: Stack) -> None:
+def test_a_client_that_disconnects_within_its_body_causes_no_internal_error(stack: Stack) -> None:
     with connected(stack) as client:
         client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
 
@@ -115,20 +115,20 @@ def test_a_client_that_leaves_within_its_body_is_no_defect(stack: Stack) -> None
     ],
     ids=["many", "large", "long"],
 )
-def test_a_head_that_nobody_needs_is_refused(stack: Stack, head: bytes) -> None:
+def test_a_head_above_the_limits_is_refused(stack: Stack, head: bytes) -> None:
     said, _ = trickled(stack, head, b"")
 
     assert error_of(said) == (431, "headers_too_large")
 
 
-def test_a_header_without_end_is_refused_before_it_fills_the_memory(stack: Stack) -> None:
+def test_an_endless_header_is_refused_before_it_fills_the_memory(stack: Stack) -> None:
     said, after_s = trickled(stack, b"GET /health HTTP/1.1\r\nX-Endless: ", b"a" * 20_000)
 
     assert after_s < 0.5  # so it was the size, not the time
     assert said == b"" or error_of(said) == (431, "headers_too_large")  # a reset may overtake the answer
 
 
-def test_what_is_no_http_is_refused_in_the_usual_form(stack: Stack) -> None:
+def test_data_that_is_not_http_is_refused_in_the_usual_form(stack: Stack) -> None:
     said, _ = trickled(stack, b"\x16\x03\x01\x02\x00", b"")
 
     assert error_of(said) == (400, "invalid_request")
@@ -150,7 +150,7 @@ def is_open_at_the_server(client: socket.socket) -> bool:
     return any(row[1:4] == [near, far, "01"] for row in rows)
 
 
-def test_connections_above_the_limit_are_told_so(make_stack: Callable[..., Stack]) -> None:
+def test_connections_above_the_limit_are_refused_with_the_reason(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(BITLADDER_INTAKE__MAX_CONNECTIONS="4")
     stack.intake()
     idle = [connected(stack) for _ in range(4)]
@@ -175,7 +175,7 @@ def asked(client: socket.socket) -> bytes:
     return said
 
 
-def test_connections_that_are_only_kept_make_room_for_others(make_stack: Callable[..., Stack]) -> None:
+def test_idle_connections_are_closed_for_new_ones(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(BITLADDER_INTAKE__MAX_CONNECTIONS="4")
     stack.intake()
     stack.http.close()
@@ -196,7 +196,7 @@ def test_connections_that_are_only_kept_make_room_for_others(make_stack: Callabl
         client.close()
 
 
-def test_a_kept_connection_outlives_those_of_common_proxies_and_clients() -> None:
+def test_an_idle_connection_outlives_those_of_common_proxies_and_clients() -> None:
     longest_s = {"nginx": 60, "Go": 90, "Caddy": 120, "AWS": 60}
 
     assert make_settings("redis://127.0.0.1:1/0").intake.keep_alive_s > max(longest_s.values())
@@ -246,7 +246,7 @@ def test_a_body_beyond_measure_is_refused(stack: Stack, body: bytes) -> None:
     ],
     ids=["NUL", "brackets", "escapes", "token ids", "wide"],
 )
-def test_a_body_that_only_looks_odd_is_accepted(stack: Stack, more: dict[str, Any]) -> None:
+def test_an_odd_body_within_the_limits_is_accepted(stack: Stack, more: dict[str, Any]) -> None:
     assert stack.http.post("/v1/jobs", json=BODY | more).status_code == 202
 
 
@@ -261,7 +261,7 @@ def test_an_odd_id_is_an_unknown_job(stack: Stack, job_id: str) -> None:
 
 @pytest.mark.parametrize("host", [b"[", b"a b", b"", b"\xff"])
 @pytest.mark.parametrize("path", [b"/nowhere", b"/v1/jobs/", b"/v1/models/x"])
-def test_an_odd_host_is_no_defect(stack: Stack, path: bytes, host: bytes) -> None:
+def test_an_odd_host_causes_no_internal_error(stack: Stack, path: bytes, host: bytes) -> None:
     said, _ = trickled(stack, b"GET " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n", b"")
 
     assert int(said.split(b" ")[1]) in (400, 404)

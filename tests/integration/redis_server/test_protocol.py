@@ -23,7 +23,7 @@ COMMANDS = {
     "intake": ("serve",),
     "worker": ("worker", "--tier", "int4"),
     "queues": ("queues",),
-    "dead": ("dead-letters", "list"),
+    "dead letters": ("dead-letters", "list"),
 }
 
 

@@ -339,7 +339,7 @@ def test_a_wrong_password_is_one_clear_line_without_it(
         stack.stop()
 
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "redis away at start" in log
+    assert "redis unreachable at start" in log
     assert "SECRET" not in log
     assert "Traceback" not in log
 

@@ -1,6 +1,6 @@
-"""How an intake ends, as its endpoints see it: first it is unready, and then nobody is waited for any more.
+"""How an intake ends, as its handlers see it: first it is unready, and then all waits are interrupted.
 
-The jobs go on. Whoever waits for one hears where it goes on, in the form that it asked for.
+The jobs go on. A client that waits for one is told where it goes on, in the form that it asked for.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import msgspec
 from bitladder.contract import Chunk
 from bitladder.errors import IntakeClosingError
 from bitladder.ids import in_url, readable
-from dispatcher.problems import problem, problem_body
-from dispatcher.responses import Response
+from dispatcher.http.problems import problem, problem_body
+from dispatcher.http.responses import Response
 
-# When a stream's client should be back: another intake is there already, or this one is started again.
+# When the client of a stream should come back: another intake serves already, or this one is started again.
 RETRY_MS = 1000
 
 T = TypeVar("T")
 
 
 class Closing:
-    """The end of one intake."""
+    """The shutdown of one intake."""
 
     def __init__(self) -> None:
-        self.is_near = False  # it is unready, but serves all who come
-        self.has_come = False  # no wait goes on
+        self.is_draining = False  # it is unready, but serves all requests
+        self.has_ended_waits = False
         self.waits: dict[asyncio.Task[object], _Wait] = {}
 
-    def come(self) -> None:
-        """Interrupt all who wait, now and from now on."""
-        self.is_near = self.has_come = True
+    def interrupt(self) -> None:
+        """Interrupt all waits, those that begin later too."""
+        self.is_draining = self.has_ended_waits = True
         for wait in list(self.waits.values()):
             wait.interrupt()
 
     def interrupts(self, job_id: str = "") -> _Wait:
-        """Return a context for one wait of one task, which ends with IntakeClosingError when the intake does."""
+        """Return a context for one wait of one task; IntakeClosingError ends it when the intake closes."""
         return _Wait(self, job_id)
 
-    async def passed(self, items: AsyncIterator[T], job_id: str) -> AsyncIterator[T]:
-        """Yield the items of a job as they come.
+    async def interruptible(self, items: AsyncIterator[T], job_id: str) -> AsyncIterator[T]:
+        """Yield the items of a job as they arrive.
 
         Raises:
-            IntakeClosingError: the intake ends before they do.
+            IntakeClosingError: the intake closes before the last one.
 
         """
         wait = self.interrupts(job_id)
@@ -60,13 +60,13 @@ class Closing:
 
 
 class _Wait:
-    """As asyncio.timeout, without a time. A class, because a stream enters it for every token."""
+    """Like asyncio.timeout, without a time. A class, because a stream enters it for every token."""
 
     def __init__(self, closing: Closing, job_id: str) -> None:
         self._closing, self._job_id = closing, job_id
         self._task: asyncio.Task[object] | None = None
         self._is_interrupted = False
-        self._cancellations = 0  # of somebody else, when the wait began
+        self._cancellations = 0  # by others, before the wait began
 
     def interrupt(self) -> None:
         if self._task and not self._is_interrupted:
@@ -74,10 +74,10 @@ class _Wait:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        if self._closing.has_come:
+        if self._closing.has_ended_waits:
             raise IntakeClosingError(self._job_id)
         self._task = task = asyncio.current_task()
-        assert task  # noqa: S101  (a endpoint runs in a task)
+        assert task  # noqa: S101  (a handler runs in a task)
         self._cancellations = task.cancelling()
         self._closing.waits[task] = self
 
@@ -91,7 +91,7 @@ class _Wait:
 
 
 def moved(job_id: str, url: str, *, is_repeatable: bool) -> Response:
-    """Tell whoever awaits a job where it goes on; who has an idempotency key may as well ask again."""
+    """Tell an awaiting client where its job goes on; with an idempotency key it may repeat the request instead."""
     headers = {
         "X-Job-Id": in_url(job_id),
         "Location": url,
@@ -103,11 +103,11 @@ def moved(job_id: str, url: str, *, is_repeatable: bool) -> Response:
 
 
 def restart_event(job_id: str, url: str, last_id: str) -> bytes:
-    """Return the last event of a stream that goes on elsewhere: OpenAI's clients take it for the error that it is."""
+    """Return the last event of a stream that goes on elsewhere; OpenAI's clients raise it as an error."""
     message = f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
-    told = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
+    position = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
     body = msgspec.json.decode(problem_body(503, message, IntakeClosingError.code))
-    return b"event: restart\nretry: %d\ndata: %s\n\n" % (RETRY_MS, msgspec.json.encode(body | told))
+    return b"event: restart\nretry: %d\ndata: %s\n\n" % (RETRY_MS, msgspec.json.encode(body | position))
 
 
 def events_of(chunk: Chunk) -> list[bytes]:

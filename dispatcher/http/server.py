@@ -1,9 +1,9 @@
-"""uvicorn's server with an end that nobody notices who can go elsewhere.
+"""uvicorn's server with a graceful shutdown.
 
-SIGTERM or SIGHUP: for [intake].lame_duck_s the intake serves on but is unready and keeps no connection, so that whoever
-shares requests out turns to others. Then it listens no longer and finishes what it has, for [intake].drain_grace_s. Who
-waits longer is told where the job goes on (closing.py). A second signal spares the rest of the time; SIGINT, which
-somebody at a terminal sends, spares the first part.
+SIGTERM or SIGHUP: for [intake].lame_duck_s the intake serves on but is unready and keeps no connection alive, so that
+load balancers turn to others. Then it stops listening and finishes open requests, for [intake].drain_grace_s. A client
+that waits longer is told where the job goes on (closing.py). A second signal skips the rest of the time; SIGINT, which
+comes from a terminal, skips the first part.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from starlette.types import ASGIApp
 
 from bitladder.settings.intake_section import IntakeSettings
 from bitladder.signals import ending
-from dispatcher.closing import Closing
-from dispatcher.http_protocol import bounded_by
+from dispatcher.http.closing import Closing
+from dispatcher.http.http_protocol import protocol_with
 
 log = structlog.get_logger()
-# What is told at the end has this long to reach its client.
-LAST_WORDS_S = 2.0
-LOOK_EVERY_S = 0.05
-# As many as the kernel may hold for us, twice: others come while these are taken.
+# The answers that end the last waits have this long to reach their clients.
+FLUSH_S = 2.0
+POLL_INTERVAL_S = 0.05
+# Connections accepted at the end: twice what the kernel's queue holds, because more arrive meanwhile.
 MAX_WAITING = 4096
 
 
@@ -44,7 +44,7 @@ class IntakeServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=bounded_by(settings, closing),
+                http=protocol_with(settings, closing),
                 ws="none",
                 log_level="warning",
                 access_log=False,
@@ -52,12 +52,12 @@ class IntakeServer(uvicorn.Server):
             )
         )
         self._settings, self._closing = settings, closing
-        self._spares_lame_duck = self._spares_grace = False
-        self._lame_until = 0.0
+        self._skips_lame_duck = self._skips_grace = False
+        self._lame_duck_until = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take signals for the wish to end; uvicorn raises them again when it has ended, and dies of them."""
+        """Take signals as requests to shut down; uvicorn would raise them again at the end, and die of them."""
         before = {number: signal.signal(number, self.handle_exit) for number in ending()}
         yield
         for number, handler in before.items():
@@ -65,8 +65,8 @@ class IntakeServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         del frame
-        self._spares_grace = self.should_exit
-        self._spares_lame_duck = self.should_exit or sig == signal.SIGINT
+        self._skips_grace = self.should_exit
+        self._skips_lame_duck = self.should_exit or sig == signal.SIGINT
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -74,32 +74,34 @@ class IntakeServer(uvicorn.Server):
         if not await super().on_tick(counter):
             return False
         now = asyncio.get_running_loop().time()
-        if not self._closing.is_near:
-            self._closing.is_near = True
-            self._lame_until = now + self._settings.lame_duck_s
+        if not self._closing.is_draining:
+            self._closing.is_draining = True
+            self._lame_duck_until = now + self._settings.lame_duck_s
             log.info("intake is unready", lame_duck_s=self._settings.lame_duck_s)
-        return self._spares_lame_duck or now >= self._lame_until
+        return self._skips_lame_duck or now >= self._lame_duck_until
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no longer, finish what is open, and tell the rest where it goes on."""
-        self._closing.is_near = True
-        await self._listen_no_longer()
+        """Stop listening, finish open requests, and tell the clients of the rest where their jobs go on."""
+        self._closing.is_draining = True
+        await self._stop_listening()
         for listener in sockets or ():
             listener.close()
-        await asyncio.sleep(LOOK_EVERY_S)  # so that what had been sent before is read
+        await asyncio.sleep(POLL_INTERVAL_S)  # so that data that has arrived is read
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        if not await self._is_over_in(self._settings.drain_grace_s):
-            log.info("requests are sent elsewhere", requests=len(self.server_state.tasks))
-            self._closing.come()
-            self._spares_grace = False
-            if not await self._is_over_in(LAST_WORDS_S):
+        if not await self._are_closed_in(self._settings.drain_grace_s):
+            log.info("clients of open requests are sent elsewhere", requests=len(self.server_state.tasks))
+            self._closing.interrupt()
+            self._skips_grace = False
+            if not await self._are_closed_in(FLUSH_S):
                 await self._cut_off()
         await self.lifespan.shutdown()
 
-    async def _listen_no_longer(self) -> None:
-        """Close the listening sockets, and take in who had connected by then: the kernel would reset them all."""
-        listeners = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+    async def _stop_listening(self) -> None:
+        """Close the listening sockets, after accepting the connections that wait: the kernel would reset them."""
+        listeners = [
+            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
+        ]
         for server in self.servers:
             server.close()
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
@@ -111,21 +113,21 @@ class IntakeServer(uvicorn.Server):
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    async def _is_over_in(self, limit_s: float) -> bool:
+    async def _are_closed_in(self, limit_s: float) -> bool:
         """Return whether all connections are closed, and all requests answered, in that time."""
         end = asyncio.get_running_loop().time() + limit_s
         while self.server_state.connections or self.server_state.tasks:
-            if self._spares_grace or asyncio.get_running_loop().time() >= end:
+            if self._skips_grace or asyncio.get_running_loop().time() >= end:
                 return False
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
         return True
 
     async def _cut_off(self) -> None:
-        """Close what is left: of clients that do not read."""
+        """Close the connections of clients that do not read."""
         log.warning("clients that did not read are cut off", connections=len(self.server_state.connections))
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await self._is_over_in(LAST_WORDS_S)
+        await self._are_closed_in(FLUSH_S)
 
 
 def _accepted(listener: socket.socket) -> list[socket.socket]:
@@ -137,9 +139,9 @@ def _accepted(listener: socket.socket) -> list[socket.socket]:
             try:
                 connection, _ = listener.accept()
             except ConnectionError:
-                continue  # its client has left
+                continue  # the client has gone
             except OSError:
-                break  # none is left
+                break  # no other waits
             connection.setblocking(False)
             accepted.append(connection)
     return accepted

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with an end to everything that a client can make it wait for or keep.
+"""uvicorn's HTTP protocol, with limits on everything that a client can make it wait for or keep in memory.
 
-uvicorn limits neither the size of a request's head nor the time it takes, a byte now and then keeps an idle connection
-open for ever, and the fields behind a chunked body (trailers, RFC 9110, 6.5) join the headers, in any number, when the
-headers have been judged already. Bodies are bounded where they are read (gateway.py).
+uvicorn limits neither the size of a request's head nor the time it takes. A byte now and then keeps an idle connection
+open for ever. The fields behind a chunked body (trailers, RFC 9110, 6.5) join the headers, in any number, after the
+headers have been checked. Bodies are limited where they are read (request_parts.py).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bitladder.settings.intake_section import IntakeSettings
-from dispatcher.closing import Closing
-from dispatcher.problems import problem, problem_body
+from dispatcher.http.closing import Closing
+from dispatcher.http.problems import problem, problem_body
 
-# Far above what clients send, cookies of strangers included.
+# Far above what clients send, other sites' cookies included.
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 32 * 1024
-# Where all connections are taken, one that was kept for so long without a request makes room.
+# Where the maximum of connections is open, one that was idle for at least so long is closed for a new one.
 MIN_IDLE_S = 1.0
-# When the intake ends, a connection on which nothing came yet has so long for its request.
+# When the intake ends, a new connection has so long to send its first request.
 FIRST_HEAD_S = 0.5
 
 
 class HeadTooLargeError(Exception):
-    """The request line and headers are larger than anybody needs."""
+    """The request line and headers are above the limit."""
 
 
 class TunnelError(Exception):
@@ -37,30 +37,30 @@ class TunnelError(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Made by `bounded_by`."""
+    """One connection. Made by `protocol_with`."""
 
     limits: IntakeSettings
     closing: Closing
-    idle: dict[BoundedProtocol, float]  # of this server: connections that are kept, and since when, the longest first
+    idle: dict[BoundedProtocol, float]  # idle connections of this server, and since when; the oldest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._in_head = False  # whether a request line or headers are on their way
         self._in_body = False  # whether a body or its trailers are on their way
         self._wants_upgrade = False  # whether the head asked for another protocol
-        self._got_on = False  # whether what is being read began a request, ended a head or was of a body
-        self._idle_bytes = 0  # read since anything got on: of a head, of a chunk's line, of trailers, or blank lines
+        self._made_progress = False  # whether the data being read began a request, ended a head or was of a body
+        self._idle_bytes = 0  # read without progress: of a head, of a chunk's line, of trailers, or blank lines
         self._is_head_too_large = False
         self._running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > self.limits.max_connections and not self._makes_room():
+        if len(self.connections) > self.limits.max_connections and not self._close_oldest_idle():
             self.app = _too_many_connections
         self._await_head(self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # uvicorn tells only the request that came last; where others follow it in a pipeline, another one runs.
+        # uvicorn notifies only the request that came last; in a pipeline, an earlier one may be running.
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -69,14 +69,14 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._stall_timer)
 
     def shutdown(self) -> None:
-        """Close what is idle; what has begun, or is on its way, is answered, and then closed."""
+        """Close the connection if it is idle; a request that has begun, or is arriving, is answered first."""
         if self.cycle is None and not self._in_head:
             self._await_head(FIRST_HEAD_S)
         elif not self._in_head:
             super().shutdown()
 
-    def _makes_room(self) -> bool:
-        """Close the connection that was kept for longest without a request, if it was for long enough."""
+    def _close_oldest_idle(self) -> bool:
+        """Close the connection that has been idle for longest, if it was for MIN_IDLE_S; return whether it was."""
         oldest = next(iter(self.idle), None)
         if oldest is None or self.loop.time() - self.idle[oldest] < MIN_IDLE_S:
             return False
@@ -86,21 +86,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        self._got_on = False
+        self._made_progress = False
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self.send_400_response("what was sent is not HTTP/1.1")
+            self.send_400_response("the request is not HTTP/1.1")
             return
-        self._idle_bytes = 0 if self._got_on else self._idle_bytes + len(data)
+        self._idle_bytes = 0 if self._made_progress else self._idle_bytes + len(data)
         if self._idle_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
 
     def _parse(self, data: bytes) -> None:
-        """Parse what was read; a request that offers to change the protocol is taken as if it did not.
+        """Parse data; a request that offers to upgrade the protocol is served as if it did not.
 
         RFC 9110, 7.8: a server may ignore Upgrade. The parser cannot: it ends the request at its head, and takes the
-        body for the other protocol's. So a new one reads the head again, without the offer.
+        body for the other protocol's. So a new parser reads the head again, without the offer.
         """
         while True:
             try:
@@ -120,12 +120,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = self._got_on = True
+        self._in_head = self._made_progress = True
         self._in_body = False
         self.idle.pop(self, None)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # trailers say nothing here: they come when the headers have been judged already
+        if self._in_head:  # trailers are ignored: they come after the headers have been checked
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -139,14 +139,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._wants_upgrade:
             return
         self._in_head = False
-        self._in_body = self._got_on = True
+        self._in_body = self._made_progress = True
         _cancel(self._head_timer)
         super().on_headers_complete()
-        if self.closing.is_near:
+        if self.closing.is_draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._got_on = True
+        self._made_progress = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -154,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_body = False
         super().on_message_complete()
-        if self.cycle.response_complete:  # it was answered before its body was there
+        if self.cycle.response_complete:  # it was answered before its body had arrived
             self._await_next()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -204,7 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(431, message, "headers_too_large")
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer and close; only close where an answer would end up inside another one."""
+        """Answer and close; only close where the answer would be sent inside another one."""
         if self._may_answer():
             body = problem_body(status, message, code)
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
@@ -215,12 +215,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self.pipeline:
             return False
         if self.cycle is None or self.cycle.response_complete:
-            return not self._in_body  # what was answered before its body had ended is not answered twice
+            return not self._in_body  # a request that was answered before its body had ended is not answered twice
         return not self._in_head and not self.cycle.response_started
 
 
-def bounded_by(settings: IntakeSettings, closing: Closing) -> type[BoundedProtocol]:
-    """Return one server's protocol with these limits; uvicorn makes one of it per connection."""
+def protocol_with(settings: IntakeSettings, closing: Closing) -> type[BoundedProtocol]:
+    """Return the protocol of one server, with these limits; uvicorn makes an instance per connection."""
     return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings, "closing": closing, "idle": {}})
 
 

@@ -1,4 +1,4 @@
-"""The option that names the configuration."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -10,3 +10,4 @@ Config = Annotated[
     str | None,
     typer.Option("--config", "-c", help="Configuration file (default: $BITLADDER_CONFIG, ./bitladder.toml)."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]

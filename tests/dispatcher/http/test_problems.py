@@ -1,4 +1,4 @@
-"""dispatcher/problems.py: what is final says so."""
+"""dispatcher/http/problems.py: an error that a repeat would not change says so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bitladder.contract import NO_BODY, Outcome, State
-from dispatcher.problems import outcome_problem
+from dispatcher.http.problems import outcome_problem
 
 
 @pytest.mark.parametrize("status", [400, 408, 409, 422, 429, 500, 502, 503, 504])

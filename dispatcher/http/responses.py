@@ -1,16 +1,20 @@
 """What the intake answers with. Headers are made safe here, and nowhere else.
 
-Tiers, reasons and ids come from Redis, where a producer of RQ's or anybody else may have written them. A header holds
-printable ASCII only: Starlette fails on other letters and uvicorn on line ends, each time somebody asks for that job.
+Tiers, reasons and ids come from Redis, where any producer may have written them. A header holds printable ASCII only:
+Starlette fails on other letters and uvicorn on line ends, each time that job is requested.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
+from pydantic import BaseModel
 from starlette import responses
+from starlette.requests import Request
 from starlette.types import Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
@@ -26,23 +30,40 @@ def header_text(text: str) -> str:
 
 
 class Response(responses.Response):
-    """An answer. Nobody on its way may keep it: it is for one client, and another one a moment later."""
+    """An answer, which no cache may keep: it is for one client, and differs a moment later."""
 
     cache_control = "no-store"
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        told = {"Cache-Control": self.cache_control} | dict(headers or {})
-        super().init_headers({name: header_text(value) for name, value in told.items()})
+        merged = {"Cache-Control": self.cache_control} | dict(headers or {})
+        super().init_headers({name: header_text(value) for name, value in merged.items()})
 
 
-# A comment: it says nothing to clients, and to everything on the way that the answer goes on.
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in JSON; `content` is anything that msgspec encodes, with settings in it."""
+    return Response(_encode(content), status, headers, media_type="application/json")
+
+
+def _fields(value: Any) -> object:  # noqa: ANN401  (what msgspec does not know)
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise NotImplementedError(type(value).__name__)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_fields).encode
+
+
+# A comment: clients ignore it, and proxies see that the answer goes on.
 HEARTBEAT = b": heartbeat\n\n"
 
 
 class EventStream(Response, responses.StreamingResponse):
-    """Server-sent events, whole ones in each part, with a heartbeat whenever there was none for `heartbeat_s`; 0: none.
+    """Server-sent events, with a heartbeat whenever there was no event for `heartbeat_s`; 0: no heartbeat.
 
-    Nothing on their way may collect them: nginx obeys X-Accel-Buffering, and what compresses obeys no-transform.
+    Each part holds whole events. No proxy may buffer them: nginx obeys X-Accel-Buffering, and compression no-transform.
     """
 
     media_type = "text/event-stream"
@@ -51,13 +72,13 @@ class EventStream(Response, responses.StreamingResponse):
     def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str], *, heartbeat_s: float) -> None:
         super().__init__(events, headers=headers | {"X-Accel-Buffering": "no"})
         self._heartbeat_s = heartbeat_s
-        self._written_s: float | None = None  # when something was; None: something is being written
+        self._written_s: float | None = None  # when the last part was; None: a part is being written
 
     async def stream_response(self, send: Send) -> None:
         """Send the events; Starlette calls it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._written_s = asyncio.get_running_loop().time()
-        # A task for each stream, because a time-out for each event would cost more than most events do.
+        # A task per stream: a timeout per event would cost more than most events do.
         beating = asyncio.create_task(self._beat(send)) if self._heartbeat_s else None
         try:
             async for events in self.body_iterator:

@@ -8,30 +8,36 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bitladder.cli.common_options import AsJson, Config
 from bitladder.errors import ConfigError
 from bitladder.ids import readable
-from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, only
+from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, choose, only
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.dead_letter import (
+    DeadLetterEntry,
+    DeadLetterWithHistory,
+    count_by_code,
+    describe_dead_letter,
+    describe_history,
+)
 from bitladder.queue.server.connection import connect
 from bitladder.settings.load import load_settings
-from dispatcher.jobs.dead_letters import by_code, choose, describe_dead_letter, describe_loss
 
 T = TypeVar("T")
-app = typer.Typer(help="Look at dead letters, release them or drop them.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True)
 
-Config = Annotated[str | None, typer.Option("--config", "-c", help="Configuration file (default: ./bitladder.toml).")]
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
-Age = Annotated[float | None, typer.Option(help="Only jobs that came at least so many seconds ago.")]
+Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
-All = Annotated[bool, typer.Option("--all", help="Every job among the dead letters.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only say which jobs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
 
 
 @app.command("list")
@@ -49,11 +55,11 @@ def list_dead_letters(
     """
     choice = choose(code=code, queue=queue, older_than_s=older_than_s)
 
-    async def look(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[DeadLetter]]:
+    async def read(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[DeadLetter]]:
         heads = await dead_letters.heads(choice)
         return heads, await dead_letters.look(heads[: limit or None])
 
-    heads, jobs = _run(config, look)
+    heads, jobs = _run(config, read)
     if as_json:
         typer.echo(json.dumps([_plain(describe_dead_letter(job)) for job in jobs], indent=2))
         return
@@ -65,18 +71,16 @@ def list_dead_letters(
 
 @app.command()
 def show(job_id: Annotated[str, typer.Argument(help="The job.")], config: Config = None) -> None:
-    """Show one dead letter and what happened to it, as JSON.
+    """Show one dead letter and its lost executions, as JSON.
 
     Example: bitladder dead-letters show 0199…
     """
 
-    async def look(dead_letters: DeadLetters) -> dict[str, Any]:
+    async def read(dead_letters: DeadLetters) -> DeadLetterWithHistory:
         job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
-        return describe_dead_letter(job) | {
-            "history": [describe_loss(loss) for loss in await dead_letters.history(job_id)]
-        }
+        return describe_history(job, await dead_letters.history(job_id))
 
-    typer.echo(json.dumps(_plain(_run(config, look)), indent=2))
+    typer.echo(json.dumps(_plain(_run(config, read)), indent=2))
 
 
 @app.command()
@@ -107,7 +111,7 @@ def drop(
     dry_run: Dry = False,
     config: Config = None,
 ) -> None:
-    """Take jobs out for good; their prompts are forgotten at once.
+    """Drop jobs for good; their prompts are deleted at once.
 
     Example: bitladder dead-letters drop --code poison --older-than-s 86400
     """
@@ -120,7 +124,7 @@ def _choice(
 ) -> Choice:
     ids = ids or None
     if everything == any(value is not None for value in (ids, code, queue, older_than_s)):
-        raise ConfigError("say which jobs: ids, --code, --queue or --older-than-s, or else --all")
+        raise ConfigError("name the jobs by ids, --code, --queue or --older-than-s, or pass --all, and not both")
     return choose(ids=ids, code=code, queue=queue, older_than_s=older_than_s)
 
 
@@ -168,9 +172,10 @@ def _table(jobs: list[DeadLetter]) -> Table:
 
 
 def _summary(jobs: list[DeadLetterHead]) -> str:
-    return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in by_code(jobs).items())
+    return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in count_by_code(jobs).items())
 
 
-def _plain(shown: dict[str, Any]) -> dict[str, Any]:
-    """Return what the JSON encoder of the standard library can write: the engine's raw answer is left out."""
-    return {key: value for key, value in shown.items() if key not in ("result", "usage")}
+def _plain(entry: DeadLetterEntry) -> dict[str, Any]:
+    """Return the fields of an entry without the engine's answer."""
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(entry))
+    return {name: value for name, value in fields.items() if name not in ("result", "usage")}

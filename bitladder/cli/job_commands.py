@@ -21,15 +21,15 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def submit(
     prompt: Annotated[str, typer.Argument(help="The prompt; '-' reads it from standard input.")],
     model: Annotated[str, typer.Option(help="The model.")] = "smollm2",
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Maximum of tokens in the answer.")] = 64,
     chat: Annotated[bool, typer.Option(help="As a chat message instead of a completion.")] = False,
     priority: Annotated[int | None, typer.Option(help="1 to 10.")] = None,
-    max_latency_ms: Annotated[int | None, typer.Option(help="How patient you are.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="Afterwards the answer is worth nothing.")] = None,
+    max_latency_ms: Annotated[int | None, typer.Option(help="How long you can wait.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="After it the job is dropped or aborted.")] = None,
     min_tier: Annotated[str | None, typer.Option(help="Lowest tier.")] = None,
     max_tier: Annotated[str | None, typer.Option(help="Highest tier.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
-    stream: Annotated[bool, typer.Option(help="Print the answer as it comes.")] = False,
+    stream: Annotated[bool, typer.Option(help="Print the answer as it arrives.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -62,12 +62,12 @@ def submit(
 
 def result(
     job_id: Annotated[str, typer.Argument(help="The job.")],
-    wait: Annotated[bool, typer.Option(help="Wait until it is over.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until it is terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Show what became of a job.
+    """Show the outcome of a job.
 
     Example: bitladder result 0199… --wait
     """

@@ -1,0 +1,138 @@
+"""A job as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from bitladder.contract import JobView, Outcome, Request, State, Usage
+from bitladder.decision import describe_decision
+from bitladder.ids import readable
+from bitladder.queue.json_views.kinds import Count, Duration, Timestamp
+from bitladder.queue.untrusted import MAX_WORD_CHARS, short
+
+Position = Annotated[int, Meta(ge=1, description="While the job waits; 1: next of its list.")]
+Text = Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")]
+Policy = Annotated[str | None, Meta(description="The policy that chose the floor, and its version.")]
+Features = Annotated[dict[str, float], Meta(description="The features of the prompt that the policy read, by name.")]
+_RESULT = "The engine's JSON answer, of a stream what its chunks make up; null where there is none."
+Result = Annotated[msgspec.Raw, Meta(description=_RESULT)]
+
+
+class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job did not finish."""
+
+    message: str
+    code: str | None
+
+
+class JobFields(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a job; a record that cannot be read has only its id."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: State | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    enqueued_at: Timestamp | UnsetType = UNSET
+    attempts: Count | UnsetType = UNSET
+    worker: str | UnsetType | None = UNSET
+    queue_position: Position | UnsetType = UNSET
+    floor: str | UnsetType | None = UNSET
+    ceiling: str | UnsetType | None = UNSET
+    reason: str | UnsetType | None = UNSET
+    entropy: float | UnsetType | None = UNSET
+    policy: Policy | UnsetType = UNSET
+    features: Features | UnsetType = UNSET
+    text: Text | UnsetType = UNSET
+    tier: str | UnsetType | None = UNSET
+    overflowed_from: str | UnsetType | None = UNSET
+    queue_ms: Duration | UnsetType = UNSET
+    ttft_ms: float | UnsetType | None = UNSET
+    run_ms: Duration | UnsetType = UNSET
+    chunks: Count | UnsetType = UNSET
+    usage: Usage | UnsetType = UNSET
+    cost: float | UnsetType | None = UNSET
+    request_id: str | UnsetType = UNSET
+    result: Result | UnsetType = UNSET
+    error: JobFailure | UnsetType | None = UNSET
+
+
+class Job(JobFields, frozen=True, kw_only=True):
+    """A job; never its prompt. The fields of its outcome are there once it is terminal."""
+
+    status: State
+    queue: str
+    enqueued_at: Timestamp
+    attempts: Count
+    worker: str | None
+
+
+class CancelledJob(Job, frozen=True, kw_only=True):
+    """A job, and what became of the request to cancel it."""
+
+    cancellation: Literal["cancelled", "requested", "over", "missing"]
+
+
+def describe_job(view: JobView) -> Job:
+    return Job(**job_fields(view))
+
+
+def describe_cancelled(view: JobView, cancellation: str) -> CancelledJob:
+    return CancelledJob(**job_fields(view), cancellation=cancellation)  # type: ignore[arg-type]  # cancel.lua's word
+
+
+def job_fields(view: JobView) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": readable(view.job_id),
+        "status": view.state,
+        "queue": view.queue,
+        "enqueued_at": view.enqueued_ms / 1000,
+        "attempts": view.attempts,
+        "worker": view.worker,
+    }
+    if view.position is not None:
+        fields["queue_position"] = view.position
+    if view.request:
+        fields |= _request_fields(view.request)
+    if view.outcome:
+        fields |= _outcome_fields(view.outcome)
+    return fields
+
+
+def _request_fields(request: Request) -> dict[str, Any]:
+    return {
+        "ceiling": request.ceiling and short(request.ceiling),
+        **describe_decision(request.decision.shortened(MAX_WORD_CHARS)),
+    }
+
+
+def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    hidden = ("state", "status", "body", "error", "code", "fence", "decision")
+    fields = {name: value for name, value in msgspec.structs.asdict(outcome).items() if name not in hidden}
+    fields |= describe_decision(outcome.decision)
+    fields["result"] = outcome.body
+    if outcome.chunks:
+        fields["text"] = outcome.text or _first_text(outcome.answer)
+    fields["error"] = JobFailure(message=outcome.error, code=outcome.code) if outcome.error else None
+    return fields
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    message: dict[str, Any] = {}
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+def _first_text(answer: bytes | None) -> str | None:
+    """Return the text of a streamed answer's first choice, for clients that want nothing else."""
+    try:
+        choices = msgspec.json.decode(answer or b"{}", type=_Answer).choices
+    except msgspec.DecodeError:
+        return None
+    text = choices and (choices[0].text or choices[0].message.get("content"))
+    return text if isinstance(text, str) else None

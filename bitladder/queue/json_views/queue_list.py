@@ -1,0 +1,106 @@
+"""All queues as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bitladder.contract import Lane, QueueName
+from bitladder.queue.calls.read import Depth, Depths
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+
+# Queues that no tier serves: so many are listed, the deepest first.
+MAX_UNKNOWN = 100
+
+
+class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """One queue."""
+
+    queue: str
+    lane: Lane
+    depth: Count
+    in_flight: Count
+    oldest_age_s: Duration | None
+    problem: Annotated[
+        str | None, Meta(description="Why the queue accepts and serves no jobs: its key in Redis is no list.")
+    ]
+
+
+class TierQueues(msgspec.Struct, frozen=True, kw_only=True):
+    """The queues of one tier, and their sums."""
+
+    tier: TierName
+    live_workers: Count
+    depth: Count
+    in_flight: Count
+    oldest_age_s: Duration | None
+    queues: list[QueueDepth]
+
+
+class ModelQueues(msgspec.Struct, frozen=True, kw_only=True):
+    """The queues of one model."""
+
+    model: ModelName
+    tiers: list[TierQueues]
+
+
+class UnknownQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue of RQ's that no tier serves."""
+
+    queue: str
+    depth: Count
+    workers: Annotated[int, Meta(ge=0, description="RQ's own workers, and those of tiers that no longer exist.")]
+
+
+class QueueList(msgspec.Struct, frozen=True, kw_only=True):
+    """All queues: those that tiers serve, by model, and RQ's others."""
+
+    object: Literal["list"] = "list"
+    suspended: Annotated[bool, Meta(description="Claims pause, because of `rq suspend`.")]
+    data: list[ModelQueues]
+    unknown: Annotated[list[UnknownQueue], Meta(max_length=MAX_UNKNOWN)]
+    unknown_total: Count
+
+
+async def read_queues(queue: JobQueue) -> QueueList:
+    """Read all queues."""
+    overview = await queue.overview()
+    return QueueList(
+        suspended=overview.is_suspended,
+        data=[_describe_model(name, await queue.depths(name)) for name in queue.settings.models],
+        unknown=[UnknownQueue(**asdict(unknown)) for unknown in overview.unknown[:MAX_UNKNOWN]],
+        unknown_total=len(overview.unknown),
+    )
+
+
+def _describe_model(model: str, depths: Depths) -> ModelQueues:
+    tiers = []
+    for tier, live in depths.live.items():
+        queues = [_describe_queue(depth) for depth in depths.queues if QueueName.parse(depth.queue).tier == tier]
+        ages = [queue.oldest_age_s for queue in queues if queue.oldest_age_s is not None]
+        tiers.append(
+            TierQueues(
+                tier=tier,
+                live_workers=live,
+                depth=sum(queue.depth for queue in queues),
+                in_flight=sum(queue.in_flight for queue in queues),
+                oldest_age_s=max(ages, default=None),
+                queues=queues,
+            )
+        )
+    return ModelQueues(model=model, tiers=tiers)
+
+
+def _describe_queue(depth: Depth) -> QueueDepth:
+    return QueueDepth(
+        queue=depth.queue,
+        lane=Lane(QueueName.parse(depth.queue).lane),
+        depth=depth.depth,
+        in_flight=depth.in_flight,
+        oldest_age_s=depth.oldest_age_s,
+        problem=depth.problem or None,
+    )

@@ -1,0 +1,65 @@
+"""GET and DELETE /v1/jobs/{job_id}: read a job, wait for its outcome, cancel it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+
+from starlette.requests import Request as HttpRequest
+
+from bitladder.contract import JobView
+from bitladder.errors import GoneError, IntakeClosingError, NotFoundError
+from bitladder.ids import readable
+from bitladder.queue.json_views.job import describe_cancelled, describe_job
+from dispatcher.http.request_parts import path_job_id, query_number
+from dispatcher.http.responses import Response, json_response
+from dispatcher.openai.awaiting import outcome_headers, unless_gone
+from dispatcher.state import IntakeState, intake_state
+
+# Seconds that a client should leave between two polls.
+POLL_AFTER_S = 1
+
+
+async def get_job(request: HttpRequest) -> Response:
+    """Show a job; with ?wait=seconds, answer once it is terminal or the time is over."""
+    state = intake_state(request)
+    job_id = path_job_id(request)
+    wait_s = query_number(request, "wait", maximum=state.settings.intake.max_wait_s)
+    view = await own_job(request, state, job_id)
+    if not view.state.is_terminal and wait_s:
+        with contextlib.suppress(IntakeClosingError), state.closing.interrupts():
+            await unless_gone(request, state.inbox.wait(job_id, wait_s))
+        view = await own_job(request, state, job_id)
+    headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
+    return json_response(describe_job(view), 200, headers)
+
+
+async def cancel_job(request: HttpRequest) -> Response:
+    """Cancel a job: a waiting one ends at once, a running one is aborted by its worker."""
+    state = intake_state(request)
+    job_id = path_job_id(request)
+    await own_job(request, state, job_id)
+    cancellation = await state.queue.cancel(job_id)
+    view = await own_job(request, state, job_id)
+    return json_response(describe_cancelled(view, cancellation), 202 if cancellation == "requested" else 200)
+
+
+async def own_job(request: HttpRequest, state: IntakeState, job_id: str) -> JobView:
+    """Return a job that the caller may see; a job of another tenant is answered like an unknown id."""
+    view, caller = await state.view(job_id), request.state.caller
+    if view is None or not caller.sees(view.tenant):
+        raise missing(job_id, state.settings.queue.result_ttl_s)
+    return view
+
+
+def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
+    """Return the error for an unknown id: our ids carry the time they were made, so that an expired one is known."""
+    try:
+        parsed = uuid.UUID(job_id)
+    except ValueError:
+        return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
+    made_s = (parsed.int >> 80) / 1000
+    if parsed.version == 7 and made_s < time.time() - ttl_s:
+        return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s} s", param="id")
+    return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")

@@ -1,0 +1,83 @@
+"""POST /v1/jobs: submit now, read the outcome later."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+
+from bitladder.contract import Endpoint, Lane
+from bitladder.decision import describe_decision
+from bitladder.errors import RequestError
+from bitladder.queue.json_views.job import Features, Policy
+from bitladder.queue.json_views.kinds import ModelName, TierName
+from bitladder.routing.body import has_messages
+from dispatcher.http.request_parts import read_bytes
+from dispatcher.http.responses import Response, json_response
+from dispatcher.jobs.existing_jobs import POLL_AFTER_S
+from dispatcher.state import intake_state
+from dispatcher.submission import route, submit
+
+
+class JobUrls(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job is read, waited for and cancelled."""
+
+    job: str = msgspec.field(name="self")
+    wait: str
+    cancel: str
+
+
+class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that is queued."""
+
+    id: str
+    object: Literal["job"] = "job"
+    status: Literal["queued"] = "queued"
+    model: ModelName
+    floor: TierName
+    ceiling: TierName | None
+    queue: str
+    reason: str
+    entropy: Annotated[float, msgspec.Meta(ge=0, le=8)] | None
+    policy: Policy
+    features: Features
+    urls: JobUrls
+
+
+async def submit_job(request: HttpRequest) -> Response:
+    """Accept a completion or chat body, recognised by its fields; `endpoint` and `lane` may be query parameters."""
+    state = intake_state(request)
+    body = await read_bytes(request, state.settings.intake, state.closing)
+    endpoint = _endpoint(request.query_params.get("endpoint"), body)
+    accepted = route(state, request, endpoint, body, lane=_lane(request.query_params.get("lane")))
+    job = accepted.submission
+    job_id = await submit(state, accepted)
+    url = state.job_url(job_id)
+    answer = AcceptedJob(
+        id=job_id,
+        model=job.model,
+        ceiling=job.request.ceiling,
+        queue=job.queue,
+        **describe_decision(job.request.decision),
+        urls=JobUrls(job=url, wait=f"{url}?wait=30", cancel=url),
+    )
+    return json_response(answer, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
+
+
+def _endpoint(raw: str | None, body: bytes) -> Endpoint:
+    if raw is None:
+        return Endpoint.CHAT if has_messages(body) else Endpoint.COMPLETIONS
+    try:
+        return Endpoint(raw)
+    except ValueError:
+        raise RequestError(
+            f"endpoint must be one of {', '.join(Endpoint)}, got {raw[:80]!r}", param="endpoint"
+        ) from None
+
+
+def _lane(raw: str | None) -> Lane | None:
+    try:
+        return Lane(raw) if raw is not None else None
+    except ValueError:
+        raise RequestError(f"lane must be one of {', '.join(Lane)}, got {raw!r:.80}", param="lane") from None

@@ -1,0 +1,153 @@
+"""An answer as server-sent events: the tokens as they come, and how the stream ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+
+from bitladder.contract import NO_BODY, Chunk, Outcome, State, Submission
+from bitladder.errors import BitladderError, IntakeClosingError
+from bitladder.ids import in_url
+from bitladder.queue.waiting.outcomes import Heard
+from bitladder.routing.accept import Accepted
+from dispatcher.http.closing import last_event_id, moved, restart_event
+from dispatcher.http.problems import FINAL, outcome_problem, problem, problem_body
+from dispatcher.http.responses import HEARTBEAT, EventStream, Response
+from dispatcher.openai.awaiting import (
+    abandoned,
+    await_timeout_s,
+    decision_headers,
+    late_message,
+    late_outcome,
+    not_in_time,
+    outcome_headers,
+    record_served,
+    unless_gone,
+)
+from dispatcher.state import IntakeState
+from dispatcher.submission import abandon, submit
+
+
+async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
+    """Answer with the tokens as they arrive.
+
+    The status is known once the first chunk or the outcome has arrived. If that takes longer than a heartbeat, the
+    answer begins with 200, so that no proxy gives up, and an error becomes an event.
+    """
+    start, job = time.perf_counter(), accepted.submission
+    with contextlib.ExitStack() as stack:
+        inbox = stack.enter_context(state.inbox.opened(job.job_id, is_stream=True))
+        job_id = await submit(state, accepted)
+        if job_id != job.job_id:
+            return _repeated_stream(state, job_id)
+        items = state.closing.interruptible(state.inbox.items(job_id, inbox, await_timeout_s(state, job)), job_id)
+        first = asyncio.create_task(_first(state, job_id, items))
+        stack.callback(first.cancel)
+        heartbeat_s = state.settings.intake.heartbeat_s
+        if await unless_gone(request, asyncio.wait([first], timeout=heartbeat_s or None)) is None:
+            return abandoned(state, job)
+        if first.done() and (refusal := _refusal(state, job, first, start)):
+            return refusal
+        headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
+        chunks = _chunks(state, _without_prompt(job), first, items, start, stack.pop_all())
+        return EventStream(chunks, headers, heartbeat_s=heartbeat_s)
+
+
+def _without_prompt(job: Submission) -> Submission:
+    """Return the job without its body: prompts are large, and a stream may be read for long."""
+    return msgspec.structs.replace(job, request=msgspec.structs.replace(job.request, body=NO_BODY))
+
+
+async def _first(state: IntakeState, job_id: str, items: AsyncIterator[Heard]) -> Heard:
+    """Return the first chunk, or the outcome.
+
+    Raises:
+        TimeoutError: neither came in time; or the job finished and its message was lost: the tokens are at its URL.
+
+    """
+    try:
+        return await anext(items)
+    except TimeoutError:
+        late = await late_outcome(state, job_id)
+        if late is None or late.state is State.FINISHED:
+            raise
+        return late
+
+
+def _refusal(state: IntakeState, job: Submission, first: asyncio.Task[Heard], start: float) -> Response | None:
+    """Return the answer that is sent instead of a stream; None: the stream begins."""
+    try:
+        heard = first.result()
+    except IntakeClosingError:
+        return moved(job.job_id, f"{state.job_url(job.job_id)}/events", is_repeatable=False)
+    except TimeoutError:
+        return not_in_time(state, job.job_id)
+    if isinstance(heard, Chunk) or heard.state is State.FINISHED:
+        return None
+    record_served(state, job, heard, start)
+    return outcome_problem(heard, outcome_headers(job.job_id, heard))
+
+
+def _repeated_stream(state: IntakeState, job_id: str) -> Response:
+    link = state.job_url(job_id)
+    message = f"a streamed request is not streamed twice; its outcome is at GET {link}"
+    headers = {"X-Job-Id": in_url(job_id), "Location": link} | FINAL
+    return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
+
+
+async def _chunks(
+    state: IntakeState,
+    job: Submission,
+    first: asyncio.Task[Heard],
+    items: AsyncIterator[Heard],
+    start: float,
+    stack: contextlib.ExitStack,
+) -> AsyncIterator[bytes]:
+    read, is_over = None, False
+    try:
+        if not first.done():
+            yield HEARTBEAT
+        item = await first
+        while isinstance(item, Chunk):
+            yield item.data
+            read = item
+            item = await anext(items)
+        is_over = True
+        record_served(state, job, item, start)
+        yield closing_event(item)
+    except IntakeClosingError:
+        is_over = True  # at this intake; the job goes on
+        yield restart_event(job.job_id, f"{state.job_url(job.job_id)}/events", last_event_id(read))
+    except (TimeoutError, BitladderError) as error:
+        is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
+        yield broken_event(state, error, job.job_id)
+    finally:
+        stack.close()
+        if not is_over:  # the client disconnected, or the stream cannot be completed
+            abandon(state, job)
+
+
+def closing_event(outcome: Outcome) -> bytes:
+    """Return the last event of a stream: [DONE], or why the job did not finish."""
+    if outcome.state is State.FINISHED:
+        return b"data: [DONE]\n\n"
+    return error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+
+
+def broken_event(state: IntakeState, error: TimeoutError | BitladderError, job_id: str) -> bytes:
+    """Return the last event of a stream whose outcome could not be waited for, or whose chunks are not all there."""
+    code = error.code if isinstance(error, BitladderError) else "await_timeout"
+    state.metrics.broken_streams(code).inc()
+    if isinstance(error, BitladderError):
+        return error_event(problem_body(error.status, error.public or str(error), code))
+    return error_event(problem_body(504, late_message(state, job_id), code))
+
+
+def error_event(body: bytes) -> bytes:
+    """Return an error as an event."""
+    return b"data: " + body + b"\n\n"

@@ -1,0 +1,41 @@
+"""GET /metrics, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request as HttpRequest
+
+from bitladder.errors import QueueUnreachableError
+from bitladder.queue.calls.read import Depths, Overview
+from dispatcher.http.responses import Response
+from dispatcher.state import IntakeState, intake_state
+
+
+async def get_metrics(request: HttpRequest) -> Response:
+    """Show the metrics; the queues' are read from Redis now, and left out where Redis is unreachable."""
+    state = intake_state(request)
+    try:
+        for name in state.settings.models:
+            _set_gauges(state, name, await state.queue.depths(name))
+        _set_overview(state, await state.queue.overview())
+    except QueueUnreachableError:
+        state.metrics.depth.clear()
+        state.metrics.oldest.clear()
+        state.metrics.in_flight.clear()
+        state.metrics.live.clear()
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _set_gauges(state: IntakeState, model: str, depths: Depths) -> None:
+    for queue in depths.queues:
+        state.metrics.depth.labels(queue.queue).set(queue.depth)
+        state.metrics.in_flight.labels(queue.queue).set(queue.in_flight)
+        state.metrics.oldest.labels(queue.queue).set(queue.oldest_age_s or 0)
+    for tier, live in depths.live.items():
+        state.metrics.live.labels(model, tier).set(live)
+
+
+def _set_overview(state: IntakeState, overview: Overview) -> None:
+    state.metrics.overview.suspended.set(overview.is_suspended)
+    state.metrics.overview.unknown_queues.set(len(overview.unknown))
+    state.metrics.overview.unknown_depth.set(sum(queue.depth for queue in overview.unknown))

@@ -1,0 +1,113 @@
+"""What an engine is asked and answers, as far as /openapi.json describes it: bodies pass through as they come."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from bitladder.queue.json_views.kinds import Count, ModelName
+from bitladder.routing.body import MAX_MESSAGES, MAX_PROMPTS
+
+# What the tiers of the example serve; an engine refuses more than its model has.
+MAX_TOKENS = 2048
+_TOKEN = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+_PROMPT = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS, "items": {"type": "string"}},
+        {"type": "array", "minItems": 1, "items": _TOKEN},
+        {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS, "items": {"type": "array", "items": _TOKEN}},
+    ]
+}
+
+MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+
+
+class CompletionRequest(Struct, frozen=True, kw_only=True):
+    """OpenAI's completion request; fields that are not named here pass through to the engine."""
+
+    model: ModelName
+    prompt: Annotated[Any, Meta(extra_json_schema=_PROMPT)]
+    stream: bool | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+
+
+class ChatMessage(Struct, frozen=True, kw_only=True):
+    """One message of a conversation."""
+
+    role: str | UnsetType = UNSET
+    content: str | list[dict[str, Any]] | UnsetType | None = UNSET
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """OpenAI's chat request; fields that are not named here pass through to the engine."""
+
+    model: ModelName
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    stream: bool | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+
+
+class TokenCounts(Struct, frozen=True, kw_only=True):
+    """Tokens of an answer, as the engine counted them."""
+
+    prompt_tokens: Count | UnsetType = UNSET
+    completion_tokens: Count | UnsetType = UNSET
+    total_tokens: Count | UnsetType = UNSET
+
+
+class _Reply(Struct, frozen=True, kw_only=True):
+    id: str
+    created: int
+    model: str
+    usage: TokenCounts | UnsetType = UNSET
+
+
+class CompletionChoice(Struct, frozen=True, kw_only=True):
+    """One continuation of a prompt."""
+
+    index: int
+    text: str
+    finish_reason: str | None
+
+
+class Completion(_Reply, frozen=True, kw_only=True):
+    """The engine's answer."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ReplyMessage(Struct, frozen=True, kw_only=True):
+    """The message that the model wrote."""
+
+    role: str
+    content: str | None
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    """One answer to a conversation."""
+
+    index: int
+    message: ReplyMessage
+    finish_reason: str | None
+
+
+class ChatCompletion(_Reply, frozen=True, kw_only=True):
+    """The engine's answer."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """An OpenAPI 3.1 document."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]

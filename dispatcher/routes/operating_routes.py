@@ -1,0 +1,55 @@
+"""Routes for operators and their tools."""
+
+from __future__ import annotations
+
+from bitladder.queue.json_views.queue_list import QueueList
+from dispatcher.auth import Requirement
+from dispatcher.ops.health import Health, Ready, get_health, get_ready
+from dispatcher.ops.prometheus import get_metrics
+from dispatcher.ops.queue_depths import get_queues
+from dispatcher.routes.operation import TEXT, Answer, Content, Operation, answer
+
+_READY = {"status": "ready", "live_workers": {"smollm2": {"int4": 1}}, "suspended": False, "broken_queues": {}}
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/v1/queues",
+        requires=Requirement.OPS,
+        handler=get_queues,
+        name="listQueues",
+        tag="operating",
+        summary="Show depth, age of the oldest job, jobs in flight and live workers.",
+        answers={200: answer(QueueList, "The queues of every model.")},
+    ),
+    Operation(
+        method="GET",
+        path="/health",
+        requires=Requirement.PUBLIC,
+        handler=get_health,
+        name="getHealth",
+        tag="operating",
+        summary="Say that the process lives, whatever Redis does.",
+        answers={200: answer(Health, "It lives.", examples={"usual": {"status": "ok"}})},
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        requires=Requirement.PUBLIC,
+        handler=get_ready,
+        name="getReady",
+        tag="operating",
+        summary="Say whether requests would be accepted.",
+        answers={200: answer(Ready, "Redis answers, and all of this intake runs.", examples={"usual": _READY})},
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        requires=Requirement.OPS,
+        handler=get_metrics,
+        name="getMetrics",
+        tag="operating",
+        summary="Show the metrics in Prometheus' text format.",
+        answers={200: Answer(description="The metrics.", content=[Content(kinds=(), media_type=TEXT)])},
+    ),
+)

@@ -1,0 +1,166 @@
+"""Parameters and headers of the routes, by the names that the table of routes uses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from bitladder.contract import DEFAULT_PRIORITY, Endpoint, Lane
+from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.routing.envelope import DEFAULT_LATENCY_MS
+from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_AGE_S, MAX_LISTED
+
+REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
+EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
+EXAMPLE_JOB_URL = "/v1/jobs/01890000-0000-7000-8000-000000000000"
+_DAY_MS = 86_400_000
+_Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
+
+
+class Parameter(NamedTuple):
+    """One parameter of a path, a query or the headers."""
+
+    name: str
+    place: str  # path, query or header
+    kind: Any  # what its value is
+    description: str
+    default: int | None = None
+    example: object = None
+
+    def as_json(self) -> dict[str, Any]:
+        schema = schema_of(self.kind)
+        if self.default is not None:
+            schema["default"] = self.default
+        shown: dict[str, Any] = {"name": self.name, "in": self.place, "description": self.description, "schema": schema}
+        if self.place == "path":
+            shown["required"] = True
+        return shown if self.example is None else shown | {"example": self.example}
+
+
+def schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401  (a type)
+    """Return the schema of a value that has no fields."""
+    schema = msgspec.json.schema(kind)
+    if "$defs" in schema:  # an enumeration
+        (schema,) = schema["$defs"].values()
+    return {name: value for name, value in schema.items() if name not in ("title", "description")}
+
+
+PARAMETERS = {
+    "JobId": Parameter(
+        "job_id",
+        "path",
+        Annotated[str, Meta(min_length=1)],
+        "The id that came with the acceptance. A producer beside Redis may have chosen any bytes: quote them.",
+        example=EXAMPLE_JOB_ID,
+    ),
+    "ModelName": Parameter("model", "path", ModelName, "A model's name."),
+    "EndpointQuery": Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
+    "LaneQuery": Parameter("lane", "query", Lane, "Instead of the lane that follows from the priority."),
+    "WaitQuery": Parameter("wait", "query", Duration, "Seconds to wait for the outcome.", example=0),
+    "CodeQuery": Parameter("code", "query", str, "Only jobs that ended with this error code.", example="engine_fault"),
+    "QueueQuery": Parameter(
+        "queue",
+        "query",
+        str,
+        "Only jobs of queues whose name begins so: model, model:tier, model:tier:lane.",
+        example="smollm2:int4",
+    ),
+    "OlderThanQuery": Parameter(
+        "older_than_s",
+        "query",
+        Annotated[float, Meta(ge=0, le=MAX_AGE_S)],
+        "Only jobs that became dead letters at least so many seconds ago.",
+    ),
+    "LimitQuery": Parameter(
+        "limit",
+        "query",
+        Annotated[float, Meta(ge=0, le=MAX_LISTED)],
+        "The maximum of jobs listed.",
+        DEFAULT_LISTED,
+    ),
+    "Priority": Parameter(
+        "X-Priority",
+        "header",
+        Annotated[int, Meta(ge=1, le=10)],
+        "From 8 on: the top tier and the urgent lane; up to 2: the batch lane (both are settings).",
+        DEFAULT_PRIORITY,
+    ),
+    "MaxLatencyMs": Parameter(
+        "X-Max-Latency-Ms",
+        "header",
+        _Milliseconds,
+        "How long you can wait. Above 800 (a setting) there is time for quality, so the top tier.",
+        DEFAULT_LATENCY_MS,
+    ),
+    "MinTier": Parameter("X-Min-Tier", "header", TierName, "The lowest tier allowed."),
+    "MaxTier": Parameter("X-Max-Tier", "header", TierName, "The highest tier allowed."),
+    "DeadlineMs": Parameter(
+        "X-Deadline-Ms", "header", _Milliseconds, "From acceptance. Afterwards the job is dropped or aborted."
+    ),
+    "ReadTimeout": Parameter(
+        "X-Stainless-Read-Timeout",
+        "header",
+        Annotated[float, Meta(gt=0, le=_DAY_MS / 1000)],
+        "Seconds that the client waits, as OpenAI's libraries send it. What cannot be answered in this time is refused "
+        "at once. A value of another form is ignored.",
+    ),
+    "IdempotencyKey": Parameter(
+        "Idempotency-Key",
+        "header",
+        Annotated[str, Meta(max_length=255, pattern="^[ -~]*$")],
+        "Within a tenant, the same key and body give the first job.",
+    ),
+    "RequestId": Parameter(
+        "X-Request-Id", "header", REQUEST_ID, "Comes back, and stands in the outcome. One of another form is replaced."
+    ),
+    "LastEventId": Parameter(
+        "Last-Event-ID",
+        "header",
+        Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")],
+        "The id of an event of this stream: <execution>-<chunk>-<place>.",
+        example="1-1-1",
+    ),
+}
+ENVELOPE = (
+    "Priority",
+    "MaxLatencyMs",
+    "MinTier",
+    "MaxTier",
+    "DeadlineMs",
+    "ReadTimeout",
+    "IdempotencyKey",
+)
+IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName"}
+
+_HEADERS: dict[str, tuple[Any, str]] = {
+    "X-Request-Id": (REQUEST_ID, "The client's own, or one made here."),
+    "X-Job-Id": (str, "The job behind the answer."),
+    "X-Tier": (TierName, "The tier that served it."),
+    "X-Floor": (TierName, "The lowest tier that the policy allowed."),
+    "X-Entropy": (Annotated[float, Meta(ge=0, le=8)], "Bits per byte of the prompt."),
+    "X-Queue-Ms": (Duration, "How long it waited."),
+    "X-Policy": (str, "The policy that chose the floor, and its version."),
+    "X-Route-Reason": (str, "Why the policy chose the floor."),
+    "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
+    "Location": (str, "Where the job is."),
+    "Retry-After": (Count, "Seconds after which another try makes sense."),
+    "Retry-After-Ms": (Count, "The same in milliseconds."),
+    "X-Should-Retry": (
+        Literal["true", "false"],
+        "What OpenAI's libraries obey: whether to try again by themselves.",
+    ),
+    "Allow": (str, "The methods it knows."),
+    "WWW-Authenticate": (str, "How to authenticate."),
+}
+ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Policy", "X-Route-Reason", "X-Overflowed-From")
+
+
+def headers_json() -> dict[str, Any]:
+    """Return the headers of answers; X-Request-Id is always there."""
+    shown: dict[str, Any] = {
+        name: {"description": description, "schema": schema_of(kind)} for name, (kind, description) in _HEADERS.items()
+    }
+    shown["X-Request-Id"]["required"] = True
+    return shown

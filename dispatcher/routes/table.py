@@ -1,0 +1,41 @@
+"""The table of all routes: who may use each, which handler answers, and what /openapi.json says of it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request as HttpRequest
+from starlette.routing import Route
+
+from dispatcher.auth import Requirement
+from dispatcher.http.responses import Response, json_response
+from dispatcher.routes import inference_routes, job_routes, operating_routes
+from dispatcher.routes.document import document
+from dispatcher.routes.engine_bodies import Document
+from dispatcher.routes.operation import Operation, answer
+from dispatcher.state import intake_state
+
+
+async def get_openapi(request: HttpRequest) -> Response:
+    """Show the OpenAPI document."""
+    return json_response(document(intake_state(request).settings, OPERATIONS))
+
+
+OPERATIONS = (
+    *inference_routes.OPERATIONS,
+    *job_routes.OPERATIONS,
+    *operating_routes.OPERATIONS,
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        requires=Requirement.ANY_KEY,
+        handler=get_openapi,
+        name="getOpenApi",
+        tag="operating",
+        summary="Show this document.",
+        answers={200: answer(Document, "An OpenAPI 3.1 document.")},
+    ),
+)
+
+
+def routes() -> list[Route]:
+    """Return all routes."""
+    return [operation.route() for operation in OPERATIONS]

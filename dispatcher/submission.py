@@ -1,0 +1,91 @@
+"""The way of a request to a queued job: route it, admit it, submit it."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request as HttpRequest
+
+from bitladder.contract import Endpoint, Lane, QueueName, Submission
+from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullError
+from bitladder.routing.accept import Accepted, Incoming, accept
+from bitladder.settings.access import Caller
+from dispatcher.state import IntakeState
+
+
+def route(
+    state: IntakeState,
+    request: HttpRequest,
+    endpoint: Endpoint,
+    body: bytes,
+    *,
+    lane: Lane | None = None,
+    reply: bool = False,
+) -> Accepted:
+    """Score and route one body; `reply`: the request waits for the outcome."""
+    start = time.perf_counter()
+    caller: Caller = request.state.caller
+    incoming = Incoming(
+        endpoint=endpoint,
+        body=body,
+        headers=request.headers,
+        request_id=request.state.request_id,
+        lane=lane,
+        tenant=caller.tenant,
+        max_of_tenant=caller.max_queued or 0,
+    )
+    accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
+    state.metrics.routing.observe(time.perf_counter() - start)
+    job = accepted.submission
+    state.capture.offer(accepted)
+    decision = job.request.decision
+    if decision.score.entropy is not None:
+        state.metrics.entropy.observe(decision.score.entropy)
+    state.metrics.routed(job.model, decision.floor, QueueName.parse(job.queue).lane).inc()
+    return accepted
+
+
+async def submit(state: IntakeState, accepted: Accepted) -> str:
+    """Queue one job; return the id it is stored under.
+
+    Raises:
+        RefusedError: there is more work than can be done within the client's latency budget, or than may wait.
+        QueueUnreachableError: Redis is unreachable: nothing was accepted.
+        AcceptanceUnknownError: it may have been. Sending the request again is safe: with a key it is stored once,
+            without one it is withdrawn.
+
+    """
+    job = accepted.submission
+    entry = await state.admission.enter(job, accepted.envelope.latency_budget)
+    try:
+        answer = await state.bundles.submit(job)
+    finally:
+        state.admission.arrived(entry)
+    if isinstance(answer, QueueFullError):
+        answer.retry_after_s = state.admission.room_after_s(job.queue, state.settings.queue.max_depth)
+    if isinstance(answer, AcceptanceUnknownError):
+        raise _in_doubt(state, job, answer)
+    if isinstance(answer, BitladderError):
+        raise answer
+    return answer
+
+
+def _in_doubt(state: IntakeState, job: Submission, error: AcceptanceUnknownError) -> AcceptanceUnknownError:
+    where = f"GET {state.job_url(job.job_id)} says whether it was"
+    if job.idempotency_key:
+        advice = f"{where}, and repeating the request with the same Idempotency-Key is safe"
+    else:
+        state.withdrawals.add(job)
+        advice = f"without an Idempotency-Key it is withdrawn, so that repeating the request is safe; {where}"
+    public = f"it is not known whether the job {job.job_id} was accepted: the queue did not answer in time; {advice}"
+    return AcceptanceUnknownError(f"{error}; {advice}", job_id=job.job_id, public=public)
+
+
+def abandon(state: IntakeState, job: Submission) -> None:
+    """Cancel a job whose client has disconnected, in the background: the request's own task may be ending.
+
+    A job with an idempotency key is kept: its client may come back for it. So are the jobs that are awaited when the
+    intake closes: it is not the clients that leave.
+    """
+    if not job.idempotency_key and not state.closing.has_ended_waits:
+        state.withdrawals.add(job)
