@@ -26,4 +26,4 @@ class PolicySettings(Section):
     name: str = Field("article", description="article, or fixed:<tier>")
     entropy_bits: float = Field(4.5, ge=0, le=8, description="above: the middle tier")
     top_priority: int = Field(8, ge=1, le=10, description="from here on: the top tier")
-    patient_ms: int = Field(800, ge=0, description="a maximum latency above this: the top tier")
+    top_latency_ms: int = Field(800, ge=0, description="a maximum latency above this: the top tier")

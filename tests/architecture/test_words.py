@@ -67,16 +67,6 @@ WORDS = {
     "away": Word("unreachable", r"\b(is|was|be|redis) away\b"),
     "give back": Word("requeue", r"\bg[ia]v(e|es|en|ing) (\w+ ){0,3}back\b", ("calibration/", "tests/calibration/")),
 }
-# Still being renamed. A word leaves this set with its last place.
-PENDING = {
-    *(
-        "suspect, suspicion",
-        "guard",
-        "patience",
-        "climb",
-    ),
-    *("door", "look", "away", "give back"),
-}
 # Names of variables that do not say what they hold, and how often the packages still have one: the number only shrinks.
 EMPTY_NAMES = {"found", "given", "its", "least", "mine", "most", "one", "theirs", "told", "wanted"}
 MAX_EMPTY_NAMES = 180
@@ -120,15 +110,9 @@ def places(word: Word) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in WORDS if name not in PENDING])
+@pytest.mark.parametrize("name", list(WORDS))
 def test_a_word_does_not_come_back(name: str) -> None:
     assert places(WORDS[name]) == [], f"say {WORDS[name].instead}"
-
-
-@pytest.mark.xfail(strict=False, reason="still being renamed")
-@pytest.mark.parametrize("name", sorted(PENDING))
-def test_a_word_is_still_being_renamed(name: str) -> None:
-    assert not places(WORDS[name])
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_many_bodies_are_answered_in_order_and_queued_in_order(producer: Produce
     assert queued(store) == ids
 
 
-def test_urgent_and_patient_bodies_of_one_call_keep_their_places(producer: Producer, store: redis.Redis) -> None:
+def test_urgent_and_batch_bodies_of_one_call_keep_their_places(producer: Producer, store: redis.Redis) -> None:
     mixed = [BODY, {"model": "smollm2", "prompt": "".join(map(chr, range(33, 127)))}] * 3
 
     ids = producer.submit_many(mixed)

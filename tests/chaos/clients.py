@@ -22,7 +22,7 @@ TRYING_S = 60.0
 TRYING_LATE_S = 5.0  # the same where the answer is worth nothing after some seconds
 THINK_S = 0.5
 # How long one answer is waited for: a queue, an outage, a lease and a job that runs again.
-PATIENCE_S = 80.0
+CLIENT_TIMEOUT_S = 80.0
 SHORT = aiohttp.ClientTimeout(total=10)
 # Errors that are no outcome of the job: it goes on, or another request has it.
 NO_OUTCOME = ("await_timeout", "stream_already_requested", "client_closed_request", "intake_closing", "job_lost")
@@ -68,8 +68,8 @@ class HttpClients:
         if order.delivery in (Delivery.JOBS, Delivery.EVENTS):
             return await self._submit(session, url, order, told)
         path = "/v1/chat/completions" if order.is_chat else "/v1/completions"
-        sent_s, patience = time.time(), aiohttp.ClientTimeout(total=PATIENCE_S)
-        async with session.post(f"{url}{path}", json=order.body, headers=order.headers, timeout=patience) as answer:
+        sent_s, timeout = time.time(), aiohttp.ClientTimeout(total=CLIENT_TIMEOUT_S)
+        async with session.post(f"{url}{path}", json=order.body, headers=order.headers, timeout=timeout) as answer:
             job_id = answer.headers.get("X-Job-Id", "")
             if answer.status == 200 and order.delivery is Delivery.STREAMED:
                 self._history.accepted(order, job_id, sent_s)

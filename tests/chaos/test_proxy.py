@@ -130,14 +130,14 @@ def test_a_cut_resets_every_connection_and_welcomes_new_ones(
 
 def test_what_is_held_arrives_late_and_whole(proxy: Proxy, client: socket.socket, server: EchoServer) -> None:
     proxy.hold()
-    held = asked(client, b"patience", 0.3)
+    held = asked(client, b"endurance", 0.3)
     reached = list(server.received)
 
     proxy.heal()
 
     assert held is None
     assert reached == [b"hello"]
-    assert heard(client) == b"patience"
+    assert heard(client) == b"endurance"
 
 
 def test_a_held_connection_that_its_client_gives_up_still_delivers(
@@ -154,7 +154,7 @@ def test_a_held_connection_that_its_client_gives_up_still_delivers(
     wait_until(lambda: server.received == [b"hello", b"sent before the end"], "the server has heard it")
 
 
-def test_a_black_hole_takes_connections_and_bytes_and_gives_nothing_back(
+def test_a_black_hole_takes_connections_and_bytes_and_answers_nothing(
     proxy: Proxy, client: socket.socket, server: EchoServer
 ) -> None:
     proxy.black_hole()
@@ -189,7 +189,7 @@ def test_it_refuses_new_connections_until_it_is_healed_and_keeps_the_old(proxy: 
         assert asked(another, b"back") == b"back"
 
 
-def test_a_server_that_is_away_ends_the_connection(proxy: Proxy) -> None:
+def test_a_server_that_is_unreachable_ends_the_connection(proxy: Proxy) -> None:
     proxy.target_port = free_port()
 
     with connected(proxy) as client:

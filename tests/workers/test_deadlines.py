@@ -74,7 +74,7 @@ def isolate(store: redis.Redis, *ids: object) -> None:
         store.hset(f"rq:job:{job_id}", "crash_count", 2)
 
 
-async def test_a_suspect_that_waits_for_its_turn_expires_there(settings: Settings, store: redis.Redis) -> None:
+async def test_an_isolated_job_that_waits_expires_there(settings: Settings, store: redis.Redis) -> None:
     with Producer(settings) as producer:
         first = producer.submit(LONG)
         late = producer.submit(BODY, headers={"X-Deadline-Ms": "400"})

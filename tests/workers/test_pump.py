@@ -177,7 +177,7 @@ async def test_a_worker_that_lacks_a_background_task_is_not_ready_until_it_runs_
 async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a_while(
     redis_url: str, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(chunks, "MAX_MEMORY_WAIT_S", 0.5)
     settings = make_settings(redis_url, echo__tokens_per_s=20)
     with Producer(settings) as producer:
         async with running(settings) as pump:

@@ -20,7 +20,7 @@ from workers.retry import until_reachable
 
 log = structlog.get_logger()
 # How long one execution waits for memory in Redis, for all its chunks together: jobs that end meanwhile free some.
-PATIENCE_S = 30.0
+MAX_MEMORY_WAIT_S = 30.0
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 MAX_BUNDLE = 256
 
@@ -51,7 +51,7 @@ class Chunks:
 
     def __init__(self, sender: ChunkSender, job: Claimed, on_lost: Callable[[], None]) -> None:
         self._sender, self._job, self._on_lost = sender, job, on_lost
-        self._left_s = PATIENCE_S
+        self._left_s = MAX_MEMORY_WAIT_S
         self.count = 0
 
     async def send(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The article's rule: the important and the patient go to the top tier, a high byte entropy to the middle one."""
+"""The article's rule: urgent requests and those that can wait go to the top tier, high byte entropy to the middle one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Article(msgspec.Struct, frozen=True):
 
     entropy_bits: float
     top_priority: int
-    patient_ms: int
+    top_latency_ms: int
     name = "article"
     version = 1
     features = ("entropy",)
@@ -27,8 +27,8 @@ class Article(msgspec.Struct, frozen=True):
         envelope, size = constraints.envelope, len(constraints.ladder)
         if envelope.priority >= self.top_priority:
             return size - 1, f"priority {envelope.priority} >= {self.top_priority}"
-        if envelope.max_latency_ms > self.patient_ms:
-            return size - 1, f"max latency {envelope.max_latency_ms} ms > {self.patient_ms} ms"
+        if envelope.max_latency_ms > self.top_latency_ms:
+            return size - 1, f"max latency {envelope.max_latency_ms} ms > {self.top_latency_ms} ms"
         if entropy > self.entropy_bits:
             return size // 2, f"entropy {entropy:.2f} > {self.entropy_bits:g}"
         return 0, f"entropy {entropy:.2f} <= {self.entropy_bits:g}"
@@ -36,4 +36,4 @@ class Article(msgspec.Struct, frozen=True):
 
 def article(settings: PolicySettings) -> Article:
     """Return the rule with the configured thresholds."""
-    return Article(settings.entropy_bits, settings.top_priority, settings.patient_ms)
+    return Article(settings.entropy_bits, settings.top_priority, settings.top_latency_ms)

@@ -48,7 +48,7 @@ class Job:
     fence: int = 0
     uncharged: int = 0
     is_over: bool = False  # its deadline has passed: the next claim that meets it ends it
-    is_late: bool = False  # it has waited for more than its share of its deadline: it may climb
+    is_late: bool = False  # it has waited for more than its share of its deadline: it may overflow
     is_stored: bool = True  # False: it ended, and its time to live ran out
     cancel: bool = False  # asked for while it ran
     tenant: str = ""  # '' where its jobs are not counted

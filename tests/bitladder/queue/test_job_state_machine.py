@@ -214,7 +214,7 @@ class JobLife(RuleBasedStateMachine):
         return popped
 
     def _free_to_escalate(self, tier: str) -> set[str]:
-        """Return the tiers and lanes below whose jobs may all climb now: the tier is dead, or the lane is long."""
+        """Return the tiers and lanes below whose jobs may all overflow now: the tier is dead, or the lane is long."""
         free, dump = set(), Dump(self.store)
         for lower in LADDER[: LADDER.index(tier)]:
             for lane in Lane:
@@ -230,7 +230,7 @@ class JobLife(RuleBasedStateMachine):
         assert answer.fence > job.fence
         job.worker, job.uncharged, job.fence = worker, answer.fence - job.attempts - 1, answer.fence
         lane = f"{MODEL}:{answer.tier}:{answer.lane}"
-        assert answer.tier == tier or lane in free or job.is_late, "it climbed without need"
+        assert answer.tier == tier or lane in free or job.is_late, "it overflowed without need"
         assert (answer.attempt, answer.queue) == (job.attempts, job.queue)
         assert answer.attempt <= MAX_ATTEMPTS
         highest = answer.ceiling or LADDER[-1]

@@ -100,7 +100,7 @@ def test_what_else_changed_in_the_configuration_waits_for_a_restart(watch: Relea
     assert (model.tier("int4").slots, model.max_model_len, checkpoint(watch)) == (16, 2048, "/new")
 
 
-def test_a_disk_that_is_away_says_nothing(watch: ReleaseWatch, config: Path) -> None:
+def test_a_disk_that_is_unreachable_says_nothing(watch: ReleaseWatch, config: Path) -> None:
     publish(config, 1)
     watch.look()
     hidden = config.parent.with_name("hidden")

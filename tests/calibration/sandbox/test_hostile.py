@@ -125,9 +125,9 @@ def test_each_wall_of_bubblewrap_is_the_one_that_stops_it(trick: str, reason: st
 
 
 def test_waiting_ends_too() -> None:
-    patient = replace(_bubblewrap(), wall_s=1)
+    slow_judge = replace(_bubblewrap(), wall_s=1)
 
-    assert judge(patient, "import time\ntime.sleep(1000)").reason == "no end after 1 s"
+    assert judge(slow_judge, "import time\ntime.sleep(1000)").reason == "no end after 1 s"
 
 
 @pytest.mark.parametrize("fake", FAKES)

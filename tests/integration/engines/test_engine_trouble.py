@@ -78,7 +78,7 @@ def test_a_tier_whose_engine_keeps_breaking_is_left_alone_and_comes_back(
     assert figure(port, 'bitladder_engine_restarts_total{model="smollm2",reason="faults"') >= 1
 
 
-def test_numbers_that_are_none_and_empty_answers_climb_streamed_or_not(
+def test_numbers_that_are_none_and_empty_answers_escalate_streamed_or_not(
     make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
     port = free_port()
@@ -111,7 +111,7 @@ def test_numbers_that_are_none_and_empty_answers_climb_streamed_or_not(
     assert figure(port, 'bitladder_outputs_degenerate_total{kind="empty"') == 2
 
 
-def test_a_token_loop_climbs_to_the_top_where_it_is_delivered(make_stack: Callable[..., Stack]) -> None:
+def test_a_token_loop_escalates_to_the_top_where_it_is_delivered(make_stack: Callable[..., Stack]) -> None:
     port = free_port()
     stack = make_stack(BITLADDER_WORKER__METRICS_PORT=str(port))
     stack.intake()

@@ -35,7 +35,7 @@ def test_a_prompt_is_in_no_log_metric_or_description(
     stack.http.headers.update(bearer("ops"))
     with (tmp_path / "log").open("wb") as stack.output:
         stack.intake()
-        worker = stack.worker("fp8")  # the top tier: what breaks cannot climb on
+        worker = stack.worker("fp8")  # the top tier: what breaks cannot escalate
         with Client(stack.url, api_key=KEYS["ops"]) as client:
             _answered(stack, client)
             _refused(stack)

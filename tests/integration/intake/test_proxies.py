@@ -430,7 +430,7 @@ def idle_connections(running: contextlib.ExitStack, url: str, port: int) -> set[
 
 
 @pytest.mark.long
-def test_a_stream_waits_longer_than_a_minute_behind_proxies_that_have_no_longer_patience(
+def test_a_stream_waits_longer_than_a_minute_behind_proxies_that_have_no_longer_timeout(
     stacks: list[Stack], suspended: redis.Redis, tmp_path: Path
 ) -> None:
     changes = {name: {"700s": "60s"} for name in ("nginx", "haproxy")}  # nginx' default, and what most examples say

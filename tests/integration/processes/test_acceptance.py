@@ -144,7 +144,7 @@ def test_a_server_that_is_gone_has_accepted_nothing_and_that_is_said(stack: Stac
     assert "location" not in answer.headers
 
 
-def test_a_client_that_leaves_while_redis_is_away_takes_its_job_with_it_afterwards(
+def test_a_client_that_leaves_while_redis_is_unreachable_takes_its_job_with_it_afterwards(
     stack: Stack, own_valkey: OwnValkey
 ) -> None:
     stack.worker("int4")

@@ -76,7 +76,7 @@ def test_a_refusal_says_how_long_it_would_take_and_when_to_come_back(
     hurried = OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0, timeout=1)
     with hurried, pytest.raises(RateLimitError, match="overloaded"):
         hurried.completions.create(model="smollm2", prompt="aa bb", max_tokens=1)
-    patient = stack.http.post("/v1/completions", json=BODY, headers={"X-Deadline-Ms": "60000"})
+    long_deadline = stack.http.post("/v1/completions", json=BODY, headers={"X-Deadline-Ms": "60000"})
     unhurried = stack.http.post("/v1/jobs", json=BODY)
     metrics = stack.http.get("/metrics").text
 
@@ -85,7 +85,7 @@ def test_a_refusal_says_how_long_it_would_take_and_when_to_come_back(
     assert "jobs wait ahead" in refusal.json()["error"]["message"]
     assert int(refusal.headers["Retry-After"]) >= 1
     assert refusal.headers["X-Should-Retry"] == "true"
-    assert patient.status_code == 200
+    assert long_deadline.status_code == 200
     assert unhurried.status_code == 202
     assert 'bitladder_requests_refused_total{code="overloaded"}' in metrics
 

@@ -142,7 +142,7 @@ def test_redis_is_killed_under_64_running_jobs_and_comes_back(
     own_valkey.kill()
     refused = stack.http.post("/v1/jobs", json=BODY)
     unready = stack.http.get("/readyz")
-    time.sleep(unreachable_s)  # how long it is away is what this is about
+    time.sleep(unreachable_s)  # how long it is unreachable is what this is about
     own_valkey.start()
     jobs = wait_for(stack, ids)
     store.close()

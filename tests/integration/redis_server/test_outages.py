@@ -116,7 +116,7 @@ def test_an_outage_longer_than_a_lease_costs_no_job_an_attempt(
         own_valkey.kill()
         if number == 0:
             stack.start("worker", "--tier", "int8")  # knows nothing of what was before the server came back
-        time.sleep(UNREACHABLE_S)  # how long it is away is what this is about
+        time.sleep(UNREACHABLE_S)  # how long it is unreachable is what this is about
         own_valkey.start()
         back_ms = now_ms(store)
         wait_until(partial(have_renewed, store, WORKERS + 1, back_ms), "all have renewed")

@@ -37,7 +37,7 @@ def test_the_article_s_rule_gives_floor_and_reason(entropy: float, envelope: Env
 
 
 def test_the_thresholds_are_the_settings() -> None:
-    policy = policy_of(PolicySettings(entropy_bits=3.9, top_priority=6, patient_ms=100))
+    policy = policy_of(PolicySettings(entropy_bits=3.9, top_priority=6, top_latency_ms=100))
 
     def floor(entropy: float, max_latency_ms: int = 100, priority: int = 5) -> str:
         envelope = Envelope(max_latency_ms=max_latency_ms, priority=priority)
