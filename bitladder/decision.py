@@ -59,7 +59,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return computed
 
 
-NO_SCORE = Score()
+_NO_SCORE = Score()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -73,7 +73,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     version: int = 0  # of the policy: another version may decide otherwise
     floor: str = ""  # '': the queue's tier
     reason: str = QUEUE
-    score: Score = NO_SCORE  # the features that the policy read
+    score: Score = _NO_SCORE  # the features that the policy read
 
     @property
     def label(self) -> str | None:

@@ -35,7 +35,7 @@ from bitladder.settings.sections import Settings
 # Jobs per round trip: enough that the trip costs little per job, few enough to keep the server responsive to others.
 BUNDLE = 256
 # Two bundles are on their way at once; both are there within the time limit at a few Mbit/s.
-BUNDLE_BYTES = 1024 * 1024
+_BUNDLE_BYTES = 1024 * 1024
 
 Body = dict[str, Any]
 # Headers of an envelope, as they would come by HTTP: {"X-Priority": "9"}.
@@ -202,7 +202,7 @@ class Producer:
 
     def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
         """Yield the calls that queue `jobs`. Before a call is yielded, the jobs that it carries are added to `sent`."""
-        for bundle in bundled(enumerate(jobs), BUNDLE, lambda item: submitted_bytes(item[1]), BUNDLE_BYTES):
+        for bundle in bundled(enumerate(jobs), BUNDLE, lambda item: submitted_bytes(item[1]), _BUNDLE_BYTES):
             groups = by_group(self._settings, bundle)
             sent.extend(groups.values())
             for group, numbered in groups.items():

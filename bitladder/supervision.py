@@ -20,7 +20,7 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 # A task that has run for so long since its restart counts as running.
 SETTLED_S = 5.0
 # A task that has not ended so long after its cancellation is cancelled again: longer than one takes to tidy up.
-CANCEL_AGAIN_S = 2.0
+_CANCEL_AGAIN_S = 2.0
 
 
 class Background:
@@ -53,7 +53,7 @@ class Background:
         while tasks := set(self._tasks):
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
+            await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
 
     def _add(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -70,7 +70,7 @@ def inspect_model(folder: Path) -> Weights:
     )
 
 
-def find_capability(hardware: str) -> int | None:
+def _find_capability(hardware: str) -> int | None:
     """Return the compute capability of a GPU by any of its names: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
     words = re.findall("[A-Z0-9]+", hardware.upper())
     names = [*words, *map("".join, pairwise(words))]
@@ -79,7 +79,7 @@ def find_capability(hardware: str) -> int | None:
 
 def check_hardware(recipe: Recipe, hardware: str) -> None:
     """Raise RecipeError if the tier's GPU has no units for the recipe's numbers; names that are not known pass."""
-    numbers, capability = recipe.weights, find_capability(hardware)
+    numbers, capability = recipe.weights, _find_capability(hardware)
     if numbers is None or capability is None:
         return
     needed = _MIN_CAPABILITY[numbers.type, numbers.num_bits]

@@ -30,23 +30,23 @@ from dispatcher.metrics import AdmissionMetrics
 
 log = structlog.get_logger()
 
-SAMPLE_INTERVAL_S = 1.0
+_SAMPLE_INTERVAL_S = 1.0
 # While a backlog grows whose service rate is not known yet, every job is admitted: that must not last.
-HURRIED_INTERVAL_S = 0.25
+_HURRIED_INTERVAL_S = 0.25
 # A stale sample refuses no job. A late one, because Redis may be unreachable, refuses none before the next has ended.
 STALE_S, LATE_S = 3.0, 1.5
 # What a waiting job takes in Redis: its body, by what an allocator rounds up at most, and its record with a reserve
 # (docs/benchmarks.md, queued B).
-ROUNDED_UP = 1.25
-JOB_BYTES = 1_000
+_ROUNDED_UP = 1.25
+_JOB_BYTES = 1_000
 # A full queue has room again once this share of it is gone: less would be filled at once by the first clients to retry.
-ROOM = 0.05
+_ROOM = 0.05
 # Where the service rate is not known.
-UNKNOWN_RETRY_S = 5.0
-MAX_RETRY_S = 300.0
+_UNKNOWN_RETRY_S = 5.0
+_MAX_RETRY_S = 300.0
 
 Tier = tuple[str, str]  # model, tier
-NO_JOBS = (0,) * len(Lane)
+_NO_JOBS = (0,) * len(Lane)
 
 
 class Entry(NamedTuple):
@@ -67,12 +67,12 @@ class Admitted:
 
     def add(self, entry: Entry, count: int) -> None:
         tier, rank, size_bytes = entry
-        self.lanes.setdefault(tier, list(NO_JOBS))[rank] += count
+        self.lanes.setdefault(tier, list(_NO_JOBS))[rank] += count
         self.totals[tier[0]] = self.totals.get(tier[0], 0) + count
         self.bytes += count * size_bytes
 
     def of(self, tier: Tier) -> Sequence[int]:
-        return self.lanes.get(tier, NO_JOBS)
+        return self.lanes.get(tier, _NO_JOBS)
 
     def copy(self) -> Admitted:
         return self.plus(Admitted(), 0)
@@ -118,7 +118,7 @@ class Admission:
 
         """
         queue = QueueName.parse(job.queue)
-        size_bytes = int(memoryview(job.request.body).nbytes * ROUNDED_UP) + JOB_BYTES
+        size_bytes = int(memoryview(job.request.body).nbytes * _ROUNDED_UP) + _JOB_BYTES
         entry = Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
         refusal = self._refusal(job, entry, latency_budget)
         if refusal and time.monotonic() - self._sampled_s > LATE_S:
@@ -140,8 +140,8 @@ class Admission:
         """Return when a queue with a cap of `depth` jobs, which is full, has room again."""
         name = QueueName.parse(queue)
         load = self._loads.get((name.model, name.tier))
-        wait_s = UNKNOWN_RETRY_S if load is None or load.rate is None else ROOM * depth / load.rate
-        return _with_jitter(min(MAX_RETRY_S, wait_s))
+        wait_s = _UNKNOWN_RETRY_S if load is None or load.rate is None else _ROOM * depth / load.rate
+        return _with_jitter(min(_MAX_RETRY_S, wait_s))
 
     async def refresh(self) -> None:
         """Take a sample of the queues, and count admitted jobs anew from here.
@@ -181,7 +181,7 @@ class Admission:
                 is_blind, self._sample = True, None  # from now on jobs are refused because Redis is unreachable
             self._sample_ended.set()
             self._sample_ended = asyncio.Event()
-            await asyncio.sleep(HURRIED_INTERVAL_S if self._lacks_rate() else SAMPLE_INTERVAL_S)
+            await asyncio.sleep(_HURRIED_INTERVAL_S if self._lacks_rate() else _SAMPLE_INTERVAL_S)
 
     def _log_broken(self, sample: Sample) -> None:
         """Log once that a queue's key is no list, and once that it is one again."""
@@ -214,7 +214,7 @@ class Admission:
             return MemoryFullError(
                 f"Redis uses {used:,} of {sample.max_bytes:,} bytes; above {share:.0%} no new jobs are taken in "
                 "([queue].max_memory_share), so that those that wait can end",
-                retry_after_s=_with_jitter(UNKNOWN_RETRY_S),
+                retry_after_s=_with_jitter(_UNKNOWN_RETRY_S),
             )
         total = self._waiting[job.model] + self._admitted.totals.get(job.model, 0)
         if total >= limit:
@@ -234,7 +234,7 @@ class Admission:
         expected = forecast(load, entry.rank, admitted, elapsed_s)
         if expected is None or expected.ahead <= load.short or (late_s := excess_s(expected, latency_budget)) <= 0:
             return None
-        after_s = _with_jitter(min(MAX_RETRY_S, late_s))
+        after_s = _with_jitter(min(_MAX_RETRY_S, late_s))
         return OverloadedError(_explain(job.queue, expected, latency_budget, after_s), retry_after_s=after_s)
 
     async def _is_repeat(self, job: Submission) -> bool:
@@ -256,7 +256,7 @@ class Admission:
         for (model, tier), load in self._loads.items():
             self._metrics.rate.labels(model, tier).set(load.rate or 0)
             for lane, rank in RANK.items():
-                expected = forecast(load, rank, NO_JOBS, 0)
+                expected = forecast(load, rank, _NO_JOBS, 0)
                 self._metrics.answer.labels(model, tier, lane).set(expected.answer_s if expected else 0)
 
 

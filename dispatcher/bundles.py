@@ -14,7 +14,7 @@ from bitladder.queue.server.durability import barrier
 
 # Enough to make the round trip vanish. Where a bundle may wait a second for the disk, all submissions that come
 # meanwhile go in the next one.
-BUNDLE, BUNDLE_WAITING = 64, 1024
+BUNDLE, _BUNDLE_WAITING = 64, 1024
 
 
 class SubmissionBundles:
@@ -24,7 +24,7 @@ class SubmissionBundles:
         self._queue = queue
         self._budget = ByteBudget()  # of what one call submits
         self._batcher: Batcher[Submission, str | BitladderError] = Batcher(
-            self._submit, most=BUNDLE_WAITING if barrier(queue.settings) else BUNDLE
+            self._submit, most=_BUNDLE_WAITING if barrier(queue.settings) else BUNDLE
         )
 
     async def submit(self, job: Submission) -> str | BitladderError:

@@ -23,7 +23,7 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.overview = OverviewMetrics(self.registry)
+        self.overview = _OverviewMetrics(self.registry)
         self.routed = self._counter(
             "bitladder_requests_routed", "How many requests were routed to each floor tier?", "model", "floor", "lane"
         )
@@ -103,7 +103,7 @@ class IntakeMetrics:
         return _children(Counter(name, question, labels, registry=self.registry))
 
 
-class OverviewMetrics:
+class _OverviewMetrics:
     """What holds for all models, as every replica sees it: aggregate these with max, never with sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

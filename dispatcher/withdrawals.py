@@ -25,7 +25,7 @@ log = structlog.get_logger()
 BUNDLE = 64
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 1.0
 # Jobs that wait to be cancelled; beyond it the oldest are given up.
-MAX_JOBS = 20_000
+_MAX_JOBS = 20_000
 
 
 class Withdrawals:
@@ -43,7 +43,7 @@ class Withdrawals:
         lasts_s = job.deadline_ms / 1000 if job.deadline_ms else self._queue.settings.queue.max_wait_s
         doubtful = Doubtful(job_id=job.job_id, queue=job.queue, tenant=job.request.tenant)
         self._waiting[job.job_id] = doubtful, time.monotonic() + lasts_s
-        if len(self._waiting) > MAX_JOBS:
+        if len(self._waiting) > _MAX_JOBS:
             self._give_up(next(iter(self._waiting)), "too many wait to be cancelled")
         self._has_jobs.set()
         self._is_empty.clear()

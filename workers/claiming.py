@@ -23,7 +23,7 @@ log = structlog.get_logger()
 # After a claim that failed: shorter than before other calls, because claims are what jobs wait for.
 MAX_PAUSE_S = 0.5
 # How soon a worker notices `rq resume`, which wakes no worker.
-SUSPENDED_POLL_S = 0.25
+_SUSPENDED_POLL_S = 0.25
 # What claim.lua says of an id whose record is gone.
 NO_RECORD = "no_record"
 # How many ids one claim's log lines name.
@@ -52,7 +52,7 @@ class Claimer:
         if claims.is_suspended != self._is_suspended:
             self._note_suspension(claims.is_suspended)
         if self._is_suspended:
-            await asyncio.sleep(SUSPENDED_POLL_S)
+            await asyncio.sleep(_SUSPENDED_POLL_S)
             return ()
         self._metrics.ended(State.EXPIRED).inc(claims.expired)
         self._count_unfit(claims.unfit)

@@ -38,7 +38,7 @@ class Verdict(StrEnum):
     DEAD_LETTER = "dead_letter"  # end it as a dead letter, for an operator to look at
 
 
-class UnfitError(Exception):
+class _UnfitError(Exception):
     """A job that must not reach any engine."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -77,7 +77,7 @@ class Executor:
         """Run one job to a verdict; never raises for what the job or the engine did."""
         try:
             request = _read(job, self._signer)
-        except UnfitError as error:
+        except _UnfitError as error:
             outcome = _failed(error.status, error.code, str(error))
             return Executed(verdict=Verdict.DEAD_LETTER, outcome=outcome, has_begun=False)
         if (left_s := self.clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
@@ -134,14 +134,16 @@ def expired_in_queue() -> Executed:
 def _read(job: Claimed, signer: Signer) -> Request:
     if not signer.is_genuine(job.job_id, job.data, job.mac):
         message = "the job's signature does not fit: it was changed in Redis, or submitted without the key"
-        raise UnfitError(500, "bad_signature", message)
+        raise _UnfitError(500, "bad_signature", message)
     try:
         request = decode_call(inflate(job.data))
         model = named_model(request) if job.is_rq else None  # the intake has checked the jobs that it submitted
     except ValueError as error:
-        raise UnfitError(500, "corrupt_job", f"the job cannot be read: {error}") from None
+        raise _UnfitError(500, "corrupt_job", f"the job cannot be read: {error}") from None
     if model is not None and model != job.model:
-        raise UnfitError(422, "wrong_model", f"the body's model must be the queue's, {job.model!r}, got {model[:80]!r}")
+        raise _UnfitError(
+            422, "wrong_model", f"the body's model must be the queue's, {job.model!r}, got {model[:80]!r}"
+        )
     return request
 
 

@@ -28,12 +28,12 @@ from workers.clock import ServerClock
 
 log = structlog.get_logger()
 # What `rq info` shows as the worker's version.
-SOFTWARE = f"bitladder {bitladder.__version__}"
+_SOFTWARE = f"bitladder {bitladder.__version__}"
 # How often a worker looks for leases that have run out, and at most at which share of a lease: often enough that the
 # scripts do not take it for an outage.
-REAP_INTERVAL_S, REAP_SHARE = MAX_SILENT_MS / 3000, MAX_SILENT_SHARE / 3
+_REAP_INTERVAL_S, _REAP_SHARE = MAX_SILENT_MS / 3000, MAX_SILENT_SHARE / 3
 # Between two passes, so that the server gets to other clients.
-REAP_PAUSE_S = 0.01
+_REAP_PAUSE_S = 0.01
 
 
 class LeaseKeeper:
@@ -57,7 +57,7 @@ class LeaseKeeper:
         self._client = connect_sync(settings.redis)
         self._settings = settings
         self._worker = WorkerEntry(
-            name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node(), software=SOFTWARE
+            name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node(), software=_SOFTWARE
         )
         self._held, self._drop, self._tally = held, drop, tally
         # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
@@ -117,7 +117,7 @@ class LeaseKeeper:
         """Requeue the jobs of workers whose lease has run out, for as long as the next renewal can wait."""
         end_s = time.monotonic() + self._settings.queue.lease_s / 6
         while self._reap_batch():
-            if time.monotonic() > end_s or self._stop.wait(REAP_PAUSE_S):
+            if time.monotonic() > end_s or self._stop.wait(_REAP_PAUSE_S):
                 break
 
     def _reap_batch(self) -> bool:
@@ -142,7 +142,7 @@ class LeaseKeeper:
         lease_s = self._settings.queue.lease_s
         # A third of the lease: two renewals may be missed.
         renew_every_s, renew_at_s = lease_s / 3, 0.0
-        while not self._stop.wait(min(REAP_INTERVAL_S, lease_s * REAP_SHARE)):
+        while not self._stop.wait(min(_REAP_INTERVAL_S, lease_s * _REAP_SHARE)):
             if (now := time.monotonic()) >= renew_at_s:
                 if not self._done(self.renew):
                     continue  # tried again in the next round; a worker that could not renew does not reap

@@ -16,7 +16,7 @@ Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 
 @dataclass(slots=True)
-class RqCounters:
+class _RqCounters:
     """What RQ's workers count of themselves; `rq info` and rq-dashboard show it."""
 
     finished: int = 0
@@ -43,7 +43,7 @@ class WorkerMetrics:
 
     def __init__(self, model: str, tier: str) -> None:
         self.registry = CollectorRegistry()
-        self.rq = RqCounters()
+        self.rq = _RqCounters()
         self.model = model
         self._labels = (model, tier)
         self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")

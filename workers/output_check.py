@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 
 # A longer unit is a paragraph that comes again; low-precision models loop in words and sentences.
-MAX_UNIT = 128
+_MAX_UNIT = 128
 # At least so many characters, and so many units, at the end of the answer. 400 characters are about 100 tokens: fewer
 # may be a refrain, and cost little.
-MIN_CHARS = 400
-MIN_REPEATS = 8
+_MIN_CHARS = 400
+_MIN_REPEATS = 8
 # Replacement characters stand for bytes that are not UTF-8. An answer that is cut within a character has one; one in
 # twenty characters means that the tokens are noise.
-MAX_REPLACED = 0.05
-MIN_REPLACED = 8
+_MAX_REPLACED = 0.05
+_MIN_REPLACED = 8
 # So many tokens make a visible character: one takes four tokens at most, and is held back until it is complete.
-MIN_UNSEEN = 4
+_MIN_UNSEEN = 4
 # Fields of requests whose answer may be invisible: reasoning that is left out, tool calls that were cut.
 _MAY_HIDE = (b'"include_reasoning"', b'"tools"')
 # What an engine samples when all logits are NaN: the first entry of several vocabularies.
@@ -73,32 +73,32 @@ def fault_in(answer: bytes, request: bytes) -> str | None:
     choices = decoded.choices
     if any(choice.is_cut and choice.is_empty for choice in choices) and _are_tokens_missing(decoded, request):
         return "empty"
-    kinds = (degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in choices)
+    kinds = (_degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in choices)
     return next((kind for kind in kinds if kind), None)
 
 
-def degeneration(text: str, request: bytes, *, is_cut: bool) -> str | None:
+def _degeneration(text: str, request: bytes, *, is_cut: bool) -> str | None:
     """Return what is wrong with a text that answers a request; `is_cut`: it ended because max_tokens was reached."""
     replaced = text.count("\N{REPLACEMENT CHARACTER}")
-    if replaced >= MIN_REPLACED and replaced > MAX_REPLACED * len(text) and not _has_replacement(request):
+    if replaced >= _MIN_REPLACED and replaced > _MAX_REPLACED * len(text) and not _has_replacement(request):
         return "gibberish"
-    unit = loop_unit(text) if is_cut else None
+    unit = _loop_unit(text) if is_cut else None
     return "loop" if unit and _is_unusual(unit) and not _is_phrase_of(unit, request) else None
 
 
-def loop_unit(text: str) -> str | None:
+def _loop_unit(text: str) -> str | None:
     """Return the unit that the end of a text repeats; None when it repeats none.
 
     The last characters occur again one period earlier: one search finds the period, one comparison proves it.
     """
-    if len(text) < MIN_CHARS:
+    if len(text) < _MIN_CHARS:
         return None
-    probe = text[-MAX_UNIT:]
+    probe = text[-_MAX_UNIT:]
     before = text.rfind(probe, 0, len(text) - 1)
     period = len(text) - len(probe) - before
-    if before < 0 or period > MAX_UNIT:
+    if before < 0 or period > _MAX_UNIT:
         return None
-    length = max(MIN_CHARS, MIN_REPEATS * period)
+    length = max(_MIN_CHARS, _MIN_REPEATS * period)
     end = text[-length:]
     return text[-period:] if len(end) == length and end[period:] == end[:-period] else None
 
@@ -106,7 +106,7 @@ def loop_unit(text: str) -> str | None:
 def _are_tokens_missing(answer: _Answer, request: bytes) -> bool:
     """Return whether tokens were generated that should be visible."""
     usage = answer.usage
-    if usage is None or (usage.completion_tokens or 0) < MIN_UNSEEN * len(answer.choices):
+    if usage is None or (usage.completion_tokens or 0) < _MIN_UNSEEN * len(answer.choices):
         return False
     reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
     return not reasoning and not any(field in request for field in _MAY_HIDE)

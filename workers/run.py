@@ -29,7 +29,7 @@ from workers.rollout.rolling_update import RollingUpdate
 log = structlog.get_logger()
 
 # How many ports are tried one after the other: more than one machine has workers.
-PORT_TRIES = 100
+_PORT_TRIES = 100
 
 
 def main() -> int:
@@ -50,7 +50,7 @@ def main() -> int:
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
         structlog.contextvars.bind_contextvars(model=model, tier=args.tier)
-        uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else PORT_TRIES))
+        uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else _PORT_TRIES))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")
         return 2

@@ -7,14 +7,14 @@ from collections import deque
 from workers.engines.base import EngineLoad
 
 # Above this the engine begins to preempt what it already runs (vLLM's own recommendation is to stay below 0.9).
-FULL_CACHE = 0.9
+_FULL_CACHE = 0.9
 # Of the jobs held while the cache is full. Not of the limit: the jobs end in their own time, and a limit that shrank
 # with every reading until then would end far too low.
-BACK_OFF = 0.8
+_BACK_OFF = 0.8
 # The engine's batch is the most that it ran in so many readings: one reading may fall between two steps.
-READINGS = 8
+_READINGS = 8
 # Of the batch: jobs that wait in the engine, so that one can start the moment another ends.
-RESERVE = 1 / 8
+_RESERVE = 1 / 8
 
 
 class Slots:
@@ -28,7 +28,7 @@ class Slots:
 
     def __init__(self, min_slots: int, max_slots: int) -> None:
         self._min, self._max = min(min_slots, max_slots), max_slots
-        self._running: deque[int] = deque(maxlen=READINGS)
+        self._running: deque[int] = deque(maxlen=_READINGS)
         self.limit = max_slots
 
     def free(self, in_flight: int) -> int:
@@ -42,9 +42,9 @@ class Slots:
         """Follow one reading of the engine's load."""
         self._running.append(load.running)
         batch = max(self._running)
-        reserve = max(1, int(batch * RESERVE))
-        if load.cache_used > FULL_CACHE:
-            self.limit = max(self._min, int(in_flight * BACK_OFF))
+        reserve = max(1, int(batch * _RESERVE))
+        if load.cache_used > _FULL_CACHE:
+            self.limit = max(self._min, int(in_flight * _BACK_OFF))
         elif load.waiting > reserve:
             self.limit = max(self._min, min(self.limit, batch + reserve))
         elif load.waiting == 0 and in_flight >= self.limit:

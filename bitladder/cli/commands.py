@@ -28,14 +28,14 @@ for other in (demo, failover, job_commands.submit, job_commands.result, job_comm
     app.command()(other)
 app.command()(inspection.queues)
 app.command()(inspection.version)
-config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-config_app.command("show")(inspection.config_show)
-app.add_typer(config_app, name="config")
+_config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+_config_app.command("show")(inspection.config_show)
+app.add_typer(_config_app, name="config")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
-keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
-keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
-keys_app.command("new")(keys.new)
-app.add_typer(keys_app, name="keys")
+_keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
+_keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
+_keys_app.command("new")(keys.new)
+app.add_typer(_keys_app, name="keys")
 
 
 def run() -> None:

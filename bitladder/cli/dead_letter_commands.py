@@ -34,17 +34,17 @@ app = typer.Typer(help="List dead letters, release them or drop them.", no_args_
 
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
-Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
+_Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
+_Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
 
 
 @app.command("list")
 def list_dead_letters(
     code: Code = None,
     queue: Queue = None,
-    older_than_s: Age = None,
+    older_than_s: _Age = None,
     limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 100,
     as_json: AsJson = False,
     config: Config = None,
@@ -88,9 +88,9 @@ def release(
     ids: Ids = None,
     code: Code = None,
     queue: Queue = None,
-    older_than_s: Age = None,
+    older_than_s: _Age = None,
     everything: All = False,
-    dry_run: Dry = False,
+    dry_run: _Dry = False,
     config: Config = None,
 ) -> None:
     """Queue jobs again, with all their attempts and a new deadline.
@@ -106,9 +106,9 @@ def drop(
     ids: Ids = None,
     code: Code = None,
     queue: Queue = None,
-    older_than_s: Age = None,
+    older_than_s: _Age = None,
     everything: All = False,
-    dry_run: Dry = False,
+    dry_run: _Dry = False,
     config: Config = None,
 ) -> None:
     """Drop jobs for good; their prompts are deleted at once.

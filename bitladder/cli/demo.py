@@ -30,7 +30,7 @@ _FIELDS = ("priority", "max_latency_ms", "deadline_ms", "min_tier", "max_tier")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class _Served:
     """One request and what became of it, as its client saw it."""
 
     kind: str
@@ -65,8 +65,8 @@ def demo(
         served = asyncio.run(_send_all(stack.url, load_prompts(), next(iter(stack.settings.models)), console))
         wall_s = time.perf_counter() - started
     out = Console(width=None if sys.stdout.isatty() else 180)
-    out.print(request_table(served))
-    out.print(tier_table(served, stack.settings, wall_s))
+    out.print(_request_table(served))
+    out.print(_tier_table(served, stack.settings, wall_s))
     failed = [request for request in served if not request.is_answered]
     kind = "vLLM" if engine == "vllm" else f"the {engine} engine"
     out.print(f"{len(served) - len(failed)} of {len(served)} prompts were answered by {kind} in {wall_s:.1f} s")
@@ -93,7 +93,7 @@ def _wait(stack: PrivateStack, console: Console, engine: str, timeout_s: float) 
         stack.wait_until_live(timeout_s, on_poll)
 
 
-async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console: Console) -> list[Served]:
+async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console: Console) -> list[_Served]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -106,7 +106,7 @@ async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("prompts answered", total=len(prompts), depths="")
 
-            async def send(entry: dict[str, Any]) -> Served:
+            async def send(entry: dict[str, Any]) -> _Served:
                 async with slots:
                     served = await _send(http, entry, model)
                 progress.advance(task)
@@ -124,7 +124,7 @@ async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console
                 watching.cancel()
 
 
-async def _send(http: httpx2.AsyncClient, entry: dict[str, Any], model: str) -> Served:
+async def _send(http: httpx2.AsyncClient, entry: dict[str, Any], model: str) -> _Served:
     """Stream one chat answer, as a user's client would, and read the job's story afterwards."""
     body = {
         "model": model,
@@ -148,7 +148,7 @@ async def _send(http: httpx2.AsyncClient, entry: dict[str, Any], model: str) -> 
             job = (await http.get(f"/v1/jobs/{job_id}")).json()
     except httpx2.HTTPError as failure:
         error, total_s = str(failure), time.perf_counter() - start
-    return Served(kind=entry["kind"], prompt=entry["prompt"], job=job, ttft_s=ttft_s, total_s=total_s, error=error)
+    return _Served(kind=entry["kind"], prompt=entry["prompt"], job=job, ttft_s=ttft_s, total_s=total_s, error=error)
 
 
 async def _depths(http: httpx2.AsyncClient) -> str:
@@ -159,7 +159,7 @@ async def _depths(http: httpx2.AsyncClient) -> str:
     return "  ".join(f"{tier['tier']}: {tier['depth']} wait, {tier['in_flight']} run" for tier in tiers)
 
 
-def request_table(served: list[Served]) -> Table:
+def _request_table(served: list[_Served]) -> Table:
     """Return a row for every request."""
     table = Table(
         "kind", "request", "bits/byte", "floor", "served by", "why", "queue ms", "TTFT ms", "total ms", "tokens"
@@ -184,7 +184,7 @@ def request_table(served: list[Served]) -> Table:
     return table
 
 
-def tier_table(served: list[Served], settings: Settings, wall_s: float) -> Table:
+def _tier_table(served: list[_Served], settings: Settings, wall_s: float) -> Table:
     """Return a row for every tier."""
     table = Table("tier", "hardware", "price/h", "requests", "p50 ms", "p95 ms", "tokens/s", "cost", "overflow taken")
     for tier in next(iter(settings.models.values())).tiers:

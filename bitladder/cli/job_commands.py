@@ -86,7 +86,7 @@ def cancel(
         typer.echo(client.cancel(job_id)["status"])
 
 
-def answer_text(job: dict[str, Any]) -> str | None:
+def _answer_text(job: dict[str, Any]) -> str | None:
     """Return the text of a finished job, whichever its endpoint."""
     if job.get("text"):
         return str(job["text"])
@@ -99,7 +99,7 @@ def _show(job: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job, indent=2))
     elif job["status"] == "finished":
-        typer.echo(answer_text(job))
+        typer.echo(_answer_text(job))
         typer.echo(f"[{job['tier']}: {job['reason']}; waited {job.get('queue_ms', 0):.0f} ms]", err=True)
     else:
         error = (job.get("error") or {}).get("message", "")

@@ -24,7 +24,7 @@ _STOP_S = 45
 _POLL_INTERVAL_S = 0.2
 
 
-class StackError(BitladderError):
+class _StackError(BitladderError):
     """A process of the stack ended, or did not come up in time."""
 
 
@@ -60,7 +60,7 @@ class PrivateStack:
         """Wait until every tier has a live worker; `on_poll` gets how many each has.
 
         Raises:
-            StackError: a process ended, or the time has run out; the message ends with the last lines of its log.
+            _StackError: a process ended, or the time has run out; the message ends with the last lines of its log.
 
         """
         end = time.monotonic() + timeout_s
@@ -71,10 +71,10 @@ class PrivateStack:
                 return
             for name, process in self._processes.items():
                 if process.poll() is not None:
-                    raise StackError(f"{name} ended with status {process.returncode}:\n{self.tail(name)}")
+                    raise _StackError(f"{name} ended with status {process.returncode}:\n{self.tail(name)}")
             if time.monotonic() > end:
                 missing = [f"worker_{tier}" for tier, count in live.items() if not count] or ["web"]
-                raise StackError(f"not live after {timeout_s:g} s: {', '.join(missing)}\n{self.tail(missing[0])}")
+                raise _StackError(f"not live after {timeout_s:g} s: {', '.join(missing)}\n{self.tail(missing[0])}")
             time.sleep(_POLL_INTERVAL_S)
 
     def tail(self, name: str, lines: int = 15) -> str:

@@ -18,7 +18,7 @@ MAX_DATA_BYTES = 16 * 1024 * 1024
 # The fields of a job hash that a view is made of.
 VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
 
-STATE_OF_STATUS = {
+_STATE_OF_STATUS = {
     "queued": State.QUEUED,
     "started": State.RUNNING,
     "canceled": State.CANCELLED,
@@ -72,7 +72,7 @@ def inflate(data: bytes) -> bytes:
     return text
 
 
-def read_request(data: bytes) -> Request | None:
+def _read_request(data: bytes) -> Request | None:
     """Return the request of a job hash, or None where it is not one of ours."""
     try:
         return decode_call(inflate(data))
@@ -86,7 +86,7 @@ def read_end(job_id: str, status: str, stored: bytes | None, signer: Signer) -> 
         return signer.decode_stored(job_id, stored)
     if status in _WAITING:
         return None
-    state = STATE_OF_STATUS.get(status)
+    state = _STATE_OF_STATUS.get(status)
     if state is None:
         return odd_status(status)
     if not state.is_terminal:
@@ -120,11 +120,11 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None,
     enqueued_ms, deadline_ms, place = read_wait(fields["wait"])
     return JobView(
         job_id=job_id,
-        state=outcome.state if outcome else STATE_OF_STATUS.get(status, State.QUEUED),
+        state=outcome.state if outcome else _STATE_OF_STATUS.get(status, State.QUEUED),
         queue=_word(fields["origin"]),
         enqueued_ms=enqueued_ms or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
-        request=read_request(fields["data"] or b""),
+        request=_read_request(fields["data"] or b""),
         deadline_ms=deadline_ms,
         worker=_word(fields["worker_name"]) or None,
         outcome=outcome,

@@ -16,7 +16,7 @@ from bitladder.queue.server.protocol import unreachable
 from bitladder.settings.sections import Settings
 
 
-class ListSample(msgspec.Struct, frozen=True, kw_only=True):
+class _ListSample(msgspec.Struct, frozen=True, kw_only=True):
     """One list of one tier and lane."""
 
     depth: int
@@ -30,7 +30,7 @@ class ModelSample(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float  # the server's clock
     live: Mapping[str, int]  # workers by tier
-    lists: Mapping[str, ListSample]
+    lists: Mapping[str, _ListSample]
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ def _model(depths: Depths, served: list[bytes | None] | Exception) -> ModelSampl
         at_s=depths.now_ms / 1000,
         live=depths.live,
         lists={
-            queue.queue: ListSample(
+            queue.queue: _ListSample(
                 depth=queue.depth, in_flight=queue.in_flight, problem=queue.problem, served=_count(count)
             )
             for queue, count in zip(depths.queues, counts, strict=True)

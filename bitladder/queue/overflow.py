@@ -17,7 +17,7 @@ from bitladder.queue.run_script import part
 Entry = Mapping[str, Any]
 
 
-class Facts(Protocol):
+class _Facts(Protocol):
     """What the rule asks, and what it does: see the head of overflow.lua."""
 
     now: int  # ms
@@ -60,18 +60,18 @@ class OverflowRule:
             f"{part('overflow')}\nreturn {{allowance = allowance, take_overflow = take_overflow}}"
         )
 
-    def allowance(self, tier: Entry, lane: Entry, facts: Facts) -> Allowance:
+    def allowance(self, tier: Entry, lane: Entry, facts: _Facts) -> Allowance:
         jobs, lists, only_late = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
         return Allowance(jobs=jobs, lists=list(lists.values()), only_late=only_late)
 
-    def take(self, tier: Entry, room: int, facts: Facts) -> int:
+    def take(self, tier: Entry, room: int, facts: _Facts) -> int:
         """Take up to `room` jobs of a lower tier; return the room that is left."""
         return int(self._functions.take_overflow(self._table(tier), room, self._facts(facts)))
 
     def _table(self, entry: Entry) -> Any:  # noqa: ANN401  (a table of Lua)
         return self._lua.table_from(entry, recursive=True)
 
-    def _facts(self, facts: Facts) -> Any:  # noqa: ANN401
+    def _facts(self, facts: _Facts) -> Any:  # noqa: ANN401
         return self._lua.table_from(
             {
                 "now": facts.now,

@@ -20,9 +20,9 @@ _NUMBERS = (
 _TIERS = (("X-Min-Tier", "min_tier"), ("X-Max-Tier", "max_tier"))
 
 # OpenAI's client libraries send it: they give up after so many seconds without a byte.
-READ_TIMEOUT = "x-stainless-read-timeout"
+_READ_TIMEOUT = "x-stainless-read-timeout"
 # The part of that time which the request and the answer spend in the network.
-NETWORK_S = 0.5
+_NETWORK_S = 0.5
 
 
 class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
     first_s: float | None = None  # for the first byte of a stream; later pauses are the client's risk
 
 
-NO_LIMIT = LatencyBudget()
+_NO_LIMIT = LatencyBudget()
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     max_tier: str | None = None
     deadline_ms: int | None = None  # from acceptance; a later answer is useless
     lane: Lane | None = None  # None: follows from the priority
-    latency_budget: LatencyBudget = NO_LIMIT  # admission refuses what cannot be answered within it
+    latency_budget: LatencyBudget = _NO_LIMIT  # admission refuses what cannot be answered within it
 
 
 def read_envelope(
@@ -74,7 +74,7 @@ def read_envelope(
     deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
     silence_s = None
     if await_timeout_s is not None:
-        silence_s = min(await_timeout_s, _read_timeout(headers.get(READ_TIMEOUT, "")))
+        silence_s = min(await_timeout_s, _read_timeout(headers.get(_READ_TIMEOUT, "")))
     budget = _latency_budget(deadline_s, silence_s, stream=stream)
     # The tables above pair fields with their types.
     return Envelope(**fields, lane=lane, latency_budget=budget)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def _read_timeout(raw: str) -> float:
         read_s = float(raw)
     except ValueError:
         return math.inf  # a header of the client's library: its form is not for us to refuse
-    return max(0.0, read_s - NETWORK_S) if read_s > 0 else math.inf
+    return max(0.0, read_s - _NETWORK_S) if read_s > 0 else math.inf
 
 
 def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 HEAD_BYTES = 16 * 1024
 # Decimal places of every feature in a score: what is stored and shown is what was decided on.
-PLACES = 4
+_PLACES = 4
 
 # n log2 n for the counts of one byte value: looked up, it costs a fifth of what it costs to compute for every prompt.
 # A prompt longer than the table computes it.
@@ -280,4 +280,4 @@ def score_prompt(text: bytes, endpoint: Endpoint, names: Iterable[str]) -> Score
 
     """
     prompt = Prompt(text, endpoint)
-    return Score(**{name: round(FEATURES[name].measure(prompt), PLACES) for name in names})
+    return Score(**{name: round(FEATURES[name].measure(prompt), _PLACES) for name in names})

@@ -15,13 +15,13 @@ from bitladder.script_constants import JOBS_PER_CYCLE
 RANK = {lane.value: rank for rank, lane in enumerate(Lane)}
 # Of so many turns of a claim, one belongs to each less urgent lane that waits. So this is what a lane gets whatever
 # comes before it, and what it leaves to each lane behind it.
-TURN = 1 / JOBS_PER_CYCLE
+_TURN = 1 / JOBS_PER_CYCLE
 # The share of a latency budget that a forecast may fill. The rest is a reserve for what the rate of the last seconds
 # does not show: jobs that are longer than the average, a worker that has just left.
-PLANNED = 0.8
+_PLANNED = 0.8
 # Clients that were refused at the same moment are told to come back at different ones: up to this share later.
-JITTER = 0.5
-MIN_RETRY_S = 1.0
+_JITTER = 0.5
+_MIN_RETRY_S = 1.0
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +46,10 @@ def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -
     ]
     waiting = _beyond(waiting, load.free)
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)
-    own_share = 1 - TURN * behind if rank == 0 else TURN
+    own_share = 1 - _TURN * behind if rank == 0 else _TURN
     ahead = sum(waiting[: rank + 1])
     # More urgent lanes go on filling. However much they take, the lane keeps its own turns.
-    in_order = load.rate * (1 - TURN * behind) - sum(load.arrivals[:rank])
+    in_order = load.rate * (1 - _TURN * behind) - sum(load.arrivals[:rank])
     by_turns = load.rate * own_share
     wait_s, rate = waiting[rank] / by_turns, by_turns
     if in_order > 0 and ahead / in_order < wait_s:
@@ -71,9 +71,9 @@ def _beyond(waiting: list[float], free: int) -> list[float]:
 def excess_s(expected: Forecast, latency_budget: LatencyBudget) -> float:
     """Return by how many seconds the job would exceed its latency budget, less the reserve; 0 or less: it would not."""
     pairs = ((expected.answer_s, latency_budget.whole_s), (expected.wait_s, latency_budget.first_s))
-    return max((at_s - PLANNED * budget_s for at_s, budget_s in pairs if budget_s is not None), default=0.0)
+    return max((at_s - _PLANNED * budget_s for at_s, budget_s in pairs if budget_s is not None), default=0.0)
 
 
 def retry_after_s(wait_s: float, chance: float) -> float:
     """Return when a refused client should come back; `chance` is a random number from 0 to 1."""
-    return max(MIN_RETRY_S, wait_s) * (1 + JITTER * chance)
+    return max(_MIN_RETRY_S, wait_s) * (1 + _JITTER * chance)

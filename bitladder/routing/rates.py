@@ -17,18 +17,18 @@ from bitladder.contract import Lane
 # The rate is measured over the last seconds, so that it follows workers that come and go. The window is longer where
 # too few jobs were served in it to say anything.
 WINDOW_S = 5.0
-MIN_SERVED = 8
-ENOUGH_SERVED = 32
+_MIN_SERVED = 8
+_ENOUGH_SERVED = 32
 # Engines run batches, and the jobs of one batch end together: the window holds so many batches at least.
-GENERATIONS = 2
+_GENERATIONS = 2
 # A backlog of which nothing was served for so long stands still. Before, its first jobs may merely be long.
 STANDSTILL_S = 30.0
 # Readings of one backlog that are kept: two minutes.
-HISTORY = 120
+_HISTORY = 120
 # The rate of a backlog is used for so long after it.
 HELD_S = 60.0
 # A queue shorter than this share of the jobs in flight is no backlog: its jobs may be about to be claimed.
-ON_THE_WAY = 1 / 8
+_ON_THE_WAY = 1 / 8
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def short(self) -> int:
         """Up to this depth a queue is no backlog."""
-        return int(sum(self.in_flight) * ON_THE_WAY)
+        return int(sum(self.in_flight) * _ON_THE_WAY)
 
     @property
     def is_backlogged(self) -> bool:
@@ -75,7 +75,7 @@ class TierRates:
         self._reset()
 
     def _reset(self) -> None:
-        self._backlog: deque[Reading] = deque(maxlen=HISTORY)  # consecutive readings with a backlog
+        self._backlog: deque[Reading] = deque(maxlen=_HISTORY)  # consecutive readings with a backlog
         self._last: Reading | None = None
         self._forget_rate()
         self._arrivals = self._other_intakes = (0.0,) * len(Lane)
@@ -94,7 +94,7 @@ class TierRates:
             self._count_arrivals(self._last, reading, admitted)
         if self._stands_still and self._has_moved(reading):
             self._forget_rate()
-            self._backlog = deque([self._last] if self._last else [], maxlen=HISTORY)
+            self._backlog = deque([self._last] if self._last else [], maxlen=_HISTORY)
         if reading.is_backlogged and reading.live:
             self._backlog.append(reading)
             self._measure()
@@ -125,7 +125,7 @@ class TierRates:
 
     def _measure(self) -> None:
         now = self._backlog[-1]
-        minimum, since = max(MIN_SERVED, sum(now.in_flight)), self._window_start(now)
+        minimum, since = max(_MIN_SERVED, sum(now.in_flight)), self._window_start(now)
         served, span_s = sum(now.served) - sum(since.served), now.at_s - since.at_s
         if span_s > 0 and (served >= minimum or span_s >= STANDSTILL_S):
             # One more than was served, for the job that runs: a rate of 0 would refuse every job, and never change.
@@ -136,7 +136,7 @@ class TierRates:
 
     def _window_start(self, now: Reading) -> Reading:
         """Return where the window begins: right after a job was served, so that a batch's jobs are counted together."""
-        readings, enough = list(self._backlog), max(ENOUGH_SERVED, GENERATIONS * sum(now.in_flight))
+        readings, enough = list(self._backlog), max(_ENOUGH_SERVED, _GENERATIONS * sum(now.in_flight))
         for before, since in zip(readings[-2::-1], readings[:0:-1], strict=True):
             served = sum(now.served) - sum(since.served)
             is_enough = now.at_s - since.at_s >= WINDOW_S and served >= enough

@@ -15,7 +15,7 @@ from bitladder.contract import DEFAULT_TENANT
 from bitladder.settings.base import Name, Section
 
 # Every key begins so: people and secret scanners tell it from other secrets.
-KEY_PREFIX = "bl-"
+_KEY_PREFIX = "bl-"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -97,7 +97,7 @@ class AuthSettings(Section):
 
 def new_key() -> str:
     """Return a new key with 256 bits of randomness."""
-    return KEY_PREFIX + secrets.token_urlsafe(32)
+    return _KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def key_hash(key: bytes) -> str:

@@ -35,7 +35,7 @@ _CHANGEABLE = re.compile(
 # What tells one state of a file from another; None: there is none.
 _Stamp = tuple[int, int, int] | None
 # Makes ready for settings, and returns what takes them; raises ConfigError where that cannot be.
-Prepare = Callable[[Settings], Callable[[], None]]
+_Prepare = Callable[[Settings], Callable[[], None]]
 
 
 class LiveSettings:
@@ -43,14 +43,14 @@ class LiveSettings:
 
     def __init__(self, settings: Settings) -> None:
         self.current = settings
-        self._prepares: list[Prepare] = []
+        self._prepares: list[_Prepare] = []
 
     @classmethod
     def of(cls, settings: Settings | LiveSettings) -> LiveSettings:
         """Return the settings of a process, or settings that do not change as such."""
         return settings if isinstance(settings, LiveSettings) else cls(settings)
 
-    def subscribe(self, prepare: Prepare) -> None:
+    def subscribe(self, prepare: _Prepare) -> None:
         """Have something that was made of the settings made anew when they change."""
         self._prepares.append(prepare)
 
@@ -64,7 +64,7 @@ class LiveSettings:
         if settings == self.current:
             return
         checked = _checked(settings)
-        if keys := fixed_keys_changed(self.current, checked):
+        if keys := _fixed_keys_changed(self.current, checked):
             raise ConfigError(
                 f"{', '.join(keys)} changed: that needs a restart, because the process is built around it"
             )
@@ -74,7 +74,7 @@ class LiveSettings:
             take()
 
 
-def fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
+def _fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
     """Return the keys that differ and must not."""
     before, after = dict(leaves(old.model_dump())), dict(leaves(new.model_dump()))
     changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
@@ -119,7 +119,7 @@ class ReleaseWatch:
             return False
         self._stamp = stamp
         try:
-            settings = with_checkpoints(self.settings, self._load().settings)
+            settings = _with_checkpoints(self.settings, self._load().settings)
         except ConfigError as error:
             self.refuse(error)
             return False
@@ -147,7 +147,7 @@ async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int]
         await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def with_checkpoints(old: Settings, new: Settings) -> Settings:
+def _with_checkpoints(old: Settings, new: Settings) -> Settings:
     """Return the old settings with the checkpoints and figures of the new ones. Pure."""
     models = {
         name: _with_tiers(model, new.models[name]) if name in new.models else model

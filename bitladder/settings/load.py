@@ -24,9 +24,9 @@ from bitladder.settings.sections import Settings
 ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
 # Not settings of a process: the file itself, and the intake and the key that the client commands use.
-OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
+_OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
 # Values of these are taken from the environment as they are, whatever they begin with.
-PLAIN_KEYS = ("redis.password", "redis.url")
+_PLAIN_KEYS = ("redis.password", "redis.url")
 
 
 # A dotted key, its value, and where it came from.
@@ -136,7 +136,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[_Override]:
     """BITLADDER_QUEUE__LEASE_S=5 means queue.lease_s; values that read as TOML are taken as such."""
     variables = []
     for name, raw in sorted(environ.items()):
-        if name.startswith(ENV_PREFIX) and name not in OTHER_VARIABLES:
+        if name.startswith(ENV_PREFIX) and name not in _OTHER_VARIABLES:
             if "__" not in name:
                 hint = did_you_mean_variable(name, ENV_PREFIX)
                 raise ConfigError(
@@ -144,7 +144,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[_Override]:
                 )
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
             variables.append((key, raw, f"environment variable {name}"))
-    return [(key, raw if key in PLAIN_KEYS else _toml_value(raw), source) for key, raw, source in variables]
+    return [(key, raw if key in _PLAIN_KEYS else _toml_value(raw), source) for key, raw, source in variables]
 
 
 def _toml_value(raw: str) -> Any:  # noqa: ANN401  (any TOML value)

@@ -62,7 +62,7 @@ class RedisSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _credentials_leave_the_url(cls, values: object) -> object:
-        return split_credentials(values) if isinstance(values, dict) else values
+        return _split_credentials(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _password_is_given_once(self) -> Self:
@@ -80,7 +80,7 @@ class RedisSettings(Section):
         return self
 
 
-def split_credentials(values: dict[str, Any]) -> dict[str, Any]:
+def _split_credentials(values: dict[str, Any]) -> dict[str, Any]:
     """Move user and password from `url` to fields of their own: whatever shows the URL then shows no secret.
 
     Raises:

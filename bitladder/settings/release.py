@@ -36,16 +36,16 @@ def _checked_digest(value: str) -> str:
     return value
 
 
-Digest = Annotated[str, AfterValidator(_checked_digest), Field(json_schema_extra={"pattern": f"^{_DIGEST.pattern}$"})]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+_Digest = Annotated[str, AfterValidator(_checked_digest), Field(json_schema_extra={"pattern": f"^{_DIGEST.pattern}$"})]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class PublishedFigure(Section):
     """A measured value with its 95 % interval."""
 
-    value: Number
-    low: Number
-    high: Number
+    value: _Number
+    low: _Number
+    high: _Number
     n: int = Field(ge=1)
 
 
@@ -53,7 +53,7 @@ class Published(Section):
     """What a published release says of the checkpoint of one tier."""
 
     version: int = Field(ge=1)
-    digest: Digest
+    digest: _Digest
     measured: dict[str, PublishedFigure] = Field({})
     recovery: dict[str, PublishedFigure] = Field({})
 
@@ -61,7 +61,7 @@ class Published(Section):
 class Evaluation(Section):
     """Where the figures come from."""
 
-    report: Digest  # of the report file
+    report: _Digest  # of the report file
     reference: str
     made_at: str
     sources: dict[str, str] = Field({})
@@ -73,7 +73,7 @@ class ReleaseTier(Section):
     """One tier as it was published."""
 
     checkpoint: Annotated[str, AfterValidator(_checked_path)]
-    digest: Digest
+    digest: _Digest
     measured: dict[str, PublishedFigure] = Field({})
     recovery: dict[str, PublishedFigure] = Field({})
     evaluation: Evaluation

@@ -29,14 +29,14 @@ def checkpoint_digest(folder: Path) -> str:
     Reads every byte: seconds for small checkpoints, minutes for large ones.
     """
     digest = hashlib.sha256()
-    for path in served_files(folder):
+    for path in _served_files(folder):
         # Names need not be UTF-8: bytes that are not stay what they are.
         line = f"{path.relative_to(folder)}\0{file_digest(path)}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def served_files(folder: Path) -> list[Path]:
+def _served_files(folder: Path) -> list[Path]:
     """Return all files of a checkpoint in the order of their names, without hidden ones and the manifest."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME]
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))

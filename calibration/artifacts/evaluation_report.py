@@ -16,8 +16,8 @@ from calibration.artifacts.metrics import METRICS, metric_of
 from calibration.errors import BadReportError
 
 SCHEMA = 1
-NAME_SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)?")
-DIGEST_SHAPE = re.compile(r"[0-9a-f]{64}")
+_NAME_SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)?")
+_DIGEST_SHAPE = re.compile(r"[0-9a-f]{64}")
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,10 +63,10 @@ class TierReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if not Path(self.checkpoint).is_absolute():
             raise ValueError(f"checkpoint must be an absolute path, got {self.checkpoint!r}")
-        if not DIGEST_SHAPE.fullmatch(self.digest):
+        if not _DIGEST_SHAPE.fullmatch(self.digest):
             raise ValueError(f"digest must be 64 hexadecimal digits, got {self.digest!r}")
         for name in (*self.metrics, *self.recovery, *self.compared):
-            if not NAME_SHAPE.fullmatch(name) or metric_of(name) not in METRICS:
+            if not _NAME_SHAPE.fullmatch(name) or metric_of(name) not in METRICS:
                 raise ValueError(f"metric must be one of {', '.join(METRICS)}, perhaps with .<kind>, got {name!r}")
 
 

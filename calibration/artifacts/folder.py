@@ -24,14 +24,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Any report takes more than this: a disk without even this much is full.
 _MIN_REPORT_BYTES = 2**16
 
-IsOurs = Callable[[Path], bool]
+_IsOurs = Callable[[Path], bool]
 
 
 @contextmanager
 def claimed(
     final: Path,
     option: str,
-    is_ours: IsOurs,
+    is_ours: _IsOurs,
     on_wait: Callable[[], None],
     is_finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
@@ -61,7 +61,7 @@ def claimed(
         yield
 
 
-def require_replaceable(final: Path, option: str, is_ours: IsOurs) -> None:
+def require_replaceable(final: Path, option: str, is_ours: _IsOurs) -> None:
     """Raise InputError unless the path is free, an empty folder, or one that this command wrote."""
     reason = _obstacle(final, is_ours)
     if reason:
@@ -194,7 +194,7 @@ def require_disk_space(cache: Path, needed_mb: int, option: str) -> None:
         )
 
 
-def _obstacle(final: Path, is_ours: IsOurs) -> str:
+def _obstacle(final: Path, is_ours: _IsOurs) -> str:
     """Return why a path cannot be replaced; '' where it can."""
     try:
         if not final.exists():

@@ -12,7 +12,7 @@ from calibration.artifacts.digest import MANIFEST_NAME, file_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightFile:
+class _WeightFile:
     """One file of weights, as it was when it was measured."""
 
     name: str
@@ -30,7 +30,7 @@ class Manifest:
     versions: dict[str, str]
     made_at: str
     seconds: float
-    weights: tuple[WeightFile, ...]
+    weights: tuple[_WeightFile, ...]
     measured: str
     perplexity: float
     reference_perplexity: float
@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest of a folder, or None where there is none of a checkpoint."""
     fields = read_fields(folder)
     try:
-        weights = tuple(WeightFile(**file) for file in fields.pop("weights"))
+        weights = tuple(_WeightFile(**file) for file in fields.pop("weights"))
         files = tuple(fields.pop("files", ()))
         are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
         return Manifest(weights=weights, files=files, **fields) if are_names else None
@@ -112,10 +112,10 @@ def finished_manifest(folder: Path, wanted_hash: str) -> Manifest | None:
     return manifest if whole else None
 
 
-def describe_weights(folder: Path) -> tuple[WeightFile, ...]:
+def describe_weights(folder: Path) -> tuple[_WeightFile, ...]:
     """Return name, size and digest of every weight file in the folder."""
     return tuple(
-        WeightFile(name=path.name, size_bytes=path.stat().st_size, sha256=file_digest(path))
+        _WeightFile(name=path.name, size_bytes=path.stat().st_size, sha256=file_digest(path))
         for path in sorted(folder.glob("*.safetensors"))
     )
 

@@ -32,18 +32,18 @@ def audit_page(figures: dict[str, Any], source: str, plots: Iterable[Path]) -> s
     served = "by the tier that served it"
     sections = [
         _section("Entries that are no prompts", ["reason", "entries"], list(map(_row, figures["skipped"].items()))),
-        floors_section("Floor tier by kind", figures["floors_by_kind"], figures["kinds"]),
-        floors_section(f"Floor tier {served}", figures["floors_by_tier"], figures["tiers"]),
+        _floors_section("Floor tier by kind", figures["floors_by_kind"], figures["kinds"]),
+        _floors_section(f"Floor tier {served}", figures["floors_by_tier"], figures["tiers"]),
         *(Section(heading=_TITLES[plot.stem], png=plot.read_bytes()) for plot in plots),
-        features_section("Medians by kind", figures, "kind"),
-        features_section(f"Medians {served}", figures, "tier"),
+        _features_section("Medians by kind", figures, "kind"),
+        _features_section(f"Medians {served}", figures, "tier"),
     ]
     notes = [f"{feature.name}: {feature.meaning}" for feature in FEATURES]
     shown = [section for section in sections if section.png or section.rows]
     return html_page(f"Audit of {figures['prompts']} prompts", summary, shown, notes)
 
 
-def floors_section(heading: str, floors: dict[str, dict[str, float]], counts: dict[str, int]) -> Section:
+def _floors_section(heading: str, floors: dict[str, dict[str, float]], counts: dict[str, int]) -> Section:
     tiers = list(floors[ALL])
     total = sum(counts.values())
     rows = [
@@ -53,7 +53,7 @@ def floors_section(heading: str, floors: dict[str, dict[str, float]], counts: di
     return _section(heading, ["", "prompts", *tiers], rows)
 
 
-def features_section(heading: str, figures: dict[str, Any], part: str) -> Section:  # Any: JSON
+def _features_section(heading: str, figures: dict[str, Any], part: str) -> Section:  # Any: JSON
     """Show the medians by kind or by tier."""
     names = [ALL, *figures[f"{part}s"]]
     rows = []

@@ -20,7 +20,7 @@ from calibration.audit.load_prompts import AuditedPrompts
 from calibration.audit.plots import draw_all
 from calibration.sample.sets import write_manifest
 
-FIGURES, PAGE = "audit.json", "audit.html"
+_FIGURES, PAGE = "audit.json", "audit.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str
     figures = aggregate_figures(taken, scores, question.ladder, question.policy)
     with writing(into.parent), claimed(into, "--out", is_ours, lambda: None), staged(into) as folder:
         plots = draw_all(folder, taken.prompts, table_of(scores), question.policy, figures)
-        (folder / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (folder / _FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(audit_page(figures, question.source, plots), encoding="utf-8")
         write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
     return figures

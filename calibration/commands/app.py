@@ -35,14 +35,14 @@ INNER = ("make",)
 def main(arguments: Sequence[str]) -> None:
     """Run one command; a CalibrationError is printed on stderr and ends with its exit code."""
     try:
-        make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
+        _make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
         message = "\n".join(map(printable, str(error).split("\n")))
         sys.stderr.write(f"error: {message}\n")
         sys.exit(error.exit_code)
 
 
-def make_app(arguments: Sequence[str]) -> typer.Typer:
+def _make_app(arguments: Sequence[str]) -> typer.Typer:
     """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)

@@ -84,10 +84,10 @@ def _checked_folder(out: Path, source: str) -> Path:
 
 def _show(figures: dict[str, Any]) -> None:  # Any: JSON
     printer = Console(width=None if sys.stdout.isatty() else 140)
-    printer.print(floors_table(figures))
-    printer.print(features_table(figures, "kind"))
+    printer.print(_floors_table(figures))
+    printer.print(_features_table(figures, "kind"))
     if list(figures["tiers"]) != [UNKNOWN]:
-        printer.print(features_table(figures, "tier"))
+        printer.print(_features_table(figures, "tier"))
     printer.print(left_out(figures), highlight=False)
 
 
@@ -113,7 +113,7 @@ def _policy(settings: Settings, name: str | None, ladder: tuple[str, ...]) -> Po
     return settings.policy.model_copy(update={"name": name or settings.policy.name})
 
 
-def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
+def _floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     policy = figures["policy"]
     title = f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}"
     table = Table("kind", "prompts", *figures["ladder"], title=title)
@@ -123,7 +123,7 @@ def floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     return table
 
 
-def features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
+def _features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
     names = [ALL, *figures[f"{part}s"]][:_MAX_GROUPS]  # the others are in the report
     title = f"features by {part}; rho: Spearman's, with the entropy"
     table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate inspect ~/.cache/bitladder/checkpoints/smollm2/int4
         """
-        inspections = [inspect_shown(path.expanduser().absolute()) for path in paths]
+        inspections = [_inspect_shown(path.expanduser().absolute()) for path in paths]
         if as_json:
             typer.echo(msgspec.json.encode({"checkpoints": inspections}, enc_hook=lambda path: printable(str(path))))
         else:
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(1)
 
 
-def inspect_shown(path: Path) -> Inspection:
+def _inspect_shown(path: Path) -> Inspection:
     """Inspect with a progress bar, if stderr is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = progress_console()

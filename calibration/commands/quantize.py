@@ -34,7 +34,7 @@ Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safe
 Samples = Annotated[
     Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
 ]
-MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
+_MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         model: Model = None,
         samples: Samples = None,
         out: Annotated[Path | None, typer.Option(help="folder of the checkpoint; default: in the cache")] = None,
-        memory_gb: MemoryGb = None,
+        memory_gb: _MemoryGb = None,
         python: Annotated[Path | None, typer.Option(help="interpreter of the recipe's environment")] = None,
         force: Annotated[bool, typer.Option("--force", help="make it again even if it is finished")] = False,
         config: Config = None,
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate quantize --tier int4 --model models/llama-8b --samples var/samples
         """
         chosen_recipe = find_recipe(tier, recipe, is_example=model is None)
-        for hardware in hardware_of(tier, config):
+        for hardware in _hardware_of(tier, config):
             check_hardware(chosen_recipe, hardware)
         folder = (out or default_folder(chosen_recipe, model)).expanduser().resolve()
         task = QuantizeTask(
@@ -94,10 +94,10 @@ def check(task: QuantizeTask) -> None:
         texts = min(texts, len(samples))
     needs = plan(recipe, weights, texts=texts, memory=task.memory)
     check_room(needs, task.cache, available_memory())
-    say(describe_needs(needs, folder))
+    say(_describe_needs(needs, folder))
 
 
-def hardware_of(tier: str, config: str | None) -> set[str]:
+def _hardware_of(tier: str, config: str | None) -> set[str]:
     """Return the hardware of all tiers of this name in the configuration."""
     settings = load_configuration(config)
     tiers = [tier_settings for model in settings.models.values() for tier_settings in model.tiers]
@@ -112,7 +112,7 @@ def default_folder(recipe: Recipe, model: Path | None) -> Path:
     return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
 
 
-def describe_needs(needs: ResourceNeeds, folder: Path) -> str:
+def _describe_needs(needs: ResourceNeeds, folder: Path) -> str:
     sizes = (needs.checkpoint_bytes, needs.disk_bytes, needs.memory_bytes)
     checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
     return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"

@@ -23,7 +23,7 @@ from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
 from calibration.terminal.escape import printable
 
-CAPTURE, PACKAGED = "capture", Packaged.name
+_CAPTURE, PACKAGED = "capture", Packaged.name
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +97,7 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
     if source == PACKAGED:
         return Packaged()
-    if source == CAPTURE:
+    if source == _CAPTURE:
         return Capture(Path(load_configuration(config).capture.folder).expanduser().resolve())
     return LocalFiles(Path(source).expanduser().resolve())
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 _MIN = 1e-7
 
 # vLLM's shape: for every position but the first, token id -> {"logprob": ..., "rank": ...}.
-PromptLogprobs = Sequence[Mapping[str, Mapping[str, Any]] | None]
+_PromptLogprobs = Sequence[Mapping[str, Mapping[str, Any]] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Distributions:
     logprobs: NDArray[np.float32]  # [rows, K]
 
 
-def read_distributions(tokens: Sequence[int], answer: PromptLogprobs, top: int) -> Distributions:
+def read_distributions(tokens: Sequence[int], answer: _PromptLogprobs, top: int) -> Distributions:
     """Read an engine's answer for the prompt `tokens`; the first token has no prediction and is left out."""
     if len(answer) != len(tokens) or answer[0] is not None:
         raise ValueError(f"expected log probabilities of {len(tokens)} tokens, got {len(answer)}")

@@ -32,7 +32,7 @@ _ODD = (LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class _Timing:
     """The times of one streamed answer."""
 
     ttft_s: float
@@ -65,7 +65,7 @@ class Asker:
         request = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stop": list(stops)}
         return await self._ask("/v1/completions", request, lambda answer: str(answer["choices"][0]["text"]))
 
-    async def time(self, prompt: str, tokens: int) -> Timing:
+    async def time(self, prompt: str, tokens: int) -> _Timing:
         """Stream exactly this many tokens, and time them."""
         request = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
         first: list[float] = []
@@ -78,7 +78,7 @@ class Asker:
             await self._send("/v1/completions", request, on_chunk)
             if not first:
                 raise EngineFailedError("the engine ended a stream without a token")
-            return Timing(first[0] - start, time.perf_counter() - start, tokens)
+            return _Timing(first[0] - start, time.perf_counter() - start, tokens)
 
     async def _ask(self, endpoint: str, request: dict[str, Any], read: Callable[[Any], T]) -> T:
         async with self._free:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
 _RESAMPLES = 2000
 _SEED = 20261124  # the same data give the same interval
-_Z = 1.959963984540054  # the normal quantile of CONFIDENCE
+_Z = 1.959963984540054  # the normal quantile of _CONFIDENCE
 
 
 def bootstrap(units: Floats, statistic: Callable[..., Floats]) -> tuple[float, float]:
@@ -55,5 +55,5 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def _percentiles(values: Floats) -> tuple[float, float]:
     if not len(values):
         return math.nan, math.nan
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)

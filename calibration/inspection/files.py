@@ -12,7 +12,7 @@ from calibration.inspection.verdict import CheckName, Findings
 
 INDEX = "model.safetensors.index.json"
 # Loading one runs the code in it.
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
 
@@ -43,7 +43,7 @@ def _refuse_pickles(folder: Path, findings: Findings) -> None:
     for parent, folders, names in os.walk(folder, onerror=on_error):
         folders.sort()
         for path in (Path(parent, name).relative_to(folder) for name in sorted(names)):
-            if path.suffix.lower() in PICKLES:
+            if path.suffix.lower() in _PICKLES:
                 findings.fail(CheckName.FILES, f"{path}: pickle runs code when it is loaded; only safetensors serve")
 
 

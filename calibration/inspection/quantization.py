@@ -27,7 +27,7 @@ _BESIDE = "hf_quant_config.json"
 _LEFT_ALONE = ("F16", "BF16", "F32")
 
 
-class Quantization(Protocol):
+class _Quantization(Protocol):
     """Which layer is stored how."""
 
     def schemes(self, modules: Sequence[Module], findings: Findings) -> Schemes:
@@ -60,7 +60,7 @@ def find_quantization(folder: Path, config: Mapping[str, Any]) -> tuple[Any, str
     return config.get("compression_config"), "compression_config"  # the key that compressed-tensors had first
 
 
-def read_quantization(config: Any, tensors: Mapping[str, Tensor]) -> Quantization | None:  # noqa: ANN401  (JSON)
+def read_quantization(config: Any, tensors: Mapping[str, Tensor]) -> _Quantization | None:  # noqa: ANN401  (JSON)
     """Return what a quantization_config says, None where there is none; the tensors say what AutoAWQ left alone.
 
     Raises:

@@ -20,21 +20,21 @@ _CACHE_NUMBERS = re.compile(
 )
 _LAYER = re.compile(r"(.*\.layers\.)(\d{1,9})(\..*)")
 
-Wanted = dict[str, tuple[str, tuple[int, ...]]]
+_Wanted = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def wanted_tensors(layers: Layers, schemes: Schemes) -> Wanted:
+def wanted_tensors(layers: Layers, schemes: Schemes) -> _Wanted:
     """Return name -> (kind of dtype, shape) of all tensors that the model must have."""
-    wanted: Wanted = {name: ("float", shape) for name, shape in layers.plain.items()}
+    wanted: _Wanted = {name: ("float", shape) for name, shape in layers.plain.items()}
     for module, (outputs, inputs) in layers.linears.items():
         scheme = schemes.get(module)
-        own: Wanted = scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
+        own: _Wanted = scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
         wanted |= {f"{module}.{suffix}": what for suffix, what in own.items()}
     return wanted
 
 
 def compare(
-    tensors: Mapping[str, Tensor], wanted: Wanted, *, is_tied: bool, is_quantized: bool, findings: Findings
+    tensors: Mapping[str, Tensor], wanted: _Wanted, *, is_tied: bool, is_quantized: bool, findings: Findings
 ) -> None:
     for name in sorted(set(wanted) - set(tensors)):
         findings.fail(CheckName.TENSORS, f"{name} is missing")

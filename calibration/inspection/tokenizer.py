@@ -11,9 +11,9 @@ from calibration.inspection.json_text import parse_json
 from calibration.inspection.model import ModelConfig
 from calibration.inspection.verdict import CheckName, Findings
 
-SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Vocabularies are padded to a multiple of a kernel's width, at most this.
-MAX_PADDING = 1024
+_MAX_PADDING = 1024
 
 
 def check_tokenizer(folder: Path, config: ModelConfig, findings: Findings) -> None:
@@ -74,7 +74,7 @@ def _check_vocabulary(tokens: dict[str, int], config: ModelConfig, findings: Fin
             CheckName.TOKENIZER,
             f"tokens go up to {highest}, config.json has room for {config.vocab_size}: out of range",
         )
-    elif config.vocab_size - highest - 1 > MAX_PADDING:
+    elif config.vocab_size - highest - 1 > _MAX_PADDING:
         findings.warn(
             CheckName.TOKENIZER, f"vocab_size is {config.vocab_size}, tokens end at {highest}: another one's?"
         )
@@ -83,7 +83,7 @@ def _check_vocabulary(tokens: dict[str, int], config: ModelConfig, findings: Fin
 def _check_special(tokens: dict[str, int], settings: dict[str, Any], config: ModelConfig, findings: Findings) -> None:
     """Compare the special tokens by name and by number."""
     ids = set(tokens.values())
-    for name in SPECIAL:
+    for name in _SPECIAL:
         text = _text(settings.get(name))
         if text is not None and text not in tokens:
             findings.fail(CheckName.TOKENIZER, f"{name} is {text!r}, which tokenizer.json does not know")

@@ -16,16 +16,16 @@ from calibration.inspection.verdict import CheckName, Findings
 # A weight this large overflows float16 once it meets a few activations; trained ones are below a hundred.
 MAX_WEIGHT = 1e4
 # Scales spread over few orders of magnitude: a thousand times the median stretches all its neighbours to nothing.
-MAX_SPREAD = 1e4
+_MAX_SPREAD = 1e4
 # Robust z-score (median and MAD of the channels' logarithms) and size against the median: a channel must be both to
 # be called an outlier, because in an even layer a small difference has a large score.
-OUTLIER_Z, OUTLIER_RATIO = 8.0, 16.0
+_OUTLIER_Z, _OUTLIER_RATIO = 8.0, 16.0
 # AWQ moves hundreds of times the usual size into the channel of a massive activation (545 times in SmolLM2's layer 11)
 # and takes it out of the layer before; nothing sound reaches thousands.
-ABSURD_RATIO = 5000.0
+_ABSURD_RATIO = 5000.0
 # Values at the ends of the range, of 8-bit floats: the largest of every channel is there by construction (2 % where
 # channels are narrow), more means that the range was too small.
-MAX_SATURATED = 0.05
+_MAX_SATURATED = 0.05
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ def check_scales(tensor: Tensor, findings: Findings) -> None:
             findings.fail(CheckName.SCALES, f"{tensor.name}: {count} of {tensor.size} are {what}")
     if medians and largest > MAX_WEIGHT:
         findings.fail(CheckName.SCALES, f"{tensor.name}: up to {largest:.3g}, at most {MAX_WEIGHT:g} makes sense")
-    elif medians and largest > MAX_SPREAD * (median := float(np.median(medians))):
+    elif medians and largest > _MAX_SPREAD * (median := float(np.median(medians))):
         findings.fail(CheckName.SCALES, f"{tensor.name}: from {smallest:.3g} to {largest:.3g}, around {median:.3g}")
 
 
@@ -99,7 +99,7 @@ def outliers(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], float
     spread = max(float(np.median(np.abs(logs - middle))), 1e-6)
     with np.errstate(divide="ignore"):
         above = np.log(size) - middle
-    odd = np.flatnonzero((0.6745 * above / spread > OUTLIER_Z) & (above > np.log(OUTLIER_RATIO)))
+    odd = np.flatnonzero((0.6745 * above / spread > _OUTLIER_Z) & (above > np.log(_OUTLIER_RATIO)))
     return odd, float(np.exp(above.max()))
 
 
@@ -129,12 +129,12 @@ def _judge_channels(name: str, axis: str, sums: npt.NDArray[np.float64], finding
     if odd.size:
         worst = int(np.argmax(sums))
         text = f"{name}: {odd.size} of {sums.size} {axis}s stick out, {axis} {worst} is {ratio:.0f} times the median"
-        (findings.fail if ratio > ABSURD_RATIO else findings.warn)(CheckName.OUTLIERS, text)
+        (findings.fail if ratio > _ABSURD_RATIO else findings.warn)(CheckName.OUTLIERS, text)
 
 
 def _check_saturation(tensor: Tensor, findings: Findings) -> None:
     limit = float(np.nanmax(decode(np.array([0x7E if tensor.dtype == "F8_E4M3" else 0x7B], np.uint8), tensor.dtype)))
     saturated = sum(int((np.abs(part) >= limit).sum()) for part in chunks(tensor))
-    if saturated > MAX_SATURATED * tensor.size:
+    if saturated > _MAX_SATURATED * tensor.size:
         share = saturated / tensor.size
         findings.warn(CheckName.WEIGHTS, f"{tensor.name}: {share:.1%} of the values are at the end of the range")

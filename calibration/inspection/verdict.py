@@ -11,7 +11,7 @@ import msgspec
 from calibration.terminal.escape import printable
 
 # A defect that is everywhere is told as well by three places as by three hundred.
-SHOWN = 3
+_SHOWN = 3
 # Names in a checkpoint may be as long as they like.
 MAX_CHARS = 400
 
@@ -104,7 +104,7 @@ class Findings:
     def _add(self, check: CheckName, verdict: Verdict, text: str) -> None:
         texts = self._seen.setdefault(check, {}).setdefault(verdict, [])
         text = printable(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}…{text[-MAX_CHARS // 2 :]}")
-        if len(texts) < SHOWN:
+        if len(texts) < _SHOWN:
             texts.append(text)
         else:
             self._more[check, verdict] += 1

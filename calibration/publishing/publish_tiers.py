@@ -25,7 +25,7 @@ MAX_NOTE_CHARS = 500
 # By model and by tier.
 Tiers = Mapping[str, Mapping[str, ReleaseTier]]
 # Told what is being done with a tier.
-OnStep = Callable[[str, str], None]
+_OnStep = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Choice:
     note: str = ""
 
 
-def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
+def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _OnStep) -> Release:
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
@@ -76,7 +76,7 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: On
         return _write(store, models, choice.note)
 
 
-def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
+def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: _OnStep) -> Release:
     """Publish a former release again, under a new version; by default the one before the present.
 
     Before the first release the configuration counts: a release without tiers, and 0 as a version.
@@ -171,7 +171,7 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
     return [tier for tier in report.tiers if tier.tier in chosen]
 
 
-def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep) -> None:
+def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: _OnStep) -> None:
     if name in [tier.tier for tier in tiers]:
         on_step(name, "the reference, published without a limit: it was held against nothing")
     else:
@@ -188,7 +188,7 @@ def _known(models: Mapping[str, ReleaseModel], settings: Settings) -> Tiers:
     return {name: tiers for name, tiers in by_model.items() if tiers}
 
 
-def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnStep) -> list[str]:
+def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: _OnStep) -> list[str]:
     folder = Path(tier.checkpoint)
     reasons = _changes(tier.tier, folder, tier.digest, on_step)
     if not reasons:
@@ -198,7 +198,7 @@ def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnS
     return [*reasons, *(f"{tier.tier}: {text}" for text in lost)]
 
 
-def _changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:
+def _changes(name: str, folder: Path, digest: str, on_step: _OnStep) -> list[str]:
     """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
     on_step(name, "comparing its digest")
     try:
@@ -223,11 +223,11 @@ def _defects(name: str, inspection: Inspection) -> list[str]:
 def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> ReleaseTier:
     figures: dict[str, Any] = msgspec.to_builtins({"measured": tier.metrics, "recovery": tier.recovery})
     return ReleaseTier(
-        checkpoint=portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
+        checkpoint=_portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
     )
 
 
-def portable(folder: Path, settings: Settings) -> str:
+def _portable(folder: Path, settings: Settings) -> str:
     """Return a path that means the same on machines whose cache is elsewhere, and tomorrow: no links, no '..'."""
     folder, cache = folder.resolve(), Path(settings.vllm.cache_dir).expanduser().resolve()
     return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)

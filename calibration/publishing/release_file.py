@@ -20,7 +20,7 @@ from bitladder.settings.release import Release, read_release
 from calibration.artifacts.folder import is_full, locked, replace_file
 from calibration.errors import DiskFullError, InputError
 
-HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
+_HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
 _KEPT = re.compile(r"ladder-(\d{6,})\.toml")
 
 
@@ -80,7 +80,7 @@ class ReleaseStore:
             InputError: it cannot be written, or could not be read back; the old release is untouched.
 
         """
-        content = HEADER.encode() + tomli_w.dumps(_plain(release)).encode()
+        content = _HEADER.encode() + tomli_w.dumps(_plain(release)).encode()
         with self._errors_named():
             self._keep_present()
             replace_file(self.file, content, check=_check_readable)

@@ -35,7 +35,7 @@ LIBRARIES = ("torch", "transformers", "autoawq", "safetensors")
 BITS = 4
 
 
-class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no types
+class _CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no types
     """Keeps copies of the weights that it tries scales on.
 
     AutoAWQ puts them aside with `.cpu()`, which on a CPU is the very same memory: after the first scale there is
@@ -51,7 +51,7 @@ class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no ty
             del module2inspect.state_dict  # the instance's, not the class's
 
 
-class AutoAwqQuantizer:
+class _AutoAwqQuantizer:
     """The Quantizer of AWQ checkpoints in AutoAWQ's own layout."""
 
     def convert(self, source: Path, into: Path) -> None:
@@ -65,15 +65,15 @@ class AutoAwqQuantizer:
         model = AutoAWQForCausalLM.from_pretrained(
             str(spec.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
         )
-        samples = as_samples(spec.texts, tokenizer, recipe.mix.tokens)
+        samples = _as_samples(spec.texts, tokenizer, recipe.mix.tokens)
         with quiet(), patch.object(quantizer, "tqdm", partial(counted, advance)):
             model.quantize(
                 tokenizer,
-                quant_config=as_autoawq_config(recipe.weights),
+                quant_config=_as_autoawq_config(recipe.weights),
                 calib_data=samples,
                 max_calib_samples=len(samples),
                 max_calib_seq_len=recipe.mix.tokens,
-                quantizer_cls=CopyingQuantizer,
+                quantizer_cls=_CopyingQuantizer,
             )
         model.model.half()
         packed = into if spec.storage is Storage.PACKED else into / "packed"
@@ -94,8 +94,8 @@ class AutoAwqQuantizer:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_quantizer() -> AutoAwqQuantizer:
-    return AutoAwqQuantizer()
+def make_quantizer() -> _AutoAwqQuantizer:
+    return _AutoAwqQuantizer()
 
 
 def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
@@ -105,7 +105,7 @@ def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[An
         advance(number, len(blocks))
 
 
-def as_autoawq_config(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ's own
+def _as_autoawq_config(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ's own
     """Translate a number format into AutoAWQ's configuration."""
     if (numbers.num_bits, numbers.type, numbers.strategy) != (BITS, "int", "group"):
         raise RecipeError(f"AutoAWQ makes groups of {BITS}-bit integers only")
@@ -117,7 +117,7 @@ def as_autoawq_config(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ'
     }
 
 
-def as_samples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
+def _as_samples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
     """Return the beginnings of the texts as tokens; of a text of its own, AutoAWQ would drop one that is too long."""
     return [tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
 
@@ -135,7 +135,7 @@ def dequantized(checkpoint: Path) -> PreTrainedModel:
             weights[f"{layer}.weight"] = full.t().float()
         elif part not in ("qzeros", "scales"):
             weights[name] = value.float()
-    model = AutoModelForCausalLM.from_config(plain_config(checkpoint), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(_plain_config(checkpoint), dtype=torch.float32)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise RecipeError(f"{checkpoint} is not whole: {[*missing, *unexpected][:3]}")
@@ -143,7 +143,7 @@ def dequantized(checkpoint: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def plain_config(checkpoint: Path) -> Any:  # noqa: ANN401  (transformers' own)
+def _plain_config(checkpoint: Path) -> Any:  # noqa: ANN401  (transformers' own)
     """Return the model's configuration without its quantization_config."""
     config = AutoConfig.from_pretrained(checkpoint)
     if hasattr(config, "quantization_config"):

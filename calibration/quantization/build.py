@@ -38,8 +38,8 @@ from calibration.quantization.standard_recipes import example_recipe
 from calibration.terminal.progress import Steps
 
 # How every checkpoint is measured; written to its manifest.
-MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
-MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
+_MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
+_MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class CheckpointBuilder:
                 peak_mb=peak_mb(),
                 weights=describe_weights(folder),
                 files=describe_files(folder),
-                measured=MEASURED if job.memory is None else MEASURED_HELD,
+                measured=_MEASURED if job.memory is None else _MEASURED_HELD,
                 perplexity=perplexity,
                 reference_perplexity=reference_perplexity,
             )

@@ -11,7 +11,7 @@ from calibration.texts.jsonl import read_line, read_lines
 # With fewer texts, channels that matter look as if they did not (docs/calibration/quantize.md).
 MIN_TEXTS = 16
 # Lower bound of the characters of a token, on average: code and other languages have fewer than English.
-MIN_TOKEN_CHARS = 3
+_MIN_TOKEN_CHARS = 3
 # Upper bound of the characters of a token: few texts have more on average.
 MAX_TOKEN_CHARS = 8
 # 2**64 divided by the golden ratio: its multiples modulo 2**64 are evenly distributed, however many are taken.
@@ -45,7 +45,7 @@ def check_enough(recipe: Recipe, texts: list[str], max_inputs: int) -> None:
             f"{len(texts)} samples are too few for recipe {recipe.name}: at least {MIN_TEXTS} are needed, better "
             f"{recipe.mix.texts}; of a long one only the first {recipe.mix.tokens} tokens are read"
         )
-    tokens = sum(min(recipe.mix.tokens, len(text) // MIN_TOKEN_CHARS) for text in texts[: recipe.mix.texts])
+    tokens = sum(min(recipe.mix.tokens, len(text) // _MIN_TOKEN_CHARS) for text in texts[: recipe.mix.texts])
     if recipe.method in USES_GPTQ and tokens < max_inputs:
         raise InputError(
             f"the samples have about {tokens} tokens; recipe {recipe.name} (GPTQ) needs at least as many as the widest "

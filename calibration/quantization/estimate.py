@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, NumberFormat, Recipe, Shape, Storage
 
 # Python, torch, transformers and the quantizer, and what they free but do not give back.
-RUNTIME_BYTES = 1_200_000_000
-BF16_BYTES, FLOAT_BYTES = 2, 4
+_RUNTIME_BYTES = 1_200_000_000
+_BF16_BYTES, _FLOAT_BYTES = 2, 4
 # Bounds a file of weights that is written where memory is bounded; transformers gathers a whole one before.
 SHARD_BYTES = 5_000_000_000
 # The longest passage that is held out.
@@ -68,9 +68,9 @@ def llama_weights(
 def checkpoint_bytes(recipe: Recipe, weights: Weights, storage: Storage = Storage.PACKED) -> int:
     """Return what the weights take on disk, scales and zero points included."""
     if storage is Storage.ROUNDED or recipe.weights is None:
-        return weights.parameters * BF16_BYTES
+        return weights.parameters * _BF16_BYTES
     linear = sum(count * _layer_bytes(recipe.weights, *size) for size, count in Counter(weights.linears).items())
-    return weights.others * BF16_BYTES + linear
+    return weights.others * _BF16_BYTES + linear
 
 
 def disk_bytes(recipe: Recipe, weights: Weights, storage: Storage, *, memory: int | None = None) -> int:
@@ -78,8 +78,8 @@ def disk_bytes(recipe: Recipe, weights: Weights, storage: Storage, *, memory: in
     needed = checkpoint_bytes(recipe, weights, storage)
     if storage is Storage.ROUNDED:
         needed += checkpoint_bytes(recipe, weights)
-    if memory is not None and weights.parameters * BF16_BYTES > memory:
-        needed += weights.parameters * BF16_BYTES
+    if memory is not None and weights.parameters * _BF16_BYTES > memory:
+        needed += weights.parameters * _BF16_BYTES
     return needed
 
 
@@ -88,41 +88,41 @@ def memory_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int, 
 
     tokens are those of all samples, sample those of the longest; with memory, weights above so many bytes stay on disk.
     """
-    resident = weights.parameters * FLOAT_BYTES
+    resident = weights.parameters * _FLOAT_BYTES
     # Beside the weights: while they are loaded what they are read from, and when they are measured the packed ones.
-    beside = max(weights.parameters * BF16_BYTES, checkpoint_bytes(recipe, weights))
+    beside = max(weights.parameters * _BF16_BYTES, checkpoint_bytes(recipe, weights))
     if memory is not None:
-        resident = min(weights.parameters * BF16_BYTES, memory)
-        beside = min(weights.parameters * BF16_BYTES, SHARD_BYTES)  # while they are written
-    beside += 2 * _MEASURED_TOKENS * weights.vocabulary * FLOAT_BYTES
-    return RUNTIME_BYTES + resident + max(beside, _work_bytes(recipe, weights, tokens=tokens, sample=sample))
+        resident = min(weights.parameters * _BF16_BYTES, memory)
+        beside = min(weights.parameters * _BF16_BYTES, SHARD_BYTES)  # while they are written
+    beside += 2 * _MEASURED_TOKENS * weights.vocabulary * _FLOAT_BYTES
+    return _RUNTIME_BYTES + resident + max(beside, _work_bytes(recipe, weights, tokens=tokens, sample=sample))
 
 
 def _work_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int) -> int:
     """Return what quantizing one block of layers takes beside the weights."""
     sizes = weights.linears[: max(1, len(weights.linears) // weights.blocks)]
-    layer = sum(outputs * inputs for outputs, inputs in sizes) * FLOAT_BYTES
+    layer = sum(outputs * inputs for outputs, inputs in sizes) * _FLOAT_BYTES
     needed = _COPIES_OF_A_LAYER * layer
     if recipe.mix is None:
         return needed
-    needed += _COPIES_OF_ACTIVATIONS * tokens * weights.hidden * FLOAT_BYTES
-    needed += 2 * sample * weights.vocabulary * FLOAT_BYTES
+    needed += _COPIES_OF_ACTIVATIONS * tokens * weights.hidden * _FLOAT_BYTES
+    needed += 2 * sample * weights.vocabulary * _FLOAT_BYTES
     if recipe.method in USES_AWQ:
-        needed += 2 * tokens * weights.hidden * FLOAT_BYTES
+        needed += 2 * tokens * weights.hidden * _FLOAT_BYTES
     if recipe.method in USES_GPTQ:
         widths = [inputs for _, inputs in sizes]
-        needed += (sum(width**2 for width in widths) + _COPIES_OF_A_MATRIX * max(widths) ** 2) * FLOAT_BYTES
+        needed += (sum(width**2 for width in widths) + _COPIES_OF_A_MATRIX * max(widths) ** 2) * _FLOAT_BYTES
     return needed
 
 
 def _layer_bytes(numbers: NumberFormat, outputs: int, inputs: int) -> int:
-    scales = outputs * BF16_BYTES
+    scales = outputs * _BF16_BYTES
     if numbers.strategy == "group" and numbers.group_size:
         groups = math.ceil(inputs / numbers.group_size)
-        scales = outputs * groups * BF16_BYTES
+        scales = outputs * groups * _BF16_BYTES
         if not numbers.symmetric:
             scales += math.ceil(outputs / (32 // numbers.num_bits)) * 4 * groups
     if numbers.strategy == "block" and numbers.block_structure:
         rows, columns = numbers.block_structure
-        scales = math.ceil(outputs / rows) * math.ceil(inputs / columns) * FLOAT_BYTES
+        scales = math.ceil(outputs / rows) * math.ceil(inputs / columns) * _FLOAT_BYTES
     return outputs * inputs * numbers.num_bits // 8 + scales

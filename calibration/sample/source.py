@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
 
-class LocalFile:
+class _LocalFile:
     """A JSON or JSONL file, gzip or not."""
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +71,7 @@ class LocalFiles:
         paths = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
         if not paths:
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
-        yield from (LocalFile(path) for path in paths if str(path) > after)
+        yield from (_LocalFile(path) for path in paths if str(path) > after)
 
     def left_out(self) -> list[Path]:
         """Return the files of a folder that are not read, because their names do not say that they are JSON."""

@@ -9,12 +9,12 @@ from calibration.terminal.escape import printable
 
 EXPECTED = 'JSON objects with "prompt", "messages" or "text", one after another or in a list'
 # A torn object among thousands is skipped; files that were lost must be this small a share of all that was read.
-MAX_LOST = 0.01
+_MAX_LOST = 0.01
 # So many such files are named.
 _NAMED = 20
 
 
-class Spot(msgspec.Struct, frozen=True):
+class _Spot(msgspec.Struct, frozen=True):
     """The first place of a file that was not understood."""
 
     offset: int  # in bytes; of what is in a gzip
@@ -26,21 +26,21 @@ class Extent(msgspec.Struct):
 
     understood: int = 0
     lost: int = 0
-    first: Spot | None = None
+    first: _Spot | None = None
 
     def lose(self, size: int, offset: int, found: str) -> None:
         self.lost += size
         if self.first is None:
-            self.first = Spot(offset, found)
+            self.first = _Spot(offset, found)
 
 
-class LostFile(msgspec.Struct, frozen=True):
+class _LostFile(msgspec.Struct, frozen=True):
     """A file of which most was not understood."""
 
     name: str
     understood: int
     lost: int
-    first: Spot
+    first: _Spot
 
     def __str__(self) -> str:
         return (
@@ -56,7 +56,7 @@ class Understood(msgspec.Struct):
     lost: int = 0
     lost_in_files: int = 0  # of which most was lost
     count: int = 0  # such files
-    files: list[LostFile] = []
+    files: list[_LostFile] = []
 
     def add(self, name: str, extent: Extent) -> None:
         self.understood += extent.understood
@@ -66,10 +66,10 @@ class Understood(msgspec.Struct):
         self.count += 1
         self.lost_in_files += extent.lost
         if len(self.files) < _NAMED:
-            self.files.append(LostFile(name, extent.understood, extent.lost, extent.first))
+            self.files.append(_LostFile(name, extent.understood, extent.lost, extent.first))
 
     def require(self) -> None:
         """Raise SourceError if files were lost that matter, with the first one and what was found there."""
-        if self.lost_in_files > MAX_LOST * (self.understood + self.lost):
+        if self.lost_in_files > _MAX_LOST * (self.understood + self.lost):
             more = f"; {self.count - 1:,} more files are like it" if self.count > 1 else ""
             raise SourceError(f"{self.files[0]}, expected {EXPECTED}{more}")

@@ -19,8 +19,8 @@ from calibration.sandbox.program import Judgement, Program
 from calibration.sandbox.seccomp import seccomp_filter
 
 # A backstop for code that waits: code that computes meets RLIMIT_CPU first, on a loaded machine too.
-WALL_S = 30.0
-CPU_S = 5
+_WALL_S = 30.0
+_CPU_S = 5
 # The set-up lines wait in the pipes until they are read.
 _PIPE_BYTES = 2**20
 _MAX_CODE_BYTES = 2**18
@@ -30,8 +30,8 @@ _MAX_CODE_BYTES = 2**18
 class Bubblewrap:
     """Judges with two sandboxed interpreters: one has the completion, the other one the checks."""
 
-    wall_s: float = WALL_S
-    cpu_s: int = CPU_S
+    wall_s: float = _WALL_S
+    cpu_s: int = _CPU_S
     name: str = field(default="bubblewrap", init=False)
 
     def judge(self, program: Program) -> Judgement:

@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-MEMORY_BYTES = 512 * 2**20
-MAX_LINE_BYTES = 2**20
+_MEMORY_BYTES = 512 * 2**20
+_MAX_LINE_BYTES = 2**20
 SEED = 0  # some checks draw their inputs: every checkpoint gets the same ones
 
-Json = Any  # what json reads and writes
+_Json = Any  # what json reads and writes
 Value = Any  # any value of a program
 
 
-class CandidateError(Exception):
+class _CandidateError(Exception):
     """The completion did not answer a call."""
 
 
-def encode(value: Value) -> Json:
+def encode(value: Value) -> _Json:
     """Turn plain data into JSON that tells its types apart."""
     if value is None or isinstance(value, bool):
         return value
@@ -38,12 +38,12 @@ def encode(value: Value) -> Json:
     raise TypeError(f"{type(value).__name__} is no plain data")
 
 
-def _items(value: Iterable[Value]) -> list[Json]:
+def _items(value: Iterable[Value]) -> list[_Json]:
     return [encode(item) for item in value]
 
 
 # A subclass is written as what it is a kind of: its own methods stay where they are.
-_WRITERS: tuple[tuple[type, Callable[[Value], Json]], ...] = (
+_WRITERS: tuple[tuple[type, Callable[[Value], _Json]], ...] = (
     (int, int),
     (float, float),
     (str, str),
@@ -57,7 +57,7 @@ _WRITERS: tuple[tuple[type, Callable[[Value], Json]], ...] = (
 )
 
 
-def decode(value: Json) -> Value:
+def decode(value: _Json) -> Value:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -79,7 +79,7 @@ def decode(value: Json) -> Value:
 def limit(cpu_s: int) -> None:
     """Bound memory, processor time, files and processes; code in here cannot raise the limits again."""
     for what, limit in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_AS, _MEMORY_BYTES),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -89,7 +89,7 @@ def limit(cpu_s: int) -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-def take_channel(*numbers: int) -> list[int]:
+def _take_channel(*numbers: int) -> list[int]:
     """Move these descriptors aside and put the null device in their place, so that print and input are harmless."""
     moved = [os.dup(number) for number in numbers]
     null = os.open(os.devnull, os.O_RDWR)
@@ -100,7 +100,7 @@ def take_channel(*numbers: int) -> list[int]:
 
 def candidate() -> None:
     """Define what the model wrote, then answer calls to it."""
-    given, answers = take_channel(0, 1)
+    given, answers = _take_channel(0, 1)
     with os.fdopen(given, "rb") as lines, os.fdopen(answers, "wb") as out:
         setup = json.loads(lines.readline())
         space: dict[str, Value] = {"__name__": "candidate"}
@@ -114,26 +114,26 @@ def _call(space: dict[str, Value], name: str, args: tuple[Value, ...], kwargs: d
     return space[name](*args, **kwargs)
 
 
-def attempt(do: Callable[[], Value]) -> Json:
+def attempt(do: Callable[[], Value]) -> _Json:
     try:
         return {"value": encode(do())}
     except BaseException as error:
         return {"error": type(error).__name__}
 
 
-def say(out: BinaryIO, what: Json) -> None:
+def say(out: BinaryIO, what: _Json) -> None:
     out.write(json.dumps(what).encode() + b"\n")
     out.flush()
 
 
 def judge() -> None:
     """Run the checks and write their result on stderr."""
-    given, calls, verdict = take_channel(0, 1, 2)
+    given, calls, verdict = _take_channel(0, 1, 2)
     with os.fdopen(given, "rb") as lines, os.fdopen(calls, "wb") as out, os.fdopen(verdict, "w") as last:
         last.write(json.dumps(_judged(lines, out)) + "\n")
 
 
-def _judged(lines: BinaryIO, out: BinaryIO) -> Json:
+def _judged(lines: BinaryIO, out: BinaryIO) -> _Json:
     setup = json.loads(lines.readline())
     random.seed(SEED)
     space: dict[str, Value] = {"__name__": "judge"}
@@ -149,7 +149,7 @@ def _judged(lines: BinaryIO, out: BinaryIO) -> Json:
         space["check"](call)
     except AssertionError:
         return {"passed": False, "reason": "a check failed"}
-    except CandidateError as error:
+    except _CandidateError as error:
         return {"passed": False, "reason": str(error)}
     except BaseException as error:
         return {"passed": False, "reason": f"{type(error).__name__} in the checks"}
@@ -158,17 +158,17 @@ def _judged(lines: BinaryIO, out: BinaryIO) -> Json:
 
 def hear(lines: BinaryIO) -> Value:
     """Return the answer to a call; the completion may have written anything."""
-    line = lines.readline(MAX_LINE_BYTES)
+    line = lines.readline(_MAX_LINE_BYTES)
     if not line.endswith(b"\n"):
-        raise CandidateError("the answer was too long" if line else "the program ended or was ended")
+        raise _CandidateError("the answer was too long" if line else "the program ended or was ended")
     try:
         answer = json.loads(line)
         value = None if "error" in answer else decode(answer["value"])
         error = str(answer.get("error", ""))[:80]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
-        raise CandidateError("the answer was not plain data") from None
+        raise _CandidateError("the answer was not plain data") from None
     if error:
-        raise CandidateError(error)
+        raise _CandidateError(error)
     return value
 
 

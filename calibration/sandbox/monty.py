@@ -13,7 +13,7 @@ from pydantic_monty import Monty, MontyError, MontySession, ResourceLimits
 
 from calibration.sandbox.program import Judgement, Program
 
-FEED_S = 5.0
+_FEED_S = 5.0
 # From outside, for a worker that no longer keeps its own limits; it holds for one call into the sandbox.
 _REQUEST_S = 10.0
 _LIMITS = ResourceLimits(max_memory=256 * 2**20, max_recursion_depth=500)
@@ -23,7 +23,7 @@ _LIMITS = ResourceLimits(max_memory=256 * 2**20, max_recursion_depth=500)
 class MontySandbox:
     """Judges with two sessions: one has the completion, the other one the checks."""
 
-    feed_s: float = FEED_S
+    feed_s: float = _FEED_S
     name: str = field(default="monty", init=False)
 
     def judge(self, program: Program) -> Judgement:

@@ -25,14 +25,14 @@ MAX_HEAD_BYTES = 32 * 1024
 # Where the maximum of connections is open, one that was idle for at least so long is closed for a new one.
 MIN_IDLE_S = 1.0
 # When the intake ends, a new connection has so long to send its first request.
-FIRST_HEAD_S = 0.5
+_FIRST_HEAD_S = 0.5
 
 
-class HeadTooLargeError(Exception):
+class _HeadTooLargeError(Exception):
     """The request line and headers are above the limit."""
 
 
-class TunnelError(Exception):
+class _TunnelError(Exception):
     """CONNECT: the client takes the intake for a proxy."""
 
 
@@ -71,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close the connection if it is idle; a request that has begun, or is arriving, is answered first."""
         if self.cycle is None and not self._in_head:
-            self._await_head(FIRST_HEAD_S)
+            self._await_head(_FIRST_HEAD_S)
         elif not self._in_head:
             super().shutdown()
 
@@ -132,9 +132,9 @@ class BoundedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
             self._is_head_too_large = True
-            raise HeadTooLargeError  # stops the parser; data_received then calls send_400_response
+            raise _HeadTooLargeError  # stops the parser; data_received then calls send_400_response
         if self.parser.get_method() == b"CONNECT":
-            raise TunnelError
+            raise _TunnelError
         self._wants_upgrade = self.parser.should_upgrade()
         if self._wants_upgrade:
             return

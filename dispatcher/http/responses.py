@@ -22,7 +22,7 @@ MAX_HEADER_CHARS = 512
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
-def header_text(text: str) -> str:
+def _header_text(text: str) -> str:
     """Return text that a header can carry: everything but printable ASCII as %XX of its UTF-8, the end cut off."""
     if not (text.isascii() and text.isprintable()):
         text = quote(text[:MAX_HEADER_CHARS], safe=_PLAIN, errors="replace")
@@ -36,7 +36,7 @@ class Response(responses.Response):
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         merged = {"Cache-Control": self.cache_control} | dict(headers or {})
-        super().init_headers({name: header_text(value) for name, value in merged.items()})
+        super().init_headers({name: _header_text(value) for name, value in merged.items()})
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -28,10 +28,10 @@ from dispatcher.http.http_protocol import protocol_with
 
 log = structlog.get_logger()
 # The answers that end the last waits have this long to reach their clients.
-FLUSH_S = 2.0
+_FLUSH_S = 2.0
 POLL_INTERVAL_S = 0.05
 # Connections accepted at the end: twice what the kernel's queue holds, because more arrive meanwhile.
-MAX_WAITING = 4096
+_MAX_WAITING = 4096
 
 
 class IntakeServer(uvicorn.Server):
@@ -93,7 +93,7 @@ class IntakeServer(uvicorn.Server):
             log.info("clients of open requests are sent elsewhere", requests=len(self.server_state.tasks))
             self._closing.interrupt()
             self._skips_grace = False
-            if not await self._are_closed_in(FLUSH_S):
+            if not await self._are_closed_in(_FLUSH_S):
                 await self._cut_off()
         await self.lifespan.shutdown()
 
@@ -127,7 +127,7 @@ class IntakeServer(uvicorn.Server):
         log.warning("clients that did not read are cut off", connections=len(self.server_state.connections))
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await self._are_closed_in(FLUSH_S)
+        await self._are_closed_in(_FLUSH_S)
 
 
 def _accepted(listener: socket.socket) -> list[socket.socket]:
@@ -135,7 +135,7 @@ def _accepted(listener: socket.socket) -> list[socket.socket]:
     accepted: list[socket.socket] = []
     with listener:
         listener.setblocking(False)
-        for _ in range(MAX_WAITING):
+        for _ in range(_MAX_WAITING):
             try:
                 connection, _ = listener.accept()
             except ConnectionError:

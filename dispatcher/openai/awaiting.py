@@ -20,7 +20,7 @@ from dispatcher.state import IntakeState
 from dispatcher.submission import abandon
 
 # A worker aborts a job at its deadline; its outcome takes a moment to arrive.
-DEADLINE_GRACE_S = 1.0
+_DEADLINE_GRACE_S = 1.0
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def abandoned(state: IntakeState, job: Submission) -> Response:
 def await_timeout_s(state: IntakeState, job: Submission) -> float:
     """Return how long to wait: a moment beyond the job's deadline at most, even where no worker has claimed it."""
     max_s = state.settings.intake.await_timeout_s
-    return max_s if job.deadline_ms is None else min(max_s, job.deadline_ms / 1000 + DEADLINE_GRACE_S)
+    return max_s if job.deadline_ms is None else min(max_s, job.deadline_ms / 1000 + _DEADLINE_GRACE_S)
 
 
 async def late_outcome(state: IntakeState, job_id: str) -> Outcome | None:

@@ -136,7 +136,7 @@ def closing_event(outcome: Outcome) -> bytes:
     """Return the last event of a stream: [DONE], or why the job did not finish."""
     if outcome.state is State.FINISHED:
         return b"data: [DONE]\n\n"
-    return error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+    return _error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
 
 
 def broken_event(state: IntakeState, error: TimeoutError | BitladderError, job_id: str) -> bytes:
@@ -144,10 +144,10 @@ def broken_event(state: IntakeState, error: TimeoutError | BitladderError, job_i
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     state.metrics.broken_streams(code).inc()
     if isinstance(error, BitladderError):
-        return error_event(problem_body(error.status, error.public or str(error), code))
-    return error_event(problem_body(504, late_message(state, job_id), code))
+        return _error_event(problem_body(error.status, error.public or str(error), code))
+    return _error_event(problem_body(504, late_message(state, job_id), code))
 
 
-def error_event(body: bytes) -> bytes:
+def _error_event(body: bytes) -> bytes:
     """Return an error as an event."""
     return b"data: " + body + b"\n\n"

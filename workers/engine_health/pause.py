@@ -11,7 +11,7 @@ import math
 # An upstream's limit may last for an hour or a day. This bounds how late its end is noticed.
 MAX_S = 60.0
 # Where the engine does not say: the first pause, which doubles each time up to the second number.
-FIRST_UNASKED_S = 0.2
+_FIRST_UNASKED_S = 0.2
 MAX_UNASKED_S = 2.0
 
 
@@ -41,7 +41,7 @@ class Pause:
         is_known = sent_s < self._busy_s  # sent before the engine had refused the last one
         if not asked_for_s:  # some engines say 0, and mean no more than those that say nothing
             self._unasked += not is_known
-            wait_s = min(MAX_UNASKED_S, FIRST_UNASKED_S * 2.0 ** (self._unasked - 2)) if self._unasked > 1 else 0.0
+            wait_s = min(MAX_UNASKED_S, _FIRST_UNASKED_S * 2.0 ** (self._unasked - 2)) if self._unasked > 1 else 0.0
         else:
             wait_s = min(MAX_S, asked_for_s)
             self._until_by_engine_s = max(self._until_by_engine_s, now + wait_s)

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 # How long the engine may take for it.
 TIMEOUT_S = 30.0
 # For how long an answer counts.
-VALID_S = 5.0
+_VALID_S = 5.0
 
 
 class Probe:
@@ -30,7 +30,7 @@ class Probe:
 
     async def has_passed(self) -> bool:
         """Return whether the engine answers now, or did a moment ago."""
-        if self._loop.time() - self._passed_s < VALID_S:
+        if self._loop.time() - self._passed_s < _VALID_S:
             return True
         if is_passed := await self.passes():
             self._passed_s = self._loop.time()

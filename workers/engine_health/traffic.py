@@ -27,7 +27,7 @@ from workers.metrics import WorkerMetrics
 log = structlog.get_logger()
 
 
-class OpenRequest(msgspec.Struct, eq=False):
+class _OpenRequest(msgspec.Struct, eq=False):
     """One request in the engine."""
 
     limit: asyncio.Timeout
@@ -48,7 +48,7 @@ class Traffic:
         self._loop = asyncio.get_running_loop()
         self._pause = Pause()
         metrics.pause.set_function(self.paused_s)
-        self._open: set[OpenRequest] = set()
+        self._open: set[_OpenRequest] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.begin()
@@ -66,7 +66,7 @@ class Traffic:
 
     def for_job(self, job: Claimed) -> Answers:
         """Return the way for one job, whose prompt may be to blame for a fault."""
-        return JobTraffic(self, job)
+        return _JobTraffic(self, job)
 
     async def generate(
         self, endpoint: str, body: bytes, on_chunk: OnChunk | None, job: Claimed | None = None
@@ -78,7 +78,7 @@ class Traffic:
         if not self._open:
             self._progress_s = now  # an idle engine owes no progress
         self.has_run_isolated = self.has_run_isolated or bool(job and job.crash_count)
-        request = OpenRequest(limit=asyncio.timeout(None), is_stream=on_chunk is not None, last_s=now)
+        request = _OpenRequest(limit=asyncio.timeout(None), is_stream=on_chunk is not None, last_s=now)
         faulty = FaultyAttempt(job.job_id, job.attempt) if job else None
         self._open.add(request)
         self._idle.clear()
@@ -163,7 +163,7 @@ class Traffic:
             self._metrics.corrupted("counter").inc()
             self.faults.note(is_fault=True)
 
-    def _timed(self, on_chunk: OnChunk, request: OpenRequest) -> OnChunk:
+    def _timed(self, on_chunk: OnChunk, request: _OpenRequest) -> OnChunk:
         async def timed(data: bytes) -> None:
             # A reader that is slow to take a chunk (Redis may be unreachable) is no stall of the engine.
             request.has_chunks, request.last_s = True, math.inf
@@ -173,7 +173,7 @@ class Traffic:
         return timed
 
 
-class JobTraffic:
+class _JobTraffic:
     """The way to the engine for one job."""
 
     def __init__(self, traffic: Traffic, job: Claimed) -> None:

@@ -23,7 +23,7 @@ from workers.metrics import WorkerMetrics
 log = structlog.get_logger()
 POLL_INTERVAL_S = 1.0
 # Jobs whose records one poll reads, to find whose fault their ends were.
-MAX_RECORDS = 64
+_MAX_RECORDS = 64
 # Crashes in a row that isolated jobs explain: one prompt crashes the engine in its group, and then alone.
 MAX_ISOLATED_CRASHES = 2
 _GAUGE = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
@@ -105,7 +105,7 @@ class EngineWatch:
         if not await self._probe.has_passed():
             return True
         if self._find_blame:
-            faults.learn(await self._find_blame(faults.undecided()[:MAX_RECORDS]))
+            faults.learn(await self._find_blame(faults.undecided()[:_MAX_RECORDS]))
         return faults.exceeds(ratio) or faults.is_broken()
 
     async def _restart(self, trouble: Trouble) -> bool:

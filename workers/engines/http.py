@@ -42,7 +42,7 @@ KEPT_ALIVE_S = 2.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _GENERATING = frozenset(Endpoint)
 # Chunks without a token that are held back until the first token; each choice of a chat begins with one.
-MAX_HELD = 1024
+_MAX_HELD = 1024
 
 
 class HttpEngine:
@@ -168,7 +168,7 @@ async def _streamed(
         held += reader.feed(data)
         if reader.refusal:
             return reader.refusal
-        if not reader.has_tokens and len(held) < MAX_HELD:
+        if not reader.has_tokens and len(held) < _MAX_HELD:
             continue  # a chat's first chunk has no token: until there is one, the job may still run on another tier
         if ttft_s is None and reader.has_tokens:
             ttft_s = time.perf_counter() - start

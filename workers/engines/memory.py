@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-UTILIZATION, LENGTH = "--gpu-memory-utilization", "--max-model-len"
+_UTILIZATION, _LENGTH = "--gpu-memory-utilization", "--max-model-len"
 _DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
 # 15 % less at a time finds a share that fits in few starts; below a tenth there is no room for weights.
 _STEP, _MIN_UTILIZATION = 0.85, 0.10
@@ -37,8 +37,8 @@ class Allowance:
     """What the next start asks for."""
 
     def __init__(self, configured: tuple[str, ...], checkpoint: Path) -> None:
-        self._utilization = float(_value_of(configured, UTILIZATION) or _DEFAULT_UTILIZATION)
-        self._length = _length(_value_of(configured, LENGTH)) or _longest_context(checkpoint)
+        self._utilization = float(_value_of(configured, _UTILIZATION) or _DEFAULT_UTILIZATION)
+        self._length = _length(_value_of(configured, _LENGTH)) or _longest_context(checkpoint)
         self._steps: dict[str, str] = {}
         self._count = 0
 
@@ -63,7 +63,7 @@ class Allowance:
         lower = round(self._utilization * _STEP, 3)
         if lower < _MIN_UTILIZATION:
             return False
-        self._utilization, self._steps[UTILIZATION] = lower, str(lower)
+        self._utilization, self._steps[_UTILIZATION] = lower, str(lower)
         return True
 
     def _lower_length(self, output: str) -> bool:
@@ -71,7 +71,7 @@ class Allowance:
         lower = min(self._length // 2, int(estimate[1]) if estimate else self._length)
         if lower < _MIN_LENGTH:
             return False
-        self._length, self._steps[LENGTH] = lower, str(lower)
+        self._length, self._steps[_LENGTH] = lower, str(lower)
         return True
 
 

@@ -9,7 +9,7 @@ from bitladder.queue.job_queue import JobQueue
 from workers.retry import pause
 
 # A job that ends within this time needs no call. A worker that is killed within it costs the job no attempt.
-REPORT_AFTER_S = 0.02
+_REPORT_AFTER_S = 0.02
 
 
 class BegunReporter:
@@ -32,7 +32,7 @@ class BegunReporter:
 
     async def _report(self) -> None:
         while self._pending:
-            await asyncio.sleep(REPORT_AFTER_S)
+            await asyncio.sleep(_REPORT_AFTER_S)
             noted, self._pending = self._pending, {}
             try:
                 for has_begun in (True, False):

@@ -28,9 +28,9 @@ MAX_BUNDLE = 256
 BUSY_PAUSE_S = 0.2
 # A job that a busy engine returned so often may be one that it never takes. It goes one tier up, where that is
 # possible, before it keeps the others waiting for ever.
-MAX_RETURNS = 8
+_MAX_RETURNS = 8
 # Jobs whose returns one worker remembers.
-MAX_REMEMBERED = 10_000
+_MAX_REMEMBERED = 10_000
 
 
 class Settler:
@@ -74,10 +74,10 @@ class Settler:
     def _is_stuck(self, job_id: str) -> bool:
         """Count one more return of a job that the engine did not take; True when it was one too many."""
         returns = self._returns.pop(job_id, 0) + 1
-        if returns >= MAX_RETURNS:
+        if returns >= _MAX_RETURNS:
             return True
         self._returns[job_id] = returns
-        if len(self._returns) > MAX_REMEMBERED:
+        if len(self._returns) > _MAX_REMEMBERED:
             del self._returns[next(iter(self._returns))]  # the job that was returned longest ago
         return False
 

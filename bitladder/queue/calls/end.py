@@ -91,7 +91,7 @@ def requeue_call(settings: Settings, signer: Signer, worker: str, item: Requeued
         settings.queue.max_attempts,
         signer.encode(job.job_id, last),
         retention(settings),
-        in_ascii(f"{last.code}: {last.error}"),
+        _in_ascii(f"{last.code}: {last.error}"),
     ]
     return Call("requeue", [f"bl:inflight:{worker}"], args)
 
@@ -108,7 +108,7 @@ def expire_call(settings: Settings, signer: Signer, job_id: str, trouble: bytes)
     """Build the call of expire.lua; `trouble`: why the job came back from its last execution, b'' if it did not."""
     outcome = SCRIPTED["deadline_exceeded"]
     if trouble:
-        words = in_ascii(trouble[:MAX_TROUBLE].decode(errors="replace"))
+        words = _in_ascii(trouble[:MAX_TROUBLE].decode(errors="replace"))
         outcome = msgspec.structs.replace(outcome, error=DEADLINE_PASSED + HAD_COME_BACK + words)
     return Call("expire", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings)])
 
@@ -118,6 +118,6 @@ def read_word(answer: Any) -> str:  # noqa: ANN401  (what redis-py returns)
     return str(answer.decode())
 
 
-def in_ascii(text: str) -> str:
+def _in_ascii(text: str) -> str:
     """Return the beginning of a text in printable ASCII."""
     return "".join(char if " " <= char <= "~" else "?" for char in text[:MAX_TROUBLE])

@@ -16,10 +16,10 @@ from bitladder.settings.sections import Settings
 DEAD_LETTERS = "bl:dead_letters"
 SWEEP_EVERY_S = 1.0
 # Ids per sweep: a third of a millisecond of the server. 200,000 waiting jobs are gone through in a quarter of an hour.
-MAX_SWEPT = 256
+_MAX_SWEPT = 256
 
 
-class Swept(msgspec.Struct, frozen=True, kw_only=True):
+class _Swept(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one sweep."""
 
     met: int  # jobs that were given a deadline
@@ -46,14 +46,14 @@ def sweep_call(settings: Settings, model: str) -> Call:
     """Build the call of sweep.lua."""
     queues = all_lists(model, settings.model(model))
     # A little less than the pause between two calls of a process: else its next one would come too early.
-    args: list[Argument] = [int(SWEEP_EVERY_S * 900), MAX_SWEPT, retention(settings), *queues]
+    args: list[Argument] = [int(SWEEP_EVERY_S * 900), _MAX_SWEPT, retention(settings), *queues]
     return Call("sweep", [f"bl:sweep:{model}"], args)
 
 
-def read_swept(answer: list[Any]) -> Swept:
+def read_swept(answer: list[Any]) -> _Swept:
     """Read the answer of sweep.lua."""
     met, ended = answer
-    return Swept(met=int(met), ended=[(read_id(job_id), code.decode()) for job_id, code in ended])
+    return _Swept(met=int(met), ended=[(read_id(job_id), code.decode()) for job_id, code in ended])
 
 
 def rate_call(key: str, per_minute: int) -> Call:

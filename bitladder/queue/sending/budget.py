@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 # At 5 MB/s the maximum arrives within `redis.timeout_s`. No call of usual jobs comes near it.
 MIN_BYTES, MAX_BYTES = 64 * 1024, 4 * 1024 * 1024
 # By this share of itself the budget grows after a success.
-GROWTH = 1 / 8
+_GROWTH = 1 / 8
 
 
 class ByteBudget:
@@ -38,7 +38,7 @@ class ByteBudget:
 
     def learn(self, *, is_answered: bool) -> None:
         if is_answered:
-            self.bytes = min(MAX_BYTES, int(self.bytes * (1 + GROWTH)))
+            self.bytes = min(MAX_BYTES, int(self.bytes * (1 + _GROWTH)))
         else:
             self.bytes = max(MIN_BYTES, self.bytes // 2)
 

@@ -22,9 +22,9 @@ log = structlog.get_logger()
 # appendfsync everysec syncs once a second: twice that, and a margin for slow disks.
 WAIT_MS = 2500
 # A server that syncs every second takes longer than this for so many writes, one after the other.
-PROBES, PROBES_MIN_S = 3, 0.5
+_PROBES, PROBES_MIN_S = 3, 0.5
 # Writes as scripts make them: a restart keeps them only if the default user has the right to them.
-REPLAYED: Sequence[tuple[str, ...]] = (
+_REPLAYED: Sequence[tuple[str, ...]] = (
     ("HSET", "rq:job:x", "status", "queued"),
     ("RPUSH", "rq:queue:x", "x"),
     ("ZADD", "bl:workers", "1", "x"),
@@ -98,7 +98,7 @@ async def _check_replay(client: redis.asyncio.Redis) -> None:
     """Refuse a Redis that would drop the writes of scripts when it reads its append-only file (redis/redis#14541)."""
     if (await client.info("server")).get("server_name") == "valkey":
         return
-    for command in REPLAYED:
+    for command in _REPLAYED:
         try:
             answer = await client.execute_command("ACL", "DRYRUN", "default", *command)  # type: ignore[no-untyped-call]  # redis-py
         except ResponseError:  # unknown command, or no right to it: a managed service, or an ACL
@@ -145,7 +145,7 @@ async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
 async def _answers_before_fsync(client: redis.asyncio.Redis) -> bool:
     """Return whether WAITAOF answers faster than a server can that syncs once a second."""
     start = time.monotonic()
-    for _ in range(PROBES):
+    for _ in range(_PROBES):
         await client.set("bl:written", "1", px=60000)
         await client.execute_command("WAITAOF", 1, 0, int(PROBES_MIN_S * 1000))  # type: ignore[no-untyped-call]  # redis-py
     return time.monotonic() - start < PROBES_MIN_S

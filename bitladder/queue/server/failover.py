@@ -20,9 +20,9 @@ from bitladder.queue.server.connection import connect_sync, sentinels_of
 from bitladder.settings.redis_section import RedisSettings
 
 # A pause ends by itself if this process dies; until the end of the failover it is renewed.
-PAUSE_MS = 15_000
-RENEW_EVERY_S = 3.0
-POLL_EVERY_S = 0.1
+_PAUSE_MS = 15_000
+_RENEW_EVERY_S = 3.0
+_POLL_EVERY_S = 0.1
 
 Say = Callable[[str], None]
 Address = tuple[str, int]
@@ -86,13 +86,13 @@ class Failover:
         end, renew_s = time.monotonic() + self._timeout_s, 0.0
         while True:
             if time.monotonic() >= renew_s:
-                primary.client_pause(PAUSE_MS, all=False)
-                renew_s = time.monotonic() + RENEW_EVERY_S
+                primary.client_pause(_PAUSE_MS, all=False)
+                renew_s = time.monotonic() + _RENEW_EVERY_S
             if condition():
                 return
             if time.monotonic() > end:
                 raise FailoverError(f"not within {self._timeout_s:g} s: {description}. Writes go on")
-            time.sleep(POLL_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
 
     def _primary(self) -> Address:
         host, port = self._sentinels.discover_master(self._settings.sentinel_name)  # type: ignore[no-untyped-call]  # redis-py

@@ -15,7 +15,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 # A connection that is idle for so long is closed at the next release of another one.
 IDLE_S = 30.0
 # Closing takes time of the caller that releases a connection.
-MAX_CLOSED_AT_ONCE = 4
+_MAX_CLOSED_AT_ONCE = 4
 
 
 class _Shrinking(ConnectionPool):
@@ -26,7 +26,7 @@ class _Shrinking(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         now = self._used_s[connection] = time.monotonic()
         await super().release(connection)
-        for _ in range(MAX_CLOSED_AT_ONCE):
+        for _ in range(_MAX_CLOSED_AT_ONCE):
             if not self._available_connections or now - self._used_s[self._available_connections[0]] < IDLE_S:
                 break
             idle = self._available_connections.pop(0)

@@ -28,7 +28,7 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 from bitladder.queue.server import protocol
 
 log = structlog.get_logger()
-DEMOTED = "the primary has become a replica"
+_DEMOTED = "the primary has become a replica"
 ASK = ("GET", protocol.KEY)
 
 
@@ -56,12 +56,12 @@ def _announcement(stored: bytes | ResponseError | None) -> tuple[str, ...]:
 
 # A request may still be on its way when its answer is waited for: it has as much more time as its bytes take at this
 # rate, and so has its answer. Smaller ones have no more.
-MIN_RATE, MIN_COUNTED = 500_000, 64 * 1024
+_MIN_RATE, _MIN_COUNTED = 500_000, 64 * 1024
 
 
 def extra_s(size: int) -> float:
     """Return how much time a request of so many bytes has beside the time limit; its answer has as much again."""
-    return size / MIN_RATE if size > MIN_COUNTED else 0.0
+    return size / _MIN_RATE if size > _MIN_COUNTED else 0.0
 
 
 class _ProgressParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's
@@ -119,7 +119,7 @@ class _Aio(aio.AbstractConnection):
             return await aio.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             await self.disconnect(nowait=True)
-            raise DemotedError(DEMOTED) from error
+            raise DemotedError(_DEMOTED) from error
 
 
 class _Sync(redis.connection.AbstractConnection):
@@ -140,7 +140,7 @@ class _Sync(redis.connection.AbstractConnection):
             return redis.connection.AbstractConnection.read_response(self, *args, **options)
         except ReadOnlyError as error:
             self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-            raise DemotedError(DEMOTED) from error
+            raise DemotedError(_DEMOTED) from error
 
 
 class AioTcp(_Aio, aio.Connection):

@@ -17,7 +17,7 @@ from bitladder.queue.job_record import Ended, Item, Running
 # Bytes of chunks that one reader may leave unread. An intake has as many readers as connections.
 MAX_UNREAD = 128 * 1024
 # Bytes of memory that a chunk costs beside its data.
-CHUNK_OVERHEAD = 200
+_CHUNK_OVERHEAD = 200
 
 
 def without_answer(outcome: Outcome) -> Outcome:
@@ -61,7 +61,7 @@ class Inbox:
     def _put_part(self, item: Chunk | Running) -> None:
         if isinstance(item, Running):
             self._add_once(item)
-        elif (unread := self._unread + len(item.data) + CHUNK_OVERHEAD) <= MAX_UNREAD:
+        elif (unread := self._unread + len(item.data) + _CHUNK_OVERHEAD) <= MAX_UNREAD:
             self._unread = unread
             self._add(item)
         else:
@@ -90,7 +90,7 @@ class Inbox:
             return None
         item = self._items.popleft()
         if isinstance(item, Chunk):
-            self._unread -= len(item.data) + CHUNK_OVERHEAD
+            self._unread -= len(item.data) + _CHUNK_OVERHEAD
         return item
 
     def _wake(self) -> None:

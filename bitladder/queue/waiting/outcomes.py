@@ -38,14 +38,14 @@ Found = Outcome | Ended | Running | None
 # The job of a waiter that has received nothing for so long is looked up.
 POLL_INTERVAL_S = 2.0
 # After messages were missed all jobs are looked up, but no sooner than this after the last time.
-MIN_POLL_INTERVAL_S = 0.25
+_MIN_POLL_INTERVAL_S = 0.25
 # Jobs and bytes of outcomes per call: few enough to delay no other client. Waiters read the outcomes that do not fit.
-MAX_LOOKED_UP, MAX_LOOK_BYTES = 250, 1024 * 1024
+_MAX_LOOKED_UP, _MAX_LOOK_BYTES = 250, 1024 * 1024
 # A fence is a time in steps of 10 µs: this one comes in 2286. A chunk with a higher one is no worker's, and a reader
 # would take it for a later execution.
 MAX_FENCE = 10**15
 # Pause between two tries to read what is stored, while Redis is unreachable.
-RETRY_S = 0.5
+_RETRY_S = 0.5
 
 Read = TypeVar("Read")
 
@@ -59,7 +59,7 @@ class OutcomeInbox:
         self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
         self._waiting: dict[str, list[Inbox]] = {}
         self._hurry = asyncio.Event()
-        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=MAX_LOOKED_UP)
+        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=_MAX_LOOKED_UP)
 
     def start(self, background: Background) -> None:
         """Start to subscribe and to look up jobs; returns at once, also when Redis is unreachable."""
@@ -180,13 +180,13 @@ class OutcomeInbox:
         return None if isinstance(item, Ended) else item
 
     async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
-        return await self._queue.look(job_ids, channel=self.channel, max_bytes=MAX_LOOK_BYTES)
+        return await self._queue.look(job_ids, channel=self.channel, max_bytes=_MAX_LOOK_BYTES)
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(MIN_POLL_INTERVAL_S)
+            await asyncio.sleep(_MIN_POLL_INTERVAL_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), POLL_INTERVAL_S - MIN_POLL_INTERVAL_S)
+                await asyncio.wait_for(self._hurry.wait(), POLL_INTERVAL_S - _MIN_POLL_INTERVAL_S)
             since_s = asyncio.get_running_loop().time() - (0 if self._hurry.is_set() else POLL_INTERVAL_S)
             self._hurry.clear()
             with contextlib.suppress(QueueUnreachableError):  # the next look-up may succeed
@@ -195,9 +195,9 @@ class OutcomeInbox:
     async def _look_up(self, since_s: float) -> None:
         """Look up the jobs whose waiters have received nothing since then."""
         silent = [job_id for job_id, boxes in self._waiting.items() if any(box.is_silent(since_s) for box in boxes)]
-        for start in range(0, len(silent), MAX_LOOKED_UP):
-            job_ids = silent[start : start + MAX_LOOKED_UP]
-            for job_id, item in zip(job_ids, await self._queue.look(job_ids, max_bytes=MAX_LOOK_BYTES), strict=True):
+        for start in range(0, len(silent), _MAX_LOOKED_UP):
+            job_ids = silent[start : start + _MAX_LOOKED_UP]
+            for job_id, item in zip(job_ids, await self._queue.look(job_ids, max_bytes=_MAX_LOOK_BYTES), strict=True):
                 if item:
                     self._put(job_id, item)
 
@@ -230,9 +230,9 @@ async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:
         try:
             return await read()
         except QueueUnreachableError:
-            if loop.time() + RETRY_S > end:
+            if loop.time() + _RETRY_S > end:
                 raise
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(_RETRY_S)
 
 
 def unpack_message(message: bytes) -> Iterator[tuple[bytes, str, int, int, bytes]]:

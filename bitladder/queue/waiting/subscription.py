@@ -20,9 +20,9 @@ log = structlog.get_logger()
 # A silent connection is pinged this often, and given up if no answer has come by the next time.
 PING_EVERY_S = 10.0
 # Between two connections.
-PAUSE_S = 0.2
+_PAUSE_S = 0.2
 # Odd messages may come with every token: of so many, one is logged.
-LOG_ONE_IN = 1000
+_LOG_ONE_IN = 1000
 
 
 class Subscription:
@@ -52,7 +52,7 @@ class Subscription:
                 is_logged = True
             finally:
                 self.subscribed.clear()
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -82,7 +82,7 @@ class Subscription:
             except Exception as error:
                 # Another program may have published it, or a later version in its own form. It may hold a prompt, so it
                 # is not logged.
-                if self._odd_messages % LOG_ONE_IN == 0:
+                if self._odd_messages % _LOG_ONE_IN == 0:
                     log.warning("message not understood", channel=self._channel, error=type(error).__name__)
                 self._odd_messages += 1
                 self._on_gap()

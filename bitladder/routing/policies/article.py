@@ -1,4 +1,4 @@
-"""The article's rule: urgent requests and those that can wait go to the top tier, high byte entropy to the middle one."""
+"""The article's rule: urgent requests, and those that can wait, go to the top tier; high entropy to the middle one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bitladder.routing.policies.interface import decision
 from bitladder.settings.policy_section import PolicySettings
 
 
-class Article(msgspec.Struct, frozen=True):
+class _Article(msgspec.Struct, frozen=True):
     """The rule bitladder began with, and its thresholds."""
 
     entropy_bits: float
@@ -34,6 +34,6 @@ class Article(msgspec.Struct, frozen=True):
         return 0, f"entropy {entropy:.2f} <= {self.entropy_bits:g}"
 
 
-def article(settings: PolicySettings) -> Article:
+def article(settings: PolicySettings) -> _Article:
     """Return the rule with the configured thresholds."""
-    return Article(settings.entropy_bits, settings.top_priority, settings.top_latency_ms)
+    return _Article(settings.entropy_bits, settings.top_priority, settings.top_latency_ms)
