@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +24,7 @@ STOP_S = 60
 BITLADDER = (sys.executable, "-m", "bitladder.cli.main")
 # Ask a process to end in order.
 ASKING = (signal.SIGTERM, signal.SIGHUP)
-READY = re.compile(r'"worker": "([^"]+)".*"event": "worker ready"')
+READY = '"worker ready"'
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Life:
 
     def worker_names(self) -> list[str]:
         """Return under which names it claimed jobs."""
-        return READY.findall(self.text())
+        return [json.loads(line)["worker"] for line in self.text().splitlines() if READY in line]
 
 
 class Service:
