@@ -179,3 +179,12 @@ def make_stack(redis_url: str, store: redis.Redis) -> Iterator[Callable[..., Sta
     yield make
     for stack in stacks:
         stack.stop()
+
+
+# Tests that mostly wait for processes: run beside those that compute, they cost no time of their own.
+WAITING = (ROOT / "tests" / "chaos", ROOT / "tests" / "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that wait, the others behind them: side by side, the last file to end is a short one."""
+    items.sort(key=lambda item: not any(folder in item.path.parents for folder in WAITING))
