@@ -25,7 +25,7 @@ class Lane(StrEnum):
     BATCH = "batch"
 
 
-class QueueName(msgspec.Struct, frozen=True):
+class QueueName(msgspec.Struct, frozen=True, gc=False):
     """RQ's name of a queue: model:tier:lane, and :max-<ceiling> behind it where a ceiling holds.
 
     Jobs with a ceiling wait in a list of their own, so no claim has to search for them. No other code puts such a name
@@ -81,7 +81,7 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request as it lies in the queue: the body as the client sent it, and where it was routed."""
 
     body: msgspec.Raw  # the JSON object of the OpenAI request, byte for byte
@@ -94,7 +94,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tenant: str = DEFAULT_TENANT
 
 
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
+class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job on its way into the queue."""
 
     job_id: str
@@ -240,5 +240,5 @@ def decode_outcome(data: bytes) -> Outcome:
     """
     outcome = _decode_outcome(data)
     if outcome.decision is None and (old := _decode_old_outcome(data)).is_there:
-        return msgspec.structs.replace(outcome, decision=old.decision)
+        return msgspec.structs.replace(outcome, decision=old.decision, chunks=outcome.chunks or old.pieces)
     return outcome

@@ -10,7 +10,7 @@ import msgspec
 QUEUE = "queue"
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The features of one prompt. None: not computed, because the policy in force does not read it.
 
     bitladder/routing/features.py computes them and says what each one is.
@@ -62,7 +62,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _NO_SCORE = Score()
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The lowest tier that a request may be served at, and how it was chosen.
 
     It is stored with every job, as a list in this order: the names of its fields would cost a finished job 100 bytes.
@@ -96,6 +96,7 @@ class OldDecision(msgspec.Struct, frozen=True):
     floor: str | None = None
     reason: str | None = None
     entropy: float | None = None
+    pieces: int = 0  # of a streamed answer: its chunks
 
     @property
     def is_there(self) -> bool:

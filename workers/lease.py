@@ -1,7 +1,7 @@
 """Renew a worker's lease, on a thread of its own: a busy event loop must not cost the worker its jobs.
 
 The same thread reaps: it requeues the jobs of workers whose lease has run out. A lease that no worker could renew, in
-an outage of Redis, does not run out; the scripts see to that (`pulse` in prelude.lua), for all reapers alike.
+an outage of Redis, does not run out; the scripts see to that (`pulse`, scripts/parts/leases.lua), for all reapers.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from bitladder.settings.sections import Settings
 _MAX_KEY_CHARS = 255
 
 
-class Incoming(msgspec.Struct, frozen=True, kw_only=True):
+class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One HTTP request, as far as routing needs it."""
 
     endpoint: Endpoint
@@ -33,7 +33,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     max_of_tenant: int = 0  # see Submission
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A submission that is ready for the queue, and the constraints that its client set."""
 
     submission: Submission

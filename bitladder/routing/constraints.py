@@ -10,7 +10,7 @@ from bitladder.routing.envelope import Envelope
 from bitladder.settings.policy_section import LaneSettings
 
 
-class Constraints(msgspec.Struct, frozen=True, kw_only=True):
+class Constraints(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a policy may look at beside the score. Ranks are places on the ladder: 0 is the lowest precision."""
 
     ladder: tuple[str, ...]

@@ -25,7 +25,7 @@ _READ_TIMEOUT = "x-stainless-read-timeout"
 _NETWORK_S = 0.5
 
 
-class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How long the client waits. None: without a limit."""
 
     whole_s: float | None = None  # for the end of the answer
@@ -35,7 +35,7 @@ class LatencyBudget(msgspec.Struct, frozen=True, kw_only=True):
 _NO_LIMIT = LatencyBudget()
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The constraints of one request, as its client asked for them."""
 
     priority: int = DEFAULT_PRIORITY  # 1 (can wait) to 10 (now)

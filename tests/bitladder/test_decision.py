@@ -38,6 +38,13 @@ def test_the_decision_in_an_old_outcome_is_read(name: str) -> None:
     assert old["policy"] is None
 
 
+def test_the_length_of_an_old_stream_is_read() -> None:
+    old = b'{"state":"finished","status":200,"body":{},"tier":"int4","floor":"int4","reason":"x","pieces":3,"fence":7}'
+
+    assert read_outcome(old).chunks == 3
+    assert decode_outcome(old).chunks == 3
+
+
 def test_a_decision_comes_back_with_its_job_and_its_outcome() -> None:
     request = Request(body=msgspec.Raw(b"{}"), decision=DECISION)
     outcome = Outcome(state=State.FINISHED, status=200, decision=DECISION)

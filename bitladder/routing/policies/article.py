@@ -10,7 +10,7 @@ from bitladder.routing.policies.interface import decision
 from bitladder.settings.policy_section import PolicySettings
 
 
-class _Article(msgspec.Struct, frozen=True):
+class _Article(msgspec.Struct, frozen=True, gc=False):
     """The rule bitladder began with, and its thresholds."""
 
     entropy_bits: float

@@ -10,7 +10,7 @@ from bitladder.routing.policies.interface import decision
 from bitladder.settings.policy_section import PolicySettings
 
 
-class Fixed(msgspec.Struct, frozen=True):
+class Fixed(msgspec.Struct, frozen=True, gc=False):
     """Reads the entropy only because every answer shows it (X-Entropy)."""
 
     tier: str
