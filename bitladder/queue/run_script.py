@@ -106,6 +106,7 @@ def _add_parts(text: str, parts: dict[str, str]) -> None:
             parts[name] = part(name)
 
 
+@cache
 def _read(name: str) -> str:
     return (files("bitladder.queue") / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
 

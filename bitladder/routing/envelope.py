@@ -17,7 +17,8 @@ _NUMBERS = (
     ("X-Max-Latency-Ms", "max_latency_ms", 1, 86_400_000),
     ("X-Deadline-Ms", "deadline_ms", 1, 86_400_000),
 )
-_TIERS = (("X-Min-Tier", "min_tier"), ("X-Max-Tier", "max_tier"))
+_TIERS = (("x-min-tier", "min_tier"), ("x-max-tier", "max_tier"))
+_LOWER = {header: header.lower() for header, *_ in _NUMBERS}
 
 # OpenAI's client libraries send it: they give up after so many seconds without a byte.
 _READ_TIMEOUT = "x-stainless-read-timeout"
@@ -65,10 +66,10 @@ def read_envelope(
     """
     fields: dict[str, int | str] = {}
     for header, field, minimum, maximum in _NUMBERS:
-        if (raw := headers.get(header.lower())) is not None:
+        if (raw := headers.get(_LOWER[header])) is not None:
             fields[field] = _whole(header, raw, minimum, maximum)
     for header, field in _TIERS:
-        if (raw := headers.get(header.lower())) is not None:
+        if (raw := headers.get(header)) is not None:
             fields[field] = raw.strip()
     deadline_ms = fields.get("deadline_ms")
     deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
