@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -36,10 +37,20 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_s: float
         time.sleep(0.02)
 
 
+# Side by side, each of pytest's processes has ports of its own, below those that the system gives to connections: what
+# was free is not another's by the time that a server binds it.
+_FIRST_PORT, _PORTS_EACH = 12_000, 2_500
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_COUNTED = itertools.count(os.getpid())
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    for number in _COUNTED:
+        port = _FIRST_PORT + _PROCESS * _PORTS_EACH + number % _PORTS_EACH
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("itertools.count has no end")
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ class Supervisor:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._events: queue.SimpleQueue[str | signal.Signals] = queue.SimpleQueue()  # a process's end, or a signal
         self._status = 0
+        self._asked: set[str] = set()  # processes that were told to end
         self._printer = Printer(width=max(len("system"), *map(len, self._commands)))
         self._printing = threading.Lock()
 
@@ -80,6 +81,8 @@ class Supervisor:
             self._say(f"{event.name} received")
             return event
         status = self._running.pop(event).returncode
+        if status == -signal.SIGTERM and event in self._asked:  # a server that had no handler yet: it ended as asked
+            status = 0
         self._status = self._status or (status if status >= 0 else 128 - status)
         self._say(f"{event} stopped (rc={status})")
         return event
@@ -98,6 +101,7 @@ class Supervisor:
     def _send(self, group: list[str], number: signal.Signals) -> None:
         for name in group:
             if name in self._running:
+                self._asked.add(name)
                 self._running[name].send_signal(number)
 
     def _say(self, text: str) -> None:
