@@ -73,8 +73,14 @@ class Executor:
     ) -> None:
         self._signer, self.clock, self._can_escalate = signer, clock, can_escalate
 
-    async def execute(self, job: Claimed, engine: Answers, stream: Stream, on_begin: Callable[[], None]) -> Executed:
-        """Run one job to a verdict; never raises for what the job or the engine did."""
+    async def execute(
+        self, job: Claimed, engine: Answers, stream: Stream, on_begin: Callable[[], None], on_end: Callable[[], None]
+    ) -> Executed:
+        """Run one job to a verdict; never raises for what the job or the engine did.
+
+        `on_begin` is called before the engine is asked, `on_end` once it has nothing more to do with the job: what is
+        left may wait for Redis.
+        """
         try:
             request = _read(job, self._signer)
         except _UnfitError as error:
@@ -85,6 +91,7 @@ class Executor:
         on_begin()
         start = time.perf_counter()
         outcome, verdict, unsent = await self._ask(job, request, engine, stream)
+        on_end()
         run_ms = round((time.perf_counter() - start) * 1000, 1)
         degenerate = self._check(outcome, request)
         if degenerate and await self._is_to_escalate(job, degenerate, stream):

@@ -56,7 +56,7 @@ async def run(job: Claimed, *, can_escalate: bool | None = None) -> tuple[Execut
 
     executor = Executor(Signer(()), clock, None if can_escalate is None else answer)
     engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1e6))
-    done = await executor.execute(job, engine, Collected(), lambda: begun.append(job.job_id))
+    done = await executor.execute(job, engine, Collected(), lambda: begun.append(job.job_id), lambda: None)
     return done, begun
 
 
@@ -75,6 +75,26 @@ async def test_a_degenerate_answer_is_withheld_only_where_a_higher_tier_can_try(
 
     assert (done.verdict, done.outcome.code, done.degenerate) == (verdict, code, kind)
     assert (done.outcome.answer is None) is (verdict is Verdict.ESCALATE)
+
+
+async def test_the_engine_is_free_for_others_before_anything_waits_for_redis() -> None:
+    clock, order = ServerClock(), list[str]()
+    clock.observe(1000, time.monotonic())
+
+    async def can_escalate(job: Claimed) -> bool:
+        order.append("higher tiers are looked up")
+        return False
+
+    class Stream(Collected):
+        async def send(self, data: bytes) -> None:
+            await super().send(data)
+            order.append("a chunk is sent")
+
+    executor = Executor(Signer(()), clock, can_escalate)
+    engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1e6))
+    await executor.execute(claimed(LOOP), engine, Stream(), lambda: None, lambda: order.append("the engine is free"))
+
+    assert order == ["the engine is free", "higher tiers are looked up"]
 
 
 async def test_a_degenerate_stream_that_readers_have_seen_is_only_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -70,11 +71,10 @@ class JobHandler:
         left_s = self._executor.clock.seconds_until(job.deadline_ms)
         if not await self._isolation.enter_within(job.crash_count, left_s):
             return expired_in_queue()
-        try:
+        with contextlib.ExitStack() as place:  # given up once: when the engine has ended, or however the block does
+            place.callback(self._isolation.leave)
             stream = Chunks(self._chunks, job, on_lost)
-            done = await self._executor.execute(job, self._traffic.for_job(job), stream, on_begin)
-        finally:
-            self._isolation.leave()
+            done = await self._executor.execute(job, self._traffic.for_job(job), stream, on_begin, place.close)
         if done.verdict is Verdict.REQUEUE:
             self._begun.note(job.job_id, has_begun=False)
         return done
