@@ -13,12 +13,11 @@ from bitladder.errors import RequestError
 DEFAULT_LATENCY_MS = 500
 # Header, field, minimum and maximum. No client waits longer than a day.
 _NUMBERS = (
-    ("X-Priority", "priority", 1, 10),
-    ("X-Max-Latency-Ms", "max_latency_ms", 1, 86_400_000),
-    ("X-Deadline-Ms", "deadline_ms", 1, 86_400_000),
+    ("x-priority", "priority", 1, 10),
+    ("x-max-latency-ms", "max_latency_ms", 1, 86_400_000),
+    ("x-deadline-ms", "deadline_ms", 1, 86_400_000),
 )
 _TIERS = (("x-min-tier", "min_tier"), ("x-max-tier", "max_tier"))
-_LOWER = {header: header.lower() for header, *_ in _NUMBERS}
 
 # OpenAI's client libraries send it: they give up after so many seconds without a byte.
 _READ_TIMEOUT = "x-stainless-read-timeout"
@@ -66,8 +65,8 @@ def read_envelope(
     """
     fields: dict[str, int | str] = {}
     for header, field, minimum, maximum in _NUMBERS:
-        if (raw := headers.get(_LOWER[header])) is not None:
-            fields[field] = _whole(header, raw, minimum, maximum)
+        if (raw := headers.get(header)) is not None:
+            fields[field] = _whole(header.title(), raw, minimum, maximum)
     for header, field in _TIERS:
         if (raw := headers.get(header)) is not None:
             fields[field] = raw.strip()
