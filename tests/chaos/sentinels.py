@@ -63,9 +63,20 @@ class Watched:
         process.wait()
 
     def primary(self) -> int:
-        """Return the port of the server that the Sentinels take for the primary."""
-        said: Any = self._asked(self.sentinel_ports[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
-        return int(said[1])
+        """Return the port of the server that the first Sentinel takes for the primary."""
+        return self._primary_of(self.sentinel_ports[0])
+
+    def primary_after(self, former: int) -> int:
+        """Wait until every Sentinel names another server than the former primary, and return its port.
+
+        The Sentinel that leads a failover knows its end first; the others hear of it within seconds.
+        """
+        wait_until(lambda: former not in map(self._primary_of, self.sentinel_ports), "all name the new primary")
+        return self.primary()
+
+    def _primary_of(self, sentinel_port: int) -> int:
+        host_and_port: Any = self._asked(sentinel_port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+        return int(host_and_port[1])
 
     def _begin(self) -> None:
         first, *replicas = self.ports
