@@ -11,14 +11,14 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Hands items to `flush` in bundles of at most `most`, in order, one bundle at a time.
+    """Hands items to `flush` in bundles of at most `max_items`, in order, one bundle at a time.
 
     `flush` may answer the first items alone, at least one: the others go into the next bundle.
     """
 
-    def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], most: int = 64) -> None:
+    def __init__(self, flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], max_items: int = 64) -> None:
         self._flush = flush
-        self._most = most
+        self._max_items = max_items
         self._pending: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -32,7 +32,7 @@ class Batcher(Generic[Item, Answer]):
 
     async def _drain(self) -> None:
         while self._pending:
-            bundle, self._pending = self._pending[: self._most], self._pending[self._most :]
+            bundle, self._pending = self._pending[: self._max_items], self._pending[self._max_items :]
             await self._send(bundle)
 
     async def _send(self, bundle: list[tuple[Item, asyncio.Future[Answer]]]) -> None:

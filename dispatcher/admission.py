@@ -106,7 +106,7 @@ class Admission:
         self._broken: frozenset[str] = frozenset()  # queues whose key in Redis is no list
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # in the last sample, by model
-        self._sampled_s = 0.0  # time.monotonic
+        self._sample_s = 0.0  # time.monotonic
         self._sample_ended = asyncio.Event()  # the next one, well or not
         self._admitted, self._entering = Admitted(), Admitted()
 
@@ -121,7 +121,7 @@ class Admission:
         size_bytes = int(memoryview(job.request.body).nbytes * _ROUNDED_UP) + _JOB_BYTES
         entry = Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
         refusal = self._refusal(job, entry, latency_budget)
-        if refusal and time.monotonic() - self._sampled_s > LATE_S:
+        if refusal and time.monotonic() - self._sample_s > LATE_S:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sample_ended.wait(), STALE_S)
             refusal = self._refusal(job, entry, latency_budget)
@@ -164,7 +164,7 @@ class Admission:
                 slots = seen.live[name] * self._live.current.model(model).tier(name).slots
                 reading = _reading(tier, seen, left_out, slots)
                 self._loads[tier] = self._rates.setdefault(tier, TierRates()).add(reading, tuple(before.of(tier)))
-        self._stuck, self._sample, self._sampled_s = frozenset(stuck), sample, time.monotonic()
+        self._stuck, self._sample, self._sample_s = frozenset(stuck), sample, time.monotonic()
         self._log_broken(sample)
         self._export(sample)
 
@@ -202,7 +202,7 @@ class Admission:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
     def _refusal(self, job: Submission, entry: Entry, latency_budget: LatencyBudget) -> RefusedError | None:
-        elapsed_s = time.monotonic() - self._sampled_s
+        elapsed_s = time.monotonic() - self._sample_s
         if self._sample is None or elapsed_s > STALE_S or not self._is_connected():
             return None
         return self._over_caps(job, self._sample) or self._too_late(job, entry, latency_budget, elapsed_s)
@@ -247,9 +247,9 @@ class Admission:
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:
         """Return the lists of a tier that no live worker may take from; none where that is all of them."""
         ladder = self._live.current.model(model).ladder
-        mine = [name for name in seen.lists if QueueName.parse(name).tier == tier]
-        reached = {name for name in mine if any(seen.live[one] for one in _reach(name, ladder))}
-        return frozenset(mine) - reached if reached else frozenset()
+        names = [name for name in seen.lists if QueueName.parse(name).tier == tier]
+        reached = {name for name in names if any(seen.live[serving] for serving in _reach(name, ladder))}
+        return frozenset(names) - reached if reached else frozenset()
 
     def _export(self, sample: Sample) -> None:
         self._metrics.memory.set(sample.used_bytes / sample.max_bytes if sample.max_bytes else 0)
@@ -269,13 +269,13 @@ def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
 def _reading(tier: Tier, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
     model, name = tier
     ladder = tuple(seen.live)
-    lanes = [[(one, seen.lists[one]) for one in lists_of(model, ladder, name, lane, name)] for lane in RANK]
+    lanes = [[(queue, seen.lists[queue]) for queue in lists_of(model, ladder, name, lane, name)] for lane in RANK]
     return Reading(
         at_s=seen.at_s,
-        depth=tuple(sum(one.depth for name, one in lane if name not in left_out) for lane in lanes),
-        in_flight=tuple(sum(one.in_flight for _, one in lane) for lane in lanes),
-        served=tuple(sum(one.served for _, one in lane) for lane in lanes),
-        live=sum(seen.live[one] for one in ladder[ladder.index(name) :]),
+        depth=tuple(sum(sample.depth for queue, sample in lane if queue not in left_out) for lane in lanes),
+        in_flight=tuple(sum(sample.in_flight for _, sample in lane) for lane in lanes),
+        served=tuple(sum(sample.served for _, sample in lane) for lane in lanes),
+        live=sum(seen.live[serving] for serving in ladder[ladder.index(name) :]),
         slots=slots,
     )
 

@@ -24,7 +24,7 @@ class SubmissionBundles:
         self._queue = queue
         self._budget = ByteBudget()  # of what one call submits
         self._batcher: Batcher[Submission, str | BitladderError] = Batcher(
-            self._submit, most=_BUNDLE_WAITING if barrier(queue.settings) else BUNDLE
+            self._submit, max_items=_BUNDLE_WAITING if barrier(queue.settings) else BUNDLE
         )
 
     async def submit(self, job: Submission) -> str | BitladderError:

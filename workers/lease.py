@@ -131,8 +131,8 @@ class LeaseKeeper:
         """Renew and reap until stop(), on a thread of its own, which is started again when this raises."""
         self._ended.clear()
         # A thread does not inherit what the event loop's tasks have bound.
-        who = self._worker
-        structlog.contextvars.bind_contextvars(model=who.model, tier=who.tier, worker=who.name)
+        worker = self._worker
+        structlog.contextvars.bind_contextvars(model=worker.model, tier=worker.tier, worker=worker.name)
         try:
             self._run()
         finally:

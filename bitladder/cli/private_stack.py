@@ -32,7 +32,7 @@ class PrivateStack:
     """The running processes of one stack."""
 
     def __init__(self, config: str | None, flags: Mapping[str, object], folder: Path) -> None:
-        own = {
+        overrides = {
             "redis.url": f"redis://127.0.0.1:{free_port()}/0",
             "redis.data_dir": str(folder / "valkey"),
             "intake.host": "127.0.0.1",
@@ -40,11 +40,11 @@ class PrivateStack:
             "intake.port": free_port(),
             "intake.lame_duck_s": 0,  # clients have no other intake to go to
         }
-        self.settings: Settings = load_settings(config, flags={**flags, **own}).settings
+        self.settings: Settings = load_settings(config, flags={**flags, **overrides}).settings
         self.url = f"http://127.0.0.1:{self.settings.intake.port}"
         self.folder = folder
         self._environment = process_environment() | config_environment(config) | {"PYTHONUNBUFFERED": "1"}
-        for key, value in {**flags, **own}.items():
+        for key, value in {**flags, **overrides}.items():
             self._environment["BITLADDER_" + key.upper().replace(".", "__")] = str(value)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

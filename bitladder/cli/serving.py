@@ -49,15 +49,15 @@ def up(
 
 def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
     """Return name and command line of every process of the stack; workers serve /metrics if `metrics`."""
-    own = shlex.join([sys.executable, "-m", "bitladder.cli.main"])
+    bitladder = shlex.join([sys.executable, "-m", "bitladder.cli.main"])
     is_running = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
-    processes = [] if is_running else [("redis", f"{own} redis")]
-    processes.append(("web", f"{own} serve"))
+    processes = [] if is_running else [("redis", f"{bitladder} redis")]
+    processes.append(("web", f"{bitladder} serve"))
     tiers = [(model, tier) for model, section in settings.models.items() for tier in section.ladder]
     for model, tier in tiers:
         name = f"worker_{tier}" if len(settings.models) == 1 else f"worker_{model}_{tier}"
         flag = f" --metrics-from {FIRST_METRICS_PORT}" if metrics else ""
-        processes.append((name, f"{own} worker --model {model} --tier {tier}{flag}"))
+        processes.append((name, f"{bitladder} worker --model {model} --tier {tier}{flag}"))
     return processes
 
 

@@ -41,8 +41,8 @@ def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -
     if load.rate is None:
         return None
     waiting = [
-        depth + own + others_per_s * elapsed_s
-        for depth, own, others_per_s in zip(load.depth, admitted, load.other_intakes, strict=True)
+        depth + newly_admitted + others_per_s * elapsed_s
+        for depth, newly_admitted, others_per_s in zip(load.depth, admitted, load.other_intakes, strict=True)
     ]
     waiting = _beyond(waiting, load.free)
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)

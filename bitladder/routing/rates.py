@@ -120,8 +120,10 @@ class TierRates:
         span_s = now.at_s - before.at_s
         arrived = [max(0, after - earlier) for after, earlier in zip(_total(now), _total(before), strict=True)]
         self._arrivals = _smoothed(self._arrivals, [count / span_s for count in arrived])
-        others = [max(0, count - own) / span_s for count, own in zip(arrived, admitted, strict=True)]
-        self._other_intakes = _smoothed(self._other_intakes, others)
+        others_per_s = [
+            max(0, count - admitted_here) / span_s for count, admitted_here in zip(arrived, admitted, strict=True)
+        ]
+        self._other_intakes = _smoothed(self._other_intakes, others_per_s)
 
     def _measure(self) -> None:
         now = self._backlog[-1]

@@ -30,7 +30,7 @@ class ChunkSender:
 
     def __init__(self, queue: JobQueue, worker: str, metrics: WorkerMetrics) -> None:
         self._queue, self._worker, self.metrics = queue, worker, metrics
-        self._batcher: Batcher[tuple[str, Chunk], Emitted] = Batcher(self._send_many, most=MAX_BUNDLE)
+        self._batcher: Batcher[tuple[str, Chunk], Emitted] = Batcher(self._send_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
 
     def send(self, job_id: str, chunk: Chunk) -> Awaitable[Emitted]:

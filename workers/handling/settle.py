@@ -39,7 +39,7 @@ class Settler:
     def __init__(self, queue: JobQueue, worker: Identity, metrics: WorkerMetrics, higher: HigherTiers) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
         self._price_per_hour = queue.settings.model(worker.model).tier(worker.tier).price_per_hour
-        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, most=MAX_BUNDLE)
+        self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 

@@ -92,8 +92,8 @@ def _in_batch(job: Submission) -> Submission:
 
 def spread(rows: Rows, jobs: Placed) -> list[tuple[int, Submission, Rows]]:
     """Return the answer of submit.lua for each job of a group: an exception is the answer for all."""
-    each = [rows] * len(jobs) if isinstance(rows, Exception) else rows
-    return [(place, job, row) for (place, job), row in zip(jobs, each, strict=True)]
+    row_of_each = [rows] * len(jobs) if isinstance(rows, Exception) else rows
+    return [(place, job, row) for (place, job), row in zip(jobs, row_of_each, strict=True)]
 
 
 def unsafe(rows: Rows, reason: Exception) -> Rows:

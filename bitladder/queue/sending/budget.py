@@ -52,8 +52,8 @@ class ByteBudget:
         return items
 
 
-def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], max_bytes: int) -> Iterator[list[Item]]:
-    """Yield items in bundles of at most `most` items and `max_bytes`; a larger item goes alone.
+def bundled(items: Iterable[Item], max_items: int, size: Callable[[Item], int], max_bytes: int) -> Iterator[list[Item]]:
+    """Yield items in bundles of at most `max_items` items and `max_bytes`; a larger item goes alone.
 
     Before a bundle is yielded, at most one item behind it is taken from `items`: the one that did not fit.
     """
@@ -66,7 +66,7 @@ def bundled(items: Iterable[Item], most: int, size: Callable[[Item], int], max_b
             bundle, left = [], max_bytes
         bundle.append(item)
         left -= item_bytes
-        if len(bundle) == most:
+        if len(bundle) == max_items:
             yield bundle
             bundle, left = [], max_bytes
     if bundle:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 # What a reader gets of a job: its chunks, then its outcome.
 Heard = Chunk | Outcome
 # What a look-up says of a job; None: it waits.
-Found = Outcome | Ended | Running | None
+LookedUp = Outcome | Ended | Running | None
 # The job of a waiter that has received nothing for so long is looked up.
 POLL_INTERVAL_S = 2.0
 # After messages were missed all jobs are looked up, but no sooner than this after the last time.
@@ -59,7 +59,7 @@ class OutcomeInbox:
         self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
         self._waiting: dict[str, list[Inbox]] = {}
         self._hurry = asyncio.Event()
-        self._follow: Batcher[str, Found] = Batcher(self._follow_many, most=_MAX_LOOKED_UP)
+        self._follow: Batcher[str, LookedUp] = Batcher(self._follow_many, max_items=_MAX_LOOKED_UP)
 
     def start(self, background: Background) -> None:
         """Start to subscribe and to look up jobs; returns at once, also when Redis is unreachable."""
@@ -179,7 +179,7 @@ class OutcomeInbox:
         (item,) = await _read(partial(self._queue.look, [job_id]), end)
         return None if isinstance(item, Ended) else item
 
-    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[Found]:
+    async def _follow_many(self, job_ids: Sequence[str]) -> Sequence[LookedUp]:
         return await self._queue.look(job_ids, channel=self.channel, max_bytes=_MAX_LOOK_BYTES)
 
     async def _poll(self) -> None:

@@ -71,7 +71,7 @@ async def test_what_a_bundle_leaves_unanswered_is_in_the_next_one_before_what_ca
         seen.append(list(items))
         return [item.upper() for item in items[:2]]
 
-    batcher: Batcher[str, str] = Batcher(flush, most=3)
+    batcher: Batcher[str, str] = Batcher(flush, max_items=3)
 
     assert await asyncio.wait_for(asyncio.gather(*map(batcher.call, "abcde")), 5) == list("ABCDE")
     assert seen == [["a", "b", "c"], ["c", "d", "e"], ["e"]]
