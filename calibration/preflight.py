@@ -53,8 +53,8 @@ def inspect_model(folder: Path) -> Weights:
     findings = Findings()
     tensors = read_tensors(folder, findings)
     if findings.worst() is Verdict.FAIL:
-        said = "; ".join(text for check in findings.checks() if check.verdict is Verdict.FAIL for text in check.said)
-        raise RecipeError(f"{folder} cannot be quantized: {said}")
+        faults = "; ".join(text for check in findings.checks() if check.verdict is Verdict.FAIL for text in check.texts)
+        raise RecipeError(f"{folder} cannot be quantized: {faults}")
     for tensor in tensors.values():
         if tensor.dtype not in WIDE_FLOATS and _is_of_layer(tensor):
             raise RecipeError(f"{folder} {_QUANTIZED}: {tensor.name} is stored as {tensor.dtype}")
@@ -84,7 +84,7 @@ def check_hardware(recipe: Recipe, hardware: str) -> None:
         return
     needed = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
     if capability < needed:
-        fitting = ", ".join(name for name, has in CAPABILITY.items() if has >= needed)
+        fitting = ", ".join(name for name, available in CAPABILITY.items() if available >= needed)
         raise RecipeError(
             f"recipe {recipe.name}: {hardware} has no units for {numbers.num_bits}-bit {numbers.type} "
             f"(compute capability {capability / 10}, at least {needed / 10} is needed); tier {recipe.tier} runs on "
@@ -136,10 +136,10 @@ def check_room(needs: ResourceNeeds, cache: Path, available: int) -> None:
 
 def _refuse_quantized(folder: Path, config: dict[str, Any]) -> None:  # Any: JSON
     try:
-        said, where = find_quantization(folder, config)
+        quantization, where = find_quantization(folder, config)
     except SchemeError as error:
         raise RecipeError(f"{folder} cannot be quantized: {error}") from error
-    if said is not None:
+    if quantization is not None:
         raise RecipeError(f"{folder} {_QUANTIZED}: it has {where}")
 
 

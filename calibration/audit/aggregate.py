@@ -38,28 +38,30 @@ def floors(
 def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
     """Return the places of the prompts by kind or by tier, the largest group first, the smallest ones together."""
     names = [getattr(prompt, part) or UNKNOWN for prompt in prompts]
-    own = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
-    by_name: dict[str, list[int]] = {name: [] for name in (*own, OTHERS)}
+    largest = [name for name, _ in Counter(names).most_common() if name not in (ALL, OTHERS)][:_MAX_GROUPS]
+    by_name: dict[str, list[int]] = {name: [] for name in (*largest, OTHERS)}
     for at, name in enumerate(names):
-        by_name[name if name in own else OTHERS].append(at)
+        by_name[name if name in largest else OTHERS].append(at)
     return {name: places for name, places in by_name.items() if places}
 
 
-def distributions(numbers: Numbers, by: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
+def distributions(numbers: Numbers, places_of: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean and quantiles of every feature, of all prompts and of every group."""
-    everything = {ALL: list(range(len(numbers)))} | by
+    with_all = {ALL: list(range(len(numbers)))} | places_of
     return {
-        feature.name: {name: _spread(numbers[places, column]) for name, places in everything.items()}
+        feature.name: {name: _spread(numbers[places, column]) for name, places in with_all.items()}
         for column, feature in enumerate(FEATURES)
     }
 
 
-def shares(floor_of: Sequence[str], ladder: Sequence[str], by: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+def shares(
+    floor_of: Sequence[str], ladder: Sequence[str], places_of: dict[str, list[int]]
+) -> dict[str, dict[str, float]]:
     """Return the share of prompts with each floor tier, of all prompts and of every group."""
-    everything = {ALL: list(range(len(floor_of)))} | by
+    with_all = {ALL: list(range(len(floor_of)))} | places_of
     return {
         name: {tier: sum(floor_of[at] == tier for at in places) / len(places) for tier in ladder}
-        for name, places in everything.items()
+        for name, places in with_all.items()
     }
 
 

@@ -28,13 +28,13 @@ def table_of(scores: Sequence[Score]) -> Numbers:
     """Return a row for every score and a column for every feature."""
     if not scores:
         return np.empty((0, len(FEATURES)))
-    return np.array([[one[name] for name in NAMES] for one in scores])
+    return np.array([[features[name] for name in NAMES] for features in scores])
 
 
-def rank_correlation(one: Numbers, other: Numbers) -> float | None:
+def rank_correlation(feature: Numbers, other: Numbers) -> float | None:
     """Return Spearman's correlation, or None where one of the two is always the same."""
-    first, second = _ranks(one), _ranks(other)
-    if len(one) < 3 or first.std() == 0 or second.std() == 0:
+    first, second = _ranks(feature), _ranks(other)
+    if len(feature) < 3 or first.std() == 0 or second.std() == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
 

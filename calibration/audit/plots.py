@@ -55,7 +55,7 @@ def draw_all(
     return paths
 
 
-def draw_entropy(numbers: Numbers, by: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
+def draw_entropy(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
     figure, axes = _single(f"Byte entropy of the prompts, by {what}")
     values = numbers[:, NAMES.index("entropy")]
     # No bin lies across the threshold.
@@ -65,11 +65,11 @@ def draw_entropy(numbers: Numbers, by: dict[str, list[int]], policy: PolicySetti
     )
     bins = policy.entropy_bits + np.arange(below, max(beyond, below + 1) + 1) / 10
     axes.hist(
-        [values[places] for places in by.values()],
+        [values[places] for places in places_of.values()],
         bins=bins.tolist(),
         stacked=True,
-        label=[f"{_plain(name)} ({len(places)})" for name, places in by.items()],
-        color=[_colour(at) for at in range(len(by))],
+        label=[f"{_plain(name)} ({len(places)})" for name, places in places_of.items()],
+        color=[_colour(at) for at in range(len(places_of))],
         edgecolor="white",
         linewidth=0.4,
     )
@@ -123,24 +123,24 @@ def draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     return figure
 
 
-def draw_features(numbers: Numbers, by: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
+def draw_features(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
     columns = 2
     rows = -(-len(FEATURES) // columns)
-    figure = Figure(figsize=(10, rows * (1.0 + 0.26 * len(by))), layout="constrained")
+    figure = Figure(figsize=(10, rows * (1.0 + 0.26 * len(places_of))), layout="constrained")
     figure.suptitle(f"Every feature, by {what}: box from 25 % to 75 %, line at 50 %, whiskers at 5 % and 95 %")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for at, feature in enumerate(FEATURES):
-        _boxes(axes[at], feature, numbers[:, at], by)
+        _boxes(axes[at], feature, numbers[:, at], places_of)
     axes[NAMES.index("entropy")].axvline(policy.entropy_bits, color=_THRESHOLD, linestyle="--", linewidth=1.5)
     for spare in axes[len(FEATURES) :]:
         spare.set_axis_off()
     return figure
 
 
-def _boxes(axes: Axes, feature: Feature, values: Numbers, by: dict[str, list[int]]) -> None:
-    names = list(reversed(by))
+def _boxes(axes: Axes, feature: Feature, values: Numbers, places_of: dict[str, list[int]]) -> None:
+    names = list(reversed(places_of))
     boxes = axes.boxplot(
-        [values[by[name]] for name in names],
+        [values[places_of[name]] for name in names],
         orientation="horizontal",
         whis=(5, 95),
         showfliers=False,

@@ -97,13 +97,13 @@ def evaluate_command(
 
 def check_out(out: Path) -> None:
     """Raise if the report cannot be written, or would replace something else, before hours are spent."""
-    report, *others = (out / name for name in FILES)
+    report, *other_files = (out / name for name in FILES)
     if report.exists():
         try:
             read_report(report)
         except BadReportError as error:
             raise InputError(f"--out: {error}; it would be overwritten, choose another folder") from error
-    elif existing := [str(path) for path in others if path.exists()]:
+    elif existing := [str(path) for path in other_files if path.exists()]:
         raise InputError(f"--out: there is no {report}, so {existing[0]} is no evaluation's: choose another folder")
     try_writing(out / RESULTS)
 

@@ -45,13 +45,13 @@ def _inspect_shown(path: Path) -> Inspection:
     console = progress_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(printable(path.name))
-        return inspect_checkpoint(path, lambda done, of: progress.update(task, completed=done, total=of))
+        return inspect_checkpoint(path, lambda done, total: progress.update(task, completed=done, total=total))
 
 
 def as_table(inspection: Inspection) -> Table:
     table = Table("check", "verdict", "what was seen", title=cell(str(inspection.path)), title_justify="left")
     for check in inspection.checks:
-        table.add_row(check.name, cell(check.verdict, style=STYLES[check.verdict]), cell(*check.said))
+        table.add_row(check.name, cell(check.verdict, style=STYLES[check.verdict]), cell(*check.texts))
     table.caption = f"{inspection.seconds:.1f} s, at most {inspection.peak_bytes / 1e6:.0f} MB of memory"
     table.add_row("all", cell(inspection.verdict, style=f"bold {STYLES[inspection.verdict]}"), "")
     return table

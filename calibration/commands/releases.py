@@ -28,15 +28,15 @@ def register(app: typer.Typer) -> None:
         """
         _, store = open_store(config)
         present = store.present()
-        every = [*store.former().values(), *([present] if present else [])]
+        releases = [*store.former().values(), *([present] if present else [])]
         if as_json:
-            fields = [release.model_dump(mode="json") for release in reversed(every)]
+            fields = [release.model_dump(mode="json") for release in reversed(releases)]
             typer.echo(json.dumps({"file": str(store.file), "releases": fields}))
             return
-        if not every:
+        if not releases:
             say(f"nothing is published in {store.file}: what the configuration says is served")
             return
-        Console().print(as_table(list(reversed(every)), present))
+        Console().print(as_table(list(reversed(releases)), present))
 
 
 def open_store(config: str | None) -> tuple[Settings, ReleaseStore]:

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="folder of the set")] = Path("var/calibration/sample"),
         count: Annotated[int, typer.Option(min=1, help="texts to calibrate with")] = 512,
         heldout: Annotated[int, typer.Option(min=1, help="texts to measure on")] = 128,
-        least: Annotated[int, typer.Option(min=2, help="fewer different prompts are refused")] = 30,
+        min_prompts: Annotated[int, typer.Option("--least", min=2, help="fewer different prompts are refused")] = 30,
         max_chars: MaxChars = MAX_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
@@ -49,7 +49,12 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate sample --source s3://logs/prompts/2026/ --out var/calibration/november
         """
         plan = SampleOptions(
-            count=count, heldout=heldout, least=least, max_chars=max_chars, memory_mb=memory_mb, seed=seed
+            count=count,
+            heldout=heldout,
+            min_prompts=min_prompts,
+            max_chars=max_chars,
+            memory_mb=memory_mb,
+            seed=seed,
         )
         folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
         if isinstance(opened, LocalFiles):
@@ -75,8 +80,8 @@ def notes(made: Sampled, source: Source) -> Iterator[str]:
             yield f"{file['name']} is empty: so few prompts were found that none fell to it"
     for lost in made.manifest["not_understood"]:
         yield f"left out: {lost}"
-    if isinstance(source, LocalFiles) and (others := source.left_out()):
-        yield f"left out: {len(others):,} files that are not named as JSON is, such as {printable(others[0].name)}"
+    if isinstance(source, LocalFiles) and (left_out := source.left_out()):
+        yield f"left out: {len(left_out):,} files that are not named as JSON is, such as {printable(left_out[0].name)}"
 
 
 def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:
@@ -107,11 +112,13 @@ def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
     table = Table("what", "how many", title=cell(manifest["source"]))
     for name, value in counts.items():
         shown = (
-            ", ".join(f"{its} {reason}" for reason, its in value.items()) if isinstance(value, dict) else f"{value:,}"
+            ", ".join(f"{times} {reason}" for reason, times in value.items())
+            if isinstance(value, dict)
+            else f"{value:,}"
         )
         table.add_row(name.replace("_", " "), cell(shown or "0"))
-    for part, its in manifest["strata"].items():
-        table.add_row(f"by {part}", cell(", ".join(f"{key or '?'} {value}" for key, value in its.items())))
+    for part, texts_by_key in manifest["strata"].items():
+        table.add_row(f"by {part}", cell(", ".join(f"{key or '?'} {value}" for key, value in texts_by_key.items())))
     for file in manifest["files"]:
         table.add_row(file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}")
     return table

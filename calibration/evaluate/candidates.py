@@ -123,8 +123,8 @@ def _recipe_tier(folder: Path) -> str:
 def _tier_settings(name: str, folder: Path, model: ModelSettings, served: TierSettings | None) -> TierSettings:
     """Return the settings of the tier of this name with this checkpoint: those it is served with once published."""
     try:
-        own = TierSettings(name=name, checkpoint=str(folder))
+        tier_settings = TierSettings(name=name, checkpoint=str(folder))
     except ValidationError as error:
         raise InputError(f"{name!r} cannot name a tier, expected a-z, 0-9, '.', '_', '-': use TIER={folder}") from error
     base = next((tier for tier in model.tiers if tier.name == name), served)
-    return own if base is None else base.model_copy(update={"name": name, "checkpoint": str(folder)})
+    return tier_settings if base is None else base.model_copy(update={"name": name, "checkpoint": str(folder)})

@@ -98,8 +98,8 @@ class Asker:
         except EngineError as error:
             raise EngineFailedError(f"the engine did not answer {endpoint}: {error}") from error
         if answer.status != 200:
-            said = answer.body[:500].decode(errors="replace")
-            raise EngineFailedError(f"the engine answered {endpoint} with {answer.status}: {said}")
+            excerpt = answer.body[:500].decode(errors="replace")
+            raise EngineFailedError(f"the engine answered {endpoint} with {answer.status}: {excerpt}")
         return answer.body
 
 

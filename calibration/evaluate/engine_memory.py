@@ -24,13 +24,13 @@ def resident_bytes(sessions_of: int, proc: Path = Path("/proc")) -> tuple[int, s
 
 def gpu_bytes(pids: set[int]) -> int | None:
     """Return the memory that these processes hold on NVIDIA GPUs, or None where there is none."""
-    said = nvidia.ask("--query-compute-apps=pid,used_memory")
-    return None if said is None else read_gpu_bytes(said, pids)
+    csv = nvidia.ask("--query-compute-apps=pid,used_memory")
+    return None if csv is None else read_gpu_bytes(csv, pids)
 
 
-def read_gpu_bytes(said: str, pids: set[int]) -> int | None:
+def read_gpu_bytes(csv: str, pids: set[int]) -> int | None:
     """Sum the lines of `pid, MiB`; inside a container no process may be named, and then the figure is not known."""
-    lines = [line.split(",") for line in said.splitlines() if line.count(",") == 1]
+    lines = [line.split(",") for line in csv.splitlines() if line.count(",") == 1]
     mib = [int(used) for pid, used in lines if pid.strip().isdigit() and used.strip().isdigit() and int(pid) in pids]
     return sum(mib) * _MIB if mib else None
 

@@ -31,9 +31,9 @@ def share_figures(name: str, tier: Sequence[bool], reference: Sequence[bool] | N
     if reference is None:
         return TierFigures(metrics)
     rows = np.array(list(zip(tier, reference, strict=True)), dtype=float)
-    difference = bootstrap_estimate(rows, lambda own, base: (own - base) / count, count)
-    better = sum(own and not base for own, base in zip(tier, reference, strict=True))
-    worse = sum(base and not own for own, base in zip(tier, reference, strict=True))
+    difference = bootstrap_estimate(rows, lambda passed, base: (passed - base) / count, count)
+    better = sum(passed and not base for passed, base in zip(tier, reference, strict=True))
+    worse = sum(base and not passed for passed, base in zip(tier, reference, strict=True))
     comparison = Comparison(
         difference=difference.value,
         low=difference.low,
@@ -42,7 +42,7 @@ def share_figures(name: str, tier: Sequence[bool], reference: Sequence[bool] | N
         worse=worse,
         p=mcnemar(better, worse),
     )
-    kept = {name: bootstrap_estimate(rows, lambda own, base: own / base, count)} if any(reference) else {}
+    kept = {name: bootstrap_estimate(rows, lambda passed, base: passed / base, count)} if any(reference) else {}
     return TierFigures(metrics, kept, {name: comparison})
 
 

@@ -69,10 +69,10 @@ def read_texts(path: Path) -> list[HeldoutText]:
 
 def packaged_texts() -> list[HeldoutText]:
     """Return our own passages, HumanEval's solutions as code, Python's reference as prose, and the demo's prompts."""
-    own = [HeldoutText(_kind_of(text), text) for text in heldout_texts()]
+    passages = [HeldoutText(_kind_of(text), text) for text in heldout_texts()]
     code = [HeldoutText("code", problem.prompt + problem.solution) for problem in load_problems()]
     prose = [HeldoutText("prose", text) for name in sorted(topics) if (text := _sentences(topics[name]))]
-    return own + code + prose + [HeldoutText("prompts", prompt) for prompt in _demo_prompts()]
+    return passages + code + prose + [HeldoutText("prompts", prompt) for prompt in _demo_prompts()]
 
 
 def by_kind(texts: Sequence[HeldoutText]) -> dict[str, list[str]]:

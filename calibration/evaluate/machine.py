@@ -31,14 +31,14 @@ def engine_version(settings: VllmSettings) -> str:
     """
     python = os.path.expanduser(settings.python) or sys.executable
     try:
-        said = subprocess.run(  # noqa: S603  (the configured interpreter)
+        process = subprocess.run(  # noqa: S603  (the configured interpreter)
             [python, "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise WrongEnvironmentError(f"[vllm].python: cannot run {python!r}: {error}") from error
-    if not said.stdout.strip():
+    if not process.stdout.strip():
         raise WrongEnvironmentError(f"[vllm].python: {python!r} has no vLLM: `make engine-env` makes .venv-engine")
-    return said.stdout.strip()
+    return process.stdout.strip()
 
 
 def versions(engine: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ def ask(*query: str) -> str | None:
         return None
     command = [program, *query, "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603  (fixed)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603  (fixed)
     except (OSError, subprocess.SubprocessError):  # a driver that hangs must not cost the evaluation
         return None
-    return said.stdout
+    return process.stdout

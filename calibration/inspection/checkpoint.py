@@ -23,9 +23,9 @@ from calibration.inspection.tensors import (
     compare,
     compare_layers,
     compare_packed,
+    expected_tensors,
     scheme_names,
     summarize_dtypes,
-    wanted_tensors,
 )
 from calibration.inspection.tokenizer import check_tokenizer
 from calibration.inspection.unpack import scale_names
@@ -36,7 +36,7 @@ from calibration.inspection.verdict import CheckName, Findings, Inspection
 OnProgress = Callable[[int, int], None]
 
 
-def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, of: None) -> Inspection:
+def inspect_checkpoint(folder: Path, on_progress: OnProgress = lambda done, total: None) -> Inspection:
     """Return what is right and wrong with a checkpoint; only a folder that is not there is an error.
 
     Raises:
@@ -100,14 +100,14 @@ def _check_model(
         return
     if findings.has_failed(CheckName.QUANTIZATION):
         return  # which tensors there must be is not known
-    wanted, is_tied = wanted_tensors(layers, schemes or {}), config.tie_word_embeddings
-    compare(tensors, wanted, is_tied=is_tied, is_quantized=schemes is not None, findings=findings)
+    expected, is_tied = expected_tensors(layers, schemes or {}), config.tie_word_embeddings
+    compare(tensors, expected, is_tied=is_tied, is_quantized=schemes is not None, findings=findings)
     schemes = schemes or {}
     compare_packed(tensors, layers, schemes, findings)
     check_alignment(layers, schemes, findings)
     names = scheme_names(layers, schemes)
-    found = ", ".join(f"{name} ({count})" for name, count in names.most_common()) if schemes else "none"
-    findings.ok(CheckName.QUANTIZATION, found)
+    summary = ", ".join(f"{name} ({count})" for name, count in names.most_common()) if schemes else "none"
+    findings.ok(CheckName.QUANTIZATION, summary)
     if any(map(findings.has_failed, (CheckName.FILES, CheckName.TENSORS, CheckName.ALIGNMENT))):
         return  # the values of tensors that do not fit mean nothing
     _check_values(layers, schemes, tensors, findings, on_progress)
@@ -117,9 +117,9 @@ def _resolve(
     folder: Path, config: ModelConfig, layers: Layers | None, tensors: Mapping[str, Tensor], findings: Findings
 ) -> Schemes | None:
     """Return how each layer is stored as an engine would read it, as far as it is known; None: as it is."""
-    said, where = find_quantization(folder, msgspec.structs.asdict(config))
+    config_fields, where = find_quantization(folder, msgspec.structs.asdict(config))
     try:
-        quantization = read_quantization(said, tensors)
+        quantization = read_quantization(config_fields, tensors)
         if quantization is None:
             return None
         if layers is None:
@@ -139,24 +139,24 @@ def _check_values(
     findings: Findings,
     on_progress: OnProgress,
 ) -> None:
-    done, of = 0, len(layers.linears) + len(layers.plain)
+    done, total = 0, len(layers.linears) + len(layers.plain)
     scales = 0
     for name in layers.plain:
         check_plain(tensors[name], findings)
-        on_progress(done := done + 1, of)
+        on_progress(done := done + 1, total)
     for module in layers.linears:
         scheme = schemes.get(module)
         for suffix in scale_names(scheme) if scheme else ():
             check_scales(tensors[f"{module}.{suffix}"], findings)
             scales += tensors[f"{module}.{suffix}"].size
         check_linear(module, scheme, tensors, findings)
-        on_progress(done := done + 1, of)
+        on_progress(done := done + 1, total)
     for tensor in cache_scales(tensors):
         check_scales(tensor, findings)
         scales += tensor.size
     if scales:
         findings.ok(CheckName.SCALES, f"{scales} scales, all positive and of one size")
-    _say_fine(of, findings)
+    _say_fine(total, findings)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], findings: Findings, on_progress: OnProgress) -> None:

@@ -89,11 +89,11 @@ def _absent_numbers(present: set[str]) -> set[str]:
 
 def _add_file(path: Path, tensors: dict[str, Tensor], findings: Findings) -> None:
     try:
-        found = read_header(path)
+        file_tensors = read_header(path)
     except (FileError, OSError) as error:
         findings.fail(CheckName.FILES, str(error))
         return
-    for tensor in found:
+    for tensor in file_tensors:
         if tensor.name in tensors:
             findings.fail(
                 CheckName.FILES,

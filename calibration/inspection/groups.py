@@ -95,21 +95,21 @@ def read_groups(groups: dict[str, Any], layout: str | None) -> dict[str, Target]
         SchemeError: a group is not one that can be read.
 
     """
-    found: dict[str, Target] = {}
+    targets: dict[str, Target] = {}
     for name, fields in groups.items():
         if not _is_for_attention(fields):
             group = _read_group(name, fields, layout)
             target = Target(layer=_or_error(name, _scheme, group), embedding=_or_error(name, _embedding, group))
-            found |= dict.fromkeys(group.targets, target)
-    return found
+            targets |= dict.fromkeys(group.targets, target)
+    return targets
 
 
 def check_cache(scheme: dict[str, Any] | None) -> None:  # Any: JSON
     """Raise SchemeError if the KV cache cannot be kept as kv_cache_scheme says."""
     if scheme is None:
         return
-    wanted = {"type": ("float",), "num_bits": (8,), "strategy": ("tensor", "attn_head"), "symmetric": (True,)}
-    for name, values in wanted.items():
+    allowed_values = {"type": ("float",), "num_bits": (8,), "strategy": ("tensor", "attn_head"), "symmetric": (True,)}
+    for name, values in allowed_values.items():
         if scheme.get(name) not in values:
             allowed = " or ".join(map(str, values))
             raise SchemeError(f"kv_cache_scheme: {name} must be {allowed}, got {scheme.get(name)!r:.80}")
@@ -166,8 +166,8 @@ def _embedding(group: _Group) -> Scheme:
     """Return how a table that is looked up is stored: always packed, and activations do not matter."""
     weights = group.weights
     if weights.kind != "int" or weights.scope not in ("channel", "group"):
-        got = f"{weights.kind} per {weights.scope}"
-        raise SchemeError(f"embeddings are read as integers per channel or group only, not as {got}; ignore them")
+        scheme = f"{weights.kind} per {weights.scope}"
+        raise SchemeError(f"embeddings are read as integers per channel or group only, not as {scheme}; ignore them")
     _check_numbers(Layout.PACKED, weights)
     return _stored(Layout.PACKED, weights)
 
@@ -188,8 +188,8 @@ def _stored(layout: Layout, weights: QuantizationArgs, static: QuantizationArgs 
 def _check_numbers(layout: Layout, weights: QuantizationArgs) -> None:
     widths = (4, 8) if layout is Layout.PACKED else (8,)
     if weights.num_bits not in widths:
-        wanted, kind = " or ".join(map(str, widths)), "float" if layout is Layout.FLOAT else "int"
-        raise SchemeError(f"{layout} holds {kind} of {wanted} bits, not {weights.kind} of {weights.num_bits}")
+        allowed_widths, kind = " or ".join(map(str, widths)), "float" if layout is Layout.FLOAT else "int"
+        raise SchemeError(f"{layout} holds {kind} of {allowed_widths} bits, not {weights.kind} of {weights.num_bits}")
     if layout is not Layout.PACKED and not weights.symmetric:
         raise SchemeError(f"{layout} must be symmetric, no W8A8 kernel takes zero points of weights")
     if weights.dynamic:
@@ -227,9 +227,9 @@ def _is_static_fp8(inputs: QuantizationArgs | None) -> bool:
 
 
 def _without_kernel(layout: Layout, weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
-    said = f"{inputs.kind} of {inputs.num_bits} bits per {inputs.scope}" if inputs else "none"
-    said += ", dynamic" if inputs and inputs.dynamic else ""
+    activations = f"{inputs.kind} of {inputs.num_bits} bits per {inputs.scope}" if inputs else "none"
+    activations += ", dynamic" if inputs and inputs.dynamic else ""
     return (
         f"vLLM has no scheme for {layout} {weights.kind} of {weights.num_bits} bits per {weights.scope} with "
-        f"input_activations {said}"
+        f"input_activations {activations}"
     )

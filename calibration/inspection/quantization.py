@@ -117,21 +117,21 @@ class CompressedTensors:
             patterns = Patterns([*self.ignored, *self.targets], names)
         except PatternError as error:
             raise SchemeError(str(error)) from error
-        found: dict[str, Scheme] = {}
+        schemes: dict[str, Scheme] = {}
         for module in modules:
-            found |= self.schemes_in(module, patterns, findings)
+            schemes |= self.schemes_in(module, patterns, findings)
         self._warn_of_parts({layer for module in modules for layer in module.layers}, findings)
-        return found
+        return schemes
 
     def schemes_in(self, module: Module, patterns: Patterns, findings: Findings) -> Schemes:
-        found: dict[str, Scheme] = {}
+        schemes: dict[str, Scheme] = {}
         for part in self._parts(module, patterns, findings):
             scheme = self._scheme_of(part, patterns)
             if isinstance(scheme, SchemeError):
                 findings.fail(CheckName.QUANTIZATION, f"{part.shown}: {scheme}")
             elif scheme:
-                found |= dict.fromkeys(part.layers, scheme)
-        return found
+                schemes |= dict.fromkeys(part.layers, scheme)
+        return schemes
 
     def _parts(self, module: Module, patterns: Patterns, findings: Findings) -> Iterator[Module]:
         """Yield the module unless it is ignored; of a stack of which only some are, where engines end, the others."""
@@ -195,8 +195,8 @@ class _Awq(msgspec.Struct, kw_only=True):
 
 def _with_usual_names(config: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     """Return the configuration with the names that transformers writes; AutoAWQ's own files have others."""
-    own = {"w_bit": "bits", "q_group_size": "group_size"}
-    return config | {usual: config[name] for name, usual in own.items() if name in config}
+    usual_names = {"w_bit": "bits", "q_group_size": "group_size"}
+    return config | {usual: config[name] for name, usual in usual_names.items() if name in config}
 
 
 def _awq(config: _Awq, tensors: Mapping[str, Tensor]) -> Awq:
@@ -231,7 +231,7 @@ class Awq:
     is_head_converted: bool
 
     def schemes(self, modules: Sequence[Module], findings: Findings) -> Schemes:
-        found: dict[str, Scheme] = {}
+        schemes: dict[str, Scheme] = {}
         for module in modules:
             if module.kind == EMBEDDING or (module.kind == HEAD and not self.is_head_converted):
                 continue
@@ -240,8 +240,8 @@ class Awq:
             left = [layer for layer in module.layers if not self._is_listed(layer)]
             if left and len(left) < len(module.layers):
                 findings.fail(CheckName.ALIGNMENT, f"{module.shown} are stacked and must be quantized alike")
-            found |= dict.fromkeys(left, self.scheme)
-        return found
+            schemes |= dict.fromkeys(left, self.scheme)
+        return schemes
 
     def _is_listed(self, name: str) -> bool:
         return any(listed in name for listed in self.names)

@@ -48,19 +48,19 @@ class Scheme:
                 "scales": ("float", (groups, outputs)),
             }
         scales = self._scales(outputs, inputs)
-        found = {"weight_scale": ("float", scales)}
+        tensors = {"weight_scale": ("float", scales)}
         if self.layout is Layout.PACKED:
-            found["weight_packed"] = ("I32", (outputs, math.ceil(inputs / self.per_word)))
-            found["weight_shape"] = ("I64", (2,))
+            tensors["weight_packed"] = ("I32", (outputs, math.ceil(inputs / self.per_word)))
+            tensors["weight_shape"] = ("I64", (2,))
             if not self.symmetric:
-                found["weight_zero_point"] = ("I32", (math.ceil(outputs / self.per_word), *scales[1:]))
+                tensors["weight_zero_point"] = ("I32", (math.ceil(outputs / self.per_word), *scales[1:]))
         else:
-            found["weight"] = ("I8" if self.layout is Layout.INT else "F8_E4M3", (outputs, inputs))
+            tensors["weight"] = ("I8" if self.layout is Layout.INT else "F8_E4M3", (outputs, inputs))
         if self.is_input_static:
-            found["input_scale"] = ("float", (1,))
+            tensors["input_scale"] = ("float", (1,))
         if self.has_input_zero:
-            found["input_zero_point"] = ("I8", (1,))
-        return found
+            tensors["input_zero_point"] = ("I8", (1,))
+        return tensors
 
     def _scales(self, outputs: int, inputs: int) -> tuple[int, ...]:
         if self.strategy == "group":

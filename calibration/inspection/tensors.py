@@ -20,31 +20,33 @@ _CACHE_NUMBERS = re.compile(
 )
 _LAYER = re.compile(r"(.*\.layers\.)(\d{1,9})(\..*)")
 
-_Wanted = dict[str, tuple[str, tuple[int, ...]]]
+_Expected = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def wanted_tensors(layers: Layers, schemes: Schemes) -> _Wanted:
+def expected_tensors(layers: Layers, schemes: Schemes) -> _Expected:
     """Return name -> (kind of dtype, shape) of all tensors that the model must have."""
-    wanted: _Wanted = {name: ("float", shape) for name, shape in layers.plain.items()}
+    expected: _Expected = {name: ("float", shape) for name, shape in layers.plain.items()}
     for module, (outputs, inputs) in layers.linears.items():
         scheme = schemes.get(module)
-        own: _Wanted = scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
-        wanted |= {f"{module}.{suffix}": what for suffix, what in own.items()}
-    return wanted
+        layer_tensors: _Expected = (
+            scheme.tensors(outputs, inputs) if scheme else {"weight": ("float", (outputs, inputs))}
+        )
+        expected |= {f"{module}.{suffix}": what for suffix, what in layer_tensors.items()}
+    return expected
 
 
 def compare(
-    tensors: Mapping[str, Tensor], wanted: _Wanted, *, is_tied: bool, is_quantized: bool, findings: Findings
+    tensors: Mapping[str, Tensor], expected: _Expected, *, is_tied: bool, is_quantized: bool, findings: Findings
 ) -> None:
-    for name in sorted(set(wanted) - set(tensors)):
+    for name in sorted(set(expected) - set(tensors)):
         findings.fail(CheckName.TENSORS, f"{name} is missing")
-    for name in sorted(set(tensors) - set(wanted)):
+    for name in sorted(set(tensors) - set(expected)):
         if not (is_quantized and _CACHE_NUMBERS.fullmatch(name)):
             _judge_extra(name, is_tied, findings)
-    for name, (kind, shape) in wanted.items():
+    for name, (kind, shape) in expected.items():
         if name in tensors:
             _judge_form(tensors[name], kind, shape, findings)
-    findings.ok(CheckName.TENSORS, f"all {len(wanted)} that config.json promises, with its shapes")
+    findings.ok(CheckName.TENSORS, f"all {len(expected)} that config.json promises, with its shapes")
 
 
 def compare_layers(tensors: Mapping[str, Tensor], count: int, findings: Findings) -> None:
@@ -66,11 +68,11 @@ def compare_packed(tensors: Mapping[str, Tensor], layers: Layers, schemes: Schem
     """Read what a packed weight says about its true shape."""
     for module, shape in layers.linears.items():
         scheme = schemes.get(module)
-        own = tensors.get(f"{module}.weight_shape")
-        if scheme and scheme.layout is Layout.PACKED and own and own.shape == (2,) and own.dtype == "I64":
-            said = tuple(int(number) for number in whole(own))
-            if said != shape:
-                findings.fail(CheckName.TENSORS, f"{own.name} says {said}, config.json {shape}")
+        stored = tensors.get(f"{module}.weight_shape")
+        if scheme and scheme.layout is Layout.PACKED and stored and stored.shape == (2,) and stored.dtype == "I64":
+            stored_shape = tuple(int(number) for number in whole(stored))
+            if stored_shape != shape:
+                findings.fail(CheckName.TENSORS, f"{stored.name} says {stored_shape}, config.json {shape}")
 
 
 def cache_scales(tensors: Mapping[str, Tensor]) -> list[Tensor]:

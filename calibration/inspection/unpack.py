@@ -56,11 +56,11 @@ def _compressed(module: str, scheme: Scheme, tensors: Mapping[str, Tensor]) -> I
     for rows in chunks(tensors[f"{module}.{weight_name(scheme)}"], CHUNK // scheme.per_word):
         values = _words(rows, scheme) if scheme.layout is Layout.PACKED else rows.astype(np.float32)
         numbers = np.arange(first, first + len(rows))
-        own = numbers // scheme.block[0] if scheme.strategy == "block" else np.minimum(numbers, len(scales) - 1)
+        scale_rows = numbers // scheme.block[0] if scheme.strategy == "block" else np.minimum(numbers, len(scales) - 1)
         columns = _columns(scheme, values.shape[1])
         if zeros is not None:
-            values -= zeros[own][:, columns] if zeros.ndim == 2 else zeros
-        yield values * scales[own][:, columns]
+            values -= zeros[scale_rows][:, columns] if zeros.ndim == 2 else zeros
+        yield values * scales[scale_rows][:, columns]
         first += len(rows)
 
 

@@ -49,7 +49,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     name: CheckName
     verdict: Verdict
-    said: tuple[str, ...]
+    texts: tuple[str, ...] = msgspec.field(name="said")  # as it is printed in JSON
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +90,8 @@ class Findings:
             if seen := self._seen.get(name):
                 verdict = max(seen, key=_ORDER.index)
                 levels = [verdict] if verdict is Verdict.OK else [Verdict.FAIL, Verdict.WARNING]
-                said = [text for level in levels if level in seen for text in self._texts(name, level)]
-                made.append(Check(name=name, verdict=verdict, said=tuple(said)))
+                texts = [text for level in levels if level in seen for text in self._texts(name, level)]
+                made.append(Check(name=name, verdict=verdict, texts=tuple(texts)))
         return tuple(made)
 
     def worst(self) -> Verdict:

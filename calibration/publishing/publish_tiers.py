@@ -216,7 +216,7 @@ def _defects(name: str, inspection: Inspection) -> list[str]:
         f"{name}: inspect: {check.name}: {text}"
         for check in inspection.checks
         if check.verdict is Verdict.FAIL
-        for text in check.said
+        for text in check.texts
     ]
 
 

@@ -12,7 +12,7 @@ ENDLESS = int(1e18)  # where Linux does not say, and where it is not Linux
 class _Version(NamedTuple):
     """The files of a version of control groups that describe memory."""
 
-    own: str  # in the line of /proc/self/cgroup
+    line_start: str  # in the line of /proc/self/cgroup
     mount: str
     limit: str
     used: str
@@ -41,9 +41,9 @@ def _free(meminfo: Path) -> int:
 def _left(root: Path, version: _Version) -> Iterator[int]:
     """Yield what is left in each group that the process is in; a container is one."""
     lines = _read(root / "proc/self/cgroup").splitlines()
-    own = next((line.partition(version.own)[2] for line in lines if version.own in line), "/")
+    group_path = next((line.partition(version.line_start)[2] for line in lines if version.line_start in line), "/")
     mount = root / version.mount
-    folder = mount / own.lstrip("/")
+    folder = mount / group_path.lstrip("/")
     for group in (folder, *folder.parents):
         if (limit := _read(group / version.limit).strip()).isdecimal():
             stat = dict(line.split() for line in _read(group / "memory.stat").splitlines())

@@ -52,9 +52,9 @@ class Value(msgspec.Struct, frozen=True):
 class _Torn(Exception):  # noqa: N818  (internal to this file)
     """There is no value here: what was found instead, and where."""
 
-    def __init__(self, at: int, found: str, reason: str = "not JSON", read: int | None = None) -> None:
+    def __init__(self, at: int, what: str, reason: str = "not JSON", read: int | None = None) -> None:
         self.at = at
-        self.found = found
+        self.what = what
         self.reason = reason
         self.read = at if read is None else read  # so far, in vain
 
@@ -87,7 +87,7 @@ class _Values:
 
     def __iter__(self) -> Iterator[Value | BadEntry]:
         window = self._window
-        found: Value | BadEntry | None = None
+        last: Value | BadEntry | None = None
         while window.skip(_BETWEEN):
             if window.place >= self._tried:
                 yield from self._lines()
@@ -95,10 +95,10 @@ class _Values:
                     break
             if self._mark():
                 continue
-            found = self._one()
+            last = self._next()
             self._may_take_comma = True
-            yield found
-        if self._is_in_list and not window.text.fault and found != BadEntry("cut off"):
+            yield last
+        if self._is_in_list and not window.text.fault and last != BadEntry("cut off"):
             yield BadEntry("list is cut off")
 
     def _lines(self) -> Iterator[Value]:
@@ -118,7 +118,7 @@ class _Values:
             self._may_take_comma = True
             yield Value(content)
 
-    def _one(self) -> Value | BadEntry:
+    def _next(self) -> Value | BadEntry:
         try:
             return self._value()
         except _Torn as torn:
@@ -159,9 +159,9 @@ class _Values:
             size = min(4 * size, MAX_CHARS + 1)
             window.grow(size)
 
-    def _endless(self, size: int, found: str, reason: str = "not JSON") -> _Torn:
+    def _endless(self, size: int, what: str, reason: str = "not JSON") -> _Torn:
         window = self._window
-        return _Torn(window.at, found, reason, min(len(window.chars), window.at + size))
+        return _Torn(window.at, what, reason, min(len(window.chars), window.at + size))
 
     def _judged(self, content: Any, end: int) -> Value | BadEntry:  # noqa: ANN401  (JSON)
         """Return a value that was read up to there, unless it is none that could hold a prompt."""
@@ -179,42 +179,42 @@ class _Values:
 
     def _lenient(self, part: str, error: json.JSONDecodeError) -> Value | BadEntry:
         """Return a value that is one but for commas too many; one that is closed costs itself alone."""
-        window, found, place = self._window, _found(part, error), error.pos
+        window, what, place = self._window, _describe(part, error), error.pos
         if _has_comma(part, place) and (end := self._closing(is_on_one_line=False)):
             try:
-                content = json.loads(_TOO_MANY.sub(lambda its: its[1] or " ", window.chars[window.at : end]))
+                content = json.loads(_TOO_MANY.sub(lambda comma: comma[1] or " ", window.chars[window.at : end]))
             except (ValueError, RecursionError):
-                return self._bad(end, found, "not JSON", window.at + place)
+                return self._bad(end, what, "not JSON", window.at + place)
             return self._judged(content, end)
         end = self._closing(is_on_one_line=True)
         if end and not _MEETING.search(window.chars, window.at + place, end):
-            return self._bad(end, found, "not JSON", window.at + place)
+            return self._bad(end, what, "not JSON", window.at + place)
         is_cut = error.msg.startswith("Unterminated string") or not part[place:].strip()
-        raise _Torn(window.at + place, found, "cut off" if is_cut else "not JSON")
+        raise _Torn(window.at + place, what, "cut off" if is_cut else "not JSON")
 
     def _closing(self, *, is_on_one_line: bool) -> int:
         """Return where the value is closed by its brackets, or 0 where it is not, or that is too much to be read."""
         window = self._window
         while True:
-            most = min(window.credit, MAX_CHARS)
-            end, read = _closed(window.chars, window.at, window.at + most, is_on_one_line=is_on_one_line)
-            if end or is_on_one_line or window.is_last or window.left > most:
+            limit = min(window.credit, MAX_CHARS)
+            end, read = _closed(window.chars, window.at, window.at + limit, is_on_one_line=is_on_one_line)
+            if end or is_on_one_line or window.is_last or window.left > limit:
                 break
             window.grow(2 * window.left)
         window.may_read_again(read - window.at)
         return end
 
-    def _bad(self, end: int, found: str, reason: str, at: int | None = None) -> BadEntry:
+    def _bad(self, end: int, what: str, reason: str, at: int | None = None) -> BadEntry:
         window = self._window
         offset = window.offset_of(window.at if at is None else at) if self._extent.first is None else 0
-        self._extent.lose(window.use(end), offset, found)
+        self._extent.lose(window.use(end), offset, what)
         return BadEntry(reason)
 
     def _lose(self, torn: _Torn) -> BadEntry:
         """Go to where the next value may begin, or, where too much was read again already, to one behind the damage."""
         window = self._window
         after = _after(window.indent if window.char in "{[" else MAX_INDENT)
-        bad = self._bad(window.at, torn.found, torn.reason, torn.at)
+        bad = self._bad(window.at, torn.what, torn.reason, torn.at)
         begin = window.at + 1 if window.may_read_again(torn.read - window.at) else max(torn.read, window.at + 1)
         meeting = max(begin, torn.at)
         while not (match := _earlier(after.search(window.chars, begin), _MEETING.search(window.chars, meeting))):
@@ -228,8 +228,8 @@ class _Values:
         return bad
 
 
-def _earlier(one: re.Match[str] | None, other: re.Match[str] | None) -> re.Match[str] | None:
-    return min(filter(None, (one, other)), key=lambda its: its.start(), default=None)
+def _earlier(first: re.Match[str] | None, second: re.Match[str] | None) -> re.Match[str] | None:
+    return min(filter(None, (first, second)), key=lambda match: match.start(), default=None)
 
 
 @cache
@@ -249,17 +249,17 @@ def _has_comma(part: str, at: int) -> bool:
     return comma >= 0 and _COMMA.match(part, comma) is not None
 
 
-def _closed(chars: str, begin: int, most: int, *, is_on_one_line: bool) -> tuple[int, int]:
+def _closed(chars: str, begin: int, limit: int, *, is_on_one_line: bool) -> tuple[int, int]:
     """Return where the brackets that are opened here are closed, or 0, and how far that was looked for."""
     depth = 0
-    for match in _BRACKET.finditer(chars, begin, most):
+    for match in _BRACKET.finditer(chars, begin, limit):
         char = chars[match.start()]
         depth += _DEPTH.get(char, 0)
         if depth <= 0 and char in _DEPTH:
             return (match.end() if char in "]}" and depth == 0 else 0), match.end()
         if is_on_one_line and char in "\r\n":
             return 0, match.end()
-    return 0, min(most, len(chars))
+    return 0, min(limit, len(chars))
 
 
 def _is_text(window: Window, end: int, content: Any) -> bool:  # noqa: ANN401  (JSON)
@@ -275,7 +275,7 @@ def _is_text(window: Window, end: int, content: Any) -> bool:  # noqa: ANN401  (
     return True
 
 
-def _found(part: str, error: json.JSONDecodeError) -> str:
+def _describe(part: str, error: json.JSONDecodeError) -> str:
     """Say what is there in one character, because more may be of a prompt, and what JSON has there."""
     what = repr(part[error.pos]) if error.pos < len(part) else "the end"
     return f"{what} ({error.msg[0].lower()}{error.msg[1:].removesuffix(' at').removesuffix(' starting')})"

@@ -77,7 +77,7 @@ def kind_and_language(text: str, turns: int = 1) -> tuple[str, str]:
     head = text[:_LOOKED_AT]
     kind = _kind(text, head, turns)
     if kind == "code":
-        return kind, next((name for name, tell in _PROGRAMMING if tell.search(head)), NO_LANGUAGE)
+        return kind, next((name for name, pattern in _PROGRAMMING if pattern.search(head)), NO_LANGUAGE)
     return kind, _language(head) if kind in ("chat", "prose") else NO_LANGUAGE
 
 

@@ -46,7 +46,7 @@ class Member(msgspec.Struct, frozen=True):
 class Layer(msgspec.Struct):
     """One stratum: how many came, and what is kept."""
 
-    most: int
+    max_texts: int = msgspec.field(name="most")  # as it is stored
     seen: int = 0
     below: int = RANGE  # only numbers below are kept
     numbers: list[int] = []  # a heap of negatives: the greatest number first
@@ -60,9 +60,9 @@ class Layer(msgspec.Struct):
 class Reservoir:
     """The sample so far."""
 
-    def __init__(self, *, seed: int, most: int, budget_bytes: int) -> None:
+    def __init__(self, *, seed: int, max_texts: int, budget_bytes: int) -> None:
         self._key = str(seed).encode()
-        self._most = most
+        self._max_texts = max_texts
         self._budget = budget_bytes
         self._near = NearIndex()
         self._size = 0
@@ -75,7 +75,7 @@ class Reservoir:
         """Count a text, and keep it if its number is among the least of its stratum."""
         if len(self.layers) >= MAX_STRATA and stratum not in self.layers:
             stratum = Stratum(stratum.kind, "other", stratum.length, "other")
-        layer = self.layers.setdefault(stratum, Layer(self._most))
+        layer = self.layers.setdefault(stratum, Layer(self._max_texts))
         layer.seen += 1
         fold = folded(text)
         number = int.from_bytes(blake2b(fold, digest_size=8, key=self._key).digest(), "big") % RANGE
@@ -107,7 +107,7 @@ class Reservoir:
         self.members[member.number] = member
         self._near.add(member.number, text_signature)
         self._size += _size(member)
-        if len(layer.numbers) > layer.most:
+        if len(layer.numbers) > layer.max_texts:
             self._drop_greatest(layer)
         while self._size > self._budget and self._shrink_largest():
             pass
@@ -117,8 +117,8 @@ class Reservoir:
         largest = max(self.layers.values(), key=lambda layer: len(layer.numbers))
         if len(largest.numbers) == 1:
             return False  # one text of each stratum: there is nothing left to save
-        largest.most = len(largest.numbers) * 3 // 4
-        while len(largest.numbers) > largest.most:
+        largest.max_texts = len(largest.numbers) * 3 // 4
+        while len(largest.numbers) > largest.max_texts:
             self._drop_greatest(largest)
         return True
 

@@ -6,11 +6,13 @@ import contextlib
 import platform
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from calibration.artifacts.folder import claimed, full_disk_named, staged
 from calibration.errors import CalibrationError, InputError
@@ -30,13 +32,14 @@ _SHOW_EVERY = 1000
 OnProgress = Callable[[SampleProgress], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleOptions:
+class SampleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for."""
 
     count: int  # texts to calibrate with
     heldout: int  # texts to measure on
-    least: int  # different prompts, below which there is no set
+    min_prompts: int = msgspec.field(
+        name="least"
+    )  # as manifests have it: different prompts, below which there is no set
     max_chars: int  # of one text; the rest is cut off
     memory_mb: int  # for the texts that may be chosen
     seed: int
@@ -61,7 +64,7 @@ def sample(source: Source, plan: SampleOptions, into: Path, *, force: bool, on_p
 
     """
     parent, name = into.parent, into.name
-    request = {"sampler": SAMPLER_VERSION, "source": source.name, **asdict(plan)}
+    request = {"sampler": SAMPLER_VERSION, "source": source.name, **msgspec.to_builtins(plan)}
 
     def finished_manifest() -> dict[str, Any] | None:  # Any: JSON
         return None if force else finished(into, request)
@@ -73,7 +76,7 @@ def sample(source: Source, plan: SampleOptions, into: Path, *, force: bool, on_p
         bookmark = Bookmark(parent / f".{name}.progress")
         if force:
             bookmark.remove()
-        reservoir = Reservoir(seed=plan.seed, most=_most(plan), budget_bytes=plan.memory_mb * 2**20)
+        reservoir = Reservoir(seed=plan.seed, max_texts=_max_texts(plan), budget_bytes=plan.memory_mb * 2**20)
         progress = bookmark.load(SampleProgress(request=request, started_at=_now()), reservoir)
         on_progress(progress)  # from here on
         _read(source, plan.max_chars, progress, reservoir, bookmark, on_progress)
@@ -122,23 +125,23 @@ def _read(
     bookmark.save(progress, reservoir)
 
 
-def _take(one: Prompt | BadEntry, where: str, max_chars: int, progress: SampleProgress, reservoir: Reservoir) -> None:
+def _take(entry: Prompt | BadEntry, where: str, max_chars: int, progress: SampleProgress, reservoir: Reservoir) -> None:
     progress.seen += 1
-    if isinstance(one, BadEntry):
-        progress.skip(where, one.reason)
+    if isinstance(entry, BadEntry):
+        progress.skip(where, entry.reason)
         return
     progress.taken += 1
-    was_cut = len(one.text) > max_chars
+    was_cut = len(entry.text) > max_chars
     progress.cut += was_cut
-    reservoir.offer(stratum_of(one), one.text[:max_chars], one.split, was_cut=was_cut)
+    reservoir.offer(stratum_of(entry), entry.text[:max_chars], entry.split, was_cut=was_cut)
 
 
 def _choose(plan: SampleOptions, progress: SampleProgress, reservoir: Reservoir) -> SampleSet:
-    if len(reservoir.members) < plan.least:
+    if len(reservoir.members) < plan.min_prompts:
         reasons = ", ".join(f"{times} {reason}" for reason, times in progress.skipped.items())
         raise InputError(
             f"{len(reservoir.members)} different prompts among {progress.seen} entries are too few to calibrate with: "
-            f"at least {plan.least} are needed; more traffic, or --source packaged, or --least to go below"
+            f"at least {plan.min_prompts} are needed; more traffic, or --source packaged, or --least to go below"
             + (f" (skipped: {reasons})" if reasons else "")
         )
     halves: dict[str, list[Member]] = {CALIBRATION: [], HELDOUT: []}
@@ -188,7 +191,7 @@ def _by(part: str, reservoir: Reservoir) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _most(plan: SampleOptions) -> int:
+def _max_texts(plan: SampleOptions) -> int:
     return int(_SPARE * max(plan.count / (1 - HELDOUT_SHARE), plan.heldout / HELDOUT_SHARE)) + 1
 
 

@@ -123,12 +123,12 @@ class S3Prefix:
         return f"read {key!r} of {self.name}"
 
 
-def _named(doing: str, call: Callable[[], T]) -> T:
+def _named(action: str, call: Callable[[], T]) -> T:
     """Turn what concerns the whole source into our error."""
     try:
         return call()
     except ClientError as error:
         code = error.response["Error"].get("Code", "")
-        raise SourceError(f"cannot {doing}: {_REFUSED.get(code, error)}") from error
+        raise SourceError(f"cannot {action}: {_REFUSED.get(code, error)}") from error
     except (BotoCoreError, OSError, ValueError) as error:  # no credentials, no connection, a wrong endpoint
-        raise SourceError(f"cannot {doing}: {error}") from error
+        raise SourceError(f"cannot {action}: {error}") from error

@@ -45,12 +45,12 @@ def choose(members: list[Member], seen: Mapping[Stratum, int], count: int) -> li
 
     What a stratum cannot give goes to the others.
     """
-    have: dict[Stratum, list[Member]] = {}
+    by_stratum: dict[Stratum, list[Member]] = {}
     for member in sorted(members, key=lambda member: member.number):
-        have.setdefault(member.stratum, []).append(member)
-    weights = {stratum: seen[stratum] for stratum in have}
-    quota = shares(weights, {stratum: len(members) for stratum, members in have.items()}, count)
-    return [member for stratum in sorted(have) for member in have[stratum][: quota[stratum]]]
+        by_stratum.setdefault(member.stratum, []).append(member)
+    weights = {stratum: seen[stratum] for stratum in by_stratum}
+    quota = shares(weights, {stratum: len(members) for stratum, members in by_stratum.items()}, count)
+    return [member for stratum in sorted(by_stratum) for member in by_stratum[stratum][: quota[stratum]]]
 
 
 def mixed(members: list[Member]) -> list[Member]:

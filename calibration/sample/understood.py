@@ -18,7 +18,7 @@ class _Spot(msgspec.Struct, frozen=True):
     """The first place of a file that was not understood."""
 
     offset: int  # in bytes; of what is in a gzip
-    found: str
+    what: str = msgspec.field(name="found")  # as it is stored
 
 
 class Extent(msgspec.Struct):
@@ -28,10 +28,10 @@ class Extent(msgspec.Struct):
     lost: int = 0
     first: _Spot | None = None
 
-    def lose(self, size: int, offset: int, found: str) -> None:
+    def lose(self, size: int, offset: int, what: str) -> None:
         self.lost += size
         if self.first is None:
-            self.first = _Spot(offset, found)
+            self.first = _Spot(offset, what)
 
 
 class _LostFile(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class _LostFile(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return (
             f"{printable(self.name)}: {self.lost:,} of {self.understood + self.lost:,} bytes were not understood, "
-            f"the first at byte {self.first.offset:,}: found {printable(self.first.found)}"
+            f"the first at byte {self.first.offset:,}: found {printable(self.first.what)}"
         )
 
 

@@ -92,14 +92,14 @@ class Window:
         self.credit -= chars
         return True
 
-    def grow(self, wanted: int) -> None:
+    def grow(self, size: int) -> None:
         """Read until there are so many characters that are not used, or nothing more comes."""
-        parts, have = [self.chars[self.at :]], self.left
-        while have < wanted and not self.is_last:
+        parts, length = [self.chars[self.at :]], self.left
+        while length < size and not self.is_last:
             chunk = next(self._chunks, None)
             self.is_last = chunk is None
             parts.append(chunk or "")
-            have += len(parts[-1])
+            length += len(parts[-1])
         end = self._line_end - self.at
         self._before += self.at
         self.chars, self.at = "".join(parts), 0
@@ -108,5 +108,5 @@ class Window:
         self._line_end = end if is_known else self._find(max(0, min(end, len(parts[0]))))
 
     def _find(self, begin: int) -> int:
-        found = self.chars.find("\n", begin)
-        return len(self.chars) if found < 0 else found
+        end = self.chars.find("\n", begin)
+        return len(self.chars) if end < 0 else end

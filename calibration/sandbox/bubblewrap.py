@@ -61,14 +61,14 @@ def find_bubblewrap() -> str | None:
 def _verdict(judge: subprocess.Popen[bytes], wall_s: float) -> Judgement:
     """Wait for the last line of the checks; without it they did not pass."""
     try:
-        _, said = judge.communicate(timeout=wall_s)
+        _, stderr = judge.communicate(timeout=wall_s)
     except subprocess.TimeoutExpired:
         return Judgement(passed=False, reason=f"no end after {wall_s:g} s")
     try:
-        line = json.loads(said.splitlines()[-1])
+        line = json.loads(stderr.splitlines()[-1])
         return Judgement(passed=line["passed"] is True and judge.returncode == 0, reason=str(line["reason"]))
     except (ValueError, IndexError, TypeError, KeyError):
-        return Judgement(passed=False, reason=f"the checks ended with status {judge.returncode}: {said[-200:]!r}")
+        return Judgement(passed=False, reason=f"the checks ended with status {judge.returncode}: {stderr[-200:]!r}")
 
 
 @contextlib.contextmanager

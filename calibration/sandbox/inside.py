@@ -100,8 +100,8 @@ def _take_channel(*numbers: int) -> list[int]:
 
 def candidate() -> None:
     """Define what the model wrote, then answer calls to it."""
-    given, answers = _take_channel(0, 1)
-    with os.fdopen(given, "rb") as lines, os.fdopen(answers, "wb") as out:
+    inputs, answers = _take_channel(0, 1)
+    with os.fdopen(inputs, "rb") as lines, os.fdopen(answers, "wb") as out:
         setup = json.loads(lines.readline())
         space: dict[str, Value] = {"__name__": "candidate"}
         say(out, attempt(lambda: exec(compile(setup["code"], "candidate", "exec"), space)))  # noqa: S102  (the point)
@@ -114,9 +114,9 @@ def _call(space: dict[str, Value], name: str, args: tuple[Value, ...], kwargs: d
     return space[name](*args, **kwargs)
 
 
-def attempt(do: Callable[[], Value]) -> _Json:
+def attempt(compute: Callable[[], Value]) -> _Json:
     try:
-        return {"value": encode(do())}
+        return {"value": encode(compute())}
     except BaseException as error:
         return {"error": type(error).__name__}
 
@@ -128,8 +128,8 @@ def say(out: BinaryIO, what: _Json) -> None:
 
 def judge() -> None:
     """Run the checks and write their result on stderr."""
-    given, calls, verdict = _take_channel(0, 1, 2)
-    with os.fdopen(given, "rb") as lines, os.fdopen(calls, "wb") as out, os.fdopen(verdict, "w") as last:
+    inputs, calls, verdict = _take_channel(0, 1, 2)
+    with os.fdopen(inputs, "rb") as lines, os.fdopen(calls, "wb") as out, os.fdopen(verdict, "w") as last:
         last.write(json.dumps(_judged(lines, out)) + "\n")
 
 

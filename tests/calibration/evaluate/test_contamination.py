@@ -30,7 +30,7 @@ TEXTS = [f"Text number {number} is longer than most. " * 100 for number in range
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = SampleOptions(count=20, heldout=10, least=2, max_chars=10_000, memory_mb=16, seed=0)
+    plan = SampleOptions(count=20, heldout=10, min_prompts=2, max_chars=10_000, memory_mb=16, seed=0)
     folder = tmp_path_factory.mktemp("samples") / "set"
     return sample(Packaged(), plan, folder, force=False, on_progress=lambda progress: None).folder
 

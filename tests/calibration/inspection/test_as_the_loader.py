@@ -134,7 +134,7 @@ def loaded(folders: dict[str, Path]) -> dict[str, str]:
 
 
 def said(found: Inspection) -> list[str]:
-    return [text for check in found.checks if check.verdict is Verdict.FAIL for text in check.said]
+    return [text for check in found.checks if check.verdict is Verdict.FAIL for text in check.texts]
 
 
 @pytest.mark.parametrize("name", CASES)

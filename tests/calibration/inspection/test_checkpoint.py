@@ -33,7 +33,7 @@ NAN_BF16, INFINITE_BF16, ONE_BF16 = 0x7FC0, 0x7F80, 0x3F80
 
 def said(inspection: Inspection, name: CheckName) -> tuple[Verdict, str]:
     check = next(check for check in inspection.checks if check.name is name)
-    return check.verdict, "\n".join(check.said)
+    return check.verdict, "\n".join(check.texts)
 
 
 def schemes_of(config: dict[str, Any], tensors: dict[str, Tensor]) -> Schemes:
@@ -48,7 +48,7 @@ def schemes_of(config: dict[str, Any], tensors: dict[str, Tensor]) -> Schemes:
 def test_a_sound_checkpoint_passes(layout: str, shards: int, tmp_path: Path) -> None:
     found = inspect_checkpoint(Tiny(layout).write(tmp_path, shards))
 
-    bad = {check.name: check.said for check in found.checks if check.verdict is not Verdict.OK}
+    bad = {check.name: check.texts for check in found.checks if check.verdict is not Verdict.OK}
     assert bad == {}
     least, most = (30, 55) if "4" in layout or layout == "awq" else (50, 101)
     assert least < int(said(found, CheckName.SIZE)[1].split(", ")[1].split("%")[0]) < most
@@ -485,7 +485,7 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
     found = inspect_checkpoint(folder)
 
     assert found.verdict is Verdict.FAIL
-    assert any(missing in text for check in found.checks for text in check.said)
+    assert any(missing in text for check in found.checks for text in check.texts)
 
 
 def test_only_what_is_no_folder_is_an_error(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def group_of(layout: str, *targets: str) -> dict[str, Any]:
 
 
 def said(inspection: Inspection, name: CheckName) -> str:
-    return "\n".join(text for check in inspection.checks if check.name is name for text in check.said)
+    return "\n".join(text for check in inspection.checks if check.name is name for text in check.texts)
 
 
 def verdict(inspection: Inspection, name: CheckName) -> Verdict:

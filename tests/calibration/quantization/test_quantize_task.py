@@ -52,7 +52,7 @@ def test_a_missing_environment_is_named_with_what_makes_it(tmp_path: Path) -> No
 
 
 def make_set(folder: Path) -> Path:
-    plan = SampleOptions(count=24, heldout=8, least=2, max_chars=4000, memory_mb=16, seed=0)
+    plan = SampleOptions(count=24, heldout=8, min_prompts=2, max_chars=4000, memory_mb=16, seed=0)
     return sample(Packaged(), plan, folder, force=False, on_progress=lambda _: None).folder
 
 

@@ -60,7 +60,14 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def run_sample(out: Path) -> RunSample:
     def run(source: Source, *, force: bool = False, **changes: int) -> Sampled:
-        values = {"count": 40, "heldout": 10, "least": 30, "max_chars": 4000, "memory_mb": 64, "seed": 0} | changes
+        values = {
+            "count": 40,
+            "heldout": 10,
+            "min_prompts": 30,
+            "max_chars": 4000,
+            "memory_mb": 64,
+            "seed": 0,
+        } | changes
 
         def ignore(_: SampleProgress) -> None: ...
 

@@ -30,7 +30,7 @@ def test_what_the_intake_captured_is_sampled_with_the_tier_that_served_it(
     wait_until(lambda: captured in stack.http.get("/metrics").text, "all prompts are written")
     stack.stop()
 
-    run_sample(Capture(tmp_path / "kept"), least=5)
+    run_sample(Capture(tmp_path / "kept"), min_prompts=5)
 
     found = load(out).calibration + load(out).heldout
     assert {text.text for text in found} == {f"{text} ask name@example.com" for text in texts}

@@ -12,8 +12,10 @@ PROSE = Stratum("prose", "en", "0-127", "int4")
 CODE = Stratum("code", "python", "0-127", "int4")
 
 
-def filled(texts: list[str], stratum: Stratum = PROSE, *, most: int = 50, mb: int = 64, seed: int = 0) -> Reservoir:
-    reservoir = Reservoir(seed=seed, most=most, budget_bytes=mb * 2**20)
+def filled(
+    texts: list[str], stratum: Stratum = PROSE, *, max_texts: int = 50, mb: int = 64, seed: int = 0
+) -> Reservoir:
+    reservoir = Reservoir(seed=seed, max_texts=max_texts, budget_bytes=mb * 2**20)
     for text in texts:
         reservoir.offer(stratum, text)
     return reservoir
@@ -41,7 +43,7 @@ def test_every_text_is_as_likely_as_every_other() -> None:
     texts = prompts(100)
     times = dict.fromkeys(texts, 0)
     for seed in range(200):
-        for text in kept(filled(texts, most=20, seed=seed)):
+        for text in kept(filled(texts, max_texts=20, seed=seed)):
             times[text] += 1
 
     # 200 samples of 20 out of 100: each text 40 times, standard deviation 5.7.
@@ -59,7 +61,7 @@ def test_a_text_that_comes_all_the_time_is_kept_once() -> None:
 def test_nothing_that_is_kept_is_near_to_anything_else() -> None:
     chance = random.Random(2)
     texts = [f"{text} {chance.choice('abcdef')}" for text in prompts(80) for _ in range(5)]
-    reservoir = filled(texts, most=60)
+    reservoir = filled(texts, max_texts=60)
 
     index = NearIndex()
     for member in reservoir.members.values():
@@ -72,8 +74,8 @@ def test_of_near_texts_the_same_one_stays_whichever_comes_first() -> None:
     pairs = [(f"{text} {text[::-1]}", f"{text} {text[::-1]} Thanks!") for text in prompts(40)]
     texts = [text for pair in pairs for text in pair]
 
-    assert kept(filled(texts, most=100)) == kept(filled(texts[::-1], most=100))
-    assert len(kept(filled(texts, most=100))) == 40
+    assert kept(filled(texts, max_texts=100)) == kept(filled(texts[::-1], max_texts=100))
+    assert len(kept(filled(texts, max_texts=100))) == 40
 
 
 def test_a_text_that_is_near_to_two_others_replaces_both() -> None:
@@ -90,7 +92,7 @@ def test_a_text_that_is_near_to_two_others_replaces_both() -> None:
 
 def test_what_came_is_counted_and_what_differed_is_estimated() -> None:
     texts = prompts(3000)
-    layer = filled(texts + texts, most=400).layers[PROSE]
+    layer = filled(texts + texts, max_texts=400).layers[PROSE]
 
     assert layer.seen == 6000
     assert 2600 < layer.different < 3400
@@ -98,7 +100,7 @@ def test_what_came_is_counted_and_what_differed_is_estimated() -> None:
 
 def test_the_stratum_that_holds_most_gives_way_when_memory_runs_out() -> None:
     texts = [text * 20 for text in prompts(2000)]
-    reservoir = Reservoir(seed=0, most=1000, budget_bytes=2**20)
+    reservoir = Reservoir(seed=0, max_texts=1000, budget_bytes=2**20)
     for text in prompts(20, seed=7):
         reservoir.offer(CODE, text)
     for text in texts:
@@ -106,12 +108,12 @@ def test_the_stratum_that_holds_most_gives_way_when_memory_runs_out() -> None:
 
     assert len(reservoir.layers[CODE].numbers) == 20
     assert 30 < len(reservoir.layers[PROSE].numbers) < 200
-    fair = kept(filled(texts, most=len(reservoir.layers[PROSE].numbers)))
+    fair = kept(filled(texts, max_texts=len(reservoir.layers[PROSE].numbers)))
     assert fair == {member.text for member in reservoir.members.values() if member.stratum == PROSE}
 
 
 def test_a_log_with_ever_new_tiers_does_not_make_ever_new_strata() -> None:
-    reservoir = Reservoir(seed=0, most=2, budget_bytes=2**26)
+    reservoir = Reservoir(seed=0, max_texts=2, budget_bytes=2**26)
     for number in range(MAX_STRATA + 50):
         reservoir.offer(Stratum("prose", "en", "0-127", f"tier {number}"), "Why?")
 

@@ -105,7 +105,7 @@ def test_three_prompts_are_refused_unless_asked_for(tmp_path: Path, out: Path, r
         run_sample(logs)
     assert not out.exists()
 
-    run_sample(logs, least=3)
+    run_sample(logs, min_prompts=3)
     assert len(load(out).calibration + load(out).heldout) == 3
 
 
