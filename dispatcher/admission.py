@@ -49,7 +49,7 @@ Tier = tuple[str, str]  # model, tier
 _NO_JOBS = (0,) * len(Lane)
 
 
-class Entry(NamedTuple):
+class _Entry(NamedTuple):
     """What one admitted job adds."""
 
     tier: Tier
@@ -65,7 +65,7 @@ class Admitted:
     totals: dict[str, int] = field(default_factory=dict)  # of the lanes, by model
     bytes: int = 0
 
-    def add(self, entry: Entry, count: int) -> None:
+    def add(self, entry: _Entry, count: int) -> None:
         tier, rank, size_bytes = entry
         self.lanes.setdefault(tier, list(_NO_JOBS))[rank] += count
         self.totals[tier[0]] = self.totals.get(tier[0], 0) + count
@@ -110,7 +110,7 @@ class Admission:
         self._sample_ended = asyncio.Event()  # the next one, well or not
         self._admitted, self._entering = Admitted(), Admitted()
 
-    async def enter(self, job: Submission, latency_budget: LatencyBudget) -> Entry:
+    async def enter(self, job: Submission, latency_budget: LatencyBudget) -> _Entry:
         """Admit a job, and count it. Until `arrived` is called it is in transit to Redis, and in no sample.
 
         Raises:
@@ -119,7 +119,7 @@ class Admission:
         """
         queue = QueueName.parse(job.queue)
         size_bytes = int(memoryview(job.request.body).nbytes * _ROUNDED_UP) + _JOB_BYTES
-        entry = Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
+        entry = _Entry((queue.model, queue.tier), RANK[queue.lane], size_bytes)
         refusal = self._refusal(job, entry, latency_budget)
         if refusal and time.monotonic() - self._sample_s > LATE_S:
             with contextlib.suppress(TimeoutError):
@@ -132,7 +132,7 @@ class Admission:
         self._entering.add(entry, 1)
         return entry
 
-    def arrived(self, entry: Entry) -> None:
+    def arrived(self, entry: _Entry) -> None:
         """Note that Redis has answered for a job, with success or not."""
         self._entering.add(entry, -1)
 
@@ -201,7 +201,7 @@ class Admission:
     def _lacks_rate(self) -> bool:
         return any(load.rate is None and sum(load.depth) > load.short for load in self._loads.values())
 
-    def _refusal(self, job: Submission, entry: Entry, latency_budget: LatencyBudget) -> RefusedError | None:
+    def _refusal(self, job: Submission, entry: _Entry, latency_budget: LatencyBudget) -> RefusedError | None:
         elapsed_s = time.monotonic() - self._sample_s
         if self._sample is None or elapsed_s > STALE_S or not self._is_connected():
             return None
@@ -225,7 +225,7 @@ class Admission:
         return None
 
     def _too_late(
-        self, job: Submission, entry: Entry, latency_budget: LatencyBudget, elapsed_s: float
+        self, job: Submission, entry: _Entry, latency_budget: LatencyBudget, elapsed_s: float
     ) -> OverloadedError | None:
         load, admitted = self._loads[entry.tier], self._admitted.of(entry.tier)
         is_short = load.rate is None or sum(load.depth) + sum(admitted) <= load.short

@@ -56,7 +56,7 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     degenerate: str | None = None  # what the output check found: loop, gibberish, empty
 
 
-class Stream(Protocol):
+class _Stream(Protocol):
     """Takes the chunks of a streamed answer."""
 
     count: int  # of the chunks it has taken
@@ -74,7 +74,7 @@ class Executor:
         self._signer, self.clock, self._can_escalate = signer, clock, can_escalate
 
     async def execute(
-        self, job: Claimed, engine: Answers, stream: Stream, on_begin: Callable[[], None], on_end: Callable[[], None]
+        self, job: Claimed, engine: Answers, stream: _Stream, on_begin: Callable[[], None], on_end: Callable[[], None]
     ) -> Executed:
         """Run one job to a verdict; never raises for what the job or the engine did.
 
@@ -102,7 +102,7 @@ class Executor:
         return Executed(verdict=verdict, outcome=outcome, request=request, degenerate=degenerate)
 
     async def _ask(
-        self, job: Claimed, request: Request, engine: Answers, stream: Stream
+        self, job: Claimed, request: Request, engine: Answers, stream: _Stream
     ) -> tuple[Outcome, Verdict, bytes]:
         """Return outcome and verdict by the engine's answer, and the chunks of it that are not sent yet."""
         on_chunk = stream.send if request.stream else None
@@ -124,7 +124,7 @@ class Executor:
             return None
         return fault_in(outcome.answer or b"", bytes(request.body))
 
-    async def _is_to_escalate(self, job: Claimed, kind: str, stream: Stream) -> bool:
+    async def _is_to_escalate(self, job: Claimed, kind: str, stream: _Stream) -> bool:
         """Return whether a degenerate answer is withheld: a higher tier can try, and no reader has seen any of it."""
         is_escalated = self._can_escalate is not None and not stream.count and await self._can_escalate(job)
         log.warning("degenerate answer", job_id=job.job_id, kind=kind, delivered=not is_escalated)

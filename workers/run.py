@@ -57,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def build_engine(settings: Settings, model: str, tier: str) -> Engine:
+def _build_engine(settings: Settings, model: str, tier: str) -> Engine:
     """Return the engine that the settings ask for."""
     tier_settings = settings.model(model).tier(tier)
     if settings.worker.engine == "echo":
@@ -68,7 +68,7 @@ def build_engine(settings: Settings, model: str, tier: str) -> Engine:
 
 
 async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> None:
-    settings, update = watch.settings, RollingUpdate(watch, model, tier, build_engine)
+    settings, update = watch.settings, RollingUpdate(watch, model, tier, _build_engine)
     for number in ending():
         asyncio.get_running_loop().add_signal_handler(number, update.drain)
     try:

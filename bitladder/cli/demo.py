@@ -62,7 +62,7 @@ def demo(
     with private_stack(config, {"worker.engine": engine}) as stack:
         _wait(stack, console, engine, start_timeout_s)
         started = time.perf_counter()
-        served = asyncio.run(_send_all(stack.url, load_prompts(), next(iter(stack.settings.models)), console))
+        served = asyncio.run(_send_all(stack.url, _load_prompts(), next(iter(stack.settings.models)), console))
         wall_s = time.perf_counter() - started
     out = Console(width=None if sys.stdout.isatty() else 180)
     out.print(_request_table(served))
@@ -75,7 +75,7 @@ def demo(
     raise typer.Exit(1 if failed else 0)
 
 
-def load_prompts() -> list[dict[str, Any]]:
+def _load_prompts() -> list[dict[str, Any]]:
     """Return the packaged prompts: kind, prompt, and what their envelopes ask for."""
     text = (files("bitladder.cli") / "prompts.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
@@ -197,8 +197,8 @@ def _tier_table(served: list[_Served], settings: Settings, wall_s: float) -> Tab
             tier.hardware,
             f"{tier.price_per_hour:.2f}",
             str(len(here)),
-            quantile(times, 50),
-            quantile(times, 95),
+            _quantile(times, 50),
+            _quantile(times, 95),
             f"{sum(request.tokens for request in here) / wall_s:.1f}",
             f"{cost:.6f}",
             str(overflowed),
@@ -206,7 +206,7 @@ def _tier_table(served: list[_Served], settings: Settings, wall_s: float) -> Tab
     return table
 
 
-def quantile(values: list[float], percent: int) -> str:
+def _quantile(values: list[float], percent: int) -> str:
     """Return a percentile as text; empty for no values."""
     if len(values) < 2:
         return "".join(f"{value:.0f}" for value in values)

@@ -22,7 +22,7 @@ def all_lists(model: str, settings: ModelSettings) -> list[str]:
     return [name for tier in ladder for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
 
 
-def flag_key(model: str, tier: str, lane: str) -> str:
+def _flag_key(model: str, tier: str, lane: str) -> str:
     """Return the key that exists while a lane overflows: from above its high mark until its low mark is reached."""
     return f"bl:overflow:{model}:{tier}:{lane}"
 
@@ -41,7 +41,7 @@ def claim_plan(settings: Settings, model: str, tier: str) -> str:
             "own": [
                 {
                     "lists": lists_of(model, ladder, tier, lane, tier),
-                    "flag": flag_key(model, tier, lane),
+                    "flag": _flag_key(model, tier, lane),
                     "low": settings.model(model).tier(tier).low,
                 }
                 for lane in Lane
@@ -61,7 +61,7 @@ def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, o
             {
                 "all": lists_of(model, ladder, lower, lane, lower),
                 "escalatable": lists_of(model, ladder, lower, lane, tier),
-                "flag": flag_key(model, lower, lane),
+                "flag": _flag_key(model, lower, lane),
                 "high": marks.high,
                 "low": marks.low,
                 "may_overflow": lane in settings.lanes.overflow,

@@ -43,7 +43,7 @@ class _Facts(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class _Allowance:
     """What may escalate from a lane now."""
 
     jobs: int
@@ -60,9 +60,9 @@ class OverflowRule:
             f"{part('overflow')}\nreturn {{allowance = allowance, take_overflow = take_overflow}}"
         )
 
-    def allowance(self, tier: Entry, lane: Entry, facts: _Facts) -> Allowance:
+    def allowance(self, tier: Entry, lane: Entry, facts: _Facts) -> _Allowance:
         jobs, lists, only_late = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
-        return Allowance(jobs=jobs, lists=list(lists.values()), only_late=only_late)
+        return _Allowance(jobs=jobs, lists=list(lists.values()), only_late=only_late)
 
     def take(self, tier: Entry, room: int, facts: _Facts) -> int:
         """Take up to `room` jobs of a lower tier; return the room that is left."""

@@ -66,12 +66,12 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
         _check_messages(read.messages)
     else:
         _check_prompt(read.prompt)
-    if depth_of(body) > MAX_DEPTH:
+    if _depth_of(body) > MAX_DEPTH:
         raise RequestError(f"the body is wrong: lists and objects must be nested at most {MAX_DEPTH} deep")
     return read
 
 
-def depth_of(body: bytes) -> int:
+def _depth_of(body: bytes) -> int:
     """Return how deep lists and objects of valid JSON are nested; up to MAX_DEPTH it may be an upper bound."""
     brackets_opened = body.count(b"[") + body.count(b"{")
     if brackets_opened <= MAX_DEPTH:

@@ -29,7 +29,7 @@ def explain(error: ValidationError, tree: Mapping[str, Any], sources: Mapping[st
             item["loc"] == other["loc"][: len(item["loc"])] for other in items if other is not item
         ):
             continue  # it has too few items because of the errors in them
-        key, message = _explain(item, dotted(item["loc"], tree))
+        key, message = _explain(item, _dotted(item["loc"], tree))
         lines.append(f"{key}{message} ({_source(key, sources, file)})")
     return "\n".join(lines)
 
@@ -38,7 +38,7 @@ def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
     """Return the key that an error is about, and the rest of the line."""
     kind, message = item["type"], item["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        return key, f" is not a setting{did_you_mean(key)}; docs/configuration.md has all of them"
+        return key, f" is not a setting{_did_you_mean(key)}; docs/configuration.md has all of them"
     if kind == "missing":
         return key, " is missing"
     if kind == "value_error":  # it has the value where that may be shown
@@ -47,15 +47,15 @@ def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
         return (inner, f" {rest}") if inner in _known(inner) else (key, f": {message}" if key else message)
     if kind in _TABLES and isinstance(item["input"], str):
         message += ", written as in TOML"
-    return key, f": {message}" if is_secret(key) else f": {message}, got {item['input']!r:.80}"
+    return key, f": {message}" if _is_secret(key) else f": {message}, got {item['input']!r:.80}"
 
 
-def is_secret(key: str) -> bool:
+def _is_secret(key: str) -> bool:
     """Return whether a key's value may be a secret, or have one in it."""
     return any(key.startswith(secret) or secret.startswith(f"{key}.") for secret in SECRET_KEYS)
 
 
-def dotted(loc: Sequence[int | str], tree: object) -> str:
+def _dotted(loc: Sequence[int | str], tree: object) -> str:
     """Return the dotted key of a place in the tree; tiers are named, not numbered."""
     parts: list[str] = []
     for part in loc:
@@ -85,7 +85,7 @@ def _source(key: str, sources: Mapping[str, str], file: str) -> str:
     return f"from {' and '.join(below)}" if below else f"in {file}"
 
 
-def did_you_mean(key: str) -> str:
+def _did_you_mean(key: str) -> str:
     """Return a question with the setting that a key may stand for; '' where there is none like it."""
     known = _known(key)
     same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]

@@ -24,7 +24,7 @@ _MAX_GROUPS = 12
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
-def floors(
+def _floors(
     prompts: Sequence[AuditedPrompt], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
 ) -> list[str]:
     """Return the floor tier of every prompt, as the intake would choose it."""
@@ -45,7 +45,7 @@ def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
     return {name: places for name, places in by_name.items() if places}
 
 
-def distributions(numbers: Numbers, places_of: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
+def _distributions(numbers: Numbers, places_of: dict[str, list[int]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean and quantiles of every feature, of all prompts and of every group."""
     with_all = {ALL: list(range(len(numbers)))} | places_of
     return {
@@ -54,7 +54,7 @@ def distributions(numbers: Numbers, places_of: dict[str, list[int]]) -> dict[str
     }
 
 
-def shares(
+def _shares(
     floor_of: Sequence[str], ladder: Sequence[str], places_of: dict[str, list[int]]
 ) -> dict[str, dict[str, float]]:
     """Return the share of prompts with each floor tier, of all prompts and of every group."""
@@ -65,7 +65,7 @@ def shares(
     }
 
 
-def correlations(numbers: Numbers) -> dict[str, float | None]:
+def _correlations(numbers: Numbers) -> dict[str, float | None]:
     """Return how closely every feature follows the entropy (Spearman)."""
     entropy = numbers[:, NAMES.index("entropy")]
     return {
@@ -79,7 +79,7 @@ def aggregate_figures(
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
-    floor_of = floors(prompts, scores, ladder, policy)
+    floor_of = _floors(prompts, scores, ladder, policy)
     above = float((numbers[:, NAMES.index("entropy")] > policy.entropy_bits).mean())
     return {
         "prompts": len(prompts),
@@ -91,11 +91,11 @@ def aggregate_figures(
         "kinds": {name: len(places) for name, places in by_kind.items()},
         "tiers": {name: len(places) for name, places in by_tier.items()},
         "above_entropy_bits": above,
-        "floors_by_kind": shares(floor_of, ladder, by_kind),
-        "floors_by_tier": shares(floor_of, ladder, by_tier),
-        "features_by_kind": distributions(numbers, by_kind),
-        "features_by_tier": distributions(numbers, by_tier),
-        "correlation_with_entropy": correlations(numbers),
+        "floors_by_kind": _shares(floor_of, ladder, by_kind),
+        "floors_by_tier": _shares(floor_of, ladder, by_tier),
+        "features_by_kind": _distributions(numbers, by_kind),
+        "features_by_tier": _distributions(numbers, by_tier),
+        "correlation_with_entropy": _correlations(numbers),
     }
 
 

@@ -37,16 +37,16 @@ def draw_all(
     """Write every plot and return their paths; those by tier only where the log names tiers."""
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
     drawn = {
-        "entropy": draw_entropy(numbers, by_kind, policy, "kind"),
-        "floors": draw_floors(figures["floors_by_kind"], "kind"),
-        "entropy_and_length": draw_scatter(numbers, by_kind, policy),
-        "features": draw_features(numbers, by_kind, policy, "kind"),
+        "entropy": _draw_entropy(numbers, by_kind, policy, "kind"),
+        "floors": _draw_floors(figures["floors_by_kind"], "kind"),
+        "entropy_and_length": _draw_scatter(numbers, by_kind, policy),
+        "features": _draw_features(numbers, by_kind, policy, "kind"),
     }
     if list(by_tier) != [UNKNOWN]:
         drawn |= {
-            "entropy_by_tier": draw_entropy(numbers, by_tier, policy, BY_TIER),
-            "floors_by_tier": draw_floors(figures["floors_by_tier"], BY_TIER),
-            "features_by_tier": draw_features(numbers, by_tier, policy, BY_TIER),
+            "entropy_by_tier": _draw_entropy(numbers, by_tier, policy, BY_TIER),
+            "floors_by_tier": _draw_floors(figures["floors_by_tier"], BY_TIER),
+            "features_by_tier": _draw_features(numbers, by_tier, policy, BY_TIER),
         }
     paths = []
     for name, figure in drawn.items():
@@ -55,7 +55,7 @@ def draw_all(
     return paths
 
 
-def draw_entropy(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
+def _draw_entropy(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
     figure, axes = _single(f"Byte entropy of the prompts, by {what}")
     values = numbers[:, NAMES.index("entropy")]
     # No bin lies across the threshold.
@@ -88,7 +88,7 @@ def draw_entropy(numbers: Numbers, places_of: dict[str, list[int]], policy: Poli
     return figure
 
 
-def draw_floors(floors: dict[str, dict[str, float]], what: str) -> Figure:
+def _draw_floors(floors: dict[str, dict[str, float]], what: str) -> Figure:
     figure, axes = _single(f"Floor tier under the policy, by {what}", height=1.6 + 0.4 * len(floors))
     names = list(reversed(floors))
     left = np.zeros(len(names))
@@ -105,7 +105,7 @@ def draw_floors(floors: dict[str, dict[str, float]], what: str) -> Figure:
     return figure
 
 
-def draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: PolicySettings) -> Figure:
+def _draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: PolicySettings) -> Figure:
     figure, axes = _single("Byte entropy against length")
     entropy, length = numbers[:, NAMES.index("entropy")], numbers[:, NAMES.index("characters")]
     for at, (kind, places) in enumerate(by_kind.items()):
@@ -123,7 +123,7 @@ def draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: Policy
     return figure
 
 
-def draw_features(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
+def _draw_features(numbers: Numbers, places_of: dict[str, list[int]], policy: PolicySettings, what: str) -> Figure:
     columns = 2
     rows = -(-len(FEATURES) // columns)
     figure = Figure(figsize=(10, rows * (1.0 + 0.26 * len(places_of))), layout="constrained")

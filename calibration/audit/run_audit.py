@@ -37,7 +37,7 @@ class AuditOptions:
 
 def check_out(into: Path) -> None:
     """Raise if the report cannot be written, or would replace something else, before anything is read."""
-    require_replaceable(into, "--out", is_ours)
+    require_replaceable(into, "--out", _is_ours)
     try_writing(into.parent)
 
 
@@ -45,7 +45,7 @@ def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str
     """Write the report's folder and return its figures."""
     scores = [score(prompt.text) for prompt in taken.prompts]
     figures = aggregate_figures(taken, scores, question.ladder, question.policy)
-    with writing(into.parent), claimed(into, "--out", is_ours, lambda: None), staged(into) as folder:
+    with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into) as folder:
         plots = draw_all(folder, taken.prompts, table_of(scores), question.policy, figures)
         (folder / _FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(audit_page(figures, question.source, plots), encoding="utf-8")
@@ -53,7 +53,7 @@ def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str
     return figures
 
 
-def is_ours(folder: Path) -> bool:
+def _is_ours(folder: Path) -> bool:
     """Tell whether the folder is an audit's report, and nothing else."""
     return is_listed(folder, "policy")
 

@@ -88,7 +88,7 @@ def _show(figures: dict[str, Any]) -> None:  # Any: JSON
     printer.print(_features_table(figures, "kind"))
     if list(figures["tiers"]) != [UNKNOWN]:
         printer.print(_features_table(figures, "tier"))
-    printer.print(left_out(figures), highlight=False)
+    printer.print(_left_out(figures), highlight=False)
 
 
 def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, advance: Advance) -> AuditedPrompts:
@@ -137,6 +137,6 @@ def _features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
     return table
 
 
-def left_out(figures: dict[str, Any]) -> Text:  # Any: JSON
+def _left_out(figures: dict[str, Any]) -> Text:  # Any: JSON
     skipped = in_words(figures["skipped"]) or "0"
     return cell(f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}")

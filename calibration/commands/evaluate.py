@@ -80,7 +80,7 @@ def evaluate_command(
     out = out.expanduser()
     for argument in arguments:
         require_outside(out, "--out", argument.folder.expanduser(), "a checkpoint that is measured")
-    check_out(out)
+    _check_out(out)
     report = measure(load_configuration(config), model, arguments, options, Store(out / RESULTS), force=force)
     _write(report, out)
     if as_json:
@@ -95,7 +95,7 @@ def evaluate_command(
         )
 
 
-def check_out(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Raise if the report cannot be written, or would replace something else, before hours are spent."""
     report, *other_files = (out / name for name in FILES)
     if report.exists():

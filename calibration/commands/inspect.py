@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(msgspec.json.encode({"checkpoints": inspections}, enc_hook=lambda path: printable(str(path))))
         else:
             for inspection in inspections:
-                Console().print(as_table(inspection))
+                Console().print(_as_table(inspection))
         if any(inspection.verdict is Verdict.FAIL for inspection in inspections):
             raise typer.Exit(1)
 
@@ -48,7 +48,7 @@ def _inspect_shown(path: Path) -> Inspection:
         return inspect_checkpoint(path, lambda done, total: progress.update(task, completed=done, total=total))
 
 
-def as_table(inspection: Inspection) -> Table:
+def _as_table(inspection: Inspection) -> Table:
     table = Table("check", "verdict", "what was seen", title=cell(str(inspection.path)), title_justify="left")
     for check in inspection.checks:
         table.add_row(check.name, cell(check.verdict, style=STYLES[check.verdict]), cell(*check.texts))

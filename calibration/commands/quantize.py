@@ -71,11 +71,11 @@ def register(app: typer.Typer) -> None:
             force=force,
             as_json=as_json,
         )
-        check(task)
+        _check(task)
         exec_in(find_interpreter(chosen_recipe.toolkit, python), task)
 
 
-def check(task: QuantizeTask) -> None:
+def _check(task: QuantizeTask) -> None:
     """Raise what makes the task impossible; else print what it will take."""
     recipe, weights, folder = task.recipe, task.weights, task.cache / task.folder
     model = task.model or example_folder() / BF16  # the example's

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         if not releases:
             say(f"nothing is published in {store.file}: what the configuration says is served")
             return
-        Console().print(as_table(list(reversed(releases)), present))
+        Console().print(_as_table(list(reversed(releases)), present))
 
 
 def open_store(config: str | None) -> tuple[Settings, ReleaseStore]:
@@ -64,10 +64,10 @@ def show_release(release: Release, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(release.model_dump(mode="json")))
     else:
-        Console().print(as_table([release], release))
+        Console().print(_as_table([release], release))
 
 
-def rows(release: Release) -> list[tuple[str, str, str]]:
+def _rows(release: Release) -> list[tuple[str, str, str]]:
     """Return tier, checkpoint and accuracy recovery; one row for a release that names no tier."""
     table_rows = []
     for model, model_release in release.models.items():
@@ -85,7 +85,7 @@ def kept(recovery: Mapping[str, PublishedFigure]) -> str:
     return ", ".join(f"{family} {value:.3f}" for family, value in lowest.items() if value is not None)
 
 
-def as_table(releases: list[Release], present: Release | None) -> Table:
+def _as_table(releases: list[Release], present: Release | None) -> Table:
     table = Table(caption="* is served", caption_justify="left")
     for name in ("version", "tier"):
         table.add_column(name, no_wrap=True)
@@ -94,7 +94,7 @@ def as_table(releases: list[Release], present: Release | None) -> Table:
     for release in releases:
         mark = "*" if present is not None and release.version == present.version else ""
         head = (f"{release.version}{mark}", release.published_at, release.note)
-        for row in rows(release):
+        for row in _rows(release):
             version, when, note = head
             tier, checkpoint, kept = row
             table.add_row(*map(cell, (version, tier, when, checkpoint, kept, note)))

@@ -62,18 +62,18 @@ def register(app: typer.Typer) -> None:
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
         with Reading(progress_console()) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
-        for note in notes(made, opened):
+        for note in _notes(made, opened):
             say(note)
         if as_json:
             typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
             return
         if made.skipped:
             say(f"finished before, {made.manifest['made_at']}; --force samples again")
-        Console().print(as_table(made.manifest))
+        Console().print(_as_table(made.manifest))
         typer.echo(str(made.folder))
 
 
-def notes(made: Sampled, source: Source) -> Iterator[str]:
+def _notes(made: Sampled, source: Source) -> Iterator[str]:
     """Yield what the figures do not show."""
     for file in made.manifest["files"]:
         if file["lines"] == 0 and file["name"] != SKIPPED:
@@ -107,7 +107,7 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
     return LocalFiles(Path(source).expanduser().resolve())
 
 
-def as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
+def _as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
     counts = manifest["counts"]
     table = Table("what", "how many", title=cell(manifest["source"]))
     for name, value in counts.items():

@@ -9,14 +9,14 @@ from calibration.artifacts.evaluation_report import Comparison, Estimate, Report
 from calibration.artifacts.metrics import METRICS, Better, metric_of
 
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     """One line of a table: a cell for every tier; '' where there is no such figure."""
 
     title: str
     cells: list[str]
 
 
-def rows(report: Report) -> list[Row]:
+def rows(report: Report) -> list[_Row]:
     """Return every metric with its interval, and under it the accuracy recovery and the difference."""
     fullest_first = sorted(report.tiers, key=lambda tier: -len(tier.metrics))  # its order keeps what belongs together
     names = list(dict.fromkeys(name for tier in fullest_first for name in tier.metrics))
@@ -24,12 +24,12 @@ def rows(report: Report) -> list[Row]:
     return [line for line in lines if any(line.cells)]
 
 
-def _rows(name: str, tiers: Sequence[TierReport]) -> list[Row]:
-    values = Row(name, [_value(name, tier.metrics.get(name)) for tier in tiers])
-    differences = Row("  difference", [_more(name, tier.compared.get(name)) for tier in tiers])
+def _rows(name: str, tiers: Sequence[TierReport]) -> list[_Row]:
+    values = _Row(name, [_value(name, tier.metrics.get(name)) for tier in tiers])
+    differences = _Row("  difference", [_more(name, tier.compared.get(name)) for tier in tiers])
     if METRICS[metric_of(name)].better is Better.AGREEMENT:  # is against the reference already
         return [values, differences]
-    return [values, Row("  of the reference", [_kept(tier.recovery.get(name)) for tier in tiers]), differences]
+    return [values, _Row("  of the reference", [_kept(tier.recovery.get(name)) for tier in tiers]), differences]
 
 
 def _value(name: str, figure: Estimate | None) -> str:

@@ -25,7 +25,7 @@ _CPU_BLOCK_COLUMNS, _CPU_BLOCK_ROWS = 128, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class _Stack:
     """The sizes of a module: of one layer, or of several that an engine puts on top of one another."""
 
     outputs: tuple[int, ...]
@@ -37,14 +37,14 @@ def check_alignment(layers: Layers, schemes: Schemes, findings: Findings) -> Non
     for module in layers.modules:
         sizes = [layers.linears[name] for name in module.layers if name in layers.linears]
         for scheme in {schemes[name] for name in module.layers if name in schemes} if sizes else ():
-            stack = Stack(outputs=tuple(outputs for outputs, _ in sizes), inputs=sizes[0][1])
+            stack = _Stack(outputs=tuple(outputs for outputs, _ in sizes), inputs=sizes[0][1])
             count += 1
             for text, is_fatal in _misfits(stack, scheme):
                 (findings.fail if is_fatal else findings.warn)(CheckName.ALIGNMENT, f"{module.shown}: {text}")
     findings.ok(CheckName.ALIGNMENT, f"sizes fit the widths and kernels of {count} stacks of layers")
 
 
-def _misfits(stack: Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
+def _misfits(stack: _Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
     """Yield what does not fit, and whether nothing can serve it."""
     if scheme.strategy == "group":
         yield from _group_misfits(stack, scheme)
@@ -56,7 +56,7 @@ def _misfits(stack: Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
                 yield f"{width} {what} are no multiple of {_CUTLASS_WIDTH}: no fast W8A8 kernel on a GPU", False
 
 
-def _group_misfits(stack: Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
+def _group_misfits(stack: _Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
     size, outputs = scheme.group_size, sum(stack.outputs)
     if stack.inputs % size:
         yield f"group size {size} does not divide {stack.inputs} inputs", True
@@ -73,7 +73,7 @@ def _group_misfits(stack: Stack, scheme: Scheme) -> Iterator[tuple[str, bool]]:
         yield f"{stack.inputs} x {outputs} in groups of {size} fit no CPU kernel (multiples of {_CPU_WIDTH})", False
 
 
-def _block_misfits(stack: Stack, block: tuple[int, int]) -> Iterator[tuple[str, bool]]:
+def _block_misfits(stack: _Stack, block: tuple[int, int]) -> Iterator[tuple[str, bool]]:
     rows, columns = block
     for output in stack.outputs[:-1]:  # a block must not lie across two layers; the last may end early
         if output % rows:

@@ -16,7 +16,7 @@ _Size = Annotated[int, msgspec.Meta(le=1 << 32)]
 _WITH_ACTIVATIONS = ("naive-quantized", "int-quantized", "float-quantized")
 
 
-class QuantizationArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class _QuantizationArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What compressed-tensors 0.17 calls QuantizationArgs."""
 
     num_bits: int = 8
@@ -72,8 +72,8 @@ class QuantizationArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 class _Group(msgspec.Struct, kw_only=True):
     targets: list[str]
-    weights: QuantizationArgs
-    input_activations: QuantizationArgs | None = None
+    weights: _QuantizationArgs
+    input_activations: _QuantizationArgs | None = None
     output_activations: dict[str, Any] | None = None  # Any: JSON
     format: str | None = None
 
@@ -172,7 +172,7 @@ def _embedding(group: _Group) -> Scheme:
     return _stored(Layout.PACKED, weights)
 
 
-def _stored(layout: Layout, weights: QuantizationArgs, static: QuantizationArgs | None = None) -> Scheme:
+def _stored(layout: Layout, weights: _QuantizationArgs, static: _QuantizationArgs | None = None) -> Scheme:
     return Scheme(
         layout=layout,
         bits=weights.num_bits,
@@ -185,7 +185,7 @@ def _stored(layout: Layout, weights: QuantizationArgs, static: QuantizationArgs 
     )
 
 
-def _check_numbers(layout: Layout, weights: QuantizationArgs) -> None:
+def _check_numbers(layout: Layout, weights: _QuantizationArgs) -> None:
     widths = (4, 8) if layout is Layout.PACKED else (8,)
     if weights.num_bits not in widths:
         allowed_widths, kind = " or ".join(map(str, widths)), "float" if layout is Layout.FLOAT else "int"
@@ -196,7 +196,7 @@ def _check_numbers(layout: Layout, weights: QuantizationArgs) -> None:
         raise SchemeError("weights must not be dynamic")
 
 
-def _has_kernel(layout: Layout, weights: QuantizationArgs, inputs: QuantizationArgs | None) -> bool:
+def _has_kernel(layout: Layout, weights: _QuantizationArgs, inputs: _QuantizationArgs | None) -> bool:
     """Tell whether vLLM has a scheme for it on any hardware (CompressedTensorsConfig._get_scheme_from_parts)."""
     if layout is Layout.PACKED:
         # Without activations, also what is called float there is read as packed integers.
@@ -208,7 +208,7 @@ def _has_kernel(layout: Layout, weights: QuantizationArgs, inputs: QuantizationA
     return (inputs.scope, bool(inputs.dynamic)) in (("tensor", False), ("token", True))
 
 
-def _is_for_packed(weights: QuantizationArgs, inputs: QuantizationArgs) -> bool:
+def _is_for_packed(weights: _QuantizationArgs, inputs: _QuantizationArgs) -> bool:
     """Tell whether a kernel multiplies packed integers with such activations."""
     if weights.kind != "int" or not (inputs.dynamic and inputs.symmetric):
         return False
@@ -219,14 +219,14 @@ def _is_for_packed(weights: QuantizationArgs, inputs: QuantizationArgs) -> bool:
     return has_four and inputs.num_bits == 8 and inputs.scope == "token"
 
 
-def _is_static_fp8(inputs: QuantizationArgs | None) -> bool:
+def _is_static_fp8(inputs: _QuantizationArgs | None) -> bool:
     """Tell whether inputs are rounded with one scale that is stored; any others are computed or left as they are."""
     if inputs is None or inputs.kind != "float":
         return False
     return inputs.symmetric and not inputs.dynamic and inputs.scope == "tensor"
 
 
-def _without_kernel(layout: Layout, weights: QuantizationArgs, inputs: QuantizationArgs | None) -> str:
+def _without_kernel(layout: Layout, weights: _QuantizationArgs, inputs: _QuantizationArgs | None) -> str:
     activations = f"{inputs.kind} of {inputs.num_bits} bits per {inputs.scope}" if inputs else "none"
     activations += ", dynamic" if inputs and inputs.dynamic else ""
     return (

@@ -115,11 +115,11 @@ def _judge_form(tensor: Tensor, kind: str, shape: tuple[int, ...], findings: Fin
 def scheme_names(layers: Layers, schemes: Schemes) -> Counter[str]:
     """Count the linear layers by how they are stored; quantized embeddings, which are rare, are named."""
     plain = set(layers.linears) - set(schemes) - {EMBEDDING_LAYER}
-    matches = Counter(name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
+    matches = Counter(_name_of(schemes[layer]) for layer in layers.linears if layer in schemes)
     return matches + Counter(unquantized=len(plain))
 
 
-def name_of(scheme: Scheme) -> str:
+def _name_of(scheme: Scheme) -> str:
     size = {"group": f" of {scheme.group_size}", "block": " of {} x {}".format(*scheme.block)}.get(scheme.strategy, "")
     sign = "symmetric" if scheme.symmetric else "asymmetric"
     return f"{scheme.layout} {scheme.bits} bit, per {scheme.strategy}{size}, {sign}"

@@ -29,7 +29,7 @@ _MAX_SATURATED = 0.05
 
 
 @dataclass(slots=True)
-class Seen:
+class _Seen:
     """What went by of one tensor."""
 
     nan: int = 0
@@ -88,7 +88,7 @@ def check_scales(tensor: Tensor, findings: Findings) -> None:
         findings.fail(CheckName.SCALES, f"{tensor.name}: from {smallest:.3g} to {largest:.3g}, around {median:.3g}")
 
 
-def outliers(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], float]:
+def _outliers(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], float]:
     """Return the channels that stick out, and how many times the median the largest is."""
     size = np.sqrt(sums)
     alive = size[size > 0]
@@ -103,15 +103,15 @@ def outliers(sums: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], float
     return odd, float(np.exp(above.max()))
 
 
-def _see(parts: Iterable[Array]) -> Seen:
-    seen = Seen()
+def _see(parts: Iterable[Array]) -> _Seen:
+    seen = _Seen()
     with np.errstate(over="ignore", invalid="ignore"):  # that is what is looked for
         for part in parts:
             seen.add(part)
     return seen
 
 
-def _judge(name: str, seen: Seen, findings: Findings, *, has_channels: bool) -> None:
+def _judge(name: str, seen: _Seen, findings: Findings, *, has_channels: bool) -> None:
     for what, count in (("NaN", seen.nan), ("infinite", seen.infinite)):
         if count:
             findings.fail(CheckName.WEIGHTS, f"{name}: {count} values are {what}")
@@ -125,7 +125,7 @@ def _judge(name: str, seen: Seen, findings: Findings, *, has_channels: bool) -> 
 
 
 def _judge_channels(name: str, axis: str, sums: npt.NDArray[np.float64], findings: Findings) -> None:
-    odd, ratio = outliers(sums)
+    odd, ratio = _outliers(sums)
     if odd.size:
         worst = int(np.argmax(sums))
         text = f"{name}: {odd.size} of {sums.size} {axis}s stick out, {axis} {worst} is {ratio:.0f} times the median"

@@ -99,7 +99,7 @@ def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: 
             text
             for name, tiers in known.items()
             for tier, entry in tiers.items()
-            for text in _changes(f"{name} {tier}", folder_of(entry.checkpoint, settings), entry.digest, on_step)
+            for text in _changes(f"{name} {tier}", _folder_of(entry.checkpoint, settings), entry.digest, on_step)
         ]
         refused += _unconfigured(_known(present.models, settings), known, settings)
         if refused:
@@ -134,12 +134,12 @@ def _unconfigured(present: Tiers, target: Tiers, settings: Settings) -> list[str
             checkpoint = settings.models[name].tier(tier).checkpoint
             if not checkpoint:
                 problems.append(f"{name} {tier}: the configuration names no checkpoint")
-            elif not ((folder := folder_of(checkpoint, settings)) / "config.json").is_file():
+            elif not ((folder := _folder_of(checkpoint, settings)) / "config.json").is_file():
                 problems.append(f"{name} {tier}: the configuration's checkpoint is not in {folder}")
     return sorted(problems)
 
 
-def folder_of(checkpoint: str, settings: Settings) -> Path:
+def _folder_of(checkpoint: str, settings: Settings) -> Path:
     return in_cache(checkpoint, settings.vllm.cache_dir)
 
 

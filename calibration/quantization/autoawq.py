@@ -66,7 +66,7 @@ class _AutoAwqQuantizer:
             str(spec.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
         )
         samples = _as_samples(spec.texts, tokenizer, recipe.mix.tokens)
-        with quiet(), patch.object(quantizer, "tqdm", partial(counted, advance)):
+        with quiet(), patch.object(quantizer, "tqdm", partial(_counted, advance)):
             model.quantize(
                 tokenizer,
                 quant_config=_as_autoawq_config(recipe.weights),
@@ -98,7 +98,7 @@ def make_quantizer() -> _AutoAwqQuantizer:
     return _AutoAwqQuantizer()
 
 
-def counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
+def _counted(advance: Advance, blocks: Sequence[Any], **_: object) -> Iterator[Any]:
     """Stand in for AutoAWQ's own bar: yield its blocks of layers, and say how many are done."""
     for number, block in enumerate(blocks, 1):
         yield block

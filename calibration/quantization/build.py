@@ -157,7 +157,7 @@ class CheckpointBuilder:
         needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
         require_disk_space(path.parent, needed_mb, job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
-            with self._steps.step(name, describe(recipe, storage)) as advance:
+            with self._steps.step(name, _describe(recipe, storage)) as advance:
                 if reference is None:
                     quantizer.convert(self._subject.find_source(), folder)
                 else:
@@ -174,7 +174,7 @@ class CheckpointBuilder:
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started_s, 1),
                 cpu_s=round(time.process_time() - started_cpu_s, 1),
-                peak_mb=peak_mb(),
+                peak_mb=_peak_mb(),
                 weights=describe_weights(folder),
                 files=describe_files(folder),
                 measured=_MEASURED if job.memory is None else _MEASURED_HELD,
@@ -218,12 +218,12 @@ class Reference:
     perplexity: float
 
 
-def peak_mb() -> int:
+def _peak_mb() -> int:
     """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
 
 
-def describe(recipe: Recipe, storage: Storage) -> str:
+def _describe(recipe: Recipe, storage: Storage) -> str:
     rounded = ", spelled out as bf16" if storage is Storage.ROUNDED else ""
     return f"{recipe.method}: {recipe.summary}{rounded}"
 

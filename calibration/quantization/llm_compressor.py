@@ -66,19 +66,19 @@ class _LlmCompressorQuantizer:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         tokenizer.clean_up_tokenization_spaces = False  # meant for WordPiece; it would eat spaces before punctuation
         tokenizer.model_max_length = model.config.max_position_embeddings
-        save(model, into)
+        _save(model, into)
         tokenizer.save_pretrained(into)
 
     def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = spec.recipe
         tokenizer = load_tokenizer(spec.reference)
-        with _no_pinned_memory(), quiet(), loaded(spec.reference, spec.memory) as model:
+        with _no_pinned_memory(), quiet(), _loaded(spec.reference, spec.memory) as model:
             with _blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
-                    recipe=modifiers(recipe, model),
+                    recipe=_modifiers(recipe, model),
                     **_calibration_data(recipe, spec.texts, tokenizer),
                 )
             if spec.memory is not None:
@@ -86,9 +86,9 @@ class _LlmCompressorQuantizer:
                 self._measured_before[into] = measure_model(model, tokenizer)
             packed = into if spec.storage is Storage.PACKED else into / "packed"
             if spec.memory is None:
-                save(model.to(torch.bfloat16), packed)
+                _save(model.to(torch.bfloat16), packed)
             else:
-                save(model, packed, SHARD_BYTES)
+                _save(model, packed, SHARD_BYTES)
             reset_session()  # which holds the model, too
         copy_tokenizer(spec.reference, into)
         if spec.storage is Storage.ROUNDED:
@@ -99,7 +99,7 @@ class _LlmCompressorQuantizer:
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
-        with quiet(), loaded(checkpoint, memory) as model:
+        with quiet(), _loaded(checkpoint, memory) as model:
             return measure_model(model, load_tokenizer(checkpoint))
 
     def versions(self) -> Mapping[str, str]:
@@ -110,7 +110,7 @@ def make_quantizer() -> _LlmCompressorQuantizer:
     return _LlmCompressorQuantizer()
 
 
-def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
+def _modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's modifiers."""
     scheme = QuantizationScheme(
         targets=["Linear"],
@@ -119,11 +119,11 @@ def modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     )
     layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
     if recipe.method not in USES_GPTQ:
-        return [*scaling(recipe, model), QuantizationModifier(**layers)]
-    return [*scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
+        return [*_scaling(recipe, model), QuantizationModifier(**layers)]
+    return [*_scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
 
 
-def scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
+def _scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Return what makes the weights easier to round, before they are."""
     if recipe.method in USES_AWQ:
         return [AWQModifier(n_grid=recipe.scale_steps)]
@@ -146,7 +146,7 @@ def _calibration_data(
 
 
 @contextmanager
-def loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
+def _loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
     """Yield the model; with a bound on memory in bf16, and what goes beyond it in files until the end.
 
     llm-compressor takes one block of layers at a time into memory, so that the size of the whole model does not matter.
@@ -177,10 +177,10 @@ def _store_rounded(packed: Path, reference: Path, into: Path) -> None:
     ).state_dict()
     model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.bfloat16)
     model.load_state_dict({name: unpacked[name] for name in model.state_dict()})
-    save(model, into)
+    _save(model, into)
 
 
-def save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> None:
+def _save(model: PreTrainedModel, into: Path, shard_bytes: int | None = None) -> None:
     """Write safetensors; a full disk is an OSError, as everywhere else."""
     with warnings.catch_warnings():
         # llm-compressor moves every module to the CPU, where it is already, and transformers then warns of it.

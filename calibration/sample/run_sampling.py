@@ -88,7 +88,7 @@ def sample(source: Source, plan: SampleOptions, into: Path, *, force: bool, on_p
             raise
         with staged(into, private=True) as folder:
             files = write_texts(folder, chosen, progress.listed)
-            manifest = describe(progress, reservoir, files)
+            manifest = _describe(progress, reservoir, files)
             write_manifest(folder, manifest)
         bookmark.remove()
     return Sampled(folder=into, manifest=manifest, skipped=False)
@@ -156,7 +156,7 @@ def _choose(plan: SampleOptions, progress: SampleProgress, reservoir: Reservoir)
     return chosen
 
 
-def describe(
+def _describe(
     progress: SampleProgress, reservoir: Reservoir, files: list[dict[str, Any]]
 ) -> dict[str, Any]:  # Any: JSON
     """Return the manifest."""

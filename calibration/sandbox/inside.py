@@ -104,24 +104,24 @@ def candidate() -> None:
     with os.fdopen(inputs, "rb") as lines, os.fdopen(answers, "wb") as out:
         setup = json.loads(lines.readline())
         space: dict[str, Value] = {"__name__": "candidate"}
-        say(out, attempt(lambda: exec(compile(setup["code"], "candidate", "exec"), space)))  # noqa: S102  (the point)
+        _say(out, _attempt(lambda: exec(compile(setup["code"], "candidate", "exec"), space)))  # noqa: S102  (the point)
         for line in lines:
             args, kwargs = decode(json.loads(line))
-            say(out, attempt(partial(_call, space, setup["entry_point"], args, kwargs)))
+            _say(out, _attempt(partial(_call, space, setup["entry_point"], args, kwargs)))
 
 
 def _call(space: dict[str, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
     return space[name](*args, **kwargs)
 
 
-def attempt(compute: Callable[[], Value]) -> _Json:
+def _attempt(compute: Callable[[], Value]) -> _Json:
     try:
         return {"value": encode(compute())}
     except BaseException as error:
         return {"error": type(error).__name__}
 
 
-def say(out: BinaryIO, what: _Json) -> None:
+def _say(out: BinaryIO, what: _Json) -> None:
     out.write(json.dumps(what).encode() + b"\n")
     out.flush()
 
@@ -138,13 +138,13 @@ def _judged(lines: BinaryIO, out: BinaryIO) -> _Json:
     random.seed(SEED)
     space: dict[str, Value] = {"__name__": "judge"}
     try:
-        hear(lines)
+        _hear(lines)
         exec(compile(setup["prompt"], "prompt", "exec"), space)  # noqa: S102  (ours: helpers that checks use)
         exec(compile(setup["test"], "test", "exec"), space)  # noqa: S102  (ours)
 
         def call(*args: Value, **kwargs: Value) -> Value:
-            say(out, encode((args, kwargs)))
-            return hear(lines)
+            _say(out, encode((args, kwargs)))
+            return _hear(lines)
 
         space["check"](call)
     except AssertionError:
@@ -156,7 +156,7 @@ def _judged(lines: BinaryIO, out: BinaryIO) -> _Json:
     return {"passed": True, "reason": ""}
 
 
-def hear(lines: BinaryIO) -> Value:
+def _hear(lines: BinaryIO) -> Value:
     """Return the answer to a call; the completion may have written anything."""
     line = lines.readline(_MAX_LINE_BYTES)
     if not line.endswith(b"\n"):

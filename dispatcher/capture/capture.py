@@ -61,7 +61,7 @@ class Capture:
     @property
     def is_needed(self) -> bool:
         """Whether run() has something to do. Where capturing was switched off, older files still expire."""
-        return self._settings().share > 0 or folder_of(self._settings()).exists()
+        return self._settings().share > 0 or _folder_of(self._settings()).exists()
 
     def stop(self) -> None:
         """Let run() write the prompts that wait, and return."""
@@ -115,7 +115,7 @@ class Capture:
                 self._captured("written" if done else "dropped").inc()
 
 
-def folder_of(settings: CaptureSettings) -> Path:
+def _folder_of(settings: CaptureSettings) -> Path:
     return Path(settings.folder).expanduser()
 
 
@@ -146,7 +146,7 @@ class _Writer:
 
     def __init__(self, settings: Callable[[], CaptureSettings]) -> None:
         self._settings = settings
-        self._folder = folder_of(settings())
+        self._folder = _folder_of(settings())
         self._name = secrets.token_hex(4)
         self._file: BinaryIO | None = None
         self._path: Path | None = None

@@ -36,12 +36,12 @@ class _TunnelError(Exception):
     """CONNECT: the client takes the intake for a proxy."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class _BoundedProtocol(HttpToolsProtocol):
     """One connection. Made by `protocol_with`."""
 
     limits: IntakeSettings
     closing: Closing
-    idle: dict[BoundedProtocol, float]  # idle connections of this server, and since when; the oldest first
+    idle: dict[_BoundedProtocol, float]  # idle connections of this server, and since when; the oldest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -219,9 +219,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self._in_head and not self.cycle.response_started
 
 
-def protocol_with(settings: IntakeSettings, closing: Closing) -> type[BoundedProtocol]:
+def protocol_with(settings: IntakeSettings, closing: Closing) -> type[_BoundedProtocol]:
     """Return the protocol of one server, with these limits; uvicorn makes an instance per connection."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings, "closing": closing, "idle": {}})
+    return type("BoundedProtocol", (_BoundedProtocol,), {"limits": settings, "closing": closing, "idle": {}})
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -49,11 +49,11 @@ async def own_job(request: HttpRequest, state: IntakeState, job_id: str) -> JobV
     """Return a job that the caller may see; a job of another tenant is answered like an unknown id."""
     view, caller = await state.view(job_id), request.state.caller
     if view is None or not caller.sees(view.tenant):
-        raise missing(job_id, state.settings.queue.result_ttl_s)
+        raise _missing(job_id, state.settings.queue.result_ttl_s)
     return view
 
 
-def missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
+def _missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
     """Return the error for an unknown id: our ids carry the time they were made, so that an expired one is known."""
     try:
         parsed = uuid.UUID(job_id)

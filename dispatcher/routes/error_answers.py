@@ -27,7 +27,7 @@ from dispatcher.routes.parameters import EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 _REFUSED = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
 
 
-class ErrorAnswer(NamedTuple):
+class _ErrorAnswer(NamedTuple):
     """One kind of error."""
 
     status: int
@@ -37,50 +37,50 @@ class ErrorAnswer(NamedTuple):
 
 
 ERRORS = {
-    "BadRequest": ErrorAnswer(
+    "BadRequest": _ErrorAnswer(
         400,
         "The request is wrong: `param` names the field or header.",
         {RequestError.code: ("X-Priority must be a whole number from 1 to 10, got '11'", "priority")},
     ),
-    "Unauthorized": ErrorAnswer(
+    "Unauthorized": _ErrorAnswer(
         401,
         "No API key was sent, or none that is configured.",
         {AuthenticationError.code: ("send a valid API key: 'Authorization: Bearer <key>'", None)},
         ("WWW-Authenticate",),
     ),
-    "Forbidden": ErrorAnswer(
+    "Forbidden": _ErrorAnswer(
         403,
         "The key lacks the scope that the message names.",
         {ForbiddenError.code: ("this needs a key with the scope 'ops'; the key sent lacks it", None)},
     ),
-    "NotFound": ErrorAnswer(
+    "NotFound": _ErrorAnswer(
         404,
         "There is no such model or job, or it is another tenant's.",
         {NotFoundError.code: ("there is no job 'x'", "id")},
     ),
-    "MethodNotAllowed": ErrorAnswer(
+    "MethodNotAllowed": _ErrorAnswer(
         405,
         "The route knows other methods.",
         {"method_not_allowed": ("PUT /v1/jobs: Method Not Allowed", None)},
         ("Allow",),
     ),
-    "RequestTimeout": ErrorAnswer(
+    "RequestTimeout": _ErrorAnswer(
         408,
         "The request did not arrive in time ([intake].header_timeout_s, body_timeout_s).",
         {SlowBodyError.code: ("the body must arrive within 30 s ([intake].body_timeout_s)", None)},
     ),
-    "Conflict": ErrorAnswer(
+    "Conflict": _ErrorAnswer(
         409,
         "The job was cancelled, or its stream was requested before.",
         {"cancelled": ("the job was cancelled", None)},
         ("Location", "X-Job-Id", "X-Should-Retry"),
     ),
-    "Gone": ErrorAnswer(
+    "Gone": _ErrorAnswer(
         410,
         "The job is terminal and its outcome is no longer stored.",
         {GoneError.code: (f"job {EXAMPLE_JOB_ID} is no longer stored: outcomes are kept for 3600 s", "id")},
     ),
-    "TooLarge": ErrorAnswer(
+    "TooLarge": _ErrorAnswer(
         413,
         "The body is larger than {max_body_bytes} bytes ([intake].max_body_bytes).",
         {
@@ -90,35 +90,35 @@ ERRORS = {
             )
         },
     ),
-    "KeyReused": ErrorAnswer(
+    "KeyReused": _ErrorAnswer(
         422,
         "The Idempotency-Key belongs to a request with another body.",
         {ConflictError.code: ("the Idempotency-Key was used with another request body", "Idempotency-Key")},
     ),
-    "TooMany": ErrorAnswer(
+    "TooMany": _ErrorAnswer(
         429,
         "The queue is full, the answer would come too late, or the key or its tenant has as much as it may.",
         {QueueFullError.code: ("queue smollm2:int4:normal is full (100000 jobs wait)", None)},
         _REFUSED,
     ),
-    "HeadersTooLarge": ErrorAnswer(
+    "HeadersTooLarge": _ErrorAnswer(
         431,
         "More headers or trailers than clients need, or larger ones.",
         {"headers_too_large": ("a request may have 100 headers and 32768 bytes before and behind its body", None)},
     ),
-    "Failed": ErrorAnswer(
+    "Failed": _ErrorAnswer(
         500,
         "The job failed; `code` says how.",
         {"worker_lost": ("the worker was lost", None)},
         ("X-Job-Id", "X-Should-Retry"),
     ),
-    "EngineFault": ErrorAnswer(
+    "EngineFault": _ErrorAnswer(
         502,
         "The engine broke on the job, on every attempt.",
         {"engine_fault": ("the engine answered with status 500", None)},
         ("X-Job-Id", "X-Should-Retry"),
     ),
-    "Unavailable": ErrorAnswer(
+    "Unavailable": _ErrorAnswer(
         503,
         "Redis is unreachable or full, a queue is broken, or too many connections are open: nothing was accepted. With "
         "the code acceptance_unknown the job may have been, and Location says where to look: repeating is safe, with "
@@ -139,7 +139,7 @@ ERRORS = {
         },
         ("Location", "X-Job-Id", *_REFUSED),
     ),
-    "OutOfTime": ErrorAnswer(
+    "OutOfTime": _ErrorAnswer(
         504,
         "The deadline passed; or the intake waits no longer, and the job is read at Location.",
         {"deadline_exceeded": ("the deadline passed while the job waited", None)},
@@ -156,7 +156,7 @@ def errors_json(settings: Settings) -> dict[str, Any]:
     return {name: _as_json(error, settings) for name, error in ERRORS.items()}
 
 
-def _as_json(error: ErrorAnswer, settings: Settings) -> dict[str, Any]:
+def _as_json(error: _ErrorAnswer, settings: Settings) -> dict[str, Any]:
     examples = {
         code: {"value": msgspec.json.decode(problem_body(error.status, message, code, param))}
         for code, (message, param) in error.examples.items()

@@ -19,7 +19,7 @@ _DAY_MS = 86_400_000
 _Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
 
 
-class Parameter(NamedTuple):
+class _Parameter(NamedTuple):
     """One parameter of a path, a query or the headers."""
 
     name: str
@@ -30,7 +30,7 @@ class Parameter(NamedTuple):
     example: object = None
 
     def as_json(self) -> dict[str, Any]:
-        schema = schema_of(self.kind)
+        schema = _schema_of(self.kind)
         if self.default is not None:
             schema["default"] = self.default
         shown: dict[str, Any] = {"name": self.name, "in": self.place, "description": self.description, "schema": schema}
@@ -39,7 +39,7 @@ class Parameter(NamedTuple):
         return shown if self.example is None else shown | {"example": self.example}
 
 
-def schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401  (a type)
+def _schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401  (a type)
     """Return the schema of a value that has no fields."""
     schema = msgspec.json.schema(kind)
     if "$defs" in schema:  # an enumeration
@@ -48,74 +48,74 @@ def schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401  (a type)
 
 
 PARAMETERS = {
-    "JobId": Parameter(
+    "JobId": _Parameter(
         "job_id",
         "path",
         Annotated[str, Meta(min_length=1)],
         "The id that came with the acceptance. A producer beside Redis may have chosen any bytes: quote them.",
         example=EXAMPLE_JOB_ID,
     ),
-    "ModelName": Parameter("model", "path", ModelName, "A model's name."),
-    "EndpointQuery": Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
-    "LaneQuery": Parameter("lane", "query", Lane, "Instead of the lane that follows from the priority."),
-    "WaitQuery": Parameter("wait", "query", Duration, "Seconds to wait for the outcome.", example=0),
-    "CodeQuery": Parameter("code", "query", str, "Only jobs that ended with this error code.", example="engine_fault"),
-    "QueueQuery": Parameter(
+    "ModelName": _Parameter("model", "path", ModelName, "A model's name."),
+    "EndpointQuery": _Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
+    "LaneQuery": _Parameter("lane", "query", Lane, "Instead of the lane that follows from the priority."),
+    "WaitQuery": _Parameter("wait", "query", Duration, "Seconds to wait for the outcome.", example=0),
+    "CodeQuery": _Parameter("code", "query", str, "Only jobs that ended with this error code.", example="engine_fault"),
+    "QueueQuery": _Parameter(
         "queue",
         "query",
         str,
         "Only jobs of queues whose name begins so: model, model:tier, model:tier:lane.",
         example="smollm2:int4",
     ),
-    "OlderThanQuery": Parameter(
+    "OlderThanQuery": _Parameter(
         "older_than_s",
         "query",
         Annotated[float, Meta(ge=0, le=MAX_AGE_S)],
         "Only jobs that became dead letters at least so many seconds ago.",
     ),
-    "LimitQuery": Parameter(
+    "LimitQuery": _Parameter(
         "limit",
         "query",
         Annotated[float, Meta(ge=0, le=MAX_LISTED)],
         "The maximum of jobs listed.",
         DEFAULT_LISTED,
     ),
-    "Priority": Parameter(
+    "Priority": _Parameter(
         "X-Priority",
         "header",
         Annotated[int, Meta(ge=1, le=10)],
         "From 8 on: the top tier and the urgent lane; up to 2: the batch lane (both are settings).",
         DEFAULT_PRIORITY,
     ),
-    "MaxLatencyMs": Parameter(
+    "MaxLatencyMs": _Parameter(
         "X-Max-Latency-Ms",
         "header",
         _Milliseconds,
         "How long you can wait. Above 800 (a setting) there is time for quality, so the top tier.",
         DEFAULT_LATENCY_MS,
     ),
-    "MinTier": Parameter("X-Min-Tier", "header", TierName, "The lowest tier allowed."),
-    "MaxTier": Parameter("X-Max-Tier", "header", TierName, "The highest tier allowed."),
-    "DeadlineMs": Parameter(
+    "MinTier": _Parameter("X-Min-Tier", "header", TierName, "The lowest tier allowed."),
+    "MaxTier": _Parameter("X-Max-Tier", "header", TierName, "The highest tier allowed."),
+    "DeadlineMs": _Parameter(
         "X-Deadline-Ms", "header", _Milliseconds, "From acceptance. Afterwards the job is dropped or aborted."
     ),
-    "ReadTimeout": Parameter(
+    "ReadTimeout": _Parameter(
         "X-Stainless-Read-Timeout",
         "header",
         Annotated[float, Meta(gt=0, le=_DAY_MS / 1000)],
         "Seconds that the client waits, as OpenAI's libraries send it. What cannot be answered in this time is refused "
         "at once. A value of another form is ignored.",
     ),
-    "IdempotencyKey": Parameter(
+    "IdempotencyKey": _Parameter(
         "Idempotency-Key",
         "header",
         Annotated[str, Meta(max_length=255, pattern="^[ -~]*$")],
         "Within a tenant, the same key and body give the first job.",
     ),
-    "RequestId": Parameter(
+    "RequestId": _Parameter(
         "X-Request-Id", "header", REQUEST_ID, "Comes back, and stands in the outcome. One of another form is replaced."
     ),
-    "LastEventId": Parameter(
+    "LastEventId": _Parameter(
         "Last-Event-ID",
         "header",
         Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")],
@@ -160,7 +160,7 @@ ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Policy", "
 def headers_json() -> dict[str, Any]:
     """Return the headers of answers; X-Request-Id is always there."""
     shown: dict[str, Any] = {
-        name: {"description": description, "schema": schema_of(kind)} for name, (kind, description) in _HEADERS.items()
+        name: {"description": description, "schema": _schema_of(kind)} for name, (kind, description) in _HEADERS.items()
     }
     shown["X-Request-Id"]["required"] = True
     return shown

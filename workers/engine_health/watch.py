@@ -29,7 +29,7 @@ MAX_ISOLATED_CRASHES = 2
 _GAUGE = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
-class Trouble(StrEnum):
+class _Trouble(StrEnum):
     """Why an engine is restarted."""
 
     GONE = "gone"  # it does not answer
@@ -88,14 +88,14 @@ class EngineWatch:
             await self._set_ready(is_ready=True)
             self._on_load(self._load)
 
-    async def _find_trouble(self) -> Trouble | None:
+    async def _find_trouble(self) -> _Trouble | None:
         if not await self._engine.is_healthy():
-            return Trouble.GONE
+            return _Trouble.GONE
         self._load = await self._engine.load()
         self._traffic.observe(self._load)
         if self._traffic.is_hung():
-            return Trouble.HUNG
-        return Trouble.FAULTS if await self._is_faulty() else None
+            return _Trouble.HUNG
+        return _Trouble.FAULTS if await self._is_faulty() else None
 
     async def _is_faulty(self) -> bool:
         """Return whether too much breaks by the engine's fault; so it is where the engine breaks on the probe too."""
@@ -108,16 +108,16 @@ class EngineWatch:
             faults.learn(await self._find_blame(faults.undecided()[:_MAX_RECORDS]))
         return faults.exceeds(ratio) or faults.is_broken()
 
-    async def _restart(self, trouble: Trouble) -> bool:
+    async def _restart(self, trouble: _Trouble) -> bool:
         """Start the engine, for the first time or again; return whether it runs."""
         await self._set_ready(is_ready=False)
         if self._was_ready:
             self._was_ready = False
             self._metrics.restarts(trouble).inc()
             log.warning("engine restarts", reason=trouble)
-            if trouble is Trouble.FAULTS or self._is_own_crash():
+            if trouble is _Trouble.FAULTS or self._is_own_crash():
                 self._note_failure()
-        if trouble is Trouble.FAULTS:
+        if trouble is _Trouble.FAULTS:
             await self._traffic.idle(self._settings.drain_grace_s)
             self._traffic.excuse_open()
         start_s = self._loop.time()

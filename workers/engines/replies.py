@@ -47,7 +47,7 @@ def judged(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if status in _BUSY:
         if _QUOTA_USED_UP & {fields.get("code"), fields.get("type")}:
             raise EngineFaultError(f"the engine's quota is used up ({what})")
-        raise EngineBusyError(f"the engine is busy ({what})", retry_after_s=retry_after_s(headers))
+        raise EngineBusyError(f"the engine is busy ({what})", retry_after_s=_retry_after_s(headers))
     if not 400 <= status < 500 or status in _OF_THE_WORKER:
         raise EngineFaultError(f"the engine answered {what}")
     if _NAN.search(body):
@@ -75,7 +75,7 @@ def broken_off(error: object, *, has_begun: bool) -> Answer:
     return answer
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return for how long an engine wants no requests; None where it does not say.
 
     A date counts from the answer's own `Date`: the clocks of two machines may be far apart.

@@ -41,7 +41,7 @@ class Depths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
+class _Unknown:
     """A queue of RQ's that no tier serves."""
 
     queue: str
@@ -54,7 +54,7 @@ class Overview:
     """The state that all models share."""
 
     is_suspended: bool  # claims pause: an operator ran `rq suspend`
-    unknown: Sequence[Unknown]  # the deepest first
+    unknown: Sequence[_Unknown]  # the deepest first
 
 
 def look_call(job_ids: Sequence[str], *, channel: str = "", max_bytes: int = 0) -> Call:
@@ -135,7 +135,7 @@ def read_overview(answer: list[Any]) -> Overview:
     """Read the answer of overview.lua."""
     is_suspended, rows = answer
     unknown = [
-        Unknown(queue=name.decode(errors="replace")[:MAX_NAME], depth=int(depth), workers=int(workers))
+        _Unknown(queue=name.decode(errors="replace")[:MAX_NAME], depth=int(depth), workers=int(workers))
         for name, depth, workers in rows
     ]
     return Overview(
