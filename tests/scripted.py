@@ -44,7 +44,7 @@ class Scripted:
         self.connections: set[asyncio.StreamWriter] = set()
 
     def say(self, *replies: bytes | Iterable[bytes]) -> None:
-        self.replies = [one if isinstance(one, bytes) else list(one) for one in replies]
+        self.replies = [reply if isinstance(reply, bytes) else list(reply) for reply in replies]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(writer)

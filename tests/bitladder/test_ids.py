@@ -95,7 +95,7 @@ async def test_a_job_with_any_id_is_claimed_requeued_and_finished(
     accepted = await queue.finish("w", [Finished(job=second, outcome=DONE)])
     view = await queue.view(job_id)
 
-    assert [one.job_id for one in (first, second)] == [job_id, job_id]
+    assert [job.job_id for job in (first, second)] == [job_id, job_id]
     assert running[0].count(b":") == 1  # RQ's tools split it there
     assert accepted == [True]
     assert view is not None
@@ -114,7 +114,7 @@ async def test_a_job_with_any_id_is_cancelled_while_it_waits_and_while_it_runs(
     word = await queue.cancel(runs)
     view = await queue.view(waits)
 
-    assert [one.job_id for one in claimed] == [runs]
+    assert [job.job_id for job in claimed] == [runs]
     assert word == "requested"
     assert store.smembers("bl:cancel:w") == {raw[:-1] + b"2"}
     assert view is not None
@@ -130,7 +130,7 @@ async def test_an_outcome_reaches_whoever_awaits_it_whatever_the_id(
         assert messages.get_message(timeout=5)
         for job_id in (raw, b"plain"):
             plant(store, job_id, reply="bl:reply:me")
-        await queue.finish("w", [Finished(job=one, outcome=DONE) for one in await claim(queue)])
+        await queue.finish("w", [Finished(job=job, outcome=DONE) for job in await claim(queue)])
         message = messages.get_message(timeout=5)
 
     assert message
@@ -149,7 +149,7 @@ async def test_a_job_with_any_id_is_found_in_dead_letters_and_dropped(
     found = await dead_letters.jobs(Choice(ids=[readable(job_id)]))
     dropped = await dead_letters.drop(found)
 
-    assert [(one.job_id, one.code) for one in found] == [(job_id, "corrupt_job")]
+    assert [(letter.job_id, letter.code) for letter in found] == [(job_id, "corrupt_job")]
     assert dropped == [job_id]
 
 
@@ -160,8 +160,8 @@ async def test_an_id_beyond_measure_ends_in_dead_letters_with_the_reason(queue: 
     view = await queue.view(job_id)
     (dead,) = await DeadLetters(queue).jobs()
 
-    assert [one.job_id for one in claims.jobs] == [fine]
-    assert [(len(one.job_id), one.why) for one in claims.unfit] == [(512, "corrupt_job")]
+    assert [job.job_id for job in claims.jobs] == [fine]
+    assert [(len(refused.job_id), refused.why) for refused in claims.unfit] == [(512, "corrupt_job")]
     assert dead.job_id == job_id
     assert view is not None
     assert view.outcome is not None
@@ -182,8 +182,8 @@ async def test_a_record_that_is_no_hash_ends_in_dead_letters_with_the_reason(
     view = await queue.view("odd")
     word = await queue.cancel("odd")
 
-    assert [one.job_id for one in claims.jobs] == [fine]
-    assert [(one.job_id, one.why) for one in claims.unfit] == [("odd", "corrupt_job")]
+    assert [job.job_id for job in claims.jobs] == [fine]
+    assert [(refused.job_id, refused.why) for refused in claims.unfit] == [("odd", "corrupt_job")]
     assert (dead.job_id, dead.code) == ("odd", "corrupt_job")
     assert view is not None
     assert view.outcome is not None
@@ -218,7 +218,7 @@ async def test_a_job_that_was_saved_and_pushed_by_hand_runs(queue: JobQueue, sto
     word = await queue.requeue("w", claimed, claimed.queue, reason=RequeueReason.UNCHARGED, last=DONE)
 
     assert (claimed.job_id, word) == (job_id, "returned")
-    assert [one.job_id for one in await claim(queue)] == [job_id]
+    assert [job.job_id for job in await claim(queue)] == [job_id]
 
 
 async def test_a_job_without_a_queue_of_its_own_can_be_cancelled(queue: JobQueue, store: redis.Redis) -> None:

@@ -151,7 +151,7 @@ def end_the_next_job(settings: Settings) -> None:
         await client.blpop(["bl:wake:smollm2:int4"], timeout=10)
         claimed = (await queue.claim("w", "smollm2", "int4", plan, 9)).jobs
         done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
-        await queue.finish("w", [Finished(job=one, outcome=done) for one in claimed])
+        await queue.finish("w", [Finished(job=job, outcome=done) for job in claimed])
         await client.aclose()
 
     asyncio.run(work())

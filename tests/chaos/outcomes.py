@@ -84,7 +84,7 @@ def _of_readers(its: Evidence, job_id: str, seen: list[Seen]) -> Iterator[str]:
 
 def _of_order(its: Evidence, told: Told, mine: list[Record]) -> Iterator[str]:
     order, outcomes = told.order, [record.outcome for record in mine if record.outcome]
-    if len(mine) > 1 and not told.may_be_cancelled and not any(_is_forgotten(its, one.job_id) for one in mine):
+    if len(mine) > 1 and not told.may_be_cancelled and not any(_is_forgotten(its, job.job_id) for job in mine):
         what = f"key {order.key}" if order.key else f"one request ({order.delivery} {order.mark})"
         yield f"TWICE: {what} has {len(mine)} jobs: {sorted(record.job_id for record in mine)}"
     for seen in told.ran:

@@ -57,7 +57,7 @@ def test_a_checkpoint_is_measured_once_and_reported_as_often_as_one_likes(tmp_pa
     assert 1.5 < metrics["perplexity.code"].value < 10 < metrics["perplexity.prose"].value < 100
     assert 190 <= metrics["perplexity.code"].n <= 200
     assert metrics["pass_at_1"].n == 4
-    assert sum("\n    return " in one["completion"] for one in completions(tmp_path / "out")) >= 2
+    assert sum("\n    return " in answer["completion"] for answer in completions(tmp_path / "out")) >= 2
     assert (metrics["task.capitals"].value, metrics["task.capitals"].n) == (0.5, 2)
     assert metrics["tokens_per_s"].value > 1
     assert 0 < metrics["ttft_ms.p50"].value <= metrics["ttft_ms.p99"].value

@@ -63,7 +63,7 @@ async def test_4_a_job_waits_in_redis_until_a_worker_claims_it(queue: JobQueue, 
 
     assert waiting is not None
     assert waiting.state is State.QUEUED
-    assert [one.job_id for one in claimed] == [job.job_id]
+    assert [taken.job_id for taken in claimed] == [job.job_id]
 
 
 async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue, settings: Settings) -> None:

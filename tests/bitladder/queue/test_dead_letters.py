@@ -59,8 +59,8 @@ async def test_a_refused_a_cancelled_and_an_expired_job_are_no_business_of_the_d
     await queue.finish("w-int4", [Finished(job=claimed, outcome=outcome)])
 
     assert await DeadLetters(queue).jobs() == []
-    for one in (refused, gone, late):
-        assert store.hget(f"rq:job:{one.job_id}", "data") == b'["workers.generate",null,[],{}]'  # no prompt
+    for ended in (refused, gone, late):
+        assert store.hget(f"rq:job:{ended.job_id}", "data") == b'["workers.generate",null,[],{}]'  # no prompt
 
 
 async def test_a_released_job_waits_again_with_all_its_attempts(queue: JobQueue, store: redis.Redis) -> None:
@@ -151,7 +151,7 @@ async def test_the_dead_letters_has_a_bound_and_the_oldest_make_room(
     kept = [dead.job_id for dead in await DeadLetters(small).jobs()]
 
     assert sorted(kept) == sorted(ids[2:])
-    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{one}", "data") or b"") for one in ids]
+    prompts = [b'{"prompt":"x"}' in (store.hget(f"rq:job:{job_id}", "data") or b"") for job_id in ids]
     assert prompts == [False, False, True, True]
 
 
@@ -170,7 +170,7 @@ async def test_a_status_that_is_none_of_rq_s_sends_the_job_to_dead_letters(queue
     claimed = await claim(queue, "int4")
     (dead,) = await DeadLetters(queue).jobs()
 
-    assert [one.job_id for one in claimed] == [fine.job_id]
+    assert [job.job_id for job in claimed] == [fine.job_id]
     assert (dead.job_id, dead.code) == (planted.job_id, "corrupt_job")
 
 
@@ -183,8 +183,8 @@ async def test_an_id_without_a_job_is_dropped_and_counted(queue: JobQueue, store
 
     claims = await queue.claim("w", "smollm2", "int4", claim_plan(queue.settings, "smollm2", "int4"), 10)
 
-    assert [one.job_id for one in claims.jobs] == [fine.job_id]
-    assert {one.job_id: one.why for one in claims.unfit} == {
+    assert [job.job_id for job in claims.jobs] == [fine.job_id]
+    assert {refused.job_id: refused.why for refused in claims.unfit} == {
         evicted.job_id: "no_record",
         "not:an{id}": "no_record",
         "a-string": "corrupt_job",
@@ -238,10 +238,10 @@ async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, s
     dead_letters = DeadLetters(queue)
     heads = await dead_letters.heads()
     jobs = await dead_letters.look(heads[:5])
-    (one,) = await dead_letters.jobs(Choice(ids=["dead-7"]))
+    (letter,) = await dead_letters.jobs(Choice(ids=["dead-7"]))
 
     sent: Any = store.info("stats")
     assert [job.job_id for job in jobs] == [f"dead-{number}" for number in range(299, 294, -1)]
     assert {(head.code, head.queue) for head in heads} == {("poison", "smollm2:int4:normal")}
-    assert one.view
+    assert letter.view
     assert sent["total_net_output_bytes"] < 10 * len(prompt)

@@ -93,7 +93,7 @@ async def test_a_claim_stops_at_its_bytes_and_leaves_the_rest_in_its_place(queue
         waiting.append(sum(its.depth for its in (await queue.depths("smollm2")).queues))
         view = await queue.view(ids[-1])
         waiting.append((view.position or 0) if view else 0)
-        claimed.append([one.job_id for one in await claim(queue, "int4")])
+        claimed.append([job.job_id for job in await claim(queue, "int4")])
 
     # Two and a small one; two; the one that fits nowhere, alone; the rest.
     assert claimed == [ids[:3], ids[3:5], ids[5:6], ids[6:]]
@@ -343,7 +343,7 @@ async def test_a_cancelled_job_never_runs_and_does_not_count(queue: JobQueue) ->
 
     assert word == "cancelled"
     assert sum(row.depth for row in depths.queues) == 1
-    assert [one.job_id for one in claimed] == [second.job_id]
+    assert [job.job_id for job in claimed] == [second.job_id]
     assert await queue.cancel(first.job_id) == "over"
     assert await queue.cancel("nobody") == "missing"
 
@@ -368,8 +368,8 @@ async def test_only_a_waiting_job_whose_deadline_has_passed_is_ended_by_its_clie
     await submit(queue, late, early)
     await asyncio.sleep(0.01)  # the server's clock has to move
 
-    ended = [await queue.expire(one.job_id) for one in (late, early, running, late)]
-    views = [await queue.view(one.job_id) for one in (late, early, running)]
+    ended = [await queue.expire(job.job_id) for job in (late, early, running, late)]
+    views = [await queue.view(job.job_id) for job in (late, early, running)]
     depths = await queue.depths("smollm2")
 
     assert ended == [True, False, False, False]
@@ -453,7 +453,7 @@ async def test_a_corrupt_record_costs_nobody_else_their_job(queue: JobQueue, sto
     await submit(queue, bad, good)
     store.hset(f"rq:job:{bad.job_id}", field, "\xff garbage")
 
-    claimed = {one.job_id for one in await claim(queue, "int4")}
+    claimed = {job.job_id for job in await claim(queue, "int4")}
 
     assert good.job_id in claimed
     assert await queue.view(bad.job_id) is not None
@@ -465,7 +465,7 @@ async def test_a_record_that_is_not_even_a_hash_is_dropped(queue: JobQueue, stor
     store.rpush("rq:queue:smollm2:int4:normal", "odd")
     await submit(queue, good)
 
-    assert [one.job_id for one in await claim(queue, "int4")] == [good.job_id]
+    assert [job.job_id for job in await claim(queue, "int4")] == [good.job_id]
     assert (await queue.depths("smollm2")).live["int4"] == 0
 
 
@@ -488,7 +488,7 @@ async def test_only_the_job_that_is_late_overflows(queue: JobQueue, store: redis
 
     claimed = await claim(queue, "int8")
 
-    assert [one.job_id for one in claimed] == [late.job_id]
+    assert [job.job_id for job in claimed] == [late.job_id]
 
 
 async def test_a_busy_tier_does_not_starve_a_dead_one_below(queue: JobQueue, store: redis.Redis) -> None:
@@ -588,7 +588,7 @@ async def test_a_key_of_another_type_in_the_place_of_a_stream_or_a_job_stops_no_
 ) -> None:
     mine, other = job(), job()
     await submit(queue, mine, other)
-    fence = next(one.fence for one in await claim(queue, "int4") if one.job_id == mine.job_id)
+    fence = next(job.fence for job in await claim(queue, "int4") if job.job_id == mine.job_id)
     store.set(f"bl:stream:{mine.job_id}", "planted")
     store.delete(f"rq:job:{other.job_id}")
     store.set(f"rq:job:{other.job_id}", "planted")
@@ -677,7 +677,7 @@ async def test_places_have_no_holes_where_jobs_were_cancelled_expired_or_ended_l
     await queue.requeue("w-int4", late, late.queue, reason=RequeueReason.UNCHARGED, last=DONE)  # to the front again
 
     async def places() -> list[int | None]:
-        return [view.position for one in jobs if (view := await queue.view(one.job_id)) and not view.outcome]
+        return [view.position for job in jobs if (view := await queue.view(job.job_id)) and not view.outcome]
 
     seen = [await places()]
     await queue.cancel(jobs[2].job_id)
@@ -712,19 +712,19 @@ async def test_jobs_of_several_queues_go_in_one_bundle_and_are_answered_in_order
 
     answers = await submit(queue, *jobs, jobs[4])
 
-    assert answers == [one.job_id for one in [*jobs, jobs[4]]]
+    assert answers == [job.job_id for job in [*jobs, jobs[4]]]
     assert sum(row.depth for row in (await queue.depths("smollm2")).queues) == 9
 
 
 async def test_jobs_with_and_without_a_ceiling_are_merged_by_age(queue: JobQueue) -> None:
     jobs = [job(ceiling=ceiling) for _ in range(40) for ceiling in (None, "int8")]
-    for one in jobs:
-        await submit(queue, one)
+    for submission in jobs:
+        await submit(queue, submission)
 
-    claimed = [one.job_id for one in await claim(queue, "int4", 40)]
+    claimed = [job.job_id for job in await claim(queue, "int4", 40)]
 
     # By runs of eight: whoever waits longest is at most a run late.
-    assert {one.job_id for one in jobs[:24]} <= set(claimed)
+    assert {job.job_id for job in jobs[:24]} <= set(claimed)
     assert len(set(claimed)) == 40
 
 
@@ -743,7 +743,7 @@ async def test_a_waiting_claim_gets_what_is_pushed(queue: JobQueue, store: redis
 
     await submit(queue, mine)
 
-    assert [one.job_id for one in await waiting] == [mine.job_id]
+    assert [job.job_id for job in await waiting] == [mine.job_id]
 
 
 async def test_a_waiting_claim_looks_when_nobody_has_pushed_anything(queue: JobQueue, store: redis.Redis) -> None:
@@ -751,7 +751,7 @@ async def test_a_waiting_claim_looks_when_nobody_has_pushed_anything(queue: JobQ
     await submit(queue, mine)
     store.delete("bl:wake:smollm2:int4")  # as after a push by RQ's own producer
 
-    assert [one.job_id for one in await wait_and_claim(queue)] == [mine.job_id]
+    assert [job.job_id for job in await wait_and_claim(queue)] == [mine.job_id]
 
 
 async def test_a_waiting_claim_loads_a_script_that_the_server_forgot(queue: JobQueue, store: redis.Redis) -> None:
@@ -759,7 +759,7 @@ async def test_a_waiting_claim_loads_a_script_that_the_server_forgot(queue: JobQ
     await submit(queue, mine)
     store.script_flush()
 
-    assert [one.job_id for one in await wait_and_claim(queue)] == [mine.job_id]
+    assert [job.job_id for job in await wait_and_claim(queue)] == [mine.job_id]
 
 
 async def test_a_claim_that_took_overflow_is_followed_by_another_look(queue: JobQueue, store: redis.Redis) -> None:

@@ -189,8 +189,8 @@ class JobLife(RuleBasedStateMachine):
         taken = [job.job_id for job in claimed]
         waiting = [self.model.jobs[job_id] for job_id in popped if self.model.jobs[job_id].status == "queued"]
         assert sorted(taken) == sorted(job.job_id for job in waiting if not job.is_over)
-        gone = [one for one in popped if not self.model.jobs[one].is_stored]
-        assert sorted(one.job_id for one in claims.unfit) == sorted(gone)
+        gone = [job_id for job_id in popped if not self.model.jobs[job_id].is_stored]
+        assert sorted(refused.job_id for refused in claims.unfit) == sorted(gone)
         assert claims.expired == sum(job.is_over for job in waiting)
         for job in waiting:
             job.status = "failed" if job.is_over else "started"

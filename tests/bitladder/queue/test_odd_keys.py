@@ -51,11 +51,11 @@ async def test_whatever_is_written_over_a_key_jobs_are_taken_in_run_and_end(
 
     leases.renew()
     assert await queue.submit([first, second]) == [first.job_id, second.job_id]
-    assert sum(one.depth for one in (await queue.depths("smollm2")).queues) == 2
+    assert sum(listed.depth for listed in (await queue.depths("smollm2")).queues) == 2
     await take_sample(queue.client, queue.settings)
     await queue.overview()
     claimed = await claim(queue, "int4")
-    assert [one.job_id for one in claimed] == [first.job_id, second.job_id]
+    assert [job.job_id for job in claimed] == [first.job_id, second.job_id]
     leases.renew()
     leases.reap()
     assert await queue.finish("w-int4", [Finished(job=claimed[0], outcome=DONE)]) == [True]

@@ -307,7 +307,7 @@ async def test_what_we_do_not_do_is_refused_at_the_claim_with_the_reason(
     answer = await claims(queue)
     (dead,) = await DeadLetters(queue).jobs()
 
-    assert (answer.jobs, [(one.job_id, one.why) for one in answer.unfit]) == ([], [(job.id, "unsupported")])
+    assert (answer.jobs, [(refused.job_id, refused.why) for refused in answer.unfit]) == ([], [(job.id, "unsupported")])
     assert (dead.job_id, dead.code) == (job.id, "unsupported")
     assert reason(job) == f"unsupported: {word} is not supported (docs/rq.md): enqueue the job without it"
 
@@ -315,13 +315,13 @@ async def test_what_we_do_not_do_is_refused_at_the_claim_with_the_reason(
 async def test_jobs_that_wait_behind_a_rate_limit_end_with_the_reason_too(queue: JobQueue, theirs: Queue) -> None:
     elsewhere = Queue("elsewhere", connection=theirs.connection, serializer=JSONSerializer)
     limit = RateLimit("all", 1)
-    jobs = [enqueue(one, rate_limit=limit) for one in (theirs, theirs, theirs, elsewhere)]
+    jobs = [enqueue(rq_queue, rate_limit=limit) for rq_queue in (theirs, theirs, theirs, elsewhere)]
     held_back = [job.get_status(refresh=True) for job in jobs]
 
     answer = await claims(queue)
 
     assert held_back == ["queued", "rate_limited", "rate_limited", "rate_limited"]
-    assert {one.job_id for one in answer.unfit} == {job.id for job in jobs[:3]}
+    assert {refused.job_id for refused in answer.unfit} == {job.id for job in jobs[:3]}
     assert all("rate_limit is not supported" in reason(job) for job in jobs[:3])
     assert jobs[3].get_status(refresh=True) == "rate_limited"
     next_one = enqueue(elsewhere, rate_limit=limit)
@@ -479,7 +479,7 @@ async def test_a_waiting_job_has_an_end_once_it_was_met(queue: JobQueue, theirs:
 async def test_a_sweep_goes_on_where_the_last_one_ended(queue: JobQueue, theirs: Queue, store: redis.Redis) -> None:
     batch = Queue("smollm2:int4:batch", connection=store, serializer=JSONSerializer)
     store.set("rq:queue:smollm2:int4:urgent", "no list")
-    jobs = [enqueue(one) for one in (theirs, batch) for _ in range(300)]
+    jobs = [enqueue(rq_queue) for rq_queue in (theirs, batch) for _ in range(300)]
 
     met = [(await sweep(queue))[0] for _ in range(4)]
     new = enqueue(theirs)

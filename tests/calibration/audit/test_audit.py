@@ -243,8 +243,8 @@ def test_many_giant_prompts_take_no_more_memory_than_their_beginnings(tmp_path: 
     finally:
         tracemalloc.stop()
 
-    assert [len(one.text) for one in found.prompts] == [100] * 60
-    assert all(one.cut for one in found.prompts)
+    assert [len(prompt.text) for prompt in found.prompts] == [100] * 60
+    assert all(prompt.cut for prompt in found.prompts)
     assert peak < 20e6
 
 
@@ -286,7 +286,7 @@ def test_of_a_large_source_a_fair_part_is_taken_with_its_repeats(tmp_path: Path)
     path.write_text('{"prompt": "often"}\n' * 8000 + '{"prompt": "seldom"}\n' * 2000)
 
     found = from_source(LocalFiles(path), 1000, 1, 100, lambda done, total: None)
-    taken = [one.text for one in found.prompts]
+    taken = [prompt.text for prompt in found.prompts]
 
     assert len(taken) == 1000
     assert 150 < taken.count("seldom") < 250
@@ -329,7 +329,7 @@ def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
 
     done = [run("--source", "packaged", "--out", str(tmp_path / "audit")) for _ in range(2)]
 
-    assert [one.returncode for one in done] == [0, 0]
+    assert [process.returncode for process in done] == [0, 0]
     assert (tmp_path / "audit").is_symlink()
     assert (tmp_path / "elsewhere" / "audit.html").is_file()
 

@@ -47,8 +47,8 @@ def checkpoint(folder: Path, weights: bytes = b"weights", made_for: str = "") ->
 def names(tmp_path: Path, *given: str) -> list[str]:
     """Return what the checkpoints of these arguments are called; a folder of theirs is one of tmp_path."""
     told = [CheckpointArg.read(text) for text in given]
-    inside = [replace(one, folder=tmp_path / one.folder) for one in told]
-    return [one.name for one in find_candidates(inside, LADDER, VllmSettings(cache_dir=str(tmp_path)))]
+    inside = [replace(asked, folder=tmp_path / asked.folder) for asked in told]
+    return [candidate.name for candidate in find_candidates(inside, LADDER, VllmSettings(cache_dir=str(tmp_path)))]
 
 
 def test_a_checkpoint_of_the_ladder_is_its_tier_and_others_are_their_folder(tmp_path: Path) -> None:
@@ -57,9 +57,12 @@ def test_a_checkpoint_of_the_ladder_is_its_tier_and_others_are_their_folder(tmp_
 
     found = find_candidates([CheckpointArg(other), CheckpointArg(four), CheckpointArg(other)], LADDER, vllm)
 
-    assert [(one.name, one.path, one.tier.price_per_hour) for one in found] == [("mine", other, 0), ("int4", four, 0.7)]
+    assert [(candidate.name, candidate.path, candidate.tier.price_per_hour) for candidate in found] == [
+        ("mine", other, 0),
+        ("int4", four, 0.7),
+    ]
     assert found[0].digest != found[1].digest
-    assert [one.weight_bytes for one in found] == [12, 7]
+    assert [candidate.weight_bytes for candidate in found] == [12, 7]
 
 
 def test_a_checkpoint_of_quantize_is_the_tier_that_it_was_made_for(tmp_path: Path) -> None:
@@ -104,8 +107,8 @@ def test_what_is_told_counts_and_the_served_one_keeps_its_settings_under_its_fol
         [CheckpointArg(four), CheckpointArg(new, "int4")], LADDER, VllmSettings(cache_dir=str(tmp_path))
     )
 
-    assert [(one.name, one.path) for one in found] == [("four", four), ("int4", new)]
-    assert [one.tier.vllm_args for one in found] == [("--enforce-eager",)] * 2
+    assert [(candidate.name, candidate.path) for candidate in found] == [("four", four), ("int4", new)]
+    assert [candidate.tier.vllm_args for candidate in found] == [("--enforce-eager",)] * 2
 
 
 def test_a_name_that_no_tier_has_is_a_name_and_a_path_may_have_an_equals_sign(tmp_path: Path) -> None:

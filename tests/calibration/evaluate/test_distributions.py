@@ -18,7 +18,7 @@ def logits(seed: int, *, rows: int = 20, tokens: int = 300, noise: float = 0.5) 
     random = np.random.default_rng(seed)
     ours = random.normal(0, 3, (rows, tokens))
     theirs = ours + random.normal(0, noise, (rows, tokens))
-    return tuple(one - np.log(np.exp(one).sum(axis=1, keepdims=True)) for one in (ours, theirs))
+    return tuple(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)) for scores in (ours, theirs))
 
 
 def top_of(logprobs: NDArray[np.float64], top: int) -> Distributions:

@@ -94,7 +94,9 @@ def test_the_example_in_the_documentation_is_a_file_of_tasks(tmp_path: Path) -> 
 
     tasks = read_tasks(tmp_path / "tasks.jsonl")
 
-    assert {name for one in tasks for name in ("exact", "regex", "json_schema") if getattr(one, name) is not None} == {
+    assert {
+        name for task in tasks for name in ("exact", "regex", "json_schema") if getattr(task, name) is not None
+    } == {
         "exact",
         "regex",
         "json_schema",

@@ -368,7 +368,7 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
 
     assert json.loads(first.stdout)["version"] == 1, first.stderr
     assert "2*" in second.stdout
-    assert [one["version"] for one in history["releases"]] == [2, 1]
+    assert [release["version"] for release in history["releases"]] == [2, 1]
     assert gone.returncode == 2
     assert gone.stderr == "error: there is no former release 9; kept are 1, and 0 is the configuration's own tiers\n"
     assert refused.returncode == 1

@@ -132,7 +132,7 @@ def test_two_publishers_at_once_both_publish_one_after_the_other(scene: Scene) -
     script = WRITE + "\nfor _ in range(20): write('x')"
 
     both = [subprocess.Popen([sys.executable, "-c", script, str(scene.file)], env=ENVIRONMENT) for _ in range(2)]
-    assert [one.wait(60) for one in both] == [0, 0]
+    assert [process.wait(60) for process in both] == [0, 0]
 
     present = read_release(scene.file)
     assert present

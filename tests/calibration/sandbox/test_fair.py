@@ -32,16 +32,18 @@ VALUES = st.recursive(
 def test_humaneval_s_own_solutions_pass_in_bubblewrap() -> None:
     if find_bubblewrap() is None:
         pytest.skip("there is no bwrap: apt-get install bubblewrap")
-    helped = [one for one in load_problems() if one.name in ("HumanEval/32", "HumanEval/38", "HumanEval/50")]
+    helped = [
+        problem for problem in load_problems() if problem.name in ("HumanEval/32", "HumanEval/38", "HumanEval/50")
+    ]
 
     for problem in [*spread(load_problems(), 20), *helped]:
         assert Bubblewrap().judge(problem.program(problem.solution)).passed, problem.name
 
 
 def test_humaneval_s_own_solutions_pass_in_monty_but_for_three() -> None:
-    tried = [one for one in load_problems() if one.name in NOT_IN_MONTY] + spread(load_problems(), 40)
+    tried = [problem for problem in load_problems() if problem.name in NOT_IN_MONTY] + spread(load_problems(), 40)
 
-    failed = {one.name for one in tried if not MontySandbox().judge(one.program(one.solution)).passed}
+    failed = {problem.name for problem in tried if not MontySandbox().judge(problem.program(problem.solution)).passed}
 
     assert failed == NOT_IN_MONTY
 

@@ -36,8 +36,8 @@ def chunks_of(chunks: list[bytes]) -> list[dict[str, Any]]:
     """Return what a client that knows nothing but `data: ` lines reads."""
     events = b"".join(chunks).split(b"\n\n")
     assert events.pop() == b""
-    assert all(one.startswith(b"data: {") and b"\n" not in one for one in events)
-    return [json.loads(one[6:]) for one in events]
+    assert all(event.startswith(b"data: {") and b"\n" not in event for event in events)
+    return [json.loads(event[6:]) for event in events]
 
 
 class Asking:

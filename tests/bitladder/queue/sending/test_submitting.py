@@ -26,13 +26,13 @@ from tests.conftest import free_port, make_settings, wait_until
 QUEUE = "smollm2:int4:normal"
 
 
-def of_tenant(one: Submission, tenant: str) -> Submission:
-    request = msgspec.structs.replace(one.request, tenant=tenant)
-    return msgspec.structs.replace(one, request=request, max_of_tenant=100)
+def of_tenant(submission: Submission, tenant: str) -> Submission:
+    request = msgspec.structs.replace(submission.request, tenant=tenant)
+    return msgspec.structs.replace(submission, request=request, max_of_tenant=100)
 
 
-def doubtful(one: Submission) -> Doubtful:
-    return Doubtful(job_id=one.job_id, queue=one.queue, tenant=one.request.tenant)
+def doubtful(submission: Submission) -> Doubtful:
+    return Doubtful(job_id=submission.job_id, queue=submission.queue, tenant=submission.request.tenant)
 
 
 async def test_what_is_wrong_with_one_job_or_queue_is_no_other_s_fault(queue: JobQueue, store: redis.Redis) -> None:  # noqa: F811
@@ -42,12 +42,12 @@ async def test_what_is_wrong_with_one_job_or_queue_is_no_other_s_fault(queue: Jo
 
     answers = await queue.submit(jobs)
 
-    good = [one.job_id for one in jobs[:60] if one is not jobs[20]]
+    good = [job.job_id for job in jobs[:60] if job is not jobs[20]]
     assert [answer for answer in answers if isinstance(answer, str)] == good
-    assert store.lrange(f"rq:queue:{QUEUE}", 0, -1) == [one.encode() for one in good]
+    assert store.lrange(f"rq:queue:{QUEUE}", 0, -1) == [job_id.encode() for job_id in good]
     assert {type(answer) for answer in (answers[20], *answers[60:])} == {QueueBrokenError}
     assert "rq:queue:smollm2:int8:normal: WRONGTYPE" in str(answers[-1])
-    assert not any(store.exists(f"rq:job:{one.job_id}") for one in jobs[60:])
+    assert not any(store.exists(f"rq:job:{job.job_id}") for job in jobs[60:])
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ async def test_a_key_beside_the_queue_that_is_of_another_type_loses_no_job(
     claimed = await claim(queue, "int4")
 
     assert answers == [first.job_id, second.job_id]
-    assert sum(one.depth for one in depths.queues) == 2
-    assert [one.job_id for one in claimed] == answers
+    assert sum(listed.depth for listed in depths.queues) == 2
+    assert [job.job_id for job in claimed] == answers
 
 
 async def test_a_job_that_was_withdrawn_before_it_arrived_never_waits(queue: JobQueue, store: redis.Redis) -> None:  # noqa: F811
@@ -143,12 +143,14 @@ async def test_a_server_whose_clock_has_jumped_takes_jobs_all_the_same(settings:
 
 async def test_it_is_told_apart_whether_a_command_was_sent(settings: Settings, store: redis.Redis) -> None:
     nowhere = connect(make_settings(f"redis://127.0.0.1:{free_port()}/0").redis)
-    assert [type(one) for one in await exchange(nowhere.connection_pool, [("PING",)] * 2)] == [NotSentError] * 2
+    assert [type(answer) for answer in await exchange(nowhere.connection_pool, [("PING",)] * 2)] == [NotSentError] * 2
     await nowhere.aclose()
     with Proxy(int(settings.redis.url.rpartition(":")[2].removesuffix("/0"))) as proxy:
         client = connect(make_settings(f"redis://127.0.0.1:{proxy.port}/0").redis)
         first, refused, last = await exchange(client.connection_pool, [("PING",), ("HGET", "bl:protocol"), ("PING",)])
         assert (first, type(refused), last) == (b"PONG", redis.ResponseError, b"PONG")
         proxy.black_hole()
-        assert [type(one) for one in await exchange(client.connection_pool, [("PING",)] * 2)] == [UnansweredError] * 2
+        assert [type(answer) for answer in await exchange(client.connection_pool, [("PING",)] * 2)] == [
+            UnansweredError
+        ] * 2
         await client.aclose()

@@ -73,7 +73,7 @@ def test_a_producer_stays_in_step_with_what_it_waits_for(safe: Valkey) -> None:
     waiting = safe.store.lrange("rq:queue:smollm2:int4:normal", 0, -1)
     batch = safe.store.lrange("rq:queue:smollm2:int4:batch", 0, -1)
     assert waiting == [first.encode(), second.encode()]
-    assert batch == [str(one).encode() for one in many]
+    assert batch == [str(number).encode() for number in many]
 
 
 async def test_without_the_replicas_it_asks_for_it_is_not_known_whether_a_job_is_accepted(safe: Valkey) -> None:

@@ -76,11 +76,11 @@ async def test_chunks_that_no_message_told_of_are_read_from_the_stream(inbox: Ou
     await submit(queue, mine)
     (claimed,) = await claim(queue, "int4")
     chunks = [chunk(claimed.fence, number) for number in (1, 2, 3, 4)]
-    await queue.emit("w-int4", [(mine.job_id, one) for one in chunks])
+    await queue.emit("w-int4", [(mine.job_id, chunk) for chunk in chunks])
     end = over(claimed.fence, 4)
 
-    assert await read(inbox, mine.job_id, chunks[0], chunks[2], end) == [one.data for one in chunks]
-    assert await read(inbox, mine.job_id, end) == [one.data for one in chunks]
+    assert await read(inbox, mine.job_id, chunks[0], chunks[2], end) == [chunk.data for chunk in chunks]
+    assert await read(inbox, mine.job_id, end) == [chunk.data for chunk in chunks]
 
 
 async def test_a_chunk_that_is_told_twice_is_read_once(inbox: OutcomeInbox) -> None:
@@ -230,16 +230,16 @@ async def test_jobs_are_looked_up_by_what_became_of_them(queue: JobQueue, store:
     await submit(queue, runs, ended)
     held = await claim(queue, "int4")
     done = Outcome(state=State.FINISHED, status=200)
-    await queue.finish("w-int4", [Finished(job=one, outcome=done) for one in held if one.job_id == ended.job_id])
+    await queue.finish("w-int4", [Finished(job=job, outcome=done) for job in held if job.job_id == ended.job_id])
     await submit(queue, waits, taken, stopped)
     store.hset(f"rq:job:{taken.job_id}", "status", "failed")
     store.hset(f"rq:job:{stopped.job_id}", "status", "stopped")
     store.set("rq:job:planted", "no hash")
 
-    ids = [one.job_id for one in (waits, runs, ended, taken, stopped)]
+    ids = [job.job_id for job in (waits, runs, ended, taken, stopped)]
     found = await queue.look([*ids, "planted", "gone"])
 
-    assert found[:3] == [None, Running(fence=next(one.fence for one in held if one.job_id == runs.job_id)), done]
+    assert found[:3] == [None, Running(fence=next(job.fence for job in held if job.job_id == runs.job_id)), done]
     assert [(end.state, end.code) for end in found[3:] if isinstance(end, Outcome)] == [
         ("failed", "ended_elsewhere"),
         ("cancelled", "cancelled"),
@@ -314,7 +314,7 @@ async def test_an_outcome_too_large_for_a_message_is_read_as_soon_as_it_is_there
     await submit(queue, plain, streamed)
     held = await claim(queue, "int4")
     body = msgspec.Raw(b'"%s"' % (b"x" * 100_000))
-    ends = [Finished(job=one, outcome=Outcome(state=State.FINISHED, status=200, body=body)) for one in held]
+    ends = [Finished(job=job, outcome=Outcome(state=State.FINISHED, status=200, body=body)) for job in held]
     with (
         inbox.opened(plain.job_id, is_stream=False) as box,
         inbox.opened(streamed.job_id, is_stream=True) as stream,
@@ -336,10 +336,10 @@ async def test_one_look_brings_no_more_outcomes_than_fit(queue: JobQueue) -> Non
     await submit(queue, *jobs)
     held = await claim(queue, "int4")
     done = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'"%s"' % (b"x" * 1000)))
-    await queue.finish("w-int4", [Finished(job=one, outcome=done) for one in held])
+    await queue.finish("w-int4", [Finished(job=job, outcome=done) for job in held])
 
-    found = await queue.look([one.job_id for one in jobs], max_bytes=2500)
-    whole = await queue.look([one.job_id for one in jobs])
+    found = await queue.look([job.job_id for job in jobs], max_bytes=2500)
+    whole = await queue.look([job.job_id for job in jobs])
 
     assert found == [done, done, Ended(), Ended(), Ended()]
     assert whole == [done] * 5
@@ -352,16 +352,16 @@ async def test_one_read_of_a_stream_brings_no_more_than_fits(queue: JobQueue) ->
     sizes = [300, 300, 50_000, MAX_READ, 2 * MAX_READ, *[300] * 1000]
     chunks = [Chunk(fence=claimed.fence, number=number, data=b"x" * size) for number, size in enumerate(sizes, 1)]
     for start in range(0, len(chunks), 100):
-        await queue.emit("w-int4", [(mine.job_id, one) for one in chunks[start : start + 100]])
+        await queue.emit("w-int4", [(mine.job_id, chunk) for chunk in chunks[start : start + 100]])
 
     reads: list[list[Chunk]] = []
     while not reads or reads[-1]:
         last = reads[-1][-1].number if reads else 0
         reads.append(await queue.chunks(mine.job_id, claimed.fence, last))
 
-    assert [one for read in reads for one in read] == chunks
+    assert [chunk for read in reads for chunk in read] == chunks
     assert [len(read) for read in reads[:3]] == [3, 1, 1]
-    assert all(sum(len(one.data) for one in read) <= MAX_READ for read in reads if len(read) > 1)
+    assert all(sum(len(chunk.data) for chunk in read) <= MAX_READ for read in reads if len(read) > 1)
 
 
 async def test_an_inbox_keeps_a_bounded_part_of_what_its_reader_leaves_unread() -> None:
@@ -382,7 +382,7 @@ async def test_an_inbox_keeps_a_bounded_part_of_what_its_reader_leaves_unread() 
 
     assert items[0] == Running(fence=1)  # the first one alone is too large
     kept = [item for item in items if isinstance(item, Chunk)]
-    assert sum(len(one.data) for one in kept) <= MAX_UNREAD
+    assert sum(len(chunk.data) for chunk in kept) <= MAX_UNREAD
     assert 100 < len(kept) < 3000
     assert items[len(kept) + 1 :] == [Running(fence=1), Outcome(state=State.FINISHED, status=200, chunks=3001)]
     assert not is_looked_up
@@ -432,12 +432,12 @@ async def test_outcomes_of_one_bundle_come_in_one_message(inbox: OutcomeInbox, q
     jobs = [job(reply_to=inbox.channel) for _ in range(5)]
     await submit(queue, *jobs)
     held = await claim(queue, "int4")
-    boxes = [inbox.opened(one.job_id, is_stream=False) for one in jobs]
+    boxes = [inbox.opened(job.job_id, is_stream=False) for job in jobs]
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(box) for box in boxes]
 
-        done = [Outcome(state=State.FINISHED, status=200, text=one.job_id) for one in held]
-        ends = [Finished(job=one, outcome=outcome) for one, outcome in zip(held, done, strict=True)]
+        done = [Outcome(state=State.FINISHED, status=200, text=job.job_id) for job in held]
+        ends = [Finished(job=job, outcome=outcome) for job, outcome in zip(held, done, strict=True)]
         await queue.finish("w-int4", ends)
 
         assert [await box.get(5) for box in opened] == done
