@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from bitladder.decision import Score
-from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope
-from bitladder.routing.policies import policy_of
 from bitladder.settings.policy_section import PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
 from calibration.audit.load_prompts import AuditedPrompt, AuditedPrompts
+from calibration.audit.rules import decide_all, shares_by_rule, shares_by_threshold, shares_of
 
 ALL = "all"
 UNKNOWN = "unknown"
@@ -22,17 +21,6 @@ OTHERS = "others"
 # A log's tier may be anything, and a page can only show so many.
 _MAX_GROUPS = 12
 _QUANTILES = (5, 25, 50, 75, 95)
-
-
-def _floors(
-    prompts: Sequence[AuditedPrompt], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
-) -> list[str]:
-    """Return the floor tier of every prompt, as the intake would choose it."""
-    policy = policy_of(settings)
-    return [
-        policy.decide(score, constraints_of(prompt.envelope, ladder)).floor
-        for prompt, score in zip(prompts, scores, strict=True)
-    ]
 
 
 def groups(prompts: Sequence[AuditedPrompt], part: str) -> dict[str, list[int]]:
@@ -59,10 +47,7 @@ def _shares(
 ) -> dict[str, dict[str, float]]:
     """Return the share of prompts with each floor tier, of all prompts and of every group."""
     with_all = {ALL: list(range(len(floor_of)))} | places_of
-    return {
-        name: {tier: sum(floor_of[at] == tier for at in places) / len(places) for tier in ladder}
-        for name, places in with_all.items()
-    }
+    return {name: shares_of([floor_of[at] for at in places], ladder) for name, places in with_all.items()}
 
 
 def _correlations(numbers: Numbers) -> dict[str, float | None]:
@@ -79,7 +64,8 @@ def aggregate_figures(
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
-    floor_of = _floors(prompts, scores, ladder, policy)
+    decisions = decide_all(prompts, scores, ladder, policy)
+    floor_of = [decision.floor for decision in decisions]
     above = float((numbers[:, NAMES.index("entropy")] > policy.entropy_bits).mean())
     return {
         "prompts": len(prompts),
@@ -93,6 +79,8 @@ def aggregate_figures(
         "above_entropy_bits": above,
         "floors_by_kind": _shares(floor_of, ladder, by_kind),
         "floors_by_tier": _shares(floor_of, ladder, by_tier),
+        "floors_by_rule": shares_by_rule(decisions, ladder),
+        "floors_by_threshold": shares_by_threshold(prompts, scores, ladder, policy),
         "features_by_kind": _distributions(numbers, by_kind),
         "features_by_tier": _distributions(numbers, by_tier),
         "correlation_with_entropy": _correlations(numbers),

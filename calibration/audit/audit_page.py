@@ -34,6 +34,10 @@ def audit_page(figures: dict[str, Any], source: str, plots: Iterable[Path]) -> s
         _section("Entries that are no prompts", ["reason", "entries"], list(map(_row, figures["skipped"].items()))),
         _floors_section("Floor tier by kind", figures["floors_by_kind"], figures["kinds"]),
         _floors_section(f"Floor tier {served}", figures["floors_by_tier"], figures["tiers"]),
+        _shares_section("Floor tier by the rule that chose it", "rule", figures["floors_by_rule"], figures["ladder"]),
+        _shares_section(
+            "Floor tier under another entropy_bits", "bits per byte", figures["floors_by_threshold"], figures["ladder"]
+        ),
         *(Section(heading=_TITLES[plot.stem], png=plot.read_bytes()) for plot in plots),
         _features_section("Medians by kind", figures, "kind"),
         _features_section(f"Medians {served}", figures, "tier"),
@@ -51,6 +55,13 @@ def _floors_section(heading: str, floors: dict[str, dict[str, float]], counts: d
         for name, shares in floors.items()
     ]
     return _section(heading, ["", "prompts", *tiers], rows)
+
+
+def _shares_section(
+    heading: str, header: str, shares_by: dict[str, dict[str, float]], ladder: Sequence[str]
+) -> Section:
+    rows = [[name, *(f"{shares[tier]:.1%}" for tier in ladder)] for name, shares in shares_by.items()]
+    return _section(heading, [header, *ladder], rows)
 
 
 def _features_section(heading: str, figures: dict[str, Any], part: str) -> Section:  # Any: JSON

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bitladder.decision import Score
 from bitladder.settings.policy_section import PolicySettings
 from calibration.artifacts.digest import file_digest
 from calibration.artifacts.folder import claimed, require_replaceable, staged, try_writing, writing
@@ -17,7 +18,6 @@ from calibration.audit.aggregate import aggregate_figures
 from calibration.audit.audit_page import audit_page
 from calibration.audit.features import score, table_of
 from calibration.audit.load_prompts import AuditedPrompts
-from calibration.audit.plots import draw_all
 from calibration.sample.sets import write_manifest
 
 _FIGURES, PAGE = "audit.json", "audit.html"
@@ -33,6 +33,7 @@ class AuditOptions:
     max_chars: int  # of one text; the rest is cut off
     ladder: tuple[str, ...]
     policy: PolicySettings
+    with_plots: bool = True
 
 
 def check_out(into: Path) -> None:
@@ -46,11 +47,23 @@ def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str
     scores = [score(prompt.text) for prompt in taken.prompts]
     figures = aggregate_figures(taken, scores, question.ladder, question.policy)
     with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into) as folder:
-        plots = draw_all(folder, taken.prompts, table_of(scores), question.policy, figures)
+        plots = _draw(folder, taken, scores, question, figures) if question.with_plots else []
         (folder / _FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(audit_page(figures, question.source, plots), encoding="utf-8")
         write_manifest(folder, _manifest(folder, question, len(taken.prompts)))
     return figures
+
+
+def _draw(
+    folder: Path,
+    taken: AuditedPrompts,
+    scores: list[Score],
+    question: AuditOptions,
+    figures: dict[str, Any],  # Any: JSON
+) -> list[Path]:
+    from calibration.audit.plots import draw_all  # matplotlib takes half a second to import
+
+    return draw_all(folder, taken.prompts, table_of(scores), question.policy, figures)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from bitladder.settings.policy_section import PolicySettings
 from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits
+from calibration.audit.compare import changes, read_audit
 from calibration.audit.features import FEATURES
 from calibration.audit.load_prompts import AuditedPrompts, from_set, from_source, in_words
 from calibration.audit.run_audit import PAGE, AuditOptions, audit, check_out
@@ -41,6 +42,8 @@ def register(app: typer.Typer) -> None:
         model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
         seed: Annotated[int, typer.Option(help="another seed, other prompts")] = 0,
         max_chars: MaxChars = MAX_CHARS,
+        plots: Annotated[bool, typer.Option(help="draw the figures, which takes two seconds")] = True,
+        against: Annotated[Path | None, typer.Option(help="report of an earlier audit: say what has moved")] = None,
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
         config: Config = None,
         as_json: AsJson = False,
@@ -48,8 +51,11 @@ def register(app: typer.Typer) -> None:
         """Show the distribution of byte entropy and other features, and the share of each floor tier under a policy.
 
         Example: bitladder calibrate audit --source s3://logs/prompts/ --policy article
+
+        Example: bitladder calibrate audit --source s3://logs/prompts/ --out var/december --against var/november
         """
         folder = _checked_folder(out, source)
+        earlier = None if against is None else read_audit(against)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
         question = AuditOptions(
@@ -59,19 +65,27 @@ def register(app: typer.Typer) -> None:
             max_chars=max_chars,
             ladder=ladder,
             policy=_policy(settings, policy, ladder),
+            with_plots=plots,
         )
-        steps = Steps(progress_console())
-        with steps.showing():
-            with steps.step("audit", "reading prompts") as advance:
-                taken = _take(question, endpoint_url, config, advance)
-            steps.note("audit", f"{len(taken.prompts):,} prompts read")
-            with steps.step("audit", "measuring and drawing"):
-                figures = audit(taken, question, folder)
+        figures = _run(question, folder, endpoint_url, config)
+        moved = None if earlier is None else changes(earlier, read_audit(folder))
         if as_json:
-            typer.echo(json.dumps({"folder": str(folder), **figures}))
+            typer.echo(json.dumps({"folder": str(folder), **figures, "changes": moved}))
         else:
-            _show(figures)
+            _show(figures, moved)
             typer.echo(str(folder / PAGE))
+
+
+def _run(
+    question: AuditOptions, folder: Path, endpoint_url: str | None, config: str | None
+) -> dict[str, Any]:  # Any: JSON
+    steps = Steps(progress_console())
+    with steps.showing():
+        with steps.step("audit", "reading prompts") as advance:
+            taken = _take(question, endpoint_url, config, advance)
+        steps.note("audit", f"{len(taken.prompts):,} prompts read")
+        with steps.step("audit", "measuring and drawing" if question.with_plots else "measuring"):
+            return audit(taken, question, folder)
 
 
 def _checked_folder(out: Path, source: str) -> Path:
@@ -82,13 +96,17 @@ def _checked_folder(out: Path, source: str) -> Path:
     return folder
 
 
-def _show(figures: dict[str, Any]) -> None:  # Any: JSON
+def _show(figures: dict[str, Any], moved: dict[str, Any] | None = None) -> None:  # Any: JSON
     printer = Console(width=None if sys.stdout.isatty() else 140)
     printer.print(_floors_table(figures))
+    printer.print(_rules_table(figures))
     printer.print(_features_table(figures, "kind"))
     if list(figures["tiers"]) != [UNKNOWN]:
         printer.print(_features_table(figures, "tier"))
     printer.print(_left_out(figures), highlight=False)
+    if moved is not None:
+        printer.print(_floor_changes_table(moved))
+        printer.print(_median_changes_table(moved))
 
 
 def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, advance: Advance) -> AuditedPrompts:
@@ -120,6 +138,37 @@ def _floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
     counts = {ALL: figures["prompts"], **figures["kinds"]}
     for kind, shares in figures["floors_by_kind"].items():
         table.add_row(cell(kind), str(counts[kind]), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
+    return table
+
+
+def _rules_table(figures: dict[str, Any]) -> Table:  # Any: JSON
+    table = Table("rule", *figures["ladder"], title="floor tier by the rule that chose it")
+    for rule, shares in figures["floors_by_rule"].items():
+        table.add_row(cell(rule), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
+    return table
+
+
+def _floor_changes_table(moved: dict[str, Any]) -> Table:  # Any: JSON
+    title = "floor tiers, earlier and later" + ("" if moved["same_policy"] else " (under different policies)")
+    table = Table("tier", "earlier", "later", "difference", "95 % interval", "", title=title)
+    for tier, change in moved["floors"].items():
+        low, high = change["interval"]
+        table.add_row(
+            tier,
+            f"{change['earlier']:.1%}",
+            f"{change['later']:.1%}",
+            f"{change['difference']:+.1%}",
+            f"{low:+.1%} to {high:+.1%}",
+            "moved" if change["has_moved"] else "",
+        )
+    return table
+
+
+def _median_changes_table(moved: dict[str, Any]) -> Table:  # Any: JSON
+    table = Table("median of", "earlier", "later", title="features that have moved by a quarter of their middle half")
+    for name, change in moved["medians"].items():
+        if change["has_moved"]:
+            table.add_row(name, digits(change["earlier"]), digits(change["later"]))
     return table
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.artifacts.evaluation_report import Comparison, Estimate
-from calibration.evaluate.stats import Floats, bootstrap, mcnemar, wilson
+from calibration.statistics import Floats, bootstrap, mcnemar, wilson
 
 
 @dataclass(frozen=True, slots=True)

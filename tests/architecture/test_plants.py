@@ -31,7 +31,7 @@ PLANTS = {
         "calibration.quantization.recipe -> bitladder.settings.sections",
     ),
     "a model library in evaluation": Plant(
-        "calibration/evaluate/stats.py", "import torch", "calibration.evaluate.stats -> torch"
+        "calibration/statistics.py", "import torch", "calibration.statistics -> torch"
     ),
     "the command line in an HTTP module": Plant(
         "dispatcher/http/problems.py",

@@ -18,7 +18,7 @@ from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures, bootstrap_estimate
 from calibration.evaluate.heldout import HeldoutText, by_kind
 from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
-from calibration.evaluate.stats import Floats
+from calibration.statistics import Floats
 from calibration.terminal.progress import Advance
 from calibration.texts.passages import PASSAGE_TOKENS, cut_text
 

@@ -20,7 +20,7 @@ from calibration.evaluate.figures import TierFigures, bootstrap_estimate, make_e
 from calibration.evaluate.heldout import HeldoutText, by_kind
 from calibration.evaluate.machine import machine
 from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
-from calibration.evaluate.stats import bootstrap_quantile
+from calibration.statistics import bootstrap_quantile
 from calibration.terminal.progress import Advance
 
 # How many rounds of AT_ONCE answers of this many tokens are timed.

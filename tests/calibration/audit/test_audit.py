@@ -61,6 +61,23 @@ def test_the_shares_of_the_floors_are_the_policys(report: Report) -> None:
     assert weighted / 1000 == pytest.approx(shares["int4"])
 
 
+def test_the_rules_and_other_thresholds_add_up_to_the_floors(report: Report) -> None:
+    folder, figures = report
+
+    rules, curve = figures["floors_by_rule"], figures["floors_by_threshold"]
+    above = [shares["int8"] for _, shares in sorted(curve.items(), key=lambda item: float(item[0]))]
+    assert rules == {
+        "entropy <= 4.5": {"int4": figures["floors_by_kind"]["all"]["int4"], "int8": 0, "fp8": 0},
+        "entropy > 4.5": {"int4": 0, "int8": figures["floors_by_kind"]["all"]["int8"], "fp8": 0},
+    }
+    assert curve["4.5"] == figures["floors_by_kind"]["all"]
+    assert above == sorted(above, reverse=True)
+    assert (above[0], above[-1]) == (1, 0)
+    page = (folder / "audit.html").read_text(encoding="utf-8")
+    assert "<td>entropy &gt; 4.5</td><td>0.0%</td>" in page
+    assert f"<td>4.5</td><td>{curve['4.5']['int4']:.1%}</td>" in page
+
+
 def test_the_thousand_prompts_are_spread_as_the_docs_say(report: Report) -> None:
     """docs/calibration/audit.md shows these figures; Python's own texts differ a little from version to version."""
     _, figures = report
@@ -72,7 +89,7 @@ def test_the_thousand_prompts_are_spread_as_the_docs_say(report: Report) -> None
 
 
 def test_the_threshold_of_the_configuration_counts(thousand: Path, tmp_path: Path) -> None:
-    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--json", entropy_bits="4.2")
+    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--no-plots", "--json", entropy_bits="4.2")
 
     figures = json.loads(done.stdout)
     assert figures["policy"]["entropy_bits"] == 4.2
@@ -80,7 +97,9 @@ def test_the_threshold_of_the_configuration_counts(thousand: Path, tmp_path: Pat
 
 
 def test_a_fixed_policy_sends_all_to_its_tier(thousand: Path, tmp_path: Path) -> None:
-    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--policy", "fixed:fp8", "--json")
+    done = run(
+        "--source", str(thousand), "--out", str(tmp_path / "audit"), "--no-plots", "--policy", "fixed:fp8", "--json"
+    )
 
     assert json.loads(done.stdout)["floors_by_kind"]["all"] == {"int4": 0, "int8": 0, "fp8": 1}
 
@@ -90,7 +109,7 @@ def test_prompts_with_an_envelope_are_routed_by_it(tmp_path: Path) -> None:
     envelopes = [{}, {"priority": 8}, {"max_latency_ms": 900}, {"priority": 7, "max_latency_ms": 800}]
     path.write_text("".join(json.dumps({"prompt": "Why is the sky blue?", **asked}) + "\n" for asked in envelopes))
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
 
     figures = json.loads(done.stdout)
     assert figures["floors_by_kind"]["all"] == {"int4": 0.5, "int8": 0, "fp8": 0.5}
@@ -183,7 +202,7 @@ def test_many_tiers_are_shown_with_the_smallest_ones_together(tmp_path: Path) ->
     entries = [{"prompt": "Hello", "tier": f"t{number}"} for number in range(200) for _ in range(1 + number // 199)]
     path = lines(tmp_path / "logs.jsonl", *entries)
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
 
     tiers = json.loads(done.stdout)["tiers"]
     assert len(tiers) == 13
@@ -205,7 +224,7 @@ def test_any_prompt_alone_can_be_audited(tmp_path: Path, prompt: str) -> None:
 def test_entries_without_a_prompt_are_counted_by_reason_everywhere(tmp_path: Path) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": "Hello"}, {"prompt": ""}, {"body": 1}, {"body": 2}, 3)
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots")
 
     expected = {"no prompt, messages or text": 2, "empty": 1, "not an object": 1}
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["skipped"] == expected
@@ -226,7 +245,7 @@ def test_a_source_without_a_prompt_is_refused_with_what_it_has_instead(tmp_path:
 def test_long_prompts_are_cut_and_counted(tmp_path: Path) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": "b" * 64}, {"prompt": "b" * 65}, {"prompt": "short"})
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--max-chars", "64", "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--max-chars", "64", "--json")
 
     figures = json.loads(done.stdout)
     assert figures["cut"] == 1
@@ -263,8 +282,8 @@ def test_a_folder_that_is_no_audit_s_is_not_replaced_and_one_that_is_may_be(thou
     (mine / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
 
-    refused = [run("--source", "packaged", "--out", str(path)) for path in (mine, tmp_path / "file")]
-    taken = [run("--source", "packaged", "--out", str(audit)) for _ in range(2)]
+    refused = [run("--source", "packaged", "--out", str(path), "--no-plots") for path in (mine, tmp_path / "file")]
+    taken = [run("--source", "packaged", "--out", str(audit), "--no-plots") for _ in range(2)]
 
     assert [done.returncode for done in (*refused, *taken)] == [2, 2, 0, 0]
     assert "must be a new or empty folder" in refused[0].stderr
@@ -296,7 +315,7 @@ def test_markup_and_control_characters_of_a_log_are_shown_as_they_are(tmp_path: 
     tier = "[/x]\x1b[2J\u202e"
     path = lines(tmp_path / "logs.jsonl", *({"prompt": f"Hello {number}", "tier": tier} for number in range(3)))
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots")
 
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert done.returncode == 0, done.stderr
@@ -314,7 +333,7 @@ def test_a_folder_with_somebody_s_manifest_is_a_source_like_any_other(
     lines(tmp_path / "logs" / "a.jsonl", {"prompt": "Hello"})
     (tmp_path / "logs" / "manifest.json").write_text(manifest)
 
-    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--json")
+    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
 
     assert done.returncode == status, done.stderr
     if status == 0:
@@ -327,7 +346,7 @@ def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "audit").symlink_to(tmp_path / "elsewhere")
 
-    done = [run("--source", "packaged", "--out", str(tmp_path / "audit")) for _ in range(2)]
+    done = [run("--source", "packaged", "--out", str(tmp_path / "audit"), "--no-plots") for _ in range(2)]
 
     assert [process.returncode for process in done] == [0, 0]
     assert (tmp_path / "audit").is_symlink()
@@ -354,3 +373,43 @@ def test_a_file_that_is_not_understood_is_no_audit(tmp_path: Path) -> None:
     assert (
         f"{tmp_path}/b.jsonl: 10,500 of 10,500 bytes were not understood, the first at byte 0: found 'W'" in done.stderr
     )
+
+
+def test_two_audits_are_compared_by_floors_and_features(thousand: Path, report: Report, tmp_path: Path) -> None:
+    earlier, _ = report
+    same = run(
+        "--source", str(thousand), "--out", str(tmp_path / "same"), "--json", "--no-plots", "--against", str(earlier)
+    )
+    path = lines(tmp_path / "logs.jsonl", *({"prompt": f"id={n:09d} z=[{n * 7919}]"} for n in range(200)))
+    other = run("--source", str(path), "--out", str(tmp_path / "other"), "--no-plots", "--against", str(earlier))
+
+    changes = json.loads(same.stdout)["changes"]
+    assert not any(change["has_moved"] for change in (*changes["floors"].values(), *changes["medians"].values()))
+    assert changes["floors"]["int4"]["difference"] == 0
+    assert other.returncode == 0, other.stderr
+    assert re.search(r"int8 +│ 2\d\.\d% +│ 0\.0% +│ -2\d\.\d% +│ -\d+\.\d% to -\d+\.\d% +│ moved", other.stdout)
+    assert "│ digits " in other.stdout.partition("features that have moved")[2]
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"prompts": 3}'])
+def test_an_audit_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "audit.json").write_text(content)
+
+    done = run("--source", "packaged", "--out", str(tmp_path / "audit"), "--against", str(tmp_path))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --against")
+    assert done.stderr.count("\n") == 1
+
+
+def test_audits_of_two_ladders_are_not_compared(tmp_path: Path) -> None:
+    path = lines(tmp_path / "logs.jsonl", {"prompt": "Hello"})
+    run("--source", str(path), "--out", str(tmp_path / "one"), "--no-plots")
+    figures = json.loads((tmp_path / "one" / "audit.json").read_text())
+    (tmp_path / "audit.json").write_text(json.dumps({**figures, "ladder": ["int2"]}))
+
+    done = run("--source", str(path), "--out", str(tmp_path / "two"), "--no-plots", "--against", str(tmp_path))
+
+    assert done.returncode == 2
+    assert "error: --against: its ladder is int2, this one's is int4, int8, fp8\n" in done.stderr

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from calibration.evaluate.stats import Floats, bootstrap, bootstrap_quantile, mcnemar, wilson
+from calibration.statistics import Floats, bootstrap, bootstrap_quantile, mcnemar, newcombe, wilson
 
 
 def mean(total: Floats, count: Floats) -> Floats:
@@ -25,6 +25,23 @@ def mean(total: Floats, count: Floats) -> Floats:
 )
 def test_wilson_s_interval_is_the_one_of_the_tables(right: int, count: int, low: float, high: float) -> None:
     assert wilson(right, count) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "other_right", "other_count", "low", "high"),
+    [  # Newcombe 1998, table II, method 10
+        (56, 70, 48, 80, 0.0524, 0.3339),
+        (9, 10, 3, 10, 0.1705, 0.8090),
+        (5, 56, 0, 29, -0.0381, 0.1926),
+        (10, 10, 0, 10, 0.6075, 1.0),
+    ],
+)
+def test_newcombe_s_interval_of_a_difference_is_the_one_of_his_table(
+    right: int, count: int, other_right: int, other_count: int, low: float, high: float
+) -> None:
+    interval = newcombe(right / count, count, other_right / other_count, other_count)
+
+    assert interval == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Intervals and tests: bootstrap for means and ratios, Wilson for shares, McNemar for pairs. Pure."""
+"""Intervals and tests: bootstrap for means and ratios, Wilson for shares, Newcombe for their differences, McNemar.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,17 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     middle = (share + square / 2) / (1 + square)
     half = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def newcombe(share: float, count: int, other: float, other_count: int) -> tuple[float, float]:
+    """Return the interval of `share - other`, two independent shares (Newcombe 1998, method 10: hybrid of Wilson's)."""
+    low, high = wilson(round(share * count), count)
+    other_low, other_high = wilson(round(other * other_count), other_count)
+    difference = share - other
+    return (
+        difference - math.hypot(share - low, other_high - other),
+        difference + math.hypot(high - share, other - other_low),
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
