@@ -7,7 +7,7 @@ Starlette fails on other letters and uvicorn on line ends, each time that job is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ import msgspec
 from pydantic import BaseModel
 from starlette import responses
 from starlette.requests import Request
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
 MAX_HEADER_CHARS = 512
@@ -64,15 +64,32 @@ class EventStream(Response, responses.StreamingResponse):
     """Server-sent events, with a heartbeat whenever there was no event for `heartbeat_s`; 0: no heartbeat.
 
     Each part holds whole events. No proxy may buffer them: nginx obeys X-Accel-Buffering, and compression no-transform.
+    `on_close` is called once the answer has ended, however it did: a client may leave before the first event is asked
+    for, and then nothing in `events` has run.
     """
 
     media_type = "text/event-stream"
-    cache_control = "no-store, no-transform"
+    cache_control = "no-cache, no-store, no-transform"
 
-    def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str], *, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        headers: dict[str, str],
+        *,
+        heartbeat_s: float,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(events, headers=headers | {"X-Accel-Buffering": "no"})
-        self._heartbeat_s = heartbeat_s
+        self._events, self._heartbeat_s, self._on_close = events, heartbeat_s, on_close
         self._written_s: float | None = None  # when the last part was; None: a part is being written
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._on_close:
+                self._on_close()
+            await self._events.aclose()
 
     async def stream_response(self, send: Send) -> None:
         """Send the events; Starlette calls it."""
@@ -81,7 +98,7 @@ class EventStream(Response, responses.StreamingResponse):
         # A task per stream: a timeout per event would cost more than most events do.
         beating = asyncio.create_task(self._beat(send)) if self._heartbeat_s else None
         try:
-            async for events in self.body_iterator:
+            async for events in self._events:
                 await self._write(send, events)
         finally:
             if beating:

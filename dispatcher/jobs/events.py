@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.requests import Request as HttpRequest
 
@@ -45,7 +45,7 @@ async def get_events(request: HttpRequest) -> Response:
 
 async def _events(
     state: IntakeState, items: AsyncGenerator[Heard], job_id: str, last: tuple[int, int, int]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     read = None
     try:
         async with contextlib.aclosing(items):

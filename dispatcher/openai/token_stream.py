@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -54,8 +54,9 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
         if first.done() and (refusal := _refusal(state, job, first, start)):
             return refusal
         headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
-        chunks = _chunks(state, _without_prompt(job), first, items, start, stack.pop_all())
-        return EventStream(chunks, headers, heartbeat_s=heartbeat_s)
+        tokens = _Tokens(state, _without_prompt(job), first, items, start)
+        stack.callback(tokens.close)
+        return EventStream(tokens.events(), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
 
 
 def _without_prompt(job: Submission) -> Submission:
@@ -100,36 +101,44 @@ def _repeated_stream(state: IntakeState, job_id: str) -> Response:
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 
 
-async def _chunks(
-    state: IntakeState,
-    job: Submission,
-    first: asyncio.Task[Heard],
-    items: AsyncIterator[Heard],
-    start: float,
-    stack: contextlib.ExitStack,
-) -> AsyncIterator[bytes]:
-    read, is_over = None, False
-    try:
-        if not first.done():
-            yield HEARTBEAT
-        item = await first
-        while isinstance(item, Chunk):
-            yield item.data
-            read = item
-            item = await anext(items)
-        is_over = True
-        record_served(state, job, item, start)
-        yield closing_event(item)
-    except IntakeClosingError:
-        is_over = True  # at this intake; the job goes on
-        yield restart_event(job.job_id, f"{state.job_url(job.job_id)}/events", last_event_id(read))
-    except (TimeoutError, BitladderError) as error:
-        is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
-        yield broken_event(state, error, job.job_id)
-    finally:
-        stack.close()
-        if not is_over:  # the client disconnected, or the stream cannot be completed
-            abandon(state, job)
+class _Tokens:
+    """The events of one stream, and what becomes of its job when the stream is closed."""
+
+    def __init__(
+        self,
+        state: IntakeState,
+        job: Submission,
+        first: asyncio.Task[Heard],
+        items: AsyncIterator[Heard],
+        start: float,
+    ) -> None:
+        self._state, self._job, self._first, self._items, self._start = state, job, first, items, start
+        self._is_over = False  # the job needs nobody who reads it
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        state, job = self._state, self._job
+        read = None
+        try:
+            if not self._first.done():
+                yield HEARTBEAT
+            item = await self._first
+            while isinstance(item, Chunk):
+                yield item.data
+                read = item
+                item = await anext(self._items)
+            self._is_over = True
+            record_served(state, job, item, self._start)
+            yield closing_event(item)
+        except IntakeClosingError:
+            self._is_over = True  # at this intake; the job goes on
+            yield restart_event(job.job_id, f"{state.job_url(job.job_id)}/events", last_event_id(read))
+        except (TimeoutError, BitladderError) as error:
+            self._is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
+            yield broken_event(state, error, job.job_id)
+
+    def close(self) -> None:
+        if not self._is_over:  # the client disconnected, or the stream cannot be completed
+            abandon(self._state, self._job)
 
 
 def closing_event(outcome: Outcome) -> bytes:
