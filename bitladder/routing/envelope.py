@@ -19,8 +19,9 @@ _NUMBERS = (
 )
 _TIERS = (("x-min-tier", "min_tier"), ("x-max-tier", "max_tier"))
 
-# OpenAI's client libraries send it: they give up after so many seconds without a byte.
-_READ_TIMEOUT = "x-stainless-read-timeout"
+# OpenAI's client libraries send one of these: Python's gives up after so many seconds without a byte, Node's if the
+# headers of the answer have not come after so many.
+_TIMEOUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
 # The part of that time which the request and the answer spend in the network.
 _NETWORK_S = 0.5
 
@@ -74,7 +75,7 @@ def read_envelope(
     deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
     silence_s = None
     if await_timeout_s is not None:
-        silence_s = min(await_timeout_s, _read_timeout(headers.get(_READ_TIMEOUT, "")))
+        silence_s = min(await_timeout_s, *(_timeout(headers.get(header, "")) for header in _TIMEOUTS))
     budget = _latency_budget(deadline_s, silence_s, stream=stream)
     # The tables above pair fields with their types.
     return Envelope(**fields, lane=lane, latency_budget=budget)  # type: ignore[arg-type]
@@ -89,12 +90,12 @@ def _latency_budget(deadline_s: float | None, silence_s: float | None, *, stream
     return LatencyBudget(whole_s=silence_s if deadline_s is None else min(deadline_s, silence_s))
 
 
-def _read_timeout(raw: str) -> float:
+def _timeout(raw: str) -> float:
     try:
-        read_s = float(raw)
+        timeout_s = float(raw)
     except ValueError:
         return math.inf  # a header of the client's library: its form is not for us to refuse
-    return max(0.0, read_s - _NETWORK_S) if read_s > 0 else math.inf
+    return max(0.0, timeout_s - _NETWORK_S) if timeout_s > 0 else math.inf
 
 
 def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:

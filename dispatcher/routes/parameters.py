@@ -106,6 +106,13 @@ PARAMETERS = {
         "Seconds that the client waits, as OpenAI's libraries send it. What cannot be answered in this time is refused "
         "at once. A value of another form is ignored.",
     ),
+    "HeadersTimeout": _Parameter(
+        "X-Stainless-Timeout",
+        "header",
+        Annotated[float, Meta(gt=0, le=_DAY_MS / 1000)],
+        "Seconds until the client must have the answer's headers, as OpenAI's library for Node sends it. Counts like "
+        "X-Stainless-Read-Timeout.",
+    ),
     "IdempotencyKey": _Parameter(
         "Idempotency-Key",
         "header",
@@ -130,6 +137,7 @@ ENVELOPE = (
     "MaxTier",
     "DeadlineMs",
     "ReadTimeout",
+    "HeadersTimeout",
     "IdempotencyKey",
 )
 IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName"}
@@ -151,6 +159,7 @@ _HEADERS: dict[str, tuple[Any, str]] = {
         Literal["true", "false"],
         "What OpenAI's libraries obey: whether to try again by themselves.",
     ),
+    "Accept-Encoding": (str, "The content codings of a body that it knows."),
     "Allow": (str, "The methods it knows."),
     "WWW-Authenticate": (str, "How to authenticate."),
 }

@@ -43,11 +43,13 @@ def test_a_number_out_of_its_range_is_refused_by_the_header_s_name(header: str, 
     assert caught.value.param == header
 
 
+@pytest.mark.parametrize("header", ["x-stainless-read-timeout", "x-stainless-timeout"])
 @pytest.mark.parametrize(
-    ("read_timeout", "deadline_ms", "stream", "expected"),
+    ("timeout", "deadline_ms", "stream", "expected"),
     [
         (None, None, False, LatencyBudget(whole_s=600)),
         (None, 2000, False, LatencyBudget(whole_s=2)),
+        ("20", None, False, LatencyBudget(whole_s=19.5)),
         ("20.5", None, False, LatencyBudget(whole_s=20)),
         ("20.5", 5000, True, LatencyBudget(whole_s=5, first_s=20)),
         ("nonsense", None, True, LatencyBudget(first_s=600)),
@@ -56,15 +58,21 @@ def test_a_number_out_of_its_range_is_refused_by_the_header_s_name(header: str, 
     ],
 )
 def test_the_latency_budget_is_the_deadline_or_what_the_client_s_library_says(
-    read_timeout: str | None, deadline_ms: int | None, stream: bool, expected: LatencyBudget
+    header: str, timeout: str | None, deadline_ms: int | None, stream: bool, expected: LatencyBudget
 ) -> None:
     headers = {
-        "x-stainless-read-timeout": read_timeout,
+        header: timeout,
         "x-deadline-ms": None if deadline_ms is None else str(deadline_ms),
     }
     sent = {name: value for name, value in headers.items() if value is not None}
 
     assert read_envelope(sent, stream=stream, await_timeout_s=600).latency_budget == expected
+
+
+def test_of_two_timeouts_of_libraries_the_shorter_counts() -> None:
+    headers = {"x-stainless-read-timeout": "20", "x-stainless-timeout": "3"}
+
+    assert read_envelope(headers, await_timeout_s=600).latency_budget == LatencyBudget(whole_s=2.5)
 
 
 def test_a_client_that_does_not_wait_has_no_limit_but_its_deadline() -> None:
