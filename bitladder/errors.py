@@ -3,11 +3,13 @@
 BitladderError
 ├── ConfigError                exit 2   a setting is wrong: names key, value and what is expected
 ├── RequestError               400      the request is wrong; `param` says where
-│   ├── NotFoundError          404      unknown model or job
+│   ├── NotFoundError          404      unknown job
+│   │   └── ModelNotFoundError 404      unknown model
 │   ├── GoneError              410      the job was here; its result has expired
 │   ├── SlowBodyError          408      the body did not arrive in time
 │   ├── ClientGoneError        499      the client closed the connection
 │   ├── TooLargeError          413      body above the limit
+│   ├── ContentCodingError     415      the body is compressed in a way that is not known
 │   └── ConflictError          422      the idempotency key was used with another body
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
@@ -34,6 +36,9 @@ What an engine did with a request: workers/engines/errors.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+# Characters of a name from outside in a message.
+_MAX_SHOWN = 200
 
 
 class BitladderError(Exception):
@@ -63,10 +68,20 @@ class RequestError(BitladderError):
 
 
 class NotFoundError(RequestError):
-    """There is no such model or job."""
+    """There is no such job."""
 
     status = 404
     code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no such model, in OpenAI's words: its clients know model and code."""
+
+    code = "model_not_found"
+
+    def __init__(self, name: str, what_there_is: str) -> None:
+        message = f"The model `{name[:_MAX_SHOWN]}` does not exist or you do not have access to it."
+        super().__init__(f"{message} There is {what_there_is[:_MAX_SHOWN]}.", param="model")
 
 
 class GoneError(RequestError):
@@ -81,6 +96,13 @@ class TooLargeError(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class ContentCodingError(RequestError):
+    """The body is compressed in a way that is not known, or more than once."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class SlowBodyError(RequestError):

@@ -11,11 +11,14 @@ from starlette.routing import Match, Route
 
 from bitladder.errors import AcceptanceUnknownError, BitladderError
 from dispatcher.auth import Authenticator
+from dispatcher.http.content_coding import CODINGS
 from dispatcher.http.problems import FINAL, problem
 from dispatcher.http.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here; with a longer one they would repeat after half a second.
 _MAX_OBEYED_S = 60
+# Characters of a path in a message.
+_MAX_SHOWN = 200
 
 
 async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response:
@@ -35,6 +38,8 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
         headers |= {"X-Job-Id": error.job_id, "Location": intake.job_url(error.job_id)}
     if error.status == 408:
         headers = {"Connection": "close"}  # the rest of the body may never come
+    if error.status == 415:
+        headers = {"Accept-Encoding": ", ".join(CODINGS)}
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
     authenticator: Authenticator = intake.authenticator
@@ -43,13 +48,17 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
 
 
 async def on_http_error(request: HttpRequest, error: Exception) -> Response:
-    """Answer unknown routes and methods in the same form."""
+    """Answer unknown routes and methods in the same form, in OpenAI's words."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type)
-    message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
-    headers = dict(error.headers or {})
+    asked, headers = f"({request.method} {request.scope['path'][:_MAX_SHOWN]})", dict(error.headers or {})
+    if error.status_code == 404:
+        return problem(404, f"Invalid URL {asked}", "unknown_url", headers=headers)
     if error.status_code == 405:  # Starlette names the methods of the first route at this path only
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return problem(error.status_code, message, HTTPStatus(error.status_code).name.lower(), headers=headers)
+        message = f"Invalid method for URL {asked}: it takes {headers['Allow']}"
+        return problem(405, message, "method_not_allowed", headers=headers)
+    code = HTTPStatus(error.status_code).name.lower()
+    return problem(error.status_code, f"{error.detail} {asked}", code, headers=headers)
 
 
 def _methods(request: HttpRequest) -> set[str]:

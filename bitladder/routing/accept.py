@@ -10,7 +10,7 @@ import uuid_utils
 
 from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
 from bitladder.decision import Decision
-from bitladder.errors import NotFoundError, RequestError
+from bitladder.errors import ModelNotFoundError, RequestError
 from bitladder.routing.body import Body, prompt_bytes, read_body
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
@@ -50,15 +50,12 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
 
     Raises:
         RequestError: the body or a header is wrong.
-        NotFoundError: there is no such model.
+        ModelNotFoundError: there is no such model.
 
     """
     body = read_body(incoming.endpoint, incoming.body)
     if body.model not in settings.models:
-        raise NotFoundError(
-            f"the model {body.model[:80]!r} does not exist; there is {', '.join(settings.models)}",
-            param="model",
-        )
+        raise ModelNotFoundError(body.model, ", ".join(settings.models))
     envelope = read_envelope(
         incoming.headers,
         lane=incoming.lane,

@@ -11,7 +11,7 @@ import asyncio
 from http import HTTPStatus
 
 import httptools
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -24,6 +24,8 @@ MAX_HEADERS = 100
 MAX_HEAD_BYTES = 32 * 1024
 # Where the maximum of connections is open, one that was idle for at least so long is closed for a new one.
 MIN_IDLE_S = 1.0
+# More bytes than any answer has.
+_ENDLESS = 2**62
 # When the intake ends, a new connection has so long to send its first request.
 _FIRST_HEAD_S = 0.5
 
@@ -159,7 +161,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _unchunked(cycle, app) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -222,6 +224,25 @@ class _BoundedProtocol(HttpToolsProtocol):
 def protocol_with(settings: IntakeSettings, closing: Closing) -> type[_BoundedProtocol]:
     """Return the protocol of one server, with these limits; uvicorn makes an instance per connection."""
     return type("BoundedProtocol", (_BoundedProtocol,), {"limits": settings, "closing": closing, "idle": {}})
+
+
+def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Return the application for a client of HTTP/1.0, which knows no chunks: the end of the connection ends a stream.
+
+    uvicorn would send it chunks.
+    """
+
+    async def with_plain_streams(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_plainly(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                cycle.chunked_encoding = False
+            else:  # uvicorn holds parts against the length that was declared: here each is as long as it is
+                cycle.expected_content_length = _ENDLESS if message.get("more_body") else len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plainly)  # type: ignore[arg-type]  # uvicorn's and Starlette's words for the same
+
+    return with_plain_streams  # type: ignore[return-value]  # as above
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -11,13 +11,15 @@ from bitladder.errors import ClientGoneError, RequestError, SlowBodyError, TooLa
 from bitladder.ids import from_url
 from bitladder.settings.intake_section import IntakeSettings
 from dispatcher.http.closing import Closing
+from dispatcher.http.content_coding import reader_of
 
 
 async def read_bytes(request: HttpRequest, limits: IntakeSettings, closing: Closing) -> bytes:
     """Read a body up to the limit of its size, in the time that it may take.
 
     Raises:
-        TooLargeError: it is larger; the rest is not read.
+        ContentCodingError: it is compressed in a way that is not known.
+        TooLargeError: it is larger, as it was sent or inflated; the rest is not read.
         SlowBodyError: it takes too long.
         ClientGoneError: it ends in the middle.
         IntakeClosingError: the intake does.
@@ -35,18 +37,25 @@ async def read_bytes(request: HttpRequest, limits: IntakeSettings, closing: Clos
 
 
 async def _read(request: HttpRequest, limit: int) -> bytes:
+    body = reader_of(", ".join(request.headers.getlist("content-encoding")))
     declared = request.headers.get("content-length", "")
-    chunks, size = [], int(declared) if declared.isdigit() else 0
-    if size <= limit:
-        size = 0
+    sent, size = int(declared) if declared.isdigit() else 0, 0
+    parts = []
+    if sent <= limit:
+        sent = 0
         async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
+            sent += len(chunk)
+            parts.append(body.inflate(chunk, limit + 1 - size))
+            size += len(parts[-1])
+            if max(sent, size) > limit:
                 break
-    if size > limit:
-        raise TooLargeError(f"the body must be at most {limit} bytes ([intake].max_body_bytes), got {size} or more")
-    return b"".join(chunks)
+    if max(sent, size) > limit:
+        raise TooLargeError(
+            f"the body must be at most {limit} bytes ([intake].max_body_bytes), inflated too, "
+            f"got {max(sent, size)} or more"
+        )
+    body.end()
+    return b"".join(parts)
 
 
 def query_number(request: HttpRequest, name: str, *, maximum: float) -> float | None:

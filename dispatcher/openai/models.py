@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.errors import NotFoundError
+from bitladder.errors import ModelNotFoundError
 from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.release import Published
@@ -46,7 +46,7 @@ async def get_model(request: HttpRequest) -> Response:
     """Show one model."""
     name, models = request.path_params["model"], intake_state(request).settings.models
     if name not in models:
-        raise NotFoundError(f"the model {name[:80]!r} does not exist; there is {', '.join(models)}", param="model")
+        raise ModelNotFoundError(name, ", ".join(models))
     return json_response(_describe(name, models[name]))
 
 

@@ -10,9 +10,11 @@ from bitladder.errors import (
     AcceptanceUnknownError,
     AuthenticationError,
     ConflictError,
+    ContentCodingError,
     ForbiddenError,
     GoneError,
     IntakeClosingError,
+    ModelNotFoundError,
     NotFoundError,
     QueueFullError,
     QueueUnreachableError,
@@ -56,12 +58,15 @@ ERRORS = {
     "NotFound": _ErrorAnswer(
         404,
         "There is no such model or job, or it is another tenant's.",
-        {NotFoundError.code: ("there is no job 'x'", "id")},
+        {
+            NotFoundError.code: ("there is no job 'x'", "id"),
+            ModelNotFoundError.code: (str(ModelNotFoundError("x", "smollm2")), "model"),
+        },
     ),
     "MethodNotAllowed": _ErrorAnswer(
         405,
         "The route knows other methods.",
-        {"method_not_allowed": ("PUT /v1/jobs: Method Not Allowed", None)},
+        {"method_not_allowed": ("Invalid method for URL (PUT /v1/jobs): it takes POST", None)},
         ("Allow",),
     ),
     "RequestTimeout": _ErrorAnswer(
@@ -85,10 +90,16 @@ ERRORS = {
         "The body is larger than {max_body_bytes} bytes ([intake].max_body_bytes).",
         {
             TooLargeError.code: (
-                "the body must be at most 1048576 bytes ([intake].max_body_bytes), got 2000000 or more",
+                "the body must be at most 1048576 bytes ([intake].max_body_bytes), inflated too, got 2000000 or more",
                 None,
             )
         },
+    ),
+    "ContentCoding": _ErrorAnswer(
+        415,
+        "The body's Content-Encoding is not known.",
+        {ContentCodingError.code: ("Content-Encoding must be one of gzip, x-gzip, deflate, or none, got 'br'", None)},
+        ("Accept-Encoding",),
     ),
     "KeyReused": _ErrorAnswer(
         422,

@@ -40,7 +40,7 @@ def _inference(endpoint: Endpoint, name: str, summary: str, body: Content, reply
         parameters=ENVELOPE,
         body=body,
         answers={200: answer(reply, _ANSWER, headers=headers, events=events)},
-        errors=("NotFound", "Conflict", "TooLarge", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
+        errors=("NotFound", "Conflict", "TooLarge", "ContentCoding", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
     )
 
 

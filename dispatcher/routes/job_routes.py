@@ -51,7 +51,7 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
         description=_CHOICE,
         body=Content(kinds=(dead_letters.DeadLetterSelection,), examples=_CHOICES),
         answers={200: answer(result, "What was chosen and done.", examples={"none": none})},
-        errors=("TooLarge",),
+        errors=("TooLarge", "ContentCoding"),
     )
 
 
@@ -76,7 +76,7 @@ OPERATIONS = (
                 links={"show": "getJob", "cancel": "cancelJob", "tokens": "readJobEvents"},
             )
         },
-        errors=("NotFound", "TooLarge", "KeyReused"),
+        errors=("NotFound", "TooLarge", "ContentCoding", "KeyReused"),
     ),
     Operation(
         method="GET",

@@ -207,5 +207,5 @@ def test_java_s_client_may_offer_http2(stack: Stack, tmp_path: Path) -> None:
 def test_a_path_with_a_slash_too_many_is_unknown_and_not_redirected(stack: Stack, method: str, path: str) -> None:
     found = answers(stack, f"{method} {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
 
-    assert [(one.status, one.code) for one in found] == [(404, "not_found")]
+    assert [(one.status, one.code) for one in found] == [(404, "unknown_url")]
     assert "location" not in found[0].headers
