@@ -29,7 +29,8 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
     """RQ's name of a queue: model:tier:lane, and :max-<ceiling> behind it where a ceiling holds.
 
     Jobs with a ceiling wait in a list of their own, so no claim has to search for them. No other code puts such a name
-    together or takes it apart. Where a name is only passed on, it stays text.
+    together or takes it apart, but scripts/parts/lists.lua. Where a name is only passed on, it stays text. It is
+    read from its end, because a model's name may have colons.
     """
 
     model: str
@@ -52,11 +53,26 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
             ValueError: no queue of ours is named so.
 
         """
-        model, tier, lane, ceiling = (*text.split(":"), "", "", "", "")[:4]
-        queue = QueueName(model, tier, lane, ceiling.removeprefix("max-") or None)
+        before, _, lane = text.rpartition(":")
+        ceiling = None
+        if lane.startswith("max-"):
+            ceiling = lane.removeprefix("max-")
+            before, _, lane = before.rpartition(":")
+        model, _, tier = before.rpartition(":")
+        queue = QueueName(model, tier, lane, ceiling)
         if not (model and tier and lane in list(Lane)) or str(queue) != text:
             raise ValueError(f"a queue is named model:tier:lane or model:tier:lane:max-<ceiling>, got {text[:200]!r}")
         return queue
+
+    @staticmethod
+    def begins(text: str, start: str) -> bool:
+        """Return whether a queue's name is `start`, or begins with it: a model, or model:tier, or model:tier:lane."""
+        try:
+            name = QueueName.parse(text)
+        except ValueError:
+            return f"{text}:".startswith(f"{start}:")
+        within = f"{name.model}:{name.tier}"
+        return start in (name.model, within, f"{within}:{name.lane}", text)
 
 
 class Endpoint(StrEnum):

@@ -34,6 +34,11 @@ def read_word(raw: bytes) -> str:
     return read_id(unquote_to_bytes(raw) if b"%" in raw else raw)
 
 
+def in_key(name: str) -> str:
+    """Return a model's name as one of the words of a key that colons divide; it has no '%'."""
+    return name.replace(":", "%3A")
+
+
 def in_url(job_id: str) -> str:
     """Return an id as a segment of a URL, or a header's value."""
     segment = quote(id_bytes(job_id), safe=":@")

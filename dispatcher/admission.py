@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from bitladder.contract import Lane, QueueName, Submission
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError, RefusedError
+from bitladder.ids import in_key
 from bitladder.queue.claim_plan import lists_of
 from bitladder.queue.load_sample import ModelSample, Sample, take_sample
 from bitladder.routing.envelope import LatencyBudget
@@ -241,7 +242,7 @@ class Admission:
         if not job.idempotency_key:
             return False
         with contextlib.suppress(RedisError, OSError):
-            return bool(await self._client.exists(f"bl:idem:{job.model}:{job.idempotency_key}"))
+            return bool(await self._client.exists(f"bl:idem:{in_key(job.model)}:{job.idempotency_key}"))
         return False
 
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis.exceptions import NoPermissionError, RedisError
 
-from bitladder.contract import JobView, Outcome
+from bitladder.contract import JobView, Outcome, QueueName
 from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
 from bitladder.queue.calls.read import heads_call, read_heads, records_call
@@ -64,7 +64,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return (
             (self.ids is None or job.job_id in self.ids or readable(job.job_id) in self.ids)
             and (self.code is None or job.code == self.code)
-            and (self.queue is None or f"{job.queue}:".startswith(f"{self.queue}:"))
+            and (self.queue is None or QueueName.begins(job.queue, self.queue))
             and (self.before_ms is None or job.at_ms < self.before_ms)
         )
 

@@ -10,8 +10,8 @@ import uuid_utils
 
 from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
 from bitladder.decision import Decision
-from bitladder.errors import ModelNotFoundError, RequestError
-from bitladder.routing.body import Body, prompt_bytes, read_body
+from bitladder.errors import RequestError
+from bitladder.routing.body import Body, prompt_bytes, read_body, with_model
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
 from bitladder.routing.features import score_prompt
@@ -50,22 +50,21 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
 
     Raises:
         RequestError: the body or a header is wrong.
-        ModelNotFoundError: there is no such model.
+        ModelNotFoundError: there is no such model or tier.
 
     """
     body = read_body(incoming.endpoint, incoming.body)
-    if body.model not in settings.models:
-        raise ModelNotFoundError(body.model, ", ".join(settings.models))
+    choice = settings.choice(body.model)
     envelope = read_envelope(
         incoming.headers,
         lane=incoming.lane,
         stream=bool(body.stream),
         await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
     )
-    constraints = constraints_of(envelope, settings.model(body.model).ladder)
+    constraints = constraints_of(envelope, settings.model(choice.model).ladder, choice.tier)
     decision = _decide(incoming.endpoint, body, constraints, settings)
-    lane = lane_of(envelope, settings.lanes)
-    submission = _submission(incoming, body, constraints, decision, lane, reply_to)
+    queue = QueueName(choice.model, decision.floor, lane_of(envelope, settings.lanes), constraints.ceiling)
+    submission = _submission(incoming, body, constraints, decision, queue, reply_to)
     return Accepted(submission=submission, envelope=envelope)
 
 
@@ -75,11 +74,12 @@ def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: 
 
 
 def _submission(
-    incoming: Incoming, body: Body, constraints: Constraints, decision: Decision, lane: Lane, reply_to: str
+    incoming: Incoming, body: Body, constraints: Constraints, decision: Decision, queue: QueueName, reply_to: str
 ) -> Submission:
     request = Request(
         endpoint=incoming.endpoint,
-        body=msgspec.Raw(incoming.body),
+        # The engine knows the model by one name.
+        body=msgspec.Raw(incoming.body if body.model == queue.model else with_model(incoming.body, queue.model)),
         decision=decision,
         ceiling=constraints.ceiling,
         priority=constraints.envelope.priority,
@@ -90,8 +90,8 @@ def _submission(
     key = _idempotency_key(incoming.headers, incoming.tenant)
     return Submission(
         job_id=str(uuid_utils.uuid7()),
-        model=body.model,
-        queue=str(QueueName(body.model, decision.floor, lane, constraints.ceiling)),
+        model=queue.model,
+        queue=str(queue),
         request=request,
         deadline_ms=constraints.envelope.deadline_ms,
         reply_to=reply_to,

@@ -90,6 +90,11 @@ def has_messages(body: bytes) -> bool:
         return False
 
 
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a body for a model by another name; the values of all other fields stay as their client wrote them."""
+    return msgspec.json.encode(_fields(body) | {"model": model})
+
+
 def prompt_bytes(body: Body) -> bytes:
     """Return the text that is scored, in UTF-8. Token ids are scored as the text of their digits."""
     if isinstance(body, CompletionBody):

@@ -24,11 +24,11 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.ladder[self.highest] if self.highest < len(self.ladder) - 1 else None
 
 
-def constraints_of(envelope: Envelope, ladder: tuple[str, ...]) -> Constraints:
-    """Return what the envelope allows on this ladder.
+def constraints_of(envelope: Envelope, ladder: tuple[str, ...], chosen: str | None = None) -> Constraints:
+    """Return what the envelope allows on this ladder; `chosen`: the only tier allowed, as the model's name says.
 
     Raises:
-        RequestError: the envelope names an unknown tier, or a minimum above its maximum.
+        RequestError: the envelope names an unknown tier, a minimum above its maximum, or not the chosen tier.
 
     """
     lowest = _rank(envelope.min_tier, ladder, "X-Min-Tier", default=0)
@@ -38,6 +38,14 @@ def constraints_of(envelope: Envelope, ladder: tuple[str, ...]) -> Constraints:
             f"X-Min-Tier ({ladder[lowest]}) must not be above X-Max-Tier ({ladder[highest]})",
             param="X-Min-Tier",
         )
+    if chosen is not None:
+        if not lowest <= ladder.index(chosen) <= highest:
+            raise RequestError(
+                f"the model's name chooses the tier {chosen}, but the headers allow {ladder[lowest]} (X-Min-Tier) to "
+                f"{ladder[highest]} (X-Max-Tier) only",
+                param="model",
+            )
+        lowest = highest = ladder.index(chosen)
     return Constraints(ladder=ladder, lowest=lowest, highest=highest, envelope=envelope)
 
 

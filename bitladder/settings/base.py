@@ -7,6 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+_MODEL_CHARS = 128
+_MODEL_PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
+_MODEL_NAME = re.compile(rf"(?!.{{{_MODEL_CHARS + 1}}})@?{_MODEL_PART}([/:@]{_MODEL_PART})*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -16,8 +19,19 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _model_name(value: str) -> str:
+    if not _MODEL_NAME.fullmatch(value):
+        raise ValueError(
+            f"must be 1 to {_MODEL_CHARS} of A-Z, a-z, 0-9, '.', '_', '-', '+', with '/', ':' or '@' between parts, "
+            "each of which begins with a letter, a digit or '_'"
+        )
+    return value
+
+
 # Names become parts of Redis keys and of headers, so they are kept plain.
 Name = Annotated[str, AfterValidator(_plain_name)]
+# Those of models are what people have: `HuggingFaceTB/SmolLM2-360M-Instruct`, `llama3.1:8b`, `@cf/meta/llama-3-8b`.
+ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
 class Section(BaseModel):

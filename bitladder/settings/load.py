@@ -7,8 +7,9 @@ came from and what is expected.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ DEFAULT_FILE = "bitladder.toml"
 _OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
 # Values of these are taken from the environment as they are, whatever they begin with.
 _PLAIN_KEYS = ("redis.password", "redis.url")
+
+
+_NOT_IN_VARIABLES = re.compile("[^a-z0-9]+")
 
 
 # A dotted key, its value, and where it came from.
@@ -68,8 +72,7 @@ def load_settings(
     if with_release and release_file:
         _put_release(tree, release_file, {key for key, _, _ in overrides}, sources)
     for key, value, source in [*_defaults(tree, environ), *overrides]:
-        _put(tree, key, value, source)
-        sources[key] = source
+        sources[_put(tree, key, value, source)] = source
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -156,13 +159,14 @@ def _toml_value(raw: str) -> Any:  # noqa: ANN401  (any TOML value)
         return raw
 
 
-def _put(tree: dict[str, Any], key: str, value: object, source: str) -> None:
-    """Set a dotted key; models.<model>.tiers.<name>.<key> finds the tier by its name."""
-    *path, last = key.split(".")
+def _put(tree: dict[str, Any], key: str, value: object, source: str) -> str:
+    """Set a dotted key, and return it in the tree's own spelling; models.<model>.tiers.<name>.<key> finds the tier."""
+    *path, last = _path(tree, key, source)
     node: Any = tree
     for index, part in enumerate(path):
         if isinstance(node, list):
             node = _tier(node, part, key, source)
+            path[index] = str(node.get("name")) if isinstance(node, dict) else part
         elif part == "tiers" and part not in node and path[index + 1 :]:
             known = ", ".join(tree["models"].keys() - {path[index - 1]}) or "none"
             raise ConfigError(f"{key}: there is no model {path[index - 1]!r}; there is {known} (from {source})")
@@ -173,12 +177,36 @@ def _put(tree: dict[str, Any], key: str, value: object, source: str) -> None:
     if isinstance(node, list):
         raise ConfigError(f"{key} is not a setting: expected a key of one tier behind its name (from {source})")
     node[last] = value
+    return ".".join((*path, last))
+
+
+def _path(tree: dict[str, Any], key: str, source: str) -> list[str]:
+    """Return the parts of a dotted key; the name of a model may have dots in it."""
+    section, _, rest = key.partition(".")
+    models = tree.get("models")
+    if section != "models" or not isinstance(models, dict):
+        return key.split(".")
+    whole = [name for name in models if f"{rest}.".startswith(f"{name}.")]
+    name = max(whole, key=len) if whole else rest.partition(".")[0]
+    below = rest[len(name) + 1 :]
+    return [section, _spelled(name, models, key, source), *(below.split(".") if below else ())]
+
+
+def _spelled(name: str, names: Iterable[str], key: str, source: str) -> str:
+    """Return which of these names is meant. The names of variables have capitals, digits and '_' only."""
+    if name in names:
+        return name
+    alike = [other for other in names if _NOT_IN_VARIABLES.sub("_", other.lower()) == name]
+    if len(alike) > 1:
+        raise ConfigError(f"{key}: {name!r} may mean {' or '.join(alike)}: set it in the file (from {source})")
+    return alike[0] if alike else name
 
 
 def _tier(tiers: list[Any], name: str, key: str, source: str) -> Any:  # noqa: ANN401  (a table, or what should be one)
-    by_name = {tier["name"]: tier for tier in tiers if isinstance(tier, dict) and "name" in tier}
+    by_name = {str(tier["name"]): tier for tier in tiers if isinstance(tier, dict) and "name" in tier}
+    name = _spelled(name, by_name, key, source)
     if name not in by_name:
-        raise ConfigError(f"{key}: there is no tier {name!r}; there is {', '.join(map(str, by_name))} (from {source})")
+        raise ConfigError(f"{key}: there is no tier {name!r}; there is {', '.join(by_name)} (from {source})")
     return by_name[name]
 
 

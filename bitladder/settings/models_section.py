@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from bitladder.errors import ConfigError
-from bitladder.settings.base import Name, Section
+from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.release import Published
 
 
@@ -41,6 +42,7 @@ class ModelSettings(Section):
 
     owned_by: str = Field("bitladder", description="owner shown by /v1/models")
     max_model_len: int = Field(2048, ge=1, description="context shown by /v1/models")
+    aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
     tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
 
     @model_validator(mode="after")
@@ -60,3 +62,31 @@ class ModelSettings(Section):
             if tier.name == name:
                 return tier
         raise ConfigError(f"tier must be one of {', '.join(self.ladder)}, got {name!r}")
+
+
+class ModelChoice(NamedTuple):
+    """What a name in a request means."""
+
+    model: str
+    tier: str | None = None  # the only tier that may serve it; None: any
+
+
+def choices_of(models: Mapping[str, ModelSettings]) -> dict[str, ModelChoice]:
+    """Return what each name means that requests may use: models, their aliases, and either with a tier behind it.
+
+    Raises:
+        ValueError: one name means two things.
+
+    """
+    choices: dict[str, ModelChoice] = {}
+    for model, settings in models.items():
+        for name in (model, *settings.aliases):
+            tiers = {f"{name}{mark}{tier}": ModelChoice(model, tier) for tier in settings.ladder for mark in ":@"}
+            for spelled, choice in {name: ModelChoice(model), **tiers}.items():
+                if (other := choices.setdefault(spelled, choice)) is not choice:
+                    raise ValueError(f"models: {spelled!r} means {_in_words(other)} and {_in_words(choice)}")
+    return choices
+
+
+def _in_words(choice: ModelChoice) -> str:
+    return f"tier {choice.tier} of model {choice.model}" if choice.tier else f"model {choice.model}"

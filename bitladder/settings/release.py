@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from bitladder.errors import ConfigError
-from bitladder.settings.base import Name, Section
+from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.paths import CACHE
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -93,7 +93,7 @@ class Release(Section):
     note: str = ""
     # The version whose content this is, after a rollback; 0: the configuration's own tiers, as before the first one.
     restored: int | None = Field(None, ge=0)
-    models: dict[Name, ReleaseModel]
+    models: dict[ModelName, ReleaseModel]
 
     @model_validator(mode="after")
     def _restores_an_older_one(self) -> Self:

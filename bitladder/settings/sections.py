@@ -6,12 +6,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from bitladder.errors import ConfigError
+from bitladder.errors import ConfigError, ModelNotFoundError
 from bitladder.settings.access import AuthSettings
-from bitladder.settings.base import Name, Section
+from bitladder.settings.base import ModelName, Section
 from bitladder.settings.capture_section import CaptureSettings
 from bitladder.settings.intake_section import IntakeSettings
-from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import LaneSettings, PolicySettings
 from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.queue_section import QueueSettings
@@ -33,7 +33,7 @@ class Settings(Section):
     vllm: VllmSettings = VllmSettings()
     echo: EchoSettings = EchoSettings()
     publish: PublishSettings = PublishSettings()
-    models: dict[Name, ModelSettings] = Field(min_length=1, description="the models served, by name")
+    models: dict[ModelName, ModelSettings] = Field(min_length=1, description="the models served, by name")
 
     @model_validator(mode="after")
     def _fixed_policy_names_a_tier(self) -> Self:
@@ -44,6 +44,35 @@ class Settings(Section):
             if tier and tier not in model.ladder:
                 raise ValueError(f"policy.name: model {name} has tiers {', '.join(model.ladder)}, not {tier!r}")
         return self
+
+    @model_validator(mode="after")
+    def _names_of_models_differ(self) -> Self:
+        choices_of(self.models)
+        return self
+
+    def choice(self, name: str) -> ModelChoice:
+        """Return what the `model` of a request means.
+
+        Raises:
+            ModelNotFoundError: there is no such model, alias or tier.
+
+        """
+        if name in self.models:
+            return ModelChoice(name)
+        try:
+            return choices_of(self.models)[name]
+        except KeyError:
+            raise ModelNotFoundError(name, self._near(name)) from None
+
+    def _near(self, name: str) -> str:
+        """Return what there is: the tiers of a model, where its name is right, else the models."""
+        start = name[: max(map(name.rfind, ":@"), default=0)]
+        known = choices_of(self.models).get(start)
+        return (
+            ", ".join(f"{start}:{tier}" for tier in self.models[known.model].ladder)
+            if known
+            else ", ".join(self.models)
+        )
 
     def model(self, name: str) -> ModelSettings:
         try:

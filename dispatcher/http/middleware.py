@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PATHS_WITH_JOB_ID = (b"/v1/jobs/", b"/v1/dead-letters/")
+_PATH_WITH_MODEL = b"/v1/models/"
 
 
 class RequestIds:
@@ -55,7 +56,8 @@ class BelowRootPath:
 class QuotedIds:
     """Match paths with a job id as the client quoted them, so that a slash in an id does not end it.
 
-    A producer beside Redis may use any id: with slashes, blanks, or bytes that are no text.
+    A producer beside Redis may use any id: with slashes, blanks, or bytes that are no text. A model's name may have
+    slashes, which some of OpenAI's libraries quote and others do not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -65,4 +67,7 @@ class QuotedIds:
         raw: bytes = scope.get("raw_path") or b""
         if raw.startswith(_PATHS_WITH_JOB_ID):
             scope["path"] = raw.decode("latin-1")
+        elif raw.startswith(_PATH_WITH_MODEL) and not raw.endswith(b"/"):
+            name = raw.removeprefix(_PATH_WITH_MODEL).replace(b"/", b"%2F")
+            scope["path"] = (_PATH_WITH_MODEL + name).decode("latin-1")
         await self.app(scope, receive, send)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.errors import ModelNotFoundError
 from bitladder.queue.json_views.kinds import ModelName, TierName
-from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.models_section import choices_of
 from bitladder.settings.release import Published
+from bitladder.settings.sections import Settings
 from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, with what was measured of its published checkpoints."""
+    """A model or one of its tiers, with what was measured of its published checkpoints."""
 
     id: ModelName
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str
-    root: str
-    parent: str | None = None
+    root: str  # the model's own name
+    parent: str | None = None  # of a tier: its model
     max_model_len: Annotated[int, msgspec.Meta(ge=1)]
     tiers: tuple[TierName, ...]
     published: Annotated[dict[str, Published], msgspec.Meta(description="By tier: what was measured.")]
@@ -37,25 +38,35 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_models(request: HttpRequest) -> Response:
-    """List the models."""
-    models = intake_state(request).settings.models
-    return json_response(ModelList(data=[_describe(name, model) for name, model in models.items()]))
+    """List the models, then their other names and their tiers: clients let their users choose among these."""
+    settings = intake_state(request).settings
+    return json_response(ModelList(data=[_describe(name, settings) for name in listed_names(settings)]))
 
 
 async def get_model(request: HttpRequest) -> Response:
     """Show one model."""
-    name, models = request.path_params["model"], intake_state(request).settings.models
-    if name not in models:
-        raise ModelNotFoundError(name, ", ".join(models))
-    return json_response(_describe(name, models[name]))
+    return json_response(_describe(unquote(request.path_params["model"]), intake_state(request).settings))
 
 
-def _describe(name: str, model: ModelSettings) -> Model:
+def listed_names(settings: Settings) -> list[str]:
+    """Return the names that /v1/models shows, models first: some clients take the first that there is."""
+    names = dict.fromkeys(settings.models)
+    for name, choice in choices_of(settings.models).items():
+        is_other_spelling = choice.tier and name != f"{choice.model}:{choice.tier}"
+        names |= {} if is_other_spelling else {name: None}
+    return list(names)
+
+
+def _describe(name: str, settings: Settings) -> Model:
+    choice = settings.choice(name)
+    model = settings.model(choice.model)
+    tiers = [tier for tier in model.tiers if choice.tier in (None, tier.name)]
     return Model(
         id=name,
         owned_by=model.owned_by,
-        root=name,
+        root=choice.model,
+        parent=choice.model if choice.tier else None,
         max_model_len=model.max_model_len,
-        tiers=model.ladder,
-        published={tier.name: tier.published for tier in model.tiers if tier.published},
+        tiers=tuple(tier.name for tier in tiers),
+        published={tier.name: tier.published for tier in tiers if tier.published},
     )

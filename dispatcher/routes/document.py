@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
+from dispatcher.openai.models import listed_names
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
 from dispatcher.routes.operation import EVENTS, TEXT, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
@@ -121,7 +122,7 @@ def _content(content: Content) -> dict[str, Any]:
 def _names(settings: Settings) -> dict[str, Any]:
     """Return the names that are configured, as enumerations."""
     tiers = dict.fromkeys(tier for model in settings.models.values() for tier in model.ladder)
-    models = {"type": "string", "enum": list(settings.models), "description": "The models of this intake."}
+    models = {"type": "string", "enum": listed_names(settings), "description": "The models of this intake."}
     names = {"type": "string", "enum": list(tiers), "description": "The tiers of this intake's models."}
     return {"ModelName": models, "TierName": names}
 

@@ -117,7 +117,7 @@ def test_what_is_always_written_is_required_and_what_is_read_is_not() -> None:
 def test_models_tiers_and_limits_are_those_of_the_settings() -> None:
     parts = DOCUMENT["components"]
 
-    assert parts["schemas"]["ModelName"]["enum"] == ["smollm2"]
+    assert parts["schemas"]["ModelName"]["enum"] == ["smollm2", "smollm2:int4", "smollm2:int8", "smollm2:fp8"]
     assert parts["schemas"]["TierName"]["enum"] == ["int4", "int8", "fp8"]
     assert parts["parameters"]["WaitQuery"]["schema"]["maximum"] == 7
     assert "2048" in parts["responses"]["TooLarge"]["description"]

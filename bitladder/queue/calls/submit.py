@@ -15,7 +15,7 @@ from bitladder.errors import (
     QueueFullError,
     QuotaError,
 )
-from bitladder.ids import read_id
+from bitladder.ids import in_key, read_id
 from bitladder.queue.run_script import Argument, Call, LostError, Rows, UnansweredError
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
@@ -46,7 +46,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     high = settings.model(model).tier(tier).high if may_overflow else 0
     is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
     fair = 0 if is_shared else settings.queue.fair_depth
-    args: list[Argument] = [model, queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
+    args: list[Argument] = [in_key(model), queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
     args += [tenant, quota, fair]
     longest_ms = settings.queue.max_wait_s * 1000
     for job in jobs:

@@ -69,7 +69,7 @@ end
 flush(keep, now)
 -- How fast each queue is served, for the admission: counted by the queue a job waited in, whichever tier served it.
 for queue, count in pairs(served) do
-  local key = 'bl:served:' .. string.match(queue, '^[^:]*')
+  local key = 'bl:served:' .. names_in(queue)
   if redis.pcall('HINCRBY', key, queue, count) == count then
     redis.call('PEXPIRE', key, 86400000)
   end

@@ -47,7 +47,8 @@ local function release(id)
     redis.call('RPUSH', list, id)
   end
   try_call('SADD', 'rq:queues', list)
-  wake('bl:wake:' .. (string.match(queue, '^[^:]+:[^:]+') or ''))
+  local _, tier = names_in(queue)
+  wake('bl:wake:' .. tier)
   return 1
 end
 

@@ -9,8 +9,8 @@
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that have not ended -> when they expire (ms)
 --       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
--- ARGV  1 until when it may run (ms): the sender has given it up then  2 model  3 queue  4 max depth
---       5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0:
+-- ARGV  1 until when it may run (ms): the sender has given it up then  2 model, with %3A for a colon
+--       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0:
 --       no limit)  9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data,
 --       description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>; and the record of a cancelled job whose key is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 import redis
 
@@ -12,6 +13,8 @@ from bitladder.contract import Outcome, State, Submission
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
 from tests.bitladder.queue.test_job_queue import claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 
@@ -129,3 +132,18 @@ async def test_a_job_without_a_key_has_no_field_for_one(queue: JobQueue, store: 
     await submit(queue, mine)
 
     assert not store.hexists(f"rq:job:{mine.job_id}", "idem")
+
+
+async def test_keys_of_two_models_and_tenants_are_never_the_same(settings: Settings) -> None:
+    """Colons divide a key, and a model's name may have some."""
+    model = settings.model("smollm2")
+    named = settings.model_copy(update={"models": {"a": model, "a:b": model}})
+    client = connect(settings.redis)
+    queue = JobQueue(client, named)
+    theirs, mine = (
+        msgspec.structs.replace(job(idempotency_key=key, fingerprint="f"), model=name, queue=f"{name}:int4:normal")
+        for name, key in (("a:b", "c:d"), ("a", "b:c:d"))
+    )
+
+    assert await submit(queue, theirs, mine) == [theirs.job_id, mine.job_id]
+    await client.aclose()

@@ -36,6 +36,27 @@ def test_tiers_that_cannot_be_are_refused_by_name(headers: dict[str, str]) -> No
     assert caught.value.param == "X-Min-Tier"
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_allowed"),
+    [
+        ({}, True),
+        ({"x-min-tier": "int8", "x-max-tier": "int8"}, True),
+        ({"x-min-tier": "int4"}, True),
+        ({"x-min-tier": "fp8"}, False),
+        ({"x-max-tier": "int4"}, False),
+    ],
+)
+def test_a_model_s_name_may_choose_the_tier_that_the_headers_allow(headers: dict[str, str], is_allowed: bool) -> None:
+    envelope = read_envelope(headers)
+    if is_allowed:
+        constraints = constraints_of(envelope, LADDER, "int8")
+        assert (constraints.lowest, constraints.highest, constraints.ceiling) == (1, 1, "int8")
+    else:
+        with pytest.raises(RequestError, match=r"chooses the tier int8, but the headers allow .* only") as caught:
+            constraints_of(envelope, LADDER, "int8")
+        assert caught.value.param == "model"
+
+
 def test_priority_chooses_the_lane_unless_one_is_asked_for() -> None:
     lanes = [lane_of(Envelope(priority=priority), LaneSettings()) for priority in (10, 8, 7, 3, 2, 1)]
 

@@ -45,6 +45,14 @@ local function leave_in_list(id, queue, wait)
   end
 end
 
+-- The model of a queue, and <model>:<tier>; '' for a name that is none of ours. Read from its end: a model's name may have
+-- colons.
+local function names_in(queue)
+  local whole_ladder = string.match(queue, '^(.+):max%-[^:]*$') or queue
+  local tier = string.match(whole_ladder, '^(.+):[^:]*$') or ''
+  return string.match(tier, '^(.+):[^:]*$') or '', tier
+end
+
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
 local function wake(key)
   if call_or_replace('LLEN', key) == 0 then

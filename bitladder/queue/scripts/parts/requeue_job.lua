@@ -90,6 +90,7 @@ local function requeue_job(id, worker, how)
     redis.call('HSET', key, 'trouble', how.trouble)  -- the outcome says so if the deadline passes before it runs again
   end
   try_call('SADD', 'rq:queues', 'rq:queue:' .. target)
-  wake('bl:wake:' .. (string.match(target, '^[^:]+:[^:]+') or ''))
+  local _, tier = names_in(target)
+  wake('bl:wake:' .. tier)
   return 'returned'
 end
