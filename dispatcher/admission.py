@@ -239,10 +239,9 @@ class Admission:
         return OverloadedError(_explain(job.queue, expected, latency_budget, after_s), retry_after_s=after_s)
 
     async def _is_repeat(self, job: Submission) -> bool:
-        if not job.idempotency_key:
-            return False
+        name = f"bl:idem:{in_key(job.model)}:{job.idempotency_key}"
         with contextlib.suppress(RedisError, OSError):
-            return bool(await self._client.exists(f"bl:idem:{in_key(job.model)}:{job.idempotency_key}"))
+            return bool(job.idempotency_key and await self._client.exists(name))
         return False
 
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:

@@ -9,6 +9,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from bitladder.errors import BitladderError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
@@ -21,7 +22,8 @@ from dispatcher.auth import is_key_required
 from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_error
 from dispatcher.http.closing import Closing
 from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
-from dispatcher.routes.table import routes
+from dispatcher.routes.parameters import ANSWER_HEADERS
+from dispatcher.routes.table import OPERATIONS, routes
 from dispatcher.state import IntakeState
 
 log = structlog.get_logger()
@@ -52,6 +54,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         routes=routes(),
         middleware=[
             Middleware(RequestIds),
+            *_web_pages(settings.intake.cors_origins),
             Middleware(BelowRootPath, settings.intake.root_path),
             Middleware(QuotedIds),
         ],
@@ -62,6 +65,22 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
     # the request's Host names.
     app.router.redirect_slashes = False
     return app
+
+
+def _web_pages(origins: tuple[str, ...]) -> list[Middleware]:
+    """Return what lets web pages of these origins use the intake (CORS). They send a key, and never cookies."""
+    if not origins:
+        return []
+    methods = sorted({operation.method for operation in OPERATIONS})
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=methods,
+            allow_headers=["*"],
+            expose_headers=list(ANSWER_HEADERS),
+        )
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -37,6 +37,7 @@ from dispatcher.http.responses import Handler
 log = structlog.get_logger()
 # Ours have 46 characters. Longer ones are not worth hashing.
 _MAX_KEY_BYTES = 256
+_KEY_HEADERS = (b"authorization", b"api-key", b"x-api-key")
 
 
 class Requirement(StrEnum):
@@ -111,10 +112,10 @@ class Authenticator:
             return ANYBODY
         # The time of the look-up helps nobody to guess a key: hashes are compared, and a key cannot be chosen so that
         # its hash begins like another's.
-        key = _bearer(headers)
-        if key and (caller := self._callers.get(key_hash(key))):
-            return caller
-        raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>'")
+        for key in _keys(headers):
+            if caller := self._callers.get(key_hash(key)):
+                return caller
+        raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>' (api-key and x-api-key will do)")
 
     def sees_details(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Return whether an error may name hosts behind the intake: to an operator's key, or on loopback without keys.
@@ -211,7 +212,9 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
     )
 
 
-def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    value = next((value for name, value in headers if name == b"authorization"), b"")
-    scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" and len(key) <= _MAX_KEY_BYTES else b""
+def _keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """Yield the keys that a request carries, where the clients of OpenAI, Azure and Anthropic send theirs."""
+    for name, value in headers:
+        scheme, _, key = value.partition(b" ") if name == b"authorization" else (b"bearer", b"", value)
+        if name in _KEY_HEADERS and scheme.lower() == b"bearer" and 0 < len(key) <= _MAX_KEY_BYTES:
+            yield key.strip()

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from bitladder.settings.base import Section
+
+_ORIGIN = re.compile(
+    r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?"
+)
+
+
+def _origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError(
+            "must be origins as browsers send them: https://app.example.org, http://localhost:3000; or '*'"
+        )
+    return value
 
 
 class IntakeSettings(Section):
@@ -33,6 +48,9 @@ class IntakeSettings(Section):
     )
     heartbeat_s: float = Field(
         15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
+    )
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        (), description="web pages that may use the intake: origins as https://app.example.org, or *; needs API keys"
     )
     root_path: str = Field(
         "",

@@ -46,6 +46,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _web_pages_need_keys(self) -> Self:
+        if self.intake.cors_origins and (not self.auth.keys or self.auth.required is False):
+            raise ValueError(
+                "intake.cors_origins needs API keys, or all visitors of these pages could use the intake: make a key "
+                "with `bitladder keys new`, and do not set auth.required = false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_of_models_differ(self) -> Self:
         choices_of(self.models)
         return self

@@ -14,9 +14,9 @@ CODINGS = tuple(_WINDOWS)
 class PlainBody:
     """A body that is not compressed."""
 
-    def inflate(self, data: bytes, most: int) -> bytes:
-        """Return what some of the body stands for, `most` bytes of it at most."""
-        return data[:most]
+    def inflate(self, data: bytes, room: int) -> bytes:
+        """Return what some of the body stands for, at most `room` bytes of it."""
+        return data[:room]
 
     def end(self) -> None:
         """Check that the body is whole."""
@@ -28,15 +28,15 @@ class CompressedBody:
     def __init__(self, coding: str) -> None:
         self._coding, self._inflater = coding, zlib.decompressobj(_WINDOWS[coding])
 
-    def inflate(self, data: bytes, most: int) -> bytes:
-        """See PlainBody. A small body may stand for a very large one: nothing is inflated beyond `most`.
+    def inflate(self, data: bytes, room: int) -> bytes:
+        """See PlainBody. A small body may stand for a very large one: nothing is inflated beyond `room`.
 
         Raises:
             RequestError: it is not in its coding.
 
         """
         try:
-            return self._inflater.decompress(data, most)
+            return self._inflater.decompress(data, room)
         except zlib.error as error:
             raise RequestError(f"the body must be {self._coding}, as its Content-Encoding says: {error}") from error
 

@@ -33,6 +33,7 @@ _TAGS = {
     "operating": "For operators and their tools.",
 }
 _KEY = "An API key, where the intake requires one. It has a tenant and scopes: submit, read, ops."
+_KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {
     TEXT: {"type": "string"},
@@ -48,11 +49,16 @@ def document(settings: Settings, operations: tuple[Operation, ...]) -> dict[str,
         "openapi": "3.1.1",
         "info": _INFO,
         "servers": [{"url": settings.intake.root_path or "/"}],
-        "security": [{"key": []}, {}],
+        "security": [*({name: []} for name in ("key", *_KEY_HEADERS)), {}],
         "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
         "paths": _paths(operations),
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _KEY}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": _KEY},
+                **{
+                    name: {"type": "apiKey", "in": "header", "name": name, "description": _KEY} for name in _KEY_HEADERS
+                },
+            },
             "parameters": parameters,
             "headers": headers_json(),
             "responses": errors_json(settings),

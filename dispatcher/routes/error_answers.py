@@ -47,7 +47,12 @@ ERRORS = {
     "Unauthorized": _ErrorAnswer(
         401,
         "No API key was sent, or none that is configured.",
-        {AuthenticationError.code: ("send a valid API key: 'Authorization: Bearer <key>'", None)},
+        {
+            AuthenticationError.code: (
+                "send a valid API key: 'Authorization: Bearer <key>' (api-key and x-api-key will do)",
+                None,
+            )
+        },
         ("WWW-Authenticate",),
     ),
     "Forbidden": _ErrorAnswer(

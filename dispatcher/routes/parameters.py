@@ -142,7 +142,7 @@ ENVELOPE = (
 )
 IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName"}
 
-_HEADERS: dict[str, tuple[Any, str]] = {
+ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Request-Id": (REQUEST_ID, "The client's own, or one made here."),
     "X-Job-Id": (str, "The job behind the answer."),
     "X-Tier": (TierName, "The tier that served it."),
@@ -169,7 +169,8 @@ ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Policy", "
 def headers_json() -> dict[str, Any]:
     """Return the headers of answers; X-Request-Id is always there."""
     shown: dict[str, Any] = {
-        name: {"description": description, "schema": _schema_of(kind)} for name, (kind, description) in _HEADERS.items()
+        name: {"description": description, "schema": _schema_of(kind)}
+        for name, (kind, description) in ANSWER_HEADERS.items()
     }
     shown["X-Request-Id"]["required"] = True
     return shown
