@@ -12,6 +12,8 @@ messages when memory is short, and serves /health, /metrics and /v1/completions 
 - nan: log probabilities of NaN, which is not JSON. null: log probabilities that are null. unwritable: NaN as vLLM 0.32
   answers it, null in a stream and a 400 otherwise. corrupt: the counter of NaN rises. empty: tokens without a text.
 - slow: a second for every token.
+
+A chat with tools is refused in vLLM's words unless it was started with a parser for their calls.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def has_faults() -> bool:
 class Server:
     """One fake server: a token every 10 ms, and a defect for the prompt that asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool_call_parser: str | None) -> None:
+        self.tool_call_parser = tool_call_parser
         self.tokens = self.corrupted = 0
         self.is_dead = False
         self.running = asyncio.Event()
@@ -68,6 +71,18 @@ class Server:
         figures = {"generation_tokens_total": self.tokens, "corrupted_requests_total": self.corrupted}
         lines = [f"vllm:{name}{labels} {float(value)}" for name, value in figures.items()]
         return web.Response(text="\n".join([*lines, f"vllm:prompt_tokens_total{labels} 0.0", ""]))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if body.get("tools") and not self.tool_call_parser:
+            why = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            error = {"message": why, "type": "BadRequestError", "param": None, "code": 400}
+            return web.json_response({"error": error}, status=400)
+        function = {"name": self.tool_call_parser, "arguments": "{}"}
+        call = {"index": 0, "id": "call_0", "type": "function", "function": function}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        return web.json_response({"object": "chat.completion", "choices": [choice]})
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -123,6 +138,8 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.92)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--max-logprobs", type=int)
+    parser.add_argument("--enable-auto-tool-choice", action="store_true")
+    parser.add_argument("--tool-call-parser")
     args = parser.parse_args()
     free, longest = float(os.environ.get("FAKE_FREE", "1")), int(os.environ.get("FAKE_LENGTH", "10000"))
     asked = args.gpu_memory_utilization
@@ -130,12 +147,13 @@ def main() -> None:
         sys.exit(TOO_LARGE.format(free=free * 100, asked=asked, need=asked * 100))
     if args.max_model_len > longest:
         sys.exit(TOO_LONG.format(asked=args.max_model_len, longest=longest))
-    server, app = Server(), web.Application()
+    server, app = Server((args.enable_auto_tool_choice and args.tool_call_parser) or None), web.Application()
     app.add_routes(
         [
             web.get("/health", server.health),
             web.get("/metrics", server.metrics),
             web.post("/v1/completions", server.completions),
+            web.post("/v1/chat/completions", server.chat),
         ]
     )
     web.run_app(app, path=args.uds, print=lambda *_: None, shutdown_timeout=0.1)

@@ -59,12 +59,13 @@ def main() -> int:
 
 def _build_engine(settings: Settings, model: str, tier: str) -> Engine:
     """Return the engine that the settings ask for."""
-    tier_settings = settings.model(model).tier(tier)
+    model_settings = settings.model(model)
+    tier_settings = model_settings.tier(tier)
     if settings.worker.engine == "echo":
         return EchoEngine(settings.echo, tier)
     if settings.worker.engine == "remote":
         return HttpEngine(tier_settings.url, model)
-    return VllmServer(model, tier_settings, settings.vllm)
+    return VllmServer(model, tier_settings, settings.vllm, tool_call_parser=model_settings.tool_call_parser)
 
 
 async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> None:

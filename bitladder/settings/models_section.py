@@ -42,6 +42,11 @@ class ModelSettings(Section):
 
     owned_by: str = Field("bitladder", description="owner shown by /v1/models")
     max_model_len: int = Field(2048, ge=1, description="context shown by /v1/models")
+    tool_call_parser: str = Field(
+        "",
+        pattern="^[A-Za-z0-9_-]*$",
+        description="vLLM's parser of the tool calls that this model writes; empty: requests with tools are refused",
+    )
     aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
     tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
 

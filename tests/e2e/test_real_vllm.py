@@ -27,6 +27,7 @@ VLLM_CPU_KVCACHE_SPACE = "1"
 VLLM_CPU_OMP_THREADS_BIND = "nobind"
 OMP_NUM_THREADS = "1"
 [models.smollm2]
+tool_call_parser = "xlam"
 [[models.smollm2.tiers]]
 name = "int4"
 price_per_hour = 0.70
@@ -80,6 +81,19 @@ def test_an_important_prompt_is_answered_by_the_highest_tier(openai: OpenAI) -> 
 
     assert "4" in (answer.parse().choices[0].message.content or "")
     assert answer.headers["x-tier"] == "int8"
+
+
+def test_a_prompt_may_come_with_tools(openai: OpenAI) -> None:
+    answer = openai.chat.completions.create(
+        model="smollm2",
+        messages=[{"role": "user", "content": "What is the weather in Rome?"}],
+        tools=[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}],
+        max_tokens=16,
+        temperature=0,
+    )
+
+    message = answer.choices[0].message
+    assert message.content or message.tool_calls  # so small a model calls none
 
 
 def test_tokens_stream_as_they_come_and_the_job_tells_its_story(openai: OpenAI, stack: PrivateStack) -> None:

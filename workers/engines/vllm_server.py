@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from bitladder.settings.load import foreign_environment
@@ -50,6 +51,10 @@ _SHOWN_OUTPUT = 4000
 _MAX_MISSES = 6
 
 
+# What vLLM answers to a request with tools where it has no parser for them: which of its own options to set.
+_NO_TOOLS = b"--tool-call-parser to be set"
+
+
 class _StartError(EngineFaultError):
     """The server ended while it started; its output says why."""
 
@@ -61,8 +66,8 @@ class _StartError(EngineFaultError):
 class VllmServer:
     """Starts the server of one tier and talks to it."""
 
-    def __init__(self, model: str, tier: TierSettings, settings: VllmSettings) -> None:
-        self._model, self._tier, self._settings = model, tier, settings
+    def __init__(self, model: str, tier: TierSettings, settings: VllmSettings, *, tool_call_parser: str = "") -> None:
+        self._model, self._tier, self._settings, self._tool_call_parser = model, tier, settings, tool_call_parser
         self._folder = tempfile.TemporaryDirectory(prefix="bitladder-")
         self._socket = str(Path(self._folder.name) / "vllm.sock")
         self._http = HttpEngine("http://vllm", model, socket=self._socket)
@@ -115,7 +120,10 @@ class VllmServer:
             raise
 
     async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
-        return await self._http.generate(endpoint, body, on_chunk)
+        answer = await self._http.generate(endpoint, body, on_chunk)
+        if answer.status == 400 and _NO_TOOLS in answer.body:
+            return _no_tools(f"models.{self._model}.tool_call_parser")
+        return answer
 
     async def load(self) -> EngineLoad:
         return EngineLoad() if self._misses else await self._http.load()  # a hanging server is not waited for twice
@@ -164,6 +172,8 @@ class VllmServer:
             "--uds",
             self._socket,
         ]
+        if self._tool_call_parser:
+            server += ["--enable-auto-tool-choice", "--tool-call-parser", self._tool_call_parser]
         return [*launcher, *server, *args]
 
     async def _until_warm(self) -> None:
@@ -196,6 +206,13 @@ def _log_end(reader: asyncio.Task[None]) -> None:
     """Log that reading an engine's log has ended with an error: the pipe will fill up, and the engine hang."""
     if not reader.cancelled() and (error := reader.exception()):
         log.error("the engine's log is not read any more", error=repr(error))
+
+
+def _no_tools(setting: str) -> Answer:
+    """Return the answer to a request with tools that vLLM has refused by its option, with the name of our setting."""
+    message = f"tools need a parser of the tool calls that the model writes, and none is configured ({setting})"
+    error = {"message": message, "type": "invalid_request_error", "param": "tools", "code": "tools_not_configured"}
+    return Answer(status=400, body=msgspec.json.encode({"error": error}))
 
 
 def checkpoint_path(tier: TierSettings, settings: VllmSettings) -> Path:

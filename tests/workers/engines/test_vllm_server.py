@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,9 +33,10 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 4096}', encoding="utf-8")
     servers: list[VllmServer] = []
 
-    def made(*args: str, **environment: str) -> VllmServer:
+    def made(*args: str, tool_call_parser: str = "", **environment: str) -> VllmServer:
         settings = VllmSettings(python=install(tmp_path), args=args, env=environment, start_timeout_s=30)
-        servers.append(VllmServer("m", TierSettings(name="int4", checkpoint=str(tmp_path)), settings))
+        tier = TierSettings(name="int4", checkpoint=str(tmp_path))
+        servers.append(VllmServer("m", tier, settings, tool_call_parser=tool_call_parser))
         return servers[-1]
 
     yield made
@@ -226,3 +228,50 @@ async def test_the_engine_is_not_told_our_settings(make: Make, monkeypatch: pyte
 
 def _environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+WITH_TOOLS = {
+    "messages": [{"role": "user", "content": "What is the weather in Rome?"}],
+    "tools": [{"type": "function", "function": {"name": "weather"}}],
+}
+
+
+async def chat(server: VllmServer, *, stream: bool = False) -> tuple[int, dict[str, Any]]:
+    async def ignore(chunk: bytes) -> None:
+        del chunk
+
+    body = msgspec.json.encode(WITH_TOOLS | {"stream": stream})
+    answer = await server.generate("/v1/chat/completions", body, ignore if stream else None)
+    return answer.status, msgspec.json.decode(answer.body)
+
+
+async def test_tools_are_taken_with_the_parser_that_the_model_s_settings_name(make: Make) -> None:
+    server = make(tool_call_parser="xlam")
+    await server.start()
+
+    status, answer = await chat(server)
+
+    assert status == 200
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "xlam"  # the parser
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_without_a_parser_are_refused_by_the_name_of_our_setting(make: Make, stream: bool) -> None:
+    server = make()
+    await server.start()
+
+    status, answer = await chat(server, stream=stream)
+
+    assert status == 400
+    assert answer["error"]["code"] == "tools_not_configured"
+    assert answer["error"]["param"] == "tools"
+    assert "models.m.tool_call_parser" in answer["error"]["message"]
+
+
+async def test_a_parser_among_the_tier_s_own_arguments_goes_before(make: Make) -> None:
+    server = make("--tool-call-parser", "hermes", tool_call_parser="xlam")
+    await server.start()
+
+    _, answer = await chat(server)
+
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "hermes"
