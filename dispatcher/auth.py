@@ -108,7 +108,10 @@ class Authenticator:
         """
         if not self._is_required:
             if any(name == b"origin" for name, _ in headers):
-                raise WebPageError("web pages may not use an intake without API keys: configure one and send it")
+                raise WebPageError(
+                    "web pages may not use an intake without API keys: configure one, name their origin in "
+                    "intake.cors_origins, and send the key"
+                )
             return ANYBODY
         # The time of the look-up helps nobody to guess a key: hashes are compared, and a key cannot be chosen so that
         # its hash begins like another's.

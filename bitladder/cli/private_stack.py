@@ -16,6 +16,7 @@ import httpx2
 from bitladder.cli.serving import commands_of
 from bitladder.cli.supervisor import in_order
 from bitladder.errors import BitladderError
+from bitladder.ids import in_url
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
 
@@ -37,6 +38,7 @@ class PrivateStack:
             "redis.data_dir": str(folder / "valkey"),
             "intake.host": "127.0.0.1",
             "auth.required": False,  # on loopback for this process alone, whose clients have no key
+            "intake.cors_origins": [],  # which would need keys
             "intake.port": free_port(),
             "intake.lame_duck_s": 0,  # clients have no other intake to go to
         }
@@ -51,7 +53,7 @@ class PrivateStack:
     def start(self) -> None:
         """Start every process; returns at once."""
         for name, command in commands_of(self.settings, metrics=False):
-            with (self.folder / f"{name}.log").open("wb") as log:
+            with (self.folder / f"{in_url(name)}.log").open("wb") as log:
                 self._processes[name] = subprocess.Popen(  # noqa: S603  (our own commands)
                     shlex.split(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
@@ -79,7 +81,7 @@ class PrivateStack:
 
     def tail(self, name: str, lines: int = 15) -> str:
         """Return the last lines of a process's log."""
-        text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        text = (self.folder / f"{in_url(name)}.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self) -> None:

@@ -102,8 +102,19 @@ def did_you_mean_variable(name: str, prefix: str) -> str:
 
 def _known(key: str) -> list[str]:
     """Return every section and every setting, below the names that a key has."""
-    parts = key.split(".")
+    parts = _parts(key)
     return [name for pattern in _keys(Settings) if _ANY not in (name := _named(pattern.split("."), parts))]
+
+
+def _parts(key: str) -> list[str]:
+    """Return the parts of a dotted key; the names of a model and of a tier may have dots in them."""
+    section, _, rest = key.partition(".")
+    if section != "models" or not rest:
+        return key.split(".")
+    model, is_of_tier, below = rest.partition(".tiers.")
+    if is_of_tier:
+        return [section, model, "tiers", *below.rsplit(".", 1)]
+    return [section, *rest.rsplit(".", 1)]
 
 
 def _named(pattern: Sequence[str], parts: Sequence[str]) -> str:

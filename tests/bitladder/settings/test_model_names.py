@@ -87,6 +87,23 @@ def test_a_name_that_means_two_things_is_refused_at_the_start(tmp_path: Path, mo
         load(tmp_path, *models)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            "max_model_length = 1",
+            "models.Qwen2.5.max_model_length is not a setting (did you mean models.Qwen2.5.max_model_len?)",
+        ),
+        ("max_model_len = 0", "models.Qwen2.5.max_model_len: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_an_error_names_the_key_of_a_model_with_dots(tmp_path: Path, settings: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"Qwen2.5\n{settings}")
+
+    assert message in str(caught.value)
+
+
 def test_the_environment_finds_names_that_a_variable_cannot_spell(tmp_path: Path) -> None:
     variable = "BITLADDER_MODELS__HUGGINGFACETB_SMOLLM2_360M_INSTRUCT__TIERS__INT4_G128__HIGH"
     context = "BITLADDER_MODELS__LLAMA3_1_8B__MAX_MODEL_LEN"

@@ -40,6 +40,18 @@ def load(config: Path, content: dict[str, Any] | None = None, **environ: str) ->
     return load_settings(str(config), environ=environ)
 
 
+def test_a_ladder_has_models_by_the_names_that_people_have(tmp_path: Path) -> None:
+    config, name = tmp_path / "bitladder.toml", "HuggingFaceTB/SmolLM2-360M-Instruct:v1"
+    config.write_text(f'[models."{name}"]\n[[models."{name}".tiers]]\nname = "int4"\n', encoding="utf-8")
+    content = ladder()
+    content["models"] = {name: content["models"]["smollm2"]}
+
+    loaded = load(config, content)
+
+    assert loaded.settings.model(name).tier("int4").published.version == 3
+    assert loaded.sources[f"models.{name}.tiers.int4.checkpoint"].endswith("ladder.toml, version 3")
+
+
 def test_without_a_ladder_the_configuration_counts(config: Path) -> None:
     tier = load(config).settings.model("smollm2").tier("int4")
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,6 +15,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from bitladder.cli.private_stack import private_stack
 from tests.conftest import ROOT, Stack, wait_until
 
 HUB, LLAMA = "HuggingFaceTB/SmolLM2-360M-Instruct", "llama3.1:8b"
@@ -27,6 +29,13 @@ name = "int8"
 [models."{LLAMA}"]
 [[models."{LLAMA}".tiers]]
 name = "int4"
+"""
+PAGES = """
+[intake]
+cors_origins = ["https://app.example.org"]
+[auth.keys.me]
+tenant = "me"
+hash = "0000000000000000000000000000000000000000000000000000000000000000"
 """
 CHAT: Any = [{"role": "user", "content": "a b c"}]
 
@@ -145,3 +154,14 @@ def test_rq_s_producers_metrics_and_the_commands_use_the_names_as_they_are(stack
     assert f'bitladder_queue_depth{{queue="{HUB}:int8:normal"}}' in stack.http.get("/metrics").text
     assert redis.Redis.from_url(redis_url).hkeys(f"bl:served:{LLAMA}") == [f"{LLAMA}:int4:normal".encode()]
     assert [model["model"] for model in json.loads(shown.stdout)["data"]] == [HUB, LLAMA]
+
+
+def test_the_demo_s_own_stack_has_files_for_these_names_and_needs_no_key(tmp_path: Path) -> None:
+    file = tmp_path / "bitladder.toml"
+    file.write_text(CONFIG + PAGES, encoding="utf-8")
+
+    with private_stack(str(file), {"worker.engine": "echo"}) as stack:
+        stack.wait_until_live(60, lambda _: None)
+        logs = {path.name for path in stack.folder.glob("*.log")}
+
+    assert {"worker_llama3.1:8b_int4.log", "worker_HuggingFaceTB%2FSmolLM2-360M-Instruct_int8.log"} <= logs
