@@ -20,7 +20,7 @@ from bitladder.queue.job_record import VIEWED, is_odd_type, odd_view, read_end, 
 from bitladder.queue.run_script import Call
 from bitladder.queue.sending.budget import MAX_BYTES
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.untrusted import read_number, short
+from bitladder.queue.untrusted import MAX_QUEUE_CHARS, read_number, short
 from bitladder.settings.sections import Settings
 
 T = TypeVar("T")
@@ -132,7 +132,9 @@ class DeadLetters:
         if status == "odd":
             outcome = odd_view(job_id).outcome
         code = (outcome.code if outcome else None) or "no_record"
-        return DeadLetterHead(at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace")), code=code)
+        return DeadLetterHead(
+            at_ms=at_ms, job_id=job_id, queue=short(queue.decode(errors="replace"), MAX_QUEUE_CHARS), code=code
+        )
 
     async def history(self, job_id: str) -> list[Loss]:
         """Return the executions that a job lost before its end, the first one first."""

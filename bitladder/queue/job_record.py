@@ -9,7 +9,7 @@ import msgspec
 
 from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State
 from bitladder.queue.signing import Signer
-from bitladder.queue.untrusted import read_number, short
+from bitladder.queue.untrusted import MAX_QUEUE_CHARS, MAX_WORD_CHARS, read_number, short
 from bitladder.rq_call import decode_call
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.
@@ -121,7 +121,7 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None,
     return JobView(
         job_id=job_id,
         state=outcome.state if outcome else _STATE_OF_STATUS.get(status, State.QUEUED),
-        queue=_word(fields["origin"]),
+        queue=_word(fields["origin"], MAX_QUEUE_CHARS),
         enqueued_ms=enqueued_ms or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
         request=_read_request(fields["data"] or b""),
@@ -133,8 +133,8 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None,
     )
 
 
-def _word(raw: bytes | None) -> str:
-    return short((raw or b"").decode(errors="replace"))
+def _word(raw: bytes | None, max_chars: int = MAX_WORD_CHARS) -> str:
+    return short((raw or b"").decode(errors="replace"), max_chars)
 
 
 def is_odd_type(answer: object) -> bool:

@@ -6,6 +6,8 @@ from __future__ import annotations
 MAX_NUMBER = 2**53
 # Of a tier, code, reason or id.
 MAX_WORD_CHARS = 200
+# Of the name of a queue: those of a model (128) and of two tiers (63 each) stand in it.
+MAX_QUEUE_CHARS = 400
 
 
 def read_number(raw: bytes | float | None) -> int | None:

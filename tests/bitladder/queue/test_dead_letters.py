@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import redis
 
-from bitladder.contract import Outcome, State
+from bitladder.contract import Outcome, QueueName, State
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.calls.leases import reap_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.sections import Settings
 from tests.bitladder.queue.test_job_queue import claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from tests.conftest import make_settings
@@ -245,3 +249,19 @@ async def test_a_list_of_a_few_reads_the_prompts_of_no_others(queue: JobQueue, s
     assert {(head.code, head.queue) for head in heads} == {("poison", "smollm2:int4:normal")}
     assert letter.view
     assert sent["total_net_output_bytes"] < 10 * len(prompt)
+
+
+async def test_a_dead_letter_of_the_longest_names_is_released(settings: Settings) -> None:
+    model, tiers = "m" * 128, ("l" * 63, "h" * 63)
+    named = ModelSettings.model_validate({"tiers": [{"name": tier} for tier in tiers]})
+    client = connect(settings.redis)
+    queue = JobQueue(client, settings.model_copy(update={"models": {model: named}}))
+    mine = msgspec.structs.replace(job(), model=model, queue=str(QueueName(model, tiers[0], "normal", tiers[0])))
+    await submit(queue, mine)
+    (claimed,) = (await queue.claim("w", model, tiers[0], claim_plan(queue.settings, model, tiers[0]), 1)).jobs
+    await queue.finish("w", [Finished(job=claimed, outcome=BROKEN, is_dead_letter=True)])
+
+    dead_letters = DeadLetters(queue)
+
+    assert await dead_letters.release(await dead_letters.jobs()) == [mine.job_id]
+    await client.aclose()
