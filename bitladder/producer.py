@@ -18,9 +18,11 @@ import msgspec
 from redis.exceptions import RedisError
 
 from bitladder.contract import Endpoint, Lane, Outcome, Submission
-from bitladder.errors import BitladderError, PartlySubmittedError
+from bitladder.errors import BitladderError, PartlySubmittedError, QueueUnreachableError
 from bitladder.ids import id_bytes
 from bitladder.queue.calls.submit import Placed, by_group, read_submitted, spread, submit_call, submitted_bytes
+from bitladder.queue.checks.rights import PRODUCER
+from bitladder.queue.checks.server_check import check_server_sync
 from bitladder.queue.job_record import LOST, read_end
 from bitladder.queue.run_script import Call, LostError, NotSentError
 from bitladder.queue.sending.blocking import BlockingScripts
@@ -46,10 +48,18 @@ class Producer:
     """Queues jobs and awaits them, blocking; for one thread."""
 
     def __init__(self, settings: Settings) -> None:
+        """Look at Redis once; one that does not answer is left to the calls.
+
+        Raises:
+            ConfigError: it can never serve.
+
+        """
         self._settings = settings
         self._signer = Signer(settings.queue.secrets)
         self._scripts = BlockingScripts(settings)
         self._client = connect_sync(settings.redis)
+        with contextlib.suppress(QueueUnreachableError):  # each call says so again
+            check_server_sync(self._client, settings.redis, PRODUCER)
         self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
         self._messages: Any = None  # redis-py's pub/sub, mostly untyped; opened by the first wait
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.errors import BitladderError
 from bitladder.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.server.connection import check_files, check_server, connect
-from bitladder.queue.server.durability import check_durability
+from bitladder.queue.server.connection import check_files, connect
 from bitladder.settings.live import LiveSettings, ReleaseWatch
 from bitladder.settings.sections import Settings
 from dispatcher.auth import is_key_required
@@ -25,8 +23,6 @@ from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
 from dispatcher.routes.parameters import ANSWER_HEADERS
 from dispatcher.routes.table import OPERATIONS, routes
 from dispatcher.state import IntakeState
-
-log = structlog.get_logger()
 
 
 def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: Closing | None = None) -> Starlette:
@@ -85,12 +81,7 @@ def _web_pages(origins: tuple[str, ...]) -> list[Middleware]:
 
 @contextlib.asynccontextmanager
 async def _started(state: IntakeState, watch: ReleaseWatch | None) -> AsyncIterator[None]:
-    """Check Redis, and run the background tasks while the block runs."""
-    try:
-        await check_server(state.queue.client, state.settings.redis)
-        await check_durability(state.queue.client, state.settings)
-    except QueueUnreachableError as error:
-        log.warning("redis unreachable at start", error=str(error))  # requests get 503 until it answers
+    """Run the background tasks while the block runs."""
     await state.start(watch)
     freeze_heap()
     yield

@@ -8,6 +8,9 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView, Outcome, Submission
 from bitladder.ids import in_url
+from bitladder.queue.checks.rights import INTAKE
+from bitladder.queue.checks.server_check import check_server
+from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
@@ -35,6 +38,7 @@ class IntakeState:
         self.closing = closing
         self.authenticator = Authenticator(live, queue.client, is_required=is_key_required)
         self.background = Background()
+        self.server = ServerWatch(lambda: check_server(queue.client, live.current.redis, INTAKE))
         self.inbox = OutcomeInbox(live.current.redis, queue)
         self.metrics = IntakeMetrics()
         metrics = AdmissionMetrics(self.metrics.registry)
@@ -49,6 +53,7 @@ class IntakeState:
         """Start the background tasks, and wait a moment for Redis; `watch` brings published releases."""
         self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
+        self.background.start("redis watch", self.server.run)
         self.background.start("admission", self.admission.run)
         self.background.start("withdrawals", self.withdrawals.work_for_ever)
         self.live.subscribe(lambda _: self._after_change)

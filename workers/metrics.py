@@ -103,7 +103,7 @@ class WorkerMetrics:
         self.suspended = self._one(
             Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
         )
-        self.ready = self._one(Gauge, "bitladder_worker_ready", "Does the engine answer (1) or not (0)?")
+        self.ready = self._one(Gauge, "bitladder_worker_ready", "Do the engine and Redis serve (1) or not (0)?")
 
     def count_end(self, outcome: Outcome) -> None:
         """Count a job that this worker has ended."""

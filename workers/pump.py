@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import structlog
 from redis.exceptions import RedisError
 
+from bitladder.queue.checks.server_check import check_writes
+from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.sweeping import sweep_for_ever
@@ -80,6 +82,7 @@ class Pump:
         self._tasks = JobTasks(handler.handle, self._job_ended)
         metrics.in_flight.set_function(lambda: len(self._tasks))
         self.background = Background(self._review)
+        self._server = ServerWatch(lambda: check_writes(queue.client, settings.redis), self._review)
         self._control = ControlChannel(
             settings.redis, identity.name, lambda job_id: self._tasks.interrupt(job_id, Interruption.CANCELLED)
         )
@@ -97,6 +100,7 @@ class Pump:
         leasing = self.background.start("leases", lambda: in_thread("leases", self.leases.run))
         watching = self.background.start("engine watch", watch.run)
         self.background.start("control channel", self._control.listen)
+        self.background.start("redis watch", self._server.run)
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, [self.identity.model]))
         try:
             while not self._draining.is_set():
@@ -150,11 +154,12 @@ class Pump:
         await self._review_readiness()
 
     def _review(self) -> None:
-        """Follow the background tasks: a worker that lacks one claims nothing, and does not count as live."""
+        """Follow Redis and the background tasks: a worker that lacks one claims nothing, and does not count as live."""
         self.background.once("readiness", self._review_readiness())
 
     async def _review_readiness(self) -> None:
-        is_ready = self._is_engine_ready and not self.background.down and not self._draining.is_set()
+        is_served = not self.background.down and not self._server.refusal
+        is_ready = self._is_engine_ready and is_served and not self._draining.is_set()
         if is_ready != self.leases.is_ready:
             await self._set_ready(is_ready)
 

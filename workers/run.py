@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
 from bitladder.logs import configure_logs
-from bitladder.queue.server.connection import check_server
+from bitladder.queue.checks.rights import WORKER
+from bitladder.queue.checks.server_check import check_server
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
@@ -73,7 +74,7 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
     for number in ending():
         asyncio.get_running_loop().add_signal_handler(number, update.drain)
     try:
-        await check_server(update.pump.queue.client, settings.redis)
+        await check_server(update.pump.queue.client, settings.redis, WORKER)
     except QueueUnreachableError as error:
         log.warning("Redis is unreachable at the start", error=str(error))
     if settings.worker.metrics_port is not None:

@@ -8,6 +8,7 @@ import typer
 
 from bitladder.cli import dead_letter_commands, inspection, job_commands, keys, serving
 from bitladder.cli.demo import demo
+from bitladder.cli.doctor import doctor
 from bitladder.cli.failover import failover
 from bitladder.errors import BitladderError
 
@@ -24,7 +25,7 @@ for command in (serving.up, serving.serve, serving.worker, serving.redis_server)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )(serving.calibrate)
-for other in (demo, failover, job_commands.submit, job_commands.result, job_commands.cancel):
+for other in (demo, doctor, failover, job_commands.submit, job_commands.result, job_commands.cancel):
     app.command()(other)
 app.command()(inspection.queues)
 app.command()(inspection.version)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
 import sys
 from typing import Annotated
 
+import structlog
 import typer
 
 from bitladder.cli.common_options import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs import configure_logs
-from bitladder.queue.server.connection import check_server, connect
+from bitladder.queue.checks.rights import INTAKE
+from bitladder.queue.checks.server_check import check_server
+from bitladder.queue.server.connection import connect
+from bitladder.queue.server.durability import check_durability
 from bitladder.queue.server.embedded import is_answering, server_command
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
@@ -25,6 +28,7 @@ from dispatcher.app import create_app
 from dispatcher.http.closing import Closing
 from dispatcher.http.server import IntakeServer
 
+log = structlog.get_logger()
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
 # A worker drains, requeues what is left, and stops its engine, which takes up to this.
@@ -44,7 +48,10 @@ def up(
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
     environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # clients have no other intake to go to
     grace_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
-    raise typer.Exit(Supervisor(commands_of(settings), environment, grace_s).run())
+    commands = commands_of(settings)
+    if "redis" not in dict(commands):
+        asyncio.run(_refuse_wrong_server(settings))
+    raise typer.Exit(Supervisor(commands, environment, grace_s).run())
 
 
 def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
@@ -83,8 +90,10 @@ async def _refuse_wrong_server(settings: Settings) -> None:
     """Refuse a wrong Redis before uvicorn starts: its lifespan would turn the one line into a traceback."""
     client = connect(settings.redis)
     try:
-        with contextlib.suppress(QueueUnreachableError):  # the intake starts without Redis, and waits for it
-            await check_server(client, settings.redis)
+        await check_server(client, settings.redis, INTAKE)
+        await check_durability(client, settings)
+    except QueueUnreachableError as error:
+        log.warning("redis unreachable at start", error=str(error))  # requests get 503 until it answers
     finally:
         await client.aclose()
 

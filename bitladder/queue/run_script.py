@@ -51,6 +51,7 @@ NAMES = (
     "release",
     "drop",
     "rate",
+    "check",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -68,6 +69,7 @@ ALLOW_OOM = (
     "drop",
     "rate",
     "look",
+    "check",
 )
 
 _READING = ("chunks", "depths", "heads", "overview", "records")

@@ -34,7 +34,7 @@ class RedisSettings(Section):
         0.8, gt=0, le=60, description="connect limit, and longest silence of Redis before an answer or in its middle"
     )
     data_dir: str = Field("var/valkey", description="where the embedded Valkey keeps its append-only file")
-    check_policy: bool = Field(True, description="refuse to start on a Redis that evicts keys")
+    check_policy: bool = Field(True, description="refuse a Redis that evicts keys")
     sentinels: tuple[str, ...] = Field((), description="host:port of each Sentinel: they say where the primary is")
     sentinel_name: str = Field("mymaster", min_length=1, description="what the Sentinels call the primary")
 

@@ -37,7 +37,7 @@ async def get_health(request: HttpRequest) -> Response:
 
 
 async def get_ready(request: HttpRequest) -> Response:
-    """Say whether requests should come: Redis answers, all of this intake runs, and it is not being stopped.
+    """Say whether requests should come: Redis serves, all of this intake runs, and it is not being stopped.
 
     Workers are shown, but do not count: jobs may wait for them. Nor do queues that accept no jobs because their key in
     Redis is no list: the others go on.
@@ -46,6 +46,7 @@ async def get_ready(request: HttpRequest) -> Response:
     if state.closing.is_draining:
         raise IntakeClosingError
     depths = {name: await state.queue.depths(name) for name in state.settings.models}
+    await state.server.look()
     if not await state.inbox.ready(state.settings.redis.timeout_s):
         raise QueueUnreachableError("the outcome channel is not subscribed")
     if down := state.background.down:

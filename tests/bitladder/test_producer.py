@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from bitladder.contract import Lane, Outcome, State
-from bitladder.errors import QueueFullError, QueueUnreachableError, RequestError
+from bitladder.errors import ConfigError, QueueFullError, QueueUnreachableError, RequestError
 from bitladder.producer import BUNDLE, Producer
 from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
@@ -102,14 +102,16 @@ def test_an_unreachable_redis_is_said(store: redis.Redis) -> None:
 
 
 def test_a_server_that_forbids_to_load_scripts_is_said(redis_url: str, store: redis.Redis) -> None:
-    store.script_flush()
-    store.acl_setuser("limited", enabled=True, passwords=["+word"], commands=["+@all", "-script"], keys=["*"])
+    settings = make_settings(redis_url.replace("//", "//limited:word@"))
+    store.acl_setuser("limited", enabled=True, passwords=["+word"], commands=["+@all"], keys=["*"], channels=["*"])
     try:
-        with (
-            Producer(make_settings(redis_url.replace("//", "//limited:word@"))) as producer,
-            pytest.raises(QueueUnreachableError, match="script"),
-        ):
-            producer.submit(BODY)
+        with Producer(settings) as producer:
+            store.script_flush()
+            store.acl_setuser("limited", enabled=True, passwords=["+word"], commands=["-script"], keys=["*"])
+            with pytest.raises(QueueUnreachableError, match="script"):
+                producer.submit(BODY)
+        with pytest.raises(ConfigError, match=r"script.*compose/redis\.acl|compose/redis\.acl.*script"):
+            Producer(settings)
     finally:
         store.acl_deluser("limited")
 

@@ -55,6 +55,7 @@ from bitladder.queue.calls.submit import (
 from bitladder.queue.calls.upkeep import (
     DEAD_LETTERS,
     SWEEP_EVERY_S,
+    check_call,
     drop_call,
     rate_call,
     read_moved,
@@ -81,6 +82,7 @@ __all__ = [
     "WorkerEntry",
     "by_group",
     "cancel_call",
+    "check_call",
     "chunks_call",
     "claim_call",
     "demoted",

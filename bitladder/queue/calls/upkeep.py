@@ -1,4 +1,4 @@
-"""Upkeep: release.lua and drop.lua (dead letters), sweep.lua (jobs of RQ's producers), rate.lua (API keys)."""
+"""Upkeep: release.lua, drop.lua (dead letters), sweep.lua (jobs of RQ's producers), rate.lua (API keys), check.lua."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bitladder.ids import read_id
 from bitladder.queue.calls.retention import retention
 from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.run_script import Argument, Call
+from bitladder.queue.server import protocol
 from bitladder.settings.sections import Settings
 
 DEAD_LETTERS = "bl:dead_letters"
@@ -59,3 +60,8 @@ def read_swept(answer: list[Any]) -> _Swept:
 def rate_call(key: str, per_minute: int) -> Call:
     """Build the call of rate.lua. It answers in how many milliseconds the key's next request may pass, 0: this one."""
     return Call("rate", [f"bl:rate:{key}"], [per_minute])
+
+
+def check_call(commands: Sequence[str]) -> Call:
+    """Build the call of check.lua, which asks whether this user may give these commands."""
+    return Call("check", [protocol.KEY, "rq:queues"], [protocol.own(), *commands])

@@ -11,14 +11,12 @@ from redis import sentinel
 from redis.asyncio import sentinel as aio_sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from bitladder.errors import ConfigError
 from bitladder.queue.server import sockets
 from bitladder.queue.server.passwords import PasswordFile
 from bitladder.queue.server.pools import Pool, SentinelPool
-from bitladder.queue.server.protocol import ProtocolMismatch, unreachable
 from bitladder.settings.redis_section import RedisSettings
 
 # One connection per command under way. By default redis-py opens a hundred and refuses further commands.
@@ -117,24 +115,3 @@ def _asked(sentinels: Any, settings: RedisSettings) -> Any:  # noqa: ANN401  (re
     """Return a client of the Sentinels, with short limits: a dead Sentinel must not delay the question to the next."""
     limits = {"socket_timeout": settings.timeout_s, "socket_connect_timeout": settings.timeout_s}
     return sentinels(settings.sentinel_addresses, sentinel_kwargs=limits)
-
-
-async def check_server(client: redis.asyncio.Redis, settings: RedisSettings) -> None:
-    """Refuse a Redis that other protocol versions use, or that may drop jobs when its memory is full.
-
-    Raises:
-        ConfigError: this process cannot work beside the others there, or maxmemory-policy is not noeviction.
-        QueueUnreachableError: Redis does not answer.
-
-    """
-    try:
-        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-    except ProtocolMismatch as error:
-        raise ConfigError(str(error)) from error
-    except (RedisError, OSError) as error:
-        raise unreachable(f"cannot reach Redis at {settings.url}", error) from error
-    if settings.check_policy and policy != "noeviction":
-        raise ConfigError(
-            f"Redis at {settings.url} has maxmemory-policy {policy!r}: it must be 'noeviction', or queued jobs vanish "
-            "when memory is full (redis.check_policy = false switches this check off)"
-        )

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.queue.run_script import Argument
+from bitladder.queue.server.protocol import unreachable
 from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
@@ -91,7 +92,7 @@ async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> N
         if durability == "fsync":
             await _check_fsync(client, has_file=has_file)
     except (RedisError, OSError) as error:
-        raise QueueUnreachableError(f"cannot ask Redis how it stores: {error}") from error
+        raise unreachable("cannot ask Redis how it stores", error) from error
 
 
 async def _check_replay(client: redis.asyncio.Redis) -> None:
@@ -127,6 +128,8 @@ async def _check_replicas(client: redis.asyncio.Redis, min_replicas: int) -> Non
 async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
     if not has_file:
         raise ConfigError("queue.durability is 'fsync', but Redis has no append-only file: set appendonly yes")
+    if not await _knows_waitaof(client):
+        raise ConfigError("queue.durability is 'fsync', which needs WAITAOF: Redis must have version 7.2 or newer")
     try:
         config: dict[Any, Any] = await client.config_get("appendfsync")
     except ResponseError:  # a managed service, or an ACL
@@ -140,6 +143,16 @@ async def _check_fsync(client: redis.asyncio.Redis, *, has_file: bool) -> None:
             "queue.durability is 'fsync', but WAITAOF of this server does not wait for the disk with appendfsync "
             "everysec (redis/redis#13793): set appendfsync always"
         )
+
+
+async def _knows_waitaof(client: redis.asyncio.Redis) -> bool:
+    try:
+        await client.execute_command("WAITAOF", 0, 0, 1)  # type: ignore[no-untyped-call]  # redis-py
+    except ResponseError as error:
+        if "unknown command" in str(error):
+            return False
+        raise
+    return True
 
 
 async def _answers_before_fsync(client: redis.asyncio.Redis) -> bool:

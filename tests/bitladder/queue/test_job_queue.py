@@ -608,7 +608,7 @@ async def test_a_server_that_became_a_replica_takes_no_chunks_and_is_left(own_va
     with redis.Redis.from_url(own_valkey.url) as server:
         server.replicaof("127.0.0.1", 1)
 
-    with pytest.raises(QueueUnreachableError, match="the primary has become a replica"):
+    with pytest.raises(QueueUnreachableError, match="is a read-only replica"):
         await queue.emit("w-int4", [(mine.job_id, Chunk(fence=claimed.fence, number=1, data=b"x"))])
 
     await queue.aclose()

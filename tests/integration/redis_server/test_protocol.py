@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bitladder.errors import ProtocolError
+from bitladder.errors import ConfigError, ProtocolError
 from bitladder.producer import Producer
 from bitladder.queue.server import protocol
 from bitladder.settings.sections import Settings
@@ -43,9 +43,13 @@ def test_a_process_that_is_too_old_ends_with_one_line_that_says_what_to_do(
 
 
 def test_a_producer_that_is_too_old_queues_nothing(settings: Settings, store: redis.Redis) -> None:
-    store.set(protocol.KEY, "3 2")
-    with Producer(settings) as producer, pytest.raises(ProtocolError, match=LATER):
-        producer.submit(BODY)
+    with Producer(settings) as producer:
+        store.set(protocol.KEY, "3 2")
+        store.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(ProtocolError, match=LATER):
+            producer.submit(BODY)
+    with pytest.raises(ConfigError, match=LATER):
+        Producer(settings)
 
     assert store.keys("rq:*") == []
 
@@ -55,8 +59,8 @@ def test_what_a_later_version_may_write_there_is_not_misread(
     settings: Settings, store: redis.Redis, stored: str
 ) -> None:
     store.set(protocol.KEY, stored)
-    with Producer(settings) as producer, pytest.raises(ProtocolError, match=r"upgrade this process, or .* delete it"):
-        producer.submit(BODY)
+    with pytest.raises(ConfigError, match=r"upgrade this process, or .* delete it"):
+        Producer(settings)
 
 
 def test_running_processes_hear_of_it_when_redis_comes_back_and_go_on_when_they_may(

@@ -19,6 +19,7 @@ from bitladder.settings.queue_section import Durability
 from tests.bitladder.queue.test_job_queue import job
 from tests.chaos.valkey import Valkey
 from tests.conftest import make_settings, wait_until
+from tests.integration.redis_server.servers import BINARIES, running
 
 BODY = {"model": "smollm2", "prompt": "aaaa"}
 
@@ -151,3 +152,13 @@ async def test_fewer_copies_than_replicas_are_warned_of(tmp_path: Path) -> None:
             await client.aclose()
 
     assert [(line["wait_replicas"], line["replicas"]) for line in logs] == [(1, 2)]
+
+
+@pytest.mark.skipif(BINARIES[-1] is None, reason="redis-server is not installed (apt-get install redis-server)")
+async def test_a_server_of_a_version_before_waitaof_is_refused_where_the_disk_must_confirm(tmp_path: Path) -> None:
+    with running(tmp_path, "--appendfsync", "always", binary=BINARIES[-1]) as url:
+        async with connect(make_settings(url).redis) as client:
+            is_old = (await client.info())["redis_version"].startswith("7.0")
+        if is_old:
+            with pytest.raises(ConfigError, match=r"needs WAITAOF: Redis must have version 7\.2 or newer"):
+                await checked(url, "fsync")

@@ -1,0 +1,57 @@
+"""bitladder doctor: look at the configuration and at Redis before anything is started."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bitladder.cli.common_options import Config
+from bitladder.logs import configure_logs
+from bitladder.queue.checks.rights import INTAKE, PRODUCER, WORKER
+from bitladder.queue.checks.server_check import check_server
+from bitladder.queue.server.connection import connect
+from bitladder.queue.server.durability import check_durability
+from bitladder.settings.load import load_settings
+from bitladder.settings.sections import Settings
+
+
+class Role(StrEnum):
+    """What a user of Redis is for."""
+
+    INTAKE = "intake"
+    WORKER = "worker"
+    PRODUCER = "producer"
+
+
+_RIGHTS = {Role.INTAKE: INTAKE, Role.WORKER: WORKER, Role.PRODUCER: PRODUCER}
+
+
+def doctor(
+    config: Config = None,
+    role: Annotated[Role, typer.Option(help="Whose rights in Redis to look at.")] = Role.INTAKE,
+) -> None:
+    """Check the configuration and Redis as a process does at its start: version, mode, policy, what the user may do,
+    whether a script may write, and whether the server keeps what `queue.durability` promises.
+
+    Exit status: 0: all is well; 1: Redis does not answer, or refuses to write now; 2: something must be set.
+
+    Example: bitladder doctor --role worker
+    """  # noqa: D205
+    configure_logs()  # warnings
+    settings = load_settings(config).settings
+    typer.echo("configuration: ok")
+    asyncio.run(_ask(settings, role))
+
+
+async def _ask(settings: Settings, role: Role) -> None:
+    client = connect(settings.redis)
+    try:
+        await check_server(client, settings.redis, _RIGHTS[role])
+        typer.echo(f"redis: ok, also the rights of the role {role}")
+        await check_durability(client, settings)
+        typer.echo(f"durability: ok, {settings.queue.durability}")
+    finally:
+        await client.aclose()
