@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import httpx2
 
+from bitladder.errors import ConfigError
 from bitladder.ids import in_url, readable
 
 _HEADERS = {
@@ -195,11 +196,16 @@ def _unanswered(url: httpx2.URL, error: httpx2.HTTPError) -> JobError:
     code = None if isinstance(error, _NOT_SENT) else _NO_ANSWER
     if isinstance(error, httpx2.TimeoutException) and code:
         code = "timeout"  # a caller that has waited so long does not wait again
-    return JobError(f"cannot reach the intake at {url}: {error or type(error).__name__}", code=code)
+    shown = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # without the user and the password of a proxy
+    return JobError(f"cannot reach the intake at {shown}: {error or type(error).__name__}", code=code)
 
 
 def _authorization(api_key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key must be printable ASCII, as `bitladder keys new` shows it")  # without its value
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 def _checked(answer: httpx2.Response) -> Job:

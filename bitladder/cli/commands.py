@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -40,9 +41,16 @@ app.add_typer(_keys_app, name="keys")
 
 
 def run() -> None:
-    """Run the command; an error of ours is its message on stderr and the exit status of its class."""
+    """Run the command; an error of ours is its message on stderr and the exit status of its class.
+
+    So is one of the machine, a disk that is full or a file that may not be read, with status 1.
+    """
     try:
         app()
     except BitladderError as error:
         sys.stderr.write(f"bitladder: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"bitladder: {error}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left of the output: Python would fail again on it
+        sys.exit(BitladderError.exit_code)

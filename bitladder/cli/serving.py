@@ -19,13 +19,14 @@ from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.queue.server.embedded import is_answering, server_command
+from bitladder.queue.server.embedded import is_answering, refuse_used_port, server_command
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
 from bitladder.signals import hold
 from dispatcher.app import create_app
 from dispatcher.http.closing import Closing
+from dispatcher.http.listening import bound_sockets
 from dispatcher.http.server import IntakeServer
 
 log = structlog.get_logger()
@@ -81,9 +82,11 @@ def serve(
     watch = ReleaseWatch(lambda: load_settings(config, flags=flags))
     settings = watch.settings
     configure_logs()
-    asyncio.run(_refuse_wrong_server(settings))
     closing = Closing()
-    IntakeServer(create_app(settings, watch, closing), settings.intake, closing).run()
+    app = create_app(settings, watch, closing)
+    sockets = bound_sockets(settings.intake)
+    asyncio.run(_refuse_wrong_server(settings))
+    IntakeServer(app, settings.intake, closing).run(sockets)
 
 
 async def _refuse_wrong_server(settings: Settings) -> None:
@@ -135,4 +138,5 @@ def redis_server(config: Config = None) -> None:
     """
     settings = load_settings(config).settings
     command = server_command(settings.redis, settings.queue.durability)
+    refuse_used_port(settings.redis)  # the server would say so behind three other lines
     os.execv(command[0], command)  # noqa: S606  (the wheel's server)

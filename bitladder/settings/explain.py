@@ -16,7 +16,7 @@ from bitladder.settings.sections import Settings
 
 # Keys that hold secrets, or that people write one to by mistake.
 SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret")
-_TABLES = ("dict_type", "list_type", "tuple_type", "model_type")
+_TABLES = {"dict_type": "table", "model_type": "table", "list_type": "list", "tuple_type": "list"}
 # Stands for a name that an operator chose: of a model, a tier, an API key.
 _ANY = "*"
 
@@ -45,8 +45,8 @@ def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
         word, _, rest = message.partition(" ")
         inner = f"{key}.{word}".strip(".:")
         return (inner, f" {rest}") if inner in _known(inner) else (key, f": {message}" if key else message)
-    if kind in _TABLES and isinstance(item["input"], str):
-        message += ", written as in TOML"
+    if kind in _TABLES:
+        message = f"must be a {_TABLES[kind]}" + (", written as in TOML" if isinstance(item["input"], str) else "")
     return key, f": {message}" if _is_secret(key) else f": {message}, got {item['input']!r:.80}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -20,7 +22,7 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
     """Return the command line of a server at the settings' URL, on loopback only, with this durability.
 
     Raises:
-        ConfigError: the URL names another machine, or no port, or there is a password.
+        ConfigError: the URL names another machine, or no port, or there is a password; or the folder cannot be made.
 
     """
     if settings.password or settings.password_file:
@@ -33,8 +35,6 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         raise ConfigError(
             f"redis.url must be redis://127.0.0.1:<port>/<db> for the embedded server, got {settings.url!r}"
         )
-    folder = Path(settings.data_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     return [
         str(_binary.get_binary_path()),
         "--bind",
@@ -42,7 +42,7 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         "--port",
         str(url.port),
         "--dir",
-        str(folder),
+        str(_made_folder(settings)),
         "--appendonly",
         "no" if durability == "memory" else "yes",
         "--appendfsync",
@@ -56,6 +56,35 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         "--daemonize",
         "no",
     ]
+
+
+def _made_folder(settings: RedisSettings) -> Path:
+    folder = Path(settings.data_dir).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"redis.data_dir must be a folder that can be made, got {str(folder)!r}: {error.strerror}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"redis.data_dir must be a folder that can be written to, got {str(folder)!r}")
+    return folder
+
+
+def refuse_used_port(settings: RedisSettings) -> None:
+    """Refuse a port that the server cannot have.
+
+    Raises:
+        ConfigError: another process has it, or this one may not.
+
+    """
+    port = urlparse(settings.url).port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"redis.url: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
 
 
 def is_answering(settings: RedisSettings) -> bool:
