@@ -69,7 +69,7 @@ def vllm_server(arguments: Sequence[str] = ()) -> Iterator[str]:
         *given,
         *dtype_args(given),
     ]
-    with process(command, ENVIRONMENT | settings.vllm.env) as server:
+    with process(command, ENVIRONMENT | settings.vllm.environment) as server:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: server.poll() is not None or is_up(f"{url}/health"), "vLLM answers", 300)
         if server.poll() is not None:

@@ -21,6 +21,7 @@ from bitladder.contract import QueueName
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.queue_list import ModelQueues, QueueList, TierQueues, read_queues
 from bitladder.queue.server.connection import connect
+from bitladder.settings.hidden import hidden
 from bitladder.settings.load import leaves, load_settings
 from bitladder.settings.sections import Settings
 
@@ -54,7 +55,7 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
     """
     loaded = load_settings(config)
     rows = [
-        {"key": key, "value": value, "source": loaded.sources.get(key, "default")}
+        {"key": key, "value": hidden(value), "source": loaded.sources.get(key, "default")}
         for key, value in leaves(loaded.settings.model_dump(mode="json"))
     ]
     if as_json:

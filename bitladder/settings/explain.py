@@ -12,10 +12,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bitladder.settings.hidden import hidden
 from bitladder.settings.sections import Settings
 
 # Keys that hold secrets, or that people write one to by mistake.
-SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret")
+SECRET_KEYS = ("auth.key", "redis.url", "redis.pass", "queue.secret", "vllm.env")
 _TABLES = {"dict_type": "table", "model_type": "table", "list_type": "list", "tuple_type": "list"}
 # Stands for a name that an operator chose: of a model, a tier, an API key.
 _ANY = "*"
@@ -47,7 +48,7 @@ def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
         return (inner, f" {rest}") if inner in _known(inner) else (key, f": {message}" if key else message)
     if kind in _TABLES:
         message = f"must be a {_TABLES[kind]}" + (", written as in TOML" if isinstance(item["input"], str) else "")
-    return key, f": {message}" if _is_secret(key) else f": {message}, got {item['input']!r:.80}"
+    return key, f": {message}" if _is_secret(key) else f": {message}, got {hidden(item['input'])!r:.80}"
 
 
 def _is_secret(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,6 +15,14 @@ _HINT = (
     ": '/', '?', '#' and '@' of a password must be written as %2F, %3F, %23 and %40, or the password in redis.password"
 )
 _IN_QUERY = {"username", "user", "password", "passwd", "pass", "auth"}
+# What is left of a URL without user and password, and is shown. Anything else may be a part of them.
+_OPTION = (
+    r"(?:db|protocol|client_name|timeout|max_connections|health_check_interval|(?:retry|socket|ssl)_\w+)=[^#@&\s]*"
+)
+_HOST = r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]+)"
+_WHOLE = re.compile(
+    rf"(?:rediss?://(?:{_HOST}(?::\d{{1,5}})?)?(?:/\d{{0,5}})?|unix:///[^?#\s]+)(?:\?{_OPTION}(?:&{_OPTION})*)?"
+)
 
 
 class RedisSettings(Section):
@@ -42,8 +51,9 @@ class RedisSettings(Section):
     def _sentinels_are_addresses(self) -> Self:
         for address in self.sentinels:
             host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError(f"sentinels must be a list of host:port, got {address!r}")
+            if not host or not port.isdigit() or not host.isprintable() or "@" in host or "/" in host:
+                got = ", without user and password" if "@" in address or "/" in address else f", got {address!r}"
+                raise ValueError(f"sentinels must be a list of host:port{got}")
         if self.sentinels and self.scheme == "unix":
             raise ValueError(f"url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
         return self
@@ -102,8 +112,9 @@ def _split_credentials(values: dict[str, Any]) -> dict[str, Any]:
     credentials = {name: unquote(value) for name, value in secrets.items() if value}
     if both := credentials.keys() & values.keys():
         raise ValueError(f"{' and '.join(sorted(both))} must be given once, not also in the url")
-    return (
-        values | credentials | {"url": url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)}
-        if credentials
-        else values
-    )
+    if not url:
+        return values
+    bare = url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else url
+    if not _WHOLE.fullmatch(bare):
+        raise ValueError(f"url must be redis://host:port/number, rediss://host:port/number or unix:///path{_HINT}")
+    return values | credentials | {"url": bare}

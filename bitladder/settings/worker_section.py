@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from bitladder.settings.base import Section
 
@@ -34,12 +34,17 @@ class VllmSettings(Section):
 
     python: str = Field("", description="interpreter that has vLLM; empty: the worker's own")
     args: tuple[str, ...] = Field((), description="arguments for every tier")
-    env: dict[str, str] = Field({}, description="environment for every tier")
+    env: dict[str, SecretStr] = Field({}, description="environment for every tier; no value of it is shown")
     start_timeout_s: float = Field(900, gt=0, description="longest start, weights included")
     cache_dir: str = Field(
         "~/.cache/bitladder/checkpoints",
         description="stands for {cache} in a checkpoint path; where XDG_CACHE_HOME is set, the default is below it",
     )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment with its values, for the server's process."""
+        return {name: value.get_secret_value() for name, value in self.env.items()}
 
 
 class EchoSettings(Section):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bitladder.settings.hidden import hidden
 from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.digest import checkpoint_digest
@@ -36,8 +37,8 @@ class Candidate:
 
     def inputs(self, vllm: VllmSettings, version: str) -> dict[str, Any]:
         """Return all that results depend on beside the measure, as JSON."""
-        engine = {"version": version, "args": [*vllm.args, *self.tier.vllm_args], "env": vllm.env}
-        return {"checkpoint": self.digest, "engine": engine}
+        engine = {"version": version, "args": [*vllm.args, *self.tier.vllm_args], "env": vllm.environment}
+        return {"checkpoint": self.digest, "engine": hidden(engine)}
 
 
 @dataclass(frozen=True, slots=True)

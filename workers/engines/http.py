@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from bitladder.contract import Endpoint
+from bitladder.settings.hidden import hidden
 from workers.engines import lenient
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import (
@@ -61,12 +62,12 @@ class HttpEngine:
         self._open()
         self._tells_usage = True
         if not await self.is_healthy():
-            raise EngineFaultError(f"no healthy engine at {self._url}: GET /health must answer 200")
+            raise EngineFaultError(f"no healthy engine at {hidden(self._url)}: GET /health must answer 200")
         try:
             # A server that hangs may still be healthy by its own account.
             await asyncio.wait_for(self.warm_up(), _WARM_UP_S)
         except TimeoutError:
-            raise EngineFaultError(f"the engine at {self._url} answered nothing in {_WARM_UP_S:g} s") from None
+            raise EngineFaultError(f"the engine at {hidden(self._url)} answered nothing in {_WARM_UP_S:g} s") from None
         except EngineUnreachableError:
             raise
         except EngineBusyError as error:

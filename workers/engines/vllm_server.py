@@ -105,7 +105,7 @@ class VllmServer:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            env=foreign_environment() | ENVIRONMENT | self._settings.env,
+            env=foreign_environment() | ENVIRONMENT | self._settings.environment,
         )
         log.info("engine started", tier=self._tier.name, pid=self._process.pid, checkpoint=str(path))
         self._reader = asyncio.create_task(self._read_log(self._process), name="engine log")
