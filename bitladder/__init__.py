@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitladder.client import AsyncClient, Client
+    from bitladder.entries import Entry
     from bitladder.producer import Producer
 
-__all__ = ["AsyncClient", "Client", "Producer", "__version__"]
+__all__ = ["AsyncClient", "Client", "Entry", "Producer", "__version__"]
 
-_HOMES = {"AsyncClient": "bitladder.client", "Client": "bitladder.client", "Producer": "bitladder.producer"}
+_HOMES = {
+    "AsyncClient": "bitladder.client",
+    "Client": "bitladder.client",
+    "Entry": "bitladder.entries",
+    "Producer": "bitladder.producer",
+}
 
 
 def __getattr__(name: str) -> object:

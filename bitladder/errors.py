@@ -20,9 +20,11 @@ BitladderError
 │   ├── QuotaError             429      the tenant has as many jobs as it may
 │   ├── OverloadedError        429      the answer would come after the client's latency budget
 │   └── MemoryFullError        503      Redis is nearly full
+├── JobError                            the intake refused a client's call, or did not answer: its status and code
+│   └── NotEndedError          504      a job has not ended in the time that its caller would wait; it goes on
+├── PartlySubmittedError                many submissions stopped before their end: says what became of each
 ├── QueueUnreachableError      503      Redis is unreachable or refuses to write; a submission was not accepted
 │   ├── AcceptanceUnknownError 503      a submission was sent and not answered: it may have been accepted
-│   ├── PartlySubmittedError            Redis became unreachable during many submissions: says what became of each
 │   ├── QueueBrokenError       503      a queue's list in Redis is no list
 │   └── ProtocolError          503      the processes at Redis speak a protocol that this one does not
 ├── IntakeClosingError         503      this intake is being stopped; another one, or this one again, takes the request
@@ -36,6 +38,7 @@ What an engine did with a request: workers/engines/errors.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 # Characters of a name from outside in a message.
 _MAX_SHOWN = 200
@@ -48,6 +51,12 @@ class BitladderError(Exception):
     exit_code = 1
     code = "internal_error"
     public: str | None = None  # what clients are told instead, where the message names hosts and repeats their errors
+    index: int | None = None  # its place among the bodies or ids of a call that takes many
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in a sentence."""
+        return str(self)
 
 
 class ConfigError(BitladderError):
@@ -194,6 +203,44 @@ class MemoryFullError(RefusedError):
     code = "memory_full"
 
 
+class JobError(BitladderError):
+    """The intake refused a client's call, or could not be reached: its HTTP status and error code, None without."""
+
+    status: int | None  # type: ignore[assignment]  # no answer has no status
+    code: str | None  # type: ignore[assignment]
+
+    def __init__(
+        self, message: str, status: int | None = None, code: str | None = None, *, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+        self.retry_after_s: float | None = None  # when a refused call may be sent again, where the intake says so
+
+
+class NotEndedError(JobError, TimeoutError):
+    """These jobs have not ended in the time that their caller would wait. They go on, and can be waited for again."""
+
+    status = 504
+    code = "not_ended"
+
+    def __init__(self, message: str, *, job_ids: Sequence[str]) -> None:
+        super().__init__(message, self.status, self.code)
+        self.job_ids = job_ids
+
+
+class PartlySubmittedError(BitladderError):
+    """Many submissions stopped early; `__cause__` says why: the service is unreachable, or the iterable raised.
+
+    `answers` says what became of each body that was taken, in order: what submit_many would have returned.
+    """
+
+    code = "partly_submitted"
+
+    def __init__(self, message: str, *, answers: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.answers = answers
+
+
 class QueueUnreachableError(BitladderError):
     """Redis is unreachable or refused; of a submission nothing was accepted."""
 
@@ -214,14 +261,6 @@ class AcceptanceUnknownError(QueueUnreachableError):
     def __init__(self, message: str, *, job_id: str, public: str | None = None) -> None:
         super().__init__(message)
         self.job_id, self.public = job_id, public
-
-
-class PartlySubmittedError(QueueUnreachableError):
-    """Redis became unreachable while many jobs were submitted: `answers` says what became of each until then."""
-
-    def __init__(self, message: str, *, answers: Sequence[str | BitladderError]) -> None:
-        super().__init__(message)
-        self.answers = answers
 
 
 class QueueBrokenError(QueueUnreachableError):

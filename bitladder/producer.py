@@ -1,51 +1,67 @@
-"""For producers beside Redis: score, route and queue prompts without HTTP, and await outcomes.
+"""For producers beside Redis: score, route and queue prompts without HTTP, and await outcomes (docs/producers.md).
 
 with Producer(settings) as producer:
     print(producer.run({"model": "smollm2", "prompt": "Hello"}).answer)
-    ids = producer.submit_many({"model": "smollm2", "prompt": line} for line in lines)
+    jobs = producer.submit_many({"model": "smollm2", "prompt": line} for line in lines)
+    for index, job_id, outcome in producer.as_completed(jobs):
+        ...  # an Outcome, or the error of body `index`
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, Self
+import math
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from typing import Protocol, Self, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
 
 from bitladder.contract import Endpoint, Lane, Outcome, Submission
-from bitladder.errors import BitladderError, PartlySubmittedError, QueueUnreachableError
-from bitladder.ids import id_bytes
-from bitladder.queue.calls.submit import Placed, by_group, read_submitted, spread, submit_call, submitted_bytes
+from bitladder.entries import (
+    Body,
+    Completed,
+    Entry,
+    Headers,
+    Numbered,
+    Result,
+    checked_many,
+    encode_body,
+    id_of,
+    in_place,
+    outcomes_of,
+    partly,
+    read_entry,
+    read_headers,
+    shared_headers,
+)
+from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.queue.calls.submit import by_group, read_submitted, submit_call
 from bitladder.queue.checks.rights import PRODUCER
 from bitladder.queue.checks.server_check import check_server_sync
-from bitladder.queue.job_record import LOST, read_end
-from bitladder.queue.run_script import Call, LostError, NotSentError
+from bitladder.queue.job_record import LOST, missing
 from bitladder.queue.sending.blocking import BlockingScripts
-from bitladder.queue.sending.budget import bundled
+from bitladder.queue.sending.bulk import BUNDLE, Bulk
 from bitladder.queue.server.connection import connect_sync
-from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
-from bitladder.queue.waiting.outcomes import POLL_INTERVAL_S, unpack_message
+from bitladder.queue.waiting.job_watch import JobWatch
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings
 
-# Jobs per round trip: enough that the trip costs little per job, few enough to keep the server responsive to others.
-BUNDLE = 256
-# Two bundles are on their way at once; both are there within the time limit at a few Mbit/s.
-_BUNDLE_BYTES = 1024 * 1024
+__all__ = ["BUNDLE", "Answer", "Producer"]
 
-Body = dict[str, Any]
-# Headers of an envelope, as they would come by HTTP: {"X-Priority": "9"}.
-Headers = dict[str, str]
+# What becomes of one body of many: its job id, or why it was refused.
+Answer = str | BitladderError
+
+
+class _Connected(Protocol):
+    def close(self) -> None: ...
+
+
+Connected = TypeVar("Connected", bound=_Connected)
 
 
 class Producer:
-    """Queues jobs and awaits them, blocking; for one thread."""
+    """Queues jobs and awaits them, blocking; for one thread. Calls may be made while an iterator is open."""
 
     def __init__(self, settings: Settings) -> None:
         """Look at Redis once; one that does not answer is left to the calls.
@@ -56,12 +72,12 @@ class Producer:
         """
         self._settings = settings
         self._signer = Signer(settings.queue.secrets)
-        self._scripts = BlockingScripts(settings)
-        self._client = connect_sync(settings.redis)
-        with contextlib.suppress(QueueUnreachableError):  # each call says so again
-            check_server_sync(self._client, settings.redis, PRODUCER)
-        self._replies = f"bl:reply:{secrets.token_hex(8)}"  # outcomes of what `run` submits
-        self._messages: Any = None  # redis-py's pub/sub, mostly untyped; opened by the first wait
+        with contextlib.suppress(QueueUnreachableError), contextlib.closing(connect_sync(settings.redis)) as client:
+            check_server_sync(client, settings.redis, PRODUCER)
+        # Connections that no call uses: one of each kind, unless calls are nested.
+        self._scripts: list[BlockingScripts] = []
+        self._watches: list[JobWatch] = []
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +85,7 @@ class Producer:
     def __exit__(self, *details: object) -> None:
         self.close()
 
-    def submit(self, body: Body, *, lane: Lane | None = None, headers: Headers | None = None) -> str:
+    def submit(self, body: Body | Entry, *, lane: Lane | None = None, headers: Headers | None = None) -> str:
         """Queue one body as it would come by HTTP; return its job id.
 
         Raises:
@@ -79,148 +95,181 @@ class Producer:
                 unreachable.
 
         """
-        return self._submit(self._submission(body, lane, headers))
+        return self._submit(self._reader(lane, read_headers(headers))(body))
 
     def run(
-        self, body: Body, *, lane: Lane | None = None, headers: Headers | None = None, timeout_s: float = 600
-    ) -> Outcome | None:
-        """Queue one body and return its outcome; None when there is none in time: the job goes on.
+        self,
+        body: Body | Entry,
+        *,
+        lane: Lane | None = None,
+        headers: Headers | None = None,
+        timeout_s: float | None = 600,
+    ) -> Outcome:
+        """Queue one body and return its outcome.
 
         Raises:
-            BitladderError: see `submit`.
+            NotEndedError: there is none in time; the job, its `job_ids[0]`, goes on.
+            BitladderError: see `submit` and `wait`.
 
         """
-        self._listen()  # before anything is submitted: no outcome can fall between
-        job = msgspec.structs.replace(self._submission(body, lane, headers), reply_to=self._replies)
-        job_id = self._submit(job)
-        if job_id != job.job_id:  # the idempotency key's first job, whose outcome is published to its own submitter
-            return self.wait(job_id, timeout_s=timeout_s)
-        return self._await(job_id, self._replies, timeout_s)
+        job = self._reader(lane, read_headers(headers))(body)
+        with self._lent(self._watches, JobWatch) as watch:
+            watch.subscribe()  # before anything is submitted: no outcome can fall between
+            job_id = self._submit(msgspec.structs.replace(job, reply_to=watch.channel))
+            if job_id == job.job_id:
+                return watch.reply(job_id, _seconds(timeout_s))
+        # The idempotency key's first job, whose outcome is published to its own submitter.
+        return self.wait(job_id, timeout_s=timeout_s)
 
     def submit_many(
-        self, bodies: Iterable[Body], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
-    ) -> list[str | BitladderError]:
-        """Queue many bodies; for each its job id, or why it was refused.
+        self, bodies: Iterable[Body | Entry], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
+    ) -> list[Answer]:
+        """Queue many bodies; return for each, in its place, its job id or why it was refused.
+
+        An error has an `index` (of its body), a `status`, a `code` and a `message`. An Entry has headers or an
+        idempotency key of its own.
 
         Raises:
-            RequestError: a body or header is wrong; bundles before it are queued.
-            PartlySubmittedError: Redis is unreachable; `answers` are those of all bodies so far. No more are taken.
+            PartlySubmittedError: Redis is unreachable, or the iterable raised; `answers` are those of all bodies that
+                were taken. No more are taken.
+            RequestError: the headers for all bodies are wrong; nothing was sent.
 
         """
-        answers: dict[int, str | BitladderError] = {}
-        sent: deque[Placed] = deque()
-        lost: LostError | None = None
-        jobs = (self._submission(body, lane, headers) for body in bodies)
-        for rows in self._scripts.call_each(self._calls(jobs, sent)):
-            lost = lost or (rows if isinstance(rows, LostError) else None)
-            answers |= {place: read_submitted(row, job) for place, job, row in spread(rows, sent.popleft())}
-        if lost is not None:  # what is left in `sent` was taken, and not sent any more
-            unsent = [row for group in sent for row in spread(NotSentError(lost.reason), group)]
-            answers |= {place: read_submitted(row, job) for place, job, row in unsent}
-        in_order = [answers[place] for place in range(len(answers))]
-        if lost is not None:
-            raise PartlySubmittedError(f"Redis is unreachable after {len(in_order)} bodies: {lost}", answers=in_order)
-        return in_order
+        answers: list[Answer] = []
+        submitted = self.submit_each(bodies, lane=lane, headers=headers)
+        try:
+            for answer in submitted:
+                answers.append(answer)
+        except Exception as error:
+            raise partly(answers, error) from error
+        return answers
 
-    def outcome(self, job_id: str) -> Outcome | None:
-        """Return how a job ended; None while it has not, or when it is not stored."""
-        outcome = self._read(job_id)
-        return None if outcome is LOST else outcome
+    def submit_each(
+        self, bodies: Iterable[Body | Entry], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
+    ) -> Iterator[Answer]:
+        """Queue bodies as they come, and yield what submit_many returns: for iterables of any length.
 
-    def wait(self, job_id: str, *, timeout_s: float = 600) -> Outcome | None:
-        """Return the outcome when there is one; None when there is none in time. A job that is gone has failed.
+        A bundle of bodies goes together, and at most two more are taken ahead of the answers. After the answers of all
+        bodies that were taken it raises what their iterable raised, or
 
         Raises:
             QueueUnreachableError: Redis is unreachable.
+            RequestError: the headers for all bodies are wrong; nothing was sent.
 
         """
-        channel = f"bl:done:{job_id}"
-        self._listen(channel)
-        try:
-            return self._read(job_id) or self._await(job_id, channel, timeout_s)
-        finally:
-            with contextlib.suppress(RedisError, OSError):
-                self._messages.unsubscribe(channel)
+        return self._submit_each(checked_many(bodies), lane, shared_headers(headers))
+
+    def outcome(self, job_id: str) -> Outcome | None:
+        """Return how a job ended; None while it has not.
+
+        Raises:
+            GoneError: it is no longer stored; known for ids made here, which carry their time.
+            NotFoundError: there is no such job; of another program's id it is not known whether there was.
+            QueueUnreachableError: Redis is unreachable.
+
+        """
+        job_id = _checked(id_of(job_id))
+        with self._lent(self._watches, JobWatch) as watch:
+            outcome = watch.read(job_id)
+        return _checked(self._told_apart(job_id, outcome)) if outcome else None
+
+    def wait(self, job_id: str, *, timeout_s: float | None = 600) -> Outcome:
+        """Return the outcome when there is one; None: wait without a limit.
+
+        Raises:
+            NotEndedError: there is none in time; the job goes on.
+            GoneError, NotFoundError: at once, see `outcome`.
+            QueueUnreachableError: Redis is unreachable now, or was later, for half a minute.
+
+        """
+        with contextlib.closing(self._as_completed([job_id], timeout_s)) as completed:
+            return _checked(next(completed).outcome)
+
+    def as_completed(self, ids: Iterable[Answer], *, timeout_s: float | None = 600) -> Iterator[Completed[Outcome]]:
+        """Yield each job when it ends: (index, job_id, outcome). `ids` may be what submit_many or submit_each returned.
+
+        In the place of an outcome stands the error of an id: GoneError or NotFoundError at once, or the error that
+        submit_many had put in its place. Of an iterator's ids at most 10,000 are waited for at a time. An error that
+        the iterator raises is raised when the jobs before it have ended.
+
+        Raises:
+            NotEndedError: its `job_ids` have not ended in time. They go on.
+            QueueUnreachableError: Redis is unreachable now, or was later, for half a minute.
+
+        """
+        return self._as_completed(checked_many(ids), timeout_s)
+
+    def gather(self, ids: Iterable[Answer], *, timeout_s: float | None = 600) -> list[Outcome | BitladderError]:
+        """Return the outcome of each job in its place, or its error as in `as_completed`; NotEndedError where there is
+        none in time.
+
+        Raises:
+            QueueUnreachableError: Redis is unreachable, and nothing is known.
+
+        """  # noqa: D205
+        jobs = list(checked_many(ids))
+        return outcomes_of(jobs, self._as_completed(jobs, timeout_s))
 
     def close(self) -> None:
-        if self._messages is not None:
-            self._messages.close()
-        self._scripts.close()
-        self._client.close()
+        self._is_closed = True
+        idle: list[_Connected] = [*self._scripts, *self._watches]
+        for connected in idle:
+            connected.close()
 
-    def _read(self, job_id: str) -> Outcome | None:
-        """Return how a job ended; LOST where it is not stored."""
-        try:
-            fields: Any = self._client.hmget(f"rq:job:{job_id}", "status", "outcome")
-        except (RedisError, OSError) as error:
-            raise unreachable("cannot read from Redis", error) from error
-        status, stored = fields
-        return read_end(job_id, status.decode(errors="replace"), stored, self._signer) if status else LOST
+    def _submit_each(
+        self, bodies: Iterable[Body | Entry], lane: Lane | None, shared: dict[str, str]
+    ) -> Generator[Answer]:
+        with self._lent(self._scripts, BlockingScripts) as scripts:
+            yield from Bulk(self._settings, self._signer).submit(scripts, bodies, self._reader(lane, shared))
+
+    def _as_completed(self, ids: Iterable[Answer], timeout_s: float | None) -> Generator[Completed[Outcome]]:
+        numbered: Iterator[Numbered[str]] = ((index, id_of(job_id)) for index, job_id in enumerate(ids))
+        with self._lent(self._watches, JobWatch) as watch:
+            for index, job_id, outcome in watch.ends(
+                numbered, _seconds(timeout_s), is_bounded=isinstance(ids, Collection)
+            ):
+                ended = self._told_apart(job_id, outcome)
+                yield Completed(index, job_id, in_place(ended, index) if isinstance(ended, BitladderError) else ended)
+
+    def _told_apart(self, job_id: str, outcome: Outcome | BitladderError) -> Outcome | BitladderError:
+        return missing(job_id, self._settings.queue.result_ttl_s) if outcome is LOST else outcome
 
     def _submit(self, job: Submission) -> str:
-        calls = self._calls([job], deque())
-        rows = self._scripts.call(next(calls))
-        answer = read_submitted(rows if isinstance(rows, Exception) else rows[0], job)
-        if isinstance(answer, BitladderError):
-            raise answer
-        return answer
+        ((group, placed),) = by_group(self._settings, [(0, job)]).items()
+        with self._lent(self._scripts, BlockingScripts) as scripts:
+            rows = scripts.call(submit_call(self._settings, self._signer, group, [job for _, job in placed]))
+        return _checked(read_submitted(rows if isinstance(rows, Exception) else rows[0], job))
 
-    def _listen(self, *channels: str) -> None:
-        """Subscribe to this producer's replies and to `channels`, and return when that holds."""
+    def _reader(self, lane: Lane | None, shared: dict[str, str]) -> Callable[[Body | Entry], Submission]:
+        """Return what makes a submission of a body: once per call, as bodies may be many."""
+        settings = self._settings
+
+        def read(item: Body | Entry) -> Submission:
+            body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
+            raw = encode_body(body)
+            endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
+            incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane)
+            return accept(incoming, settings).submission
+
+        return read
+
+    @contextlib.contextmanager
+    def _lent(self, idle: list[Connected], connect: Callable[[Settings], Connected]) -> Iterator[Connected]:
+        """Use an idle connection, or a new one where an open iterator has the other."""
+        connected = idle.pop() if idle else connect(self._settings)
         try:
-            if self._messages is None:
-                self._messages = self._client.pubsub()  # type: ignore[no-untyped-call]  # redis-py
-                channels = (self._replies, *channels)
-            for channel in channels:
-                self._messages.subscribe(channel)
-                self._next_message("subscribe", channel, self._settings.redis.timeout_s * 5)
-        except (RedisError, OSError) as error:
-            raise unreachable("cannot wait for outcomes", error) from error
+            yield connected
+        finally:
+            idle.append(connected)
+            if self._is_closed:
+                connected.close()
 
-    def _await(self, job_id: str, channel: str, timeout_s: float) -> Outcome | None:
-        """Return the outcome from a message, or what is stored where messages may have been lost."""
-        end = time.monotonic() + timeout_s
-        while (left := end - time.monotonic()) > 0:
-            try:
-                message = self._next_message("message", channel, min(left, POLL_INTERVAL_S))
-            except (RedisError, OSError) as error:
-                raise unreachable("cannot wait for an outcome", error) from error
-            outcome = self._in_message(job_id, channel, message) if message else self._read(job_id)
-            if outcome:
-                return outcome
-        return None
 
-    def _in_message(self, job_id: str, channel: str, message: bytes) -> Outcome | None:
-        if channel != self._replies:
-            return self._signer.decode(job_id, message)
-        try:
-            contents = [content for _, owner, _, _, content in unpack_message(message) if owner == job_id]
-        except ValueError:  # in another form than ours: what is stored says the same
-            return None
-        if contents and not contents[-1]:  # an outcome too large for a message
-            return self._read(job_id)
-        return next((outcome for content in contents if (outcome := self._signer.decode(job_id, content))), None)
+def _checked(result: Result | BitladderError) -> Result:
+    if isinstance(result, BitladderError):
+        raise result
+    return result
 
-    def _next_message(self, kind: str, channel: str, wait_s: float) -> bytes | None:
-        end = time.monotonic() + wait_s
-        while (left := end - time.monotonic()) > 0:
-            message = self._messages.get_message(timeout=left)
-            if message and message["type"] == kind and message["channel"] == id_bytes(channel):
-                data: bytes = message["data"]
-                return data
-        return None
 
-    def _calls(self, jobs: Iterable[Submission], sent: deque[Placed]) -> Iterator[Call]:
-        """Yield the calls that queue `jobs`. Before a call is yielded, the jobs that it carries are added to `sent`."""
-        for bundle in bundled(enumerate(jobs), BUNDLE, lambda item: submitted_bytes(item[1]), _BUNDLE_BYTES):
-            groups = by_group(self._settings, bundle)
-            sent.extend(groups.values())
-            for group, numbered in groups.items():
-                yield submit_call(self._settings, self._signer, group, [job for _, job in numbered])
-
-    def _submission(self, body: Body, lane: Lane | None, headers: Headers | None) -> Submission:
-        endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
-        lower = {name.lower(): value for name, value in headers.items()} if headers else {}
-        raw = msgspec.json.encode(body)
-        incoming = Incoming(endpoint=endpoint, body=raw, headers=lower, request_id="", lane=lane)
-        return accept(incoming, self._settings).submission
+def _seconds(timeout_s: float | None) -> float:
+    return math.inf if timeout_s is None else timeout_s

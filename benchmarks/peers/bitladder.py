@@ -49,7 +49,7 @@ class Bitladder:
         start = time.perf_counter()
         outcome = producer.run(_body(prompt), timeout_s=30)
         took_ms = (time.perf_counter() - start) * 1000
-        if outcome is None or outcome.state is not State.FINISHED:
+        if outcome.state is not State.FINISHED:
             raise RuntimeError(f"a job must finish, got {outcome}")
         time.sleep(pause_s)
         return took_ms

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 import zlib
 from collections.abc import Mapping
 
 import msgspec
 
 from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State
+from bitladder.errors import GoneError, NotFoundError
+from bitladder.ids import readable
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import MAX_QUEUE_CHARS, MAX_WORD_CHARS, read_number, short
 from bitladder.rq_call import decode_call
@@ -131,6 +135,18 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None,
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or left is None else max(1, place - left),
     )
+
+
+def missing(job_id: str, ttl_s: float) -> NotFoundError | GoneError:
+    """Return the error for an id without a record: our ids carry their time, so that an expired one is known."""
+    try:
+        parsed = uuid.UUID(job_id)
+    except ValueError:
+        return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
+    made_s = (parsed.int >> 80) / 1000
+    if parsed.version == 7 and made_s < time.time() - ttl_s:
+        return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s:g} s", param="id")
+    return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
 
 
 def _word(raw: bytes | None, max_chars: int = MAX_WORD_CHARS) -> str:

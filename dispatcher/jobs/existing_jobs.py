@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
 
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView
-from bitladder.errors import GoneError, IntakeClosingError, NotFoundError
-from bitladder.ids import readable
+from bitladder.errors import IntakeClosingError
+from bitladder.queue.job_record import missing
 from bitladder.queue.json_views.job import describe_cancelled, describe_job
 from dispatcher.http.request_parts import path_job_id, query_number
 from dispatcher.http.responses import Response, json_response
@@ -49,17 +47,5 @@ async def own_job(request: HttpRequest, state: IntakeState, job_id: str) -> JobV
     """Return a job that the caller may see; a job of another tenant is answered like an unknown id."""
     view, caller = await state.view(job_id), request.state.caller
     if view is None or not caller.sees(view.tenant):
-        raise _missing(job_id, state.settings.queue.result_ttl_s)
+        raise missing(job_id, state.settings.queue.result_ttl_s)
     return view
-
-
-def _missing(job_id: str, ttl_s: int) -> NotFoundError | GoneError:
-    """Return the error for an unknown id: our ids carry the time they were made, so that an expired one is known."""
-    try:
-        parsed = uuid.UUID(job_id)
-    except ValueError:
-        return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
-    made_s = (parsed.int >> 80) / 1000
-    if parsed.version == 7 and made_s < time.time() - ttl_s:
-        return GoneError(f"job {job_id} is no longer stored: outcomes are kept for {ttl_s} s", param="id")
-    return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")

@@ -14,7 +14,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from bitladder.contract import Endpoint
-from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.errors import BitladderError, NotEndedError, PartlySubmittedError
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.chaos.history import History, Try
@@ -102,22 +102,24 @@ class _Hand:
         sent_s = time.time()
         try:
             outcome = self._producer.run(order.body, headers=order.headers, timeout_s=RUN_S)
+        except NotEndedError:
+            return "accepted"
         except BitladderError as error:
             return error.code
-        if outcome is not None and outcome.code == "job_lost":
+        if outcome.code == "job_lost":
             self._history.begin(order).gone.append((sent_s, time.time()))
-        elif outcome is not None:
+        else:
             self._history.ran(order, seen_of("run", outcome))
         return "accepted"
 
     def submit_together(self, orders: list[Order]) -> None:
-        """Queue many with one call, and without their envelopes: a call has one for all."""
+        """Queue many with one call, and without their envelopes, as large batches are."""
         plain, sent_s = [replace(order, headers={}) for order in orders], time.time()
         for order in plain:
             self._history.begin(order)
         try:
             answers = self._producer.submit_many((order.body for order in plain), lane=None)
-        except QueueUnreachableError:
+        except PartlySubmittedError:
             for order in plain:
                 self._history.tried(order, _tried(sent_s, "bundle unreachable"))
             return

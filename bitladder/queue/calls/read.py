@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitladder.contract import Outcome
+from bitladder.ids import id_bytes
 from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.job_record import LOST, Ended, Running, odd_status, read_end
 from bitladder.queue.run_script import Call
@@ -59,7 +60,7 @@ class Overview:
 
 def look_call(job_ids: Sequence[str], *, channel: str = "", max_bytes: int = 0) -> Call:
     """Build the call of look.lua; `channel` hears of what comes, `max_bytes` (0: no limit) of outcomes are returned."""
-    return Call("look", [], [channel, max_bytes, *job_ids])
+    return Call("look", [], [channel, max_bytes, *map(id_bytes, job_ids)])
 
 
 def read_looks(answer: list[bytes], job_ids: Sequence[str], signer: Signer) -> list[Outcome | Ended | Running | None]:

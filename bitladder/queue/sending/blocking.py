@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import redis
@@ -65,21 +65,25 @@ class BlockingScripts:
         """Call one script and return its answer, or the exception that stands for it: ResponseError, LostError."""
         return self._answer(_Pending(call))
 
-    def call_each(self, calls: Iterable[Call]) -> Iterator[Any]:
+    def call_each(self, calls: Iterable[Call | None]) -> Generator[Any]:
         """Yield the answers in order, as `call` returns them; while Redis works on one, the next call is sent.
 
-        After a LostError nothing more is sent or taken from `calls`; those that were taken are answered.
+        None in the place of a call is yielded as it is, once all before it are answered. After a LostError nothing more
+        is sent or taken from `calls`; those that were taken are answered.
         """
         waiting: deque[_Pending] = deque()
         try:
             for call in calls:
-                waiting.append(_Pending(call))
-                self._send_ahead(waiting[-1])
-                if len(waiting) > 1:
+                if call is not None:
+                    waiting.append(_Pending(call))
+                    self._send_ahead(waiting[-1])
+                while len(waiting) > (call is not None):
                     yield (answer := self._answer_oldest(waiting))
                     if isinstance(answer, LostError):
                         yield from (pending.lost or NotSentError(answer.reason) for pending in waiting)
                         return
+                if call is None:
+                    yield None
             while waiting:
                 yield self._answer_oldest(waiting)
         finally:
