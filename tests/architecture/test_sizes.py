@@ -29,7 +29,6 @@ LARGE_FOLDERS = {
 SHARED_NAMES = {
     "app": 2,
     "base": 3,
-    "client": 2,
     "engine": 2,
     "errors": 3,  # a tree for each: the ground, the engines, calibration
     "failover": 2,
