@@ -36,10 +36,10 @@ def is_serving(stack: Stack) -> bool:
         return False
 
 
-def run(stack: Stack, name: str, text: str = "") -> str:
+def run(stack: Stack, name: str, *arguments: str, text: str = "") -> str:
     """Run one example as its page says, and return what it prints."""
     environment = stack.environment | {"BITLADDER_URL": stack.url}
-    command = [sys.executable, f"examples/{name}"]
+    command = [sys.executable, f"examples/{name}", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, input=text, capture_output=True, text=True, timeout=120, check=False
     )
@@ -62,16 +62,23 @@ def test_a_producer_submits_and_awaits_without_http(stack: Stack) -> None:
     assert "later: finished" in printed
 
 
-def test_a_batch_answers_every_line_in_order(stack: Stack) -> None:
+def test_a_batch_answers_every_line_and_runs_again_at_no_cost(stack: Stack) -> None:
     bodies = [
         {"model": "smollm2", "prompt": f"One keyword for line {number}", "max_tokens": 4} for number in range(1, 8)
     ]
+    text = "\n".join([*map(json.dumps, bodies), "no JSON", '{"model": "smollm2"}'])
 
-    answers = [json.loads(line) for line in run(stack, "batch.py", "\n".join(map(json.dumps, bodies))).splitlines()]
+    first, again = (
+        {answer.pop("line"): answer for answer in map(json.loads, run(stack, "batch.py", "b", text=text).splitlines())}
+        for _ in range(2)
+    )
 
-    assert [answer["line"] for answer in answers] == list(range(1, 8))
-    assert {answer["tier"] for answer in answers} == {"int4"}
-    assert all(answer["response"]["choices"][0]["text"] for answer in answers)
+    assert first == again
+    assert sorted(first) == list(range(1, 10))
+    assert {first[line]["tier"] for line in range(1, 8)} == {"int4"}
+    assert all(first[line]["response"]["choices"][0]["text"] for line in range(1, 8))
+    assert "must be a JSON object" in first[8]["error"]
+    assert "prompt" in first[9]["error"]
 
 
 def test_the_thresholds_decide_where_a_request_goes(make_stack: Callable[..., Stack]) -> None:

@@ -1,0 +1,34 @@
+"""The examples of a page in docs/, run as its readers would run them."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from typing import Any
+
+from tests.conftest import ROOT, Stack
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return what stands in a page's blocks of code in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def here(text: str, stack: Stack) -> str:
+    """Put this test's addresses in the place of the usual ones."""
+    redis_url = stack.environment["BITLADDER_REDIS__URL"]
+    return text.replace("redis://127.0.0.1:6379/0", redis_url).replace("http://127.0.0.1:8000", stack.url)
+
+
+def run_python(page: str, stack: Stack) -> dict[str, Any]:
+    """Run a page's sessions as one; return its variables."""
+    text = here("\n".join(blocks(page, "pycon")), stack)
+    session = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
+    said: list[str] = []
+
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, out=said.append, clear_globs=False)
+
+    assert results.attempted > 20
+    assert results.failed == 0, "".join(said)
+    return session.globs
