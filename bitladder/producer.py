@@ -95,7 +95,7 @@ class Producer:
                 unreachable.
 
         """
-        return self._submit(self._reader(lane, read_headers(headers))(body))
+        return self._submit(_reader(self._settings, lane, read_headers(headers))(body))
 
     def run(
         self,
@@ -112,7 +112,7 @@ class Producer:
             BitladderError: see `submit` and `wait`.
 
         """
-        job = self._reader(lane, read_headers(headers))(body)
+        job = _reader(self._settings, lane, read_headers(headers))(body)
         with self._lent(self._watches, JobWatch) as watch:
             watch.subscribe()  # before anything is submitted: no outcome can fall between
             job_id = self._submit(msgspec.structs.replace(job, reply_to=watch.channel))
@@ -220,7 +220,7 @@ class Producer:
         self, bodies: Iterable[Body | Entry], lane: Lane | None, shared: dict[str, str]
     ) -> Generator[Answer]:
         with self._lent(self._scripts, BlockingScripts) as scripts:
-            yield from Bulk(self._settings, self._signer).submit(scripts, bodies, self._reader(lane, shared))
+            yield from Bulk(self._settings, self._signer).submit(scripts, bodies, _reader(self._settings, lane, shared))
 
     def _as_completed(self, ids: Iterable[Answer], timeout_s: float | None) -> Generator[Completed[Outcome]]:
         numbered: Iterator[Numbered[str]] = ((index, id_of(job_id)) for index, job_id in enumerate(ids))
@@ -240,19 +240,6 @@ class Producer:
             rows = scripts.call(submit_call(self._settings, self._signer, group, [job for _, job in placed]))
         return _checked(read_submitted(rows if isinstance(rows, Exception) else rows[0], job))
 
-    def _reader(self, lane: Lane | None, shared: dict[str, str]) -> Callable[[Body | Entry], Submission]:
-        """Return what makes a submission of a body: once per call, as bodies may be many."""
-        settings = self._settings
-
-        def read(item: Body | Entry) -> Submission:
-            body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
-            raw = encode_body(body)
-            endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
-            incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane)
-            return accept(incoming, settings).submission
-
-        return read
-
     @contextlib.contextmanager
     def _lent(self, idle: list[Connected], connect: Callable[[Settings], Connected]) -> Iterator[Connected]:
         """Use an idle connection, or a new one where an open iterator has the other."""
@@ -263,6 +250,19 @@ class Producer:
             idle.append(connected)
             if self._is_closed:
                 connected.close()
+
+
+def _reader(settings: Settings, lane: Lane | None, shared: dict[str, str]) -> Callable[[Body | Entry], Submission]:
+    """Return what makes a submission of a body: once per call, as bodies may be many."""
+
+    def read(item: Body | Entry) -> Submission:
+        body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
+        raw = encode_body(body)
+        endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
+        incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane)
+        return accept(incoming, settings).submission
+
+    return read
 
 
 def _checked(result: Result | BitladderError) -> Result:

@@ -52,8 +52,8 @@ class RedisSettings(Section):
         for address in self.sentinels:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit() or not host.isprintable() or "@" in host or "/" in host:
-                got = ", without user and password" if "@" in address or "/" in address else f", got {address!r}"
-                raise ValueError(f"sentinels must be a list of host:port{got}")
+                problem = ", without user and password" if "@" in address or "/" in address else f", got {address!r}"
+                raise ValueError(f"sentinels must be a list of host:port{problem}")
         if self.sentinels and self.scheme == "unix":
             raise ValueError(f"url must be redis:// or rediss:// where Sentinels are asked, got {self.url!r}")
         return self
