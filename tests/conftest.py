@@ -44,6 +44,11 @@ _PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) 
 _COUNTED = itertools.count(os.getpid())
 
 
+def echo_tokens(count: int) -> list[str]:
+    """Return the echo engine's tokens for the prompt `w0 w1 w2 …`: each with the space before it."""
+    return [f"{' ' * bool(number)}w{number}" for number in range(count)]
+
+
 def free_port() -> int:
     for number in _COUNTED:
         port = _FIRST_PORT + _PROCESS * _PORTS_EACH + number % _PORTS_EACH

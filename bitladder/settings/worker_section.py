@@ -50,6 +50,7 @@ class VllmSettings(Section):
 class EchoSettings(Section):
     """The echo engine: words of the prompt back, as slowly and as badly as asked."""
 
+    max_model_len: int = Field(131_072, ge=1, description="tokens of a prompt and its answer together")
     ttft_ms: float = Field(20, ge=0, description="time to the first token")
     tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
     fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")

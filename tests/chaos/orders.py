@@ -156,8 +156,8 @@ def _draw(number: int, rng: random.Random, delivery: Delivery) -> Order:
 def _body(number: int, rng: random.Random, steer: str | None, tokens: int) -> tuple[dict[str, Any], bool]:
     words = [mark(number), *(_word(rng) for _ in range(rng.randint(1, 12))), *([steer] if steer else [])]
     is_chat, prompt = rng.random() < 0.3, " ".join(words)
-    asked = {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
-    return {"model": MODEL, "max_tokens": tokens, **asked}, is_chat
+    chat = {"messages": [{"role": "user", "content": prompt}], "ignore_eos": True}  # else it ends with its words
+    return {"model": MODEL, "max_tokens": tokens, **(chat if is_chat else {"prompt": prompt})}, is_chat
 
 
 def _headers(number: int, rng: random.Random, *, is_busy: bool) -> dict[str, str]:

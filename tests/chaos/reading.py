@@ -34,7 +34,7 @@ class Reading:
         self._texts: list[str] = []
         self._answer_id: str | None = None
         self._fence = 0  # of the execution that is read
-        self._number = 0  # of the last chunk
+        self._number = self._event = 0  # of the last chunk, and of the last event in it
 
     @property
     def is_over(self) -> bool:
@@ -48,19 +48,22 @@ class Reading:
             return
         if event_id:
             self._place(event_id)
+        self.last_id = event_id
         choice = event["choices"][0]
         text = choice["delta"].get("content", "") if "delta" in choice else choice["text"]
         self._expect("FOREIGN", "id", event["id"], self._answer_id or event["id"])
         self._answer_id = event["id"]
-        wanted = self._words[len(self._texts)] + " " if len(self._texts) < len(self._words) else "no more"
-        self._expect("CHUNK", f"chunk {len(self._texts) + 1}", text, wanted)
+        if not text:  # a chat's first chunk has the role alone
+            return
+        at = len(self._texts)
+        wanted = " " * bool(at) + self._words[at] if at < len(self._words) else "no more"
+        self._expect("CHUNK", f"chunk {at + 1}", text, wanted)
         self._texts.append(text)
-        self.last_id = event_id
 
     def done(self) -> None:
         """Take [DONE]: everything must have been read by now."""
         self._expect("HOLE", "length", len(self._texts), len(self._words))
-        text = None if self.found else "".join(self._texts).rstrip()  # of one that is not whole enough is said
+        text = None if self.found else "".join(self._texts)  # of one that is not whole enough is said
         self.outcome = Seen(by=self._by, state="finished", text=text)
 
     def _end(self, error: dict[str, Any]) -> None:
@@ -84,10 +87,12 @@ class Reading:
         elif fence <= self._fence:  # what came between was forgotten, or never was
             what = f"began anew with execution {fence} behind {self._fence}"
             self.went_back.append((self._since_s, time.time(), self._sentence("GLUED", what)))
-        self._expect("GAP", f"chunk behind {self._fence}-{self._number}", (number, place), (self._number + 1, 1))
+        at = f"{self._fence}-{self._number}-{self._event}"
+        if (number, place) != (self._number, self._event + 1):
+            self._expect("GAP", f"event behind {at}", (number, place), (self._number + 1, 1))
         if not self._number:
             self._since_s = time.time()
-        self._fence, self._number = fence, number
+        self._fence, self._number, self._event = fence, number, place
 
     def _expect(self, word: str, what: str, got: object, wanted: object) -> None:
         if got != wanted:

@@ -8,7 +8,7 @@ from tests.chaos.orders import Delivery, Order
 from tests.chaos.reading import Reading, events_in
 
 ORDER = Order(number=7, delivery=Delivery.EVENTS, body={"model": "smollm2", "prompt": "n0000007 aa", "max_tokens": 4})
-WORDS = ("n0000007 ", "aa ", "n0000007 ", "aa ")
+WORDS = ("n0000007", " aa", " n0000007", " aa")
 
 
 def chunk(place: int, answer_id: str = "first") -> dict[str, Any]:
@@ -38,6 +38,17 @@ def test_a_stream_that_is_whole_is_not_complained_about() -> None:
     assert reading.found == []
     assert reading.outcome is not None
     assert reading.outcome.text == ORDER.expected
+
+
+def test_a_chunk_may_begin_with_an_event_that_has_no_text() -> None:
+    reading = Reading(ORDER, "events")
+    first, *others = whole(1)
+    reading.take({"id": "first", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}, "1-1-1")
+    for event_id, place, _ in [("1-1-2", *first[1:]), *others]:
+        reading.take(chunk(place), event_id)
+    reading.done()
+
+    assert reading.found == []
 
 
 def test_a_stream_without_event_ids_is_held_to_its_words_too() -> None:

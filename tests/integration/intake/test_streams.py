@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from bitladder.client import Client
-from tests.conftest import Stack, wait_until
+from tests.conftest import Stack, echo_tokens, wait_until
 
 BODY = {"model": "smollm2", "prompt": " ".join(f"w{number}" for number in range(60)), "max_tokens": 60, "stream": True}
 
@@ -59,7 +59,7 @@ def test_a_client_that_lost_its_connection_reads_on_without_a_gap_or_a_repeat(st
         _, whole = read(stack, job_id)
         again = read(stack, job_id, last=ids[2])[1]
 
-    words = [f"w{number} " for number in range(60)]
+    words = echo_tokens(60)
     assert texts + more + rest == [*words, "[DONE]"]
     assert whole == [*words, "[DONE]"]
     assert again == [*words[3:], "[DONE]"]
@@ -81,10 +81,12 @@ def test_a_stream_whose_execution_was_lost_says_so_to_whoever_read_some_of_it(ma
         _, anew = read(stack, job_id)
 
     assert texts == ["stream_restarted"]
-    assert anew == [*(f"w{number} " for number in range(60)), "[DONE]"]
+    assert anew == [*echo_tokens(60), "[DONE]"]
 
 
-@pytest.mark.parametrize("prompt", [{"prompt": "aa bb"}, {"messages": [{"role": "user", "content": "aa bb"}]}])
+@pytest.mark.parametrize(
+    "prompt", [{"prompt": "aa bb"}, {"messages": [{"role": "user", "content": "aa bb"}], "ignore_eos": True}]
+)
 def test_a_streamed_job_s_record_is_what_the_unstreamed_answer_would_be(
     stack: Stack, prompt: dict[str, object]
 ) -> None:
@@ -121,7 +123,7 @@ def test_no_token_is_missing_though_redis_had_no_memory_for_a_second(
         streamed, read_on = streaming.result(30), reading.result(30)[1]
         again = read(stack, job_id)[1]
 
-    words = [f"w{number} " for number in range(40)]
+    words = echo_tokens(40)
     assert streamed == words
     assert read_on == [*words, "[DONE]"]
     assert again == [*words, "[DONE]"]
@@ -143,7 +145,7 @@ def test_chunks_that_are_gone_are_told_instead_of_left_out(stack: Stack, store: 
     metrics = stack.http.get("/metrics").text
 
     assert whole[-1] == "[DONE]"
-    assert middle == [*(f"w{number} " for number in range(19)), "stream_incomplete"]
+    assert middle == [*echo_tokens(19), "stream_incomplete"]
     assert end == ["stream_incomplete"]
     assert 'bitladder_streams_broken_total{code="stream_incomplete"} 2.0' in metrics
 

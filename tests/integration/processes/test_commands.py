@@ -110,7 +110,7 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     missing = bitladder("result", "nobody", environment=environment)
 
     assert answer.stdout == "aa bb aa\n"
-    assert streamed.stdout == "aa bb aa \n"
+    assert streamed.stdout == "aa bb aa\n"
     assert json.loads(result.stdout)["status"] == "finished"
     assert late.stdout == "finished\n"
     assert json.loads(queues.stdout)["data"][0]["tiers"][0]["live_workers"] == 1

@@ -18,10 +18,10 @@ import pytest
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Watched
 from tests.chaos.valkey import Valkey
-from tests.conftest import Stack, wait_until
+from tests.conftest import Stack, echo_tokens, wait_until
 from tests.integration.redis_server.test_sentinel import stack_on
 
-WORDS = [f"w{number} " for number in range(160)]
+WORDS = echo_tokens(160)
 BODY = {"model": "smollm2", "prompt": "".join(WORDS), "max_tokens": len(WORDS), "stream": True}
 PACE = {"BITLADDER_ECHO__TOKENS_PER_S": "20"}  # 8 s for a stream
 GUARDED = ("--min-replicas-to-write", "1")  # as docs/operating.md advises

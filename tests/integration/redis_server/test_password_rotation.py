@@ -15,7 +15,7 @@ from bitladder.errors import ConfigError
 from bitladder.producer import Producer
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
-from tests.conftest import Stack, make_settings, wait_until
+from tests.conftest import Stack, echo_tokens, make_settings, wait_until
 from tests.integration.redis_server.test_redis_roles import PASSWORDS, Guarded, bitladder
 from tests.integration.redis_server.test_sentinel import BODY, Submitter, status_of
 
@@ -123,7 +123,7 @@ def test_passwords_are_changed_under_a_running_system_and_nothing_is_lost(server
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert producing.error is None
     assert {status for _, status, _ in submitter.answers} <= {202, 503}
-    assert [first, *rest] == [f"w{number} " for number in range(300)]
+    assert [first, *rest] == echo_tokens(300)
     assert [entry for entry in server.refusals() if entry["reason"] == "auth"] == []
     for secret in (*(_new(role) for role in ROLES), *(PASSWORDS[role] for role in ROLES)):
         assert secret not in log + shown

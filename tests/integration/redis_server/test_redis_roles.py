@@ -162,7 +162,7 @@ def _every_way_of_a_job(client: Client, stack: Stack) -> None:
     first = client.submit(BODY, idempotency_key="once")["id"]
     assert client.submit(BODY, idempotency_key="once")["id"] == first
     assert client.wait(first, timeout_s=10)["status"] == "finished"
-    assert "".join(client.stream(BODY)) == "aa bb aa "
+    assert "".join(client.stream(BODY)) == "aa bb aa"
     streamed = client.submit(BODY | {"stream": True})["id"]
     assert "[DONE]" in stack.http.get(f"/v1/jobs/{streamed}/events").text
     running = client.submit(BODY | {"max_tokens": 50_000})["id"]

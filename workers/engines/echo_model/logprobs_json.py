@@ -1,0 +1,62 @@
+"""Log probabilities in vLLM's shapes: made up, but the same for the same token. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from workers.engines.echo_model.vocabulary import id_of
+
+Fields = dict[str, Any]
+
+
+def completion_logprobs(tokens: Sequence[str], top: int, offset: int, *, is_start: bool) -> Fields:
+    """Return those of a completion's tokens; a prompt's first one (`is_start`) has none."""
+    fields: dict[str, list[Any]] = {
+        "text_offset": list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else [],
+        "token_logprobs": [_logprob(token) for token in tokens],
+        "tokens": list(tokens),
+        "top_logprobs": [dict(_alternatives(token, max(top, 1))) for token in tokens],
+    }
+    if is_start:
+        fields["token_logprobs"][0] = fields["top_logprobs"][0] = None
+    return fields
+
+
+def chat_logprobs(tokens: Sequence[str], top: int) -> Fields:
+    """Return those of a chat completion's tokens."""
+    return {
+        "content": [
+            _entry(token, _logprob(token)) | {"top_logprobs": [_entry(*pair) for pair in _alternatives(token, top)]}
+            for token in tokens
+        ]
+    }
+
+
+def prompt_logprobs(tokens: Sequence[str], top: int) -> list[Fields | None]:
+    """Return those of a prompt's tokens, by their ids; the first one has none."""
+    return [
+        None,
+        *(
+            {
+                str(id_of(other)): {"logprob": value, "rank": rank, "decoded_token": other}
+                for rank, (other, value) in enumerate(_alternatives(token, max(top, 1)), 1)
+            }
+            for token in tokens[1:]
+        ),
+    ]
+
+
+def _alternatives(token: str, top: int) -> list[tuple[str, float]]:
+    """Return the token, and others that are less likely."""
+    return [(token + str(rank or ""), _logprob(token) - rank) for rank in range(top)]
+
+
+def _logprob(token: str) -> float:
+    return -(1 + zlib.crc32(token.encode()) % 64) / 128
+
+
+def _entry(token: str, logprob: float) -> Fields:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
