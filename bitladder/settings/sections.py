@@ -75,13 +75,11 @@ class Settings(Section):
 
     def _near(self, name: str) -> str:
         """Return what there is: the tiers of a model, where its name is right, else the models."""
-        start = name[: max(map(name.rfind, ":@"), default=0)]
+        start = name[: max(0, *map(name.rfind, ":@"))]
         known = choices_of(self.models).get(start)
-        return (
-            ", ".join(f"{start}:{tier}" for tier in self.models[known.model].ladder)
-            if known
-            else ", ".join(self.models)
-        )
+        if known is None or known.tier:
+            return ", ".join(self.models)
+        return ", ".join(f"{start}:{tier}" for tier in self.models[known.model].ladder)
 
     def model(self, name: str) -> ModelSettings:
         try:

@@ -57,7 +57,13 @@ def test_aliases_mean_their_model_and_its_tiers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "what_there_is"),
-    [("gpt-x", f"{HUB}, {LLAMA}"), ("smol:fp8", "smol:int4-g128, smol:int8"), ("llama3.1", f"{HUB}, {LLAMA}")],
+    [
+        ("gpt-x", f"{HUB}, {LLAMA}"),
+        ("smol:fp8", "smol:int4-g128, smol:int8"),
+        ("llama3.1", f"{HUB}, {LLAMA}"),
+        ("smol:int8:x", f"{HUB}, {LLAMA}"),
+        ("smolx", f"{HUB}, {LLAMA}"),
+    ],
 )
 def test_an_unknown_name_is_told_what_there_is(tmp_path: Path, name: str, what_there_is: str) -> None:
     settings = load(tmp_path, HUB + "\naliases = ['smol']", LLAMA).settings
