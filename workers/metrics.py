@@ -10,7 +10,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bitladder.contract import Outcome, State
-from bitladder.metric_buckets import SECONDS
+from bitladder.process_metrics import SECONDS
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
@@ -45,6 +45,7 @@ class WorkerMetrics:
         self.registry = CollectorRegistry()
         self.rq = _RqCounters()
         self.model = model
+        self.engine_exposition = ""  # the engine's own metrics, as last read; '' while it does not answer
         self._labels = (model, tier)
         self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
         self.overflowed = self._counters(

@@ -1,11 +1,12 @@
-"""GET /metrics, in Prometheus' text format."""
+"""GET /metrics, in Prometheus' text format or as OpenMetrics."""
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import QueueUnreachableError
+from bitladder.process_metrics import readable_accept
 from bitladder.queue.calls.read import Depths, Overview
 from dispatcher.http.responses import Response
 from dispatcher.state import IntakeState, intake_state
@@ -23,7 +24,8 @@ async def get_metrics(request: HttpRequest) -> Response:
         state.metrics.oldest.clear()
         state.metrics.in_flight.clear()
         state.metrics.live.clear()
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    write, media_type = choose_encoder(readable_accept(request.headers.get("accept", "")))
+    return Response(write(state.metrics.registry), media_type=media_type)
 
 
 def _set_gauges(state: IntakeState, model: str, depths: Depths) -> None:

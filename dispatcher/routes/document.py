@@ -14,7 +14,7 @@ from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
-from dispatcher.routes.operation import EVENTS, TEXT, Answer, Content, Operation
+from dispatcher.routes.operation import EVENTS, OPENMETRICS, TEXT, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
 
 _INFO = {
@@ -37,6 +37,7 @@ _KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {
     TEXT: {"type": "string"},
+    OPENMETRICS: {"type": "string"},
     EVENTS: {"description": "Server-sent events, each with a chunk of the answer as JSON in `data`."},
 }
 

@@ -7,7 +7,7 @@ from dispatcher.auth import Requirement
 from dispatcher.ops.health import Health, Ready, get_health, get_ready
 from dispatcher.ops.prometheus import get_metrics
 from dispatcher.ops.queue_depths import get_queues
-from dispatcher.routes.operation import TEXT, Answer, Content, Operation, answer
+from dispatcher.routes.operation import OPENMETRICS, TEXT, Answer, Content, Operation, answer
 
 _READY = {"status": "ready", "live_workers": {"smollm2": {"int4": 1}}, "suspended": False, "broken_queues": {}}
 
@@ -50,6 +50,11 @@ OPERATIONS = (
         name="getMetrics",
         tag="operating",
         summary="Show the metrics in Prometheus' text format.",
-        answers={200: Answer(description="The metrics.", content=[Content(kinds=(), media_type=TEXT)])},
+        answers={
+            200: Answer(
+                description="The metrics, as OpenMetrics where Accept names it.",
+                content=[Content(kinds=(), media_type=TEXT), Content(kinds=(), media_type=OPENMETRICS)],
+            )
+        },
     ),
 )

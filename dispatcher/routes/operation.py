@@ -11,6 +11,7 @@ from dispatcher.auth import Requirement, require
 from dispatcher.http.responses import Handler
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
+OPENMETRICS = "application/openmetrics-text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,20 @@
-"""docs/metrics.md lists every metric of the intake and of the worker, and no other."""
+"""docs/metrics.md lists every metric of the intake and of the worker, and no other; Prometheus likes their names."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
-from prometheus_client import CollectorRegistry
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
 from tests.conftest import ROOT
 from workers.metrics import WorkerMetrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-INTAKE, WORKER = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+INTAKE, WORKER, PROCESS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 
 
 def listed(section: str) -> dict[str, str]:
@@ -19,23 +22,34 @@ def listed(section: str) -> dict[str, str]:
 
 
 def served(registry: CollectorRegistry) -> dict[str, str]:
-    return {metric.name + ("_total" if metric.type == "counter" else ""): metric.type for metric in registry.collect()}
+    lines = generate_latest(registry).decode().splitlines()
+    types = dict(line.split()[2:4] for line in lines if line.startswith("# TYPE "))
+    return {name: kind for name, kind in types.items() if not name.endswith("_created")}
 
 
-def test_every_metric_of_the_intake_is_listed() -> None:
+def intake() -> CollectorRegistry:
     registry = IntakeMetrics().registry
     AdmissionMetrics(registry)
     withdrawals_gauge(registry)
+    return registry
 
-    assert listed(INTAKE) == served(registry)
+
+def worker() -> CollectorRegistry:
+    return WorkerMetrics("smollm2", "int4").registry
+
+
+def test_every_metric_of_the_intake_is_listed() -> None:
+    registry = intake()
+
+    assert listed(INTAKE) | listed(PROCESS) == served(registry)
 
 
 def test_every_metric_of_the_worker_is_listed() -> None:
-    assert listed(WORKER) == served(WorkerMetrics("smollm2", "int4").registry)
+    assert listed(WORKER) == served(worker())
 
 
 def test_no_page_names_a_metric_that_does_not_exist() -> None:
-    known = {*listed(INTAKE), *listed(WORKER)}
+    known = {*listed(INTAKE), *listed(WORKER), *listed(PROCESS)}
     known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
     pages = sorted((ROOT / "docs").rglob("*.md"))
     named = {
@@ -46,3 +60,30 @@ def test_no_page_names_a_metric_that_does_not_exist() -> None:
 
     assert len(named) > 40
     assert {(page, name) for page, name in named if name not in known and not name.endswith("_")} == set()
+
+
+# What `promtool check metrics` goes by (promlint): units that are not base units, or abbreviated; words for types.
+ODD_PARTS = re.compile(
+    r"_(bits?|milli\w*|micro\w*|nano\w*|kilo\w*|mega\w*|minutes?|hours?|days?|weeks?|percent|(kibi|mebi|gibi)\w*"
+    r"|fahrenheit|kelvin|gauge|counter|histogram|summary|untyped)(_|$)|_(s|ms|us|ns|sec|b|kb|mb|gb|tb|pb|m|h|d)$|[A-Z:]"
+)
+
+
+@pytest.mark.parametrize("registry", [intake(), worker()], ids=["intake", "worker"])
+def test_names_follow_prometheus_rules(registry: CollectorRegistry) -> None:
+    kinds = served(registry)
+    labels = {name for metric in registry.collect() for sample in metric.samples for name in sample.labels}
+
+    assert [name for name in kinds if ODD_PARTS.search(name)] == []
+    assert [name for name, kind in kinds.items() if name.endswith("_total") != (kind == "counter")] == []
+    assert [name for name in kinds if name.endswith(("_bucket", "_count", "_sum"))] == []
+    assert [name for name in labels if not re.fullmatch(r"[a-z_]+", name)] == []
+    assert [metric.name for metric in registry.collect() if not metric.documentation] == []
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="`make servers` installs promtool")
+@pytest.mark.parametrize("registry", [intake(), worker()], ids=["intake", "worker"])
+def test_promtool_has_nothing_to_say(registry: CollectorRegistry) -> None:
+    checked = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
+
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -90,8 +90,10 @@ class EngineWatch:
 
     async def _find_trouble(self) -> _Trouble | None:
         if not await self._engine.is_healthy():
+            self._metrics.engine_exposition = ""
             return _Trouble.GONE
         self._load = await self._engine.load()
+        self._metrics.engine_exposition = self._load.exposition
         self._traffic.observe(self._load)
         if self._traffic.is_hung():
             return _Trouble.HUNG

@@ -36,6 +36,7 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     cache_used: float = 0.0  # share of the KV cache, 0 to 1
     tokens: int | None = None  # of prompts and answers since the engine started; None: it does not report them
     corrupted: int = 0  # requests with NaN in their logits since the engine started
+    exposition: str = ""  # all of its metrics, in Prometheus' text format
 
 
 class Answers(Protocol):

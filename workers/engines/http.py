@@ -24,16 +24,11 @@ from workers.engines.logprobs import is_corrupted
 from workers.engines.replies import broken_off, judged
 from workers.engines.streaming import BROKEN, StreamReader
 from workers.engines.usage import asking_usage, tokens_of
+from workers.engines.vllm_metrics import MAX_BYTES as MAX_METRICS_BYTES
+from workers.engines.vllm_metrics import read_load
 
 log = structlog.get_logger()
 
-_RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
-_READ, _WRITTEN, _CORRUPTED = (
-    "vllm:prompt_tokens_total",
-    "vllm:generation_tokens_total",
-    "vllm:corrupted_requests_total",
-)
-_SUMMED = {_RUNNING, _WAITING, _READ, _WRITTEN, _CORRUPTED}
 # A running server that takes longer for four tokens hangs.
 _WARM_UP_S = 60.0
 # vLLM closes a connection that was idle for 5 s. A request that is sent on it at that moment fails, and may not be sent
@@ -108,7 +103,7 @@ class HttpEngine:
                 return await _streamed(
                     response, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_chunk, start
                 )
-            content = await _read_body(response)
+            content = await _read_body(response, MAX_ANSWER_BYTES)
         if response.status == 200:
             answer = _read_plain(content, has_choices=endpoint in _GENERATING, is_echo=is_echo)
             if on_chunk and answer.status == 200:
@@ -131,8 +126,11 @@ class HttpEngine:
     async def load(self) -> EngineLoad:
         try:
             async with self._open().get(f"{self._url}/metrics", timeout=self._limit) as response:
-                return _read_load(await response.text()) if response.status == 200 else EngineLoad()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+                if response.status != 200:
+                    return EngineLoad()
+                content = await _read_body(response, MAX_METRICS_BYTES)
+                return read_load(content.decode(errors="replace"))
+        except (aiohttp.ClientError, OSError, TimeoutError, EngineFaultError, ValueError):
             return EngineLoad()
 
     async def is_healthy(self) -> bool:
@@ -202,13 +200,13 @@ def _read_plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
     return Answer(status=200, body=valid, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """Read an answer that is not streamed."""
     body = bytearray()
     async for data in response.content.iter_any():
         body += data
-        if len(body) > MAX_ANSWER_BYTES:
-            raise EngineFaultError(f"an answer must be at most {MAX_ANSWER_BYTES} bytes, got {len(body)} or more")
+        if len(body) > max_bytes:
+            raise EngineFaultError(f"an answer must be at most {max_bytes} bytes, got {len(body)} or more")
     return bytes(body)
 
 
@@ -220,25 +218,3 @@ def _is_echo(endpoint: str, body: bytes) -> bool:
         return bool(msgspec.json.decode(body).get("echo"))
     except (ValueError, AttributeError, msgspec.DecodeError, RecursionError):
         return False
-
-
-def _read_load(text: str) -> EngineLoad:
-    """Read vLLM's own metrics; a server without them counts as idle."""
-    sums: dict[str, float] = {}
-    used = 0.0
-    for line in text.splitlines():
-        if not line.startswith("vllm:"):
-            continue
-        name, value = line.partition("{")[0], line.rpartition(" ")[2]
-        if name in _SUMMED:
-            sums[name] = sums.get(name, 0.0) + float(value)
-        elif name == "vllm:kv_cache_usage_perc":
-            used = max(used, float(value))
-    tokens = [sums[name] for name in (_READ, _WRITTEN) if name in sums]
-    return EngineLoad(
-        running=int(sums.get(_RUNNING, 0)),
-        waiting=int(sums.get(_WAITING, 0)),
-        cache_used=used,
-        tokens=int(sum(tokens)) if tokens else None,
-        corrupted=int(sums.get(_CORRUPTED, 0)),
-    )

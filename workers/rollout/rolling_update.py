@@ -16,11 +16,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from bitladder.process_metrics import add_process_metrics
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
+from workers.engines.vllm_metrics import engine_metrics
 from workers.pump import Pump
 from workers.rollout.lock import RolloutLock
 
@@ -40,6 +42,7 @@ class RollingUpdate:
         self.pump = self._make_pump()
         self.registry = CollectorRegistry()
         self.registry.register(_PumpMetrics(self))
+        add_process_metrics(self.registry)
 
     async def run(self) -> None:
         """Run until drain() is called."""
@@ -104,13 +107,15 @@ class RollingUpdate:
 
 
 class _PumpMetrics(Collector):
-    """The metrics of the present pump: their counters begin anew with each pump, as after a restart."""
+    """The metrics of the present pump and its engine: counters begin anew with each pump, as after a restart."""
 
     def __init__(self, update: RollingUpdate) -> None:
         self._update = update
 
     def collect(self) -> Iterable[Metric]:
-        return self._update.pump.metrics.registry.collect()
+        metrics, identity = self._update.pump.metrics, self._update.pump.identity
+        yield from metrics.registry.collect()
+        yield from engine_metrics(metrics.engine_exposition, {"model": identity.model, "tier": identity.tier})
 
 
 def _identity(tier: TierSettings) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import pytest
 from workers.engines import http
 from workers.engines.errors import EngineFaultError
 from workers.engines.http import HttpEngine
+from workers.engines.vllm_metrics import MAX_BYTES
 
 
 def answer(body: bytes) -> bytes:
@@ -75,3 +76,16 @@ async def test_only_an_answer_of_a_route_that_generates_needs_choices(route: str
                     await engine.generate(route, b"{}", None)
         finally:
             await engine.stop()
+
+
+async def test_metrics_above_the_limit_are_not_read_to_their_end() -> None:
+    figure = b'vllm:num_requests_running{engine="0"} 3\n'
+    loads = []
+    for size in (len(figure), MAX_BYTES + 1):
+        with impatient_server(answer(figure.ljust(size, b"#"))) as url:
+            engine = HttpEngine(url, "m")
+            loads.append(await engine.load())
+            await engine.stop()
+
+    assert [load.running for load in loads] == [3, 0]
+    assert loads[1].exposition == ""
