@@ -49,7 +49,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
     app = Starlette(
         routes=routes(),
         middleware=[
-            Middleware(RequestIds),
+            Middleware(RequestIds, logs_all=settings.log.requests),
             *_web_pages(settings.intake.cors_origins),
             Middleware(BelowRootPath, settings.intake.root_path),
             Middleware(QuotedIds),

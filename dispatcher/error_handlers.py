@@ -13,6 +13,7 @@ from bitladder.errors import AcceptanceUnknownError, BitladderError
 from dispatcher.auth import Authenticator
 from dispatcher.http.content_coding import CODINGS
 from dispatcher.http.problems import FINAL, problem
+from dispatcher.http.request_log import about_defect, note_error
 from dispatcher.http.responses import Response
 
 # OpenAI's older clients obey a Retry-After up to here; with a longer one they would repeat after half a second.
@@ -26,6 +27,7 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
     assert isinstance(error, BitladderError)  # noqa: S101  (registered for this type)
     intake = request.app.state.intake
     intake.metrics.refused(error.code).inc()
+    note_error(request.scope, error)
     headers = {}
     retry_after_s: float | None = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
@@ -69,5 +71,7 @@ def _methods(request: HttpRequest) -> set[str]:
 
 async def on_defect(request: HttpRequest, error: Exception) -> Response:
     """Answer an unexpected exception in the same form; the server logs it. A repeat would meet it again."""
-    del request, error
-    return problem(500, "an internal error; the log has it under this request's id", "internal_error", headers=FINAL)
+    del error
+    about_defect(request.scope)
+    headers = FINAL | {"X-Request-Id": request.state.request_id}  # nothing behind this handler adds it
+    return problem(500, "an internal error; the log has it under this request's id", "internal_error", headers=headers)

@@ -147,6 +147,8 @@ def main() -> None:
         sys.exit(TOO_LARGE.format(free=free * 100, asked=asked, need=asked * 100))
     if args.max_model_len > longest:
         sys.exit(TOO_LONG.format(asked=args.max_model_len, longest=longest))
+    sys.stdout.write("INFO fake vLLM starts\n")
+    sys.stdout.flush()
     server, app = Server((args.enable_auto_tool_choice and args.tool_call_parser) or None), web.Application()
     app.add_routes(
         [

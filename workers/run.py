@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIServer
 
 import structlog
 import uvloop
@@ -13,9 +17,11 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
-from bitladder.logs import configure_logs
+from bitladder.logs import configure_logs, log_listening
+from bitladder.process_metrics import readable_accept
 from bitladder.queue.checks.rights import WORKER
 from bitladder.queue.checks.server_check import check_server
+from bitladder.queue.server.outage import check_at_start
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
@@ -26,6 +32,9 @@ from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.engines.vllm_server import VllmServer
 from workers.rollout.rolling_update import RollingUpdate
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 log = structlog.get_logger()
 
@@ -43,11 +52,11 @@ def main() -> int:
     ports.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
     ports.add_argument("--metrics-from", type=int, help="serve /metrics on the first free port from this one on")
     args = parser.parse_args()
-    configure_logs()
     port = args.metrics_port if args.metrics_from is None else args.metrics_from
     flags = {} if port is None else {"worker.metrics_port": port}
     try:
         watch = ReleaseWatch(lambda: load_settings(args.config, flags=flags))
+        configure_logs(watch.settings.log.level)
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
         structlog.contextvars.bind_contextvars(model=model, tier=args.tier)
@@ -73,10 +82,8 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
     settings, update = watch.settings, RollingUpdate(watch, model, tier, _build_engine)
     for number in ending():
         asyncio.get_running_loop().add_signal_handler(number, update.drain)
-    try:
-        await check_server(update.pump.queue.client, settings.redis, WORKER)
-    except QueueUnreachableError as error:
-        log.warning("Redis is unreachable at the start", error=str(error))
+    with contextlib.suppress(QueueUnreachableError):  # the worker starts without Redis, and waits for it
+        await check_at_start(lambda: check_server(update.pump.queue.client, settings.redis, WORKER))
     if settings.worker.metrics_port is not None:
         serve_metrics(settings.worker, update.registry, port_tries)
     freeze_heap()
@@ -98,9 +105,27 @@ def serve_metrics(settings: WorkerSettings, registry: CollectorRegistry, tries: 
             if error.errno != errno.EADDRINUSE:
                 raise ConfigError(f"worker.metrics_host: cannot listen on {host}:{port}: {error.strerror}") from error
         else:
-            log.info("metrics served", host=host, port=server.server_port)
+            _harden(server)
+            log_listening(host, server.server_port, "/metrics")
             return int(server.server_port)
     raise ConfigError(
         f"worker.metrics_port: {host}:{first} is in use by another process; name a free port, or the first of several "
         "with --metrics-from"
     )
+
+
+def _harden(server: WSGIServer) -> None:
+    """Have an odd request, or a client that goes away, end in a line of the log at most."""
+    serve = server.get_app()
+    assert serve  # noqa: S101  (prometheus_client has set it)
+
+    def negotiated(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return serve(environ | {"HTTP_ACCEPT": readable_accept(environ.get("HTTP_ACCEPT", ""))}, start_response)
+
+    server.set_app(negotiated)
+    server.handle_error = _log_broken_scrape  # type: ignore[method-assign,assignment]
+
+
+def _log_broken_scrape(request: object, client: object) -> None:
+    del request, client
+    log.warning("metrics not read to the end", error=repr(sys.exc_info()[1]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import sys
 from typing import Annotated
 
-import structlog
 import typer
 
 from bitladder.cli.common_options import Config
@@ -20,6 +20,7 @@ from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
 from bitladder.queue.server.embedded import is_answering, refuse_used_port, server_command
+from bitladder.queue.server.outage import check_at_start
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
@@ -29,7 +30,6 @@ from dispatcher.http.closing import Closing
 from dispatcher.http.listening import bound_sockets
 from dispatcher.http.server import IntakeServer
 
-log = structlog.get_logger()
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
 # A worker drains, requeues what is left, and stops its engine, which takes up to this.
@@ -81,7 +81,7 @@ def serve(
     flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
     watch = ReleaseWatch(lambda: load_settings(config, flags=flags))
     settings = watch.settings
-    configure_logs()
+    configure_logs(settings.log.level)
     closing = Closing()
     app = create_app(settings, watch, closing)
     sockets = bound_sockets(settings.intake)
@@ -93,10 +93,9 @@ async def _refuse_wrong_server(settings: Settings) -> None:
     """Refuse a wrong Redis before uvicorn starts: its lifespan would turn the one line into a traceback."""
     client = connect(settings.redis)
     try:
-        await check_server(client, settings.redis, INTAKE)
-        await check_durability(client, settings)
-    except QueueUnreachableError as error:
-        log.warning("redis unreachable at start", error=str(error))  # requests get 503 until it answers
+        with contextlib.suppress(QueueUnreachableError):  # requests get 503 until it answers
+            await check_at_start(lambda: check_server(client, settings.redis, INTAKE))
+            await check_durability(client, settings)
     finally:
         await client.aclose()
 

@@ -11,6 +11,7 @@ from bitladder.settings.access import AuthSettings
 from bitladder.settings.base import ModelName, Section
 from bitladder.settings.capture_section import CaptureSettings
 from bitladder.settings.intake_section import IntakeSettings
+from bitladder.settings.log_section import LogSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import LaneSettings, PolicySettings
 from bitladder.settings.publish_section import PublishSettings
@@ -22,6 +23,7 @@ from bitladder.settings.worker_section import EchoSettings, VllmSettings, Worker
 class Settings(Section):
     """All settings of one process."""
 
+    log: LogSettings = LogSettings()
     redis: RedisSettings = RedisSettings()
     intake: IntakeSettings = IntakeSettings()
     auth: AuthSettings = AuthSettings()

@@ -11,6 +11,7 @@ import asyncio
 from http import HTTPStatus
 
 import httptools
+import structlog
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -19,6 +20,7 @@ from bitladder.settings.intake_section import IntakeSettings
 from dispatcher.http.closing import Closing
 from dispatcher.http.problems import problem, problem_body
 
+log = structlog.get_logger()
 # Far above what clients send, other sites' cookies included.
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 32 * 1024
@@ -251,6 +253,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
 
 
 async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    log.warning("request refused", status=503, code="too_many_connections")
     headers = {"Retry-After": "1", "Connection": "close"}
     answer = problem(503, "too many connections are open", "too_many_connections", headers=headers)
     await answer(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What every request passes: its id, the path below a proxy's prefix, and job ids as they are quoted in paths."""
+"""What every request passes: its id and its line in the log, a proxy's prefix, and job ids as they are quoted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.http.request_log import RequestLog
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PATHS_WITH_JOB_ID = (b"/v1/jobs/", b"/v1/dead-letters/")
 _PATH_WITH_MODEL = b"/v1/models/"
 
 
 class RequestIds:
-    """Take the client's X-Request-Id, or make one, and answer with it."""
+    """Take the client's X-Request-Id, or make one, and answer and log with it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, logs_all: bool = False) -> None:
         self.app = app
+        self._logs_all = logs_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -25,10 +28,12 @@ class RequestIds:
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
+        lines, logs_all = RequestLog(scope), self._logs_all
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
+            lines.see(message, logs_all=logs_all)
             await send(message)
 
         await self.app(scope, receive, send_with_id)

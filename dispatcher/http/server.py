@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from bitladder.logs import log_listening
 from bitladder.settings.intake_section import IntakeSettings
 from bitladder.signals import ending
 from dispatcher.http.closing import Closing
@@ -46,7 +48,8 @@ class IntakeServer(uvicorn.Server):
                 loop="uvloop",
                 http=protocol_with(settings, closing),
                 ws="none",
-                log_level="warning",
+                log_config=None,  # its loggers are as those of all libraries (bitladder/logs.py)
+                log_level=logging.root.getEffectiveLevel(),
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_s,
             )
@@ -79,6 +82,12 @@ class IntakeServer(uvicorn.Server):
             self._lame_duck_until = now + self._settings.lame_duck_s
             log.info("intake is unready", lame_duck_s=self._settings.lame_duck_s)
         return self._skips_lame_duck or now >= self._lame_duck_until
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, and log where."""
+        await super().startup(sockets)
+        listeners = sockets or [socket_ for server in self.servers for socket_ in server.sockets]
+        log_listening(self.config.host, listeners[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, finish open requests, and tell the clients of the rest where their jobs go on."""

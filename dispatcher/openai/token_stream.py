@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
+import structlog
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import NO_BODY, Chunk, Outcome, State, Submission
 from bitladder.errors import BitladderError, IntakeClosingError
-from bitladder.ids import in_url
+from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
 from dispatcher.http.closing import last_event_id, moved, restart_event
@@ -31,6 +32,8 @@ from dispatcher.openai.awaiting import (
 )
 from dispatcher.state import IntakeState
 from dispatcher.submission import abandon, submit
+
+log = structlog.get_logger()
 
 
 async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
@@ -145,6 +148,8 @@ def closing_event(outcome: Outcome) -> bytes:
     """Return the last event of a stream: [DONE], or why the job did not finish."""
     if outcome.state is State.FINISHED:
         return b"data: [DONE]\n\n"
+    if outcome.status >= 500:
+        log.warning("stream failed", status=outcome.status, code=outcome.code)
     return _error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
 
 
@@ -152,6 +157,7 @@ def broken_event(state: IntakeState, error: TimeoutError | BitladderError, job_i
     """Return the last event of a stream whose outcome could not be waited for, or whose chunks are not all there."""
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     state.metrics.broken_streams(code).inc()
+    log.warning("stream failed", code=code, job_id=readable(job_id))
     if isinstance(error, BitladderError):
         return _error_event(problem_body(error.status, error.public or str(error), code))
     return _error_event(problem_body(504, late_message(state, job_id), code))

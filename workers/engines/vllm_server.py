@@ -45,6 +45,8 @@ _STOP_S = 15
 _RESTART_STOP_S = 3
 # The cause of a failed start stands above the tracebacks of other processes, so much of the log is kept.
 _LOG_CHUNKS = 200
+# Characters of one line of it that are logged.
+_MAX_LINE = 4096
 # Characters of it in an error's message.
 _SHOWN_OUTPUT = 4000
 # A health check without an answer in 5 s is a miss; so many misses in a row mean that the server hangs.
@@ -144,6 +146,8 @@ class VllmServer:
         await self._http.stop()
         process, self._process = self._process, None
         if process:
+            if process.returncode is not None:
+                log.warning("engine ended by itself", tier=self._tier.name, pid=process.pid, status=process.returncode)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
@@ -195,11 +199,17 @@ class VllmServer:
         return _StartError(message, output=output + KILLED if status == -signal.SIGKILL else output)
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the end of the log: it explains a failed start. It can hold prompts, so it is not passed on."""
+        """Keep the end of the log: it explains a failed start. It can hold prompts: it is passed on at debug only."""
+        line = ""
         assert process.stdout  # noqa: S101  (it is a pipe)
         # Not by lines: a line longer than the buffer would end the reading, and a full pipe stops the engine.
         while chunk := await process.stdout.read(4096):
-            self._tail.append(chunk.decode(errors="replace"))
+            text = chunk.decode(errors="replace")
+            self._tail.append(text)
+            *lines, line = (line + text).split("\n")
+            for line_read in lines:
+                log.debug("engine output", tier=self._tier.name, line=line_read[:_MAX_LINE])
+            line = line[:_MAX_LINE]
 
 
 def _log_end(reader: asyncio.Task[None]) -> None:

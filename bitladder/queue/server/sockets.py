@@ -22,10 +22,11 @@ import structlog
 from redis.asyncio import connection as aio
 from redis.asyncio import sentinel as aio_sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from bitladder.queue.server import protocol
+from bitladder.queue.server.outage import OUTAGE
 
 log = structlog.get_logger()
 _DEMOTED = "the primary has become a replica"
@@ -90,12 +91,20 @@ class _Aio(aio.AbstractConnection):
         if (is_underway or self.sent_s) and limit is not None and silence_s:
             limit.reschedule(asyncio.get_running_loop().time() + silence_s + self.sent_s)
 
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]  # redis-py
+        except (RedisError, OSError) as error:
+            OUTAGE.failed(error)
+            raise
+
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health)
         if command := _announcement(await self._asked(*ASK)):
             await self._asked(
                 *command
             )  # without the right or the memory to write it, the connection works all the same
+        OUTAGE.ended()
 
     async def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
         await self.send_command(*words, check_health=False)
@@ -126,10 +135,18 @@ class _Aio(aio.AbstractConnection):
 
 
 class _Sync(redis.connection.AbstractConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        except (RedisError, OSError) as error:
+            OUTAGE.failed(error)
+            raise
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
         if command := _announcement(self._asked(*ASK)):
             self._asked(*command)
+        OUTAGE.ended()
 
     def _asked(self, *words: str) -> Any:  # noqa: ANN401  (whatever was asked)
         self.send_command(*words, check_health=False)  # type: ignore[no-untyped-call]  # redis-py has no types here
