@@ -12,10 +12,12 @@ import threading
 from types import TracebackType
 
 import structlog
+from structlog.typing import EventDict
 
 from bitladder.repeats import Repeats
 
 log = structlog.get_logger()
+_process_fields: dict[str, str] = {}
 # uvicorn's main logger is named so, whatever it logs.
 _NAMES = {"uvicorn.error": "uvicorn", "py.warnings": "python"}
 
@@ -26,6 +28,7 @@ def configure_logs(level: str = "info") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_process_fields,
             structlog.processors.add_log_level,
             Repeats(),
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
@@ -44,6 +47,17 @@ def configure_logs(level: str = "info") -> None:
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
     sys.unraisablehook = _log_unraisable
+
+
+def name_process(**fields: str) -> None:
+    """Have each line of this process's log say whose it is, from whatever thread or task it comes."""
+    _process_fields.update(fields)
+
+
+def add_process_fields(logger: object, method: str, event: EventDict) -> EventDict:
+    """Add what `name_process` was called with; a processor of structlog."""
+    del logger, method
+    return {**_process_fields, **event}
 
 
 def log_listening(host: str, port: int, path: str = "") -> None:

@@ -130,9 +130,6 @@ class LeaseKeeper:
     def run(self) -> None:
         """Renew and reap until stop(), on a thread of its own, which is started again when this raises."""
         self._ended.clear()
-        # A thread does not inherit what the event loop's tasks have bound.
-        worker = self._worker
-        structlog.contextvars.bind_contextvars(model=worker.model, tier=worker.tier, worker=worker.name)
         try:
             self._run()
         finally:

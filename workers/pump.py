@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import structlog
 from redis.exceptions import RedisError
 
+from bitladder.logs import name_process
 from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
@@ -54,7 +55,7 @@ class Pump:
     def __init__(self, settings: Settings, model: str, tier: str, engine: Engine) -> None:
         self.settings, self.engine = settings, engine
         self.identity = identity = Identity.new(model, tier)
-        structlog.contextvars.bind_contextvars(**identity.log_fields())  # for all tasks that are started from here on
+        name_process(**identity.log_fields())
         self.queue = queue = JobQueue(connect(settings.redis), settings)
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()

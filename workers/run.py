@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
-from bitladder.logs import configure_logs, log_listening
+from bitladder.logs import configure_logs, log_listening, name_process
 from bitladder.process_metrics import readable_accept
 from bitladder.queue.checks.rights import WORKER
 from bitladder.queue.checks.server_check import check_server
@@ -59,7 +59,7 @@ def main() -> int:
         configure_logs(watch.settings.log.level)
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
-        structlog.contextvars.bind_contextvars(model=model, tier=args.tier)
+        name_process(model=model, tier=args.tier)
         uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else _PORT_TRIES))
     except BitladderError as error:
         sys.stderr.write(f"bitladder worker: {error}\n")

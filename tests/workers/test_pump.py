@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import redis
-from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from bitladder import supervision as background
+from bitladder.logs import add_process_fields
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
@@ -202,7 +202,7 @@ async def test_a_stream_that_redis_has_no_room_for_ends_with_its_outcome_after_a
 
 async def test_every_line_of_a_worker_s_log_names_its_model_tier_and_name(redis_url: str, store: redis.Redis) -> None:
     settings = make_settings(redis_url, queue__lease_s=1, queue__max_attempts=1)
-    with capture_logs(processors=[merge_contextvars]) as lines, Producer(settings) as producer:
+    with capture_logs(processors=[add_process_fields]) as lines, Producer(settings) as producer:
         async with running(settings) as pump:
             await until(lambda: pump.leases.is_ready)
             store.zadd("bl:workers", {"lost": 1})  # for the lease thread to reap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -195,5 +196,8 @@ def test_a_worker_whose_main_loop_throws_says_so_with_its_status(store: redis.Re
     stack.stop()
 
     assert done.returncode == 1
-    assert b"a defect in the main loop" in done.stderr
+    (line,) = [json.loads(text) for text in done.stderr.splitlines() if b'"critical"' in text]
+    assert "a defect in the main loop" in line["exception"]
+    assert line.items() >= {"event": "uncaught exception", "model": "smollm2", "tier": "int4"}.items()
+    assert line["worker"].startswith("smollm2.int4.")
     assert store.zcard("bl:workers") == 0  # nobody has to wait for its leases to run out

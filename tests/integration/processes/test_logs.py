@@ -115,19 +115,29 @@ def test_refusals_and_requests_are_logged_without_paths_queries_or_keys(
     make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
     keys = keys_in_toml()
-    stack = make_stack(BITLADDER_AUTH__KEYS=keys, BITLADDER_QUEUE__MAX_TOTAL="1", BITLADDER_LOG__REQUESTS="true")
+    stack = make_stack(
+        BITLADDER_AUTH__KEYS=keys,
+        BITLADDER_QUEUE__MAX_TOTAL="1",
+        BITLADDER_INTAKE__AWAIT_TIMEOUT_S="0.3",
+        BITLADDER_LOG__REQUESTS="true",
+    )
     stack.http.headers.update(bearer("ops"))
     with (tmp_path / "log").open("wb") as stack.output:
         stack.intake()
+    late = stack.http.post("/v1/completions", json=BODY)
     wait_until(lambda: stack.http.post("/v1/jobs", json=BODY).status_code == 429, "the queue is full")
     shown = stack.http.get(f"/v1/jobs/{PROMPT}?key={PROMPT}").status_code
     stack.stop()
 
     lines = lines_in(tmp_path / "log")
     (refusal,) = [line for line in lines if line["event"] == "request refused"]
+    (failure,) = [line for line in lines if line["event"] == "request failed"]
     answered = [(line["status"], line["path"]) for line in lines if line["event"] == "request answered"]
     assert (refusal["status"], refusal["code"], refusal["path"]) == (429, "queue_full", "/v1/jobs")
     assert refusal["tenant"]
+    assert late.status_code == 504
+    assert (failure["status"], failure["code"], failure["path"]) == (504, "await_timeout", "/v1/completions")
+    assert failure["request_id"] == late.headers["x-request-id"]
     assert "at most 1 may" in refusal["error"]
     assert shown == 404
     assert (404, "/v1/jobs/{job_id}") in answered
