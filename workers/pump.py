@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import structlog
 from redis.exceptions import RedisError
 
-from bitladder.logs import name_process
+from bitladder.logs.setup import name_process
 from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue

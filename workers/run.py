@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.gc_freeze import freeze_heap
-from bitladder.logs import configure_logs, log_listening, name_process
+from bitladder.logs.setup import configure_logs, log_listening, name_process
 from bitladder.process_metrics import readable_accept
 from bitladder.queue.checks.rights import WORKER
 from bitladder.queue.checks.server_check import check_server

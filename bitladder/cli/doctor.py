@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bitladder.cli.common_options import Config
-from bitladder.logs import configure_logs
+from bitladder.logs.setup import configure_logs
 from bitladder.queue.checks.rights import INTAKE, PRODUCER, WORKER
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect

@@ -14,7 +14,7 @@ import typer
 from bitladder.cli.common_options import Config
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import QueueUnreachableError
-from bitladder.logs import configure_logs
+from bitladder.logs.setup import configure_logs
 from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect

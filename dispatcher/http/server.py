@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from bitladder.logs import log_listening
+from bitladder.logs.setup import log_listening
 from bitladder.settings.intake_section import IntakeSettings
 from bitladder.signals import ending
 from dispatcher.http.closing import Closing
@@ -48,7 +48,7 @@ class IntakeServer(uvicorn.Server):
                 loop="uvloop",
                 http=protocol_with(settings, closing),
                 ws="none",
-                log_config=None,  # its loggers are as those of all libraries (bitladder/logs.py)
+                log_config=None,  # its loggers are as those of all libraries (bitladder/logs/setup.py)
                 log_level=logging.root.getEffectiveLevel(),
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_s,

@@ -17,7 +17,7 @@ PROMPT = "Zyxwv-ninety-seven-sealions"
 
 
 def lines_of(program: str, level: str = "info") -> list[dict[str, Any]]:
-    start = f"from bitladder.logs import configure_logs; configure_logs({level!r})\n"
+    start = f"from bitladder.logs.setup import configure_logs; configure_logs({level!r})\n"
     ended = subprocess.run(
         [sys.executable, "-c", start + program], capture_output=True, text=True, cwd=ROOT, check=False
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from bitladder import repeats
-from bitladder.repeats import MAX_KINDS, MAX_NAMED, Repeats
+from bitladder.logs import repeats
+from bitladder.logs.repeats import MAX_KINDS, MAX_NAMED, Repeats
 from tests.conftest import wait_until
 
 Lines = list[dict[str, Any]]

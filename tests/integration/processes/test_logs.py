@@ -147,7 +147,7 @@ def test_refusals_and_requests_are_logged_without_paths_queries_or_keys(
 
 
 DEFECT = """
-from bitladder.logs import configure_logs
+from bitladder.logs.setup import configure_logs
 from dispatcher.app import create_app
 from dispatcher.http.closing import Closing
 from dispatcher.http.server import IntakeServer

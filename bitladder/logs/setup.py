@@ -14,7 +14,7 @@ from types import TracebackType
 import structlog
 from structlog.typing import EventDict
 
-from bitladder.repeats import Repeats
+from bitladder.logs.repeats import Repeats
 
 log = structlog.get_logger()
 _process_fields: dict[str, str] = {}
