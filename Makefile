@@ -14,26 +14,29 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env checkpoints demo up test sandbox servers test-fast long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env quick-checkpoints checkpoints demo up test sandbox servers test-fast long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed ## set up .venv
 $(VENV)/.installed: requirements/dev.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV): about a minute, and 200 MB of downloads"
+	@$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps -r requirements/dev.lock
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	@touch $@
 
 engine-env: .venv-engine/.installed ## set up .venv-engine: vLLM, for the GPU where there is one
-.venv-engine/.installed: requirements/cpu.lock
-	$(PYTHON) -m venv .venv-engine
+.venv-engine/.installed: requirements/cpu.lock requirements/example.lock
+	@echo "setting up .venv-engine: about two minutes, and 800 MB of downloads (several GB where PyTorch comes with CUDA)"
+	@$(PYTHON) -m venv .venv-engine
 ifeq ($(HARDWARE),gpu)
 	.venv-engine/bin/pip install $(PIP_FLAGS) vllm==0.32.0
 else
 	.venv-engine/bin/pip install $(PIP_FLAGS) torch==2.13.0
 	.venv-engine/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/cpu.lock
 endif
+	.venv-engine/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/example.lock
 	@touch $@
 
 quantize-env: .venv-quantize/.installed ## set up .venv-quantize: the quantizer
@@ -50,13 +53,23 @@ autoawq-env: .venv-autoawq/.installed ## set up .venv-autoawq: AutoAWQ, the seco
 	.venv-autoawq/bin/pip install $(PIP_FLAGS) --no-deps -r requirements/autoawq.lock
 	@touch $@
 
+quick-checkpoints: engine-env ## round what the example ladder lacks, in half a minute, until `make checkpoints` has run
+	.venv-engine/bin/python -m calibration checkpoints --quick
+
 checkpoints: quantize-env ## make the tier checkpoints of the example ladder (cached)
 	.venv-quantize/bin/python -m calibration checkpoints
 
-up: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## run the stack until Ctrl-C (ENGINE=echo: without a model)
+# Two environments are set up at once: pip uses one core.
+NEEDED := install $(if $(filter vllm,$(ENGINE)),engine-env)
+
+up: ## run the stack until Ctrl-C (ENGINE=echo: without a model)
+	@$(MAKE) --no-print-directory -j2 $(NEEDED)
+	$(if $(filter vllm,$(ENGINE)),@$(MAKE) --no-print-directory quick-checkpoints)
 	$(BIN)/bitladder up --engine $(ENGINE)
 
-demo: install $(if $(filter vllm,$(ENGINE)),engine-env checkpoints) ## the main job: 40 prompts through all tiers (ENGINE=echo: without a model)
+demo: ## the main job: 40 prompts through all tiers, then a burst (ENGINE=echo: without a model)
+	@$(MAKE) --no-print-directory -j2 $(NEEDED)
+	$(if $(filter vllm,$(ENGINE)),@$(MAKE) --no-print-directory quick-checkpoints)
 	$(BIN)/bitladder demo --engine $(ENGINE)
 
 # Files of tests side by side, in their order (TEST_WORKERS=4: nine minutes on two idle cores). Real engines come

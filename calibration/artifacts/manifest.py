@@ -32,10 +32,11 @@ class Manifest:
     seconds: float
     weights: tuple[_WeightFile, ...]
     measured: str
-    perplexity: float
-    reference_perplexity: float
+    perplexity: float | None  # None: it was not measured
+    reference_perplexity: float | None
     cpu_s: float = 0.0  # of all threads of the quantizer; `seconds` is the wall clock
     peak_mb: int = 0  # the most memory that the quantizer's process held
+    quick: bool = False  # it stands in for a measured one: `make checkpoints` replaces it
     files: tuple[str, ...] = ()  # all that is in the folder, to tell what was added; (): of before they were listed
 
     @property
@@ -100,13 +101,17 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def finished_manifest(folder: Path, wanted_hash: str) -> Manifest | None:
+def finished_manifest(folder: Path, wanted_hash: str, *, or_measured: bool = False) -> Manifest | None:
     """Return the manifest if the folder holds a whole checkpoint of this recipe, else None.
+
+    With `or_measured` any measured checkpoint will do: it is better than what only stands in for one.
 
     Sizes are compared, digests are not: reading every weight would make the check as slow as it is rarely needed.
     """
     manifest = read_manifest(folder)
-    if manifest is None or manifest.recipe_hash != wanted_hash or not manifest.weights:
+    if manifest is None or not manifest.weights:
+        return None
+    if manifest.recipe_hash != wanted_hash and not (or_measured and not manifest.quick):
         return None
     whole = all(_has_size(folder / file.name, file.size_bytes) for file in manifest.weights)
     return manifest if whole else None

@@ -28,6 +28,8 @@ from calibration.sample.sets import is_set
 from calibration.terminal.progress import Advance, Steps
 
 _MAX_GROUPS = 5
+# How long it takes with the default count, on an idle core.
+_DRAWING_S = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +83,7 @@ def _run(
 ) -> dict[str, Any]:  # Any: JSON
     steps = Steps(progress_console())
     with steps.showing():
-        with steps.step("audit", "reading prompts") as advance:
+        with steps.step("audit", "reading prompts", expected_s=None) as advance:
             taken = _take(question, endpoint_url, config, advance)
         steps.note("audit", f"{len(taken.prompts):,} prompts read")
         with steps.step("audit", "measuring and drawing" if question.with_plots else "measuring"):

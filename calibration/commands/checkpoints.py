@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from calibration.commands.options import AsJson, cell, progress_console
+from calibration.commands.options import AsJson, cell, progress_console, say
 from calibration.environment import example_folder
 from calibration.errors import WrongEnvironmentError
-from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job
+from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job, quality
 from calibration.quantization.kernels import can_serve
+from calibration.quantization.quantize_task import ENVIRONMENTS
 from calibration.quantization.quantizer import Quantizer
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
 from calibration.quantization.standard_recipes import TIERS
@@ -26,7 +28,14 @@ AUTO = "auto"
 MODULES = {
     Toolkit.LLM_COMPRESSOR: "calibration.quantization.llm_compressor",
     Toolkit.AUTOAWQ: "calibration.quantization.autoawq",
+    Toolkit.ENGINE: "calibration.quantization.rounding",
 }
+
+
+QUICK_NOTE = (
+    "{tiers}: quick checkpoints, rounded to the nearest number and not measured. `make checkpoints` makes good ones in "
+    "their place (some six minutes on two idle cores); workers serve them from their next start on"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +49,9 @@ def register(app: typer.Typer) -> None:
         storage: Annotated[
             str, typer.Option(help="packed, rounded, or auto: packed where this machine can serve it")
         ] = AUTO,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="only round, with the engine's environment, what is not there yet")
+        ] = False,
         force: Annotated[bool, typer.Option("--force", help="make them again even if they are finished")] = False,
         as_json: AsJson = False,
     ) -> None:
@@ -49,11 +61,14 @@ def register(app: typer.Typer) -> None:
         """
         builder = CheckpointBuilder(
             cache.expanduser().absolute(),
-            load_quantizer=load_quantizer,
+            load_quantizer=partial(load_quantizer, Toolkit.ENGINE) if quick else load_quantizer,
             choose_storage=storage_chooser(storage),
             steps=Steps(progress_console()),
         )
-        made = builder.make([example_job(tier.strip()) for tier in tiers.split(",")], force=force)
+        jobs = [example_job(tier.strip(), is_quick=quick) for tier in tiers.split(",")]
+        made = builder.make(jobs, force=force)
+        if stand_ins := [checkpoint.manifest.tier for checkpoint in made if checkpoint.manifest.quick]:
+            say(QUICK_NOTE.format(tiers=", ".join(stand_ins)))
         if as_json:
             typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
         else:
@@ -66,13 +81,13 @@ def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
         module = import_module(MODULES[toolkit])
     except ImportError as error:
         raise WrongEnvironmentError(
-            f"module {error.name!r} is missing or broken here; checkpoints are made with the interpreter of an "
-            "environment of their own: `make quantize-env`"
+            f"module {error.name!r} is missing or broken here; these checkpoints are made with the interpreter of an "
+            f"environment of their own: `make {ENVIRONMENTS[toolkit]}`"
         ) from error
     except RuntimeError as error:  # transformers wraps a torchvision that does not fit its torch in one
         raise WrongEnvironmentError(
-            f"the libraries of this environment do not fit each other: {error}; `make quantize-env` makes one where "
-            "they do"
+            f"the libraries of this environment do not fit each other: {error}; `make {ENVIRONMENTS[toolkit]}` "
+            "makes one where they do"
         ) from error
     quantizer: Quantizer = module.make_quantizer()
     return quantizer
@@ -105,21 +120,21 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
         "skipped": checkpoint.skipped,
         "cpu_s": manifest.cpu_s,
         "peak_mb": manifest.peak_mb,
-        "perplexity": round(manifest.perplexity, 4),
-        "reference_perplexity": round(manifest.reference_perplexity, 4),
+        "quick": manifest.quick,
+        "perplexity": manifest.perplexity and round(manifest.perplexity, 4),
+        "reference_perplexity": manifest.reference_perplexity and round(manifest.reference_perplexity, 4),
     }
 
 
 def as_table(made: list[Checkpoint]) -> Table:
-    table = Table("tier", "stored", "MB", "perplexity", "of bf16", "seconds", Column("path", overflow="fold"))
+    table = Table("tier", "stored", "MB", "quality", "seconds", Column("path", overflow="fold"))
     for checkpoint in made:
         manifest = checkpoint.manifest
         table.add_row(
             manifest.tier,
             manifest.fingerprint["storage"],
             f"{manifest.weight_bytes / 1e6:.0f}",
-            f"{manifest.perplexity:.2f}",
-            f"{manifest.perplexity / manifest.reference_perplexity:.3f}",
+            quality(manifest),
             "finished before" if checkpoint.skipped else f"{checkpoint.seconds:.1f}",
             cell(str(checkpoint.path)),
         )

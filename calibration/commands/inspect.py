@@ -15,6 +15,7 @@ from calibration.commands.options import AsJson, cell, progress_console
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
 from calibration.terminal.escape import printable
+from calibration.terminal.progress import TimeLeft
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAIL: "red"}
 
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def _inspect_shown(path: Path) -> Inspection:
     """Inspect with a progress bar, if stderr is a terminal."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeLeft())
     console = progress_console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(printable(path.name))

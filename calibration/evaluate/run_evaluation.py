@@ -24,6 +24,8 @@ from calibration.terminal.progress import Steps
 
 # Name of a measure -> its result.
 Results = Mapping[str, Any]
+# How long an engine takes to start on the example, on two idle cores.
+_STARTING_S = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,13 @@ class Evaluator:
             self.steps.note(candidate.name, "measured before")
             return results
         async with AsyncExitStack() as stack:
-            with self.steps.step(candidate.name, "starting the engine"):
+            with self.steps.step(candidate.name, "starting the engine", expected_s=_STARTING_S):
                 engine = serving(candidate.path, candidate.tier, self.vllm, self.top)
                 asker = await stack.enter_async_context(engine)
             if asker.less:
                 self.steps.note(candidate.name, f"the engine started with less: {asker.less}")
             for measure in missing:
-                with self.steps.step(candidate.name, f"measuring {measure.name}") as advance:
+                with self.steps.step(candidate.name, f"measuring {measure.name}", expected_s=None) as advance:
                     results[measure.name] = await measure.take(asker, advance)
                 inputs = self._inputs(candidate, measure)
                 self.store.save(measure.name, inputs, measure.encode(results[measure.name]))

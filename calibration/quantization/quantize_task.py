@@ -25,7 +25,12 @@ for name in ("bitladder", "calibration"):
 runpy.run_module("calibration", run_name="__main__", alter_sys=True)
 """
 _STDIN = 0
-_TARGETS = {Toolkit.LLM_COMPRESSOR: "quantize-env", Toolkit.AUTOAWQ: "autoawq-env"}
+# The make target of each toolkit's environment.
+ENVIRONMENTS = {
+    Toolkit.LLM_COMPRESSOR: "quantize-env",
+    Toolkit.AUTOAWQ: "autoawq-env",
+    Toolkit.ENGINE: "engine-env",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
     python = named or Path(toolkit) / "bin" / "python"
     if not python.is_file() or not os.access(python, os.X_OK):
         raise WrongEnvironmentError(
-            f"there is no interpreter {str(python)!r}; `make {_TARGETS[toolkit]}` sets the environment up, or name "
+            f"there is no interpreter {str(python)!r}; `make {ENVIRONMENTS[toolkit]}` sets the environment up, or name "
             "another with --python"
         )
     return python.absolute()

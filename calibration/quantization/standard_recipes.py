@@ -160,9 +160,24 @@ DEFAULT = EXAMPLE | {"fp8": "fp8-dynamic"}
 
 TIERS = tuple(tier for tier in EXAMPLE if tier != BF16)
 
+# What stands in for the example's checkpoints until those are made: the same numbers, rounded to the nearest one.
+QUICK = {
+    recipe.tier: replace(
+        recipe, method=Method.ROUND_TO_NEAREST, toolkit=Toolkit.ENGINE, mix=None, max_perplexity_ratio=None
+    )
+    for recipe in (
+        replace(RECIPES["int4-gptq-g32"], name="int4-quick", weights=_INT4_32, summary="W4A16, groups of 32"),
+        replace(RECIPES["int8-rtn"], name="int8-quick"),
+        replace(RECIPES["fp8-block-gptq"], name="fp8-quick"),
+    )
+}
 
-def example_recipe(tier: str) -> Recipe:
-    """Return the recipe of the example's tier."""
+
+def example_recipe(tier: str, *, is_quick: bool = False) -> Recipe:
+    """Return the recipe of the example's tier, or of what stands in for it."""
+    if is_quick:
+        _check_tier(tier, QUICK)
+        return QUICK[tier]
     _check_tier(tier, EXAMPLE)
     return RECIPES[EXAMPLE[tier]]
 

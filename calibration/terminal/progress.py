@@ -7,11 +7,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 # Called with how much is done, and of how much, if that is known.
 Advance = Callable[[int, int | None], None]
 _SAY_EVERY_S = 15.0
+
+
+class TimeLeft(ProgressColumn):
+    """How long a task will still take: by its own speed, or else by its field `expected_s`."""
+
+    def render(self, task: Task) -> Text:
+        if task.finished or task.stop_time is not None:
+            return Text("")
+        left_s, expected_s = task.time_remaining, task.fields.get("expected_s")
+        if left_s is None and expected_s is not None:
+            left_s = expected_s - (task.elapsed or 0)
+        if left_s is None:
+            return Text("")
+        return Text(f"{duration(left_s)} left" if left_s > 0 else "any moment now", style="progress.remaining")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 40 s, 6 min."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class Steps:
@@ -24,6 +44,7 @@ class Steps:
             BarColumn(bar_width=20),
             TextColumn("{task.fields[of]:>7}"),
             TimeElapsedColumn(),
+            TimeLeft(),
             TextColumn("{task.description}"),
             console=console,
         )
@@ -38,14 +59,15 @@ class Steps:
             yield
 
     @contextmanager
-    def step(self, tier: str, text: str) -> Iterator[Advance]:
+    def step(self, tier: str, text: str, *, expected_s: float | None) -> Iterator[Advance]:
         """Show a step while it runs, and its time when it is done; the bar of a failed step shows that it failed.
 
+        `expected_s` is said until the step reports how much of how much is done; None where nobody can know.
         Yields the function to report progress with.
         """
         started_s = time.monotonic()
         if self._console.is_terminal:
-            task = self._bars.add_task(text, total=None, tier=tier, of="")
+            task = self._bars.add_task(text, total=None, tier=tier, of="", expected_s=expected_s)
             try:
                 yield lambda done, total: self._bars.update(task, completed=done, total=total, of=_of(done, total))
             except BaseException:
@@ -54,7 +76,7 @@ class Steps:
                 raise
             self._bars.update(task, total=1, completed=1)
         else:
-            self.note(tier, f"{text} ...")
+            self.note(tier, f"{text} ..." + (f" (about {duration(expected_s)})" if expected_s else ""))
             yield self._now_and_then(tier, text)
             self.note(tier, f"{text}: {time.monotonic() - started_s:.1f} s")
 

@@ -22,7 +22,8 @@ class ToyQuantizer:
 
     def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
         advance(1, 1)
-        origin = (spec.reference / "model.safetensors").read_text(encoding="utf-8")
+        weights = spec.reference if spec.reference.is_file() else spec.reference / "model.safetensors"
+        origin = weights.read_text(encoding="utf-8")
         self._write(spec.recipe.tier, into, content=f"{origin} {spec.recipe.summary} {spec.storage}")
 
     def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:

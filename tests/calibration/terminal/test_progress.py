@@ -6,14 +6,15 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from calibration.terminal import progress as steps
-from calibration.terminal.progress import Steps
+from calibration.terminal.progress import Steps, TimeLeft
 
 
 def run(output: io.StringIO, *, is_terminal: bool) -> None:
     shown = Steps(Console(file=output, force_terminal=is_terminal, width=100))
-    with shown.showing(), shown.step("int4", "GPTQ") as advance:
+    with shown.showing(), shown.step("int4", "GPTQ", expected_s=None) as advance:
         for done in range(1, 4):
             advance(done, 3)
 
@@ -50,7 +51,7 @@ def test_where_nobody_knows_the_whole_only_what_is_done_is_said(monkeypatch: pyt
 
     for output in (plain, bar):
         shown = Steps(Console(file=output, force_terminal=output is bar, width=100))
-        with shown.showing(), shown.step("audit", "reading") as advance:
+        with shown.showing(), shown.step("audit", "reading", expected_s=None) as advance:
             advance(1200, None)
 
     assert "audit  reading: 1,200\n" in plain.getvalue()
@@ -61,7 +62,38 @@ def test_a_bar_says_that_its_step_failed() -> None:
     output = io.StringIO()
     shown = Steps(Console(file=output, force_terminal=True, width=100))
 
-    with pytest.raises(RuntimeError), shown.showing(), shown.step("int4", "GPTQ"):
+    with pytest.raises(RuntimeError), shown.showing(), shown.step("int4", "GPTQ", expected_s=None):
         raise RuntimeError
 
     assert "failed" in output.getvalue()
+
+
+def test_a_step_that_cannot_count_says_how_long_it_will_take() -> None:
+    plain, bar = io.StringIO(), io.StringIO()
+
+    for output in (plain, bar):
+        shown = Steps(Console(file=output, force_terminal=output is bar, width=100))
+        with shown.showing(), shown.step("int4", "measuring", expected_s=400):
+            pass
+
+    assert "int4  measuring ... (about 7 min)" in plain.getvalue()
+    assert "7 min left" in bar.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "done", "said"),
+    [
+        pytest.param(10, 0, "30 s left", id="what was expected"),
+        pytest.param(50, 0, "any moment now", id="never a time below nothing"),
+        pytest.param(10, 2, "4 min left", id="its own speed, once there is one"),
+    ],
+)
+def test_the_time_that_is_left(elapsed_s: float, done: int, said: str) -> None:
+    now = iter([0.0, *([elapsed_s] * 100)])
+    progress = Progress(get_time=lambda: next(now))
+    task = progress.add_task("", total=100, expected_s=40)
+    for count in range(1, done + 1):
+        now = iter([count * 2.5, *([elapsed_s] * 100)])
+        progress.update(task, completed=count)
+
+    assert str(TimeLeft().render(progress.tasks[0])) == said
