@@ -9,6 +9,7 @@ import redis
 import redis.asyncio
 from redis import sentinel
 from redis.asyncio import sentinel as aio_sentinel
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -36,7 +37,8 @@ def connect(settings: RedisSettings, *, wait_s: float = 0) -> redis.asyncio.Redi
         "max_connections": MAX_CONNECTIONS,
     }
     if not settings.sentinels:
-        pool = Pool.from_url(settings.url, **options, connection_class=sockets.AIO[settings.scheme])
+        # Not Pool.from_url: for rediss:// and unix:// it takes redis-py's own connections, whatever it is told.
+        pool = Pool(**options | parse_url(settings.url) | {"connection_class": sockets.AIO[settings.scheme]})
         return redis.asyncio.Redis.from_pool(pool)
     options = _in_url(settings) | options | {"connection_class": sockets.AIO_SENTINEL[settings.scheme]}
     client: redis.asyncio.Redis = _asked(aio_sentinel.Sentinel, settings).master_for(

@@ -26,6 +26,7 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, Respo
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from bitladder.queue.server import protocol
+from bitladder.queue.server.certificates import refusal_hint
 from bitladder.queue.server.outage import OUTAGE
 
 log = structlog.get_logger()
@@ -133,6 +134,9 @@ class _Aio(aio.AbstractConnection):
             await self.disconnect(nowait=True)
             raise DemotedError(_DEMOTED) from error
 
+    def _error_message(self, exception: BaseException) -> str:
+        return super()._error_message(exception) + refusal_hint(exception)
+
 
 class _Sync(redis.connection.AbstractConnection):
     def connect(self) -> None:
@@ -161,6 +165,9 @@ class _Sync(redis.connection.AbstractConnection):
         except ReadOnlyError as error:
             self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
             raise DemotedError(_DEMOTED) from error
+
+    def _error_message(self, exception: BaseException) -> str:
+        return str(super()._error_message(exception)) + refusal_hint(exception)  # type: ignore[no-untyped-call]  # redis-py
 
 
 class AioTcp(_Aio, aio.Connection):

@@ -17,8 +17,10 @@ import pytest
 import redis
 
 from bitladder.errors import ConfigError
+from bitladder.queue.server.certificates import refusal_hint
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
+from bitladder.queue.server.sockets import AIO, SYNC
 from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, make_settings
 
@@ -76,19 +78,22 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a certificate authority, and certificates of a server and of a client; and a stranger's authority."""
     folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    return folder
 
+
+def make_certificates(folder: Path, *authority: str) -> None:
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
     new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     for name in ("ca", "stranger"):
-        openssl(*new, "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+        openssl(*new, "-x509", *authority, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
     for name in ("server", "client"):
         openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        (folder / "names").write_text("subjectAltName=IP:127.0.0.1", encoding="ascii")
+        (folder / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid", encoding="ascii")
         signed = ["x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
         openssl(*signed, "-days", "2", "-extfile", "names", "-out", f"{name}.pem")
-    return folder
 
 
 @pytest.fixture
@@ -116,6 +121,37 @@ async def test_both_clients_speak_tls_and_show_their_certificate(front: TlsFront
         assert await asyncio.to_thread(blocking.get, "over") == b"tls"
 
 
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0", "unix:///tmp/socket"])
+def test_every_way_to_redis_has_our_connections(url: str) -> None:
+    settings = make_settings(url).redis
+
+    assert connect(settings).connection_pool.connection_class is AIO[settings.scheme]
+    assert connect_sync(settings).connection_pool.connection_class is SYNC[settings.scheme]
+
+
+@needs_openssl
+async def test_an_authority_without_key_usage_is_refused_with_what_to_do(
+    redis_url: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path)
+    front = TlsFront(redis_url, tmp_path)
+    strict = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    try:
+        with pytest.raises(ssl.SSLCertVerificationError) as caught:
+            await asyncio.open_connection("127.0.0.1", front.port, ssl=strict)
+        async with connect(over_tls(front, tmp_path)) as client:
+            said = str((await asyncio.gather(client.ping(), return_exceptions=True))[0])
+        with connect_sync(over_tls(front, tmp_path)) as blocking:
+            said_blocking = str((await asyncio.gather(asyncio.to_thread(blocking.ping), return_exceptions=True))[0])
+    finally:
+        front.stop()
+
+    assert "keyUsage=critical,keyCertSign,cRLSign" in refusal_hint(caught.value)
+    for words in (said, said_blocking):
+        assert ("keyUsage=critical" in words) if sys.version_info >= (3, 13) else (words == "True")
+
+
 @needs_openssl
 @pytest.mark.parametrize(
     "other",
@@ -126,7 +162,7 @@ async def test_neither_end_trusts_a_stranger(front: TlsFront, folder: Path, othe
     settings = over_tls(front, folder, **other)
 
     async with connect(settings) as client:
-        with pytest.raises(redis.ConnectionError):
+        with pytest.raises(redis.ConnectionError, match=r"^((?!RFC 5280).)*$"):
             await client.ping()
     with connect_sync(settings) as blocking, pytest.raises(redis.ConnectionError):
         await asyncio.to_thread(blocking.ping)
