@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env quick-checkpoints checkpoints demo up test sandbox servers test-fast long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env quick-checkpoints checkpoints demo up test sandbox servers test-fast matrix long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -93,6 +93,17 @@ sandbox: ## install bubblewrap, in which `calibrate evaluate` runs code that mod
 test-fast: install ## the tests that need no model
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
+# The interpreter of each version: on the path, or pyenv's.
+PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3[.0-9]*\)".*/\1/p' pyproject.toml)
+matrix: ## test-fast on each Python of the classifiers that is installed, each in an environment of its own
+	@for version in $(PYTHONS); do \
+		python=; for path in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+			$$path -c "" 2>/dev/null && python=$$path && break; done; \
+		[ -n "$$python" ] || { echo "Python $$version: not installed here"; continue; }; \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory test-fast PYTHON=$$python VENV=.venv-matrix/$$version || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed under$$failed"; exit 1; }
+
 long: install ## the tests that take minutes: outages in a row at the shipped lease
 	$(BIN)/python -m pytest -m long
 
@@ -148,4 +159,4 @@ lock: ## resolve requirements/dev.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench .venv-matrix build *.egg-info .mypy_cache .ruff_cache .pytest_cache
