@@ -147,8 +147,8 @@ class CheckpointBuilder:
     def _finished(self, job: CheckpointJob, *, force: bool) -> Manifest | None:
         if force:
             return None
-        wanted = recipe_hash(self._fingerprint(job))
-        return finished_manifest(self._path(job), wanted, or_measured=job.recipe.is_quick)
+        expected_hash = recipe_hash(self._fingerprint(job))
+        return finished_manifest(self._path(job), expected_hash, or_measured=job.recipe.is_quick)
 
     def _fingerprint(self, job: CheckpointJob) -> dict[str, Any]:  # Any: JSON
         storage = self._choose_storage(job.recipe)

@@ -115,14 +115,14 @@ def _scales(weight: torch.Tensor, numbers: QuantizationArgs) -> tuple[torch.Tens
     """Return scales and zero points that reach from the least to the greatest weight of each group."""
     values = weight.float()
     if numbers.strategy == "channel":
-        least, greatest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+        minima, maxima = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
     elif numbers.strategy == "group":
         groups = values.unflatten(-1, (-1, numbers.group_size))
-        least, greatest = groups.amin(-1), groups.amax(-1)
+        minima, maxima = groups.amin(-1), groups.amax(-1)
     else:
         rows, columns = numbers.block_structure
         padding = (0, -values.shape[1] % columns, 0, -values.shape[0] % rows)  # a last block may be narrower
         blocks = torch.nn.functional.pad(values, padding).unflatten(0, (-1, rows)).unflatten(-1, (-1, columns))
-        least, greatest = blocks.amin((1, 3)), blocks.amax((1, 3))
-    scale, zero_point = calculate_qparams(least, greatest, numbers)
+        minima, maxima = blocks.amin((1, 3)), blocks.amax((1, 3))
+    scale, zero_point = calculate_qparams(minima, maxima, numbers)
     return scale, zero_point
