@@ -1,52 +1,39 @@
-"""bitladder demo: 40 mixed prompts on a stack of its own, with live progress, and where each was served and why."""
+"""bitladder demo: prompts on a stack of its own, a burst that escalates, and each tier alone: where, why, how fast."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any
 
-import httpx2
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from bitladder.cli.common_options import Config
+from bitladder.cli.demo_remarks import burst_remark, checkpoint_remark, sharing_remark, speed_remark, waiting_remark
+from bitladder.cli.demo_requests import DemoClient, DemoRequest, ServedBatch
+from bitladder.cli.demo_tables import burst_table, request_table, speed_table, tier_table
 from bitladder.cli.private_stack import PrivateStack, private_stack
-from bitladder.client import envelope_headers
+from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
+from calibration.terminal.progress import TimeLeft
 
-# How many requests are sent side by side: more than one engine's slots, so that queues form.
-CONCURRENCY = 40
-MAX_TOKENS = 32
-_FIELDS = ("priority", "max_latency_ms", "deadline_ms", "min_tier", "max_tier")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Served:
-    """One request and what became of it, as its client saw it."""
-
-    kind: str
-    prompt: str
-    job: dict[str, Any]  # as GET /v1/jobs/{id} shows it
-    ttft_s: float | None  # from sending to the first token
-    total_s: float
-    error: str = ""
-
-    @property
-    def is_answered(self) -> bool:
-        return self.job.get("status") == "finished" and bool((self.job.get("text") or "").strip())
-
-    @property
-    def tokens(self) -> int:
-        return int((self.job.get("usage") or {}).get("completion_tokens", 0))
+# As wide as a terminal often is; what has no terminal gets the same.
+WIDTH = 100
+_MAX_TOKENS = 32
+# The echo engine is fast: short answers would leave its queue before the burst is in.
+_BURST_TOKENS = {"vllm": 16, "echo": 64}
+# A burst that must be larger than this to overflow is left out.
+_MAX_BURST = 300
+# How long things take on two idle cores, until a bar has a speed of its own.
+_START_S = {"vllm": 75.0}
+_ACT_S = {"vllm": 20.0}
+_QUICKLY_S = 5.0
+_QUESTION = DemoRequest(kind="chat", prompt="Explain in one sentence why the sky is blue.")
 
 
 def demo(
@@ -54,160 +41,101 @@ def demo(
     engine: Annotated[str, typer.Option(help="vllm, or echo: the same without a model.")] = "vllm",
     start_timeout_s: Annotated[float, typer.Option(help="Longest wait for the engines.")] = 900,
 ) -> None:
-    """Start a stack of its own, send 40 mixed prompts through it, and show where each was served and why.
+    """Start a stack of its own, send 40 mixed prompts through it, then a burst, and show what was served where and why.
 
     Exit status 0 only if every prompt was answered. Example: bitladder demo --engine echo
     """
     console = Console(stderr=True)
     with private_stack(config, {"worker.engine": engine}) as stack:
+        settings = stack.settings
         _wait(stack, console, engine, start_timeout_s)
-        started = time.perf_counter()
-        served = asyncio.run(_send_all(stack.url, _load_prompts(), next(iter(stack.settings.models)), console))
-        wall_s = time.perf_counter() - started
-    out = Console(width=None if sys.stdout.isatty() else 180)
-    out.print(_request_table(served))
-    out.print(_tier_table(served, stack.settings, wall_s))
-    failed = [request for request in served if not request.is_answered]
-    kind = "vLLM" if engine == "vllm" else f"the {engine} engine"
-    out.print(f"{len(served) - len(failed)} of {len(served)} prompts were answered by {kind} in {wall_s:.1f} s")
-    for request in failed:
-        out.print(f"not answered: {request.prompt[:50]!r}: {request.error or request.job.get('error')}", markup=False)
+        failed = asyncio.run(_acts(stack.url, settings, engine, console))
     raise typer.Exit(1 if failed else 0)
 
 
-def _load_prompts() -> list[dict[str, Any]]:
+async def _acts(url: str, settings: Settings, engine: str, console: Console) -> bool:
+    """Show the acts one after the other; return whether a request of theirs was not answered."""
+    out = Console(width=None if sys.stdout.isatty() else WIDTH)
+    name, model = next(iter(settings.models.items()))
+    async with DemoClient(url, name, console, expected_s=_ACT_S.get(engine, _QUICKLY_S)) as client:
+        first = await client.send_all("prompts answered", _load_prompts(), _MAX_TOKENS, shows_first=True)
+        out.print(request_table(first.served))
+        out.print(tier_table(first, model))
+        kind = "vLLM" if engine == "vllm" else f"the {engine} engine"
+        answered = sum(served.is_answered for served in first.served)
+        out.print(f"{answered} of {len(first.served)} prompts were answered by {kind} in {first.wall_s:.1f} s")
+        _say(out, waiting_remark(first, name, model))
+        tokens = _BURST_TOKENS.get(engine, _MAX_TOKENS)
+        batches = [first, *await _burst(client, first, model, out, name=name, tokens=tokens)]
+        if engine == "vllm" and len(batches) > 1:
+            _say(out, sharing_remark(model))
+        batches += await _alone(client, model, engine, out)
+    if engine == "vllm":
+        _say(out, checkpoint_remark(model, settings.vllm))
+    failed = [served for batch in batches for served in batch.served if not served.is_answered]
+    for served in failed:
+        out.print(f"not answered: {served.prompt[:50]!r}: {served.error or served.job.get('error')}", markup=False)
+    return bool(failed)
+
+
+async def _burst(
+    client: DemoClient, first: ServedBatch, model: ModelSettings, out: Console, *, name: str, tokens: int
+) -> list[ServedBatch]:
+    """Send more to the lowest tier than it lets wait, twice: once the overflow may escalate, once it may not."""
+    tier, count = model.tiers[0], model.tiers[0].high + 3 * model.tiers[0].slots
+    prompts = [served.prompt for served in first.served if served.is_plain and served.job.get("floor") == tier.name]
+    if len(model.tiers) < 2 or not prompts or count > _MAX_BURST:
+        out.print(f"no burst: it would take {count} requests for {tier.name}, whose high mark is {tier.high}")
+        return []
+    burst = [DemoRequest(kind="burst", prompt=prompts[place % len(prompts)]) for place in range(count)]
+    escalating = await client.send_all("burst answered", burst, tokens)
+    limited = [request.within({"max_tier": tier.name}) for request in burst]
+    kept = await client.send_all(f"again, kept at {tier.name}", limited, tokens)
+    out.print(burst_table(escalating, kept, model))
+    _say(out, burst_remark(escalating, kept, name, model))
+    return [escalating, kept]
+
+
+async def _alone(client: DemoClient, model: ModelSettings, engine: str, out: Console) -> list[ServedBatch]:
+    """Ask each tier the same alone; the second answer counts, because the first may find something cold."""
+    batches = []
+    for tier in model.tiers:
+        request = _QUESTION.within({"min_tier": tier.name, "max_tier": tier.name})
+        for _ in range(2):
+            batch = await client.send_all(f"{tier.name} alone", [request], _MAX_TOKENS)
+        batches.append(batch)
+    out.print(speed_table(batches, model))
+    if engine == "vllm":
+        _say(out, speed_remark(batches, model))
+    return batches
+
+
+def _say(out: Console, remark: str) -> None:
+    if remark:
+        out.print(remark, highlight=False, markup=False)
+
+
+def _load_prompts() -> list[DemoRequest]:
     """Return the packaged prompts: kind, prompt, and what their envelopes ask for."""
     text = (files("bitladder.cli") / "prompts.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    entries: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    return [DemoRequest(kind=entry.pop("kind"), prompt=entry.pop("prompt"), envelope=entry) for entry in entries]
 
 
 def _wait(stack: PrivateStack, console: Console, engine: str, timeout_s: float) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeLeft(),
+    )
     with Progress(*columns, console=console) as progress:
         tiers = sum(len(model.tiers) for model in stack.settings.models.values())
-        task = progress.add_task(f"starting workers ({engine})", total=tiers)
+        expected_s = _START_S.get(engine, _QUICKLY_S)
+        task = progress.add_task(f"starting workers ({engine})", total=tiers, expected_s=expected_s)
 
         def on_poll(live: Mapping[str, int]) -> None:
             progress.update(task, completed=sum(1 for count in live.values() if count))
 
         stack.wait_until_live(timeout_s, on_poll)
-
-
-async def _send_all(url: str, prompts: list[dict[str, Any]], model: str, console: Console) -> list[_Served]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[depths]}"),
-    )
-    slots = asyncio.Semaphore(CONCURRENCY)
-    async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("prompts answered", total=len(prompts), depths="")
-
-            async def send(entry: dict[str, Any]) -> _Served:
-                async with slots:
-                    served = await _send(http, entry, model)
-                progress.advance(task)
-                return served
-
-            async def watch() -> None:
-                while True:
-                    progress.update(task, depths=await _depths(http))
-                    await asyncio.sleep(0.5)
-
-            watching = asyncio.create_task(watch())
-            try:
-                return list(await asyncio.gather(*(send(entry) for entry in prompts)))
-            finally:
-                watching.cancel()
-
-
-async def _send(http: httpx2.AsyncClient, entry: dict[str, Any], model: str) -> _Served:
-    """Stream one chat answer, as a user's client would, and read the job's story afterwards."""
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": entry["prompt"]}],
-        "max_tokens": MAX_TOKENS,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    headers = envelope_headers({name: entry.get(name) for name in _FIELDS})
-    start, ttft_s, error, job = time.perf_counter(), None, "", {}
-    try:
-        async with http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-            async for line in answer.aiter_lines():
-                if '"content":"' in line and '"content":""' not in line and ttft_s is None:
-                    ttft_s = time.perf_counter() - start
-                error = line if '"error"' in line else error
-            job_id = answer.headers.get("x-job-id")
-        total_s = time.perf_counter() - start
-        if job_id:
-            job = (await http.get(f"/v1/jobs/{job_id}")).json()
-    except httpx2.HTTPError as failure:
-        error, total_s = str(failure), time.perf_counter() - start
-    return _Served(kind=entry["kind"], prompt=entry["prompt"], job=job, ttft_s=ttft_s, total_s=total_s, error=error)
-
-
-async def _depths(http: httpx2.AsyncClient) -> str:
-    try:
-        tiers = (await http.get("/v1/queues")).json()["data"][0]["tiers"]
-    except (httpx2.HTTPError, ValueError, LookupError):
-        return ""
-    return "  ".join(f"{tier['tier']}: {tier['depth']} wait, {tier['in_flight']} run" for tier in tiers)
-
-
-def _request_table(served: list[_Served]) -> Table:
-    """Return a row for every request."""
-    table = Table(
-        "kind", "request", "bits/byte", "floor", "served by", "why", "queue ms", "TTFT ms", "total ms", "tokens"
-    )
-    for answered in served:
-        job = answered.job
-        overflow = " (overflow)" if job.get("overflowed_from") else ""
-        ttft = "" if answered.ttft_s is None else f"{answered.ttft_s * 1000:.0f}"
-        request = " ".join(answered.prompt.split())[:38].replace("[", "\\[")
-        table.add_row(
-            answered.kind,
-            request,
-            f"{job.get('entropy') or 0:.2f}",
-            job.get("floor") or "",
-            f"{job.get('tier') or '-'}{overflow}",
-            job.get("reason") or answered.error[:40],
-            f"{job.get('queue_ms') or 0:.0f}",
-            ttft,
-            f"{answered.total_s * 1000:.0f}",
-            str(answered.tokens),
-        )
-    return table
-
-
-def _tier_table(served: list[_Served], settings: Settings, wall_s: float) -> Table:
-    """Return a row for every tier."""
-    table = Table("tier", "hardware", "price/h", "requests", "p50 ms", "p95 ms", "tokens/s", "cost", "overflow taken")
-    for tier in next(iter(settings.models.values())).tiers:
-        here = [request for request in served if request.job.get("tier") == tier.name]
-        times = sorted(request.total_s * 1000 for request in here)
-        cost = sum(request.job.get("cost") or 0 for request in here)
-        overflowed = sum(1 for request in here if request.job.get("overflowed_from"))
-        table.add_row(
-            tier.name,
-            tier.hardware,
-            f"{tier.price_per_hour:.2f}",
-            str(len(here)),
-            _quantile(times, 50),
-            _quantile(times, 95),
-            f"{sum(request.tokens for request in here) / wall_s:.1f}",
-            f"{cost:.6f}",
-            str(overflowed),
-        )
-    return table
-
-
-def _quantile(values: list[float], percent: int) -> str:
-    """Return a percentile as text; empty for no values."""
-    if len(values) < 2:
-        return "".join(f"{value:.0f}" for value in values)
-    return f"{statistics.quantiles(values, n=100, method='inclusive')[percent - 1]:.0f}"

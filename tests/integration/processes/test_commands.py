@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,13 +25,20 @@ def bitladder(*arguments: str, environment: dict[str, str] | None = None) -> sub
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
 
 
-def test_the_demo_answers_every_prompt_and_says_where_and_why() -> None:
+def test_the_demo_answers_every_prompt_says_where_and_why_and_escalates_at_the_settings_that_ship() -> None:
     done = bitladder("demo", "--engine", "echo")
 
     assert done.returncode == 0, done.stderr
     assert "40 of 40 prompts were answered by the echo engine" in done.stdout
     assert "priority 9 >= 8" in done.stdout
     assert "raised by X-Min-Tier" in done.stdout
+    assert "the first answer, by " in done.stderr
+    escalated = re.search(r"higher tiers took (\d+), until 16 waited", " ".join(done.stdout.split()))
+    assert escalated
+    assert int(escalated[1]) > 0
+    rows = {line.split("  ")[0].strip(): line.split() for line in done.stdout.splitlines()}
+    assert rows["kept at int4 by X-Max-Tier"][5:8] == ["112", "0", "0"]
+    assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 def test_a_demo_whose_engine_does_not_start_fails_with_its_reason() -> None:
