@@ -86,7 +86,9 @@ def _run(
         with steps.step("audit", "reading prompts", expected_s=None) as advance:
             taken = _take(question, endpoint_url, config, advance)
         steps.note("audit", f"{len(taken.prompts):,} prompts read")
-        with steps.step("audit", "measuring and drawing" if question.with_plots else "measuring"):
+        with steps.step(
+            "audit", "measuring and drawing" if question.with_plots else "measuring", expected_s=_DRAWING_S
+        ):
             return audit(taken, question, folder)
 
 
