@@ -125,6 +125,7 @@ class DemoClient:
                 served = await asyncio.gather(*(send(request) for request in requests))
             finally:
                 polling.cancel()
+                progress.update(task, depths="")
         return ServedBatch(served=served, wall_s=time.perf_counter() - started_s)
 
     def _show(self, served: Served) -> None:
