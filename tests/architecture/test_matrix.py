@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -11,7 +12,9 @@ VERSIONS = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "
 
 
 def make(*words: str) -> str:
-    return subprocess.run(["make", "-s", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of an outer make
+    command = ["make", "-s", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_matrix_names_what_is_not_installed_and_goes_on() -> None:
