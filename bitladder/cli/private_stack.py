@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import socket
 import subprocess
 import tempfile
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import httpx2
 
+from bitladder.cli.processes import in_order, start
 from bitladder.cli.serving import commands_of
-from bitladder.cli.supervisor import in_order
 from bitladder.errors import BitladderError
 from bitladder.ids import in_url
 from bitladder.settings.load import config_environment, load_settings, process_environment
@@ -54,9 +53,7 @@ class PrivateStack:
         """Start every process; returns at once."""
         for name, command in commands_of(self.settings, metrics=False):
             with (self.folder / f"{in_url(name)}.log").open("wb") as log:
-                self._processes[name] = subprocess.Popen(  # noqa: S603  (our own commands)
-                    shlex.split(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
+                self._processes[name] = start(command, self._environment, log)
 
     def wait_until_live(self, timeout_s: float, on_poll: Callable[[Mapping[str, int]], None]) -> None:
         """Wait until every tier has a live worker; `on_poll` gets how many each has.

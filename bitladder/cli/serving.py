@@ -6,20 +6,20 @@ import asyncio
 import contextlib
 import os
 import shlex
-import sys
 from typing import Annotated
 
 import typer
 
 from bitladder.cli.common_options import Config
+from bitladder.cli.processes import PYTHON
 from bitladder.cli.supervisor import Supervisor
-from bitladder.errors import QueueUnreachableError
+from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.logs.setup import configure_logs
 from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.queue.server.embedded import is_answering, refuse_used_port, server_command
+from bitladder.queue.server.embedded import is_answering, lock_data_dir, refuse_used_port, server_command
 from bitladder.queue.server.outage import check_at_start
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
@@ -45,19 +45,35 @@ def up(
     Example: bitladder up --engine echo
     """
     settings = load_settings(config, flags={"worker.engine": engine} if engine else None).settings
+    commands = commands_of(settings)
+    has_redis = "redis" in dict(commands)
+    _refuse_taken(settings, with_redis=has_redis)
+    if not has_redis:
+        asyncio.run(_refuse_wrong_server(settings))
+        typer.echo(f"Redis answers at {settings.redis.url}: it is used, and not ended with the stack", err=True)
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
     environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # clients have no other intake to go to
-    grace_s = settings.worker.drain_grace_s + settings.queue.lease_s + END_S
-    commands = commands_of(settings)
-    if "redis" not in dict(commands):
-        asyncio.run(_refuse_wrong_server(settings))
+    grace_s = max(settings.worker.drain_grace_s + settings.queue.lease_s, settings.intake.drain_grace_s) + END_S
     raise typer.Exit(Supervisor(commands, environment, grace_s).run())
+
+
+def _refuse_taken(settings: Settings, *, with_redis: bool) -> None:
+    """Say in one line what another process of this machine has, before anything starts."""
+    for listener in bound_sockets(settings.intake):
+        listener.close()
+    if with_redis:
+        try:
+            server_command(settings.redis)
+        except ConfigError as error:
+            raise ConfigError(f"no Redis answers at redis.url, and none can be started there: {error}") from None
+        refuse_used_port(settings.redis)
+        os.close(lock_data_dir(settings.redis))
 
 
 def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
     """Return name and command line of every process of the stack; workers serve /metrics if `metrics`."""
-    bitladder = shlex.join([sys.executable, "-m", "bitladder.cli.main"])
+    bitladder = shlex.join([*PYTHON, "bitladder.cli.main"])
     is_running = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
     processes = [] if is_running else [("redis", f"{bitladder} redis")]
     processes.append(("web", f"{bitladder} serve"))
@@ -112,7 +128,7 @@ def worker(
     Example: bitladder worker --tier int4
     """
     # exec: this process becomes the worker, and what supervises it keeps one process.
-    command = [sys.executable, "-m", "workers", "--tier", tier]
+    command = [*PYTHON, "workers", "--tier", tier]
     flags = {"--config": config, "--model": model, "--metrics-port": metrics_port, "--metrics-from": metrics_from}
     for flag, value in flags.items():
         command += [] if value is None else [flag, str(value)]
@@ -126,7 +142,7 @@ def calibrate(context: typer.Context) -> None:
     Example: bitladder calibrate sample --help
     """
     # As with the worker. Calibration reads its own arguments.
-    command = [sys.executable, "-m", "calibration", *context.args]
+    command = [*PYTHON, "calibration", *context.args]
     os.execv(command[0], command)  # noqa: S606  (our own module)
 
 
@@ -138,4 +154,5 @@ def redis_server(config: Config = None) -> None:
     settings = load_settings(config).settings
     command = server_command(settings.redis, settings.queue.durability)
     refuse_used_port(settings.redis)  # the server would say so behind three other lines
+    lock_data_dir(settings.redis)
     os.execv(command[0], command)  # noqa: S606  (the wheel's server)

@@ -19,6 +19,7 @@ from bitladder.errors import ConfigError
 from bitladder.settings.explain import did_you_mean_variable, explain
 from bitladder.settings.paths import checkpoint_cache
 from bitladder.settings.publish_section import PublishSettings
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.release import overlay, read_release
 from bitladder.settings.sections import Settings
 
@@ -28,7 +29,8 @@ DEFAULT_FILE = "bitladder.toml"
 _OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
 # Values of these are taken from the environment as they are, whatever they begin with.
 _PLAIN_KEYS = ("redis.password", "redis.url")
-
+# Files and folders that may be named from the configuration file's folder on, by section.
+_FILES = {"redis": ("data_dir", "password_file", "ca_file", "cert_file", "key_file"), "vllm": ("python",)}
 
 _NOT_IN_VARIABLES = re.compile("[^a-z0-9]+")
 
@@ -73,6 +75,7 @@ def load_settings(
         _put_release(tree, release_file, {key for key, _, _ in overrides}, sources)
     for key, value, source in [*_defaults(tree, environ), *overrides]:
         sources[_put(tree, key, value, source)] = source
+    _resolve_files(tree, path.absolute().parent)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -86,8 +89,12 @@ def process_environment() -> dict[str, str]:
 
 
 def foreign_environment() -> dict[str, str]:
-    """Return the environment without our settings, for programs that are not ours: a password may be among them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    """Return the environment for programs that are not ours.
+
+    Without our settings, as a password may be among them; and Python's imports nothing from the current folder.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    return {**ours, "PYTHONSAFEPATH": "1"}
 
 
 def config_environment(file: str | None) -> dict[str, str]:
@@ -111,6 +118,19 @@ def _defaults(tree: Mapping[str, Any], environ: Mapping[str, str]) -> list[_Over
     if not environ.get("XDG_CACHE_HOME") or not isinstance(vllm, dict) or "cache_dir" in vllm:
         return []
     return [("vllm.cache_dir", str(checkpoint_cache(environ)), "default, below $XDG_CACHE_HOME")]
+
+
+def _resolve_files(tree: dict[str, Any], folder: Path) -> None:
+    """Make relative paths begin at the configuration file's folder, from wherever its processes are started."""
+    if isinstance(redis := tree.setdefault("redis", {}), dict):
+        redis.setdefault("data_dir", RedisSettings().data_dir)
+    sections = {name: tree[name] for name in _FILES if isinstance(tree.get(name), dict)}
+    for section, values in sections.items():
+        for name in _FILES[section]:
+            value = values.get(name)
+            # A program's name alone is looked for in PATH.
+            if isinstance(value, str) and value and (name != "python" or "/" in value):
+                values[name] = str(folder / Path(value).expanduser())
 
 
 def _release_file(config: Path, tree: Mapping[str, Any], overrides: list[_Override]) -> Path | None:

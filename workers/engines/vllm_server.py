@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from bitladder.launcher import launched
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
@@ -164,7 +165,6 @@ class VllmServer:
 
     def _command(self, path: Path, args: list[str]) -> list[str]:
         python = os.path.expanduser(self._settings.python) or sys.executable
-        launcher = [sys.executable, "-m", "workers.engines.launcher", str(os.getpid())]
         server = [
             python,
             "-m",
@@ -178,7 +178,8 @@ class VllmServer:
         ]
         if self._tool_call_parser:
             server += ["--enable-auto-tool-choice", "--tool-call-parser", self._tool_call_parser]
-        return [*launcher, *server, *args]
+        # SIGTERM, not SIGKILL: vLLM then ends its own children too.
+        return launched([*server, *args], signal.SIGTERM)
 
     async def _until_warm(self) -> None:
         assert self._process  # noqa: S101  (called by start)

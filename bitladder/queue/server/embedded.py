@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -16,6 +18,9 @@ from bitladder.queue.server.protocol import ProtocolMismatch
 from bitladder.queue.server.refusals import refusal_of
 from bitladder.settings.queue_section import Durability
 from bitladder.settings.redis_section import RedisSettings
+
+# How long a new server waits for the folder of one that has just died: a child that rewrites its file ends with it.
+_LOCK_WAIT_S = 3.0
 
 
 def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:
@@ -85,6 +90,33 @@ def refuse_used_port(settings: RedisSettings) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(f"redis.url: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+
+
+def lock_data_dir(settings: RedisSettings, wait_s: float = _LOCK_WAIT_S) -> int:
+    """Lock the folder of the server's files for this process, and for the server that it becomes; return the file.
+
+    Two servers that write one append-only file ruin it.
+
+    Raises:
+        ConfigError: another server has it.
+
+    """
+    folder, end_s = Path(settings.data_dir).resolve(), time.monotonic() + wait_s
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                os.close(file)
+                raise ConfigError(
+                    f"redis.data_dir must be a folder that no other server uses, got {str(folder)!r}: two stacks need "
+                    "one each, and a redis.url and an intake.port each"
+                ) from None
+            time.sleep(0.05)
+        else:
+            os.set_inheritable(file, True)
+            return file
 
 
 def is_answering(settings: RedisSettings) -> bool:

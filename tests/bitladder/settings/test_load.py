@@ -50,3 +50,25 @@ def test_a_wrong_value_is_named_with_its_key_and_what_is_expected(environ: dict[
         load_settings(EXAMPLE, environ=environ)
 
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_relative_paths_begin_at_the_configuration_file_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "bitladder.toml").write_text(
+        "[vllm]\npython = 'engine/python'\n[[models.m.tiers]]\nname = 'a'\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    settings = load_settings("etc/bitladder.toml", environ={"BITLADDER_REDIS__PASSWORD_FILE": "password"}).settings
+    others = {"BITLADDER_REDIS__DATA_DIR": "/data", "BITLADDER_VLLM__PYTHON": "python3"}
+    other = load_settings("etc/bitladder.toml", environ=others).settings
+
+    assert settings.redis.data_dir == str(folder / "var" / "valkey")
+    assert settings.redis.password_file == str(folder / "password")
+    assert settings.redis.ca_file == ""
+    assert settings.vllm.python == str(folder / "engine" / "python")
+    assert other.redis.data_dir == "/data"
+    assert other.vllm.python == "python3"  # a program in PATH

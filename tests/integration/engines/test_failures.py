@@ -161,9 +161,8 @@ def test_a_supervised_engine_dies_with_its_worker(when: str) -> None:
         [
             sys.executable,
             "-c",
-            "import os, subprocess, sys, time; "
-            "p = subprocess.Popen([sys.executable, '-m', 'workers.engines.launcher', str(os.getpid()), "
-            "'sleep', '300']); "
+            "import signal, subprocess, time; from bitladder.launcher import launched; "
+            "p = subprocess.Popen(launched(['sleep', '300'], signal.SIGTERM)); "
             "print(p.pid, flush=True); time.sleep(300)",
         ],
         cwd=ROOT,
