@@ -216,7 +216,7 @@ def drain(at: Backlog) -> Figures:
     registry, before = f"rq:finished:{QUEUE}", 0
     client = at.client
     wanted = min(at.depth, MAX_DRAINED)
-    command = [sys.executable, "-m", "workers", "--tier", "int4", "--config", CONFIG]
+    command = [sys.executable, "-P", "-m", "workers", "--tier", "int4", "--config", CONFIG]
     with process(command, {"BITLADDER_REDIS__URL": at.url}):
         before = int(client.zcard(registry))
         wait_for(lambda: int(client.zcard(registry)) > before + wanted // 50, "the worker works")

@@ -62,7 +62,7 @@ def drained(workers: int, jobs: int) -> Figures:
         with Producer(settings) as producer:
             producer.submit_many((BODY for _ in range(jobs)), lane=Lane.BATCH)
         filling_s = cpu_s(pids["valkey"]) - filling_s
-        command = [sys.executable, "-m", "workers", "--tier", "int4", "--config", CONFIG]
+        command = [sys.executable, "-P", "-m", "workers", "--tier", "int4", "--config", CONFIG]
         for number in range(workers):
             pids[f"worker {number}"] = block.enter_context(process(command, {"BITLADDER_REDIS__URL": url})).pid
         wait_for(lambda: int(client.zcard(REGISTRY)) > jobs // 10, "the workers work")

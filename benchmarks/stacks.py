@@ -44,10 +44,10 @@ def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intake
         pids = {"valkey": int(client.info("server")["process_id"])}
         ports = [free_port() for _ in range(intakes)]
         for number, port in enumerate(ports, 1):
-            command = [sys.executable, "-m", "bitladder.cli.main", "serve", "--port", str(port)]
+            command = [sys.executable, "-P", "-m", "bitladder.cli.main", "serve", "--port", str(port)]
             pids[f"intake {number}"] = block.enter_context(process(command, env)).pid
         for number in range(1, workers + 1):
-            command = [sys.executable, "-m", "workers", "--tier", tier]
+            command = [sys.executable, "-P", "-m", "workers", "--tier", tier]
             pids[f"worker {number}"] = block.enter_context(process(command, env)).pid
         for port in ports:
             wait_for(partial(is_up, f"http://127.0.0.1:{port}/readyz"), "the intake answers")

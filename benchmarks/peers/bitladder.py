@@ -39,7 +39,7 @@ class Bitladder:
 
     def worker(self) -> Sequence[str]:
         url = f"BITLADDER_REDIS__URL={base.URL}"
-        return ["env", url, sys.executable, "-m", "workers", "--tier", "int4", "--config", CONFIG]
+        return ["env", url, sys.executable, "-P", "-m", "workers", "--tier", "int4", "--config", CONFIG]
 
     def done(self, client: redis.Redis) -> int:
         return int(client.zcard("rq:finished:bench:int4:batch"))

@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bitladder.settings.load import foreign_environment
 from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import WrongEnvironmentError
 from calibration.evaluate import nvidia
@@ -32,7 +33,7 @@ def engine_version(settings: VllmSettings) -> str:
     python = os.path.expanduser(settings.python) or sys.executable
     try:
         process = subprocess.run(  # noqa: S603  (the configured interpreter)
-            [python, "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
+            [python, "-c", _ASK], env=foreign_environment(), capture_output=True, text=True, timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise WrongEnvironmentError(f"[vllm].python: cannot run {python!r}: {error}") from error

@@ -79,7 +79,7 @@ def find_interpreter(toolkit: Toolkit, named: Path | None) -> Path:
 
 def exec_in(python: Path, task: QuantizeTask) -> NoReturn:
     """Replace this process by another interpreter that carries the task out."""
-    command = [str(python), "-c", _BOOT, str(Path(__file__).parents[2]), "make"]
+    command = [str(python), "-P", "-c", _BOOT, str(Path(__file__).parents[2]), "make"]
     with TemporaryFile() as file:  # not an argument: those have 128 KiB, and a model may have thousands of layers
         file.write(task.to_json().encode())
         file.seek(0)

@@ -63,7 +63,7 @@ def quantize(*options: str) -> tuple[int, str]:
 
 def test_the_work_is_given_to_the_other_interpreter_once_everything_is_checked(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$4"; cat\n')
+    python.write_text('#!/bin/sh\necho "$5"; cat\n')
     python.chmod(0o755)
     model = Tiny().write(tmp_path / "tiny")
 
