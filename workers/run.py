@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
@@ -34,7 +34,7 @@ from workers.engines.vllm_server import VllmServer
 from workers.rollout.rolling_update import RollingUpdate
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = structlog.get_logger()
 
@@ -85,13 +85,15 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
     with contextlib.suppress(QueueUnreachableError):  # the worker starts without Redis, and waits for it
         await check_at_start(lambda: check_server(update.pump.queue.client, settings.redis, WORKER))
     if settings.worker.metrics_port is not None:
-        serve_metrics(settings.worker, update.registry, port_tries)
+        serve_metrics(settings.worker, update.registry, port_tries, is_ready=lambda: update.pump.leases.is_ready)
     freeze_heap()
     await update.run()
 
 
-def serve_metrics(settings: WorkerSettings, registry: CollectorRegistry, tries: int) -> int:
-    """Serve /metrics on the first free port, and return the port.
+def serve_metrics(
+    settings: WorkerSettings, registry: CollectorRegistry, tries: int, *, is_ready: Callable[[], bool] = lambda: True
+) -> int:
+    """Serve /metrics and /readyz on the first free port, and return the port.
 
     Raises:
         ConfigError: none of the ports is free.
@@ -105,6 +107,7 @@ def serve_metrics(settings: WorkerSettings, registry: CollectorRegistry, tries: 
             if error.errno != errno.EADDRINUSE:
                 raise ConfigError(f"worker.metrics_host: cannot listen on {host}:{port}: {error.strerror}") from error
         else:
+            server.set_app(_with_readiness(server.get_app(), is_ready))
             _harden(server)
             log_listening(host, server.server_port, "/metrics")
             return int(server.server_port)
@@ -129,3 +132,17 @@ def _harden(server: WSGIServer) -> None:
 def _log_broken_scrape(request: object, client: object) -> None:
     del request, client
     log.warning("metrics not read to the end", error=repr(sys.exc_info()[1]))
+
+
+def _with_readiness(metrics: WSGIApplication | None, is_ready: Callable[[], bool]) -> WSGIApplication:
+    """Answer /readyz: 200 while the worker claims jobs, 503 while its engine starts or is broken, or it drains."""
+    assert metrics  # noqa: S101  (prometheus_client has set it)
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/readyz":
+            return metrics(environ, start_response)
+        status = "200 OK" if is_ready() else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "text/plain")])
+        return [status.encode() + b"\n"]
+
+    return serve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import urllib.request
 
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -39,3 +40,15 @@ def test_a_port_in_use_is_one_line_that_names_it() -> None:
 def test_an_address_that_is_not_this_machine_s_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^worker\.metrics_host: cannot listen on 192\.0\.2\.1:0: "):
         serve_metrics(WorkerSettings(metrics_port=0, metrics_host="192.0.2.1"), CollectorRegistry(), 1)
+
+
+def test_readiness_is_asked_beside_the_metrics() -> None:
+    ready: list[bool] = []
+    port = serve_metrics(WorkerSettings(metrics_port=0), CollectorRegistry(), 1, is_ready=lambda: bool(ready))
+
+    before = httpx2.get(f"http://127.0.0.1:{port}/readyz")
+    ready.append(True)
+    after = httpx2.get(f"http://127.0.0.1:{port}/readyz")
+
+    assert (before.status_code, after.status_code) == (503, 200)
+    assert httpx2.get(f"http://127.0.0.1:{port}/metrics").status_code == 200

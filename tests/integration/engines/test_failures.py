@@ -192,6 +192,7 @@ def test_metrics_are_served_by_intake_and_worker(make_stack: Callable[..., Stack
     intake, worker = (httpx2.get(page).text for page in pages)
     odd = [httpx2.get(page, headers={"Accept": "application/openmetrics-text;version=abc"}) for page in pages]
     families = [{family.name: family.type for family in text_string_to_metric_families(answer.text)} for answer in odd]  # type: ignore[no-untyped-call]  # prometheus_client
+    ready = httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code
 
     assert 'bitladder_requests_routed_total{floor="int4",lane="normal",model="smollm2"} 1.0' in intake
     assert 'bitladder_live_workers{model="smollm2",tier="int4"} 1.0' in intake
@@ -200,6 +201,7 @@ def test_metrics_are_served_by_intake_and_worker(make_stack: Callable[..., Stack
     assert all(answer.headers["content-type"].startswith("application/openmetrics-text") for answer in odd)
     assert [kinds["bitladder_build"] for kinds in families] == ["info", "info"]
     assert [kinds["process_cpu_seconds"] for kinds in families] == ["counter", "counter"]
+    assert ready == 200
 
 
 def test_a_worker_waits_for_a_redis_that_is_not_there_yet(make_stack: Callable[..., Stack]) -> None:
