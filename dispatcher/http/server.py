@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from bitladder.logs.setup import log_listening
 from bitladder.settings.intake_section import IntakeSettings
+from bitladder.settings.load import process_environment
 from bitladder.signals import ending
 from dispatcher.http.closing import Closing
 from dispatcher.http.http_protocol import protocol_with
@@ -57,6 +58,11 @@ class IntakeServer(uvicorn.Server):
         self._settings, self._closing = settings, closing
         self._skips_lame_duck = self._skips_grace = False
         self._lame_duck_until = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _notify_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -137,6 +143,14 @@ class IntakeServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await self._are_closed_in(_FLUSH_S)
+
+
+def _notify_ready() -> None:
+    """Tell systemd that requests are served, where it asks for that: sd_notify(3)."""
+    if address := process_environment().get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.suppress(OSError):
+            manager.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+            manager.send(b"READY=1")
 
 
 def _accepted(listener: socket.socket) -> list[socket.socket]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import configparser
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bitladder.cli.serving import END_S
-from tests.conftest import ROOT, make_settings
+from bitladder.errors import ConfigError
+from tests.conftest import ROOT, Stack, make_settings
 
 UNITS = ROOT / "compose" / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
@@ -49,6 +52,27 @@ def test_a_unit_leaves_the_time_that_an_end_in_order_takes() -> None:
     assert sorted(need_s) == [path.name for path in SERVICES]
     for path in SERVICES:
         assert int(read(path)["Service"]["TimeoutStopSec"]) > need_s[path.name]
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_a_unit_is_started_again_for_ever_unless_its_configuration_is_refused(path: Path) -> None:
+    unit = read(path)
+
+    assert (unit["Unit"]["StartLimitIntervalSec"], unit["Service"]["Restart"]) == ("0", "always")
+    assert int(unit["Service"]["RestartPreventExitStatus"]) == ConfigError.exit_code
+    assert {"redis-server.service", "valkey-server.service"} <= set(unit["Unit"]["After"].split())
+
+
+def test_an_intake_tells_systemd_when_it_serves(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
+    assert read(UNITS / "bitladder-intake@.service")["Service"]["Type"] == "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        stack = make_stack(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        stack.start("serve")
+
+        assert manager.recv(100) == b"READY=1"
+        assert stack.http.get("/health").status_code == 200
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
