@@ -6,12 +6,13 @@ ENV PYTHONUNBUFFERED=1 \
 RUN useradd --create-home --uid 10001 bitladder
 
 WORKDIR /src
+COPY requirements/dev.lock requirements/dev.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY bitladder bitladder
 COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration
-RUN --mount=type=cache,target=/root/.cache/pip pip install .
+RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint requirements/dev.lock .
 
 USER bitladder
 WORKDIR /home/bitladder

