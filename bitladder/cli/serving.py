@@ -34,6 +34,8 @@ from dispatcher.http.server import IntakeServer
 FIRST_METRICS_PORT = 9101
 # A worker drains, requeues what is left, and stops its engine, which takes up to this.
 END_S = 15.0
+# The server of a stack that was killed may be ending still.
+_SERVER_END_S = 3.0
 
 
 def up(
@@ -68,7 +70,8 @@ def _refuse_taken(settings: Settings, *, with_redis: bool) -> None:
         except ConfigError as error:
             raise ConfigError(f"no Redis answers at redis.url, and none can be started there: {error}") from None
         refuse_used_port(settings.redis)
-        os.close(lock_data_dir(settings.redis))
+        lock_data_dir(settings.redis, "stack.lock", wait_s=0)  # until this process ends
+        os.close(lock_data_dir(settings.redis, wait_s=_SERVER_END_S))
 
 
 def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:

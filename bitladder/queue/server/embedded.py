@@ -20,7 +20,7 @@ from bitladder.settings.queue_section import Durability
 from bitladder.settings.redis_section import RedisSettings
 
 # How long a new server waits for the folder of one that has just died: a child that rewrites its file ends with it.
-_LOCK_WAIT_S = 3.0
+_LOCK_WAIT_S = 10.0
 
 
 def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:
@@ -92,17 +92,17 @@ def refuse_used_port(settings: RedisSettings) -> None:
             raise ConfigError(f"redis.url: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
 
 
-def lock_data_dir(settings: RedisSettings, wait_s: float = _LOCK_WAIT_S) -> int:
-    """Lock the folder of the server's files for this process, and for the server that it becomes; return the file.
+def lock_data_dir(settings: RedisSettings, name: str = "server.lock", wait_s: float = _LOCK_WAIT_S) -> int:
+    """Lock the folder of the server's files for this process, and for the server that it becomes; return the lock.
 
     Two servers that write one append-only file ruin it.
 
     Raises:
-        ConfigError: another server has it.
+        ConfigError: another process has it.
 
     """
     folder, end_s = Path(settings.data_dir).resolve(), time.monotonic() + wait_s
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ def lock_data_dir(settings: RedisSettings, wait_s: float = _LOCK_WAIT_S) -> int:
             if time.monotonic() > end_s:
                 os.close(file)
                 raise ConfigError(
-                    f"redis.data_dir must be a folder that no other server uses, got {str(folder)!r}: two stacks need "
+                    f"redis.data_dir must be a folder that no other stack uses, got {str(folder)!r}: two stacks need "
                     "one each, and a redis.url and an intake.port each"
                 ) from None
             time.sleep(0.05)

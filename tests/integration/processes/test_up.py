@@ -211,5 +211,28 @@ def test_two_stacks_run_on_one_machine_and_one_on_the_other_s_places_is_refused_
     assert (tmp_path / "b" / "var" / "valkey" / "appendonlydir").is_dir()
     assert statuses == [2, 2]
     assert [len(one.text().splitlines()) for one in (same, beside)] == [1, 1]
-    assert f"intake.port: cannot listen on 127.0.0.1:{first.port}: Address already in use" in same.text()
-    assert "redis.data_dir must be a folder that no other server uses" in beside.text()
+    assert f"intake.port: 127.0.0.1:{first.port} is in use by another process" in same.text()
+    assert "redis.data_dir must be a folder that no other stack uses" in beside.text()
+
+
+def test_of_two_that_start_on_one_configuration_at_once_one_is_refused_in_a_line(tmp_path: Path) -> None:
+    with up(tmp_path) as stack:
+        second = stack.start()
+        try:
+            wait_until(lambda: 2 in (stack.process.poll(), second.poll()), "one is refused", 60)
+            wait_until(lambda: is_up(stack), "the other is up", 60)
+            statuses = sorted((stack.process.poll() or 0, second.poll() or 0))
+            starts = [line for line in stack.said() if " started (pid=" in line]
+        finally:
+            second.kill()
+            second.wait()
+
+    assert statuses == [0, 2]
+    assert len(starts) == len(EVERYTHING)
+    refusals = ("two stacks need one each", "is in use by another process", "cannot listen on")
+    assert sum(map(stack.text().count, refusals)) == 1
+
+
+def is_up(stack: Up) -> bool:
+    with stack.client() as client:
+        return is_answered(client)
