@@ -158,7 +158,7 @@ format: install ## format and fix, and make links of the files that pages name
 lock: ## resolve requirements/dev.lock and gpu.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements/dev.lock
 	echo vllm==0.32.0 | uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
-		--no-annotate --no-header --extra gpu --constraints - pyproject.toml -o requirements/gpu.lock
+		--no-annotate --no-header --extra gpu --constraints /dev/stdin pyproject.toml -o requirements/gpu.lock
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench .venv-matrix build *.egg-info .mypy_cache .ruff_cache .pytest_cache
