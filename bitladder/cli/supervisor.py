@@ -29,6 +29,8 @@ _SETTLED_S = 30.0
 _ASK_AGAIN_S = 1.0
 # The last lines of a process are shown before its end is said; a child of its own may hold the pipe open.
 _LAST_LINES_S = 1.0
+# A longer line is shown in parts.
+_MAX_LINE = 65_536
 # Nothing works without these.
 _NEEDED = {"web", "redis"}
 
@@ -95,7 +97,7 @@ class Supervisor:
 
     def _show(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout  # noqa: S101  (it is a pipe)
-        for line in process.stdout:
+        while line := process.stdout.readline(_MAX_LINE):
             self._print(child.name, line, child.colour)
 
     def _await(self, child: _Child, process: subprocess.Popen[bytes], reader: threading.Thread) -> None:
@@ -167,7 +169,7 @@ class Supervisor:
 
     def _print(self, name: str, line: bytes, colour: str | None) -> None:
         now = datetime.datetime.now().astimezone()
-        with self._printing, contextlib.suppress(OSError):  # the terminal may be gone
+        with self._printing, contextlib.suppress(OSError, ValueError):  # it may be gone, or lack the characters
             self._printer.write(Message(type="line", data=line, time=now, name=name, colour=colour))
 
 

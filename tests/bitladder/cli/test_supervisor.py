@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ class Supervised:
         code += f"sys.exit(Supervisor({list(commands.items())!r}, os.environ, {grace_s}).run())"
         self._log = log
         with log.open("wb") as output:
-            self.process = subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+            environment = os.environ | {"PYTHONIOENCODING": "ascii"}  # as on a terminal of old
+            self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=output, stderr=output)
 
     def said(self) -> list[str]:
         return [line.partition("| ")[2] for line in self._log.read_text(encoding="utf-8").splitlines()]
@@ -96,4 +98,11 @@ def test_a_third_signal_kills_what_the_second_could_not_hurry(tmp_path: Path) ->
 
 def test_an_end_is_seen_although_a_child_of_the_process_holds_its_pipe(tmp_path: Path) -> None:
     with supervised(tmp_path, worker_a="sh -c 'sleep 30 & exit 3'") as stack:
+        stack.wait_until_said("worker_a ended with status 3; it is started again in 0.5 s")
+
+
+def test_what_the_terminal_cannot_show_holds_nobody_up(tmp_path: Path) -> None:
+    """A pipe that nobody reads any more would stop its process."""
+    loud = """sh -c 'yes café | head -c 300000; yes ja | tr -d "\\n" | head -c 300000; exit 3'"""
+    with supervised(tmp_path, worker_a=loud) as stack:
         stack.wait_until_said("worker_a ended with status 3; it is started again in 0.5 s")
