@@ -2,6 +2,8 @@
 
 A process imports for a second or two. Until it has something to shut down in order, a signal ends it at once with
 status 0. This module imports nothing that takes time.
+
+As a program, `signals.py PARENT_PID SIGNAL COMMAND…`, it runs a command that gets a signal when its parent ends.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -54,3 +57,27 @@ def _end(number: int, frame: object) -> None:
 def _as_sigterm(number: int, frame: object) -> None:
     del number, frame
     signal.raise_signal(signal.SIGTERM)
+
+
+def ending_with_parent(command: list[str], number: signal.Signals) -> list[str]:
+    """Return the command line of a child that gets this signal when the thread that starts it ends.
+
+    Linux only; elsewhere the command simply runs. It takes the parent's process id along: the parent that it sees may
+    be another one by then.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), number.name, *command]
+
+
+def _become_the_command() -> None:
+    parent, number = int(sys.argv[1]), signal.Signals[sys.argv[2]]
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)  # the setting survives execve(2)
+    if os.getppid() != parent:  # it died before the setting took effect
+        sys.exit(1)
+    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  (the parent's own command line)
+
+
+if __name__ == "__main__":
+    _become_the_command()

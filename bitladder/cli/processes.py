@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import IO
 
-from bitladder.launcher import launched
-from bitladder.signals import held
+from bitladder.signals import ending_with_parent, held
 
 # -P: the current folder is not a place for imports; it may hold any folder `workers`.
 PYTHON = (sys.executable, "-P", "-m")
@@ -23,7 +22,7 @@ def start(command: str, environment: Mapping[str, str], output: IO[bytes] | int)
     """
     with held():  # it gets a signal only when it handles one
         return subprocess.Popen(  # noqa: S603  (our own commands)
-            launched(shlex.split(command), signal.SIGKILL),
+            ending_with_parent(shlex.split(command), signal.SIGKILL),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bitladder.launcher import launched
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
+from bitladder.signals import ending_with_parent
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError
@@ -179,7 +179,7 @@ class VllmServer:
         if self._tool_call_parser:
             server += ["--enable-auto-tool-choice", "--tool-call-parser", self._tool_call_parser]
         # SIGTERM, not SIGKILL: vLLM then ends its own children too.
-        return launched([*server, *args], signal.SIGTERM)
+        return ending_with_parent([*server, *args], signal.SIGTERM)
 
     async def _until_warm(self) -> None:
         assert self._process  # noqa: S101  (called by start)
