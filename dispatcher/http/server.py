@@ -59,11 +59,6 @@ class IntakeServer(uvicorn.Server):
         self._skips_lame_duck = self._skips_grace = False
         self._lame_duck_until = 0.0
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            _notify_ready()
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take signals as requests to shut down; uvicorn would raise them again at the end, and die of them."""
@@ -90,10 +85,11 @@ class IntakeServer(uvicorn.Server):
         return self._skips_lame_duck or now >= self._lame_duck_until
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, and log where."""
+        """Start to listen, log where, and tell systemd."""
         await super().startup(sockets)
         listeners = sockets or [socket_ for server in self.servers for socket_ in server.sockets]
         log_listening(self.config.host, listeners[0].getsockname()[1])
+        _notify_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, finish open requests, and tell the clients of the rest where their jobs go on."""
