@@ -7,7 +7,6 @@ does not pay for an HTTP client.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("bitladder")
     if home := _HOMES.get(name):
         return getattr(import_module(home), name)

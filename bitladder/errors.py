@@ -1,7 +1,7 @@
 """The error tree of bitladder, with the HTTP status each becomes at the intake.
 
 BitladderError
-├── ConfigError                exit 2   a setting is wrong: names key, value and what is expected
+├── ConfigError                         a setting is wrong: names key, value and what is expected
 ├── RequestError               400      the request is wrong; `param` says where
 │   ├── NotFoundError          404      unknown job
 │   │   └── ModelNotFoundError 404      unknown model
@@ -48,7 +48,6 @@ class BitladderError(Exception):
     """Base of all errors of bitladder."""
 
     status = 500
-    exit_code = 1
     code = "internal_error"
     public: str | None = None  # what clients are told instead, where the message names hosts and repeats their errors
     index: int | None = None  # its place among the bodies or ids of a call that takes many
@@ -61,8 +60,6 @@ class BitladderError(Exception):
 
 class ConfigError(BitladderError):
     """A setting is missing or wrong."""
-
-    exit_code = 2
 
 
 class RequestError(BitladderError):

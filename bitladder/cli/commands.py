@@ -1,47 +1,117 @@
-"""The `bitladder` command: what each subcommand is, and which file does it."""
+"""The `bitladder` command: what each subcommand is, and which file does it.
+
+Only the file of the requested one is loaded: `bitladder --help` imports no library but typer.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from bitladder.cli import dead_letter_commands, inspection, job_commands, keys, serving
-from bitladder.cli.demo import demo
-from bitladder.cli.doctor import doctor
-from bitladder.cli.failover import failover
+from bitladder.cli.output import ExitCode, exit_code
 from bitladder.errors import BitladderError
 
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a command is: a function, or the typer.Typer of a group."""
+
+    name: str
+    module: str
+    attribute: str
+    summary: str  # the first line of its help: `bitladder --help` shows it without loading the file
+
+
+_PLACES = (
+    _Place("up", "serving", "up", "Run the whole stack until Ctrl-C: Redis, the intake, a worker per tier."),
+    _Place("serve", "serve", "serve", "Run one intake."),
+    _Place("worker", "programs", "worker", "Run one worker of one tier."),
+    _Place("redis", "serving", "redis_server", "Run the embedded Valkey at the configured URL."),
+    _Place("calibrate", "programs", "calibrate", "Go from real traffic to checkpoints that are proven good."),
+    _Place("demo", "demo", "demo", "Send 40 mixed prompts through a stack of its own, and show where each was served."),
+    _Place("doctor", "doctor", "doctor", "Check the configuration and Redis as a process does at its start."),
+    _Place("failover", "failover", "failover", "Put a replica in the primary's place without losing a job."),
+    _Place("submit", "job_commands", "submit", "Submit one prompt; prints its job id, or its answer."),
+    _Place("result", "job_commands", "result", "Show the outcome of a job."),
+    _Place("cancel", "job_commands", "cancel", "Cancel a job."),
+    _Place("queues", "inspection", "queues", "Show what waits and runs, and how many workers live."),
+    _Place("version", "inspection", "version", "Show the version."),
+    _Place("config", "inspection", "config", "Look at the configuration."),
+    _Place("dead-letters", "dead_letter_commands", "app", "List dead letters, release them or drop them."),
+    _Place("keys", "keys", "app", "Make, list and revoke API keys."),
+)
+_BY_NAME = {place.name: place for place in _PLACES}
+
+
+class _LazyGroup(TyperGroup):
+    """A group whose commands are loaded when they are called: to list them needs none of them."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own Context
+        del ctx
+        return list(_BY_NAME)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ANN401
+        del ctx
+        return _load(cmd_name) if cmd_name in _BY_NAME else None
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ANN401
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(place.name, place.summary) for place in _PLACES])
+
+
+@cache
+def _load(name: str) -> Any:  # noqa: ANN401  (a command of the click within typer)
+    place = _BY_NAME[name]
+    loaded = getattr(import_module(f"bitladder.cli.{place.module}"), place.attribute)
+    if not isinstance(loaded, typer.Typer):
+        group = typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name, context_settings=_CALIBRATE if name == "calibrate" else None)(loaded)
+        loaded = group
+    command = typer.main.get_command(loaded)
+    command.name = name
+    return command
+
+
+# It reads its own arguments.
+_CALIBRATE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app = typer.Typer(
     name="bitladder",
+    cls=_LazyGroup,
     help="Serve one LLM at several precisions: every request on the cheapest tier that answers it well and in time.",
+    epilog="Exit statuses: docs/commands.md.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-for command in (serving.up, serving.serve, serving.worker, serving.redis_server):
-    app.command(name="redis" if command is serving.redis_server else None)(command)
-app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)(serving.calibrate)
-for other in (demo, doctor, failover, job_commands.submit, job_commands.result, job_commands.cancel):
-    app.command()(other)
-app.command()(inspection.queues)
-app.command()(inspection.version)
-_config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-_config_app.command("show")(inspection.config_show)
-app.add_typer(_config_app, name="config")
-app.add_typer(dead_letter_commands.app, name="dead-letters")
-_keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
-_keys_app.callback()(lambda: None)  # without it typer would take a group of one command for that command
-_keys_app.command("new")(keys.new)
-app.add_typer(_keys_app, name="keys")
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from bitladder import __version__  # it asks the installed files
+
+        typer.echo(f"bitladder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bitladder(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
 
 
 def run() -> None:
-    """Run the command; an error of ours is its message on stderr and the exit status of its class.
+    """Run the command; an error of ours is its message on stderr and the exit status of its kind.
 
     So is one of the machine, a disk that is full or a file that may not be read, with status 1.
     """
@@ -49,8 +119,8 @@ def run() -> None:
         app()
     except BitladderError as error:
         sys.stderr.write(f"bitladder: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(exit_code(error))
     except OSError as error:
         sys.stderr.write(f"bitladder: {error}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left of the output: Python would fail again on it
-        sys.exit(BitladderError.exit_code)
+        sys.exit(ExitCode.FAILED)

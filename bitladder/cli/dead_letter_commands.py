@@ -1,42 +1,27 @@
-"""bitladder dead-letters list, show, release and drop: the dead letters, straight from Redis."""
+"""bitladder dead-letters list, show, release and drop: the dead letters, from an intake or straight from Redis."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from bitladder.cli.common_options import AsJson, Config
+from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.operations import Answer, Operations, Word, operations
+from bitladder.cli.output import ExitCode, Row, table
 from bitladder.errors import ConfigError
-from bitladder.ids import readable
-from bitladder.queue.dead_letters import Choice, DeadLetter, DeadLetterHead, DeadLetters, choose, only
-from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.json_views.dead_letter import (
-    DeadLetterEntry,
-    DeadLetterWithHistory,
-    count_by_code,
-    describe_dead_letter,
-    describe_history,
-)
-from bitladder.queue.server.connection import connect
-from bitladder.settings.load import load_settings
 
-T = TypeVar("T")
-app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True, rich_markup_mode=None)
 
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
 _Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
 
 
@@ -45,42 +30,43 @@ def list_dead_letters(
     code: Code = None,
     queue: Queue = None,
     older_than_s: _Age = None,
-    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: as many as possible.")] = 100,
     as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
     config: Config = None,
 ) -> None:
     """List dead letters, the latest first, and how many ended with each error.
 
     Example: bitladder dead-letters list --code poison
     """
-    choice = choose(code=code, queue=queue, older_than_s=older_than_s)
-
-    async def read(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[DeadLetter]]:
-        heads = await dead_letters.heads(choice)
-        return heads, await dead_letters.look(heads[: limit or None])
-
-    heads, jobs = _run(config, read)
+    side = operations(url, api_key, config)
+    answer = side.dead_letters(_criteria(code=code, queue=queue, older_than_s=older_than_s), limit)
+    jobs = [_without_answer(job) for job in answer["data"]]
     if as_json:
-        typer.echo(json.dumps([_plain(describe_dead_letter(job)) for job in jobs], indent=2))
+        typer.echo(json.dumps(jobs, indent=2))
         return
-    Console().print(_table(jobs))
-    if len(jobs) < len(heads):
-        typer.echo(f"the latest {len(jobs)} of them; --limit 0 lists all")
-    typer.echo(_summary(heads))
+    typer.echo(table(("job", "code", "queue", "attempts", "age s", "error"), [_row(job) for job in jobs]))
+    if len(jobs) < answer["total"]:
+        more = "--limit 0 lists all" if limit else "an intake lists no more; Redis itself does (--config)"
+        typer.echo(f"the latest {len(jobs)} of them; {more}", err=True)
+    typer.echo(_summary(answer["total"], answer["by_code"]), err=True)
 
 
 @app.command()
-def show(job_id: Annotated[str, typer.Argument(help="The job.")], config: Config = None) -> None:
-    """Show one dead letter and its lost executions, as JSON.
+def show(
+    job_id: Annotated[str, typer.Argument(help="The job.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON: it always is.")] = True,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
+    config: Config = None,
+) -> None:
+    """Show one dead letter as JSON: its request, prompt included, how it ended, and its lost executions.
 
     Example: bitladder dead-letters show 0199…
     """
-
-    async def read(dead_letters: DeadLetters) -> DeadLetterWithHistory:
-        job = only(await dead_letters.jobs(Choice(ids=[job_id])), job_id)
-        return describe_history(job, await dead_letters.history(job_id))
-
-    typer.echo(json.dumps(_plain(_run(config, read)), indent=2))
+    del as_json
+    typer.echo(json.dumps(operations(url, api_key, config).dead_letter(job_id), indent=2))
 
 
 @app.command()
@@ -91,14 +77,18 @@ def release(
     older_than_s: _Age = None,
     everything: All = False,
     dry_run: _Dry = False,
+    yes: _Yes = False,
+    as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
     config: Config = None,
 ) -> None:
-    """Queue jobs again, with all their attempts and a new deadline.
+    """Queue jobs again, with all their attempts and a new deadline. Asks first, unless the jobs are named by id.
 
     Example: bitladder dead-letters release --code engine_fault --dry-run
     """
-    choice = _choice(ids, code, queue, older_than_s, everything=everything)
-    _carry_out(config, choice, "released", DeadLetters.release, dry_run=dry_run)
+    chosen = _selection(ids, code, queue, older_than_s, everything=everything)
+    _Order(operations(url, api_key, config), "release", as_json=as_json).carry_out(chosen, dry_run=dry_run, yes=yes)
 
 
 @app.command()
@@ -109,73 +99,83 @@ def drop(
     older_than_s: _Age = None,
     everything: All = False,
     dry_run: _Dry = False,
+    yes: _Yes = False,
+    as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
     config: Config = None,
 ) -> None:
-    """Drop jobs for good; their prompts are deleted at once.
+    """Drop jobs for good; their prompts are deleted at once. Asks first, unless the jobs are named by id.
 
-    Example: bitladder dead-letters drop --code poison --older-than-s 86400
+    Example: bitladder dead-letters drop --code poison --older-than-s 86400 --yes
     """
-    choice = _choice(ids, code, queue, older_than_s, everything=everything)
-    _carry_out(config, choice, "dropped", DeadLetters.drop, dry_run=dry_run)
+    chosen = _selection(ids, code, queue, older_than_s, everything=everything)
+    _Order(operations(url, api_key, config), "drop", as_json=as_json).carry_out(chosen, dry_run=dry_run, yes=yes)
 
 
-def _choice(
+class _Order:
+    """A release or a drop of many jobs."""
+
+    def __init__(self, side: Operations, word: Word, *, as_json: bool) -> None:
+        self._side, self._word, self._as_json = side, word, as_json
+        self._done = {"release": "released", "drop": "dropped"}[word]
+
+    def carry_out(self, selection: dict[str, Any], *, dry_run: bool, yes: bool) -> None:
+        """Ask where there is something to ask, carry it out, and end with what became of it."""
+        asked = time.monotonic()
+        if dry_run or not (yes or "ids" in selection):
+            count = self._side.act(self._word, {**selection, "dry_run": True})
+            if dry_run or not count["chosen"]:
+                self._tell(count, f"would be {self._done}: {_summary(count['chosen'], count['by_code'])}")
+                return
+            self._ask(count)
+            selection = _not_after(selection, time.monotonic() - asked)
+        answer = self._side.act(self._word, selection)
+        done, chosen = len(answer[self._done]), answer["chosen"]
+        self._tell(answer, f"{done} of {chosen} {self._done}")
+        raise typer.Exit(ExitCode.DONE if done == chosen else ExitCode.FAILED)
+
+    def _ask(self, count: Answer) -> None:
+        what = _summary(count["chosen"], count["by_code"])
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                f"{self._word} {what}? There is no terminal to ask on: pass --yes, or name the jobs by id"
+            )
+        typer.confirm(f"{self._word} {what}{' for good' if self._word == 'drop' else ''}?", abort=True, err=True)
+
+    def _tell(self, answer: Answer, words: str) -> None:
+        typer.echo(json.dumps(answer, indent=2) if self._as_json else words)
+
+
+def _not_after(selection: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return a selection without the jobs that became dead letters while somebody thought about the question."""
+    before = {name: value for name, value in selection.items() if name != "all"}
+    return before | {"older_than_s": selection.get("older_than_s", 0) + seconds}
+
+
+def _selection(
     ids: list[str] | None, code: str | None, queue: str | None, older_than_s: float | None, *, everything: bool
-) -> Choice:
-    ids = ids or None
-    if everything == any(value is not None for value in (ids, code, queue, older_than_s)):
+) -> dict[str, Any]:
+    criteria = _criteria(ids=ids or None, code=code, queue=queue, older_than_s=older_than_s)
+    if everything == bool(criteria):
         raise ConfigError("name the jobs by ids, --code, --queue or --older-than-s, or pass --all, and not both")
-    return choose(ids=ids, code=code, queue=queue, older_than_s=older_than_s)
+    return criteria or {"all": True}
 
 
-def _carry_out(
-    config: str | None,
-    choice: Choice,
-    word: str,
-    act: Callable[[DeadLetters, list[DeadLetterHead]], Awaitable[list[str]]],
-    *,
-    dry_run: bool,
-) -> None:
-    async def work(dead_letters: DeadLetters) -> tuple[list[DeadLetterHead], list[str]]:
-        jobs = await dead_letters.heads(choice)
-        return jobs, [] if dry_run else await act(dead_letters, jobs)
-
-    jobs, done = _run(config, work)
-    if dry_run:
-        typer.echo(f"would be {word}: {_summary(jobs)}")
-        return
-    typer.echo(f"{len(done)} of {len(jobs)} {word}")
-    raise typer.Exit(0 if len(done) == len(jobs) else 1)
+def _criteria(**criteria: object) -> dict[str, Any]:
+    return {name: value for name, value in criteria.items() if value is not None}
 
 
-def _run(config: str | None, work: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    async def run() -> T:
-        settings = load_settings(config).settings
-        client = connect(settings.redis)
-        try:
-            return await work(DeadLetters(JobQueue(client, settings)))
-        finally:
-            await client.aclose()
-
-    return asyncio.run(run())
+def _row(job: dict[str, Any]) -> Row:
+    age_s = round(time.time() - job["dead_lettered_at"])
+    error = (job.get("error") or {}).get("message", "")
+    return job["id"], job["code"], job.get("queue", ""), job.get("attempts", ""), age_s, error
 
 
-def _table(jobs: list[DeadLetter]) -> Table:
-    table = Table("job", "code", "queue", "attempts", "age", "error")
-    for job in jobs:
-        view = job.view
-        error = (view.outcome.error if view and view.outcome else None) or ""
-        age = f"{(time.time() * 1000 - job.at_ms) / 1000:.0f} s"
-        queue, attempts = (view.queue, str(view.attempts)) if view else ("", "")
-        table.add_row(escape(readable(job.job_id)), job.code, escape(queue), attempts, age, escape(error[:80]))
-    return table
+def _summary(total: int, by_code: dict[str, int]) -> str:
+    return f"{total} jobs" + "".join(f", {count} {code}" for code, count in by_code.items())
 
 
-def _summary(jobs: list[DeadLetterHead]) -> str:
-    return f"{len(jobs)} jobs" + "".join(f", {count} {code}" for code, count in count_by_code(jobs).items())
-
-
-def _plain(entry: DeadLetterEntry) -> dict[str, Any]:
+def _without_answer(job: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of an entry without the engine's answer."""
-    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(entry))
-    return {name: value for name, value in fields.items() if name not in ("result", "usage")}
+    return {name: value for name, value in job.items() if name not in ("result", "usage")}

@@ -36,7 +36,7 @@ def doctor(
     """Check the configuration and Redis as a process does at its start: version, mode, policy, what the user may do,
     whether a script may write, and whether the server keeps what `queue.durability` promises.
 
-    Exit status: 0: all is well; 1: Redis does not answer, or refuses to write now; 2: something must be set.
+    Exit status: 0: all is well; 5: Redis does not answer, or refuses to write now; 2: something must be set.
 
     Example: bitladder doctor --role worker
     """  # noqa: D205

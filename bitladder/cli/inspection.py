@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version as installed
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
 
-import msgspec
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from bitladder.cli.common_options import AsJson, Config
+from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.operations import Answer, operations
+from bitladder.cli.output import ExitCode, Row, plain, table
 from bitladder.contract import QueueName
-from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.json_views.queue_list import ModelQueues, QueueList, TierQueues, read_queues
-from bitladder.queue.server.connection import connect
-from bitladder.settings.hidden import hidden
-from bitladder.settings.load import leaves, load_settings
-from bitladder.settings.sections import Settings
+
+config = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)
+config.callback()(lambda: None)  # without it typer would take a group of one command for that command
+_COLUMNS = ("model", "tier", "lane", "depth", "oldest s", "in flight", "workers")
 
 
 def queues(
-    config: Config = None,
     watch: Annotated[bool, typer.Option(help="Repeat every second until Ctrl-C.")] = False,
+    check: Annotated[
+        bool, typer.Option(help="Exit status 1 where something is wrong, such as no live worker.")
+    ] = False,
     as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
+    config: Config = None,
 ) -> None:
-    """Show depth, oldest job, jobs in flight and live workers of every tier, straight from Redis.
+    """Show depth, oldest job, jobs in flight and live workers of every tier, from an intake or straight from Redis.
 
     Example: bitladder queues --watch
     """
-    settings = load_settings(config).settings
+    side = operations(url, api_key, config)
+    if watch:
+        _watch(side.queues)
+    answer = side.queues()
+    notes = list(_notes(answer))
     if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(_read(settings)), indent=2))
-        return
-    if not watch:
-        Console().print(_shown(_read(settings)))
-        return
-    with Live(_shown(_read(settings)), auto_refresh=False) as live:
-        while True:
-            time.sleep(1)
-            live.update(_shown(_read(settings)), refresh=True)
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        typer.echo(_table(answer))
+        for note in notes:
+            typer.secho(note, err=True, fg="red")
+    raise typer.Exit(ExitCode.FAILED if check and notes else ExitCode.DONE)
 
 
+@config.command("show")
 def config_show(config: Config = None, as_json: AsJson = False) -> None:
     """Show every setting, its value and where it came from.
 
     Example: bitladder config show
     """
+    from bitladder.settings.hidden import hidden
+    from bitladder.settings.load import leaves, load_settings
+
     loaded = load_settings(config)
     rows = [
         {"key": key, "value": hidden(value), "source": loaded.sources.get(key, "default")}
@@ -67,51 +71,60 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
 
 def version() -> None:
     """Show the version."""
-    typer.echo(f"bitladder {installed('bitladder')}")
+    from bitladder import __version__
+
+    typer.echo(f"bitladder {__version__}")
 
 
-def _read(settings: Settings) -> QueueList:
-    async def read() -> QueueList:
-        client = connect(settings.redis)
-        try:
-            return await read_queues(JobQueue(client, settings))
-        finally:
-            await client.aclose()
+def _watch(read: Callable[[], Answer]) -> NoReturn:
+    """Show the queues every second, on a terminal in one place."""
+    from rich.live import Live
+    from rich.text import Text
 
-    return asyncio.run(read())
+    def page() -> str:
+        answer = read()
+        return "\n".join([_table(answer), *(typer.style(note, fg="red") for note in _notes(answer))])
 
-
-def _shown(queues: QueueList) -> Group:
-    parts: list[RenderableType] = [_table(queues.data)]
-    if queues.suspended:
-        parts.append("suspended: no job begins until `rq resume`")
-    if queues.unknown_total:
-        parts.append(f"{queues.unknown_total} queues that no tier serves, the deepest first:")
-        parts += [
-            Text(f"  {unknown.queue}: {unknown.depth} jobs, {unknown.workers} workers of RQ")
-            for unknown in queues.unknown
-        ]
-    return Group(*parts)
+    if not sys.stdout.isatty():
+        while True:
+            typer.echo(_table(read()))
+            time.sleep(1)
+    with Live(Text.from_ansi(page()), auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(Text.from_ansi(page()), refresh=True)
 
 
-def _table(models: list[ModelQueues]) -> Table:
-    table = Table("model", "tier", "lane", "depth", "oldest", "in flight", "workers")
-    for model in models:
-        for tier in model.tiers:
-            for row in _rows(tier):
-                table.add_row(model.model, tier.tier, *row)
-    return table
+def _table(answer: Answer) -> str:
+    rows = [row for model in answer["data"] for tier in model["tiers"] for row in _rows(model["model"], tier)]
+    return table(_COLUMNS, rows, red=[index for index, row in enumerate(rows) if not row[-1]])
 
 
-def _rows(tier: TierQueues) -> Iterator[Sequence[str]]:
+def _rows(model: str, tier: dict[str, Any]) -> Iterator[Row]:
     """Yield a row for each queue; one with a ceiling has none while it is empty."""
-    for index, queue in enumerate(tier.queues):
-        ceiling = QueueName.parse(queue.queue).ceiling
-        if queue.depth or queue.in_flight or queue.problem or not ceiling:
-            yield (
-                f"{queue.lane} max-{ceiling}" if ceiling else queue.lane,
-                "no list" if queue.problem else str(queue.depth),
-                "" if queue.oldest_age_s is None else f"{queue.oldest_age_s:.1f} s",
-                str(queue.in_flight),
-                str(tier.live_workers) if index == 0 else "",
-            )
+    for queue in tier["queues"]:
+        ceiling = QueueName.parse(queue["queue"]).ceiling
+        if queue["depth"] or queue["in_flight"] or queue["problem"] or not ceiling:
+            lane = f"{queue['lane']} max-{ceiling}" if ceiling else queue["lane"]
+            depth = "no list" if queue["problem"] else queue["depth"]
+            oldest = "" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.1f}"
+            yield model, tier["tier"], lane, depth, oldest, queue["in_flight"], tier["live_workers"]
+
+
+def _notes(answer: Answer) -> Iterator[str]:
+    """Yield what an operator should look at, in words."""
+    if answer["suspended"]:
+        yield "suspended: no job begins until `rq resume`"
+    for model in answer["data"]:
+        for place, tier in enumerate(model["tiers"]):
+            higher = [above["tier"] for above in model["tiers"][place + 1 :] if above["live_workers"]]
+            if not tier["live_workers"]:
+                effect = (
+                    f"{higher[0]} serves its jobs, except those with a lower max_tier" if higher else "its jobs wait"
+                )
+                yield f"{model['model']} {tier['tier']}: no live worker; {effect}"
+            yield from (f"{queue['queue']}: {queue['problem']}" for queue in tier["queues"] if queue["problem"])
+    if answer["unknown_total"]:
+        yield f"{answer['unknown_total']} queues that no tier serves, the deepest first:"
+    for unknown in answer["unknown"]:
+        yield plain(f"  {unknown['queue']}: {unknown['depth']} jobs, {unknown['workers']} workers of RQ")

@@ -6,16 +6,13 @@ import json
 import sys
 from typing import Annotated, Any
 
+import httpx2
 import typer
 
-from bitladder.client import Client, JobError
-
-Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="The intake.")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(envvar="BITLADDER_API_KEY", help="The intake's API key; as a variable, ps does not show it."),
-]
-DEFAULT_URL = "http://127.0.0.1:8000"
+from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
+from bitladder.cli.output import ExitCode
+from bitladder.client import Client
+from bitladder.errors import ConfigError
 
 
 def submit(
@@ -30,6 +27,7 @@ def submit(
     max_tier: Annotated[str | None, typer.Option(help="Highest tier.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
     stream: Annotated[bool, typer.Option(help="Print the answer as it arrives.")] = False,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -47,23 +45,23 @@ def submit(
         "min_tier": min_tier,
         "max_tier": max_tier,
     }
-    with _client(url, api_key) as client:
+    with intake_client(url, api_key) as client:
         if stream:
             for chunk in client.stream(body, **options):
                 typer.echo(chunk, nl=False)
             typer.echo()
             return
         job = client.submit(body, **options)
-        if not wait:
-            typer.echo(job["id"])
-            return
-        _show(client.wait(job["id"]), as_json=False)
+        if wait:
+            _show(client.wait(job["id"]), as_json=as_json)
+        else:
+            typer.echo(json.dumps(job, indent=2) if as_json else job["id"])
 
 
 def result(
     job_id: Annotated[str, typer.Argument(help="The job.")],
     wait: Annotated[bool, typer.Option(help="Wait until it is terminal.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -71,19 +69,23 @@ def result(
 
     Example: bitladder result 0199… --wait
     """
-    with _client(url, api_key) as client:
+    with intake_client(url, api_key) as client:
         _show(client.wait(job_id) if wait else client.result(job_id), as_json=as_json)
 
 
 def cancel(
-    job_id: Annotated[str, typer.Argument(help="The job.")], url: Url = DEFAULT_URL, api_key: ApiKey = None
+    job_id: Annotated[str, typer.Argument(help="The job.")],
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Cancel a job.
 
     Example: bitladder cancel 0199…
     """
-    with _client(url, api_key) as client:
-        typer.echo(client.cancel(job_id)["status"])
+    with intake_client(url, api_key) as client:
+        job = client.cancel(job_id)
+    typer.echo(json.dumps(job, indent=2) if as_json else job["status"])
 
 
 def _answer_text(job: dict[str, Any]) -> str | None:
@@ -96,26 +98,35 @@ def _answer_text(job: dict[str, Any]) -> str | None:
 
 
 def _show(job: dict[str, Any], *, as_json: bool) -> None:
+    """Show a job; the exit status says what became of it, with --json too."""
+    is_finished = job["status"] == "finished"
     if as_json:
         typer.echo(json.dumps(job, indent=2))
-    elif job["status"] == "finished":
+    elif is_finished:
         typer.echo(_answer_text(job))
         typer.echo(f"[{job['tier']}: {job['reason']}; waited {job.get('queue_ms', 0):.0f} ms]", err=True)
     else:
         error = (job.get("error") or {}).get("message", "")
         typer.echo(f"{job['status']} {error}".strip(), err=True)
-        raise typer.Exit(0 if job["status"] in ("queued", "running") else 1)
+    if not is_finished:
+        raise typer.Exit(ExitCode.NOT_NOW if job["status"] in ("queued", "running") else ExitCode.FAILED)
 
 
-class _Reported(Client):
-    """A client whose errors are one line and exit status 1."""
+class _IntakeClient(Client):
+    """A client of whatever an intake answers as JSON."""
 
-    def __exit__(self, *details: object) -> None:
-        super().__exit__(*details)
-        if isinstance(details[1], JobError):
-            typer.echo(f"bitladder: {details[1]}", err=True)
-            raise typer.Exit(1)
+    def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  (of the client's own)
+        return self._call(method, path, **arguments)
 
 
-def _client(url: str, api_key: str | None) -> Client:
-    return _Reported(url, api_key=api_key)
+def intake_client(url: str, api_key: str | None) -> _IntakeClient:
+    """Return a client of an intake.
+
+    Raises:
+        ConfigError: this is no URL.
+
+    """
+    try:
+        return _IntakeClient(url, api_key=api_key)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise ConfigError(f"--url must be the URL of an intake, as {DEFAULT_URL}, got {url!r}: {error}") from None

@@ -11,7 +11,11 @@ from bitladder.errors import ConfigError
 from bitladder.settings.access import KeySettings, Scope, key_hash, new_key
 from bitladder.settings.base import Name
 
+app = typer.Typer(help="Make API keys.", no_args_is_help=True, rich_markup_mode=None)
+app.callback()(lambda: None)  # without it typer would take a group of one command for that command
 
+
+@app.command()
 def new(
     tenant: Annotated[str, typer.Option(help="Whose jobs it submits, reads and cancels.")],
     scopes: Annotated[str, typer.Option(help="Some of submit, read, ops.")] = "submit,read",

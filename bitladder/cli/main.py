@@ -14,7 +14,7 @@ def main() -> None:
     """Run the command."""
     if sys.argv[1:2] and sys.argv[1] in _SERVERS:
         end_at_once()
-    from bitladder.cli.commands import run  # what it imports takes a second
+    from bitladder.cli.commands import run  # what a server imports takes a second
 
     run()
 

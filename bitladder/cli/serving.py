@@ -1,4 +1,4 @@
-"""bitladder up, serve, worker, redis and calibrate: start processes."""
+"""bitladder up and redis: start the processes of a stack."""
 
 from __future__ import annotations
 
@@ -14,21 +14,15 @@ from bitladder.cli.common_options import Config
 from bitladder.cli.processes import PYTHON
 from bitladder.cli.supervisor import Supervisor
 from bitladder.errors import ConfigError, QueueUnreachableError
-from bitladder.logs.setup import configure_logs
 from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
 from bitladder.queue.server.embedded import is_answering, lock_data_dir, refuse_used_port, server_command
 from bitladder.queue.server.outage import check_at_start
-from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
-from bitladder.signals import hold
-from dispatcher.app import create_app
-from dispatcher.http.closing import Closing
 from dispatcher.http.listening import bound_sockets
-from dispatcher.http.server import IntakeServer
 
 # The metrics ports of `bitladder up`: one per worker, the first free ones from here on.
 FIRST_METRICS_PORT = 9101
@@ -51,7 +45,7 @@ def up(
     has_redis = "redis" in dict(commands)
     _refuse_taken(settings, with_redis=has_redis)
     if not has_redis:
-        asyncio.run(_refuse_wrong_server(settings))
+        asyncio.run(refuse_wrong_server(settings))
         typer.echo(f"Redis answers at {settings.redis.url}: it is used, and not ended with the stack", err=True)
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
@@ -88,27 +82,7 @@ def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, 
     return processes
 
 
-def serve(
-    config: Config = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; default: the configuration's, loopback.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind.")] = None,
-) -> None:
-    """Run one intake.
-
-    Example: bitladder serve --port 8001
-    """
-    flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
-    watch = ReleaseWatch(lambda: load_settings(config, flags=flags))
-    settings = watch.settings
-    configure_logs(settings.log.level)
-    closing = Closing()
-    app = create_app(settings, watch, closing)
-    sockets = bound_sockets(settings.intake)
-    asyncio.run(_refuse_wrong_server(settings))
-    IntakeServer(app, settings.intake, closing).run(sockets)
-
-
-async def _refuse_wrong_server(settings: Settings) -> None:
+async def refuse_wrong_server(settings: Settings) -> None:
     """Refuse a wrong Redis before uvicorn starts: its lifespan would turn the one line into a traceback."""
     client = connect(settings.redis)
     try:
@@ -117,36 +91,6 @@ async def _refuse_wrong_server(settings: Settings) -> None:
             await check_durability(client, settings)
     finally:
         await client.aclose()
-
-
-def worker(
-    tier: Annotated[str, typer.Option(help="The tier to serve.")],
-    config: Config = None,
-    model: Annotated[str | None, typer.Option(help="The model, where there are several.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics on this port.")] = None,
-    metrics_from: Annotated[int | None, typer.Option(help="Serve it on the first free port from this one on.")] = None,
-) -> None:
-    """Run one worker of one tier.
-
-    Example: bitladder worker --tier int4
-    """
-    # exec: this process becomes the worker, and what supervises it keeps one process.
-    command = [*PYTHON, "workers", "--tier", tier]
-    flags = {"--config": config, "--model": model, "--metrics-port": metrics_port, "--metrics-from": metrics_from}
-    for flag, value in flags.items():
-        command += [] if value is None else [flag, str(value)]
-    hold()
-    os.execv(command[0], command)  # noqa: S606  (our own module)
-
-
-def calibrate(context: typer.Context) -> None:
-    """Go from real traffic to checkpoints that are proven good before they serve.
-
-    Example: bitladder calibrate sample --help
-    """
-    # As with the worker. Calibration reads its own arguments.
-    command = [*PYTHON, "calibration", *context.args]
-    os.execv(command[0], command)  # noqa: S606  (our own module)
 
 
 def redis_server(config: Config = None) -> None:

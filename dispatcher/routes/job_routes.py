@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitladder.queue.json_views.dead_letter import DeadLetterWithHistory
+from bitladder.queue.json_views.dead_letter_answers import DeadLetterList, DeadLetterSelection, Dropped, Released
 from bitladder.queue.json_views.job import CancelledJob, Job
 from dispatcher.auth import Requirement
 from dispatcher.http.responses import Handler
@@ -49,7 +50,7 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
         tag="dead_letters",
         summary=summary,
         description=_CHOICE,
-        body=Content(kinds=(dead_letters.DeadLetterSelection,), examples=_CHOICES),
+        body=Content(kinds=(DeadLetterSelection,), examples=_CHOICES),
         answers={200: answer(result, "What was chosen and done.", examples={"none": none})},
         errors=("TooLarge", "ContentCoding"),
     )
@@ -134,19 +135,19 @@ OPERATIONS = (
         tag="dead_letters",
         summary="List dead letters, the latest first.",
         parameters=("CodeQuery", "QueueQuery", "OlderThanQuery", "LimitQuery"),
-        answers={200: answer(dead_letters.DeadLetterList, "The jobs, and how many ended with each error code.")},
+        answers={200: answer(DeadLetterList, "The jobs, and how many ended with each error code.")},
     ),
     _act_on_dead_letters(
         "release",
         "Queue jobs again, with all their attempts and a new deadline.",
         dead_letters.release_dead_letters,
-        dead_letters.Released,
+        Released,
     ),
     _act_on_dead_letters(
         "drop",
         "Take jobs out of the dead letters for good.",
         dead_letters.drop_dead_letters,
-        dead_letters.Dropped,
+        Dropped,
     ),
     Operation(
         method="GET",
@@ -155,7 +156,7 @@ OPERATIONS = (
         handler=dead_letters.get_dead_letter,
         name="getDeadLetter",
         tag="dead_letters",
-        summary="Show a dead letter, with every execution that failed or was lost.",
+        summary="Show a dead letter with its request and every execution that failed or was lost.",
         answers={200: answer(DeadLetterWithHistory, "The job.")},
         errors=("NotFound",),
     ),

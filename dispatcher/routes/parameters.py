@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from bitladder.contract import DEFAULT_PRIORITY, Endpoint, Lane
+from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
-from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_AGE_S, MAX_LISTED
+from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"

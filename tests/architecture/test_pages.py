@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -108,8 +109,8 @@ def test_every_command_that_a_page_names_exists() -> None:
 
 def subcommands() -> dict[str, set[str]]:
     """Return the subcommands of `bitladder`, and theirs."""
-    group = typer.main.get_command(app)
-    inner = {name: set(getattr(command, "commands", ())) for name, command in getattr(group, "commands", {}).items()}
+    group: Any = typer.main.get_command(app)
+    inner = {name: set(getattr(group.get_command(None, name), "commands", ())) for name in group.list_commands(None)}
     return inner | {"calibrate": set(STEPS)}
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from bitladder.contract import Endpoint
 from bitladder.ids import readable
 from bitladder.queue.dead_letters import DeadLetter, DeadLetterHead, Loss
 from bitladder.queue.json_views.job import JobFields, job_fields
 from bitladder.queue.json_views.kinds import Timestamp
+from bitladder.queue.untrusted import short
 
 
 class DeadLetterEntry(JobFields, frozen=True, kw_only=True):
@@ -32,9 +34,23 @@ class LostExecution(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
-class DeadLetterWithHistory(DeadLetterEntry, frozen=True, kw_only=True):
-    """A dead letter with all its executions that failed or were lost."""
+_BODY = "The OpenAI body as the client sent it, prompt included."
 
+
+class DeadLetterRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client asked for, so that an operator sees what broke."""
+
+    endpoint: Endpoint
+    tenant: str
+    priority: int
+    stream: bool
+    body: Annotated[msgspec.Raw, msgspec.Meta(description=_BODY)]
+
+
+class DeadLetterWithHistory(DeadLetterEntry, frozen=True, kw_only=True):
+    """A dead letter with its request, null where it cannot be read, and all executions that failed or were lost."""
+
+    request: DeadLetterRequest | None
     history: list[LostExecution]
 
 
@@ -43,7 +59,8 @@ def describe_dead_letter(job: DeadLetter) -> DeadLetterEntry:
 
 
 def describe_history(job: DeadLetter, losses: Sequence[Loss]) -> DeadLetterWithHistory:
-    return DeadLetterWithHistory(**_dead_letter_fields(job), history=[_describe_loss(loss) for loss in losses])
+    history = [_describe_loss(loss) for loss in losses]
+    return DeadLetterWithHistory(**_dead_letter_fields(job), request=_describe_request(job), history=history)
 
 
 def count_by_code(jobs: Sequence[DeadLetterHead]) -> dict[str, int]:
@@ -54,6 +71,19 @@ def count_by_code(jobs: Sequence[DeadLetterHead]) -> dict[str, int]:
 def _dead_letter_fields(job: DeadLetter) -> dict[str, Any]:
     fields = job_fields(job.view) if job.view else {}
     return fields | {"id": readable(job.job_id), "dead_lettered_at": job.at_ms / 1000, "code": job.code}
+
+
+def _describe_request(job: DeadLetter) -> DeadLetterRequest | None:
+    request = job.view.request if job.view else None
+    if request is None:
+        return None
+    return DeadLetterRequest(
+        endpoint=request.endpoint,
+        tenant=short(request.tenant),
+        priority=request.priority,
+        stream=request.stream,
+        body=request.body,
+    )
 
 
 def _describe_loss(loss: Loss) -> LostExecution:

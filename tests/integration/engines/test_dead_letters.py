@@ -86,17 +86,20 @@ def test_operators_list_release_and_drop_dead_lettered_jobs(stack: Stack) -> Non
         released = bitladder(stack, "dead-letters", "release", first)
         assert client.wait(first, timeout_s=20)["attempts"] == 3  # all of them, again
         wait_until(lambda: stack.http.get("/v1/dead-letters").json()["total"] == 2, "it is back among the dead letters")
-        dropped = bitladder(stack, "dead-letters", "drop", "--all")
+        unasked = bitladder(stack, "dead-letters", "drop", "--all")
+        dropped = bitladder(stack, "dead-letters", "drop", "--all", "--yes")
         unknown = bitladder(stack, "dead-letters", "show", first)
 
     assert {job["id"] for job in json.loads(listed.stdout)} == {first, second}
-    assert "the latest 1 of them; --limit 0 lists all\n2 jobs, 2 engine_fault" in few.stdout
+    assert few.stderr == "the latest 1 of them; --limit 0 lists all\n2 jobs, 2 engine_fault\n"
     assert dry.stdout.strip() == "would be released: 2 jobs, 2 engine_fault"
     assert vague.returncode == 2
     assert "name the jobs by ids" in vague.stderr
     assert released.stdout.strip() == "1 of 1 released"
+    assert (unasked.returncode, unasked.stdout) == (2, "")
+    assert "drop 2 jobs, 2 engine_fault? There is no terminal to ask on: pass --yes" in unasked.stderr
     assert dropped.stdout.strip() == "2 of 2 dropped"
-    assert unknown.returncode == 1
+    assert unknown.returncode == 3
     assert "among the dead letters" in unknown.stderr
 
 

@@ -122,7 +122,7 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     assert json.loads(result.stdout)["status"] == "finished"
     assert late.stdout == "finished\n"
     assert json.loads(queues.stdout)["data"][0]["tiers"][0]["live_workers"] == 1
-    assert (missing.returncode, missing.stderr) == (1, "bitladder: there is no job 'nobody'\n")
+    assert (missing.returncode, missing.stderr) == (3, "bitladder: there is no job 'nobody'\n")
 
 
 def _is_answered(client: Client) -> bool:

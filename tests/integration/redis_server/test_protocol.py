@@ -38,7 +38,7 @@ def test_a_process_that_is_too_old_ends_with_one_line_that_says_what_to_do(
 
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert LATER in line
-    assert ended.returncode == (2 if command in ("intake", "worker") else 1)
+    assert ended.returncode == 2
     assert store.get(protocol.KEY) == b"3 2"
 
 

@@ -1,0 +1,124 @@
+"""What operators ask and order, from one of two sides with the same answers: an intake, or Redis itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from bitladder.errors import ConfigError
+from bitladder.ids import in_url, readable
+
+if TYPE_CHECKING:
+    from bitladder.queue.job_queue import JobQueue
+    from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
+
+# An answer of the HTTP interface (docs/api.md).
+Answer = dict[str, Any]
+Word = Literal["release", "drop"]
+# The dead letters that an intake lists in one answer.
+MAX_LISTED = 1000
+
+
+class Operations(Protocol):
+    """What operators ask and order."""
+
+    def queues(self) -> Answer: ...
+
+    def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
+        """List dead letters; limit 0: as many as possible."""
+        ...
+
+    def dead_letter(self, job_id: str) -> Answer: ...
+
+    def act(self, word: Word, selection: Mapping[str, object]) -> Answer: ...
+
+
+def operations(url: str | None, api_key: str | None, config: str | None) -> Operations:
+    """Return the side to ask: the configuration's Redis where a file is named, else an intake where its URL is."""
+    return _ByIntake(url, api_key) if url and config is None else _ByRedis(config)
+
+
+class _ByIntake:
+    """Over HTTP, with an API key: what it may is for the intake to say."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self._url, self._api_key = url, api_key
+
+    def queues(self) -> Answer:
+        return self._call("GET", "/v1/queues")
+
+    def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
+        return self._call("GET", "/v1/dead-letters", params={**selection, "limit": limit or MAX_LISTED})
+
+    def dead_letter(self, job_id: str) -> Answer:
+        return self._call("GET", f"/v1/dead-letters/{in_url(job_id)}")
+
+    def act(self, word: Word, selection: Mapping[str, object]) -> Answer:
+        ids = selection.get("ids")
+        named = {"ids": [readable(job_id) for job_id in ids]} if isinstance(ids, list) else {}
+        return self._call("POST", f"/v1/dead-letters/{word}", json={**selection, **named})
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
+        from bitladder.cli.job_commands import intake_client
+
+        with intake_client(self._url, self._api_key) as client:
+            return client.call(method, path, **arguments)
+
+
+class _ByRedis:
+    """Without an intake, so that it serves where none runs."""
+
+    def __init__(self, config: str | None) -> None:
+        self._config = config
+
+    def queues(self) -> Answer:
+        from bitladder.queue.json_views.queue_list import read_queues
+
+        return self._ask(read_queues)
+
+    def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
+        from bitladder.queue.json_views.dead_letter_answers import list_entries
+
+        chosen = _read(selection)
+        return self._ask(lambda queue: list_entries(queue, chosen, limit or None))
+
+    def dead_letter(self, job_id: str) -> Answer:
+        from bitladder.queue.json_views.dead_letter_answers import read_entry
+
+        return self._ask(lambda queue: read_entry(queue, job_id))
+
+    def act(self, word: Word, selection: Mapping[str, object]) -> Answer:
+        from bitladder.queue.json_views.dead_letter_answers import drop, release
+
+        chosen = _read(selection)
+        return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen))
+
+    def _ask(self, work: Callable[[JobQueue], Awaitable[object]]) -> Answer:
+        from bitladder.queue.job_queue import JobQueue
+        from bitladder.queue.server.connection import connect
+        from bitladder.settings.load import load_settings
+
+        settings = load_settings(self._config).settings
+
+        async def ask() -> object:
+            client = connect(settings.redis)
+            try:
+                return await work(JobQueue(client, settings))
+            finally:
+                await client.aclose()
+
+        answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
+        return answer
+
+
+def _read(selection: Mapping[str, object]) -> DeadLetterSelection:
+    from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
+
+    try:
+        return msgspec.convert(selection, DeadLetterSelection)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"which dead letters: {error}") from None
