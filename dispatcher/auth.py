@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import redis.asyncio
@@ -91,7 +92,7 @@ class Authenticator:
         live.subscribe(self._prepare)
 
     def _prepare(self, settings: Settings) -> Callable[[], None]:
-        is_required, callers = is_key_required(settings), _callers(settings.auth)
+        is_required, callers = _requires_keys(settings), _callers(settings.auth)  # without any, nobody is let in
 
         def take() -> None:
             self._is_required, self._callers = is_required, callers
@@ -117,7 +118,7 @@ class Authenticator:
         # its hash begins like another's.
         for key in _keys(headers):
             if caller := self._callers.get(key_hash(key)):
-                return caller
+                return _unexpired(caller)
         raise AuthenticationError("send a valid API key: 'Authorization: Bearer <key>' (api-key and x-api-key will do)")
 
     def sees_details(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -178,8 +179,7 @@ def is_key_required(settings: Settings) -> bool:
 
     """
     auth, host = settings.auth, settings.intake.host
-    is_exposed = not _is_loopback(host)
-    is_required = bool(auth.keys) or is_exposed if auth.required is None else auth.required
+    is_exposed, is_required = not _is_loopback(host), _requires_keys(settings)
     if is_required and not auth.keys:
         reachable = f"intake.host is {host!r}, which other machines can reach"
         why = reachable if auth.required is None else "auth.required is true"
@@ -190,6 +190,12 @@ def is_key_required(settings: Settings) -> bool:
     if is_exposed and not is_required:
         log.warning("no API key is required: who reaches the intake may use it", host=host, setting="auth.required")
     return is_required
+
+
+def _requires_keys(settings: Settings) -> bool:
+    auth = settings.auth
+    is_usual = bool(auth.keys) or not _is_loopback(settings.intake.host)
+    return is_usual if auth.required is None else auth.required
 
 
 def _is_loopback(host: str) -> bool:
@@ -212,7 +218,14 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
         requests_per_minute=key.requests_per_minute,
         max_in_flight=key.max_in_flight or auth.max_in_flight,
         max_queued=key.max_queued,
+        expires=key.expires,
     )
+
+
+def _unexpired(caller: Caller) -> Caller:
+    if caller.expires and caller.expires <= datetime.now(UTC):
+        raise AuthenticationError(f"this API key has expired on {caller.expires:%Y-%m-%d %H:%M %Z}: ask for a new one")
+    return caller
 
 
 def _keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:

@@ -134,6 +134,7 @@ class Stack:
             "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
             "BITLADDER_REDIS__URL": redis_url,
             "BITLADDER_WORKER__ENGINE": "echo",
+            "BITLADDER_AUTH__KEYS_FILE": "",
             "BITLADDER_PUBLISH__FILE": "",  # tests do not take a release that was published from this folder
             "BITLADDER_INTAKE__PORT": str(self.port),
             "BITLADDER_INTAKE__LAME_DUCK_S": "0",  # tests have no other intake

@@ -54,10 +54,11 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: bitladder config show
     """
+    from bitladder.settings.explain import leaves
     from bitladder.settings.hidden import hidden
-    from bitladder.settings.load import leaves, load_settings
+    from bitladder.settings.load import load_settings
 
-    loaded = load_settings(config)
+    loaded = load_settings(config, with_keys=True)
     rows = [
         {"key": key, "value": hidden(value), "source": loaded.sources.get(key, "default")}
         for key, value in leaves(loaded.settings.model_dump(mode="json"))

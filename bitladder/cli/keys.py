@@ -1,18 +1,28 @@
-"""bitladder keys: make an API key. The key is shown once; the settings keep its hash."""
+"""bitladder keys: make, list and revoke API keys. A key is shown once; files keep its hash."""
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from bitladder.errors import ConfigError
-from bitladder.settings.access import KeySettings, Scope, key_hash, new_key
+from bitladder.cli.common_options import AsJson, Config
+from bitladder.cli.output import table
+from bitladder.errors import ConfigError, NotFoundError
+from bitladder.settings.access import KeySettings, key_hash, new_key
 from bitladder.settings.base import Name
+from bitladder.settings.explain import line_in
+from bitladder.settings.keys_file import changing, table_of
+from bitladder.settings.load import Loaded, load_settings
 
-app = typer.Typer(help="Make API keys.", no_args_is_help=True, rich_markup_mode=None)
-app.callback()(lambda: None)  # without it typer would take a group of one command for that command
+app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
+_SPAN = re.compile(r"(\d{1,5})([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 @app.command()
@@ -20,28 +30,130 @@ def new(
     tenant: Annotated[str, typer.Option(help="Whose jobs it submits, reads and cancels.")],
     scopes: Annotated[str, typer.Option(help="Some of submit, read, ops.")] = "submit,read",
     name: Annotated[str | None, typer.Option(help="Its name in the settings (default: tenant and a number).")] = None,
+    expires: Annotated[str | None, typer.Option(help="When it expires: 90d, 12h, 4w or 2027-01-31 (UTC).")] = None,
+    printed: Annotated[bool, typer.Option("--print", help="Write no file: print its table, to be put there.")] = False,
+    config: Config = None,
 ) -> None:
-    """Make a key: the first line is the key, the others go into bitladder.toml.
+    """Make a key, print it on stdout, and write its hash into the file of keys, which running intakes take.
 
-    Example: bitladder keys new --tenant acme --scopes submit,read
+    Example: bitladder keys new --tenant acme --scopes submit,read --expires 90d
     """
     key = new_key()
     digest = key_hash(key.encode())
     name = name or f"{tenant}-{digest[:6]}"
+    fields = {"hash": digest, "tenant": tenant, "scopes": scopes.split(","), "created": datetime.now(UTC)}
+    settings = _checked(name, fields | {"expires": _moment(expires) if expires else None})
+    if printed:
+        typer.echo(f"{key}\n\n{table_of(name, settings)}")
+        place = "The rest is for bitladder.toml."
+    else:
+        file = _file_without(name, config)
+        with changing(file) as keys:
+            keys[name] = settings
+        typer.echo(key)
+        place = f"{name} is in {file}; running intakes take it within a second or two."
+    typer.echo(f"Give the first line to the client: it cannot be shown again. {place}", err=True)
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False, config: Config = None) -> None:
+    """List the keys: names, tenants, scopes and times, never the keys themselves nor their hashes.
+
+    Example: bitladder keys list
+    """
+    loaded = load_settings(config, with_keys=True)
+    rows = [
+        {
+            "name": name,
+            "tenant": key.tenant,
+            "scopes": ",".join(key.scopes),
+            "created": _shown(key.created),
+            "expires": _shown(key.expires),
+            "state": "expired" if key.expires and key.expires <= datetime.now(UTC) else "valid",
+            "source": _source(loaded, name),
+        }
+        for name, key in sorted(loaded.settings.auth.keys.items())
+    ]
+    columns = ("name", "tenant", "scopes", "created", "expires", "state", "source")
+    expired = [index for index, row in enumerate(rows) if row["state"] == "expired"]
+    typer.echo(
+        json.dumps(rows, indent=2) if as_json else table(columns, [list(row.values()) for row in rows], red=expired)
+    )
+
+
+@app.command()
+def revoke(
+    names: Annotated[list[str], typer.Argument(help="Names of keys.")],
+    at: Annotated[str | None, typer.Option(help="Later: when they expire, as 7d, 12h or 2027-01-31 (UTC).")] = None,
+    config: Config = None,
+) -> None:
+    """Revoke keys: running intakes refuse them within a second or two. Requests that are open go on to their end.
+
+    Example: bitladder keys revoke acme-1f2e3d
+    """
+    loaded = load_settings(config, with_keys=True)
+    file, known = loaded.keys_file, loaded.settings.auth.keys
+    moment = _moment(at) if at else None
+    for name in names:
+        if name not in known:
+            raise NotFoundError(f"there is no key named {name!r}; there is {', '.join(known) or 'none'}")
+        source = _source(loaded, name)
+        if source != str(file):
+            place = f"{source}{line_in(source, f'auth.keys.{name}')}"
+            raise ConfigError(f"key {name} is in {place}: change it there; running intakes take that as well")
+    with changing(Path(str(file))) as keys:
+        for name in names:
+            if moment:
+                keys[name] = keys[name].model_copy(update={"expires": moment})
+            else:
+                keys.pop(name, None)
+    typer.echo(f"{', '.join(names)} {f'expires at {_shown(moment)}' if moment else 'revoked'}")
+    if set(names) == set(known) and not moment:
+        typer.echo("no key is left: intakes refuse every request that needs one, and do not start", err=True)
+
+
+def _checked(name: str, fields: dict[str, object]) -> KeySettings:
     try:
         TypeAdapter(Name).validate_python(name)
-        settings = KeySettings.model_validate({"hash": digest, "tenant": tenant, "scopes": scopes.split(",")})
+        return KeySettings.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "name"
         raise ConfigError(
             f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r:.80}"
         ) from None
-    typer.echo(f"{key}\n\n{_snippet(name, digest, settings)}")
-    typer.echo("Give the first line to the client: it cannot be shown again. The rest is for bitladder.toml.", err=True)
 
 
-def _snippet(name: str, digest: str, settings: KeySettings) -> str:
-    scopes = ", ".join(f'"{Scope(scope)}"' for scope in settings.scopes)
-    # A name may have dots, which a bare TOML key may not.
-    return f'[auth.keys."{name}"]\nhash = "{digest}"\ntenant = "{settings.tenant}"\nscopes = [{scopes}]'
+def _file_without(name: str, config: str | None) -> Path:
+    """Return the file of keys, which has no key of this name yet."""
+    loaded = load_settings(config, with_keys=True)
+    if loaded.keys_file is None:
+        raise ConfigError("auth.keys_file is empty: name a file there, or use --print and put the table where keys are")
+    if name in loaded.settings.auth.keys:
+        raise ConfigError(f"there is a key named {name} already, in {_source(loaded, name)}: choose another name")
+    return loaded.keys_file
+
+
+def _source(loaded: Loaded, name: str) -> str:
+    """Return the file that a key is in, or the variable."""
+    return next((loaded.sources[key] for key in (f"auth.keys.{name}.hash", "auth.keys") if key in loaded.sources), "")
+
+
+def _moment(text: str) -> datetime:
+    """Read a time that is to come: a span from now, or a date."""
+    if span := _SPAN.fullmatch(text):
+        return datetime.now(UTC) + timedelta(hours=int(span[1]) * _HOURS[span[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"a time must be a span like 12h, 90d or 4w, or a date like 2027-01-31, got {text!r}"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= datetime.now(UTC):
+        raise ConfigError(f"a time must lie in the future, got {text!r}")
+    return moment
+
+
+def _shown(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""

@@ -28,7 +28,7 @@ def serve(
     Example: bitladder serve --port 8001
     """
     flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
-    watch = ReleaseWatch(lambda: load_settings(config, flags=flags))
+    watch = ReleaseWatch(lambda: load_settings(config, flags=flags, with_keys=True))
     settings = watch.settings
     configure_logs(settings.log.level)
     closing = Closing()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
 
@@ -36,6 +37,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: int | None = None  # None: no limit, here and below
     max_in_flight: int | None = None
     max_queued: int | None = None
+    expires: datetime | None = None
 
     @property
     def sees_all(self) -> bool:
@@ -63,6 +65,13 @@ class KeySettings(Section):
     max_queued: int | None = Field(
         None, ge=1, description="jobs of its tenant waiting or running; unset: queue.max_per_tenant"
     )
+    created: datetime | None = Field(None, description="when it was made")
+    expires: datetime | None = Field(None, description="from then on it is refused; unset: never")
+
+    @field_validator("created", "expires")
+    @classmethod
+    def _has_a_zone(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
     @field_validator("hash")
     @classmethod
@@ -82,6 +91,9 @@ class AuthSettings(Section):
         500,
         ge=1,
         description="requests that a key may have open at once at one intake, unless its own setting says otherwise",
+    )
+    keys_file: str = Field(
+        "keys.toml", description="more of them, written by `bitladder keys`, beside the configuration; empty: none"
     )
     keys: dict[Name, KeySettings] = Field({}, description="the keys, by name: tables [auth.keys.NAME]")
 

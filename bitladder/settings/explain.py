@@ -5,8 +5,12 @@ A value that may be a secret is never shown. Neither is that of an unknown key: 
 
 from __future__ import annotations
 
+import contextlib
+import tomllib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -79,11 +83,43 @@ def _child(tree: object, part: int | str) -> object:
 def _source(key: str, sources: Mapping[str, str], file: str) -> str:
     """Return where a key came from: it, what it is a part of, or its own parts."""
     parts = key.split(".")
-    for end in range(len(parts), 0, -1):
-        if source := sources.get(".".join(parts[:end])):
-            return f"from {source}"
-    below = sorted({source for name, source in sources.items() if name.startswith(f"{key}.")})
-    return f"from {' and '.join(below)}" if below else f"in {file}"
+    parents = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    for parent in parents:
+        if source := sources.get(parent):
+            return f"from {source}{line_in(source, parent)}"
+    for parent in parents[: max(1, len(parents) - 1)]:  # above a key, a whole section says nothing
+        below = sorted({source for name, source in sources.items() if name.startswith(f"{parent}.")})
+        if below:
+            return f"from {' and '.join(below)}{line_in(below[0], parent) if len(below) == 1 else ''}"
+    return f"in {file}"
+
+
+def line_in(source: str, key: str) -> str:
+    """Return in which line of a file a key is; '' where that is not known. Half of the lines are tried each time."""
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # it is no file
+        return ""
+
+    def has_key(end: int) -> bool:
+        while end:
+            with contextlib.suppress(tomllib.TOMLDecodeError):  # it ends within a value of several lines
+                known = leaves(tomllib.loads("\n".join(lines[:end])))
+                return any(f"{name}.".startswith(f"{key}.") for name, _ in known)
+            end -= 1
+        return False
+
+    number = bisect_left(range(len(lines) + 1), True, key=has_key)
+    return f", line {number}" if number <= len(lines) else ""
+
+
+def leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:
+    """All dotted keys of a tree with their values; tiers are named, not numbered."""
+    if isinstance(node, dict) and node:
+        return [leaf for key, value in node.items() for leaf in leaves(value, f"{prefix}{key}.")]
+    if isinstance(node, list | tuple) and node and all(isinstance(item, dict) and "name" in item for item in node):
+        return [leaf for item in node for leaf in leaves(item, f"{prefix}{item['name']}.")]
+    return [(prefix.rstrip("."), node)]
 
 
 def _did_you_mean(key: str) -> str:

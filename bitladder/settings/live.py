@@ -1,7 +1,8 @@
-"""Settings that change while a process runs: one object that all its parts read, and the watch for published releases.
+"""Settings that change while a process runs: one object that all its parts read, and the watch for changed files.
 
 A process is built around most settings: connections, ports, signatures, tiers. Those need a restart, and a change of
-them is refused. What a published release says (checkpoints and their figures) is taken without one.
+them is refused. What a published release says (checkpoints and their figures) is taken without one, and so are an
+intake's API keys.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import structlog
 from pydantic import ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.explain import explain
-from bitladder.settings.load import Loaded, leaves
+from bitladder.settings.access import AuthSettings
+from bitladder.settings.explain import explain, leaves
+from bitladder.settings.load import Loaded
 from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.sections import Settings
 
@@ -25,7 +27,7 @@ log = structlog.get_logger()
 POLL_INTERVAL_S = 1.0
 # Settings that may change while a process runs, by dotted key.
 _CHANGEABLE = re.compile(
-    r"auth\.(keys(\..+)?|max_in_flight)|policy\..+|lanes\.(urgent_from|batch_to)"
+    r"auth\.(keys(\..+)?|required|max_in_flight)|policy\..+|lanes\.(urgent_from|batch_to)"
     r"|capture\.(share|max_mb|keep_s|without_tenants)|intake\.(admission|await_timeout_s|max_body_bytes)"
     r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
     r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters)"
@@ -95,44 +97,61 @@ def _checked(settings: Settings) -> Settings:
 
 
 class ReleaseWatch:
-    """The settings of one process, and the published release that they came with."""
+    """The settings of one process, the published release that they came with, and of an intake its API keys."""
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
         loaded = load()
         self.settings = loaded.settings
-        self.refused = 0  # changes of the release that could not be taken
-        self._file = loaded.release_file
+        self.refused = 0  # changes that could not be taken
+        self._keys_file = loaded.keys_file
+        # Keys may be in the configuration too.
+        files = (loaded.release_file, loaded.keys_file, loaded.config_file if loaded.keys_file else None)
+        self._files = [file for file in files if file]
         # Older than the first look: what was published while this process read its settings is not missed.
-        self._stamp: _Stamp | str = "never looked"
+        self._stamps: dict[Path, _Stamp] = {}
+        self._had_keys_file = bool(loaded.keys_file and loaded.keys_file.exists())
 
     def look(self) -> bool:
-        """Return whether there is another release; `settings` has it then. Never raises for a bad one."""
-        if self._file is None:
-            return False
+        """Return whether there is another release, or other keys: `settings` has them. Never raises for bad ones."""
         try:
-            stamp = _stamp(self._file)
+            stamps = {file: _stamp(file) for file in self._files}
         except OSError as error:  # the disk is gone, which says nothing about the release
-            log.warning("release not readable", file=str(self._file), error=str(error))
+            log.warning("release not readable", file=error.filename, error=str(error))
             return False
-        if stamp == self._stamp:
+        if stamps == self._stamps:
             return False
-        self._stamp = stamp
+        self._stamps = stamps
         try:
-            settings = _with_checkpoints(self.settings, self._load().settings)
+            settings = self._changed(stamps)
         except ConfigError as error:
             self.refuse(error)
             return False
         if settings == self.settings:
             return False
-        self.settings = settings
-        log.info("release taken", file=str(self._file), version=release_version(settings))
+        before, self.settings = self.settings, settings
+        if settings.models != before.models:
+            log.info("release taken", version=release_version(settings))
+        if settings.auth != before.auth:
+            log.info("API keys taken", keys=sorted(settings.auth.keys))
         return True
 
+    def _changed(self, stamps: dict[Path, _Stamp]) -> Settings:
+        if self._keys_file:
+            is_there = stamps[self._keys_file] is not None
+            if self._had_keys_file and not is_there:  # no order to accept requests without a key
+                raise ConfigError(
+                    f"the file of API keys {str(self._keys_file)!r} is gone; an empty one revokes them all"
+                )
+            self._had_keys_file = is_there
+        new = self._load().settings
+        settings = _with_checkpoints(self.settings, new)
+        return _with_keys(settings, new.auth) if self._keys_file else settings
+
     def refuse(self, error: ConfigError) -> None:
-        """Count a release that cannot be taken."""
+        """Count a change that cannot be taken."""
         self.refused += 1
-        log.error("release refused, the one before stays", error=str(error))
+        log.error("change refused, what was before stays", error=str(error))
 
 
 async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int], None]) -> None:
@@ -154,6 +173,13 @@ def _with_checkpoints(old: Settings, new: Settings) -> Settings:
         for name, model in old.models.items()
     }
     return old.model_copy(update={"models": models})
+
+
+def _with_keys(old: Settings, auth: AuthSettings) -> Settings:
+    """Return settings with the keys of others; taking the last key away never opens a running intake to everybody."""
+    is_last_gone = bool(old.auth.keys) and not auth.keys and auth.required is None
+    keys = {"keys": auth.keys, "required": True if is_last_gone else auth.required}
+    return old.model_copy(update={"auth": old.auth.model_copy(update=keys)})
 
 
 def release_version(settings: Settings) -> int:

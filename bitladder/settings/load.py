@@ -16,7 +16,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.explain import did_you_mean_variable, explain
+from bitladder.settings.access import AuthSettings
+from bitladder.settings.explain import did_you_mean_variable, explain, leaves
+from bitladder.settings.keys_file import read_keys
 from bitladder.settings.paths import checkpoint_cache
 from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.redis_section import RedisSettings
@@ -27,6 +29,8 @@ ENV_PREFIX = "BITLADDER_"
 DEFAULT_FILE = "bitladder.toml"
 # Not settings of a process: the file itself, and the intake and the key that the client commands use.
 _OTHER_VARIABLES = (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}URL", f"{ENV_PREFIX}API_KEY")
+# Settings that name a file which is a part of the configuration.
+_PARTS = {"publish": "file", "auth": "keys_file"}
 # Values of these are taken from the environment as they are, whatever they begin with.
 _PLAIN_KEYS = ("redis.password", "redis.url")
 # Files and folders that may be named from the configuration file's folder on, by section.
@@ -46,6 +50,8 @@ class Loaded(BaseModel):
     settings: Settings
     sources: dict[str, str]
     release_file: Path | None  # where the published release is, or will be
+    config_file: Path
+    keys_file: Path | None = None  # where the API keys are, or will be; None: this process needs none
 
 
 def load_settings(
@@ -54,11 +60,12 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     with_release: bool = True,
+    with_keys: bool = False,
 ) -> Loaded:
     """Read file, published release, environment and flags, later ones over earlier ones.
 
     `file` None: $BITLADDER_CONFIG, else ./bitladder.toml. `flags` maps dotted keys to values. A command that publishes
-    a release reads the settings without it.
+    a release reads the settings without it. Keys are for intakes: other processes may not be allowed to read them.
 
     Raises:
         ConfigError: a file cannot be read, a key is unknown, or a value is wrong.
@@ -70,7 +77,10 @@ def load_settings(
     tree = _read_toml(path)
     _note_leaves(tree, str(path), sources)
     overrides = [*_from_environ(environ), *((key, value, "flag") for key, value in (flags or {}).items())]
-    release_file = _release_file(path, tree, overrides)
+    release_file = _file_beside(path, tree, overrides, "publish", PublishSettings().file)
+    keys_file = _file_beside(path, tree, overrides, "auth", AuthSettings().keys_file) if with_keys else None
+    if keys_file:
+        _put_keys(tree, keys_file, sources)
     if with_release and release_file:
         _put_release(tree, release_file, {key for key, _, _ in overrides}, sources)
     for key, value, source in [*_defaults(tree, environ), *overrides]:
@@ -80,7 +90,7 @@ def load_settings(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(explain(error, tree, sources, str(path))) from None  # it would repeat the values
-    return Loaded(settings=settings, sources=sources, release_file=release_file)
+    return Loaded(settings=settings, sources=sources, release_file=release_file, config_file=path, keys_file=keys_file)
 
 
 def process_environment() -> dict[str, str]:
@@ -133,14 +143,31 @@ def _resolve_files(tree: dict[str, Any], folder: Path) -> None:
                 values[name] = str(folder / Path(value).expanduser())
 
 
-def _release_file(config: Path, tree: Mapping[str, Any], overrides: list[_Override]) -> Path | None:
-    """Return where the published release is: its name is a setting itself, and must be known before the others."""
-    section = tree.get("publish")
-    name = section.get("file") if isinstance(section, dict) else None
-    for key, value, _ in overrides:
-        name = value if key == "publish.file" else name
-    name = PublishSettings().file if name is None else name
+def _file_beside(
+    config: Path, tree: Mapping[str, Any], overrides: list[_Override], section: str, default: str
+) -> Path | None:
+    """Return a file that a setting names: it is read itself, and must be known before the other settings."""
+    key = _PARTS[section]
+    table = tree.get(section)
+    name = table.get(key, default) if isinstance(table, dict) else default
+    for overridden, value, _ in overrides:
+        name = value if overridden == f"{section}.{key}" else name
     return config.absolute().parent / name if isinstance(name, str) and name else None
+
+
+def _put_keys(tree: dict[str, Any], file: Path, sources: dict[str, str]) -> None:
+    """Put the keys of their file beside the configuration's own."""
+    keys = read_keys(file)
+    auth = tree.setdefault("auth", {})
+    if keys is None or not isinstance(auth, dict) or not isinstance(auth.setdefault("keys", {}), dict):
+        return
+    if both := sorted(auth["keys"].keys() & keys.keys()):
+        raise ConfigError(f"auth.keys.{both[0]} is in the configuration and in {str(file)!r}: rename one of them")
+    auth["keys"] |= keys
+    _note_leaves(keys, str(file), sources, "auth.keys.")
+    if "required" not in auth:  # also where the last key was revoked: that opens the intake to nobody
+        _put(tree, "auth.required", True, str(file))
+        sources["auth.required"] = str(file)
 
 
 def _put_release(tree: dict[str, Any], file: Path, overridden: set[str], sources: dict[str, str]) -> None:
@@ -234,12 +261,3 @@ def _note_leaves(node: object, source: str, into: dict[str, str], prefix: str = 
     for key, value in leaves(node, prefix):
         del value
         into[key] = source
-
-
-def leaves(node: object, prefix: str = "") -> list[tuple[str, object]]:
-    """All dotted keys of a tree with their values; tiers are named, not numbered."""
-    if isinstance(node, dict) and node:
-        return [leaf for key, value in node.items() for leaf in leaves(value, f"{prefix}{key}.")]
-    if isinstance(node, list | tuple) and node and all(isinstance(item, dict) and "name" in item for item in node):
-        return [leaf for item in node for leaf in leaves(item, f"{prefix}{item['name']}.")]
-    return [(prefix.rstrip("."), node)]

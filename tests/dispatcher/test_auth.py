@@ -160,7 +160,7 @@ async def test_a_planted_rate_locks_no_key_out(authenticator: Authenticator, sto
 
 
 def test_a_new_key_is_shown_once_and_its_settings_know_it() -> None:
-    done = command("keys", "new", "--tenant", "acme", "--scopes", "submit,ops", "--name", "acme.ci")
+    done = command("keys", "new", "--tenant", "acme", "--scopes", "submit,ops", "--name", "acme.ci", "--print")
 
     key, _, snippet = done.stdout.partition("\n")
     auth = tomllib.loads(snippet)["auth"]

@@ -83,7 +83,7 @@ def test_every_error_names_the_file_that_it_comes_from(tmp_path: Path) -> None:
         "models.m.tiers.a.slots",
         "models.m.tiers.b.low",
     ]
-    assert all(line.endswith(f" (from {file})") for line in lines)
+    assert [line.rpartition(" (")[2] for line in lines] == [f"from {file}, line {number})" for number in (2, 4, 4)]
     assert "got 99" in lines[0]
 
 

@@ -172,7 +172,7 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
     ladder.publish("newest", "int9")
     wait_until(lambda: "bitladder_releases_refused 2.0" in stack.http.get("/metrics").text, "it is refused")
 
-    wait_until(lambda: capfd.readouterr().err.count("release refused") > 0, "it is said")
+    wait_until(lambda: capfd.readouterr().err.count("change refused") > 0, "it is said")
     assert shown(stack)["int4"]["version"] == 1
     assert names(store) == before
     ladder.publish("newest", "int4")

@@ -40,7 +40,7 @@ class Release:
         self.file.write_text(str(version), encoding="utf-8")
 
     def load(self) -> Loaded:
-        return Loaded(settings=self.settings, sources={}, release_file=self.file)
+        return Loaded(settings=self.settings, sources={}, config_file=Path("bitladder.toml"), release_file=self.file)
 
 
 class Picky(EchoEngine):
