@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Annotated, Any
@@ -123,10 +124,11 @@ def intake_client(url: str, api_key: str | None) -> _IntakeClient:
     """Return a client of an intake.
 
     Raises:
-        ConfigError: this is no URL.
+        ConfigError: this is no URL, which may hold a password and is not repeated; or no key.
 
     """
-    try:
-        return _IntakeClient(url, api_key=api_key)
-    except (httpx2.InvalidURL, UnicodeError) as error:
-        raise ConfigError(f"--url must be the URL of an intake, as {DEFAULT_URL}, got {url!r}: {error}") from None
+    with contextlib.suppress(httpx2.InvalidURL):
+        parsed = httpx2.URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return _IntakeClient(url, api_key=api_key)
+    raise ConfigError(f"--url (or BITLADDER_URL) must be the URL of an intake, as {DEFAULT_URL}")

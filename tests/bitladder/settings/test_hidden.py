@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from bitladder.errors import ConfigError
+from bitladder.settings.explain import leaves
 from bitladder.settings.hidden import MASK, hidden
-from bitladder.settings.load import leaves, load_settings
+from bitladder.settings.load import load_settings
 from tests.conftest import ROOT, make_settings
 from workers.engines.errors import EngineFaultError
 from workers.engines.http import HttpEngine

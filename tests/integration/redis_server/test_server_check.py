@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from bitladder.cli.output import exit_code
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.producer import Producer
 from bitladder.queue.checks.server_check import RefusedError, check_server, check_server_sync
@@ -53,7 +54,7 @@ def error_of(settings: RedisSettings) -> BitladderError:
     with pytest.raises(BitladderError) as second, connect_sync(settings) as blocking:
         check_server_sync(blocking, settings, ["SET bl:protocol x"])
     assert type(first.value) is type(second.value)
-    assert first.value.exit_code == second.value.exit_code
+    assert exit_code(first.value) == exit_code(second.value)
     return first.value
 
 

@@ -1,4 +1,4 @@
-"""bitladder doctor: look at the configuration and at Redis before anything is started."""
+"""bitladder doctor and failover: look at Redis before anything is started, and change its primary on purpose."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bitladder.queue.checks.rights import INTAKE, PRODUCER, WORKER
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
+from bitladder.queue.server.failover import Failover
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 
@@ -55,3 +56,18 @@ async def _ask(settings: Settings, role: Role) -> None:
         typer.echo(f"durability: ok, {settings.queue.durability}")
     finally:
         await client.aclose()
+
+
+def failover(
+    config: Config = None,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Longest time for each step.")] = 60,
+) -> None:
+    """Put a replica in the primary's place without losing a job: hold writes, wait for the replicas, fail over, go on.
+
+    Submissions are answered 503 meanwhile, which takes some seconds. Needs a user that may do CLIENT PAUSE, CLIENT KILL
+    and REPLICAOF (`admin` in compose/redis.acl).
+
+    Example: BITLADDER_REDIS__USERNAME=admin bitladder failover
+    """
+    new = Failover(load_settings(config).settings.redis, timeout_s, lambda line: typer.echo(line, err=True)).run()
+    typer.echo(f"the primary is {new} now")
