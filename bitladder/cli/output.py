@@ -1,4 +1,4 @@
-"""How commands speak to people and to programs: exit statuses and tables. docs/commands.md has both."""
+"""How commands speak to people and to programs: exit statuses and tables. docs/operating/commands.md has both."""
 
 from __future__ import annotations
 

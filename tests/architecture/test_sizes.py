@@ -31,7 +31,6 @@ SHARED_NAMES = {
     "base": 3,
     "engine": 2,
     "errors": 3,  # a tree for each: the ground, the engines, calibration
-    "failover": 2,
     "features": 2,
     "metrics": 3,
     "reading": 2,

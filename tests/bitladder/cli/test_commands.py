@@ -77,7 +77,7 @@ def test_the_version_is_shown_by_an_option_too() -> None:
 
 
 def test_the_page_about_commands_lists_every_exit_status() -> None:
-    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operating" / "commands.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| (\d+) \| ", page.partition("## Exit statuses")[2].partition("\n## ")[0], re.MULTILINE)
 
     assert [int(number) for number in listed] == [code.value for code in ExitCode]
