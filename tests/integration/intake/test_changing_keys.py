@@ -65,9 +65,9 @@ def test_a_key_is_good_at_every_intake_from_when_it_is_made_until_it_is_revoked(
     assert site.statuses(None) == {200}  # on loopback, without any key
 
     first, second = site.new("--name", "first"), site.new("--name", "second")
+    site.wait(None, 401)  # from the first key on
     site.wait(first, 200)
     site.wait(second, 200)
-    assert site.statuses(None) == {401}
 
     site.command("revoke", "first")
     site.wait(first, 401)
