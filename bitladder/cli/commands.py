@@ -32,9 +32,9 @@ class _Place:
 _PLACES = (
     _Place("up", "serving", "up", "Run the whole stack until Ctrl-C: Redis, the intake, a worker per tier."),
     _Place("serve", "serve", "serve", "Run one intake."),
-    _Place("worker", "programs", "worker", "Run one worker of one tier."),
+    _Place("worker", "processes", "worker", "Run one worker of one tier."),
     _Place("redis", "serving", "redis_server", "Run the embedded Valkey at the configured URL."),
-    _Place("calibrate", "programs", "calibrate", "Go from real traffic to checkpoints that are proven good."),
+    _Place("calibrate", "processes", "calibrate", "Go from real traffic to checkpoints that are proven good."),
     _Place("demo", "demo", "demo", "Send 40 mixed prompts through a stack of its own, and show where each was served."),
     _Place("doctor", "redis_commands", "doctor", "Check the configuration and Redis as a process does at its start."),
     _Place("failover", "redis_commands", "failover", "Put a replica in the primary's place without losing a job."),

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
 
+from bitladder.cli.output import ExitCode
 from bitladder.cli.processes import in_order, start
-from bitladder.errors import ConfigError
 from bitladder.signals import ending
 
 # Before a process is started again: short at first, longer while it keeps dying, which must not keep the machine busy.
@@ -132,7 +132,7 @@ class Supervisor:
             if status != -signal.SIGTERM:  # a server that had no handler yet: it ended as asked
                 self._status = self._status or (status if status >= 0 else 128 - status)
             self._say(how)
-        elif status == ConfigError.exit_code:
+        elif status == ExitCode.WRONG_USE:
             self._status = self._status or status
             self._say(f"{how}: its last line says what it lacks; it is not started again")
         else:

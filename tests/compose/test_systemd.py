@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.cli.output import ExitCode
 from bitladder.cli.serving import END_S
-from bitladder.errors import ConfigError
 from tests.conftest import ROOT, Stack, make_settings
 
 UNITS = ROOT / "compose" / "systemd"
@@ -59,7 +59,7 @@ def test_a_unit_is_started_again_for_ever_unless_its_configuration_is_refused(pa
     unit = read(path)
 
     assert (unit["Unit"]["StartLimitIntervalSec"], unit["Service"]["Restart"]) == ("0", "always")
-    assert int(unit["Service"]["RestartPreventExitStatus"]) == ConfigError.exit_code
+    assert int(unit["Service"]["RestartPreventExitStatus"]) == ExitCode.WRONG_USE
     assert {"redis-server.service", "valkey-server.service"} <= set(unit["Unit"]["After"].split())
 
 
