@@ -204,4 +204,6 @@ WAITING = (ROOT / "tests" / "chaos", ROOT / "tests" / "integration")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that wait, the others behind them: side by side, the last file to end is a short one."""
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    assert not unstable, f"processes side by side need the same names of tests, these have an address: {unstable}"
     items.sort(key=lambda item: not any(folder in item.path.parents for folder in WAITING))

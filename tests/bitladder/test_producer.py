@@ -75,7 +75,7 @@ def test_urgent_and_batch_bodies_of_one_call_keep_their_places(producer: Produce
         {"model": "smollm2"},
         {"prompt": "x"},
         {"model": "other", "prompt": "x"},
-        {"model": "smollm2", "prompt": object()},
+        {"model": "smollm2", "prompt": ...},
         {"model": "smollm2", "prompt": b"bytes"},
         {"model": "smollm2", "prompt": "\ud800"},
         {"model": "smollm2", "messages": []},
