@@ -54,7 +54,8 @@ class Repeats:
     """A processor of structlog, behind those that add level and context."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: whatever the collector of garbage finalizes may log as well, in the middle of a line of its thread.
+        self._lock = threading.RLock()
         self._kinds: dict[Hashable, _Kind] = {}
         self._timer: threading.Timer | None = None
         atexit.register(self.flush)
@@ -77,11 +78,13 @@ class Repeats:
     def flush(self) -> None:
         """Say what was counted; a kind that did not come again is forgotten."""
         with self._lock:
-            lines = [kind.line() for kind in self._kinds.values() if kind.count]
-            self._kinds = {key: _Kind() for key, kind in self._kinds.items() if kind.count}
-            self._timer = None
+            kinds, self._kinds, self._timer = self._kinds, {}, None
+            repeated = {key: kind for key, kind in kinds.items() if kind.count}
+            for key in repeated:
+                self._kinds.setdefault(key, _Kind())
             if self._kinds:
                 self._start_timer()
+        lines = [kind.line() for kind in repeated.values()]
         log = structlog.get_logger()
         for line in lines:
             with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
@@ -91,7 +94,10 @@ class Repeats:
         if self._timer is None:
             self._timer = threading.Timer(WINDOW_S, self.flush)
             self._timer.daemon = True
-            self._timer.start()
+            try:
+                self._timer.start()
+            except RuntimeError:  # no thread can be started: the process ends, which flushes, or has too many
+                self._timer = None
 
 
 def _words(event: Event) -> Hashable:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +14,7 @@ import structlog
 
 from bitladder.logs import repeats
 from bitladder.logs.repeats import MAX_KINDS, MAX_NAMED, Repeats
-from tests.conftest import wait_until
+from tests.conftest import ROOT, wait_until
 
 Lines = list[dict[str, Any]]
 
@@ -153,3 +156,51 @@ def test_a_flood_of_different_lines_is_limited_too(log: Log) -> None:
 
     assert len(log.written) == MAX_KINDS + 2
     assert log.written[-1]["repeated"] == len(names) - MAX_KINDS - 1
+
+
+def test_what_was_counted_is_written_at_the_end_of_a_process_that_may_start_no_threads(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    for _ in range(3):
+        log.log.warning("claim failed")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    log.limit.flush()
+
+    assert [line.get("repeated") for line in log.written] == [None, 2]
+
+
+# Objects that log when they are collected, as asyncio's tasks do whose error was not retrieved; collected at every few
+# allocations, so that it happens at each place of the code.
+COLLECTED = """
+import gc, structlog
+from bitladder.logs.setup import configure_logs
+
+configure_logs()
+log = structlog.get_logger()
+
+class Noisy:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        log.error("never retrieved", job_id="x")
+
+for allocations in range(5, 20):
+    gc.set_threshold(allocations)
+    for number in range(100):
+        Noisy()
+        log.warning("claim failed", job_id=str(number))
+"""
+
+
+def test_a_line_may_come_from_an_object_that_is_collected_while_another_line_is_counted() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=30, check=False, cwd=ROOT
+    )
+
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    counts = {line["event"]: line.get("repeated") for line in lines}
+    assert (ended.returncode, counts["claim failed"]) == (0, 1499)
+    assert counts["never retrieved"] > 1000
