@@ -181,12 +181,13 @@ def is_key_required(settings: Settings) -> bool:
     auth, host = settings.auth, settings.intake.host
     is_exposed, is_required = not _is_loopback(host), _requires_keys(settings)
     if is_required and not auth.keys:
-        reachable = f"intake.host is {host!r}, which other machines can reach"
-        why = reachable if auth.required is None else "auth.required is true"
-        raise ConfigError(
-            f"auth.keys is empty, but {why}: make a key with `bitladder keys new`, "
-            "or set auth.required = false to accept requests without a key"
-        )
+        why = f"intake.host is {host!r}, which other machines can reach"
+        otherwise = ", or set auth.required = false to accept requests without a key"
+        if settings.intake.cors_origins:
+            why, otherwise = "intake.cors_origins names web pages, whose visitors could all use the intake", ""
+        elif auth.required is not None:
+            why = "auth.required is true"
+        raise ConfigError(f"auth.keys is empty, but {why}: make a key with `bitladder keys new`{otherwise}")
     if is_exposed and not is_required:
         log.warning("no API key is required: who reaches the intake may use it", host=host, setting="auth.required")
     return is_required
@@ -194,7 +195,7 @@ def is_key_required(settings: Settings) -> bool:
 
 def _requires_keys(settings: Settings) -> bool:
     auth = settings.auth
-    is_usual = bool(auth.keys) or not _is_loopback(settings.intake.host)
+    is_usual = bool(auth.keys or settings.intake.cors_origins) or not _is_loopback(settings.intake.host)
     return is_usual if auth.required is None else auth.required
 
 

@@ -49,10 +49,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _web_pages_need_keys(self) -> Self:
-        if self.intake.cors_origins and (not self.auth.keys or self.auth.required is False):
+        # Whether there are any is asked where they are read: other processes than intakes do not see them.
+        if self.intake.cors_origins and self.auth.required is False:
             raise ValueError(
-                "intake.cors_origins needs API keys, or all visitors of these pages could use the intake: make a key "
-                "with `bitladder keys new`, and do not set auth.required = false"
+                "intake.cors_origins needs API keys, or all visitors of these pages could use the intake: do not set "
+                "auth.required = false"
             )
         return self
 

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from bitladder.settings.access import key_hash, new_key
+from bitladder.settings.load import load_settings
 from tests.conftest import ROOT, Stack, wait_until
 
 # A look each second, and what a busy machine takes to read the files.
@@ -122,3 +123,17 @@ def test_keys_of_the_configuration_change_as_well(site: Site) -> None:
 
     site.wait(key, 401)
     assert site.statuses(None) == {401}  # until a restart, which may open an intake on loopback
+
+
+def test_keys_of_an_intake_for_web_pages_are_made_and_revoked_as_others(site: Site) -> None:
+    for stack in site.intakes:
+        stack.environment["BITLADDER_INTAKE__CORS_ORIGINS"] = '["https://app.example.org"]'
+    assert not load_settings(str(site.config), environ=site.intakes[0].environment).settings.auth.keys  # as workers do
+    key = site.new("--name", "only")
+    site.start()
+    assert (site.statuses(key), site.statuses(None)) == ({200}, {401})
+
+    site.command("revoke", "only")
+
+    site.wait(key, 401)
+    assert site.statuses(None) == {401}

@@ -12,6 +12,7 @@ import redis
 
 from bitladder.errors import ConfigError
 from bitladder.settings.access import key_hash, new_key
+from dispatcher.app import create_app
 from tests.conftest import Stack, make_settings
 
 BODY: dict[str, Any] = {"model": "smollm2", "prompt": "a b", "max_tokens": 2}
@@ -78,7 +79,6 @@ def test_no_page_may_where_none_is_named(redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        ({"intake__cors_origins": [PAGE]}, "intake.cors_origins needs API keys"),
         (
             {"intake__cors_origins": ["*"], "auth__keys": KEYS, "auth__required": False},
             "intake.cors_origins needs API keys",
@@ -96,6 +96,11 @@ def test_origins_that_cannot_be_are_refused_at_the_start(redis_url: str, flags: 
 
     with pytest.raises(ConfigError, match=why):
         make_settings(redis_url, **{name: keys if name == "auth__keys" else value for name, value in flags.items()})
+
+
+def test_an_intake_for_web_pages_does_not_start_without_a_key(redis_url: str) -> None:
+    with pytest.raises(ConfigError, match=r"intake\.cors_origins names web pages"):
+        create_app(make_settings(redis_url, intake__cors_origins=[PAGE]))
 
 
 @pytest.mark.parametrize(
