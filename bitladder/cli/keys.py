@@ -49,6 +49,8 @@ def new(
     else:
         file = _file_without(name, config)
         with changing(file) as keys:
+            if name in keys:  # another command was quicker
+                raise _taken(name, str(file))
             keys[name] = settings
         typer.echo(key)
         place = f"{name} is in {file}; running intakes take it within a second or two."
@@ -103,10 +105,9 @@ def revoke(
             raise ConfigError(f"key {name} is in {place}: change it there; running intakes take that as well")
     with changing(Path(str(file))) as keys:
         for name in names:
-            if moment:
-                keys[name] = keys[name].model_copy(update={"expires": moment})
-            else:
-                keys.pop(name, None)
+            key = keys.pop(name, None)  # None: another command was quicker
+            if moment and key:
+                keys[name] = key.model_copy(update={"expires": moment})
     typer.echo(f"{', '.join(names)} {f'expires at {_shown(moment)}' if moment else 'revoked'}")
     if set(names) == set(known) and not moment:
         typer.echo("no key is left: intakes refuse every request that needs one, and do not start", err=True)
@@ -130,8 +131,12 @@ def _file_without(name: str, config: str | None) -> Path:
     if loaded.keys_file is None:
         raise ConfigError("auth.keys_file is empty: name a file there, or use --print and put the table where keys are")
     if name in loaded.settings.auth.keys:
-        raise ConfigError(f"there is a key named {name} already, in {_source(loaded, name)}: choose another name")
+        raise _taken(name, _source(loaded, name))
     return loaded.keys_file
+
+
+def _taken(name: str, place: str) -> ConfigError:
+    return ConfigError(f"there is a key named {name} already, in {place}: choose another name")
 
 
 def _source(loaded: Loaded, name: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bitladder.errors import ConfigError
-from bitladder.settings.access import KeySettings
+from bitladder.settings.access import KeySettings, key_hash
 from bitladder.settings.keys_file import changing, read_keys
 from bitladder.settings.load import load_settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 
 GOOD = f'hash = "{"0" * 64}"\ntenant = "acme"\n'
 KEY = KeySettings.model_validate({"hash": "1" * 64, "tenant": "acme", "expires": "2030-01-01"})
@@ -92,6 +92,34 @@ def test_no_key_is_lost_where_many_are_made_at_once(file: Path) -> None:
     assert sorted(load(file)) == [f"key-{number}" for number in range(4)]
     for process in processes:
         process.communicate()
+
+
+def test_one_name_is_one_key_s_where_several_are_made_at_once(file: Path) -> None:
+    processes = [command(file, "new", "--tenant", "acme", "--name", "same") for _ in range(3)]
+
+    answers = [process.communicate(timeout=60) for process in processes]
+
+    (key,) = [key for key, _ in answers if key]
+    assert sorted(process.returncode for process in processes) == [0, 2, 2]
+    assert load(file)["same"].hash.get_secret_value() == key_hash(key.strip().encode())
+
+
+@pytest.mark.parametrize("options", [[], ["--at", "7d"]])
+def test_a_key_may_be_revoked_by_two_commands_at_once(file: Path, options: list[str]) -> None:
+    with changing(file) as keys:
+        keys["one"] = KEY
+    with changing(file) as keys:
+        process = command(file, "revoke", "one", *options)  # has read the file, and waits for its turn
+        wait_until(lambda: waits_for_a_lock(process), "it waits")
+        del keys["one"]
+    _, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, errors.count("Traceback")) == (0, 0)
+    assert load(file) == {}
+
+
+def waits_for_a_lock(process: subprocess.Popen[str]) -> bool:
+    return f"-> FLOCK  ADVISORY  WRITE {process.pid} " in Path("/proc/locks").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
