@@ -43,7 +43,7 @@ _REFUSALS = {
         is_passing=True,
         is_quoted=True,
     ),
-    r"CROSSSLOT|MOVED|CLUSTERDOWN|Cluster|MovedError|Hash slot not served|in cluster mode": CLUSTER,
+    r"CROSSSLOT|MOVED|CLUSTERDOWN|Cluster\w*Error|MovedError|Hash slot not served|in cluster mode": CLUSTER,
     r"DENIED .*protected mode": Refusal(
         "{redis} runs in protected mode: give it a password (requirepass), or set protected-mode no"
     ),
@@ -54,11 +54,13 @@ _REFUSALS = {
         "what answers as {redis} does not speak Redis' protocol: redis.url must name a Redis"
     ),
 }
+# Which server it is says nothing: it may be named ReadCluster.
+_ADDRESS = re.compile(r"(?<=connecting to )\S+")
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
     """Return what an answer or a lost connection says about the server; None where it says nothing of that kind."""
-    text = f"{type(error).__name__} {error}"
+    text = _ADDRESS.sub("", f"{type(error).__name__} {error}")
     return next((refusal for pattern, refusal in _REFUSALS.items() if re.search(pattern, text)), None)
 
 

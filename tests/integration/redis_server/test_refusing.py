@@ -13,8 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.embedded import server_command
+from bitladder.queue.server.refusals import CLUSTER, refusal_of
 from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, wait_until
 from tests.integration.redis_server.servers import running
@@ -181,3 +184,21 @@ def test_a_policy_that_evicts_turns_the_intake_s_readiness_off_and_lets_workers_
 
     assert answer.status_code == 200
     assert refusing.logged("redis cannot serve", "worker") == []
+
+
+@pytest.mark.parametrize("name", ["MyCluster", "MISCONF", "READONLY"])
+def test_a_server_that_cannot_be_reached_refuses_nothing_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    client = connect_sync(RedisSettings(url=f"unix://{tmp_path}/{name}"))
+
+    with pytest.raises(RedisConnectionError) as caught:
+        client.ping()
+
+    assert name in str(caught.value)
+    assert refusal_of(caught.value) is None
+
+
+def test_a_host_that_is_called_a_cluster_is_none() -> None:
+    lost = RedisConnectionError("Error 111 connecting to MyCluster.example.org:6379. Connection refused.")
+
+    assert refusal_of(lost) is None
+    assert refusal_of(RedisConnectionError("CLUSTERDOWN Hash slot not served")) is CLUSTER
