@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ from bitladder.ids import id_bytes, readable
 
 KEY = "idempotency-key"
 # Who waits for jobs waits on while Redis or the intake does not answer for so long: it restarts, or fails over.
-OUTAGE_S = 30.0
+_OUTAGE_S = 30.0
 
 Body = dict[str, Any]
 # Headers of an envelope, as they would come by HTTP: {"X-Priority": 9}. None: not given.
@@ -44,6 +45,27 @@ class Entry:
     body: Body
     headers: Headers | None = None
     idempotency_key: str | int | None = None
+
+
+class OutageWait:
+    """Whether one call waits on while nothing answers: not from the start on, and later for _OUTAGE_S.
+
+    That begins with the first failure: a caller may have been busy with an outcome since the last answer.
+    """
+
+    def __init__(self) -> None:
+        self._was_answered = False
+        self._failed_s: float | None = None  # when the present outage was noticed
+
+    def answered(self) -> None:
+        """Note an answer."""
+        self._was_answered, self._failed_s = True, None
+
+    def is_over(self) -> bool:
+        """Note a failure; return whether it is the last one to be waited out."""
+        now = time.monotonic()
+        self._failed_s = now if self._failed_s is None else self._failed_s
+        return not self._was_answered or now > self._failed_s + _OUTAGE_S
 
 
 class Completed(NamedTuple, Generic[Result]):

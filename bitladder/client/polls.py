@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bitladder.client.answers import TERMINAL, Job
-from bitladder.entries import OUTAGE_S, Completed, id_of, in_place, not_ended
+from bitladder.entries import Completed, OutageWait, id_of, in_place, not_ended
 from bitladder.errors import BitladderError
 
 # Requests at a time: few connections.
@@ -46,7 +46,7 @@ class Polls:
         self._end_s, self._is_bounded = time.monotonic() + self._timeout_s, is_bounded
         self._is_exhausted = False  # no ids are to come
         self._error: Exception | None = None  # that the ids raised
-        self._up_s: float | None = None  # when the intake last answered
+        self._outage_wait = OutageWait()
         self._new: deque[tuple[int, str]] = deque()
         self._asked: deque[tuple[int, str]] = deque()
         self._open: set[Poll] = set()
@@ -110,7 +110,7 @@ class Polls:
         """Take an answer; return what has completed, None where the job is asked for again.
 
         Raises:
-            JobError: no intake answers now, or none has for OUTAGE_S.
+            JobError: no intake answers now, or none has for half a minute.
 
         """
         self._open.discard(poll)
@@ -118,10 +118,10 @@ class Polls:
         if isinstance(answer, BitladderError):
             if not is_passing(answer):
                 return Completed(index, job_id, in_place(answer, index))
-            if self._up_s is None or self.left_s <= 0 or time.monotonic() > self._up_s + OUTAGE_S:
+            if self._outage_wait.is_over() or self.left_s <= 0:
                 raise answer
         else:
-            self._up_s = time.monotonic()
+            self._outage_wait.answered()
             if answer["status"] in TERMINAL:
                 return Completed(index, job_id, answer)
         self._asked.append((index, job_id))

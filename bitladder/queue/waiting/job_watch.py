@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from bitladder.contract import Outcome
-from bitladder.entries import OUTAGE_S, Numbered, not_ended
+from bitladder.entries import Numbered, OutageWait, not_ended
 from bitladder.errors import BitladderError, NotEndedError, QueueUnreachableError
 from bitladder.queue.calls.read import look_call, read_looks
 from bitladder.queue.job_record import Ended
@@ -111,7 +111,7 @@ class JobWatch:
         self._client = connect_sync(settings.redis)
         self._messages: Any = None  # redis-py's pub/sub, mostly untyped; None: not subscribed
         self._answer_s = settings.redis.timeout_s * 5
-        self._up_s: float | None = None  # when Redis last answered the call under way
+        self._outage_wait = OutageWait()  # of the call under way
 
     def close(self) -> None:
         self._unsubscribe()
@@ -163,13 +163,13 @@ class JobWatch:
 
         Raises:
             NotEndedError: some have not ended in time.
-            QueueUnreachableError: Redis is unreachable now, or was later, for OUTAGE_S.
+            QueueUnreachableError: Redis is unreachable now, or was later, for half a minute.
 
         """
         yield from self._ends(_Pending(iter(ids), timeout_s, is_bounded=is_bounded))
 
     def _ends(self, pending: _Pending) -> Iterator[Ending]:
-        self._up_s = None
+        self._outage_wait = OutageWait()
         self.subscribe()
         while pending.is_open:
             try:
@@ -178,7 +178,7 @@ class JobWatch:
                         yield index, job_id, outcome
             except QueueUnreachableError:
                 self._unsubscribe()
-                if self._up_s is None or pending.left_s <= 0 or time.monotonic() > self._up_s + OUTAGE_S:
+                if self._outage_wait.is_over() or pending.left_s <= 0:
                     raise
                 time.sleep(min(_RETRY_S, pending.left_s))
             while pending.refused:
@@ -238,7 +238,7 @@ class JobWatch:
             answer = run_sync(self._client, look_call(job_ids, channel=channel, max_bytes=max_bytes))
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
-        self._up_s = time.monotonic()
+        self._outage_wait.answered()
         return zip(job_ids, read_looks(answer, job_ids, self._signer), strict=True)
 
     def _unsubscribe(self) -> None:
