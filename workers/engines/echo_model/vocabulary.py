@@ -1,7 +1,7 @@
 """Tokens of the echo engine: a token is a word with the white space before it, and its id is a hash.
 
-A hash does not tell its word, so this process remembers the words whose ids it gave away. The id of any other word
-reads as `<id>`, and `<id>` has that id again.
+A hash does not tell its word, so this process remembers the words whose ids it gave away, but for very long ones. The
+id of any other word reads as `<id>`, and `<id>` has that id again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 
 SIZE = 2**31
-_MAX_WORDS = 100_000  # that are remembered: a few MB
+_MAX_WORDS, _MAX_CHARS = 100_000, 200  # that are remembered, and of each: 20 MB at most
 _TOKEN = re.compile(r"\s*\S+(?:\s+\Z)?")
 _UNKNOWN = re.compile(r" <(\d{1,10})>")
 _words: dict[int, str] = {}
@@ -32,9 +32,10 @@ def id_of(token: str) -> int:
     if (unknown := _UNKNOWN.fullmatch(token)) and int(unknown[1]) < SIZE:
         return int(unknown[1])
     number = zlib.crc32(token.encode()) % SIZE
-    if number not in _words and len(_words) >= _MAX_WORDS:
-        del _words[next(iter(_words))]
-    _words.setdefault(number, token)
+    if number not in _words and len(token) <= _MAX_CHARS:
+        if len(_words) >= _MAX_WORDS:
+            del _words[next(iter(_words))]
+        _words[number] = token
     return number
 
 
