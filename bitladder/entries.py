@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,21 @@ def encode_body(body: object) -> bytes:
     if isinstance(body.get("prompt"), bytes):  # msgspec would write it in base64
         raise RequestError("the prompt must be a str, got bytes", param="prompt")
     try:
-        return msgspec.json.encode(body)
+        encoded = msgspec.json.encode(body)
+        if b"null" in encoded and _holds_no_number(body):  # msgspec writes NaN and infinity so
+            raise ValueError("NaN and infinity are no numbers of JSON")
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise RequestError(f"the body must be a JSON object: {error}") from error
+    return encoded
+
+
+def _holds_no_number(value: object) -> bool:
+    """Tell whether NaN or an infinity is somewhere in it."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_holds_no_number, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_no_number, value))
 
 
 def outcomes_of(ids: Sequence[object], completed: Iterable[Completed[Result]]) -> list[Result | BitladderError]:

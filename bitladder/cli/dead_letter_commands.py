@@ -12,13 +12,16 @@ import typer
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.operations import Answer, Operations, Word, operations
 from bitladder.cli.output import ExitCode, Row, table
-from bitladder.errors import ConfigError
+from bitladder.errors import ConfigError, NotFoundError
+from bitladder.ids import readable
 
 app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True, rich_markup_mode=None)
 
 Code = Annotated[str | None, typer.Option(help="Only jobs that ended with this error code.")]
 Queue = Annotated[str | None, typer.Option(help="Only jobs of a model, model:tier or model:tier:lane.")]
-_Age = Annotated[float | None, typer.Option(help="Only jobs that became dead letters at least so many seconds ago.")]
+_Age = Annotated[
+    float | None, typer.Option(min=0, help="Only jobs that became dead letters at least so many seconds ago.")
+]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
@@ -133,7 +136,10 @@ class _Order:
         answer = self._side.act(self._word, selection)
         done, chosen = len(answer[self._done]), answer["chosen"]
         self._tell(answer, f"{done} of {chosen} {self._done}")
-        raise typer.Exit(ExitCode.DONE if done == chosen else ExitCode.FAILED)
+        if done != chosen:
+            raise typer.Exit(ExitCode.FAILED)
+        if unknown := [job_id for job_id in selection.get("ids", ()) if job_id not in answer[self._done]]:
+            raise NotFoundError(f"no dead letter is {', '.join(map(readable, unknown))}")
 
     def _ask(self, count: Answer) -> None:
         what = _summary(count["chosen"], count["by_code"])

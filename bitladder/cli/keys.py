@@ -21,8 +21,8 @@ from bitladder.settings.keys_file import changing, table_of
 from bitladder.settings.load import Loaded, load_settings
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
-_SPAN = re.compile(r"(\d{1,5})([hdw])")
-_HOURS = {"h": 1, "d": 24, "w": 168}
+_SPAN = re.compile(r"(\d{1,5})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @app.command()
@@ -147,12 +147,12 @@ def _source(loaded: Loaded, name: str) -> str:
 def _moment(text: str) -> datetime:
     """Read a time that is to come: a span from now, or a date."""
     if span := _SPAN.fullmatch(text):
-        return datetime.now(UTC) + timedelta(hours=int(span[1]) * _HOURS[span[2]])
+        return datetime.now(UTC) + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"a time must be a span like 12h, 90d or 4w, or a date like 2027-01-31, got {text!r}"
+            f"a time must be a span like 45m, 12h, 90d or 4w, or a date like 2027-01-31, got {text!r}"
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment <= datetime.now(UTC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,7 @@ _HEADERS = {
     "max_tier": "X-Max-Tier",
     "idempotency_key": "Idempotency-Key",
 }
+DEFAULT_URL = "http://127.0.0.1:8000"
 # The longest single ?wait=; the intake's limit is [intake].max_wait_s.
 WAIT_S = 30.0
 TERMINAL = ("finished", "failed", "cancelled", "expired")
@@ -115,6 +117,20 @@ def unanswered(url: httpx2.URL, error: httpx2.HTTPError) -> JobError:
         code = "timeout"  # a caller that has waited so long does not wait again
     shown = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # without the user and the password of a proxy
     return JobError(f"cannot reach the intake at {shown}: {error or type(error).__name__}", code=code)
+
+
+def base_url(url: str) -> httpx2.URL:
+    """Return the URL that paths are put behind. OpenAI's clients take it with /v1 at its end, which is left out here.
+
+    Raises:
+        ConfigError: it is no URL of an intake; it may hold a password, and is not repeated.
+
+    """
+    with contextlib.suppress(httpx2.InvalidURL, TypeError):
+        parsed = httpx2.URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return parsed.copy_with(path=parsed.path.rstrip("/").removesuffix("/v1") or "/")
+    raise ConfigError(f"the URL of an intake (--url, BITLADDER_URL) must be as {DEFAULT_URL}")
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

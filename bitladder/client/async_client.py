@@ -12,12 +12,14 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from bitladder.client.answers import (
+    DEFAULT_URL,
     PAUSES_S,
     TERMINAL,
     WAIT_S,
     Answer,
     Job,
     authorization,
+    base_url,
     checked,
     headers_of,
     headers_of_many,
@@ -38,15 +40,16 @@ _FIRST = asyncio.FIRST_COMPLETED
 class AsyncClient:
     """The same for asyncio; many submissions go side by side."""
 
-    def __init__(
-        self, url: str = "http://127.0.0.1:8000", *, api_key: str | None = None, timeout_s: float = 60
-    ) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout_s, headers=authorization(api_key))
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout_s: float = 60) -> None:
+        self._http = httpx2.AsyncClient(base_url=base_url(url), timeout=timeout_s, headers=authorization(api_key))
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *details: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     async def submit(self, body: Body | Entry, **options: Any) -> Job:  # noqa: ANN401

@@ -12,12 +12,14 @@ from typing import Any, Self
 import httpx2
 
 from bitladder.client.answers import (
+    DEFAULT_URL,
     PAUSES_S,
     TERMINAL,
     WAIT_S,
     Answer,
     Job,
     authorization,
+    base_url,
     checked,
     chunk_text,
     envelope_headers,
@@ -37,15 +39,16 @@ from bitladder.errors import BitladderError, JobError
 class Client:
     """A blocking client of one intake."""
 
-    def __init__(
-        self, url: str = "http://127.0.0.1:8000", *, api_key: str | None = None, timeout_s: float = 60
-    ) -> None:
-        self._http = httpx2.Client(base_url=url, timeout=timeout_s, headers=authorization(api_key))
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout_s: float = 60) -> None:
+        self._http = httpx2.Client(base_url=base_url(url), timeout=timeout_s, headers=authorization(api_key))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     def submit(self, body: Body | Entry, **options: Any) -> Job:  # noqa: ANN401  (the envelope's fields)

@@ -77,6 +77,8 @@ def test_urgent_and_batch_bodies_of_one_call_keep_their_places(producer: Produce
         {"model": "other", "prompt": "x"},
         {"model": "smollm2", "prompt": ...},
         {"model": "smollm2", "prompt": b"bytes"},
+        BODY | {"temperature": float("inf")},
+        BODY | {"metadata": None, "logit_bias": [1.0, {"a": float("nan")}]},
         {"model": "smollm2", "prompt": "\ud800"},
         {"model": "smollm2", "messages": []},
         [BODY],

@@ -51,7 +51,7 @@ def test_openais_client_asks_for_a_tier_and_is_told_which_it_got(stack: Stack) -
     printed = run(stack, "openai_client.py")
 
     assert "tier: int8\n" in printed
-    assert "raised by X-Min-Tier" in printed
+    assert "raised to a minimum" in printed
     assert "stream: What a day" in printed
 
 

@@ -31,7 +31,7 @@ def decision(policy: Policy, rank: int, reason: str, score: Score, constraints: 
     """Return the decision for the tier at `rank`, moved into what the constraints allow."""
     bounded = min(max(rank, constraints.lowest), constraints.highest)
     if bounded != rank:
-        reason += f", {'raised by X-Min-Tier' if bounded > rank else 'held by X-Max-Tier'}"
+        reason += f", {'raised to a minimum' if bounded > rank else 'held at a maximum'}"
     return Decision(
         policy=policy.name, version=policy.version, floor=constraints.ladder[bounded], reason=reason, score=score
     )

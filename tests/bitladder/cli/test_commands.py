@@ -107,7 +107,7 @@ def test_each_kind_of_error_has_its_exit_status(error: errors.BitladderError, ex
     [
         (("result", "x", "--url", NOWHERE), 5, "cannot reach the intake"),
         (("queues", "--url", NOWHERE), 5, "cannot reach the intake"),
-        (("queues", "--url", "http://[::1"), 2, "must be the URL of an intake"),
+        (("queues", "--url", "http://[::1"), 2, "the URL of an intake"),
         (("queues", "--config", "/nowhere.toml"), 2, "there is no configuration file"),
         (("dead-letters", "drop"), 2, "name the jobs by ids"),
         (("dead-letters", "list", "--limit", "-1"), 2, "--limit"),

@@ -19,7 +19,7 @@ from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
 from tests.conftest import ROOT
 
-LONGEST_REASON = "entropy 4.20 <= 4.5, raised by X-Min-Tier"
+LONGEST_REASON = "entropy 4.20 <= 4.5, raised to a minimum"
 
 
 @pytest.fixture

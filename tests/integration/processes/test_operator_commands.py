@@ -156,3 +156,30 @@ def read_all(terminal: int) -> str:
     except OSError:
         os.close(terminal)
     return seen.decode()
+
+
+def test_a_mistyped_id_is_said_and_no_success(stack: Stack, tmp_path: Path) -> None:
+    dropped = by_redis(stack, "dead-letters", "drop", "nope")
+    over_http = by_intake(stack, tmp_path, "dead-letters", "release", "nope")
+    known = json.loads(by_redis(stack, "dead-letters", "list", "--json").stdout)["dead_letters"][0]["id"]
+    both = by_redis(stack, "dead-letters", "drop", known, "nope")
+
+    assert [done.returncode for done in (dropped, over_http, both)] == [3, 3, 3]
+    assert "no dead letter is nope" in dropped.stderr
+    assert "no dead letter is nope" in over_http.stderr
+    assert "1 of 1 dropped" in both.stdout
+    assert "no dead letter is nope\n" in both.stderr
+
+
+def test_whoever_submits_hears_why_the_engine_refused(stack: Stack, tmp_path: Path) -> None:
+    """The URL may be the one that OpenAI's clients have, with /v1."""
+    stack.environment["BITLADDER_URL"] = f"{stack.url}/v1"
+
+    refused = by_redis(stack, "submit", "Hello", "--max-tokens", "0", "--wait", "--min-tier", "fp8", "--api-key", USER)
+    contradiction = by_redis(stack, "submit", "Hello", "--stream", "--json", "--api-key", USER)
+
+    assert refused.returncode == 1, refused.stderr
+    assert "max_tokens must be at least 1, got 0" in refused.stderr
+    assert "; job 0" in refused.stderr
+    assert contradiction.returncode == 2
+    assert "--stream prints text as it arrives" in contradiction.stderr

@@ -23,8 +23,8 @@ LADDER = ("int4", "int8", "fp8")
         (4.51, Envelope(), "int8", "entropy 4.51 > 4.5"),
         (4.0, Envelope(priority=8), "fp8", "priority 8 >= 8"),
         (4.0, Envelope(max_latency_ms=801), "fp8", "max latency 801 ms > 800 ms"),
-        (4.0, Envelope(min_tier="int8"), "int8", "entropy 4.00 <= 4.5, raised by X-Min-Tier"),
-        (4.0, Envelope(priority=9, max_tier="int4"), "int4", "priority 9 >= 8, held by X-Max-Tier"),
+        (4.0, Envelope(min_tier="int8"), "int8", "entropy 4.00 <= 4.5, raised to a minimum"),
+        (4.0, Envelope(priority=9, max_tier="int4"), "int4", "priority 9 >= 8, held at a maximum"),
     ],
 )
 def test_the_article_s_rule_gives_floor_and_reason(entropy: float, envelope: Envelope, floor: str, reason: str) -> None:

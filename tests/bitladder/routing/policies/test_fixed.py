@@ -17,8 +17,8 @@ LADDER = ("int4", "int8", "fp8")
     ("envelope", "floor", "reason"),
     [
         (Envelope(priority=10), "int8", "policy fixed:int8"),
-        (Envelope(min_tier="fp8"), "fp8", "policy fixed:int8, raised by X-Min-Tier"),
-        (Envelope(max_tier="int4"), "int4", "policy fixed:int8, held by X-Max-Tier"),
+        (Envelope(min_tier="fp8"), "fp8", "policy fixed:int8, raised to a minimum"),
+        (Envelope(max_tier="int4"), "int4", "policy fixed:int8, held at a maximum"),
     ],
 )
 def test_a_fixed_policy_chooses_its_tier_whatever_the_score(envelope: Envelope, floor: str, reason: str) -> None:
