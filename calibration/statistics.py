@@ -1,4 +1,4 @@
-"""Intervals and tests: bootstrap for means and ratios, Wilson for shares, Newcombe for their differences, McNemar.
+"""Intervals and tests: bootstrap for means and ratios, Wilson for shares, Newcombe and Bonett-Price for two, McNemar.
 
 Pure.
 """
@@ -42,10 +42,7 @@ def bootstrap_quantile(units: Floats, quantile: float) -> tuple[float, float]:
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
     """Return Wilson's score interval of a share: sound for few trials and for shares near 0 and 1."""
-    share, square = successes / count, _Z * _Z / count
-    middle = (share + square / 2) / (1 + square)
-    half = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return _wilson(successes, count, _Z)
 
 
 def newcombe(share: float, count: int, other: float, other_count: int) -> tuple[float, float]:
@@ -59,11 +56,41 @@ def newcombe(share: float, count: int, other: float, other_count: int) -> tuple[
     )
 
 
+def paired_ratio(both: int, only_first: int, only_second: int) -> tuple[float, float]:
+    """Return the interval of `first / second`, two shares of the same items (Bonett & Price 2006: hybrid of Wilson's).
+
+    Sound where counts are few or nothing: a bootstrap cannot draw what it has not seen, and returns 0 to 0 for none
+    right against one. The second one must have got something right.
+    """
+    first, second = both + only_first, both + only_second
+    count = first + only_second  # items that neither got right say nothing about the ratio
+    spread = math.sqrt((only_first + only_second + 2) / ((first + 1) * (second + 1)))
+    spreads = [math.sqrt((1 - (right + 1) / (count + 2)) / (right + 1)) for right in (first, second)]
+    quantile = _Z * spread / sum(spreads)
+    low, high = _wilson(first, count, quantile)
+    second_low, second_high = _wilson(second, count, quantile)
+    return low / second_high, high / second_low
+
+
+def paired_difference(only_first: int, only_second: int, count: int) -> tuple[float, float]:
+    """Return the interval of `first - second`, two shares of the same items (Bonett & Price 2012: adjusted Wald)."""
+    first, second = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
+    half = _Z * math.sqrt((first + second - (first - second) ** 2) / (count + 2))
+    return max(-1.0, first - second - half), min(1.0, first - second + half)
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value that two systems are equally good, from the items that only one got right."""
     count = only_first + only_second
     tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
     return float(min(1.0, 2 * tail / 2**count))
+
+
+def _wilson(successes: int, count: int, quantile: float) -> tuple[float, float]:
+    share, square = successes / count, quantile * quantile / count
+    middle = (share + square / 2) / (1 + square)
+    half = quantile * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from calibration.evaluate.report_table import rows
 
 _NOTES = (
     "Brackets are 95 % intervals: bootstrap over passages of up to 256 tokens for text, Wilson's for shares of right "
-    "answers.",
+    "answers, Bonett and Price's for their ratio and difference.",
     "Differences and accuracy recoveries are paired: tier and reference on the same passages and problems. +a -b: only "
     "the tier, only the reference was right; p is McNemar's exact one.",
 )

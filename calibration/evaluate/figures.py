@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from calibration.artifacts.evaluation_report import Comparison, Estimate
-from calibration.statistics import Floats, bootstrap, mcnemar, wilson
+from calibration.statistics import Floats, bootstrap, mcnemar, paired_difference, paired_ratio, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +24,15 @@ class TierFigures:
 
 
 def share_figures(name: str, tier: Sequence[bool], reference: Sequence[bool] | None) -> TierFigures:
-    """Return the share of right answers with Wilson's interval; against the reference item by item."""
+    """Return the share of right answers with its interval; against the reference item by item."""
     count, right = len(tier), sum(tier)
     metrics = {name: make_estimate(right / count, *wilson(right, count), count)}
     if reference is None:
         return TierFigures(metrics)
-    rows = np.array(list(zip(tier, reference, strict=True)), dtype=float)
-    difference = bootstrap_estimate(rows, lambda passed, base: (passed - base) / count, count)
-    better = sum(passed and not base for passed, base in zip(tier, reference, strict=True))
-    worse = sum(base and not passed for passed, base in zip(tier, reference, strict=True))
+    pairs = Counter(zip(map(bool, tier), map(bool, reference), strict=True))
+    both, better, worse = pairs[True, True], pairs[True, False], pairs[False, True]
+    ends = paired_difference(better, worse, count)
+    difference = make_estimate((better - worse) / count, *ends, count)
     comparison = Comparison(
         difference=difference.value,
         low=difference.low,
@@ -42,8 +41,10 @@ def share_figures(name: str, tier: Sequence[bool], reference: Sequence[bool] | N
         worse=worse,
         p=mcnemar(better, worse),
     )
-    kept = {name: bootstrap_estimate(rows, lambda passed, base: passed / base, count)} if any(reference) else {}
-    return TierFigures(metrics, kept, {name: comparison})
+    if not both + worse:
+        return TierFigures(metrics, {}, {name: comparison})
+    kept = make_estimate(right / (both + worse), *paired_ratio(both, better, worse), count)
+    return TierFigures(metrics, {name: kept}, {name: comparison})
 
 
 def bootstrap_estimate(rows: Floats, statistic: Callable[..., Floats], count: int) -> Estimate:

@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from calibration.statistics import Floats, bootstrap, bootstrap_quantile, mcnemar, newcombe, wilson
+from calibration.statistics import (
+    Floats,
+    bootstrap,
+    bootstrap_quantile,
+    mcnemar,
+    newcombe,
+    paired_difference,
+    paired_ratio,
+    wilson,
+)
 
 
 def mean(total: Floats, count: Floats) -> Floats:
@@ -42,6 +51,58 @@ def test_newcombe_s_interval_of_a_difference_is_the_one_of_his_table(
     interval = newcombe(right / count, count, other_right / other_count, other_count)
 
     assert interval == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("share", "base", "correlated"), [(0.05, 0.1, 0.5), (0.3, 0.4, 0.5), (0.9, 0.95, 0.9), (0.5, 0.5, 0.0)]
+)
+def test_intervals_of_two_paired_shares_cover_the_truth_about_as_often_as_they_say(
+    share: float, base: float, correlated: float
+) -> None:
+    random, count = np.random.default_rng(7), 40
+    covered = np.zeros(2)
+    trials = 0
+    while trials < 500:
+        same = random.random(count) < correlated
+        ours = random.random(count)
+        first, second = ours < share, np.where(same, ours, random.random(count)) < base
+        if not second.any():
+            continue
+        trials += 1
+        better, worse = int((first & ~second).sum()), int((second & ~first).sum())
+        low, high = paired_difference(better, worse, count)
+        ratio_low, ratio_high = paired_ratio(int((first & second).sum()), better, worse)
+        covered += [low <= share - base <= high, ratio_low <= share / base <= ratio_high]
+
+    assert (covered >= 0.9 * trials).all(), covered / trials
+
+
+@pytest.mark.parametrize(
+    ("both", "better", "worse", "low", "high"),
+    [(1, 1, 7, 0.068, 0.923), (59, 6, 16, 0.758, 0.991)],  # tables of Bentur 2009, Cavo 2012
+)
+def test_the_interval_of_a_paired_ratio_is_the_one_of_bonett_and_price(
+    both: int, better: int, worse: int, low: float, high: float
+) -> None:
+    assert paired_ratio(both, better, worse) == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize(("both", "better", "worse"), [(0, 0, 1), (1, 0, 0), (0, 3, 1), (20, 0, 0), (0, 0, 20)])
+def test_intervals_of_few_counts_have_a_width_and_hold_what_was_seen(both: int, better: int, worse: int) -> None:
+    low, high = paired_ratio(both, better, worse)
+    less, more = paired_difference(better, worse, 20)
+
+    assert low <= (both + better) / (both + worse) <= high
+    assert high - low > 0.1
+    assert less <= (better - worse) / 20 <= more
+    assert more - less > 0.1
+
+
+def test_none_of_twenty_against_one_may_be_chance() -> None:
+    low, high = paired_ratio(0, 0, 1)
+
+    assert low == 0
+    assert high > 1
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_nothing_is_recovered_of_a_reference_that_got_nothing_right() -> None:
     assert share_figures("pass_at_1", [True, False], [False, False]).recovery == {}
 
 
+def test_none_of_twenty_against_one_is_no_certain_loss() -> None:
+    kept = share_figures("pass_at_1", [False] * 20, [True] + [False] * 19).recovery["pass_at_1"]
+
+    assert (kept.value, kept.low) == (0, 0)
+    assert kept.high > 1
+
+
 def test_speed_gives_cost_and_recovery_both_ways_round() -> None:
     figures = pace_figures(paced(200, 0.1), paced(100, 0.2), weight_bytes=7, price_per_hour=0.72)
 
