@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -47,6 +47,13 @@ class PublishedFigure(Section):
     low: _Number
     high: _Number
     n: int = Field(ge=1)
+    bound: Literal["", "lower"] = ""  # lower: the exact value is at least this
+
+    @model_validator(mode="after")
+    def _holds_its_value(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"value must lie between low and high ({self.low} and {self.high}), got {self.value}")
+        return self
 
 
 class Published(Section):
@@ -107,6 +114,11 @@ class Release(Section):
     def content(self) -> int:
         """The version that first said what this one says; 0: the configuration did."""
         return self.version if self.restored is None else self.restored
+
+    def digests(self, model: str) -> dict[str, str]:
+        """Return the digest of each tier's checkpoint."""
+        tiers = self.models[model].tiers if model in self.models else {}
+        return {name: tier.digest for name, tier in tiers.items()}
 
 
 def read_release(path: Path) -> Release | None:

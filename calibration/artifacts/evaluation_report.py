@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,6 +28,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     low: float
     high: float
     n: int  # how many items (tokens, problems, requests) it was taken over
+    bound: Literal["", "lower"] = ""  # lower: the exact value is at least this
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
@@ -49,6 +51,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     p: float | None = None
 
 
+class Incumbent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a tier served when a checkpoint for it was measured, and how that compares item by item."""
+
+    tier: str  # its name in this report
+    digest: str
+    compared: dict[str, Comparison]  # the new checkpoint - what was served
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `publish` would say under the settings of the evaluation."""
+
+    reasons: tuple[str, ...] = ()  # why it would be refused; none: it would not
+    notes: tuple[str, ...] = ()  # what judged nothing, and why
+
+
 class TierReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One checkpoint as it was measured."""
 
@@ -59,6 +76,9 @@ class TierReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     # Share of the reference that is kept, 1 where nothing is lost (artifacts/metrics.py); {} for the reference.
     recovery: dict[str, Estimate] = {}
     compared: dict[str, Comparison] = {}  # {} for the reference
+    hardware: str = ""  # what the tier runs on, by the configuration
+    incumbent: Incumbent | None = None
+    verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         if not Path(self.checkpoint).is_absolute():
@@ -83,6 +103,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     machine: dict[str, str]  # cpu, cores, memory, gpu: what speeds depend on
     made_at: str  # RFC 3339, UTC
     seconds: float
+    settings: dict[str, Any] = {}  # Any: JSON; options of the command, and the limits that the verdicts are by
 
     def __post_init__(self) -> None:
         names = [*(tier.tier for tier in self.tiers), *self.failed]

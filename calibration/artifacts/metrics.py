@@ -11,6 +11,14 @@ from enum import StrEnum
 _MEASURES = "calibration.evaluate.measures"
 
 
+class Counted(StrEnum):
+    """What the n of a figure counts."""
+
+    TOKENS = "tokens"
+    ANSWERS = "answers"
+    RUNS = "runs"  # of the engine: rounds, requests
+
+
 class Better(StrEnum):
     """How a tier's value is compared with the reference's."""
 
@@ -26,6 +34,8 @@ class Metric:
 
     measure: str  # the module that takes it
     better: Better
+    counted: Counted = Counted.TOKENS
+    is_lower_bound: bool = False  # the exact value is at least this
     is_quality: bool = False  # tells how good answers are; the others, how fast they come and what they cost
     is_share: bool = False  # shown in percent
     # Taken over a few hundred items: one that was missed by chance must not decide, so that the publication gate takes
@@ -39,12 +49,17 @@ class Metric:
     def show(self, value: float) -> str:
         return f"{100 * value:.1f} %" if self.is_share else f"{self.scale * value:{self.digits}}{self.unit}"
 
+    def show_measured(self, value: float) -> str:
+        """Return a measured value, marked where it is only a bound of the exact one."""
+        return f"≥ {self.show(value)}" if self.is_lower_bound else self.show(value)
+
 
 METRICS = {
     "perplexity": Metric(measure=f"{_MEASURES}.likelihood", better=Better.LOWER, is_quality=True),
     "kl_mean": Metric(
         measure=f"{_MEASURES}.likelihood",
         better=Better.NONE,
+        is_lower_bound=True,
         digits=".4f",
         note="kl_mean is a lower bound of KL(reference || tier) in nats per token: the most likely tokens of both, and "
         "one bucket for the rest.",
@@ -61,6 +76,7 @@ METRICS = {
         better=Better.HIGHER,
         is_quality=True,
         is_share=True,
+        counted=Counted.ANSWERS,
         of_few_items=True,
         note="pass_at_1 is HumanEval, one greedy answer a problem, judged in a sandbox.",
     ),
@@ -69,15 +85,19 @@ METRICS = {
         better=Better.HIGHER,
         is_quality=True,
         is_share=True,
+        counted=Counted.ANSWERS,
         of_few_items=True,
         note="task is the share of the user's own tasks that were answered correctly.",
     ),
-    "tokens_per_s": Metric(measure=f"{_MEASURES}.pace", better=Better.HIGHER),
-    "ttft_ms": Metric(measure=f"{_MEASURES}.pace", better=Better.LOWER),
-    "memory_bytes": Metric(measure=f"{_MEASURES}.pace", better=Better.NONE, scale=1e-6, digits=".0f", unit=" MB"),
+    "tokens_per_s": Metric(measure=f"{_MEASURES}.pace", better=Better.HIGHER, counted=Counted.RUNS),
+    "ttft_ms": Metric(measure=f"{_MEASURES}.pace", better=Better.LOWER, counted=Counted.RUNS),
+    "memory_bytes": Metric(
+        measure=f"{_MEASURES}.pace", better=Better.NONE, counted=Counted.RUNS, scale=1e-6, digits=".0f", unit=" MB"
+    ),
     "cost_per_mtok": Metric(
         measure=f"{_MEASURES}.pace",
         better=Better.NONE,
+        counted=Counted.RUNS,
         note="cost_per_mtok is the price of the tier's hardware for a million tokens at the measured speed.",
     ),
 }

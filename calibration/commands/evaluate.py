@@ -6,8 +6,9 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -17,12 +18,13 @@ from rich.text import Text
 
 from bitladder.errors import ConfigError
 from bitladder.settings.sections import Settings
+from calibration.artifacts.digest import file_digest
 from calibration.artifacts.evaluation_report import Report, encode_report, read_report
-from calibration.artifacts.folder import require_outside, try_writing
+from calibration.artifacts.folder import require_outside, try_writing, writing
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, progress_console, say
 from calibration.errors import BadReportError, CalibrationError, InputError
-from calibration.evaluate.candidates import CheckpointArg, find_candidates
+from calibration.evaluate.candidates import CheckpointArg, find_candidates, find_served
 from calibration.evaluate.choose_measures import choose_measures
 from calibration.evaluate.contamination import refuse_calibrated
 from calibration.evaluate.evaluation_page import evaluation_page
@@ -47,6 +49,10 @@ Reference = Annotated[
     str, typer.Option(help="the checkpoint that the others are held against", metavar="[TIER=]FOLDER")
 ]
 
+WithoutServed = Annotated[
+    bool, typer.Option("--without-served", help="do not measure what tiers serve beside what would replace it")
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate_command)
@@ -62,6 +68,7 @@ def evaluate_command(
     problems: Annotated[int, typer.Option(min=0, max=164, help="HumanEval problems; 0: none")] = 164,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
+    without_served: WithoutServed = False,
     out: Annotated[Path, typer.Option(help="folder of report.json, report.html, quality-cost.png, results/")] = OUT,
     force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,
@@ -82,16 +89,26 @@ def evaluate_command(
     )
     arguments = [CheckpointArg.read(text) for text in (reference, *checkpoints)]
     out = out.expanduser()
-    for argument in arguments:
-        require_outside(out, "--out", argument.folder.expanduser(), "a checkpoint that is measured")
-    _check_out(out)
-    report = measure(load_configuration(config), model, arguments, options, Store(out / RESULTS), force=force)
+    _check_out(out, arguments)
+    report = measure(
+        load_configuration(config),
+        model,
+        arguments,
+        options,
+        Store(out / RESULTS),
+        force=force,
+        with_served=not without_served,
+    )
     _write(report, out)
     if as_json:
         typer.echo(encode_report(report), nl=False)
     else:
         Console().print(_table(report))
         say(f"{', '.join(FILES)} are in {out}")
+    _raise_failed(report)
+
+
+def _raise_failed(report: Report) -> None:
     if report.failed:
         count = len(report.tiers) + len(report.failed)
         raise CalibrationError(
@@ -99,8 +116,10 @@ def evaluate_command(
         )
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, arguments: Sequence[CheckpointArg]) -> None:
     """Raise if the report cannot be written, or would replace something else, before hours are spent."""
+    for argument in arguments:
+        require_outside(out, "--out", argument.folder.expanduser(), "a checkpoint that is measured")
     report, *other_files = (out / name for name in FILES)
     if report.exists():
         try:
@@ -120,6 +139,7 @@ def measure(
     store: Store,
     *,
     force: bool,
+    with_served: bool,
 ) -> Report:
     """Measure these checkpoints against the first of them."""
     name = model or _only_model(settings)
@@ -129,7 +149,8 @@ def measure(
         raise InputError(str(error)) from error
     plan = choose_measures(options)
     reference, *candidates = checkpoints = find_candidates(arguments, model_settings, settings.vllm)
-    refuse_calibrated(plan.own_texts, checkpoints)
+    served = find_served(candidates, model_settings, settings.vllm, say) if with_served else {}
+    refuse_calibrated(plan.own_texts, [*checkpoints, *served.values()])
     engine = engine_version(settings.vllm)
     evaluation = Evaluator(
         measures=plan.measures,
@@ -140,8 +161,20 @@ def measure(
         steps=Steps(progress_console()),
         force=force,
     )
-    about = ReportHeader(model=name, sources=plan.sources, versions=versions(engine) | plan.versions)
-    return asyncio.run(evaluate(reference, candidates, evaluation, about))
+    about = ReportHeader(
+        model=name,
+        sources=plan.sources,
+        versions=versions(engine) | plan.versions,
+        settings=_settings_of(options, settings),
+        publish=settings.publish,
+    )
+    return asyncio.run(evaluate(reference, candidates, evaluation, about, served))
+
+
+def _settings_of(options: EvaluationOptions, settings: Settings) -> dict[str, Any]:  # Any: JSON
+    """Return what the figures and the verdicts depend on, as JSON."""
+    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    return {"evaluate": chosen, "publish": settings.publish.model_dump(exclude={"file", "keep"})}
 
 
 def _only_model(settings: Settings) -> str:
@@ -151,9 +184,17 @@ def _only_model(settings: Settings) -> str:
 
 
 def _write(report: Report, out: Path) -> None:
+    _keep_former(out / FILES[0])
     png = quality_cost_png(report)
     for name, content in zip(FILES, (encode_report(report), evaluation_page(report, png).encode(), png), strict=True):
         write_whole(out / name, content)
+
+
+def _keep_former(report: Path) -> None:
+    """Move the report of an earlier evaluation aside, under its digest: a release may name it by that."""
+    if report.exists():
+        with writing(report.parent):
+            report.rename(report.with_name(f"{report.stem}-{file_digest(report)[:16]}{report.suffix}"))
 
 
 def _table(report: Report) -> Table:

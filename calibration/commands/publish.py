@@ -9,6 +9,7 @@ import typer
 
 from calibration.commands.options import AsJson, Config
 from calibration.commands.releases import open_store, say_step, show_release
+from calibration.publishing.incumbent import Waivers
 from calibration.publishing.publish_tiers import Choice
 from calibration.publishing.publish_tiers import publish as publish_release
 
@@ -20,6 +21,12 @@ def register(app: typer.Typer) -> None:
         tiers: Annotated[
             str, typer.Option(help="comma-separated; default: all that were measured, but the reference")
         ] = "",
+        without_incumbent: Annotated[
+            bool, typer.Option("--without-incumbent", help="replace what is served without a comparison with it")
+        ] = False,
+        accept_worse: Annotated[
+            bool, typer.Option("--accept-worse", help="replace what is served by what is worse than it")
+        ] = False,
         note: Annotated[str, typer.Option(help="why, for those who read the history")] = "",
         config: Config = None,
         as_json: AsJson = False,
@@ -30,6 +37,7 @@ def register(app: typer.Typer) -> None:
         """
         settings, store = open_store(config)
         names = [name.strip() for name in tiers.split(",") if name.strip()]
-        choice = Choice(report=report.expanduser(), tiers=names, note=note)
+        waivers = Waivers(without_incumbent=without_incumbent, accept_worse=accept_worse)
+        choice = Choice(report=report.expanduser(), tiers=names, note=note, waivers=waivers)
         release = publish_release(choice, settings, store, say_step)
         show_release(release, as_json=as_json)

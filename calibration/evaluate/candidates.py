@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bitladder.settings.hidden import hidden
 from bitladder.settings.models_section import ModelSettings, TierSettings
+from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import read_manifest
@@ -79,6 +80,34 @@ def find_candidates(arguments: Sequence[CheckpointArg], model: ModelSettings, vl
         Candidate(folder, _tier_settings(name, folder, model, served[folder]), checkpoint_digest(folder))
         for folder, name in names.items()
     ]
+
+
+def find_served(
+    candidates: Sequence[Candidate], model: ModelSettings, vllm: VllmSettings, say: Callable[[str], None]
+) -> dict[str, Candidate]:
+    """Return what the tiers serve that these checkpoints would replace, by the names of those.
+
+    Raises:
+        InputError: one of the checkpoints has the name under which it is reported.
+
+    """
+    served = {}
+    for candidate in candidates:
+        tier = next((tier for tier in model.tiers if tier.name == candidate.name and tier.checkpoint), None)
+        if tier is None:
+            continue
+        folder = in_cache(tier.checkpoint, vllm.cache_dir).resolve()
+        if folder == candidate.path or not (folder / "config.json").is_file():
+            continue
+        name, digest = f"{tier.name}-served", checkpoint_digest(folder)
+        if name in [other.name for other in candidates]:
+            raise InputError(f"{name!r} is what tier {tier.name} serves: name {candidate.path} as TIER=FOLDER")
+        if tier.published and tier.published.digest != digest:
+            say(f"{name}: not measured: {folder} has changed since it was published")
+        elif digest != candidate.digest:
+            tier = tier.model_copy(update={"name": name, "checkpoint": str(folder)})
+            served[candidate.name] = Candidate(folder, tier, digest)
+    return served
 
 
 def _served_tier(folder: Path, model: ModelSettings, vllm: VllmSettings) -> TierSettings | None:

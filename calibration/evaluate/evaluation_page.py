@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from calibration.artifacts.evaluation_report import Report
 from calibration.artifacts.html_report import Section, html_page
 from calibration.artifacts.metrics import METRICS, metric_of
@@ -22,6 +24,7 @@ def evaluation_page(report: Report, png: bytes) -> str:
         "Machine": report.machine,
         "Versions": report.versions,
         "Sources (sha256)": report.sources,
+        "Settings": {name: json.dumps(value) for name, value in report.settings.items()},
     }
     sections = [
         Section(heading="Quality over cost", png=png),
@@ -30,11 +33,32 @@ def evaluation_page(report: Report, png: bytes) -> str:
             header=["metric", *(tier.tier for tier in report.tiers)],
             rows=[[row.title, *row.cells] for row in rows(report)],
         ),
+        *_verdicts(report),
         *(Section(heading=f"{name} could not be measured", text=reason) for name, reason in report.failed.items()),
         *(Section(heading=heading, rows=list(items.items())) for heading, items in facts.items()),
     ]
     summary = f"{report.made_at}, {report.seconds:g} s, against {report.reference}."
     return html_page(f"{report.model}: evaluation", summary, sections, [*_NOTES, *_metric_notes(report)])
+
+
+def _verdicts(report: Report) -> list[Section]:
+    """Return why checkpoints would be refused, what judged nothing, and how they compare with what is served."""
+    verdicts = [
+        [tier.tier, text]
+        for tier in report.tiers
+        if tier.verdict is not None
+        for text in tier.verdict.reasons or ("passes", *tier.verdict.notes)
+    ]
+    replaced = [
+        [tier.tier, tier.incumbent.tier, name, f"{more.difference:+.3g} [{more.low:+.3g}, {more.high:+.3g}]"]
+        for tier in report.tiers
+        if tier.incumbent is not None
+        for name, more in tier.incumbent.compared.items()
+    ]
+    header = ["checkpoint", "served", "metric", "checkpoint - served"]
+    sections = [Section(heading="Verdict of publish, under the settings of this evaluation", rows=verdicts)]
+    sections += [Section(heading="Against what is served", header=header, rows=replaced)] if replaced else []
+    return sections if verdicts else []
 
 
 def _metric_notes(report: Report) -> list[str]:

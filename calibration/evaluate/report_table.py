@@ -17,11 +17,18 @@ class _Row(NamedTuple):
 
 
 def rows(report: Report) -> list[_Row]:
-    """Return every metric with its interval, and under it the accuracy recovery and the difference."""
+    """Return every metric with its interval, under it the accuracy recovery and the difference; then the verdict."""
     fullest_first = sorted(report.tiers, key=lambda tier: -len(tier.metrics))  # its order keeps what belongs together
     names = list(dict.fromkeys(name for tier in fullest_first for name in tier.metrics))
     lines = [line for name in names for line in _rows(name, report.tiers)]
+    lines.append(_Row("verdict of publish", [_verdict(tier) for tier in report.tiers]))
     return [line for line in lines if any(line.cells)]
+
+
+def _verdict(tier: TierReport) -> str:
+    if tier.verdict is None:
+        return ""
+    return "refused" if tier.verdict.reasons else "passes"
 
 
 def _rows(name: str, tiers: Sequence[TierReport]) -> list[_Row]:
@@ -35,10 +42,9 @@ def _rows(name: str, tiers: Sequence[TierReport]) -> list[_Row]:
 def _value(name: str, figure: Estimate | None) -> str:
     if figure is None:
         return ""
-    show = METRICS[metric_of(name)].show
-    if figure.low == figure.high:
-        return show(figure.value)
-    return f"{show(figure.value)} [{show(figure.low)}, {show(figure.high)}]"
+    metric = METRICS[metric_of(name)]
+    value = metric.show_measured(figure.value)
+    return value if figure.low == figure.high else f"{value} [{metric.show(figure.low)}, {metric.show(figure.high)}]"
 
 
 def _kept(figure: Estimate | None) -> str:

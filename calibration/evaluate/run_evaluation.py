@@ -5,21 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
+from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace
+
+from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.worker_section import VllmSettings
-from calibration.artifacts.evaluation_report import Report, TierReport
+from calibration.artifacts.evaluation_report import Incumbent, Report, TierReport
 from calibration.errors import EngineFailedError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import serving
 from calibration.evaluate.figures import TierFigures
 from calibration.evaluate.machine import machine
-from calibration.evaluate.measures.measure import Measure
+from calibration.evaluate.measures.measure import Measure, compare_results
 from calibration.evaluate.store import Store
+from calibration.publishing.gate import judge, worse_than_served
 from calibration.terminal.progress import Steps
 
 # Name of a measure -> its result.
@@ -85,45 +90,97 @@ class ReportHeader:
     model: str
     sources: dict[str, str]
     versions: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)  # Any: JSON
+    publish: PublishSettings = field(default_factory=PublishSettings)  # the limits of the verdicts
 
 
 async def evaluate(
-    reference: Candidate, candidates: Sequence[Candidate], evaluation: Evaluator, about: ReportHeader
+    reference: Candidate,
+    candidates: Sequence[Candidate],
+    evaluation: Evaluator,
+    about: ReportHeader,
+    served: Mapping[str, Candidate] = MappingProxyType({}),
 ) -> Report:
     """Measure the reference and the candidates, in this order; a failed one is named in the report, with the reason.
+
+    `served` has what a candidate would replace, by the candidate's name: it is measured before it.
 
     Raises:
         EngineFailedError: all failed.
 
     """
     started_s = time.monotonic()
-    tiers: list[TierReport] = []
-    failed: dict[str, str] = {}
-    baseline: Results | None = None
-    with evaluation.steps.showing():
-        for candidate in (reference, *candidates):
-            try:
-                results = await evaluation.results(candidate)
-                tiers.append(tier_report(candidate, evaluation.measures, results, baseline))
-            except EngineFailedError as error:
-                failed[candidate.name] = str(error)
-                line, _, _ = failed[candidate.name].partition("\n")
-                evaluation.steps.note(candidate.name, f"failed: {line}")
-            else:
-                baseline = results if candidate is reference else baseline
+    tiers, failed = await _measure_all(reference, candidates, evaluation, served)
     if not tiers:
         raise EngineFailedError("nothing could be measured:\n" + reasons(failed))
+    names = [candidate.name for candidate in candidates]
     return Report(
         model=about.model,
         reference=reference.name,
-        tiers=tuple(tiers),
+        tiers=tuple(_with_verdict(tier, about.publish) if tier.tier in names else tier for tier in tiers),
         failed=failed,
         sources=about.sources,
         versions=about.versions,
         machine=machine(),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started_s, 1),
+        settings=about.settings,
     )
+
+
+async def _measure_all(
+    reference: Candidate, candidates: Sequence[Candidate], evaluation: Evaluator, served: Mapping[str, Candidate]
+) -> tuple[list[TierReport], dict[str, str]]:
+    """Return what was measured, and of what could not be measured, why."""
+    tiers: list[TierReport] = []
+    failed: dict[str, str] = {}
+    results: dict[str, Results] = {}
+    order = [checkpoint for new in candidates for checkpoint in (served.get(new.name), new) if checkpoint]
+    with evaluation.steps.showing():
+        for candidate in (reference, *order):
+            try:
+                measured, baseline = await evaluation.results(candidate), results.get(reference.name)
+                tier = tier_report(candidate, evaluation.measures, measured, baseline)
+            except EngineFailedError as error:
+                failed[candidate.name] = str(error)
+                line, _, _ = failed[candidate.name].partition("\n")
+                evaluation.steps.note(candidate.name, f"failed: {line}")
+                continue
+            results[candidate.name] = measured
+            old = served.get(candidate.name)
+            if old and old.name in results:
+                incumbent = _incumbent(candidate, old, evaluation.measures, results, baseline)
+                tier = replace(tier, incumbent=incumbent)
+            tiers.append(tier)
+    return tiers, failed
+
+
+def _incumbent(
+    candidate: Candidate,
+    old: Candidate,
+    measures: Sequence[Measure[Any]],
+    results: Mapping[str, Results],
+    baseline: Results | None,
+) -> Incumbent | None:
+    """Return how a checkpoint compares with what it would replace; None where it cannot be compared."""
+    new_results, old_results = results[candidate.name], results[old.name]
+    try:
+        parts = [
+            compare_results(
+                measure, new_results[name], old_results[name], baseline[name] if baseline else None, candidate
+            )
+            for measure in measures
+            for name in (measure.name,)
+        ]
+    except EngineFailedError:
+        return None
+    return Incumbent(tier=old.name, digest=old.digest, compared=reduce(or_, parts, {}))
+
+
+def _with_verdict(tier: TierReport, settings: PublishSettings) -> TierReport:
+    verdict = judge(tier, settings, machine(), is_reference=False)
+    worse = worse_than_served(tier, settings.limits_of(tier.tier))
+    return replace(tier, verdict=replace(verdict, reasons=(*verdict.reasons, *worse)))
 
 
 def reasons(failed: Mapping[str, str]) -> str:
@@ -151,4 +208,5 @@ def tier_report(
         metrics=figures.metrics,
         recovery=figures.recovery,
         compared=figures.compared,
+        hardware=candidate.tier.hardware,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from bitladder.settings.release import Evaluation, Release, ReleaseModel, Releas
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import checkpoint_digest, file_digest
 from calibration.artifacts.evaluation_report import Report, TierReport, read_report
+from calibration.artifacts.hardware import speed_of_another
 from calibration.errors import InputError, PublishRefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
-from calibration.publishing.gate import check_limits, shortcomings
+from calibration.publishing.gate import check_limits, judge
+from calibration.publishing.incumbent import Waivers, replacement
 from calibration.publishing.release_file import ReleaseStore
 
 MAX_NOTE_CHARS = 500
@@ -35,6 +37,7 @@ class Choice:
     report: Path
     tiers: Sequence[str] = ()  # empty: all that the report and the model have, but the reference
     note: str = ""
+    waivers: Waivers = field(default_factory=Waivers)
 
 
 def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _OnStep) -> Release:
@@ -42,20 +45,23 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _O
 
     Raises:
         InputError: report, settings and tiers do not go together, or there is no place for a release.
-        PublishRefusedError: a tier changed since it was measured, failed its inspection or lost too much.
+        PublishRefusedError: a tier changed since it was measured, failed its inspection, lost too much, or is worse
+            than what it would replace.
 
     """
     _check_note(choice.note)
     report, report_digest = read_report(choice.report), file_digest(choice.report)
-    limits, of_one_model = settings.publish.min_recovery, len(settings.models) == 1
-    for limit in check_limits(limits, report, of_one_model=of_one_model):
-        on_step(report.model, f"publish.min_recovery.{limit} was not measured and judges nothing here")
+    _check_tier_limits(settings)
+    for limit in check_limits(settings.publish, report, of_one_model=len(settings.models) == 1):
+        on_step(report.model, f"{limit} was not measured and judges nothing here")
     tiers = _chosen(report, choice.tiers, settings)
     with store.locked():  # what is wrong with its place is said before all files are read, which may take minutes
-        store.present()
+        present = store.present()
     if report.reference in settings.models[report.model].ladder:
         _speak_of_reference(report.reference, tiers, on_step)
+    served = present.digests(report.model) if present else {}
     refused = [text for tier in tiers for text in _refusals(tier, report, settings, on_step)]
+    refused += [text for tier in tiers for text in _replacing(tier, report, served, settings, choice.waivers, on_step)]
     if refused:
         raise PublishRefusedError("nothing was published:\n" + "\n".join(refused))
     evaluation = Evaluation(
@@ -73,6 +79,9 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _O
         tiers_of_model = {**kept.get(report.model, {}), **new}
         by_model = {**kept, report.model: tiers_of_model}
         models = {name: ReleaseModel(tiers=dict(tiers)) for name, tiers in by_model.items()}
+        if former and former.models == models:
+            on_step(report.model, f"release {former.version} says this already: nothing changed")
+            return former
         return _write(store, models, choice.note)
 
 
@@ -194,8 +203,39 @@ def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: _On
     if not reasons:
         on_step(tier.tier, "inspecting")
         reasons = _defects(tier.tier, inspect_checkpoint(folder))
-    lost = shortcomings(tier, settings.publish, is_reference=tier.tier == report.reference)
-    return [*reasons, *(f"{tier.tier}: {text}" for text in lost)]
+    hardware = settings.models[report.model].tier(tier.tier).hardware
+    is_reference = tier.tier == report.reference
+    verdict = judge(tier, settings.publish, report.machine, is_reference=is_reference, hardware=hardware)
+    for note in verdict.notes:
+        on_step(tier.tier, note)
+    if elsewhere := speed_of_another(hardware, report.machine):
+        on_step(tier.tier, f"its speed is not that of the tier: {elsewhere}")
+    return [*reasons, *(f"{tier.tier}: {text}" for text in verdict.reasons)]
+
+
+def _replacing(
+    tier: TierReport,
+    report: Report,
+    served: Mapping[str, str],
+    settings: Settings,
+    waivers: Waivers,
+    on_step: _OnStep,
+) -> list[str]:
+    """Return why a tier must not take the place of what the present release serves; the reference may."""
+    if tier.tier == report.reference:
+        return []
+    judged = replacement(tier, served.get(tier.tier, ""), settings.publish, waivers)
+    for note in judged.notes:
+        on_step(tier.tier, note)
+    return [f"{tier.tier}: {text}" for text in judged.reasons]
+
+
+def _check_tier_limits(settings: Settings) -> None:
+    """Raise InputError if there are limits for a tier that no model has: they would never apply."""
+    known = list(dict.fromkeys(tier for model in settings.models.values() for tier in model.ladder))
+    for name in settings.publish.tiers:
+        if name not in known:
+            raise InputError(f"publish.tiers.{name}: there is no such tier; there is {', '.join(known)}")
 
 
 def _changes(name: str, folder: Path, digest: str, on_step: _OnStep) -> list[str]:

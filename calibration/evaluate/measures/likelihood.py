@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from calibration.artifacts.digest import text_digest, texts_digest
 from calibration.artifacts.evaluation_report import Comparison
@@ -97,6 +98,26 @@ class Likelihood:
             raise EngineFailedError("its tokenizer is not the reference's, so they cannot be compared")
         return text_figures(self.kind, result, reference)
 
+    def compare(self, result: Passages, other: Passages, reference: Passages | None) -> dict[str, Comparison]:
+        """Return how two checkpoints differ on the same passages, in their divergence from the reference too."""
+        if result.tokens != other.tokens:
+            raise EngineFailedError("its tokenizer is not that of what is served, so they cannot be compared")
+        compared = text_figures(self.kind, result, other).compared
+        return compared | (_compare_drift(self.kind, result, other, reference) if reference else {})
+
+
+def _compare_drift(kind: str, tier: Passages, other: Passages, reference: Passages) -> dict[str, Comparison]:
+    """Return how much farther from the reference a tier is than another one, passage by passage."""
+    trios = zip(reference.predictions, tier.predictions, other.predictions, strict=True)
+    rows = np.array([(*_compare_passage(base, new), *_compare_passage(base, old)) for base, new, old in trios])
+    tokens, apart, same = rows[:, 0], rows[:, 3] - rows[:, 8], rows[:, 4] - rows[:, 9]
+    compared = {}
+    for metric, more in (("kl_mean", apart), ("top1", same)):
+        columns = np.stack([more, tokens], axis=1)
+        figure = bootstrap_estimate(columns, lambda total, count: total / count, int(tokens.sum()))
+        compared[f"{metric}.{kind}"] = Comparison(difference=figure.value, low=figure.low, high=figure.high)
+    return compared
+
 
 def text_figures(kind: str, tier: Passages, reference: Passages | None) -> TierFigures:
     """Return perplexity; and against the reference, mean divergence, agreement, and the share of perplexity kept."""
@@ -113,7 +134,7 @@ def text_figures(kind: str, tier: Passages, reference: Passages | None) -> TierF
     difference = bootstrap_estimate(
         rows, lambda tokens, loss, base, apart, same: _exp(loss / tokens) - _exp(base / tokens), count
     )
-    metrics |= {f"kl_mean.{kind}": kl, f"top1.{kind}": top1}
+    metrics |= {f"kl_mean.{kind}": replace(kl, bound="lower"), f"top1.{kind}": top1}
     comparison = Comparison(difference=difference.value, low=difference.low, high=difference.high)
     return TierFigures(metrics, {name: kept, f"top1.{kind}": top1}, {name: comparison})
 

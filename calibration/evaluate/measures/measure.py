@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from calibration.artifacts.evaluation_report import Comparison
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures
@@ -41,6 +42,26 @@ class Measure(Protocol[Result]):
             EngineFailedError: the two results cannot be compared.
 
         """
+
+
+@runtime_checkable
+class ComparesByReference(Protocol):
+    """A measure whose metrics are against the reference already: two checkpoints are compared in how far they are.
+
+    Of any other measure, the comparison that its figures have with a reference is taken.
+    """
+
+    def compare(self, result: Any, other: Any, reference: Any) -> dict[str, Comparison]:  # noqa: ANN401  (Result)
+        """Return result - other, item by item; reference is None where it could not be measured."""
+
+
+def compare_results(
+    measure: Measure[Result], result: Result, other: Result, reference: Result | None, candidate: Candidate
+) -> dict[str, Comparison]:
+    """Return how a checkpoint differs from another one on the same items."""
+    if isinstance(measure, ComparesByReference):
+        return measure.compare(result, other, reference)
+    return measure.figures(result, other, candidate).compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

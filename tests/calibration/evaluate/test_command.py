@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from calibration.artifacts.digest import file_digest
 from calibration.artifacts.evaluation_report import read_report
 from calibration.artifacts.manifest import write_manifest
 from calibration.commands import app as cli
@@ -35,8 +36,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name in ("bf16", "new"):
         checkpoint(tmp_path / name, name.encode())
 
-    def ran(*options: str, vllm_args: str = "") -> tuple[int, str]:
-        tier = f"[[models.m.tiers]]\nname = 'int4'\nvllm_args = [{vllm_args}]\n"
+    def ran(*options: str, vllm_args: str = "", tier: str = "") -> tuple[int, str]:
+        tier = f"[[models.m.tiers]]\nname = 'int4'\nvllm_args = [{vllm_args}]{tier}\n"
         config.write_text(f"[vllm]\npython = '{install(tmp_path)}'\n{tier}")
         given = [f"int4={tmp_path}/new", "--reference", str(tmp_path / "bf16"), "--config", str(config)]
         try:
@@ -55,6 +56,37 @@ def test_the_report_of_a_whole_evaluation_is_written_and_status_is_0(run: Run, t
     report = read_report(tmp_path / "out" / "report.json")
     assert (status, [tier.tier for tier in report.tiers], report.failed) == (0, ["bf16", "int4"], {})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*command.FILES, "results"}
+
+
+def test_a_second_evaluation_keeps_the_report_of_the_first_under_its_digest(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("--out", str(out))
+    first, digest = (out / "report.json").read_bytes(), file_digest(out / "report.json")
+
+    status, _ = run("--out", str(out))
+
+    assert status == 0
+    assert (out / f"report-{digest[:16]}.json").read_bytes() == first
+    assert (out / "report.json").read_bytes() != first
+
+
+def test_what_the_tier_serves_is_measured_too_unless_that_is_declined(run: Run, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "old", b"old")
+    served = f"\ncheckpoint = '{tmp_path / 'old'}'"
+
+    alone, _ = run("--out", str(tmp_path / "alone"), "--without-served", tier=served)
+    beside, _ = run("--out", str(tmp_path / "beside"), tier=served)
+
+    reports = [read_report(tmp_path / name / "report.json") for name in ("alone", "beside")]
+    assert (alone, beside) == (0, 0)
+    assert [[tier.tier for tier in report.tiers] for report in reports] == [
+        ["bf16", "int4"],
+        ["bf16", "int4-served", "int4"],
+    ]
+    assert reports[0].tiers[-1].incumbent is None
+    assert reports[1].tiers[-1].incumbent
+    assert reports[1].settings["publish"]["min_tokens"] == 500
+    assert reports[1].settings["evaluate"]["top"] == 64
 
 
 def test_with_an_engine_that_failed_the_report_has_the_others_and_status_is_1(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
-from calibration.publishing.gate import check_limits, shortcomings
+from calibration.publishing.gate import check_limits, judge
 from tests.calibration.evaluate.test_engines import candidate, evaluation, run
 
 OPTIONS = EvaluationOptions(heldout=None, tokens=100, top=1, problems=0, sandbox="auto", tasks=None)
@@ -37,9 +37,10 @@ async def test_a_new_measure_is_a_file_and_a_row_of_the_registry(
     evaluator = evaluation(tmp_path, plan.measures[-1])  # the fake engine serves no /tokenize for the others
     report = await run(evaluator, candidate(tmp_path, "bf16"), candidate(tmp_path, "d"))
 
-    assert [row.title for row in rows(report)] == ["answer_chars", "  of the reference"]
+    assert [row.title for row in rows(report)] == ["answer_chars", "  of the reference", "verdict of publish"]
     assert rows(report)[0].cells == ["6 characters", "6 characters"]
     assert "<li>answer_chars is new.</li>" in evaluation_page(report, quality_cost_png(report))
-    strict = PublishSettings(min_recovery={"answer_chars": 1.5})
-    assert check_limits(strict.min_recovery, report, of_one_model=True) == []
-    assert "answer_chars keeps 1.000 of the reference" in shortcomings(report.tiers[1], strict, is_reference=False)[0]
+    strict = PublishSettings(min_recovery={"answer_chars": 1.5}, min_tokens=1)
+    assert check_limits(strict, report, of_one_model=True) == []
+    verdict = judge(report.tiers[1], strict, report.machine, is_reference=False)
+    assert "answer_chars keeps 1.000 of the reference" in verdict.reasons[0]

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bitladder.settings.models_section import TierSettings
+from bitladder.settings.models_section import ModelSettings, TierSettings
+from bitladder.settings.publish_section import PublishSettings
+from bitladder.settings.release import Published
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.evaluation_report import Report, encode_report
-from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates
+from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates, find_served
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.figures import share_figures
@@ -252,6 +254,74 @@ async def test_what_was_measured_is_reported_again_without_an_engine(tmp_path: P
     assert report.tiers[1].metrics["perplexity.code"].value == pytest.approx(math.exp(2.5), rel=1e-5)
     assert report.tiers[1].metrics["task.own"].value == 1
     assert encode_report(report)
+
+
+async def test_what_a_tier_serves_is_measured_beside_what_would_replace_it(tmp_path: Path) -> None:
+    evaluator = evaluation(tmp_path)
+    served, new, reference = (checkpoint(tmp_path / name, name.encode()) for name in ("four", "new", "bf16"))
+    arguments = [CheckpointArg(reference), CheckpointArg(new, "int4")]
+    bf16, int4 = find_candidates(arguments, LADDER, evaluator.vllm)
+    incumbents = find_served([int4], LADDER, evaluator.vllm, lambda text: None)
+    for measured, loss in ((bf16, 2.0), (int4, 2.5), (incumbents["int4"], 2.2)):
+        store_results(evaluator, measured, loss)
+
+    report = await evaluate(bf16, [int4], evaluator, ABOUT, incumbents)
+
+    assert [(tier.tier, tier.checkpoint) for tier in report.tiers[1:]] == [
+        ("int4-served", str(served)),
+        ("int4", str(new)),
+    ]
+    incumbent = report.tiers[2].incumbent
+    assert incumbent
+    assert (incumbent.tier, incumbent.digest) == ("int4-served", report.tiers[1].digest)
+    assert set(incumbent.compared) == {"perplexity.code", "kl_mean.code", "top1.code", "task.own"}
+    assert incumbent.compared["perplexity.code"].difference == pytest.approx(math.exp(2.5) - math.exp(2.2), rel=1e-5)
+    assert incumbent.compared["kl_mean.code"].difference == 0
+    assert "<h2>Against what is served</h2>" in evaluation_page(report, b"")
+
+
+def test_what_is_served_is_no_incumbent_of_itself_nor_once_it_has_changed(tmp_path: Path) -> None:
+    evaluator, notes = evaluation(tmp_path), list[str]()
+    checkpoint(tmp_path / "four")
+    new, same = checkpoint(tmp_path / "new", b"new"), checkpoint(tmp_path / "same")
+    published = LADDER.tier("int4").model_copy(update={"published": Published(version=1, digest="0" * 64)})
+    changed = LADDER.model_copy(update={"tiers": (published, *LADDER.tiers[1:])})
+
+    def served(folder: Path, model: ModelSettings) -> dict[str, Candidate]:
+        chosen = find_candidates([CheckpointArg(folder, "int4")], model, evaluator.vllm)
+        return find_served(chosen, model, evaluator.vllm, notes.append)
+
+    assert list(served(new, LADDER)) == ["int4"]
+    assert (served(same, LADDER), served(tmp_path / "four", LADDER), notes) == ({}, {}, [])
+    assert served(new, changed) == {}
+    assert notes == [f"int4-served: not measured: {tmp_path / 'four'} has changed since it was published"]
+
+
+async def test_a_report_carries_the_verdict_of_publish_and_the_limits_that_it_is_by(tmp_path: Path) -> None:
+    evaluator = evaluation(tmp_path)
+    reference, candidate = pair(tmp_path, evaluator)
+    for measured, loss in ((reference, 2.0), (candidate, 2.5)):
+        store_results(evaluator, measured, loss)
+    strict = replace(ABOUT, settings={"publish": {"max_kl": 0.2}}, publish=PublishSettings(min_tokens=200))
+    few = replace(ABOUT, publish=PublishSettings(min_tokens=201))
+
+    refused, unproven = [await evaluate(reference, [candidate], evaluator, about) for about in (strict, few)]
+
+    assert (refused.tiers[0].verdict, refused.settings) == (None, {"publish": {"max_kl": 0.2}})
+    assert refused.tiers[1].verdict
+    assert "perplexity.code keeps 0.607 of the reference" in refused.tiers[1].verdict.reasons[0]
+    assert unproven.tiers[1].verdict
+    assert "perplexity.code judges nothing: 200 tokens of at least 201" in unproven.tiers[1].verdict.reasons[1]
+    assert rows(refused)[-1] == ("verdict of publish", ["", "refused"])
+    assert "<h2>Verdict of publish" in evaluation_page(refused, b"")
+
+
+def test_a_divergence_from_the_most_likely_tokens_is_named_a_lower_bound(report: Report) -> None:
+    table = {row.title: row.cells for row in rows(report)}
+
+    assert table["kl_mean.code"][1].startswith("≥ ")
+    assert report.tiers[1].metrics["kl_mean.code"].bound == "lower"
+    assert report.tiers[1].metrics["perplexity.code"].bound == ""
 
 
 @pytest.mark.parametrize("change", ["nothing", "weights", "texts", "budget", "engine", "version"])
