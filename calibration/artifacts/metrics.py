@@ -98,7 +98,7 @@ METRICS = {
         measure=f"{_MEASURES}.pace",
         better=Better.NONE,
         counted=Counted.RUNS,
-        note="cost_per_mtok is the price of the tier's hardware for a million tokens at the measured speed.",
+        note="cost_per_mtok is the price of the tier's hardware for a million tokens at the speed measured on it.",
     ),
 }
 

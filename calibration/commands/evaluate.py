@@ -100,15 +100,16 @@ def evaluate_command(
         with_served=not without_served,
     )
     _write(report, out)
+    _show(report, out, as_json=as_json)
+
+
+def _show(report: Report, out: Path, *, as_json: bool) -> None:
+    """Print the report; raise if it is not of all checkpoints."""
     if as_json:
         typer.echo(encode_report(report), nl=False)
     else:
         Console().print(_table(report))
         say(f"{', '.join(FILES)} are in {out}")
-    _raise_failed(report)
-
-
-def _raise_failed(report: Report) -> None:
     if report.failed:
         count = len(report.tiers) + len(report.failed)
         raise CalibrationError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from calibration.artifacts.evaluation_report import Report
+from calibration.artifacts.evaluation_report import Report, TierReport
+from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.html_report import Section, html_page
 from calibration.artifacts.metrics import METRICS, metric_of
 from calibration.evaluate.report_table import rows
@@ -21,13 +22,14 @@ def evaluation_page(report: Report, png: bytes) -> str:
     checkpoints = {tier.tier: f"{tier.checkpoint} (sha256 {tier.digest[:12]}…)" for tier in report.tiers}
     facts = {
         "Checkpoints": checkpoints,
+        "Hardware of the tiers": {tier.tier: _hardware(tier, report) for tier in report.tiers if tier.hardware},
         "Machine": report.machine,
         "Versions": report.versions,
         "Sources (sha256)": report.sources,
         "Settings": {name: json.dumps(value) for name, value in report.settings.items()},
     }
     sections = [
-        Section(heading="Quality over cost", png=png),
+        Section(heading="Quality over cost or size", png=png),
         Section(
             heading="Metrics",
             header=["metric", *(tier.tier for tier in report.tiers)],
@@ -59,6 +61,11 @@ def _verdicts(report: Report) -> list[Section]:
     sections = [Section(heading="Verdict of publish, under the settings of this evaluation", rows=verdicts)]
     sections += [Section(heading="Against what is served", header=header, rows=replaced)] if replaced else []
     return sections if verdicts else []
+
+
+def _hardware(tier: TierReport, report: Report) -> str:
+    elsewhere = speed_of_another(tier.hardware, report.machine)
+    return f"{tier.hardware}; speed is not the tier's, and cost is unknown: {elsewhere}" if elsewhere else tier.hardware
 
 
 def _metric_notes(report: Report) -> list[str]:

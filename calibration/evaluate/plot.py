@@ -10,7 +10,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from calibration.artifacts.evaluation_report import Estimate, Report
+from calibration.artifacts.evaluation_report import Estimate, Report, TierReport
+from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.metrics import METRICS, Better, metric_of
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
@@ -24,8 +25,7 @@ def quality_cost_png(report: Report) -> bytes:
 
     Where a tier other than the reference has no price, over the size of its weights.
     """
-    judged = [tier for tier in report.tiers if tier.tier != report.reference]
-    across = _COST if judged and all(_COST in tier.metrics for tier in judged) else _SIZE
+    across = _COST if _has_cost(report) else _SIZE
     names = list(dict.fromkeys(name for tier in report.tiers for name in tier.metrics if _is_quality(name)))
     columns = math.ceil(math.sqrt(max(1, len(names))))
     rows = max(1, math.ceil(len(names) / columns))
@@ -40,11 +40,28 @@ def quality_cost_png(report: Report) -> bytes:
     }
     if handles:
         canvas.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
-    canvas.supxlabel("price of a million tokens (log)" if across == _COST else "weights, MB (log)", fontsize=10)
-    canvas.suptitle(f"{report.model}: quality over cost, with 95 % intervals", fontsize=11)
+    canvas.supxlabel(axis_label(report, across), fontsize=10)
+    over = "cost" if across == _COST else "size"
+    canvas.suptitle(f"{report.model}: quality over {over}, with 95 % intervals", fontsize=11)
     file = io.BytesIO()
     canvas.savefig(file, format="png", dpi=110)
     return file.getvalue()
+
+
+def axis_label(report: Report, across: str) -> str:
+    """Return what the axis shows, and why it is not cost where it is not."""
+    if across == _COST:
+        return "price of a million tokens (log)"
+    elsewhere = (text for tier in _judged(report) if (text := speed_of_another(tier.hardware, report.machine)))
+    return f"weights, MB (log); cost is unknown: {next(elsewhere, 'a tier has no price')}"
+
+
+def _has_cost(report: Report) -> bool:
+    return bool(_judged(report)) and all(_COST in tier.metrics for tier in _judged(report))
+
+
+def _judged(report: Report) -> list[TierReport]:
+    return [tier for tier in report.tiers if tier.tier != report.reference]
 
 
 def _is_quality(name: str) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from calibration.artifacts.evaluation_report import Estimate
+from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.metrics import recovery
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import AT_ONCE, Asker
@@ -77,9 +78,10 @@ class Pace:
         return msgspec.json.decode(content, type=Paced)
 
     def figures(self, result: Paced, reference: Paced | None, candidate: Candidate) -> TierFigures:
-        return pace_figures(
-            result, reference, weight_bytes=candidate.weight_bytes, price_per_hour=candidate.tier.price_per_hour
-        )
+        """Return speed and memory; and cost, where this machine is the hardware whose price the tier has."""
+        tier = candidate.tier
+        price = 0.0 if speed_of_another(tier.hardware, self.machine) else tier.price_per_hour
+        return pace_figures(result, reference, weight_bytes=candidate.weight_bytes, price_per_hour=price)
 
 
 def pace_figures(tier: Paced, reference: Paced | None, *, weight_bytes: int, price_per_hour: float) -> TierFigures:

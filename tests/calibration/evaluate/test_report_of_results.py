@@ -18,6 +18,7 @@ from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.release import Published
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.evaluation_report import Report, encode_report
+from calibration.artifacts.hardware import speed_of_another
 from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates, find_served
 from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.evaluation_page import evaluation_page
@@ -27,7 +28,7 @@ from calibration.evaluate.measures.likelihood import Likelihood, Passages, text_
 from calibration.evaluate.measures.measure import Measure
 from calibration.evaluate.measures.own_tasks import Answered, OwnTasks
 from calibration.evaluate.measures.pace import Pace, Paced, pace_figures
-from calibration.evaluate.plot import quality_cost_png
+from calibration.evaluate.plot import axis_label, quality_cost_png
 from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, tier_report
 from calibration.evaluate.store import Store
@@ -114,6 +115,43 @@ def test_speed_gives_cost_and_recovery_both_ways_round() -> None:
     assert figures.recovery["ttft_ms.p99"].value == pytest.approx(2)
     assert figures.metrics["memory_bytes.weights"].value == 7
     assert "cost_per_mtok" not in pace_figures(paced(1), None, weight_bytes=7, price_per_hour=0).metrics
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gpu", "is_same"),
+    [
+        ("cpu", "", True),
+        ("cpu", "NVIDIA L4", False),
+        ("L4", "", False),
+        ("L4", "NVIDIA L4, NVIDIA L4", True),
+        ("2x L4", "NVIDIA L4", True),
+        ("L4", "NVIDIA L40S", False),
+        ("NVIDIA A100-80GB", "NVIDIA A100-SXM4-80GB", True),
+        ("RTX4090", "NVIDIA GeForce RTX 4090", True),
+        ("A10G", "NVIDIA H100 80GB HBM3", False),
+    ],
+)
+def test_a_price_is_put_on_a_speed_of_its_own_hardware_only(
+    hardware: str, gpu: str, is_same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Candidate, "weight_bytes", property(lambda _: 7))
+    tier = TierSettings(name="int4", price_per_hour=0.7, hardware=hardware)
+    pace = Pace([], {"cpu": "AMD EPYC", "gpu": gpu})
+
+    figures = pace.figures(paced(100), None, Candidate(Path("/m"), tier, "0" * 64))
+
+    assert ("cost_per_mtok" in figures.metrics) is is_same
+    assert (speed_of_another(hardware, pace.machine) == "") is is_same
+
+
+def test_the_axis_says_why_cost_is_unknown(report: Report) -> None:
+    elsewhere = [msgspec.structs.replace(tier, hardware="L4") for tier in report.tiers]
+
+    assert axis_label(report, "cost_per_mtok") == "price of a million tokens (log)"
+    assert axis_label(report, "memory_bytes.weights") == "weights, MB (log); cost is unknown: a tier has no price"
+    assert axis_label(msgspec.structs.replace(report, tiers=tuple(elsewhere)), "memory_bytes.weights").endswith(
+        "cost is unknown: measured on any, the tier's hardware is L4"
+    )
 
 
 def candidate(name: str, price: float = 0.0) -> Candidate:

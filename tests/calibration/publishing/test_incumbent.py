@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.settings.load import load_settings
 from bitladder.settings.publish_section import PublishSettings, TierLimits
 from bitladder.settings.release import Release
 from calibration.artifacts.evaluation_report import Incumbent
@@ -113,6 +114,19 @@ def test_a_figure_over_too_few_is_named_where_others_are_proof(tmp_path: Path) -
 
     assert published(scene, report, into=steps).version == 1
     assert "int4: perplexity.code judges nothing: 40 tokens of at least 500 (publish.min_tokens)" in steps
+
+
+def test_a_speed_of_other_hardware_than_the_tier_s_meets_no_limit(tmp_path: Path) -> None:
+    scene, steps = Scene(tmp_path), list[str]()
+    scene.config.write_text(scene.config.read_text().replace('name = "int4"', 'name = "int4"\nhardware = "L4"'))
+    scene.settings = load_settings(str(scene.config), environ={}, with_release=False).settings
+    report = scene.report(scene.tier("int4", GOOD | {"tokens_per_s": 2.0}))
+    limit = scene.settings.publish.min_recovery | {"tokens_per_s": 1.0}
+
+    with pytest.raises(PublishRefusedError, match=r"int4: tokens_per_s .* proves nothing: measured on any, the tier's"):
+        published(scene, report, min_recovery=limit)
+    assert published(scene, report, into=steps).version == 1
+    assert "int4: its speed is not that of the tier: measured on any, the tier's hardware is L4" in steps
 
 
 def test_a_tier_may_have_limits_of_its_own(tmp_path: Path) -> None:
