@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bitladder.cli.common_options import Config
+from bitladder.errors import ConfigError
 from bitladder.logs.setup import configure_logs
 from bitladder.queue.checks.rights import INTAKE, PRODUCER, WORKER
 from bitladder.queue.checks.server_check import check_server
@@ -16,7 +17,9 @@ from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
 from bitladder.queue.server.failover import Failover
 from bitladder.settings.load import load_settings
+from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
+from workers.engines.published import published_problem
 
 
 class Role(StrEnum):
@@ -35,7 +38,8 @@ def doctor(
     role: Annotated[Role, typer.Option(help="Whose rights in Redis to look at.")] = Role.INTAKE,
 ) -> None:
     """Check the configuration and Redis as a process does at its start: version, mode, policy, what the user may do,
-    whether a script may write, and whether the server keeps what `queue.durability` promises.
+    whether a script may write, and whether the server keeps what `queue.durability` promises. For the role worker also
+    that the published checkpoints of this machine are what was published.
 
     Exit status: 0: all is well; 5: Redis does not answer, or refuses to write now; 2: something must be set.
 
@@ -45,6 +49,27 @@ def doctor(
     settings = load_settings(config).settings
     typer.echo("configuration: ok")
     asyncio.run(_ask(settings, role))
+    if role is Role.WORKER and settings.worker.engine == "vllm":
+        _check_checkpoints(settings)
+
+
+def _check_checkpoints(settings: Settings) -> None:
+    """Compare the digests of what is published; the first time, and after a change, this reads every byte.
+
+    Raises:
+        ConfigError: one is not what was published.
+
+    """
+    for model, model_settings in settings.models.items():
+        for tier in model_settings.tiers:
+            if tier.published is None:
+                continue
+            if not in_cache(tier.checkpoint, settings.vllm.cache_dir).is_dir():
+                typer.echo(f"checkpoint of {model} {tier.name}: not on this machine")
+                continue
+            if problem := published_problem(tier, settings.vllm):
+                raise ConfigError(f"checkpoint of {model} {tier.name}: {problem}")
+            typer.echo(f"checkpoint of {model} {tier.name}: ok, that of release {tier.published.version}")
 
 
 async def _ask(settings: Settings, role: Role) -> None:

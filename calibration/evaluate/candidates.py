@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from bitladder.settings.hidden import hidden
 from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
-from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import InputError
 from workers.engines.errors import EngineFaultError
@@ -105,7 +105,7 @@ def find_served(
         if tier.published and tier.published.digest != digest:
             say(f"{name}: not measured: {folder} has changed since it was published")
         elif digest != candidate.digest:
-            tier = tier.model_copy(update={"name": name, "checkpoint": str(folder)})
+            tier = tier.model_copy(update=_measured_as(name, folder))
             served[candidate.name] = Candidate(folder, tier, digest)
     return served
 
@@ -157,4 +157,9 @@ def _tier_settings(name: str, folder: Path, model: ModelSettings, served: TierSe
     except ValidationError as error:
         raise InputError(f"{name!r} cannot name a tier, expected a-z, 0-9, '.', '_', '-': use TIER={folder}") from error
     base = next((tier for tier in model.tiers if tier.name == name), served)
-    return tier_settings if base is None else base.model_copy(update={"name": name, "checkpoint": str(folder)})
+    return tier_settings if base is None else base.model_copy(update=_measured_as(name, folder))
+
+
+def _measured_as(name: str, folder: Path) -> dict[str, Any]:
+    """Return what of a tier's settings is another one's here; what its release says of it is of another checkpoint."""
+    return {"name": name, "checkpoint": str(folder), "published": None}

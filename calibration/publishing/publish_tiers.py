@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from bitladder.settings.paths import CACHE, in_cache
 from bitladder.settings.release import Evaluation, Release, ReleaseModel, ReleaseTier
 from bitladder.settings.sections import Settings
-from calibration.artifacts.digest import checkpoint_digest, file_digest
+from calibration.artifacts.digest import file_digest
 from calibration.artifacts.evaluation_report import Report, TierReport, read_report
 from calibration.artifacts.hardware import speed_of_another
 from calibration.errors import InputError, PublishRefusedError

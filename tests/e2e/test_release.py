@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from bitladder.client import Client
-from calibration.artifacts.digest import checkpoint_digest
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from calibration.artifacts.evaluation_report import Estimate, Report, TierReport, encode_report
 from calibration.environment import example_folder
 from tests.conftest import ROOT, Stack, wait_until
@@ -75,7 +75,7 @@ def test_a_real_engine_takes_a_published_checkpoint_and_goes_back(
     def publish(folder: str) -> None:
         path = tmp_path / f"{folder}.json"
         path.write_bytes(report(folder))
-        calibrate("publish", str(path), "--tiers", "int8")
+        calibrate("publish", str(path), "--tiers", "int8", "--without-incumbent")
 
     publish("int8")
     stack = make_stack(

@@ -24,6 +24,7 @@ from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
+from workers.engines.published import require_published
 
 log = structlog.get_logger()
 
@@ -83,9 +84,11 @@ class VllmServer:
     async def start(self) -> str:
         """Start the process, wait until it is healthy, and send one request, so that no client waits for the warm-up.
 
-        Where the memory does not suffice, try again with less, and keep that for later starts.
+        Where the memory does not suffice, try again with less, and keep that for later starts. What is published is
+        loaded only if it is still what was published.
         """
         path = checkpoint_path(self._tier, self._settings)
+        await require_published(self._tier, self._settings)
         configured = (*self._settings.args, *self._tier.vllm_args)
         allowance = self._allowance or Allowance(configured, path)
         while True:

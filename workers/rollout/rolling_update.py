@@ -19,10 +19,12 @@ from prometheus_client.registry import Collector
 from bitladder.process_metrics import add_process_metrics
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
 from bitladder.settings.models_section import TierSettings
-from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
+from workers.engines.errors import EngineFaultError
+from workers.engines.published import require_published
 from workers.engines.vllm_metrics import engine_metrics
+from workers.engines.vllm_server import checkpoint_path
 from workers.pump import Pump
 from workers.rollout.lock import RolloutLock
 
@@ -84,23 +86,25 @@ class RollingUpdate:
         published, running = self._tier_in(self._watch.settings), self._tier_in(self.pump.settings)
         if self._is_updating or self._is_ending or _identity(published) == _identity(running):
             return
-        if self._can_load(published) and await self._lock.acquire():
+        if await self._can_load(published) and await self._lock.acquire():
             log.info("checkpoint changes", old=running.checkpoint, new=published.checkpoint)
             self._is_updating = True
             self.pump.drain()
 
-    def _can_load(self, tier: TierSettings) -> bool:
-        """Return whether the weights are on this machine; log it once where they are not."""
+    async def _can_load(self, tier: TierSettings) -> bool:
+        """Return whether the weights that were published are on this machine; log it once where they are not."""
         settings = self._watch.settings
         if settings.worker.engine != "vllm":
             return True
-        folder = in_cache(tier.checkpoint, settings.vllm.cache_dir)
-        if (folder / "config.json").is_file():
-            return True
-        if self._refused != _identity(tier):
-            self._refused = _identity(tier)
-            log.error("checkpoint refused, the old one stays: the folder has no model", folder=str(folder))
-        return False
+        try:
+            checkpoint_path(tier, settings.vllm)
+            await require_published(tier, settings.vllm)
+        except EngineFaultError as error:
+            if self._refused != _identity(tier):
+                self._refused = _identity(tier)
+                log.error("checkpoint refused, the old one stays", error=str(error))
+            return False
+        return True
 
     def _tier_in(self, settings: Settings) -> TierSettings:
         return settings.model(self._model).tier(self._tier)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calibration.artifacts.digest import checkpoint_digest
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from calibration.artifacts.evaluation_report import Estimate, Report, TierReport, encode_report, read_report
 from calibration.artifacts.metrics import recovery
 from calibration.errors import BadReportError

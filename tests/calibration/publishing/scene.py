@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
-from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.evaluation_report import Comparison, Estimate, Incumbent, Report, TierReport, encode_report
 from calibration.publishing.release_file import ReleaseStore
 from tests.calibration.inspection.tiny import Tiny

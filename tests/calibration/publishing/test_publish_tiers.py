@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from bitladder.settings.load import load_settings
 from bitladder.settings.release import PublishedFigure, Release
-from calibration.artifacts.digest import checkpoint_digest
 from calibration.artifacts.evaluation_report import Estimate
 from calibration.commands.releases import kept
 from calibration.errors import InputError, PublishRefusedError

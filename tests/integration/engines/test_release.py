@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from tests.fake_vllm import install
 
 EVALUATION = {"report": "0" * 64, "reference": "bf16", "made_at": "2026-11-24T12:00:00+00:00"}
 FIGURE = {"value": 7.5, "low": 7.0, "high": 8.0, "n": 10}
+# Of a folder with {} as its config.json, and nothing else.
+EMPTY_CONFIG = hashlib.sha256(f"config.json\0{hashlib.sha256(b'{}').hexdigest()}\n".encode()).hexdigest()
 FAST = {"BITLADDER_ECHO__TTFT_MS": "20", "BITLADDER_WORKER__DRAIN_GRACE_S": "5"}
 
 
@@ -38,14 +41,18 @@ class Release:
         self.config.write_text(example.replace("{cache}", str(folder / "cache")), encoding="utf-8")
         self.version = 0
 
-    def publish(self, name: str, *tiers: str, exists: bool = True) -> None:
+    def publish(self, name: str, *tiers: str, exists: bool = True, digest: str = EMPTY_CONFIG) -> None:
         """Write as `bitladder calibrate publish` does: beside, then renamed."""
         self.version += 1
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         if exists:
             (folder / "config.json").write_text("{}", encoding="utf-8")
-        its = {"checkpoint": str(folder), "digest": "a" * 64, "measured": {"perplexity": FIGURE}}
+        its = {
+            "checkpoint": str(folder),
+            "digest": EMPTY_CONFIG if digest is None else digest,
+            "measured": {"perplexity": FIGURE},
+        }
         models = {"smollm2": {"tiers": {tier: its | {"evaluation": EVALUATION} for tier in tiers}}}
         content = {"version": self.version, "published_at": "2026-11-24T12:00:00+00:00", "models": models}
         beside = self.file.with_suffix(".partial")
@@ -149,7 +156,7 @@ def test_the_intake_shows_what_was_measured_and_not_where_it_is(stack: Stack, la
     ladder.publish("new", "int4", "fp8")
     wait_until(lambda: set(shown(stack)) == {"int4", "fp8"}, "the intake shows both")
 
-    assert shown(stack)["int4"]["measured"] == {"perplexity": FIGURE}
+    assert shown(stack)["int4"]["measured"] == {"perplexity": FIGURE | {"bound": ""}}
     assert str(ladder.folder) not in json.dumps(shown(stack))
     document = stack.http.get("/openapi.json").json()
     Draft202012Validator({"$ref": "#/components/schemas/ModelList", **document}).validate(
@@ -216,6 +223,44 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
     assert names(store) == before
     (tmp_path / "empty" / "config.json").write_text("{}", encoding="utf-8")
     wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "it is taken once it is there")
+
+
+def test_a_folder_that_was_replaced_after_its_publication_is_not_loaded(
+    stack: Stack, store: redis.Redis, ladder: Release, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack.environment |= supervised(tmp_path)
+    ladder.publish("old", "int4")
+    stack.worker("int4")
+    before = names(store)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "model.safetensors").write_bytes(b"of a later calibration")
+
+    ladder.publish("new", "int4")
+    wait_until(lambda: "is not the checkpoint of release 2" in capfd.readouterr().err, "the worker says so")
+    assert names(store) == before
+
+    (tmp_path / "new" / "model.safetensors").unlink()
+    wait_until(lambda: names(store).isdisjoint(before) and names(store) != set(), "it is taken once it is what it was")
+
+
+def test_a_worker_does_not_start_on_another_checkpoint_than_was_published(
+    stack: Stack, ladder: Release, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack.environment |= supervised(tmp_path)
+    ladder.publish("old", "int4", digest="b" * 64)
+
+    worker = stack.start("worker", "--tier", "int4")
+
+    wait_until(lambda: "is not the checkpoint of release 1" in capfd.readouterr().err, "it says so")
+    assert worker.poll() is None or worker.returncode
+    doctor = [sys.executable, "-m", "bitladder.cli.main", "doctor", "--role", "worker"]
+    done = subprocess.run(doctor, env=stack.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "is not the checkpoint of release 1: its sha256 is " in done.stderr
+    ladder.publish("old", "int4")
+    done = subprocess.run(doctor, env=stack.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint of smollm2 int4: ok, that of release 2\n" in done.stdout
 
 
 def test_a_worker_that_is_ended_while_it_changes_its_checkpoint_ends(
