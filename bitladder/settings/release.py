@@ -6,6 +6,8 @@ Nothing here opens a checkpoint: a worker finds out whether the weights are ther
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path, PurePosixPath
@@ -101,6 +103,7 @@ class Release(Section):
     # The version whose content this is, after a rollback; 0: the configuration's own tiers, as before the first one.
     restored: int | None = Field(None, ge=0)
     models: dict[ModelName, ReleaseModel]
+    checksum: Literal[""] | _Digest = ""  # release_checksum of all the rest; empty: of a version that wrote none
 
     @model_validator(mode="after")
     def _restores_an_older_one(self) -> Self:
@@ -125,14 +128,14 @@ def read_release(path: Path) -> Release | None:
     """Return the release in a file, None where there is no file.
 
     Raises:
-        ConfigError: it cannot be read or is not one. The message names the file and what is wrong.
+        ConfigError: it cannot be read, is not one, or was changed by hand. It names the file and what is wrong.
 
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"release {str(path)!r}: must be at most {_MAX_BYTES} bytes")
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Release.model_validate(tree)
+        release = Release.model_validate(tree)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -142,6 +145,18 @@ def read_release(path: Path) -> Release | None:
         raise ConfigError(f"release {str(path)!r}: {key}: {message}, got {first['input']!r:.80}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"release {str(path)!r} cannot be read: {error}") from error
+    if release.checksum and release.checksum != release_checksum(tree):
+        raise ConfigError(
+            f"release {str(path)!r}: was changed after it was published (its checksum does not fit): put back what "
+            "was published"
+        )
+    return release
+
+
+def release_checksum(tree: dict[str, Any]) -> str:  # Any: TOML
+    """Return the SHA-256 of what a release file says, without its checksum: not of its layout and comments."""
+    fields = {name: value for name, value in tree.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def overlay(tree: dict[str, Any], release: Release, path: Path) -> dict[str, Any]:

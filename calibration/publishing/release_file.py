@@ -16,11 +16,11 @@ from typing import Any
 import tomli_w
 
 from bitladder.errors import ConfigError
-from bitladder.settings.release import Release, read_release
+from bitladder.settings.release import Release, read_release, release_checksum
 from calibration.artifacts.folder import is_full, locked, replace_file
 from calibration.errors import DiskFullError, InputError
 
-_HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it would prove nothing.\n"
+_HEADER = "# Written by `bitladder calibrate publish` or `rollback`; changed by hand it is refused.\n"
 _KEPT = re.compile(r"ladder-(\d{6,})\.toml")
 
 
@@ -121,8 +121,8 @@ class ReleaseStore:
 
 
 def _plain(release: Release) -> dict[str, Any]:
-    fields: dict[str, Any] = release.model_dump(exclude_none=True, exclude_defaults=True)
-    return fields
+    fields: dict[str, Any] = release.model_dump(exclude_none=True, exclude_defaults=True, exclude={"checksum"})
+    return fields | {"checksum": release_checksum(fields)}
 
 
 def _check_readable(path: Path) -> None:

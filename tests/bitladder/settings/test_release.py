@@ -95,6 +95,13 @@ def test_the_ladder_s_name_is_a_setting_and_may_be_none(config: Path) -> None:
         (ladder(checkpoint="smollm2/int4"), "must be an absolute path, or begin with {cache}/"),
         (ladder(digest="abc"), "models.smollm2.tiers.int4.digest: must be 64 hexadecimal digits, got 'abc'"),
         (ladder(measured={"top1": FIGURE | {"value": float("nan")}}), "finite number"),
+        (
+            ladder(measured={"top1": FIGURE | {"value": 7.0}}),
+            "value must lie between low and high (4.0 and 6.0), got",
+        ),
+        (ladder(recovery={"top1": FIGURE | {"high": 4.5}}), "value must lie between low and high"),
+        (ladder() | {"checksum": "0" * 64}, "was changed after it was published (its checksum does not fit)"),
+        (ladder() | {"checksum": "abc"}, "checksum"),
         (ladder(slots=3), "models.smollm2.tiers.int4.slots"),
         (ladder() | {"version": 0}, "version: Input should be greater than or equal to 1"),
         (ladder() | {"restored": 3}, "restored must be below version"),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.errors import ConfigError
+from bitladder.settings.load import load_settings
 from bitladder.settings.release import Release, read_release
 from calibration.errors import DiskFullError, InputError
 from calibration.publishing.publish_tiers import Choice, publish
@@ -210,6 +212,34 @@ def test_the_history_counts_by_number_and_leaves_out_what_is_not_what_its_name_s
 
     assert list(scene.store.former()) == [1, 999_999, 1_000_000]
     assert scene.store.next_version() == 1_000_002
+
+
+@pytest.mark.parametrize(
+    ("written", "by_hand"),
+    [
+        ("value = 0.95", "value = 0.99"),
+        ("version = 1", "version = 2"),
+        ('reference = "bf16"', 'reference = "fp16"'),
+        ('digest = "', 'digest = "0123456789abcdef" #'),
+        ('{cache}/int4"', '{cache}/int8"'),
+    ],
+)
+def test_a_ladder_that_was_changed_by_hand_is_refused(written: str, by_hand: str, scene: Scene) -> None:
+    text = scene.file.read_text(encoding="utf-8")
+    assert written in text
+    scene.file.write_text(text.replace(written, by_hand, 1), encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"release '.*ladder.toml': "):
+        load_settings(str(scene.config), environ={})
+    with pytest.raises(InputError, match="move it away, or put one of"):
+        scene.store.present()
+
+
+def test_comments_and_layout_of_a_ladder_may_change(scene: Scene) -> None:
+    text = scene.file.read_text(encoding="utf-8")
+    scene.file.write_text(f"# seen by ops\n\n{text}", encoding="utf-8")
+
+    assert read_release(scene.file)
 
 
 def test_a_reader_never_meets_half_a_ladder(scene: Scene) -> None:
