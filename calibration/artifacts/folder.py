@@ -1,6 +1,7 @@
 """Folders that a command writes: one writer at a time, built aside, published by a rename. Knows no model.
 
-A command replaces only what the same command wrote: anything else in its place is refused before any work.
+A command replaces only what the same command wrote, and no checkpoint that a release names: anything else in its place
+is refused before any work.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from calibration.errors import DiskFullError, InputError
 SPARE_MB = 100
 # EFBIG is a limit on the size of a file: to the writer the disk is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# In a checkpoint that a release names, hidden so that it is no part of its digest: says which release.
+PUBLISHED = ".published"
 # Any report takes more than this: a disk without even this much is full.
 _MIN_REPORT_BYTES = 2**16
 
@@ -203,7 +206,10 @@ def _obstacle(final: Path, is_ours: _IsOurs) -> str:
             return "it is a file"
         if final.is_mount():  # `/` as well
             return "a file system is mounted there"
-        return "" if is_ours(final) or not any(final.iterdir()) else "it holds something else"
+        if is_ours(final) or not any(final.iterdir()):
+            return ""
+        mark = final / PUBLISHED
+        return f"it is published ({mark.read_text().strip():.300})" if mark.is_file() else "it holds something else"
     except OSError as error:
         return error.strerror or str(error)
 

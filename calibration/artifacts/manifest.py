@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.artifacts.digest import MANIFEST_NAME, file_digest
+from calibration.artifacts.folder import PUBLISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,9 @@ class Manifest:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether bitladder made the checkpoint in this folder, by any recipe, and the folder holds nothing else."""
+    """Tell whether bitladder made what is in this folder, by any recipe, and nobody has added to it or published it."""
+    if (folder / PUBLISHED).exists():
+        return False
     return was_made(folder) and ("files" not in read_fields(folder) or is_listed(folder, "recipe_hash"))
 
 

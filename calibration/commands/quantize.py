@@ -11,6 +11,7 @@ from calibration.artifacts.folder import require_outside, require_replaceable
 from calibration.artifacts.manifest import was_made
 from calibration.commands.checkpoints import AUTO
 from calibration.commands.configuration import load_configuration
+from calibration.commands.make import source_model
 from calibration.commands.options import AsJson, Config, say
 from calibration.environment import example_folder
 from calibration.errors import RecipeError
@@ -23,10 +24,10 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
-from calibration.quantization.calibration_texts import check_enough, read_texts
+from calibration.quantization.calibration_texts import check_enough, first_texts, read_texts
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.quantize_task import QuantizeTask, exec_in, find_interpreter
-from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
+from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit, fingerprint, recipe_hash
 from calibration.quantization.standard_recipes import EXAMPLE, TIERS, find_recipe
 from calibration.sample.sets import checked_samples
 
@@ -35,6 +36,8 @@ Samples = Annotated[
     Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
 ]
 _MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
+# Of the hash of all that a checkpoint is made of, in the name of its folder.
+_NAME_DIGITS = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -58,15 +61,17 @@ def register(app: typer.Typer) -> None:
         chosen_recipe = find_recipe(tier, recipe, is_example=model is None)
         for hardware in _hardware_of(tier, config):
             check_hardware(chosen_recipe, hardware)
-        folder = (out or default_folder(chosen_recipe, model)).expanduser().resolve()
+        weights = SMOLLM2 if model is None else inspect_model(model)
+        checked = samples and checked_samples(samples.expanduser().absolute())
+        folder = (out or default_folder(chosen_recipe, model, checked)).expanduser().resolve()
         task = QuantizeTask(
             recipe=chosen_recipe,
             cache=folder.parent,
             folder=folder.name,
-            weights=SMOLLM2 if model is None else inspect_model(model),
+            weights=weights,
             storage=AUTO if model is None else Storage.PACKED,
             model=model and model.expanduser().absolute(),
-            samples=samples and checked_samples(samples.expanduser().absolute()),
+            samples=checked,
             memory=None if memory_gb is None else int(memory_gb * 1e9),
             force=force,
             as_json=as_json,
@@ -104,12 +109,19 @@ def _hardware_of(tier: str, config: str | None) -> set[str]:
     return {tier_settings.hardware for tier_settings in tiers if tier_settings.name == tier}
 
 
-def default_folder(recipe: Recipe, model: Path | None) -> Path:
-    """Return where a checkpoint goes; the example's tiers look for theirs under the tier's name."""
+def default_folder(recipe: Recipe, model: Path | None, samples: Path | None = None) -> Path:
+    """Return where a checkpoint goes: each model, recipe and set of samples has its own, so that none replaces another.
+
+    The example's tiers look for theirs, which is calibrated on packaged text, under the tier's name.
+    """
     cache = example_folder()
-    if model is not None:
-        return cache.parent / model.expanduser().resolve().name / recipe.name
-    return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
+    if model is None and samples is None:
+        return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
+    resolved = model and model.expanduser().resolve()
+    texts = () if recipe.mix is None or samples is None else first_texts(recipe.mix, read_texts(samples.expanduser()))
+    made_of = fingerprint(recipe, Storage.PACKED, model=source_model(resolved).identity, texts=texts)
+    name = f"{recipe.name}-{recipe_hash(made_of)[:_NAME_DIGITS]}"
+    return cache / name if resolved is None else cache.parent / resolved.name / name
 
 
 def _describe_needs(needs: ResourceNeeds, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 
-from bitladder.settings.checkpoint_digest import checkpoint_digest
-from bitladder.settings.paths import CACHE, in_cache
 from bitladder.settings.release import Evaluation, Release, ReleaseModel, ReleaseTier
 from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import file_digest
@@ -20,6 +18,7 @@ from calibration.artifacts.hardware import speed_of_another
 from calibration.errors import InputError, PublishRefusedError
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
+from calibration.publishing.folders import OnStep, changes, folder_of, mark, portable
 from calibration.publishing.gate import check_limits, judge
 from calibration.publishing.incumbent import Waivers, replacement
 from calibration.publishing.release_file import ReleaseStore
@@ -27,8 +26,6 @@ from calibration.publishing.release_file import ReleaseStore
 MAX_NOTE_CHARS = 500
 # By model and by tier.
 Tiers = Mapping[str, Mapping[str, ReleaseTier]]
-# Told what is being done with a tier.
-_OnStep = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ class Choice:
     waivers: Waivers = field(default_factory=Waivers)
 
 
-def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _OnStep) -> Release:
+def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
     """Make the measured checkpoints the published ones, all or none; tiers that are not named stay as they were.
 
     Raises:
@@ -83,10 +80,12 @@ def publish(choice: Choice, settings: Settings, store: ReleaseStore, on_step: _O
         if former and former.models == models:
             on_step(report.model, f"release {former.version} says this already: nothing changed")
             return former
-        return _write(store, models, choice.note)
+        release = _write(store, models, choice.note)
+    mark(release, settings, store.file, on_step)
+    return release
 
 
-def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: _OnStep) -> Release:
+def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: OnStep) -> Release:
     """Publish a former release again, under a new version; by default the one before the present.
 
     Before the first release the configuration counts: a release without tiers, and 0 as a version.
@@ -109,13 +108,15 @@ def roll_back(to: int | None, settings: Settings, store: ReleaseStore, on_step: 
             text
             for name, tiers in known.items()
             for tier, entry in tiers.items()
-            for text in _changes(f"{name} {tier}", _folder_of(entry.checkpoint, settings), entry.digest, on_step)
+            for text in changes(f"{name} {tier}", folder_of(entry.checkpoint, settings), entry.digest, on_step)
         ]
         refused += _unconfigured(_known(present.models, settings), known, settings)
         if refused:
             raise PublishRefusedError("nothing was changed:\n" + "\n".join(refused))
         note = f"rollback to {target or 'the configuration'}"
-        return _write(store, models, note, restored=former[target].content if target else 0)
+        release = _write(store, models, note, restored=former[target].content if target else 0)
+    mark(release, settings, store.file, on_step)
+    return release
 
 
 def _target(to: int | None, present: Release, former: Mapping[int, Release]) -> int:
@@ -144,13 +145,9 @@ def _unconfigured(present: Tiers, target: Tiers, settings: Settings) -> list[str
             checkpoint = settings.models[name].tier(tier).checkpoint
             if not checkpoint:
                 problems.append(f"{name} {tier}: the configuration names no checkpoint")
-            elif not ((folder := _folder_of(checkpoint, settings)) / "config.json").is_file():
+            elif not ((folder := folder_of(checkpoint, settings)) / "config.json").is_file():
                 problems.append(f"{name} {tier}: the configuration's checkpoint is not in {folder}")
     return sorted(problems)
-
-
-def _folder_of(checkpoint: str, settings: Settings) -> Path:
-    return in_cache(checkpoint, settings.vllm.cache_dir)
 
 
 def _check_note(note: str) -> None:
@@ -181,7 +178,7 @@ def _chosen(report: Report, names: Sequence[str], settings: Settings) -> list[Ti
     return [tier for tier in report.tiers if tier.tier in chosen]
 
 
-def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: _OnStep) -> None:
+def _speak_of_reference(name: str, tiers: Sequence[TierReport], on_step: OnStep) -> None:
     if name in [tier.tier for tier in tiers]:
         on_step(name, "the reference, published without a limit: it was held against nothing")
     else:
@@ -198,9 +195,9 @@ def _known(models: Mapping[str, ReleaseModel], settings: Settings) -> Tiers:
     return {name: tiers for name, tiers in by_model.items() if tiers}
 
 
-def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: _OnStep) -> list[str]:
+def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnStep) -> list[str]:
     folder = Path(tier.checkpoint)
-    reasons = _changes(tier.tier, folder, tier.digest, on_step)
+    reasons = changes(tier.tier, folder, tier.digest, on_step)
     if not reasons:
         on_step(tier.tier, "inspecting")
         reasons = _defects(tier.tier, inspect_checkpoint(folder))
@@ -220,7 +217,7 @@ def _replacing(
     served: Mapping[str, str],
     settings: Settings,
     waivers: Waivers,
-    on_step: _OnStep,
+    on_step: OnStep,
 ) -> list[str]:
     """Return why a tier must not take the place of what the present release serves; the reference may."""
     if tier.tier == report.reference:
@@ -239,19 +236,6 @@ def _check_tier_limits(settings: Settings) -> None:
             raise InputError(f"publish.tiers.{name}: there is no such tier; there is {', '.join(known)}")
 
 
-def _changes(name: str, folder: Path, digest: str, on_step: _OnStep) -> list[str]:
-    """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
-    on_step(name, "comparing its digest")
-    try:
-        if not (folder / "config.json").is_file():
-            return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
-        if checkpoint_digest(folder) != digest:
-            return [f"{name}: {folder} has changed since it was measured"]
-    except OSError as error:
-        return [f"{name}: {folder} cannot be read: {error}"]
-    return []
-
-
 def _defects(name: str, inspection: Inspection) -> list[str]:
     return [
         f"{name}: inspect: {check.name}: {text}"
@@ -264,14 +248,8 @@ def _defects(name: str, inspection: Inspection) -> list[str]:
 def _entry(tier: TierReport, evaluation: Evaluation, settings: Settings) -> ReleaseTier:
     figures: dict[str, Any] = msgspec.to_builtins({"measured": tier.metrics, "recovery": tier.recovery})
     return ReleaseTier(
-        checkpoint=_portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
+        checkpoint=portable(Path(tier.checkpoint), settings), digest=tier.digest, evaluation=evaluation, **figures
     )
-
-
-def _portable(folder: Path, settings: Settings) -> str:
-    """Return a path that means the same on machines whose cache is elsewhere, and tomorrow: no links, no '..'."""
-    folder, cache = folder.resolve(), Path(settings.vllm.cache_dir).expanduser().resolve()
-    return f"{CACHE}/{folder.relative_to(cache)}" if folder.is_relative_to(cache) else str(folder)
 
 
 def _write(store: ReleaseStore, models: Mapping[str, ReleaseModel], note: str, restored: int | None = None) -> Release:

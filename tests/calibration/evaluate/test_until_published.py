@@ -40,5 +40,5 @@ async def test_what_quantize_makes_by_default_is_measured_and_published_as_its_t
     settings = scene.settings.model_copy(update={"publish": few})
     publish(Choice(report=report, tiers=["int4"]), settings, scene.store, lambda tier, text: None)
 
-    assert folder.name == "int4-gptq-g32"
+    assert folder.name.startswith("int4-gptq-g32-")
     assert scene.served("int4") == str(folder)

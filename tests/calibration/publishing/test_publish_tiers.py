@@ -60,6 +60,17 @@ def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scen
     assert scene.served("bf16") == str(scene.old("bf16"))
 
 
+def test_what_is_published_is_marked_so_that_no_calibration_replaces_it(scene: Scene) -> None:
+    folder = scene.checkpoints["int4"]
+
+    published(scene, scene.report(scene.tier("int4")))
+
+    assert (folder / ".published").read_text() == f"release 1 of {scene.file}, m int4\n"
+    release = scene.store.present()
+    assert release
+    assert release.digests("m") == {"int4": checkpoint_digest(folder)}
+
+
 def test_without_a_choice_all_tiers_that_were_held_against_the_reference_are_published(scene: Scene) -> None:
     ladder = published(scene, scene.report(scene.tier("int4"), scene.tier("int8")))
 

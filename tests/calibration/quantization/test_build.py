@@ -78,6 +78,22 @@ def test_a_finished_tier_does_not_need_the_reference_any_more(make_builder: Make
     assert names(cache) == {"int4"}
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_published_checkpoint_is_not_replaced(make_builder: MakeBuilder, cache: Path, force: bool) -> None:
+    make_builder().make(jobs("int4"))
+    (cache / "int4" / ".published").write_text("release 3 of /etc/ladder.toml, m int4\n")
+    weights, quantizer = cache / "int4" / "model.safetensors", ToyQuantizer(GOOD)
+    before = weights.read_bytes()
+    changed = [replace(job, texts=("another calibration",)) for job in jobs("int4")]
+
+    with pytest.raises(InputError, match=r"it is published \(release 3 of /etc/ladder.toml, m int4\); name another"):
+        make_builder(quantizer).make(changed, force=force)
+    (same,) = make_builder(quantizer).make(jobs("int4"))
+
+    assert same.skipped
+    assert (weights.read_bytes(), quantizer.made) == (before, [])
+
+
 def test_force_makes_the_named_tier_again_but_not_the_reference(make_builder: MakeBuilder) -> None:
     make_builder().make(jobs("int4"))
     quantizer = ToyQuantizer(GOOD)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from calibration.commands.quantize import default_folder
 from calibration.environment import example_folder
 from calibration.errors import WrongEnvironmentError
 from calibration.quantization.example import SMOLLM2
@@ -168,3 +170,31 @@ def test_a_tier_on_hardware_without_its_units_is_refused(tmp_path: Path) -> None
     status, said = quantize("--tier", "fp8", "--config", str(file))
 
     assert (status, "A10G has no units for 8-bit float" in said) == (2, True)
+
+
+def test_no_checkpoint_takes_the_folder_of_one_that_is_made_of_other_things(tmp_path: Path) -> None:
+    recipe = RECIPES["int4-gptq-g32"]
+    model, other_model = Tiny().write(tmp_path / "a" / "llama"), Tiny("bf16").write(tmp_path / "b" / "llama")
+    samples = [tmp_path / f"{name}.jsonl" for name in "xy"]
+    for path in samples:
+        path.write_text("".join(json.dumps({"text": f"{path.stem} {number}"}) + "\n" for number in range(20)))
+    made_of = [
+        (recipe, None, None),
+        (recipe, None, samples[0]),
+        (recipe, model, None),
+        (recipe, model, samples[0]),
+        (recipe, model, samples[1]),
+        (recipe, other_model, samples[0]),
+        (RECIPES["int4-awq-g64"], model, samples[0]),
+    ]
+
+    folders = [default_folder(*parts) for parts in made_of]
+    (model / "model.safetensors").write_bytes(b"new weights")
+
+    assert len({*folders, default_folder(*made_of[3])}) == len(folders) + 1
+    assert default_folder(*made_of[4]) != folders[4]
+    assert folders[0] == example_folder() / "int4"
+    assert all(
+        folder.name.startswith(f"{parts[0].name}-") for folder, parts in zip(folders[1:], made_of[1:], strict=True)
+    )
+    assert {folder.parent.name for folder in folders[2:]} == {"llama"}
