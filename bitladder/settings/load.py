@@ -214,7 +214,7 @@ def _put(tree: dict[str, Any], key: str, value: object, source: str) -> str:
         if isinstance(node, list):
             node = _tier(node, part, key, source)
             path[index] = str(node.get("name")) if isinstance(node, dict) else part
-        elif part == "tiers" and part not in node and path[index + 1 :]:
+        elif part == "tiers" and path[0] == "models" and part not in node and path[index + 1 :]:
             known = ", ".join(tree["models"].keys() - {path[index - 1]}) or "none"
             raise ConfigError(f"{key}: there is no model {path[index - 1]!r}; there is {known} (from {source})")
         else:

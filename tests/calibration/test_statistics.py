@@ -134,6 +134,17 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 87 <= covered <= 100
 
 
+@pytest.mark.parametrize("count", [4, 6, 10])
+def test_the_bootstrap_of_few_passages_covers_the_truth_too(count: int) -> None:
+    random = np.random.default_rng(8)
+    covered = 0
+    for _ in range(200):
+        low, high = bootstrap(np.stack([random.normal(0, 1, count), np.ones(count)], axis=1), mean)
+        covered += low <= 0 <= high
+
+    assert covered >= 176
+
+
 def test_whole_rows_are_drawn_so_that_a_comparison_is_paired() -> None:
     base = np.random.default_rng(3).normal(0, 10, 200)
     units = np.stack([base + 1, base, np.ones(200)], axis=1)

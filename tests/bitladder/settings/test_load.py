@@ -72,3 +72,12 @@ def test_relative_paths_begin_at_the_configuration_file_s_folder(
     assert settings.vllm.python == str(folder / "engine" / "python")
     assert other.redis.data_dir == "/data"
     assert other.vllm.python == "python3"  # a program in PATH
+
+
+def test_limits_of_a_tier_may_come_from_the_environment() -> None:
+    environ = {"BITLADDER_PUBLISH__TIERS__INT8__MAX_KL": "0.03"}
+
+    loaded = load_settings(EXAMPLE, environ=environ)
+
+    assert loaded.settings.publish.limits_of("int8").max_kl == 0.03
+    assert loaded.settings.publish.limits_of("int4").max_kl == 0.2

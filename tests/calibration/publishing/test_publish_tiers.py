@@ -388,6 +388,24 @@ def test_the_commands_publish_show_and_roll_back(scene: Scene) -> None:
     assert "as the configuration has it" in none.stdout
 
 
+def test_what_a_user_does_not_insist_on_is_an_option(scene: Scene) -> None:
+    published(scene, scene.report(scene.tier("int4")))
+    scene.checkpoints["int4"] = scene.checkpoint("int4-new", "int4-symmetric")
+    report = str(scene.report(scene.tier("int4")))
+
+    refused = run(scene, "publish", report)
+    blind = run(scene, "publish", report, "--without-incumbent")
+    scene.checkpoints["int4"] = scene.checkpoint("int4-newest", "int8")
+    report = str(scene.report(scene.tier("int4", against=scene.against("int4", kl_mean=(0.02, 0.01, 0.03)))))
+    worse = run(scene, "publish", report)
+    accepted = run(scene, "publish", report, "--accept-worse")
+
+    assert [done.returncode for done in (refused, blind, worse, accepted)] == [1, 0, 1, 0], accepted.stderr
+    assert "int4: was not compared with the served checkpoint on the same texts" in refused.stderr
+    assert "int4: kl_mean is worse than the served checkpoint's by 0.0200 (0.0100 to 0.0300)" in worse.stderr
+    assert scene.served("int4") == "{cache}/int4-newest"
+
+
 def test_where_nothing_is_published_that_is_said(scene: Scene) -> None:
     done = run(scene, "releases")
 
