@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import structlog
+import tomli_w
 
+from bitladder.settings.checkpoint_digest import checkpoint_digest
 from calibration.artifacts.digest import file_digest
 from calibration.artifacts.evaluation_report import read_report
 from calibration.artifacts.manifest import write_manifest
@@ -87,6 +89,23 @@ def test_what_the_tier_serves_is_measured_too_unless_that_is_declined(run: Run, 
     assert reports[1].tiers[-1].incumbent
     assert reports[1].settings["publish"]["min_tokens"] == 500
     assert reports[1].settings["evaluate"]["top"] == 64
+
+
+def test_a_candidate_is_loaded_where_the_release_names_another_checkpoint_for_its_tier(
+    run: Run, tmp_path: Path
+) -> None:
+    old = checkpoint(tmp_path / "old", b"old")
+    evaluation = {"report": "0" * 64, "reference": "bf16", "made_at": "2026-11-24T12:00:00+00:00"}
+    entry = {"checkpoint": str(old), "digest": checkpoint_digest(old), "evaluation": evaluation}
+    release = {"version": 1, "published_at": "now", "models": {"m": {"tiers": {"int4": entry}}}}
+    (tmp_path / "ladder.toml").write_text(tomli_w.dumps(release))
+
+    status, _ = run("--out", str(tmp_path / "out"))
+
+    report = read_report(tmp_path / "out" / "report.json")
+    assert (status, [tier.checkpoint for tier in report.tiers[1:]]) == (0, [str(old), str(tmp_path / "new")])
+    assert report.tiers[2].incumbent
+    assert report.tiers[2].incumbent.digest == entry["digest"]
 
 
 def test_with_an_engine_that_failed_the_report_has_the_others_and_status_is_1(run: Run, tmp_path: Path) -> None:
