@@ -35,7 +35,7 @@ class Metric:
     measure: str  # the module that takes it
     better: Better
     counted: Counted = Counted.TOKENS
-    is_lower_bound: bool = False  # the exact value is at least this
+    is_lower_bound: bool = False  # a divergence of which the exact value is at least this: publish.max_kl limits it
     is_quality: bool = False  # tells how good answers are; the others, how fast they come and what they cost
     is_share: bool = False  # shown in percent
     # Taken over a few hundred items: one that was missed by chance must not decide, so that the publication gate takes

@@ -56,7 +56,7 @@ def judge(
     reasons += [
         f"{name} is at least {figure.value:.3g} (a lower bound), at most {limits.max_kl:g} is allowed (publish.max_kl)"
         for name, figure in tier.metrics.items()
-        if metric_of(name) == "kl_mean" and name not in notes and figure.value > limits.max_kl
+        if METRICS[metric_of(name)].is_lower_bound and name not in notes and figure.value > limits.max_kl
     ]
     elsewhere = speed_of_another(hardware or tier.hardware, machine)
     speeds = [name for name in proofs if METRICS[metric_of(name)].counted is Counted.RUNS]
