@@ -75,7 +75,8 @@ def stack(make_stack: Callable[..., Stack], ladder: Release) -> Stack:
 def supervised(folder: Path) -> dict[str, str]:
     """Return the settings of a worker that starts a server, as it starts vLLM."""
     engine = {"BITLADDER_WORKER__ENGINE": "vllm", "BITLADDER_VLLM__PYTHON": install(folder)}
-    return engine | {"BITLADDER_VLLM__ARGS": "[]", "BITLADDER_VLLM__ENV": "{}"}
+    cache = str(folder / "cache")
+    return engine | {"BITLADDER_VLLM__ARGS": "[]", "BITLADDER_VLLM__ENV": "{}", "BITLADDER_VLLM__CACHE_DIR": cache}
 
 
 def names(store: redis.Redis, tier: str = "int4") -> set[object]:
