@@ -161,7 +161,7 @@ def read_all(terminal: int) -> str:
 def test_a_mistyped_id_is_said_and_no_success(stack: Stack, tmp_path: Path) -> None:
     dropped = by_redis(stack, "dead-letters", "drop", "nope")
     over_http = by_intake(stack, tmp_path, "dead-letters", "release", "nope")
-    known = json.loads(by_redis(stack, "dead-letters", "list", "--json").stdout)["dead_letters"][0]["id"]
+    known = json.loads(by_redis(stack, "dead-letters", "list", "--json").stdout)[0]["id"]
     both = by_redis(stack, "dead-letters", "drop", known, "nope")
 
     assert [done.returncode for done in (dropped, over_http, both)] == [3, 3, 3]
