@@ -9,18 +9,22 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from calibration.sandbox import inside
+from calibration.sandbox.overuse import POLL_INTERVAL_S, OveruseMonitor
 from calibration.sandbox.program import Judgement, Program
 from calibration.sandbox.seccomp import seccomp_filter
 
-# A backstop for code that waits: code that computes meets RLIMIT_CPU first, on a loaded machine too.
-_WALL_S = 30.0
+# Code that computes meets RLIMIT_CPU, however loaded the machine is; code that waits is ended after this long.
 _CPU_S = 5
+_WAIT_S = 2.0
+# A backstop for what neither ends.
+_WALL_S = 60.0
 # The set-up lines wait in the pipes until they are read.
 _PIPE_BYTES = 2**20
 _MAX_CODE_BYTES = 2**18
@@ -32,6 +36,7 @@ class Bubblewrap:
 
     wall_s: float = _WALL_S
     cpu_s: int = _CPU_S
+    wait_s: float = _WAIT_S
     name: str = field(default="bubblewrap", init=False)
 
     def judge(self, program: Program) -> Judgement:
@@ -42,13 +47,27 @@ class Bubblewrap:
             calls.send({"code": code, "entry_point": program.entry_point})
             answers.send({"prompt": program.prompt, "test": program.test})
             with (
-                _started(self._command("candidate"), stdin=calls.out, stdout=answers.into, stderr=subprocess.DEVNULL),
+                _started(
+                    self._command("candidate"), stdin=calls.out, stdout=answers.into, stderr=subprocess.DEVNULL
+                ) as candidate,
                 _started(self._command("judge"), stdin=answers.out, stdout=calls.into, stderr=subprocess.PIPE) as judge,
             ):
                 # So that each of the two sees the other one's end.
                 calls.close()
                 answers.close()
-                return _verdict(judge, self.wall_s)
+                return self._verdict(judge, OveruseMonitor([candidate.pid, judge.pid], self.wait_s))
+
+    def _verdict(self, judge: subprocess.Popen[bytes], monitor: OveruseMonitor) -> Judgement:
+        ends_at_s = time.monotonic() + self.wall_s
+        while time.monotonic() < ends_at_s:
+            try:
+                _, stderr = judge.communicate(timeout=POLL_INTERVAL_S)
+            except subprocess.TimeoutExpired:
+                if problem := monitor.problem():
+                    return Judgement(passed=False, reason=problem)
+            else:
+                return _read_verdict(stderr, judge.returncode)
+        return Judgement(passed=False, reason=f"no end after {self.wall_s:g} s")
 
     def _command(self, role: str) -> list[str]:
         return [*_python(), Path(inside.__file__).read_text(encoding="utf-8"), role, str(self.cpu_s)]
@@ -58,17 +77,13 @@ def find_bubblewrap() -> str | None:
     return shutil.which("bwrap")
 
 
-def _verdict(judge: subprocess.Popen[bytes], wall_s: float) -> Judgement:
-    """Wait for the last line of the checks; without it they did not pass."""
-    try:
-        _, stderr = judge.communicate(timeout=wall_s)
-    except subprocess.TimeoutExpired:
-        return Judgement(passed=False, reason=f"no end after {wall_s:g} s")
+def _read_verdict(stderr: bytes, status: int) -> Judgement:
+    """Read the last line of the checks; without it they did not pass."""
     try:
         line = json.loads(stderr.splitlines()[-1])
-        return Judgement(passed=line["passed"] is True and judge.returncode == 0, reason=str(line["reason"]))
+        return Judgement(passed=line["passed"] is True and status == 0, reason=str(line["reason"]))
     except (ValueError, IndexError, TypeError, KeyError):
-        return Judgement(passed=False, reason=f"the checks ended with status {judge.returncode}: {stderr[-200:]!r}")
+        return Judgement(passed=False, reason=f"the checks ended with status {status}: {stderr[-200:]!r}")
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def decode(value: _Json) -> Value:
 
 
 def limit(cpu_s: int) -> None:
-    """Bound memory, processor time, files and processes; code in here cannot raise the limits again."""
+    """Bound memory, processor time, files, processes and signals; code in here cannot raise the limits again."""
     for what, limit in (
         (resource.RLIMIT_AS, _MEMORY_BYTES),
         (resource.RLIMIT_CPU, cpu_s),
@@ -85,6 +85,9 @@ def limit(cpu_s: int) -> None:
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 0),
     ):
         resource.setrlimit(what, (limit, limit))
 

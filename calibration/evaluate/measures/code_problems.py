@@ -73,7 +73,7 @@ class CodeProblems:
     async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
         answers = [asker.complete(problem.question, MAX_TOKENS, ENGINE_STOPS) for problem in self.problems]
         completions = [cut(answer) for answer in await gather(answers, advance)]
-        judges = asyncio.Semaphore(os.cpu_count() or 1)
+        judges = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # one that waits leaves its processor to another
 
         async def judge(problem: Problem, completion: str) -> Solved:
             async with judges:
