@@ -1,4 +1,4 @@
-"""Folders that a command writes: one writer at a time, built aside, published by a rename. Knows no model.
+"""Folders that a command writes: one writer at a time, built aside, put in place by a rename. Knows no model.
 
 A command replaces only what the same command wrote, and no checkpoint that a release names: anything else in its place
 is refused before any work.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,7 +48,7 @@ def claimed(
 
     """
     if not is_finished():
-        require_replaceable(final, option, is_ours)  # before locking, which leaves a lock file beside the folder
+        require_replaceable(final, option, is_ours)  # before locking, which makes a file beside the folder
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(final.parent, final.name, on_wait))
@@ -84,7 +85,8 @@ def require_outside(path: Path, option: str, folder: Path, folder_option: str) -
 def locked(cache: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of this name; call on_wait once if another process holds it.
 
-    The kernel releases the lock when its process dies, so an old lock file blocks nobody.
+    The kernel releases the lock when its process dies, so an old lock file blocks nobody. The file is removed by who
+    holds the lock: one who waited for it sees that its file has no name any more, and begins with a new one.
     """
     cache.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache / f".{name}.lock")
@@ -96,12 +98,14 @@ def locked(cache: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None
     try:
         yield
     finally:
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
         lock.release()
 
 
 @contextmanager
 def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield an empty sibling folder to build in; publish it as `final`, or remove it if the build failed.
+    """Yield an empty sibling folder to build in; rename it to `final`, or remove it if the build failed.
 
     A private folder can be read by its owner alone, at every moment. The caller holds the lock: a half-written folder
     that is found here belongs to a process that died.
@@ -142,10 +146,14 @@ def writing(folder: Path) -> Iterator[None]:
         raise InputError(f"--out: cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
 
-def try_writing(folder: Path) -> None:
-    """Make the folder of --out and write to its disk once, before hours of work; raise as `writing` does."""
+def try_writing(folder: Path, *, private: bool = False) -> None:
+    """Make the folder of --out and write to its disk once, before hours of work; raise as `writing` does.
+
+    A private folder is made for its owner alone; one that is there keeps its mode.
+    """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_MIN_REPORT_BYTES))
             file.flush()
@@ -171,6 +179,7 @@ def replace_file(
     partial = path.with_name(f".{path.name}.{aside}")
     try:
         with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & mode)  # one of a process that died
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

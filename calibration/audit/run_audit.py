@@ -46,7 +46,7 @@ def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str
     """Write the report's folder and return its figures."""
     scores = [score(prompt.text) for prompt in taken.prompts]
     figures = aggregate_figures(taken, scores, question.ladder, question.policy)
-    with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into) as folder:
+    with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into, private=True) as folder:
         plots = _draw(folder, taken, scores, question, figures) if question.with_plots else []
         (folder / _FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(audit_page(figures, question.source, plots), encoding="utf-8")

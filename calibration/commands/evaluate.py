@@ -129,7 +129,8 @@ def _check_out(out: Path, arguments: Sequence[CheckpointArg]) -> None:
             raise InputError(f"--out: {error}; it would be overwritten, choose another folder") from error
     elif existing := [str(path) for path in other_files if path.exists()]:
         raise InputError(f"--out: there is no {report}, so {existing[0]} is no evaluation's: choose another folder")
-    try_writing(out / RESULTS)
+    for folder in (out, out / RESULTS):
+        try_writing(folder, private=True)
 
 
 def measure(

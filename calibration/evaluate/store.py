@@ -33,7 +33,9 @@ class Store:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a temporary file, then rename it: the path is never half-written.
+    """Write a temporary file, then rename it: the path is never half-written, and its owner alone can read it.
+
+    Results and reports have the user's own texts and what models answered to them.
 
     Raises:
         DiskFullError: there is no room.
@@ -41,5 +43,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
     """
     with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content, aside=f"{os.getpid()}.partial")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, content, aside=f"{os.getpid()}.partial", mode=0o600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -83,12 +84,36 @@ def test_different_tiers_do_not_wait_for_each_other(cache: Path) -> None:
     assert waits == []
 
 
+def count(cache: Path, times: int) -> None:
+    """Read a number, wait for others who might read it too, and write the next one."""
+    for _ in range(times):
+        with locked(cache, "int4", lambda: None):
+            number = int((cache / "number").read_text())
+            time.sleep(0.002)
+            (cache / "number").write_text(str(number + 1))
+
+
+def test_those_who_wait_hold_the_lock_one_after_the_other_and_the_last_leaves_no_file(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "number").write_text("0")
+    context = multiprocessing.get_context("spawn")
+    counters = [context.Process(target=count, args=(cache, 20)) for _ in range(3)]
+
+    for counter in counters:
+        counter.start()
+    for counter in counters:
+        counter.join(60)
+
+    assert (cache / "number").read_text() == "60"
+    assert [path.name for path in cache.iterdir()] == ["number"]
+
+
 def test_too_little_room_is_said_before_the_work_with_both_figures(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=r"1000000100 MB are needed in .*, \d+ MB are free"):
         require_disk_space(tmp_path, 1_000_000_000, "--cache")
 
 
-def test_published_files_can_be_read_by_other_users(tmp_path: Path) -> None:
+def test_files_of_a_checkpoint_can_be_read_by_other_users(tmp_path: Path) -> None:
     with staged(tmp_path / "int4") as folder:
         (folder / "model.safetensors").write_text("weights")
         (folder / "model.safetensors").chmod(0o600)
@@ -105,21 +130,21 @@ def test_private_files_can_be_read_by_their_owner_alone_from_the_beginning(tmp_p
     assert (tmp_path / "set" / "texts.jsonl").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_build_that_fails_publishes_nothing(tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no luck"), staged(tmp_path / "int4"):
         raise RuntimeError("no luck")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def publish(final: Path, weights: str) -> None:
+def put(final: Path, weights: str) -> None:
     with staged(final) as folder:
         (folder / "weights").write_text(weights)
 
 
 def test_a_build_replaces_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
-    publish(tmp_path / "int4", "old")
-    publish(tmp_path / "int4", "new")
+    put(tmp_path / "int4", "old")
+    put(tmp_path / "int4", "new")
 
     assert [path.name for path in tmp_path.iterdir()] == ["int4"]
     assert (tmp_path / "int4" / "weights").read_text() == "new"
@@ -128,7 +153,7 @@ def test_a_build_replaces_the_one_before_and_leaves_nothing_else(tmp_path: Path)
 def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path / "int4", "old")
+    put(tmp_path / "int4", "old")
     rename = Path.rename
 
     def broken(self: Path, target: Path) -> Path:
@@ -138,7 +163,7 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", broken)
     with pytest.raises(OSError, match="no more renames"):
-        publish(tmp_path / "int4", "new")
+        put(tmp_path / "int4", "new")
 
     assert [path.name for path in tmp_path.iterdir()] == ["int4"]
     assert (tmp_path / "int4" / "weights").read_text() == "old"
@@ -149,11 +174,11 @@ def claim(final: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("again", [claim, lambda final: publish(final, "old")])
+@pytest.mark.parametrize("again", [claim, lambda final: put(final, "old")])
 def test_a_folder_that_a_crash_left_without_its_name_is_found_again(
     tmp_path: Path, again: Callable[[Path], None]
 ) -> None:
-    publish(tmp_path / "int4", "old")
+    put(tmp_path / "int4", "old")
     (tmp_path / "int4").rename(tmp_path / ".int4.retired")
     (tmp_path / ".int4.partial").mkdir()  # and here the machine went down
 
@@ -166,7 +191,7 @@ def test_a_folder_that_a_crash_left_without_its_name_is_found_again(
 
 def test_a_folder_is_claimed_that_is_new_or_empty_or_ours(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    publish(tmp_path / "ours", "old")
+    put(tmp_path / "ours", "old")
 
     for name in ("new", "empty", "ours", "deep/er"):
         claim(tmp_path / name)

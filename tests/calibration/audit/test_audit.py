@@ -141,6 +141,12 @@ def test_every_plot_is_a_picture_and_in_the_page_which_loads_nothing(report: Rep
     assert f"{figures['floors_by_kind']['all']['int4']:.1%}" in page
 
 
+def test_a_report_can_be_read_by_its_owner_alone(report: Report) -> None:
+    written = {path: path.stat().st_mode & 0o777 for path in [report[0], *report[0].rglob("*")]}
+
+    assert written == {path: 0o700 if path.is_dir() else 0o600 for path in written}
+
+
 def test_the_manifest_names_source_policy_and_files(report: Report, thousand: Path) -> None:
     folder, _ = report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -108,6 +109,22 @@ def test_a_candidate_is_loaded_where_the_release_names_another_checkpoint_for_it
     assert report.tiers[2].incumbent.digest == entry["digest"]
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o027])
+def test_results_and_reports_can_be_read_by_their_owner_alone_under_any_umask(
+    run: Run, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        run("--out", str(tmp_path / "out"))
+        run("--out", str(tmp_path / "out"))  # keeps the report of the first
+    finally:
+        os.umask(before)
+
+    written = {path: path.stat().st_mode & 0o777 for path in [tmp_path / "out", *(tmp_path / "out").rglob("*")]}
+    assert len(written) > len(command.FILES) + 3
+    assert written == {path: 0o700 if path.is_dir() else 0o600 for path in written}
+
+
 def test_with_an_engine_that_failed_the_report_has_the_others_and_status_is_1(run: Run, tmp_path: Path) -> None:
     status, said = run("--out", str(tmp_path / "out"), vllm_args="'--no-such-argument'")
 
@@ -179,7 +196,7 @@ def test_a_full_disk_is_said_before_an_engine_is_started(run: Run, tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     assert status == 4
-    assert f"error: the disk of {tmp_path}/out/results is full; make room or use --out" in error
+    assert f"error: the disk of {tmp_path}/out is full; make room or use --out" in error
 
 
 @pytest.mark.usefixtures("no_engine")
