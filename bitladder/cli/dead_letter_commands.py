@@ -11,9 +11,10 @@ import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.operations import Answer, Operations, Word, operations
-from bitladder.cli.output import ExitCode, Row, table
+from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.ids import readable
+from calibration.terminal.table import Row, table
 
 app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True, rich_markup_mode=None)
 

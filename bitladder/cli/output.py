@@ -1,16 +1,10 @@
-"""How commands speak to people and to programs: exit statuses and tables. docs/operating/commands.md has both."""
+"""The exit statuses of commands: docs/operating/commands.md has them."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Sequence
 from enum import IntEnum
 
-import typer
-
 from bitladder.errors import BitladderError, ConfigError, ProtocolError
-
-Row = Sequence[object]
 
 
 class ExitCode(IntEnum):
@@ -39,22 +33,3 @@ def exit_code(error: BitladderError) -> ExitCode:
     if isinstance(error, (ConfigError, ProtocolError)):  # no later try can help
         return ExitCode.WRONG_USE
     return _BY_STATUS.get(error.status or 0, ExitCode.FAILED)
-
-
-def table(columns: Sequence[str], rows: Sequence[Row], *, red: Collection[int] = ()) -> str:
-    """Return a table: for people in aligned columns, for programs a line per row with tabs between full values.
-
-    Nothing is ever cut: an id can be copied, whatever the width of the terminal. `red`: rows that a terminal shows so.
-    """
-    lines = [[plain(cell) for cell in row] for row in (columns, *rows)]
-    if not sys.stdout.isatty():
-        return "\n".join("\t".join(line) for line in lines)
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    shown = [typer.style(line, fg="red") if index in red else line for index, line in enumerate(padded[1:])]
-    return "\n".join([typer.style(padded[0], bold=True), *shown])
-
-
-def plain(cell: object) -> str:
-    """Return text in one line: what comes from outside may hold line ends, tabs and the orders of a terminal."""
-    return "".join(char if char.isprintable() else " " for char in str(cell))

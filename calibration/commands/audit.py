@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from bitladder.settings.policy_section import PolicySettings
 from bitladder.settings.sections import Settings
@@ -21,11 +17,13 @@ from calibration.audit.features import FEATURES
 from calibration.audit.load_prompts import AuditedPrompts, from_set, from_source, in_words
 from calibration.audit.run_audit import PAGE, AuditOptions, audit, check_out
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console
+from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, progress_console
 from calibration.commands.sample import PACKAGED, open_source
 from calibration.errors import InputError
 from calibration.sample.sets import is_set
+from calibration.terminal.escape import printable
 from calibration.terminal.progress import Advance, Steps
+from calibration.terminal.table import table
 
 _MAX_GROUPS = 5
 # How long it takes with the default count, on an idle core.
@@ -101,16 +99,13 @@ def _checked_folder(out: Path, source: str) -> Path:
 
 
 def _show(figures: dict[str, Any], moved: dict[str, Any] | None = None) -> None:  # Any: JSON
-    printer = Console(width=None if sys.stdout.isatty() else 140)
-    printer.print(_floors_table(figures))
-    printer.print(_rules_table(figures))
-    printer.print(_features_table(figures, "kind"))
+    tables = [_floors_table(figures), _rules_table(figures), _features_table(figures, "kind")]
     if list(figures["tiers"]) != [UNKNOWN]:
-        printer.print(_features_table(figures, "tier"))
-    printer.print(_left_out(figures), highlight=False)
+        tables.append(_features_table(figures, "tier"))
+    tables.append(_left_out(figures))
     if moved is not None:
-        printer.print(_floor_changes_table(moved))
-        printer.print(_median_changes_table(moved))
+        tables += [_floor_changes_table(moved), _median_changes_table(moved)]
+    typer.echo("\n\n".join(tables) + "\n")
 
 
 def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, advance: Advance) -> AuditedPrompts:
@@ -135,61 +130,68 @@ def _policy(settings: Settings, name: str | None, ladder: tuple[str, ...]) -> Po
     return settings.policy.model_copy(update={"name": name or settings.policy.name})
 
 
-def _floors_table(figures: dict[str, Any]) -> Table:  # Any: JSON
+def _floors_table(figures: dict[str, Any]) -> str:  # Any: JSON
     policy = figures["policy"]
-    title = f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}"
-    table = Table("kind", "prompts", *figures["ladder"], title=title)
     counts = {ALL: figures["prompts"], **figures["kinds"]}
-    for kind, shares in figures["floors_by_kind"].items():
-        table.add_row(cell(kind), str(counts[kind]), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
-    return table
+    return table(
+        ("kind", "prompts", *figures["ladder"]),
+        [
+            (printable(kind), counts[kind], *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
+            for kind, shares in figures["floors_by_kind"].items()
+        ],
+        title=f"floor tier, policy {policy['name']}, entropy_bits {policy['entropy_bits']:g}",
+    )
 
 
-def _rules_table(figures: dict[str, Any]) -> Table:  # Any: JSON
-    table = Table("rule", *figures["ladder"], title="floor tier by the rule that chose it")
-    for rule, shares in figures["floors_by_rule"].items():
-        table.add_row(cell(rule), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
-    return table
+def _rules_table(figures: dict[str, Any]) -> str:  # Any: JSON
+    return table(
+        ("rule", *figures["ladder"]),
+        [
+            (printable(rule), *(f"{shares[tier]:.1%}" for tier in figures["ladder"]))
+            for rule, shares in figures["floors_by_rule"].items()
+        ],
+        title="floor tier by the rule that chose it",
+    )
 
 
-def _floor_changes_table(moved: dict[str, Any]) -> Table:  # Any: JSON
-    title = "floor tiers, earlier and later" + ("" if moved["same_policy"] else " (under different policies)")
-    table = Table("tier", "earlier", "later", "difference", "95 % interval", "", title=title)
+def _floor_changes_table(moved: dict[str, Any]) -> str:  # Any: JSON
+    rows = []
     for tier, change in moved["floors"].items():
         low, high = change["interval"]
-        table.add_row(
-            tier,
-            f"{change['earlier']:.1%}",
-            f"{change['later']:.1%}",
-            f"{change['difference']:+.1%}",
-            f"{low:+.1%} to {high:+.1%}",
-            "moved" if change["has_moved"] else "",
-        )
-    return table
+        shares = (f"{change['earlier']:.1%}", f"{change['later']:.1%}", f"{change['difference']:+.1%}")
+        rows.append((tier, *shares, f"{low:+.1%} to {high:+.1%}", "moved" if change["has_moved"] else ""))
+    return table(
+        ("tier", "earlier", "later", "difference", "95 % interval", "verdict"),
+        rows,
+        title="floor tiers, earlier and later" + ("" if moved["same_policy"] else " (under different policies)"),
+    )
 
 
-def _median_changes_table(moved: dict[str, Any]) -> Table:  # Any: JSON
-    table = Table("median of", "earlier", "later", title="features that have moved by a quarter of their middle half")
-    for name, change in moved["medians"].items():
-        if change["has_moved"]:
-            table.add_row(name, digits(change["earlier"]), digits(change["later"]))
-    return table
+def _median_changes_table(moved: dict[str, Any]) -> str:  # Any: JSON
+    rows = [
+        (name, digits(change["earlier"]), digits(change["later"]))
+        for name, change in moved["medians"].items()
+        if change["has_moved"]
+    ]
+    title = "features that have moved by a quarter of their middle half"
+    return table(("median of", "earlier", "later"), rows, title=title)
 
 
-def _features_table(figures: dict[str, Any], part: str) -> Table:  # Any: JSON
+def _features_table(figures: dict[str, Any], part: str) -> str:  # Any: JSON
     names = [ALL, *figures[f"{part}s"]][:_MAX_GROUPS]  # the others are in the report
-    title = f"features by {part}; rho: Spearman's, with the entropy"
-    table = Table("median of", *(Column(cell(name)) for name in names), "5 %", "95 %", "rho", title=title)
+    rows = []
     for feature in FEATURES:
-        spreads, rho = (
-            figures[f"features_by_{part}"][feature.name],
-            figures["correlation_with_entropy"].get(feature.name),
-        )
+        spreads = figures[f"features_by_{part}"][feature.name]
+        rho = figures["correlation_with_entropy"].get(feature.name)
         numbers = [spreads[name]["p50"] for name in names] + [spreads[ALL]["p5"], spreads[ALL]["p95"]]
-        table.add_row(feature.name, *map(digits, numbers), "" if rho is None else f"{rho:+.2f}")
-    return table
+        rows.append((feature.name, *map(digits, numbers), "" if rho is None else f"{rho:+.2f}"))
+    return table(
+        ("median of", *map(printable, names), "5 %", "95 %", "rho"),
+        rows,
+        title=f"features by {part}; rho: Spearman's, with the entropy",
+    )
 
 
-def _left_out(figures: dict[str, Any]) -> Text:  # Any: JSON
+def _left_out(figures: dict[str, Any]) -> str:  # Any: JSON
     skipped = in_words(figures["skipped"]) or "0"
-    return cell(f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}")
+    return printable(f"entries without a prompt: {skipped}; prompts that were cut: {figures['cut']:,}")

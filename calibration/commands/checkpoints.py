@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from calibration.commands.options import AsJson, cell, progress_console, say
+from calibration.commands.options import AsJson, progress_console, say
 from calibration.environment import example_folder
 from calibration.errors import WrongEnvironmentError
 from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job, quality
@@ -22,7 +20,9 @@ from calibration.quantization.quantize_task import ENVIRONMENTS
 from calibration.quantization.quantizer import Quantizer
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
 from calibration.quantization.standard_recipes import TIERS
+from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
+from calibration.terminal.table import table
 
 AUTO = "auto"
 MODULES = {
@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
         else:
-            Console().print(as_table(made))
+            typer.echo(as_table(made))
 
 
 def load_quantizer(toolkit: Toolkit = Toolkit.LLM_COMPRESSOR) -> Quantizer:
@@ -126,16 +126,16 @@ def as_fields(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def as_table(made: list[Checkpoint]) -> Table:
-    table = Table("tier", "stored", "MB", "quality", "seconds", Column("path", overflow="fold"))
-    for checkpoint in made:
-        manifest = checkpoint.manifest
-        table.add_row(
-            manifest.tier,
-            manifest.fingerprint["storage"],
-            f"{manifest.weight_bytes / 1e6:.0f}",
-            quality(manifest),
+def as_table(made: list[Checkpoint]) -> str:
+    rows = [
+        (
+            checkpoint.manifest.tier,
+            checkpoint.manifest.fingerprint["storage"],
+            f"{checkpoint.manifest.weight_bytes / 1e6:.0f}",
+            quality(checkpoint.manifest),
             "finished before" if checkpoint.skipped else f"{checkpoint.seconds:.1f}",
-            cell(str(checkpoint.path)),
+            printable(str(checkpoint.path)),
         )
-    return table
+        for checkpoint in made
+    ]
+    return table(("tier", "stored", "MB", "quality", "seconds", "path"), rows)

@@ -12,9 +12,6 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bitladder.errors import ConfigError
 from bitladder.settings.sections import Settings
@@ -35,7 +32,9 @@ from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
 from calibration.sandbox.choose import AUTO
+from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
+from calibration.terminal.table import table
 
 OUT = Path("var/evaluation")
 RESULTS = "results"
@@ -108,7 +107,7 @@ def _show(report: Report, out: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(encode_report(report), nl=False)
     else:
-        Console().print(_table(report))
+        typer.echo(_table(report))
         say(f"{', '.join(FILES)} are in {out}")
     if report.failed:
         count = len(report.tiers) + len(report.failed)
@@ -199,8 +198,8 @@ def _keep_former(report: Path) -> None:
             report.rename(report.with_name(f"{report.stem}-{file_digest(report)[:16]}{report.suffix}"))
 
 
-def _table(report: Report) -> Table:
-    table = Table("metric", *(tier.tier for tier in report.tiers), caption=Text("[low, high]: 95 % interval"))
-    for row in rows(report):
-        table.add_row(row.title, *map(Text, row.cells), style="dim" if row.title.startswith(" ") else "")
-    return table
+def _table(report: Report) -> str:
+    names = [printable(tier.tier) for tier in report.tiers]
+    return table(
+        ("metric", *names), [(row.title, *row.cells) for row in rows(report)], title="[low, high]: 95 % interval"
+    )

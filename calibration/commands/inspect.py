@@ -7,17 +7,14 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
 
-from calibration.commands.options import AsJson, cell, progress_console
+from calibration.commands.options import AsJson, progress_console
 from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import TimeLeft
-
-STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAIL: "red"}
+from calibration.terminal.table import table
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +32,7 @@ def register(app: typer.Typer) -> None:
             typer.echo(msgspec.json.encode({"checkpoints": inspections}, enc_hook=lambda path: printable(str(path))))
         else:
             for inspection in inspections:
-                Console().print(_as_table(inspection))
+                typer.echo(_as_table(inspection))
         if any(inspection.verdict is Verdict.FAIL for inspection in inspections):
             raise typer.Exit(1)
 
@@ -49,10 +46,14 @@ def _inspect_shown(path: Path) -> Inspection:
         return inspect_checkpoint(path, lambda done, total: progress.update(task, completed=done, total=total))
 
 
-def _as_table(inspection: Inspection) -> Table:
-    table = Table("check", "verdict", "what was seen", title=cell(str(inspection.path)), title_justify="left")
-    for check in inspection.checks:
-        table.add_row(check.name, cell(check.verdict, style=STYLES[check.verdict]), cell(*check.texts))
-    table.caption = f"{inspection.seconds:.1f} s, at most {inspection.peak_bytes / 1e6:.0f} MB of memory"
-    table.add_row("all", cell(inspection.verdict, style=f"bold {STYLES[inspection.verdict]}"), "")
-    return table
+def _as_table(inspection: Inspection) -> str:
+    """Return a row for each thing seen; a check that saw several has several rows."""
+    rows = [(str(check.name), str(check.verdict), text) for check in inspection.checks for text in check.texts or ("",)]
+    effort = f"{inspection.seconds:.1f} s, at most {inspection.peak_bytes / 1e6:.0f} MB of memory"
+    rows.append(("all", str(inspection.verdict), effort))
+    return table(
+        ("check", "verdict", "what was seen"),
+        [tuple(map(printable, row)) for row in rows],
+        title=printable(str(inspection.path)),
+        red=[index for index, (_, verdict, _) in enumerate(rows) if verdict == Verdict.FAIL],
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from calibration.artifacts.digest import file_digest
 from calibration.commands.checkpoints import as_fields, as_table, load_quantizer, storage_chooser
@@ -48,7 +47,7 @@ def register(app: typer.Typer) -> None:
         if task.as_json:
             typer.echo(json.dumps(as_fields(made[0])))
         else:
-            Console().print(as_table(made))
+            typer.echo(as_table(made))
 
 
 def source_model(model: Path | None) -> SourceModel:

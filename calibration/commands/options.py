@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
-
-from calibration.terminal.escape import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Config = Annotated[
@@ -17,11 +14,6 @@ Config = Annotated[
 ]
 MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
 MAX_CHARS = 16_384
-
-
-def cell(*lines: str, style: str = "") -> Text:
-    """Return untrusted text for a table, escaped and without markup."""
-    return Text("\n".join(map(printable, lines)), style=style)
 
 
 def say(text: str) -> None:

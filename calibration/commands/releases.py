@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
 from bitladder.settings.release import PublishedFigure, Release
 from bitladder.settings.sections import Settings
 from calibration.artifacts.metrics import metric_of, quality_metrics
-from calibration.commands.options import AsJson, Config, cell, say
+from calibration.commands.options import AsJson, Config, say
 from calibration.errors import InputError
 from calibration.publishing.release_file import ReleaseStore
+from calibration.terminal.escape import printable
+from calibration.terminal.table import table
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         if not releases:
             say(f"nothing is published in {store.file}: what the configuration says is served")
             return
-        Console().print(_as_table(list(reversed(releases)), present))
+        typer.echo(_as_table(list(reversed(releases)), present))
 
 
 def open_store(config: str | None) -> tuple[Settings, ReleaseStore]:
@@ -64,7 +64,7 @@ def show_release(release: Release, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(release.model_dump(mode="json")))
     else:
-        Console().print(_as_table([release], release))
+        typer.echo(_as_table([release], release))
 
 
 def _rows(release: Release) -> list[tuple[str, str, str]]:
@@ -85,18 +85,12 @@ def kept(recovery: Mapping[str, PublishedFigure]) -> str:
     return ", ".join(f"{family} {value:.3f}" for family, value in lowest.items() if value is not None)
 
 
-def _as_table(releases: list[Release], present: Release | None) -> Table:
-    table = Table(caption="* is served", caption_justify="left")
-    for name in ("version", "tier"):
-        table.add_column(name, no_wrap=True)
-    for name in ("published", "checkpoint", "kept at least", "note"):
-        table.add_column(name, overflow="fold")
+def _as_table(releases: list[Release], present: Release | None) -> str:
+    rows = []
     for release in releases:
         mark = "*" if present is not None and release.version == present.version else ""
-        head = (f"{release.version}{mark}", release.published_at, release.note)
-        for row in _rows(release):
-            version, when, note = head
-            tier, checkpoint, kept = row
-            table.add_row(*map(cell, (version, tier, when, checkpoint, kept, note)))
-            head = ("", "", "")
-    return table
+        for tier, checkpoint, recovery in _rows(release):
+            row = (f"{release.version}{mark}", tier, release.published_at, checkpoint, recovery, release.note)
+            rows.append(tuple(map(printable, row)))
+    columns = ("version", "tier", "published", "checkpoint", "kept at least", "note")
+    return table(columns, rows, title="* is served")

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from calibration.artifacts.folder import require_outside
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, cell, progress_console, say
+from calibration.commands.options import MAX_CHARS, AsJson, Config, MaxChars, progress_console, say
 from calibration.errors import InputError, WrongEnvironmentError
 from calibration.sample.captured import Capture
 from calibration.sample.reading import Reading
@@ -22,6 +20,7 @@ from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
 from calibration.terminal.escape import printable
+from calibration.terminal.table import table
 
 _CAPTURE, PACKAGED = "capture", Packaged.name
 
@@ -69,7 +68,7 @@ def register(app: typer.Typer) -> None:
             return
         if made.skipped:
             say(f"finished before, {made.manifest['made_at']}; --force samples again")
-        Console().print(_as_table(made.manifest))
+        typer.echo(_as_table(made.manifest))
         typer.echo(str(made.folder))
 
 
@@ -107,18 +106,19 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
     return LocalFiles(Path(source).expanduser().resolve())
 
 
-def _as_table(manifest: dict[str, Any]) -> Table:  # Any: JSON
-    counts = manifest["counts"]
-    table = Table("what", "how many", title=cell(manifest["source"]))
-    for name, value in counts.items():
+def _as_table(manifest: dict[str, Any]) -> str:  # Any: JSON
+    rows = []
+    for name, value in manifest["counts"].items():
         shown = (
             ", ".join(f"{times} {reason}" for reason, times in value.items())
             if isinstance(value, dict)
             else f"{value:,}"
         )
-        table.add_row(name.replace("_", " "), cell(shown or "0"))
+        rows.append((name.replace("_", " "), shown or "0"))
     for part, texts_by_key in manifest["strata"].items():
-        table.add_row(f"by {part}", cell(", ".join(f"{key or '?'} {value}" for key, value in texts_by_key.items())))
+        rows.append((f"by {part}", ", ".join(f"{key or '?'} {value}" for key, value in texts_by_key.items())))
     for file in manifest["files"]:
-        table.add_row(file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}")
-    return table
+        rows.append((file["name"], f"{file['lines']} lines, sha256 {file['sha256'][:16]}"))
+    return table(
+        ("what", "how many"), [tuple(map(printable, row)) for row in rows], title=printable(manifest["source"])
+    )

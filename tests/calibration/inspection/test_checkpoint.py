@@ -97,9 +97,9 @@ def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, le
     assert np.corrcoef(weights("bf16").ravel(), weights(tier).ravel())[0, 1] > least
 
 
-def run(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: Path | str, columns: int = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "calibration", "inspect", *map(str, arguments)]
-    wide = {**os.environ, "COLUMNS": "200"}
+    wide = {**os.environ, "COLUMNS": str(columns)}
     return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
 
 
@@ -113,6 +113,12 @@ def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_doe
     assert "pack-quantized 4 bit, per group of 32" in good.stdout
     assert "pytorch_model.bin: pickle" in both.stdout
     assert none.stderr.startswith("error: a checkpoint is a folder")
+
+
+def test_a_long_path_is_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    folder = Tiny().write(tmp_path / ("a-folder-with-a-long-name" * 4))
+
+    assert str(folder) in run(folder, columns=80).stdout.splitlines()
 
 
 def test_names_of_strangers_are_shown_and_mean_nothing(tmp_path: Path) -> None:

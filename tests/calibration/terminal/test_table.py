@@ -1,0 +1,45 @@
+"""Tables show every value whole, on a terminal of any width and in a pipe."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+LONG = "/srv/models/" + "a-folder-with-a-long-name/" * 6 + "int4"
+CODE = f"""
+from calibration.terminal.table import table
+print(table(("tier", "path"), [("int4", {LONG!r}), ("int8 \\x1b[2J", "a\\tb")], title="what was made", red=[1]))
+"""
+
+
+def shown(*, terminal: bool) -> str:
+    out, into = pty.openpty() if terminal else os.pipe()
+    environment = {"PATH": os.environ["PATH"], "COLUMNS": "80"}
+    subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=environment, stdout=into, check=True, timeout=60)
+    text = os.read(out, 2**16).decode().replace("\r\n", "\n")
+    os.close(out)
+    os.close(into)
+    return text
+
+
+def test_in_a_pipe_a_row_is_a_line_with_tabs() -> None:
+    assert shown(terminal=False) == f"what was made\ntier\tpath\nint4\t{LONG}\nint8  [2J\ta b\n"
+
+
+def test_on_a_terminal_columns_are_aligned_and_a_long_path_stays_whole() -> None:
+    title, head, first, second = shown(terminal=True).splitlines()
+
+    assert title == "what was made"
+    assert head == "\x1b[1mtier       path\x1b[0m"
+    assert first == f"int4       {LONG}"
+    assert second == "\x1b[31mint8  [2J  a b\x1b[0m"
+
+
+def test_no_command_of_calibration_draws_tables_that_break_paths() -> None:
+    files = sorted((ROOT / "calibration").rglob("*.py"))
+
+    assert [path for path in files if "rich.table" in path.read_text(encoding="utf-8")] == []
