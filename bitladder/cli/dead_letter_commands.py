@@ -14,7 +14,7 @@ from bitladder.cli.operations import Answer, Operations, Word, operations
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.ids import readable
-from calibration.terminal.table import Row, table
+from calibration.terminal.tabular import Row, table
 
 app = typer.Typer(help="List dead letters, release them or drop them.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -14,7 +14,7 @@ from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.operations import Answer, operations
 from bitladder.cli.output import ExitCode
 from bitladder.contract import QueueName
-from calibration.terminal.table import Row, plain, table
+from calibration.terminal.tabular import Row, plain, table
 
 config = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)
 config.callback()(lambda: None)  # without it typer would take a group of one command for that command

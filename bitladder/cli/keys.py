@@ -18,7 +18,7 @@ from bitladder.settings.base import Name
 from bitladder.settings.explain import line_in
 from bitladder.settings.keys_file import changing, table_of
 from bitladder.settings.load import Loaded, load_settings
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 _SPAN = re.compile(r"(\d{1,5})([smhdw])")

@@ -23,7 +23,7 @@ from calibration.errors import InputError
 from calibration.sample.sets import is_set
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import Advance, Steps
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 _MAX_GROUPS = 5
 # How long it takes with the default count, on an idle core.

@@ -22,7 +22,7 @@ from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit
 from calibration.quantization.standard_recipes import TIERS
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 AUTO = "auto"
 MODULES = {

@@ -34,7 +34,7 @@ from calibration.evaluate.store import Store, write_whole
 from calibration.sandbox.choose import AUTO
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 OUT = Path("var/evaluation")
 RESULTS = "results"

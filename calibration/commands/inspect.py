@@ -14,7 +14,7 @@ from calibration.inspection.checkpoint import inspect_checkpoint
 from calibration.inspection.verdict import Inspection, Verdict
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import TimeLeft
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 
 def register(app: typer.Typer) -> None:

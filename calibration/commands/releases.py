@@ -16,7 +16,7 @@ from calibration.commands.options import AsJson, Config, say
 from calibration.errors import InputError
 from calibration.publishing.release_file import ReleaseStore
 from calibration.terminal.escape import printable
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.sets import SKIPPED
 from calibration.sample.source import LocalFiles, Packaged, Source
 from calibration.terminal.escape import printable
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 
 _CAPTURE, PACKAGED = "capture", Packaged.name
 
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
-        with Reading(progress_console()) as reading:
+        with Reading(progress_console(), opened.sizes() if isinstance(opened, LocalFiles) else None) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
         for note in _notes(made, opened):
             say(note)

@@ -68,14 +68,20 @@ class LocalFiles:
     def units(self, after: str) -> Iterator[Unit]:
         if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
-        paths = [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
-        if not paths:
+        if not (paths := self._paths()):
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
         yield from (_LocalFile(path) for path in paths if str(path) > after)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each unit, by its name."""
+        return {str(path): path.stat().st_size for path in self._paths()}
 
     def left_out(self) -> list[Path]:
         """Return the files of a folder that are not read, because their names do not say that they are JSON."""
         return [] if self.path.is_file() else [path for path in _files(self.path) if not _looks_like_json(path)]
+
+    def _paths(self) -> list[Path]:
+        return [self.path] if self.path.is_file() else [path for path in _files(self.path) if _looks_like_json(path)]
 
 
 class Packaged:

@@ -34,11 +34,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+def time_left(elapsed_s: float, done: int, total: int | None) -> str:
+    """Return a clause that says how long the rest takes at the speed so far; '' where that is not known."""
+    if not done or total is None or done >= total:
+        return ""
+    return f", {duration(elapsed_s / done * (total - done))} left"
+
+
 class Steps:
     """Shows one line per step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        # Text of a step -> how long it took last: the next tier's will take about as long.
+        self._took_s: dict[str, float] = {}
         self._bars = Progress(
             TextColumn("{task.fields[tier]:>5}"),
             BarColumn(bar_width=20),
@@ -62,10 +71,12 @@ class Steps:
     def step(self, tier: str, text: str, *, expected_s: float | None) -> Iterator[Advance]:
         """Show a step while it runs, and its time when it is done; the bar of a failed step shows that it failed.
 
-        `expected_s` is said until the step reports how much of how much is done; None where nobody can know.
+        `expected_s` is said until the step reports how much of how much is done; None where nobody can know. A step
+        that another tier had before is expected to take as long as it took there.
         Yields the function to report progress with.
         """
         started_s = time.monotonic()
+        expected_s = self._took_s.get(text, expected_s)
         if self._console.is_terminal:
             task = self._bars.add_task(text, total=None, tier=tier, of="", expected_s=expected_s)
             try:
@@ -79,15 +90,18 @@ class Steps:
             self.note(tier, f"{text} ..." + (f" (about {duration(expected_s)})" if expected_s else ""))
             yield self._now_and_then(tier, text)
             self.note(tier, f"{text}: {time.monotonic() - started_s:.1f} s")
+        self._took_s[text] = time.monotonic() - started_s
 
     def _now_and_then(self, tier: str, text: str) -> Advance:
-        said_s = time.monotonic()
+        started_s = said_s = time.monotonic()
 
         def advance(done: int, total: int | None) -> None:
             nonlocal said_s
-            if time.monotonic() - said_s >= _SAY_EVERY_S:
-                said_s = time.monotonic()
-                self.note(tier, f"{text}: {_of(done, total, ' of ')}")
+            now_s = time.monotonic()
+            if now_s - said_s >= _SAY_EVERY_S:
+                said_s = now_s
+                left = time_left(now_s - started_s, done, total)
+                self.note(tier, f"{text}: {_of(done, total, ' of ')}{left}")
 
         return advance
 

@@ -72,7 +72,9 @@ class CodeProblems:
 
     async def take(self, asker: Asker, advance: Advance) -> list[Solved]:
         answers = [asker.complete(problem.question, MAX_TOKENS, ENGINE_STOPS) for problem in self.problems]
-        completions = [cut(answer) for answer in await gather(answers, advance)]
+        steps = 2 * len(answers)  # each problem is asked, and its answer judged
+        asked = await gather(answers, lambda done, total: advance(done, steps))
+        completions = [cut(answer) for answer in asked]
         judges = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # one that waits leaves its processor to another
 
         async def judge(problem: Problem, completion: str) -> Solved:
@@ -80,7 +82,8 @@ class CodeProblems:
                 judgement = await asyncio.to_thread(self.sandbox.judge, problem.program(completion))
             return Solved(problem.name, judgement.passed, judgement.reason, completion)
 
-        return await gather(list(map(judge, self.problems, completions)))
+        judging = list(map(judge, self.problems, completions))
+        return await gather(judging, lambda done, total: advance(len(answers) + done, steps))
 
     def encode(self, result: list[Solved]) -> bytes:
         return msgspec.json.encode(result)

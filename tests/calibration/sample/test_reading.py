@@ -23,3 +23,15 @@ def test_the_name_of_a_stranger_s_object_steers_nothing(terminal: bool) -> None:
     assert "1,200 read (" in last
     assert last.endswith(r"/s), 3 skipped, last logs[/x]\x1b[2J.jsonl")
     assert "\x1b[2J" not in output.getvalue()
+
+
+def test_the_time_that_is_left_is_said_where_the_size_of_the_source_is_known() -> None:
+    output = io.StringIO()
+    sizes = {"1.jsonl": 500, "2.jsonl": 100, "3.jsonl": 300}  # the first one was read by an earlier run
+
+    with Reading(Console(file=output, width=200), sizes) as reading:
+        reading._started_s -= 60
+        for unit, seen in (("1.jsonl", 500), ("2.jsonl", 600)):
+            reading.show(SampleProgress(request={}, started_at="", unit=unit, seen=seen))
+
+    assert "600 read (2/s), 3 min left, 0 skipped, last 2.jsonl" in output.getvalue()

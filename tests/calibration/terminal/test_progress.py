@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from calibration.terminal import progress as steps
-from calibration.terminal.progress import Steps, TimeLeft
+from calibration.terminal.progress import Steps, TimeLeft, time_left
 
 
 def run(output: io.StringIO, *, is_terminal: bool) -> None:
@@ -26,7 +26,25 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(monkeypatch: 
     run(output, is_terminal=False)
 
     lines = [line.strip() for line in output.getvalue().splitlines()]
-    assert lines[:4] == ["int4  GPTQ ...", "int4  GPTQ: 1 of 3", "int4  GPTQ: 2 of 3", "int4  GPTQ: 3 of 3"]
+    assert lines[0] == "int4  GPTQ ..."
+    assert lines[1:4] == ["int4  GPTQ: 1 of 3, 0 s left", "int4  GPTQ: 2 of 3, 0 s left", "int4  GPTQ: 3 of 3"]
+
+
+def test_the_time_that_is_left_goes_by_the_speed_so_far() -> None:
+    assert time_left(60.0, 41, 164) == ", 3 min left"
+    assert time_left(60.0, 0, 164) == time_left(60.0, 41, None) == ""
+
+
+def test_a_step_of_the_next_tier_is_expected_to_take_as_long_as_the_last_one() -> None:
+    output = io.StringIO()
+    shown = Steps(Console(file=output, width=100))
+
+    for tier in ("bf16", "int4"):
+        with shown.step(tier, "measuring answers", expected_s=None):
+            pass
+
+    assert "bf16  measuring answers ...\n" in output.getvalue()
+    assert "int4  measuring answers ... (about 0 s)\n" in output.getvalue()
 
 
 def test_without_a_terminal_quick_work_says_nothing_in_between() -> None:

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 LONG = "/srv/models/" + "a-folder-with-a-long-name/" * 6 + "int4"
 CODE = f"""
-from calibration.terminal.table import table
+from calibration.terminal.tabular import table
 print(table(("tier", "path"), [("int4", {LONG!r}), ("int8 \\x1b[2J", "a\\tb")], title="what was made", red=[1]))
 """
 
