@@ -9,7 +9,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── WrongEnvironmentError             3   a library of the quantizer environment is missing or broken
 │   └── MissingModelError             3   the package that carries the model is missing, or its file is another
 ├── DiskFullError                     4   too little room, seen before or while writing
-├── BadCheckpointError                5   measured and found wanting; nothing was published
+├── BadCheckpointError                5   measured and found wanting; it is not kept
 ├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
 └── PublishRefusedError               1   a tier changed, failed its inspection or lost too much; nothing was changed
 """

@@ -182,7 +182,7 @@ class CheckpointBuilder:
                 **self._measured(job, folder, reference),
             )
             write_manifest(folder, manifest)
-        self._steps.note(name, f"{quality(manifest)}; published")
+        self._steps.note(name, f"{quality(manifest)}; finished")
         return manifest
 
     def _measured(self, job: CheckpointJob, folder: Path, reference: Reference | None) -> dict[str, Any]:  # Any: JSON
@@ -256,10 +256,10 @@ def _describe(recipe: Recipe, storage: Storage) -> str:
 def judge(recipe: Recipe, perplexity: float, reference_perplexity: float) -> None:
     """Raise BadCheckpointError unless the checkpoint is as good as its recipe promises."""
     if not math.isfinite(perplexity):
-        raise BadCheckpointError(f"{recipe.name}: perplexity is {perplexity}; nothing was published")
+        raise BadCheckpointError(f"{recipe.name}: perplexity is {perplexity}; it is not kept")
     ratio = perplexity / reference_perplexity
     if recipe.max_perplexity_ratio is not None and ratio > recipe.max_perplexity_ratio:
         raise BadCheckpointError(
             f"{recipe.name}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
-            f"at most {recipe.max_perplexity_ratio} is allowed; nothing was published"
+            f"at most {recipe.max_perplexity_ratio} is allowed; it is not kept"
         )

