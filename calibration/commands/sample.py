@@ -38,6 +38,9 @@ def register(app: typer.Typer) -> None:
         max_chars: MaxChars = MAX_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
+        group: Annotated[
+            str, typer.Option(help="field of a record that is a stratum, such as route or metadata.tenant")
+        ] = "",
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
         force: Annotated[bool, typer.Option("--force", help="sample again even if the set is finished")] = False,
         config: Config = None,
@@ -54,8 +57,9 @@ def register(app: typer.Typer) -> None:
             max_chars=max_chars,
             memory_mb=memory_mb,
             seed=seed,
+            group=group,
         )
-        folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config)
+        folder, opened = out.expanduser().resolve(), open_source(source, endpoint_url, config, group)
         if isinstance(opened, LocalFiles):
             require_outside(opened.path, "--source", folder, "--out")  # which is replaced once the source was read
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
@@ -83,7 +87,7 @@ def _notes(made: Sampled, source: Source) -> Iterator[str]:
         yield f"left out: {len(left_out):,} files that are not named as JSON is, such as {printable(left_out[0].name)}"
 
 
-def open_source(source: str, endpoint_url: str | None, config: str | None) -> Source:
+def open_source(source: str, endpoint_url: str | None, config: str | None, group: str = "") -> Source:
     """Return the source that an option names."""
     if source.startswith("s3:"):
         bucket, _, prefix = source.removeprefix("s3://").partition("/")
@@ -95,15 +99,19 @@ def open_source(source: str, endpoint_url: str | None, config: str | None) -> So
             raise WrongEnvironmentError(
                 f"S3 needs module {error.name!r}: pip install 'bitladder[calibrate]'"
             ) from error
-        s3_source: Source = s3.S3Prefix(bucket, prefix, endpoint_url)
+        s3_source: Source = s3.S3Prefix(bucket, prefix, endpoint_url, group)
         return s3_source
     if endpoint_url:
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
+    if group and source in (PACKAGED, _CAPTURE):
+        raise InputError(
+            f"--group is for records of S3 and files, got --source {source}: its records have no such field"
+        )
     if source == PACKAGED:
         return Packaged()
     if source == _CAPTURE:
         return Capture(Path(load_configuration(config).capture.folder).expanduser().resolve())
-    return LocalFiles(Path(source).expanduser().resolve())
+    return LocalFiles(Path(source).expanduser().resolve(), group)
 
 
 def _as_table(manifest: dict[str, Any]) -> str:  # Any: JSON

@@ -8,8 +8,8 @@ import msgspec
 
 from bitladder.routing.envelope import Envelope
 
-# A log that names more tiers than a ladder can have is not a log of ours.
-_TIER_CHARS = 40
+# A log that names more tiers than a ladder can have is not a log of ours; groups are as short.
+_NAME_CHARS = 40
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -19,6 +19,7 @@ class Prompt(msgspec.Struct, frozen=True):
     turns: int = 1  # of a conversation
     tier: str = ""  # that served it; '' where the log does not say
     envelope: Envelope = Envelope()  # what was asked for, as far as the log says it
+    group: str = ""  # the value of the field that records are grouped by; '' where a record has none
     split: str = ""  # set for packaged texts only: where it belongs
 
 
@@ -28,21 +29,37 @@ class BadEntry(msgspec.Struct, frozen=True):
     reason: str
 
 
-def read_prompts(value: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
-    """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects."""
-    return [prompt for entry in (value if isinstance(value, list) else [value]) for prompt in _read_entry(entry)]
+def read_prompts(value: Any, group_field: str = "") -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
+    """Read one JSON value: an object with `prompt`, `messages` or `text`, or a list of such objects.
+
+    `group_field` names the field whose value is the group of a record; dots lead into objects: metadata.route.
+    """
+    entries = value if isinstance(value, list) else [value]
+    return [prompt for entry in entries for prompt in _read_entry(entry, group_field)]
 
 
-def _read_entry(entry: Any) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
+def _read_entry(entry: Any, group_field: str) -> list[Prompt | BadEntry]:  # noqa: ANN401  (untrusted JSON)
     if not isinstance(entry, dict):
         return [BadEntry("not an object")]
     tier = entry.get("tier")
-    tier = tier[:_TIER_CHARS] if isinstance(tier, str) else ""
+    tier = tier[:_NAME_CHARS] if isinstance(tier, str) else ""
     texts, turns = _texts(entry)
     if texts is None:
         return [BadEntry("no prompt, messages or text")]
-    envelope = _envelope(entry)
-    return [_checked(text, Prompt(text, turns, tier, envelope)) for text in texts] or [BadEntry("empty")]
+    envelope, group = _envelope(entry), _group(entry, group_field)
+    return [_checked(text, Prompt(text, turns, tier, envelope, group)) for text in texts] or [BadEntry("empty")]
+
+
+def _group(entry: dict[str, Any], field: str) -> str:  # Any: JSON
+    """Return the value of the field: a text, a number or a truth value; '' for anything else."""
+    if not field:
+        return ""
+    value: Any = entry.get(field)  # a name with dots may be the field's own
+    if value is None:
+        value = entry
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    return str(value)[:_NAME_CHARS] if isinstance(value, str | int | float) else ""
 
 
 def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON

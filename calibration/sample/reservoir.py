@@ -25,12 +25,13 @@ _MEMBER_BYTES = 4096
 
 
 class Stratum(msgspec.Struct, frozen=True, order=True):
-    """Texts with the same kind, language, length and tier, to which quantization may be sensitive."""
+    """Texts with the same kind, language, length, tier and group, to which quantization may be sensitive."""
 
     kind: str
     language: str
     length: str
     tier: str
+    group: str = ""  # by the record's own field
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Reservoir:
     def offer(self, stratum: Stratum, text: str, split: str = "", *, was_cut: bool = False) -> None:
         """Count a text, and keep it if its number is among the least of its stratum."""
         if len(self.layers) >= MAX_STRATA and stratum not in self.layers:
-            stratum = Stratum(stratum.kind, "other", stratum.length, "other")
+            stratum = Stratum(stratum.kind, "other", stratum.length, "other", "other" if stratum.group else "")
         layer = self.layers.setdefault(stratum, Layer(self._max_texts))
         layer.seen += 1
         fold = folded(text)

@@ -29,10 +29,13 @@ SAMPLER_VERSION = 3
 _SPARE = 1.25
 _SHOW_EVERY = 1000
 
+# What of a stratum the manifest counts by.
+_PARTS = ("kind", "language", "length", "tier")
+
 OnProgress = Callable[[SampleProgress], None]
 
 
-class SampleOptions(msgspec.Struct, frozen=True, kw_only=True):
+class SampleOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is asked for."""
 
     count: int  # texts to calibrate with
@@ -43,6 +46,7 @@ class SampleOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_chars: int  # of one text; the rest is cut off
     memory_mb: int  # for the texts that may be chosen
     seed: int
+    group: str = ""  # the field of a record that is a stratum; left out of the manifest where there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +182,7 @@ def _describe(
             "bytes": {"understood": progress.bytes.understood, "not understood": progress.bytes.lost},
         },
         "not_understood": [str(file) for file in progress.bytes.files],
-        "strata": {part: _by(part, reservoir) for part in ("kind", "language", "length", "tier")},
+        "strata": {part: _by(part, reservoir) for part in _PARTS + ("group",) * bool(progress.request.get("group"))},
         "files": files,
     }
 

@@ -44,11 +44,12 @@ _REFUSED = {
 class _S3Object:
     """One object."""
 
-    def __init__(self, name: str, body: Callable[[], BinaryIO | BadEntry], reading: str) -> None:
+    def __init__(self, name: str, body: Callable[[], BinaryIO | BadEntry], reading: str, group_field: str) -> None:
         self.name = name
         self.extent = Extent()
         self._body = body
         self._reading = reading
+        self._group_field = group_field
 
     def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         body = self._body()
@@ -57,16 +58,17 @@ class _S3Object:
             return
         values = read_values(body, self.extent)
         while (value := _named(self._reading, partial(next, values, None))) is not None:
-            yield [value] if isinstance(value, BadEntry) else read_prompts(value.content)
+            yield [value] if isinstance(value, BadEntry) else read_prompts(value.content, self._group_field)
 
 
 class S3Prefix:
     """The objects of a bucket whose keys begin with a prefix, in the order of their keys."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint_url: str | None) -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint_url: str | None, group_field: str = "") -> None:
         self.name = f"s3://{bucket}/{prefix}"
         self._bucket = bucket
         self._prefix = prefix
+        self._group_field = group_field
         retries = {"mode": "standard", "max_attempts": _ATTEMPTS}
         config = Config(retries=retries, connect_timeout=5, read_timeout=60)
         self._client: Any = _named(  # Any: boto3 makes its clients at run time
@@ -84,7 +86,7 @@ class S3Prefix:
                 is_empty = False
                 is_small = size <= _SMALL_BYTES
                 body = pool.submit(self._fetch, key).result if is_small else partial(self._open, key)
-                waiting.append(_S3Object(key, body, self._reading(key)))
+                waiting.append(_S3Object(key, body, self._reading(key), self._group_field))
                 if len(waiting) >= _AT_ONCE:
                     yield waiting.popleft()
             yield from waiting

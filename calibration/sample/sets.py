@@ -30,6 +30,7 @@ class SampledText:
     length: str
     tier: str
     cut: bool  # it was longer
+    group: str = ""  # of the record, by --group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ def as_text(member: Member) -> SampledText:
         length=stratum.length,
         tier=stratum.tier,
         cut=member.was_cut,
+        group=stratum.group,
     )
 
 

@@ -44,16 +44,17 @@ class Source(Protocol):
 class _LocalFile:
     """A JSON or JSONL file, gzip or not."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group_field: str) -> None:
         self.name = str(path)
         self.extent = Extent()
         self._path = path
+        self._group_field = group_field
 
     def prompts(self) -> Iterator[list[Prompt | BadEntry]]:
         try:
             with self._path.open("rb") as stream:
                 for value in read_values(stream, self.extent):
-                    yield [value] if isinstance(value, BadEntry) else read_prompts(value.content)
+                    yield [value] if isinstance(value, BadEntry) else read_prompts(value.content, self._group_field)
         except OSError as error:
             yield [BadEntry(f"cannot be read: {error.strerror or error}")]
 
@@ -61,16 +62,17 @@ class _LocalFile:
 class LocalFiles:
     """A file, or all files of a folder that look like JSON."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group_field: str = "") -> None:
         self.name = str(path)
         self.path = path
+        self._group_field = group_field
 
     def units(self, after: str) -> Iterator[Unit]:
         if not self.path.exists():
             raise SourceError(f"there is no file or folder {self.name!r}")
         if not (paths := self._paths()):
             raise SourceError(f"there is no file in {self.name!r} whose name ends in {', '.join(_SUFFIXES)}")
-        yield from (_LocalFile(path) for path in paths if str(path) > after)
+        yield from (_LocalFile(path, self._group_field) for path in paths if str(path) > after)
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each unit, by its name."""

@@ -21,7 +21,7 @@ _LENGTHS = (128, 512, 2048, 8192)
 
 def stratum_of(prompt: Prompt) -> Stratum:
     kind, language = kind_and_language(prompt.text, prompt.turns)
-    return Stratum(kind, language, length_of(len(prompt.text)), prompt.tier)
+    return Stratum(kind, language, length_of(len(prompt.text)), prompt.tier, prompt.group)
 
 
 def length_of(characters: int) -> str:
@@ -54,13 +54,13 @@ def choose(members: list[Member], seen: Mapping[Stratum, int], count: int) -> li
 
 
 def mixed(members: list[Member]) -> list[Member]:
-    """Return them in an order of which every beginning has the kinds in their proportion, and is random otherwise.
+    """Return them in an order of which every beginning has kinds and groups in their proportion, and else is random.
 
     Whoever reads only the beginning of a set, as recipes do, reads some of everything.
     """
-    kinds: dict[str, list[Member]] = {}
+    kinds: dict[tuple[str, str], list[Member]] = {}
     for member in sorted(members, key=_shuffled):
-        kinds.setdefault(member.stratum.kind, []).append(member)
+        kinds.setdefault((member.stratum.kind, member.stratum.group), []).append(member)
     placed = [((at + 0.5) / len(item), member) for item in kinds.values() for at, member in enumerate(item)]
     return [member for _, member in sorted(placed, key=lambda item: (item[0], _shuffled(item[1])))]
 

@@ -60,7 +60,7 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def run_sample(out: Path) -> RunSample:
     def run(source: Source, *, force: bool = False, **changes: int) -> Sampled:
-        values = {
+        values: dict[str, Any] = {
             "count": 40,
             "heldout": 10,
             "min_prompts": 30,

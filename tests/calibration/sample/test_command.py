@@ -191,3 +191,34 @@ def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path: Path, capsys:
     printed = capsys.readouterr()
     assert json.loads(printed.out)["counts"]["prompts"] == 40
     assert r"left out: 2 files that are not named as JSON is, such as b\x1b.zst" in printed.err
+
+
+def test_every_group_of_the_records_is_in_both_halves_and_is_counted(tmp_path: Path, capsys: Capsys) -> None:
+    logs = tmp_path / "logs"
+    write_jsonl(logs / "a.jsonl", prompts(400, seed=1), route="tickets")
+    write_jsonl(logs / "b.jsonl", prompts(20, seed=2), route="sql")
+    write_jsonl(logs / "c.jsonl", prompts(20, seed=3))
+    asked = ("--source", str(logs), "--out", str(tmp_path / "set"), "--count", "20", "--heldout", "10")
+
+    assert sample(*asked, "--group", "route") == 0
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "by group" in shown
+    assert "tickets 400" in shown
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["request"]["group"] == "route"
+    assert manifest["strata"]["group"] == {"tickets": 400, "sql": 20, "": 20}
+    for split in ("calibration", "heldout"):
+        lines = (tmp_path / "set" / f"{split}.jsonl").read_text().splitlines()
+        assert {json.loads(line)["group"] for line in lines} == {"tickets", "sql", ""}, split
+
+    assert sample(*asked) == 0
+
+    assert "group" not in json.loads((tmp_path / "set" / "manifest.json").read_text())["strata"]
+
+
+@pytest.mark.parametrize("source", ["packaged", "capture"])
+def test_records_without_fields_have_no_groups(tmp_path: Path, capsys: Capsys, source: str) -> None:
+    assert sample("--source", source, "--group", "route", "--out", str(tmp_path / "set")) == 2
+
+    assert f"--group is for records of S3 and files, got --source {source}" in capsys.readouterr().err

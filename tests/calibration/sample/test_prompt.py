@@ -57,3 +57,23 @@ def test_what_is_no_prompt_says_why(line: bytes, reason: str) -> None:
     found = read_prompts(json.loads(line))
 
     assert {bad.reason if isinstance(bad, BadEntry) else bad for bad in found} == {reason}
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "group"),
+    [
+        ('{"prompt": "a", "route": "sql"}', "route", "sql"),
+        ('{"prompt": "a", "metadata": {"tenant": 7}}', "metadata.tenant", "7"),
+        ('{"prompt": "a", "metadata.tenant": "b", "metadata": {"tenant": "c"}}', "metadata.tenant", "b"),
+        ('{"prompt": "a", "route": "' + "x" * 1000 + '"}', "route", "x" * 40),
+        ('{"prompt": "a", "route": ["sql"]}', "route", ""),
+        ('{"prompt": "a", "metadata": "sql"}', "metadata.tenant", ""),
+        ('{"prompt": "a"}', "route", ""),
+        ('{"prompt": "a", "": "sql"}', "", ""),
+    ],
+)
+def test_the_group_of_a_record_is_the_value_of_a_field(line: str, field: str, group: str) -> None:
+    (prompt,) = read_prompts(json.loads(line), field)
+
+    assert isinstance(prompt, Prompt)
+    assert prompt.group == group
