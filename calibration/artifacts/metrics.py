@@ -89,6 +89,15 @@ METRICS = {
         of_few_items=True,
         note="task is the share of the user's own tasks that were answered correctly.",
     ),
+    "task_same": Metric(
+        measure=f"{_MEASURES}.own_tasks",
+        better=Better.AGREEMENT,
+        is_quality=True,
+        is_share=True,
+        counted=Counted.ANSWERS,
+        of_few_items=True,
+        note="task_same is the share of the user's own tasks whose answer is the reference's, by the rule of the task.",
+    ),
     "tokens_per_s": Metric(measure=f"{_MEASURES}.pace", better=Better.HIGHER, counted=Counted.RUNS),
     "ttft_ms": Metric(measure=f"{_MEASURES}.pace", better=Better.LOWER, counted=Counted.RUNS),
     "memory_bytes": Metric(

@@ -11,10 +11,11 @@ import msgspec
 from calibration.artifacts.digest import file_digest
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import Asker
-from calibration.evaluate.figures import TierFigures, share_figures
+from calibration.evaluate.figures import TierFigures, make_estimate, share_figures
 from calibration.evaluate.heldout import HeldoutText
 from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
-from calibration.evaluate.task_file import Task, is_right, read_tasks
+from calibration.evaluate.task_file import Task, is_right, is_same, read_tasks
+from calibration.statistics import wilson
 from calibration.terminal.progress import Advance
 
 
@@ -28,7 +29,7 @@ class Answered(msgspec.Struct, frozen=True):
     """One task with the model's answer."""
 
     name: str
-    right: bool
+    right: bool | None  # None: it is compared with the reference's
     answer: str
 
 
@@ -47,7 +48,7 @@ class OwnTasks:
         requests = [asker.complete(task.prompt, task.max_tokens, task.stop) for task in self.tasks]
         answers = await gather(requests, advance)
         pairs = zip(self.tasks, answers, strict=True)
-        return [Answered(task.name, is_right(task, answer), answer) for task, answer in pairs]
+        return [Answered(task.name, None if task.same else is_right(task, answer), answer) for task, answer in pairs]
 
     def encode(self, result: list[Answered]) -> bytes:
         return msgspec.json.encode(result)
@@ -56,13 +57,26 @@ class OwnTasks:
         return msgspec.json.decode(content, type=list[Answered])
 
     def figures(self, result: list[Answered], reference: list[Answered] | None, candidate: Candidate) -> TierFigures:
-        """Return one share for each name of tasks."""
+        """Return one share for each name of tasks: of right answers, and of answers that are as the reference's."""
         figures = TierFigures()
         for name in dict.fromkeys(answer.name for answer in result):
-            of_reference = None if reference is None else _right(reference, name)
-            figures |= share_figures(f"task.{name}", _right(result, name), of_reference)
+            if right := _right(result, name):
+                of_reference = None if reference is None else _right(reference, name)
+                figures |= share_figures(f"task.{name}", right, of_reference)
+            if same := self._same(result, reference or (), name):
+                low, high = wilson(sum(same), len(same))
+                share = {f"task_same.{name}": make_estimate(sum(same) / len(same), low, high, len(same))}
+                figures |= TierFigures(share, share)
         return figures
+
+    def _same(self, answers: Sequence[Answered], reference: Sequence[Answered], name: str) -> list[bool]:
+        """Return for each task of a name that compares answers whether both are the same; [] without a reference."""
+        return [
+            is_same(task, answer.answer, of_reference.answer)
+            for task, answer, of_reference in zip(self.tasks, answers, reference, strict=False)
+            if task.name == name and task.same
+        ]
 
 
 def _right(answers: Sequence[Answered], name: str) -> list[bool]:
-    return [answer.right for answer in answers if answer.name == name]
+    return [answer.right for answer in answers if answer.name == name and answer.right is not None]

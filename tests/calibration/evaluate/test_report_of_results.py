@@ -106,6 +106,18 @@ def test_none_of_twenty_against_one_is_no_certain_loss() -> None:
     assert kept.high > 1
 
 
+def test_answers_that_are_compared_are_a_figure_of_their_own_and_not_of_the_reference() -> None:
+    tasks = OwnTasks([Task(prompt="?", name="sql", same="number"), Task(prompt="?", name="sql", exact="a")])
+    reference = [Answered("sql", None, "is 4"), Answered("sql", True, "a")]
+    tier = [Answered("sql", None, "4.0"), Answered("sql", False, "b")]
+
+    assert list(tasks.figures(reference, None, candidate("bf16")).metrics) == ["task.sql"]
+    figures = tasks.figures(tier, reference, candidate("int4"))
+    assert {name: figure.value for name, figure in figures.metrics.items()} == {"task.sql": 0, "task_same.sql": 1}
+    assert figures.metrics["task_same.sql"].low < 1
+    assert figures.recovery["task_same.sql"].value == 1
+
+
 def test_speed_gives_cost_and_recovery_both_ways_round() -> None:
     figures = pace_figures(paced(200, 0.1), paced(100, 0.2), weight_bytes=7, price_per_hour=0.72)
 
