@@ -13,6 +13,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def text_id(text: str) -> str:
+    """Return what a text is called from the sample to the report: short enough to read, and of the text alone."""
+    return text_digest(text)[:16]
+
+
 def texts_digest(texts: Iterable[str]) -> str:
     """Return the digest of these texts in this order."""
     return text_digest("\0".join(texts))

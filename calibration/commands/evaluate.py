@@ -64,7 +64,12 @@ def evaluate_command(
     heldout: Annotated[Path | None, typer.Option(help='JSONL of {"text": …, "kind": …} (default: packaged)')] = None,
     tokens: Annotated[int, typer.Option(min=2, help="held-out tokens of each kind")] = 4096,
     top: Annotated[int, typer.Option(min=1, max=1024, help="likely tokens that divergence looks at")] = 64,
-    problems: Annotated[int, typer.Option(min=0, max=164, help="HumanEval problems; 0: none")] = 164,
+    problems: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=164, help="HumanEval problems; 0: none (default: all if the held-out set has programs)"
+        ),
+    ] = None,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
     without_served: WithoutServed = False,
@@ -149,6 +154,8 @@ def measure(
     except ConfigError as error:
         raise InputError(str(error)) from error
     plan = choose_measures(options)
+    for note in plan.notes:
+        say(note)
     reference, *candidates = checkpoints = find_candidates(arguments, model_settings, settings.vllm)
     served = find_served(candidates, model_settings, settings.vllm, say) if with_served else {}
     refuse_calibrated(plan.own_texts, [*checkpoints, *served.values()])

@@ -18,6 +18,7 @@ class EvaluationPlan:
     measures: list[Measure[Any]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # for the user
     own_texts: list[HeldoutText] = field(default_factory=list)  # held-out text of the user
 
 
@@ -36,4 +37,5 @@ def choose_measures(options: EvaluationOptions) -> EvaluationPlan:
         plan.measures.extend(prepared.measures)
         plan.sources.update(prepared.sources)
         plan.versions.update(prepared.versions)
+        plan.notes.extend([prepared.note] if prepared.note else [])
     return plan

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from calibration.artifacts.digest import texts_digest
+from calibration.artifacts.digest import text_id, texts_digest
 from calibration.errors import InputError
 from calibration.evaluate.human_eval import load_problems
 from calibration.sample.sets import load, set_of
@@ -27,10 +27,17 @@ _MIN_PARAGRAPH_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class HeldoutText:
-    """One held-out text."""
+    """One held-out text, and what its set knows about it."""
 
     kind: str
     text: str
+    language: str = ""  # or programming language
+    group: str = ""  # of the record that it came from (`calibrate sample --group`)
+
+    @property
+    def id(self) -> str:
+        """The id that a sampled set has for this text."""
+        return text_id(self.text)
 
 
 def heldout_digest(texts: Iterable[HeldoutText]) -> str:
@@ -52,13 +59,15 @@ def read_heldout(path: Path) -> list[HeldoutText]:
     heldout = f"{HELDOUT}.jsonl"
     if path.resolve().name != heldout:
         raise InputError(f"--heldout: {str(path)!r} is not held out, expected {str(folder / heldout)!r}")
-    if texts := [HeldoutText(text.kind, text.text) for text in load(folder).heldout]:
+    if texts := [HeldoutText(text.kind, text.text, text.language, text.group) for text in load(folder).heldout]:
         return texts
     raise InputError(f"--heldout: there is no text in {str(path)!r}: sample more prompts, so that some are held out")
 
 
 def read_texts(path: Path) -> list[HeldoutText]:
-    """Read lines of {"text": …, "kind": …}; `prompt` may stand for `text`, and a line without a kind has kind `text`.
+    """Read lines of {"text": …, "kind": …}, perhaps with `language` and `group`; `prompt` may stand for `text`.
+
+    A line without a kind has kind `text`.
 
     Raises:
         InputError: the file is not such a file; names the line.
@@ -87,7 +96,10 @@ def _read_text(line: str, where: str) -> HeldoutText:
     kind = fields.get("kind", "text")
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InputError(f'{where}: "kind" must be of a-z, 0-9, _ and -, got {kind!r}')
-    return HeldoutText(kind, text)
+    language, group = (fields.get(name, "") for name in ("language", "group"))
+    if not isinstance(language, str) or not isinstance(group, str):
+        raise InputError(f'{where}: "language" and "group" must be texts, got {language!r} and {group!r}')
+    return HeldoutText(kind, text, language, group)
 
 
 def _kind_of(text: str) -> str:

