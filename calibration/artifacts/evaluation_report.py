@@ -99,6 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tiers: tuple[TierReport, ...]
     failed: dict[str, str] = {}  # checkpoints that could not be measured: name -> why
     sources: dict[str, str]  # the held-out sets and problems: name -> sha256
+    source_names: dict[str, str] = {}  # where those came from that are files: name -> path, or `packaged`
     versions: dict[str, str]  # library -> version
     machine: dict[str, str]  # cpu, cores, memory, gpu: what speeds depend on
     made_at: str  # RFC 3339, UTC

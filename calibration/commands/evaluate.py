@@ -18,6 +18,7 @@ from bitladder.settings.sections import Settings
 from calibration.artifacts.digest import file_digest
 from calibration.artifacts.evaluation_report import Report, encode_report, read_report
 from calibration.artifacts.folder import require_outside, try_writing, writing
+from calibration.artifacts.prompt_losses import NamedSource, encode_lines
 from calibration.commands.configuration import load_configuration
 from calibration.commands.options import AsJson, Config, progress_console, say
 from calibration.errors import BadReportError, CalibrationError, InputError
@@ -28,6 +29,7 @@ from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
+from calibration.evaluate.prompt_table import PromptTable
 from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, reasons
 from calibration.evaluate.store import Store, write_whole
@@ -39,7 +41,7 @@ from calibration.terminal.tabular import table
 OUT = Path("var/evaluation")
 RESULTS = "results"
 # The first one is written first: it tells whose folder it is.
-FILES = ("report.json", "report.html", "quality-cost.png")
+FILES = ("report.json", "report.html", "quality-cost.png", "prompts.jsonl")
 Checkpoints = Annotated[
     list[str],
     typer.Argument(help="folders of checkpoints, or TIER=FOLDER", metavar="[TIER=]FOLDER", show_default=False),
@@ -48,6 +50,16 @@ Reference = Annotated[
     str, typer.Option(help="the checkpoint that the others are held against", metavar="[TIER=]FOLDER")
 ]
 
+Problems = Annotated[
+    int | None,
+    typer.Option(min=0, max=164, help="HumanEval problems; 0: none (default: all if the held-out set has programs)"),
+]
+Answers = Annotated[int, typer.Option(min=0, help="answers of the reference to follow, of each kind; 0: none")]
+AnswerTokens = Annotated[int, typer.Option(min=1, max=4096, help="of each answer, at most")]
+Chat = Annotated[
+    bool | None,
+    typer.Option("--chat/--no-chat", help="ask through the chat template (default: where the reference has one)"),
+]
 WithoutServed = Annotated[
     bool, typer.Option("--without-served", help="do not measure what tiers serve beside what would replace it")
 ]
@@ -64,16 +76,14 @@ def evaluate_command(
     heldout: Annotated[Path | None, typer.Option(help='JSONL of {"text": …, "kind": …} (default: packaged)')] = None,
     tokens: Annotated[int, typer.Option(min=2, help="held-out tokens of each kind")] = 4096,
     top: Annotated[int, typer.Option(min=1, max=1024, help="likely tokens that divergence looks at")] = 64,
-    problems: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=164, help="HumanEval problems; 0: none (default: all if the held-out set has programs)"
-        ),
-    ] = None,
+    problems: Problems = None,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
+    answers: Answers = 24,
+    answer_tokens: AnswerTokens = 64,
+    chat: Chat = None,
     without_served: WithoutServed = False,
-    out: Annotated[Path, typer.Option(help="folder of report.json, report.html, quality-cost.png, results/")] = OUT,
+    out: Annotated[Path, typer.Option(help="folder of report.json, report.html, prompts.jsonl, results/")] = OUT,
     force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -84,27 +94,34 @@ def evaluate_command(
 
     Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the result
-    )
+    _log_to_stderr()
     options = EvaluationOptions(
-        heldout=heldout, tokens=tokens, top=top, problems=problems, sandbox=sandbox, tasks=tasks
+        heldout=heldout,
+        tokens=tokens,
+        top=top,
+        problems=problems,
+        sandbox=sandbox,
+        tasks=tasks,
+        answers=answers,
+        answer_tokens=answer_tokens,
+        chat=chat,
     )
     arguments = [CheckpointArg.read(text) for text in (reference, *checkpoints)]
     out = out.expanduser()
     _check_out(out, arguments)
-    report = measure(
-        load_configuration(config),
-        model,
-        arguments,
-        options,
-        Store(out / RESULTS),
-        force=force,
-        with_served=not without_served,
-    )
-    _write(report, out)
+    store, with_served = Store(out / RESULTS), not without_served
+    read = load_configuration(config)
+    report, prompts = measure(read, model, arguments, options, store, force=force, with_served=with_served)
+    _write(report, prompts, out)
     _show(report, out, as_json=as_json)
+
+
+def _log_to_stderr() -> None:
+    """Leave stdout to the result."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the result
+    )
 
 
 def _show(report: Report, out: Path, *, as_json: bool) -> None:
@@ -146,7 +163,7 @@ def measure(
     *,
     force: bool,
     with_served: bool,
-) -> Report:
+) -> tuple[Report, PromptTable]:
     """Measure these checkpoints against the first of them."""
     name = model or _only_model(settings)
     try:
@@ -167,16 +184,19 @@ def measure(
         top=options.top,
         store=store,
         steps=Steps(progress_console()),
+        sources={key: f"{plan.source_names.get(key, key)} (sha256 {sha256})" for key, sha256 in plan.sources.items()},
+        prompts=PromptTable({text.id: text for text in plan.texts}),
         force=force,
     )
     about = ReportHeader(
         model=name,
         sources=plan.sources,
+        source_names=plan.source_names,
         versions=versions(engine) | plan.versions,
         settings=_settings_of(options, settings),
         publish=settings.publish,
     )
-    return asyncio.run(evaluate(reference, candidates, evaluation, about, served))
+    return asyncio.run(evaluate(reference, candidates, evaluation, about, served)), evaluation.prompts
 
 
 def _settings_of(options: EvaluationOptions, settings: Settings) -> dict[str, Any]:  # Any: JSON
@@ -191,10 +211,13 @@ def _only_model(settings: Settings) -> str:
     return next(iter(settings.models))
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(report: Report, prompts: PromptTable, out: Path) -> None:
     _keep_former(out / FILES[0])
     png = quality_cost_png(report)
-    for name, content in zip(FILES, (encode_report(report), evaluation_page(report, png).encode(), png), strict=True):
+    heldout = NamedSource(name=report.source_names.get("heldout", ""), sha256=report.sources.get("heldout", ""))
+    lines = encode_lines(prompts.lines(heldout, report.reference))
+    page = evaluation_page(report, png, {tier.tier: prompts.worst(tier.tier) for tier in report.tiers}).encode()
+    for name, content in zip(FILES, (encode_report(report), page, png, lines), strict=True):
         write_whole(out / name, content)
 
 

@@ -22,6 +22,7 @@ from calibration.sample.source import LocalFiles, Packaged, Source
 from calibration.terminal.escape import printable
 from calibration.terminal.tabular import table
 
+Group = Annotated[str, typer.Option(help="field of a record that is a stratum, such as route or metadata.tenant")]
 _CAPTURE, PACKAGED = "capture", Packaged.name
 
 
@@ -38,9 +39,7 @@ def register(app: typer.Typer) -> None:
         max_chars: MaxChars = MAX_CHARS,
         memory_mb: Annotated[int, typer.Option(min=1, help="for texts that may be chosen")] = 256,
         seed: Annotated[int, typer.Option(help="another seed, another sample; the split stays")] = 0,
-        group: Annotated[
-            str, typer.Option(help="field of a record that is a stratum, such as route or metadata.tenant")
-        ] = "",
+        group: Group = "",
         endpoint_url: Annotated[str | None, typer.Option(help="of an S3 server that is not Amazon's")] = None,
         force: Annotated[bool, typer.Option("--force", help="sample again even if the set is finished")] = False,
         config: Config = None,
@@ -65,15 +64,19 @@ def register(app: typer.Typer) -> None:
             require_outside(folder, "--out", opened.path, "--source")  # or the next run reads what this one wrote
         with Reading(progress_console(), opened.sizes() if isinstance(opened, LocalFiles) else None) as reading:
             made = sample(opened, plan, folder, force=force, on_progress=reading.show)
-        for note in _notes(made, opened):
-            say(note)
-        if as_json:
-            typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
-            return
-        if made.skipped:
-            say(f"finished before, {made.manifest['made_at']}; --force samples again")
-        typer.echo(_as_table(made.manifest))
-        typer.echo(str(made.folder))
+        _show(made, opened, as_json=as_json)
+
+
+def _show(made: Sampled, source: Source, *, as_json: bool) -> None:
+    for note in _notes(made, source):
+        say(note)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(made.folder), "finished_before": made.skipped, **made.manifest}))
+        return
+    if made.skipped:
+        say(f"finished before, {made.manifest['made_at']}; --force samples again")
+    typer.echo(_as_table(made.manifest))
+    typer.echo(str(made.folder))
 
 
 def _notes(made: Sampled, source: Source) -> Iterator[str]:

@@ -17,7 +17,9 @@ class EvaluationPlan:
 
     measures: list[Measure[Any]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
+    source_names: dict[str, str] = field(default_factory=dict)  # where a source came from: a path, or `packaged`
     versions: dict[str, str] = field(default_factory=dict)
+    texts: list[HeldoutText] = field(default_factory=list)  # that are measured on
     notes: list[str] = field(default_factory=list)  # for the user
     own_texts: list[HeldoutText] = field(default_factory=list)  # held-out text of the user
 
@@ -31,7 +33,14 @@ def choose_measures(options: EvaluationOptions) -> EvaluationPlan:
     """
     own_texts = read_heldout(options.heldout.expanduser()) if options.heldout else []
     texts = own_texts or packaged_texts()
-    plan = EvaluationPlan(sources={"heldout": heldout_digest(texts)}, own_texts=own_texts)
+    files = {"heldout": options.heldout, "tasks": options.tasks}
+    paths = {name: str(path.expanduser().resolve()) for name, path in files.items() if path}
+    plan = EvaluationPlan(
+        sources={"heldout": heldout_digest(texts)},
+        source_names={"heldout": "packaged"} | paths,
+        texts=texts,
+        own_texts=own_texts,
+    )
     for name in dict.fromkeys(metric.measure for metric in METRICS.values()):
         prepared = cast(MeasureModule, import_module(name)).prepare(options, texts)
         plan.measures.extend(prepared.measures)

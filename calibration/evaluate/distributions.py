@@ -32,6 +32,21 @@ class Distributions:
     logprobs: NDArray[np.float32]  # [rows, K]
 
 
+def to_arrays(predictions: Sequence[Distributions]) -> dict[str, NDArray[Any]]:
+    """Return the predictions of several passages as arrays for a file."""
+    return {
+        "ends": np.cumsum([len(passage.actual) for passage in predictions]),
+        "actual": np.concatenate([passage.actual for passage in predictions]),
+        "ids": np.concatenate([passage.ids for passage in predictions]),
+        "logprobs": np.concatenate([passage.logprobs for passage in predictions]),
+    }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> tuple[Distributions, ...]:
+    parts = (np.split(arrays[name], arrays["ends"][:-1]) for name in ("actual", "ids", "logprobs"))
+    return tuple(Distributions(*rows) for rows in zip(*parts, strict=True))
+
+
 def read_distributions(tokens: Sequence[int], answer: _PromptLogprobs, top: int) -> Distributions:
     """Read an engine's answer for the prompt `tokens`; the first token has no prediction and is left out."""
     if len(answer) != len(tokens) or answer[0] is not None:

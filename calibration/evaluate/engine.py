@@ -31,6 +31,10 @@ _ANSWER_S = 3600.0
 _ODD = (LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
 
+class _RefusedError(EngineFailedError):
+    """The engine answered that it does not do this."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Timing:
     """The times of one streamed answer."""
@@ -48,9 +52,32 @@ class Asker:
         self.less = less  # what the engine had to take less of to start, if anything
         self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def tokenize(self, text: str) -> list[int]:
-        request = {"prompt": text, "add_special_tokens": False}
-        return await self._ask("/tokenize", request, lambda answer: list(answer["tokens"]))
+    async def tokenize(self, text: str, *, as_prompt: bool = False) -> list[int]:
+        """Return the tokens of a text; `as_prompt` with those that the engine puts before a prompt."""
+        request = {"prompt": text, "add_special_tokens": as_prompt}
+        return await self._ask("/tokenize", request, _tokens)
+
+    async def tokenize_chat(self, text: str) -> list[int] | None:
+        """Return the tokens of a user's message in the engine's chat template; None where it has none."""
+        request = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
+        try:
+            return await self._ask("/tokenize", request, _tokens)
+        except _RefusedError as error:
+            if "chat template" in str(error).replace("_", " "):
+                return None
+            raise
+
+    async def context_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer may have together."""
+        return await self._ask("/tokenize", {"prompt": "a"}, lambda answer: int(answer["max_model_len"]))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        return await self._ask("/detokenize", {"tokens": list(tokens)}, lambda answer: str(answer["prompt"]))
+
+    async def answer(self, prompt: Sequence[int], max_tokens: int) -> list[int]:
+        """Return the tokens of the most likely answer to a prompt of tokens."""
+        request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, "return_token_ids": True}
+        return await self._ask("/v1/completions", request, lambda answer: list(answer["choices"][0]["token_ids"]))
 
     async def distributions(self, tokens: Sequence[int], top: int) -> Distributions:
         """Return the most likely tokens at every position of a passage."""
@@ -99,8 +126,12 @@ class Asker:
             raise EngineFailedError(f"the engine did not answer {endpoint}: {error}") from error
         if answer.status != 200:
             excerpt = answer.body[:500].decode(errors="replace")
-            raise EngineFailedError(f"the engine answered {endpoint} with {answer.status}: {excerpt}")
+            raise _RefusedError(f"the engine answered {endpoint} with {answer.status}: {excerpt}")
         return answer.body
+
+
+def _tokens(answer: Any) -> list[int]:  # noqa: ANN401  (JSON)
+    return list(answer["tokens"])
 
 
 def _read_predictions(tokens: Sequence[int], body: bytes, top: int) -> Distributions:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 from calibration.artifacts.digest import text_id, texts_digest
 from calibration.errors import InputError
@@ -96,10 +97,15 @@ def _read_text(line: str, where: str) -> HeldoutText:
     kind = fields.get("kind", "text")
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InputError(f'{where}: "kind" must be of a-z, 0-9, _ and -, got {kind!r}')
-    language, group = (fields.get(name, "") for name in ("language", "group"))
-    if not isinstance(language, str) or not isinstance(group, str):
-        raise InputError(f'{where}: "language" and "group" must be texts, got {language!r} and {group!r}')
+    language, group = (_name(fields, name, where) for name in ("language", "group"))
     return HeldoutText(kind, text, language, group)
+
+
+def _name(fields: dict[str, Any], field: str, where: str) -> str:  # Any: JSON
+    value = fields.get(field, "")
+    if not isinstance(value, str) or not value.isprintable():  # half a surrogate pair is not, and could not be reported
+        raise InputError(f'{where}: "{field}" must be a text without control characters, got {value!r}')
+    return value
 
 
 def _kind_of(text: str) -> str:

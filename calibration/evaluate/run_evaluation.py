@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -22,7 +23,8 @@ from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import serving
 from calibration.evaluate.figures import TierFigures
 from calibration.evaluate.machine import machine
-from calibration.evaluate.measures.measure import Measure, compare_results
+from calibration.evaluate.measures.measure import FollowsReference, Measure, compare_results
+from calibration.evaluate.prompt_table import PromptTable
 from calibration.evaluate.store import Store
 from calibration.publishing.gate import judge, worse_than_served
 from calibration.terminal.progress import Steps
@@ -43,7 +45,19 @@ class Evaluator:
     top: int
     store: Store
     steps: Steps
+    sources: Mapping[str, str] = field(default_factory=dict)  # what is measured on, for people: name -> where from
+    prompts: PromptTable = field(default_factory=PromptTable)
     force: bool = False  # measure what was measured before, too
+
+    def following(self, reference: Results | None) -> Evaluator:
+        """Return what measures the others, once the reference was measured; None if it could not be."""
+        measures: list[Measure[Any]] = []
+        for measure in self.measures:
+            if not isinstance(measure, FollowsReference):
+                measures.append(measure)
+            elif reference is not None:
+                measures.append(measure.following(reference[measure.name]))
+        return dataclass_replace(self, measures=measures)
 
     async def results(self, candidate: Candidate) -> Results:
         """Return all results of a checkpoint; the engine is started only if one is missing.
@@ -67,7 +81,7 @@ class Evaluator:
                 with self.steps.step(candidate.name, f"measuring {measure.name}", expected_s=None) as advance:
                     results[measure.name] = await measure.take(asker, advance)
                 inputs = self._inputs(candidate, measure)
-                self.store.save(measure.name, inputs, measure.encode(results[measure.name]))
+                self.store.save(measure.name, inputs, measure.encode(results[measure.name]), self._about(candidate))
         return {measure.name: results[measure.name] for measure in self.measures}  # metrics in one order in all tiers
 
     def stored(self, candidate: Candidate) -> dict[str, Any]:
@@ -78,6 +92,10 @@ class Evaluator:
             if content is not None:
                 results[measure.name] = measure.decode(content)
         return results
+
+    def _about(self, candidate: Candidate) -> dict[str, Any]:
+        checkpoint = {"tier": candidate.name, "checkpoint": str(candidate.path), "sha256": candidate.digest}
+        return checkpoint | {"engine": self.engine_version, "sources": dict(self.sources)}
 
     def _inputs(self, candidate: Candidate, measure: Measure[Any]) -> dict[str, Any]:
         return candidate.inputs(self.vllm, self.engine_version) | {"inputs": measure.inputs}
@@ -90,6 +108,7 @@ class ReportHeader:
     model: str
     sources: dict[str, str]
     versions: dict[str, str]
+    source_names: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # Any: JSON
     publish: PublishSettings = field(default_factory=PublishSettings)  # the limits of the verdicts
 
@@ -120,6 +139,7 @@ async def evaluate(
         tiers=tuple(_with_verdict(tier, about.publish) if tier.tier in names else tier for tier in tiers),
         failed=failed,
         sources=about.sources,
+        source_names=about.source_names,
         versions=about.versions,
         machine=machine(),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,14 +158,20 @@ async def _measure_all(
     order = [checkpoint for new in candidates for checkpoint in (served.get(new.name), new) if checkpoint]
     with evaluation.steps.showing():
         for candidate in (reference, *order):
+            measured: Results | None = None
             try:
                 measured, baseline = await evaluation.results(candidate), results.get(reference.name)
                 tier = tier_report(candidate, evaluation.measures, measured, baseline)
+                evaluation.prompts.add(candidate, evaluation.measures, measured, baseline)
+                tier = replace(tier, metrics=tier.metrics | evaluation.prompts.strata(tier.tier))
             except EngineFailedError as error:
                 failed[candidate.name] = str(error)
                 line, _, _ = failed[candidate.name].partition("\n")
                 evaluation.steps.note(candidate.name, f"failed: {line}")
                 continue
+            finally:
+                if candidate is reference:
+                    evaluation = evaluation.following(measured)
             results[candidate.name] = measured
             old = served.get(candidate.name)
             if old and old.name in results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from calibration.artifacts.digest import text_digest
 from calibration.artifacts.folder import replace_file, writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
-VERSION = 1
+VERSION = 2
 
 
 class Store:
@@ -24,8 +25,12 @@ class Store:
         path = self._path(name, inputs)
         return path.read_bytes() if path.exists() else None
 
-    def save(self, name: str, inputs: dict[str, Any], content: bytes) -> None:
-        write_whole(self._path(name, inputs), content)
+    def save(self, name: str, inputs: dict[str, Any], content: bytes, about: Mapping[str, Any] | None = None) -> None:
+        """Keep a result, and beside it, for people, what it is of: the name tells digests alone."""
+        path = self._path(name, inputs)
+        write_whole(path, content)
+        described = json.dumps({"measure": name, **(about or {})}, indent=2, ensure_ascii=False)
+        write_whole(path.with_suffix(".json"), (described + "\n").encode())
 
     def _path(self, name: str, inputs: dict[str, Any]) -> Path:
         text = json.dumps({"version": VERSION, "measure": name, **inputs}, sort_keys=True)

@@ -121,7 +121,7 @@ def _read_json(text: str, check: Callable[[Any], bool]) -> bool:
     """Tell whether a text is JSON that passes a check."""
     try:
         return check(json.loads(text, parse_constant=_refuse))
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         return False
 
 

@@ -24,16 +24,37 @@ TASKS = (
 
 
 def evaluate(out: Path, tasks: Path) -> subprocess.CompletedProcess[str]:
-    small = ["--tokens", "200", "--top", "16", "--problems", "4", "--tasks", str(tasks), "--out", str(out), "--json"]
+    small = [
+        "--tokens",
+        "200",
+        "--top",
+        "16",
+        "--problems",
+        "4",
+        "--answers",
+        "2",
+        "--tasks",
+        str(tasks),
+        "--out",
+        str(out),
+        "--json",
+    ]
     folder = str(CACHE / "int8")
     command = [sys.executable, "-m", "calibration", "evaluate", folder, "--reference", folder, *small]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def completions(out: Path) -> list[dict[str, str]]:
-    (file,) = (out / "results").glob("code-*")
+    (file,) = (out / "results").glob("code-*.result")
     found: list[dict[str, str]] = json.loads(file.read_bytes())
     return found
+
+
+def forms(out: Path) -> set[tuple[str, str]]:
+    """Return how texts of each kind were asked for an answer, where there was one."""
+    lines = [json.loads(line) for line in (out / "prompts.jsonl").read_text().splitlines()]
+    answers = [(line["kind"], line["tiers"]["int8"].get("answer")) for line in lines]
+    return {(kind, answer["form"]) for kind, answer in answers if answer and answer["tokens"] > 5}
 
 
 def test_a_checkpoint_is_measured_once_and_reported_as_often_as_one_likes(tmp_path: Path) -> None:
@@ -62,6 +83,9 @@ def test_a_checkpoint_is_measured_once_and_reported_as_often_as_one_likes(tmp_pa
     assert metrics["tokens_per_s"].value > 1
     assert 0 < metrics["ttft_ms.p50"].value <= metrics["ttft_ms.p99"].value
     assert metrics["memory_bytes.resident"].value > metrics["memory_bytes.weights"].value > 10**8
+    assert {("code", "chat"), ("prose", "chat"), ("prompts", "text")} <= forms(
+        tmp_path / "out"
+    )  # some are in a template
     assert {"report.json", "report.html", "quality-cost.png"} < {path.name for path in (tmp_path / "out").iterdir()}
     assert "starting the engine" in first.stderr
     assert "starting the engine" not in second.stderr

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from calibration.artifacts.digest import text_digest, texts_digest
+from calibration.artifacts.digest import text_digest, text_id, texts_digest
 from calibration.artifacts.evaluation_report import Comparison
+from calibration.artifacts.prompt_losses import TextLoss, WorstPassage
 from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.candidates import Candidate
-from calibration.evaluate.distributions import Distributions, agreement, divergence
+from calibration.evaluate.distributions import Distributions, agreement, divergence, from_arrays, to_arrays
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures, bootstrap_estimate
 from calibration.evaluate.heldout import HeldoutText, by_kind
@@ -23,6 +25,8 @@ from calibration.statistics import Floats
 from calibration.terminal.progress import Advance
 from calibration.texts.passages import PASSAGE_TOKENS, cut_text
 
+# Of a passage, for people.
+_SHOWN_CHARS = 200
 # Above it, e to the exponent is no float.
 _MAX_NATS = 600.0
 
@@ -32,12 +36,21 @@ def prepare(options: EvaluationOptions, texts: Sequence[HeldoutText]) -> Prepare
     return Prepared(measures=[Likelihood(kind, kinds[kind], options.tokens, options.top) for kind in kinds])
 
 
+class PassagePosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a passage stands."""
+
+    id: str  # of the text
+    start: int  # its first token there
+    begins: str
+
+
 @dataclass(frozen=True, slots=True)
 class Passages:
     """The predictions for all passages of a kind."""
 
     tokens: str  # digest of the token ids: two checkpoints must have read the same
     predictions: tuple[Distributions, ...]
+    positions: tuple[PassagePosition, ...] = ()  # where each passage stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ class Likelihood:
     texts: Sequence[str]
     max_tokens: int
     top: int
+    field: str = "text"
 
     @property
     def name(self) -> str:
@@ -59,44 +73,54 @@ class Likelihood:
         return shape | {"texts": texts_digest(self.texts)}
 
     async def take(self, asker: Asker, advance: Advance) -> Passages:
-        passages = await self._passages(asker)
-        if not passages:
+        positioned = await self._passages(asker)
+        if not positioned:
             raise InputError(f"held-out text of kind {self.kind!r} is too short: no text of it has two tokens")
+        passages = [tokens for _, tokens in positioned]
         predictions = await gather([asker.distributions(tokens, self.top) for tokens in passages], advance)
-        return Passages(text_digest(repr(passages)), tuple(predictions))
+        return Passages(text_digest(repr(passages)), tuple(predictions), tuple(position for position, _ in positioned))
 
-    async def _passages(self, asker: Asker) -> list[list[int]]:
-        passages: list[list[int]] = []
+    async def _passages(self, asker: Asker) -> list[tuple[PassagePosition, list[int]]]:
+        passages: list[tuple[PassagePosition, list[int]]] = []
         tokens_left = self.max_tokens
         for text in self.texts:
             text_passages = cut_text(await asker.tokenize(text), tokens_left)
-            passages += text_passages
+            starts = range(0, len(text_passages) * PASSAGE_TOKENS, PASSAGE_TOKENS)
+            for start, passage in zip(starts, text_passages, strict=True):
+                begins = await asker.detokenize(passage) if start else text
+                passages.append((PassagePosition(id=text_id(text), start=start, begins=begins[:_SHOWN_CHARS]), passage))
             tokens_left -= sum(map(len, text_passages))
             if tokens_left <= 1:
                 break
         return passages
 
     def encode(self, result: Passages) -> bytes:
-        file, passages = io.BytesIO(), result.predictions
-        np.savez_compressed(
-            file,
-            tokens=np.array(result.tokens),
-            ends=np.cumsum([len(passage.actual) for passage in passages]),
-            actual=np.concatenate([passage.actual for passage in passages]),
-            ids=np.concatenate([passage.ids for passage in passages]),
-            logprobs=np.concatenate([passage.logprobs for passage in passages]),
-        )
+        file = io.BytesIO()
+        positions = np.frombuffer(msgspec.json.encode(result.positions), np.uint8)
+        arrays = to_arrays(result.predictions)
+        np.savez_compressed(file, allow_pickle=False, tokens=np.array(result.tokens), positions=positions, **arrays)
         return file.getvalue()
 
     def decode(self, content: bytes) -> Passages:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            parts = (np.split(file[name], file["ends"][:-1]) for name in ("actual", "ids", "logprobs"))
-            return Passages(str(file["tokens"]), tuple(Distributions(*rows) for rows in zip(*parts, strict=True)))
+            positions = msgspec.json.decode(file["positions"].tobytes(), type=tuple[PassagePosition, ...])
+            return Passages(str(file["tokens"]), from_arrays(file), positions)
 
     def figures(self, result: Passages, reference: Passages | None, candidate: Candidate) -> TierFigures:
         if reference is not None and reference.tokens != result.tokens:
             raise EngineFailedError("its tokenizer is not the reference's, so they cannot be compared")
         return text_figures(self.kind, result, reference)
+
+    def per_prompt(self, result: Passages, reference: Passages | None) -> dict[str, TextLoss]:
+        pairs = zip((reference or result).predictions, result.predictions, strict=True)
+        rows = [_compare_passage(*pair) for pair in pairs] if result.positions else []
+        of_text: dict[str, list[tuple[PassagePosition, tuple[float, ...]]]] = {}
+        for position, row in zip(result.positions, rows, strict=True):
+            of_text.setdefault(position.id, []).append((position, row))
+        return {
+            name: _text_loss(*zip(*positioned, strict=True), compared=reference is not None)
+            for name, positioned in of_text.items()
+        }
 
     def compare(self, result: Passages, other: Passages, reference: Passages | None) -> dict[str, Comparison]:
         """Return how two checkpoints differ on the same passages, in their divergence from the reference too."""
@@ -104,6 +128,16 @@ class Likelihood:
             raise EngineFailedError("its tokenizer is not that of what is served, so they cannot be compared")
         compared = text_figures(self.kind, result, other).compared
         return compared | (_compare_drift(self.kind, result, other, reference) if reference else {})
+
+
+def _text_loss(positions: Sequence[PassagePosition], rows: Sequence[tuple[float, ...]], *, compared: bool) -> TextLoss:
+    """Return the figures of one text from those of its passages."""
+    tokens, loss, _, apart, same = (sum(column) for column in zip(*rows, strict=True))
+    if not compared:
+        return TextLoss(tokens=int(tokens), nats=loss / tokens)
+    position, row = max(zip(positions, rows, strict=True), key=lambda item: item[1][3] / item[1][0])
+    worst = WorstPassage(start=position.start, tokens=int(row[0]), kl=row[3] / row[0], begins=position.begins)
+    return TextLoss(tokens=int(tokens), nats=loss / tokens, kl=apart / tokens, flips=1 - same / tokens, worst=worst)
 
 
 def _compare_drift(kind: str, tier: Passages, other: Passages, reference: Passages) -> dict[str, Comparison]:
@@ -149,7 +183,7 @@ def _compare_passage(reference: Distributions, tier: Distributions) -> tuple[flo
         len(tier.actual),
         _loss(tier),
         _loss(reference),
-        divergence(reference, tier).sum(),
+        float(divergence(reference, tier).sum()),
         float(agreement(reference, tier).sum()),
     )
 

@@ -64,6 +64,26 @@ def compare_results(
     return measure.figures(result, other, candidate).compared
 
 
+@runtime_checkable
+class FollowsReference(Protocol):
+    """A measure that is taken of the reference in one way, and of the others along what the reference did."""
+
+    def following(self, reference: Any) -> Measure[Any]:  # noqa: ANN401  (its own result)
+        """Return the measure of the others."""
+
+
+@runtime_checkable
+class PerPrompt(Protocol):
+    """A measure that also has figures of each held-out text."""
+
+    @property
+    def field(self) -> str:
+        """The field of CheckpointLosses that they are."""
+
+    def per_prompt(self, result: Any, reference: Any) -> dict[str, Any]:  # noqa: ANN401  (its own results)
+        """Return figures by the id of a text; reference is None for the reference itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """The options of the command that decide what is measured."""
@@ -74,6 +94,9 @@ class EvaluationOptions:
     problems: int | None  # None: all of them where code is served, else none
     sandbox: str
     tasks: Path | None
+    answers: int = 0  # of each kind
+    answer_tokens: int = 64
+    chat: bool | None = None  # None: through the chat template where the reference has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calibration.errors import InputError
-from calibration.evaluate.heldout import HeldoutText, by_kind, heldout_digest, packaged_texts, read_texts
+from calibration.evaluate.choose_measures import choose_measures
+from calibration.evaluate.heldout import (
+    HeldoutText,
+    by_kind,
+    heldout_digest,
+    packaged_texts,
+    read_heldout,
+    read_texts,
+)
 from calibration.evaluate.human_eval import cut, load_problems, spread
 from calibration.evaluate.measures.code_problems import prepare
+from calibration.sample.run_sampling import SampleOptions, sample
+from calibration.sample.source import LocalFiles
 from tests.calibration.evaluate.test_new_measure import OPTIONS
+from tests.calibration.sample.conftest import prompts, write_jsonl
 
 
 def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
@@ -35,6 +47,31 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
     assert read_texts(path) == [HeldoutText("code", "x = 1", "python"), HeldoutText("text", "Hello")]
 
 
+def test_what_a_sampled_set_knows_of_a_text_goes_on_to_the_evaluation(tmp_path: Path) -> None:
+    logs = write_jsonl(tmp_path / "logs" / "a.jsonl", prompts(60), route="tickets")
+    plan = SampleOptions(count=40, heldout=10, min_prompts=30, max_chars=400, memory_mb=64, seed=0, group="route")
+    sample(LocalFiles(logs, "route"), plan, tmp_path / "set", force=False, on_progress=lambda progress: None)
+
+    texts = read_heldout(tmp_path / "set" / "heldout.jsonl")
+
+    lines = (tmp_path / "set" / "heldout.jsonl").read_text().splitlines()
+    assert [text.id for text in texts] == [json.loads(line)["id"] for line in lines]
+    assert {(text.kind, text.language, text.group) for text in texts} == {("prose", "en", "tickets")}
+
+
+def test_a_plan_names_its_sources_by_path_and_by_digest(tmp_path: Path) -> None:
+    heldout, tasks = tmp_path / "heldout.jsonl", tmp_path / "tasks.jsonl"
+    heldout.write_text('{"text": "Hello there"}\n')
+    tasks.write_text('{"prompt": "1+1=", "exact": "2"}\n')
+
+    plan = choose_measures(replace(OPTIONS, heldout=heldout, tasks=tasks, answers=1))
+
+    assert plan.source_names == {"heldout": str(heldout), "tasks": str(tasks)}
+    assert plan.sources.keys() == {"heldout", "tasks"}
+    assert [measure.name for measure in plan.measures] == ["text.text", "answers.text", "tasks", "pace"]
+    assert choose_measures(OPTIONS).source_names == {"heldout": "packaged"}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -44,7 +81,11 @@ def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:
         ("[1]", ':1: expected an object with a "text"'),
         ("[" * 100_000, ":1: not JSON"),
         ('{"text": "a", "kind": "My Kind"}', ':1: "kind" must be of a-z'),
-        ('{"text": "a", "group": 7}', ':1: "language" and "group" must be texts'),
+        ('{"text": "a", "group": 7}', ':1: "group" must be a text without control characters, got 7'),
+        (
+            '{"text": "a", "language": "\\ud800"}',
+            ":1: \"language\" must be a text without control characters, got '\\ud800'",
+        ),
         ("\n", "there is no held-out text in"),
     ],
 )

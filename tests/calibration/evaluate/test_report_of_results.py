@@ -238,6 +238,12 @@ def test_the_page_names_what_could_not_be_measured_and_why(report: Report) -> No
     assert "<h2>fp8 could not be measured</h2><pre>out of &lt;memory&gt;\nat all</pre>" in page
 
 
+def test_the_page_names_a_source_by_where_it_came_from_and_by_digest(report: Report) -> None:
+    page = evaluation_page(msgspec.structs.replace(report, source_names={"heldout": "/sets/<mine>.jsonl"}), b"PNG")
+
+    assert f"<td>heldout: /sets/&lt;mine&gt;.jsonl</td><td>{'1' * 64}</td>" in page
+
+
 @pytest.mark.parametrize("with_prices", [True, False])
 @pytest.mark.parametrize("tiers", [1, 3])
 def test_the_plot_is_a_picture(report: Report, with_prices: bool, tiers: int) -> None:

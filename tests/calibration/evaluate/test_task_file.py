@@ -48,6 +48,7 @@ def task(**fields: Any) -> Task:  # noqa: ANN401  (JSON)
         ({"equals": {"a": 0.3}, "tolerance": 1e-9}, f'{{"a": {0.1 + 0.2}}}', True),
         ({"equals": 1}, "[" * 50_000, False),
         ({"equals": 1}, "9" * 50_000, False),
+        ({"equals": 1.5, "tolerance": 1}, "9" * 400, False),
         ({"number": 1}, "9" * 50_000, False),
         ({"equals": {"a": 1}, "extract": "(?s)```json(.*?)```"}, 'Here:\n```json\n{"a": 1}\n```', True),
         ({"equals": {"a": 1}, "extract": "(?s)```json(.*?)```"}, '{"a": 1}', False),
@@ -80,7 +81,13 @@ def test_answers_are_compared_with_the_reference_s_by_the_rule_of_the_task(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"regex": "^(a+)+$"}, {"regex": "(x+x+)+y"}, {"json": {"type": "string", "pattern": "^(a+)+$"}}]
+    "fields",
+    [
+        {"regex": "^(a+)+$"},
+        {"regex": "(x+x+)+y"},
+        {"exact": "b", "extract": "^(a+)+$"},
+        {"json": {"type": "string", "pattern": "^(a+)+$"}},
+    ],
 )
 @pytest.mark.parametrize("letter", ["a", "x"])
 def test_a_pattern_that_backtracks_for_years_elsewhere_answers_at_once(fields: dict[str, Any], letter: str) -> None:
