@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -59,8 +61,23 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _names_of_models_differ(self) -> Self:
-        choices_of(self.models)
+        _ = self.choices
         return self
+
+    @cached_property
+    def choices(self) -> Mapping[str, ModelChoice]:
+        """What each name means that requests may use; made once, for requests ask for one each.
+
+        Raises:
+            ValueError: one name means two things.
+
+        """
+        return choices_of(self.models)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("choices", None)  # those of the models before
+        return copied
 
     def choice(self, name: str) -> ModelChoice:
         """Return what the `model` of a request means.
@@ -69,17 +86,15 @@ class Settings(Section):
             ModelNotFoundError: there is no such model, alias or tier.
 
         """
-        if name in self.models:
-            return ModelChoice(name)
         try:
-            return choices_of(self.models)[name]
+            return self.choices[name]
         except KeyError:
             raise ModelNotFoundError(name, self._near(name)) from None
 
     def _near(self, name: str) -> str:
         """Return what there is: the tiers of a model, where its name is right, else the models."""
         start = name[: max(0, *map(name.rfind, ":@"))]
-        known = choices_of(self.models).get(start)
+        known = self.choices.get(start)
         if known is None or known.tier:
             return ", ".join(self.models)
         return ", ".join(f"{start}:{tier}" for tier in self.models[known.model].ladder)

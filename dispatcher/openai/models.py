@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.queue.json_views.kinds import ModelName, TierName
-from bitladder.settings.models_section import choices_of
 from bitladder.settings.release import Published
 from bitladder.settings.sections import Settings
 from dispatcher.http.responses import Response, json_response
@@ -51,7 +50,7 @@ async def get_model(request: HttpRequest) -> Response:
 def listed_names(settings: Settings) -> list[str]:
     """Return the names that /v1/models shows, models first: some clients take the first that there is."""
     names = dict.fromkeys(settings.models)
-    for name, choice in choices_of(settings.models).items():
+    for name, choice in settings.choices.items():
         is_other_spelling = choice.tier and name != f"{choice.model}:{choice.tier}"
         names |= {} if is_other_spelling else {name: None}
     return list(names)

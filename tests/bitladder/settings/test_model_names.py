@@ -134,3 +134,13 @@ def test_a_flag_finds_a_name_with_dots(tmp_path: Path) -> None:
 def test_a_variable_that_may_mean_two_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'a_b' may mean a/b or a\.b: set it in the file"):
         load(tmp_path, "a/b", "a.b", environ={"BITLADDER_MODELS__A_B__MAX_MODEL_LEN": "1"})
+
+
+def test_the_table_of_names_is_made_once_and_follows_a_change_of_the_models(tmp_path: Path) -> None:
+    settings = load(tmp_path, "smollm2\naliases = ['small']").settings
+    model = settings.model("smollm2")
+    other = settings.model_copy(update={"models": {"other": model}})
+
+    assert settings.choice("small:int8") is settings.choice("small:int8") == ModelChoice("smollm2", "int8")
+    assert other.choice("small:int8") == ModelChoice("other", "int8")
+    assert settings == settings.model_copy()
