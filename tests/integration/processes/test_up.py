@@ -205,12 +205,18 @@ def test_two_stacks_run_on_one_machine_and_one_on_the_other_s_places_is_refused_
         statuses = [same.process.wait(20)]
         beside = Up(tmp_path / "d", BITLADDER_REDIS__DATA_DIR=str(tmp_path / "a" / "var" / "valkey"))
         statuses.append(beside.process.wait(20))
+        url = f"redis://127.0.0.1:{first.redis_port}/0"
+        places = {"e": tmp_path / "a", "f": tmp_path / "f"}  # the other's data_dir, and one of its own
+        joined = [Up(tmp_path / name, cwd=cwd, BITLADDER_REDIS__URL=url) for name, cwd in places.items()]
+        statuses += [one.process.wait(20) for one in joined]
         second.wait_until_it_answers()
 
     assert (tmp_path / "a" / "var" / "valkey" / "appendonlydir").is_dir()
     assert (tmp_path / "b" / "var" / "valkey" / "appendonlydir").is_dir()
-    assert statuses == [2, 2]
-    assert [len(one.text().splitlines()) for one in (same, beside)] == [1, 1]
+    assert statuses == [2, 2, 2, 2]
+    assert [len(one.text().splitlines()) for one in (same, beside, *joined)] == [1, 1, 1, 1]
+    for one in joined:
+        assert f"got {url!r}, the embedded one of another bitladder up" in one.text()
     assert f"intake.port: 127.0.0.1:{first.port} is in use by another process" in same.text()
     assert "redis.data_dir must be a folder that no other stack uses" in beside.text()
 
@@ -229,10 +235,30 @@ def test_of_two_that_start_on_one_configuration_at_once_one_is_refused_in_a_line
 
     assert statuses == [0, 2]
     assert len(starts) == len(EVERYTHING)
-    refusals = ("two stacks need one each", "is in use by another process", "cannot listen on")
+    refusals = (
+        "two stacks need one each",
+        "the embedded one of another bitladder up",
+        "is in use by another process",
+        "cannot listen on",
+    )
     assert sum(map(stack.text().count, refusals)) == 1
 
 
 def is_up(stack: Up) -> bool:
     with stack.client() as client:
         return is_answered(client)
+
+
+def test_a_redis_that_does_not_serve_yet_is_used_and_waited_for(tmp_path: Path, own_valkey: OwnValkey) -> None:
+    """It is at its limit of clients at first."""
+    other = redis.Redis.from_url(own_valkey.url)
+    other.config_set("maxclients", 1)
+    with up(tmp_path, BITLADDER_REDIS__URL=own_valkey.url) as stack:
+        wait_until(lambda: "does not serve yet" in stack.text(), "up waits for it", 60)
+        other.config_set("maxclients", 1000)
+        with stack.client() as client:
+            wait_until(lambda: is_answered(client), "a job is answered", 60)
+
+    assert "redis" not in stack.pids()
+    assert other.ping()
+    other.close()
