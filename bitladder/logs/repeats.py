@@ -17,11 +17,13 @@ from typing import Any
 import structlog
 
 WINDOW_S = 10.0
-# Kinds of lines that are told apart in one window; what else comes counts as one kind.
+# Kinds of lines that are told apart in one window; what else comes counts as one kind. Errors have room for as many
+# beside them, and those above that are all written.
 MAX_KINDS = 256
 # Ids of jobs that the line with a count names.
 MAX_NAMED = 16
 _QUIET = ("debug", "info")
+_SEVERE = ("error", "critical")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _MAX_WORDS = 300
 _OF_ONE_LINE = ("exc_info", "job_id", "request_id")
@@ -65,9 +67,12 @@ class Repeats:
         del logger, method
         if "repeated" in event or (event["level"] in _QUIET and "job_id" not in event):
             return event
-        words = _words(event)
+        words, is_severe = _words(event), event["level"] in _SEVERE
         with self._lock:
-            key = words if words in self._kinds or len(self._kinds) < MAX_KINDS else None
+            has_place = words in self._kinds or len(self._kinds) < MAX_KINDS * (1 + is_severe)
+            if is_severe and not has_place:
+                return event
+            key = words if has_place else None
             if kind := self._kinds.get(key):
                 kind.add(event)
                 raise structlog.DropEvent

@@ -204,3 +204,14 @@ def test_a_line_may_come_from_an_object_that_is_collected_while_another_line_is_
     counts = {line["event"]: line.get("repeated") for line in lines}
     assert (ended.returncode, counts["claim failed"]) == (0, 1499)
     assert counts["never retrieved"] > 1000
+
+
+def test_an_error_is_written_however_many_kinds_of_warnings_there_are(log: Log) -> None:
+    for number in range(2 * MAX_KINDS):
+        log.log.warning("odd", name="x" * number)
+    log.log.critical("uncaught exception")
+    for number in range(2 * MAX_KINDS):
+        log.log.error("broken", name="x" * number)
+
+    told = [(line["event"], line.get("name", "")) for line in log.written if line["level"] != "warning"]
+    assert told == [("uncaught exception", ""), *(("broken", "x" * number) for number in range(2 * MAX_KINDS))]
