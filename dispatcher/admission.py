@@ -22,6 +22,7 @@ from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, Q
 from bitladder.ids import in_key
 from bitladder.queue.claim_plan import lists_of
 from bitladder.queue.load_sample import ModelSample, Sample, take_sample
+from bitladder.queue.server.outage import OUTAGE
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates
@@ -178,7 +179,7 @@ class Admission:
                 is_blind = False
             except QueueUnreachableError as error:
                 if not is_blind:
-                    log.warning("admission has no sample of the queues", error=str(error))
+                    OUTAGE.warn("admission has no sample of the queues", error=str(error))
                 is_blind, self._sample = True, None  # from now on jobs are refused because Redis is unreachable
             self._sample_ended.set()
             self._sample_ended = asyncio.Event()

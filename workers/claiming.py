@@ -14,6 +14,7 @@ from bitladder.queue.calls.claim import Claims, Unfit
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue.server.outage import OUTAGE
 from workers.identity import Identity
 from workers.lease import LeaseKeeper
 from workers.metrics import WorkerMetrics
@@ -46,7 +47,7 @@ class Claimer:
         try:
             claims = await self._call(slots)
         except QueueUnreachableError as error:
-            log.warning("claim failed", error=str(error))
+            OUTAGE.warn("claim failed", error=str(error))
             await pause(MAX_PAUSE_S)
             return ()
         if claims.is_suspended != self._is_suspended:

@@ -22,6 +22,7 @@ from bitladder.ids import id_bytes
 from bitladder.queue.calls.leases import WorkerEntry, extend_call, read_reaped, read_renewed, reap_call, retire_call
 from bitladder.queue.run_script import run_sync
 from bitladder.queue.server.connection import connect_sync
+from bitladder.queue.server.outage import OUTAGE
 from bitladder.script_constants import MAX_SILENT_MS, MAX_SILENT_SHARE
 from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
@@ -151,7 +152,7 @@ class LeaseKeeper:
         try:
             step()
         except (RedisError, OSError) as error:
-            log.warning("lease not renewed, or nothing reaped", error=str(error))
+            OUTAGE.warn("lease not renewed, or nothing reaped", error=str(error))
         else:
             return True
         return False

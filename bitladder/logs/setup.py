@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 from bitladder.logs.repeats import Repeats
 
 log = structlog.get_logger()
+_repeats = Repeats()
 _process_fields: dict[str, str] = {}
 # uvicorn's main logger is named so, whatever it logs.
 _NAMES = {"uvicorn.error": "uvicorn", "py.warnings": "python"}
@@ -30,7 +31,7 @@ def configure_logs(level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             add_process_fields,
             structlog.processors.add_log_level,
-            Repeats(),
+            _repeats,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,  # without local variables: a prompt may be among them
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -52,6 +53,11 @@ def configure_logs(level: str = "info") -> None:
 def name_process(**fields: str) -> None:
     """Have each line of this process's log say whose it is, from whatever thread or task it comes."""
     _process_fields.update(fields)
+
+
+def flush_repeats() -> None:
+    """Write now what was counted of lines that repeat."""
+    _repeats.flush()
 
 
 def add_process_fields(logger: object, method: str, event: EventDict) -> EventDict:

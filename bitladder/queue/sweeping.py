@@ -13,6 +13,7 @@ import structlog
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.upkeep import SWEEP_EVERY_S, read_swept, sweep_call
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.outage import OUTAGE
 
 log = structlog.get_logger()
 
@@ -24,7 +25,7 @@ async def sweep_for_ever(queue: JobQueue, models: Sequence[str]) -> None:
             try:
                 await _sweep(queue, model)
             except QueueUnreachableError as error:
-                log.warning("waiting jobs not swept", model=model, error=str(error))
+                OUTAGE.warn("waiting jobs not swept", model=model, error=str(error))
             except Exception:
                 log.exception("waiting jobs not swept", model=model)  # without the sweep they would have no end
         await asyncio.sleep(SWEEP_EVERY_S)

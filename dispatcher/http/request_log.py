@@ -40,7 +40,7 @@ class RequestLog:
         """Take the next message of the answer."""
         if message["type"] == "http.response.start":
             self._status = status = message["status"]
-            self._is_refused = status == 429 or status >= 500
+            self._is_refused = status == 429 or (status >= 500 and not self._is_probe())
             if logs_all:
                 taken_ms = round((time.perf_counter() - self._start_s) * 1000, 1)
                 log.info("request answered", status=status, taken_ms=taken_ms, **_words(self._scope))
@@ -51,6 +51,10 @@ class RequestLog:
             error = self._scope["state"].get("error")
             more = {"error": error[:_MAX_SHOWN]} if error else {}
             log.warning(event, status=self._status, code=code, **_words(self._scope), **more)
+
+    def _is_probe(self) -> bool:
+        """Return whether readiness was asked for: why there is none is said by a line of its own, not at each look."""
+        return self._status == 503 and getattr(self._scope.get("route"), "path", None) == "/readyz"
 
 
 def note_error(scope: Scope, error: Exception) -> None:

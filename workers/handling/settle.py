@@ -16,6 +16,7 @@ from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.end import Finished, RequeueReason, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
+from bitladder.queue.server.outage import OUTAGE
 from workers.execute import Executed, Verdict
 from workers.handling.higher_tiers import HigherTiers
 from workers.identity import Identity
@@ -163,7 +164,7 @@ class Settler:
                 return await self._queue.finish(self._worker.name, bundle)
 
         def log_failure(error: QueueUnreachableError) -> None:
-            log.warning("outcomes wait: Redis is unreachable", jobs=len(jobs), error=str(error))
+            OUTAGE.warn("outcomes wait for Redis", jobs=len(jobs), error=str(error))
 
         return await until_reachable(finish_first, log_failure)
 

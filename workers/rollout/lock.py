@@ -7,6 +7,7 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError, RedisError
 
 from bitladder.queue.server.connection import connect
+from bitladder.queue.server.outage import OUTAGE
 from bitladder.settings.redis_section import RedisSettings
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ class RolloutLock:
             try:
                 self.is_held = bool(await self._lock.acquire(blocking=False))
             except (RedisError, OSError) as error:
-                log.warning("rollout lock not acquired", error=str(error))
+                OUTAGE.warn("rollout lock not acquired", error=str(error))
         return self.is_held
 
     async def renew(self) -> None:
@@ -38,7 +39,7 @@ class RolloutLock:
         except LockError:
             self.is_held = False
         except (RedisError, OSError) as error:
-            log.warning("rollout lock not renewed", error=str(error))
+            OUTAGE.warn("rollout lock not renewed", error=str(error))
 
     async def release(self) -> None:
         """Release the lock for the next worker."""
@@ -48,7 +49,7 @@ class RolloutLock:
         try:
             await self._lock.release()
         except (RedisError, OSError) as error:  # LockError is one: another worker holds it by now
-            log.warning("rollout lock not released, it ends by itself", error=str(error))
+            OUTAGE.warn("rollout lock not released, it ends by itself", error=str(error))
 
     async def close(self) -> None:
         await self.release()

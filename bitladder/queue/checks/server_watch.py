@@ -1,18 +1,15 @@
-"""Ask a server again and again whether it serves: readiness follows, and the log has one line for each change."""
+"""Ask a server again and again whether it serves: readiness follows, and the log (queue/server/outage.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
-
-import structlog
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.queue.checks.server_check import RefusedError
+from bitladder.queue.server.outage import OUTAGE
 
-log = structlog.get_logger()
 POLL_INTERVAL_S = 1.0
 
 
@@ -21,7 +18,6 @@ class ServerWatch:
 
     def __init__(self, check: Callable[[], Awaitable[None]], on_change: Callable[[], None] = lambda: None) -> None:
         self._check, self._on_change = check, on_change
-        self._since_s = 0.0
         self.refusal: BitladderError | None = None
 
     async def run(self) -> None:
@@ -47,10 +43,6 @@ class ServerWatch:
 
     def _note(self, refusal: BitladderError | None) -> None:
         was, self.refusal = self.refusal, refusal
-        if refusal and not was:
-            self._since_s = time.monotonic()
-            log.error("redis cannot serve", error=str(refusal))
-        elif was and not refusal:
-            log.info("redis serves again", after_s=round(time.monotonic() - self._since_s, 1))
+        OUTAGE.watched(refusal)
         if bool(was) != bool(refusal):
             self._on_change()

@@ -13,7 +13,9 @@ would limit their size.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -69,6 +71,16 @@ def extra_s(size: int) -> float:
     return size / _MIN_RATE if size > _MIN_COUNTED else 0.0
 
 
+@contextlib.contextmanager
+def _noted() -> Iterator[None]:
+    """Note that no connection could be made: by `connect`, or by a command on a connection that was lost before."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        OUTAGE.failed(error)
+        raise
+
+
 class _ProgressParser(aio.DefaultParser):  # type: ignore[misc,valid-type]  # redis-py's choice, hiredis's
     def on_connect(self, connection: Any) -> None:  # noqa: ANN401  (redis-py's signature)
         super().on_connect(connection)
@@ -93,11 +105,12 @@ class _Aio(aio.AbstractConnection):
             limit.reschedule(asyncio.get_running_loop().time() + silence_s + self.sent_s)
 
     async def connect(self) -> None:
-        try:
+        with _noted():
             await super().connect()  # type: ignore[no-untyped-call]  # redis-py
-        except (RedisError, OSError) as error:
-            OUTAGE.failed(error)
-            raise
+
+    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        with _noted() if retry_socket_connect else contextlib.nullcontext():  # `connect` would retry it
+            await super().connect_check_health(check_health, retry_socket_connect)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health)
@@ -140,11 +153,12 @@ class _Aio(aio.AbstractConnection):
 
 class _Sync(redis.connection.AbstractConnection):
     def connect(self) -> None:
-        try:
+        with _noted():
             super().connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-        except (RedisError, OSError) as error:
-            OUTAGE.failed(error)
-            raise
+
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        with _noted() if retry_socket_connect else contextlib.nullcontext():
+            super().connect_check_health(check_health, retry_socket_connect)
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from bitladder.queue.server.connection import connect
+from bitladder.queue.server.outage import OUTAGE
 from bitladder.settings.redis_section import RedisSettings
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ class Subscription:
                 await self._listen()
             except (RedisError, OSError) as error:
                 if self.subscribed.is_set() or not is_logged:
-                    log.warning("channel lost, subscribing again", channel=self._channel, error=str(error))
+                    OUTAGE.warn("channel lost, subscribing again", channel=self._channel, error=str(error))
                 is_logged = True
             finally:
                 self.subscribed.clear()

@@ -89,6 +89,7 @@ def test_an_outage_is_told_in_few_lines_that_say_whose_they_are_and_when_it_ende
     end_s, refused = time.monotonic() + OUTAGE_S, 0
     while time.monotonic() < end_s or refused < 30:
         refused += stack.http.post("/v1/completions", json=BODY).status_code == 503
+        stack.http.get("/readyz")
     valkey.start()
     for file in (intake, worker):
         wait_until(lambda file=file: "Redis is back after" in file.read_text(encoding="utf-8"), "it is back")  # type: ignore[misc]
@@ -106,8 +107,13 @@ def test_an_outage_is_told_in_few_lines_that_say_whose_they_are_and_when_it_ende
     assert len(refusals) <= 4
     assert refusals[0].items() >= {"status": 503, "code": "queue_unreachable", "path": "/v1/completions"}.items()
     assert PROMPT not in intake.read_text(encoding="utf-8")
-    claims = [line for line in of_worker if line["event"] == "claim failed"]
-    assert sum(line.get("repeated", 1) for line in claims) > 3
+    for of_one in (lines, of_worker):
+        events = [line["event"] for line in of_one]
+        back = next(number for number, event in enumerate(events) if event.startswith("Redis is back after"))
+        assert [line for line in of_one[back:] if line["level"] != "info"] == []
+        lost = events.index("Redis is unreachable")
+        assert not {"claim failed", "waiting jobs not swept", "lease not renewed, or nothing reaped"} & {*events}
+        assert {event for event in events[lost + 1 : back]} <= {"request refused", "worker reaped"}
     assert [line for line in of_worker if not {"model", "tier", "worker"} <= line.keys()] == []
 
 

@@ -85,8 +85,14 @@ class Refusing:
         self.stack, self.store, self.pid, self._log = stack, store, pid, log
 
     def logged(self, event: str, command: str) -> list[dict[str, Any]]:
+        return [line for line in self._lines(command) if line["event"] == event]
+
+    def _lines(self, command: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
-        return [line for line in lines if line["event"] == event and ("worker" in line) == (command == "worker")]
+        return [line for line in lines if ("worker" in line) == (command == "worker")]
+
+    def ends(self, command: str) -> list[dict[str, Any]]:
+        return [line for line in self._lines(command) if line["event"].startswith("Redis is back after ")]
 
     def fill_disk(self) -> None:
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (4096, UNLIMITED))
@@ -169,8 +175,9 @@ def test_a_fault_of_redis_turns_readiness_off_is_logged_once_and_ends_by_itself(
     assert expected in asked[-1].json()["error"]["message"]
     assert answer.status_code == 200
     for command in ("serve", "worker"):
-        assert [expected in line["error"] for line in refusing.logged("redis cannot serve", command)] == [True]
-        assert len(refusing.logged("redis serves again", command)) == 1
+        assert [expected in line["error"] for line in refusing.logged("Redis cannot serve", command)] == [True]
+        assert len(refusing.ends(command)) == 1
+        assert refusing.logged("Redis is unreachable", command) == []
 
 
 def test_a_policy_that_evicts_turns_the_intake_s_readiness_off_and_lets_workers_go_on(refusing: Refusing) -> None:
@@ -183,7 +190,7 @@ def test_a_policy_that_evicts_turns_the_intake_s_readiness_off_and_lets_workers_
     wait_until(lambda: stack.http.get("/readyz").status_code == 200, "the intake is ready")
 
     assert answer.status_code == 200
-    assert refusing.logged("redis cannot serve", "worker") == []
+    assert refusing.logged("Redis cannot serve", "worker") == []
 
 
 @pytest.mark.parametrize("name", ["MyCluster", "MISCONF", "READONLY"])

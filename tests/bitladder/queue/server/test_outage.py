@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from bitladder.errors import QueueUnreachableError
+from bitladder.queue.checks import server_watch
 from bitladder.queue.checks.server_check import check_server
+from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.server import outage, sockets
 from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.outage import Outage, check_at_start
@@ -24,7 +27,8 @@ from tests.conftest import OwnValkey
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Outage:
     """Return the outage of a process that has just begun."""
     fresh = Outage()
-    monkeypatch.setattr(sockets, "OUTAGE", fresh)
+    for user in (sockets, server_watch):
+        monkeypatch.setattr(user, "OUTAGE", fresh)
     return fresh
 
 
@@ -89,3 +93,61 @@ async def test_an_outage_is_two_lines_however_many_calls_fail(
     assert lost["event"] == "Redis is unreachable"
     assert back["event"] == f"Redis is back after {back['after_s']:g} s"
     assert 0.2 <= back["after_s"] < 20
+
+
+async def test_a_password_that_is_changed_under_a_process_is_one_line_whoever_notices_it(
+    fresh: Outage, lines: list[EventDict], own_valkey: OwnValkey
+) -> None:
+    client, other = connect(own_valkey.settings), connect_sync(own_valkey.settings)
+    watch = ServerWatch(lambda: check_server(client, own_valkey.settings, ()))
+    await watch.look()
+    other.ping()
+    other.config_set("requirepass", "SECRET")
+    other.client_kill_filter(_type="normal", skipme=False)
+    for _ in range(3):
+        with pytest.raises(QueueUnreachableError):
+            await watch.look()
+        with pytest.raises((RedisError, OSError)):
+            other.ping()
+    await client.aclose()
+    other.close()
+
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("Redis cannot serve", "error")
+    assert "asks for a password: set redis.password" in line["error"]
+
+
+async def test_a_refusal_that_turns_into_another_is_told_and_so_is_a_server_that_goes_meanwhile(
+    fresh: Outage, lines: list[EventDict], own_valkey: OwnValkey
+) -> None:
+    client = connect(own_valkey.settings)
+    watch = ServerWatch(lambda: check_server(client, own_valkey.settings, ()))
+
+    async def look() -> None:
+        with contextlib.suppress(QueueUnreachableError):
+            await watch.look()
+
+    await client.config_set("maxmemory-policy", "allkeys-lru")
+    await look()
+    await client.config_set("maxmemory-policy", "noeviction")
+    await client.config_set("min-replicas-to-write", 1)
+    await look()
+    await look()
+    own_valkey.kill()
+    await look()
+    fresh.warn("claim failed")
+    own_valkey.start()
+    await look()
+    fresh.warn("claim failed")
+    await client.aclose()
+
+    told = [(line["event"].partition(" after")[0], line.get("error", ""), line["log_level"]) for line in lines]
+    assert [event for event, _, level in told if level != "debug"] == [
+        "Redis cannot serve",
+        "Redis cannot serve",
+        "Redis is unreachable",
+        "Redis is back",
+        "claim failed",
+    ]
+    assert "noeviction" in told[0][1]
+    assert "min-replicas-to-write" in told[1][1]
