@@ -172,15 +172,12 @@ class Admission:
 
     async def run(self) -> None:
         """Take a sample once a second, until cancelled."""
-        is_blind = False
         while True:
             try:
                 await self.refresh()
-                is_blind = False
             except QueueUnreachableError as error:
-                if not is_blind:
-                    OUTAGE.warn("admission has no sample of the queues", error=str(error))
-                is_blind, self._sample = True, None  # from now on jobs are refused because Redis is unreachable
+                OUTAGE.warn("admission has no sample of the queues", error=str(error))
+                self._sample = None  # from now on jobs are refused because Redis is unreachable
             self._sample_ended.set()
             self._sample_ended = asyncio.Event()
             await asyncio.sleep(_HURRIED_INTERVAL_S if self._lacks_rate() else _SAMPLE_INTERVAL_S)
