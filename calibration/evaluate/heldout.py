@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -18,12 +17,14 @@ from calibration.evaluate.human_eval import load_problems
 from calibration.sample.sets import load, set_of
 from calibration.sample.strata import HELDOUT
 from calibration.texts.jsonl import read_line, read_lines
-from calibration.texts.packaged import heldout_texts
+from calibration.texts.packaged import packaged_heldout
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # Beginnings of paragraphs of Python's reference that are no sentences: lists, tables, grammar.
 _NOT_PROSE = (" ", "*", "|", "+", ">")
 _MIN_PARAGRAPH_CHARS = 200
+# Packaged kinds under the names that reports have for them.
+_KINDS = {"chat": "prompts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def read_texts(path: Path) -> list[HeldoutText]:
 
 def packaged_texts() -> list[HeldoutText]:
     """Return our own passages, HumanEval's solutions as code, Python's reference as prose, and the demo's prompts."""
-    passages = [HeldoutText(_kind_of(text), text) for text in heldout_texts()]
+    passages = [HeldoutText(_KINDS.get(kind, kind), text) for kind, text in packaged_heldout()]
     code = [HeldoutText("code", problem.prompt + problem.solution) for problem in load_problems()]
     prose = [HeldoutText("prose", text) for name in sorted(topics) if (text := _sentences(topics[name]))]
     return passages + code + prose + [HeldoutText("prompts", prompt) for prompt in _demo_prompts()]
@@ -106,16 +107,6 @@ def _name(fields: dict[str, Any], field: str, where: str) -> str:  # Any: JSON
     if not isinstance(value, str) or not value.isprintable():  # half a surrogate pair is not, and could not be reported
         raise InputError(f'{where}: "{field}" must be a text without control characters, got {value!r}')
     return value
-
-
-def _kind_of(text: str) -> str:
-    if text.startswith("<|im_start|>"):
-        return "prompts"
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return "prose"
-    return "code"
 
 
 def _sentences(topic: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from textwrap import dedent
 
-from calibration.texts.packaged import calibration_texts, heldout_texts
+from calibration.texts.packaged import packaged_calibration, packaged_heldout
 from tests.conftest import ROOT
 
 MODULES = "argparse ast bisect calendar csv dataclasses difflib email.message fractions heapq http.client json.decoder"
@@ -29,7 +29,9 @@ ASKED = ("Explain this function:", "Write a test for this:", "Is there a bug in 
 def thousand() -> list[dict[str, object]]:
     """Return 1,000 entries, always the same for one version of Python."""
     chance = random.Random(11)
-    packaged: list[dict[str, object]] = [{"prompt": text} for text in calibration_texts() + heldout_texts()]
+    kinds = ("code", "prose", "logs", "json")
+    shipped = [text for kind, text in sorted(packaged_calibration() + packaged_heldout()) if kind in kinds]
+    packaged: list[dict[str, object]] = [{"prompt": text} for text in shipped[:32]]
     made: dict[str, list[dict[str, object]]] = {
         "code": [{"prompt": text} for text in _code(chance)],
         "prose": [{"prompt": text} for text in _prose()],

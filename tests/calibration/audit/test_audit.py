@@ -16,6 +16,7 @@ from PIL import Image
 
 from calibration.audit.load_prompts import from_source
 from calibration.sample.source import LocalFiles
+from calibration.texts.packaged import calibration_texts, heldout_texts
 from tests.calibration.audit.corpus import write
 from tests.conftest import ROOT
 
@@ -168,7 +169,7 @@ def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path
     done = run("--source", str(tmp_path / "set"), "--out", str(tmp_path / "audit"))
 
     assert done.returncode == 0, done.stderr
-    assert "audit  32 prompts read" in done.stderr
+    assert f"audit  {len(calibration_texts() + heldout_texts())} prompts read" in done.stderr
     assert "audit  measuring and drawing: " in done.stderr
     assert "\nentropy\t" in done.stdout
     assert done.stdout.endswith(f"{tmp_path}/audit/audit.html\n")

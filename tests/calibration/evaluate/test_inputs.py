@@ -22,22 +22,20 @@ from calibration.evaluate.human_eval import cut, load_problems, spread
 from calibration.evaluate.measures.code_problems import prepare
 from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.source import LocalFiles
+from calibration.texts.packaged import KINDS
 from tests.calibration.evaluate.test_new_measure import OPTIONS
 from tests.calibration.sample.conftest import prompts, write_jsonl
 
 
-def test_the_packaged_texts_are_of_three_kinds_and_many() -> None:
+def test_the_packaged_texts_are_of_every_kind_and_many() -> None:
     kinds = by_kind(packaged_texts())
 
-    assert {kind: sum(map(len, texts)) > 3_000 for kind, texts in kinds.items()} == {
-        "code": True,
-        "prose": True,
-        "prompts": True,
-    }
+    assert set(kinds) == {"prompts", *KINDS} - {"chat"}
+    assert min(sum(map(len, texts)) for texts in kinds.values()) > 1_500
     assert kinds["code"][0].startswith("def merge_sort")
     assert kinds["prose"][0].startswith("Water covers")
     assert kinds["prompts"][0].startswith("<|im_start|>user")
-    assert min(map(len, kinds.values())) > 40
+    assert min(len(kinds[kind]) for kind in ("code", "prose", "prompts")) > 40
 
 
 def test_own_texts_are_read_with_their_kinds(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_source_without_files_says_what_it_looked_for(tmp_path: Path, run_samp
 
 
 def test_the_packaged_texts_keep_the_split_they_came_with(out: Path, run_sample: RunSample) -> None:
-    run_sample(Packaged())
+    run_sample(Packaged(), count=200, heldout=100)
 
     assert sorted(read_texts(out, "calibration")) == sorted(calibration_texts())
     assert sorted(read_texts(out, "heldout")) == sorted(heldout_texts())
