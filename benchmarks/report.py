@@ -98,6 +98,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("kl_code", "KL code", 4),
         ("kl_prose", "prose", 4),
         ("kl_prompts", "prompts", 4),
+        *((f"kl_{kind}", kind, 4) for kind in ("german", "french", "spanish", "chinese", "json", "sql", "logs")),
         ("top1_code", "top-1 code", 3),
         ("top1_prose", "prose", 3),
         ("top1_prompts", "prompts", 3),
@@ -147,7 +148,8 @@ def section(figures: Figures) -> str:
 
 
 def rows_table(rows: Mapping[str, Figures], columns: Sequence[tuple[str, str, int]]) -> str:
-    """Return medians of the repetitions, with least and most for rates."""
+    """Return medians of the repetitions, with least and most for rates; older results lack some figures."""
+    columns = [column for column in columns if any(column[0] in row for row in rows.values())]
     lines = ["| | " + " | ".join(heading for _, heading, _ in columns) + " |", "| --- |" + " --- |" * len(columns)]
     for name, row in rows.items():
         cells = [_cell(row.get(figure), digits) for figure, _, digits in columns]
