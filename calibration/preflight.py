@@ -17,8 +17,11 @@ from calibration.inspection.quantization import find_quantization
 from calibration.inspection.scheme import SchemeError
 from calibration.inspection.tensor_file import WIDE_FLOATS, Tensor
 from calibration.inspection.verdict import Findings, Verdict
-from calibration.quantization.estimate import Weights, checkpoint_bytes, disk_bytes, memory_bytes
+from calibration.quantization.estimate import Weights, answers_bytes, checkpoint_bytes, disk_bytes, memory_bytes
+from calibration.quantization.judging.heldout_groups import GROUP_TOKENS
 from calibration.quantization.recipe import Recipe, Storage, Toolkit, check_fits
+from calibration.sample.heldout_kinds import MAX_KINDS
+from calibration.texts.packaged import KINDS
 
 # Two-dimensional and not multiplied with: looked up, or kept as it is by every recipe.
 _NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")
@@ -27,6 +30,8 @@ _QUANTIZED = "is quantized already; recipes start from bf16, fp16 or float32"
 CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
 CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
 _MIN_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
+# Own kinds, what is left of them, and the packaged kinds.
+_MOST_HELDOUT = GROUP_TOKENS * (MAX_KINDS + 1 + len(KINDS))
 # Marlin, which runs W4A16 on GPUs, and CPUWNA16LinearKernel take these.
 _GROUPS = (32, 64, 128)
 
@@ -110,14 +115,14 @@ def check_kernels(recipe: Recipe, weights: Weights) -> None:
         )
 
 
-def plan(recipe: Recipe, weights: Weights, *, texts: int, memory: int | None) -> ResourceNeeds:
-    """Return what the run takes with this many samples."""
-    sample = recipe.mix.tokens if recipe.mix else 0
+def plan(recipe: Recipe, weights: Weights, *, memory: int | None) -> ResourceNeeds:
+    """Return what the run takes."""
+    tokens, sample = (recipe.mix.most_tokens, recipe.mix.tokens) if recipe.mix else (0, 0)
     return ResourceNeeds(
         weights=weights,
         checkpoint_bytes=checkpoint_bytes(recipe, weights),
-        disk_bytes=disk_bytes(recipe, weights, Storage.PACKED, memory=memory),
-        memory_bytes=memory_bytes(recipe, weights, tokens=texts * sample, sample=sample, memory=memory),
+        disk_bytes=disk_bytes(recipe, weights, Storage.PACKED, memory=memory) + answers_bytes(weights, _MOST_HELDOUT),
+        memory_bytes=memory_bytes(recipe, weights, tokens=tokens, sample=sample, memory=memory),
     )
 
 

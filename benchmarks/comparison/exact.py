@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from calibration.quantization.perplexity import load_model, load_tokenizer, quiet
+from calibration.quantization.loading import load_model, load_tokenizer, quiet
 from calibration.texts.passages import cut_text
 
 

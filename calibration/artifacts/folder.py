@@ -125,6 +125,13 @@ def staged(final: Path, *, private: bool = False) -> Iterator[Path]:
         remove(partial)
 
 
+def set_aside(folder: Path, aside: Path) -> None:
+    """Move the folder that `staged` yielded elsewhere instead of publishing it; what is there is replaced."""
+    _sync_files(folder, 0o644)
+    remove(aside)
+    folder.rename(aside)
+
+
 @contextmanager
 def full_disk_named(folder: Path, option: str) -> Iterator[None]:
     """Turn an OSError of a full disk into DiskFullError, which names the disk and the option that chooses another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class Manifest:
     reference_perplexity: float | None
     cpu_s: float = 0.0  # of all threads of the quantizer; `seconds` is the wall clock
     peak_mb: int = 0  # the most memory that the quantizer's process held
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # held-out kind -> its figures
+    calibration: dict[str, int] = field(default_factory=dict)  # samples and tokens that were read
+    refused: tuple[str, ...] = ()  # in what it is worse than its recipe allows
     quick: bool = False  # it stands in for a measured one: `make checkpoints` replaces it
     files: tuple[str, ...] = ()  # all that is in the folder, to tell what was added; (): of before they were listed
 
@@ -97,9 +100,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     fields = read_fields(folder)
     try:
         weights = tuple(_WeightFile(**file) for file in fields.pop("weights"))
-        files = tuple(fields.pop("files", ()))
+        files, refused = tuple(fields.pop("files", ())), tuple(fields.pop("refused", ()))
         are_names = all(isinstance(file.name, str) and Path(file.name).name == file.name for file in weights)
-        return Manifest(weights=weights, files=files, **fields) if are_names else None
+        return Manifest(weights=weights, files=files, refused=refused, **fields) if are_names else None
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -14,7 +14,8 @@ import typer
 from calibration.commands.options import AsJson, progress_console, say
 from calibration.environment import example_folder
 from calibration.errors import WrongEnvironmentError
-from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job, quality
+from calibration.quantization.build import Checkpoint, CheckpointBuilder, example_job
+from calibration.quantization.judging.kind_figures import quality
 from calibration.quantization.kernels import can_serve
 from calibration.quantization.quantize_task import ENVIRONMENTS
 from calibration.quantization.quantizer import Quantizer

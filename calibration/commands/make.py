@@ -14,10 +14,10 @@ from calibration.commands.checkpoints import as_fields, as_table, load_quantizer
 from calibration.commands.options import progress_console
 from calibration.environment import example_folder
 from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, CheckpointJob, SourceModel
-from calibration.quantization.calibration_texts import first_texts, read_texts
-from calibration.quantization.installed_texts import texts_for
+from calibration.quantization.judging.heldout_groups import heldout_groups
 from calibration.quantization.quantize_task import QuantizeTask
-from calibration.quantization.recipe import Recipe
+from calibration.quantization.texts.calibration_texts import first_texts, read_texts
+from calibration.quantization.texts.installed_texts import texts_for
 from calibration.terminal.progress import Steps
 
 
@@ -35,14 +35,7 @@ def register(app: typer.Typer) -> None:
             subject=source_model(task.model),
             reference=CheckpointCache(example_folder(), "XDG_CACHE_HOME"),
         )
-        job = CheckpointJob(
-            folder=task.folder,
-            recipe=recipe,
-            weights=task.weights,
-            texts=texts_of(recipe, task.samples),
-            memory=task.memory,
-            option="--out",
-        )
+        job = job_of(task)
         made = builder.make([job], force=task.force)
         if task.as_json:
             typer.echo(json.dumps(as_fields(made[0])))
@@ -61,7 +54,18 @@ def source_model(model: Path | None) -> SourceModel:
     return SourceModel(identity=identity, folder=model)
 
 
-def texts_of(recipe: Recipe, samples: Path | None) -> tuple[str, ...]:
-    if recipe.mix is None:
-        return ()
-    return tuple(texts_for(recipe.mix)) if samples is None else first_texts(recipe.mix, read_texts(samples))
+def job_of(task: QuantizeTask) -> CheckpointJob:
+    """Return what is to be made; the samples are those that may be needed."""
+    recipe, samples = task.recipe, [] if task.samples is None else read_texts(task.samples)
+    return CheckpointJob(
+        folder=task.folder,
+        recipe=recipe,
+        weights=task.weights,
+        texts=tuple(texts_for(recipe.mix)) if recipe.mix else (),
+        samples=first_texts(recipe.mix, samples) if recipe.mix else (),
+        samples_in_all=len(samples),
+        groups=heldout_groups(task.heldout),
+        standard=task.standard,
+        memory=task.memory,
+        option="--out",
+    )

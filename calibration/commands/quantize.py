@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from calibration.commands.configuration import load_configuration
 from calibration.commands.make import source_model
 from calibration.commands.options import AsJson, Config, say
 from calibration.environment import example_folder
-from calibration.errors import RecipeError
+from calibration.errors import InputError, RecipeError
 from calibration.preflight import (
     ResourceNeeds,
     check_hardware,
@@ -24,16 +25,20 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
-from calibration.quantization.calibration_texts import check_enough, first_texts, read_texts
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.quantize_task import QuantizeTask, exec_in, find_interpreter
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit, fingerprint, recipe_hash
 from calibration.quantization.standard_recipes import EXAMPLE, TIERS, find_recipe
+from calibration.quantization.texts.calibration_texts import check_enough, first_texts, read_texts
+from calibration.sample.heldout_kinds import heldout_by_kind
 from calibration.sample.sets import checked_samples
 
 Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
 Samples = Annotated[
     Path | None, typer.Option(help="JSONL with `text` or `prompt`, or what `calibrate sample` wrote; default: packaged")
+]
+_GeneralShare = Annotated[
+    float | None, typer.Option(help="share of general text in the tokens; default: the recipe's", min=0, max=0.9)
 ]
 _MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
 # Of the hash of all that a checkpoint is made of, in the name of its folder.
@@ -48,6 +53,7 @@ def register(app: typer.Typer) -> None:
         model: Model = None,
         samples: Samples = None,
         out: Annotated[Path | None, typer.Option(help="folder of the checkpoint; default: in the cache")] = None,
+        general_share: _GeneralShare = None,
         memory_gb: _MemoryGb = None,
         python: Annotated[Path | None, typer.Option(help="interpreter of the recipe's environment")] = None,
         force: Annotated[bool, typer.Option("--force", help="make it again even if it is finished")] = False,
@@ -58,7 +64,8 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate quantize --tier int4 --model models/llama-8b --samples var/samples
         """
-        chosen_recipe = find_recipe(tier, recipe, is_example=model is None)
+        standard = find_recipe(tier, recipe, is_example=model is None)
+        chosen_recipe = _mixed(standard, samples, general_share)
         for hardware in _hardware_of(tier, config):
             check_hardware(chosen_recipe, hardware)
         weights = SMOLLM2 if model is None else inspect_model(model)
@@ -72,6 +79,8 @@ def register(app: typer.Typer) -> None:
             storage=AUTO if model is None else Storage.PACKED,
             model=model and model.expanduser().absolute(),
             samples=checked,
+            heldout=_heldout_of(checked),
+            standard=default_folder(standard, model) if samples else None,
             memory=None if memory_gb is None else int(memory_gb * 1e9),
             force=force,
             as_json=as_json,
@@ -92,14 +101,30 @@ def _check(task: QuantizeTask) -> None:
     if recipe.toolkit is Toolkit.AUTOAWQ and task.memory is not None:
         raise RecipeError(f"recipe {recipe.name}: AutoAWQ keeps all weights in memory; drop --memory-gb")
     check_kernels(recipe, weights)
-    texts = recipe.mix.texts if recipe.mix else 0
     if task.samples is not None:
         samples = read_texts(task.samples)
         check_enough(recipe, samples, max(weights.shape.input_widths))
-        texts = min(texts, len(samples))
-    needs = plan(recipe, weights, texts=texts, memory=task.memory)
+        if recipe.mix is None:
+            say(f"recipe {recipe.name} calibrates on no samples: none of the {len(samples):,} is used")
+    needs = plan(recipe, weights, memory=task.memory)
     check_room(needs, task.cache, available_memory())
     say(_describe_needs(needs, folder))
+
+
+def _mixed(recipe: Recipe, samples: Path | None, share: float | None) -> Recipe:
+    """Return the recipe with another share of general text beside the samples."""
+    if share is None or recipe.mix is None:
+        return recipe
+    if samples is None:
+        raise InputError(f"--general-share goes with --samples, got {share} without: all text is general then")
+    return replace(recipe, mix=replace(recipe.mix, general_share=share))
+
+
+def _heldout_of(samples: Path | None) -> dict[str, list[str]]:
+    """Return what a sampled set holds out, by kind; of a JSONL file everything may be calibrated on."""
+    if samples is None or not samples.is_dir():
+        return {}
+    return {kind: list(texts) for kind, texts in heldout_by_kind(samples).items()}
 
 
 def _hardware_of(tier: str, config: str | None) -> set[str]:
@@ -119,7 +144,9 @@ def default_folder(recipe: Recipe, model: Path | None, samples: Path | None = No
         return cache / (recipe.tier if EXAMPLE[recipe.tier] == recipe.name else recipe.name)
     resolved = model and model.expanduser().resolve()
     texts = () if recipe.mix is None or samples is None else first_texts(recipe.mix, read_texts(samples.expanduser()))
-    made_of = fingerprint(recipe, Storage.PACKED, model=source_model(resolved).identity, texts=texts)
+    made_of = fingerprint(
+        recipe, Storage.PACKED, model=source_model(resolved).identity, texts=(), samples=texts, heldout=()
+    )
     name = f"{recipe.name}-{recipe_hash(made_of)[:_NAME_DIGITS]}"
     return cache / name if resolved is None else cache.parent / resolved.name / name
 

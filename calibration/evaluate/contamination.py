@@ -9,8 +9,8 @@ from calibration.artifacts.manifest import Manifest, read_manifest
 from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.heldout import HeldoutText
-from calibration.quantization.calibration_texts import first_texts, spread_evenly
 from calibration.quantization.recipe import CalibrationMix
+from calibration.quantization.texts.calibration_texts import first_texts, spread_evenly
 
 
 def refuse_calibrated(texts: Sequence[HeldoutText], candidates: Sequence[Candidate]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +18,18 @@ from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from calibration.errors import RecipeError
-from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.judging.measurer import Measurer
+from calibration.quantization.loading import copy_tokenizer, load_model, load_tokenizer, quiet
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import QuantizeSpec
 from calibration.quantization.recipe import NumberFormat, Storage
+from calibration.quantization.texts.token_budget import CalibrationTokens
+from calibration.quantization.texts.token_ids import calibration_tokens
 from calibration.terminal.progress import Advance
 
 with quiet():  # it prints that it is deprecated, in spite of warning filters
@@ -54,24 +61,27 @@ class _CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no t
 class _AutoAwqQuantizer:
     """The Quantizer of AWQ checkpoints in AutoAWQ's own layout."""
 
+    def __init__(self) -> None:
+        self._measurer = Measurer(_loaded)
+
     def convert(self, source: Path, into: Path) -> None:
         raise RecipeError(f"{source.name} cannot be unpacked here: make bf16 first, `make checkpoints`")
 
-    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> CalibrationTokens | None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe, tokenizer = spec.recipe, load_tokenizer(spec.reference)
-        if recipe.weights is None or recipe.mix is None:
+        tokens = calibration_tokens(recipe, tokenizer, samples=spec.samples, general=spec.texts)
+        if recipe.weights is None or recipe.mix is None or tokens is None:
             raise RecipeError(f"recipe {recipe.name}: AutoAWQ needs a number format and samples")
         model = AutoAWQForCausalLM.from_pretrained(
             str(spec.reference), torch_dtype=torch.float32, device_map="cpu", trust_remote_code=False
         )
-        samples = _as_samples(spec.texts, tokenizer, recipe.mix.tokens)
         with quiet(), patch.object(quantizer, "tqdm", partial(_counted, advance)):
             model.quantize(
                 tokenizer,
                 quant_config=_as_autoawq_config(recipe.weights),
-                calib_data=samples,
-                max_calib_samples=len(samples),
+                calib_data=tokens.rows,
+                max_calib_samples=len(tokens.rows),
                 max_calib_seq_len=recipe.mix.tokens,
                 quantizer_cls=_CopyingQuantizer,
             )
@@ -83,12 +93,10 @@ class _AutoAwqQuantizer:
         if spec.storage is Storage.ROUNDED:
             dequantized(packed).to(torch.bfloat16).save_pretrained(into)
             shutil.rmtree(packed)
+        return tokens
 
-    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
-        config = json.loads((checkpoint / "config.json").read_bytes())
-        model = dequantized(checkpoint) if "quantization_config" in config else load_model(checkpoint)
-        with quiet():
-            return measure_model(model, load_tokenizer(checkpoint))
+    def measure(self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None) -> Mapping[str, Figures]:
+        return self._measurer.measure(checkpoint, heldout, memory)
 
     def versions(self) -> Mapping[str, str]:
         return {name: metadata.version(name) for name in LIBRARIES}
@@ -117,9 +125,11 @@ def _as_autoawq_config(numbers: NumberFormat) -> dict[str, Any]:  # Any: AutoAWQ
     }
 
 
-def _as_samples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[list[int]]:
-    """Return the beginnings of the texts as tokens; of a text of its own, AutoAWQ would drop one that is too long."""
-    return [tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
+@contextmanager
+def _loaded(checkpoint: Path, _: OffloadLimit | None) -> Iterator[PreTrainedModel]:
+    """Yield a model; transformers reads AutoAWQ's layout no more."""
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    yield dequantized(checkpoint) if "quantization_config" in config else load_model(checkpoint)
 
 
 def dequantized(checkpoint: Path) -> PreTrainedModel:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from calibration.artifacts.folder import (
     remove,
     require_disk_space,
     require_replaceable,
+    set_aside,
     staged,
 )
 from calibration.artifacts.manifest import (
@@ -26,15 +26,27 @@ from calibration.artifacts.manifest import (
     describe_weights,
     finished_manifest,
     is_checkpoint,
+    read_manifest,
     write_manifest,
 )
 from calibration.errors import BadCheckpointError
-from calibration.quantization.estimate import Weights, disk_bytes
+from calibration.quantization.estimate import Weights, answers_bytes, disk_bytes
 from calibration.quantization.example import SMOLLM2, SOURCE, find_source
-from calibration.quantization.installed_texts import texts_for
-from calibration.quantization.quantizer import OffloadLimit, Quantizer, QuantizeSpec
+from calibration.quantization.judging.heldout_groups import GROUP_TOKENS, Heldout, HeldoutGroup, heldout_groups
+from calibration.quantization.judging.kind_figures import (
+    as_manifest,
+    complaints,
+    gained_and_lost,
+    judged_names,
+    pooled_perplexity,
+    quality,
+)
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import Quantizer, QuantizeSpec
 from calibration.quantization.recipe import BF16, Recipe, Storage, check_fits, fingerprint, recipe_hash
 from calibration.quantization.standard_recipes import example_recipe
+from calibration.quantization.texts.installed_texts import texts_for
+from calibration.quantization.texts.token_budget import samples_used
 from calibration.terminal.progress import Steps
 
 # How every checkpoint is measured; written to its manifest.
@@ -74,7 +86,11 @@ class CheckpointJob:
     folder: str  # its name in the cache
     recipe: Recipe
     weights: Weights
-    texts: tuple[str, ...] = ()  # calibration texts, if the recipe needs any
+    texts: tuple[str, ...] = ()  # general calibration texts, if the recipe needs any
+    samples: tuple[str, ...] = ()  # of the user, with which they are mixed: as many as may be needed
+    samples_in_all: int = 0
+    groups: tuple[HeldoutGroup, ...] = field(default_factory=lambda: heldout_groups({}))
+    standard: Path | None = None  # its checkpoint without samples, to compare with
     memory: int | None = None  # bytes of weights in memory; the rest is offloaded to disk
     option: str = "--cache"  # the option that names the folder, for messages
 
@@ -120,7 +136,8 @@ class CheckpointBuilder:
         for job in jobs:
             check_fits(job.recipe, job.weights.shape)
             if self._finished(job, force=force) is None:
-                require_replaceable(self._path(job), job.option, is_checkpoint)
+                for place in (self._path(job), self._aside(job)):
+                    require_replaceable(place, job.option, is_checkpoint)
         made = []
         with self._steps.showing():
             for job in jobs:
@@ -136,6 +153,8 @@ class CheckpointBuilder:
         with claimed(path, job.option, is_checkpoint, on_wait, lambda: look() is not None):
             remove(self._offload(job))  # of a process that was killed: it takes disk space
             finished = look()
+            if finished is None and not force:
+                self._refuse_again(job)
             manifest = finished or self._build(job, path)
         seconds = round(time.monotonic() - started_s, 1)
         return Checkpoint(path=path, manifest=manifest, skipped=finished is not None, seconds=seconds)
@@ -143,6 +162,17 @@ class CheckpointBuilder:
     def _path(self, job: CheckpointJob) -> Path:
         """Return where a checkpoint goes; of a link, what it leads to."""
         return ((self._reference_place.cache if job.recipe.tier == BF16 else self._cache) / job.folder).resolve()
+
+    def _aside(self, job: CheckpointJob) -> Path:
+        """Return where a refused checkpoint is kept: beside, under a name of its own."""
+        path = self._path(job)
+        return path.with_name(f"{path.name}.refused-{recipe_hash(self._fingerprint(job))[:8]}")
+
+    def _refuse_again(self, job: CheckpointJob) -> None:
+        """Raise BadCheckpointError if this very checkpoint was made and refused before: it would come out the same."""
+        manifest = finished_manifest(self._aside(job), recipe_hash(self._fingerprint(job)))
+        if manifest is not None and manifest.refused:
+            raise _refusal(job.recipe, manifest.refused, self._aside(job))
 
     def _finished(self, job: CheckpointJob, *, force: bool) -> Manifest | None:
         if force:
@@ -152,22 +182,30 @@ class CheckpointBuilder:
 
     def _fingerprint(self, job: CheckpointJob) -> dict[str, Any]:  # Any: JSON
         storage = self._choose_storage(job.recipe)
-        return fingerprint(job.recipe, storage, model=self._subject.identity, texts=job.texts)
+        return fingerprint(
+            job.recipe,
+            storage,
+            model=self._subject.identity,
+            texts=job.texts,
+            samples=job.samples,
+            heldout=[text for group in job.groups if group.is_judged for text in group.texts],
+        )
 
     def _build(self, job: CheckpointJob, path: Path) -> Manifest:
         recipe, name, held = job.recipe, job.folder, self._held(job)
         storage, made_of = self._choose_storage(recipe), self._fingerprint(job)
         reference = None if recipe.tier == BF16 else self._reference(job)
         started_s, started_cpu_s = time.monotonic(), time.process_time()
-        quantizer = self._get_quantizer(name)
-        needed_mb = disk_bytes(recipe, job.weights, storage, memory=job.memory) // 10**6
-        require_disk_space(path.parent, needed_mb, job.option)
+        quantizer, tokens = self._get_quantizer(name), None
+        require_disk_space(path.parent, self._disk_mb(job, storage), job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
+            heldout = Heldout(job.groups, reference or folder, self._cache)
             with self._steps.step(name, _describe(recipe, storage), expected_s=_MAKING_S) as advance:
                 if reference is None:
                     quantizer.convert(self._subject.find_source(), folder)
                 else:
-                    quantizer.quantize(QuantizeSpec(reference.path, recipe, storage, job.texts, held), folder, advance)
+                    spec = QuantizeSpec(reference, recipe, storage, job.texts, held, job.samples, heldout)
+                    tokens = quantizer.quantize(spec, folder, advance)
             manifest = Manifest(
                 tier=recipe.tier,
                 recipe_hash=recipe_hash(made_of),
@@ -179,40 +217,60 @@ class CheckpointBuilder:
                 peak_mb=_peak_mb(),
                 weights=describe_weights(folder),
                 files=describe_files(folder),
-                **self._measured(job, folder, reference),
+                calibration=tokens.counts() if tokens else {},
+                **self._measured(job, folder, heldout),
             )
             write_manifest(folder, manifest)
-        self._steps.note(name, f"{quality(manifest)}; finished")
+            self._say(job, manifest)
+            if manifest.refused:
+                set_aside(folder, self._aside(job))
+                raise _refusal(recipe, manifest.refused, self._aside(job))
         return manifest
 
-    def _measured(self, job: CheckpointJob, folder: Path, reference: Reference | None) -> dict[str, Any]:  # Any: JSON
+    def _disk_mb(self, job: CheckpointJob, storage: Storage) -> int:
+        answers = 0 if job.recipe.is_quick else answers_bytes(job.weights, len(job.groups) * GROUP_TOKENS)
+        return (disk_bytes(job.recipe, job.weights, storage, memory=job.memory) + answers) // 10**6
+
+    def _measured(self, job: CheckpointJob, folder: Path, heldout: Heldout) -> dict[str, Any]:  # Any: JSON
         """Measure and judge a checkpoint; return what its manifest says about that."""
         if job.recipe.is_quick:
             return {"measured": _NOT_MEASURED, "perplexity": None, "reference_perplexity": None, "quick": True}
+        quantizer, held, standard = self._get_quantizer(job.folder), self._held(job), self._standard(job)
         with self._steps.step(job.folder, "measuring", expected_s=_MEASURING_S):
-            perplexity = self._get_quantizer(job.folder).perplexity(folder, self._held(job))
-        reference_perplexity = reference.perplexity if reference else None
-        judge(job.recipe, perplexity, reference_perplexity or perplexity)
+            figures = quantizer.measure(folder, heldout, held)
+            reference = quantizer.measure(heldout.reference, heldout, held)
+            without = quantizer.measure(standard, heldout, held) if standard else {}
+        judged = [name for name in judged_names(job.groups) if name in figures]
         return {
             "measured": _MEASURED if job.memory is None else _MEASURED_HELD,
-            "perplexity": perplexity,
-            "reference_perplexity": reference_perplexity or perplexity,
+            "perplexity": pooled_perplexity(figures[name] for name in judged),
+            "reference_perplexity": pooled_perplexity(reference[name] for name in judged),
+            "groups": as_manifest(job.groups, figures, reference, without),
+            "refused": complaints(job.recipe, job.groups, figures, reference),
         }
 
-    def _reference(self, job: CheckpointJob) -> Reference:
+    def _standard(self, job: CheckpointJob) -> Path | None:
+        """Return the checkpoint of the same model and recipe without samples, if there is one."""
+        manifest = read_manifest(job.standard) if job.standard and job.samples else None
+        if manifest is None or manifest.quick or manifest.fingerprint.get("model") != self._subject.identity:
+            return None
+        return None if "mixed_with" in manifest.fingerprint else job.standard
+
+    def _say(self, job: CheckpointJob, manifest: Manifest) -> None:
+        verdict = "refused" if manifest.refused else "finished"
+        lines = [f"{quality(manifest)}; {verdict}", *gained_and_lost(manifest.groups)]
+        if job.samples and manifest.calibration:
+            lines.append(samples_used(job.samples_in_all, manifest.calibration))
+        for line in lines:
+            self._steps.note(job.folder, line)
+
+    def _reference(self, job: CheckpointJob) -> Path:
         """Return the model that a checkpoint is made from and compared with."""
         if job.recipe.is_quick:
-            return Reference(path=self._subject.find_source(), perplexity=None)
-        folder = self._subject.folder
-        if folder is None:
-            made = self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False)
-            return Reference(path=made.path, perplexity=made.manifest.perplexity)
-        quantizer = self._get_quantizer(job.folder)
-        with (
-            full_disk_named(self._cache, "--out"),
-            self._steps.step(job.folder, f"measuring {folder.name}", expected_s=None),
-        ):
-            return Reference(path=folder, perplexity=quantizer.perplexity(folder, self._held(job)))
+            return self._subject.find_source()
+        if self._subject.folder is not None:
+            return self._subject.folder
+        return self._ensure(replace(example_job(BF16), option=self._reference_place.option), force=False).path
 
     def _held(self, job: CheckpointJob) -> OffloadLimit | None:
         """Offload to a folder beside the checkpoint: a folder for temporary files may be in memory."""
@@ -228,24 +286,9 @@ class CheckpointBuilder:
         return self._quantizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """The model before it is quantized."""
-
-    path: Path
-    perplexity: float | None  # None: nothing is measured
-
-
 def _peak_mb() -> int:
     """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
-
-
-def quality(manifest: Manifest) -> str:
-    """Return what is known of a checkpoint's quality, for people."""
-    if manifest.perplexity is None or manifest.reference_perplexity is None:
-        return "quick, not measured"
-    return f"perplexity {manifest.perplexity:.2f}, {manifest.perplexity / manifest.reference_perplexity:.3f} of bf16"
 
 
 def _describe(recipe: Recipe, storage: Storage) -> str:
@@ -253,13 +296,5 @@ def _describe(recipe: Recipe, storage: Storage) -> str:
     return f"{recipe.method}: {recipe.summary}{rounded}"
 
 
-def judge(recipe: Recipe, perplexity: float, reference_perplexity: float) -> None:
-    """Raise BadCheckpointError unless the checkpoint is as good as its recipe promises."""
-    if not math.isfinite(perplexity):
-        raise BadCheckpointError(f"{recipe.name}: perplexity is {perplexity}; it is not kept")
-    ratio = perplexity / reference_perplexity
-    if recipe.max_perplexity_ratio is not None and ratio > recipe.max_perplexity_ratio:
-        raise BadCheckpointError(
-            f"{recipe.name}: perplexity {perplexity:.2f} is {ratio:.3f} of bf16's {reference_perplexity:.2f}, "
-            f"at most {recipe.max_perplexity_ratio} is allowed; it is not kept"
-        )
+def _refusal(recipe: Recipe, reasons: Sequence[str], aside: Path) -> BadCheckpointError:
+    return BadCheckpointError(f"{recipe.name}: {'; '.join(reasons)}. It is kept in {aside}; nothing was replaced")

@@ -17,7 +17,7 @@ _RUNTIME_BYTES = 1_200_000_000
 _BF16_BYTES, _FLOAT_BYTES = 2, 4
 # Bounds a file of weights that is written where memory is bounded; transformers gathers a whole one before.
 SHARD_BYTES = 5_000_000_000
-# The longest passage that is held out.
+# Twice the longest passage: what the model answers, and what its reference answered.
 _MEASURED_TOKENS = 512
 # A layer's weights while they are worked on: before and after, and what the conversion itself takes.
 _COPIES_OF_A_LAYER = 3
@@ -81,6 +81,11 @@ def disk_bytes(recipe: Recipe, weights: Weights, storage: Storage, *, memory: in
     if memory is not None and weights.parameters * _BF16_BYTES > memory:
         needed += weights.parameters * _BF16_BYTES
     return needed
+
+
+def answers_bytes(weights: Weights, tokens: int) -> int:
+    """Return what the reference's answers to so many held-out tokens take on disk, while checkpoints are measured."""
+    return tokens * weights.vocabulary * _BF16_BYTES
 
 
 def memory_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int, memory: int | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -27,17 +27,22 @@ from transformers import (
     AutoModelForCausalLM,
     CompressedTensorsConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from calibration.artifacts.folder import remove
 from calibration.quantization.compressed_scheme import compressed_scheme
 from calibration.quantization.estimate import SHARD_BYTES
 from calibration.quantization.example_source import unpack
-from calibration.quantization.perplexity import copy_tokenizer, load_model, load_tokenizer, measure_model, quiet
-from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.judging.measurer import Measurer
+from calibration.quantization.loading import copy_tokenizer, load_model, load_tokenizer, quiet
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import QuantizeSpec
 from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Recipe, Storage
 from calibration.quantization.smoothing import smooth_gated
+from calibration.quantization.texts.token_budget import CalibrationTokens
+from calibration.quantization.texts.token_ids import calibration_tokens
 from calibration.terminal.progress import Advance
 
 # Those whose version can change what comes out.
@@ -48,7 +53,8 @@ class _LlmCompressorQuantizer:
     """The Quantizer of real checkpoints."""
 
     def __init__(self) -> None:
-        self._measured_before: dict[Path, float] = {}  # written folder -> its perplexity
+        self._measurer = Measurer(_loaded)
+        self._measured_before: dict[Path, Mapping[str, Figures]] = {}  # by written folder
 
     def convert(self, source: Path, into: Path) -> None:
         """Unpack a GGUF file into bf16 safetensors."""
@@ -56,21 +62,26 @@ class _LlmCompressorQuantizer:
         _save(model, into)
         tokenizer.save_pretrained(into)
 
-    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> CalibrationTokens | None:
         """Quantize the reference and store it packed or, by way of packed, rounded."""
         recipe = spec.recipe
         tokenizer = load_tokenizer(spec.reference)
+        tokens = calibration_tokens(recipe, tokenizer, samples=spec.samples, general=spec.texts)
+        if spec.memory is not None and spec.heldout is not None:
+            self._measurer.ask_reference(spec.heldout, spec.memory)  # while no other model is in memory
         with _no_pinned_memory(), quiet(), _loaded(spec.reference, spec.memory) as model:
             with _blocks_counted(advance, model.config.num_hidden_layers + 1):
                 oneshot(
                     model=model,
                     tokenizer=tokenizer,
                     recipe=_modifiers(recipe, model),
-                    **_calibration_data(recipe, spec.texts, tokenizer),
+                    **_calibration_data(tokens),
                 )
-            if spec.memory is not None:
+            if spec.memory is not None and spec.heldout is not None:
                 # transformers cannot keep a packed checkpoint on disk while it measures: the weights are rounded now.
-                self._measured_before[into] = measure_model(model, tokenizer)
+                with torch.inference_mode():
+                    answers = self._measurer.ask_reference(spec.heldout, spec.memory)
+                    self._measured_before[into] = answers.compare(model)
             packed = into if spec.storage is Storage.PACKED else into / "packed"
             if spec.memory is None:
                 _save(model.to(torch.bfloat16), packed)
@@ -82,12 +93,12 @@ class _LlmCompressorQuantizer:
             with quiet():
                 _store_rounded(packed, spec.reference, into)
             shutil.rmtree(packed)
+        return tokens
 
-    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
+    def measure(self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None) -> Mapping[str, Figures]:
         if (before := self._measured_before.pop(checkpoint, None)) is not None:
             return before
-        with quiet(), _loaded(checkpoint, memory) as model:
-            return measure_model(model, load_tokenizer(checkpoint))
+        return self._measurer.measure(checkpoint, heldout, memory)
 
     def versions(self) -> Mapping[str, str]:
         return {name: metadata.version(name) for name in LIBRARIES}
@@ -115,15 +126,12 @@ def _scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     return []
 
 
-def _calibration_data(
-    recipe: Recipe, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:  # Any: oneshot's own
-    """Return oneshot's arguments for a recipe that looks at samples, one text per batch; else none."""
-    if recipe.mix is None:
+def _calibration_data(tokens: CalibrationTokens | None) -> dict[str, Any]:  # Any: oneshot's own
+    """Return oneshot's arguments for a recipe that looks at samples, one row per batch; else none."""
+    if tokens is None:
         return {}
-    batches = [
-        dict(tokenizer(text, truncation=True, max_length=recipe.mix.tokens, return_tensors="pt")) for text in texts
-    ]
+    rows = [torch.tensor([row]) for row in tokens.rows]
+    batches = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
     return {"dataset": DataLoader(batches, batch_size=None), "num_calibration_samples": len(batches)}
 
 

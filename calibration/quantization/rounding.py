@@ -26,8 +26,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from calibration.errors import RecipeError
 from calibration.quantization.compressed_scheme import compressed_scheme
 from calibration.quantization.example_source import unpack
-from calibration.quantization.perplexity import quiet
-from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.loading import quiet
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import QuantizeSpec
 from calibration.quantization.recipe import Recipe, Storage
 from calibration.terminal.progress import Advance
 
@@ -42,7 +45,7 @@ class _RoundingQuantizer:
     def convert(self, source: Path, into: Path) -> None:
         raise RecipeError(_ONLY_ROUNDS)
 
-    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
+    def measure(self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None) -> Mapping[str, Figures]:
         raise RecipeError(_ONLY_ROUNDS)
 
     def quantize(self, spec: QuantizeSpec, into: Path, advance: Advance) -> None:

@@ -18,9 +18,11 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
-from calibration.quantization.calibration_texts import MIN_TEXTS, check_enough, first_texts, read_texts
 from calibration.quantization.example import SMOLLM2
+from calibration.quantization.recipe import CalibrationMix
 from calibration.quantization.standard_recipes import RECIPES
+from calibration.quantization.texts.calibration_texts import MIN_TEXTS, check_enough, first_texts, read_texts
+from calibration.quantization.texts.token_budget import fill, samples_used
 from tests.calibration.inspection.tiny import HIDDEN, INNER, LAYERS, VOCABULARY, Tiny
 
 GPTQ, AWQ, NEAREST = RECIPES["int4-awq-gptq-g32"], RECIPES["int4-awq-g64"], RECIPES["int8-rtn"]
@@ -180,7 +182,7 @@ def test_gptq_wants_as_many_tokens_as_the_widest_layer_has_inputs() -> None:
 
     check_enough(GPTQ, long, 1536)
     check_enough(AWQ, short, 1536)
-    with pytest.raises(InputError, match=r"about 224 tokens; .* widest layer has inputs, 1536"):
+    with pytest.raises(InputError, match=r"about 400 tokens; .* widest layer has inputs, 1536"):
         check_enough(GPTQ, short, 1536)
 
 
@@ -191,14 +193,46 @@ def test_a_recipe_without_samples_does_not_care_for_any() -> None:
 def test_of_a_giant_prompt_only_the_beginning_is_taken() -> None:
     assert AWQ.mix is not None
 
-    texts = first_texts(AWQ.mix, ["x" * 10_000_000] + ["short"] * 1000)
+    texts = first_texts(AWQ.mix, ["x" * 10_000_000] + ["short"] * 100_000)
 
-    assert len(texts) == AWQ.mix.texts
     assert len(texts[0]) < 1000
+    assert sum(map(len, texts)) == pytest.approx(AWQ.mix.budget * 8, rel=0.01)
+
+
+def test_of_short_prompts_as_many_are_taken_as_the_recipe_has_tokens_for() -> None:
+    mix = CalibrationMix(packaged=56, tokens=192, budget=1000, general_share=0.25)
+    prompts, general = [f"prompt {number}" for number in range(600)], ["general text " * 50] * 9
+
+    filled = fill(mix, lambda text, limit: [0] * min(limit, len(text.split())), samples=prompts, general=general)
+
+    assert (filled.samples, filled.sample_tokens, filled.general_tokens) == (375, 750, 250)
+    assert len(filled.rows) == 375 + 3  # one of general text is long
+    assert samples_used(600, filled.counts()) == (
+        "calibrated on 375 of 600 samples, 750 tokens, and 250 of general text (25 %); the other 225 are not needed: "
+        "the recipe reads 1,000 tokens"
+    )
+
+
+def test_the_share_of_general_text_stays_where_samples_are_few() -> None:
+    mix = CalibrationMix(packaged=56, tokens=192, budget=1000, general_share=0.2)
+
+    filled = fill(mix, lambda text, limit: [0] * min(limit, 10), samples=["one"] * 20, general=["general"] * 90)
+
+    assert (filled.samples, filled.sample_tokens, filled.general_tokens) == (20, 200, 50)
+    assert "more samples would help: the recipe reads 1,000 tokens" in samples_used(20, filled.counts())
+
+
+def test_without_samples_all_tokens_are_general() -> None:
+    mix = CalibrationMix(packaged=56, tokens=192, budget=1000, general_share=0.2)
+
+    filled = fill(mix, lambda text, limit: [0] * min(limit, 300), samples=[], general=["general"] * 90)
+
+    assert (filled.samples, filled.sample_tokens, filled.general_tokens) == (0, 0, 1000)
+    assert sum(map(len, filled.rows)) == 1000
 
 
 def test_what_does_not_fit_on_the_disk_or_into_memory_is_refused(tmp_path: Path) -> None:
-    wanted = plan(GPTQ, SMOLLM2, texts=72, memory=None)
+    wanted = plan(GPTQ, SMOLLM2, memory=None)
     cache = tmp_path / "not" / "there" / "yet"
 
     check_room(wanted, cache, available_memory())

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from calibration.quantization.quantizer import OffloadLimit, QuantizeSpec
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import QuantizeSpec
 from calibration.quantization.recipe import BF16
 from calibration.terminal.progress import Advance
 
@@ -13,8 +16,9 @@ from calibration.terminal.progress import Advance
 class ToyQuantizer:
     """Writes a few bytes instead of weights and measures what it was told to."""
 
-    def __init__(self, perplexities: Mapping[str, float]) -> None:
+    def __init__(self, perplexities: Mapping[str, float], divergences: Mapping[str, float] | None = None) -> None:
         self._perplexities = perplexities
+        self._divergences = divergences or {}  # by group
         self.made: list[str] = []
 
     def convert(self, source: Path, into: Path) -> None:
@@ -26,8 +30,13 @@ class ToyQuantizer:
         origin = weights.read_text(encoding="utf-8")
         self._write(spec.recipe.tier, into, content=f"{origin} {spec.recipe.summary} {spec.storage}")
 
-    def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
-        return self._perplexities[(checkpoint / "config.json").read_text(encoding="utf-8")]
+    def measure(self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None) -> Mapping[str, Figures]:
+        tier = (checkpoint / "config.json").read_text(encoding="utf-8")
+        perplexity = self._perplexities[tier]
+        return {
+            group.name: Figures(100, perplexity, 0.0 if tier == BF16 else self._divergences.get(group.name, 0.0))
+            for group in heldout.groups
+        }
 
     def versions(self) -> Mapping[str, str]:
         return {"toy": "1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pytest
 
 from calibration.artifacts.folder import claimed, locked, require_disk_space, require_outside, staged
 from calibration.errors import DiskFullError, InputError
-from calibration.quantization.quantizer import OffloadLimit
+from calibration.quantization.judging.heldout_groups import Heldout
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.offload import OffloadLimit
 from tests.calibration.conftest import GOOD, MakeBuilder, jobs
 from tests.calibration.toy_quantizer import ToyQuantizer
 
@@ -28,10 +30,12 @@ def test_a_second_quantizer_says_that_it_waits_and_then_skips(make_builder: Make
     measuring, may_finish, waiting = threading.Event(), threading.Event(), threading.Event()
 
     class SlowQuantizer(ToyQuantizer):
-        def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
+        def measure(
+            self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None
+        ) -> Mapping[str, Figures]:
             measuring.set()
             assert may_finish.wait(20)
-            return super().perplexity(checkpoint, memory)
+            return super().measure(checkpoint, heldout, memory)
 
     class Listener:
         def write(self, text: str) -> int:

@@ -204,7 +204,7 @@ def test_texts_of_the_calibration_are_refused_before_an_engine_is_started(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPES["int4-gptq-g32"]
-    its = fingerprint(recipe, Storage.PACKED, model={}, texts=["one text"])
+    its = fingerprint(recipe, Storage.PACKED, model={}, texts=["one text"], heldout=())
     write_manifest(tmp_path / "new", replace(MANIFEST, tier="int4", fingerprint=its))
     monkeypatch.setattr(
         command, "choose_measures", lambda options: EvaluationPlan([RIGHT], own_texts=[HeldoutText("text", "one text")])

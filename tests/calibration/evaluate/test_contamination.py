@@ -14,10 +14,10 @@ from calibration.errors import InputError
 from calibration.evaluate.candidates import Candidate, CheckpointArg, find_candidates
 from calibration.evaluate.contamination import refuse_calibrated
 from calibration.evaluate.heldout import HeldoutText, heldout_digest, read_heldout, read_texts
-from calibration.quantization import calibration_texts as prompts
-from calibration.quantization.calibration_texts import first_texts
 from calibration.quantization.recipe import CalibrationMix, Recipe, Storage, fingerprint
 from calibration.quantization.standard_recipes import RECIPES
+from calibration.quantization.texts import calibration_texts as prompts
+from calibration.quantization.texts.calibration_texts import first_texts
 from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.sets import SampleSet, write_texts
 from calibration.sample.sets import write_manifest as write_set
@@ -72,7 +72,8 @@ def test_a_file_beside_another_manifest_is_a_file_of_one_s_own(tmp_path: Path, m
 def made(folder: Path, recipe: Recipe, texts: list[str]) -> Candidate:
     """Return a checkpoint that `quantize` made with these samples."""
     checkpoint(folder)
-    its = fingerprint(recipe, Storage.PACKED, model={}, texts=first_texts(recipe.mix, texts) if recipe.mix else ())
+    samples = first_texts(recipe.mix, texts) if recipe.mix else ()
+    its = fingerprint(recipe, Storage.PACKED, model={}, texts=(), samples=samples, heldout=())
     its = json.loads(json.dumps(its))  # as it is read back
     write_manifest(folder, replace(MANIFEST, tier=recipe.tier, fingerprint=its))
     return find_candidates([CheckpointArg(folder)], LADDER, VllmSettings(cache_dir="/nowhere"))[0]

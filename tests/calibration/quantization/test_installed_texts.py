@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from calibration.quantization.installed_texts import texts_for
 from calibration.quantization.recipe import CalibrationMix
+from calibration.quantization.texts.installed_texts import texts_for
 from calibration.texts.packaged import calibration_texts, heldout_texts
 
 

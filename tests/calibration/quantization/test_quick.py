@@ -10,7 +10,8 @@ import pytest
 
 from calibration.artifacts.manifest import is_checkpoint, read_fields, read_manifest
 from calibration.commands.checkpoints import as_fields
-from calibration.quantization.build import CheckpointJob, example_job, quality
+from calibration.quantization.build import CheckpointJob, example_job
+from calibration.quantization.judging.kind_figures import quality
 from calibration.quantization.standard_recipes import QUICK, RECIPES, TIERS
 from tests.calibration.conftest import GOOD, MakeBuilder, jobs
 from tests.calibration.toy_quantizer import ToyQuantizer

@@ -102,13 +102,13 @@ def test_an_unknown_tier_or_recipe_is_an_error_that_lists_the_known_ones(
 
 
 def hash_of(recipe: Recipe, storage: Storage, *, texts: tuple[str, ...] = (), model: str = "a") -> str:
-    return recipe_hash(fingerprint(recipe, storage, model={"name": model}, texts=texts))
+    return recipe_hash(fingerprint(recipe, storage, model={"name": model}, texts=texts, heldout=[]))
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:
     code = (
         "from calibration.quantization.standard_recipes import *; from calibration.quantization.recipe import *;"
-        "of = {'model': {'name': 'a'}, 'texts': ()};"
+        "of = {'model': {'name': 'a'}, 'texts': (), 'heldout': ()};"
         "print(*(recipe_hash(fingerprint(recipe, s, **of)) for recipe in RECIPES.values() for s in Storage))"
     )
     environ = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -120,7 +120,7 @@ def test_the_hash_is_the_same_in_every_process() -> None:
 
 def test_a_field_that_came_later_leaves_the_hashes_of_those_who_do_not_use_it() -> None:
     def said(recipe: Recipe) -> dict[str, Any]:
-        return dict(fingerprint(recipe, Storage.PACKED, model={}, texts=())["recipe"])
+        return dict(fingerprint(recipe, Storage.PACKED, model={}, texts=(), heldout=())["recipe"])
 
     assert "smoothing_gated" not in said(INT4)
     assert said(replace(INT4, smoothing_gated=0.5))["smoothing_gated"] == 0.5
@@ -136,7 +136,8 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
         replace(INT4, smoothing_gated=0.5),
-        replace(INT4, max_perplexity_ratio=1.5),
+        replace(INT4, max_perplexity_ratio=9.5),
+        replace(INT4, max_kl=0.5),
     ]
 
     hashes = {hash_of(recipe, Storage.PACKED) for recipe in recipes}

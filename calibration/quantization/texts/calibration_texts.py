@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 
 from calibration.errors import InputError
@@ -40,12 +41,13 @@ def check_enough(recipe: Recipe, texts: list[str], max_inputs: int) -> None:
     """
     if recipe.mix is None:
         return
+    mix = recipe.mix
     if len(texts) < MIN_TEXTS:
         raise InputError(
             f"{len(texts)} samples are too few for recipe {recipe.name}: at least {MIN_TEXTS} are needed, better "
-            f"{recipe.mix.texts}; of a long one only the first {recipe.mix.tokens} tokens are read"
+            f"{mix.most_tokens} tokens in all; of a long one only the first {mix.tokens} are read"
         )
-    tokens = sum(min(recipe.mix.tokens, len(text) // _MIN_TOKEN_CHARS) for text in texts[: recipe.mix.texts])
+    tokens = sum(min(mix.tokens, len(text) // _MIN_TOKEN_CHARS) for text in first_texts(mix, texts))
     if recipe.method in USES_GPTQ and tokens < max_inputs:
         raise InputError(
             f"the samples have about {tokens} tokens; recipe {recipe.name} (GPTQ) needs at least as many as the widest "
@@ -54,9 +56,13 @@ def check_enough(recipe: Recipe, texts: list[str], max_inputs: int) -> None:
 
 
 def first_texts(mix: CalibrationMix, texts: list[str]) -> tuple[str, ...]:
-    """Return the beginnings of as many texts as the mix has."""
-    max_chars = mix.tokens * MAX_TOKEN_CHARS
-    return tuple(text[:max_chars] for text in texts[: mix.texts])
+    """Return the beginnings of as many texts as the mix may need: no token has more characters, on average."""
+    beginnings = [text[: mix.tokens * MAX_TOKEN_CHARS] for text in texts]
+    if not mix.budget:
+        return tuple(beginnings[: mix.texts])
+    before = accumulate(map(len, beginnings), initial=0)
+    enough = mix.budget * MAX_TOKEN_CHARS
+    return tuple(text for text, chars in zip(beginnings, before, strict=False) if chars < enough)
 
 
 def spread_evenly(texts: list[str]) -> list[str]:

@@ -12,8 +12,8 @@ from importlib import metadata
 from itertools import islice
 
 from calibration.errors import WrongEnvironmentError
-from calibration.quantization.calibration_texts import MAX_TOKEN_CHARS
 from calibration.quantization.recipe import CalibrationMix
+from calibration.quantization.texts.calibration_texts import MAX_TOKEN_CHARS
 from calibration.texts.packaged import calibration_texts
 
 # Written by many hands, for many purposes; pure Python, so that no file depends on the platform.

@@ -1,18 +1,15 @@
-"""Load a checkpoint from disk and compute its perplexity on the held-out text. Knows no quantizer."""
+"""Load a checkpoint and its tokenizer from disk. Knows no quantizer."""
 
 from __future__ import annotations
 
 import io
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
-from calibration.texts.packaged import heldout_texts
 
 
 def load_model(checkpoint: Path) -> PreTrainedModel:
@@ -30,18 +27,6 @@ def copy_tokenizer(reference: Path, into: Path) -> None:
     Not one that calibrated: with `truncation=True` a tokenizer keeps its last limit, and saves it.
     """
     load_tokenizer(reference).save_pretrained(into)
-
-
-def measure_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Return exp of the mean negative log likelihood of a held-out token, each passage for itself."""
-    total, tokens = 0.0, 0
-    with torch.inference_mode():
-        for text in heldout_texts():
-            ids = tokenizer(text, return_tensors="pt").input_ids
-            predicted = ids.shape[1] - 1
-            total += float(model(ids, labels=ids).loss) * predicted
-            tokens += predicted
-    return math.exp(total / tokens)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What a checkpoint is measured on, and what is allowed."""

@@ -1,0 +1,1 @@
+"""What a recipe calibrates on: texts, and which of their tokens."""
