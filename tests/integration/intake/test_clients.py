@@ -53,7 +53,10 @@ def test_a_stream_reaches_a_client_of_http_1_0_without_chunks(stack: Stack) -> N
     assert "connection: close" in head
     assert events.count(": heartbeat") >= 3
     assert [json.loads(part.removeprefix("data: "))["choices"][0]["text"] for part in parts[:4]] == [
-        "a ", "b ", "c ", "d "
+        "a",
+        " b",
+        " c",
+        " d",
     ]  # fmt: skip
     assert parts[4:] == ["data: [DONE]", ""]
 

@@ -75,7 +75,7 @@ def test_the_command_line_takes_any_id(make_stack: Callable[..., Stack], store: 
     shown_dead_letters = bitladder(stack, "dead-letters", "show", raw)
     dropped = bitladder(stack, "dead-letters", "drop", readable(ended))
 
-    assert result.stderr.startswith("failed the status in the job's record")
+    assert result.stderr.startswith("failed: the status in the job's record")
     assert "1 jobs, 1 corrupt_job" in listed.stderr
     assert json.loads(shown_dead_letters.stdout)["id"] == in_url(read_id(raw))
     assert dropped.stdout.strip() == "1 of 1 dropped"

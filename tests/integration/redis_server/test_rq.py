@@ -243,9 +243,8 @@ def test_a_job_that_rq_s_own_worker_took_is_left_to_it(stack: Stack, queue: Queu
 def bitladder(stack: Stack, *arguments: str) -> str:
     command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     environment = stack.environment | {"COLUMNS": "120"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout + done.stderr  # remarks are not among the rows
 
 
 def _started_s(queue: Queue, job_id: str) -> float:
