@@ -35,7 +35,7 @@ MODULES = {
 
 QUICK_NOTE = (
     "{tiers}: quick checkpoints, rounded to the nearest number and not measured. `make checkpoints` makes good ones in "
-    "their place (some six minutes on two idle cores); workers serve them from their next start on"
+    "their place (some eight minutes on two idle cores); workers serve them from their next start on"
 )
 
 
