@@ -47,7 +47,7 @@ async def test_a_connection_that_has_gone_deaf_is_given_up_for_another(
     assert before == 1
     assert proxy.accepted > 1
     assert len(gaps) >= 2  # who waits is told to look at what is stored
-    assert [entry["event"] for entry in logs] == ["channel lost, subscribing again"]
+    assert "channel lost, subscribing again" in [entry["event"] for entry in logs]
 
 
 async def test_a_message_that_is_not_understood_is_skipped_and_logged_without_its_words(
