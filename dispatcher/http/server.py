@@ -94,9 +94,7 @@ class IntakeServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, finish open requests, and tell the clients of the rest where their jobs go on."""
         self._closing.is_draining = True
-        await self._stop_listening()
-        for listener in sockets or ():
-            listener.close()
+        await self._stop_listening(sockets or [])
         await asyncio.sleep(POLL_INTERVAL_S)  # so that data that has arrived is read
         for connection in list(self.server_state.connections):
             connection.shutdown()
@@ -108,13 +106,15 @@ class IntakeServer(uvicorn.Server):
                 await self._cut_off()
         await self.lifespan.shutdown()
 
-    async def _stop_listening(self) -> None:
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Close the listening sockets, after accepting the connections that wait: the kernel would reset them."""
         listeners = [
             socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
         ]
         for server in self.servers:
             server.close()
+        for listener in sockets:
+            listener.close()  # before what waits is accepted: nobody else may connect behind it
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
         loop = asyncio.get_running_loop()
         for connection in waiting:

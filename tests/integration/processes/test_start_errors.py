@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, dict[str, str], int, str]] = {
     "no Redis": ("queues", {"BITLADDER_REDIS__URL": "redis://127.0.0.1:{free}/0"}, 5, "Redis does not answer"),
     "no configuration": ("doctor --config /nowhere", {}, 2, "there is no configuration file '/nowhere'"),
     "no intake": ("submit x", {"BITLADDER_URL": "http://127.0.0.1:{free}"}, 5, "cannot reach the intake at http://"),
-    "no URL": ("submit x --url nonsense", {}, 2, "must be the URL of an intake"),
+    "no URL": ("submit x --url nonsense", {}, 2, "the URL of an intake"),
     "a password in the URL": (
         "submit x",
         {"BITLADDER_URL": "http://me:SECRET@127.0.0.1:{free}/"},
