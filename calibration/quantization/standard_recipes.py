@@ -35,7 +35,7 @@ _MIXED = CalibrationMix(code=8, prose=8, packaged=106, tokens=192, budget=20_480
 _HALF = replace(_MIXED, budget=10_240)
 SHORT = CalibrationMix(packaged=60, tokens=64, budget=4_096, general_share=0.25)
 # What a tier may lose in each kind of text, nats per token: far enough from what was measured that only a broken
-# checkpoint is refused. The targets (0.15, 0.025) are not all met yet; publish.max_kl is the gate.
+# checkpoint is refused. The targets (0.15, 0.025) are not all met yet; the release has limits of its own.
 _INT4_KL, _INT8_KL, _FP8_KL = 0.25, 0.1, 0.1
 
 RECIPES = {
