@@ -201,6 +201,22 @@ def partly(answers: Sequence[object], error: Exception) -> PartlySubmittedError:
     return PartlySubmittedError(reason, answers=answers)
 
 
+def collected(submitted: Iterable[Result]) -> list[Result]:
+    """Return all answers of a submit_each.
+
+    Raises:
+        PartlySubmittedError: it was stopped; has the answers so far.
+
+    """
+    answers: list[Result] = []
+    try:
+        for answer in submitted:
+            answers.append(answer)
+    except Exception as error:
+        raise partly(answers, error) from error
+    return answers
+
+
 def id_of(item: object) -> str | BitladderError:
     """Return the id of what submit_many answered, or what is wrong with it: an error there stays one."""
     if isinstance(item, dict):

@@ -25,11 +25,11 @@ from bitladder.entries import (
     Numbered,
     Result,
     checked_many,
+    collected,
     encode_body,
     id_of,
     in_place,
     outcomes_of,
-    partly,
     read_entry,
     read_headers,
     shared_headers,
@@ -135,14 +135,7 @@ class Producer:
             RequestError: the headers for all bodies are wrong; nothing was sent.
 
         """
-        answers: list[Answer] = []
-        submitted = self.submit_each(bodies, lane=lane, headers=headers)
-        try:
-            for answer in submitted:
-                answers.append(answer)
-        except Exception as error:
-            raise partly(answers, error) from error
-        return answers
+        return collected(self.submit_each(bodies, lane=lane, headers=headers))
 
     def submit_each(
         self, bodies: Iterable[Body | Entry], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None

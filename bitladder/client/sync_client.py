@@ -32,7 +32,7 @@ from bitladder.client.answers import (
     unanswered,
 )
 from bitladder.client.polls import PAUSE_S, SLOTS, Poll, Polls, is_passing
-from bitladder.entries import Body, Completed, Entry, checked_many, in_place, not_ended, outcomes_of, partly
+from bitladder.entries import Body, Completed, Entry, checked_many, collected, in_place, not_ended, outcomes_of
 from bitladder.errors import BitladderError, JobError
 
 
@@ -75,14 +75,7 @@ class Client:
             RequestError: the options for all bodies are wrong; nothing was sent.
 
         """
-        answers: list[Answer] = []
-        submitted = self.submit_each(bodies, **options)
-        try:
-            for answer in submitted:
-                answers.append(answer)
-        except Exception as error:
-            raise partly(answers, error) from error
-        return answers
+        return collected(self.submit_each(bodies, **options))
 
     def submit_each(self, bodies: Iterable[Body | Entry], **options: Any) -> Iterator[Answer]:  # noqa: ANN401
         """Submit bodies as they come, and yield what submit_many returns: for iterables of any length.

@@ -26,33 +26,28 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     features_by_kind: dict[str, dict[str, dict[str, float]]]
 
 
-def read_audit(folder: Path) -> Audit:
-    """Return the audit in a report's folder.
+def read_audit(folder: Path, ladder: tuple[str, ...]) -> Audit:
+    """Return the audit in a report's folder, to be compared with one of this ladder.
 
     Raises:
-        InputError: the folder has no audit, or one that is not understood.
+        InputError: the folder has no audit, one that is not understood, or one whose ladder differs.
 
     """
     path = folder.expanduser() / "audit.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Audit)
+        earlier = msgspec.json.decode(path.read_bytes(), type=Audit)
     except OSError as error:
         raise InputError(f"--against must be the folder of an audit, got {str(folder)!r}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise InputError(f"--against: {path} is not an audit: {error}") from error
+    if earlier.ladder != list(ladder):
+        raise InputError(f"--against: its ladder is {', '.join(earlier.ladder)}, this one's is {', '.join(ladder)}")
+    return earlier
 
 
-def changes(earlier: Audit, later: Audit) -> dict[str, Any]:  # Any: JSON
-    """Return how the floors' shares and the features' medians differ, later minus earlier.
-
-    Raises:
-        InputError: the ladders differ, so that the shares of their tiers cannot be compared.
-
-    """
-    if earlier.ladder != later.ladder:
-        raise InputError(
-            f"--against: its ladder is {', '.join(earlier.ladder)}, this one's is {', '.join(later.ladder)}"
-        )
+def changes(earlier: Audit, figures: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    """Return how the floors' shares and the features' medians differ, later (these figures) minus earlier."""
+    later = msgspec.convert(figures, Audit)
     return {
         "prompts": {"earlier": earlier.prompts, "later": later.prompts},
         "same_policy": earlier.policy == later.policy,

@@ -55,7 +55,6 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate audit --source s3://logs/prompts/ --out var/december --against var/november
         """
         folder = _checked_folder(out, source)
-        earlier = None if against is None else read_audit(against)
         settings = load_configuration(config)
         ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
         question = AuditOptions(
@@ -67,8 +66,9 @@ def register(app: typer.Typer) -> None:
             policy=_policy(settings, policy, ladder),
             with_plots=plots,
         )
+        earlier = None if against is None else read_audit(against, ladder)
         figures = _run(question, folder, endpoint_url, config)
-        moved = None if earlier is None else changes(earlier, read_audit(folder))
+        moved = None if earlier is None else changes(earlier, figures)
         if as_json:
             typer.echo(json.dumps({"folder": str(folder), **figures, "changes": moved}))
         else:

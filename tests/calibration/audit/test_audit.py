@@ -420,3 +420,4 @@ def test_audits_of_two_ladders_are_not_compared(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "error: --against: its ladder is int2, this one's is int4, int8, fp8\n" in done.stderr
+    assert not (tmp_path / "two").exists()

@@ -19,7 +19,22 @@ NO_TEMPLATE = (
 )
 
 
-class Chain:
+class IdleEngine:
+    """What an engine that is always ready says of itself."""
+
+    async def start(self) -> str:
+        return ""
+
+    async def load(self) -> EngineLoad:
+        return EngineLoad()
+
+    async def is_healthy(self) -> bool:
+        return True
+
+    async def stop(self) -> None: ...
+
+
+class Chain(IdleEngine):
     """After a byte comes the one that the table names, else the next letter; a chat is `<`, the message, `>`."""
 
     def __init__(
@@ -60,17 +75,6 @@ class Chain:
         likely = self._likely(token)
         chances = {likely: LIKELY, likely + 1: OTHER - 1e-6}
         return {str(byte): {"logprob": math.log(chances.get(byte, 1e-6))} for byte in {*chances, then}}
-
-    async def start(self) -> str:
-        return ""
-
-    async def load(self) -> EngineLoad:
-        return EngineLoad()
-
-    async def is_healthy(self) -> bool:
-        return True
-
-    async def stop(self) -> None: ...
 
 
 def _ok(answer: dict[str, Any]) -> Answer:

@@ -12,11 +12,12 @@ from calibration.evaluate.engine import Asker
 from calibration.evaluate.measures.likelihood import Likelihood
 from calibration.evaluate.measures.own_tasks import OwnTasks
 from calibration.evaluate.task_file import Task
-from workers.engines.base import Answer, EngineLoad, OnChunk
+from tests.calibration.evaluate.chain import IdleEngine
+from workers.engines.base import Answer, OnChunk
 from workers.engines.errors import EngineFaultError
 
 
-class Parrot:
+class Parrot(IdleEngine):
     """An engine that says what it was told to, whatever it is asked; it breaks at the prompt `break`."""
 
     def __init__(self, said: bytes) -> None:
@@ -29,17 +30,6 @@ class Parrot:
         if msgspec.json.decode(body)["prompt"] == "break":
             raise EngineFaultError("broken")
         return Answer(status=200, body=self.said)
-
-    async def start(self) -> str:
-        return ""
-
-    async def load(self) -> EngineLoad:
-        return EngineLoad()
-
-    async def is_healthy(self) -> bool:
-        return True
-
-    async def stop(self) -> None: ...
 
 
 @pytest.mark.parametrize("said", [b"", b"<html>", b"{}", b"[]", b'{"choices": []}', b'{"tokens": 3, "choices": null}'])

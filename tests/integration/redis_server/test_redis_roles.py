@@ -104,16 +104,6 @@ class Guarded:
             return [{key: entry[key] for key in ("username", "reason", "object")} for entry in admin.acl_log()]
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    if request.param == "redis" and SERVERS["redis"] is None:
-        pytest.skip("redis-server is not installed (apt-get install redis-server)")
-    guarded = Guarded(tmp_path_factory.mktemp(request.param), request.param)
-    guarded.start()
-    yield guarded
-    guarded.stop(signal.SIGKILL)
-
-
 @pytest.fixture
 def stack(server: Guarded) -> Iterator[Stack]:
     stack = Stack(server.url, BITLADDER_AUTH__KEYS=keys_in_toml(), BITLADDER_QUEUE__LEASE_S="1.5")

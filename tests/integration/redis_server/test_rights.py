@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +11,7 @@ from bitladder.queue.checks.rights import INTAKE, PRODUCER, WORKER, Rights
 from bitladder.queue.checks.server_check import check_server_sync
 from bitladder.queue.server.connection import connect_sync
 from tests.conftest import ROOT, make_settings
-from tests.integration.redis_server.test_redis_roles import SERVERS, Guarded
+from tests.integration.redis_server.test_redis_roles import Guarded
 
 PASSWORD = "s3cret"  # noqa: S105  (of the test)
 ROLES: dict[str, Rights] = {"intake": INTAKE, "worker": WORKER, "producer": PRODUCER}
@@ -22,16 +20,6 @@ OPTIONAL = {"+ping", "+client|setinfo", "+select", "+acl|dryrun", "+wait", "+wai
 # What RQ's own producers need beside ours.
 RQ_S = {"+multi", "+exec", "+discard", "+expire", "+persist", "+hgetall", "+smembers", "+srem", "+xread", "+xrevrange"}
 RQ_S |= {"~rq:scheduled:*", "~rq:groups", "~rq:group:*", "%R~rq:results:*"}
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    if request.param == "redis" and SERVERS["redis"] is None:
-        pytest.skip("redis-server is not installed (apt-get install redis-server)")
-    guarded = Guarded(tmp_path_factory.mktemp(request.param), request.param)
-    guarded.start()
-    yield guarded
-    guarded.stop(signal.SIGKILL)
 
 
 def rules_of(role: str) -> list[str]:
