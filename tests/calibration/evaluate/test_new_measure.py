@@ -10,6 +10,7 @@ from bitladder.settings.publish_section import PublishSettings
 from calibration.artifacts.metrics import METRICS, Better, Metric
 from calibration.evaluate.choose_measures import choose_measures
 from calibration.evaluate.evaluation_page import evaluation_page
+from calibration.evaluate.heldout import by_kind, packaged_texts
 from calibration.evaluate.measures.measure import EvaluationOptions
 from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.report_table import rows
@@ -32,7 +33,9 @@ async def test_a_new_measure_is_a_file_and_a_row_of_the_registry(
     monkeypatch.setitem(METRICS, "answer_chars", metric)
 
     plan = choose_measures(OPTIONS)
-    assert [measure.name for measure in plan.measures] == ["text.code", "text.prose", "text.prompts", "pace", "length"]
+    texts = {f"text.{kind}" for kind in by_kind(packaged_texts())}
+    assert {measure.name for measure in plan.measures[:-2]} == texts
+    assert [measure.name for measure in plan.measures[-2:]] == ["pace", "length"]
     assert plan.sources["one prompt"] == "0" * 64
     evaluator = evaluation(tmp_path, plan.measures[-1])  # the fake engine serves no /tokenize for the others
     report = await run(evaluator, candidate(tmp_path, "bf16"), candidate(tmp_path, "d"))

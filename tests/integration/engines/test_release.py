@@ -89,6 +89,11 @@ def shown(stack: Stack) -> dict[str, Any]:
     return published
 
 
+def shows(stack: Stack, tier: str, version: int) -> bool:
+    """Return whether the intake has taken this release; it shows no tier before the first that it takes."""
+    return tier in shown(stack) and bool(shown(stack)[tier]["version"] == version)
+
+
 @contextmanager
 def load(stack: Stack, max_tier: str = "int4") -> Iterator[list[tuple[int, dict[str, Any]]]]:
     """Submit jobs all the time and await each; the list has every one of them at the end."""
@@ -140,7 +145,7 @@ def test_a_ladder_is_taken_worker_by_worker_under_load_and_so_is_its_rollback(
             before, count = names(store), len(jobs)
             ladder.publish(folder, "int4")
             wait_until(lambda: not names(store) & before and len(names(store)) == 2, "both serve the new one")  # noqa: B023
-            wait_until(lambda: shown(stack)["int4"]["version"] == version, "the intake shows it")  # noqa: B023
+            wait_until(lambda: shows(stack, "int4", version), "the intake shows it")  # noqa: B023
             wait_until(lambda: len(jobs) > count + 20, "jobs go on")  # noqa: B023
 
     assert [worker.poll() for worker in workers] == [None, None]
@@ -184,7 +189,7 @@ def test_a_bad_ladder_is_refused_loudly_and_the_old_one_stays(
     assert shown(stack)["int4"]["version"] == 1
     assert names(store) == before
     ladder.publish("newest", "int4")
-    wait_until(lambda: shown(stack)["int4"]["version"] == 4, "the next good one is taken")
+    wait_until(lambda: shows(stack, "int4", 4), "the next good one is taken")
     wait_until(lambda: names(store) != before, "the worker takes it as well")
 
 
@@ -218,7 +223,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_its_worker(
     before = names(store)
 
     ladder.publish("empty", "int4", exists=False)
-    wait_until(lambda: shown(stack)["int4"]["version"] == 2, "the intake has taken it")
+    wait_until(lambda: shows(stack, "int4", 2), "the intake has taken it")
     time.sleep(2.5)  # two looks of the worker: what is shown here is that nothing happens
 
     assert names(store) == before
