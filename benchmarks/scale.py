@@ -1,4 +1,7 @@
-"""More workers, more intakes, and what saturates first: `python -m benchmarks.scale`. docs/capacity.md reads it."""
+"""More workers, more intakes, and what saturates first: `python -m benchmarks.scale`.
+
+docs/operating/capacity.md reads it.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from bitladder.errors import BitladderError
-from bitladder.gc_freeze import freeze_heap
+from bitladder.process.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import check_files, connect
 from bitladder.settings.live import LiveSettings, ReleaseWatch

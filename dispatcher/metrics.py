@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bitladder.process_metrics import SECONDS, add_process_metrics
+from bitladder.process.process_metrics import SECONDS, add_process_metrics
 
 Metric = TypeVar("Metric", Counter, Histogram)
 

@@ -8,6 +8,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView, Outcome, Submission
 from bitladder.ids import in_url
+from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.checks.server_watch import ServerWatch
@@ -16,7 +17,6 @@ from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
 from bitladder.settings.live import LiveSettings, ReleaseWatch, follow, release_version
 from bitladder.settings.sections import Settings
-from bitladder.supervision import Background, in_thread
 from dispatcher.admission import Admission
 from dispatcher.auth import Authenticator
 from dispatcher.bundles import SubmissionBundles

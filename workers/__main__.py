@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bitladder.signals import end_at_once
+from bitladder.process.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()

@@ -10,7 +10,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bitladder.contract import Outcome, State
-from bitladder.process_metrics import SECONDS
+from bitladder.process.process_metrics import SECONDS
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 

@@ -17,13 +17,13 @@ import structlog
 from redis.exceptions import RedisError
 
 from bitladder.logs.setup import name_process
+from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.settings.sections import Settings
-from bitladder.supervision import Background, in_thread
 from workers.claiming import Claimer
 from workers.control import ControlChannel
 from workers.engine_health.blame import find_blame

@@ -16,9 +16,10 @@ import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
-from bitladder.gc_freeze import freeze_heap
 from bitladder.logs.setup import configure_logs, log_listening, name_process
-from bitladder.process_metrics import readable_accept
+from bitladder.process.gc_freeze import freeze_heap
+from bitladder.process.process_metrics import readable_accept
+from bitladder.process.signals import ending
 from bitladder.queue.checks.rights import WORKER
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.outage import check_at_start
@@ -26,7 +27,6 @@ from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 from bitladder.settings.worker_section import WorkerSettings
-from bitladder.signals import ending
 from workers.engines.base import Engine
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine

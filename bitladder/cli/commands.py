@@ -35,7 +35,9 @@ _PLACES = (
     _Place("worker", "processes", "worker", "Run one worker of one tier."),
     _Place("redis", "serving", "redis_server", "Run the embedded Valkey at the configured URL."),
     _Place("calibrate", "processes", "calibrate", "Go from real traffic to checkpoints that are proven good."),
-    _Place("demo", "demo", "demo", "Send 40 mixed prompts through a stack of its own, and show where each was served."),
+    _Place(
+        "demo", "demo.demo", "demo", "Send 40 mixed prompts through a private stack, and show where each was served."
+    ),
     _Place("doctor", "redis_commands", "doctor", "Check the configuration and Redis as a process does at its start."),
     _Place("failover", "redis_commands", "failover", "Put a replica in the primary's place without losing a job."),
     _Place("submit", "job_commands", "submit", "Submit one prompt; prints its job id, or its answer."),

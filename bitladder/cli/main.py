@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bitladder.signals import end_at_once
+from bitladder.process.signals import end_at_once
 
 # Commands that run until a signal ends them.
 _SERVERS = ("up", "serve", "worker", "redis")

@@ -16,7 +16,7 @@ from typing import IO, Annotated
 import typer
 
 from bitladder.cli.common_options import Config
-from bitladder.signals import ending_with_parent, held, hold
+from bitladder.process.signals import ending_with_parent, held, hold
 
 # -P: the current folder is not a place for imports; it may hold any folder `workers`.
 PYTHON = (sys.executable, "-P", "-m")

@@ -18,7 +18,7 @@ from honcho.printer import Message, Printer
 
 from bitladder.cli.output import ExitCode
 from bitladder.cli.processes import in_order, start
-from bitladder.signals import ending
+from bitladder.process.signals import ending
 
 # Before a process is started again: short at first, longer while it keeps dying, which must not keep the machine busy.
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0

@@ -121,5 +121,5 @@ def _sentences(topic: str) -> str:
 
 
 def _demo_prompts() -> list[str]:
-    lines = (resources.files("bitladder") / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (resources.files("bitladder") / "cli" / "demo" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["prompt"] for line in lines]

@@ -23,9 +23,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bitladder.logs.setup import log_listening
+from bitladder.process.signals import ending
 from bitladder.settings.intake_section import IntakeSettings
 from bitladder.settings.load import process_environment
-from bitladder.signals import ending
 from dispatcher.http.closing import Closing
 from dispatcher.http.http_protocol import protocol_with
 

@@ -6,7 +6,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import QueueUnreachableError
-from bitladder.process_metrics import readable_accept
+from bitladder.process.process_metrics import readable_accept
 from bitladder.queue.calls.read import Depths, Overview
 from dispatcher.http.responses import Response
 from dispatcher.state import IntakeState, intake_state

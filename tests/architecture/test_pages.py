@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from bitladder.cli.commands import app
-from bitladder.cli.demo_requests import ServedBatch
-from bitladder.cli.demo_tables import burst_table, request_table, tier_table
+from bitladder.cli.demo.demo_requests import ServedBatch
+from bitladder.cli.demo.demo_tables import burst_table, request_table, tier_table
 from bitladder.settings.load import load_settings
 from calibration.commands.app import STEPS
 from tests.architecture.pages import ROOT, anchors, linked, links, listed, pages

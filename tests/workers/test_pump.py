@@ -11,8 +11,8 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from bitladder import supervision as background
 from bitladder.logs.setup import add_process_fields
+from bitladder.process import supervision as background
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings

@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from bitladder.process.signals import ending_with_parent
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
-from bitladder.signals import ending_with_parent
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError

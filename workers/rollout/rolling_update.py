@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bitladder.process_metrics import add_process_metrics
+from bitladder.process.process_metrics import add_process_metrics
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.sections import Settings

@@ -22,13 +22,13 @@ from bitladder.batching import Batcher
 from bitladder.contract import Chunk, Outcome
 from bitladder.errors import QueueUnreachableError
 from bitladder.ids import read_word, readable
+from bitladder.process.supervision import Background
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import Ended, Item, Running
 from bitladder.queue.waiting.inbox import Inbox, without_answer
 from bitladder.queue.waiting.reading import Reading
 from bitladder.queue.waiting.subscription import Subscription
 from bitladder.settings.redis_section import RedisSettings
-from bitladder.supervision import Background
 
 log = structlog.get_logger()
 # What a reader gets of a job: its chunks, then its outcome.

@@ -13,9 +13,8 @@ from pathlib import Path
 from tests.conftest import wait_until
 
 # Signals are held back from what is started until it takes them.
-LASTING = (
-    f'{sys.executable} -c "import time; from bitladder.signals import end_at_once; end_at_once(); time.sleep(300)"'
-)
+_SLEEP = "import time; from bitladder.process.signals import end_at_once; end_at_once(); time.sleep(300)"
+LASTING = f'{sys.executable} -c "{_SLEEP}"'
 STUBBORN = """sh -c 'trap "" TERM; while :; do sleep 0.1; done'"""
 
 

@@ -58,7 +58,7 @@ def _code(chance: random.Random) -> Iterator[str]:
 def _prose() -> list[str]:
     """Return paragraphs of Python's reference, and the demo's prompts."""
     chunks = [" ".join(chunk.split()) for text in topics.values() for chunk in str(text).split("\n\n")]
-    lines = (ROOT / "bitladder" / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "bitladder" / "cli" / "demo" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [entry["prompt"] for entry in map(json.loads, lines) if entry["kind"] in ("prose", "chat", "batch")]
     return questions + [
         chunk for chunk in chunks if 80 < len(chunk) < 1500 and chunk[:1].isupper() and chunk[-1:] == "."

@@ -47,7 +47,7 @@ def test_the_packaged_texts_have_every_kind() -> None:
 
 
 def test_prompts_written_in_prose_are_not_taken_for_code() -> None:
-    lines = (ROOT / "bitladder" / "cli" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "bitladder" / "cli" / "demo" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     prose = [entry["prompt"] for entry in map(json.loads, lines) if entry["kind"] in ("prose", "chat", "batch")]
 
     assert {kind_and_language(text)[0] for text in prose} == {"prose"}

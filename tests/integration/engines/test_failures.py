@@ -161,7 +161,7 @@ def test_a_supervised_engine_dies_with_its_worker(when: str) -> None:
         [
             sys.executable,
             "-c",
-            "import signal, subprocess, time; from bitladder.signals import ending_with_parent; "
+            "import signal, subprocess, time; from bitladder.process.signals import ending_with_parent; "
             "p = subprocess.Popen(ending_with_parent(['sleep', '300'], signal.SIGTERM)); "
             "print(p.pid, flush=True); time.sleep(300)",
         ],

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from bitladder import supervision as background
+from bitladder.process import supervision as background
 from dispatcher.app import create_app
 from tests.conftest import free_port, make_settings, wait_until
 

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from bitladder.process_metrics import readable_accept
+from bitladder.process.process_metrics import readable_accept
 from workers.engines.vllm_metrics import engine_metrics, read_load
 
 LABELS = {"model": "smollm2", "tier": "int4"}

@@ -13,6 +13,7 @@ import pytest_asyncio
 import redis
 
 from bitladder.contract import Chunk, Claimed, Outcome, State
+from bitladder.process.supervision import Background
 from bitladder.queue.calls.end import Finished
 from bitladder.queue.calls.streams import MAX_READ
 from bitladder.queue.job_queue import JobQueue
@@ -23,7 +24,6 @@ from bitladder.queue.waiting.inbox import MAX_UNREAD, Inbox
 from bitladder.queue.waiting.outcomes import OutcomeInbox, unpack_message
 from bitladder.queue.waiting.reading import StreamGapError, StreamRestartedError
 from bitladder.settings.sections import Settings
-from bitladder.supervision import Background
 from tests.bitladder.queue.test_job_queue import claim, job, submit
 from tests.bitladder.queue.test_job_queue import queue as queue  # the fixture
 from workers.lease import LeaseKeeper

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from bitladder.cli.demo_requests import ServedBatch
-from bitladder.cli.demo_tables import speed
+from bitladder.cli.demo.demo_requests import ServedBatch
+from bitladder.cli.demo.demo_tables import speed
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings

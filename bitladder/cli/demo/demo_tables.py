@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Column, Table
 
-from bitladder.cli.demo_requests import Served, ServedBatch
+from bitladder.cli.demo.demo_requests import Served, ServedBatch
 from bitladder.settings.models_section import ModelSettings
 
 # Marks a tier that took a request as overflow.

@@ -1,4 +1,4 @@
-"""bitladder/cli/demo_tables.py and demo_remarks.py: what the demo says of what it saw."""
+"""bitladder/cli/demo/demo_tables.py and demo_remarks.py: what the demo says of what it saw."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bitladder.cli.demo import WIDTH
-from bitladder.cli.demo_remarks import burst_remark, checkpoint_remark, sharing_remark, speed_remark, waiting_remark
-from bitladder.cli.demo_requests import Served, ServedBatch
-from bitladder.cli.demo_tables import burst_table, request_table, speed_table, tier_table
+from bitladder.cli.demo.demo import WIDTH
+from bitladder.cli.demo.demo_remarks import (
+    burst_remark,
+    checkpoint_remark,
+    sharing_remark,
+    speed_remark,
+    waiting_remark,
+)
+from bitladder.cli.demo.demo_requests import Served, ServedBatch
+from bitladder.cli.demo.demo_tables import burst_table, request_table, speed_table, tier_table
 from bitladder.settings.load import load_settings
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings

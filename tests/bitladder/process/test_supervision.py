@@ -1,4 +1,4 @@
-"""bitladder/supervision.py: what ends is started again, says why, and counts."""
+"""bitladder/process/supervision.py: what ends is started again, says why, and counts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from bitladder import supervision as module
 from bitladder.batching import Batcher
-from bitladder.supervision import Background, in_thread
+from bitladder.process import supervision as module
+from bitladder.process.supervision import Background, in_thread
 
 
 @pytest.fixture(autouse=True)

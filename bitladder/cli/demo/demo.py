@@ -14,9 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bitladder.cli.common_options import Config
-from bitladder.cli.demo_remarks import burst_remark, checkpoint_remark, sharing_remark, speed_remark, waiting_remark
-from bitladder.cli.demo_requests import DemoClient, DemoRequest, ServedBatch
-from bitladder.cli.demo_tables import burst_table, request_table, speed_table, tier_table
+from bitladder.cli.demo.demo_remarks import (
+    burst_remark,
+    checkpoint_remark,
+    sharing_remark,
+    speed_remark,
+    waiting_remark,
+)
+from bitladder.cli.demo.demo_requests import DemoClient, DemoRequest, ServedBatch
+from bitladder.cli.demo.demo_tables import burst_table, request_table, speed_table, tier_table
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
@@ -117,7 +123,7 @@ def _say(out: Console, remark: str) -> None:
 
 def _load_prompts() -> list[DemoRequest]:
     """Return the packaged prompts: kind, prompt, and what their envelopes ask for."""
-    text = (files("bitladder.cli") / "prompts.jsonl").read_text(encoding="utf-8")
+    text = (files("bitladder.cli.demo") / "prompts.jsonl").read_text(encoding="utf-8")
     entries: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     return [DemoRequest(kind=entry.pop("kind"), prompt=entry.pop("prompt"), envelope=entry) for entry in entries]
 

@@ -1,4 +1,4 @@
-"""bitladder/process_metrics.py: which form of the metrics a client gets, and what every process has."""
+"""bitladder/process/process_metrics.py: which form of the metrics a client gets, and what every process has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import choose_encoder
 
-from bitladder.process_metrics import add_process_metrics, readable_accept
+from bitladder.process.process_metrics import add_process_metrics, readable_accept
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"

@@ -1,0 +1,1 @@
+"""What every long-running process does alike: end on signals, watch its tasks, show figures of its own."""
