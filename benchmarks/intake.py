@@ -36,7 +36,7 @@ from benchmarks.stacks import stack
 from bitladder.cli.private_stack import free_port
 from bitladder.contract import Endpoint
 from bitladder.routing.accept import Incoming, accept
-from bitladder.routing.features import byte_entropy
+from bitladder.routing.prompt_parts import byte_entropy
 from bitladder.settings.load import load_settings
 
 PROMPT = prompts(1)[0]

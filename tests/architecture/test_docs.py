@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from benchmarks.recipes import comparison_recipes
+from bitladder.routing.features import FEATURES
 from bitladder.settings.access import KeySettings
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.sections import Settings
@@ -64,6 +65,14 @@ def test_every_recipe_of_the_comparison_has_its_figures(recipe: Recipe) -> None:
     assert f"| {recipe.name} |" in doc("calibration/figures.md")
 
 
+def test_every_feature_is_documented_with_its_definition_unit_and_source() -> None:
+    section = doc("routing.md").partition("\n## Features\n")[2].partition("\n## ")[0]
+
+    assert [line for line in section.splitlines() if line.startswith("| `")] == [
+        f"| `{feature.name}` | {feature.meaning} | {feature.unit} | {feature.source} |" for feature in FEATURES.values()
+    ]
+
+
 def test_every_route_is_documented() -> None:
     app = create_app(make_settings("redis://127.0.0.1:1/0"))
     paths = {route.path for route in app.routes if isinstance(route, Route)}
@@ -77,6 +86,7 @@ def test_every_route_is_documented() -> None:
         "architecture.md",
         "operating.md",
         "api.md",
+        "routing.md",
         "calibration.md",
         "security.md",
         "operating/proxies.md",

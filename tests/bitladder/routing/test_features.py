@@ -1,4 +1,4 @@
-"""bitladder/routing/features.py: what each feature is, and that only what is asked for is computed."""
+"""bitladder/routing/features.py and prompt_parts.py: what each feature is, and that only what is asked for is computed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bitladder.contract import Endpoint
 from bitladder.decision import Score
-from bitladder.routing import features as module
-from bitladder.routing.features import FEATURES, HEAD_BYTES, Prompt, byte_entropy, score_prompt
+from bitladder.routing import prompt_parts as module
+from bitladder.routing.features import FEATURES, score_prompt
+from bitladder.routing.prompt_parts import HEAD_BYTES, Prompt, byte_entropy
 
 CODE = "def area(r):\n    return 3.14 * r ** 2\n"
 # Those of which a linear model predicts what a low precision loses as well as of all.
