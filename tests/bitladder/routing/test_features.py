@@ -1,4 +1,4 @@
-"""bitladder/routing/features.py and prompt_parts.py: what each feature is, and that only what is asked for is computed."""
+"""bitladder/routing/features.py: what each feature is, and that only what is asked for is computed, once."""
 
 from __future__ import annotations
 
