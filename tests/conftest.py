@@ -22,8 +22,10 @@ from bitladder.queue.server.embedded import is_answering, server_command
 from bitladder.settings.load import load_settings
 from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
+from tests.warm_start import BITLADDER, WarmProcess
 
 ROOT = Path(__file__).parent.parent
+Process = subprocess.Popen[bytes] | WarmProcess
 # Under nohup, or as a shell's background job, this process ignores these signals, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -141,12 +143,18 @@ class Stack:
             **environment,
         }
         self.output: IO[bytes] | None = None  # where the processes write; None: where the tests do
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         self.http = httpx2.Client(base_url=self.url, timeout=60)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-        process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=self.output, stderr=self.output)
+    def start(self, *arguments: str) -> Process:
+        is_warm = self.environment["PYTHONPATH"] == str(ROOT)  # another begins with its interpreter
+        outputs: dict[str, Any] = {"env": self.environment, "stdout": self.output, "stderr": self.output}
+        if is_warm and arguments[0] == "worker":  # the command becomes this module, in a new interpreter
+            process: Process = BITLADDER.start("workers", *arguments[1:], **outputs)
+        elif is_warm and arguments[0] == "serve":
+            process = BITLADDER.start("bitladder.cli.main", *arguments, **outputs)
+        else:
+            process = subprocess.Popen([sys.executable, "-m", "bitladder.cli.main", *arguments], cwd=ROOT, **outputs)
         self.processes.append(process)
         return process
 
@@ -154,7 +162,7 @@ class Stack:
         self.start("serve")
         wait_until(self._is_up, "the intake answers")
 
-    def worker(self, tier: str) -> subprocess.Popen[bytes]:
+    def worker(self, tier: str) -> Process:
         before = self.live(tier)
         process = self.start("worker", "--tier", tier)
         wait_until(lambda: self.live(tier) == before + 1, f"a worker of {tier} is live")
@@ -166,6 +174,13 @@ class Stack:
             answer = self.http.get("/v1/queues")
         tiers = answer.raise_for_status().json()["data"][0]["tiers"]
         return int(next(entry["live_workers"] for entry in tiers if entry["tier"] == tier))
+
+    def kill(self) -> None:
+        """End all at once: a drain takes a second in which a test that is over only waits."""
+        for process in self.processes:
+            if isinstance(process, WarmProcess):
+                process.kill()
+        self.stop()
 
     def stop(self) -> None:
         for process in self.processes:
@@ -195,7 +210,7 @@ def make_stack(redis_url: str, store: redis.Redis) -> Iterator[Callable[..., Sta
 
     yield make
     for stack in stacks:
-        stack.stop()
+        stack.kill()
 
 
 # Tests that mostly wait for processes: run beside those that compute, they cost no time of their own.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tomllib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +21,7 @@ from bitladder.settings.sections import Settings
 from dispatcher.app import create_app
 from dispatcher.auth import Authenticator, AuthMiddleware, Requirement, is_key_required
 from tests.conftest import ROOT, make_settings
+from tests.warm_start import BITLADDER
 
 NOWHERE = "redis://127.0.0.1:1/0"
 ANYWHERE = "0.0.0.0"  # noqa: S104  (nothing binds here)
@@ -191,6 +191,5 @@ def authenticator_of(settings: Settings) -> Authenticator:
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     environment |= {"PYTHONPATH": str(ROOT), "BITLADDER_CONFIG": str(ROOT / "bitladder.toml")}
-    return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return BITLADDER.run("bitladder.cli.main", *arguments, env=environment)

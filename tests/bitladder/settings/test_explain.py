@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import traceback
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from bitladder.errors import ConfigError
 from bitladder.settings.load import load_settings
 from tests.conftest import ROOT
+from tests.warm_start import BITLADDER
 
 EXAMPLE = str(ROOT / "bitladder.toml")
 SECRET = "hunter2"  # noqa: S105  (of the test)
@@ -139,14 +138,7 @@ def test_a_password_is_taken_as_it_is_whatever_it_begins_with(password: str) -> 
 def test_no_command_prints_the_secret_of_a_url(url: str, command: tuple[str, ...]) -> None:
     environment = {**os.environ, "BITLADDER_REDIS__URL": url, "BITLADDER_CONFIG": EXAMPLE}
 
-    done = subprocess.run(
-        [sys.executable, "-m", "bitladder.cli.main", *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = BITLADDER.run("bitladder.cli.main", *command, env=environment)
 
     assert (done.returncode, SECRET in done.stdout + done.stderr) == (2, False)
     assert done.stderr.startswith("bitladder: redis.url")

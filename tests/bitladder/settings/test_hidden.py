@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +15,7 @@ from bitladder.settings.explain import leaves
 from bitladder.settings.hidden import MASK, hidden
 from bitladder.settings.load import load_settings
 from tests.conftest import ROOT, make_settings
+from tests.warm_start import BITLADDER
 from workers.engines.errors import EngineFaultError
 from workers.engines.http import HttpEngine
 
@@ -80,9 +79,9 @@ def test_config_show_shows_no_secret_of_an_engine() -> None:
         "BITLADDER_MODELS__SMOLLM2__TIERS__INT4__URL": "http://me:SECRET@h:1",
     }
     for arguments in (["config", "show"], ["config", "show", "--json"]):
-        command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        done = BITLADDER.run("bitladder.cli.main", *arguments, env=environment)
 
+        assert done.returncode == 0
         assert "SECRET" not in done.stdout + done.stderr
         assert "vllm.env.HF_TOKEN" in done.stdout
         assert "--seed" in done.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from calibration.sample.source import LocalFiles
 from calibration.texts.packaged import calibration_texts, heldout_texts
 from tests.calibration.audit.corpus import write
 from tests.conftest import ROOT
+from tests.warm_start import WarmStarts
 
+CALIBRATION = WarmStarts("calibration.commands.audit", "calibration.commands.sample", "calibration.audit.plots")
 Report = tuple[Path, dict[str, Any]]
 
 
@@ -31,8 +32,7 @@ def run(*options: str, entropy_bits: str = "4.5") -> subprocess.CompletedProcess
         "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
         "BITLADDER_POLICY__ENTROPY_BITS": entropy_bits,
     }
-    command = [sys.executable, "-m", "calibration", "audit", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return CALIBRATION.run("calibration", "audit", *options, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +162,8 @@ def test_the_manifest_names_source_policy_and_files(report: Report, thousand: Pa
 
 
 def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    sample = [sys.executable, "-m", "calibration", "sample", "--out", str(tmp_path / "set")]
-    subprocess.run(sample, env=environment, check=True, capture_output=True, timeout=60)
+    sample = CALIBRATION.run("calibration", "sample", "--out", str(tmp_path / "set"), env={"PATH": os.environ["PATH"]})
+    sample.check_returncode()
 
     done = run("--source", str(tmp_path / "set"), "--out", str(tmp_path / "audit"))
 

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +22,8 @@ from bitladder.client import Client
 from bitladder.contract import Request
 from bitladder.producer import Producer
 from bitladder.rq_call import encode_call
-from tests.conftest import ROOT, Stack, make_settings, wait_until
+from tests.conftest import Stack, make_settings, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 QUEUE = "smollm2:int4:normal"
@@ -41,10 +41,7 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 def bitladder(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return BITLADDER.run("bitladder.cli.main", *arguments, env=stack.environment)
 
 
 def test_one_prompt_that_kills_the_engine_takes_none_of_its_64_with_it(

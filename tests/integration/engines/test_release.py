@@ -23,6 +23,7 @@ from jsonschema import Draft202012Validator
 from bitladder.client import Client
 from tests.conftest import ROOT, Stack, free_port, wait_until
 from tests.fake_vllm import install
+from tests.warm_start import BITLADDER
 
 EVALUATION = {"report": "0" * 64, "reference": "bf16", "made_at": "2026-11-24T12:00:00+00:00"}
 FIGURE = {"value": 7.5, "low": 7.0, "high": 8.0, "n": 10}
@@ -259,12 +260,12 @@ def test_a_worker_does_not_start_on_another_checkpoint_than_was_published(
 
     wait_until(lambda: "is not the checkpoint of release 1" in capfd.readouterr().err, "it says so")
     assert worker.poll() is None or worker.returncode
-    doctor = [sys.executable, "-m", "bitladder.cli.main", "doctor", "--role", "worker"]
-    done = subprocess.run(doctor, env=stack.environment, capture_output=True, text=True, timeout=60)
+    doctor = ("bitladder.cli.main", "doctor", "--role", "worker")
+    done = BITLADDER.run(*doctor, env=stack.environment)
     assert done.returncode == 2
     assert "is not the checkpoint of release 1: its sha256 is " in done.stderr
     ladder.publish("old", "int4")
-    done = subprocess.run(doctor, env=stack.environment, capture_output=True, text=True, timeout=60)
+    done = BITLADDER.run(*doctor, env=stack.environment)
     assert done.returncode == 0, done.stderr
     assert "checkpoint of smollm2 int4: ok, that of release 2\n" in done.stdout
 

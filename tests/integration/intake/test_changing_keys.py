@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from bitladder.settings.access import key_hash, new_key
 from bitladder.settings.load import load_settings
 from tests.conftest import ROOT, Stack, wait_until
+from tests.warm_start import BITLADDER
 
 # A look each second, and what a busy machine takes to read the files.
 SOON_S = 5
@@ -36,9 +35,9 @@ class Site:
                 intake.intake()
 
     def command(self, *arguments: str) -> str:
-        words = [sys.executable, "-m", "bitladder.cli.main", "keys", *arguments]
-        environment = self.intakes[0].environment
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+        done = BITLADDER.run("bitladder.cli.main", "keys", *arguments, env=self.intakes[0].environment)
+        done.check_returncode()
+        return done.stdout
 
     def new(self, *options: str) -> str:
         return self.command("new", "--tenant", "acme", *options).strip()

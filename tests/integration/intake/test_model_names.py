@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from bitladder.cli.private_stack import private_stack
-from tests.conftest import ROOT, Stack, wait_until
+from tests.conftest import Stack, wait_until
+from tests.warm_start import BITLADDER
 
 HUB, LLAMA = "HuggingFaceTB/SmolLM2-360M-Instruct", "llama3.1:8b"
 CONFIG = f"""
@@ -146,8 +145,7 @@ def test_rq_s_producers_metrics_and_the_commands_use_the_names_as_they_are(stack
         for start in (LLAMA, f"{LLAMA}:int4", "llama3.1", HUB)
     ]
     released = stack.http.post("/v1/dead-letters/release", json={"queue": LLAMA}).json()["released"]
-    command = [sys.executable, "-m", "bitladder.cli.main", "queues", "--json"]
-    shown = subprocess.run(command, env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    shown = BITLADDER.run("bitladder.cli.main", "queues", "--json", env=stack.environment)
 
     assert letters == [1, 1, 0, 0]
     assert len(released) == 1

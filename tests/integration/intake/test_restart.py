@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import openai
 import pytest
 import redis
 
-from tests.conftest import Stack, wait_until
+from tests.conftest import Process, Stack, wait_until
 
 SHORT = {"BITLADDER_INTAKE__LAME_DUCK_S": "0.6", "BITLADDER_INTAKE__DRAIN_GRACE_S": "1"}
 
@@ -43,7 +42,7 @@ class Pair:
         self.second.worker("int4")
         self.body: dict[str, Any] = {"model": "smollm2", "prompt": words(tokens), "max_tokens": tokens}
         self.stream = self.body | {"stream": True}
-        self.process: subprocess.Popen[bytes] = self.first.processes[0]
+        self.process: Process = self.first.processes[0]
 
     def post(self, path: str, body: dict[str, Any], **headers: str) -> httpx2.Response:
         return httpx2.post(f"{self.first.url}{path}", json=body, headers=headers, timeout=90)

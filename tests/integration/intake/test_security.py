@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +16,8 @@ import redis
 
 from bitladder.client import Client, JobError
 from bitladder.settings.access import key_hash, new_key
-from tests.conftest import ROOT, Stack, free_port, wait_until
+from tests.conftest import Stack, free_port, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 ANYWHERE = "0.0.0.0"  # noqa: S104  (an intake refuses to bind it)
@@ -66,11 +65,7 @@ def anonymous(stack: Stack, method: str, path: str, **arguments: Any) -> httpx2.
 
 
 def test_an_intake_that_others_could_reach_does_not_start_without_keys(make_stack: Callable[..., Stack]) -> None:
-    command = [sys.executable, "-m", "bitladder.cli.main", "serve", "--host", ANYWHERE]
-
-    done = subprocess.run(
-        command, env=make_stack().environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = BITLADDER.run("bitladder.cli.main", "serve", "--host", ANYWHERE, env=make_stack().environment)
 
     assert done.returncode == 2
     assert "auth.keys is empty, but intake.host is '0.0.0.0'" in done.stderr

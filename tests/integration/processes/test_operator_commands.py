@@ -16,6 +16,7 @@ from bitladder.client import Client
 from bitladder.settings.access import key_hash, new_key
 from tests.conftest import Stack, wait_until
 from tests.integration.engines.test_dead_letters import BODY
+from tests.warm_start import BITLADDER
 
 OPS, USER = new_key(), new_key()
 COMMAND = [sys.executable, "-m", "bitladder.cli.main"]
@@ -44,9 +45,7 @@ def entries(key: Mapping[str, object]) -> str:
 
 
 def by_redis(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], env=stack.environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return BITLADDER.run("bitladder.cli.main", *arguments, env=stack.environment)
 
 
 def by_intake(stack: Stack, folder: Path, *arguments: str, key: str = OPS) -> subprocess.CompletedProcess[str]:

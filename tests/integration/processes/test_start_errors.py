@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, Stack, free_port
 from tests.integration.intake.test_security import keys_in_toml
+from tests.warm_start import BITLADDER
 
 KEYED = {"BITLADDER_AUTH__KEYS": keys_in_toml()}
 # Name: command, environment, exit status, what the line says. {taken} is a port in use, {free} one that is not.
@@ -76,15 +77,8 @@ def test_a_command_that_cannot_do_its_work_says_so_in_one_line(make_stack: Calla
     command, environment, status, expected = CASES[name]
     with socket.create_server(("127.0.0.1", 0)) as server:
         ports = {"taken": str(server.getsockname()[1]), "free": str(free_port())}
-        done = subprocess.run(
-            [sys.executable, "-m", "bitladder.cli.main", *_with(command, ports).split()],
-            env=make_stack(**{key: _with(value, ports) for key, value in environment.items()}).environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        stack = make_stack(**{key: _with(value, ports) for key, value in environment.items()})
+        done = BITLADDER.run("bitladder.cli.main", *_with(command, ports).split(), env=stack.environment)
 
     assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
     assert done.stderr.startswith("bitladder")

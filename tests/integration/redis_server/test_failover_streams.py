@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ from tests.chaos.sentinels import Watched
 from tests.chaos.valkey import Valkey
 from tests.conftest import Stack, echo_tokens, wait_until
 from tests.integration.redis_server.test_sentinel import stack_on
+from tests.warm_start import BITLADDER
 
 WORDS = echo_tokens(160)
 BODY = {"model": "smollm2", "prompt": "".join(WORDS), "max_tokens": len(WORDS), "stream": True}
@@ -111,8 +110,7 @@ def test_streams_are_whole_across_a_planned_failover(tmp_path: Path) -> None:
         stack = stack_on(watched, **PACE)
         readers, before = reading(stack, 10), watched.primary()
 
-        command = [sys.executable, "-m", "bitladder.cli.main", "failover"]
-        done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
+        done = BITLADDER.run("bitladder.cli.main", "failover", env=stack.environment, timeout=120)
         ends = came_to(readers)
         again = read_again(readers)
         stack.stop()

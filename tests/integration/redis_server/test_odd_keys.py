@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +11,8 @@ import pytest
 import redis
 
 from bitladder.client import Client
-from tests.conftest import ROOT, Stack, wait_until
+from tests.conftest import Stack, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 BROKEN = "smollm2:int4:normal"
@@ -54,8 +53,7 @@ def test_one_list_of_a_wrong_type_stops_no_other_queue_of_its_tier(
     tiers = stack.http.get("/v1/queues").json()["data"][0]["tiers"]
     problems = {queue["queue"]: queue["problem"] for tier in tiers for queue in tier["queues"] if queue["problem"]}
     assert list(problems) == [BROKEN]
-    shown = [sys.executable, "-m", "bitladder.cli.main", "queues"]
-    assert "no list" in subprocess.run(shown, cwd=ROOT, env=stack.environment, capture_output=True, text=True).stdout
+    assert "no list" in BITLADDER.run("bitladder.cli.main", "queues", env=stack.environment).stdout
 
     wait_until(lambda: logged(tmp_path / "log", "queue broken: it takes and gives no jobs") != [], "it is named")
     store.delete(f"rq:queue:{BROKEN}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from bitladder.producer import Producer
 from bitladder.queue.server import protocol
 from bitladder.settings.sections import Settings
 from tests.conftest import ROOT, Stack, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 LATER = "the processes at this Redis speak protocol 3 and understand 2 and later; this one speaks 1: upgrade it"
@@ -32,9 +31,7 @@ def test_a_process_that_is_too_old_ends_with_one_line_that_says_what_to_do(
     make_stack: Callable[..., Stack], store: redis.Redis, command: str
 ) -> None:
     store.set(protocol.KEY, "3 2")
-    run = [sys.executable, "-m", "bitladder.cli.main", *COMMANDS[command]]
-
-    ended = subprocess.run(run, cwd=ROOT, env=make_stack().environment, capture_output=True, text=True, timeout=30)
+    ended = BITLADDER.run("bitladder.cli.main", *COMMANDS[command], env=make_stack().environment)
 
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert LATER in line

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from bitladder.queue.server.embedded import server_command
 from bitladder.settings.redis_section import RedisSettings
 from tests.conftest import ROOT, Stack, free_port, make_settings, wait_until
 from tests.integration.intake.test_security import BODY, bearer, keys_in_toml
+from tests.warm_start import BITLADDER
 from workers.rollout.lock import RolloutLock
 
 ROLES = ("admin", "intake", "worker", "producer", "readonly")
@@ -116,8 +116,9 @@ def stack(server: Guarded) -> Iterator[Stack]:
 
 
 def bitladder(environment: dict[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
+    done = BITLADDER.run("bitladder.cli.main", *arguments, env=environment)
+    done.check_returncode()
+    return done.stdout
 
 
 def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Guarded) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.embedded import server_command
 from bitladder.queue.server.refusals import CLUSTER, refusal_of
 from bitladder.settings.redis_section import RedisSettings
-from tests.conftest import ROOT, Stack, free_port, wait_until
+from tests.conftest import Stack, free_port, wait_until
 from tests.integration.redis_server.servers import running
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 COMMANDS = (["serve"], ["worker", "--tier", "int4"], ["up"], ["doctor"], ["doctor", "--role", "worker"])
@@ -29,8 +29,7 @@ UNLIMITED = resource.RLIM_INFINITY
 
 def ended(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
     """Run a command that should end by itself; return its status and what it wrote on stderr."""
-    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = BITLADDER.run("bitladder.cli.main", *arguments, env=environment)
     return done.returncode, done.stderr
 
 
@@ -67,10 +66,7 @@ def test_a_server_that_cannot_keep_the_promise_is_one_line_too(tmp_path: Path) -
 
 
 def test_doctor_says_that_all_is_well_and_that_nobody_answers(redis_url: str) -> None:
-    command = [sys.executable, "-m", "bitladder.cli.main", "doctor"]
-    well = subprocess.run(
-        command, env=Stack(redis_url).environment, cwd=ROOT, capture_output=True, text=True, timeout=30
-    )
+    well = BITLADDER.run("bitladder.cli.main", "doctor", env=Stack(redis_url).environment)
     status, errors = ended(Stack(f"redis://127.0.0.1:{free_port()}/0").environment, "doctor")
 
     assert (well.returncode, len(well.stdout.splitlines()), well.stderr) == (0, 3, "")

@@ -19,7 +19,8 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from bitladder.client import Client
-from tests.conftest import ROOT, Stack, free_port, wait_until
+from tests.conftest import Stack, free_port, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 REFUSED = BODY | {"max_tokens": "é"}  # by the engine
@@ -241,9 +242,8 @@ def test_a_job_that_rq_s_own_worker_took_is_left_to_it(stack: Stack, queue: Queu
 
 
 def bitladder(stack: Stack, *arguments: str) -> str:
-    command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-    environment = stack.environment | {"COLUMNS": "120"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = BITLADDER.run("bitladder.cli.main", *arguments, env=stack.environment | {"COLUMNS": "120"})
+    done.check_returncode()
     return done.stdout + done.stderr  # remarks are not among the rows
 
 

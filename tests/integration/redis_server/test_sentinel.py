@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +24,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Watched
 from tests.chaos.valkey import Valkey
 from tests.conftest import Stack, make_settings, wait_until
+from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 20}
 # Replication is asynchronous: what was accepted so shortly before the primary's end may not have reached the replica.
@@ -119,8 +118,7 @@ def test_a_planned_failover_loses_nothing_that_was_accepted(tmp_path: Path) -> N
         stack = stack_on(watched)
         with Submitter(stack) as submitter:
             wait_until(lambda: len(submitter.accepted()) > 30, "jobs come in")
-            command = [sys.executable, "-m", "bitladder.cli.main", "failover"]
-            done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120)
+            done = BITLADDER.run("bitladder.cli.main", "failover", env=stack.environment, timeout=120)
             ended_s = time.monotonic()
             wait_until(lambda: len(submitter.accepted(ended_s)) > 30, "jobs are accepted again")
         after = watched.primary_after(before)

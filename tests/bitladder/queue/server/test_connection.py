@@ -22,7 +22,8 @@ from bitladder.queue.server.connection import connect, connect_sync
 from bitladder.queue.server.embedded import server_command
 from bitladder.queue.server.sockets import AIO, SYNC
 from bitladder.settings.redis_section import RedisSettings
-from tests.conftest import ROOT, Stack, make_settings
+from tests.conftest import Stack, make_settings
+from tests.warm_start import BITLADDER
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 
@@ -255,15 +256,7 @@ def test_a_certificate_that_cannot_be_read_is_named_at_the_start(
 def test_an_intake_does_not_start_without_the_certificates_it_is_to_trust(make_stack: Callable[..., Stack]) -> None:
     environment = {"BITLADDER_REDIS__URL": "rediss://127.0.0.1:1/0", "BITLADDER_REDIS__CA_FILE": "/nowhere/ca.pem"}
     for command in (["serve"], ["worker", "--tier", "int4"], ["queues"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "bitladder.cli.main", *command],
-            env=make_stack(**environment).environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        done = BITLADDER.run("bitladder.cli.main", *command, env=make_stack(**environment).environment)
 
         assert done.returncode == 2
         assert "redis.ca_file must be a PEM file with certificates to trust, got '/nowhere/ca.pem'" in done.stderr
