@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import pytest
 
 from bitladder.client import Client
@@ -29,7 +28,9 @@ class Release:
 
     def figures(self, name: str) -> list[float]:
         """Return the sum of a metric at each worker."""
-        pages = [httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines() for port in self.ports.values()]
+        pages = [
+            self.stack.http.get(f"http://127.0.0.1:{port}/metrics").text.splitlines() for port in self.ports.values()
+        ]
         return [sum(float(line.rpartition(" ")[2]) for line in page if line.startswith(name)) for page in pages]
 
     def ran(self, prompts: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
