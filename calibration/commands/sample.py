@@ -84,6 +84,9 @@ def _notes(made: Sampled, source: Source) -> Iterator[str]:
     for file in made.manifest["files"]:
         if file["lines"] == 0 and file["name"] != SKIPPED:
             yield f"{file['name']} is empty: so few prompts were found that none fell to it"
+    if list(made.manifest["strata"].get("group", ())) == [""]:
+        field = printable(made.manifest["request"]["group"])
+        yield f"no record has a field {field!r} with a text, a number or a truth value: all are one group"
     for lost in made.manifest["not_understood"]:
         yield f"left out: {lost}"
     if isinstance(source, LocalFiles) and (left_out := source.left_out()):
@@ -106,14 +109,12 @@ def open_source(source: str, endpoint_url: str | None, config: str | None, group
         return s3_source
     if endpoint_url:
         raise InputError(f"--endpoint-url is for s3:// sources, got --source {source!r}")
-    if group and source in (PACKAGED, _CAPTURE):
-        raise InputError(
-            f"--group is for records of S3 and files, got --source {source}: its records have no such field"
-        )
+    if group and source == PACKAGED:
+        raise InputError(f"--group is for records of one's own, got --source {source}: its texts have no fields")
     if source == PACKAGED:
         return Packaged()
     if source == _CAPTURE:
-        return Capture(Path(load_configuration(config).capture.folder).expanduser().resolve())
+        return Capture(Path(load_configuration(config).capture.folder).expanduser().resolve(), group)
     return LocalFiles(Path(source).expanduser().resolve(), group)
 
 

@@ -46,11 +46,11 @@ def _read_entry(entry: Any, group_field: str) -> list[Prompt | BadEntry]:  # noq
     texts, turns = _texts(entry)
     if texts is None:
         return [BadEntry("no prompt, messages or text")]
-    envelope, group = _envelope(entry), _group(entry, group_field)
+    envelope, group = _envelope(entry), group_of(entry, group_field)
     return [_checked(text, Prompt(text, turns, tier, envelope, group)) for text in texts] or [BadEntry("empty")]
 
 
-def _group(entry: dict[str, Any], field: str) -> str:  # Any: JSON
+def group_of(entry: dict[str, Any], field: str) -> str:  # Any: JSON
     """Return the value of the field: a text, a number or a truth value; '' for anything else."""
     if not field:
         return ""

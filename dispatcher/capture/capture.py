@@ -4,9 +4,9 @@ A request pays one comparison, and if it is captured an entry in a short queue. 
 keep up, prompts are dropped, never requests. They go to files, not to Redis: its memory belongs to the jobs, it evicts
 nothing, and calibration reads these files where there is no Redis.
 
-A folder has files of one JSON object a line: {"id", "at", "prompt", "turns", "tier": the lowest allowed, "priority",
-"max_latency_ms"} for a prompt, and {"id", "served": tier} once an awaited request was answered. Each writer has files
-of its own.
+A folder has files of one JSON object a line: {"id", "at", "tenant", "model", "endpoint", "metadata", "prompt", "turns",
+"tier": the lowest allowed, "priority", "max_latency_ms"} for a prompt, and {"id", "served": tier} once an awaited
+request was answered. Each writer has files of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import ChatBody, prompt_bytes, read_body
 from bitladder.settings.capture_section import CaptureSettings
+from dispatcher.capture.labels import labels
 from dispatcher.capture.redact import redact
 from dispatcher.metrics import IntakeMetrics
 
@@ -132,6 +133,10 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
     fields: dict[str, object] = {
         "id": job_id,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tenant": request.tenant,
+        "model": what.submission.model,
+        "endpoint": request.endpoint,
+        "metadata": labels(bytes(request.body)),
         "prompt": redacted,
         "turns": len(body.messages) if isinstance(body, ChatBody) else 1,
         "tier": request.decision.floor,

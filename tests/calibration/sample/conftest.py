@@ -59,7 +59,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_sample(out: Path) -> RunSample:
-    def run(source: Source, *, force: bool = False, **changes: int) -> Sampled:
+    def run(source: Source, *, force: bool = False, **changes: int | str) -> Sampled:
         values: dict[str, Any] = {
             "count": 40,
             "heldout": 10,

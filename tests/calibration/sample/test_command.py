@@ -217,8 +217,16 @@ def test_every_group_of_the_records_is_in_both_halves_and_is_counted(tmp_path: P
     assert "group" not in json.loads((tmp_path / "set" / "manifest.json").read_text())["strata"]
 
 
-@pytest.mark.parametrize("source", ["packaged", "capture"])
-def test_records_without_fields_have_no_groups(tmp_path: Path, capsys: Capsys, source: str) -> None:
-    assert sample("--source", source, "--group", "route", "--out", str(tmp_path / "set")) == 2
+def test_packaged_texts_have_no_groups(tmp_path: Path, capsys: Capsys) -> None:
+    assert sample("--source", "packaged", "--group", "route", "--out", str(tmp_path / "set")) == 2
 
-    assert f"--group is for records of S3 and files, got --source {source}" in capsys.readouterr().err
+    assert "--group is for records of one's own, got --source packaged" in capsys.readouterr().err
+
+
+def test_a_field_that_no_record_has_is_named(tmp_path: Path, capsys: Capsys) -> None:
+    write_jsonl(tmp_path / "logs" / "a.jsonl", prompts(60), route="tickets")
+    asked = ("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "set"), "--count", "20", "--heldout", "10")
+
+    assert sample(*asked, "--group", "rout") == 0
+
+    assert "no record has a field 'rout' with a text, a number or a truth value" in capsys.readouterr().err

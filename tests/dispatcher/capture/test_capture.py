@@ -17,17 +17,21 @@ from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture import capture as module
 from dispatcher.capture.capture import Capture
+from dispatcher.capture.labels import labels
 from dispatcher.metrics import IntakeMetrics
 from tests.conftest import make_settings, wait_until
 
 SETTINGS = make_settings("redis://127.0.0.1:1/0")
 
 
-def job(number: int, prompt: str = "Why?", *, tenant: str = "default", chat: bool = False) -> Accepted:
+def job(
+    number: int, prompt: str = "Why?", *, tenant: str = "default", chat: bool = False, metadata: object = None
+) -> Accepted:
     messages = [{"role": "user", "content": prompt}] * 2
+    text = {"messages": messages} if chat else {"prompt": prompt}
     incoming = Incoming(
         endpoint=Endpoint.CHAT if chat else Endpoint.COMPLETIONS,
-        body=msgspec.json.encode({"model": "smollm2", **({"messages": messages} if chat else {"prompt": prompt})}),
+        body=msgspec.json.encode({"model": "smollm2", "metadata": metadata, **text}),
         headers={"x-max-latency-ms": "700"},
         request_id="",
         tenant=tenant,
@@ -81,6 +85,33 @@ def test_prompts_are_kept_redacted_with_the_tier_that_served_them(tmp_path: Path
     assert (second["prompt"], second["turns"]) == ("Hello\nHello", 2)
     assert served == {"id": "job-2", "served": "int8"}
     assert metrics.captured("written")._value.get() == 2
+
+
+def test_a_prompt_is_kept_with_what_tells_where_it_came_from(tmp_path: Path) -> None:
+    mine = capture(tmp_path)
+    start(mine)
+    mine.offer(job(1, tenant="shop", metadata={"route": "tickets", "customer": 4111_1111_1111_1111, "trial": True}))
+    mine.offer(job(2, chat=True, metadata=["no", "object"]))
+    mine.stop()
+
+    first, second = lines(tmp_path)
+    assert (first["tenant"], first["model"], first["endpoint"]) == ("shop", "smollm2", "/v1/completions")
+    assert first["metadata"] == {"route": "tickets", "customer": "0000000000000000", "trial": True}
+    assert (second["tenant"], second["endpoint"], second["metadata"]) == ("default", "/v1/chat/completions", {})
+
+
+def test_labels_are_few_and_short_and_carry_no_secret() -> None:
+    many = {f"name {number}": "value" for number in range(40)}
+    odd = {"bob@example.org": "x", "n" * 65: "x", "list": [1], "long": "x" * 600, "nothing": None}
+    key = {"key": "sk-proj-abcDEF1234567890abcd", "text": "y" * 500}
+
+    def read(metadata: object) -> dict[str, object]:
+        return dict(labels(msgspec.json.encode({"model": "m", "metadata": metadata})))
+
+    assert list(read(odd | key)) == ["key", "text"]
+    assert read(key) == {"key": "<key>", "text": "y" * 40}
+    assert len(read(many)) == 16
+    assert labels(b'{"model": "m"}') == {}
 
 
 def test_a_share_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
