@@ -108,6 +108,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     stream: bool = False  # tokens are published as they come
     request_id: str = ""  # of the HTTP request; '' for a producer's
     tenant: str = DEFAULT_TENANT
+    payer: str = ""  # the API key whose budget pays; '': none does
+    expected_cost: float = 0.0  # that this budget was charged with at acceptance
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -139,6 +141,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     mac: bytes = b""  # over id and data (bitladder/queue/signing.py)
     is_rq: bool = False  # enqueued by a producer of RQ's
     timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none
+    spent: float | None = None  # what its executions have cost before; None: none of them said
 
     @property
     def model(self) -> str:
@@ -191,7 +194,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chunks: int = 0  # how many chunks a streamed answer has
     fence: int = 0  # of the claim whose execution had this outcome; 0: no execution, or an older worker's
     usage: Usage = msgspec.field(default_factory=Usage)
-    cost: float | None = None  # price of the tier's time, shared by the jobs that ran beside it
+    cost: float | None = None  # of all its executions: price of their tier's time, shared by the jobs that ran beside
     request_id: str = ""
 
     @property

@@ -11,8 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bitladder.contract import Outcome, State
 from bitladder.process.process_metrics import SECONDS
+from bitladder.queue.calls.costs import OTHERS
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+# Tenants that have a label; further ones share another.
+_MAX_TENANTS = 50
 
 
 @dataclass(slots=True)
@@ -33,6 +36,27 @@ class _RqCounters:
     def as_argument(self) -> str:
         """Return the counters as extend.lua reads them."""
         return f"{self.finished} {self.failed} {self.working_s:.3f}"
+
+
+class _CostMetrics:
+    """What a worker spends."""
+
+    def __init__(
+        self, single: Callable[..., Counter], counters: Callable[[str, str, str], Callable[[str], Counter]]
+    ) -> None:
+        self.rent = single(
+            Counter, "bitladder_rent", "What has the worker's time cost, idle or not, in the currency of its price?"
+        )
+        self._cost = counters(
+            "bitladder_cost", "Which part of the engine's time, as money, did each tenant's jobs use?", "tenant"
+        )
+        self._tenants: set[str] = set()
+
+    def add(self, tenant: str, cost: float) -> None:
+        """Count an attributed cost; the tenants that come first have a label of their own."""
+        if len(self._tenants) < _MAX_TENANTS:
+            self._tenants.add(tenant)
+        self._cost(tenant if tenant in self._tenants else OTHERS).inc(cost)
 
 
 class WorkerMetrics:
@@ -105,6 +129,7 @@ class WorkerMetrics:
             Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
         )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Do the engine and Redis serve (1) or not (0)?")
+        self.costs = _CostMetrics(self._one, self._counters)
 
     def count_end(self, outcome: Outcome) -> None:
         """Count a job that this worker has ended."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import structlog
 from redis.exceptions import RedisError
 
+from bitladder.errors import QueueUnreachableError
 from bitladder.logs.setup import name_process
 from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.server_check import check_writes
@@ -78,6 +79,7 @@ class Pump:
         executor = Executor(queue.signer, self.leases.clock, can_escalate)
         settler = Settler(queue, identity, metrics, higher)
         chunks = ChunkSender(queue, identity.name, metrics)
+        self._ledger = settler.ledger
         self._isolation = Isolation()
         handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
         self._tasks = JobTasks(handler.handle, self._job_ended)
@@ -102,6 +104,7 @@ class Pump:
         watching = self.background.start("engine watch", watch.run)
         self.background.start("control channel", self._control.listen)
         self.background.start("redis watch", self._server.run)
+        costing = self.background.start("costs", self._ledger.run)
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, [self.identity.model]))
         try:
             while not self._draining.is_set():
@@ -110,6 +113,9 @@ class Pump:
             watching.cancel()
             await self._drain()
             leasing.cancel()
+            costing.cancel()
+            with contextlib.suppress(QueueUnreachableError):
+                await self._ledger.send()
             await self._begun.stop()
             await asyncio.to_thread(self.leases.stop)
             await self.background.stop()

@@ -52,6 +52,7 @@ NAMES = (
     "drop",
     "rate",
     "check",
+    "spend",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -70,6 +71,7 @@ ALLOW_OOM = (
     "rate",
     "look",
     "check",
+    "spend",
 )
 
 _READING = ("chunks", "depths", "heads", "overview", "records")

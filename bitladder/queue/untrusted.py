@@ -19,6 +19,15 @@ def read_number(raw: bytes | float | None) -> int | None:
     return number if abs(number) <= MAX_NUMBER else None
 
 
+def read_amount(raw: bytes | None) -> float | None:
+    """Read an amount of money, 0 or more; None for everything else."""
+    try:
+        amount = float(raw or b"")
+    except ValueError:
+        return None
+    return amount if 0 <= amount < MAX_NUMBER else None
+
+
 def short(text: str, max_chars: int = MAX_WORD_CHARS) -> str:
     """Return a text, or its beginning."""
     return text if len(text) <= max_chars else f"{text[:max_chars]}…"

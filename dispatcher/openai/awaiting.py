@@ -33,6 +33,7 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
         **(decision_headers(outcome.decision) if outcome.decision else {}),
         "X-Overflowed-From": outcome.overflowed_from,
         "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
+        "X-Cost": None if outcome.cost is None else f"{outcome.cost:.9f}",
     }
     return {name: value for name, value in headers.items() if value is not None}
 

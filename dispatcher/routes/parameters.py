@@ -150,6 +150,7 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Floor": (TierName, "The lowest tier that the policy allowed."),
     "X-Entropy": (Annotated[float, Meta(ge=0, le=8)], "Bits per byte of the prompt."),
     "X-Queue-Ms": (Duration, "How long it waited."),
+    "X-Cost": (Annotated[float, Meta(ge=0)], "What its executions cost, in the currency of the tiers' prices."),
     "X-Policy": (str, "The policy that chose the floor, and its version."),
     "X-Route-Reason": (str, "Why the policy chose the floor."),
     "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
@@ -164,7 +165,16 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "Allow": (str, "The methods it knows."),
     "WWW-Authenticate": (str, "How to authenticate."),
 }
-ROUTING_HEADERS = ("X-Tier", "X-Floor", "X-Entropy", "X-Queue-Ms", "X-Policy", "X-Route-Reason", "X-Overflowed-From")
+ROUTING_HEADERS = (
+    "X-Tier",
+    "X-Floor",
+    "X-Entropy",
+    "X-Queue-Ms",
+    "X-Cost",
+    "X-Policy",
+    "X-Route-Reason",
+    "X-Overflowed-From",
+)
 
 
 def headers_json() -> dict[str, Any]:

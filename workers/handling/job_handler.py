@@ -47,14 +47,15 @@ class JobHandler:
             log.exception("job broke the worker", job_id=job.job_id)
         # From here on nothing may stop the task: what has become of the job must reach Redis.
         job_task.is_settling = True
+        cost = self._settler.ledger.charge(job, job_task.execution, done)
         if done is not None:
-            await self._settler.settle(job, done, in_flight=job_task.in_flight)
+            await self._settler.settle(job, done, cost)
         elif reason is Interruption.CANCELLED:
-            await self._settler.settle_cancelled(job, has_begun=job_task.has_begun)
+            await self._settler.settle_cancelled(job, cost, has_begun=job_task.has_begun)
         elif reason is Interruption.DRAINED:
-            await self._settler.settle_drained(job)
+            await self._settler.settle_drained(job, cost)
         elif reason is Interruption.BROKEN:
-            await self._settler.settle_broken(job, has_begun=job_task.has_begun)
+            await self._settler.settle_broken(job, cost, has_begun=job_task.has_begun)
         else:
             self._settler.settle_lost()
 
@@ -67,6 +68,8 @@ class JobHandler:
         def on_begin() -> None:
             job_task.has_begun = True
             self._begun.note(job.job_id)
+            job_task.execution = execution = self._settler.ledger.engine.begin()
+            place.callback(execution.end)
 
         left_s = self._executor.clock.seconds_until(job.deadline_ms)
         if not await self._isolation.enter_within(job.crash_count, left_s):

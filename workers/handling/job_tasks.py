@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from bitladder.contract import Claimed
+from workers.handling.engine_share import Execution
 
 log = structlog.get_logger()
 
@@ -26,19 +27,15 @@ class Interruption(StrEnum):
 class JobTask:
     """One job and its task."""
 
-    __slots__ = ("_tasks", "has_begun", "interruption", "is_settling", "job", "task")
+    __slots__ = ("execution", "has_begun", "interruption", "is_settling", "job", "task")
 
-    def __init__(self, job: Claimed, tasks: JobTasks) -> None:
-        self.job, self._tasks = job, tasks
+    def __init__(self, job: Claimed) -> None:
+        self.job = job
         self.task: asyncio.Task[None] | None = None
         self.interruption: Interruption | None = None
         self.has_begun = False  # the engine has been asked
+        self.execution: Execution | None = None  # from then on
         self.is_settling = False  # executed; from here on nothing may interrupt it
-
-    @property
-    def in_flight(self) -> int:
-        """How many jobs the worker holds, this one included."""
-        return len(self._tasks)
 
     def interrupt(self, reason: Interruption) -> None:
         """Cancel the execution; the first reason counts."""
@@ -64,7 +61,7 @@ class JobTasks:
     def start(self, job: Claimed) -> None:
         """Run a job that was just claimed."""
         self.interrupt(job.job_id, Interruption.LOST)  # an earlier claim of the same job, whose lease was lost
-        job_task = self._held[job.job_id] = JobTask(job, self)
+        job_task = self._held[job.job_id] = JobTask(job)
         job_task.task = asyncio.create_task(self._handle(job_task), name=job.job_id)
         job_task.task.add_done_callback(lambda task: self._ended(job_task, task))
 

@@ -18,6 +18,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.outage import OUTAGE
 from workers.execute import Executed, Verdict
+from workers.handling.cost_ledger import CostLedger
 from workers.handling.higher_tiers import HigherTiers
 from workers.identity import Identity
 from workers.metrics import WorkerMetrics
@@ -39,14 +40,14 @@ class Settler:
 
     def __init__(self, queue: JobQueue, worker: Identity, metrics: WorkerMetrics, higher: HigherTiers) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
-        self._price_per_hour = queue.settings.model(worker.model).tier(worker.tier).price_per_hour
+        self.ledger = CostLedger(queue, worker, metrics)
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
-    async def settle(self, job: Claimed, done: Executed, *, in_flight: int) -> None:
-        """Do what the verdict says; `in_flight` is how many jobs shared the engine."""
-        outcome = self._completed(job, done, in_flight)
+    async def settle(self, job: Claimed, done: Executed, cost: float | None) -> None:
+        """Do what the verdict says; `cost`, here and below: of all executions of the job, None: none has begun."""
+        outcome = self._completed(job, done, cost)
         if done.degenerate:
             self._metrics.degenerate(done.degenerate).inc()
         if done.verdict is Verdict.DEAD_LETTER:
@@ -82,23 +83,24 @@ class Settler:
             del self._returns[next(iter(self._returns))]  # the job that was returned longest ago
         return False
 
-    async def settle_cancelled(self, job: Claimed, *, has_begun: bool) -> None:
+    async def settle_cancelled(self, job: Claimed, cost: float | None, *, has_begun: bool) -> None:
         """End a job that its client cancelled."""
-        outcome = self._own_outcome(job, State.CANCELLED, 409, "cancelled", "the job was cancelled")
+        outcome = self._own_outcome(job, cost, 409, "cancelled", "the job was cancelled")
+        outcome = msgspec.structs.replace(outcome, state=State.CANCELLED)
         if has_begun:
             await self._end(job, outcome)
         else:
             uncharged = msgspec.structs.replace(outcome, attempts=job.attempt - 1)
             await self._end_unbegun(job, uncharged, RequeueReason.CANCELLED)
 
-    async def settle_drained(self, job: Claimed) -> None:
+    async def settle_drained(self, job: Claimed, cost: float | None) -> None:
         """Requeue a job that this worker has no time left for."""
-        last = self._own_outcome(job, State.FAILED, 503, "drained", "the worker was stopped")
+        last = self._own_outcome(job, cost, 503, "drained", "the worker was stopped")
         await self._requeue(job, job.queue, RequeueReason.UNCHARGED, last)
 
-    async def settle_broken(self, job: Claimed, *, has_begun: bool) -> None:
+    async def settle_broken(self, job: Claimed, cost: float | None, *, has_begun: bool) -> None:
         """Requeue a job that this worker has a defect with: its lease would be renewed for ever otherwise."""
-        last = self._own_outcome(job, State.FAILED, 500, "worker_defect", "the worker broke on this job")
+        last = self._own_outcome(job, cost, 500, "worker_defect", "the worker broke on this job")
         target = await self._higher.queue_for(job)
         reason = RequeueReason.CHARGED if has_begun else RequeueReason.UNBEGUN
         await self._requeue(job, target, reason, last)
@@ -130,9 +132,8 @@ class Settler:
             lambda: self._queue.requeue(self._worker.name, job, target, reason=reason, last=last)
         )
 
-    def _completed(self, job: Claimed, done: Executed, in_flight: int) -> Outcome:
+    def _completed(self, job: Claimed, done: Executed, cost: float | None) -> Outcome:
         request, outcome = done.request, done.outcome
-        cost = self._price_per_hour * outcome.run_ms / 3_600_000 / max(1, in_flight)
         return msgspec.structs.replace(
             outcome,
             tier=self._worker.tier,
@@ -142,11 +143,19 @@ class Settler:
             request_id=request.request_id if request else "",
             overflowed_from=job.tier if job.tier != self._worker.tier else None,
             queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
-            cost=round(cost, 9),
+            cost=cost,
         )
 
-    def _own_outcome(self, job: Claimed, state: State, status: int, code: str, error: str) -> Outcome:
-        return Outcome(state=state, status=status, code=code, error=error, tier=self._worker.tier, attempts=job.attempt)
+    def _own_outcome(self, job: Claimed, cost: float | None, status: int, code: str, error: str) -> Outcome:
+        return Outcome(
+            state=State.FAILED,
+            status=status,
+            code=code,
+            error=error,
+            tier=self._worker.tier,
+            attempts=job.attempt,
+            cost=cost,
+        )
 
     def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
         if accepted:

@@ -10,6 +10,7 @@ from bitladder.contract import Claimed
 from bitladder.ids import read_id
 from bitladder.queue.calls.retention import retention
 from bitladder.queue.run_script import Call
+from bitladder.queue.untrusted import read_amount
 from bitladder.settings.sections import Settings
 
 
@@ -58,7 +59,8 @@ def read_claimed(answer: list[Any]) -> Claims:
 
 
 def _claimed(row: list[Any], now: int) -> Claimed:
-    job_id, data, queue, attempt, fence, at, deadline, crash_count, mac, *timeout = row
+    job_id, data, queue, attempt, fence, at, deadline, crash_count, mac, *more = row
+    timeout, spent = (*more, b"", b"")[:2]
     return Claimed(
         job_id=read_id(job_id),
         queue=queue.decode(),
@@ -70,6 +72,7 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         claimed_ms=now,
         crash_count=int(crash_count),
         mac=mac,
-        is_rq=bool(timeout),
-        timeout_s=int(timeout[0]) if timeout else 0,
+        is_rq=timeout != b"",
+        timeout_s=int(timeout or 0),
+        spent=read_amount(spent),
     )

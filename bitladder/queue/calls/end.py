@@ -92,6 +92,7 @@ def requeue_call(settings: Settings, signer: Signer, worker: str, item: Requeued
         signer.encode(job.job_id, last),
         retention(settings),
         _in_ascii(f"{last.code}: {last.error}"),
+        "" if last.cost is None else last.cost,
     ]
     return Call("requeue", [f"bl:inflight:{worker}"], args)
 

@@ -13,9 +13,9 @@
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 -- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, rq:suspended, and what its parts touch.
--- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout}…, {id, why}…,
--- suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and their
--- deadline is that of this execution. The ids are those that were in a list and do not run. Why: no_record, or the error
+-- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout, spent}…,
+-- {id, why}…, suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and
+-- their deadline is that of this execution. Only jobs that came back have what was spent on them before. The ids are those that were in a list and do not run. Why: no_record, or the error
 -- code that the job ended with. Suspended: `rq suspend` was said, so nothing is given out. Cut short: more wait, for which
 -- there was no room.
 

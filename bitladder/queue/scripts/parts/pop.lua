@@ -42,8 +42,12 @@ local function take(claim, id, queue)
   claim.ids[#claim.ids + 1] = id
   append(claim.running, 'rq:wip:' .. queue, claim.running_until,
     (is_rq and escaped(id, UNSAFE_IN_MEMBER) or id) .. ':' .. num(fence))
-  jobs[#jobs + 1] = {id, data, queue, fence - uncharged, fence, num(at), num(deadline),
-    whole(fields[6]) or 0, fields[7] or '', timeout}
+  local row = {id, data, queue, fence - uncharged, fence, num(at), num(deadline), whole(fields[6]) or 0,
+    fields[7] or '', timeout}
+  if fields[4] then  -- it has come back: its executions have cost something
+    row[10], row[11] = timeout or '', redis.call('HGET', job, 'spent') or ''
+  end
+  jobs[#jobs + 1] = row
   return 'started'
 end
 

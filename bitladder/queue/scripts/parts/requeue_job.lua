@@ -20,8 +20,9 @@ local function append_history(key, history, worker, fence, outcome, now)
   end
 end
 
--- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble}: the claim it is about, the queue
--- it goes to instead of its own, its outcome when it has no attempt left, and why it comes back. Reasons:
+-- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble, spent}: the claim it is about, the
+-- queue it goes to instead of its own, its outcome when it has no attempt left, why it comes back, and what its executions
+-- have cost until now. Reasons:
 --   uncharged  nothing ran, or nothing is to blame: no attempt counted
 --   charged    an attempt counted
 --   crashed    it was in an engine that crashed, and may be the cause: no attempt counted
@@ -85,6 +86,9 @@ local function requeue_job(id, worker, how)
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
   if crash_count > 0 then
     redis.call('HSET', key, 'crash_count', crash_count)
+  end
+  if how.spent and how.spent ~= '' then
+    redis.call('HSET', key, 'spent', how.spent)
   end
   if how.trouble then
     redis.call('HSET', key, 'trouble', how.trouble)  -- the outcome says so if the deadline passes before it runs again

@@ -1,0 +1,150 @@
+"""What a worker's jobs cost: in their outcomes, and in the sums that the worker keeps in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+
+from bitladder.producer import Producer
+from bitladder.queue.calls.costs import OTHERS, Spent, read_day, spend_call
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
+from tests.conftest import make_settings
+from tests.scripted import reply, scripted
+from tests.workers.test_pump import ANSWER, BODY, running, until
+from workers.engines.http import HttpEngine
+from workers.pump import Pump
+
+INT4_PER_HOUR = 0.7
+INT4 = ("smollm2", "int4", "")
+DEFAULT = ("smollm2", "int4", "default")
+
+
+def sums(store: redis.Redis) -> dict[tuple[str, str, str], dict[str, float]]:
+    (key,) = store.keys("bl:costs:*") or [b""]
+    return read_day(store.hgetall(key)) if key else {}  # type: ignore[arg-type]  # it decodes nothing
+
+
+def alone_cost(pump: Pump) -> float:
+    """Return what the jobs of a worker cost that ran one after the other."""
+    return pump._ledger.engine._sum_s * INT4_PER_HOUR / 3600
+
+
+async def test_jobs_that_run_together_cost_as_much_as_their_engine_was_busy_and_that_is_what_redis_sums_up(
+    redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, echo__tokens_per_s=100)
+    with Producer(settings) as producer:
+        jobs = [producer.submit(BODY | {"max_tokens": tokens}) for tokens in (5, 20, 40)]
+        async with running(settings):
+            await until(lambda: all(producer.outcome(job) for job in jobs))
+        outcomes = [outcome for job in jobs if (outcome := producer.outcome(job))]
+
+    busy = max(outcome.run_ms for outcome in outcomes) / 3_600_000 * INT4_PER_HOUR  # they began together
+    costs = [outcome.cost or 0 for outcome in outcomes]
+    row, rent = sums(store)[DEFAULT], sums(store)[INT4]
+
+    assert sum(costs) == pytest.approx(busy, rel=0.05)
+    assert costs == sorted(costs)
+    assert row["cost"] == pytest.approx(sum(costs), rel=1e-4)
+    assert (row["jobs"], row["tokens"]) == (3, 65)
+    assert rent["rent"] == pytest.approx(rent["seconds"] * INT4_PER_HOUR / 3600)
+    assert rent["rent"] > row["cost"]
+
+
+async def test_what_a_failed_execution_cost_belongs_to_its_job_too(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url)
+    with Producer(settings) as producer:
+        async with scripted() as script:
+            script.say(ANSWER)
+            async with running(settings, HttpEngine(script.url, "smollm2")) as pump:
+                await until(lambda: pump.leases.is_ready)
+                script.say(reply({"error": {"message": "x"}}, 500))
+                job_id = producer.submit(BODY)
+                await until(lambda: producer.outcome(job_id) is not None)
+                alone = alone_cost(pump)
+        outcome = producer.outcome(job_id)
+
+    assert outcome
+    assert outcome.attempts == 3
+    assert outcome.cost == pytest.approx(alone, rel=0.01)
+    assert sums(store)[DEFAULT].get("jobs") is None
+
+
+async def test_a_drained_execution_is_in_the_sums_and_in_what_its_job_costs_at_the_end(
+    redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, echo__tokens_per_s=20, worker__drain_grace_s=0)
+    with Producer(settings) as producer:
+        async with running(settings) as pump:
+            job_id = producer.submit(BODY)
+            await until(lambda: pump._ledger.engine._open == 1)
+            await asyncio.sleep(0.3)
+        before = sums(store)[DEFAULT]["cost"]
+        async with running(settings):
+            await until(lambda: producer.outcome(job_id) is not None)
+        outcome = producer.outcome(job_id)
+
+    assert outcome
+    assert before >= 0.3 * INT4_PER_HOUR / 3600
+    assert outcome.cost == pytest.approx(sums(store)[DEFAULT]["cost"], rel=0.01)
+    assert outcome.attempts == 1
+
+
+@contextlib.asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(settings.redis)
+    yield JobQueue(client, settings)
+    await client.aclose()
+
+
+async def test_a_call_whose_answer_was_lost_counts_once_and_garbage_begins_anew(
+    settings: Settings, store: redis.Redis
+) -> None:
+    store.hset("rq:worker:w", "birth", "now")
+    spent = Spent(number=1, seconds=2, rent=0.5, overflow=0.25)
+    spent.add_tenant("acme", 0.25, 1, 10)
+    async with open_queue(settings) as queue:
+        first = await queue.run(spend_call("w", "smollm2", "int8", spent))
+        again = await queue.run(spend_call("w", "smollm2", "int8", spent))
+        (key,) = store.keys("bl:costs:*")
+        store.hset(key, "smollm2|int8|acme|cost", "nonsense")
+        await queue.run(spend_call("w", "smollm2", "int8", Spent(number=2, tenants=spent.tenants)))
+
+    assert (float(first), float(again)) == (0.25, 0.25)
+    assert sums(store)["smollm2", "int8", ""] == {"rent": 0.5, "seconds": 2}
+    assert sums(store)["smollm2", "int8", "acme"] == {"cost": 0.25, "jobs": 2, "tokens": 20}
+    assert 89 * 86_400 < store.ttl(key) <= 90 * 86_400
+
+
+async def test_tenants_beyond_the_bound_share_a_row(
+    settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitladder.queue.calls.costs.MAX_ROWS", 4)
+    async with open_queue(settings) as queue:
+        for number in range(10):
+            spent = Spent(number=number)
+            spent.add_tenant(f"t{number}", 1, 1, 1)
+            spent.add_tenant("a|b", 1, 1, 1)
+            await queue.run(spend_call("w", "smollm2", "int8", spent))
+
+    rows = sums(store)
+    assert rows["smollm2", "int8", OTHERS]["cost"] == 17
+    assert len(rows) == 4
+
+
+async def test_where_no_tier_has_a_price_nothing_is_written(redis_url: str, store: redis.Redis) -> None:
+    settings = make_settings(redis_url)
+    tiers = tuple(tier.model_copy(update={"price_per_hour": 0.0}) for tier in settings.model("smollm2").tiers)
+    model = settings.model("smollm2").model_copy(update={"tiers": tiers})
+    with Producer(settings) as producer:
+        async with running(settings.model_copy(update={"models": {"smollm2": model}})):
+            job_id = producer.submit(BODY | {"max_tokens": 1})
+            await until(lambda: producer.outcome(job_id) is not None)
+
+    assert store.keys("bl:costs:*") + store.keys("bl:pace:*") == []
