@@ -89,6 +89,12 @@ class IntakeMetrics:
             ("model", "tier"),
             registry=self.registry,
         )
+        self.shifted = Gauge(
+            "bitladder_tier_shifted",
+            "Do higher tiers serve a tier's jobs (1), because too many of them break there?",
+            ("model", "tier"),
+            registry=self.registry,
+        )
         self.release_version = Gauge(
             "bitladder_release_version",
             "Which published release does the intake show (0: none)?",

@@ -11,10 +11,10 @@ import structlog
 from bitladder.contract import Claimed, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.claim import Claims, Unfit
-from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.outage import OUTAGE
+from workers.engine_health.tier_health import TierHealth
 from workers.identity import Identity
 from workers.lease import LeaseKeeper
 from workers.metrics import WorkerMetrics
@@ -34,18 +34,21 @@ MAX_NAMED = 16
 class Claimer:
     """Claims jobs, and notices `rq suspend`."""
 
-    def __init__(self, queue: JobQueue, worker: Identity, leases: LeaseKeeper, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, queue: JobQueue, worker: Identity, leases: LeaseKeeper, health: TierHealth, metrics: WorkerMetrics
+    ) -> None:
         settings = queue.settings
         self._queue, self._worker, self._leases, self._metrics = queue, worker, leases, metrics
+        self._health = health
         self._waiter = connect(settings.redis, wait_s=settings.worker.block_s)
-        self._plan = claim_plan(settings, worker.model, worker.tier)
         self._is_suspended = False
         self.is_queue_empty = False  # the last claim brought fewer jobs than it might: all there were
 
     async def claim(self, slots: int) -> Sequence[Claimed]:
         """Return up to `slots` jobs; none, after a pause, where Redis is unreachable or claims are suspended."""
+        plan, slots = self._health.limit(slots)
         try:
-            claims = await self._call(slots)
+            claims = await self._call(plan, slots)
         except QueueUnreachableError as error:
             OUTAGE.warn("claim failed", error=str(error))
             await pause(MAX_PAUSE_S)
@@ -57,14 +60,16 @@ class Claimer:
             return ()
         self._metrics.ended(State.EXPIRED).inc(claims.expired)
         self._count_unfit(claims.unfit)
+        if claims.jobs:
+            self._health.claimed(plan)
         self.is_queue_empty = len(claims.jobs) < slots and not claims.is_cut  # a later push leaves a wake token
         return claims.jobs
 
     async def aclose(self) -> None:
         await self._waiter.aclose()
 
-    async def _call(self, slots: int) -> Claims:
-        args = (self._worker.name, self._worker.model, self._worker.tier, self._plan, slots)
+    async def _call(self, plan: str, slots: int) -> Claims:
+        args = (self._worker.name, self._worker.model, self._worker.tier, plan, slots)
         asked_s = time.monotonic()
         with self._leases.claiming():
             if self.is_queue_empty and not self._is_suspended:

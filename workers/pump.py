@@ -28,6 +28,7 @@ from bitladder.settings.sections import Settings
 from workers.claiming import Claimer
 from workers.control import ControlChannel
 from workers.engine_health.blame import find_blame
+from workers.engine_health.tier_health import TierHealth
 from workers.engine_health.traffic import Traffic
 from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Engine, EngineLoad
@@ -73,11 +74,12 @@ class Pump:
             drop=self._drop,
             tally=metrics.rq.as_argument,
         )
-        self._claimer = Claimer(queue, identity, self.leases, metrics)
+        self._health = TierHealth(queue, identity)
+        self._claimer = Claimer(queue, identity, self.leases, self._health, metrics)
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
         executor = Executor(queue.signer, self.leases.clock, can_escalate)
-        settler = Settler(queue, identity, metrics, higher)
+        settler = Settler(queue, identity, metrics, higher, self._health.note)
         chunks = ChunkSender(queue, identity.name, metrics)
         self._ledger = settler.ledger
         self._isolation = Isolation()
@@ -102,6 +104,7 @@ class Pump:
         )
         leasing = self.background.start("leases", lambda: in_thread("leases", self.leases.run))
         watching = self.background.start("engine watch", watch.run)
+        self.background.start("tier health", self._health.run)
         self.background.start("control channel", self._control.listen)
         self.background.start("redis watch", self._server.run)
         costing = self.background.start("costs", self._ledger.run)

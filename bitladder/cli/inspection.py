@@ -125,6 +125,9 @@ def _notes(answer: Answer) -> Iterator[str]:
                     f"{higher[0]} serves its jobs, except those with a lower max_tier" if higher else "its jobs wait"
                 )
                 yield f"{model['model']} {tier['tier']}: no live worker; {effect}"
+            elif tier.get("shifted"):  # not from an intake of an earlier version
+                serving = f"{higher[0] if higher else 'no tier'} serves those that may go up"
+                yield f"{model['model']} {tier['tier']}: too many of its jobs break; {serving}"
             yield from (f"{queue['queue']}: {queue['problem']}" for queue in tier["queues"] if queue["problem"])
     if answer["unknown_total"]:
         yield f"{answer['unknown_total']} queues that no tier serves, the deepest first:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from bitladder.contract import Lane, QueueName
 from bitladder.settings.models_section import ModelSettings
@@ -52,11 +53,31 @@ def claim_plan(settings: Settings, model: str, tier: str) -> str:
     )
 
 
+def shifted_plan(plan: str, model: str, ladder: Sequence[str], serving: Sequence[str]) -> str:
+    """Return the plan of a tier whose traffic is shifted to those tiers above it that are `serving`.
+
+    Left in it are the lists of jobs that none of them may take. The next of them is woken (`pass_to`).
+    """
+    lowest = min(map(ladder.index, serving))
+
+    def kept(names: Sequence[str]) -> list[str]:
+        ceilings = [(name, QueueName.parse(name).ceiling) for name in names]
+        return [name for name, ceiling in ceilings if ceiling and ladder.index(ceiling) < lowest]
+
+    tree = json.loads(plan)
+    for lane in tree["own"]:
+        lane["lists"] = kept(lane["lists"])
+    for lane in (lane for lower in tree["below"] for lane in lower["lanes"]):
+        lane["escalatable"] = kept(lane["escalatable"])
+    return json.dumps(tree | {"pass_to": f"bl:wake:{model}:{ladder[lowest]}"})
+
+
 def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, object]:
     ladder = settings.model(model).ladder
     marks = settings.model(model).tier(lower)
     return {
         "live": f"bl:live:{model}:{lower}",
+        "health": f"bl:health:{model}:{lower}",
         "lanes": [
             {
                 "all": lists_of(model, ladder, lower, lane, lower),

@@ -53,6 +53,7 @@ NAMES = (
     "rate",
     "check",
     "spend",
+    "health",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -72,6 +73,7 @@ ALLOW_OOM = (
     "look",
     "check",
     "spend",
+    "health",
 )
 
 _READING = ("chunks", "depths", "heads", "overview", "records")

@@ -40,6 +40,17 @@ class QueueSettings(Section):
         0.5, gt=0, le=1, description="share of its deadline that a job waits before it may overflow to a higher tier"
     )
 
+    shift_fault_ratio: float = Field(
+        0.2, gt=0, le=1, description="share of a tier's jobs that break; above, its traffic shifts up; 1: never"
+    )
+    shift_window_s: float = Field(30, ge=1, le=3600, description="the share is that of about so many seconds")
+    shift_hold_s: float = Field(
+        10, ge=1, le=300, description="shortest shift; each soon after another is twice as long"
+    )
+    probe_interval_s: float = Field(
+        1, ge=0.1, le=60, description="how often each worker of a shifted tier runs one job that could go up"
+    )
+
     @field_validator("secrets")
     @classmethod
     def _secrets_are_long(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

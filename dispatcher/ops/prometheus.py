@@ -24,6 +24,7 @@ async def get_metrics(request: HttpRequest) -> Response:
         state.metrics.oldest.clear()
         state.metrics.in_flight.clear()
         state.metrics.live.clear()
+        state.metrics.shifted.clear()
     write, media_type = choose_encoder(readable_accept(request.headers.get("accept", "")))
     return Response(write(state.metrics.registry), media_type=media_type)
 
@@ -35,6 +36,7 @@ def _set_gauges(state: IntakeState, model: str, depths: Depths) -> None:
         state.metrics.oldest.labels(queue.queue).set(queue.oldest_age_s or 0)
     for tier, live in depths.live.items():
         state.metrics.live.labels(model, tier).set(live)
+        state.metrics.shifted.labels(model, tier).set(tier in depths.shifted)
 
 
 def _set_overview(state: IntakeState, overview: Overview) -> None:

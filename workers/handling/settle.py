@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -38,15 +38,25 @@ _MAX_REMEMBERED = 10_000
 class Settler:
     """Carries the ends of one worker's jobs to Redis, many in one call, for as long as it takes."""
 
-    def __init__(self, queue: JobQueue, worker: Identity, metrics: WorkerMetrics, higher: HigherTiers) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        worker: Identity,
+        metrics: WorkerMetrics,
+        higher: HigherTiers,
+        note_end: Callable[[Claimed, bool], None],
+    ) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
         self.ledger = CostLedger(queue, worker, metrics)
+        self._note_end = note_end
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
     async def settle(self, job: Claimed, done: Executed, cost: float | None) -> None:
         """Do what the verdict says; `cost`, here and below: of all executions of the job, None: none has begun."""
+        if done.verdict is Verdict.ESCALATE or done.outcome.state is State.FINISHED:
+            self._note_end(job, done.verdict is Verdict.ESCALATE)
         outcome = self._completed(job, done, cost)
         if done.degenerate:
             self._metrics.degenerate(done.degenerate).inc()

@@ -39,6 +39,9 @@ class Depths:
     now_ms: int  # server clock
     live: Mapping[str, int]
     queues: Sequence[Depth]
+    shifted: frozenset[str] = (
+        frozenset()
+    )  # tiers whose traffic goes to higher ones, because too many of their jobs break
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +108,12 @@ def depths_call(settings: Settings, model: str) -> Call:
 
 def read_depths(settings: Settings, model: str, answer: list[Any]) -> Depths:
     """Read the answer of depths.lua."""
-    now_ms, live, rows = answer
-    names = all_lists(model, settings.model(model))
+    now_ms, live, rows, shifted = answer
+    names, ladder = all_lists(model, settings.model(model)), settings.model(model).ladder
     return Depths(
         now_ms=int(now_ms),
-        live=dict(zip(settings.model(model).ladder, live, strict=True)),
+        live=dict(zip(ladder, live, strict=True)),
+        shifted=frozenset(tier for tier, is_shifted in zip(ladder, shifted, strict=True) if is_shifted),
         queues=[_depth(name, row, int(now_ms)) for name, row in zip(names, rows, strict=True)],
     )
 

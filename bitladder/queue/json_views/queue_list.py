@@ -35,6 +35,7 @@ class TierQueues(msgspec.Struct, frozen=True, kw_only=True):
 
     tier: TierName
     live_workers: Count
+    shifted: Annotated[bool, Meta(description="Too many of its jobs break: higher tiers serve those that may go up.")]
     depth: Count
     in_flight: Count
     oldest_age_s: Duration | None
@@ -86,6 +87,7 @@ def _describe_model(model: str, depths: Depths) -> ModelQueues:
             TierQueues(
                 tier=tier,
                 live_workers=live,
+                shifted=tier in depths.shifted,
                 depth=sum(queue.depth for queue in queues),
                 in_flight=sum(queue.in_flight for queue in queues),
                 oldest_age_s=max(ages, default=None),

@@ -12,12 +12,12 @@
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/claim_plan.py)  5 keep (see `read_keep`)
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 -- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, rq:suspended, and what its parts touch.
+-- bl:live:<model>:<tier>, bl:health:<model>:<tier>, rq:suspended, and what its parts touch.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout, spent}…,
 -- {id, why}…, suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and
--- their deadline is that of this execution. Only jobs that came back have what was spent on them before. The ids are those that were in a list and do not run. Why: no_record, or the error
--- code that the job ended with. Suspended: `rq suspend` was said, so nothing is given out. Cut short: more wait, for which
--- there was no room.
+-- their deadline is that of this execution. Only jobs that came back have what was spent on them before. The ids are those
+-- that were in a list and do not run. Why: no_record, or the error code that the job ended with. Suspended: `rq suspend`
+-- was said, so nothing is given out. Cut short: more wait, for which there was no room.
 
 local worker, slots, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 if redis.call('EXISTS', 'rq:suspended') == 1 then
@@ -80,7 +80,7 @@ local function overflow_facts()
       end
     end,
     has_workers = function(tier)
-      return try_call('ZCOUNT', tier.live, now, '+inf') ~= 0
+      return try_call('ZCOUNT', tier.live, now, '+inf') ~= 0 and (try_call('HGET', tier.health, 'shifted') or '0') == '0'
     end,
     head = function(name)
       if length_of(claim, name) > 0 then
@@ -131,6 +131,7 @@ local function pass_on(has_overflow)
   if waiting then
     wake(KEYS[4])
   end
+  wake(plan.pass_to)
 end
 
 local facts = #plan.below > 0 and overflow_facts()

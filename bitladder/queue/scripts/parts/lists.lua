@@ -53,9 +53,9 @@ local function names_in(queue)
   return string.match(tier, '^(.+):[^:]*$') or '', tier
 end
 
--- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left.
+-- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left. No key: none.
 local function wake(key)
-  if call_or_replace('LLEN', key) == 0 then
+  if key and call_or_replace('LLEN', key) == 0 then
     redis.call('RPUSH', key, '1')
     redis.call('PEXPIRE', key, 60000)
   end

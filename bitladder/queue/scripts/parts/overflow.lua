@@ -6,7 +6,7 @@
 --   depth(lists)             jobs that wait in lists
 --   is_marked(lane)          whether the lane has the mark that it overflows
 --   mark(lane, overflows)    set or clear it
---   has_workers(tier)        whether a worker of the tier itself is alive
+--   has_workers(tier)        whether a worker of the tier itself is alive, and its traffic is not shifted (health.lua)
 --   head(name)               when the first job of a list was enqueued, and its deadline (ms); nil where there is none
 --   take(lists, n)           take up to n jobs of sibling lists, the oldest first: ids that left the lists, jobs that
 --                            started, jobs that ended because their deadline had passed
@@ -39,7 +39,7 @@ local function late_list(lane, facts)
 end
 
 -- How many jobs of a lane may escalate now, from which lists, and whether only late ones may. Only jobs in `escalatable`
--- lists may come this far: the others have a ceiling below. A dead tier (no live worker) gives away all it has, in every
+-- lists may come this far: the others have a ceiling below. A dead tier (no live worker), or a shifted one, gives away all it has, in every
 -- lane; a lane that overflows gives away what is above its low mark; every other lane one late head at a time.
 local function allowance(tier, lane, facts)
   local depth = facts.depth(lane.all)
