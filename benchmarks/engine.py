@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import msgspec
 import uvloop
 
-from benchmarks.client import opened, read_answer
 from benchmarks.harness import ROOT, Figures, arguments, save, say, spread, spread_of, target
+from benchmarks.load.client import opened, read_answer
 from benchmarks.peers.base import cpu_s
-from benchmarks.stacks import TIER, remote, stack, vllm_server
+from benchmarks.servers.stacks import TIER, remote, stack, vllm_server
 
 CONCURRENCY = 32
 BATCH = 16  # vLLM's --max-num-seqs: half of the concurrency, so that something always waits

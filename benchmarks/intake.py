@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 import redis
 
-from benchmarks import litellm_proxy, wrk
 from benchmarks.harness import (
     CONFIG,
     Figures,
@@ -31,8 +30,10 @@ from benchmarks.harness import (
     target,
     wait_for,
 )
+from benchmarks.load import wrk
 from benchmarks.peers.base import cpu_s, prompts
-from benchmarks.stacks import stack
+from benchmarks.servers import litellm_proxy
+from benchmarks.servers.stacks import stack
 from bitladder.cli.private_stack import free_port
 from bitladder.contract import Endpoint
 from bitladder.routing.accept import Incoming, accept
@@ -124,8 +125,8 @@ def servers(folder: Path) -> Iterator[tuple[Sequence[Handler], redis.Redis]]:
             return block.enter_context(process(command, env)).pid
 
         python = sys.executable
-        floor_pid = run(python, "-m", "benchmarks.floor_app", str(floor))
-        run(python, "-m", "benchmarks.mock_openai", str(upstream))
+        floor_pid = run(python, "-m", "benchmarks.servers.floor_app", str(floor))
+        run(python, "-m", "benchmarks.servers.mock_openai", str(upstream))
         command, own = litellm_proxy.command(proxy, f"http://127.0.0.1:{upstream}", folder)
         proxy_pid = run(*command, env=own)
         litellm_proxy.wait_ready(f"http://127.0.0.1:{proxy}", 120)

@@ -14,8 +14,8 @@ from pathlib import Path
 import redis
 
 from benchmarks.harness import Figures, arguments, ask, percentile, save, say, target, wait_for
-from benchmarks.open_loop import NO_ANSWER
-from benchmarks.stacks import EXAMPLE, Running, stack
+from benchmarks.load.open_loop import NO_ANSWER
+from benchmarks.servers.stacks import EXAMPLE, Running, stack
 from bitladder.contract import Lane
 from bitladder.producer import Producer
 from bitladder.settings.load import load_settings
@@ -66,7 +66,7 @@ def measured(seconds: float, *, admission: bool) -> Figures:
         client = redis.Redis.from_url(running.redis_url)
         per_s = capacity(running, client)
         url = f"{running.urls[0]}/v1/completions"
-        command = [sys.executable, "-m", "benchmarks.open_loop", url, str(TIMES * per_s), str(seconds)]
+        command = [sys.executable, "-m", "benchmarks.load.open_loop", url, str(TIMES * per_s), str(seconds)]
         load = threads.submit(ask, [*command, str(DEADLINE_MS), "1"], {})
         time.sleep(SETTLED_S)
         before = memory(running, client)

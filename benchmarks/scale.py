@@ -17,10 +17,10 @@ import msgspec
 import redis
 import uvloop
 
-from benchmarks import wrk
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, spread_of, valkey, wait_for
+from benchmarks.load import wrk
 from benchmarks.peers.base import cpu_s, prompts
-from benchmarks.stacks import stack
+from benchmarks.servers.stacks import stack
 from bitladder.contract import Chunk, Endpoint, Lane
 from bitladder.producer import Producer
 from bitladder.queue.claim_plan import claim_plan

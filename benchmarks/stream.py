@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
-from benchmarks.client import Times, opened, read_stream
 from benchmarks.harness import CONFIG, Figures, arguments, ask, percentile, save, say, target
+from benchmarks.load.client import Times, opened, read_stream
 from benchmarks.peers.base import cpu_s
-from benchmarks.stacks import TIER, Running, remote, stack, vllm_server
+from benchmarks.servers.stacks import TIER, Running, remote, stack, vllm_server
 
 STREAMS = 200
 CLIENTS = 2  # processes that share the streams: one would be late itself
@@ -97,7 +97,7 @@ def _times(streams: Sequence[Times]) -> Figures:
 
 def at_once(running: Running, tokens: int) -> Figures:
     """Read STREAMS streams at once, and hold every token against its schedule."""
-    command = [sys.executable, "-m", "benchmarks.client", f"{running.urls[0]}/v1/completions"]
+    command = [sys.executable, "-m", "benchmarks.load.client", f"{running.urls[0]}/v1/completions"]
     ask([*command, "20", "10", "0"], {})  # connections and code are warm
     before = {name: cpu_s(pid) for name, pid in running.pids.items()}
     share = [*command, str(STREAMS // CLIENTS), str(tokens), str(time.perf_counter() + START_S)]

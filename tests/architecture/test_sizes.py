@@ -21,10 +21,7 @@ MAX_CLASS_LINES = 200
 MAX_FOLDER_ENTRIES = 20
 # Each with the size that it may have at most.
 LARGE_CLASSES: dict[str, int] = {}
-LARGE_FOLDERS = {
-    "benchmarks": 24,  # a file per benchmark and one per thing that it is measured beside
-    "tests/chaos": 33,
-}
+LARGE_FOLDERS: dict[str, int] = {}
 # How many modules share a base name: who looks for `errors` finds two. __main__ and __init__ have no choice.
 SHARED_NAMES = {
     "app": 2,

@@ -7,12 +7,12 @@ import time
 
 import aiohttp
 
-from tests.chaos.following import read_on
-from tests.chaos.history import History
-from tests.chaos.orders import Delivery
-from tests.chaos.readers import read_job
-from tests.chaos.reading import Reading
-from tests.chaos.scene import TIERS, Scene
+from tests.chaos.system.scene import TIERS, Scene
+from tests.chaos.traffic.following import read_on
+from tests.chaos.traffic.history import History
+from tests.chaos.traffic.orders import Delivery
+from tests.chaos.traffic.readers import read_job
+from tests.chaos.traffic.reading import Reading
 
 # Leases run out, lost jobs run again, and every outcome is read. What was lost twice runs alone: a worker with some ten
 # long ones of them needs minutes.

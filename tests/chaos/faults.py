@@ -11,9 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from tests.chaos.scene import Scene, until_answering
-from tests.chaos.services import Service
-from tests.chaos.timeline import EVERYBODY, Loss, Timeline
+from tests.chaos.checks.timeline import EVERYBODY, Loss, Timeline
+from tests.chaos.system.scene import Scene, until_answering
+from tests.chaos.system.services import Service
 
 Fault = Callable[[], Awaitable[None]]
 # An outage that is longer than a lease, in leases.

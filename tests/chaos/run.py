@@ -22,20 +22,20 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 
-from tests.chaos.clients import HttpClients
+from tests.chaos.checks.evidence import Evidence
+from tests.chaos.checks.executions import executed, wrong_runs
+from tests.chaos.checks.leftovers import leftovers
+from tests.chaos.checks.outcomes import wrong_outcomes
+from tests.chaos.checks.timeline import Timeline
+from tests.chaos.checks.witness import gather
 from tests.chaos.drain import drain
-from tests.chaos.evidence import Evidence
-from tests.chaos.executions import executed, wrong_runs
 from tests.chaos.faults import Fault, Faults
-from tests.chaos.history import History
-from tests.chaos.leftovers import leftovers
-from tests.chaos.orders import Order, draw_http, draw_long, draw_produced, draw_rq, orders
-from tests.chaos.outcomes import wrong_outcomes
-from tests.chaos.producers import enqueue, produce
-from tests.chaos.readers import read_at_random, watch_published
-from tests.chaos.scene import Kind, Scene, scene
-from tests.chaos.timeline import Timeline
-from tests.chaos.witness import gather
+from tests.chaos.system.scene import Kind, Scene, scene
+from tests.chaos.traffic.clients import HttpClients
+from tests.chaos.traffic.history import History
+from tests.chaos.traffic.orders import Order, draw_http, draw_long, draw_produced, draw_rq, orders
+from tests.chaos.traffic.producers import enqueue, produce
+from tests.chaos.traffic.readers import read_at_random, watch_published
 from tests.conftest import ROOT
 
 PRODUCERS, RQ_PRODUCERS, READERS = 2, 1, 2

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import redis
 
-from tests.chaos.history import History
-from tests.chaos.scene import Scene
-from tests.chaos.services import Service
 from tests.chaos.slopes import Slope, slope
+from tests.chaos.system.scene import Scene
+from tests.chaos.system.services import Service
+from tests.chaos.traffic.history import History
 
 MB = 1e6
 # Families of keys that grow with the jobs; of all others there are few, so that their sizes are looked at as well.

@@ -23,15 +23,15 @@ from typing import Any
 
 import aiohttp
 
+from tests.chaos.checks.leftovers import leftovers
+from tests.chaos.checks.timeline import Timeline
 from tests.chaos.faults import Fault, Faults
-from tests.chaos.history import History
-from tests.chaos.leftovers import leftovers
-from tests.chaos.orders import Order, draw_left, orders
 from tests.chaos.run import Plan, load
 from tests.chaos.samples import PER_JOB, Measure, Samples, family
-from tests.chaos.scene import Kind, Scene, scene
 from tests.chaos.slopes import Slope, Verdict
-from tests.chaos.timeline import Timeline
+from tests.chaos.system.scene import Kind, Scene, scene
+from tests.chaos.traffic.history import History
+from tests.chaos.traffic.orders import Order, draw_left, orders
 from tests.conftest import ROOT
 
 # As they ship, an outcome stays for an hour and an idempotency key for a day longer.

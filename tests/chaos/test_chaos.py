@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.run import Plan, run
-from tests.chaos.scene import Kind
+from tests.chaos.system.scene import Kind
 
 
 def one_long_outage(faults: Faults) -> Sequence[tuple[float, Fault]]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.samples import FILES, KEYS, MEMORY, THREADS, Samples, running
-from tests.chaos.services import Service
 from tests.chaos.slopes import HOUR_S, Verdict, slope
 from tests.chaos.soak import Soak, soak
+from tests.chaos.system.services import Service
 from tests.conftest import ROOT, wait_until
 
 TIMES_S = [3.0 * number for number in range(500)]  # 25 minutes

@@ -48,7 +48,8 @@ def test_at_three_times_the_capacity_what_is_let_in_is_answered_in_time(
     stack.worker("int4")
     backlog(stack, 160)
     wait_until(lambda: rate_of("int4", stack) > 0, "the rate is known")
-    command = [sys.executable, "-m", "benchmarks.open_loop", f"{stack.url}/v1/completions", "120", "10", "5000", "1"]
+    url = f"{stack.url}/v1/completions"
+    command = [sys.executable, "-m", "benchmarks.load.open_loop", url, "120", "10", "5000", "1"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
     rows = json.loads(done.stdout)["rows"]

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 import msgspec
 
-from tests.chaos.history import History
-from tests.chaos.orders import Order
-from tests.chaos.reading import Reading, events_in
+from tests.chaos.traffic.history import History
+from tests.chaos.traffic.orders import Order
+from tests.chaos.traffic.reading import Reading, events_in
 
 # How long a job is followed at most.
 FOLLOW_S = 120.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tests.chaos.evidence import Evidence
-from tests.chaos.history import Record, Seen, Told, Try
-from tests.chaos.orders import Delivery
+from tests.chaos.checks.evidence import Evidence
+from tests.chaos.traffic.history import Record, Seen, Told, Try
+from tests.chaos.traffic.orders import Delivery
 
 # What a job may fail of here; anything else is a defect.
 FAIR_CODES = ("engine_fault", "worker_lost", "drained")

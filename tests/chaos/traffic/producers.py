@@ -17,9 +17,9 @@ from bitladder.contract import Endpoint
 from bitladder.errors import BitladderError, NotEndedError, PartlySubmittedError
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings
-from tests.chaos.history import History, Try
-from tests.chaos.orders import Order
-from tests.chaos.readers import seen_of
+from tests.chaos.traffic.history import History, Try
+from tests.chaos.traffic.orders import Order
+from tests.chaos.traffic.readers import seen_of
 
 THINK_S = 0.15
 TRYING_S = 60.0

@@ -17,9 +17,9 @@ from bitladder.queue.signing import Signer
 from bitladder.settings.queue_section import Durability
 from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
-from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
-from tests.chaos.services import Fleet, make_fleet
+from tests.chaos.system.disk import Disk
+from tests.chaos.system.services import Fleet, make_fleet
 from tests.conftest import ROOT, free_port, make_settings
 
 # Two where nobody above can help.

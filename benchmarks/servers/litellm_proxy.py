@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_PYTHON = Path(__file__).resolve().parents[1] / ".venv-bench" / "litellm" / "bin" / "python"
+_PYTHON = Path(__file__).resolve().parents[2] / ".venv-bench" / "litellm" / "bin" / "python"
 
 # Its documentation's production checklist (docs.litellm.ai/docs/proxy/prod) without what needs a database or Redis.
 # No callbacks and no cache; JSON logs neither, because at LITELLM_LOG=ERROR there is no line to format.

@@ -1,4 +1,4 @@
-"""tests/chaos/outcomes.py and executions.py: checks that find nothing must be shown to find what is there."""
+"""tests/chaos/checks/outcomes.py and executions.py: checks that find nothing must be shown to find what is there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import Evidence, Execution, joined
-from tests.chaos.executions import wrong_runs
-from tests.chaos.history import History, Lost, Record, Seen, Try
-from tests.chaos.orders import Delivery, Order
-from tests.chaos.outcomes import wrong_outcomes
-from tests.chaos.services import Life
-from tests.chaos.timeline import EVERYBODY, Loss, Timeline, Trouble
+from tests.chaos.checks.evidence import Evidence, Execution, joined
+from tests.chaos.checks.executions import wrong_runs
+from tests.chaos.checks.outcomes import wrong_outcomes
+from tests.chaos.checks.timeline import EVERYBODY, Loss, Timeline, Trouble
+from tests.chaos.system.services import Life
+from tests.chaos.traffic.history import History, Lost, Record, Seen, Try
+from tests.chaos.traffic.orders import Delivery, Order
 from workers.engines.execution_log import Event, How, Line
 
 LEASE_S = 15.0

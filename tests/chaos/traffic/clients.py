@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.chaos.following import follow
-from tests.chaos.history import History, Seen, Told, Try
-from tests.chaos.orders import Delivery, Order
-from tests.chaos.readers import read_job, text_of
-from tests.chaos.reading import STATES, Reading
+from tests.chaos.traffic.following import follow
+from tests.chaos.traffic.history import History, Seen, Told, Try
+from tests.chaos.traffic.orders import Delivery, Order
+from tests.chaos.traffic.readers import read_job, text_of
+from tests.chaos.traffic.reading import STATES, Reading
 
 # How long a client with an idempotency key tries: beyond every outage.
 TRYING_S = 60.0

@@ -1,11 +1,11 @@
-"""tests/chaos/reading.py: a reader that finds nothing must be shown to find what is there."""
+"""tests/chaos/traffic/reading.py: a reader that finds nothing must be shown to find what is there."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.orders import Delivery, Order
-from tests.chaos.reading import Reading, events_in
+from tests.chaos.traffic.orders import Delivery, Order
+from tests.chaos.traffic.reading import Reading, events_in
 
 ORDER = Order(number=7, delivery=Delivery.EVENTS, body={"model": "smollm2", "prompt": "n0000007 aa", "max_tokens": 4})
 WORDS = ("n0000007", " aa", " n0000007", " aa")

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from bitladder.contract import Outcome
 from bitladder.queue.job_record import inflate
 from bitladder.queue.signing import Signer
-from tests.chaos.history import TERMINAL, History, Lost, Record, Seen
+from tests.chaos.traffic.history import TERMINAL, History, Lost, Record, Seen
 
 MARK = re.compile(rb"\bn[0-9]{7}\b")
 # What a job hash says of itself.

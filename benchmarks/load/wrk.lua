@@ -1,4 +1,4 @@
--- Load of benchmarks/wrk.py: POST one JSON body over and over, then print the figures as one line of JSON.
+-- Load of benchmarks/load/wrk.py: POST one JSON body over and over, then print the figures as one line of JSON.
 -- wrk runs this file once per thread and once more for setup() and done(). Script arguments: the body's file and the
 -- mean think time in milliseconds (0: each connection sends its next request as soon as the last one is answered).
 

@@ -1,4 +1,4 @@
-"""Clients that come when they come, however long the others wait: `python -m benchmarks.open_loop URL RATE SECONDS …`.
+"""Clients that come when they come, whoever still waits: `python -m benchmarks.load.open_loop URL RATE SECONDS …`.
 
 Arguments: URL, requests a second, seconds, deadline in ms, words of the answer. Prints a row per request:
 [second it was sent, HTTP status, seconds until the answer, Retry-After in seconds (0: none)].
@@ -15,7 +15,7 @@ import time
 import aiohttp
 import uvloop
 
-from benchmarks.client import opened
+from benchmarks.load.client import opened
 
 Row = tuple[float, int, float, float]
 # Where the server says nothing at all, not even that it refuses.

@@ -1,4 +1,4 @@
-"""Clients that read token streams, in a process of their own: `python -m benchmarks.client URL STREAMS TOKENS START`.
+"""Clients that read token streams: `python -m benchmarks.load.client URL STREAMS TOKENS START`.
 
 Prints for every stream when it was sent and when each of its events came, and the CPU time that reading took. Nothing
 is parsed: the client must not be what is measured.

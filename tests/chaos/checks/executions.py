@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tests.chaos.evidence import Evidence, Execution
-from tests.chaos.history import Lost, Record, Told
-from tests.chaos.orders import LADDER
+from tests.chaos.checks.evidence import Evidence, Execution
+from tests.chaos.traffic.history import Lost, Record, Told
+from tests.chaos.traffic.orders import LADDER
 from workers.engines.execution_log import How
 
 # Between the look at a deadline and the line in the log.

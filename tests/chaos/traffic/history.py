@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.chaos.orders import Order
+from tests.chaos.traffic.orders import Order
 
 TERMINAL = ("finished", "failed", "cancelled", "expired")
 

@@ -1,11 +1,11 @@
-"""tests/chaos/disk.py: what a loss of power takes from a real Valkey, and what it leaves."""
+"""tests/chaos/system/disk.py: what a loss of power takes from a real Valkey, and what it leaves."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from tests.chaos.disk import Disk
+from tests.chaos.system.disk import Disk
 from tests.chaos.valkey import Valkey
 
 LOST_S = 0.4

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import redis
 
-from tests.chaos.evidence import Evidence, read_executions
-from tests.chaos.history import History, Record
-from tests.chaos.orders import Delivery
-from tests.chaos.readers import records, rq_says
-from tests.chaos.scene import Kind, Scene, execution_log
-from tests.chaos.timeline import Timeline
+from tests.chaos.checks.evidence import Evidence, read_executions
+from tests.chaos.checks.timeline import Timeline
+from tests.chaos.system.scene import Kind, Scene, execution_log
+from tests.chaos.traffic.history import History, Record
+from tests.chaos.traffic.orders import Delivery
+from tests.chaos.traffic.readers import records, rq_says
 
 
 def gather(its: Scene, history: History, timeline: Timeline, folder: Path, kind: Kind) -> Evidence:

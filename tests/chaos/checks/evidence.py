@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.chaos.history import History, Record, Told
-from tests.chaos.services import Life
-from tests.chaos.timeline import Timeline, Trouble
+from tests.chaos.checks.timeline import Timeline, Trouble
+from tests.chaos.system.services import Life
+from tests.chaos.traffic.history import History, Record, Told
 from workers.engines.execution_log import Event, How, Line
 
 # A worker renews a third of a lease before it must, and tries again as long after; half a lease of silence can cost it.

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.chaos.history import Seen
-from tests.chaos.orders import Order
+from tests.chaos.traffic.history import Seen
+from tests.chaos.traffic.orders import Order
 
 EVENT_ID = re.compile(r"(\d+)-(\d+)-(\d+)")
 # Of an event that ends a stream and says nothing of the job: its reader may read on.
