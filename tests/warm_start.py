@@ -129,6 +129,7 @@ BITLADDER = WarmStarts(
     "bitladder.cli.redis_commands",
     "workers.run",
 )
+CALIBRATION = WarmStarts(*(f"calibration.commands.{name}" for name in ("inspect", "publish", "quantize", "releases")))
 
 
 def _serve(requests: socket.socket, modules: list[str]) -> Callable[[], object]:

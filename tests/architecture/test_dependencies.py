@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 
 import pytest
 
@@ -19,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 NAMES = [re.split(r"[\[<>=~;, ]", line)[0] for line in PROJECT["dependencies"]]
 
 
+@cache
 def imported() -> set[str]:
     modules: set[str] = set()
     for path in SOURCES:

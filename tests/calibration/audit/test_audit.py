@@ -20,7 +20,7 @@ from tests.calibration.audit.corpus import write
 from tests.conftest import ROOT
 from tests.warm_start import WarmStarts
 
-CALIBRATION = WarmStarts("calibration.commands.audit", "calibration.commands.sample", "calibration.audit.plots")
+DRAWING = WarmStarts("calibration.commands.audit", "calibration.commands.sample", "calibration.audit.plots")
 Report = tuple[Path, dict[str, Any]]
 
 
@@ -32,7 +32,7 @@ def run(*options: str, entropy_bits: str = "4.5") -> subprocess.CompletedProcess
         "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
         "BITLADDER_POLICY__ENTROPY_BITS": entropy_bits,
     }
-    return CALIBRATION.run("calibration", "audit", *options, env=environment)
+    return DRAWING.run("calibration", "audit", *options, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_the_manifest_names_source_policy_and_files(report: Report, thousand: Pa
 
 
 def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path) -> None:
-    sample = CALIBRATION.run("calibration", "sample", "--out", str(tmp_path / "set"), env={"PATH": os.environ["PATH"]})
+    sample = DRAWING.run("calibration", "sample", "--out", str(tmp_path / "set"), env={"PATH": os.environ["PATH"]})
     sample.check_returncode()
 
     done = run("--source", str(tmp_path / "set"), "--out", str(tmp_path / "audit"))

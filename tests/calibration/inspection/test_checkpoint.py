@@ -25,6 +25,7 @@ from calibration.inspection.unpack import weights_of
 from calibration.inspection.verdict import CheckName, Findings, Inspection, Verdict
 from tests.calibration.inspection.tiny import LAYERS, LAYOUTS, Tiny, bf16, stored, write_tensors
 from tests.conftest import ROOT
+from tests.warm_start import CALIBRATION
 
 REAL = sorted(example_folder().glob("[a-z]*/"))
 DOWN, UP, NORM = (f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "input_layernorm"))
@@ -98,9 +99,8 @@ def test_what_real_quantizers_wrote_is_read_as_nearly_the_original(tier: str, le
 
 
 def run(*arguments: Path | str, columns: int = 200) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "calibration", "inspect", *map(str, arguments)]
     wide = {**os.environ, "COLUMNS": str(columns)}
-    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+    return CALIBRATION.run("calibration", "inspect", *map(str, arguments), env=wide)
 
 
 def test_the_command_shows_a_verdict_per_check_and_fails_when_one_checkpoint_does(tmp_path: Path) -> None:

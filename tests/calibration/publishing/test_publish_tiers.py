@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from calibration.publishing.incumbent import Waivers
 from calibration.publishing.publish_tiers import Choice, publish, roll_back
 from tests.calibration.inspection.tiny import Tiny
 from tests.calibration.publishing.scene import GOOD, Scene, figure
-from tests.conftest import ROOT
+from tests.warm_start import CALIBRATION
 
 
 @pytest.fixture
@@ -40,9 +39,8 @@ def back(scene: Scene, to: int | None = None) -> Release:
 
 
 def run(scene: Scene, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "calibration", *arguments, "--config", str(scene.config)]
     wide = {**os.environ, "COLUMNS": str(columns)}
-    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=60)
+    return CALIBRATION.run("calibration", *arguments, "--config", str(scene.config), env=wide)
 
 
 def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.source import Packaged
 from tests.calibration.commands.test_app import run
 from tests.calibration.inspection.tiny import Tiny
+from tests.warm_start import CALIBRATION
 
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
 FULL = QuantizeTask(
     recipe=RECIPES["int8-rtn"],
     cache=Path("/cache"),
@@ -59,7 +62,7 @@ def make_set(folder: Path) -> Path:
 
 
 def quantize(*options: str) -> tuple[int, str]:
-    done = run("-m", "bitladder.cli.main", "calibrate", "quantize", *options)
+    done = CALIBRATION.run("calibration", "quantize", *options, env=ENVIRONMENT)
     return done.returncode, done.stderr
 
 
