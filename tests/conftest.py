@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx2
+import hypothesis
 import pytest
 import redis
 
@@ -26,6 +27,9 @@ from tests.warm_start import BITLADDER, WarmProcess
 
 ROOT = Path(__file__).parent.parent
 Process = subprocess.Popen[bytes] | WarmProcess
+# An example's time is the machine's, which other tests share.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 # Under nohup, or as a shell's background job, this process ignores these signals, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -17,6 +17,7 @@ from bitladder import errors
 from bitladder.cli.commands import app
 from bitladder.cli.output import ExitCode, exit_code
 from tests.conftest import ROOT
+from tests.warm_start import BITLADDER
 
 # What takes long to load, and what belongs to other programs.
 SLOW = {"asyncio", "dispatcher", "httpx2", "numpy", "pydantic", "redis", "rich", "starlette", "structlog", "uvicorn"}
@@ -30,6 +31,7 @@ def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa
         yield from commands(command.get_command(None, inner), f"{name} {inner}".strip())
 
 
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("BITLADDER_")}
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
@@ -42,8 +44,9 @@ def test_the_example_in_a_command_s_help_calls_this_command(name: str) -> None:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("BITLADDER_")} | environment
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=CLEAN | environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,9 @@ def test_each_kind_of_error_has_its_exit_status(error: errors.BitladderError, ex
 def test_a_command_that_cannot_ends_with_one_line_and_its_status(
     arguments: tuple[str, ...], expected: int, words: str
 ) -> None:
-    done = run(*arguments, BITLADDER_REDIS__URL="redis://127.0.0.1:1/0")
+    done = BITLADDER.run(
+        "bitladder.cli.main", *arguments, env=CLEAN | {"BITLADDER_REDIS__URL": "redis://127.0.0.1:1/0"}
+    )
 
     assert done.returncode == expected
     assert words in done.stderr

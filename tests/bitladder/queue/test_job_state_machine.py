@@ -483,7 +483,6 @@ def test_a_job_lives_as_the_model_says(machine: type[JobLife]) -> None:
             stateful_step_count=sized(100, 200),
             report_multiple_bugs=False,
             database=None,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -43,7 +43,7 @@ def test_with_the_whole_vocabulary_the_divergence_is_exact() -> None:
     assert found == pytest.approx(exact(ours, theirs), abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 300), st.floats(0, 3))
 def test_with_the_top_of_it_the_divergence_is_a_lower_bound(seed: int, top: int, noise: float) -> None:
     ours, theirs = logits(seed, noise=noise)

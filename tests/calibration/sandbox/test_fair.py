@@ -48,7 +48,7 @@ def test_humaneval_s_own_solutions_pass_in_monty_but_for_three() -> None:
     assert failed == NOT_IN_MONTY
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(VALUES)
 def test_plain_data_cross_as_they_are(value: Any) -> None:  # noqa: ANN401  (any plain data)
     assert decode(encode(value)) == value

@@ -110,7 +110,7 @@ def test_a_tier_that_shifts_again_soon_stays_away_twice_as_long() -> None:
     assert held == [10, 20, 40, 80, 160, 300, 300, 300]
 
 
-@given_few(max_examples=20, deadline=None)
+@given_few(max_examples=20)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.integers(1, 50))
 def test_traffic_does_not_flap_whatever_share_of_the_jobs_breaks(seed: int, share: float, rate: int) -> None:
     draw, tier, changes, was_shifted = random.Random(seed), Tier(), 0, False  # noqa: S311
