@@ -72,9 +72,9 @@ demo: ## the main job: 40 prompts through all tiers, then a burst (ENGINE=echo: 
 	$(if $(filter vllm,$(ENGINE)),@$(MAKE) --no-print-directory quick-checkpoints)
 	$(BIN)/bitladder demo --engine $(ENGINE)
 
-# Files of tests side by side, in their order (TEST_WORKERS=4: nine minutes on two idle cores). Real engines come
-# alone: beside them nothing else has the cores it counts on.
-TEST_WORKERS ?= 3
+# Files of tests side by side, in their order: two to a core, because half of a test's time is a wait. Real engines
+# come alone: beside them nothing else has the cores it counts on.
+TEST_WORKERS ?= 4
 SIDE_BY_SIDE := -m "not vllm and not long" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install engine-env checkpoints sandbox servers ## set up and pass all tests, those on real vLLM included
