@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bitladder.contract import Outcome, State
 from bitladder.process.process_metrics import SECONDS
-from bitladder.queue.calls.costs import OTHERS
+from bitladder.queue.calls.spending import OTHERS
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 # Tenants that have a label; further ones share another.

@@ -44,6 +44,7 @@ _PLACES = (
     _Place("result", "job_commands", "result", "Show the outcome of a job."),
     _Place("cancel", "job_commands", "cancel", "Cancel a job."),
     _Place("queues", "inspection", "queues", "Show what waits and runs, and how many workers live."),
+    _Place("costs", "costs", "costs", "Show what requests have cost, and what they would have at one tier."),
     _Place("version", "inspection", "version", "Show the version."),
     _Place("config", "inspection", "config", "Look at the configuration."),
     _Place("dead-letters", "dead_letter_commands", "app", "List dead letters, release them or drop them."),

@@ -13,6 +13,7 @@ from bitladder.errors import ConfigError
 from bitladder.ids import in_url, readable
 
 if TYPE_CHECKING:
+    from bitladder.cost_report import Grouping
     from bitladder.queue.job_queue import JobQueue
     from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
 
@@ -27,6 +28,8 @@ class Operations(Protocol):
     """What operators ask and order."""
 
     def queues(self) -> Answer: ...
+
+    def costs(self, grouping: Grouping, days: int) -> Answer: ...
 
     def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
         """List dead letters; limit 0: as many as possible."""
@@ -50,6 +53,9 @@ class _ByIntake:
 
     def queues(self) -> Answer:
         return self._call("GET", "/v1/queues")
+
+    def costs(self, grouping: Grouping, days: int) -> Answer:
+        return self._call("GET", "/v1/costs", params={"by": grouping, "days": days})
 
     def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
         return self._call("GET", "/v1/dead-letters", params={**selection, "limit": limit or MAX_LISTED})
@@ -79,6 +85,11 @@ class _ByRedis:
         from bitladder.queue.json_views.queue_list import read_queues
 
         return self._ask(read_queues)
+
+    def costs(self, grouping: Grouping, days: int) -> Answer:
+        from bitladder.cost_report import report_costs
+
+        return self._ask(lambda queue: report_costs(queue, grouping, days))
 
     def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
         from bitladder.queue.json_views.dead_letter_answers import list_entries

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bitladder.cost_report import CostReport
 from bitladder.queue.json_views.queue_list import QueueList
 from dispatcher.auth import Requirement
+from dispatcher.ops.cost_handler import get_costs
 from dispatcher.ops.health import Health, Ready, get_health, get_ready
 from dispatcher.ops.prometheus import get_metrics
 from dispatcher.ops.queue_depths import get_queues
@@ -21,6 +23,18 @@ OPERATIONS = (
         tag="operating",
         summary="Show depth, age of the oldest job, jobs in flight and live workers.",
         answers={200: answer(QueueList, "The queues of every model.")},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/costs",
+        requires=Requirement.READ,
+        handler=get_costs,
+        name="readCosts",
+        tag="operating",
+        summary="Show what requests have cost, and what they would have cost at one tier.",
+        description="Of every tenant with the scope ops, else of the key's own tenant, without rent.",
+        parameters=("ByQuery", "DaysQuery"),
+        answers={200: answer(CostReport, "A row for each tier, tenant, day or model, and the total.")},
     ),
     Operation(
         method="GET",

@@ -8,10 +8,12 @@ import msgspec
 from msgspec import Meta
 
 from bitladder.contract import DEFAULT_PRIORITY, Endpoint, Lane
+from bitladder.cost_report import MAX_DAYS, Grouping
 from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
+from dispatcher.ops.cost_handler import DEFAULT_DAYS
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
@@ -80,6 +82,14 @@ PARAMETERS = {
         Annotated[float, Meta(ge=0, le=MAX_LISTED)],
         "The maximum of jobs listed.",
         DEFAULT_LISTED,
+    ),
+    "ByQuery": _Parameter("by", "query", Grouping, "What a row stands for; tier where it is not named."),
+    "DaysQuery": _Parameter(
+        "days",
+        "query",
+        Annotated[float, Meta(ge=0, le=MAX_DAYS)],
+        "So many days in UTC, today included.",
+        DEFAULT_DAYS,
     ),
     "Priority": _Parameter(
         "X-Priority",

@@ -14,7 +14,7 @@ import structlog
 
 from bitladder.contract import DEFAULT_TENANT, Claimed, Outcome, Request, State
 from bitladder.errors import QueueUnreachableError
-from bitladder.queue.calls.costs import Spent, spend_call
+from bitladder.queue.calls.spending import Spent, spend_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import inflate
 from bitladder.queue.server.outage import OUTAGE

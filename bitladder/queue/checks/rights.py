@@ -48,6 +48,8 @@ INTAKE: Rights = (
     "EXISTS bl:stream:x",
     "HMGET bl:served:x x",
     "HGET bl:health:x x",
+    "HGETALL bl:costs:x",
+    "HGETALL bl:pace:x",
     "HDEL rq:job:x x",
     "LINDEX rq:queue:x 0",
     "LRANGE rq:queue:x 0 1",

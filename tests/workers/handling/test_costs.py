@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from bitladder.producer import Producer
-from bitladder.queue.calls.costs import OTHERS, Spent, read_day, spend_call
+from bitladder.queue.calls.spending import OTHERS, Spent, read_day, spend_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
@@ -125,7 +125,7 @@ async def test_a_call_whose_answer_was_lost_counts_once_and_garbage_begins_anew(
 async def test_tenants_beyond_the_bound_share_a_row(
     settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitladder.queue.calls.costs.MAX_ROWS", 4)
+    monkeypatch.setattr("bitladder.queue.calls.spending.MAX_ROWS", 4)
     async with open_queue(settings) as queue:
         for number in range(10):
             spent = Spent(number=number)

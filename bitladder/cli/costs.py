@@ -1,0 +1,60 @@
+"""bitladder costs: what requests have cost, and what they would have cost at one tier."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.operations import operations
+from calibration.terminal.tabular import table
+
+
+class Grouping(StrEnum):
+    """What a row of the table stands for."""
+
+    TENANT = "tenant"
+    TIER = "tier"
+    DAY = "day"
+    MODEL = "model"
+
+
+_NAMES = {
+    Grouping.TENANT: ("tenant",),
+    Grouping.TIER: ("model", "tier"),
+    Grouping.DAY: ("day",),
+    Grouping.MODEL: ("model",),
+}
+_COUNTS = ("requests", "tokens")
+_MONEY = ("attributed", "rent", "all_on_top_tier", "all_on_lowest_tier", "saving_per_request")
+
+
+def costs(
+    grouping: Annotated[Grouping, typer.Option("--by", help="What a row stands for.")] = Grouping.TIER,
+    days: Annotated[int, typer.Option(min=1, max=90, help="So many days in UTC, today included.")] = 7,
+    as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
+    config: Config = None,
+) -> None:
+    """Show what requests cost, the workers' rent, and what all of them would have cost on the top and the lowest tier.
+
+    Example: bitladder costs --by tenant --days 1
+    """
+    answer = operations(url, api_key, config).costs(grouping.value, days)
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    names = _NAMES[grouping]
+    rows = [[*(row[name] for name in names), *_cells(row)] for row in answer["data"]]
+    total = ["total", *[""] * (len(names) - 1), *_cells(answer["total"])]
+    columns = [name.replace("_", " ") for name in (*names, *_COUNTS, *_MONEY)]
+    typer.echo(table(columns, [*rows, total], title=f"{answer['since']} to {answer['until']}"))
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    money = ["-" if row[name] is None else f"{row[name]:.6f}" for name in _MONEY]
+    return [*(row[name] for name in _COUNTS), *money]

@@ -1,0 +1,89 @@
+"""What /v1/costs and `bitladder costs` say of the sums in Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+from starlette.applications import Starlette
+
+from bitladder.cli.operations import operations
+from bitladder.queue.calls.spending import Spent, spend_call
+from bitladder.queue.run_script import run_sync
+from bitladder.settings.access import key_hash, new_key
+from dispatcher.app import create_app
+from tests.conftest import ROOT, make_settings
+
+OPS, ACME = new_key(), new_key()
+KEYS = {
+    "ops": {"hash": key_hash(OPS.encode()), "tenant": "house", "scopes": ["ops"]},
+    "acme": {"hash": key_hash(ACME.encode()), "tenant": "acme", "scopes": ["read"]},
+}
+
+
+def spend(store: redis.Redis) -> None:
+    """Have int4 write 3,000 tokens for 0.003 and fp8 1,000 for 0.004; int8 has written some before."""
+    int4 = Spent(number=1, seconds=3600, rent=0.7)
+    int4.add_tenant("acme", 0.002, 2, 2000)
+    int4.add_tenant("beta", 0.001, 1, 1000)
+    fp8 = Spent(number=1, seconds=360, rent=0.32)
+    fp8.add_tenant("acme", 0.004, 1, 1000)
+    for tier, spent in (("int4", int4), ("fp8", fp8)):
+        run_sync(store, spend_call("w", "smollm2", tier, spent))
+
+
+async def ask(app: Starlette, key: str, **query: Any) -> Any:  # noqa: ANN401  (JSON)
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://intake") as http:
+            answer = await http.get("/v1/costs", params=query, headers={"Authorization": f"Bearer {key}"})
+            return answer.json()
+
+
+@pytest.fixture
+def app(redis_url: str, store: redis.Redis) -> Starlette:
+    spend(store)
+    return create_app(make_settings(redis_url, auth__keys=KEYS))
+
+
+async def test_operators_see_every_tier_with_its_rent_and_both_baselines(app: Starlette) -> None:
+    report = await ask(app, OPS, by="tier", days=1)
+
+    assert [(row["tier"], row["requests"], row["tokens"]) for row in report["data"]] == [
+        ("fp8", 1, 1000),
+        ("int4", 3, 3000),
+    ]
+    total = report["total"]
+    assert total["attributed"] == pytest.approx(0.007)
+    assert total["rent"] == pytest.approx(1.02)
+    assert total["all_on_top_tier"] == pytest.approx(0.016)
+    assert total["all_on_lowest_tier"] == pytest.approx(0.004)
+    assert total["saving_per_request"] == pytest.approx(0.009 / 4)
+
+
+async def test_a_tenant_sees_its_own_requests_and_no_rent(app: Starlette) -> None:
+    report = await ask(app, ACME, by="tenant")
+
+    assert [row["tenant"] for row in report["data"]] == ["acme"]
+    assert report["total"]["attributed"] == pytest.approx(0.006)
+    assert report["total"]["rent"] is None
+
+
+@pytest.mark.parametrize(("query", "param"), [({"by": "x"}, "by"), ({"days": 91}, "days"), ({"days": "nan"}, "days")])
+async def test_another_question_is_refused_by_name(app: Starlette, query: dict[str, Any], param: str) -> None:
+    assert (await ask(app, OPS, **query))["error"]["param"] == param
+
+
+def test_the_command_reads_the_same_from_redis_itself(
+    store: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(store)
+    store.hset("bl:pace:smollm2:int8", mapping={"4": "1 10 0.1 0.4", "last": "4", "x": "y", "8": "nonsense"})
+    monkeypatch.setenv("BITLADDER_REDIS__URL", redis_url)
+
+    report = operations(None, None, str(ROOT / "bitladder.toml")).costs("day", 2)
+
+    assert len(report["data"]) == 1
+    assert report["total"]["requests"] == 4
