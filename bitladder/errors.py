@@ -10,11 +10,13 @@ BitladderError
 │   ├── ClientGoneError        499      the client closed the connection
 │   ├── TooLargeError          413      body above the limit
 │   ├── ContentCodingError     415      the body is compressed in a way that is not known
+│   ├── MaxCostError           400      it would cost more than it may (routing/max_cost.py)
 │   └── ConflictError          422      the idempotency key was used with another body
 ├── AuthenticationError        401      no key, or none of ours
 ├── ForbiddenError             403      the key lacks a scope
 ├── WebPageError               403      a browser sends it for some page, and no keys are asked for
 ├── RateLimitError             429      the key sends too much; try again after `retry_after_s`
+│   └── BudgetError            429      the key's budget of the day is used up (routing/max_cost.py)
 ├── RefusedError               429      refused at the intake for the load; try again after `retry_after_s`
 │   ├── QueueFullError         429      a queue, or a model's queues together, are at their depth limit
 │   ├── QuotaError             429      the tenant has as many jobs as it may

@@ -128,7 +128,7 @@ class Admission:
                 await asyncio.wait_for(self._sample_ended.wait(), STALE_S)
             refusal = self._refusal(job, entry, latency_budget)
         # A repeat is no new work, and the first job with its key may be answered by now.
-        if refusal and not await self._is_repeat(job):
+        if refusal and not await self.is_repeat(job):
             raise refusal
         self._admitted.add(entry, 1)
         self._entering.add(entry, 1)
@@ -236,7 +236,8 @@ class Admission:
         after_s = _with_jitter(min(_MAX_RETRY_S, late_s))
         return OverloadedError(_explain(job.queue, expected, latency_budget, after_s), retry_after_s=after_s)
 
-    async def _is_repeat(self, job: Submission) -> bool:
+    async def is_repeat(self, job: Submission) -> bool:
+        """Return whether a job with the same idempotency key was accepted before."""
         name = f"bl:idem:{in_key(job.model)}:{job.idempotency_key}"
         with contextlib.suppress(RedisError, OSError):
             return bool(job.idempotency_key and await self._client.exists(name))

@@ -219,6 +219,7 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
         requests_per_minute=key.requests_per_minute,
         max_in_flight=key.max_in_flight or auth.max_in_flight,
         max_queued=key.max_queued,
+        has_budget=key.budget_per_day is not None,
         expires=key.expires,
     )
 

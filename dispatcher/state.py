@@ -19,6 +19,7 @@ from bitladder.settings.live import LiveSettings, ReleaseWatch, follow, release_
 from bitladder.settings.sections import Settings
 from dispatcher.admission import Admission
 from dispatcher.auth import Authenticator
+from dispatcher.budgets import Budgets
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
@@ -46,7 +47,7 @@ class IntakeState:
         self.capture = Capture(lambda: live.current.capture, self.metrics)
         self._capturing: asyncio.Task[None] | None = None
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
-        self.bundles = SubmissionBundles(queue)
+        self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(MAX_READING)
 
     async def start(self, watch: ReleaseWatch | None) -> None:
@@ -55,6 +56,7 @@ class IntakeState:
         await self.inbox.ready(self.settings.redis.timeout_s)
         self.background.start("redis watch", self.server.run)
         self.background.start("admission", self.admission.run)
+        self.background.start("costs", self.budgets.run)
         self.background.start("withdrawals", self.withdrawals.work_for_ever)
         self.live.subscribe(lambda _: self._after_change)
         self._after_change()

@@ -33,6 +33,8 @@ def route(
         lane=lane,
         tenant=caller.tenant,
         max_of_tenant=caller.max_queued or 0,
+        payer=caller.key if caller.has_budget else "",
+        curves=state.budgets.curves,
     )
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
     state.metrics.routing.observe(time.perf_counter() - start)
@@ -58,7 +60,7 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
     job = accepted.submission
     entry = await state.admission.enter(job, accepted.envelope.latency_budget)
     try:
-        answer = await state.bundles.submit(job)
+        answer = await _submit_paid(state, job) if job.request.payer else await state.bundles.submit(job)
     finally:
         state.admission.arrived(entry)
     if isinstance(answer, QueueFullError):
@@ -67,6 +69,18 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
         raise _in_doubt(state, job, answer)
     if isinstance(answer, BitladderError):
         raise answer
+    return answer
+
+
+async def _submit_paid(state: IntakeState, job: Submission) -> str | BitladderError:
+    """Queue one job that a budget pays for; what is not queued, or was before, is not charged."""
+    refusal = await state.budgets.charge(job.request)
+    if refusal and not await state.admission.is_repeat(job):
+        raise refusal
+    answer = await state.bundles.submit(job)
+    is_queued = answer == job.job_id or isinstance(answer, AcceptanceUnknownError)
+    if not refusal and not is_queued:
+        await state.budgets.give_up(job.request)
     return answer
 
 

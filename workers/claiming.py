@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from bitladder.contract import Claimed, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.claim import Claims, Unfit
+from bitladder.queue.claim_plan import without_overflow
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.outage import OUTAGE
@@ -35,9 +36,16 @@ class Claimer:
     """Claims jobs, and notices `rq suspend`."""
 
     def __init__(
-        self, queue: JobQueue, worker: Identity, leases: LeaseKeeper, health: TierHealth, metrics: WorkerMetrics
+        self,
+        queue: JobQueue,
+        worker: Identity,
+        leases: LeaseKeeper,
+        health: TierHealth,
+        metrics: WorkerMetrics,
+        *,
+        may_overflow: Callable[[], bool],
     ) -> None:
-        settings = queue.settings
+        settings, self._may_overflow = queue.settings, may_overflow
         self._queue, self._worker, self._leases, self._metrics = queue, worker, leases, metrics
         self._health = health
         self._waiter = connect(settings.redis, wait_s=settings.worker.block_s)
@@ -69,6 +77,7 @@ class Claimer:
         await self._waiter.aclose()
 
     async def _call(self, plan: str, slots: int) -> Claims:
+        plan = plan if self._may_overflow() else without_overflow(plan)
         args = (self._worker.name, self._worker.model, self._worker.tier, plan, slots)
         asked_s = time.monotonic()
         with self._leases.claiming():

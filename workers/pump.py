@@ -75,13 +75,15 @@ class Pump:
             tally=metrics.rq.as_argument,
         )
         self._health = TierHealth(queue, identity)
-        self._claimer = Claimer(queue, identity, self.leases, self._health, metrics)
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
         executor = Executor(queue.signer, self.leases.clock, can_escalate)
         settler = Settler(queue, identity, metrics, higher, self._health.note)
         chunks = ChunkSender(queue, identity.name, metrics)
         self._ledger = settler.ledger
+        self._claimer = Claimer(
+            queue, identity, self.leases, self._health, metrics, may_overflow=self._ledger.may_overflow
+        )
         self._isolation = Isolation()
         handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
         self._tasks = JobTasks(handler.handle, self._job_ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 from bitladder.contract import Lane, QueueName
 from bitladder.settings.models_section import ModelSettings
@@ -70,6 +71,12 @@ def shifted_plan(plan: str, model: str, ladder: Sequence[str], serving: Sequence
     for lane in (lane for lower in tree["below"] for lane in lower["lanes"]):
         lane["escalatable"] = kept(lane["escalatable"])
     return json.dumps(tree | {"pass_to": f"bl:wake:{model}:{ladder[lowest]}"})
+
+
+@lru_cache(maxsize=16)
+def without_overflow(plan: str) -> str:
+    """Return a plan that claims from its own tier alone."""
+    return json.dumps(json.loads(plan) | {"below": []})
 
 
 def _lower(settings: Settings, model: str, lower: str, tier: str) -> dict[str, object]:

@@ -54,6 +54,7 @@ NAMES = (
     "check",
     "spend",
     "health",
+    "budget",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -74,16 +75,21 @@ ALLOW_OOM = (
     "check",
     "spend",
     "health",
+    "budget",
 )
 
-_READING = ("chunks", "depths", "heads", "overview", "records")
+# Scripts in folders of their own.
+_FOLDERS = {
+    **dict.fromkeys(("chunks", "depths", "heads", "overview", "records"), "reading/"),
+    **dict.fromkeys(("budget", "spend"), "spending/"),
+}
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
 
 
 @cache
 def source(name: str) -> str:
     """Return the text of a script, with the parts that it needs before it."""
-    text = _read(f"reading/{name}" if name in _READING else name)
+    text = _read(_FOLDERS.get(name, "") + name)
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else ""
     parts: dict[str, str] = {}
     _add_parts(text, parts)

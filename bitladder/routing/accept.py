@@ -13,12 +13,15 @@ from bitladder.decision import Decision
 from bitladder.errors import RequestError
 from bitladder.routing.body import Body, prompt_bytes, read_body, with_model
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
+from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Envelope, read_envelope
 from bitladder.routing.features import score_prompt
+from bitladder.routing.max_cost import costs_of, within_cost
 from bitladder.routing.policies import policy_of
 from bitladder.settings.sections import Settings
 
 _MAX_KEY_CHARS = 255
+_NO_COSTS: Mapping[str, float | None] = {}
 
 
 class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -31,6 +34,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lane: Lane | None = None  # /v1/jobs may name one
     tenant: str = DEFAULT_TENANT  # whose job it is
     max_of_tenant: int = 0  # see Submission
+    payer: str = ""  # see Request
+    curves: Mapping[str, Curves] = {}  # what was measured of each model's tiers: what a request is expected to cost
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -49,7 +54,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     """Turn one request into a submission.
 
     Raises:
-        RequestError: the body or a header is wrong.
+        RequestError: the body or a header is wrong, or it would cost more than it may.
         ModelNotFoundError: there is no such model or tier.
 
     """
@@ -62,10 +67,21 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
     )
     constraints = constraints_of(envelope, settings.model(choice.model).ladder, choice.tier)
+    costs = _NO_COSTS
+    if incoming.payer or envelope.max_cost is not None:
+        costs = costs_of(body, settings.model(choice.model), incoming.curves.get(choice.model, {}))
+        constraints = within_cost(constraints, costs)
     decision = _decide(incoming.endpoint, body, constraints, settings)
     queue = QueueName(choice.model, decision.floor, lane_of(envelope, settings.lanes), constraints.ceiling)
     submission = _submission(incoming, body, constraints, decision, queue, reply_to)
+    if incoming.payer:
+        submission = _paid(submission, incoming.payer, costs[decision.floor] or 0.0)
     return Accepted(submission=submission, envelope=envelope)
+
+
+def _paid(submission: Submission, payer: str, expected: float) -> Submission:
+    request = msgspec.structs.replace(submission.request, payer=payer, expected_cost=expected)
+    return msgspec.structs.replace(submission, request=request)
 
 
 def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: Settings) -> Decision:

@@ -14,6 +14,7 @@ from bitladder.errors import RequestError
 class _Body(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
+    max_tokens: Any = None  # what is wrong here, the engine says
 
 
 class CompletionBody(_Body, frozen=True, kw_only=True):
@@ -26,6 +27,7 @@ class ChatBody(_Body, frozen=True, kw_only=True):
     """The fields of POST /v1/chat/completions that bitladder reads."""
 
     messages: list[dict[str, Any]]
+    max_completion_tokens: Any = None
 
 
 Body = CompletionBody | ChatBody
@@ -93,6 +95,13 @@ def has_messages(body: bytes) -> bool:
 def with_model(body: bytes, model: str) -> bytes:
     """Return a body for a model by another name; the values of all other fields stay as their client wrote them."""
     return msgspec.json.encode(_fields(body) | {"model": model})
+
+
+def max_tokens(body: Body) -> int | None:
+    """Return how many tokens each choice of the answer may have; None: the request does not say."""
+    newer = body.max_completion_tokens if isinstance(body, ChatBody) else None
+    limit = body.max_tokens if newer is None else newer
+    return limit if type(limit) is int and limit >= 0 else None
 
 
 def prompt_bytes(body: Body) -> bytes:

@@ -45,6 +45,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_tier: str | None = None
     deadline_ms: int | None = None  # from acceptance; a later answer is useless
     lane: Lane | None = None  # None: follows from the priority
+    max_cost: float | None = None  # that is expected of it, in the currency of the tiers' prices
     latency_budget: LatencyBudget = _NO_LIMIT  # admission refuses what cannot be answered within it
 
 
@@ -61,16 +62,18 @@ def read_envelope(
     does not wait for it.
 
     Raises:
-        RequestError: a header is not a whole number in its range.
+        RequestError: a header is not a number in its range.
 
     """
-    fields: dict[str, int | str] = {}
+    fields: dict[str, int | str | float] = {}
     for header, field, minimum, maximum in _NUMBERS:
         if (raw := headers.get(header)) is not None:
             fields[field] = _whole(header.title(), raw, minimum, maximum)
     for header, field in _TIERS:
         if (raw := headers.get(header)) is not None:
             fields[field] = raw.strip()
+    if (raw := headers.get("x-max-cost")) is not None:
+        fields["max_cost"] = _amount("X-Max-Cost", raw)
     deadline_ms = fields.get("deadline_ms")
     deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
     silence_s = None
@@ -96,6 +99,16 @@ def _timeout(raw: str) -> float:
     except ValueError:
         return math.inf  # a header of the client's library: its form is not for us to refuse
     return max(0.0, timeout_s - _NETWORK_S) if timeout_s > 0 else math.inf
+
+
+def _amount(header: str, raw: str) -> float:
+    try:
+        amount = float(raw) if raw.isascii() and "_" not in raw else math.nan
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise RequestError(f"{header} must be a number above 0, got {raw[:40]!r}", param=header)
+    return amount
 
 
 def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:

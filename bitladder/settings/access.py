@@ -37,6 +37,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: int | None = None  # None: no limit, here and below
     max_in_flight: int | None = None
     max_queued: int | None = None
+    has_budget: bool = False  # that its jobs are charged to
     expires: datetime | None = None
 
     @property
@@ -64,6 +65,12 @@ class KeySettings(Section):
     )
     max_queued: int | None = Field(
         None, ge=1, description="jobs of its tenant waiting or running; unset: queue.max_per_tenant"
+    )
+    budget_per_day: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="what its jobs may cost in a day (UTC), in the currency of the tiers' prices; unset: no limit",
     )
     created: datetime | None = Field(None, description="when it was made")
     expires: datetime | None = Field(None, description="from then on it is refused; unset: never")

@@ -19,7 +19,7 @@ class TierSettings(Section):
     hardware: str = Field(
         "cpu", description="what it runs on; `calibrate quantize` refuses recipes that it cannot serve"
     )
-    price_per_hour: float = Field(0, ge=0, description="price of one worker, in your currency")
+    price_per_hour: float = Field(0, ge=0, allow_inf_nan=False, description="price of one worker, in your currency")
     checkpoint: str = Field("", description="folder of the weights; {cache} stands for [vllm].cache_dir")
     url: str = Field("", description="engine = remote: base URL of an OpenAI-compatible server")
     slots: int = Field(16, ge=1, le=4096, description="maximum jobs in flight on one worker")
@@ -46,6 +46,12 @@ class ModelSettings(Section):
         "",
         pattern="^[A-Za-z0-9_-]*$",
         description="vLLM's parser of the tool calls that this model writes; empty: requests with tools are refused",
+    )
+    max_overflow_cost_per_hour: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="attributed cost of overflow in an hour of the clock, after which it waits; unset: no limit",
     )
     aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
     tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")

@@ -110,6 +110,13 @@ PARAMETERS = {
     "DeadlineMs": _Parameter(
         "X-Deadline-Ms", "header", _Milliseconds, "From acceptance. Afterwards the job is dropped or aborted."
     ),
+    "MaxCost": _Parameter(
+        "X-Max-Cost",
+        "header",
+        Annotated[float, Meta(gt=0)],
+        "The most that the request may be expected to cost, in the currency of the tiers' prices: dearer tiers are not "
+        "used, and where all are, it is refused.",
+    ),
     "ReadTimeout": _Parameter(
         "X-Stainless-Read-Timeout",
         "header",
@@ -147,6 +154,7 @@ ENVELOPE = (
     "MinTier",
     "MaxTier",
     "DeadlineMs",
+    "MaxCost",
     "ReadTimeout",
     "HeadersTimeout",
     "IdempotencyKey",

@@ -29,17 +29,22 @@ def drawn() -> dict[str, tuple[str, int | None]]:
     return found
 
 
+# Modules with errors of their own.
+ELSEWHERE = ("bitladder.queue.waiting.reading", "bitladder.routing.max_cost")
+
+
 def defined(base: type[BitladderError] = BitladderError) -> dict[str, type[BitladderError]]:
     """Return the errors of the ground by name, those of its command line left out."""
     classes: dict[str, type[BitladderError]] = {}
     for item in base.__subclasses__():
-        if item.__module__ in (errors.__name__, "bitladder.queue.waiting.reading"):
+        if item.__module__ in (errors.__name__, *ELSEWHERE):
             classes |= {item.__name__: item} | defined(item)
     return classes
 
 
 def test_the_drawing_is_the_tree() -> None:
-    import_module("bitladder.queue.waiting.reading")  # it has two of its own
+    for module in ELSEWHERE:
+        import_module(module)
     classes = defined()
     tree = {name: item.__bases__[0].__name__ for name, item in classes.items()}
 

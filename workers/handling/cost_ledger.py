@@ -40,9 +40,18 @@ class CostLedger:
         self._queue, self._worker, self._metrics = queue, worker, metrics
         self._price_per_hour = model.tier(worker.tier).price_per_hour
         self._is_priced = any(tier.price_per_hour for tier in model.tiers)
+        self._max_overflow = model.max_overflow_cost_per_hour
+        self._overflow = 0.0  # what it has cost all workers of the model in this hour, as they had sent it a second ago
         self._spent = Spent(number=1)
         self._sending: Spent | None = None
         self._counted_s = time.monotonic()  # until when the rent is in the sums
+
+    def may_overflow(self) -> bool:
+        """Return whether overflow has cost less than it may in this hour."""
+        if self._max_overflow is None:
+            return True
+        unsent = self._spent.overflow + (self._sending.overflow if self._sending else 0.0)
+        return self._overflow + unsent < self._max_overflow
 
     def charge(self, job: Claimed, execution: Execution | None, done: Executed | None) -> float | None:
         """Add an execution to the sums; return what its job has cost with those before, None where none has begun."""
@@ -98,7 +107,7 @@ class CostLedger:
 
     async def _send(self, spent: Spent) -> None:
         worker = self._worker
-        await self._queue.run(spend_call(worker.name, worker.model, worker.tier, spent))
+        self._overflow = float(await self._queue.run(spend_call(worker.name, worker.model, worker.tier, spent)))
         self._sending = None
 
     def _count_rent(self) -> None:

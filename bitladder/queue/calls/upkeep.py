@@ -1,4 +1,4 @@
-"""Upkeep: release.lua, drop.lua (dead letters), sweep.lua (jobs of RQ's producers), rate.lua (API keys), check.lua."""
+"""Upkeep: release.lua, drop.lua (dead letters), sweep.lua (RQ's jobs), rate.lua, budget.lua (API keys), check.lua."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def read_swept(answer: list[Any]) -> _Swept:
 def rate_call(key: str, per_minute: int) -> Call:
     """Build the call of rate.lua. It answers in how many milliseconds the key's next request may pass, 0: this one."""
     return Call("rate", [f"bl:rate:{key}"], [per_minute])
+
+
+def budget_call(key: str, expected: float, budget: float | None) -> Call:
+    """Build the call of budget.lua. It answers in how many milliseconds the budget opens again, 0: it is charged."""
+    return Call("budget", [], [key, expected, "" if budget is None else budget])
 
 
 def check_call(commands: Sequence[str]) -> Call:

@@ -49,6 +49,7 @@ INTAKE: Rights = (
     "HMGET bl:served:x x",
     "HGET bl:health:x x",
     "HGETALL bl:costs:x",
+    "HSET bl:budget:x x x",
     "HGETALL bl:pace:x",
     "HDEL rq:job:x x",
     "LINDEX rq:queue:x 0",

@@ -17,6 +17,7 @@ from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import reply, scripted
 from tests.workers.test_pump import ANSWER, BODY, running, until
+from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.pump import Pump
 
@@ -148,3 +149,28 @@ async def test_where_no_tier_has_a_price_nothing_is_written(redis_url: str, stor
             await until(lambda: producer.outcome(job_id) is not None)
 
     assert store.keys("bl:costs:*") + store.keys("bl:pace:*") == []
+
+
+async def test_overflow_waits_once_it_has_cost_what_it_may_in_an_hour(redis_url: str, store: redis.Redis) -> None:
+    limit = 0.05 / 3600  # of int8's price of 1 an hour: 50 ms of its time
+    settings = make_settings(redis_url, echo__tokens_per_s=100)
+    model = settings.model("smollm2").model_copy(update={"max_overflow_cost_per_hour": limit})
+    settings = settings.model_copy(update={"models": {"smollm2": model}})
+    with Producer(settings) as producer:
+        pump = Pump(settings, "smollm2", "int8", EchoEngine(settings.echo))
+        task = asyncio.create_task(pump.run())
+        first = producer.submit(BODY | {"max_tokens": 20})  # int4 has no worker
+        await until(lambda: producer.outcome(first) is not None)
+        at_int8 = {"X-Min-Tier": "int8"}
+        between = producer.submit(BODY, headers=at_int8)  # taken by the claim that waits since before
+        await until(lambda: producer.outcome(between) is not None)
+        second, last = producer.submit(BODY), producer.submit(BODY, headers=at_int8)
+        await until(lambda: producer.outcome(last) is not None)
+        waiting = producer.outcome(second)
+        pump.drain()
+        await task
+
+    (key,) = store.keys("bl:costs:*")
+    overflow = {field: float(cost) for field, cost in store.hgetall(key).items() if b"|||overflow." in field}
+    assert waiting is None
+    assert sum(overflow.values()) == pytest.approx(0.2 / 3600, rel=0.3)

@@ -1,0 +1,52 @@
+"""What a request may cost: the tiers that X-Max-Cost leaves, and the errors where a maximum is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bitladder.errors import RateLimitError, RequestError
+from bitladder.routing.body import Body, max_tokens
+from bitladder.routing.constraints import Constraints
+from bitladder.routing.cost import Curves, affordable, expected_costs
+from bitladder.settings.models_section import ModelSettings
+
+
+class MaxCostError(RequestError):
+    """Every tier that the request allows is expected to cost more than it may."""
+
+    code = "max_cost_exceeded"
+
+
+class BudgetError(RateLimitError):
+    """The budget of the API key is used up for this day."""
+
+    code = "budget_exceeded"
+
+
+def costs_of(body: Body, model: ModelSettings, curves: Curves) -> Mapping[str, float | None]:
+    """Return what a request is expected to cost at each tier of its model; None: nothing has been measured there."""
+    return expected_costs({tier.name: tier.price_per_hour for tier in model.tiers}, curves, max_tokens(body))
+
+
+def within_cost(constraints: Constraints, costs: Mapping[str, float | None]) -> Constraints:
+    """Return the constraints without the tiers that are expected to cost more than X-Max-Cost.
+
+    Raises:
+        MaxCostError: that would be all of them.
+
+    """
+    max_cost = constraints.envelope.max_cost
+    if max_cost is None:
+        return constraints
+    ladder, lowest, highest = constraints.ladder, constraints.lowest, constraints.highest
+    ranks = affordable([costs[tier] for tier in ladder], lowest, highest, max_cost)
+    if ranks is None:
+        expected = ", ".join(f"{costs[tier]:.9f} at {tier}" for tier in ladder[lowest : highest + 1])
+        raise MaxCostError(
+            f"X-Max-Cost is {max_cost:g}, but the request is expected to cost {expected}: allow more, or set "
+            "max_tokens lower",
+            param="X-Max-Cost",
+        )
+    return msgspec.structs.replace(constraints, lowest=ranks[0], highest=ranks[1])
