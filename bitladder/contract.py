@@ -110,6 +110,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     tenant: str = DEFAULT_TENANT
     payer: str = ""  # the API key whose budget pays; '': none does
     expected_cost: float = 0.0  # that this budget was charged with at acceptance
+    cascade: bool = False  # its answer is kept only where the model was sure of it, as far as a higher tier may answer
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -196,6 +197,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # of all its executions: price of their tier's time, shared by the jobs that ran beside
     request_id: str = ""
+    confidence: float | None = None  # of an answer that a cascade has judged
 
     @property
     def floor(self) -> str | None:

@@ -26,6 +26,8 @@ from workers.engines.errors import EngineBusyError, EngineFaultError, EngineLost
 from workers.output_check import fault_in
 
 log = structlog.get_logger()
+# The code of a job whose request the engine refused.
+REFUSED = "refused_by_engine"
 
 
 class Verdict(StrEnum):
@@ -34,6 +36,7 @@ class Verdict(StrEnum):
     FINISH = "finish"  # store its outcome
     REQUEUE = "requeue"  # in the same queue, no attempt counted
     ESCALATE = "escalate"  # requeue one tier up, an attempt counted
+    UNSURE = "unsure"  # requeue one tier up with the answer that it has, an attempt counted
     ISOLATE = "isolate"  # requeue in the same queue, no attempt counted; it runs isolated from now on
     DEAD_LETTER = "dead_letter"  # end it as a dead letter, for an operator to look at
 
@@ -65,13 +68,27 @@ class _Stream(Protocol):
         """Take the next chunk."""
 
 
+class _Judge(Protocol):
+    """Judges answers for a cascade (workers/handling/cascading.py)."""
+
+    def asking(self, job: Claimed, request: Request) -> Request | None:
+        """Return the request that asks for what the judgement needs; None where the answer is not judged."""
+
+    async def judge(self, job: Claimed, outcome: Outcome, *, is_shown: bool, run_s: float) -> tuple[Outcome, bool]:
+        """Return the outcome as judged, and whether the job is to escalate."""
+
+
 class Executor:
     """Executes the jobs of one worker. Without `can_escalate`, which answers for a job, output is not checked."""
 
     def __init__(
-        self, signer: Signer, clock: ServerClock, can_escalate: Callable[[Claimed], Awaitable[bool]] | None = None
+        self,
+        signer: Signer,
+        clock: ServerClock,
+        can_escalate: Callable[[Claimed], Awaitable[bool]] | None = None,
+        judge: _Judge | None = None,
     ) -> None:
-        self._signer, self.clock, self._can_escalate = signer, clock, can_escalate
+        self._signer, self.clock, self._can_escalate, self._judge = signer, clock, can_escalate, judge
 
     async def execute(
         self, job: Claimed, engine: Answers, stream: _Stream, on_begin: Callable[[], None], on_end: Callable[[], None]
@@ -90,7 +107,10 @@ class Executor:
             return expired_in_queue()
         on_begin()
         start = time.perf_counter()
-        outcome, verdict, unsent = await self._ask(job, request, engine, stream)
+        asking = self._judge and self._judge.asking(job, request)
+        outcome, verdict, unsent = await self._ask(job, asking or request, engine, stream)
+        if asking and outcome.code == REFUSED:  # perhaps for what was added to it
+            asking, (outcome, verdict, unsent) = None, await self._ask(job, request, engine, stream)
         on_end()
         run_ms = round((time.perf_counter() - start) * 1000, 1)
         degenerate = self._check(outcome, request)
@@ -98,6 +118,10 @@ class Executor:
             outcome, verdict = _rejected(outcome, degenerate), Verdict.ESCALATE
         elif unsent:
             await stream.send(unsent)
+        elif self._judge and asking:
+            is_shown = bytes(asking.body) == bytes(request.body)
+            outcome, escalates = await self._judge.judge(job, outcome, is_shown=is_shown, run_s=run_ms / 1000)
+            verdict = Verdict.UNSURE if escalates else verdict
         outcome = msgspec.structs.replace(outcome, run_ms=run_ms, chunks=stream.count)
         return Executed(verdict=verdict, outcome=outcome, request=request, degenerate=degenerate)
 
@@ -161,7 +185,7 @@ def _outcome_of(answer: Answer) -> Outcome:
             state=State.FAILED,
             status=answer.status,
             body=body,
-            code="refused_by_engine",
+            code=REFUSED,
             error=f"the engine refused the request with status {answer.status}",
         )
     usage = Usage(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)

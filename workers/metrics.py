@@ -100,6 +100,11 @@ class WorkerMetrics:
         self.degenerate = self._counters(
             "bitladder_outputs_degenerate", "How many answers were a token loop, gibberish or empty, by kind?", "kind"
         )
+        self.judged = self._counters(
+            "bitladder_answers_judged",
+            "How many answers of a cascade were accepted, kept for want of another, unknown, or made the job escalate?",
+            "verdict",
+        )
         self.restarts = self._counters(
             "bitladder_engine_restarts", "How often was the engine started again, by reason?", "reason"
         )

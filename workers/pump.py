@@ -34,6 +34,7 @@ from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Engine, EngineLoad
 from workers.execute import Executor
 from workers.handling.begun import BegunReporter
+from workers.handling.cascading import Judge, cascade_of
 from workers.handling.chunks import ChunkSender
 from workers.handling.higher_tiers import HigherTiers
 from workers.handling.job_handler import JobHandler
@@ -77,7 +78,9 @@ class Pump:
         self._health = TierHealth(queue, identity)
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
-        executor = Executor(queue.signer, self.leases.clock, can_escalate)
+        cascade = cascade_of(settings, identity)
+        judge = Judge(cascade, higher, self.leases.clock, metrics) if cascade else None
+        executor = Executor(queue.signer, self.leases.clock, can_escalate, judge)
         settler = Settler(queue, identity, metrics, higher, self._health.note)
         chunks = ChunkSender(queue, identity.name, metrics)
         self._ledger = settler.ledger

@@ -28,6 +28,7 @@ _HEADERS = {
     "deadline_ms": "X-Deadline-Ms",
     "min_tier": "X-Min-Tier",
     "max_tier": "X-Max-Tier",
+    "cascade": "X-Cascade",
     "idempotency_key": "Idempotency-Key",
 }
 DEFAULT_URL = "http://127.0.0.1:8000"

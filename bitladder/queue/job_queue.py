@@ -138,9 +138,21 @@ class JobQueue:
         """Return the stored chunks of a stream behind this one, as many as one read brings: at least one."""
         return read_chunks(await self.run(chunks_call(job_id, fence, number)))
 
-    async def requeue(self, worker: str, job: Claimed, target: str, *, reason: RequeueReason, last: Outcome) -> str:
-        """Put a job back to the front of `target`, or end it with `last`: returned, ended or lost."""
-        item = Requeued(job=job, target=target, reason=reason, last=last)
+    async def requeue(
+        self,
+        worker: str,
+        job: Claimed,
+        target: str,
+        *,
+        reason: RequeueReason,
+        last: Outcome,
+        kept: Outcome | None = None,
+    ) -> str:
+        """Put a job back to the front of `target`, or end it with `last`: returned, ended or lost.
+
+        With a `kept` answer it ends with that, whatever else would be its end but another answer or a cancellation.
+        """
+        item = Requeued(job=job, target=target, reason=reason, last=last, kept=kept)
         return read_word(await self.run(requeue_call(self.settings, self.signer, worker, item)))
 
     async def cancel(self, job_id: str) -> str:

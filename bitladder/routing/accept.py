@@ -19,6 +19,7 @@ from bitladder.routing.features import score_prompt
 from bitladder.routing.max_cost import costs_of, within_cost
 from bitladder.routing.policies import policy_of
 from bitladder.settings.sections import Settings
+from bitladder.settings.worker_section import CascadeSettings
 
 _MAX_KEY_CHARS = 255
 _NO_COSTS: Mapping[str, float | None] = {}
@@ -66,6 +67,8 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         stream=bool(body.stream),
         await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
     )
+    if envelope.cascade or settings.cascade.calibration:
+        envelope = msgspec.structs.replace(envelope, cascade=_cascades(envelope, body, settings.cascade))
     constraints = constraints_of(envelope, settings.model(choice.model).ladder, choice.tier)
     costs = _NO_COSTS
     if incoming.payer or envelope.max_cost is not None:
@@ -82,6 +85,15 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
 def _paid(submission: Submission, payer: str, expected: float) -> Submission:
     request = msgspec.structs.replace(submission.request, payer=payer, expected_cost=expected)
     return msgspec.structs.replace(submission, request=request)
+
+
+def _cascades(envelope: Envelope, body: Body, cascade: CascadeSettings) -> bool:
+    """Return whether the answer is to be judged; a stream's has reached its reader by then."""
+    if envelope.cascade and (body.stream or not cascade.calibration):
+        why = "an answer that is streamed cannot be taken back" if body.stream else "no calibration is configured here"
+        raise RequestError(f"X-Cascade must not be true: {why}", param="X-Cascade")
+    is_wanted = cascade.always if envelope.cascade is None else envelope.cascade
+    return bool(is_wanted and cascade.calibration and not body.stream)
 
 
 def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: Settings) -> Decision:
@@ -102,6 +114,7 @@ def _submission(
         stream=bool(body.stream),
         request_id=incoming.request_id,
         tenant=incoming.tenant,
+        cascade=bool(constraints.envelope.cascade),
     )
     key = _idempotency_key(incoming.headers, incoming.tenant)
     return Submission(

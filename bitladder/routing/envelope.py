@@ -46,6 +46,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deadline_ms: int | None = None  # from acceptance; a later answer is useless
     lane: Lane | None = None  # None: follows from the priority
     max_cost: float | None = None  # that is expected of it, in the currency of the tiers' prices
+    cascade: bool | None = None  # None: as the settings say
     latency_budget: LatencyBudget = _NO_LIMIT  # admission refuses what cannot be answered within it
 
 
@@ -62,7 +63,7 @@ def read_envelope(
     does not wait for it.
 
     Raises:
-        RequestError: a header is not a number in its range.
+        RequestError: a header is not a number in its range, or not true or false.
 
     """
     fields: dict[str, int | str | float] = {}
@@ -74,6 +75,8 @@ def read_envelope(
             fields[field] = raw.strip()
     if (raw := headers.get("x-max-cost")) is not None:
         fields["max_cost"] = _amount("X-Max-Cost", raw)
+    if (raw := headers.get("x-cascade")) is not None:
+        fields["cascade"] = _flag("X-Cascade", raw)
     deadline_ms = fields.get("deadline_ms")
     deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
     silence_s = None
@@ -109,6 +112,12 @@ def _amount(header: str, raw: str) -> float:
     if not 0 < amount < math.inf:
         raise RequestError(f"{header} must be a number above 0, got {raw[:40]!r}", param=header)
     return amount
+
+
+def _flag(header: str, raw: str) -> bool:
+    if (text := raw.strip().lower()) not in ("true", "false"):
+        raise RequestError(f"{header} must be true or false, got {raw[:40]!r}", param=header)
+    return text == "true"
 
 
 def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:

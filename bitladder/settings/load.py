@@ -34,7 +34,11 @@ _PARTS = {"publish": "file", "auth": "keys_file"}
 # Values of these are taken from the environment as they are, whatever they begin with.
 _PLAIN_KEYS = ("redis.password", "redis.url")
 # Files and folders that may be named from the configuration file's folder on, by section.
-_FILES = {"redis": ("data_dir", "password_file", "ca_file", "cert_file", "key_file"), "vllm": ("python",)}
+_FILES = {
+    "redis": ("data_dir", "password_file", "ca_file", "cert_file", "key_file"),
+    "vllm": ("python",),
+    "cascade": ("calibration",),
+}
 
 _NOT_IN_VARIABLES = re.compile("[^a-z0-9]+")
 

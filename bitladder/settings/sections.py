@@ -19,7 +19,7 @@ from bitladder.settings.policy_section import LaneSettings, PolicySettings
 from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.queue_section import QueueSettings
 from bitladder.settings.redis_section import RedisSettings
-from bitladder.settings.worker_section import EchoSettings, VllmSettings, WorkerSettings
+from bitladder.settings.worker_section import CascadeSettings, EchoSettings, VllmSettings, WorkerSettings
 
 
 class Settings(Section):
@@ -32,6 +32,7 @@ class Settings(Section):
     queue: QueueSettings = QueueSettings()
     lanes: LaneSettings = LaneSettings()
     policy: PolicySettings = PolicySettings()
+    cascade: CascadeSettings = CascadeSettings()
     capture: CaptureSettings = CaptureSettings()
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()

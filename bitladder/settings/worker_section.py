@@ -29,6 +29,16 @@ class WorkerSettings(Section):
     metrics_port: int | None = Field(None, ge=0, le=65535, description="port of /metrics; unset: none")
 
 
+class CascadeSettings(Section):
+    """Answers of lower tiers that are kept only where the model was sure of them (docs/routing.md)."""
+
+    calibration: str = Field("", description="JSON file of confidences by margins; empty: no cascade")
+    accept: float = Field(
+        0.8, ge=0, le=1, description="confidence from which an answer is kept; below, the job escalates"
+    )
+    always: bool = Field(False, description="judge every answer that can be; else those with X-Cascade: true")
+
+
 class VllmSettings(Section):
     """The supervised vLLM server."""
 

@@ -34,6 +34,7 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
         "X-Overflowed-From": outcome.overflowed_from,
         "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
         "X-Cost": None if outcome.cost is None else f"{outcome.cost:.9f}",
+        "X-Confidence": None if outcome.confidence is None else f"{outcome.confidence:.4f}",
     }
     return {name: value for name, value in headers.items() if value is not None}
 

@@ -107,6 +107,12 @@ PARAMETERS = {
     ),
     "MinTier": _Parameter("X-Min-Tier", "header", TierName, "The lowest tier allowed."),
     "MaxTier": _Parameter("X-Max-Tier", "header", TierName, "The highest tier allowed."),
+    "Cascade": _Parameter(
+        "X-Cascade",
+        "header",
+        bool,
+        "An answer that the model was not sure of is not kept: a higher tier answers, if one may. Not for streams.",
+    ),
     "DeadlineMs": _Parameter(
         "X-Deadline-Ms", "header", _Milliseconds, "From acceptance. Afterwards the job is dropped or aborted."
     ),
@@ -152,6 +158,7 @@ ENVELOPE = (
     "Priority",
     "MaxLatencyMs",
     "MinTier",
+    "Cascade",
     "MaxTier",
     "DeadlineMs",
     "MaxCost",
@@ -171,6 +178,10 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Cost": (Annotated[float, Meta(ge=0)], "What its executions cost, in the currency of the tiers' prices."),
     "X-Policy": (str, "The policy that chose the floor, and its version."),
     "X-Route-Reason": (str, "Why the policy chose the floor."),
+    "X-Confidence": (
+        Annotated[float, Meta(ge=0, le=1)],
+        "How likely the answer is as good as the reference's, where a cascade has judged it.",
+    ),
     "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
     "Location": (str, "Where the job is."),
     "Retry-After": (Count, "Seconds after which another try makes sense."),
@@ -192,6 +203,7 @@ ROUTING_HEADERS = (
     "X-Policy",
     "X-Route-Reason",
     "X-Overflowed-From",
+    "X-Confidence",
 )
 
 

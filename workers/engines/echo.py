@@ -8,7 +8,8 @@ cause faults:
 - `echo:crash` crashes the engine at this request's first token, with all requests in flight; until it is restarted it
   refuses connections, like a closed port;
 - `echo:hang` stops the engine at this request's first token: it is healthy by its own account, and gives no token;
-- `echo:nan` answers with log probabilities of NaN, `echo:loop` with one word until max_tokens.
+- `echo:nan` answers with log probabilities of NaN, `echo:loop` with one word until max_tokens;
+- `echo:unsure` is a word whose alternatives are as likely as itself, for a cascade to escalate.
 
 With `echo.execution_log` the engine logs its executions (execution_log.py), so that tests can check guarantees.
 """

@@ -18,6 +18,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.outage import OUTAGE
 from workers.execute import Executed, Verdict
+from workers.handling.cascading import unsure
 from workers.handling.cost_ledger import CostLedger
 from workers.handling.higher_tiers import HigherTiers
 from workers.identity import Identity
@@ -69,6 +70,9 @@ class Settler:
             )
         elif done.verdict in (Verdict.FINISH, Verdict.DEAD_LETTER):
             await self._end(job, outcome, is_dead_letter=done.verdict is Verdict.DEAD_LETTER)
+        elif done.verdict is Verdict.UNSURE:
+            target = await self._higher.queue_for(job)
+            await self._requeue(job, target, RequeueReason.CHARGED, unsure(outcome), kept=outcome)
         elif done.verdict is Verdict.REQUEUE:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._higher.queue_for(job) if self._is_stuck(job.job_id) else job.queue
@@ -129,17 +133,21 @@ class Settler:
         result = await self._call_requeue(job, job.queue, reason, outcome)
         self._count(job, outcome, accepted=result == "ended")
 
-    async def _requeue(self, job: Claimed, target: str, reason: RequeueReason, last: Outcome) -> None:
-        result = await self._call_requeue(job, target, reason, last)
+    async def _requeue(
+        self, job: Claimed, target: str, reason: RequeueReason, last: Outcome, *, kept: Outcome | None = None
+    ) -> None:
+        result = await self._call_requeue(job, target, reason, last, kept)
         self._metrics.requeued(last.code or "").inc()
         if result == "ended":
             self._metrics.rq.add(last)
             self._metrics.dead_lettered(last.code or "").inc()
         log.info("job requeued", job_id=job.job_id, target=target, reason=last.code, result=result)
 
-    async def _call_requeue(self, job: Claimed, target: str, reason: RequeueReason, last: Outcome) -> str:
+    async def _call_requeue(
+        self, job: Claimed, target: str, reason: RequeueReason, last: Outcome, kept: Outcome | None = None
+    ) -> str:
         return await until_reachable(
-            lambda: self._queue.requeue(self._worker.name, job, target, reason=reason, last=last)
+            lambda: self._queue.requeue(self._worker.name, job, target, reason=reason, last=last, kept=kept)
         )
 
     def _completed(self, job: Claimed, done: Executed, cost: float | None) -> Outcome:

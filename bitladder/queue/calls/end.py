@@ -47,6 +47,7 @@ class Requeued(msgspec.Struct, frozen=True, kw_only=True):
     target: str  # the queue
     reason: RequeueReason
     last: Outcome  # its outcome if it ends instead
+    kept: Outcome | None = None  # an answer that it has, for the case that it gets no other
 
 
 class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +94,7 @@ def requeue_call(settings: Settings, signer: Signer, worker: str, item: Requeued
         retention(settings),
         _in_ascii(f"{last.code}: {last.error}"),
         "" if last.cost is None else last.cost,
+        signer.encode(job.job_id, item.kept) if item.kept else b"",
     ]
     return Call("requeue", [f"bl:inflight:{worker}"], args)
 

@@ -17,6 +17,8 @@ Position = Annotated[int, Meta(ge=1, description="While the job waits; 1: next o
 Text = Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")]
 Policy = Annotated[str | None, Meta(description="The policy that chose the floor, and its version.")]
 Features = Annotated[dict[str, float], Meta(description="The features of the prompt that the policy read, by name.")]
+_CONFIDENCE = "Of an answer that a cascade has judged: how likely it is as good as the reference's."
+Confidence = Annotated[float | None, Meta(description=_CONFIDENCE)]
 _RESULT = "The engine's JSON answer, of a stream what its chunks make up; null where there is none."
 Result = Annotated[msgspec.Raw, Meta(description=_RESULT)]
 
@@ -55,6 +57,7 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | UnsetType = UNSET
     cost: float | UnsetType | None = UNSET
     request_id: str | UnsetType = UNSET
+    confidence: Confidence | UnsetType = UNSET
     result: Result | UnsetType = UNSET
     error: JobFailure | UnsetType | None = UNSET
 

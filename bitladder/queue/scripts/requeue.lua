@@ -10,6 +10,7 @@
 -- ARGV  1 worker  2 id  3 fence  4 queue it came from  5 target queue  6 reason (see `requeue_job`)
 --       7 max attempts  8 outcome when it ends  9 keep (see `read_keep`)  10 why it comes back, in words
 --       11 what its executions have cost until now ('': nothing is known)
+--       12 an answer that it has, '' for none: it ends with that if it gets no other
 -- Touches also, by name: rq:wip:<queue>, and what its parts touch.
 -- Returns returned | ended | lost.
 
@@ -22,6 +23,6 @@ try_call('ZREM', 'rq:wip:' .. ARGV[4], escaped(id, UNSAFE_IN_MEMBER) .. ':' .. f
 local keep = read_keep(ARGV[9])
 local result = requeue_job(id, worker, {reason = ARGV[6], fence = fence, target = ARGV[5], last = ARGV[8],
   max_attempts = tonumber(ARGV[7]), keep = keep, now = now, trouble = ARGV[10],
-  spent = ARGV[11]})
+  spent = ARGV[11], kept = ARGV[12]})
 flush(keep, now)
 return result

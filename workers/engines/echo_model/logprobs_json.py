@@ -50,8 +50,9 @@ def prompt_logprobs(tokens: Sequence[str], top: int) -> list[Fields | None]:
 
 
 def _alternatives(token: str, top: int) -> list[tuple[str, float]]:
-    """Return the token, and others that are less likely."""
-    return [(token + str(rank or ""), _logprob(token) - rank) for rank in range(top)]
+    """Return the token, and others that are less likely; hardly less likely than echo:unsure."""
+    step = 0.01 if "echo:unsure" in token else 1
+    return [(token + str(rank or ""), _logprob(token) - rank * step) for rank in range(top)]
 
 
 def _logprob(token: str) -> float:

@@ -1,6 +1,8 @@
 -- The end of a job: its outcome in the record, its id in RQ's registry of that end, a message to those that await it.
 --
 -- Needs: values, clock, commands, messages, retention, dead_letters, rq
+-- Moves: queued -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
+-- Moves: running -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
 -- Touches: rq:job:<id>, rq:finished:<queue>, rq:failed:<queue>, rq:canceled:<queue>, bl:tenant:<tenant>,
 --          bl:idem:<model>:<key>, bl:done:<id> (channel), and what the parts above touch
 
@@ -11,7 +13,14 @@ local ended, ended_at, dead = {}, nil, {}
 -- producers. Status: RQ's, or 'dead' for a failed job that an operator should look at: it may be released, so it keeps its
 -- prompt. All others lose theirs (RQ's tools need the field, so an empty call stays).
 local function end_job(job, status, outcome, keep, now)
-  local key, ttl = 'rq:job:' .. job.id, status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
+  local key = 'rq:job:' .. job.id
+  if status == 'failed' or status == 'dead' then
+    local kept = redis.pcall('HGET', key, 'kept')
+    if type(kept) == 'string' then
+      status, outcome = 'finished', kept
+    end
+  end
+  local ttl = status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
   if job.rq then
     ttl = end_rq_job(job, status, outcome, ttl, keep, now, end_job)

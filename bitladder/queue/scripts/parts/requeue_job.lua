@@ -20,9 +20,9 @@ local function append_history(key, history, worker, fence, outcome, now)
   end
 end
 
--- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble, spent}: the claim it is about, the
--- queue it goes to instead of its own, its outcome when it has no attempt left, why it comes back, and what its executions
--- have cost until now. Reasons:
+-- How: {reason, max_attempts, keep, now}, and optionally {fence, target, last, trouble, spent, kept}: the claim it is
+-- about, the queue it goes to instead of its own, its outcome when it has no attempt left, why it comes back, what its
+-- executions have cost until now, and an answer that it has (see `end_job`). Reasons:
 --   uncharged  nothing ran, or nothing is to blame: no attempt counted
 --   charged    an attempt counted
 --   crashed    it was in an engine that crashed, and may be the cause: no attempt counted
@@ -42,6 +42,9 @@ local function requeue_job(id, worker, how)
   try_call('ZREM', 'rq:wip:' .. queue, escaped(id, UNSAFE_IN_MEMBER) .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], rq = is_rq,
     worker = worker}
+  if how.kept and how.kept ~= '' then
+    redis.call('HSET', key, 'kept', how.kept)
+  end
   local is_charged = reason == 'charged' or reason == 'reaped'
   if reason == 'unbegun' then
     local times = (whole(fields[12]) or 0) + 1
