@@ -35,6 +35,7 @@ def route(
         max_of_tenant=caller.max_queued or 0,
         payer=caller.key if caller.has_budget else "",
         curves=state.budgets.curves,
+        key=caller.key,
     )
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
     state.metrics.routing.observe(time.perf_counter() - start)

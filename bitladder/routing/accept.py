@@ -17,7 +17,8 @@ from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Envelope, read_envelope
 from bitladder.routing.features import score_prompt
 from bitladder.routing.max_cost import costs_of, within_cost
-from bitladder.routing.policies import policy_of
+from bitladder.routing.policies import Policies
+from bitladder.routing.policies.interface import Policy, Requester
 from bitladder.settings.sections import Settings
 from bitladder.settings.worker_section import CascadeSettings
 
@@ -37,6 +38,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_of_tenant: int = 0  # see Submission
     payer: str = ""  # see Request
     curves: Mapping[str, Curves] = {}  # what was measured of each model's tiers: what a request is expected to cost
+    key: str = ""  # name of the API key that came with it
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -74,7 +76,8 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     if incoming.payer or envelope.max_cost is not None:
         costs = costs_of(body, settings.model(choice.model), incoming.curves.get(choice.model, {}))
         constraints = within_cost(constraints, costs)
-    decision = _decide(incoming.endpoint, body, constraints, settings)
+    policy = policy_for(incoming, choice.model, settings)
+    decision = policy.decide(score_prompt(prompt_bytes(body), incoming.endpoint, policy.features), constraints)
     queue = QueueName(choice.model, decision.floor, lane_of(envelope, settings.lanes), constraints.ceiling)
     submission = _submission(incoming, body, constraints, decision, queue, reply_to)
     if incoming.payer:
@@ -99,6 +102,22 @@ def _cascades(envelope: Envelope, body: Body, cascade: CascadeSettings) -> bool:
 def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: Settings) -> Decision:
     policy = policy_of(settings.policy)
     return policy.decide(score_prompt(prompt_bytes(body), endpoint, policy.features), constraints)
+class _Latest:
+    """The policies of the settings that the last request was routed by: they are made anew when settings change."""
+
+    made: tuple[Settings, Policies] | None = None
+
+
+def policy_for(incoming: Incoming, model: str, settings: Settings) -> Policy:
+    """Return the policy that decides on a request."""
+    latest = _Latest.made
+    if latest is None or latest[0] is not settings:
+        latest = _Latest.made = settings, Policies(settings)
+
+    def requester() -> Requester:
+        return Requester(key=incoming.key or incoming.tenant, request=incoming.request_id.encode() or incoming.body)
+
+    return latest[1].select(model, incoming.key, requester)
 
 
 def _submission(

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from bitladder.contract import DEFAULT_TENANT
 from bitladder.settings.base import Name, Section
+from bitladder.settings.policy_section import PolicyName
 
 # Every key begins so: people and secret scanners tell it from other secrets.
 _KEY_PREFIX = "bl-"
@@ -71,6 +72,9 @@ class KeySettings(Section):
         gt=0,
         allow_inf_nan=False,
         description="what its jobs may cost in a day (UTC), in the currency of the tiers' prices; unset: no limit",
+    )
+    policy: PolicyName | None = Field(
+        None, description="how its requests' floors are chosen; unset: the model's policy"
     )
     created: datetime | None = Field(None, description="when it was made")
     expires: datetime | None = Field(None, description="from then on it is refused; unset: never")

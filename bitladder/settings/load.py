@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitladder.errors import ConfigError
+from bitladder.policy_forms import MAX_BYTES, read_form
 from bitladder.settings.access import AuthSettings
 from bitladder.settings.explain import did_you_mean_variable, explain, leaves
 from bitladder.settings.keys_file import read_keys
@@ -56,6 +57,7 @@ class Loaded(BaseModel):
     release_file: Path | None  # where the published release is, or will be
     config_file: Path
     keys_file: Path | None = None  # where the API keys are, or will be; None: this process needs none
+    policy_files: tuple[Path, ...] = ()
 
 
 def load_settings(
@@ -90,11 +92,19 @@ def load_settings(
     for key, value, source in [*_defaults(tree, environ), *overrides]:
         sources[_put(tree, key, value, source)] = source
     _resolve_files(tree, path.absolute().parent)
+    policy_files = _put_policies(tree, path.absolute().parent)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(explain(error, tree, sources, str(path))) from None  # it would repeat the values
-    return Loaded(settings=settings, sources=sources, release_file=release_file, config_file=path, keys_file=keys_file)
+    return Loaded(
+        settings=settings,
+        sources=sources,
+        release_file=release_file,
+        config_file=path,
+        keys_file=keys_file,
+        policy_files=policy_files,
+    )
 
 
 def process_environment() -> dict[str, str]:
@@ -184,6 +194,25 @@ def _put_release(tree: dict[str, Any], file: Path, overridden: set[str], sources
     for key in overridden:
         if key.startswith("models.") and key.endswith(".checkpoint"):
             _put(tree, key.removesuffix("checkpoint") + "published", None, "")
+
+
+def _put_policies(tree: dict[str, Any], folder: Path) -> tuple[Path, ...]:
+    """Put what the files of policies hold beside their names."""
+    tables = tree.get("policies")
+    files = []
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        file = table.get("file") if isinstance(table, dict) else None
+        if not isinstance(file, str) or not file:
+            continue
+        files.append(folder / Path(file).expanduser())
+        try:
+            with files[-1].open("rb") as opened:
+                table["form"] = read_form(opened.read(MAX_BYTES + 1), file)
+        except OSError as error:
+            raise ConfigError(f"policies.{name}.file: cannot read {str(files[-1])!r}: {error.strerror}") from None
+        except ConfigError as error:
+            raise ConfigError(f"policies.{name}.file: {error}") from None
+    return tuple(files)
 
 
 def _from_environ(environ: Mapping[str, str]) -> list[_Override]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from bitladder.errors import ConfigError
 from bitladder.settings.base import ModelName, Name, Section
+from bitladder.settings.policy_section import PolicyName
 from bitladder.settings.release import Published
 
 
@@ -54,6 +55,7 @@ class ModelSettings(Section):
         description="attributed cost of overflow in an hour of the clock, after which it waits; unset: no limit",
     )
     aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
+    policy: PolicyName | None = Field(None, description="how its floors are chosen; unset: policy.name")
     tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
 
     @model_validator(mode="after")

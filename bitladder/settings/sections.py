@@ -10,12 +10,18 @@ from pydantic import Field, model_validator
 
 from bitladder.errors import ConfigError, ModelNotFoundError
 from bitladder.settings.access import AuthSettings
-from bitladder.settings.base import ModelName, Section
+from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.capture_section import CaptureSettings
 from bitladder.settings.intake_section import IntakeSettings
 from bitladder.settings.log_section import LogSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
-from bitladder.settings.policy_section import LaneSettings, PolicySettings
+from bitladder.settings.policy_section import (
+    LaneSettings,
+    NamedPolicySettings,
+    PolicySettings,
+    check_names,
+    check_policy,
+)
 from bitladder.settings.publish_section import PublishSettings
 from bitladder.settings.queue_section import QueueSettings
 from bitladder.settings.redis_section import RedisSettings
@@ -33,6 +39,7 @@ class Settings(Section):
     lanes: LaneSettings = LaneSettings()
     policy: PolicySettings = PolicySettings()
     cascade: CascadeSettings = CascadeSettings()
+    policies: dict[Name, NamedPolicySettings] = Field({}, description="more of them: tables [policies.NAME]")
     capture: CaptureSettings = CaptureSettings()
     worker: WorkerSettings = WorkerSettings()
     vllm: VllmSettings = VllmSettings()
@@ -41,13 +48,19 @@ class Settings(Section):
     models: dict[ModelName, ModelSettings] = Field(min_length=1, description="the models served, by name")
 
     @model_validator(mode="after")
-    def _fixed_policy_names_a_tier(self) -> Self:
-        kind, _, tier = self.policy.name.partition(":")
-        if kind not in ("article", "fixed") or (kind == "article") == bool(tier):
-            raise ValueError(f"policy.name must be 'article' or 'fixed:<tier>', got {self.policy.name!r}")
-        for name, model in self.models.items():
-            if tier and tier not in model.ladder:
-                raise ValueError(f"policy.name: model {name} has tiers {', '.join(model.ladder)}, not {tier!r}")
+    def _policies_exist(self) -> Self:
+        check_names(self.policies)
+        ladders = {name: model.ladder for name, model in self.models.items()}
+        unnamed = {name: ladder for name, ladder in ladders.items() if not self.models[name].policy}
+        uses: list[tuple[str, str | None, dict[str, tuple[str, ...]]]] = [("policy.name", self.policy.name, unnamed)]
+        uses += [(f"models.{name}.policy", self.models[name].policy, {name: ladders[name]}) for name in ladders]
+        uses += [(f"auth.keys.{name}.policy", key.policy, ladders) for name, key in self.auth.keys.items()]
+        for key, policy, models in uses:
+            if policy:
+                try:
+                    check_policy(policy, self.policies, models)
+                except ValueError as error:
+                    raise ValueError(f"{key} {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -124,10 +124,11 @@ def _only_ladder(settings: Settings, model: str | None) -> tuple[str, ...]:
 
 def _policy(settings: Settings, name: str | None, ladder: tuple[str, ...]) -> PolicySettings:
     """Return the configuration's policy, under another name if one is given."""
-    kind, _, tier = (name or settings.policy.name).partition(":")
+    policy = name or settings.policy.name
+    kind, _, tier = policy.partition(":")
     if kind not in ("article", "fixed") or (kind == "article") == bool(tier) or (tier and tier not in ladder):
-        raise InputError(f"--policy must be article or fixed: and one of {', '.join(ladder)}, got {name!r}")
-    return settings.policy.model_copy(update={"name": name or settings.policy.name})
+        raise InputError(f"--policy must be article or fixed: and one of {', '.join(ladder)}, got {policy!r}")
+    return settings.policy.model_copy(update={"name": policy})
 
 
 def _floors_table(figures: dict[str, Any]) -> str:  # Any: JSON

@@ -12,6 +12,7 @@ from benchmarks.recipes import comparison_recipes
 from bitladder.routing.features import FEATURES
 from bitladder.settings.access import KeySettings
 from bitladder.settings.models_section import TierSettings
+from bitladder.settings.policy_section import NamedPolicySettings
 from bitladder.settings.sections import Settings
 from calibration.quantization.recipe import Recipe
 from calibration.quantization.standard_recipes import RECIPES
@@ -40,16 +41,19 @@ KEYS = (
     settings_of(Settings)
     + settings_of(KeySettings, "auth.keys.NAME.")
     + settings_of(TierSettings, "models.NAME.tiers.TIER.")
+    + [key for key in settings_of(NamedPolicySettings, "policies.NAME.") if not key.endswith(".form")]
 )
+# Tables that have a name of their own.
+NAMED = ("models", "policies")
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key != "models"])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in NAMED])
 def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in doc("configuration.md")
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
-    sections = {name for name in Settings.model_fields if name != "models"}
+    sections = {name for name in Settings.model_fields if name not in NAMED}
     documented = re.findall(r"^\| `([a-z_]+\.[a-z_.]+)`", doc("configuration.md"), re.MULTILINE)
 
     assert {key for key in documented if key.split(".")[0] in sections} <= set(settings_of(Settings))

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+from enum import Enum
 
-from bitladder.decision import Decision, Score
+from bitladder.decision import Score
+from bitladder.policy_forms import Comparison
 from bitladder.routing.constraints import Constraints
-from bitladder.routing.policies.interface import decision
-from bitladder.settings.policy_section import PolicySettings
+from bitladder.routing.policies.interface import Source
+from bitladder.routing.policies.rule_list import Condition, RuleList
 
 
-class _Article(msgspec.Struct, frozen=True, gc=False):
-    """The rule bitladder began with, and its thresholds."""
+class _Place(Enum):
+    """A place that every ladder has."""
 
-    entropy_bits: float
-    top_priority: int
-    top_latency_ms: int
-    name = "article"
-    version = 1
-    features = ("entropy",)
-
-    def decide(self, score: Score, constraints: Constraints) -> Decision:
-        return decision(self, *self._wanted(score["entropy"], constraints), score, constraints)
-
-    def _wanted(self, entropy: float, constraints: Constraints) -> tuple[int, str]:
-        envelope, size = constraints.envelope, len(constraints.ladder)
-        if envelope.priority >= self.top_priority:
-            return size - 1, f"priority {envelope.priority} >= {self.top_priority}"
-        if envelope.max_latency_ms > self.top_latency_ms:
-            return size - 1, f"max latency {envelope.max_latency_ms} ms > {self.top_latency_ms} ms"
-        if entropy > self.entropy_bits:
-            return size // 2, f"entropy {entropy:.2f} > {self.entropy_bits:g}"
-        return 0, f"entropy {entropy:.2f} <= {self.entropy_bits:g}"
+    LOWEST = 0
+    MIDDLE = 1
+    TOP = 2
 
 
-def article(settings: PolicySettings) -> _Article:
-    """Return the rule with the configured thresholds."""
-    return _Article(settings.entropy_bits, settings.top_priority, settings.top_latency_ms)
+class _PlaceRule(Condition):
+    """A condition that chooses a place."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, comparison: Comparison, place: _Place) -> None:
+        super().__init__(comparison)
+        self._place = place.value
+
+    def rank(self, ladder: Sequence[str]) -> int:
+        return (0, len(ladder) // 2, len(ladder) - 1)[self._place]
+
+
+class _LastRule(_PlaceRule):
+    """The rule before it, turned round: where that does not hold, this one does."""
+
+    __slots__ = ()
+
+    def holds(self, score: Score, constraints: Constraints) -> bool:
+        del score, constraints
+        return True
+
+
+def article(source: Source) -> RuleList:
+    """Return the rule bitladder began with, with the configured thresholds."""
+    settings = source.settings
+    rules = (
+        _PlaceRule(Comparison("priority", ">=", settings.top_priority), _Place.TOP),
+        _PlaceRule(Comparison("max_latency_ms", ">", settings.top_latency_ms), _Place.TOP),
+        _PlaceRule(Comparison("entropy", ">", settings.entropy_bits), _Place.MIDDLE),
+        _LastRule(Comparison("entropy", "<=", settings.entropy_bits), _Place.LOWEST),
+    )
+    return RuleList(name="article", version=1, features=("entropy",), rules=rules)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+from bitladder.routing.policies.interface import Source
+from bitladder.routing.policies.rule_list import Always, RuleList
 
-from bitladder.decision import Decision, Score
-from bitladder.routing.constraints import Constraints
-from bitladder.routing.policies.interface import decision
-from bitladder.settings.policy_section import PolicySettings
-
-
-class Fixed(msgspec.Struct, frozen=True, gc=False):
-    """Reads the entropy only because every answer shows it (X-Entropy)."""
-
-    tier: str
-    version = 1
-    features = ("entropy",)
-
-    @property
-    def name(self) -> str:
-        return f"fixed:{self.tier}"
-
-    def decide(self, score: Score, constraints: Constraints) -> Decision:
-        return decision(self, constraints.ladder.index(self.tier), f"policy {self.name}", score, constraints)
+# What it looks at: only the entropy, because every answer shows it (X-Entropy).
+SHOWN = ("entropy",)
 
 
-def fixed(settings: PolicySettings) -> Fixed:
-    """Return the policy of the tier that the setting names."""
-    return Fixed(settings.name.partition(":")[2])
+def fixed(source: Source) -> RuleList:
+    """Return the policy of the tier that the name has behind its colon."""
+    rule = Always(source.policy.partition(":")[2], f"policy {source.policy}")
+    return RuleList(name=source.policy, version=1, features=SHOWN, rules=(rule,))

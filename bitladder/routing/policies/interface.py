@@ -1,11 +1,24 @@
-"""What every policy is: a pure function from a score and constraints to a decision."""
+"""What every policy is: a pure function from a score and constraints to a decision, and to what it looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from bitladder.decision import Decision, Score
 from bitladder.routing.constraints import Constraints
+from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
+
+
+class LookedAt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One rule that a policy has looked at."""
+
+    rule: str  # with the values that it compared: "entropy 4.51 > 4.5"
+    holds: bool
+    floor: str  # the tier that it chooses where it holds
 
 
 class Policy(Protocol):
@@ -13,7 +26,7 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """As the setting policy.name and the decisions have it."""
+        """As decisions have it: the setting's name, and of a table the beginning of its content's digest too."""
 
     @property
     def version(self) -> int:
@@ -25,6 +38,26 @@ class Policy(Protocol):
 
     def decide(self, score: Score, constraints: Constraints) -> Decision:
         """Choose a floor within the constraints, and say why. Pure: the same arguments give the same decision."""
+
+    def explain(self, score: Score, constraints: Constraints) -> Sequence[LookedAt]:
+        """Return the rules that `decide` looks at, in its order: the last one holds, and chooses."""
+
+
+class Requester(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who asks: what a split draws by."""
+
+    key: str  # name of the API key, or where there is none the tenant
+    request: bytes  # the request's id, or where it has none its body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a policy is made of."""
+
+    policy: str  # its name, as a setting has it
+    settings: PolicySettings
+    named: Mapping[str, NamedPolicySettings]
+    make: Callable[[str], Policy]  # a policy that a split names
 
 
 def decision(policy: Policy, rank: int, reason: str, score: Score, constraints: Constraints) -> Decision:

@@ -60,7 +60,10 @@ def test_a_key_that_is_like_none_gets_no_suggestion() -> None:
         ("BITLADDER_MODELS__SMOLM2__TIERS__INT4__HIGH", "there is no model 'smolm2'; there is smollm2 (from "),
         ("BITLADDER_MODELS__SMOLLM2__TIERS__INT4__HIGH", "tiers.int4.high: Input should be a valid integer"),
         ("BITLADDER_LANES__OVERFLOW", "written as in TOML, got 'x' (from "),
-        ("BITLADDER_POLICY__NAME", "policy.name must be 'article' or 'fixed:<tier>', got 'x' (from "),
+        (
+            "BITLADDER_POLICY__NAME",
+            "policy.name must be article, fixed:<tier>, random:<tier>=<share>,... or a table [policies.NAME], got ",
+        ),
     ],
 )
 def test_every_error_names_the_variable_that_it_comes_from(name: str, words: str) -> None:

@@ -31,7 +31,7 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_file() -> N
             ["queue.lease_s", "valid number", "'soon'", "BITLADDER_QUEUE__LEASE_S"],
         ),
         ({"BITLADDER_QUEUE__LEASES": "5"}, ["queue.leases", "is not a setting"]),
-        ({"BITLADDER_POLICY__NAME": "magic"}, ["policy.name", "'article' or 'fixed:<tier>'", "magic"]),
+        ({"BITLADDER_POLICY__NAME": "magic"}, ["policy.name", "article, fixed:<tier>", "magic"]),
         (
             {"BITLADDER_QUEUE__DURABILITY": "always"},
             ["queue.durability", "'memory', 'everysec' or 'fsync'", "'always'"],
