@@ -102,7 +102,7 @@ class IntakeMetrics:
         )
         self.refused_releases = Gauge(
             "bitladder_releases_refused",
-            "How many changes of the published release or the API keys could not be taken since the start?",
+            "How many changes of the settings' files could not be taken since the start?",
             registry=self.registry,
         )
 

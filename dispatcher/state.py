@@ -49,6 +49,7 @@ class IntakeState:
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(MAX_READING)
+        self.refused_change = ""  # what is wrong with the settings' files, while what was before stays
 
     async def start(self, watch: ReleaseWatch | None) -> None:
         """Start the background tasks, and wait a moment for Redis; `watch` brings published releases."""
@@ -62,7 +63,7 @@ class IntakeState:
         self._after_change()
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
         if watch:
-            self.background.start("release", lambda: follow(watch, self.live, self.metrics.refused_releases.set))
+            self.background.start("release", lambda: follow(watch, self.live, self._note_refused))
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
@@ -75,6 +76,10 @@ class IntakeState:
     def settings(self) -> Settings:
         """The settings as they are now."""
         return self.live.current
+
+    def _note_refused(self, count: int, problem: str) -> None:
+        self.metrics.refused_releases.set(count)
+        self.refused_change = problem
 
     def _after_change(self) -> None:
         self.metrics.release_version.set(release_version(self.settings))

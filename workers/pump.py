@@ -24,6 +24,7 @@ from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.sweeping import sweep_for_ever
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from workers.claiming import Claimer
 from workers.control import ControlChannel
@@ -59,7 +60,8 @@ class Pump:
         self.settings, self.engine = settings, engine
         self.identity = identity = Identity.new(model, tier)
         name_process(**identity.log_fields())
-        self.queue = queue = JobQueue(connect(settings.redis), settings)
+        self.live = LiveSettings(settings)
+        self.queue = queue = JobQueue(connect(settings.redis), self.live)
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()

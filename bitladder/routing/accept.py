@@ -99,9 +99,6 @@ def _cascades(envelope: Envelope, body: Body, cascade: CascadeSettings) -> bool:
     return bool(is_wanted and cascade.calibration and not body.stream)
 
 
-def _decide(endpoint: Endpoint, body: Body, constraints: Constraints, settings: Settings) -> Decision:
-    policy = policy_of(settings.policy)
-    return policy.decide(score_prompt(prompt_bytes(body), endpoint, policy.features), constraints)
 class _Latest:
     """The policies of the settings that the last request was routed by: they are made anew when settings change."""
 

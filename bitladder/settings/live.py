@@ -1,8 +1,8 @@
 """Settings that change while a process runs: one object that all its parts read, and the watch for changed files.
 
-A process is built around most settings: connections, ports, signatures, tiers. Those need a restart, and a change of
-them is refused. What a published release says (checkpoints and their figures) is taken without one, and so are an
-intake's API keys.
+A process is built around most settings: connections, ports, signatures, tiers. Those need a restart: until then the
+old value counts, and the log names it. All others are taken while it runs: policies and their files, marks and lanes,
+limits and prices in the configuration; checkpoints and their figures in the published release; an intake's API keys.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.access import AuthSettings
 from bitladder.settings.explain import explain, leaves
 from bitladder.settings.load import Loaded
-from bitladder.settings.models_section import ModelSettings, TierSettings
 from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
@@ -27,11 +26,12 @@ log = structlog.get_logger()
 POLL_INTERVAL_S = 1.0
 # Settings that may change while a process runs, by dotted key.
 _CHANGEABLE = re.compile(
-    r"auth\.(keys(\..+)?|required|max_in_flight)|policy\..+|lanes\.(urgent_from|batch_to)"
+    r"auth\.(keys(\..+)?|required|max_in_flight)|policy\..+|policies(\..+)?|lanes\..+"
     r"|capture\.(share|max_mb|keep_s|without_tenants)|intake\.(admission|await_timeout_s|max_body_bytes)"
     r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
-    r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters)"
-    r"|models\..+\.(owned_by|max_model_len)|models\..+\.tiers\..+\.(checkpoint|price_per_hour|published(\..+)?)"
+    r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters|deadline_share)"
+    r"|models\..+\.(owned_by|max_model_len|policy)"
+    r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|high|low|published(\..+)?)"
 )
 
 # What tells one state of a file from another; None: there is none.
@@ -76,11 +76,14 @@ class LiveSettings:
             take()
 
 
+def _keys_changed(old: Settings, new: Settings) -> list[str]:
+    before, after = dict(leaves(old.model_dump())), dict(leaves(new.model_dump()))
+    return sorted(key for key in {**before, **after} if before.get(key) != after.get(key))
+
+
 def _fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
     """Return the keys that differ and must not."""
-    before, after = dict(leaves(old.model_dump())), dict(leaves(new.model_dump()))
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    fixed = {key for key in changed if not _CHANGEABLE.fullmatch(key)}
+    fixed = {key for key in _keys_changed(old, new) if not _CHANGEABLE.fullmatch(key)}
     ladders = {name: model.ladder for name, model in new.models.items()}
     if ladders != {name: model.ladder for name, model in old.models.items()}:
         fixed.add("models")  # their order counts, which the keys do not tell
@@ -89,37 +92,62 @@ def _fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
 
 def _checked(settings: Settings) -> Settings:
     """Return settings that are right as a whole: copies with other values are not checked when they are made."""
-    tree = settings.model_dump()
+    return _validated(settings.model_dump())
+
+
+def _validated(tree: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(explain(error, tree, {}, "the changed settings")) from None
 
 
+def _merged(old: Any, new: Any, key: str = "") -> Any:  # noqa: ANN401  (a tree of settings, or a part of one)
+    """Return the old tree with what may change as the new one has it."""
+    if _CHANGEABLE.fullmatch(key):
+        return new
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {
+            name: _merged(old[name], new[name], f"{key}.{name}".lstrip(".")) if name in new else old[name]
+            for name in old
+        }
+    if isinstance(old, tuple) and old and isinstance(old[0], dict):  # tiers: by their names
+        by_name = {item["name"]: item for item in new}
+        return tuple(_merged(item, by_name.get(name := item["name"], item), f"{key}.{name}") for item in old)
+    return old
+
+
 class ReleaseWatch:
-    """The settings of one process, the published release that they came with, and of an intake its API keys."""
+    """The settings of one process, and the files that they came from: each is read again when it has changed."""
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
         loaded = load()
         self.settings = loaded.settings
         self.refused = 0  # changes that could not be taken
-        self._keys_file = loaded.keys_file
-        # Keys may be in the configuration too.
-        files = (loaded.release_file, loaded.keys_file, loaded.config_file if loaded.keys_file else None)
-        self._files = [file for file in files if file]
-        # Older than the first look: what was published while this process read its settings is not missed.
+        self.problem = ""  # what is wrong with the last change, until it is mended
+        self._note_files(loaded)
+        # Older than the first look: what was changed while this process read its settings is not missed.
         self._stamps: dict[Path, _Stamp] = {}
         self._had_keys_file = bool(loaded.keys_file and loaded.keys_file.exists())
 
+    def _note_files(self, loaded: Loaded) -> None:
+        self._keys_file = loaded.keys_file
+        files = (loaded.config_file, loaded.release_file, loaded.keys_file, *loaded.policy_files)
+        self._files = [file for file in files if file]
+
     def look(self) -> bool:
-        """Return whether there is another release, or other keys: `settings` has them. Never raises for bad ones."""
+        """Return whether there are other settings: `settings` has them. Never raises for bad ones.
+
+        While a change is refused, it is read again each time: what is wrong may be in a file that no good
+        configuration has named yet.
+        """
         try:
             stamps = {file: _stamp(file) for file in self._files}
-        except OSError as error:  # the disk is gone, which says nothing about the release
-            log.warning("release not readable", file=error.filename, error=str(error))
+        except OSError as error:  # the disk is gone, which says nothing about the settings
+            log.warning("settings not readable", file=error.filename, error=str(error))
             return False
-        if stamps == self._stamps:
+        if stamps == self._stamps and not self.problem:
             return False
         self._stamps = stamps
         try:
@@ -128,12 +156,10 @@ class ReleaseWatch:
             self.refuse(error)
             return False
         if settings == self.settings:
+            self.taken()
             return False
         before, self.settings = self.settings, settings
-        if settings.models != before.models:
-            log.info("release taken", version=release_version(settings))
-        if settings.auth != before.auth:
-            log.info("API keys taken", keys=sorted(settings.auth.keys))
+        _log_taken(before, settings)
         return True
 
     def _changed(self, stamps: dict[Path, _Stamp]) -> Settings:
@@ -144,57 +170,58 @@ class ReleaseWatch:
                     f"the file of API keys {str(self._keys_file)!r} is gone; an empty one revokes them all"
                 )
             self._had_keys_file = is_there
-        new = self._load().settings
-        settings = _with_checkpoints(self.settings, new)
-        return _with_keys(settings, new.auth) if self._keys_file else settings
+        loaded = self._load()
+        settings = _validated(_merged(self.settings.model_dump(), loaded.settings.model_dump()))
+        if waiting := _fixed_keys_changed(settings, loaded.settings):
+            log.warning("settings changed that need a restart", keys=waiting)
+        self._note_files(loaded)
+        return _with_keys(self.settings, settings)
 
-    def refuse(self, error: ConfigError) -> None:
-        """Count a change that cannot be taken."""
-        self.refused += 1
-        log.error("change refused, what was before stays", error=str(error))
+    def refuse(self, error: ConfigError, in_force: Settings | None = None) -> None:
+        """Count a change that cannot be taken, once; `in_force`: what stays, where the change had been read well."""
+        self.settings = in_force or self.settings
+        if str(error) != self.problem:
+            self.refused, self.problem = self.refused + 1, str(error)
+            log.error("change refused, what was before stays", error=str(error))
+
+    def taken(self) -> None:
+        """Note that the process goes by `settings`, as its files have them."""
+        self.problem = ""
 
 
-async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int], None]) -> None:
-    """Take each release that is published into `live`; `report` is told how many were refused. Until cancelled."""
+def _log_taken(before: Settings, settings: Settings) -> None:
+    if release_version(settings) != release_version(before):
+        log.info("release taken", version=release_version(settings))
+    if settings.auth != before.auth:
+        log.info("API keys taken", keys=sorted(settings.auth.keys))
+    if keys := [key for key in _keys_changed(before, settings) if not re.search(r"auth\.keys\.|\.published\.", key)]:
+        log.info("settings taken", keys=keys)
+
+
+async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int, str], None]) -> None:
+    """Take each change into `live`; `report` hears how many were refused, and what is wrong now. Until cancelled."""
     while True:
         if await asyncio.to_thread(watch.look):
             try:
                 live.take(watch.settings)
+                watch.taken()
             except ConfigError as error:
-                watch.refuse(error)
-        report(watch.refused)
+                watch.refuse(error, live.current)
+        report(watch.refused, watch.problem)
         await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def _with_checkpoints(old: Settings, new: Settings) -> Settings:
-    """Return the old settings with the checkpoints and figures of the new ones. Pure."""
-    models = {
-        name: _with_tiers(model, new.models[name]) if name in new.models else model
-        for name, model in old.models.items()
-    }
-    return old.model_copy(update={"models": models})
-
-
-def _with_keys(old: Settings, auth: AuthSettings) -> Settings:
-    """Return settings with the keys of others; taking the last key away never opens a running intake to everybody."""
-    is_last_gone = bool(old.auth.keys) and not auth.keys and auth.required is None
-    keys = {"keys": auth.keys, "required": True if is_last_gone else auth.required}
-    return old.model_copy(update={"auth": old.auth.model_copy(update=keys)})
+def _with_keys(old: Settings, new: Settings) -> Settings:
+    """Return the new settings; taking the last key away never opens a running intake to everybody."""
+    if old.auth.keys and not new.auth.keys and new.auth.required is None:
+        return new.model_copy(update={"auth": new.auth.model_copy(update={"required": True})})
+    return new
 
 
 def release_version(settings: Settings) -> int:
     """Return the version of the published release that the settings came with, 0 where there is none."""
     tiers = [tier.published for model in settings.models.values() for tier in model.tiers]
     return max((published.version for published in tiers if published), default=0)
-
-
-def _with_tiers(old: ModelSettings, new: ModelSettings) -> ModelSettings:
-    by_name = {tier.name: tier for tier in new.tiers}
-    return old.model_copy(update={"tiers": tuple(_with_checkpoint(tier, by_name.get(tier.name)) for tier in old.tiers)})
-
-
-def _with_checkpoint(old: TierSettings, new: TierSettings | None) -> TierSettings:
-    return old.model_copy(update={"checkpoint": new.checkpoint, "published": new.published}) if new else old
 
 
 def _stamp(file: Path) -> _Stamp:

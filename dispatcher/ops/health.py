@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,6 +14,9 @@ from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
 _BROKEN = "Queues that accept and serve no jobs, and why; the others go on."
+_REFUSED = "Why a changed file of the settings cannot be taken; null: none is. What was before stays."
+
+_MAX_CHARS = 300
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +32,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     live_workers: Annotated[dict[str, dict[str, Count]], msgspec.Meta(description="By model and tier.")]
     suspended: Annotated[bool, msgspec.Meta(description="Claims pause, because of `rq suspend`.")]
     broken_queues: Annotated[dict[str, str], msgspec.Meta(description=_BROKEN)]
+    refused_change: Annotated[str | None, msgspec.Meta(description=_REFUSED)]
 
 
 async def get_health(request: HttpRequest) -> Response:
@@ -58,5 +63,11 @@ async def get_ready(request: HttpRequest) -> Response:
         broken_queues={
             queue.queue: queue.problem for model in depths.values() for queue in model.queues if queue.problem
         },
+        refused_change=_without_folders(state.refused_change)[:_MAX_CHARS] or None,
     )
     return json_response(ready)
+
+
+def _without_folders(text: str) -> str:
+    """Return text without the folders of files: anybody may ask whether an intake is ready."""
+    return re.sub(r"[^\s'\"]*/", "", text)

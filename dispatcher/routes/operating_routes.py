@@ -11,7 +11,13 @@ from dispatcher.ops.prometheus import get_metrics
 from dispatcher.ops.queue_depths import get_queues
 from dispatcher.routes.operation import OPENMETRICS, TEXT, Answer, Content, Operation, answer
 
-_READY = {"status": "ready", "live_workers": {"smollm2": {"int4": 1}}, "suspended": False, "broken_queues": {}}
+_READY = {
+    "status": "ready",
+    "live_workers": {"smollm2": {"int4": 1}},
+    "suspended": False,
+    "broken_queues": {},
+    "refused_change": None,
+}
 
 OPERATIONS = (
     Operation(

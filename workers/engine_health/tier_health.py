@@ -35,7 +35,7 @@ class TierHealth:
         self._loop = asyncio.get_running_loop()
         self._sound = self._faults = 0  # not reported yet
         self._undecided: deque[tuple[float, FaultyAttempt]] = deque(maxlen=_MAX_UNDECIDED)
-        self._plan = claim_plan(queue.settings, worker.model, worker.tier)
+        self._plan = self._make_plan()
         self._shifted_plan = ""  # '': the traffic is not shifted
         self._probe_s = 0.0  # when the next probe may be claimed
 
@@ -62,11 +62,16 @@ class TierHealth:
         """Report once a second until cancelled."""
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
+            self._plan = self._make_plan()
             await self._decide()
             try:
                 await self._report()
             except QueueUnreachableError:
                 continue  # the claims tell of the outage; what is counted goes with the next report
+
+    def _make_plan(self) -> str:
+        """Return the plan by the settings as they are now: marks and lanes may change while the worker runs."""
+        return claim_plan(self._queue.settings, self._worker.model, self._worker.tier)
 
     async def _decide(self) -> None:
         if not self._undecided:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from bitladder.errors import ConfigError
 from bitladder.process.process_metrics import add_process_metrics
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
 from bitladder.settings.models_section import TierSettings
@@ -79,7 +80,8 @@ class RollingUpdate:
             await self._poll()
 
     async def _poll(self) -> None:
-        await asyncio.to_thread(self._watch.look)
+        if await asyncio.to_thread(self._watch.look):
+            self._take()
         if self._lock.is_held:
             is_complete = self.pump.leases.is_ready and not self._is_updating
             await (self._lock.release() if is_complete else self._lock.renew())
@@ -90,6 +92,14 @@ class RollingUpdate:
             log.info("checkpoint changes", old=running.checkpoint, new=published.checkpoint)
             self._is_updating = True
             self.pump.drain()
+
+    def _take(self) -> None:
+        """Let the running pump go by what may change while it runs; its checkpoint changes with the next one."""
+        try:
+            self.pump.live.take(self._watch.settings)
+            self._watch.taken()
+        except ConfigError as error:
+            self._watch.refuse(error, self.pump.live.current)
 
     async def _can_load(self, tier: TierSettings) -> bool:
         """Return whether the weights that were published are on this machine; log it once where they are not."""

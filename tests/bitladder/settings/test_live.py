@@ -1,4 +1,4 @@
-"""bitladder/settings/live.py: another release is noticed, a bad one refused, and nothing else is taken."""
+"""bitladder/settings/live.py: what may change is taken from every file, what is wrong is refused, the rest waits."""
 
 from __future__ import annotations
 
@@ -90,14 +90,78 @@ def test_a_bad_ladder_is_refused_once_and_the_old_one_stays(watch: ReleaseWatch,
     assert (checkpoint(watch), watch.refused) == ("/new", 1)
 
 
-def test_what_else_changed_in_the_configuration_waits_for_a_restart(watch: ReleaseWatch, config: Path) -> None:
+def test_what_a_process_is_built_around_waits_for_a_restart_and_the_rest_is_taken(
+    watch: ReleaseWatch, config: Path
+) -> None:
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("slots = 16", "slots = 3").replace("2048", "512"), encoding="utf-8")
     publish(config, 1)
 
     assert watch.look()
     model = watch.settings.model("smollm2")
-    assert (model.tier("int4").slots, model.max_model_len, checkpoint(watch)) == (16, 2048, "/new")
+    assert (model.tier("int4").slots, model.max_model_len, checkpoint(watch)) == (16, 512, "/new")
+
+
+def edit(config: Path, old: str, new: str) -> None:
+    config.write_text(config.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+def test_policies_marks_prices_and_lanes_of_the_configuration_are_taken(watch: ReleaseWatch, config: Path) -> None:
+    edit(config, "high = 64", "high = 32")
+    edit(config, "price_per_hour = 0.70", "price_per_hour = 0.10")
+    edit(config, "[vllm]", '[policy]\nname = "mine"\n[lanes]\noverflow = ["urgent"]\n[vllm]')
+    edit(config, "[models.smollm2]", f'{TABLE}otherwise = "int8"\n[models.smollm2]\npolicy = "fixed:int4"')
+
+    assert [watch.look(), watch.look()] == [True, False]
+    settings, model = watch.settings, watch.settings.model("smollm2")
+    assert (model.tier("int4").high, model.tier("int4").price_per_hour, settings.lanes.overflow) == (
+        32,
+        0.1,
+        ("urgent",),
+    )
+    assert (settings.policy.name, model.policy, settings.policies["mine"].content.version) == ("mine", "fixed:int4", 1)
+
+
+TABLE = '[policies.mine]\nkind = "threshold"\nrules = [{when = ["tokens > 9"], floor = "fp8"}]\n'
+FORM = 'kind = "threshold"\nversion = {}\nrules = [{{when = ["tokens > 9"], floor = "fp8"}}]\notherwise = "int4"\n'
+
+
+def version(watch: ReleaseWatch) -> int:
+    return int(watch.settings.policies["mine"].content.version)
+
+
+def test_a_policy_s_file_is_taken_when_it_changes(watch: ReleaseWatch, config: Path) -> None:
+    file = config.with_name("rules.toml")
+    file.write_text(FORM.format(1), encoding="utf-8")
+    edit(config, "[vllm]", '[policy]\nname = "mine"\n[policies.mine]\nkind = "threshold"\nfile = "rules.toml"\n[vllm]')
+    assert (watch.look(), version(watch)) == (True, 1)
+
+    file.write_text(FORM.format(22), encoding="utf-8")
+
+    assert [watch.look(), watch.look()] == [True, False]
+    assert version(watch) == 22
+
+
+@pytest.mark.parametrize(
+    "content", [None, "kind =", FORM.format(3).replace("tokens", "iq"), FORM.format(3).replace("fp8", "fp9")]
+)
+def test_a_wrong_policy_file_is_refused_by_name_until_it_is_mended(
+    watch: ReleaseWatch, config: Path, content: str | None
+) -> None:
+    file, before = config.with_name("rules.toml"), watch.settings
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    edit(config, "[vllm]", '[policy]\nname = "mine"\n[policies.mine]\nkind = "threshold"\nfile = "rules.toml"\n[vllm]')
+
+    assert [watch.look(), watch.look()] == [False, False]
+    assert (watch.settings, watch.refused) == (before, 1)
+    assert "mine" in watch.problem
+
+    file.write_text(FORM.format(4), encoding="utf-8")  # no file that was named by a good configuration has changed
+
+    assert watch.look()
+    watch.taken()
+    assert (version(watch), watch.refused, watch.problem) == (4, 1, "")
 
 
 def test_a_disk_that_is_unreachable_says_nothing(watch: ReleaseWatch, config: Path) -> None:
