@@ -75,6 +75,11 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
         return start in (name.model, within, f"{within}:{name.lane}", text)
 
 
+def list_of(queue: str, tenant: str) -> str:
+    """Return the name of the list in which a tenant's jobs of a queue wait; scripts/parts/lists.lua has the same."""
+    return queue if tenant in ("", DEFAULT_TENANT) else f"{queue}:tenant-{tenant}"
+
+
 class Endpoint(StrEnum):
     """The engine routes a job may name."""
 
@@ -125,6 +130,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     idempotency_key: str = ""
     fingerprint: str = ""  # of the body; guards the idempotency key
     max_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
+    weight: int = 1  # of its tenant, among the tenants that wait in its lane
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -208,10 +208,15 @@ def _is_loopback(host: str) -> bool:
 
 def _callers(auth: AuthSettings) -> dict[str, Caller]:
     """Return who has which key, by the key's hash."""
-    return {key.hash.get_secret_value(): _caller(name, key, auth) for name, key in auth.keys.items()}
+    weights: dict[str, int] = {}
+    for key in auth.keys.values():
+        weights[key.tenant] = max(weights.get(key.tenant, 1), key.weight)
+    return {
+        key.hash.get_secret_value(): _caller(name, key, auth, weights[key.tenant]) for name, key in auth.keys.items()
+    }
 
 
-def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
+def _caller(name: str, key: KeySettings, auth: AuthSettings, weight: int) -> Caller:
     return Caller(
         key=name,
         tenant=key.tenant,
@@ -220,6 +225,7 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings) -> Caller:
         max_in_flight=key.max_in_flight or auth.max_in_flight,
         max_queued=key.max_queued,
         has_budget=key.budget_per_day is not None,
+        weight=weight,
         expires=key.expires,
     )
 

@@ -36,6 +36,7 @@ def route(
         payer=caller.key if caller.has_budget else "",
         curves=state.budgets.curves,
         key=caller.key,
+        weight=caller.weight,
     )
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
     state.metrics.routing.observe(time.perf_counter() - start)

@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission
+from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission, list_of
 from bitladder.errors import BitladderError
 from bitladder.queue.calls import read_word
 from bitladder.queue.calls.claim import Claims, claim_call, read_claimed, wake_key
@@ -35,7 +35,16 @@ from bitladder.queue.calls.read import (
     read_overview,
 )
 from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
-from bitladder.queue.job_record import VIEWED, Ended, Running, is_odd_type, odd_view, read_view, read_wait
+from bitladder.queue.job_record import (
+    VIEWED,
+    Ended,
+    Running,
+    is_odd_type,
+    odd_view,
+    read_view,
+    read_wait,
+    waits_in_tenants_list,
+)
 from bitladder.queue.run_script import Call, may_go_again, run
 from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.sending.exchange import call_each, exchange
@@ -200,12 +209,17 @@ class JobQueue:
     async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
         """Return how many ids before a waiting job wait no longer; None for a job that has no number in its list."""
         queue, number = fields["origin"], read_wait(fields["wait"])[2]
+        tenant = fields["tenant"] if waits_in_tenants_list(fields["wait"]) else None
         if fields["status"] != b"queued" or not queue or number is None:
             return None
+        name = list_of(queue.decode(errors="surrogateescape"), (tenant or b"").decode(errors="surrogateescape"))
+        waits_in = name.encode(errors="surrogateescape")
         try:
             async with self.client.pipeline(transaction=False) as pipe:
-                pipe.hget(b"bl:counts:" + queue, "popped")
-                pipe.zcount(b"bl:gone:" + queue, "-inf", f"({number}")  # over already, and still in the list before it
+                pipe.hget(b"bl:counts:" + waits_in, "popped")
+                pipe.zcount(
+                    b"bl:gone:" + waits_in, "-inf", f"({number}"
+                )  # over already, and still in the list before it
                 popped, gone = await pipe.execute()
         except ResponseError:  # a key of another type, which is not ours
             return None

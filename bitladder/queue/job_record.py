@@ -117,6 +117,11 @@ def read_wait(raw: bytes | None) -> tuple[int | None, int | None, int | None]:
     return read_number(enqueued), read_number(deadline), read_number(number)
 
 
+def waits_in_tenants_list(raw: bytes | None) -> bool:
+    """Return whether a job's field `wait` says that it waits in its tenant's list."""
+    return raw is not None and raw.endswith(b" t")
+
+
 def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer) -> JobView:
     """Return a job as its hash has it; `left`: how many ids before it in its list wait no longer."""
     status = (fields["status"] or b"").decode(errors="replace")

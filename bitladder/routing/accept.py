@@ -39,6 +39,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     payer: str = ""  # see Request
     curves: Mapping[str, Curves] = {}  # what was measured of each model's tiers: what a request is expected to cost
     key: str = ""  # name of the API key that came with it
+    weight: int = 1  # of the tenant
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -143,6 +144,7 @@ def _submission(
         idempotency_key=key,
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
         max_of_tenant=incoming.max_of_tenant,
+        weight=incoming.weight,
     )
 
 

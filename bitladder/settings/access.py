@@ -39,6 +39,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int | None = None
     max_queued: int | None = None
     has_budget: bool = False  # that its jobs are charged to
+    weight: int = 1  # of the tenant: the highest of its keys
     expires: datetime | None = None
 
     @property
@@ -75,6 +76,9 @@ class KeySettings(Section):
     )
     policy: PolicyName | None = Field(
         None, description="how its requests' floors are chosen; unset: the model's policy"
+    )
+    weight: int = Field(
+        1, ge=1, le=1000, description="its tenant's share of a lane beside other tenants'; of several keys the highest"
     )
     created: datetime | None = Field(None, description="when it was made")
     expires: datetime | None = Field(None, description="from then on it is refused; unset: never")

@@ -39,6 +39,16 @@ def one_key(**more: Any) -> dict[str, Any]:  # noqa: ANN401  (any setting of a k
     return {"acme": {"hash": key_hash(KEY.encode()), "tenant": "acme", **more}}
 
 
+def test_a_tenant_has_the_highest_weight_of_its_keys(settings: Settings) -> None:
+    keys = {name: {"hash": key_hash(name.encode()), "tenant": "acme", "weight": n} for name, n in (("a", 5), ("b", 2))}
+    with_keys = make_settings(settings.redis.url, auth__keys=one_key(tenant="other") | keys)
+    authenticator = Authenticator(with_keys, connect(with_keys.redis), is_required=True)
+
+    callers = [authenticator.authenticate([(b"api-key", name)]) for name in (b"a", b"b", KEY.encode())]
+
+    assert [(caller.tenant, caller.weight) for caller in callers] == [("acme", 5), ("acme", 5), ("other", 1)]
+
+
 @pytest.mark.parametrize(
     ("host", "required", "has_keys", "expected"),
     [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from bitladder.contract import DEFAULT_TENANT, Lane, QueueName, Submission
+from bitladder.contract import DEFAULT_TENANT, Lane, QueueName, Submission, list_of
 from bitladder.errors import (
     AcceptanceUnknownError,
     BitladderError,
@@ -35,9 +35,10 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     model, tier, lane = name.model, name.tier, name.lane
     ladder = settings.model(model).ladder
     may_overflow = lane in settings.lanes.overflow
+    waits_in = list_of(queue, tenant)
     keys = [
-        f"rq:queue:{queue}",
-        f"bl:counts:{queue}",
+        f"rq:queue:{waits_in}",
+        f"bl:counts:{waits_in}",
         "rq:queues",
         f"bl:wake:{model}:{tier}",
         f"bl:tenant:{tenant or '-'}",
@@ -47,7 +48,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
     fair = 0 if is_shared else settings.queue.fair_depth
     args: list[Argument] = [in_key(model), queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
-    args += [tenant, quota, fair]
+    args += [tenant, quota, fair, max(job.weight for job in jobs)]
     longest_ms = settings.queue.max_wait_s * 1000
     for job in jobs:
         request, data = job.request, encode_call(job.request)

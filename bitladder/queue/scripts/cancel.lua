@@ -8,7 +8,7 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it has arrived)  5 its tenant
--- Touches also, by name: bl:counts:<queue>, bl:gone:<queue>, rq:deferred:<queue>, rq:scheduled:<queue>,
+-- Touches also, by name: bl:counts:<list>, bl:gone:<list>, bl:tenants:<model>:<tier>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
 -- Returns missing | cancelled | requested | over.
 
@@ -35,7 +35,7 @@ local is_listed = status == 'queued' or status == 'created'
 local is_held = status == 'deferred' or status == 'scheduled' or status == 'rate_limited'
 if is_listed or is_held or status == 'withdrawn' then
   if queue and is_listed then
-    leave_in_list(ARGV[1], queue, fields[6])
+    leave_in_list(ARGV[1], queue, fields[6], fields[5])
   elseif queue and is_held and status ~= 'rate_limited' then
     -- RQ has it in a registry of that name; of the third it takes care.
     redis.pcall('ZREM', 'rq:' .. status .. ':' .. queue, ARGV[1])

@@ -27,6 +27,7 @@ local plan = cjson.decode(ARGV[4])
 local claim = {
   worker = worker, keep = read_keep(ARGV[5]), now = now, started_at = iso(now), room = tonumber(ARGV[6]),
   jobs = {}, ids = {}, running = {}, unfit = {}, expired = 0, is_full = false, lengths = {},
+  tenants = {}, clocks = {},
   running_until = num((now + RUNNING_FOR_MS) / 1000),
   pops_left = slots + 1000,  -- leftovers cost a pop each: a mass cancellation must not hold the server up
 }
@@ -34,7 +35,7 @@ local claim = {
 local function depth_of(lists)
   local depth = 0
   for _, name in ipairs(lists) do
-    depth = depth + depth_of_list(name)
+    depth = depth + depth_of_list(name) + depth_apart(claim.tenants, name)
   end
   return depth
 end
@@ -82,11 +83,7 @@ local function overflow_facts()
     has_workers = function(tier)
       return try_call('ZCOUNT', tier.live, now, '+inf') ~= 0 and (try_call('HGET', tier.health, 'shifted') or '0') == '0'
     end,
-    head = function(name)
-      if length_of(claim, name) > 0 then
-        return head_of(name)
-      end
-    end,
+    head = function(name) return next_head(claim, name) end,
     take = function(lists, limit)
       local started, expired = #claim.jobs, claim.expired
       local popped = pop_oldest(claim, lists, limit)
@@ -100,6 +97,7 @@ local function claim_below(limit, facts)
   local room = limit - #claim.jobs
   for _, tier in ipairs(plan.below) do
     if room > 0 then
+      read_tenants(string.sub(tier.live, #'bl:live:' + 1), claim.tenants)
       room = take_overflow(tier, room, facts)
     end
   end
@@ -134,6 +132,7 @@ local function pass_on(has_overflow)
   wake(plan.pass_to)
 end
 
+read_tenants(string.sub(KEYS[4], #'bl:wake:' + 1), claim.tenants)
 local facts = #plan.below > 0 and overflow_facts()
 if facts and looks_down_first(call_or_replace('HINCRBY', KEYS[3], 'claims', 1)) then
   claim_below(1, facts)

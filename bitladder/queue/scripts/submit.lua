@@ -1,20 +1,21 @@
 -- Store jobs of one queue and push them, each unless the queue is full or it was submitted before.
 --
--- Needs: values, clock, commands, lists
+-- Needs: values, clock, commands, wait, lists
 -- Moves: (none) -> queued: accepted
 --
--- KEYS  1  rq:queue:<queue>            list    where they wait
---       2  bl:counts:<queue>           hash    gone: cancelled ids still in the list; popped: how many left it
+-- KEYS  1  rq:queue:<list>             list    where they wait: the queue's list, or that of a named tenant
+--       2  bl:counts:<list>            hash    gone: cancelled ids still in the list; popped: how many left it
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that have not ended -> when they expire (ms)
 --       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
 -- ARGV  1 until when it may run (ms): the sender has given it up then  2 model, with %3A for a colon
---       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0:
---       no limit)  9 of its jobs, those above it are not pushed here (0: all are), then eight per job: id, data,
---       description, deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
--- Touches also, by name: bl:gone:<queue>, rq:job:<id>, bl:idem:<model>:<key>; and the record of a cancelled job whose key is
--- taken over.
+--       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)
+--       8 max jobs of the tenant (0: no limit)  9 of its jobs, those above it are not pushed here (0: all are)
+--       10 the tenant's weight, then eight per job: id, data, description, deadline ms, reply channel, idempotency key,
+--       fingerprint, mac ('' where there is none)
+-- Touches also, by name: bl:gone:<list>, rq:job:<id>, bl:idem:<model>:<key>, and what its parts
+-- touch; and the record of a cancelled job whose key is taken over.
 -- Returns {result, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
 -- full | quota (the tenant has reached its limit) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
 -- the record under the job's id is no hash). A refused job leaves nothing behind, and does not affect the others. Or the
@@ -27,15 +28,18 @@ end
 local max_depth, high, ttl_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local tenant, quota, fair = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local at, enqueued = iso(now), num(now)
+local list = string.sub(KEYS[1], #'rq:queue:' + 1)
 
 local length, problem = try_call('LLEN', KEYS[1])
 local gone, popped = 0, 0
 if length == 0 then
-  redis.call('DEL', KEYS[2], 'bl:gone:' .. queue)  -- another client may have emptied the list
+  redis.call('DEL', KEYS[2], 'bl:gone:' .. list)  -- another client may have emptied the list
 else
   local counts = try_call('HMGET', KEYS[2], 'gone', 'popped') or {}
   gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
 end
+
+local waiting = depth_beside(queue) + (list == queue and (length or 0) - gone or depth_of_list(queue))
 
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
 -- was cancelled, or is no longer stored, is free: a repeat is what it is for. So is one that this script did not write.
@@ -80,7 +84,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
       return {of_owner == fingerprint and 'duplicate' or 'mismatch', owner, 0}
     end
   end
-  local job, depth = 'rq:job:' .. id, (length or 0) - gone + #pushed
+  local job, depth = 'rq:job:' .. id, waiting + #pushed
   local refusal = refused(depth)
   if refusal then
     -- A job that was accepted stays so: the answer may have been lost on its way.
@@ -93,6 +97,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   end
   pushed[#pushed + 1] = id
   local wait = enqueued .. ' ' .. num(now + deadline_ms) .. ' ' .. num(popped + length + #pushed)
+    .. (list == queue and '' or TENANT_MARK)
   local fields = {'data', data, 'origin', queue, 'description', description, 'created_at', at, 'enqueued_at', at,
     'wait', wait}
   if reply ~= '' then
@@ -117,7 +122,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   return {'accepted', id, depth + 1}
 end
 
-for i = 10, #ARGV, 8 do
+for i = 11, #ARGV, 8 do
   answers[#answers + 1] = store(unpack(ARGV, i, i + 7))
 end
 if #pushed > 0 then
@@ -131,8 +136,11 @@ if #pushed > 0 then
   if length == 0 then
     try_call('SADD', KEYS[3], KEYS[1])
   end
+  if list ~= queue then
+    join_tenants(queue, tenant, #pushed, ARGV[10])
+  end
   wake(KEYS[4])
-  if high > 0 and length - gone + #pushed > high then
+  if high > 0 and waiting + #pushed > high then
     for i = 6, #KEYS do
       wake(KEYS[i])
     end

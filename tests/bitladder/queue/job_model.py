@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import redis
 
+from bitladder.contract import list_of
 from bitladder.queue.calls.end import RequeueReason
 
 MODEL = "smollm2"
@@ -62,6 +63,10 @@ class Job:
     outcome: str | None = None
 
     @property
+    def waits_in(self) -> str:
+        return list_of(self.queue, self.tenant)
+
+    @property
     def attempts(self) -> int:
         return self.fence - self.uncharged
 
@@ -89,12 +94,19 @@ class Model:
     def held(self, worker: str) -> set[str]:
         return {job.job_id for job in self.jobs.values() if job.status == "started" and job.worker == worker}
 
+    def queues(self) -> set[str]:
+        return {name.partition(":tenant-")[0] for name in self.lists}
+
     def depth(self, queue: str) -> int:
-        return sum(self.jobs[job_id].status == "queued" for job_id in set(self.lists.get(queue, ())))
+        return sum(self.length(name) for name in self.lists if name == queue or name.startswith(f"{queue}:tenant-"))
+
+    def length(self, name: str) -> int:
+        """Return how many jobs wait in a list."""
+        return sum(self.jobs[job_id].status == "queued" for job_id in set(self.lists[name]))
 
     def place(self, job: Job) -> int:
         """Return a waiting job's place among those that wait in its list."""
-        its = self.lists[job.queue]
+        its = self.lists[job.waits_in]
         return sum(self.jobs[other].status == "queued" for other in its[: its.index(job.job_id)]) + 1
 
     def of_tenant(self, tenant: str) -> set[str]:
@@ -109,7 +121,7 @@ class Model:
 
     def push(self, job: Job) -> None:
         self.jobs[job.job_id] = job
-        self.lists.setdefault(job.queue, []).append(job.job_id)
+        self.lists.setdefault(job.waits_in, []).append(job.job_id)
         if job.key:
             self.keys[job.key] = job.job_id
 
@@ -141,7 +153,7 @@ class Model:
             RequeueReason.UNBEGUN,
         ):  # a worker that was only late may still hand its outcome in
             job.chunks = []
-        self.lists.setdefault(target, []).insert(0, job.job_id)
+        self.lists.setdefault(job.waits_in, []).insert(0, job.job_id)
         return "returned"
 
     def release(self, job: Job) -> None:
@@ -149,7 +161,7 @@ class Model:
         job.status, job.worker, job.uncharged, job.outcome = "queued", None, job.fence, None
         job.is_over = job.is_late = job.cancel = False
         job.unbegun = job.spared = 0
-        its = self.lists.setdefault(job.queue, [])
+        its = self.lists.setdefault(job.waits_in, [])
         if job.job_id not in its:  # it may have ended while it waited: then it has its place still
             its.append(job.job_id)
 
@@ -220,7 +232,7 @@ def _check_holders(model: Model, dump: Dump) -> None:
 def _check_depths(model: Model, dump: Dump) -> None:
     for queue, ids in model.lists.items():
         counts = dump.hash(f"bl:counts:{queue}")
-        assert len(ids) - int(counts.get("gone", 0)) * bool(ids) == model.depth(queue), queue
+        assert len(ids) - int(counts.get("gone", 0)) * bool(ids) == model.length(queue), queue
         leftovers = {job_id for job_id in ids if model.jobs[job_id].status != "queued"}
         assert set(dump.values.get(f"bl:gone:{queue}", ())) == leftovers, queue
         popped = int(counts.get("popped", 0))
@@ -228,6 +240,11 @@ def _check_depths(model: Model, dump: Dump) -> None:
             if model.jobs[job_id].status == "queued":
                 number = int(dump.hash(f"rq:job:{job_id}")["wait"].split(" ")[2])
                 assert number - popped == place, f"position of {job_id} in {queue}"
+    for queue in model.queues():
+        counts = dump.hash(f"bl:tenants:{queue.split(':max-')[0].rpartition(':')[0]}")
+        ids = [job_id for name, ids in model.lists.items() if name.startswith(f"{queue}:tenant-") for job_id in ids]
+        waiting = sum(model.jobs[job_id].status == "queued" for job_id in ids)
+        assert (int(counts.get(queue, 0)), int(counts.get(f"gone:{queue}", 0))) == (len(ids), len(ids) - waiting)
 
 
 def _check_ends(model: Model, dump: Dump) -> None:

@@ -106,7 +106,7 @@ class JobLife(RuleBasedStateMachine):
         key=st.sampled_from(("", "", "k1", "k2")),
         fingerprint=st.sampled_from(("f1", "f1", "f2")),
         copies=st.integers(1, 3),
-        tenant=st.sampled_from(("", "", "t")),
+        tenant=st.sampled_from(("", "", "t", "u")),
         again=st.booleans(),
     )
     def submit(
@@ -219,7 +219,7 @@ class JobLife(RuleBasedStateMachine):
         for lower in LADDER[: LADDER.index(tier)]:
             for lane in Lane:
                 name = f"{MODEL}:{lower}:{lane}"
-                depth = sum(self.model.depth(its) for its in self.model.lists if f"{its}:".startswith(f"{name}:"))
+                depth = sum(self.model.depth(its) for its in self.model.queues() if f"{its}:".startswith(f"{name}:"))
                 is_long = lane != Lane.BATCH and (depth > HIGH or f"bl:overflow:{name}" in dump.values)
                 if is_long or not self._live(lower):
                     free.add(name)
@@ -239,7 +239,7 @@ class JobLife(RuleBasedStateMachine):
     def _judge_idle(self, tier: str) -> None:
         """Expect that a free slot left nothing of its own tier, and of a dead one below nothing that it may take."""
         dead = [lower for lower in LADDER[: LADDER.index(tier)] if not self._live(lower)]
-        for name in self.model.lists:
+        for name in self.model.queues():
             its, ceiling = QueueName.parse(name).tier, QueueName.parse(name).ceiling or LADDER[-1]
             if its in (*dead, tier) and LADDER.index(ceiling) >= LADDER.index(tier):
                 assert self.model.depth(name) == 0, name
@@ -333,8 +333,8 @@ class JobLife(RuleBasedStateMachine):
         waiting = [job for job in self.model.jobs.values() if job.status == "queued"]
         if waiting:
             job = self.pick(number, waiting)
-            enqueued, _, place = self._wait_of(job)
-            self.store.hset(f"rq:job:{job.job_id}", "wait", f"{enqueued} 1 {place}")
+            enqueued, _, *place = self._wait_of(job)
+            self.store.hset(f"rq:job:{job.job_id}", "wait", " ".join((enqueued, "1", *place)))
             job.is_over, job.is_late = True, False
 
     @precondition(lambda self: self.model.jobs)
@@ -343,9 +343,11 @@ class JobLife(RuleBasedStateMachine):
         waiting = [job for job in self.model.jobs.values() if job.status == "queued" and not job.is_over]
         if waiting:
             job = self.pick(number, waiting)
-            _, _, place = self._wait_of(job)
+            _, _, *place = self._wait_of(job)
             now_ms = self.store.time()[0] * 1000
-            self.store.hset(f"rq:job:{job.job_id}", "wait", f"{now_ms - 600_000} {now_ms + 60_000} {place}")
+            self.store.hset(
+                f"rq:job:{job.job_id}", "wait", " ".join((str(now_ms - 600_000), str(now_ms + 60_000), *place))
+            )
             job.is_late = True
 
     @precondition(lambda self: self.model.jobs)

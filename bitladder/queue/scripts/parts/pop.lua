@@ -1,16 +1,17 @@
 -- Ids leave their lists, and their jobs start: the oldest of sibling lists first, as many as there is room for.
 --
--- Needs: values, commands, wait, lists, ids, fencing, expiry, inspection
--- Touches: rq:queue:<queue>, rq:job:<id>, bl:counts:<queue>, bl:gone:<queue>, and what the parts above touch
+-- Needs: values, commands, wait, lists, ids, fencing, expiry, inspection, fairness
+-- Touches: rq:queue:<list>, rq:job:<id>, bl:counts:<list>, bl:gone:<list>, and what the parts above touch
 --
 -- Claim: what one call gathers, made by claim.lua. {worker, keep, now, started_at; jobs: rows of the answer; ids, running:
 -- what is to be noted with the worker and in RQ's registries; unfit: {id, why}…; expired: jobs; room: bytes left;
--- is_full: there was no room; running_until: their score there; pops_left; lengths: of lists, each read once}
+-- is_full: there was no room; running_until: their score there; pops_left; lengths: of queues' lists, each read
+-- once; tenants: as `read_tenants` counts them; clocks: see parts/fairness.lua}
 
 -- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
 local RUNNING_FOR_MS = 365 * 86400 * 1000
 
--- Sibling lists (the open one and those with a ceiling) are merged by the age of their heads, so many jobs at a time.
+-- Sibling lists (the open one, those with a ceiling, and those of tenants) are merged so many jobs at a time.
 local MERGE_RUN = 8
 
 -- Start, end or drop one popped job. Returns 'leftover' where it had ended before, and 'full' where it should start and
@@ -51,27 +52,6 @@ local function take(claim, id, queue)
   return 'started'
 end
 
-local function length_of(claim, name)
-  local length = claim.lengths[name]
-  if not length then
-    length = redis.pcall('LLEN', 'rq:queue:' .. name)
-    if type(length) == 'table' then
-      length = check_type(length) or 0  -- a key that is no list is empty
-    end
-    claim.lengths[name] = length
-  end
-  return length
-end
-
-local function is_empty(claim, lists)
-  for _, name in ipairs(lists) do
-    if length_of(claim, name) > 0 then
-      return false
-    end
-  end
-  return true
-end
-
 -- Put popped ids back to the front, from the `first` on, and pop no more.
 local function return_ids(claim, name, ids, first)
   local last_first = {}
@@ -100,33 +80,64 @@ local function count_popped(name, length, ids, leftovers)
   end
 end
 
-local function pop(claim, name, limit)
-  local ids, leftovers = redis.call('LPOP', 'rq:queue:' .. name, limit) or {}, 0
+-- Pop ids of a queue: of its own list, or of a tenant's, which has this length. Returns how many, and how many of them
+-- were leftovers.
+local function pop(claim, queue, limit, list, length)
+  list, length = list or queue, length or claim.lengths[queue]
+  local ids, leftovers = redis.call('LPOP', 'rq:queue:' .. list, limit) or {}, 0
   for i, id in ipairs(ids) do
-    local result = take(claim, id, name)
+    local result = take(claim, id, queue)
     if result == 'full' then
-      return_ids(claim, name, ids, i)
+      return_ids(claim, list, ids, i)
       break
     end
     leftovers = leftovers + (result == 'leftover' and 1 or 0)
   end
   claim.pops_left = claim.pops_left - #ids
-  claim.lengths[name] = claim.lengths[name] - #ids
-  count_popped(name, claim.lengths[name], #ids, leftovers)
-  return #ids
+  if list == queue then
+    claim.lengths[queue] = length - #ids
+  end
+  count_popped(list, length - #ids, #ids, leftovers)
+  return #ids, leftovers
 end
 
--- Pop up to `limit` ids from that of sibling lists whose head is oldest. Returns how many; 0 when all are empty.
+-- When the next job of a queue was enqueued, and its deadline; nil where the queue is empty.
+local function next_head(claim, queue)
+  local turn = claim.tenants[queue] and next_turn(claim, {queue})
+  if turn or length_of(claim, queue) > 0 then
+    return head_of(turn and turn.list or queue)
+  end
+end
+
+-- Pop up to `limit` ids for the tenant whose turn it is in queues of one lane.
+local function pop_turn(claim, queues, limit)
+  local turn, is_alone = next_turn(claim, queues)
+  if not turn then
+    return 0
+  end
+  local started = #claim.jobs
+  local ids, leftovers = pop(claim, turn.queue, is_alone and limit or math.min(limit, MERGE_RUN), turn.list, turn.length)
+  end_turn(claim, turn, queues, #claim.jobs - started, ids, leftovers)
+  return ids
+end
+
+-- Pop up to `limit` ids from that of sibling lists whose head is oldest, or whose tenant's turn it is. Returns how many;
+-- 0 when all are empty.
 local function pop_oldest(claim, lists, limit)
-  local waiting = {}
+  local waiting, is_shared = {}, false
   for _, name in ipairs(lists) do
-    if length_of(claim, name) > 0 then
+    if length_of(claim, name) > 0 or claim.tenants[name] then
       waiting[#waiting + 1] = name
+      is_shared = is_shared or claim.tenants[name]
     end
   end
   limit = math.min(limit, claim.pops_left)
-  if #waiting < 2 or limit < 1 then
-    return #waiting > 0 and limit > 0 and pop(claim, waiting[1], limit) or 0
+  if limit < 1 or #waiting == 0 then
+    return 0
+  elseif is_shared then
+    return pop_turn(claim, waiting, limit)
+  elseif #waiting == 1 then
+    return (pop(claim, waiting[1], limit))
   end
   local oldest, oldest_time
   for _, name in ipairs(waiting) do
@@ -135,5 +146,5 @@ local function pop_oldest(claim, lists, limit)
       oldest, oldest_time = name, time
     end
   end
-  return pop(claim, oldest, math.min(limit, MERGE_RUN))
+  return (pop(claim, oldest, math.min(limit, MERGE_RUN)))
 end

@@ -1,7 +1,7 @@
 -- A job that a worker holds goes back to the front of a queue, or ends.
 --
 -- Needs: values, commands, wait, lists, ids, ending
--- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queues, bl:stream:<id>, and what the parts above touch
+-- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queue:<target>:tenant-<tenant>, rq:queues, bl:stream:<id>, and what the parts above touch
 
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
 -- charged from then on, and does not go round for ever.
@@ -38,7 +38,7 @@ local function requeue_job(id, worker, how)
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
-  local at, deadline, _, is_rq = read_wait(fields[8])
+  local at, deadline, _, is_rq, is_apart = read_wait(fields[8])
   try_call('ZREM', 'rq:wip:' .. queue, escaped(id, UNSAFE_IN_MEMBER) .. ':' .. fence)
   local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], rq = is_rq,
     worker = worker}
@@ -75,18 +75,22 @@ local function requeue_job(id, worker, how)
     crash_count = ALONE_FROM
   end
   local target = how.target or queue
-  if not try_call('LPUSH', 'rq:queue:' .. target, id) then  -- no list: the job would be in none
+  local list = list_of(target, fields[11], is_apart)
+  if not try_call('LPUSH', 'rq:queue:' .. list, id) then  -- no list: the job would be in none
     end_job(job, 'dead', scripted_end('queue_broken'), how.keep, now)
     return 'ended'
   end
-  local popped = count(target, 'popped', -1)
+  local popped = count(list, 'popped', -1)
+  if list ~= target then
+    join_tenants(target, fields[11], 1)
+  end
   -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
   -- late, and its outcome is accepted as long as no other has started the job.
   if reason ~= 'reaped' and reason ~= 'unbegun' then
     redis.call('DEL', 'bl:stream:' .. id)
   end
   redis.call('HSET', key, 'status', 'queued', 'origin', target, 'wait',
-    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or ''))
+    num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or is_apart and TENANT_MARK or ''))
   if crash_count > 0 then
     redis.call('HSET', key, 'crash_count', crash_count)
   end
@@ -96,7 +100,7 @@ local function requeue_job(id, worker, how)
   if how.trouble then
     redis.call('HSET', key, 'trouble', how.trouble)  -- the outcome says so if the deadline passes before it runs again
   end
-  try_call('SADD', 'rq:queues', 'rq:queue:' .. target)
+  try_call('SADD', 'rq:queues', 'rq:queue:' .. list)
   local _, tier = names_in(target)
   wake('bl:wake:' .. tier)
   return 'returned'

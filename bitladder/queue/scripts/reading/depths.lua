@@ -3,19 +3,31 @@
 -- Needs: values, clock, commands, lists
 --
 -- KEYS  1… bl:live:<model>:<tier>      zset    one per tier
--- ARGV  queue names; by name: bl:health:<model>:<tier>, rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>
+-- ARGV  queue names; by name: bl:health:<model>:<tier>, rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>,
+--       bl:tenants:<model>:<tier>, bl:shares:<q>
 -- Returns {now, {live workers per key}, {depth, in flight, time of the head (0: unknown or none), what is wrong with the
 -- list ('': nothing)} per queue, {traffic shifted to higher tiers (1|0) per key}}.
 
 local now = now_ms()
-local live, queues, shifted = {}, {}, {}
+local live, queues, shifted, tenants = {}, {}, {}, {}
 for i, key in ipairs(KEYS) do
   live[i] = try_call('ZCOUNT', key, now, '+inf') or 0
   local since = try_call('HGET', (string.gsub(key, '^bl:live:', 'bl:health:')), 'shifted')
   shifted[i] = (since or '0') ~= '0' and 1 or 0
+  read_tenants(string.sub(key, #'bl:live:' + 1), tenants)
 end
+
+-- When the head of a queue was enqueued: the oldest of its own list and of that tenant's whose turn it is. 0: unknown.
+local function head_time(name)
+  local own = head_of(name)
+  local tenant = tenants[name] and (try_call('ZRANGE', 'bl:shares:' .. name, 0, 0) or {})[1]
+  local other = tenant and head_of(list_of(name, tenant, true))
+  return own and other and math.min(own, other) or own or other or 0
+end
+
 for i, name in ipairs(ARGV) do
   local depth, problem = depth_of_list(name)
-  queues[i] = {depth, try_call('ZCARD', 'rq:wip:' .. name) or 0, num(head_of(name) or 0), problem or ''}
+  queues[i] = {depth + depth_apart(tenants, name), try_call('ZCARD', 'rq:wip:' .. name) or 0, num(head_time(name)),
+    problem or ''}
 end
 return {num(now), live, queues, shifted}

@@ -19,7 +19,7 @@ end
 
 local unknown = {}
 for _, key in ipairs(redis.pcall('SRANDMEMBER', 'rq:queues', ARGV[1])) do
-  if not served[key] then
+  if not served[key] and not served[string.match(key, '^(.+):tenant%-[^:]*$') or ''] then
     local name = string.gsub(key, '^rq:queue:', '')
     unknown[#unknown + 1] = {name, size('LLEN', key), size('SCARD', 'rq:workers:' .. name)}
   end

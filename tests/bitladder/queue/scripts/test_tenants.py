@@ -1,0 +1,212 @@
+"""Tenants share a lane by weight, on a real Valkey: the scripts themselves, step by step, without workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import msgspec
+import pytest
+import pytest_asyncio
+import redis
+import uuid_utils
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from bitladder.contract import Claimed, Outcome, QueueName, Request, State, Submission
+from bitladder.decision import Decision
+from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.claim_plan import claim_plan
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
+from tests.conftest import make_settings
+
+DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
+OPEN = "smollm2:int4:normal"
+# What a turn brings at most: parts/pop.lua, MERGE_RUN.
+RUN = 8
+
+
+def job(tenant: str, *, weight: int = 1, ceiling: str | None = None) -> Submission:
+    return Submission(
+        job_id=str(uuid_utils.uuid7()),
+        model="smollm2",
+        queue=str(QueueName("smollm2", "int4", "normal", ceiling)),
+        request=Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor="int4"), tenant=tenant),
+        weight=weight,
+    )
+
+
+def jobs(tenant: str, count: int, *, weight: int = 1) -> list[Submission]:
+    return [job(tenant, weight=weight) for _ in range(count)]
+
+
+@pytest.fixture
+def plain(redis_url: str, store: redis.Redis) -> Settings:
+    del store
+    return make_settings(redis_url, queue__fair_depth=0, queue__max_depth=200_000)
+
+
+@pytest_asyncio.fixture
+async def queue(plain: Settings) -> AsyncIterator[JobQueue]:
+    client = connect(plain.redis)
+    yield JobQueue(client, plain)
+    await client.aclose()
+
+
+async def claim(queue: JobQueue, slots: int) -> list[Claimed]:
+    plan = claim_plan(queue.settings, "smollm2", "int4")
+    return (await queue.claim("w", "smollm2", "int4", plan, slots)).jobs
+
+
+async def finish(queue: JobQueue, claimed: Sequence[Claimed]) -> None:
+    await queue.finish("w", [Finished(job=each, outcome=DONE) for each in claimed])
+
+
+class _Shares:
+    """One event loop and one queue for all examples of a property."""
+
+    def __init__(self, plain: Settings, store: redis.Redis) -> None:
+        self.runner, self.store = asyncio.Runner(), store
+        self.queue = JobQueue(self.runner.run(_connected(plain)), plain)
+
+    def serve(self, weights: Sequence[int], backlog: int, sizes: Sequence[int]) -> Iterator[Counter[str]]:
+        """Let each tenant have a backlog, and yield what each has got after every claim."""
+        self.store.flushdb()
+        submitted = [one for name, weight in enumerate(weights) for one in jobs(f"t{name}", backlog, weight=weight)]
+        owner = {one.job_id: one.request.tenant for one in submitted}
+        self.runner.run(self.queue.submit(submitted))
+        served: Counter[str] = Counter()
+        for size in sizes:
+            served.update(owner[each.job_id] for each in self.runner.run(claim(self.queue, size)))
+            yield served
+
+
+async def _connected(plain: Settings) -> redis.asyncio.Redis:
+    return connect(plain.redis)
+
+
+@pytest.fixture
+def shares(plain: Settings, store: redis.Redis) -> Iterator[_Shares]:
+    shares = _Shares(plain, store)
+    yield shares
+    with shares.runner:
+        shares.runner.run(shares.queue.client.aclose())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(weights=st.lists(st.integers(1, 5), min_size=2, max_size=4), sizes=st.lists(st.integers(1, 20), max_size=8))
+def test_tenants_that_wait_get_jobs_by_weight_and_none_is_more_than_a_turn_ahead(
+    shares: _Shares, weights: list[int], sizes: list[int]
+) -> None:
+    for served in shares.serve(weights, 170, sizes):
+        got = [served[f"t{name}"] / weight for name, weight in enumerate(weights)]
+        turns = [RUN / weight for weight in weights]
+        for ahead in range(len(weights)):
+            for behind in range(len(weights)):
+                assert got[ahead] - got[behind] <= turns[ahead] + turns[behind]
+
+
+async def test_a_tenant_s_hundred_thousand_jobs_change_nothing_for_another(queue: JobQueue, store: redis.Redis) -> None:
+    waits = {}
+    for flood in (16, 100_000):
+        store.flushdb()
+        await queue.submit([*jobs("a", 600), *jobs("b", 600), *jobs("loud", 600 if flood > 600 else 16)])
+        if flood > 600:  # what lies so far behind is never looked at, and needs no record here
+            for _ in range(10):
+                store.rpush(f"rq:queue:{OPEN}:tenant-loud", *(str(uuid_utils.uuid7()) for _ in range(flood // 10)))
+            store.hincrby("bl:tenants:smollm2:int4", OPEN, flood)
+        waits[flood] = await _waits_of_quiet(queue)
+
+    assert max(waits[100_000]) <= 2 * RUN
+    p99 = {flood: sorted(its)[int(len(its) * 0.99)] for flood, its in waits.items()}
+    assert p99[100_000] <= 1.1 * p99[16]
+
+
+async def _waits_of_quiet(queue: JobQueue) -> list[int]:
+    """Submit a job of a quiet tenant now and then; return how many jobs were started before each."""
+    waits, started = [], 0
+    for _ in range(40):
+        quiet, since = job("quiet"), started
+        await queue.submit([quiet])
+        while quiet.job_id not in (claimed := [each.job_id for each in await claim(queue, 4)]):
+            started += len(claimed)
+        waits.append(started + claimed.index(quiet.job_id) - since)
+        started += len(claimed)
+    return waits
+
+
+async def test_the_default_tenant_and_rq_s_producers_have_a_share_too(queue: JobQueue, store: redis.Redis) -> None:
+    await queue.submit(jobs("loud", 100))
+    theirs = Queue(OPEN, connection=store, serializer=JSONSerializer).enqueue("workers.generate", body={"prompt": "x"})
+    ours = job("default")
+    await queue.submit([ours])
+
+    started = {each.job_id for each in await claim(queue, 2 * RUN)}
+
+    assert {theirs.id, ours.job_id} <= started
+    assert len(started) == 2 * RUN
+
+
+async def test_a_tenant_has_one_share_of_a_lane_in_however_many_queues_its_jobs_wait(queue: JobQueue) -> None:
+    many = [job("many", ceiling=ceiling) for ceiling in (None, "int4", "int8") for _ in range(80)]
+    await queue.submit([*many, *jobs("one", 120)])
+
+    started: set[str] = set()
+    for _ in range(20):
+        started.update(each.job_id for each in await claim(queue, 8))
+
+    assert len(started) == 160
+    assert abs(len(started & {one.job_id for one in many}) - 80) <= RUN
+
+
+async def test_a_tenant_that_comes_back_has_saved_up_nothing(queue: JobQueue) -> None:
+    await queue.submit(jobs("steady", 200))
+    for _ in range(10):
+        await claim(queue, 8)
+    back = jobs("back", 100)
+    await queue.submit(back)
+
+    started = {each.job_id for each in await claim(queue, 64)}
+
+    assert abs(len(started & {one.job_id for one in back}) - 32) <= RUN
+
+
+async def test_a_tenant_s_list_is_a_queue_to_rq_s_tools_as_long_as_a_job_waits_in_it(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    mine = jobs("acme", 3)
+    await queue.submit(mine)
+    name = f"{OPEN}:tenant-acme"
+    names = [seen.name for seen in Queue.all(connection=store, serializer=JSONSerializer)]
+    ids = Queue(name, connection=store, serializer=JSONSerializer).get_job_ids()
+    unknown = (await queue.overview()).unknown
+
+    await finish(queue, await claim(queue, 10))
+
+    assert name in names
+    assert ids == [one.job_id for one in mine]
+    assert unknown == []
+    assert name not in [seen.name for seen in Queue.all(connection=store, serializer=JSONSerializer)]
+    assert {str(key) for key in store.keys("*") if store.ttl(key) == -1} == {"b'bl:workers'", "b'bl:protocol'"}
+
+
+async def test_depth_position_cancelling_and_requeueing_are_right_in_a_tenant_s_list(queue: JobQueue) -> None:
+    mine = jobs("acme", 4)
+    await queue.submit([*mine, *jobs("other", 2)])
+    await queue.cancel(mine[1].job_id)
+    (first,) = await claim(queue, 1)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.UNCHARGED, last=DONE)
+
+    positions = [view.position for one in mine if (view := await queue.view(one.job_id))]
+    depth = {row.queue: row.depth for row in (await queue.depths("smollm2")).queues}[OPEN]
+    started = {each.job_id for each in await claim(queue, 10)}
+
+    assert positions == [1, None, 2, 3]
+    assert depth == 5
+    assert len(started) == 5
+    assert sum(row.depth for row in (await queue.depths("smollm2")).queues) == 0
