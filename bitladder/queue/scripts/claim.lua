@@ -27,7 +27,7 @@ local plan = cjson.decode(ARGV[4])
 local claim = {
   worker = worker, keep = read_keep(ARGV[5]), now = now, started_at = iso(now), room = tonumber(ARGV[6]),
   jobs = {}, ids = {}, running = {}, unfit = {}, expired = 0, is_full = false, lengths = {},
-  tenants = {}, clocks = {},
+  tenants = {}, next_turn = first_turn,
   running_until = num((now + RUNNING_FOR_MS) / 1000),
   pops_left = slots + 1000,  -- leftovers cost a pop each: a mass cancellation must not hold the server up
 }

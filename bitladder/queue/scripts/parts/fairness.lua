@@ -51,96 +51,99 @@ local function is_empty(claim, queues)
   return true
 end
 
--- The virtual time of a lane, and when the default tenant's next turn begins in it.
-local function clock_of(claim, queue)
-  local _, _, lane = names_in(queue)
-  local clock = claim.clocks[lane]
-  if not clock then
-    local fields = try_call('HMGET', 'bl:virtual:' .. lane, 'now', 'default') or {}
-    clock = {key = 'bl:virtual:' .. lane, now = whole(fields[1]) or 0, default = whole(fields[2]) or 0}
-    claim.clocks[lane] = clock
+-- The next turn, as `next_turn` inside says; the claim has that and `end_turn` from then on. They are inside, because a
+-- script makes its functions at every call, and where no named tenant waits it needs none of these.
+local function first_turn(claim, lane_queues)
+  local clocks = {}
+
+  -- The virtual time of a lane, and when the default tenant's next turn begins in it.
+  local function clock_of(queue)
+    local _, _, lane = names_in(queue)
+    if not clocks[lane] then
+      local fields = try_call('HMGET', 'bl:virtual:' .. lane, 'now', 'default') or {}
+      clocks[lane] = {key = 'bl:virtual:' .. lane, now = whole(fields[1]) or 0, default = whole(fields[2]) or 0}
+    end
+    return clocks[lane]
   end
-  return clock
-end
 
-local function write_clock(clock)
-  call_or_replace('HSET', clock.key, 'now', num(clock.now), 'default', num(clock.default))
-  redis.call('PEXPIRE', clock.key, KEPT_SHARES_MS)
-end
+  local function write_clock(clock)
+    call_or_replace('HSET', clock.key, 'now', num(clock.now), 'default', num(clock.default))
+    redis.call('PEXPIRE', clock.key, KEPT_SHARES_MS)
+  end
 
--- The next turn of a queue's named tenants; nil where none waits. A tenant without jobs keeps its place until it comes
--- first: one that came back before has used up its turn.
-local function next_named(claim, queue, clock)
-  local shares = 'bl:shares:' .. queue
-  while true do
-    local first = try_call('ZRANGE', shares, 0, 1, 'WITHSCORES') or {}
-    local tenant, begins = first[1], whole(first[2]) or 0
-    if not tenant then
-      try_call('HDEL', tenants_key(queue), queue, 'gone:' .. queue)
-      claim.tenants[queue] = nil
-      return nil
-    end
-    local list = list_of(queue, tenant, true)
-    local length = redis.pcall('LLEN', 'rq:queue:' .. list)
-    if type(length) == 'number' and length > 0 then
-      return {queue = queue, tenant = tenant, list = list, length = length, begins = begins, is_alone = not first[3]}
-    end
-    redis.call('ZREM', shares, tenant)
-    if begins > clock.now then
-      clock.now = begins
+  -- The next turn of a queue's named tenants; nil where none waits. A tenant without jobs keeps its place until it comes
+  -- first: one that came back before has used up its turn.
+  local function next_named(queue, clock)
+    local shares = 'bl:shares:' .. queue
+    while true do
+      local first = try_call('ZRANGE', shares, 0, 1, 'WITHSCORES') or {}
+      local tenant, begins = first[1], whole(first[2]) or 0
+      if not tenant then
+        try_call('HDEL', tenants_key(queue), queue, 'gone:' .. queue)
+        claim.tenants[queue] = nil
+        return nil
+      end
+      local list = list_of(queue, tenant, true)
+      local length = redis.pcall('LLEN', 'rq:queue:' .. list)
+      if type(length) == 'number' and length > 0 then
+        return {queue = queue, tenant = tenant, list = list, length = length, begins = begins, is_alone = not first[3]}
+      end
+      redis.call('ZREM', shares, tenant)
+      clock.now = math.max(clock.now, begins)
       write_clock(clock)
     end
   end
-end
 
--- The turn that comes first in queues of one lane, and whether it is the only one; of two at once, that of the job that
--- has waited longer. Nil where all are empty.
-local function next_turn(claim, queues)
-  local clock, first, is_alone = clock_of(claim, queues[1]), nil, true
-  local function offer(turn)
-    is_alone = turn.is_alone and not first
-    if first and first.begins == turn.begins then
-      first.at, turn.at = first.at or head_of(first.list) or 0, head_of(turn.list) or 0
+  -- The turn that comes first in queues of one lane, and whether it is the only one; of two at once, that of the job that
+  -- has waited longer. Nil where all are empty.
+  local function next_turn(_, queues)
+    local clock, first, is_alone = clock_of(queues[1]), nil, true
+    local function offer(turn)
+      is_alone = turn.is_alone and not first
+      if first and first.begins == turn.begins then
+        first.at, turn.at = first.at or head_of(first.list) or 0, head_of(turn.list) or 0
+      end
+      if not first or turn.begins < first.begins or (turn.begins == first.begins and turn.at < first.at) then
+        first = turn
+      end
     end
-    if not first or turn.begins < first.begins or (turn.begins == first.begins and turn.at < first.at) then
-      first = turn
+    for _, queue in ipairs(queues) do
+      local length, named = length_of(claim, queue), claim.tenants[queue] and next_named(queue, clock)
+      if length > 0 then
+        offer({queue = queue, list = queue, length = length, begins = math.max(clock.default, clock.now), is_alone = true})
+      end
+      if named then
+        offer(named)
+      end
     end
+    return first, is_alone
   end
-  for _, queue in ipairs(queues) do
-    local length, named = length_of(claim, queue), claim.tenants[queue] and next_named(claim, queue, clock)
-    if length > 0 then
-      offer({queue = queue, list = queue, length = length, begins = math.max(clock.default, clock.now), is_alone = true})
-    end
-    if named then
-      offer(named)
-    end
-  end
-  return first, is_alone
-end
 
--- Note what a turn brought: how many jobs started, and how many ids left the list, leftovers included.
-local function end_turn(claim, turn, queues, started, ids, leftovers)
-  local clock, queue, tenant = clock_of(claim, turn.queue), turn.queue, turn.tenant
-  clock.now = turn.begins
-  if not tenant then
-    clock.default = turn.begins + STRIDE * started
-    return write_clock(clock)
-  end
-  write_clock(clock)
-  local weight = math.max(1, whole(try_call('HGET', 'bl:weights', tenant)) or 1)
-  for _, name in ipairs(queues) do  -- a tenant has one share of a lane, in however many queues its jobs wait
-    if claim.tenants[name] then
-      try_call('ZADD', 'bl:shares:' .. name, 'XX', 'GT', num(turn.begins + math.floor(STRIDE * started / weight)), tenant)
+  -- Note what a turn brought: how many jobs started, and how many ids left the list, leftovers included.
+  local function end_turn(turn, queues, started, ids, leftovers)
+    local clock, queue, tenant = clock_of(turn.queue), turn.queue, turn.tenant
+    clock.now = turn.begins
+    if not tenant then
+      clock.default = turn.begins + STRIDE * started
+      return write_clock(clock)
+    end
+    write_clock(clock)
+    local weight = math.max(1, whole(try_call('HGET', 'bl:weights', tenant)) or 1)
+    for _, name in ipairs(queues) do  -- a tenant has one share of a lane, in however many queues its jobs wait
+      if claim.tenants[name] then
+        try_call('ZADD', 'bl:shares:' .. name, 'XX', 'GT', num(turn.begins + math.floor(STRIDE * started / weight)), tenant)
+      end
+    end
+    if ids >= turn.length then try_call('SREM', 'rq:queues', 'rq:queue:' .. turn.list) end
+    if leftovers > 0 then
+      claim.tenants['gone:' .. queue] = count_apart(queue, 'gone:' .. queue, -leftovers)
+    end
+    claim.tenants[queue] = count_apart(queue, queue, -ids)
+    if claim.tenants[queue] <= 0 then
+      next_named(queue, clock)  -- the last one tidies up
     end
   end
-  if ids >= turn.length and redis.call('EXISTS', 'rq:queue:' .. turn.list) == 0 then
-    try_call('SREM', 'rq:queues', 'rq:queue:' .. turn.list)
-  end
-  if leftovers > 0 then
-    claim.tenants['gone:' .. queue] = count_apart(queue, 'gone:' .. queue, -leftovers)
-  end
-  claim.tenants[queue] = count_apart(queue, queue, -ids)
-  if claim.tenants[queue] <= 0 then
-    next_named(claim, queue, clock)  -- the last one tidies up
-  end
+
+  claim.next_turn, claim.end_turn = next_turn, end_turn
+  return next_turn(claim, lane_queues)
 end

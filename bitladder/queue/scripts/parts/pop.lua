@@ -6,7 +6,7 @@
 -- Claim: what one call gathers, made by claim.lua. {worker, keep, now, started_at; jobs: rows of the answer; ids, running:
 -- what is to be noted with the worker and in RQ's registries; unfit: {id, why}…; expired: jobs; room: bytes left;
 -- is_full: there was no room; running_until: their score there; pops_left; lengths: of queues' lists, each read
--- once; tenants: as `read_tenants` counts them; clocks: see parts/fairness.lua}
+-- once; tenants: as `read_tenants` counts them; next_turn, end_turn: see parts/fairness.lua}
 
 -- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
 local RUNNING_FOR_MS = 365 * 86400 * 1000
@@ -103,7 +103,7 @@ end
 
 -- When the next job of a queue was enqueued, and its deadline; nil where the queue is empty.
 local function next_head(claim, queue)
-  local turn = claim.tenants[queue] and next_turn(claim, {queue})
+  local turn = claim.tenants[queue] and claim.next_turn(claim, {queue})
   if turn or length_of(claim, queue) > 0 then
     return head_of(turn and turn.list or queue)
   end
@@ -111,13 +111,13 @@ end
 
 -- Pop up to `limit` ids for the tenant whose turn it is in queues of one lane.
 local function pop_turn(claim, queues, limit)
-  local turn, is_alone = next_turn(claim, queues)
+  local turn, is_alone = claim.next_turn(claim, queues)
   if not turn then
     return 0
   end
   local started = #claim.jobs
   local ids, leftovers = pop(claim, turn.queue, is_alone and limit or math.min(limit, MERGE_RUN), turn.list, turn.length)
-  end_turn(claim, turn, queues, #claim.jobs - started, ids, leftovers)
+  claim.end_turn(turn, queues, #claim.jobs - started, ids, leftovers)
   return ids
 end
 
