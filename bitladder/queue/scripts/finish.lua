@@ -34,7 +34,7 @@ local function ending(id, claimed_from, fence, outcome)
   local queue = fields[5] or claimed_from  -- the field may have been deleted
   if fields[1] == 'queued' then
     local waited = redis.call('HMGET', 'rq:job:' .. id, 'wait', 'spared')
-    leave_in_list(id, queue, waited[1])
+    leave_in_list(id, queue, waited[1], fields[6])
     if waited[2] == fence then  -- it went back uncharged, and has run nevertheless
       redis.pcall('HINCRBY', 'rq:job:' .. id, 'uncharged', -1)
     end
