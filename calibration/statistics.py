@@ -1,4 +1,4 @@
-"""Intervals and tests: bootstrap for means and ratios, Wilson for shares, Newcombe and Bonett-Price for two, McNemar.
+"""Intervals and tests: bootstrap, Wilson for shares, Newcombe and Bonett-Price for two, McNemar, Holm for many at once.
 
 Pure.
 """
@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -85,6 +85,23 @@ def mcnemar(only_first: int, only_second: int) -> float:
     count = only_first + only_second
     tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
     return float(min(1.0, 2 * tail / 2**count))
+
+
+def chance_of(difference: float, half: float) -> float:
+    """Return the one-sided p-value of a difference, from the half of its 95 % interval that is towards 0."""
+    if not half:
+        return 0.0 if difference > 0 else 1.0
+    return NormalDist().cdf(-_Z * difference / half)
+
+
+def beyond_chance(p_values: Mapping[str, float], level: float) -> set[str]:
+    """Return those that are significant together at this level (Holm 1979: the k least first, against level / rest)."""
+    significant = set()
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        if p_values[name] >= level / (len(p_values) - rank):
+            break
+        significant.add(name)
+    return significant
 
 
 def _wilson(successes: int, count: int, quantile: float) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from calibration.artifacts.evaluation_report import Comparison, Estimate
 from calibration.statistics import Floats, bootstrap, mcnemar, paired_difference, paired_ratio, wilson
 
@@ -50,6 +52,13 @@ def share_figures(name: str, tier: Sequence[bool], reference: Sequence[bool] | N
 def bootstrap_estimate(rows: Floats, statistic: Callable[..., Floats], count: int) -> Estimate:
     """Return a statistic of the sums of the columns, with its interval (stats.bootstrap)."""
     return make_estimate(float(statistic(*rows.sum(axis=0))), *bootstrap(rows, statistic), count)
+
+
+def mean_difference(more: Floats, counts: Floats) -> Comparison:
+    """Return the difference of two checkpoints per token, from that of each passage or answer; these are resampled."""
+    columns = np.stack([more, counts], axis=1)
+    figure = bootstrap_estimate(columns, lambda total, count: total / count, int(counts.sum()))
+    return Comparison(difference=figure.value, low=figure.low, high=figure.high)
 
 
 def make_estimate(value: float, low: float, high: float, count: int) -> Estimate:

@@ -9,7 +9,9 @@ from calibration.artifacts.evaluation_report import Comparison, Estimate, Report
 from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.metrics import METRICS, Better, Counted, metric_of
 from calibration.errors import InputError
+from calibration.statistics import beyond_chance, chance_of
 
+_ONE_SIDED = 0.025  # what lies beyond one end of a 95 % interval
 _LOWER_IS_BETTER = (Better.LOWER, Better.NONE)  # of what is compared with the served checkpoint: no cost is
 
 
@@ -70,18 +72,28 @@ def judge(
 
 
 def worse_than_served(tier: TierReport, settings: PublishSettings) -> list[str]:
-    """Return in what the tier is worse than the checkpoint that it would replace, beyond the interval."""
+    """Return in what the tier is worse than the checkpoint that it would replace, beyond chance.
+
+    Dozens of figures are looked at, so that some of an equal checkpoint lie beyond their intervals: all together may
+    refuse one by chance no more often than a single one would (Holm's correction).
+    """
     if tier.incumbent is None:
         return []
+    compared = {name: figure for name, figure in tier.incumbent.compared.items() if not _too_few(name, tier, settings)}
+    by_chance = {name: _chance_of_worse(name, figure) for name, figure in compared.items()}
+    worse = beyond_chance(by_chance, _ONE_SIDED)
     return [
-        f"{name} is worse than the served checkpoint's by {_shown(name, compared)}"
-        for name, compared in tier.incumbent.compared.items()
-        if not _too_few(name, tier, settings) and _is_worse(name, compared)
+        f"{name} is worse than the served checkpoint's by {_shown(name, figure)}"
+        for name, figure in compared.items()
+        if name in worse
     ]
 
 
-def _is_worse(name: str, compared: Comparison) -> bool:
-    return compared.low > 0 if METRICS[metric_of(name)].better in _LOWER_IS_BETTER else compared.high < 0
+def _chance_of_worse(name: str, compared: Comparison) -> float:
+    """Return the one-sided p-value that it is not worse, as its interval tells it."""
+    if METRICS[metric_of(name)].better in _LOWER_IS_BETTER:
+        return chance_of(compared.difference, compared.difference - compared.low)
+    return chance_of(-compared.difference, compared.high - compared.difference)
 
 
 def _shown(name: str, compared: Comparison) -> str:

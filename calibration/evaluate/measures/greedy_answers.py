@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 
 from calibration.artifacts.digest import text_digest, text_id, texts_digest
+from calibration.artifacts.evaluation_report import Comparison
 from calibration.artifacts.prompt_losses import AnswerLoss
 from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.distributions import Distributions, agreement, divergence, from_arrays, to_arrays
 from calibration.evaluate.engine import Asker
-from calibration.evaluate.figures import TierFigures, bootstrap_estimate
+from calibration.evaluate.figures import TierFigures, bootstrap_estimate, mean_difference
 from calibration.evaluate.heldout import HeldoutText, by_kind
 from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
 from calibration.terminal.progress import Advance
@@ -136,6 +137,10 @@ class Answers:
     def figures(self, result: Answered, reference: Answered | None, candidate: Candidate) -> TierFigures:
         return TierFigures() if reference is None else answer_figures(self.kind, result, reference)
 
+    def compare(self, result: Answered, other: Answered, reference: Answered | None) -> dict[str, Comparison]:
+        """Return how two checkpoints differ along the same answers; nothing without the reference, whose they are."""
+        return {} if reference is None else _compare_drift(self.kind, result, other, reference)
+
     def per_prompt(self, result: Answered, reference: Answered | None) -> dict[str, AnswerLoss]:
         asked = {item.id: AnswerLoss(form=item.form, tokens=len(item.answer)) for item in result.exchanges}
         if reference is None:
@@ -160,6 +165,15 @@ def answer_figures(kind: str, tier: Answered, reference: Answered) -> TierFigure
         f"answer_prefix.{kind}": bootstrap_estimate(rows, lambda tokens, apart, same, prefix: prefix / tokens, count),
     }
     return TierFigures({f"answer_kl.{kind}": kl} | alike, alike)
+
+
+def _compare_drift(kind: str, tier: Answered, other: Answered, reference: Answered) -> dict[str, Comparison]:
+    """Return how much farther from the reference's answers a tier is than another one, answer by answer."""
+    trios = zip(reference.predictions, tier.predictions, other.predictions, strict=True)
+    rows = np.array([(_compare_answer(base, new), _compare_answer(base, old)) for base, new, old in trios])
+    tokens, more = rows[:, 0, 0], rows[:, 0] - rows[:, 1]
+    metrics = ("answer_kl", "answer_top1", "answer_prefix")
+    return {f"{metric}.{kind}": mean_difference(more[:, at], tokens) for at, metric in enumerate(metrics, start=1)}
 
 
 def _compare_answer(reference: Distributions, tier: Distributions) -> tuple[float, ...]:

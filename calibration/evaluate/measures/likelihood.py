@@ -18,7 +18,7 @@ from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.distributions import Distributions, agreement, divergence, from_arrays, to_arrays
 from calibration.evaluate.engine import Asker
-from calibration.evaluate.figures import TierFigures, bootstrap_estimate
+from calibration.evaluate.figures import TierFigures, bootstrap_estimate, mean_difference
 from calibration.evaluate.heldout import HeldoutText, by_kind
 from calibration.evaluate.measures.measure import EvaluationOptions, Prepared, gather
 from calibration.statistics import Floats
@@ -145,12 +145,7 @@ def _compare_drift(kind: str, tier: Passages, other: Passages, reference: Passag
     trios = zip(reference.predictions, tier.predictions, other.predictions, strict=True)
     rows = np.array([(*_compare_passage(base, new), *_compare_passage(base, old)) for base, new, old in trios])
     tokens, apart, same = rows[:, 0], rows[:, 3] - rows[:, 8], rows[:, 4] - rows[:, 9]
-    compared = {}
-    for metric, more in (("kl_mean", apart), ("top1", same)):
-        columns = np.stack([more, tokens], axis=1)
-        figure = bootstrap_estimate(columns, lambda total, count: total / count, int(tokens.sum()))
-        compared[f"{metric}.{kind}"] = Comparison(difference=figure.value, low=figure.low, high=figure.high)
-    return compared
+    return {f"kl_mean.{kind}": mean_difference(apart, tokens), f"top1.{kind}": mean_difference(same, tokens)}
 
 
 def text_figures(kind: str, tier: Passages, reference: Passages | None) -> TierFigures:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from calibration.artifacts.digest import file_digest
+from calibration.artifacts.evaluation_report import Comparison
 from calibration.evaluate.candidates import Candidate
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.figures import TierFigures, make_estimate, share_figures
@@ -68,6 +69,19 @@ class OwnTasks:
                 share = {f"task_same.{name}": make_estimate(sum(same) / len(same), low, high, len(same))}
                 figures |= TierFigures(share, share)
         return figures
+
+    def compare(
+        self, result: list[Answered], other: list[Answered], reference: list[Answered] | None
+    ) -> dict[str, Comparison]:
+        """Return how two checkpoints differ task by task: in right answers, and in those that are the reference's."""
+        compared: dict[str, Comparison] = {}
+        for name in dict.fromkeys(answer.name for answer in result):
+            pairs = {"task": (_right(result, name), _right(other, name))}
+            pairs["task_same"] = (self._same(result, reference or (), name), self._same(other, reference or (), name))
+            for metric, (new, old) in pairs.items():
+                if new:
+                    compared |= share_figures(f"{metric}.{name}", new, old).compared
+        return compared
 
     def _same(self, answers: Sequence[Answered], reference: Sequence[Answered], name: str) -> list[bool]:
         """Return for each task of a name that compares answers whether both are the same; [] without a reference."""

@@ -59,6 +59,22 @@ async def test_divergence_flips_and_the_first_difference_are_those_of_the_defini
     assert rows[text_id("k")] == AnswerLoss(form="text", tokens=8, kl=0, flips=0, prefix=8)
 
 
+async def test_two_tiers_are_compared_along_the_same_answers_of_the_reference() -> None:
+    reference = await taken(FOLLOWED, Chain())
+    along = FOLLOWED.following(reference)
+    served, new = await taken(along, Chain({"e": "g"})), await taken(along, Chain({"e": "g", "g": "i"}))
+
+    compared = along.compare(new, served, reference)
+
+    assert {name: round(figure.difference * 16, 6) for name, figure in compared.items() if "kl" not in name} == {
+        "answer_top1.letters": -1,  # one token more on which the new one would not go on as the reference did
+        "answer_prefix.letters": 0,  # behind the first one on which both would not
+    }
+    assert compared["answer_kl.letters"].difference > 0
+    assert all(figure.low <= figure.difference <= figure.high for figure in compared.values())
+    assert along.compare(new, served, None) == {}
+
+
 @pytest.mark.parametrize(
     ("chat", "has_template", "asked"),
     [(None, True, "<hello>"), (True, True, "<hello>"), (None, False, "hello"), (False, True, "hello")],

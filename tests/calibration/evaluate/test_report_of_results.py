@@ -116,6 +116,13 @@ def test_answers_that_are_compared_are_a_figure_of_their_own_and_not_of_the_refe
     assert {name: figure.value for name, figure in figures.metrics.items()} == {"task.sql": 0, "task_same.sql": 1}
     assert figures.metrics["task_same.sql"].low < 1
     assert figures.recovery["task_same.sql"].value == 1
+    served = [Answered("sql", None, "5"), Answered("sql", True, "a")]
+    compared = tasks.compare(tier, served, reference)
+    assert {name: (figure.better, figure.worse) for name, figure in compared.items()} == {
+        "task.sql": (0, 1),
+        "task_same.sql": (1, 0),
+    }
+    assert list(tasks.compare(tier, served, None)) == ["task.sql"]
 
 
 def test_speed_gives_cost_and_recovery_both_ways_round() -> None:

@@ -83,6 +83,18 @@ def test_what_may_be_as_good_or_is_better_replaces_what_is_served(
     assert "int8: not worse than the served checkpoint beyond the intervals" in steps
 
 
+def test_of_many_figures_one_beyond_its_interval_is_chance_and_a_clear_one_is_not(scene: Scene) -> None:
+    """An equal checkpoint has one of forty figures beyond its interval in two of three evaluations."""
+    equal = {f"kl_mean__kind{number}": (0.0, -0.01, 0.01) for number in range(39)}
+    clear = scene.report(scene.tier("int8", against=scene.against("int8", **equal, top1=(-0.03, -0.04, -0.02))))
+    clear = clear.rename(clear.with_name("clear.json"))
+    by_chance = scene.report(scene.tier("int8", against=scene.against("int8", **equal, top1=(-0.011, -0.021, -0.001))))
+
+    with pytest.raises(PublishRefusedError, match="top1 is worse than the served checkpoint's by"):
+        published(scene, clear)
+    assert published(scene, by_chance).version == 2
+
+
 def test_publishing_the_same_report_again_changes_nothing(tmp_path: Path) -> None:
     scene, steps = Scene(tmp_path), list[str]()
     report = scene.report(scene.tier("int8"))
