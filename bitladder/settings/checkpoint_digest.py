@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
@@ -20,23 +20,38 @@ _CHUNK_BYTES = 1 << 20
 _MIN_AGE_NS = 2 * 10**9
 
 
+# Called with how many bytes were read, and of how many.
+OnRead = Callable[[int, int], None]
+
+
+def _ignore(done: int, total: int) -> None:
+    """Show nothing."""
+
+
 class DigestStoppedError(Exception):
     """Nobody waits for the digest any more."""
 
 
-def checkpoint_digest(folder: Path, stop: threading.Event | None = None) -> str:
+def checkpoint_digest(folder: Path, stop: threading.Event | None = None, on_read: OnRead = _ignore) -> str:
     """Return the digest over names and contents of all files but the manifest, which says when, not what.
 
-    Reads every byte: seconds for small checkpoints, minutes for large ones.
+    Reads every byte: seconds for small checkpoints, minutes for large ones. `on_read` hears how many of how many.
 
     Raises:
         DigestStoppedError: `stop` was set meanwhile.
 
     """
-    digest = hashlib.sha256()
-    for path in _served_files(folder):
+    digest, done, files = hashlib.sha256(), 0, _served_files(folder)
+    total = sum(path.stat().st_size for path in files)
+
+    def count(read: int) -> None:
+        nonlocal done
+        done += read
+        on_read(done, total)
+
+    for path in files:
         # Names need not be UTF-8: bytes that are not stay what they are.
-        line = f"{path.relative_to(folder)}\0{_file_digest(path, stop)}\n"
+        line = f"{path.relative_to(folder)}\0{_file_digest(path, stop, count)}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -78,12 +93,13 @@ def _served_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _file_digest(path: Path, stop: threading.Event | None) -> str:
+def _file_digest(path: Path, stop: threading.Event | None, count: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     for chunk in _chunks(path):
         if stop is not None and stop.is_set():
             raise DigestStoppedError
         digest.update(chunk)
+        count(len(chunk))
     return digest.hexdigest()
 
 

@@ -173,7 +173,7 @@ def measure(
     plan = choose_measures(options)
     for note in plan.notes:
         say(note)
-    reference, *candidates = checkpoints = find_candidates(arguments, model_settings, settings.vllm)
+    reference, *candidates = checkpoints = find_candidates(arguments, model_settings, settings.vllm, say)
     served = find_served(candidates, model_settings, settings.vllm, say) if with_served else {}
     refuse_calibrated(plan.own_texts, [*checkpoints, *served.values()])
     engine = engine_version(settings.vllm)

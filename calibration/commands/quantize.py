@@ -25,6 +25,7 @@ from calibration.preflight import (
     plan,
 )
 from calibration.quantization.available_memory import available_memory
+from calibration.quantization.estimate import Weights, making_s, measuring_s
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.quantize_task import QuantizeTask, exec_in, find_interpreter
 from calibration.quantization.recipe import BF16, Recipe, Storage, Toolkit, fingerprint, recipe_hash
@@ -32,6 +33,8 @@ from calibration.quantization.standard_recipes import EXAMPLE, TIERS, find_recip
 from calibration.quantization.texts.calibration_texts import check_enough, first_texts, read_texts
 from calibration.sample.heldout_kinds import heldout_by_kind
 from calibration.sample.sets import checked_samples
+from calibration.terminal.progress import duration
+from calibration.texts.packaged import KINDS
 
 Model = Annotated[Path | None, typer.Option(help="folder of a bf16 model in safetensors; default: the example")]
 Samples = Annotated[
@@ -108,7 +111,7 @@ def _check(task: QuantizeTask) -> None:
             say(f"recipe {recipe.name} calibrates on no samples: none of the {len(samples):,} is used")
     needs = plan(recipe, weights, memory=task.memory)
     check_room(needs, task.cache, available_memory())
-    say(_describe_needs(needs, folder))
+    say(f"{_describe_needs(needs, folder)}; {_describe_time(recipe, weights)}")
 
 
 def _mixed(recipe: Recipe, samples: Path | None, share: float | None) -> Recipe:
@@ -155,3 +158,9 @@ def _describe_needs(needs: ResourceNeeds, folder: Path) -> str:
     sizes = (needs.checkpoint_bytes, needs.disk_bytes, needs.memory_bytes)
     checkpoint, disk, memory = (f"{count / 1e9:.2f} GB" for count in sizes)
     return f"{folder}: a checkpoint of {checkpoint}, at most {disk} of disk and {memory} of memory"
+
+
+def _describe_time(recipe: Recipe, weights: Weights) -> str:
+    """Return how long it takes, by what the example took: hours should not come as a surprise."""
+    seconds = making_s(recipe, weights) + measuring_s(weights, len(KINDS))
+    return f"about {duration(seconds)} of one CPU core, a GPU takes less"

@@ -16,6 +16,7 @@ from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
 from calibration.artifacts.manifest import read_manifest
 from calibration.errors import InputError
+from calibration.terminal.progress import now_and_then
 from workers.engines.errors import EngineFaultError
 from workers.engines.vllm_server import checkpoint_path
 
@@ -56,7 +57,12 @@ class CheckpointArg:
         return cls(Path(folder), tier) if equals and "/" not in tier else cls(Path(text))
 
 
-def find_candidates(arguments: Sequence[CheckpointArg], model: ModelSettings, vllm: VllmSettings) -> list[Candidate]:
+def find_candidates(
+    arguments: Sequence[CheckpointArg],
+    model: ModelSettings,
+    vllm: VllmSettings,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Candidate]:
     """Return the checkpoints, each once, with the settings of their tiers.
 
     Raises:
@@ -77,9 +83,13 @@ def find_candidates(arguments: Sequence[CheckpointArg], model: ModelSettings, vl
         if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
             raise InputError(f"{' and '.join(same)} would both be called {name!r}: name one as TIER=FOLDER")
     return [
-        Candidate(folder, _tier_settings(name, folder, model, served[folder]), checkpoint_digest(folder))
+        Candidate(folder, _tier_settings(name, folder, model, served[folder]), _digest(name, folder, say))
         for folder, name in names.items()
     ]
+
+
+def _digest(name: str, folder: Path, say: Callable[[str], None]) -> str:
+    return checkpoint_digest(folder, on_read=now_and_then(say, f"{name}: taking its digest, MB", 10**6))
 
 
 def find_served(
@@ -99,7 +109,7 @@ def find_served(
         folder = in_cache(tier.checkpoint, vllm.cache_dir).resolve()
         if folder == candidate.path or not (folder / "config.json").is_file():
             continue
-        name, digest = f"{tier.name}-served", checkpoint_digest(folder)
+        name, digest = f"{tier.name}-served", _digest(f"{tier.name}-served", folder, say)
         if name in [other.name for other in candidates]:
             raise InputError(f"{name!r} is what tier {tier.name} serves: name {candidate.path} as TIER=FOLDER")
         if tier.published and tier.published.digest != digest:

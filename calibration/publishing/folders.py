@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bitladder.settings.checkpoint_digest import checkpoint_digest
@@ -10,6 +11,7 @@ from bitladder.settings.paths import CACHE, in_cache
 from bitladder.settings.release import Release
 from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import PUBLISHED, replace_file
+from calibration.terminal.progress import now_and_then
 
 # Told what is being done with a tier.
 OnStep = Callable[[str, str], None]
@@ -27,11 +29,13 @@ def portable(folder: Path, settings: Settings) -> str:
 
 def changes(name: str, folder: Path, digest: str, on_step: OnStep) -> list[str]:
     """Return what tells that a folder does not hold the checkpoint any more that the digest was taken of."""
-    on_step(name, "comparing its digest")
+    text = "comparing its digest"
+    on_step(name, text)
+    on_read = now_and_then(partial(on_step, name), f"{text}, MB", 10**6)
     try:
         if not (folder / "config.json").is_file():
             return [f"{name}: there is no checkpoint in {folder} (no config.json)"]
-        if checkpoint_digest(folder) != digest:
+        if checkpoint_digest(folder, on_read=on_read) != digest:
             return [f"{name}: {folder} has changed since it was measured"]
     except OSError as error:
         return [f"{name}: {folder} cannot be read: {error}"]

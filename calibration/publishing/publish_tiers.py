@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from calibration.publishing.folders import OnStep, changes, folder_of, mark, por
 from calibration.publishing.gate import check_limits, judge
 from calibration.publishing.incumbent import Waivers, replacement
 from calibration.publishing.release_file import ReleaseStore
+from calibration.terminal.progress import now_and_then
 
 MAX_NOTE_CHARS = 500
 # By model and by tier.
@@ -200,7 +202,8 @@ def _refusals(tier: TierReport, report: Report, settings: Settings, on_step: OnS
     reasons = changes(tier.tier, folder, tier.digest, on_step)
     if not reasons:
         on_step(tier.tier, "inspecting")
-        reasons = _defects(tier.tier, inspect_checkpoint(folder))
+        advance = now_and_then(partial(on_step, tier.tier), "inspecting, tensors")
+        reasons = _defects(tier.tier, inspect_checkpoint(folder, advance))
     hardware = settings.models[report.model].tier(tier.tier).hardware
     is_reference = tier.tier == report.reference
     verdict = judge(tier, settings.publish, report.machine, is_reference=is_reference, hardware=hardware)

@@ -30,7 +30,7 @@ from calibration.artifacts.manifest import (
     write_manifest,
 )
 from calibration.errors import BadCheckpointError
-from calibration.quantization.estimate import Weights, answers_bytes, disk_bytes
+from calibration.quantization.estimate import Weights, answers_bytes, disk_bytes, making_s, measuring_s
 from calibration.quantization.example import SMOLLM2, SOURCE, find_source
 from calibration.quantization.judging.heldout_groups import GROUP_TOKENS, Heldout, HeldoutGroup, heldout_groups
 from calibration.quantization.judging.kind_figures import (
@@ -53,8 +53,6 @@ from calibration.terminal.progress import Steps
 _MEASURED = "reloaded from disk in transformers, float32, with the quantization that the checkpoint declares"
 _NOT_MEASURED = "not: quick, and to be replaced by a measured one (`make checkpoints`)"
 _MEASURED_HELD = "before it was written, in bf16 in transformers: only so much memory was allowed"
-# How long steps of the example take on two idle cores, where they do not count what they do.
-_LOADING_S, _MAKING_S, _MEASURING_S = 10, 20, 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +198,9 @@ class CheckpointBuilder:
         require_disk_space(path.parent, self._disk_mb(job, storage), job.option)
         with full_disk_named(path.parent, job.option), staged(path) as folder:
             heldout = Heldout(job.groups, reference or folder, self._cache)
-            with self._steps.step(name, _describe(recipe, storage), expected_s=_MAKING_S) as advance:
+            with self._steps.step(
+                name, _describe(recipe, storage), expected_s=making_s(recipe, job.weights)
+            ) as advance:
                 if reference is None:
                     quantizer.convert(self._subject.find_source(), folder)
                 else:
@@ -236,7 +236,7 @@ class CheckpointBuilder:
         if job.recipe.is_quick:
             return {"measured": _NOT_MEASURED, "perplexity": None, "reference_perplexity": None, "quick": True}
         quantizer, held, standard = self._get_quantizer(job.folder), self._held(job), self._standard(job)
-        with self._steps.step(job.folder, "measuring", expected_s=_MEASURING_S):
+        with self._steps.step(job.folder, "measuring", expected_s=measuring_s(job.weights, len(job.groups))):
             figures = quantizer.measure(folder, heldout, held)
             reference = quantizer.measure(heldout.reference, heldout, held)
             without = quantizer.measure(standard, heldout, held) if standard else {}
@@ -281,7 +281,7 @@ class CheckpointBuilder:
 
     def _get_quantizer(self, name: str) -> Quantizer:
         if self._quantizer is None:
-            with self._steps.step(name, "loading the libraries", expected_s=_LOADING_S):
+            with self._steps.step(name, "loading the libraries", expected_s=10):
                 self._quantizer = self._load_quantizer()
         return self._quantizer
 

@@ -1,7 +1,7 @@
-"""How many bytes on disk and in memory a recipe will take. Pure; explained in docs/calibration/quantize.md.
+"""How many bytes of disk and memory, and how long, a recipe will take. Pure; explained in docs/calibration/quantize.md.
 
-Everything is an upper bound of what was measured, not a prediction: a run that is refused for a gigabyte can be given
-fewer or shorter samples, one that dies after hours cannot.
+All bytes are an upper bound of what was measured, not a prediction: a run that is refused for a gigabyte can be given
+fewer or shorter samples, one that dies after hours cannot. Times are predictions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, NumberFormat, Recipe, Shape, Storage
+from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, NumberFormat, Recipe, Shape, Storage
 
 # Python, torch, transformers and the quantizer, and what they free but do not give back.
 _RUNTIME_BYTES = 1_200_000_000
@@ -25,6 +25,12 @@ _COPIES_OF_A_LAYER = 3
 _COPIES_OF_A_MATRIX = 3
 # Of each sample: input and output of the layer, once more quantized, and the rotations of the attention.
 _COPIES_OF_ACTIVATIONS = 4
+# CPU seconds for a billion parameters and a thousand calibration tokens: docs/calibration/figures.md, less what loading
+# and measuring took.
+_PASS_S = 40.0  # a recipe that only looks at what goes through the layers
+_METHOD_S = {Method.GPTQ: 90.0, Method.AWQ: 160.0, Method.AWQ_GPTQ: 400.0, Method.SMOOTHQUANT_GPTQ: 150.0}
+# For a billion parameters, whatever is calibrated on: rounding and writing; and reading two models for each 768 tokens.
+_ROUNDING_S, _MEASURING_S = 60.0, 35.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,21 @@ def memory_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int, 
         beside = min(weights.parameters * _BF16_BYTES, SHARD_BYTES)  # while they are written
     beside += 2 * _MEASURED_TOKENS * weights.vocabulary * _FLOAT_BYTES
     return _RUNTIME_BYTES + resident + max(beside, _work_bytes(recipe, weights, tokens=tokens, sample=sample))
+
+
+def making_s(recipe: Recipe, weights: Weights) -> float:
+    """Return how long quantizing takes one core, as it took the example: in proportion to parameters and tokens.
+
+    Wider layers take GPTQ longer than that, a GPU takes less.
+    """
+    billions = weights.parameters / 1e9
+    tokens = recipe.mix.budget if recipe.mix else 0
+    return billions * (_ROUNDING_S + _METHOD_S.get(recipe.method, _PASS_S) * tokens / 1000)
+
+
+def measuring_s(weights: Weights, groups: int) -> float:
+    """Return how long it takes one core to measure a checkpoint and its reference on so many groups of texts."""
+    return weights.parameters / 1e9 * _MEASURING_S * groups
 
 
 def _work_bytes(recipe: Recipe, weights: Weights, *, tokens: int, sample: int) -> int:

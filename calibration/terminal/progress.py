@@ -30,8 +30,10 @@ class TimeLeft(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 40 s, 6 min."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    """Return a time as people say it: 40 s, 6 min, 30 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
 
 
 def time_left(elapsed_s: float, done: int, total: int | None) -> str:
@@ -39,6 +41,21 @@ def time_left(elapsed_s: float, done: int, total: int | None) -> str:
     if not done or total is None or done >= total:
         return ""
     return f", {duration(elapsed_s / done * (total - done))} left"
+
+
+def now_and_then(say: Callable[[str], None], text: str, unit: int = 1) -> Advance:
+    """Return a function that says every quarter of a minute how far a step came, in units of so many."""
+    started_s = said_s = time.monotonic()
+
+    def advance(done: int, total: int | None) -> None:
+        nonlocal said_s
+        now_s = time.monotonic()
+        if now_s - said_s >= _SAY_EVERY_S:
+            said_s = now_s
+            counted = _of(done // unit, None if total is None else total // unit, " of ")
+            say(f"{text}: {counted}{time_left(now_s - started_s, done, total)}")
+
+    return advance
 
 
 class Steps:
@@ -88,22 +105,9 @@ class Steps:
             self._bars.update(task, total=1, completed=1)
         else:
             self.note(tier, f"{text} ..." + (f" (about {duration(expected_s)})" if expected_s else ""))
-            yield self._now_and_then(tier, text)
+            yield now_and_then(lambda line: self.note(tier, line), text)
             self.note(tier, f"{text}: {time.monotonic() - started_s:.1f} s")
         self._took_s[text] = time.monotonic() - started_s
-
-    def _now_and_then(self, tier: str, text: str) -> Advance:
-        started_s = said_s = time.monotonic()
-
-        def advance(done: int, total: int | None) -> None:
-            nonlocal said_s
-            now_s = time.monotonic()
-            if now_s - said_s >= _SAY_EVERY_S:
-                said_s = now_s
-                left = time_left(now_s - started_s, done, total)
-                self.note(tier, f"{text}: {_of(done, total, ' of ')}{left}")
-
-        return advance
 
     def note(self, tier: str, text: str) -> None:
         """Show a fact that takes no time."""

@@ -118,3 +118,13 @@ def test_reading_ends_when_nobody_waits_for_it(folder: Path) -> None:
         checkpoint_digest(folder, stop)
 
     assert time.monotonic() - began_s < 1
+
+
+def test_it_says_how_much_was_read_of_how_much(folder: Path) -> None:
+    said: list[tuple[int, int]] = []
+
+    checkpoint_digest(folder, on_read=lambda done, total: said.append((done, total)))
+
+    whole = sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
+    assert said == sorted(said)
+    assert said[-1] == (whole, whole)

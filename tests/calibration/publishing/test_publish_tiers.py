@@ -19,6 +19,7 @@ from calibration.commands.releases import kept
 from calibration.errors import InputError, PublishRefusedError
 from calibration.publishing.incumbent import Waivers
 from calibration.publishing.publish_tiers import Choice, publish, roll_back
+from calibration.terminal import progress
 from tests.calibration.inspection.tiny import Tiny
 from tests.calibration.publishing.scene import GOOD, Scene, figure
 from tests.warm_start import CALIBRATION
@@ -41,6 +42,16 @@ def back(scene: Scene, to: int | None = None) -> Release:
 def run(scene: Scene, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
     wide = {**os.environ, "COLUMNS": str(columns)}
     return CALIBRATION.run("calibration", *arguments, "--config", str(scene.config), env=wide)
+
+
+def test_it_says_how_far_it_has_read_a_large_checkpoint(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_SAY_EVERY_S", 0.0)
+    steps: list[str] = []
+
+    publish(Choice(report=scene.report(scene.tier("int4"))), scene.settings, scene.store, lambda _, s: steps.append(s))
+
+    assert any(text.startswith("comparing its digest, MB: 0 of ") for text in steps)
+    assert any(text.startswith("inspecting, tensors: 1 of ") and text.endswith(" left") for text in steps)
 
 
 def test_measured_checkpoints_are_what_the_settings_say_from_then_on(scene: Scene) -> None:

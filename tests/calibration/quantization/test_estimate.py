@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.quantization.estimate import Weights, checkpoint_bytes, disk_bytes, llama_weights, memory_bytes
+from calibration.quantization.estimate import (
+    Weights,
+    checkpoint_bytes,
+    disk_bytes,
+    llama_weights,
+    making_s,
+    measuring_s,
+    memory_bytes,
+)
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.recipe import Storage
 from calibration.quantization.standard_recipes import RECIPES
@@ -77,3 +85,24 @@ def test_more_samples_take_more_memory_only_where_a_recipe_looks_at_them() -> No
 
     assert many > few
     assert peak("int8-rtn", LLAMA_70B, texts=12800) == peak("int8-rtn", LLAMA_70B, texts=16)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "measured_s"),
+    # CPU seconds of the example, loading and measuring included, with as many tokens as the recipe has (figures.md).
+    [
+        ("int4-gptq-g32", 247),
+        ("int4-awq-g64", 123),
+        ("int8-smoothquant-gptq", 243),
+        ("fp8-static", 88),
+        ("int8-rtn", 16),
+    ],
+)
+def test_the_time_is_about_what_the_example_took(recipe: str, measured_s: float) -> None:
+    expected_s = making_s(RECIPES[recipe], SMOLLM2) + measuring_s(SMOLLM2, 3)
+
+    assert measured_s / 2 < expected_s < measured_s * 2
+
+
+def test_a_large_model_is_expected_to_take_days_of_one_core_and_not_what_the_example_takes() -> None:
+    assert 24 < making_s(RECIPES["int4-gptq-g32"], LLAMA_70B) / 3600 < 72
