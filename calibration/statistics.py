@@ -88,10 +88,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def chance_of(difference: float, half: float) -> float:
-    """Return the one-sided p-value of a difference, from the half of its 95 % interval that is towards 0."""
-    if not half:
-        return 0.0 if difference > 0 else 1.0
-    return NormalDist().cdf(-_Z * difference / half)
+    """Return the one-sided p-value of a difference, from the half of its 95 % interval that is towards 0.
+
+    An interval without a width is of a single row, which proves nothing.
+    """
+    return 1.0 if half <= 0 else NormalDist().cdf(-_Z * difference / half)
 
 
 def beyond_chance(p_values: Mapping[str, float], level: float) -> set[str]:

@@ -175,7 +175,7 @@ def _median_changes_table(moved: dict[str, Any]) -> str:  # Any: JSON
         if change["has_moved"]
     ]
     title = "features that have moved by a quarter of their middle half"
-    return table(("median of", "earlier", "later"), rows, title=title)
+    return table(("median of", "earlier", "later"), rows or [("none", "", "")], title=title)
 
 
 def _features_table(figures: dict[str, Any], part: str) -> str:  # Any: JSON

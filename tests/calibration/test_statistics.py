@@ -9,8 +9,10 @@ import pytest
 
 from calibration.statistics import (
     Floats,
+    beyond_chance,
     bootstrap,
     bootstrap_quantile,
+    chance_of,
     mcnemar,
     newcombe,
     paired_difference,
@@ -187,3 +189,16 @@ def test_the_interval_of_a_quantile_lies_around_it() -> None:
 
     assert low < 500 < high
     assert high - low == pytest.approx(62, abs=15)  # 2 * 1.96 * sqrt(1000 / 4)
+
+
+def test_of_many_comparisons_those_are_beyond_chance_that_hold_against_all_others() -> None:
+    assert beyond_chance({"one": 0.02}, 0.025) == {"one"}
+    assert beyond_chance({"a": 0.02, "b": 0.5, "c": 0.5}, 0.025) == set()
+    assert beyond_chance({"a": 0.001, "b": 0.012, "c": 0.5}, 0.025) == {"a", "b"}
+    assert beyond_chance({}, 0.025) == set()
+
+
+def test_the_chance_of_a_difference_follows_its_interval() -> None:
+    assert chance_of(0.1, 0.1) == pytest.approx(0.025)
+    assert chance_of(0, 0.1) == pytest.approx(0.5)
+    assert chance_of(0.1, 0) == 1, "an interval without a width is of one row, which proves nothing"

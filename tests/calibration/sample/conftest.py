@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from calibration.sample.bookmark import SampleProgress
 from calibration.sample.run_sampling import Sampled, SampleOptions, sample
 from calibration.sample.source import Source
-from tests.conftest import free_port, wait_until
+from tests.s3_server import s3_server
 
 RunSample = Callable[..., Sampled]
 WORDS = [
@@ -79,14 +77,8 @@ def run_sample(out: Path) -> RunSample:
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _answers(url), "moto answers", 60)
-    yield url
-    process.kill()
-    process.wait()
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -104,10 +96,3 @@ def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
 @cache
 def _s3(url: str) -> Any:  # noqa: ANN401  (boto3 makes its types at run time)
     return boto3.resource("s3", endpoint_url=url)  # 0.3 s of CPU: it reads what S3 is from files
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/moto-api/").status_code == 200
-    except httpx2.HTTPError:
-        return False
