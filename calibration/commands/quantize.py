@@ -46,6 +46,8 @@ _GeneralShare = Annotated[
 _MemoryGb = Annotated[float | None, typer.Option(help="weights above so many GB stay on disk", min=0.001, max=1e6)]
 # Of the hash of all that a checkpoint is made of, in the name of its folder.
 _NAME_DIGITS = 12
+# What loading the libraries, and all else that no size decides, takes of the time.
+_LOADING_S = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -162,5 +164,5 @@ def _describe_needs(needs: ResourceNeeds, folder: Path) -> str:
 
 def _describe_time(recipe: Recipe, weights: Weights) -> str:
     """Return how long it takes, by what the example took: hours should not come as a surprise."""
-    seconds = making_s(recipe, weights) + measuring_s(weights, len(KINDS))
+    seconds = _LOADING_S + making_s(recipe, weights) + measuring_s(weights, len(KINDS))
     return f"about {duration(seconds)} of one CPU core, a GPU takes less"
