@@ -45,6 +45,9 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     saving_per_request: Annotated[_Maybe, Meta(description="Beside all on the top tier.")]
 
 
+_DOMINATED = "By model and tier: the higher one that writes as fast and as cheaply, at every load that both have known."
+
+
 class CostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the requests of some days have cost, and what they would have cost at one tier."""
 
@@ -54,6 +57,7 @@ class CostReport(msgspec.Struct, frozen=True, kw_only=True):
     until: str
     data: list[CostRow]
     total: CostRow
+    dominated: Annotated[dict[str, dict[str, str]], Meta(description=_DOMINATED)]
 
 
 async def read_curves(client: redis.asyncio.Redis, settings: Settings) -> ModelCurves:
@@ -84,7 +88,8 @@ async def report_costs(queue: JobQueue, grouping: Grouping, days: int, tenant: s
     cells = [
         (day, *key, sums) for day, fields in zip(names, hashes, strict=True) for key, sums in read_day(fields).items()
     ]
-    baselines = _Baselines(settings, await read_curves(queue.client, settings), cells)
+    curves = await read_curves(queue.client, settings)
+    baselines = _Baselines(settings, curves, cells)
     rows: dict[tuple[str | None, ...], _Row] = defaultdict(lambda: _Row(baselines))
     total = _Row(baselines)
     for day, model, tier, row_tenant, sums in cells:
@@ -103,6 +108,7 @@ async def report_costs(queue: JobQueue, grouping: Grouping, days: int, tenant: s
         until=names[0],
         data=[row.shown(dict(zip(row_fields, key, strict=True))) for key, row in shown],
         total=total.shown({}),
+        dominated={name: beaten for name, beaten in dominated_tiers(settings, curves).items() if beaten},
     )
 
 

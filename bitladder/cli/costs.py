@@ -53,6 +53,9 @@ def costs(
     total = ["total", *[""] * (len(names) - 1), *_cells(answer["total"])]
     columns = [name.replace("_", " ") for name in (*names, *_COUNTS, *_MONEY)]
     typer.echo(table(columns, [*rows, total], title=f"{answer['since']} to {answer['until']}"))
+    for model, tiers in answer["dominated"].items():
+        for tier, higher in tiers.items():
+            typer.secho(f"{model} {tier}: dominated, {higher} is better, and as fast and as cheap", err=True, fg="red")
 
 
 def _cells(row: dict[str, Any]) -> list[object]:

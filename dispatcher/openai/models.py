@@ -12,7 +12,9 @@ from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.settings.release import Published
 from bitladder.settings.sections import Settings
 from dispatcher.http.responses import Response, json_response
-from dispatcher.state import intake_state
+from dispatcher.state import IntakeState, intake_state
+
+_DOMINATED = "By tier: the higher one that writes as fast and as cheaply, at every load that both have known."
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: Annotated[int, msgspec.Meta(ge=1)]
     tiers: tuple[TierName, ...]
     published: Annotated[dict[str, Published], msgspec.Meta(description="By tier: what was measured.")]
+    dominated: Annotated[dict[str, str], msgspec.Meta(description=_DOMINATED)]
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,13 +41,13 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 async def list_models(request: HttpRequest) -> Response:
     """List the models, then their other names and their tiers: clients let their users choose among these."""
-    settings = intake_state(request).settings
-    return json_response(ModelList(data=[_describe(name, settings) for name in listed_names(settings)]))
+    state = intake_state(request)
+    return json_response(ModelList(data=[_describe(name, state) for name in listed_names(state.settings)]))
 
 
 async def get_model(request: HttpRequest) -> Response:
     """Show one model."""
-    return json_response(_describe(unquote(request.path_params["model"]), intake_state(request).settings))
+    return json_response(_describe(unquote(request.path_params["model"]), intake_state(request)))
 
 
 def listed_names(settings: Settings) -> list[str]:
@@ -56,9 +59,9 @@ def listed_names(settings: Settings) -> list[str]:
     return list(names)
 
 
-def _describe(name: str, settings: Settings) -> Model:
-    choice = settings.choice(name)
-    model = settings.model(choice.model)
+def _describe(name: str, state: IntakeState) -> Model:
+    choice = state.settings.choice(name)
+    model, beaten = state.settings.model(choice.model), state.budgets.dominated.get(choice.model, {})
     tiers = [tier for tier in model.tiers if choice.tier in (None, tier.name)]
     return Model(
         id=name,
@@ -68,4 +71,5 @@ def _describe(name: str, settings: Settings) -> Model:
         max_model_len=model.max_model_len,
         tiers=tuple(tier.name for tier in tiers),
         published={tier.name: tier.published for tier in tiers if tier.published},
+        dominated={tier.name: beaten[tier.name] for tier in tiers if tier.name in beaten},
     )

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 import redis
 from starlette.applications import Starlette
+from structlog.testing import capture_logs
 
 from bitladder.cli.operations import operations
 from bitladder.queue.calls.spending import Spent, spend_call
@@ -83,7 +84,30 @@ def test_the_command_reads_the_same_from_redis_itself(
     store.hset("bl:pace:smollm2:int8", mapping={"4": "1 10 0.1 0.4", "last": "4", "x": "y", "8": "nonsense"})
     monkeypatch.setenv("BITLADDER_REDIS__URL", redis_url)
 
+    for tier, share_s in (("int4", 2.0), ("fp8", 0.1)):
+        store.hset(f"bl:pace:smollm2:{tier}", mapping={"4": f"1 10 {share_s} {4 * share_s}", "last": "4"})
+
     report = operations(None, None, str(ROOT / "bitladder.toml")).costs("day", 2)
 
     assert len(report["data"]) == 1
     assert report["total"]["requests"] == 4
+    assert report["dominated"] == {"smollm2": {"int4": "fp8"}}
+
+
+async def test_a_tier_that_a_higher_one_beats_is_dominated_in_the_list_of_models_and_once_in_the_log(
+    redis_url: str, store: redis.Redis
+) -> None:
+    for tier, share_s in (("int4", 2.0), ("int8", 1.0)):
+        store.hset(f"bl:pace:smollm2:{tier}", mapping={"16": f"1 10 {share_s} {16 * share_s}", "last": "16"})
+    app = create_app(make_settings(redis_url))
+    async with app.router.lifespan_context(app):
+        app.state.intake.budgets.dominated = {}  # whatever the background has seen already
+        with capture_logs() as lines:
+            await app.state.intake.budgets.refresh()
+            await app.state.intake.budgets.refresh()
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://intake") as http:
+            model = (await http.get("/v1/models/smollm2")).json()
+
+    assert model["dominated"] == {"int4": "int8"}
+    assert len([line for line in lines if line["event"].startswith("tier dominated")]) == 1
