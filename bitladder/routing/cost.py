@@ -14,6 +14,7 @@ import msgspec
 _HOUR_S = 3600
 # Concurrencies are counted in powers of two, up to the most slots that a tier can have.
 _MAX_CONCURRENCY = 4096
+_ROOT_OF_2 = 2**0.5
 
 
 class Pace(msgspec.Struct, frozen=True, gc=False):
@@ -69,8 +70,8 @@ def _steps(concurrency: int, other: int) -> float:
 def concurrency_of(run_s: float, share_s: float) -> int:
     """Return how many jobs were in the engine beside one, itself included, on average: the nearest power of two."""
     beside = run_s / share_s if share_s > 0 else 1.0
-    exponent = round(math.log2(min(max(beside, 1.0), _MAX_CONCURRENCY)))
-    return int(2**exponent)
+    # The whole part of its logarithm and a half: its nearest exponent. With math.log2 it would take as long again.
+    return 1 << int(min(max(beside, 1.0), _MAX_CONCURRENCY) * _ROOT_OF_2).bit_length() - 1
 
 
 def price_of(seconds: float, price_per_hour: float) -> float:

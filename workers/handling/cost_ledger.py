@@ -70,7 +70,6 @@ class CostLedger:
         spent, tenant = self._spent, request.tenant if request else DEFAULT_TENANT
         tokens = finished.usage.completion_tokens if finished else 0
         spent.add_tenant(tenant, cost, int(finished is not None), tokens)
-        self._metrics.costs.add(tenant, cost)
         if job.tier != self._worker.tier:
             spent.overflow += cost
         if request and request.payer:
@@ -102,6 +101,8 @@ class CostLedger:
         if self._sending is not None:
             await self._send(self._sending)
         self._count_rent()
+        for tenant, (cost, _, _) in self._spent.tenants.items():
+            self._metrics.costs.add(tenant, cost)
         self._sending, self._spent = self._spent, Spent(number=self._spent.number + 1)
         await self._send(self._sending)
 

@@ -14,29 +14,25 @@ from collections.abc import Callable
 class EngineTime:
     """The time of one engine."""
 
+    __slots__ = ("_clock", "last_s", "running", "sum_s")
+
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._open = 0
-        self._sum_s, self._last_s = 0.0, clock()
+        self.running = 0  # executions
+        self.sum_s, self.last_s = 0.0, clock()
 
     def begin(self) -> Execution:
         """Note that the engine begins one more job."""
-        at_s, sum_s = self._advance()
-        self._open += 1
-        return Execution(self, at_s, sum_s)
+        self.advance()
+        self.running += 1
+        return Execution(self)
 
-    def _advance(self) -> tuple[float, float]:
+    def advance(self) -> None:
+        """Bring the sum up to now."""
         now_s = self._clock()
-        if self._open:
-            self._sum_s += (now_s - self._last_s) / self._open
-        self._last_s = now_s
-        return now_s, self._sum_s
-
-    def end(self) -> tuple[float, float]:
-        """Note that an execution has ended; return when, and the sum."""
-        ended = self._advance()
-        self._open -= 1
-        return ended
+        if self.running:
+            self.sum_s += (now_s - self.last_s) / self.running
+        self.last_s = now_s
 
 
 class Execution:
@@ -44,15 +40,15 @@ class Execution:
 
     __slots__ = ("_begin_s", "_begin_sum_s", "_engine", "run_s", "share_s")
 
-    def __init__(self, engine: EngineTime, begin_s: float, begin_sum_s: float) -> None:
+    def __init__(self, engine: EngineTime) -> None:
         self._engine: EngineTime | None = engine
-        self._begin_s, self._begin_sum_s = begin_s, begin_sum_s
+        self._begin_s, self._begin_sum_s = engine.last_s, engine.sum_s
         self.run_s = self.share_s = 0.0  # in the engine, and the part of that which was its share
 
     def end(self) -> None:
         """Note that the engine has ended it; a second call changes nothing."""
-        if self._engine is None:
-            return
-        at_s, sum_s = self._engine.end()
-        self.run_s, self.share_s = at_s - self._begin_s, sum_s - self._begin_sum_s
-        self._engine = None
+        if (engine := self._engine) is not None:
+            engine.advance()
+            engine.running -= 1
+            self.run_s, self.share_s = engine.last_s - self._begin_s, engine.sum_s - self._begin_sum_s
+            self._engine = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -30,11 +29,14 @@ class Spent(msgspec.Struct, kw_only=True):
     paces: dict[int, list[float]] = {}  # by concurrency: jobs, tokens, seconds of share, seconds in the engine
 
     def add_tenant(self, tenant: str, cost: float, jobs: int, tokens: int) -> None:
-        is_name = 0 < len(tenant) <= _MAX_NAME and tenant.isascii() and tenant.isprintable() and "|" not in tenant
-        is_new = tenant not in self.tenants
-        if not is_name or (is_new and len(self.tenants) >= MAX_ROWS):
-            tenant = OTHERS
-        _add(self.tenants, tenant, (cost, jobs, tokens))
+        sums = self.tenants.get(tenant)
+        if sums is None:
+            is_name = 0 < len(tenant) <= _MAX_NAME and tenant.isascii() and tenant.isprintable() and "|" not in tenant
+            known_as = tenant if is_name and len(self.tenants) < MAX_ROWS else OTHERS
+            sums = self.tenants.setdefault(known_as, [0.0, 0, 0])
+        sums[0] += cost
+        sums[1] += jobs
+        sums[2] += tokens
 
     def add_payer(self, key: str, at_ms: int, amount: float) -> None:
         payer = (at_ms // DAY_MS, key)
@@ -42,12 +44,13 @@ class Spent(msgspec.Struct, kw_only=True):
             self.payers[payer] = self.payers.get(payer, 0.0) + amount
 
     def add_pace(self, concurrency: int, tokens: int, share_s: float, run_s: float) -> None:
-        _add(self.paces, concurrency, (1, tokens, share_s, run_s))
-
-
-def _add(sums: dict[Any, list[float]], key: object, amounts: Iterable[float]) -> None:
-    before = sums.get(key)
-    sums[key] = [a + b for a, b in zip(before, amounts, strict=True)] if before else list(amounts)
+        sums = self.paces.get(concurrency)
+        if sums is None:
+            sums = self.paces[concurrency] = [0, 0, 0.0, 0.0]
+        sums[0] += 1
+        sums[1] += tokens
+        sums[2] += share_s
+        sums[3] += run_s
 
 
 def pace_key(model: str, tier: str) -> str:

@@ -33,7 +33,7 @@ def sums(store: redis.Redis) -> dict[tuple[str, str, str], dict[str, float]]:
 
 def alone_cost(pump: Pump) -> float:
     """Return what the jobs of a worker cost that ran one after the other."""
-    return pump._ledger.engine._sum_s * INT4_PER_HOUR / 3600
+    return pump._ledger.engine.sum_s * INT4_PER_HOUR / 3600
 
 
 async def test_jobs_that_run_together_cost_as_much_as_their_engine_was_busy_and_that_is_what_redis_sums_up(
@@ -84,7 +84,7 @@ async def test_a_drained_execution_is_in_the_sums_and_in_what_its_job_costs_at_t
     with Producer(settings) as producer:
         async with running(settings) as pump:
             job_id = producer.submit(BODY)
-            await until(lambda: pump._ledger.engine._open == 1)
+            await until(lambda: pump._ledger.engine.running == 1)
             await asyncio.sleep(0.3)
         before = sums(store)[DEFAULT]["cost"]
         async with running(settings):
