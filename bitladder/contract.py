@@ -115,6 +115,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     tenant: str = DEFAULT_TENANT
     payer: str = ""  # the API key whose budget pays; '': none does
     expected_cost: float = 0.0  # that this budget was charged with at acceptance
+    prefix: str = ""  # what jobs with the same beginning of their prompt have in common; '': it does not count
     cascade: bool = False  # its answer is kept only where the model was sure of it, as far as a higher tier may answer
 
 

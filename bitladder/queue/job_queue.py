@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from bitladder.queue.calls.read import (
     read_overview,
 )
 from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
+from bitladder.queue.calls.submit import prefix_key
 from bitladder.queue.job_record import (
     VIEWED,
     Ended,
@@ -54,6 +55,9 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
+
+# Longer than that, other prompts have most likely taken the cache.
+_PREFIX_KEPT_MS = 600_000
 
 
 class JobQueue:
@@ -97,13 +101,16 @@ class JobQueue:
         """
         with self._budget.tried():
             call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
-            answer = await self._run_when_pushed(waiter, wake_key(model, tier), call)
+            keys = [wake_key(model, tier)]
+            if self.settings.queue.prefix_bytes:
+                keys.insert(0, f"bl:wake:{worker}")
+            answer = await self._run_when_pushed(waiter, keys, call)
             return read_claimed(await self.run(call) if may_go_again(answer) else answer)
 
-    async def _run_when_pushed(self, waiter: redis.asyncio.Redis, wake: str, call: Call) -> Any:  # noqa: ANN401
+    async def _run_when_pushed(self, waiter: redis.asyncio.Redis, keys: list[str], call: Call) -> Any:  # noqa: ANN401
         try:
             async with waiter.pipeline(transaction=False) as pipe:
-                pipe.blpop([wake], timeout=self.settings.worker.block_s)
+                pipe.blpop(keys, timeout=self.settings.worker.block_s)
                 pipe.execute_command(*call.words())
                 _, answer = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
@@ -130,6 +137,16 @@ class JobQueue:
         command = "SREM" if has_begun else "SADD"
         try:
             await self.client.execute_command(command, f"bl:unbegun:{worker}", *job_ids)  # type: ignore[no-untyped-call]  # redis-py
+        except (RedisError, OSError) as error:
+            raise unreachable("Redis does not answer", error) from error
+
+    async def note_prefixes(self, worker: str, model: str, tier: str, prefixes: Iterable[str]) -> None:
+        """Note that a worker has the keys and values of these prefixes in its cache."""
+        try:
+            async with self.client.pipeline(transaction=False) as pipe:
+                for prefix in prefixes:
+                    pipe.set(prefix_key(model, tier, prefix), worker, px=_PREFIX_KEPT_MS)
+                await pipe.execute()
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
 

@@ -11,7 +11,7 @@ import uuid_utils
 from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
 from bitladder.decision import Decision
 from bitladder.errors import RequestError
-from bitladder.routing.body import Body, prompt_bytes, read_body, with_model
+from bitladder.routing.body import Body, prefix_of, prompt_bytes, read_body, with_model
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Envelope, read_envelope
@@ -83,6 +83,10 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     submission = _submission(incoming, body, constraints, decision, queue, reply_to)
     if incoming.payer:
         submission = _paid(submission, incoming.payer, costs[decision.floor] or 0.0)
+    if count := settings.queue.prefix_bytes:
+        prefix = prefix_of(body, incoming.body, incoming.tenant, count)
+        request = msgspec.structs.replace(submission.request, prefix=prefix)
+        submission = msgspec.structs.replace(submission, request=request)
     return Accepted(submission=submission, envelope=envelope)
 
 

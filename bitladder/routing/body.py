@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -110,6 +111,18 @@ def prompt_bytes(body: Body) -> bytes:
         parts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
         return "\n".join(part if isinstance(part, str) else str(part) for part in parts).encode()
     return "\n".join(text for message in body.messages for text in _texts(message.get("content"))).encode()
+
+
+def prefix_of(body: Body, raw: bytes, tenant: str, count: int) -> str:
+    """Return what a request shares with those that have the same beginning, of so many bytes; '' where it is shorter.
+
+    A client may name it instead: with OpenAI's `prompt_cache_key`, or `continuation_id`.
+    """
+    fields = _fields(raw)
+    named = next((bytes(fields[name]) for name in ("prompt_cache_key", "continuation_id") if name in fields), b"null")
+    start = named if named != b"null" else prompt_bytes(body)[:count]
+    is_short = named == b"null" and len(start) < count
+    return "" if is_short else hashlib.sha256(tenant.encode() + b"\0" + start).hexdigest()[:32]
 
 
 def _check_messages(messages: list[dict[str, Any]]) -> None:

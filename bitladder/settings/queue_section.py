@@ -50,6 +50,9 @@ class QueueSettings(Section):
     probe_interval_s: float = Field(
         1, ge=0.1, le=60, description="how often each worker of a shifted tier runs one job that could go up"
     )
+    prefix_bytes: int = Field(
+        0, ge=0, le=1 << 20, description="jobs whose prompts begin with the same so many bytes go to one worker; 0: off"
+    )
 
     @field_validator("secrets")
     @classmethod

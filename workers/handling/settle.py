@@ -21,6 +21,7 @@ from workers.execute import Executed, Verdict
 from workers.handling.cascading import unsure
 from workers.handling.cost_ledger import CostLedger
 from workers.handling.higher_tiers import HigherTiers
+from workers.handling.prefixes import PrefixNotes
 from workers.identity import Identity
 from workers.metrics import WorkerMetrics
 from workers.retry import until_reachable
@@ -49,15 +50,14 @@ class Settler:
     ) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
         self.ledger = CostLedger(queue, worker, metrics)
-        self._note_end = note_end
+        self._note_end, self._prefixes = note_end, PrefixNotes(queue, worker)
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
 
     async def settle(self, job: Claimed, done: Executed, cost: float | None) -> None:
         """Do what the verdict says; `cost`, here and below: of all executions of the job, None: none has begun."""
-        if done.verdict is Verdict.ESCALATE or done.outcome.state is State.FINISHED:
-            self._note_end(job, done.verdict is Verdict.ESCALATE)
+        self._note(job, done)
         outcome = self._completed(job, done, cost)
         if done.degenerate:
             self._metrics.degenerate(done.degenerate).inc()
@@ -80,6 +80,12 @@ class Settler:
         else:
             self._metrics.faults.inc()
             await self._requeue_faulty(job, done.verdict, outcome)
+
+    def _note(self, job: Claimed, done: Executed) -> None:
+        if done.verdict is Verdict.ESCALATE or done.outcome.state is State.FINISHED:
+            self._note_end(job, done.verdict is Verdict.ESCALATE)
+        if done.request and done.request.prefix:
+            self._prefixes.note(done.request.prefix)
 
     async def _requeue_faulty(self, job: Claimed, verdict: Verdict, last: Outcome) -> None:
         if verdict is Verdict.ISOLATE:

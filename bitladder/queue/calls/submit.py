@@ -28,6 +28,11 @@ Placed = list[tuple[int, Submission]]
 Group = tuple[str, str, int]
 
 
+def prefix_key(model: str, tier: str, prefix: str) -> str:
+    """Return the key that names the worker of a tier that served a prefix last."""
+    return f"bl:prefix:{model}:{tier}:{prefix or '-'}"
+
+
 def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence[Submission]) -> Call:
     """Build the call of submit.lua for jobs of one group."""
     queue, tenant, quota = group
@@ -42,6 +47,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
         "rq:queues",
         f"bl:wake:{model}:{tier}",
         f"bl:tenant:{tenant or '-'}",
+        prefix_key(model, tier, jobs[-1].request.prefix),  # one token wakes one worker, which takes all of them
         *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) + 1 :]),
     ]
     high = settings.model(model).tier(tier).high if may_overflow else 0

@@ -8,7 +8,8 @@
 --       3  rq:queues                   set     RQ's list of queues
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that have not ended -> when they expire (ms)
---       6… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
+--       6  bl:prefix:<model>:<tier>:<prefix>  string  the worker that served this prefix last
+--       7… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
 -- ARGV  1 until when it may run (ms): the sender has given it up then  2 model, with %3A for a colon
 --       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)
 --       8 max jobs of the tenant (0: no limit)  9 of its jobs, those above it are not pushed here (0: all are)
@@ -139,9 +140,9 @@ if #pushed > 0 then
   if list ~= queue then
     join_tenants(queue, tenant, #pushed, ARGV[10])
   end
-  wake(KEYS[4])
+  wake_preferred(KEYS[6], KEYS[4])
   if high > 0 and waiting + #pushed > high then
-    for i = 6, #KEYS do
+    for i = 7, #KEYS do
       wake(KEYS[i])
     end
   end

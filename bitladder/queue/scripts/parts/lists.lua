@@ -2,7 +2,8 @@
 --
 -- Needs: values, commands, wait
 -- Touches: rq:queue:<list>, rq:job:<head>, bl:counts:<list>, bl:gone:<list>, bl:wake:<model>:<tier>, rq:queues,
---          bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:weights
+--          bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:weights,
+--          bl:wake:<worker>, bl:prefix:<model>:<tier>:<prefix>
 --
 -- A cancelled job stays in its list until a claim meets it. bl:counts and bl:gone count such leftovers, so that depth and
 -- places stay right without LREM.
@@ -130,4 +131,12 @@ local function wake(key)
     redis.call('RPUSH', key, '1')
     redis.call('PEXPIRE', key, 60000)
   end
+end
+
+-- Wake the worker that served a prefix last; a key that ends in ':-' stands for no prefix. Where there is none, or its last
+-- token still lies there because it is busy or gone, wake any of its tier.
+local function wake_preferred(prefix, any)
+  local worker = string.sub(prefix, -2) ~= ':-' and try_call('GET', prefix)
+  local own = worker and 'bl:wake:' .. worker
+  wake(own and try_call('LLEN', own) == 0 and own or any)
 end

@@ -1,0 +1,1 @@
+"""Simulations: no server, no network, a virtual clock."""
