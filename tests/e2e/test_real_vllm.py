@@ -26,6 +26,9 @@ VLLM_ENABLE_V1_MULTIPROCESSING = "0"
 VLLM_CPU_KVCACHE_SPACE = "1"
 VLLM_CPU_OMP_THREADS_BIND = "nobind"
 OMP_NUM_THREADS = "1"
+[cascade]
+calibration = "calibration.json"
+accept = 0.1
 [models.smollm2]
 tool_call_parser = "xlam"
 [[models.smollm2.tiers]]
@@ -37,6 +40,9 @@ name = "int8"
 price_per_hour = 1.00
 checkpoint = "{{cache}}/smollm2/int8"
 """
+# So confidence is a twentieth of the mean margin in nats.
+CURVE = {"margins": [0, 20], "confidences": [0, 1]}
+CALIBRATION = {"format": 1, "statistic": "mean", "models": {"smollm2": {"int4": CURVE}}}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateStack]:
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     config = Path(tmp_path_factory.mktemp("config")) / "bitladder.toml"
     config.write_text(CONFIG.format(python=python), encoding="utf-8")
+    config.with_name("calibration.json").write_text(json.dumps(CALIBRATION), encoding="utf-8")
     with private_stack(str(config), {"worker.engine": "vllm"}) as stack:
         stack.wait_until_live(300, lambda _: None)
         yield stack
@@ -186,3 +193,15 @@ def _engine_of(stack: PrivateStack, tier: str) -> int:
             found = int(event["pid"])  # the last one is running
     assert found, f"worker_{tier} has not said that it started an engine"
     return found
+
+
+def test_a_cascade_keeps_what_the_model_is_sure_of_and_asks_the_next_tier_for_the_rest(openai: OpenAI) -> None:
+    asked = openai.completions.with_raw_response
+    fields = {"model": "smollm2", "max_tokens": 8, "temperature": 0, "extra_headers": {"X-Cascade": "true"}}
+    sure = asked.create(prompt="1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,", **fields)  # type: ignore[call-overload]
+    unsure = asked.create(prompt="My favourite word is", **fields)  # type: ignore[call-overload]
+
+    assert (sure.headers["x-tier"], unsure.headers["x-tier"]) == ("int4", "int8")
+    assert 0.1 <= float(sure.headers["x-confidence"]) <= 1
+    assert "x-confidence" not in unsure.headers  # int8 has no curve
+    assert [answer.parse().choices[0].logprobs for answer in (sure, unsure)] == [None, None]
