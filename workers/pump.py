@@ -41,6 +41,7 @@ from workers.handling.higher_tiers import HigherTiers
 from workers.handling.job_handler import JobHandler
 from workers.handling.job_tasks import Interruption, JobTasks
 from workers.handling.settle import Settler
+from workers.handling.yielding import BatchYield
 from workers.identity import Identity
 from workers.isolation import Isolation
 from workers.lease import LeaseKeeper
@@ -93,6 +94,7 @@ class Pump:
         handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
         self._tasks = JobTasks(handler.handle, self._job_ended)
         metrics.in_flight.set_function(lambda: len(self._tasks))
+        self._batch_yield = BatchYield(queue, identity, self._tasks, self._is_full)
         self.background = Background(self._review)
         self._server = ServerWatch(lambda: check_writes(queue.client, settings.redis), self._review)
         self._control = ControlChannel(
@@ -115,6 +117,8 @@ class Pump:
         self.background.start("control channel", self._control.listen)
         self.background.start("redis watch", self._server.run)
         costing = self.background.start("costs", self._ledger.run)
+        if self.settings.worker.batch_yields:
+            self.background.start("batch yield", self._batch_yield.run)
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, [self.identity.model]))
         try:
             while not self._draining.is_set():
@@ -154,6 +158,9 @@ class Pump:
             self._tasks.start(job)
         for _ in range(FIRST_STEPS):
             await asyncio.sleep(0)
+
+    def _is_full(self) -> bool:
+        return not self._slots.free(len(self._tasks)) and not self._isolation.is_active
 
     def _job_ended(self, job_id: str) -> None:
         self._begun.forget(job_id)

@@ -19,6 +19,9 @@ class WorkerSettings(Section):
     check_output: bool = Field(
         True, description="escalate token loops and gibberish by one tier instead of delivering them"
     )
+    batch_yields: bool = Field(
+        True, description="return young batch jobs to their queue where a more urgent job waits and no slot is free"
+    )
     hang_s: float = Field(
         60, ge=1, description="an engine with requests that yields no token for so long counts as hung"
     )

@@ -49,13 +49,17 @@ class ChunkSender:
 class Chunks:
     """The chunks of one execution."""
 
-    def __init__(self, sender: ChunkSender, job: Claimed, on_lost: Callable[[], None]) -> None:
-        self._sender, self._job, self._on_lost = sender, job, on_lost
+    def __init__(
+        self, sender: ChunkSender, job: Claimed, on_first: Callable[[], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._sender, self._job, self._on_first, self._on_lost = sender, job, on_first, on_lost
         self._left_s = MAX_MEMORY_WAIT_S
         self.count = 0
 
     async def send(self, data: bytes) -> None:
         """Send the next chunk. Where the job is no longer this worker's, call `on_lost` and cancel the execution."""
+        if not self.count:
+            self._on_first()
         self.count += 1
         chunk = Chunk(fence=self._job.fence, number=self.count, data=data)
         pause_s = FIRST_PAUSE_S

@@ -53,7 +53,9 @@ class JobHandler:
         elif reason is Interruption.CANCELLED:
             await self._settler.settle_cancelled(job, cost, has_begun=job_task.has_begun)
         elif reason is Interruption.DRAINED:
-            await self._settler.settle_drained(job, cost)
+            await self._settler.settle_returned(job, cost, "drained", "the worker was stopped")
+        elif reason is Interruption.YIELDED:
+            await self._settler.settle_returned(job, cost, "yielded", "a more urgent job needed its slot")
         elif reason is Interruption.BROKEN:
             await self._settler.settle_broken(job, cost, has_begun=job_task.has_begun)
         else:
@@ -64,6 +66,9 @@ class JobHandler:
 
         def on_lost() -> None:
             job_task.interruption = Interruption.LOST
+
+        def on_first() -> None:
+            job_task.has_output = True
 
         def on_begin() -> None:
             job_task.has_begun = True
@@ -76,7 +81,7 @@ class JobHandler:
             return expired_in_queue()
         with contextlib.ExitStack() as place:  # given up once: when the engine has ended, or however the block does
             place.callback(self._isolation.leave)
-            stream = Chunks(self._chunks, job, on_lost)
+            stream = Chunks(self._chunks, job, on_first, on_lost)
             done = await self._executor.execute(job, self._traffic.for_job(job), stream, on_begin, place.close)
         if done.verdict is Verdict.REQUEUE:
             self._begun.note(job.job_id, has_begun=False)

@@ -21,13 +21,14 @@ class Interruption(StrEnum):
     CANCELLED = "cancelled"  # by its client
     LOST = "lease lost"  # another worker has it now
     DRAINED = "drained"
+    YIELDED = "yielded"  # a more urgent job needs the slot
     BROKEN = "worker defect"
 
 
 class JobTask:
     """One job and its task."""
 
-    __slots__ = ("execution", "has_begun", "interruption", "is_settling", "job", "task")
+    __slots__ = ("execution", "has_begun", "has_output", "interruption", "is_settling", "job", "task")
 
     def __init__(self, job: Claimed) -> None:
         self.job = job
@@ -35,6 +36,7 @@ class JobTask:
         self.interruption: Interruption | None = None
         self.has_begun = False  # the engine has been asked
         self.execution: Execution | None = None  # from then on
+        self.has_output = False  # a reader may have seen some of it
         self.is_settling = False  # executed; from here on nothing may interrupt it
 
     def interrupt(self, reason: Interruption) -> None:
@@ -57,6 +59,10 @@ class JobTasks:
     def fences(self) -> dict[str, int]:
         """Return the fences of all jobs held, by id. Any thread may ask."""
         return {job_id: job_task.job.fence for job_id, job_task in self._held.copy().items()}
+
+    def held(self) -> list[JobTask]:
+        """Return all jobs held, the oldest claim first."""
+        return list(self._held.values())
 
     def start(self, job: Claimed) -> None:
         """Run a job that was just claimed."""

@@ -113,9 +113,9 @@ class Settler:
             uncharged = msgspec.structs.replace(outcome, attempts=job.attempt - 1)
             await self._end_unbegun(job, uncharged, RequeueReason.CANCELLED)
 
-    async def settle_drained(self, job: Claimed, cost: float | None) -> None:
-        """Requeue a job that this worker has no time left for."""
-        last = self._own_outcome(job, cost, 503, "drained", "the worker was stopped")
+    async def settle_returned(self, job: Claimed, cost: float | None, code: str, why: str) -> None:
+        """Requeue a job that this worker has no time or no slot left for."""
+        last = self._own_outcome(job, cost, 503, code, why)
         await self._requeue(job, job.queue, RequeueReason.UNCHARGED, last)
 
     async def settle_broken(self, job: Claimed, cost: float | None, *, has_begun: bool) -> None:
