@@ -252,6 +252,15 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     tenant: str = DEFAULT_TENANT  # who submitted it
     position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
+    tenants: int = 1  # that wait in its queue, and are served in turns
+
+
+class ExpectedWait(msgspec.Struct, frozen=True, kw_only=True):
+    """In how many milliseconds a job is expected to be claimed; four of five are claimed between `low` and `high`."""
+
+    wait_ms: int
+    low_ms: int
+    high_ms: int
 
 
 encode_outcome = msgspec.json.Encoder().encode

@@ -43,8 +43,7 @@ _ROUNDED_UP = 1.25
 _JOB_BYTES = 1_000
 # A full queue has room again once this share of it is gone: less would be filled at once by the first clients to retry.
 _ROOM = 0.05
-# Where the service rate is not known.
-_UNKNOWN_RETRY_S = 5.0
+_UNKNOWN_RETRY_S = 5.0  # where the service rate is not known
 _MAX_RETRY_S = 300.0
 
 Tier = tuple[str, str]  # model, tier
@@ -102,9 +101,7 @@ class Admission:
         self._metrics, self._is_connected = metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
-        self._stuck: frozenset[str] = (
-            frozenset()
-        )  # lists that no live worker may serve, while their siblings are served
+        self._stuck: frozenset[str] = frozenset()  # lists that no live worker may serve, unlike their siblings
         self._broken: frozenset[str] = frozenset()  # queues whose key in Redis is no list
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # in the last sample, by model
@@ -144,6 +141,12 @@ class Admission:
         load = self._loads.get((name.model, name.tier))
         wait_s = _UNKNOWN_RETRY_S if load is None or load.rate is None else _ROOM * depth / load.rate
         return _with_jitter(min(_MAX_RETRY_S, wait_s))
+
+    def load_of(self, tier: Tier) -> tuple[Load, Sequence[int], float] | None:
+        """Return what is known of a tier, what was admitted since, and for how long; None where that is nothing."""
+        elapsed_s = time.monotonic() - self._sample_s
+        is_known = self._sample is not None and elapsed_s <= STALE_S and tier in self._loads
+        return (self._loads[tier], self._admitted.of(tier), elapsed_s) if is_known else None
 
     async def refresh(self) -> None:
         """Take a sample of the queues, and count admitted jobs anew from here.
@@ -266,8 +269,7 @@ def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _reading(tier: Tier, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
-    model, name = tier
-    ladder = tuple(seen.live)
+    (model, name), ladder = tier, tuple(seen.live)
     lanes = [[(queue, seen.lists[queue]) for queue in lists_of(model, ladder, name, lane, name)] for lane in RANK]
     return Reading(
         at_s=seen.at_s,

@@ -150,6 +150,12 @@ class AdmissionMetrics:
             ("model", "tier", "lane"),
             registry=registry,
         )
+        self.wait_error = Gauge(
+            "bitladder_expected_wait_error",
+            "How far was the expected wait of the last jobs off, by the real one, in the median?",
+            ("model", "tier", "lane"),
+            registry=registry,
+        )
         self.memory = Gauge(
             "bitladder_redis_memory_share",
             "How much of Redis' maxmemory is used? 0: there is no limit.",

@@ -22,6 +22,7 @@ from dispatcher.auth import Authenticator
 from dispatcher.budgets import Budgets
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
+from dispatcher.expected_wait import ExpectedWaits
 from dispatcher.http.closing import Closing
 from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
 from dispatcher.withdrawals import Withdrawals
@@ -44,6 +45,7 @@ class IntakeState:
         self.metrics = IntakeMetrics()
         metrics = AdmissionMetrics(self.metrics.registry)
         self.admission = Admission(live, queue.client, metrics, lambda: self.inbox.is_connected)
+        self.waits = ExpectedWaits(self.admission, metrics)
         self.capture = Capture(lambda: live.current.capture, self.metrics)
         self._capturing: asyncio.Task[None] | None = None
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))

@@ -71,6 +71,7 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
         raise _in_doubt(state, job, answer)
     if isinstance(answer, BitladderError):
         raise answer
+    state.waits.accepted(job)
     return answer
 
 

@@ -214,33 +214,37 @@ class JobQueue:
         try:
             values: list[Any] = await self.client.hmget(f"rq:job:{job_id}", list(VIEWED))
             fields = dict(zip(VIEWED, values, strict=True))
-            left = await self._left(fields)
+            left, tenants = await self._left(fields)
         except ResponseError as error:
             if is_odd_type(error):
                 return odd_view(job_id)
             raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
-        return read_view(job_id, fields, left, self.signer) if fields["status"] else None
+        return read_view(job_id, fields, left, self.signer, tenants) if fields["status"] else None
 
-    async def _left(self, fields: Mapping[str, bytes | None]) -> int | None:
-        """Return how many ids before a waiting job wait no longer; None for a job that has no number in its list."""
+    async def _left(self, fields: Mapping[str, bytes | None]) -> tuple[int | None, int]:
+        """Return how many ids before a waiting job wait no longer, and how many tenants wait in its queue.
+
+        None for a job that has no number in its list.
+        """
         queue, number = fields["origin"], read_wait(fields["wait"])[2]
         tenant = fields["tenant"] if waits_in_tenants_list(fields["wait"]) else None
         if fields["status"] != b"queued" or not queue or number is None:
-            return None
+            return None, 1
         name = list_of(queue.decode(errors="surrogateescape"), (tenant or b"").decode(errors="surrogateescape"))
         waits_in = name.encode(errors="surrogateescape")
         try:
             async with self.client.pipeline(transaction=False) as pipe:
                 pipe.hget(b"bl:counts:" + waits_in, "popped")
-                pipe.zcount(
-                    b"bl:gone:" + waits_in, "-inf", f"({number}"
-                )  # over already, and still in the list before it
-                popped, gone = await pipe.execute()
+                # Over already, and still in the list before it.
+                pipe.zcount(b"bl:gone:" + waits_in, "-inf", f"({number}")
+                pipe.zcard(b"bl:shares:" + queue)
+                pipe.exists(b"rq:queue:" + queue)
+                popped, gone, named, default = await pipe.execute()
         except ResponseError:  # a key of another type, which is not ours
-            return None
-        return (read_number(popped) or 0) + int(gone)
+            return None, 1
+        return (read_number(popped) or 0) + int(gone), max(1, int(named) + int(default))
 
     async def depths(self, model: str) -> Depths:
         """Read the depth of every queue of a model."""

@@ -122,7 +122,9 @@ def waits_in_tenants_list(raw: bytes | None) -> bool:
     return raw is not None and raw.endswith(b" t")
 
 
-def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer) -> JobView:
+def read_view(
+    job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer, tenants: int = 1
+) -> JobView:
     """Return a job as its hash has it; `left`: how many ids before it in its list wait no longer."""
     status = (fields["status"] or b"").decode(errors="replace")
     outcome = read_end(job_id, status, fields["outcome"], signer)
@@ -139,6 +141,7 @@ def read_view(job_id: str, fields: Mapping[str, bytes | None], left: int | None,
         outcome=outcome,
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or left is None else max(1, place - left),
+        tenants=tenants,
     )
 
 

@@ -44,18 +44,33 @@ def forecast(load: Load, rank: int, admitted: Sequence[int], elapsed_s: float) -
         depth + newly_admitted + others_per_s * elapsed_s
         for depth, newly_admitted, others_per_s in zip(load.depth, admitted, load.other_intakes, strict=True)
     ]
-    waiting = _beyond(waiting, load.free)
+    ahead, rate, wait_s = _wait(load, rank, _beyond(waiting, load.free), load.rate)
+    wait_s = max(0.0, wait_s - elapsed_s)
+    return Forecast(ahead=int(ahead), rate=rate, wait_s=wait_s, answer_s=wait_s + load.residence_s)
+
+
+def wait_at(load: Load, rank: int, before: int) -> float | None:
+    """Return in how many seconds a waiting job is claimed; `before`: jobs of its lane that are served before it.
+
+    None while the tier's rate is not known. A slot must become free for the job itself as well.
+    """
+    if load.rate is None:
+        return None
+    return _wait(load, rank, [*load.depth[:rank], before + 1], load.rate)[2]
+
+
+def _wait(load: Load, rank: int, waiting: Sequence[float], all_lanes: float) -> tuple[float, float, float]:
+    """Return how many jobs are served before one of the lane `rank`, at which rate, and for how long it waits."""
     behind = sum(1 for depth in load.depth[rank + 1 :] if depth)
     own_share = 1 - _TURN * behind if rank == 0 else _TURN
     ahead = sum(waiting[: rank + 1])
     # More urgent lanes go on filling. However much they take, the lane keeps its own turns.
-    in_order = load.rate * (1 - _TURN * behind) - sum(load.arrivals[:rank])
-    by_turns = load.rate * own_share
+    in_order = all_lanes * (1 - _TURN * behind) - sum(load.arrivals[:rank])
+    by_turns = all_lanes * own_share
     wait_s, rate = waiting[rank] / by_turns, by_turns
     if in_order > 0 and ahead / in_order < wait_s:
         wait_s, rate = ahead / in_order, in_order
-    wait_s = max(0.0, wait_s - elapsed_s)
-    return Forecast(ahead=int(ahead), rate=rate, wait_s=wait_s, answer_s=wait_s + load.residence_s)
+    return ahead, rate, wait_s
 
 
 def _beyond(waiting: list[float], free: int) -> list[float]:

@@ -30,7 +30,9 @@ async def get_job(request: HttpRequest) -> Response:
             await unless_gone(request, state.inbox.wait(job_id, wait_s))
         view = await own_job(request, state, job_id)
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
-    return json_response(describe_job(view), 200, headers)
+    if view.outcome:
+        state.waits.ended(job_id, view.outcome)
+    return json_response(describe_job(view, state.waits.of_waiting(view)), 200, headers)
 
 
 async def cancel_job(request: HttpRequest) -> Response:

@@ -83,6 +83,7 @@ def record_served(state: IntakeState, job: Submission, outcome: Outcome, start: 
     """Count a request whose client gets the outcome of its job."""
     tier = state.tier_of(job, outcome)
     state.capture.served(job.job_id, tier)
+    state.waits.ended(job.job_id, outcome)
     state.metrics.served(job.model, tier, outcome.state).inc()
     state.metrics.awaited(job.model, tier).observe(time.perf_counter() - start)
 

@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from bitladder.contract import JobView, Outcome, Request, State, Usage
+from bitladder.contract import ExpectedWait, JobView, Outcome, Request, State, Usage
 from bitladder.decision import describe_decision
 from bitladder.ids import readable
 from bitladder.queue.json_views.kinds import Count, Duration, Timestamp
 from bitladder.queue.untrusted import MAX_WORD_CHARS, short
 
 Position = Annotated[int, Meta(ge=1, description="While the job waits; 1: next of its list.")]
+Wait = Annotated[int, Meta(ge=0, description="While the job waits: in how long it is expected to be claimed.")]
+_INTERVAL = "Low and high: by the measured error, four of five jobs are claimed in between."
+WaitInterval = Annotated[tuple[int, int], Meta(description=_INTERVAL)]
 Text = Annotated[str | None, Meta(description="Of a streamed job: its first choice's text.")]
 Policy = Annotated[str | None, Meta(description="The policy that chose the floor, and its version.")]
 Features = Annotated[dict[str, float], Meta(description="The features of the prompt that the policy read, by name.")]
@@ -41,6 +44,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     attempts: Count | UnsetType = UNSET
     worker: str | UnsetType | None = UNSET
     queue_position: Position | UnsetType = UNSET
+    expected_wait_ms: Wait | UnsetType = UNSET
+    expected_wait_interval_ms: WaitInterval | UnsetType = UNSET
     floor: str | UnsetType | None = UNSET
     ceiling: str | UnsetType | None = UNSET
     reason: str | UnsetType | None = UNSET
@@ -78,8 +83,12 @@ class CancelledJob(Job, frozen=True, kw_only=True):
     cancellation: Literal["cancelled", "requested", "over", "missing"]
 
 
-def describe_job(view: JobView) -> Job:
-    return Job(**job_fields(view))
+def describe_job(view: JobView, expected: ExpectedWait | None = None) -> Job:
+    fields = job_fields(view)
+    if expected:
+        fields["expected_wait_ms"] = expected.wait_ms
+        fields["expected_wait_interval_ms"] = (expected.low_ms, expected.high_ms)
+    return Job(**fields)
 
 
 def describe_cancelled(view: JobView, cancellation: str) -> CancelledJob:

@@ -10,7 +10,7 @@ from collections import deque
 import pytest
 
 from bitladder.routing.envelope import LatencyBudget
-from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
+from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s, wait_at
 from bitladder.routing.rates import HELD_S, STANDSTILL_S, Load, Reading, TierRates
 
 NOT_ADMITTED = (0, 0, 0)
@@ -292,3 +292,16 @@ def test_a_forecast_is_finite_whatever_the_lanes_do() -> None:
         found = forecast(a_load((10**6, 10**6, 10**6), rate=0.01, arrivals=10**9), rank, NOT_ADMITTED, 3)
         assert found is not None
         assert math.isfinite(found.answer_s)
+
+
+@pytest.mark.parametrize("lane", ["urgent", "normal", "batch"])
+def test_a_waiting_job_waits_as_long_as_a_new_one_did_at_its_place_and_less_the_nearer_it_comes(lane: str) -> None:
+    load = a_load((5, 40, 300), arrivals=10)
+    depth = load.depth[RANK[lane]]
+    waits = [wait_at(load, RANK[lane], before) or 0 for before in range(depth)]
+    found = forecast(load, RANK[lane], NOT_ADMITTED, 0)
+
+    assert found
+    assert waits[-1] == pytest.approx(found.wait_s)
+    assert waits == sorted(waits)
+    assert wait_at(a_load((5, 40, 300), rate=None), RANK[lane], 3) is None
