@@ -69,6 +69,7 @@ class JobQueue:
         self.signer = Signer(self.settings.queue.secrets)
         self._submitter = Submitter(client, self._live, self.signer)
         self._budget = ByteBudget()  # of what one claim brings
+        self.service_ms = 0  # how long a job takes at this worker: by that a claim judges deadlines; 0: not known
 
     @property
     def settings(self) -> Settings:
@@ -88,7 +89,7 @@ class JobQueue:
     async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
         """Take up to `slots` jobs, and no more of them than an answer may hold."""
         with self._budget.tried():
-            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes, self.service_ms))
             return read_claimed(await self.run(call))
 
     async def claim_when_pushed(
@@ -100,7 +101,7 @@ class JobQueue:
         job does not wait for another round trip.
         """
         with self._budget.tried():
-            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes))
+            call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes, self.service_ms))
             keys = [wake_key(model, tier)]
             if self.settings.queue.prefix_bytes:
                 keys.insert(0, f"bl:wake:{worker}")

@@ -37,12 +37,12 @@ def wake_key(model: str, tier: str) -> str:
     return f"bl:wake:{model}:{tier}"
 
 
-def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int]) -> Call:
-    """Build the call of claim.lua; limits: on the number of jobs, and on the bytes of their data together."""
-    slots, max_bytes = limits
+def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int, int]) -> Call:
+    """Build the call of claim.lua; limits: jobs, bytes of their data together, and ms that a job takes here."""
+    slots, max_bytes, service_ms = limits
     keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", wake_key(model, tier)]
     lease_ms = int(settings.queue.lease_s * 1000)
-    return Call("claim", keys, [worker, slots, lease_ms, plan, retention(settings), max_bytes])
+    return Call("claim", keys, [worker, slots, lease_ms, plan, retention(settings), max_bytes, service_ms])
 
 
 def read_claimed(answer: list[Any]) -> Claims:

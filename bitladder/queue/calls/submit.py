@@ -54,8 +54,8 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
     fair = 0 if is_shared else settings.queue.fair_depth
     args: list[Argument] = [in_key(model), queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
-    args += [tenant, quota, fair, max(job.weight for job in jobs)]
     longest_ms = settings.queue.max_wait_s * 1000
+    args += [tenant, quota, fair, max(job.weight for job in jobs), longest_ms]
     for job in jobs:
         request, data = job.request, encode_call(job.request)
         args += (

@@ -11,6 +11,7 @@
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/claim_plan.py)  5 keep (see `read_keep`)
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
+--       7 how long a job takes here, ms (0: not known)
 -- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
 -- bl:live:<model>:<tier>, bl:health:<model>:<tier>, rq:suspended, and what its parts touch.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout, spent}…,
@@ -27,7 +28,7 @@ local plan = cjson.decode(ARGV[4])
 local claim = {
   worker = worker, keep = read_keep(ARGV[5]), now = now, started_at = iso(now), room = tonumber(ARGV[6]),
   jobs = {}, ids = {}, running = {}, unfit = {}, expired = 0, is_full = false, lengths = {},
-  tenants = {}, next_turn = first_turn,
+  service = tonumber(ARGV[7]), tenants = {}, next_turn = first_turn,
   running_until = num((now + RUNNING_FOR_MS) / 1000),
   pops_left = slots + 1000,  -- leftovers cost a pop each: a mass cancellation must not hold the server up
 }

@@ -43,7 +43,7 @@ local function release(id)
   end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
-    try_call('ZREM', 'bl:gone:' .. name, id)
+    try_call('ZREM', 'bl:gone:' .. name, id, id .. ' early')
     if name ~= queue then
       count_apart(queue, 'gone:' .. queue, -1)
     end

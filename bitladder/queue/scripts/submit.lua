@@ -13,7 +13,7 @@
 -- ARGV  1 until when it may run (ms): the sender has given it up then  2 model, with %3A for a colon
 --       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)
 --       8 max jobs of the tenant (0: no limit)  9 of its jobs, those above it are not pushed here (0: all are)
---       10 the tenant's weight, then eight per job: id, data, description, deadline ms, reply channel, idempotency key,
+--       10 the tenant's weight  11 the longest wait (ms): a job with less has a deadline of its own, then eight per job: id, data, description, deadline ms, reply channel, idempotency key,
 --       fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<list>, rq:job:<id>, bl:idem:<model>:<key>, and what its parts
 -- touch; and the record of a cancelled job whose key is taken over.
@@ -62,6 +62,7 @@ if tenant ~= '' then
 end
 
 local pushed, answers, counted, longest_ms = {}, {}, {}, 0
+local due, longest_due_ms, max_wait_ms = {}, 0, tonumber(ARGV[11])
 
 -- Why another job cannot be taken, and how many there are; nil where it can.
 local function refused(depth)
@@ -81,9 +82,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
   if idem then
     local owner, of_owner = owner_of(idem)
-    if owner then
-      return {of_owner == fingerprint and 'duplicate' or 'mismatch', owner, 0}
-    end
+    if owner then return {of_owner == fingerprint and 'duplicate' or 'mismatch', owner, 0} end
   end
   local job, depth = 'rq:job:' .. id, waiting + #pushed
   local refusal = refused(depth)
@@ -101,17 +100,17 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
     .. (list == queue and '' or TENANT_MARK)
   local fields = {'data', data, 'origin', queue, 'description', description, 'created_at', at, 'enqueued_at', at,
     'wait', wait}
-  if reply ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'reply', reply
+  local function add(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
   end
-  if idem then
-    fields[#fields + 1], fields[#fields + 2] = 'idem', model .. ':' .. key
-  end
-  if mac ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'mac', mac
+  if reply ~= '' then add('reply', reply) end
+  if idem then add('idem', model .. ':' .. key) end
+  if mac ~= '' then add('mac', mac) end
+  if tonumber(deadline_ms) < max_wait_ms then
+    due[#due + 1], due[#due + 2], longest_due_ms = num(now + deadline_ms), id, math.max(longest_due_ms, deadline_ms)
   end
   if tenant ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'tenant', tenant
+    add('tenant', tenant)
     counted[#counted + 1], counted[#counted + 2] = num(now + deadline_ms + ttl_ms), id
     longest_ms = math.max(longest_ms, deadline_ms + ttl_ms)
   end
@@ -123,7 +122,7 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   return {'accepted', id, depth + 1}
 end
 
-for i = 11, #ARGV, 8 do
+for i = 12, #ARGV, 8 do
   answers[#answers + 1] = store(unpack(ARGV, i, i + 7))
 end
 if #pushed > 0 then
@@ -140,6 +139,7 @@ if #pushed > 0 then
   if list ~= queue then
     join_tenants(queue, tenant, #pushed, ARGV[10])
   end
+  if #due > 0 then add_due(queue, list, due, longest_due_ms + ttl_ms) end
   wake_preferred(KEYS[6], KEYS[4])
   if high > 0 and waiting + #pushed > high then
     for i = 7, #KEYS do

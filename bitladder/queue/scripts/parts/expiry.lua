@@ -1,7 +1,16 @@
--- Jobs whose deadline passed while they waited.
+-- Jobs whose deadline is near, or passed while they waited.
 --
--- Needs: values, ending
--- Touches: rq:job:<id>, and what `ending` touches
+-- Needs: values, commands, lists, ending
+-- Touches: rq:job:<id>, bl:due:<list>, bl:tenants:<model>:<tier>, and what the parts above touch
+
+-- A job goes before those that came earlier where it can still be answered in time, and could not be much later: its
+-- deadline lies between the time that a job takes and so many times that, or so many ms more. Jobs whose time is too
+-- short already are not hurried: under overload, serving the nearest deadlines first would answer none of them in time.
+local NEAR, NEAR_MS = 3, 1000
+-- Of so many jobs of a list one is the oldest, whatever is due: jobs without a deadline go on.
+local OLDEST_EVERY = 8
+-- Behind an id in bl:gone: its job has run before its turn, may come back to the list, and end there once more.
+local EARLY = ' early'
 
 -- End a job of a claim. At: when it was enqueued.
 local function expire_job(claim, id, queue, at, is_rq)
@@ -14,4 +23,45 @@ local function expire_job(claim, id, queue, at, is_rq)
   end
   end_job(job, 'failed', scripted_end('deadline_exceeded', error,
     ',"queue_ms":' .. num(claim.now - at)), claim.keep, claim.now)
+end
+
+-- Take jobs of a list that are due, the nearest deadline first; their ids stay in the list as leftovers. `take` starts
+-- one, see parts/pop.lua. Returns how many were taken.
+local function take_due(claim, queue, list, limit, take)
+  local due, served, taken = 'bl:due:' .. list, claim.tenants['due:' .. list], 0
+  local oldest = math.floor((served + limit) / OLDEST_EVERY) - math.floor(served / OLDEST_EVERY)
+  try_call('ZREMRANGEBYSCORE', due, '-inf', num(claim.now))
+  local first = claim.now + claim.service
+  local last = claim.now + math.max(NEAR * claim.service, claim.service + NEAR_MS)
+  local can_judge = claim.service > 0 and limit > oldest
+  local ids = can_judge and try_call('ZRANGEBYSCORE', due, num(first), num(last), 'LIMIT', 0, limit - oldest) or {}
+  for _, id in ipairs(ids) do
+    local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'wait', 'tenant')
+    local result = take(claim, id, queue)
+    if result == 'full' then
+      claim.is_full, claim.pops_left = true, 0
+      break
+    end
+    redis.call('ZREM', due, id)
+    if result ~= 'leftover' then
+      taken = taken + 1
+      leave_in_list(id .. EARLY, queue, fields[1], fields[2])
+      local gone = 'gone:' .. queue
+      claim.tenants[gone] = (claim.tenants[gone] or 0) + (list ~= queue and 1 or 0)
+    end
+  end
+  return taken
+end
+
+-- Note that ids were popped from a list with jobs that have deadlines, and how many were served there with those taken
+-- before their turn.
+local function note_served(claim, queue, list, ids, served)
+  local due, field = 'bl:due:' .. list, 'due:' .. list
+  call_many('ZREM', due, ids)
+  if redis.call('EXISTS', due) == 1 then
+    claim.tenants[field] = count_apart(queue, field, served)
+  else
+    claim.tenants[field] = nil
+    try_call('HDEL', tenants_key(queue), field)
+  end
 end

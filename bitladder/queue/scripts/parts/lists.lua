@@ -2,7 +2,7 @@
 --
 -- Needs: values, commands, wait
 -- Touches: rq:queue:<list>, rq:job:<head>, bl:counts:<list>, bl:gone:<list>, bl:wake:<model>:<tier>, rq:queues,
---          bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:weights,
+--          bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:weights, bl:due:<list>,
 --          bl:wake:<worker>, bl:prefix:<model>:<tier>:<prefix>
 --
 -- A cancelled job stays in its list until a claim meets it. bl:counts and bl:gone count such leftovers, so that depth and
@@ -101,6 +101,16 @@ local function join_tenants(queue, tenant, ids, weight)
   end
 end
 
+-- Note jobs of a list that have deadlines of their own: entries of deadline and id.
+local function add_due(queue, list, entries, ttl_ms)
+  local due = 'bl:due:' .. list
+  call_many('ZADD', due, entries)
+  if redis.call('PTTL', due) < ttl_ms then
+    redis.call('PEXPIRE', due, num(ttl_ms))
+  end
+  count_apart(queue, 'due:' .. list, 0)
+end
+
 -- Count jobs that have left a list otherwise than by a claim. A garbled count must not lose what was done to the job.
 local function count(queue, field, by)
   local total = redis.pcall('HINCRBY', 'bl:counts:' .. queue, field, by)
@@ -123,6 +133,7 @@ local function leave_in_list(id, queue, wait, tenant)
   if number then
     redis.pcall('ZADD', 'bl:gone:' .. list, num(number), id)  -- a garbled key must not keep a job from its end
   end
+  redis.pcall('ZREM', 'bl:due:' .. list, id)
 end
 
 -- At most one token lies in a wake list: it wakes one idle worker, whose claim passes it on while work is left. No key: none.

@@ -14,12 +14,11 @@ local RUNNING_FOR_MS = 365 * 86400 * 1000
 -- Sibling lists (the open one, those with a ceiling, and those of tenants) are merged so many jobs at a time.
 local MERGE_RUN = 8
 
--- Start, end or drop one popped job. Returns 'leftover' where it had ended before, and 'full' where it should start and
--- the answer has no room for it: it belongs back to the front. A script is not rolled back: an error here would lose this
--- id and all that were claimed before it.
+-- Start, end or drop one popped job. Returns 'leftover' where it had ended before, and 'full' where the answer has no room
+-- for it: it belongs back to the front. A script is not rolled back: an error here would lose all that was claimed.
 local function take(claim, id, queue)
   local job = 'rq:job:' .. id
-  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'crash_count', 'mac')
+  local fields = redis.pcall('HMGET', job, 'data', 'status', 'wait', 'fence', 'uncharged', 'crash_count', 'mac', 'origin')
   local at, deadline, _, is_rq = read_wait(fields[3])
   local timeout
   if is_rq or fields[2] ~= 'queued' then
@@ -28,6 +27,8 @@ local function take(claim, id, queue)
     if result ~= 'run' then
       return result
     end
+  elseif fields[4] and fields[8] ~= queue then  -- it ran from here before its turn, and waits elsewhere now
+    return 'leftover'
   elseif deadline <= claim.now then
     expire_job(claim, id, queue, at)
     return 'ended'
@@ -80,11 +81,14 @@ local function count_popped(name, length, ids, leftovers)
   end
 end
 
--- Pop ids of a queue: of its own list, or of a tenant's, which has this length. Returns how many, and how many of them
--- were leftovers.
+-- Pop ids of a queue: of its own list, or of a tenant's, which has this length. Returns how many, together with those
+-- taken before their turn, how many left the list, and how many of them were leftovers.
 local function pop(claim, queue, limit, list, length)
   list, length = list or queue, length or claim.lengths[queue]
-  local ids, leftovers = redis.call('LPOP', 'rq:queue:' .. list, limit) or {}, 0
+  local has_due = claim.tenants['due:' .. list]
+  local early = has_due and take_due(claim, queue, list, limit, take) or 0
+  local left = claim.is_full and 0 or limit - early
+  local ids, leftovers = left > 0 and redis.call('LPOP', 'rq:queue:' .. list, left) or {}, 0
   for i, id in ipairs(ids) do
     local result = take(claim, id, queue)
     if result == 'full' then
@@ -93,12 +97,11 @@ local function pop(claim, queue, limit, list, length)
     end
     leftovers = leftovers + (result == 'leftover' and 1 or 0)
   end
-  claim.pops_left = claim.pops_left - #ids
-  if list == queue then
-    claim.lengths[queue] = length - #ids
-  end
+  claim.pops_left = claim.pops_left - #ids - early
+  claim.lengths[queue] = list == queue and length - #ids or claim.lengths[queue]
   count_popped(list, length - #ids, #ids, leftovers)
-  return #ids, leftovers
+  if has_due then note_served(claim, queue, list, ids, #ids + early) end
+  return #ids + early, #ids, leftovers
 end
 
 -- When the next job of a queue was enqueued, and its deadline; nil where the queue is empty.
@@ -116,9 +119,10 @@ local function pop_turn(claim, queues, limit)
     return 0
   end
   local started = #claim.jobs
-  local ids, leftovers = pop(claim, turn.queue, is_alone and limit or math.min(limit, MERGE_RUN), turn.list, turn.length)
+  local run = is_alone and limit or math.min(limit, MERGE_RUN)
+  local popped, ids, leftovers = pop(claim, turn.queue, run, turn.list, turn.length)
   claim.end_turn(turn, queues, #claim.jobs - started, ids, leftovers)
-  return ids
+  return popped
 end
 
 -- Pop up to `limit` ids from that of sibling lists whose head is oldest, or whose tenant's turn it is. Returns how many;
@@ -134,17 +138,13 @@ local function pop_oldest(claim, lists, limit)
   limit = math.min(limit, claim.pops_left)
   if limit < 1 or #waiting == 0 then
     return 0
-  elseif is_shared then
-    return pop_turn(claim, waiting, limit)
-  elseif #waiting == 1 then
-    return (pop(claim, waiting[1], limit))
+  elseif is_shared or #waiting == 1 then
+    return is_shared and pop_turn(claim, waiting, limit) or (pop(claim, waiting[1], limit))
   end
   local oldest, oldest_time
   for _, name in ipairs(waiting) do
     local time = head_of(name) or 0
-    if not oldest or time < oldest_time then
-      oldest, oldest_time = name, time
-    end
+    if not oldest or time < oldest_time then oldest, oldest_time = name, time end
   end
   return (pop(claim, oldest, math.min(limit, MERGE_RUN)))
 end
