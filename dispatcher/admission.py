@@ -101,7 +101,7 @@ class Admission:
         self._metrics, self._is_connected = metrics, is_connected
         self._rates: dict[Tier, TierRates] = {}
         self._loads: dict[Tier, Load] = {}
-        self._stuck: frozenset[str] = frozenset()  # lists that no live worker may serve, unlike their siblings
+        self._stuck: frozenset[str] = frozenset()  # lists that no live worker may serve, while their siblings are
         self._broken: frozenset[str] = frozenset()  # queues whose key in Redis is no list
         self._sample: Sample | None = None
         self._waiting: dict[str, int] = {}  # in the last sample, by model

@@ -24,20 +24,7 @@ def route(
 ) -> Accepted:
     """Score and route one body; `reply`: the request waits for the outcome."""
     start = time.perf_counter()
-    caller: Caller = request.state.caller
-    incoming = Incoming(
-        endpoint=endpoint,
-        body=body,
-        headers=request.headers,
-        request_id=request.state.request_id,
-        lane=lane,
-        tenant=caller.tenant,
-        max_of_tenant=caller.max_queued or 0,
-        payer=caller.key if caller.has_budget else "",
-        curves=state.budgets.curves,
-        key=caller.key,
-        weight=caller.weight,
-    )
+    incoming = incoming_of(state, request, endpoint, body, lane)
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
     state.metrics.routing.observe(time.perf_counter() - start)
     job = accepted.submission
@@ -47,6 +34,26 @@ def route(
         state.metrics.entropy.observe(decision.score.entropy)
     state.metrics.routed(job.model, decision.floor, QueueName.parse(job.queue).lane).inc()
     return accepted
+
+
+def incoming_of(
+    state: IntakeState, request: HttpRequest, endpoint: Endpoint, body: bytes, lane: Lane | None
+) -> Incoming:
+    """Return one request as routing reads it."""
+    caller: Caller = request.state.caller
+    return Incoming(
+        endpoint=endpoint,
+        body=body,
+        headers=request.headers,
+        request_id=request.state.request_id,
+        lane=lane,
+        tenant=caller.tenant,
+        max_of_tenant=caller.max_queued or 0,
+        payer=caller.key if caller.has_budget else "",
+        curves=state.budgets.curves,
+        key_name=caller.key,
+        weight=caller.weight,
+    )
 
 
 async def submit(state: IntakeState, accepted: Accepted) -> str:

@@ -38,15 +38,17 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_of_tenant: int = 0  # see Submission
     payer: str = ""  # see Request
     curves: Mapping[str, Curves] = {}  # what was measured of each model's tiers: what a request is expected to cost
-    key: str = ""  # name of the API key that came with it
+    key_name: str = ""  # of the API key that came with it
     weight: int = 1  # of the tenant
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A submission that is ready for the queue, and the constraints that its client set."""
+    """A submission that is ready for the queue, the constraints that its client set, and who decided within them."""
 
     submission: Submission
     envelope: Envelope
+    constraints: Constraints
+    policy: Policy
 
     @property
     def stream(self) -> bool:
@@ -87,7 +89,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         prefix = prefix_of(body, incoming.body, incoming.tenant, count)
         request = msgspec.structs.replace(submission.request, prefix=prefix)
         submission = msgspec.structs.replace(submission, request=request)
-    return Accepted(submission=submission, envelope=envelope)
+    return Accepted(submission=submission, envelope=envelope, constraints=constraints, policy=policy)
 
 
 def _paid(submission: Submission, payer: str, expected: float) -> Submission:
@@ -117,9 +119,11 @@ def policy_for(incoming: Incoming, model: str, settings: Settings) -> Policy:
         latest = _Latest.made = settings, Policies(settings)
 
     def requester() -> Requester:
-        return Requester(key=incoming.key or incoming.tenant, request=incoming.request_id.encode() or incoming.body)
+        return Requester(
+            key=incoming.key_name or incoming.tenant, request=incoming.request_id.encode() or incoming.body
+        )
 
-    return latest[1].select(model, incoming.key, requester)
+    return latest[1].select(model, incoming.key_name, requester)
 
 
 def _submission(

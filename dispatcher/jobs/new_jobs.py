@@ -49,8 +49,7 @@ async def submit_job(request: HttpRequest) -> Response:
     """Accept a completion or chat body, recognised by its fields; `endpoint` and `lane` may be query parameters."""
     state = intake_state(request)
     body = await read_bytes(request, state.settings.intake, state.closing)
-    endpoint = _endpoint(request.query_params.get("endpoint"), body)
-    accepted = route(state, request, endpoint, body, lane=_lane(request.query_params.get("lane")))
+    accepted = route(state, request, endpoint_of(request, body), body, lane=lane_of_query(request))
     job = accepted.submission
     job_id = await submit(state, accepted)
     url = state.job_url(job_id)
@@ -65,7 +64,9 @@ async def submit_job(request: HttpRequest) -> Response:
     return json_response(answer, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
 
 
-def _endpoint(raw: str | None, body: bytes) -> Endpoint:
+def endpoint_of(request: HttpRequest, body: bytes) -> Endpoint:
+    """Return the endpoint that the query names, or that the body is for."""
+    raw = request.query_params.get("endpoint")
     if raw is None:
         return Endpoint.CHAT if has_messages(body) else Endpoint.COMPLETIONS
     try:
@@ -76,7 +77,9 @@ def _endpoint(raw: str | None, body: bytes) -> Endpoint:
         ) from None
 
 
-def _lane(raw: str | None) -> Lane | None:
+def lane_of_query(request: HttpRequest) -> Lane | None:
+    """Return the lane that the query names."""
+    raw = request.query_params.get("lane")
     try:
         return Lane(raw) if raw is not None else None
     except ValueError:

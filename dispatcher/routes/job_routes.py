@@ -10,6 +10,7 @@ from dispatcher.http.responses import Handler
 from dispatcher.jobs import dead_letter_handlers as dead_letters
 from dispatcher.jobs.events import get_events
 from dispatcher.jobs.existing_jobs import cancel_job, get_job
+from dispatcher.jobs.explanations import Explanation, Route, explain_job, route_request
 from dispatcher.jobs.new_jobs import AcceptedJob, submit_job
 from dispatcher.routes.engine_bodies import ChatRequest, CompletionRequest
 from dispatcher.routes.inference_routes import CHAT, CHUNK, COMPLETION
@@ -90,6 +91,32 @@ OPERATIONS = (
         parameters=("WaitQuery",),
         answers={200: answer(Job, "The job.", headers=("Retry-After", "X-Job-Id", *ROUTING_HEADERS))},
         errors=("NotFound", "Gone"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/jobs/{job_id}/explain",
+        requires=Requirement.READ,
+        handler=explain_job,
+        name="explainJob",
+        tag="jobs",
+        summary="Say why a job went where it went.",
+        description="Who decided and by what, which executions came to nothing, and what other tiers would have cost.",
+        answers={200: answer(Explanation, "The explanation.")},
+        errors=("NotFound", "Gone"),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/route",
+        requires=Requirement.SUBMIT,
+        handler=route_request,
+        name="routeRequest",
+        tag="jobs",
+        summary="Decide on a completion or chat body without running it.",
+        description="With the headers of a real request. Nothing is queued, counted or kept.",
+        parameters=("EndpointQuery", "LaneQuery", *ENVELOPE),
+        body=Content(kinds=(CompletionRequest, ChatRequest), examples={"completion": COMPLETION, "chat": CHAT}),
+        answers={200: answer(Route, "What would be decided.")},
+        errors=("NotFound", "TooLarge", "ContentCoding"),
     ),
     Operation(
         method="DELETE",

@@ -59,8 +59,13 @@ def describe_dead_letter(job: DeadLetter) -> DeadLetterEntry:
 
 
 def describe_history(job: DeadLetter, losses: Sequence[Loss]) -> DeadLetterWithHistory:
-    history = [_describe_loss(loss) for loss in losses]
-    return DeadLetterWithHistory(**_dead_letter_fields(job), request=_describe_request(job), history=history)
+    return DeadLetterWithHistory(
+        **_dead_letter_fields(job), request=_describe_request(job), history=describe_losses(losses)
+    )
+
+
+def describe_losses(losses: Sequence[Loss]) -> list[LostExecution]:
+    return [_describe_loss(loss) for loss in losses]
 
 
 def count_by_code(jobs: Sequence[DeadLetterHead]) -> dict[str, int]:

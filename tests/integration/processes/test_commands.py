@@ -116,7 +116,13 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     late = bitladder("cancel", job_id, environment=environment)
     queues = bitladder("queues", "--json", environment=environment)
     missing = bitladder("result", "nobody", environment=environment)
+    explained = bitladder("explain", job_id, environment=environment)
+    route = bitladder("explain", "--prompt", "aa", "--min-tier", "int8", environment=environment)
 
+    assert "served    int4; waited " in explained.stdout
+    assert route.stdout.startswith("floor     int8: entropy 0.00 <= 4.5, raised to a minimum (article@1)\n")
+    assert "  yes     entropy 0.00 <= 4.5 -> int4\n" in route.stdout
+    assert "now       no live worker; 0 jobs ahead" in route.stdout
     assert answer.stdout == "aa bb aa\n"
     assert streamed.stdout == "aa bb aa\n"
     assert json.loads(result.stdout)["status"] == "finished"

@@ -56,7 +56,7 @@ EXTREMES: list[Callable[[Any], Any]] = [
 def incoming(text: str = "Why?", *, request_id: str = "r1", key: str = "", tenant: str = "default") -> Incoming:
     body = f'{{"model": "smollm2", "prompt": "{text}"}}'.encode()
     endpoint = Endpoint.COMPLETIONS
-    return Incoming(endpoint=endpoint, body=body, headers={}, request_id=request_id, key=key, tenant=tenant)
+    return Incoming(endpoint=endpoint, body=body, headers={}, request_id=request_id, key_name=key, tenant=tenant)
 
 
 def test_every_policy_is_tried_here() -> None:

@@ -1,0 +1,80 @@
+"""bitladder explain: why a job went where it went, or where a prompt would go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
+from bitladder.cli.job_commands import intake_client
+from bitladder.client.answers import envelope_headers, job_path
+from bitladder.errors import ConfigError
+
+
+def explain(
+    job_id: Annotated[str | None, typer.Argument(help="The job.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="A prompt instead; '-' reads it from standard input.")] = None,
+    model: Annotated[str, typer.Option(help="With --prompt: the model.")] = "smollm2",
+    chat: Annotated[bool, typer.Option(help="With --prompt: as a chat message instead of a completion.")] = False,
+    priority: Annotated[int | None, typer.Option(help="With --prompt: 1 to 10.")] = None,
+    max_latency_ms: Annotated[int | None, typer.Option(help="With --prompt: how long you can wait.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="With --prompt: when it would be dropped.")] = None,
+    min_tier: Annotated[str | None, typer.Option(help="With --prompt: lowest tier.")] = None,
+    max_tier: Annotated[str | None, typer.Option(help="With --prompt: highest tier.")] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Say why a job went where it went; with --prompt, where a prompt would go, without running it.
+
+    Example: bitladder explain --prompt "Why is the sky blue?" --priority 9
+    """
+    if (job_id is None) == (prompt is None):
+        raise ConfigError("explain needs either the id of a job or --prompt, and not both")
+    with intake_client(url, api_key) as client:
+        if job_id is not None:
+            answer = client.call("GET", f"{job_path(job_id)}/explain")
+        else:
+            text = sys.stdin.read() if prompt == "-" else prompt
+            body = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+            headers = envelope_headers(
+                {
+                    "priority": priority,
+                    "max_latency_ms": max_latency_ms,
+                    "deadline_ms": deadline_ms,
+                    "min_tier": min_tier,
+                    "max_tier": max_tier,
+                }
+            )
+            answer = client.call("POST", "/v1/route", json=body | {"model": model}, headers=headers)
+    typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(_lines(answer)))
+
+
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
+    """Yield an explanation as text."""
+    yield f"floor     {answer['floor']}: {answer['reason']} ({answer['policy'] or 'no policy'})"
+    for rule in answer.get("rules", []):
+        yield f"  {'yes' if rule['holds'] else 'no '}     {rule['rule']} -> {rule['floor']}"
+    yield f"allowed   {', '.join(answer['allowed'])}"
+    yield f"lane      {answer['lane']}"
+    for execution in answer.get("executions", []):
+        yield f"execution at {execution['tier']} by {execution['worker']}: {execution['error'] or execution['code']}"
+    if "status" in answer:
+        yield f"status    {answer['status']}, {answer['attempts']} attempts"
+    if expected := answer if "wait_s" in answer else answer["expected"]:
+        wait = "unknown" if expected["wait_s"] is None else f"{expected['wait_s']:.1f} s"
+        yield f"now       {expected['tier'] or 'no live worker'}; {expected['jobs_ahead']} jobs ahead, wait {wait}"
+    elif answer["tier"]:
+        came = f", overflowed from {answer['overflowed_from']}" if answer["overflowed_from"] else ""
+        yield f"served    {answer['tier']}{came}; waited {answer['queue_ms']:.0f} ms, ran {answer['run_ms']:.0f} ms"
+        yield f"cost      {_cost(answer['cost'])}"
+    for tier, cost in (answer.get("expected_costs") or answer.get("costs_elsewhere") or {}).items():
+        yield f"  at {tier}: {_cost(cost)}"
+
+
+def _cost(cost: float | None) -> str:
+    return "not known" if cost is None else f"{cost:.8f}"

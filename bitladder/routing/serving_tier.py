@@ -1,0 +1,30 @@
+"""Which tier would serve a job now: what an explanation says before a worker has claimed it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+
+class TierNow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One tier at this moment."""
+
+    live: int  # workers
+    waiting: int  # jobs, in all its lanes
+    free: int  # idle slots
+
+
+def serving_tier(allowed: Sequence[str], tiers: Mapping[str, TierNow], *, overflows: bool) -> str | None:
+    """Return the tier that would serve a job, lowest first in `allowed`; None: none of them has a live worker.
+
+    The job's own tier does, unless it has no worker, or its queue overflows and a higher tier is idle: the nearest one
+    that has nothing to do for itself. A guess all the same: the worker that claims first decides.
+    """
+    floor, *above = allowed
+    idle = [tier for tier in above if tiers[tier].live and tiers[tier].free > 0 and not tiers[tier].waiting]
+    if overflows and idle:
+        return idle[0]
+    if tiers[floor].live:
+        return floor
+    return next((tier for tier in (*idle, *above) if tiers[tier].live), None)

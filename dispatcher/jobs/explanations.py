@@ -1,0 +1,222 @@
+"""POST /v1/route decides without running; GET /v1/jobs/{job_id}/explain says why a job went where it went."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request as HttpRequest
+
+from bitladder.contract import JobView, Lane, QueueName, State
+from bitladder.decision import UNDECIDED, describe_decision
+from bitladder.ids import readable
+from bitladder.queue.claim_plan import lists_of
+from bitladder.queue.dead_letters import DeadLetters
+from bitladder.queue.json_views.dead_letter import LostExecution, describe_losses
+from bitladder.queue.json_views.job import Features, Policy
+from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue.load_sample import ModelSample, take_sample
+from bitladder.queue.untrusted import MAX_WORD_CHARS
+from bitladder.routing.accept import accept
+from bitladder.routing.body import max_tokens, read_body
+from bitladder.routing.cost import Curves, cost_per_1k, expected_costs
+from bitladder.routing.forecast import RANK, Forecast, forecast
+from bitladder.routing.policies.interface import LookedAt
+from bitladder.routing.serving_tier import TierNow, serving_tier
+from dispatcher.http.request_parts import path_job_id, read_bytes
+from dispatcher.http.responses import Response, json_response
+from dispatcher.jobs.existing_jobs import own_job
+from dispatcher.jobs.new_jobs import endpoint_of, lane_of_query
+from dispatcher.state import IntakeState, intake_state
+from dispatcher.submission import incoming_of
+
+_TIER = "The tier that would serve it now, by the queues as they are; null: none that may has a live worker."
+_WAIT = "Expected seconds until a worker claims it; null: the tier's rate is not known."
+_COSTS = "By tier that may serve it, in the currency of the prices; null: nothing was measured there."
+ServingTier = Annotated[TierName | None, Meta(description=_TIER)]
+Wait = Annotated[Duration | None, Meta(description=_WAIT)]
+Costs = Annotated[dict[str, float | None], Meta(description=_COSTS)]
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What would become of a job that waits now."""
+
+    tier: ServingTier
+    jobs_ahead: Annotated[Count, Meta(description="Waiting jobs of this tier that would be served first.")]
+    wait_s: Wait
+
+
+class Route(Expected, frozen=True, kw_only=True):
+    """What would be decided on a request; nothing is queued or run."""
+
+    object: Literal["route"] = "route"
+    model: ModelName
+    floor: TierName
+    ceiling: TierName | None
+    allowed: Annotated[list[str], Meta(description="The tiers that may serve it, lowest first.")]
+    lane: Lane
+    queue: str
+    reason: str
+    entropy: Annotated[float, Meta(ge=0, le=8)] | None
+    policy: Policy
+    features: Features
+    rules: Annotated[list[LookedAt], Meta(description="Every rule that the policy looked at; the last one chose.")]
+    expected_costs: Costs
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job is where it is, or how it came to its outcome."""
+
+    id: str
+    object: Literal["job.explanation"] = "job.explanation"
+    status: State
+    queue: str
+    lane: str | None
+    floor: str | None
+    reason: str | None
+    entropy: float | None
+    policy: Policy
+    features: Features
+    allowed: Annotated[list[str], Meta(description="The tiers that may serve it, lowest first.")]
+    attempts: Count
+    executions: Annotated[list[LostExecution], Meta(description="Those that came to nothing, the first one first.")]
+    expected: Annotated[Expected | None, Meta(description="While it waits.")]
+    tier: Annotated[str | None, Meta(description="The tier that served it.")]
+    overflowed_from: str | None
+    queue_ms: Duration | None
+    run_ms: Duration | None
+    cost: float | None
+    costs_elsewhere: Annotated[
+        Costs, Meta(description="What its tokens would have cost at each tier that was allowed.")
+    ]
+
+
+async def route_request(request: HttpRequest) -> Response:
+    """Decide on a completion or chat body, and say everything that was looked at."""
+    state = intake_state(request)
+    body = await read_bytes(request, state.settings.intake, state.closing)
+    endpoint, lane = endpoint_of(request, body), lane_of_query(request)
+    accepted = accept(incoming_of(state, request, endpoint, body, lane), state.settings)
+    decision, queue = accepted.submission.request.decision, QueueName.parse(accepted.submission.queue)
+    allowed = _allowed(state, queue)
+    prices = {tier: state.settings.model(queue.model).tier(tier).price_per_hour for tier in allowed}
+    route = Route(
+        model=queue.model,
+        ceiling=queue.ceiling,
+        allowed=allowed,
+        lane=Lane(queue.lane),
+        queue=str(queue),
+        **describe_decision(decision),
+        rules=list(accepted.policy.explain(decision.score, accepted.constraints)),
+        expected_costs=expected_costs(prices, _curves(state, queue.model), max_tokens(read_body(endpoint, body))),
+        **msgspec.structs.asdict(await _expected(state, queue, allowed)),
+    )
+    return json_response(route)
+
+
+async def explain_job(request: HttpRequest) -> Response:
+    """Explain one job to who may see it."""
+    state = intake_state(request)
+    job_id = path_job_id(request)
+    view = await own_job(request, state, job_id)
+    losses = await DeadLetters(state.queue).history(job_id)
+    queue = _queue_of(state, view)
+    allowed = _allowed(state, queue) if queue else []
+    decision = (view.outcome and view.outcome.decision) or (view.request.decision if view.request else UNDECIDED)
+    outcome = view.outcome
+    explanation = Explanation(
+        id=readable(job_id),
+        status=view.state,
+        queue=view.queue,
+        lane=queue.lane if queue else None,
+        **describe_decision(decision.shortened(MAX_WORD_CHARS)),
+        allowed=allowed,
+        attempts=view.attempts,
+        executions=describe_losses(losses),
+        expected=await _expected(state, queue, allowed) if queue and view.state is State.QUEUED else None,
+        tier=outcome.tier if outcome else None,
+        overflowed_from=outcome.overflowed_from if outcome else None,
+        queue_ms=outcome.queue_ms if outcome else None,
+        run_ms=outcome.run_ms if outcome else None,
+        cost=outcome.cost if outcome else None,
+        costs_elsewhere=_costs_elsewhere(state, queue, allowed, view) if queue else {},
+    )
+    return json_response(explanation)
+
+
+def _queue_of(state: IntakeState, view: JobView) -> QueueName | None:
+    """Return the queue of a job; None: its name is none that the configuration knows."""
+    try:
+        queue = QueueName.parse(view.queue)
+    except ValueError:
+        return None
+    model = state.settings.models.get(queue.model)
+    is_known = model is not None and {queue.tier, queue.ceiling or queue.tier} <= set(model.ladder)
+    return queue if is_known else None
+
+
+def _allowed(state: IntakeState, queue: QueueName) -> list[str]:
+    ladder = state.settings.model(queue.model).ladder
+    return list(ladder[ladder.index(queue.tier) : ladder.index(queue.ceiling or ladder[-1]) + 1])
+
+
+def _curves(state: IntakeState, model: str) -> Curves:
+    return state.budgets.curves.get(model, {})
+
+
+def _costs_elsewhere(
+    state: IntakeState, queue: QueueName, allowed: list[str], view: JobView
+) -> dict[str, float | None]:
+    """Return what the tokens of an answer cost at each tier's present load."""
+    tokens = view.outcome.usage.completion_tokens if view.outcome else 0
+    if not tokens:
+        return {}
+    curves, model = _curves(state, queue.model), state.settings.model(queue.model)
+    costs: dict[str, float | None] = {}
+    for tier in allowed:
+        pace = curves[tier].now if tier in curves else None
+        costs[tier] = cost_per_1k(model.tier(tier).price_per_hour, pace) * tokens / 1000 if pace else None
+    return costs
+
+
+async def _expected(state: IntakeState, queue: QueueName, allowed: list[str]) -> Expected:
+    """Return what would become of a job in this queue, by a sample of the queues that is taken now."""
+    settings, model = state.settings, state.settings.model(queue.model)
+    sample = (await take_sample(state.queue.client, settings)).models[queue.model]
+    tiers = {tier: _now(queue.model, tier, model.ladder, sample, model.tier(tier).slots) for tier in model.ladder}
+    depth = tuple(_depth(queue.model, queue.tier, lane, model.ladder, sample) for lane in Lane)
+    rank = RANK[queue.lane]
+    marks = model.tier(queue.tier)
+    overflows = queue.lane in settings.lanes.overflow and depth[rank] > marks.high
+    expected = _forecast(state, queue, depth, tiers[queue.tier], rank)
+    wait_s = expected.wait_s if expected else None
+    if tiers[queue.tier].free > 0 and not any(depth):
+        wait_s = 0.0
+    return Expected(
+        tier=serving_tier(allowed, tiers, overflows=overflows),
+        jobs_ahead=sum(depth[: rank + 1]),
+        wait_s=wait_s,
+    )
+
+
+def _forecast(state: IntakeState, queue: QueueName, depth: tuple[int, ...], now: TierNow, rank: int) -> Forecast | None:
+    known = state.admission.load_of((queue.model, queue.tier))
+    if known is None:
+        return None
+    current = msgspec.structs.replace(known[0], depth=depth, free=0 if any(depth) else max(0, now.free))
+    return forecast(current, rank, (0,) * len(Lane), 0)
+
+
+def _depth(model: str, tier: str, lane: str, ladder: tuple[str, ...], sample: ModelSample) -> int:
+    return sum(sample.lists[name].depth for name in lists_of(model, ladder, tier, lane, tier))
+
+
+def _now(model: str, tier: str, ladder: tuple[str, ...], sample: ModelSample, slots: int) -> TierNow:
+    names = [name for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
+    running = sum(sample.lists[name].in_flight for name in names)
+    return TierNow(
+        live=sample.live[tier],
+        waiting=sum(sample.lists[name].depth for name in names),
+        free=sample.live[tier] * slots - running,
+    )
