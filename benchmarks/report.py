@@ -41,6 +41,8 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("entropy_us", "entropy us", 1),
         ("six_us", "six us", 1),
         ("all_us", "all us", 1),
+        ("article_us", "article us", 1),
+        ("learned_us", "learned us", 1),
     ),
     "stream": (
         ("ttft_p50_ms", "first token p50 ms", 1),
