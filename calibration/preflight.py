@@ -27,8 +27,8 @@ from calibration.texts.packaged import KINDS
 _NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")
 _QUANTIZED = "is quantized already; recipes start from bf16, fp16 or float32"
 # GPUs that tiers name, and what they can do (NVIDIA's compute capability).
-CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
-CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
+_CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
+_CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
 _MIN_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
 # Own kinds, what is left of them, and the packaged kinds.
 _MOST_HELDOUT = GROUP_TOKENS * (MAX_KINDS + 1 + len(KINDS))
@@ -79,7 +79,7 @@ def _find_capability(hardware: str) -> int | None:
     """Return the compute capability of a GPU by any of its names: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
     words = re.findall("[A-Z0-9]+", hardware.upper())
     names = [*words, *map("".join, pairwise(words))]
-    return next((CAPABILITY[name] for name in names if name in CAPABILITY), None)
+    return next((_CAPABILITY[name] for name in names if name in _CAPABILITY), None)
 
 
 def check_hardware(recipe: Recipe, hardware: str) -> None:
@@ -89,7 +89,7 @@ def check_hardware(recipe: Recipe, hardware: str) -> None:
         return
     needed = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
     if capability < needed:
-        fitting = ", ".join(name for name, available in CAPABILITY.items() if available >= needed)
+        fitting = ", ".join(name for name, available in _CAPABILITY.items() if available >= needed)
         raise RecipeError(
             f"recipe {recipe.name}: {hardware} has no units for {numbers.num_bits}-bit {numbers.type} "
             f"(compute capability {capability / 10}, at least {needed / 10} is needed); tier {recipe.tier} runs on "

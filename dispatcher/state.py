@@ -28,7 +28,7 @@ from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gaug
 from dispatcher.withdrawals import Withdrawals
 
 # Job records read at once, a connection each.
-MAX_READING = 64
+_MAX_READING = 64
 
 
 class IntakeState:
@@ -50,7 +50,7 @@ class IntakeState:
         self._capturing: asyncio.Task[None] | None = None
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
-        self._reading = asyncio.Semaphore(MAX_READING)
+        self._reading = asyncio.Semaphore(_MAX_READING)
         self.refused_change = ""  # what is wrong with the settings' files, while what was before stays
 
     async def start(self, watch: ReleaseWatch | None) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from calibration.errors import DiskFullError, InputError
 
 # Left free beside the weights: for tokenizer, manifest and other processes.
-SPARE_MB = 100
+_SPARE_MB = 100
 # EFBIG is a limit on the size of a file: to the writer the disk is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # In a checkpoint that a release names, hidden so that it is no part of its digest: says which release.
@@ -207,9 +207,9 @@ def remove(folder: Path) -> None:
 def require_disk_space(cache: Path, needed_mb: int, option: str) -> None:
     """Raise DiskFullError unless a checkpoint of this size fits."""
     free_mb = shutil.disk_usage(cache).free // 10**6
-    if free_mb < needed_mb + SPARE_MB:
+    if free_mb < needed_mb + _SPARE_MB:
         raise DiskFullError(
-            f"{needed_mb + SPARE_MB} MB are needed in {cache}, {free_mb} MB are free; make room or use {option}"
+            f"{needed_mb + _SPARE_MB} MB are needed in {cache}, {free_mb} MB are free; make room or use {option}"
         )
 
 

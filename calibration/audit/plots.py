@@ -24,7 +24,7 @@ from calibration.terminal.escape import printable
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 _THRESHOLD = "#B00020"
 _DPI = 110
-BY_TIER = "the tier that served it"
+_BY_TIER = "the tier that served it"
 
 
 def draw_all(
@@ -44,9 +44,9 @@ def draw_all(
     }
     if list(by_tier) != [UNKNOWN]:
         drawn |= {
-            "entropy_by_tier": _draw_entropy(numbers, by_tier, policy, BY_TIER),
-            "floors_by_tier": _draw_floors(figures["floors_by_tier"], BY_TIER),
-            "features_by_tier": _draw_features(numbers, by_tier, policy, BY_TIER),
+            "entropy_by_tier": _draw_entropy(numbers, by_tier, policy, _BY_TIER),
+            "floors_by_tier": _draw_floors(figures["floors_by_tier"], _BY_TIER),
+            "features_by_tier": _draw_features(numbers, by_tier, policy, _BY_TIER),
         }
     paths = []
     for name, figure in drawn.items():

@@ -33,7 +33,7 @@ MODULES = {
 }
 
 
-QUICK_NOTE = (
+_QUICK_NOTE = (
     "{tiers}: quick checkpoints, rounded to the nearest number and not measured. `make checkpoints` makes good ones in "
     "their place (some eight minutes on two idle cores); workers serve them from their next start on"
 )
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         jobs = [example_job(tier.strip(), is_quick=quick) for tier in tiers.split(",")]
         made = builder.make(jobs, force=force)
         if stand_ins := [checkpoint.manifest.tier for checkpoint in made if checkpoint.manifest.quick]:
-            say(QUICK_NOTE.format(tiers=", ".join(stand_ins)))
+            say(_QUICK_NOTE.format(tiers=", ".join(stand_ins)))
         if as_json:
             typer.echo(json.dumps({"cache": str(cache), "tiers": [as_fields(checkpoint) for checkpoint in made]}))
         else:

@@ -46,21 +46,21 @@ Checkpoints = Annotated[
     list[str],
     typer.Argument(help="folders of checkpoints, or TIER=FOLDER", metavar="[TIER=]FOLDER", show_default=False),
 ]
-Reference = Annotated[
+_Reference = Annotated[
     str, typer.Option(help="the checkpoint that the others are held against", metavar="[TIER=]FOLDER")
 ]
 
-Problems = Annotated[
+_Problems = Annotated[
     int | None,
     typer.Option(min=0, max=164, help="HumanEval problems; 0: none (default: all if the held-out set has programs)"),
 ]
 Answers = Annotated[int, typer.Option(min=0, help="answers of the reference to follow, of each kind; 0: none")]
-AnswerTokens = Annotated[int, typer.Option(min=1, max=4096, help="of each answer, at most")]
+_AnswerTokens = Annotated[int, typer.Option(min=1, max=4096, help="of each answer, at most")]
 Chat = Annotated[
     bool | None,
     typer.Option("--chat/--no-chat", help="ask through the chat template (default: where the reference has one)"),
 ]
-WithoutServed = Annotated[
+_WithoutServed = Annotated[
     bool, typer.Option("--without-served", help="do not measure what tiers serve beside what would replace it")
 ]
 
@@ -71,18 +71,18 @@ def register(app: typer.Typer) -> None:
 
 def evaluate_command(
     checkpoints: Checkpoints,
-    reference: Reference,
+    reference: _Reference,
     model: Annotated[str, typer.Option(help="model of the configuration (default: the only one)")] = "",
     heldout: Annotated[Path | None, typer.Option(help='JSONL of {"text": …, "kind": …} (default: packaged)')] = None,
     tokens: Annotated[int, typer.Option(min=2, help="held-out tokens of each kind")] = 4096,
     top: Annotated[int, typer.Option(min=1, max=1024, help="likely tokens that divergence looks at")] = 64,
-    problems: Problems = None,
+    problems: _Problems = None,
     sandbox: Annotated[str, typer.Option(help="bubblewrap, monty, or auto: the first that works")] = AUTO,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of own tasks (docs/calibration/evaluate.md)")] = None,
     answers: Answers = 24,
-    answer_tokens: AnswerTokens = 64,
+    answer_tokens: _AnswerTokens = 64,
     chat: Chat = None,
-    without_served: WithoutServed = False,
+    without_served: _WithoutServed = False,
     out: Annotated[Path, typer.Option(help="folder of report.json, report.html, prompts.jsonl, results/")] = OUT,
     force: Annotated[bool, typer.Option("--force", help="measure again what was measured before")] = False,
     config: Config = None,

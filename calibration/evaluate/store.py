@@ -12,7 +12,7 @@ from calibration.artifacts.digest import text_digest
 from calibration.artifacts.folder import replace_file, writing
 
 # Part of every name: raise it when a measure changes so that results taken before must be taken anew.
-VERSION = 2
+_VERSION = 2
 
 
 class Store:
@@ -33,7 +33,7 @@ class Store:
         write_whole(path.with_suffix(".json"), (described + "\n").encode())
 
     def _path(self, name: str, inputs: dict[str, Any]) -> Path:
-        text = json.dumps({"version": VERSION, "measure": name, **inputs}, sort_keys=True)
+        text = json.dumps({"version": _VERSION, "measure": name, **inputs}, sort_keys=True)
         return self._folder / f"{name}-{text_digest(text)[:24]}.result"
 
 

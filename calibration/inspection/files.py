@@ -10,7 +10,7 @@ from calibration.inspection.json_text import parse_json
 from calibration.inspection.tensor_file import FileError, Tensor, read_header
 from calibration.inspection.verdict import CheckName, Findings
 
-INDEX = "model.safetensors.index.json"
+_INDEX = "model.safetensors.index.json"
 # Loading one runs the code in it.
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
@@ -49,17 +49,19 @@ def _refuse_pickles(folder: Path, findings: Findings) -> None:
 
 def _read_index(folder: Path, findings: Findings) -> dict[str, str] | None:
     """Return tensor -> shard, None where there is no index."""
-    path = folder / INDEX
+    path = folder / _INDEX
     if not path.exists():
         return None
     try:
         index = dict(parse_json(path.read_bytes())["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        findings.fail(CheckName.FILES, f"{INDEX} is damaged: {error!r:.200}")
+        findings.fail(CheckName.FILES, f"{_INDEX} is damaged: {error!r:.200}")
         return None
     for tensor, shard in list(index.items()):
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            findings.fail(CheckName.FILES, f"{INDEX}: {tensor} is in {shard!r}, expected a .safetensors file beside it")
+            findings.fail(
+                CheckName.FILES, f"{_INDEX}: {tensor} is in {shard!r}, expected a .safetensors file beside it"
+            )
             del index[tensor]
     return index
 
@@ -68,13 +70,13 @@ def _compare_shards(present: set[str], named: set[str], is_indexed: bool, findin
     if not present and not named:
         findings.fail(CheckName.FILES, "there is no .safetensors file")
     for name in sorted(named - present):
-        findings.fail(CheckName.FILES, f"{name} is missing, {INDEX} names it")
+        findings.fail(CheckName.FILES, f"{name} is missing, {_INDEX} names it")
     for name in sorted(present - named):
-        findings.warn(CheckName.FILES, f"{name} is not in {INDEX}: engines do not read it")
+        findings.warn(CheckName.FILES, f"{name} is not in {_INDEX}: engines do not read it")
     if is_indexed:
         return
     if len(present) > 1:
-        findings.warn(CheckName.FILES, f"{len(present)} files without {INDEX}: nothing says whether they are all")
+        findings.warn(CheckName.FILES, f"{len(present)} files without {_INDEX}: nothing says whether they are all")
     for name in sorted(_absent_numbers(present)):
         findings.fail(CheckName.FILES, f"{name} is missing, the names of the others count it")
 
@@ -105,8 +107,8 @@ def _add_file(path: Path, tensors: dict[str, Tensor], findings: Findings) -> Non
 def _compare_index(index: dict[str, str], tensors: dict[str, Tensor], present: set[str], findings: Findings) -> None:
     for name, shard in index.items():
         if name in tensors and tensors[name].file.name != shard:
-            findings.fail(CheckName.FILES, f"{name} is in {tensors[name].file.name}, {INDEX} says {shard}")
+            findings.fail(CheckName.FILES, f"{name} is in {tensors[name].file.name}, {_INDEX} says {shard}")
         elif name not in tensors and shard in present and not findings.has_failed(CheckName.FILES):
-            findings.fail(CheckName.FILES, f"{name} is not in {shard}, where {INDEX} has it")
+            findings.fail(CheckName.FILES, f"{name} is not in {shard}, where {_INDEX} has it")
     for name in sorted(set(tensors) - set(index)):
-        findings.fail(CheckName.FILES, f"{name} is in {tensors[name].file.name} and not in {INDEX}")
+        findings.fail(CheckName.FILES, f"{name} is in {tensors[name].file.name} and not in {_INDEX}")

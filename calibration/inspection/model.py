@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 # The deepest models have some two hundred; a damaged number must not fill the memory with names.
-MAX_LAYERS = 1000
+_MAX_LAYERS = 1000
 # Nor must it make products that are too large to print.
-MAX_WIDTH = 1 << 32
+_MAX_WIDTH = 1 << 32
 # vLLM's classes; the first two are no linear layers to it.
 EMBEDDING, HEAD = "VocabParallelEmbedding", "ParallelLMHead"
 EMBEDDING_LAYER, HEAD_LAYER = "model.embed_tokens", "lm_head"
@@ -44,22 +44,22 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-            if not 1 <= getattr(self, name) <= MAX_WIDTH:
-                raise ValueError(f"{name} must be from 1 to {MAX_WIDTH}, got {getattr(self, name)}")
-        if self.head_dim is not None and not 1 <= self.head_dim <= MAX_WIDTH:
-            raise ValueError(f"head_dim must be from 1 to {MAX_WIDTH}, got {self.head_dim}")
+            if not 1 <= getattr(self, name) <= _MAX_WIDTH:
+                raise ValueError(f"{name} must be from 1 to {_MAX_WIDTH}, got {getattr(self, name)}")
+        if self.head_dim is not None and not 1 <= self.head_dim <= _MAX_WIDTH:
+            raise ValueError(f"head_dim must be from 1 to {_MAX_WIDTH}, got {self.head_dim}")
         if not 0 <= (self.num_key_value_heads or 0) <= self.num_attention_heads:
             raise ValueError(
                 f"num_key_value_heads must be at most {self.num_attention_heads}, got {self.num_key_value_heads}"
             )
-        if self.num_hidden_layers > MAX_LAYERS:
-            raise ValueError(f"num_hidden_layers must be at most {MAX_LAYERS}, got {self.num_hidden_layers}")
+        if self.num_hidden_layers > _MAX_LAYERS:
+            raise ValueError(f"num_hidden_layers must be at most {_MAX_LAYERS}, got {self.num_hidden_layers}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class _Family:
     """How an architecture differs from Llama's."""
 
     qkv_bias: bool = False
@@ -68,10 +68,10 @@ class Family:
 
 
 FAMILIES = {
-    "LlamaForCausalLM": Family(),
-    "MistralForCausalLM": Family(),
-    "Qwen2ForCausalLM": Family(qkv_bias=True, embedding=EMBEDDING_LAYER),
-    "Qwen3ForCausalLM": Family(qk_norm=True, embedding=EMBEDDING_LAYER),
+    "LlamaForCausalLM": _Family(),
+    "MistralForCausalLM": _Family(),
+    "Qwen2ForCausalLM": _Family(qkv_bias=True, embedding=EMBEDDING_LAYER),
+    "Qwen3ForCausalLM": _Family(qk_norm=True, embedding=EMBEDDING_LAYER),
 }
 
 
@@ -160,7 +160,7 @@ def _linears(config: ModelConfig, prefix: str) -> dict[str, tuple[int, int]]:
 
 
 def _plain(
-    config: ModelConfig, family: Family, prefix: str, linears: dict[str, tuple[int, int]]
+    config: ModelConfig, family: _Family, prefix: str, linears: dict[str, tuple[int, int]]
 ) -> dict[str, tuple[int, ...]]:
     plain: dict[str, tuple[int, ...]] = {
         f"{prefix}.{name}.weight": (config.hidden_size,) for name in ("input_layernorm", "post_attention_layernorm")

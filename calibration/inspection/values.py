@@ -14,7 +14,7 @@ from calibration.inspection.unpack import weight_name, weights_of
 from calibration.inspection.verdict import CheckName, Findings
 
 # A weight this large overflows float16 once it meets a few activations; trained ones are below a hundred.
-MAX_WEIGHT = 1e4
+_MAX_WEIGHT = 1e4
 # Scales spread over few orders of magnitude: a thousand times the median stretches all its neighbours to nothing.
 _MAX_SPREAD = 1e4
 # Robust z-score (median and MAD of the channels' logarithms) and size against the median: a channel must be both to
@@ -46,7 +46,7 @@ class _Seen:
             self.infinite += int(values.size - finite.sum()) - nan
             values = np.where(finite, values, 0)
         self.largest = max(self.largest, float(np.abs(values).max(initial=0)))
-        squares = np.square(values, dtype=np.float32) if self.largest < MAX_WEIGHT else np.square(values, dtype=float)
+        squares = np.square(values, dtype=np.float32) if self.largest < _MAX_WEIGHT else np.square(values, dtype=float)
         self.rows.append(squares.sum(axis=1, dtype=np.float64))
         sums = squares.sum(axis=0, dtype=np.float64)
         self.columns = sums if self.columns is None else self.columns + sums
@@ -82,8 +82,8 @@ def check_scales(tensor: Tensor, findings: Findings) -> None:
     for what, count in bad.items():
         if count:
             findings.fail(CheckName.SCALES, f"{tensor.name}: {count} of {tensor.size} are {what}")
-    if medians and largest > MAX_WEIGHT:
-        findings.fail(CheckName.SCALES, f"{tensor.name}: up to {largest:.3g}, at most {MAX_WEIGHT:g} makes sense")
+    if medians and largest > _MAX_WEIGHT:
+        findings.fail(CheckName.SCALES, f"{tensor.name}: up to {largest:.3g}, at most {_MAX_WEIGHT:g} makes sense")
     elif medians and largest > _MAX_SPREAD * (median := float(np.median(medians))):
         findings.fail(CheckName.SCALES, f"{tensor.name}: from {smallest:.3g} to {largest:.3g}, around {median:.3g}")
 
@@ -117,8 +117,8 @@ def _judge(name: str, seen: _Seen, findings: Findings, *, has_channels: bool) ->
             findings.fail(CheckName.WEIGHTS, f"{name}: {count} values are {what}")
     if seen.largest == 0 and not name.endswith(".bias"):
         findings.fail(CheckName.WEIGHTS, f"{name}: all values are 0")
-    if seen.largest > MAX_WEIGHT:
-        findings.fail(CheckName.WEIGHTS, f"{name}: up to {seen.largest:.3g}, at most {MAX_WEIGHT:g} makes sense")
+    if seen.largest > _MAX_WEIGHT:
+        findings.fail(CheckName.WEIGHTS, f"{name}: up to {seen.largest:.3g}, at most {_MAX_WEIGHT:g} makes sense")
     if has_channels and seen.columns is not None:
         for axis, sums in (("row", np.concatenate(seen.rows)), ("column", seen.columns)):
             _judge_channels(name, axis, sums, findings)

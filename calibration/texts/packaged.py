@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TEXTS = Path(__file__).parent
-SEPARATOR = "\n%%\n"
+_SEPARATOR = "\n%%\n"
 KINDS = ("code", "prose", "chat", "german", "french", "spanish", "chinese", "json", "sql", "logs")
 
 
@@ -36,7 +36,7 @@ def heldout_texts() -> list[str]:
 def _read(split: str) -> list[PackagedText]:
     """Return the texts of all kinds in turn, so that every beginning of them has all kinds."""
     by_kind = [
-        (TEXTS / split / f"{kind}.txt").read_text(encoding="utf-8").removesuffix("\n").split(SEPARATOR)
+        (TEXTS / split / f"{kind}.txt").read_text(encoding="utf-8").removesuffix("\n").split(_SEPARATOR)
         for kind in KINDS
     ]
     longest = max(map(len, by_kind))

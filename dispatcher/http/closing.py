@@ -19,7 +19,7 @@ from dispatcher.http.problems import problem, problem_body
 from dispatcher.http.responses import Response
 
 # When the client of a stream should come back: another intake serves already, or this one is started again.
-RETRY_MS = 1000
+_RETRY_MS = 1000
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def restart_event(job_id: str, url: str, last_id: str) -> bytes:
     message = f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
     position = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
     body = msgspec.json.decode(problem_body(503, message, IntakeClosingError.code))
-    return b"event: restart\nretry: %d\ndata: %s\n\n" % (RETRY_MS, msgspec.json.encode(body | position))
+    return b"event: restart\nretry: %d\ndata: %s\n\n" % (_RETRY_MS, msgspec.json.encode(body | position))
 
 
 def events_of(chunk: Chunk) -> list[bytes]:

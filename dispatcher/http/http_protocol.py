@@ -22,10 +22,10 @@ from dispatcher.http.problems import problem, problem_body
 
 log = structlog.get_logger()
 # Far above what clients send, other sites' cookies included.
-MAX_HEADERS = 100
-MAX_HEAD_BYTES = 32 * 1024
+_MAX_HEADERS = 100
+_MAX_HEAD_BYTES = 32 * 1024
 # Where the maximum of connections is open, one that was idle for at least so long is closed for a new one.
-MIN_IDLE_S = 1.0
+_MIN_IDLE_S = 1.0
 # More bytes than any answer has.
 _ENDLESS = 2**62
 # When the intake ends, a new connection has so long to send its first request.
@@ -82,7 +82,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _close_oldest_idle(self) -> bool:
         """Close the connection that has been idle for longest, if it was for MIN_IDLE_S; return whether it was."""
         oldest = next(iter(self.idle), None)
-        if oldest is None or self.loop.time() - self.idle[oldest] < MIN_IDLE_S:
+        if oldest is None or self.loop.time() - self.idle[oldest] < _MIN_IDLE_S:
             return False
         del self.idle[oldest]
         oldest.transport.close()
@@ -97,7 +97,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("the request is not HTTP/1.1")
             return
         self._idle_bytes = 0 if self._made_progress else self._idle_bytes + len(data)
-        if self._idle_bytes > MAX_HEAD_BYTES:
+        if self._idle_bytes > _MAX_HEAD_BYTES:
             self._refuse_head()
 
     def _parse(self, data: bytes) -> None:
@@ -134,7 +134,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+        if len(self.headers) > _MAX_HEADERS or size > _MAX_HEAD_BYTES:
             self._is_head_too_large = True
             raise _HeadTooLargeError  # stops the parser; data_received then calls send_400_response
         if self.parser.get_method() == b"CONNECT":
@@ -204,7 +204,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_head(self) -> None:
-        message = f"a request may have {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes before and behind its body"
+        message = f"a request may have {_MAX_HEADERS} headers and {_MAX_HEAD_BYTES} bytes before and behind its body"
         self._refuse(431, message, "headers_too_large")
 
     def _refuse(self, status: int, message: str, code: str) -> None:

@@ -18,15 +18,15 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 # Ten of them fit into what a proxy keeps for an answer's head (nginx: one page).
-MAX_HEADER_CHARS = 512
+_MAX_HEADER_CHARS = 512
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 
 
 def _header_text(text: str) -> str:
     """Return text that a header can carry: everything but printable ASCII as %XX of its UTF-8, the end cut off."""
     if not (text.isascii() and text.isprintable()):
-        text = quote(text[:MAX_HEADER_CHARS], safe=_PLAIN, errors="replace")
-    return text if len(text) <= MAX_HEADER_CHARS else f"{text[: MAX_HEADER_CHARS - 3]}..."
+        text = quote(text[:_MAX_HEADER_CHARS], safe=_PLAIN, errors="replace")
+    return text if len(text) <= _MAX_HEADER_CHARS else f"{text[: _MAX_HEADER_CHARS - 3]}..."
 
 
 class Response(responses.Response):

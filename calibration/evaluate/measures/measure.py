@@ -45,7 +45,7 @@ class Measure(Protocol[Result]):
 
 
 @runtime_checkable
-class ComparesByReference(Protocol):
+class _ComparesByReference(Protocol):
     """A measure whose metrics are against the reference already: two checkpoints are compared in how far they are.
 
     Of any other measure, the comparison that its figures have with a reference is taken.
@@ -59,7 +59,7 @@ def compare_results(
     measure: Measure[Result], result: Result, other: Result, reference: Result | None, candidate: Candidate
 ) -> dict[str, Comparison]:
     """Return how a checkpoint differs from another one on the same items."""
-    if isinstance(measure, ComparesByReference):
+    if isinstance(measure, _ComparesByReference):
         return measure.compare(result, other, reference)
     return measure.figures(result, other, candidate).compared
 
