@@ -87,7 +87,8 @@ class WarmStarts:
             self._requests = self._forking()
         answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         outputs = [stdout.fileno() if stdout else 1, stderr.fileno() if stderr else 2]
-        request = json.dumps([module, arguments, dict(env)]).encode()
+        ignored = [number for number in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is signal.SIG_IGN]
+        request = json.dumps([module, arguments, dict(env), ignored]).encode()
         assert len(request) < _MAX_REQUEST
         socket.send_fds(self._requests, [request], [theirs.fileno(), *outputs])
         theirs.close()
@@ -147,7 +148,10 @@ def _serve(requests: socket.socket, modules: list[str]) -> Callable[[], object]:
             sys.exit()
         if os.fork() == 0:
             requests.close()
-            module, arguments, environment = json.loads(request)
+            module, arguments, environment, ignored = json.loads(request)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
             return _become(module, arguments, environment, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -157,7 +161,6 @@ def _become(
     module: str, arguments: list[str], environment: dict[str, str], descriptors: list[int]
 ) -> Callable[[], object]:
     """Return what a child with this command line, environment and output runs; its parent passes its end on."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     answers = socket.socket(fileno=descriptors[0])
     pid = os.fork()
     if pid:
