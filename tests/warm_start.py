@@ -92,7 +92,9 @@ class WarmStarts:
         assert len(request) < _MAX_REQUEST
         socket.send_fds(self._requests, [request], [theirs.fileno(), *outputs])
         theirs.close()
-        return WarmProcess(int(answers.recv(16)), answers)
+        pid = answers.recv(16)
+        assert pid, f"the process that is forked for {module} has ended"
+        return WarmProcess(int(pid), answers)
 
     def run(
         self, module: str, *arguments: str, env: Mapping[str, str], timeout: float = 60
