@@ -41,8 +41,7 @@ STALE_S, LATE_S = 3.0, 1.5
 # (docs/benchmarks.md, queued B).
 _ROUNDED_UP = 1.25
 _JOB_BYTES = 1_000
-# A full queue has room again once this share of it is gone: less would be filled at once by the first clients to retry.
-_ROOM = 0.05
+_ROOM = 0.05  # the share of a full queue that must be gone before clients retry: less would be filled at once
 _UNKNOWN_RETRY_S = 5.0  # where the service rate is not known
 _MAX_RETRY_S = 300.0
 

@@ -35,7 +35,7 @@ from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Engine, EngineLoad
 from workers.execute import Executor
 from workers.handling.begun import BegunReporter
-from workers.handling.cascading import Judge, cascade_of
+from workers.handling.cascading import judge_of
 from workers.handling.chunks import ChunkSender
 from workers.handling.higher_tiers import HigherTiers
 from workers.handling.job_handler import JobHandler
@@ -83,8 +83,7 @@ class Pump:
         self._health = TierHealth(queue, identity)
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
-        cascade = cascade_of(settings, identity)
-        judge = Judge(cascade, higher, self.leases.clock, metrics) if cascade else None
+        judge = judge_of(settings, identity, higher, self.leases.clock, metrics)
         executor = Executor(queue.signer, self.leases.clock, can_escalate, judge)
         settler = Settler(queue, identity, metrics, higher, self._health.note)
         chunks = ChunkSender(queue, identity.name, metrics)
@@ -93,11 +92,9 @@ class Pump:
             queue, identity, self.leases, self._health, metrics, may_overflow=self._ledger.may_overflow
         )
         self._isolation = Isolation()
-        handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
-        self._handle = handler.handle
+        self._handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
         self._tasks = JobTasks(self._handle_timed, self._job_ended)
         metrics.in_flight.set_function(lambda: len(self._tasks))
-        self._batch_yield = BatchYield(queue, identity, self._tasks, self._is_full)
         self.background = Background(self._review)
         self._server = ServerWatch(lambda: check_writes(queue.client, settings.redis), self._review)
         self._control = ControlChannel(
@@ -121,7 +118,8 @@ class Pump:
         self.background.start("redis watch", self._server.run)
         costing = self.background.start("costs", self._ledger.run)
         if self.settings.worker.batch_yields:
-            self.background.start("batch yield", self._batch_yield.run)
+            batch_yield = BatchYield(self.queue, self.identity, self._tasks, self._is_full)
+            self.background.start("batch yield", batch_yield.run)
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, [self.identity.model]))
         try:
             while not self._draining.is_set():
@@ -164,7 +162,7 @@ class Pump:
 
     async def _handle_timed(self, job_task: JobTask) -> None:
         start_s = self._loop.time()
-        await self._handle(job_task)
+        await self._handler.handle(job_task)
         took_ms, before_ms = int((self._loop.time() - start_s) * 1000), self.queue.service_ms
         self.queue.service_ms = took_ms if not before_ms else before_ms + (took_ms - before_ms) // _SMOOTHED_OVER
 

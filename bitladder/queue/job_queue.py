@@ -105,20 +105,8 @@ class JobQueue:
             keys = [wake_key(model, tier)]
             if self.settings.queue.prefix_bytes:
                 keys.insert(0, f"bl:wake:{worker}")
-            answer = await self._run_when_pushed(waiter, keys, call)
+            answer = await _run_when_pushed(waiter, keys, self.settings.worker.block_s, call)
             return read_claimed(await self.run(call) if may_go_again(answer) else answer)
-
-    async def _run_when_pushed(self, waiter: redis.asyncio.Redis, keys: list[str], call: Call) -> Any:  # noqa: ANN401
-        try:
-            async with waiter.pipeline(transaction=False) as pipe:
-                pipe.blpop(keys, timeout=self.settings.worker.block_s)
-                pipe.execute_command(*call.words())
-                _, answer = await pipe.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise unreachable("Redis does not answer", error) from error
-        if isinstance(answer, Exception) and not may_go_again(answer):
-            raise unreachable("Redis refused", answer) from answer
-        return answer
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:
         """Store outcomes; False for a job that is no longer this worker's."""
@@ -268,3 +256,16 @@ class JobQueue:
             raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
+
+
+async def _run_when_pushed(waiter: redis.asyncio.Redis, keys: list[str], block_s: float, call: Call) -> Any:  # noqa: ANN401
+    try:
+        async with waiter.pipeline(transaction=False) as pipe:
+            pipe.blpop(keys, timeout=block_s)
+            pipe.execute_command(*call.words())
+            _, answer = await pipe.execute(raise_on_error=False)
+    except (RedisError, OSError) as error:
+        raise unreachable("Redis does not answer", error) from error
+    if isinstance(answer, Exception) and not may_go_again(answer):
+        raise unreachable("Redis refused", answer) from answer
+    return answer

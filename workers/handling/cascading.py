@@ -19,7 +19,7 @@ from workers.metrics import WorkerMetrics
 _MIN_TIMES_LEFT = 2.0
 
 
-def cascade_of(settings: Settings, worker: Identity) -> Cascade | None:
+def _cascade_of(settings: Settings, worker: Identity) -> Cascade | None:
     """Return what the worker's tier judges its answers by; None where it does not.
 
     Raises:
@@ -78,3 +78,11 @@ def unsure(outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(
         outcome, state=State.FAILED, status=502, body=NO_BODY, code="low_confidence", error=error
     )
+
+
+def judge_of(
+    settings: Settings, worker: Identity, higher: HigherTiers, clock: ServerClock, metrics: WorkerMetrics
+) -> Judge | None:
+    """Return the judge of a worker's answers; None where its tier has no calibration."""
+    cascade = _cascade_of(settings, worker)
+    return Judge(cascade, higher, clock, metrics) if cascade else None

@@ -49,11 +49,11 @@ async def test_a_near_deadline_goes_first_in_its_tenant_s_list_and_everything_is
 
 async def test_of_eight_jobs_one_is_the_oldest_however_many_are_due(queue: JobQueue) -> None:
     queue.service_ms = SERVICE_MS
-    patient = jobs("default", 20)
-    await queue.submit([*patient, *(due(deadline_ms=DUE_MS - number) for number in range(100))])
+    unhurried = jobs("default", 20)
+    await queue.submit([*unhurried, *(due(deadline_ms=DUE_MS - number) for number in range(100))])
 
     started = [each.job_id for _ in range(32) for each in await claim(queue, 2)]
-    oldest = [one.job_id for one in patient]
+    oldest = [one.job_id for one in unhurried]
 
     assert [job_id for job_id in started if job_id in oldest] == oldest[:8]
 
