@@ -4,9 +4,10 @@
 -- Touches: rq:job:<id>, bl:due:<list>, bl:tenants:<model>:<tier>, and what the parts above touch
 
 -- A job goes before those that came earlier where it can still be answered in time, and could not be much later: its
--- deadline lies between the time that a job takes and so many times that, or so many ms more. Jobs whose time is too
--- short already are not hurried: under overload, serving the nearest deadlines first would answer none of them in time.
-local NEAR, NEAR_MS = 3, 1000
+-- deadline lies between half as much again as a job takes, which not all take, and so many times that, or so many ms more.
+-- Jobs whose time is too short already are not hurried: under overload, serving the nearest deadlines first would answer
+-- none of them in time.
+local ENOUGH, NEAR, NEAR_MS = 1.5, 3, 1000
 -- Of so many jobs of a list one is the oldest, whatever is due: jobs without a deadline go on.
 local OLDEST_EVERY = 8
 -- Behind an id in bl:gone: its job has run before its turn, may come back to the list, and end there once more.
@@ -31,8 +32,8 @@ local function take_due(claim, queue, list, limit, take)
   local due, served, taken = 'bl:due:' .. list, claim.tenants['due:' .. list], 0
   local oldest = math.floor((served + limit) / OLDEST_EVERY) - math.floor(served / OLDEST_EVERY)
   try_call('ZREMRANGEBYSCORE', due, '-inf', num(claim.now))
-  local first = claim.now + claim.service
-  local last = claim.now + math.max(NEAR * claim.service, claim.service + NEAR_MS)
+  local enough = ENOUGH * claim.service
+  local first, last = claim.now + enough, claim.now + math.max(NEAR * claim.service, enough + NEAR_MS)
   local can_judge = claim.service > 0 and limit > oldest
   local ids = can_judge and try_call('ZRANGEBYSCORE', due, num(first), num(last), 'LIMIT', 0, limit - oldest) or {}
   for _, id in ipairs(ids) do

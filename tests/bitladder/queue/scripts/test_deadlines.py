@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import msgspec
 import pytest
 import redis
 
-from bitladder.contract import Submission
+from bitladder.contract import Claimed, Submission
 from bitladder.queue.calls.end import RequeueReason
 from bitladder.queue.job_queue import JobQueue
 from tests.bitladder.queue.scripts.test_tenants import DONE, OPEN, claim, finish, job, jobs, plain, queue
@@ -49,11 +52,11 @@ async def test_a_near_deadline_goes_first_in_its_tenant_s_list_and_everything_is
 
 async def test_of_eight_jobs_one_is_the_oldest_however_many_are_due(queue: JobQueue) -> None:
     queue.service_ms = SERVICE_MS
-    unhurried = jobs("default", 20)
-    await queue.submit([*unhurried, *(due(deadline_ms=DUE_MS - number) for number in range(100))])
+    undated = jobs("default", 20)
+    await queue.submit([*undated, *(due(deadline_ms=DUE_MS - number) for number in range(100))])
 
     started = [each.job_id for _ in range(32) for each in await claim(queue, 2)]
-    oldest = [one.job_id for one in unhurried]
+    oldest = [one.job_id for one in undated]
 
     assert [job_id for job_id in started if job_id in oldest] == oldest[:8]
 
@@ -84,3 +87,40 @@ async def test_a_cancelled_job_is_not_due_any_more(queue: JobQueue, store: redis
     queue.service_ms = SERVICE_MS
     assert store.zrange(f"bl:due:{OPEN}", 0, -1) == [second.job_id.encode()]
     assert [each.job_id for each in await claim(queue, 1)] == [second.job_id]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("deadlines_ms", "gain"), [((800, 4000), 1.1), ((1000, 1000), 1.5)])
+async def test_at_one_and_a_half_times_the_capacity_more_answers_are_in_time_than_first_in_first_out(
+    queue: JobQueue, store: redis.Redis, deadlines_ms: tuple[int, int], gain: float
+) -> None:
+    in_time = {}
+    for service_ms in (0, 100):  # 0: the rule does not judge
+        store.flushdb()
+        queue.service_ms = service_ms
+        in_time[service_ms] = await _answered_in_time(queue, deadlines_ms)
+    print(deadlines_ms, "first in first out, near deadlines first:", in_time)  # noqa: T201
+
+    assert in_time[100] > gain * in_time[0]
+
+
+async def _answered_in_time(queue: JobQueue, deadlines_ms: tuple[int, int]) -> int:
+    """Serve 120 jobs a second with 8 slots of a tenth of a second each; count from the fifth second to the tenth."""
+    chance, loop = random.Random(7), asyncio.get_running_loop()  # noqa: S311
+    start, submitted, in_time = loop.time(), 0, 0
+    running: list[tuple[float, Claimed]] = []
+    while (now := loop.time() - start) < 10:
+        arrived = int(120 * now)
+        await queue.submit([due(deadline_ms=deadlines_ms[number % 2]) for number in range(submitted, arrived)])
+        submitted = arrived
+        over = [each for end, each in running if end <= now]
+        running = [(end, each) for end, each in running if end > now]
+        if over:
+            await finish(queue, over)
+            now_ms = (await queue.depths("smollm2")).now_ms if now > 5 else 2**53
+            in_time += sum(each.deadline_ms is not None and each.deadline_ms >= now_ms for each in over)
+        if len(running) < 8:
+            claimed = await claim(queue, 8 - len(running))
+            running += [(now + chance.uniform(0.07, 0.13), each) for each in claimed]
+        await asyncio.sleep(0.004)
+    return in_time
