@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,6 @@ from bitladder.queue.calls.read import (
     read_overview,
 )
 from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
-from bitladder.queue.calls.submit import prefix_key
 from bitladder.queue.job_record import (
     VIEWED,
     Ended,
@@ -55,9 +54,6 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
-
-# Longer than that, other prompts have most likely taken the cache.
-_PREFIX_KEPT_MS = 600_000
 
 
 class JobQueue:
@@ -126,16 +122,6 @@ class JobQueue:
         command = "SREM" if has_begun else "SADD"
         try:
             await self.client.execute_command(command, f"bl:unbegun:{worker}", *job_ids)  # type: ignore[no-untyped-call]  # redis-py
-        except (RedisError, OSError) as error:
-            raise unreachable("Redis does not answer", error) from error
-
-    async def note_prefixes(self, worker: str, model: str, tier: str, prefixes: Iterable[str]) -> None:
-        """Note that a worker has the keys and values of these prefixes in its cache."""
-        try:
-            async with self.client.pipeline(transaction=False) as pipe:
-                for prefix in prefixes:
-                    pipe.set(prefix_key(model, tier, prefix), worker, px=_PREFIX_KEPT_MS)
-                await pipe.execute()
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
-from bitladder.errors import QueueUnreachableError
+from redis.exceptions import RedisError
+
+from bitladder.queue.calls.submit import prefix_key
 from bitladder.queue.job_queue import JobQueue
 from workers.identity import Identity
 
 # So many are noted at most in one moment: more are noted in no time that would help anybody.
 _MAX_PENDING = 1024
+# Longer than that, other prompts have most likely taken the cache.
+_KEPT_MS = 600_000
 
 
 class PrefixNotes:
@@ -30,7 +35,8 @@ class PrefixNotes:
         worker = self._worker
         while self._pending:
             prefixes, self._pending = self._pending, set()
-            try:
-                await self._queue.note_prefixes(worker.name, worker.model, worker.tier, prefixes)
-            except QueueUnreachableError:
-                return
+            with contextlib.suppress(RedisError, OSError):
+                async with self._queue.client.pipeline(transaction=False) as pipe:
+                    for prefix in prefixes:
+                        pipe.set(prefix_key(worker.model, worker.tier, prefix), worker.name, px=_KEPT_MS)
+                    await pipe.execute()
