@@ -5,6 +5,7 @@ How a job's record holds a request: bitladder/rq_call.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 
@@ -26,26 +27,48 @@ class Lane(StrEnum):
 
 
 class QueueName(msgspec.Struct, frozen=True, gc=False):
-    """RQ's name of a queue: model:tier:lane, and :max-<ceiling> behind it where a ceiling holds.
+    """RQ's name of a queue: model:tier:lane, and :max-<ceiling> or :only-<tier>,<tier> where not all may serve.
 
-    Jobs with a ceiling wait in a list of their own, so no claim has to search for them. No other code puts such a name
-    together or takes it apart, but scripts/parts/lists.lua. Where a name is only passed on, it stays text. It is
-    read from its end, because a model's name may have colons.
+    Jobs that not every tier above may serve wait in lists of their own, so no claim searches for them. A list of single
+    tiers has a gap, or begins below the queue's tier: those serve what is full above, with its client's consent.
+    No other code puts such a name together or takes it apart, but lists.lua. Where it is only passed on, it stays text.
+    It is read from its end, because a model's name may have colons.
     """
 
     model: str
-    tier: str  # the lowest tier that may serve its jobs
+    tier: str  # the lowest tier that may serve its jobs without being asked
     lane: str
     ceiling: str | None = None  # the highest tier that may; None: the top of the ladder
-
-    def __str__(self) -> str:
-        name = f"{self.model}:{self.tier}:{self.lane}"
-        return f"{name}:max-{self.ceiling}" if self.ceiling else name
+    only: tuple[str, ...] = ()  # the tiers that may, lowest first, where they are no range that begins at `tier`
 
     @staticmethod
-    @lru_cache(
-        maxsize=4096
-    )  # names are parsed for every job, and there are few; others come from Redis, so it is bounded
+    def of(model: str, tier: str, lane: str, serving: tuple[str, ...], ladder: tuple[str, ...]) -> QueueName:
+        """Return the queue whose jobs these tiers may serve: lowest first, `tier` is one of them."""
+        start = ladder.index(tier)
+        if serving != ladder[start : start + len(serving)]:
+            return QueueName(model, tier, lane, only=serving)
+        return QueueName(model, tier, lane, serving[-1] if serving[-1] != ladder[-1] else None)
+
+    def serving(self, ladder: Sequence[str]) -> tuple[str, ...]:
+        """Return the tiers that may serve its jobs, lowest first: those below `tier` only where the others are full."""
+        if self.only:
+            return tuple(tier for tier in ladder if tier in self.only)
+        highest = ladder.index(self.ceiling) if self.ceiling in ladder else len(ladder) - 1
+        return tuple(ladder[ladder.index(self.tier) : highest + 1])
+
+    @property
+    def limit(self) -> str:
+        """What its name says of the tiers that may serve it: max-int8, only-int4,fp8, or nothing."""
+        if self.only:
+            return f"only-{','.join(self.only)}"
+        return f"max-{self.ceiling}" if self.ceiling else ""
+
+    def __str__(self) -> str:
+        name, limit = f"{self.model}:{self.tier}:{self.lane}", self.limit
+        return f"{name}:{limit}" if limit else name
+
+    @staticmethod
+    @lru_cache(maxsize=4096)  # parsed for every job, and few; others come from Redis, so it is bounded
     def parse(text: str) -> QueueName:
         """Take a name apart.
 
@@ -54,14 +77,19 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
 
         """
         before, _, lane = text.rpartition(":")
-        ceiling = None
-        if lane.startswith("max-"):
-            ceiling = lane.removeprefix("max-")
+        ceiling: str | None = None
+        only: tuple[str, ...] = ()
+        if lane.startswith(("max-", "only-")):
+            kind, _, tiers = lane.partition("-")
+            ceiling, only = (tiers, ()) if kind == "max" else (None, tuple(tiers.split(",")))
             before, _, lane = before.rpartition(":")
         model, _, tier = before.rpartition(":")
-        queue = QueueName(model, tier, lane, ceiling)
-        if not (model and tier and lane in list(Lane)) or str(queue) != text:
-            raise ValueError(f"a queue is named model:tier:lane or model:tier:lane:max-<ceiling>, got {text[:200]!r}")
+        queue = QueueName(model, tier, lane, ceiling, only)
+        if not (model and tier and lane in list(Lane)) or str(queue) != text or (only and tier not in only):
+            raise ValueError(
+                "a queue is named model:tier:lane, and :max-<ceiling> or :only-<tier>,<tier> behind it, "
+                f"got {text[:200]!r}"
+            )
         return queue
 
     @staticmethod
@@ -166,10 +194,9 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
         """The lane it waited in."""
         return QueueName.parse(self.queue).lane
 
-    @property
-    def ceiling(self) -> str | None:
-        """The highest tier allowed, as the queue's name says it; None: the top."""
-        return QueueName.parse(self.queue).ceiling
+    def serving(self, ladder: Sequence[str]) -> tuple[str, ...]:
+        """Return the tiers that may serve it, as the queue's name says it."""
+        return QueueName.parse(self.queue).serving(ladder)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +232,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost: float | None = None  # of all its executions: price of their tier's time, shared by the jobs that ran beside
     request_id: str = ""
     confidence: float | None = None  # of an answer that a cascade has judged
+    served_below_floor: bool = False  # a lower tier served it, as its client had consented to
 
     @property
     def floor(self) -> str | None:

@@ -20,8 +20,7 @@ from redis.exceptions import RedisError
 from bitladder.contract import Lane, QueueName, Submission
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError, RefusedError
 from bitladder.ids import in_key
-from bitladder.queue.claim_plan import lists_of
-from bitladder.queue.load_sample import ModelSample, Sample, take_sample
+from bitladder.queue.load_sample import ListSample, ModelSample, Sample, take_sample
 from bitladder.queue.server.outage import OUTAGE
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
@@ -249,7 +248,7 @@ class Admission:
         """Return the lists of a tier that no live worker may take from; none where that is all of them."""
         ladder = self._live.current.model(model).ladder
         names = [name for name in seen.lists if QueueName.parse(name).tier == tier]
-        reached = {name for name in names if any(seen.live[serving] for serving in _reach(name, ladder))}
+        reached = {name for name in names if any(map(seen.live.__getitem__, QueueName.parse(name).serving(ladder)))}
         return frozenset(names) - reached if reached else frozenset()
 
     def _export(self, sample: Sample) -> None:
@@ -261,15 +260,14 @@ class Admission:
                 self._metrics.answer.labels(model, tier, lane).set(expected.answer_s if expected else 0)
 
 
-def _reach(queue: str, ladder: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tiers that may serve a list: from its own up to its ceiling."""
-    name = QueueName.parse(queue)
-    return ladder[ladder.index(name.tier) : ladder.index(name.ceiling or ladder[-1]) + 1]
-
-
 def _reading(tier: Tier, seen: ModelSample, left_out: frozenset[str], slots: int) -> Reading:
-    (model, name), ladder = tier, tuple(seen.live)
-    lanes = [[(queue, seen.lists[queue]) for queue in lists_of(model, ladder, name, lane, name)] for lane in RANK]
+    _, name = tier
+    ladder = tuple(seen.live)
+    lanes: list[list[tuple[str, ListSample]]] = [[] for _ in RANK]
+    for queue, state in seen.lists.items():
+        parsed = QueueName.parse(queue)
+        if parsed.tier == name:
+            lanes[RANK[parsed.lane]].append((queue, state))
     return Reading(
         at_s=seen.at_s,
         depth=tuple(sum(sample.depth for queue, sample in lane if queue not in left_out) for lane in lanes),

@@ -53,6 +53,7 @@ def incoming_of(
         curves=state.budgets.curves,
         key_name=caller.key,
         weight=caller.weight,
+        rules=caller.rules,
     )
 
 

@@ -11,7 +11,7 @@ import structlog
 from bitladder.contract import Claimed, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.claim import Claims, Unfit
-from bitladder.queue.claim_plan import without_overflow
+from bitladder.queue.claim_plan import ClaimPlan, without_overflow
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue.server.outage import OUTAGE
@@ -76,7 +76,7 @@ class Claimer:
     async def aclose(self) -> None:
         await self._waiter.aclose()
 
-    async def _call(self, plan: str, slots: int) -> Claims:
+    async def _call(self, plan: ClaimPlan, slots: int) -> Claims:
         plan = plan if self._may_overflow() else without_overflow(plan)
         args = (self._worker.name, self._worker.model, self._worker.tier, plan, slots)
         asked_s = time.monotonic()

@@ -72,8 +72,13 @@ class WorkerMetrics:
         self.engine_exposition = ""  # the engine's own metrics, as last read; '' while it does not answer
         self._labels = (model, tier)
         self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
-        self.overflowed = self._counters(
-            "bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"
+        self.overflowed, self.below_floor = (
+            self._counters("bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"),
+            self._counters(
+                "bitladder_jobs_below_floor",
+                "How many jobs of higher tiers were served here, below their floor, with their clients' consent?",
+                "origin",
+            ),
         )
         self.requeued = self._counters("bitladder_jobs_requeued", "How many jobs were requeued, by reason?", "reason")
         self.dead_lettered = self._counters(
@@ -148,6 +153,8 @@ class WorkerMetrics:
             self.ttft.observe(outcome.ttft_ms / 1000)
         if outcome.overflowed_from:
             self.overflowed(outcome.overflowed_from).inc()
+        if outcome.served_below_floor:
+            self.below_floor(outcome.floor or "").inc()
 
     def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:
         metric = Counter(name, question, ("model", "tier", label), registry=self.registry)

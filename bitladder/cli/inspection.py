@@ -103,11 +103,11 @@ def _table(answer: Answer) -> str:
 
 
 def _rows(model: str, tier: dict[str, Any]) -> Iterator[Row]:
-    """Yield a row for each queue; one with a ceiling has none while it is empty."""
+    """Yield a row for each queue; one that not every tier may serve has none while it is empty."""
     for queue in tier["queues"]:
-        ceiling = QueueName.parse(queue["queue"]).ceiling
-        if queue["depth"] or queue["in_flight"] or queue["problem"] or not ceiling:
-            lane = f"{queue['lane']} max-{ceiling}" if ceiling else queue["lane"]
+        limit = QueueName.parse(queue["queue"]).limit
+        if queue["depth"] or queue["in_flight"] or queue["problem"] or not limit:
+            lane = f"{queue['lane']} {limit}" if limit else queue["lane"]
             depth = "no list" if queue["problem"] else queue["depth"]
             oldest = "" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.1f}"
             yield model, tier["tier"], lane, depth, oldest, queue["in_flight"], tier["live_workers"]

@@ -14,7 +14,7 @@ from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
 from bitladder.queue.calls.read import heads_call, read_heads, records_call
 from bitladder.queue.calls.upkeep import DEAD_LETTERS, drop_call, read_moved, release_call
-from bitladder.queue.claim_plan import all_lists
+from bitladder.queue.claim_plan import is_served
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import VIEWED, is_odd_type, odd_view, read_end, read_view
 from bitladder.queue.run_script import Call
@@ -151,8 +151,7 @@ class DeadLetters:
         A job whose queue the configuration no longer knows stays: no worker would claim it.
         """
         settings = self._queue.settings
-        known = {name for model, section in settings.models.items() for name in all_lists(model, section)}
-        return await self._each(release_call, [job.job_id for job in jobs if job.queue in known])
+        return await self._each(release_call, [job.job_id for job in jobs if is_served(settings, job.queue or "")])
 
     async def drop(self, jobs: Iterable[DeadLetterHead]) -> list[str]:
         """Remove dead letters for good; return their ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -35,6 +36,7 @@ from bitladder.queue.calls.read import (
     read_overview,
 )
 from bitladder.queue.calls.streams import chunks_call, emit_call, read_chunks, read_emitted
+from bitladder.queue.claim_plan import ClaimPlan
 from bitladder.queue.job_record import (
     VIEWED,
     Ended,
@@ -54,6 +56,8 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
+
+_RESERVE_POLL_S = 0.1
 
 
 class JobQueue:
@@ -82,14 +86,14 @@ class JobQueue:
         """
         return await self._submitter.submit(jobs)
 
-    async def claim(self, worker: str, model: str, tier: str, plan: str, slots: int) -> Claims:
+    async def claim(self, worker: str, model: str, tier: str, plan: ClaimPlan, slots: int) -> Claims:
         """Take up to `slots` jobs, and no more of them than an answer may hold."""
         with self._budget.tried():
             call = claim_call(self.settings, worker, model, tier, plan, (slots, self._budget.bytes, self.service_ms))
             return read_claimed(await self.run(call))
 
     async def claim_when_pushed(
-        self, waiter: redis.asyncio.Redis, worker: str, model: str, tier: str, plan: str, slots: int
+        self, waiter: redis.asyncio.Redis, worker: str, model: str, tier: str, plan: ClaimPlan, slots: int
     ) -> Claims:
         """Take up to `slots` jobs as soon as something is pushed, or after `worker.block_s` at the latest.
 
@@ -101,7 +105,10 @@ class JobQueue:
             keys = [wake_key(model, tier)]
             if self.settings.queue.prefix_bytes:
                 keys.insert(0, f"bl:wake:{worker}")
-            answer = await _run_when_pushed(waiter, keys, self.settings.worker.block_s, call)
+            # A worker that keeps a reserve always has free slots: no push says that others became free.
+            has_reserve = self.settings.model(model).tier(tier).reserve > 0
+            block_s = min(self.settings.worker.block_s, _RESERVE_POLL_S if has_reserve else math.inf)
+            answer = await _run_when_pushed(waiter, keys, block_s, call)
             return read_claimed(await self.run(call) if may_go_again(answer) else answer)
 
     async def finish(self, worker: str, jobs: Sequence[Finished]) -> list[bool]:

@@ -10,13 +10,12 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from bitladder.queue.calls.read import Depths, depths_call, read_depths
-from bitladder.queue.claim_plan import all_lists
 from bitladder.queue.run_script import Command, attempts, drive
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings.sections import Settings
 
 
-class _ListSample(msgspec.Struct, frozen=True, kw_only=True):
+class ListSample(msgspec.Struct, frozen=True, kw_only=True):
     """One list of one tier and lane."""
 
     depth: int
@@ -30,7 +29,7 @@ class ModelSample(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float  # the server's clock
     live: Mapping[str, int]  # workers by tier
-    lists: Mapping[str, _ListSample]
+    lists: Mapping[str, ListSample]
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +53,8 @@ async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample
     async def send(commands: Sequence[Command]) -> list[Any]:
         async with client.pipeline(transaction=False) as pipe:
             pipe.info("memory")
-            for name, model in settings.models.items():
-                pipe.hmget(f"bl:served:{name}", all_lists(name, model))
+            for name in names:
+                pipe.hgetall(f"bl:served:{name}")
             for command in commands:
                 pipe.execute_command(*command)
             answers = await pipe.execute(raise_on_error=False)
@@ -78,17 +77,20 @@ async def take_sample(client: redis.asyncio.Redis, settings: Settings) -> Sample
     )
 
 
-def _model(depths: Depths, served: list[bytes | None] | Exception) -> ModelSample:
+def _model(depths: Depths, served: Mapping[bytes, bytes] | Exception) -> ModelSample:
     # An exception: another program has written a key of another type there.
-    counts = [None] * len(depths.queues) if isinstance(served, Exception) else served
+    counts = {} if isinstance(served, Exception) else served
     return ModelSample(
         at_s=depths.now_ms / 1000,
         live=depths.live,
         lists={
-            queue.queue: _ListSample(
-                depth=queue.depth, in_flight=queue.in_flight, problem=queue.problem, served=_count(count)
+            queue.queue: ListSample(
+                depth=queue.depth,
+                in_flight=queue.in_flight,
+                problem=queue.problem,
+                served=_count(counts.get(queue.queue.encode())),
             )
-            for queue, count in zip(depths.queues, counts, strict=True)
+            for queue in depths.queues
         },
     )
 

@@ -26,8 +26,8 @@ class _Facts(Protocol):
     def depth(self, lists: Sequence[str]) -> int:
         """Return how many jobs wait in lists."""
 
-    def is_marked(self, lane: Entry) -> bool:
-        """Return whether the lane has the mark that it overflows."""
+    def marked_at(self, lane: Entry) -> int | None:
+        """Return since when the lane has the mark that it overflows (ms); None: it has none."""
 
     def mark(self, lane: Entry, overflows: bool) -> None:
         """Set the lane's mark, or clear it."""
@@ -37,6 +37,12 @@ class _Facts(Protocol):
 
     def head(self, name: str) -> tuple[int, int] | None:
         """Return when the first job of a list was enqueued, and its deadline (ms)."""
+
+    def drain_rate(self, lane: Entry) -> float | None:
+        """Return how many of the lane's jobs end in a second; None: that is not known."""
+
+    def is_idle(self) -> bool:
+        """Return whether nothing waits for the worker's own tier."""
 
     def take(self, lists: Sequence[str], limit: int) -> tuple[int, int, int]:
         """Take up to `limit` jobs; return how many ids left the lists, how many started and how many had expired."""
@@ -57,18 +63,23 @@ class OverflowRule:
     def __init__(self) -> None:
         self._lua = LuaRuntime(unpack_returned_tuples=True, register_eval=False, register_builtins=False)
         self._functions: Any = self._lua.execute(
-            f"{part('overflow')}\nreturn {{allowance = allowance, take_overflow = take_overflow}}"
+            f"{part('overflow')}\n{part('below_floor')}\n"
+            "return {allowance = allowance, take_overflow = take_overflow, take_below_floor = take_below_floor}"
         )
 
     def allowance(self, tier: Entry, lane: Entry, facts: _Facts) -> _Allowance:
-        jobs, lists, only_late = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
+        jobs, lists, only_late, _ = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
         return _Allowance(jobs=jobs, lists=list(lists.values()), only_late=only_late)
 
     def take(self, tier: Entry, room: int, facts: _Facts) -> int:
         """Take up to `room` jobs of a lower tier; return the room that is left."""
         return int(self._functions.take_overflow(self._table(tier), room, self._facts(facts)))
 
-    def _table(self, entry: Entry) -> Any:  # noqa: ANN401  (a table of Lua)
+    def take_below_floor(self, lists: Sequence[Entry], room: int, facts: _Facts) -> int:
+        """Take up to `room` jobs whose clients consent, from lists {name, tiers}; return the room that is left."""
+        return int(self._functions.take_below_floor(self._table(lists), room, self._facts(facts)))
+
+    def _table(self, entry: Entry | Sequence[Entry]) -> Any:  # noqa: ANN401  (a table of Lua)
         return self._lua.table_from(entry, recursive=True)
 
     def _facts(self, facts: _Facts) -> Any:  # noqa: ANN401
@@ -77,10 +88,12 @@ class OverflowRule:
                 "now": facts.now,
                 "share": facts.share,
                 "depth": lambda lists: facts.depth(list(lists.values())),
-                "is_marked": facts.is_marked,
+                "marked_at": facts.marked_at,
                 "mark": facts.mark,
                 "has_workers": facts.has_workers,
                 "head": facts.head,
+                "drain_rate": facts.drain_rate,
+                "is_idle": facts.is_idle,
                 "take": lambda lists, limit: facts.take(list(lists.values()), limit),
             }
         )

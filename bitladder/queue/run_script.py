@@ -80,9 +80,10 @@ ALLOW_OOM = (
 
 # Scripts in folders of their own.
 _FOLDERS = {
-    **dict.fromkeys(("chunks", "depths", "heads", "overview", "records"), "reading/"),
+    **dict.fromkeys(("check", "chunks", "depths", "heads", "overview", "records"), "reading/"),
     **dict.fromkeys(("budget", "spend"), "spending/"),
 }
+_CLAIMING = ("below_floor", "facts", "fairness", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
 
 
@@ -99,7 +100,7 @@ def source(name: str) -> str:
 
 def part(name: str) -> str:
     """Return the text of one part."""
-    return _read(f"parts/{name}")
+    return _read(f"claiming/{name}" if name in _CLAIMING else f"parts/{name}")
 
 
 def needs(text: str) -> list[str]:

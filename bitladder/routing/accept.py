@@ -11,14 +11,16 @@ import uuid_utils
 from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
 from bitladder.decision import Decision
 from bitladder.errors import RequestError
-from bitladder.routing.body import Body, prefix_of, prompt_bytes, read_body, with_model
+from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
+from bitladder.routing.body import Body, for_engine, max_tokens, prefix_of, prompt_bytes, read_body
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.cost import Curves
-from bitladder.routing.envelope import Envelope, read_envelope
+from bitladder.routing.envelope import Aliases, Envelope, read_envelope
 from bitladder.routing.features import score_prompt
 from bitladder.routing.max_cost import costs_of, within_cost
 from bitladder.routing.policies import Policies
 from bitladder.routing.policies.interface import Policy, Requester
+from bitladder.settings.access import NO_RULES, KeyRules
 from bitladder.settings.sections import Settings
 from bitladder.settings.worker_section import CascadeSettings
 
@@ -40,6 +42,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     curves: Mapping[str, Curves] = {}  # what was measured of each model's tiers: what a request is expected to cost
     key_name: str = ""  # of the API key that came with it
     weight: int = 1  # of the tenant
+    rules: KeyRules = NO_RULES  # the defaults and limits of that key
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -54,6 +57,12 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def stream(self) -> bool:
         """Whether the client reads the tokens as they come."""
         return self.submission.request.stream
+
+    @property
+    def service_tier(self) -> str:
+        """The service tier that the answer shows; '' where the request had none."""
+        requested = self.envelope.service_tier
+        return requested and used_service_tier(requested, QueueName.parse(self.submission.queue).lane)
 
 
 def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Accepted:
@@ -71,6 +80,8 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         lane=incoming.lane,
         stream=bool(body.stream),
         await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
+        aliases=_aliases(body),
+        key=incoming.rules,
     )
     if envelope.cascade or settings.cascade.calibration:
         envelope = msgspec.structs.replace(envelope, cascade=_cascades(envelope, body, settings.cascade))
@@ -81,7 +92,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
         constraints = within_cost(constraints, costs)
     policy = policy_for(incoming, choice.model, settings)
     decision = policy.decide(score_prompt(prompt_bytes(body), incoming.endpoint, policy.features), constraints)
-    queue = QueueName(choice.model, decision.floor, lane_of(envelope, settings.lanes), constraints.ceiling)
+    queue = constraints.queue(choice.model, decision.floor, lane_of(envelope, settings.lanes))
     submission = _submission(incoming, body, constraints, decision, queue, reply_to)
     if incoming.payer:
         submission = _paid(submission, incoming.payer, costs[decision.floor] or 0.0)
@@ -126,13 +137,21 @@ def policy_for(incoming: Incoming, model: str, settings: Settings) -> Policy:
     return latest[1].select(model, incoming.key_name, requester)
 
 
+def _aliases(body: Body) -> Aliases:
+    return Aliases(
+        service_tier=body.service_tier,
+        lane=service_lane(body.service_tier),
+        quantizations=quantizations_of(body.provider),
+        max_tokens=lambda: max_tokens(body),
+    )
+
+
 def _submission(
     incoming: Incoming, body: Body, constraints: Constraints, decision: Decision, queue: QueueName, reply_to: str
 ) -> Submission:
     request = Request(
         endpoint=incoming.endpoint,
-        # The engine knows the model by one name.
-        body=msgspec.Raw(incoming.body if body.model == queue.model else with_model(incoming.body, queue.model)),
+        body=msgspec.Raw(for_engine(incoming.body, body, queue.model)),
         decision=decision,
         ceiling=constraints.ceiling,
         priority=constraints.envelope.priority,

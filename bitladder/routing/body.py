@@ -16,6 +16,8 @@ class _Body(msgspec.Struct, frozen=True):
     model: str
     stream: bool | None = None
     max_tokens: Any = None  # what is wrong here, the engine says
+    service_tier: str | None = None  # this and the next one are for us, and the engine does not see them
+    provider: dict[str, Any] | None = None
 
 
 class CompletionBody(_Body, frozen=True, kw_only=True):
@@ -93,9 +95,25 @@ def has_messages(body: bytes) -> bool:
         return False
 
 
-def with_model(body: bytes, model: str) -> bytes:
-    """Return a body for a model by another name; the values of all other fields stay as their client wrote them."""
-    return msgspec.json.encode(_fields(body) | {"model": model})
+def for_engine(raw: bytes, body: Body, model: str) -> bytes:
+    """Return the body as the engine gets it, which knows the model by this name alone.
+
+    Most bodies stay as their client wrote them; in the others the values of all other fields do.
+    """
+    if body.model == model and body.service_tier is None and body.provider is None:
+        return raw
+    fields = _fields(raw)
+    fields.pop("service_tier", None)
+    fields.pop("provider", None)
+    return msgspec.json.encode(fields | {"model": model})
+
+
+def with_field(raw: bytes, name: str, value: str) -> bytes:
+    """Return a JSON object with one field set, and all others as they were; what is no object stays as it is."""
+    try:
+        return msgspec.json.encode(_fields(raw) | {name: value})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return raw
 
 
 def max_tokens(body: Body) -> int | None:

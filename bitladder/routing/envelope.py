@@ -1,14 +1,20 @@
-"""The envelope: what a request may cost, how long it may take and how good it must be. Read once, from HTTP headers."""
+"""The envelope: what a request may cost, how long it may take and how good it must be. Read once.
+
+A header wins over what the body says by another system's name (aliases.py), and that over the default of the API key.
+The key's limits hold whatever the request says (constraints.py).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from bitladder.contract import DEFAULT_PRIORITY, Lane
 from bitladder.errors import RequestError
+from bitladder.routing.aliases import TokenBudget, dynamo_priority
+from bitladder.settings.access import NO_RULES, KeyRules
 
 DEFAULT_LATENCY_MS = 500
 # Header, field, minimum and maximum. No client waits longer than a day.
@@ -18,6 +24,7 @@ _NUMBERS = (
     ("x-deadline-ms", "deadline_ms", 1, 86_400_000),
 )
 _TIERS = (("x-min-tier", "min_tier"), ("x-max-tier", "max_tier"))
+_SLOS = (("x-llm-d-slo-ttft-ms", "ttft_ms"), ("x-llm-d-slo-tpot-ms", "tpot_ms"))
 
 # OpenAI's client libraries send one of these: Python's gives up after so many seconds without a byte, Node's if the
 # headers of the answer have not come after so many.
@@ -48,6 +55,22 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_cost: float | None = None  # that is expected of it, in the currency of the tiers' prices
     cascade: bool | None = None  # None: as the settings say
     latency_budget: LatencyBudget = _NO_LIMIT  # admission refuses what cannot be answered within it
+    quantizations: tuple[str, ...] | None = None  # the only tiers allowed, by OpenRouter's names; None: all
+    below_floor: bool | None = None  # consents to a lower tier where all that are allowed are full; None: does not say
+    service_tier: str = ""  # as the body had it; the answer says which one was used
+    key: KeyRules = NO_RULES  # the defaults and limits of the request's API key
+
+
+class Aliases(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the body says of the envelope."""
+
+    service_tier: str | None = None
+    lane: Lane | None = None  # that the service tier means
+    quantizations: tuple[str, ...] | None = None
+    max_tokens: Callable[[], int | None] = lambda: None  # read only where a header makes it matter
+
+
+_NO_ALIASES = Aliases()
 
 
 def read_envelope(
@@ -56,6 +79,8 @@ def read_envelope(
     lane: Lane | None = None,
     stream: bool = False,
     await_timeout_s: float | None = None,
+    aliases: Aliases = _NO_ALIASES,
+    key: KeyRules = NO_RULES,
 ) -> Envelope:
     """Read the envelope. Whether its tiers exist is checked later, because that depends on the model.
 
@@ -73,18 +98,39 @@ def read_envelope(
     for header, field in _TIERS:
         if (raw := headers.get(header)) is not None:
             fields[field] = raw.strip()
-    if (raw := headers.get("x-max-cost")) is not None:
-        fields["max_cost"] = _amount("X-Max-Cost", raw)
-    if (raw := headers.get("x-cascade")) is not None:
-        fields["cascade"] = _flag("X-Cascade", raw)
+    for header, field, read in _OTHERS:
+        if (raw := headers.get(header)) is not None:
+            fields.setdefault(field, read(header.title(), raw))
+    if lane is None and "priority" not in fields:
+        lane = aliases.lane or key.defaults.lane
+    silence_s = await_timeout_s and min(await_timeout_s, *(_timeout(headers.get(header, "")) for header in _TIMEOUTS))
     deadline_ms = fields.get("deadline_ms")
-    deadline_s = int(deadline_ms) / 1000 if deadline_ms is not None else None
-    silence_s = None
-    if await_timeout_s is not None:
-        silence_s = min(await_timeout_s, *(_timeout(headers.get(header, "")) for header in _TIMEOUTS))
-    budget = _latency_budget(deadline_s, silence_s, stream=stream)
-    # The tables above pair fields with their types.
-    return Envelope(**fields, lane=lane, latency_budget=budget)  # type: ignore[arg-type]
+    deadline_s = None if deadline_ms is None else int(deadline_ms) / 1000
+    return Envelope(
+        **fields,  # type: ignore[arg-type]  # the tables above pair fields with their types
+        lane=lane,
+        latency_budget=_within(_latency_budget(deadline_s, silence_s, stream=stream), headers, aliases),
+        quantizations=aliases.quantizations,
+        service_tier=aliases.service_tier or "",
+        key=key,
+    )
+
+
+def _within(budget: LatencyBudget, headers: Mapping[str, str], aliases: Aliases) -> LatencyBudget:
+    """Return the budget within what llm-d's headers ask for: of two limits the shorter holds."""
+    slos = {field: _whole(name.title(), headers[name], 1, 86_400_000) for name, field in _SLOS if name in headers}
+    if not slos:
+        return budget
+    tokens = TokenBudget(**slos)
+    first = [budget.first_s] if tokens.ttft_ms is None else [budget.first_s, tokens.ttft_ms / 1000]
+    return LatencyBudget(
+        whole_s=_shortest(budget.whole_s, tokens.whole_s(aliases.max_tokens() if tokens.tpot_ms else None)),
+        first_s=_shortest(*first),
+    )
+
+
+def _shortest(*limits_s: float | None) -> float | None:
+    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
 def _latency_budget(deadline_s: float | None, silence_s: float | None, *, stream: bool) -> LatencyBudget:
@@ -128,3 +174,12 @@ def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:
             f"{header} must be a whole number from {minimum} to {maximum}, got {raw[:40]!r}", param=header
         )
     return int(text)
+
+
+# Header, field, and what reads it. A field that was read before stays.
+_OTHERS: tuple[tuple[str, str, Callable[[str, str], float | bool]], ...] = (
+    ("x-max-cost", "max_cost", _amount),
+    ("x-cascade", "cascade", _flag),
+    ("x-allow-below-floor", "below_floor", _flag),
+    ("x-dynamo-request-priority", "priority", dynamo_priority),
+)

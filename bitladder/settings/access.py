@@ -12,7 +12,7 @@ from typing import Self
 import msgspec
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from bitladder.contract import DEFAULT_TENANT
+from bitladder.contract import DEFAULT_TENANT, Lane
 from bitladder.settings.base import Name, Section
 from bitladder.settings.policy_section import PolicyName
 
@@ -29,6 +29,28 @@ class Scope(StrEnum):
     OPS = "ops"  # queues, metrics, dead letters, and every tenant's jobs
 
 
+class KeyEnvelope(Section):
+    """A part of the envelope, as an API key has it."""
+
+    floor: Name | None = Field(None, description="the lowest tier")
+    ceiling: Name | None = Field(None, description="the highest tier")
+    lane: Lane | None = Field(None, description="the lane; as a limit: the most urgent one")
+    allow_below_floor: bool | None = Field(
+        None, description="whether its requests may be served below their floor where all tiers allowed are full"
+    )
+
+
+class KeyRules(msgspec.Struct, frozen=True, gc=False):
+    """What an API key says of its requests' envelopes."""
+
+    name: str = ""
+    defaults: KeyEnvelope = KeyEnvelope()  # where the request does not say otherwise
+    limits: KeyEnvelope = KeyEnvelope()  # whatever the request says
+
+
+NO_RULES = KeyRules()
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The client that sent a request, and what it may do."""
 
@@ -41,6 +63,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     has_budget: bool = False  # that its jobs are charged to
     weight: int = 1  # of the tenant: the highest of its keys
     expires: datetime | None = None
+    rules: KeyRules = NO_RULES
 
     @property
     def sees_all(self) -> bool:
@@ -82,6 +105,8 @@ class KeySettings(Section):
     )
     created: datetime | None = Field(None, description="when it was made")
     expires: datetime | None = Field(None, description="from then on it is refused; unset: never")
+    defaults: KeyEnvelope | None = Field(None, description="of its requests' envelopes, where they say nothing else")
+    limits: KeyEnvelope | None = Field(None, description="of its requests' envelopes, whatever they say")
 
     @field_validator("created", "expires")
     @classmethod

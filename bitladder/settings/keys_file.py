@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.access import KeySettings
+from bitladder.settings.access import KeyEnvelope, KeySettings
 from bitladder.settings.base import Name
 
 _HEAD = (
@@ -77,6 +77,10 @@ def table_of(name: str, key: KeySettings) -> str:
 
 def _toml(value: object) -> str:
     """Return a value of a key in TOML: names, hashes and scopes need no escapes."""
+    if isinstance(value, KeyEnvelope):
+        return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in value if part is not None)} }}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, datetime):

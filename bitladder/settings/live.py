@@ -31,7 +31,7 @@ _CHANGEABLE = re.compile(
     r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
     r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters|deadline_share)"
     r"|models\..+\.(owned_by|max_model_len|policy)"
-    r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|high|low|published(\..+)?)"
+    r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|high|low|(high|low)_(age|wait)_s|eager|reserve|published(\..+)?)"
 )
 
 # What tells one state of a file from another; None: there is none.

@@ -26,6 +26,18 @@ class TierSettings(Section):
     slots: int = Field(16, ge=1, le=4096, description="maximum jobs in flight on one worker")
     high: int = Field(64, ge=1, description="high mark: a deeper queue overflows to higher tiers")
     low: int = Field(16, ge=0, description="low mark: until it is no deeper than this")
+    high_age_s: float | None = Field(
+        None, gt=0, description="high mark of the age of the oldest job; unset: age makes no queue overflow"
+    )
+    low_age_s: float | None = Field(None, ge=0, description="low mark of the age; unset: half the high one")
+    high_wait_s: float | None = Field(
+        None, gt=0, description="high mark of the expected wait: depth by the measured rate; unset: it is not looked at"
+    )
+    low_wait_s: float | None = Field(None, ge=0, description="low mark of the expected wait; unset: half the high one")
+    eager: bool = Field(
+        False, description="take lower tiers' jobs at once, whatever their marks, while nothing waits for this tier"
+    )
+    reserve: int = Field(0, ge=0, description="slots of a worker that other tiers' jobs leave free")
     vllm_args: tuple[str, ...] = Field((), description="arguments of this tier's vLLM server")
     published: Published | None = Field(
         None, description="version, digest and figures of the checkpoint; from the published release, not to be written"
@@ -35,6 +47,14 @@ class TierSettings(Section):
     def _low_below_high(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low must be below high ({self.high}), got {self.low}")
+        for kind, high_s, low_s in (
+            ("age", self.high_age_s, self.low_age_s),
+            ("wait", self.high_wait_s, self.low_wait_s),
+        ):
+            if low_s is not None and (high_s is None or low_s >= high_s):
+                raise ValueError(f"low_{kind}_s must be below high_{kind}_s ({high_s}), got {low_s}")
+        if self.reserve >= self.slots:
+            raise ValueError(f"reserve must be below slots ({self.slots}), got {self.reserve}")
         return self
 
 

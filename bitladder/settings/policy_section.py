@@ -29,6 +29,9 @@ class LaneSettings(Section):
         ("urgent", "normal"),
         description="lanes whose depth makes jobs overflow; others do if their tier is dead or their time runs out",
     )
+    eager: tuple[Literal["urgent", "normal", "batch"], ...] = Field(
+        ("batch",), description="lanes whose jobs an idle higher tier takes at once, whatever their marks"
+    )
 
 
 def _reference(value: str) -> str:

@@ -64,6 +64,18 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _keys_name_tiers(self) -> Self:
+        known = {tier for model in self.models.values() for tier in model.ladder}
+        for name, key in self.auth.keys.items():
+            for table, part in (("defaults", key.defaults), ("limits", key.limits)):
+                for field, tier in (("floor", part and part.floor), ("ceiling", part and part.ceiling)):
+                    if tier and tier not in known:
+                        raise ValueError(
+                            f"auth.keys.{name}.{table}.{field} must be one of {', '.join(sorted(known))}, got {tier!r}"
+                        )
+        return self
+
+    @model_validator(mode="after")
     def _web_pages_need_keys(self) -> Self:
         # Whether there are any is asked where they are read: other processes than intakes do not see them.
         if self.intake.cors_origins and self.auth.required is False:

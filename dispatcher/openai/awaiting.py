@@ -32,6 +32,7 @@ def outcome_headers(job_id: str, outcome: Outcome) -> dict[str, str]:
         "X-Tier": outcome.tier,
         **(decision_headers(outcome.decision) if outcome.decision else {}),
         "X-Overflowed-From": outcome.overflowed_from,
+        "X-Served-Below-Floor": "true" if outcome.served_below_floor else None,
         "X-Queue-Ms": f"{outcome.queue_ms:.1f}",
         "X-Cost": None if outcome.cost is None else f"{outcome.cost:.9f}",
         "X-Confidence": None if outcome.confidence is None else f"{outcome.confidence:.4f}",

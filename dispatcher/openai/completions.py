@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.contract import Endpoint, Outcome, State
 from bitladder.errors import IntakeClosingError
 from bitladder.routing.accept import Accepted
+from bitladder.routing.body import with_field
 from dispatcher.http.closing import moved
 from dispatcher.http.problems import outcome_problem
 from dispatcher.http.request_parts import read_bytes
@@ -57,7 +58,10 @@ async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Acce
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
-    return Response(outcome.answer, outcome.status, headers, media_type="application/json")
+    answer = outcome.answer
+    if service_tier := accepted.service_tier:
+        answer = with_field(answer, "service_tier", service_tier)
+    return Response(answer, outcome.status, headers, media_type="application/json")
 
 
 async def _outcome(state: IntakeState, accepted: Accepted) -> tuple[str, Outcome | None]:

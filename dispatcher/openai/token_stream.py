@@ -16,6 +16,7 @@ from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
+from bitladder.routing.body import with_field
 from dispatcher.http.closing import last_event_id, moved, restart_event
 from dispatcher.http.problems import FINAL, outcome_problem, problem, problem_body
 from dispatcher.http.responses import HEARTBEAT, EventStream, Response
@@ -34,6 +35,8 @@ from dispatcher.state import IntakeState
 from dispatcher.submission import abandon, submit
 
 log = structlog.get_logger()
+# A comment: no client takes it for a token.
+BELOW_FLOOR = b": x-served-below-floor: true\n\n"
 
 
 async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
@@ -57,7 +60,7 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
         if first.done() and (refusal := _refusal(state, job, first, start)):
             return refusal
         headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
-        tokens = _Tokens(state, _without_prompt(job), first, items, start)
+        tokens = _Tokens(state, _without_prompt(job), first, items, start, accepted.service_tier)
         stack.callback(tokens.close)
         return EventStream(tokens.events(), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
 
@@ -114,8 +117,10 @@ class _Tokens:
         first: asyncio.Task[Heard],
         items: AsyncIterator[Heard],
         start: float,
+        service_tier: str,
     ) -> None:
         self._state, self._job, self._first, self._items, self._start = state, job, first, items, start
+        self._service_tier = service_tier
         self._is_over = False  # the job needs nobody who reads it
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -126,11 +131,13 @@ class _Tokens:
                 yield HEARTBEAT
             item = await self._first
             while isinstance(item, Chunk):
-                yield item.data
+                yield _with_service_tier(item.data, self._service_tier) if self._service_tier else item.data
                 read = item
                 item = await anext(self._items)
             self._is_over = True
             record_served(state, job, item, self._start)
+            if item.served_below_floor:  # the headers went before that was known
+                yield BELOW_FLOOR
             yield closing_event(item)
         except IntakeClosingError:
             self._is_over = True  # at this intake; the job goes on
@@ -142,6 +149,15 @@ class _Tokens:
     def close(self) -> None:
         if not self._is_over:  # the client disconnected, or the stream cannot be completed
             abandon(self._state, self._job)
+
+
+def _with_service_tier(events: bytes, service_tier: str) -> bytes:
+    """Return the events of a chunk, each with the service tier that was used."""
+    lines = events.split(b"\n")
+    return b"\n".join(
+        b"data: " + with_field(line[6:], "service_tier", service_tier) if line.startswith(b"data: {") else line
+        for line in lines
+    )
 
 
 def closing_event(outcome: Outcome) -> bytes:

@@ -25,6 +25,24 @@ MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 
 
+ServiceTier = Annotated[
+    Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"],
+    Meta(description="OpenAI's name of the lane. The engine does not see it; the answer says which one was used."),
+]
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """OpenRouter's preferences; the engine does not see them."""
+
+    quantizations: (
+        Annotated[
+            list[str],
+            Meta(min_length=1, description="The only tiers that may serve it: names of tiers, or of precisions."),
+        ]
+        | None
+    ) = None
+
+
 class CompletionRequest(Struct, frozen=True, kw_only=True):
     """OpenAI's completion request; fields that are not named here pass through to the engine."""
 
@@ -33,6 +51,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
+    service_tier: ServiceTier | None = None
+    provider: Provider | None = None
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
@@ -51,6 +71,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
+    service_tier: ServiceTier | None = None
+    provider: Provider | None = None
 
 
 class TokenCounts(Struct, frozen=True, kw_only=True):

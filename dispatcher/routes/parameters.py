@@ -123,6 +123,30 @@ PARAMETERS = {
         "The most that the request may be expected to cost, in the currency of the tiers' prices: dearer tiers are not "
         "used, and where all are, it is refused.",
     ),
+    "AllowBelowFloor": _Parameter(
+        "X-Allow-Below-Floor",
+        "header",
+        Literal["true", "false"],
+        "Whether a tier below the floor may serve it where all that are allowed are full or dead. The answer says so.",
+    ),
+    "DynamoPriority": _Parameter(
+        "X-Dynamo-Request-Priority",
+        "header",
+        Annotated[str, Meta(pattern="^[+-]?[0-9]{1,10}$")],
+        "Dynamo's name of X-Priority, which wins: 0 is the usual 5, each step is one.",
+    ),
+    "SloTtftMs": _Parameter(
+        "X-Llm-D-Slo-Ttft-Ms",
+        "header",
+        _Milliseconds,
+        "llm-d's limit on the time to the first token: what would wait longer is refused at once.",
+    ),
+    "SloTpotMs": _Parameter(
+        "X-Llm-D-Slo-Tpot-Ms",
+        "header",
+        _Milliseconds,
+        "llm-d's limit per token: times the body's max_tokens, and with the one above, how long the answer may take.",
+    ),
     "ReadTimeout": _Parameter(
         "X-Stainless-Read-Timeout",
         "header",
@@ -162,6 +186,10 @@ ENVELOPE = (
     "MaxTier",
     "DeadlineMs",
     "MaxCost",
+    "AllowBelowFloor",
+    "DynamoPriority",
+    "SloTtftMs",
+    "SloTpotMs",
     "ReadTimeout",
     "HeadersTimeout",
     "IdempotencyKey",
@@ -183,6 +211,7 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
         "How likely the answer is as good as the reference's, where a cascade has judged it.",
     ),
     "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
+    "X-Served-Below-Floor": (Literal["true"], "A tier below the floor served it, as the client had allowed."),
     "Location": (str, "Where the job is."),
     "Retry-After": (Count, "Seconds after which another try makes sense."),
     "Retry-After-Ms": (Count, "The same in milliseconds."),
@@ -204,6 +233,7 @@ ROUTING_HEADERS = (
     "X-Route-Reason",
     "X-Overflowed-From",
     "X-Confidence",
+    "X-Served-Below-Floor",
 )
 
 

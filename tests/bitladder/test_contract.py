@@ -16,8 +16,13 @@ from bitladder.contract import Lane, QueueName
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 _PART = r"(max-|int4|normal|[A-Za-z0-9_])[A-Za-z0-9._+-]{0,9}"
 MODELS = NAMES | st.from_regex(rf"@?{_PART}([/:@]{_PART}){{0,3}}", fullmatch=True)
-QUEUES = st.builds(QueueName, MODELS, NAMES, st.sampled_from([lane.value for lane in Lane]), st.none() | NAMES)
-LISTS = files("bitladder.queue") / "scripts" / "parts" / "lists.lua"
+LANES = st.sampled_from([lane.value for lane in Lane])
+SETS = st.lists(NAMES, min_size=2, max_size=5, unique=True)
+QUEUES = st.builds(QueueName, MODELS, NAMES, LANES, st.none() | NAMES) | st.builds(
+    lambda model, only, lane: QueueName(model, only[0], lane, None, tuple(only)), MODELS, SETS, LANES
+)
+LADDER = ("int4", "int8", "fp8", "bf16")
+TENANTS = files("bitladder.queue") / "scripts" / "parts" / "tenants.lua"
 
 
 @given(QUEUES)
@@ -27,13 +32,14 @@ def test_a_queue_has_the_name_that_it_is_parsed_from(queue: QueueName) -> None:
 
 @given(QUEUES)
 def test_lua_reads_of_a_queue_s_name_what_python_does(queue: QueueName) -> None:
-    assert NAMES_IN(str(queue)) == (queue.model, f"{queue.model}:{queue.tier}")
+    tier = f"{queue.model}:{queue.tier}"
+    assert NAMES_IN(str(queue)) == (queue.model, tier, f"{tier}:{queue.lane}")
 
 
-def _names_in() -> Callable[[str], tuple[str, str]]:
-    text = LISTS.read_text(encoding="utf-8")
-    function = text[text.index("local function names_in") :].partition("\nend\n")[0]
-    return cast("Callable[[str], tuple[str, str]]", lua51.LuaRuntime().execute(f"{function} end return names_in"))
+def _names_in() -> Callable[[str], tuple[str, str, str]]:
+    text = TENANTS.read_text(encoding="utf-8")
+    function = text[text.index("local function plain_name") : text.index("local function tenants_key")]
+    return cast("Callable[[str], tuple[str, str, str]]", lua51.LuaRuntime().execute(f"{function} return names_in"))
 
 
 NAMES_IN = _names_in()
@@ -52,15 +58,41 @@ def test_a_ceiling_stands_behind_the_lane() -> None:
     assert str(QueueName("m", "int4", Lane.NORMAL)) == "m:int4:normal"
 
 
+@given(st.sets(st.sampled_from(LADDER), min_size=1), st.data())
+def test_a_set_of_tiers_has_one_name_which_says_who_may_serve(serving: set[str], data: st.DataObject) -> None:
+    in_order = tuple(tier for tier in LADDER if tier in serving)
+    queue = QueueName.of("m", data.draw(st.sampled_from(in_order)), "normal", in_order, LADDER)
+
+    assert QueueName.parse(str(queue)) == queue
+    assert queue.serving(LADDER) == in_order
+    assert bool(queue.only) == ("only-" in str(queue))
+
+
+@pytest.mark.parametrize(
+    ("tier", "serving", "name"),
+    [
+        ("int4", ("int4", "int8", "fp8", "bf16"), "m:int4:normal"),
+        ("int4", ("int4", "int8"), "m:int4:normal:max-int8"),
+        ("int4", ("int4", "fp8"), "m:int4:normal:only-int4,fp8"),
+        ("int8", ("int4", "int8", "fp8"), "m:int8:normal:only-int4,int8,fp8"),  # int4 below its floor, by consent
+    ],
+)
+def test_only_a_set_that_is_no_range_from_the_tier_on_is_spelled_out(
+    tier: str, serving: tuple[str, ...], name: str
+) -> None:
+    assert str(QueueName.of("m", tier, "normal", serving, LADDER)) == name
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        *("m:int4:normal:only-", "m:int4:normal:only-fp8", "m:int4:normal:only-int4,fp8:x"),
         *("", "default", "m:int4", "m:int4:high", ":int4:normal", "m::normal", "m:int4:normal:", "m:int4:normal:max-"),
         *("m:int4:normal:int8", "m:int4:normal:max-int8:", "m:int4:normal:max-int8:x", "x" * 100_000),
     ],
 )
 def test_other_names_are_refused_in_few_words(text: str) -> None:
-    with pytest.raises(ValueError, match="a queue is named model:tier:lane or ") as caught:
+    with pytest.raises(ValueError, match="a queue is named model:tier:lane, and ") as caught:
         QueueName.parse(text)
 
     assert len(str(caught.value)) < 300

@@ -14,7 +14,7 @@ import structlog
 from bitladder.contract import Claimed
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.tier_state import TierState, health_call, read_health
-from bitladder.queue.claim_plan import claim_plan, shifted_plan
+from bitladder.queue.claim_plan import ClaimPlan, claim_plan, shifted_plan
 from bitladder.queue.job_queue import JobQueue
 from workers.engine_health.blame import Blame, FaultyAttempt, find_blame
 from workers.identity import Identity
@@ -36,7 +36,7 @@ class TierHealth:
         self._sound = self._faults = 0  # not reported yet
         self._undecided: deque[tuple[float, FaultyAttempt]] = deque(maxlen=_MAX_UNDECIDED)
         self._plan = self._make_plan()
-        self._shifted_plan = ""  # '': the traffic is not shifted
+        self._shifted_plan: ClaimPlan | None = None  # None: the traffic is not shifted
         self._probe_s = 0.0  # when the next probe may be claimed
 
     def note(self, job: Claimed, is_fault: bool) -> None:
@@ -46,14 +46,14 @@ class TierHealth:
         else:
             self._sound += 1
 
-    def limit(self, slots: int) -> tuple[str, int]:
+    def limit(self, slots: int) -> tuple[ClaimPlan, int]:
         """Return what to claim by, and how many jobs: one of all that wait, where a probe is due."""
         if not self._shifted_plan:
             return self._plan, slots
         is_probe = self._loop.time() >= self._probe_s
         return (self._plan, 1) if is_probe else (self._shifted_plan, slots)
 
-    def claimed(self, plan: str) -> None:
+    def claimed(self, plan: ClaimPlan) -> None:
         """Note that a claim by this plan brought jobs."""
         if self._shifted_plan and plan == self._plan:
             self._probe_s = self._loop.time() + self._queue.settings.queue.probe_interval_s
@@ -69,7 +69,7 @@ class TierHealth:
             except QueueUnreachableError:
                 continue  # the claims tell of the outage; what is counted goes with the next report
 
-    def _make_plan(self) -> str:
+    def _make_plan(self) -> ClaimPlan:
         """Return the plan by the settings as they are now: marks and lanes may change while the worker runs."""
         return claim_plan(self._queue.settings, self._worker.model, self._worker.tier)
 
@@ -96,7 +96,7 @@ class TierHealth:
             ladder = self._queue.settings.model(worker.model).ladder
             self._shifted_plan = shifted_plan(self._plan, worker.model, ladder, state.serving)
         else:
-            self._shifted_plan = ""
+            self._shifted_plan = None
         if state.is_shifted and not state.was_shifted:
             log.warning("traffic shifted", to=state.serving[0], fault_ratio=round(state.fault_ratio, 3))
         elif state.was_shifted and not state.is_shifted:

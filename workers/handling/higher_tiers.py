@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bitladder.contract import Claimed, QueueName
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
@@ -30,7 +28,8 @@ class HigherTiers:
         """Return the queue one tier up, or the job's own where no worker above would serve it."""
         if not await self._are_live(job):
             return job.queue
-        return str(QueueName(self._worker.model, self._above(job)[0], job.lane, job.ceiling))
+        above = self._above(job)
+        return str(QueueName.of(self._worker.model, above[0], job.lane, above, self._ladder))
 
     async def _are_live(self, job: Claimed) -> bool:
         above = self._above(job)
@@ -40,10 +39,10 @@ class HigherTiers:
             return False
         return any(live.get(tier) for tier in above)
 
-    def _above(self, job: Claimed) -> Sequence[str]:
-        """Return the higher tiers that may run the job.
+    def _above(self, job: Claimed) -> tuple[str, ...]:
+        """Return the higher tiers that may run the job, none below its floor, even if this one is.
 
-        Its ceiling is taken from the name of its queue: that is checked, while a request may come from any producer.
+        They are taken from the name of its queue: that is checked, while a request may come from any producer.
         """
-        highest = self._ladder.index(job.ceiling) if job.ceiling else len(self._ladder) - 1
-        return self._ladder[self._ladder.index(self._worker.tier) + 1 : highest + 1]
+        lowest = max(self._ladder.index(self._worker.tier) + 1, self._ladder.index(job.tier))
+        return tuple(tier for tier in job.serving(self._ladder) if self._ladder.index(tier) >= lowest)

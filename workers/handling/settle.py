@@ -51,6 +51,7 @@ class Settler:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
         self.ledger = CostLedger(queue, worker, metrics)
         self._note_end, self._prefixes = note_end, PrefixNotes(queue, worker)
+        self._ladder = queue.settings.model(worker.model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
         self._budget = ByteBudget()  # of one call
         self._returns: dict[str, int] = {}  # by job: how often this engine was too busy to take it
@@ -165,10 +166,15 @@ class Settler:
             attempts=job.attempt - (not done.has_begun),
             decision=_decision(request, job),
             request_id=request.request_id if request else "",
-            overflowed_from=job.tier if job.tier != self._worker.tier else None,
+            overflowed_from=job.tier if self._rises(job) > 0 else None,
+            served_below_floor=self._rises(job) < 0,
             queue_ms=float(max(0, job.claimed_ms - job.enqueued_ms)),
             cost=cost,
         )
+
+    def _rises(self, job: Claimed) -> int:
+        """Return how many tiers above the job's queue this worker is; less than 0: below it."""
+        return self._ladder.index(self._worker.tier) - self._ladder.index(job.tier)
 
     def _own_outcome(self, job: Claimed, cost: float | None, status: int, code: str, error: str) -> Outcome:
         return Outcome(

@@ -9,7 +9,8 @@ import msgspec
 from bitladder.contract import Claimed
 from bitladder.ids import read_id
 from bitladder.queue.calls.retention import retention
-from bitladder.queue.run_script import Call
+from bitladder.queue.claim_plan import ClaimPlan, lists_key
+from bitladder.queue.run_script import Argument, Call
 from bitladder.queue.untrusted import read_amount
 from bitladder.settings.sections import Settings
 
@@ -37,12 +38,15 @@ def wake_key(model: str, tier: str) -> str:
     return f"bl:wake:{model}:{tier}"
 
 
-def claim_call(settings: Settings, worker: str, model: str, tier: str, plan: str, limits: tuple[int, int, int]) -> Call:
+def claim_call(
+    settings: Settings, worker: str, model: str, tier: str, plan: ClaimPlan, limits: tuple[int, int, int]
+) -> Call:
     """Build the call of claim.lua; limits: jobs, bytes of their data together, and ms that a job takes here."""
     slots, max_bytes, service_ms = limits
-    keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", wake_key(model, tier)]
+    keys = ["bl:workers", f"bl:inflight:{worker}", f"bl:turn:{model}:{tier}", wake_key(model, tier), lists_key(model)]
     lease_ms = int(settings.queue.lease_s * 1000)
-    return Call("claim", keys, [worker, slots, lease_ms, plan, retention(settings), max_bytes, service_ms])
+    args: list[Argument] = [worker, slots, lease_ms, plan.plan, retention(settings), max_bytes, service_ms, plan.scheme]
+    return Call("claim", keys, args)
 
 
 def read_claimed(answer: list[Any]) -> Claims:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bitladder.contract import Outcome
 from bitladder.ids import id_bytes
-from bitladder.queue.claim_plan import all_lists
+from bitladder.queue.claim_plan import all_lists, is_served, lists_key
 from bitladder.queue.job_record import LOST, Ended, Running, odd_status, read_end
 from bitladder.queue.run_script import Call
 from bitladder.queue.signing import Signer
@@ -103,13 +103,16 @@ def depths_call(settings: Settings, model: str) -> Call:
     """Build the call of depths.lua for all queues of a model."""
     model_settings = settings.model(model)
     keys = [f"bl:live:{model}:{tier}" for tier in model_settings.ladder]
-    return Call("depths", keys, all_lists(model, model_settings))
+    return Call("depths", keys, [lists_key(model), *all_lists(model, model_settings)])
 
 
 def read_depths(settings: Settings, model: str, answer: list[Any]) -> Depths:
     """Read the answer of depths.lua."""
-    now_ms, live, rows, shifted = answer
+    now_ms, live, rows, shifted, others = answer
     names, ladder = all_lists(model, settings.model(model)), settings.model(model).ladder
+    for raw, *row in others:
+        if is_served(settings, name := raw.decode(errors="replace")):
+            names, rows = [*names, name], [*rows, row]
     return Depths(
         now_ms=int(now_ms),
         live=dict(zip(ladder, live, strict=True)),

@@ -16,6 +16,7 @@ from bitladder.errors import (
     QuotaError,
 )
 from bitladder.ids import in_key, read_id
+from bitladder.queue.claim_plan import is_eager
 from bitladder.queue.run_script import Argument, Call, LostError, Rows, UnansweredError
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
@@ -38,8 +39,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
     queue, tenant, quota = group
     name = QueueName.parse(queue)
     model, tier, lane = name.model, name.tier, name.lane
-    ladder = settings.model(model).ladder
-    may_overflow = lane in settings.lanes.overflow
+    others = [serving for serving in name.serving(settings.model(model).ladder) if serving != tier]
     waits_in = list_of(queue, tenant)
     keys = [
         f"rq:queue:{waits_in}",
@@ -48,12 +48,17 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
         f"bl:wake:{model}:{tier}",
         f"bl:tenant:{tenant or '-'}",
         prefix_key(model, tier, jobs[-1].request.prefix),  # one token wakes one worker, which takes all of them
-        *(f"bl:wake:{model}:{name}" for name in ladder[ladder.index(tier) + 1 :]),
+        *(f"bl:wake:{model}:{other}" for other in others),
     ]
-    high = settings.model(model).tier(tier).high if may_overflow else 0
     is_shared = tenant in ("", DEFAULT_TENANT) or lane == Lane.BATCH
     fair = 0 if is_shared else settings.queue.fair_depth
-    args: list[Argument] = [in_key(model), queue, settings.queue.max_depth, high, settings.queue.result_ttl_s * 1000]
+    args: list[Argument] = [
+        in_key(model),
+        queue,
+        settings.queue.max_depth,
+        _wakes_above(settings, name, others),
+        settings.queue.result_ttl_s * 1000,
+    ]
     longest_ms = settings.queue.max_wait_s * 1000
     args += [tenant, quota, fair, max(job.weight for job in jobs), longest_ms]
     for job in jobs:
@@ -70,6 +75,14 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
             signer.job_mac(job.job_id, data),
         )
     return Call("submit", keys, args, is_timely=True)
+
+
+def _wakes_above(settings: Settings, queue: QueueName, others: Sequence[str]) -> int:
+    """Return from how many jobs on the other tiers are woken; -1: batch jobs are found by who looks."""
+    eager = [tier for tier in others if is_eager(settings, queue.model, tier, queue.lane)]
+    if eager and queue.lane != Lane.BATCH:
+        return 0
+    return settings.model(queue.model).tier(queue.tier).high if queue.lane in settings.lanes.overflow else -1
 
 
 def by_group(settings: Settings, placed: Iterable[tuple[int, Submission]]) -> dict[Group, Placed]:

@@ -55,6 +55,7 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     text: Text | UnsetType = UNSET
     tier: str | UnsetType | None = UNSET
     overflowed_from: str | UnsetType | None = UNSET
+    served_below_floor: bool | UnsetType = UNSET
     queue_ms: Duration | UnsetType = UNSET
     ttft_ms: float | UnsetType | None = UNSET
     run_ms: Duration | UnsetType = UNSET

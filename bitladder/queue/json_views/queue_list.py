@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from bitladder.contract import Lane, QueueName
 from bitladder.queue.calls.read import Depth, Depths
+from bitladder.queue.claim_plan import is_served
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 
@@ -69,12 +70,20 @@ class QueueList(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_queues(queue: JobQueue) -> QueueList:
     """Read all queues."""
-    overview = await queue.overview()
+    overview, models = await queue.overview(), queue.settings.models
+    depths = {name: await queue.depths(name) for name in models}
+    shown = {depth.queue for seen in depths.values() for depth in seen.queues}
+    unknown = [
+        other
+        for other in overview.unknown
+        # An empty list of single tiers is one that is not in use now.
+        if other.queue not in shown and (other.depth or not is_served(queue.settings, other.queue))
+    ]
     return QueueList(
         suspended=overview.is_suspended,
-        data=[_describe_model(name, await queue.depths(name)) for name in queue.settings.models],
-        unknown=[UnknownQueue(**asdict(unknown)) for unknown in overview.unknown[:MAX_UNKNOWN]],
-        unknown_total=len(overview.unknown),
+        data=[_describe_model(name, seen) for name, seen in depths.items()],
+        unknown=[UnknownQueue(**asdict(other)) for other in unknown[:MAX_UNKNOWN]],
+        unknown_total=len(unknown),
     )
 
 

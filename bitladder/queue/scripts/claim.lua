@@ -1,19 +1,21 @@
--- Give a worker up to n jobs: its own lanes first, then the overflow of lower tiers.
+-- Give a worker up to n jobs: its own lanes first, then the overflow of lower tiers, then what its clients let be served
+-- below its floor.
 --
--- Needs: values, clock, commands, lists, retention, ending, overflow, fairness, pop
+-- Needs: values, clock, commands, tenants, lists, retention, ending, overflow, below_floor, fairness, pop, facts
 -- Moves: queued -> running: a worker takes it
 -- Moves: queued -> expired: its deadline passed while it waited
 -- Moves: queued -> failed: its record cannot be run, or asks for what is not supported (dead letter)
 --
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  bl:inflight:<worker>        set     ids the worker holds
---       3  bl:turn:<model>:<tier>      hash    counts jobs and claims (parts/fairness.lua)
+--       3  bl:turn:<model>:<tier>      hash    counts jobs and claims (claiming/fairness.lua)
 --       4  bl:wake:<model>:<tier>      list    wakes the next idle worker while work is left
+--       5  bl:lists:<model>            set     lists of single tiers that are in use
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/claim_plan.py)  5 keep (see `read_keep`)
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
---       7 how long a job takes here, ms (0: not known)
--- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>,
--- bl:live:<model>:<tier>, bl:health:<model>:<tier>, rq:suspended, and what its parts touch.
+--       7 how long a job takes here, ms (0: not known)  8 scheme (JSON, as the plan)
+-- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>, rq:suspended, and what
+-- its parts touch.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout, spent}…,
 -- {id, why}…, suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and
 -- their deadline is that of this execution. Only jobs that came back have what was spent on them before. The ids are those
@@ -32,14 +34,6 @@ local claim = {
   running_until = num((now + RUNNING_FOR_MS) / 1000),
   pops_left = slots + 1000,  -- leftovers cost a pop each: a mass cancellation must not hold the server up
 }
-
-local function depth_of(lists)
-  local depth = 0
-  for _, name in ipairs(lists) do
-    depth = depth + depth_of_list(name) + depth_apart(claim.tenants, name)
-  end
-  return depth
-end
 
 -- Take jobs of the worker's own lanes. One lane alone needs no turns.
 local function claim_own()
@@ -65,43 +59,16 @@ local function claim_own()
   redis.call('HSET', KEYS[3], 'jobs', jobs % JOBS_PER_CYCLE)
 end
 
--- What the rule of overflow asks, from Redis.
-local function overflow_facts()
-  return {
-    now = now,
-    share = plan.share,
-    depth = depth_of,
-    is_marked = function(lane)
-      return redis.call('EXISTS', lane.flag) == 1
-    end,
-    mark = function(lane, overflows)
-      if overflows then
-        redis.call('SET', lane.flag, '1', 'PX', 3600000)
-      else
-        redis.call('DEL', lane.flag)
-      end
-    end,
-    has_workers = function(tier)
-      return try_call('ZCOUNT', tier.live, now, '+inf') ~= 0 and (try_call('HGET', tier.health, 'shifted') or '0') == '0'
-    end,
-    head = function(name) return next_head(claim, name) end,
-    take = function(lists, limit)
-      local started, expired = #claim.jobs, claim.expired
-      local popped = pop_oldest(claim, lists, limit)
-      return popped, #claim.jobs - started, claim.expired - expired
-    end,
-  }
-end
-
--- Take jobs of lower tiers, the nearest first, until the worker has `limit`.
+-- Take jobs of lower tiers, the nearest first, until the worker has `limit`, or only its reserve is free.
 local function claim_below(limit, facts)
-  local room = limit - #claim.jobs
+  local room = math.min(limit, slots - plan.reserve) - #claim.jobs
   for _, tier in ipairs(plan.below) do
     if room > 0 then
       read_tenants(string.sub(tier.live, #'bl:live:' + 1), claim.tenants)
       room = take_overflow(tier, room, facts)
     end
   end
+  return room
 end
 
 -- Write what the worker holds now.
@@ -121,7 +88,7 @@ end
 local function pass_on(has_overflow)
   local waiting = has_overflow
   for _, lane in ipairs(plan.own) do
-    local depth = is_empty(claim, lane.lists) and 0 or depth_of(lane.lists)
+    local depth = is_empty(claim, lane.lists) and 0 or depth_of(lane.lists, claim.tenants)
     if depth <= lane.low then
       redis.call('DEL', lane.flag)  -- no worker above may have looked while the queue was short
     end
@@ -134,14 +101,15 @@ local function pass_on(has_overflow)
 end
 
 read_tenants(string.sub(KEYS[4], #'bl:wake:' + 1), claim.tenants)
-local facts = #plan.below > 0 and overflow_facts()
+local above = add_lists(claim, plan, KEYS[5], ARGV[8])
+local facts = (#plan.below > 0 or above) and overflow_facts(claim, plan)
 if facts and looks_down_first(call_or_replace('HINCRBY', KEYS[3], 'claims', 1)) then
   claim_below(1, facts)
 end
 claim_own()
 local own = #claim.jobs
 if facts then
-  claim_below(slots, facts)
+  take_below_floor(above or {}, claim_below(slots, facts), facts)
 end
 redis.call('PEXPIRE', KEYS[3], 86400000)
 note_claimed()

@@ -1,6 +1,6 @@
 -- End jobs, each only while this worker still holds it, or while no other has started it since.
 --
--- Needs: values, clock, commands, ids, lists, fencing, retention, ending
+-- Needs: values, clock, commands, ids, tenants, lists, fencing, retention, ending
 -- Moves: running -> finished: its engine answered
 -- Moves: running -> failed: its engine refused it, or it is no request
 -- Moves: running -> expired: its deadline passed while it ran

@@ -1,12 +1,12 @@
 -- Take jobs out of the dead letters and queue them again, with all their attempts and a new deadline.
 --
--- Needs: values, clock, commands, wait, lists, retention
+-- Needs: values, clock, commands, wait, tenants, lists, retention
 -- Moves: failed -> queued: an operator released it from the dead letters
 --
 -- KEYS  1  bl:dead_letters                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<list>, rq:queues, bl:counts:<list>,
--- bl:gone:<list>, bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:wake:<model>:<tier>, bl:tenant:<tenant>, bl:idem:<model>:<key>.
+-- bl:gone:<list>, bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:wake:<model>:<tier>, bl:lists:<model>, bl:tenant:<tenant>, bl:idem:<model>:<key>.
 -- A job that runs alone does so again.
 -- Returns {1|0…}: whether the job was among the dead letters and waits again.
 
@@ -54,6 +54,7 @@ local function release(id)
     end
   end
   try_call('SADD', 'rq:queues', list)
+  note_list(queue)
   local _, tier = names_in(queue)
   wake('bl:wake:' .. tier)
   return 1

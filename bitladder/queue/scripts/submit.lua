@@ -1,6 +1,6 @@
 -- Store jobs of one queue and push them, each unless the queue is full or it was submitted before.
 --
--- Needs: values, clock, commands, wait, lists
+-- Needs: values, clock, commands, wait, tenants, lists
 -- Moves: (none) -> queued: accepted
 --
 -- KEYS  1  rq:queue:<list>             list    where they wait: the queue's list, or that of a named tenant
@@ -9,18 +9,19 @@
 --       4  bl:wake:<model>:<tier>      list    wakes an idle worker of the tier
 --       5  bl:tenant:<tenant>          zset    a named tenant's jobs that have not ended -> when they expire (ms)
 --       6  bl:prefix:<model>:<tier>:<prefix>  string  the worker that served this prefix last
---       7… bl:wake:<model>:<higher>    list    wakes higher tiers when the queue is over its high mark
+--       7… bl:wake:<model>:<other>     list    wakes the other tiers that may serve it, once it is so deep
 -- ARGV  1 until when it may run (ms): the sender has given it up then  2 model, with %3A for a colon
---       3 queue  4 max depth  5 high mark (0: it never overflows)  6 ttl ms  7 tenant ('': its jobs are not counted)
---       8 max jobs of the tenant (0: no limit)  9 of its jobs, those above it are not pushed here (0: all are)
---       10 the tenant's weight  11 the longest wait (ms): a job with less has a deadline of its own, then eight per job: id, data, description, deadline ms, reply channel, idempotency key,
---       fingerprint, mac ('' where there is none)
--- Touches also, by name: bl:gone:<list>, rq:job:<id>, bl:idem:<model>:<key>, and what its parts
--- touch; and the record of a cancelled job whose key is taken over.
+--       3 queue  4 max depth  5 depth above which others are woken (-1: never)  6 ttl ms
+--       7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0: no limit)
+--       9 of its jobs, those above it are not pushed here (0: all are)  10 the tenant's weight
+--       11 the longest wait (ms): a job with less has a deadline of its own, then eight per job: id, data, description,
+--       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
+-- Touches also, by name: bl:gone:<list>, rq:job:<id>, bl:idem:<model>:<key>, the record of a cancelled job whose key is
+-- taken over, and what its parts touch.
 -- Returns {result, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
--- full | quota (the tenant has reached its limit) | crowded (its excess belongs into the batch lane) | broken (the list is none, or
--- the record under the job's id is no hash). A refused job leaves nothing behind, and does not affect the others. Or the
--- error LATE <now>: the call was on its way for too long, as with a server that was stopped.
+-- full | quota (the tenant has reached its limit) | crowded (its excess belongs into the batch lane) | broken (the list is
+-- none, or the job's record no hash). A refused job leaves nothing behind, and does not affect the others. Or the error
+-- LATE <now>: the call was on its way for too long, as with a server that was stopped.
 
 local model, queue, now = ARGV[2], ARGV[3], now_ms()
 if now > tonumber(ARGV[1]) then
@@ -133,15 +134,12 @@ if #pushed > 0 then
       redis.call('PEXPIRE', KEYS[5], num(longest_ms))
     end
   end
-  if length == 0 then
-    try_call('SADD', KEYS[3], KEYS[1])
-  end
-  if list ~= queue then
-    join_tenants(queue, tenant, #pushed, ARGV[10])
-  end
+  if length == 0 then try_call('SADD', KEYS[3], KEYS[1]) end
+  if list ~= queue then join_tenants(queue, tenant, #pushed, ARGV[10]) end
+  note_list(queue)
   if #due > 0 then add_due(queue, list, due, longest_due_ms + ttl_ms) end
   wake_preferred(KEYS[6], KEYS[4])
-  if high > 0 and waiting + #pushed > high then
+  if high >= 0 and waiting + #pushed > high then
     for i = 7, #KEYS do
       wake(KEYS[i])
     end

@@ -62,7 +62,7 @@ class Source:
 
 def decision(policy: Policy, rank: int, reason: str, score: Score, constraints: Constraints) -> Decision:
     """Return the decision for the tier at `rank`, moved into what the constraints allow."""
-    bounded = min(max(rank, constraints.lowest), constraints.highest)
+    bounded = constraints.nearest(rank)
     if bounded != rank:
         reason += f", {'raised to a minimum' if bounded > rank else 'held at a maximum'}"
     return Decision(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import redis
 
-from bitladder.contract import list_of
+from bitladder.contract import QueueName, list_of
 from bitladder.queue.calls.end import RequeueReason
 
 MODEL = "smollm2"
@@ -241,7 +241,8 @@ def _check_depths(model: Model, dump: Dump) -> None:
                 number = int(dump.hash(f"rq:job:{job_id}")["wait"].split(" ")[2])
                 assert number - popped == place, f"position of {job_id} in {queue}"
     for queue in model.queues():
-        counts = dump.hash(f"bl:tenants:{queue.split(':max-')[0].rpartition(':')[0]}")
+        of = QueueName.parse(queue)
+        counts = dump.hash(f"bl:tenants:{of.model}:{of.tier}")
         ids = [job_id for name, ids in model.lists.items() if name.startswith(f"{queue}:tenant-") for job_id in ids]
         waiting = sum(model.jobs[job_id].status == "queued" for job_id in ids)
         assert (int(counts.get(queue, 0)), int(counts.get(f"gone:{queue}", 0))) == (len(ids), len(ids) - waiting)

@@ -102,6 +102,7 @@ class JobLife(RuleBasedStateMachine):
         tier=st.sampled_from(LADDER),
         lane=st.sampled_from(Lane),
         ceiling=st.sampled_from((None, *LADDER)),
+        is_special=st.sampled_from((False, False, True)),
         deadline=st.booleans(),
         key=st.sampled_from(("", "", "k1", "k2")),
         fingerprint=st.sampled_from(("f1", "f1", "f2")),
@@ -114,6 +115,7 @@ class JobLife(RuleBasedStateMachine):
         tier: str,
         lane: Lane,
         ceiling: str | None,
+        is_special: bool,
         deadline: bool,
         key: str,
         fingerprint: str,
@@ -125,6 +127,10 @@ class JobLife(RuleBasedStateMachine):
             ceiling = tier
         if ceiling == LADDER[-1]:
             ceiling = None
+        name = QueueName(MODEL, tier, lane, ceiling)
+        if is_special:  # a gap above the lowest tier, consent to lower ones from the others
+            serving = (LADDER[0], LADDER[-1]) if tier == LADDER[0] else LADDER
+            name = QueueName.of(MODEL, tier, lane, serving, LADDER)
         jobs = []
         for _ in range(copies):
             self.count += 1
@@ -138,7 +144,7 @@ class JobLife(RuleBasedStateMachine):
                 Submission(
                     job_id=f"j{self.count}",
                     model=MODEL,
-                    queue=str(QueueName(MODEL, tier, lane, ceiling)),
+                    queue=str(name),
                     request=request,
                     deadline_ms=600_000 if deadline else None,
                     idempotency_key=key,
@@ -169,7 +175,7 @@ class JobLife(RuleBasedStateMachine):
         elif mine >= QUOTA:
             assert isinstance(answer, QuotaError)
         elif mine >= FAIR and name.lane != Lane.BATCH:
-            return self._is_refused(job, str(QueueName(name.model, name.tier, Lane.BATCH, job.request.ceiling)), answer)
+            return self._is_refused(job, str(msgspec.structs.replace(name, lane=Lane.BATCH)), answer)
         else:
             key, fingerprint = job.idempotency_key, job.fingerprint
             self.model.push(Job(job_id=job.job_id, queue=queue, key=key, fingerprint=fingerprint, tenant=tenant))
@@ -214,9 +220,9 @@ class JobLife(RuleBasedStateMachine):
         return popped
 
     def _free_to_escalate(self, tier: str) -> set[str]:
-        """Return the tiers and lanes below whose jobs may all overflow now: the tier is dead, or the lane is long."""
+        """Return the other tiers and lanes whose jobs may all be taken now: the tier is dead, or the lane is long."""
         free, dump = set(), Dump(self.store)
-        for lower in LADDER[: LADDER.index(tier)]:
+        for lower in LADDER:
             for lane in Lane:
                 name = f"{MODEL}:{lower}:{lane}"
                 depth = sum(self.model.depth(its) for its in self.model.queues() if f"{its}:".startswith(f"{name}:"))
@@ -230,18 +236,21 @@ class JobLife(RuleBasedStateMachine):
         assert answer.fence > job.fence
         job.worker, job.uncharged, job.fence = worker, answer.fence - job.attempts - 1, answer.fence
         lane = f"{MODEL}:{answer.tier}:{answer.lane}"
-        assert answer.tier == tier or lane in free or job.is_late, "it overflowed without need"
+        idle = answer.lane == Lane.BATCH and self._is_idle(tier)
+        late = job.is_late and LADDER.index(answer.tier) < LADDER.index(tier)
+        assert answer.tier == tier or lane in free or late or idle, "it left its tier without need"
         assert (answer.attempt, answer.queue) == (job.attempts, job.queue)
         assert answer.attempt <= MAX_ATTEMPTS
-        highest = answer.ceiling or LADDER[-1]
-        assert LADDER.index(answer.tier) <= LADDER.index(tier) <= LADDER.index(highest)
+        assert tier in answer.serving(LADDER)
+
+    def _is_idle(self, tier: str) -> bool:
+        return not any(self.model.depth(name) for name in self.model.queues() if QueueName.parse(name).tier == tier)
 
     def _judge_idle(self, tier: str) -> None:
         """Expect that a free slot left nothing of its own tier, and of a dead one below nothing that it may take."""
         dead = [lower for lower in LADDER[: LADDER.index(tier)] if not self._live(lower)]
         for name in self.model.queues():
-            its, ceiling = QueueName.parse(name).tier, QueueName.parse(name).ceiling or LADDER[-1]
-            if its in (*dead, tier) and LADDER.index(ceiling) >= LADDER.index(tier):
+            if QueueName.parse(name).tier in (*dead, tier) and tier in QueueName.parse(name).serving(LADDER):
                 assert self.model.depth(name) == 0, name
 
     def _live(self, tier: str) -> int:
@@ -296,9 +305,9 @@ class JobLife(RuleBasedStateMachine):
                 assert result == "lost"
 
     def _one_up(self, worker: str, claimed: Claimed) -> str:
-        highest = LADDER.index(claimed.ceiling or LADDER[-1])
-        rank = min(LADDER.index(WORKERS[worker]) + 1, highest)
-        return str(QueueName(MODEL, LADDER[rank], claimed.lane, claimed.ceiling))
+        lowest = max(LADDER.index(WORKERS[worker]) + 1, LADDER.index(claimed.tier))
+        above = tuple(tier for tier in claimed.serving(LADDER) if LADDER.index(tier) >= lowest)
+        return str(QueueName.of(MODEL, above[0], claimed.lane, above, LADDER)) if above else claimed.queue
 
     @precondition(lambda self: self.claims)
     @rule(number=picks, chunk=st.integers(1, 4), again=st.booleans())

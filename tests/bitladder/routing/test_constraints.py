@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bitladder.contract import Lane
 from bitladder.errors import RequestError
 from bitladder.routing.constraints import constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
+from bitladder.settings.access import KeyEnvelope, KeyRules
 from bitladder.settings.policy_section import LaneSettings
 
 LADDER = ("int4", "int8", "fp8")
@@ -52,7 +55,7 @@ def test_a_model_s_name_may_choose_the_tier_that_the_headers_allow(headers: dict
         constraints = constraints_of(envelope, LADDER, "int8")
         assert (constraints.lowest, constraints.highest, constraints.ceiling) == (1, 1, "int8")
     else:
-        with pytest.raises(RequestError, match=r"chooses the tier int8, but the headers allow .* only") as caught:
+        with pytest.raises(RequestError, match=r"the tier in the model's name \(int8\)") as caught:
             constraints_of(envelope, LADDER, "int8")
         assert caught.value.param == "model"
 
@@ -62,3 +65,113 @@ def test_priority_chooses_the_lane_unless_one_is_asked_for() -> None:
 
     assert lanes == [Lane.URGENT, Lane.URGENT, Lane.NORMAL, Lane.NORMAL, Lane.BATCH, Lane.BATCH]
     assert lane_of(Envelope(priority=10, lane=Lane.BATCH), LaneSettings()) is Lane.BATCH
+
+
+def key(**tables: KeyEnvelope) -> KeyRules:
+    return KeyRules("app", **tables)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "floor", "queue"),
+    [
+        (Envelope(quantizations=("int4", "fp8", "bf16")), "int4", "m:int4:normal:only-int4,fp8"),
+        (Envelope(quantizations=("int4", "fp8")), "fp8", "m:fp8:normal"),
+        (Envelope(quantizations=("int4", "int8")), "int4", "m:int4:normal:max-int8"),
+        (Envelope(below_floor=True), "int4", "m:int4:normal"),  # nothing is below it
+        (Envelope(below_floor=True), "fp8", "m:fp8:normal:only-int4,int8,fp8"),
+        (Envelope(below_floor=True, max_tier="int8"), "int8", "m:int8:normal:only-int4,int8"),
+        (Envelope(below_floor=True, min_tier="int8"), "int8", "m:int8:normal:only-int4,int8,fp8"),
+        (Envelope(below_floor=True, quantizations=("int4", "fp8")), "fp8", "m:fp8:normal:only-int4,fp8"),
+        (Envelope(key=key(defaults=KeyEnvelope(allow_below_floor=True))), "fp8", "m:fp8:normal:only-int4,int8,fp8"),
+        (Envelope(below_floor=False, key=key(defaults=KeyEnvelope(allow_below_floor=True))), "fp8", "m:fp8:normal"),
+        (Envelope(below_floor=True, key=key(limits=KeyEnvelope(floor="int8"))), "fp8", "m:fp8:normal:only-int8,fp8"),
+    ],
+)
+def test_a_queue_is_named_after_the_tiers_that_may_serve(envelope: Envelope, floor: str, queue: str) -> None:
+    assert str(constraints_of(envelope, LADDER).queue("m", floor, Lane.NORMAL)) == queue
+
+
+@pytest.mark.parametrize(
+    ("envelope", "chosen", "message"),
+    [
+        (
+            Envelope(min_tier="fp8", quantizations=("int4",)),
+            None,
+            r"X-Min-Tier \(fp8\) and provider.quantizations \(int4\)",
+        ),
+        (Envelope(max_tier="int4", quantizations=("fp8",)), None, r"X-Max-Tier \(int4\) and provider.quant.* \(fp8\)"),
+        (Envelope(quantizations=("fp8",)), "int4", r"provider.quantizations \(fp8\) and the tier in the model's name"),
+        (
+            Envelope(min_tier="int8", max_tier="int8", quantizations=("int4", "fp8")),
+            None,
+            r"X-Max-Tier \(int8\) and X-Min-Tier \(int8\) and provider.quantizations \(int4, fp8\) contradict",
+        ),
+        (
+            Envelope(max_tier="int4", key=key(limits=KeyEnvelope(floor="int8"))),
+            None,
+            r"limits.floor of the API key app \(int8\) and X-Max-Tier \(int4\) contradict each other",
+        ),
+        (
+            Envelope(below_floor=True, key=key(limits=KeyEnvelope(allow_below_floor=False))),
+            None,
+            r"X-Allow-Below-Floor \(true\) and limits.allow_below_floor of the API key app \(false\)",
+        ),
+        (Envelope(below_floor=True), "int4", r"X-Allow-Below-Floor \(true\) and the tier in the model's name \(int4\)"),
+        (
+            Envelope(key=key(limits=KeyEnvelope(floor="q8"))),
+            None,
+            r"limits.floor of the API key app \(q8\) must be one",
+        ),
+    ],
+)
+def test_contradictions_name_what_contradicts_and_both_values(
+    envelope: Envelope, chosen: str | None, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        constraints_of(envelope, LADDER, chosen)
+
+
+NAMED = st.none() | st.sampled_from(LADDER)
+SETS = st.none() | st.sets(st.sampled_from(LADDER), min_size=1).map(tuple)
+KEYS = st.builds(KeyEnvelope, floor=NAMED, ceiling=NAMED, allow_below_floor=st.none() | st.booleans())
+
+
+@given(
+    st.builds(
+        Envelope,
+        min_tier=NAMED,
+        max_tier=NAMED,
+        quantizations=SETS,
+        below_floor=st.none() | st.booleans(),
+        key=st.builds(KeyRules, st.just("app"), KEYS, KEYS),
+    ),
+    st.integers(0, 2),
+)
+def test_whatever_is_asked_a_limit_holds_and_nothing_goes_below_the_floor_without_consent(
+    envelope: Envelope, wanted: int
+) -> None:
+    limits, defaults = envelope.key.limits, envelope.key.defaults
+    try:
+        constraints = constraints_of(envelope, LADDER)
+    except RequestError as error:
+        assert "contradict each other" in str(error)  # noqa: PT017
+        return
+    floor = constraints.nearest(wanted)
+    serving = [LADDER.index(tier) for tier in constraints.queue("m", LADDER[floor], Lane.NORMAL).serving(LADDER)]
+
+    assert floor in serving
+    assert LADDER.index(limits.floor or "int4") <= min(serving)
+    assert max(serving) <= LADDER.index(limits.ceiling or "fp8")
+    assert max(serving) <= LADDER.index(envelope.max_tier or "fp8")
+    assert floor >= LADDER.index(envelope.min_tier or "int4")
+    assert {LADDER[rank] for rank in serving} <= set(envelope.quantizations or LADDER)
+    consents = defaults.allow_below_floor if envelope.below_floor is None else envelope.below_floor
+    assert min(serving) == floor or (consents and limits.allow_below_floor is not False)
+
+
+def test_no_request_goes_to_a_more_urgent_lane_than_its_key_may_use() -> None:
+    limited = key(limits=KeyEnvelope(lane=Lane.NORMAL))
+    lanes = [lane_of(Envelope(priority=priority, key=limited), LaneSettings()) for priority in (10, 5, 1)]
+
+    assert lanes == [Lane.NORMAL, Lane.NORMAL, Lane.BATCH]
+    assert lane_of(Envelope(lane=Lane.URGENT, key=limited), LaneSettings()) is Lane.NORMAL

@@ -17,7 +17,15 @@ from bitladder.settings.load import load_settings
 from tests.conftest import ROOT, wait_until
 
 GOOD = f'hash = "{"0" * 64}"\ntenant = "acme"\n'
-KEY = KeySettings.model_validate({"hash": "1" * 64, "tenant": "acme", "expires": "2030-01-01"})
+KEY = KeySettings.model_validate(
+    {
+        "hash": "1" * 64,
+        "tenant": "acme",
+        "expires": "2030-01-01",
+        "defaults": {"floor": "int8", "lane": "batch", "allow_below_floor": True},
+        "limits": {"ceiling": "int8"},
+    }
+)
 
 
 @pytest.fixture

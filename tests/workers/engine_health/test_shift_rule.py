@@ -143,7 +143,7 @@ def test_what_another_program_wrote_into_the_state_does_not_keep_traffic_away(od
 @pytest.mark.parametrize("serving", [("int8", "fp8"), ("fp8",)])
 def test_a_shifted_tier_keeps_exactly_the_lists_that_no_serving_tier_may_take(serving: tuple[str, ...]) -> None:
     ladder = SETTINGS.model("smollm2").ladder
-    plan = json.loads(shifted_plan(claim_plan(SETTINGS, "smollm2", "int4"), "smollm2", ladder, serving))
+    plan = json.loads(shifted_plan(claim_plan(SETTINGS, "smollm2", "int4"), "smollm2", ladder, serving).plan)
     whole = lists_of("smollm2", ladder, "int4", "normal", "int4")
 
     taken = {name for tier in serving for name in lists_of("smollm2", ladder, "int4", "normal", tier)}

@@ -1,6 +1,6 @@
 -- Jobs whose deadline is near, or passed while they waited.
 --
--- Needs: values, commands, lists, ending
+-- Needs: values, commands, tenants, lists, ending
 -- Touches: rq:job:<id>, bl:due:<list>, bl:tenants:<model>:<tier>, and what the parts above touch
 
 -- A job goes before those that came earlier where it can still be answered in time, and could not be much later: its
@@ -27,7 +27,7 @@ local function expire_job(claim, id, queue, at, is_rq)
 end
 
 -- Take jobs of a list that are due, the nearest deadline first; their ids stay in the list as leftovers. `take` starts
--- one, see parts/pop.lua. Returns how many were taken.
+-- one, see claiming/pop.lua. Returns how many were taken.
 local function take_due(claim, queue, list, limit, take)
   local due, served, taken = 'bl:due:' .. list, claim.tenants['due:' .. list], 0
   local oldest = math.floor((served + limit) / OLDEST_EVERY) - math.floor(served / OLDEST_EVERY)

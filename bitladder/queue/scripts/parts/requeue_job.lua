@@ -1,6 +1,6 @@
 -- A job that a worker holds goes back to the front of a queue, or ends.
 --
--- Needs: values, commands, wait, lists, ids, ending
+-- Needs: values, commands, wait, tenants, lists, ids, ending
 -- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queue:<target>:tenant-<tenant>, rq:queues, bl:stream:<id>, and what the parts above touch
 
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
@@ -101,6 +101,7 @@ local function requeue_job(id, worker, how)
     redis.call('HSET', key, 'trouble', how.trouble)  -- the outcome says so if the deadline passes before it runs again
   end
   try_call('SADD', 'rq:queues', 'rq:queue:' .. list)
+  note_list(target)
   local _, tier = names_in(target)
   wake('bl:wake:' .. tier)
   return 'returned'

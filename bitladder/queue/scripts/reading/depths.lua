@@ -1,15 +1,16 @@
 -- Read the depths of queues, their heads' ages, and how many workers are live.
 --
--- Needs: values, clock, commands, lists
+-- Needs: values, clock, commands, tenants, lists
 --
 -- KEYS  1… bl:live:<model>:<tier>      zset    one per tier
--- ARGV  queue names; by name: bl:health:<model>:<tier>, rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>,
---       bl:tenants:<model>:<tier>, bl:shares:<q>
+-- ARGV  1 bl:lists:<model> (a key of a list would count as written), then queue names; by name: bl:health:<model>:<tier>,
+--       rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>, bl:tenants:<model>:<tier>, bl:shares:<q>
 -- Returns {now, {live workers per key}, {depth, in flight, time of the head (0: unknown or none), what is wrong with the
--- list ('': nothing)} per queue, {traffic shifted to higher tiers (1|0) per key}}.
+-- list ('': nothing)} per queue, {traffic shifted to higher tiers (1|0) per tier}, {name, and the same} per list of single
+-- tiers}.
 
 local now = now_ms()
-local live, queues, shifted, tenants = {}, {}, {}, {}
+local live, queues, shifted, others, tenants = {}, {}, {}, {}, {}
 for i, key in ipairs(KEYS) do
   live[i] = try_call('ZCOUNT', key, now, '+inf') or 0
   local since = try_call('HGET', (string.gsub(key, '^bl:live:', 'bl:health:')), 'shifted')
@@ -25,9 +26,15 @@ local function head_time(name)
   return own and other and math.min(own, other) or own or other or 0
 end
 
-for i, name in ipairs(ARGV) do
+local function state_of(name)
   local depth, problem = depth_of_list(name)
-  queues[i] = {depth + depth_apart(tenants, name), try_call('ZCARD', 'rq:wip:' .. name) or 0, num(head_time(name)),
-    problem or ''}
+  return depth + depth_apart(tenants, name), try_call('ZCARD', 'rq:wip:' .. name) or 0, num(head_time(name)), problem or ''
 end
-return {num(now), live, queues, shifted}
+
+for i = 2, #ARGV do
+  queues[i - 1] = {state_of(ARGV[i])}
+end
+for i, name in ipairs(redis.pcall('SRANDMEMBER', ARGV[1], MAX_LISTS)) do
+  others[i] = {name, state_of(name)}
+end
+return {num(now), live, queues, shifted, others}

@@ -27,7 +27,7 @@ from tests.conftest import make_settings
 
 DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
 OPEN = "smollm2:int4:normal"
-# What a turn brings at most: parts/pop.lua, MERGE_RUN.
+# What a turn brings at most: claiming/pop.lua, MERGE_RUN.
 RUN = 8
 
 

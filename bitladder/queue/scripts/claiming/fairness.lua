@@ -1,6 +1,6 @@
 -- Fairness among lanes, tiers and tenants: none that is never empty keeps another waiting for ever.
 --
--- Needs: values, commands, lists
+-- Needs: values, commands, tenants, lists
 -- Touches: bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:tenants:<model>:<tier>, bl:weights, rq:queue:<list>,
 --          rq:queues; claim.lua keeps the counters of lanes and tiers (bl:turn:<model>:<tier>)
 --

@@ -6,7 +6,7 @@
 -- Claim: what one call gathers, made by claim.lua. {worker, keep, now, started_at; jobs: rows of the answer; ids, running:
 -- what is to be noted with the worker and in RQ's registries; unfit: {id, why}…; expired: jobs; room: bytes left;
 -- is_full: there was no room; running_until: their score there; pops_left; lengths: of queues' lists, each read
--- once; tenants: as `read_tenants` counts them; next_turn, end_turn: see parts/fairness.lua}
+-- once; tenants: as `read_tenants` counts them; next_turn, end_turn: see claiming/fairness.lua}
 
 -- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
 local RUNNING_FOR_MS = 365 * 86400 * 1000

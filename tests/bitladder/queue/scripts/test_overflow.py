@@ -34,14 +34,21 @@ class Lists:
         fresh = (NOW - 1, NOW + 1000)
         self.lists = {name: [fresh] * its if isinstance(its, int) else list(its) for name, its in lists.items()}
         self.marks = {"f"} if marked else set()
-        self.workers = 1
+        self.workers, self.idle = 1, True
         self.taken: list[str] = []
 
     def depth(self, lists: Sequence[str]) -> int:
         return sum(job is not None for name in lists for job in self.lists.get(name, ()))
 
-    def is_marked(self, lane: Entry) -> bool:
-        return lane["flag"] in self.marks
+    def marked_at(self, lane: Entry) -> int | None:
+        return NOW if lane["flag"] in self.marks else None
+
+    def drain_rate(self, lane: Entry) -> float | None:
+        rate: float | None = lane["rate"]
+        return rate
+
+    def is_idle(self) -> bool:
+        return self.idle
 
     def mark(self, lane: Entry, overflows: bool) -> None:
         self.marks = self.marks | {lane["flag"]} if overflows else self.marks - {lane["flag"]}
@@ -180,7 +187,7 @@ def test_a_job_escalates_from_a_dead_tier_as_far_as_its_ceiling(ceiling: str, at
     for tier, expected in (("int8", at_int8), ("fp8", at_fp8)):
         lists = Lists({f"smollm2:int4:normal{ceiling}": 1})
         lists.workers = 0
-        nearest_first = json.loads(claim_plan(settings, "smollm2", tier))["below"]
+        nearest_first = json.loads(claim_plan(settings, "smollm2", tier).plan)["below"]
         room = 4
         for lower in nearest_first:
             room = RULE.take(lower, room, lists)
@@ -188,7 +195,7 @@ def test_a_job_escalates_from_a_dead_tier_as_far_as_its_ceiling(ceiling: str, at
 
 
 def test_urgent_lanes_escalate_first() -> None:
-    plan = json.loads(claim_plan(make_settings("redis://127.0.0.1:1/0"), "smollm2", "int8"))
+    plan = json.loads(claim_plan(make_settings("redis://127.0.0.1:1/0"), "smollm2", "int8").plan)
     lists = Lists({f"smollm2:int4:{lane}": 1 for lane in ("batch", "normal", "urgent")})
     lists.workers = 0
 
