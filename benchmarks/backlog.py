@@ -18,12 +18,13 @@ import uvloop
 
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, target, valkey, wait_for
 from benchmarks.peers.base import prompts
-from bitladder.contract import Claimed, Endpoint, Lane, Outcome, State, Submission
+from bitladder.contract import Claimed, Endpoint, Outcome, State, Submission
 from bitladder.producer import Producer
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings
 

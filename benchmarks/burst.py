@@ -23,13 +23,14 @@ import redis
 
 from benchmarks.harness import ROOT, Figures, percentile, process, save, say, target, valkey, wait_for
 from benchmarks.harness import arguments as shared_arguments
-from bitladder.contract import Outcome, QueueName, Request, State, Submission
+from bitladder.contract import Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import QueueName
 from bitladder.settings.load import load_settings
 
-TRACE = ROOT / "benchmarks" / "traces" / "azure-conv.csv"
+TRACE = ROOT / "benchmarks" / "load" / "traces" / "azure-conv.csv"
 SPEED = 8  # seconds of the trace in one of the run
 THIN = 4  # outside of the burst every fourth request of the trace is sent
 BURST_S = (120.0, 184.0)  # in the trace's time

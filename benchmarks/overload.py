@@ -16,8 +16,8 @@ import redis
 from benchmarks.harness import Figures, arguments, ask, percentile, save, say, target, wait_for
 from benchmarks.load.open_loop import NO_ANSWER
 from benchmarks.servers.stacks import EXAMPLE, Running, stack
-from bitladder.contract import Lane
 from bitladder.producer import Producer
+from bitladder.queue_name import Lane
 from bitladder.settings.load import load_settings
 
 TIER = "int4"

@@ -21,11 +21,12 @@ from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, s
 from benchmarks.load import wrk
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.servers.stacks import stack
-from bitladder.contract import Chunk, Endpoint, Lane
+from bitladder.contract import Chunk, Endpoint
 from bitladder.producer import Producer
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings
 

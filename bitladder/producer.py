@@ -16,7 +16,7 @@ from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from bitladder.contract import Endpoint, Lane, Outcome, Submission
+from bitladder.contract import Endpoint, Outcome, Submission
 from bitladder.entries import (
     Body,
     Completed,
@@ -44,6 +44,7 @@ from bitladder.queue.sending.bulk import BUNDLE, Bulk
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.job_watch import JobWatch
+from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.sections import Settings
 

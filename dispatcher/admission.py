@@ -17,11 +17,12 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from bitladder.contract import Lane, QueueName, Submission
+from bitladder.contract import Submission
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError, RefusedError
 from bitladder.ids import in_key
 from bitladder.queue.load_sample import ListSample, ModelSample, Sample, take_sample
 from bitladder.queue.server.outage import OUTAGE
+from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry_after_s
 from bitladder.routing.rates import Load, Reading, TierRates

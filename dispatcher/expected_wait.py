@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from bitladder.contract import ExpectedWait, JobView, Outcome, QueueName, State, Submission
+from bitladder.contract import ExpectedWait, JobView, Outcome, State, Submission
+from bitladder.queue_name import QueueName
 from bitladder.routing.forecast import RANK, forecast, wait_at
 from bitladder.routing.wait_errors import WaitErrors
 from dispatcher.admission import Admission

@@ -6,8 +6,9 @@ import time
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Endpoint, Lane, QueueName, Submission
+from bitladder.contract import Endpoint, Submission
 from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullError
+from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.access import Caller
 from dispatcher.state import IntakeState

@@ -10,8 +10,9 @@ from pathlib import Path
 import redis
 
 from benchmarks.peers import base
-from bitladder.contract import Lane, State
+from bitladder.contract import State
 from bitladder.producer import Producer
+from bitladder.queue_name import Lane
 from bitladder.settings.load import load_settings
 
 CONFIG = str(Path(__file__).parents[1] / "bench.toml")

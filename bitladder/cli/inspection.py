@@ -13,7 +13,7 @@ import typer
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.operations import Answer, operations
 from bitladder.cli.output import ExitCode
-from bitladder.contract import QueueName
+from bitladder.queue_name import QueueName
 from calibration.terminal.tabular import Row, plain, table
 
 config = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)

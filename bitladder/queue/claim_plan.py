@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from bitladder.contract import Lane, QueueName
+from bitladder.queue_name import Lane, QueueName
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis.exceptions import NoPermissionError, RedisError
 
-from bitladder.contract import JobView, Outcome, QueueName
+from bitladder.contract import JobView, Outcome
 from bitladder.errors import NotFoundError
 from bitladder.ids import read_id, readable
 from bitladder.queue.calls.read import heads_call, read_heads, records_call
@@ -21,6 +21,7 @@ from bitladder.queue.run_script import Call
 from bitladder.queue.sending.budget import MAX_BYTES
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.untrusted import MAX_QUEUE_CHARS, read_number, short
+from bitladder.queue_name import QueueName
 from bitladder.settings.sections import Settings
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission, list_of
+from bitladder.contract import Chunk, Claimed, Emitted, JobView, Outcome, Submission
 from bitladder.errors import BitladderError
 from bitladder.queue.calls import read_word
 from bitladder.queue.calls.claim import Claims, claim_call, read_claimed, wake_key
@@ -54,6 +54,7 @@ from bitladder.queue.sending.submitting import Submitter
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
+from bitladder.queue_name import list_of
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bitladder.contract import DEFAULT_TENANT, Chunk, JobView, Outcome, Request, State
+from bitladder.contract import Chunk, JobView, Outcome, Request, State
 from bitladder.errors import GoneError, NotFoundError
 from bitladder.ids import readable
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import MAX_QUEUE_CHARS, MAX_WORD_CHARS, read_number, short
+from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.rq_call import decode_call
 
 # A job of RQ's own producers is compressed; more than this after inflating is refused, not read.

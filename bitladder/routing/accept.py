@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import DEFAULT_TENANT, Endpoint, Lane, QueueName, Request, Submission
+from bitladder.contract import Endpoint, Request, Submission
 from bitladder.decision import Decision
 from bitladder.errors import RequestError
+from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
 from bitladder.routing.body import Body, for_engine, max_tokens, prefix_of, prompt_bytes, read_body
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from bitladder.contract import DEFAULT_PRIORITY, Lane
+from bitladder.contract import DEFAULT_PRIORITY
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane
 
 # OpenAI's seven; `auto` leaves the lane to the priority and to the key.
 SERVICE_TIERS = MappingProxyType(

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from bitladder.contract import Lane, QueueName
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.aliases import tiers_of
 from bitladder.routing.envelope import Envelope
 from bitladder.settings.access import KeyEnvelope

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from bitladder.contract import DEFAULT_PRIORITY, Lane
+from bitladder.contract import DEFAULT_PRIORITY
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane
 from bitladder.routing.aliases import TokenBudget, dynamo_priority
 from bitladder.settings.access import NO_RULES, KeyRules
 

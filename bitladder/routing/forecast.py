@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bitladder.contract import Lane
+from bitladder.queue_name import Lane
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.routing.rates import Load
 from bitladder.script_constants import JOBS_PER_CYCLE

@@ -12,7 +12,7 @@ from collections import deque
 
 import msgspec
 
-from bitladder.contract import Lane
+from bitladder.queue_name import Lane
 
 # The rate is measured over the last seconds, so that it follows workers that come and go. The window is longer where
 # too few jobs were served in it to say anything.

@@ -12,7 +12,7 @@ from typing import Self
 import msgspec
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from bitladder.contract import DEFAULT_TENANT, Lane
+from bitladder.queue_name import DEFAULT_TENANT, Lane
 from bitladder.settings.base import Name, Section
 from bitladder.settings.policy_section import PolicyName
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import JobView, Lane, QueueName, State
+from bitladder.contract import JobView, State
 from bitladder.decision import UNDECIDED, describe_decision
 from bitladder.ids import readable
 from bitladder.queue.claim_plan import lists_of
@@ -18,6 +18,7 @@ from bitladder.queue.json_views.job import Features, Policy
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.queue.load_sample import ModelSample, take_sample
 from bitladder.queue.untrusted import MAX_WORD_CHARS
+from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import accept
 from bitladder.routing.body import max_tokens, read_body
 from bitladder.routing.cost import Curves, cost_per_1k, expected_costs

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Endpoint, Lane
+from bitladder.contract import Endpoint
 from bitladder.decision import describe_decision
 from bitladder.errors import RequestError
 from bitladder.queue.json_views.job import Features, Policy
 from bitladder.queue.json_views.kinds import ModelName, TierName
+from bitladder.queue_name import Lane
 from bitladder.routing.body import has_messages
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response, json_response

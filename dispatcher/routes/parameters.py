@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from bitladder.contract import DEFAULT_PRIORITY, Endpoint, Lane
+from bitladder.contract import DEFAULT_PRIORITY, Endpoint
 from bitladder.cost_report import MAX_DAYS, Grouping
 from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue_name import Lane
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.ops.cost_handler import DEFAULT_DAYS

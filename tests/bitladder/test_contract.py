@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lupa import lua51
 
-from bitladder.contract import Lane, QueueName
+from bitladder.queue_name import Lane, QueueName
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 _PART = r"(max-|int4|normal|[A-Za-z0-9_])[A-Za-z0-9._+-]{0,9}"

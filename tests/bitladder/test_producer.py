@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import redis
 
-from bitladder.contract import Lane, Outcome, State
+from bitladder.contract import Outcome, State
 from bitladder.entries import Entry
 from bitladder.errors import (
     BitladderError,
@@ -33,6 +33,7 @@ from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import Lane
 from bitladder.settings.sections import Settings
 from tests.conftest import OwnValkey, free_port, make_settings
 

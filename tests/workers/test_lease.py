@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from bitladder.contract import Lane
 from bitladder.producer import Producer
 from bitladder.queue.calls.leases import MAX_MOVED
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import Lane
 from tests.conftest import make_settings, wait_until
 from workers.lease import LeaseKeeper
 

@@ -11,9 +11,10 @@ from enum import StrEnum
 
 import msgspec
 
-from bitladder.contract import JobView, QueueName, State
+from bitladder.contract import JobView, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue_name import QueueName
 
 # The ends of jobs that broke every engine they ran on.
 _BROKEN_CODES = ("engine_fault", "engine_lost", "degenerate_output", "poison")

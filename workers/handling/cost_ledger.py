@@ -12,12 +12,13 @@ import time
 import msgspec
 import structlog
 
-from bitladder.contract import DEFAULT_TENANT, Claimed, Outcome, Request, State
+from bitladder.contract import Claimed, Outcome, Request, State
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.spending import Spent, spend_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import inflate
 from bitladder.queue.server.outage import OUTAGE
+from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.routing.cost import concurrency_of, price_of
 from bitladder.rq_call import decode_call
 from workers.execute import Executed, Verdict

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bitladder.contract import Claimed, QueueName
+from bitladder.contract import Claimed
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue_name import QueueName
 from workers.identity import Identity
 
 

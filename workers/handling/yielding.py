@@ -7,10 +7,10 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 
-from bitladder.contract import Lane, QueueName
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.read import Depths
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue_name import Lane, QueueName
 from bitladder.script_constants import JOBS_PER_CYCLE
 from workers.handling.job_tasks import Interruption, JobTask, JobTasks
 from workers.identity import Identity

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from bitladder.contract import Lane
 from bitladder.ids import read_id
 from bitladder.queue.calls.retention import retention
 from bitladder.queue.claim_plan import lists_of
 from bitladder.queue.run_script import Argument, Call
+from bitladder.queue_name import Lane
 from bitladder.settings.sections import Settings
 
 # Jobs that one call of reap.lua or retire.lua moves; a worker with more takes several calls.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from bitladder.contract import DEFAULT_TENANT, Lane, QueueName, Submission, list_of
+from bitladder.contract import Submission
 from bitladder.errors import (
     AcceptanceUnknownError,
     BitladderError,
@@ -20,6 +20,7 @@ from bitladder.queue.claim_plan import is_eager
 from bitladder.queue.run_script import Argument, Call, LostError, Rows, UnansweredError
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.signing import Signer
+from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName, list_of
 from bitladder.rq_call import encode_call
 from bitladder.settings.sections import Settings
 

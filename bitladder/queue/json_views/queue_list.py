@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from bitladder.contract import Lane, QueueName
 from bitladder.queue.calls.read import Depth, Depths
 from bitladder.queue.claim_plan import is_served
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue_name import Lane, QueueName
 
 # Queues that no tier serves: so many are listed, the deepest first.
 MAX_UNKNOWN = 100

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import redis
 
-from bitladder.contract import QueueName, list_of
 from bitladder.queue.calls.end import RequeueReason
+from bitladder.queue_name import QueueName, list_of
 
 MODEL = "smollm2"
 LADDER = ("int4", "int8", "fp8")

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import redis
 
-from bitladder.contract import Outcome, QueueName, State
+from bitladder.contract import Outcome, State
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.calls.leases import reap_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import QueueName
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
 from tests.bitladder.queue.test_job_queue import claim, job, submit

@@ -12,7 +12,7 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from bitladder.contract import Chunk, Claimed, Emitted, Outcome, QueueName, Request, State, Submission
+from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.errors import BitladderError, ConflictError, QueueFullError, QueueUnreachableError, QuotaError
 from bitladder.queue.calls.end import Finished, RequeueReason
@@ -21,6 +21,7 @@ from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import MAX_BYTES
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import QueueName
 from bitladder.settings.sections import Settings
 from tests.conftest import OwnValkey, make_settings, wait_until
 

@@ -14,18 +14,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from bitladder.contract import (
-    DEFAULT_TENANT,
-    Chunk,
-    Claimed,
-    Emitted,
-    Lane,
-    Outcome,
-    QueueName,
-    Request,
-    State,
-    Submission,
-)
+from bitladder.contract import Chunk, Claimed, Emitted, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.errors import ConflictError, QueueFullError, QuotaError
 from bitladder.ids import id_bytes, read_id
@@ -36,6 +25,7 @@ from bitladder.queue.dead_letters import Choice, DeadLetters
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.blocking import BlockingScripts
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.settings.sections import Settings
 from tests.bitladder.queue.job_model import LADDER, MODEL, Dump, Job, Model, check
 from tests.bitladder.queue.moves import moves

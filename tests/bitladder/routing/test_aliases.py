@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.contract import Endpoint, Lane
+from bitladder.contract import Endpoint
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
 from bitladder.routing.aliases import SERVICE_TIERS, tiers_of, used_service_tier
 from bitladder.routing.body import for_engine, read_body, with_field

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitladder.contract import Lane
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane
 from bitladder.routing.constraints import constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
 from bitladder.settings.access import KeyEnvelope, KeyRules

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.contract import Lane
 from bitladder.errors import RequestError
+from bitladder.queue_name import Lane
 from bitladder.routing.envelope import Envelope, LatencyBudget, read_envelope
 
 

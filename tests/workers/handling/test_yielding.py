@@ -9,9 +9,10 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitladder.contract import Claimed, Lane
+from bitladder.contract import Claimed
 from bitladder.producer import Producer
 from bitladder.queue.calls.read import Depth, Depths
+from bitladder.queue_name import Lane
 from tests.conftest import make_settings
 from tests.workers.test_pump import running, until
 from workers.handling.job_tasks import JobTask

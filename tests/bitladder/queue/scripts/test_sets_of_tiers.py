@@ -10,7 +10,7 @@ import pytest_asyncio
 import redis
 import uuid_utils
 
-from bitladder.contract import Claimed, Outcome, QueueName, Request, State, Submission
+from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.queue.calls.end import RequeueReason
 from bitladder.queue.claim_plan import claim_plan, shifted_plan
@@ -18,6 +18,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.queue_list import read_queues
 from bitladder.queue.load_sample import take_sample
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import QueueName
 from bitladder.settings.sections import Settings
 
 LADDER = ("int4", "int8", "fp8")

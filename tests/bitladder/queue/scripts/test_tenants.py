@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from bitladder.contract import Claimed, Outcome, QueueName, Request, State, Submission
+from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.queue_name import QueueName
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 
