@@ -39,6 +39,18 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return bounded
         return min(other for other in self.allowed if other > bounded)  # the highest is one of them
 
+    def within(self, lowest: int, highest: int, consented: frozenset[int]) -> Constraints | None:
+        """Return what is left of these constraints between two ranks; None: nothing is."""
+        ranks = frozenset(
+            rank for rank in self.allowed or range(self.lowest, self.highest + 1) if lowest <= rank <= highest
+        )
+        if not ranks:
+            return None
+        low, high = min(ranks), max(ranks)
+        allowed = ranks if len(ranks) <= high - low else None
+        kept = self.consented & consented
+        return msgspec.structs.replace(self, lowest=low, highest=high, allowed=allowed, consented=kept)
+
     def queue(self, model: str, floor: str, lane: Lane) -> QueueName:
         """Return where a job with this floor waits: a queue of those tiers that may serve it."""
         rank = self.ladder.index(floor)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
 from bitladder.errors import RateLimitError, RequestError
 from bitladder.routing.body import Body, max_tokens
 from bitladder.routing.constraints import Constraints
@@ -42,11 +40,13 @@ def within_cost(constraints: Constraints, costs: Mapping[str, float | None]) -> 
         return constraints
     ladder, lowest, highest = constraints.ladder, constraints.lowest, constraints.highest
     ranks = affordable([costs[tier] for tier in ladder], lowest, highest, max_cost)
-    if ranks is None:
-        expected = ", ".join(f"{costs[tier]:.9f} at {tier}" for tier in ladder[lowest : highest + 1])
+    within = frozenset(rank for rank, tier in enumerate(ladder) if (costs[tier] or 0) <= max_cost)
+    kept = ranks and constraints.within(*ranks, within)
+    if not kept:
+        expected = ", ".join(f"{costs[tier] or 0:.9f} at {tier}" for tier in ladder[lowest : highest + 1])
         raise MaxCostError(
             f"X-Max-Cost is {max_cost:g}, but the request is expected to cost {expected}: allow more, or set "
             "max_tokens lower",
             param="X-Max-Cost",
         )
-    return msgspec.structs.replace(constraints, lowest=ranks[0], highest=ranks[1])
+    return kept

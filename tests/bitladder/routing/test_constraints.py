@@ -10,6 +10,7 @@ from bitladder.errors import RequestError
 from bitladder.queue_name import Lane
 from bitladder.routing.constraints import constraints_of, lane_of
 from bitladder.routing.envelope import Envelope, read_envelope
+from bitladder.routing.max_cost import within_cost
 from bitladder.settings.access import KeyEnvelope, KeyRules
 from bitladder.settings.policy_section import LaneSettings
 
@@ -175,3 +176,16 @@ def test_no_request_goes_to_a_more_urgent_lane_than_its_key_may_use() -> None:
 
     assert lanes == [Lane.NORMAL, Lane.NORMAL, Lane.BATCH]
     assert lane_of(Envelope(lane=Lane.URGENT, key=limited), LaneSettings()) is Lane.NORMAL
+
+
+def test_a_cost_limit_leaves_of_a_set_and_of_a_consent_what_is_cheap_enough() -> None:
+    costs = {"int4": 1.0, "int8": 2.0, "fp8": 3.0}
+    gap = constraints_of(Envelope(quantizations=("int4", "fp8"), max_cost=2.5), LADDER)
+    dear = constraints_of(Envelope(quantizations=("fp8",), max_cost=2.5), LADDER)
+    below = constraints_of(Envelope(min_tier="int8", below_floor=True, max_cost=2.5), LADDER)
+
+    assert str(within_cost(gap, costs).queue("m", "int4", Lane.NORMAL)) == "m:int4:normal:max-int4"
+    with pytest.raises(RequestError, match="X-Max-Cost"):
+        within_cost(dear, costs)
+    assert str(within_cost(below, costs).queue("m", "int8", Lane.NORMAL)) == "m:int8:normal:only-int4,int8"
+    assert within_cost(below, costs | {"int4": 9.0}).queue("m", "int8", Lane.NORMAL).serving(LADDER) == ("int8",)
