@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
 
 HELDOUT = Path(__file__).parents[2] / "calibration" / "texts" / "heldout"
-RESULTS = Path(__file__).parents[1] / "results" / "losses.json"
+RESULTS = Path(__file__).parent / "losses.json"
 PASSAGE = 256
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 

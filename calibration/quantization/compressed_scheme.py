@@ -9,8 +9,20 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from calibration.quantization.recipe import NumberFormat, Recipe
 
 
+def config_groups(recipe: Recipe) -> dict[str, QuantizationScheme]:
+    """Return the schemes by the name of their group; where two match a layer, its name goes before its class."""
+    groups = {"group_0": compressed_scheme(recipe)}
+    if recipe.finer:
+        groups["group_1"] = QuantizationScheme(
+            targets=list(recipe.finer),
+            weights=_arguments(recipe.finer_weights),
+            input_activations=_arguments(recipe.activations),
+        )
+    return groups
+
+
 def compressed_scheme(recipe: Recipe) -> QuantizationScheme:
-    """Return the scheme of all linear layers that the recipe does not ignore."""
+    """Return the scheme of all linear layers that the recipe neither ignores nor gives numbers of their own."""
     return QuantizationScheme(
         targets=["Linear"],
         weights=_arguments(recipe.weights),

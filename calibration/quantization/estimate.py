@@ -75,7 +75,11 @@ def checkpoint_bytes(recipe: Recipe, weights: Weights, storage: Storage = Storag
     """Return what the weights take on disk, scales and zero points included."""
     if storage is Storage.ROUNDED or recipe.weights is None:
         return weights.parameters * _BF16_BYTES
-    linear = sum(count * _layer_bytes(recipe.weights, *size) for size, count in Counter(weights.linears).items())
+    formats = [numbers for numbers in (recipe.weights, recipe.finer_weights) if numbers]  # which layers, only names say
+    linear = sum(
+        count * max(_layer_bytes(numbers, *size) for numbers in formats)
+        for size, count in Counter(weights.linears).items()
+    )
     return weights.others * _BF16_BYTES + linear
 
 

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from calibration.artifacts.folder import remove
-from calibration.quantization.compressed_scheme import compressed_scheme
+from calibration.quantization.compressed_scheme import config_groups
 from calibration.quantization.estimate import SHARD_BYTES
 from calibration.quantization.example_source import unpack
 from calibration.quantization.judging.heldout_groups import Heldout
@@ -110,7 +110,7 @@ def make_quantizer() -> _LlmCompressorQuantizer:
 
 def _modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's modifiers."""
-    layers = {"config_groups": {"group_0": compressed_scheme(recipe)}, "ignore": list(recipe.ignore)}
+    layers = {"config_groups": config_groups(recipe), "ignore": list(recipe.ignore)}
     if recipe.method not in USES_GPTQ:
         return [*_scaling(recipe, model), QuantizationModifier(**layers)]
     return [*_scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]

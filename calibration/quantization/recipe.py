@@ -15,7 +15,7 @@ from calibration.errors import RecipeError
 QUANTIZER_VERSION = 4
 
 # Fields that are younger than some checkpoints, with what was done before them: not the defaults, which may change.
-_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0}
+_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0, "finer": (), "finer_weights": None}
 
 BF16 = "bf16"  # the recipe, and the tier, of the reference
 
@@ -96,6 +96,8 @@ class Recipe:
     toolkit: Toolkit = Toolkit.LLM_COMPRESSOR
     weights: NumberFormat | None = None
     activations: NumberFormat | None = None  # None: stay as they are
+    finer: tuple[str, ...] = ()  # layers, as compressed-tensors names them, whose weights have numbers of their own
+    finer_weights: NumberFormat | None = None
     mix: CalibrationMix | None = None  # None: looks at no samples
     scale_steps: int = 0  # how many scales AWQ tries for each group of layers
     # SmoothQuant: 0 leaves the outliers to the activations, 1 gives all to the weights.
@@ -124,6 +126,7 @@ def recipe_from(fields: Mapping[str, Any]) -> Recipe:  # Any: JSON or TOML
         "toolkit": Toolkit(fields.get("toolkit", Toolkit.LLM_COMPRESSOR)),
         "weights": _number_format(fields.get("weights")),
         "activations": _number_format(fields.get("activations")),
+        "finer_weights": _number_format(fields.get("finer_weights")),
         "mix": mix and CalibrationMix(**mix),
     }
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
@@ -149,7 +152,7 @@ def check_fits(recipe: Recipe, shape: Shape) -> None:
     Only the rows of a block must divide: a last block may be narrower, but query, key and value are stacked on top of
     each other when they are served, and a block must not lie across two of them.
     """
-    for numbers in filter(None, (recipe.weights, recipe.activations)):
+    for numbers in filter(None, (recipe.weights, recipe.finer_weights, recipe.activations)):
         if numbers.strategy == "group":
             _check_divides(recipe, "group size", numbers.group_size, shape.input_widths)
         if numbers.strategy == "block":

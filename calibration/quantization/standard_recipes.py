@@ -12,6 +12,10 @@ from calibration.quantization.recipe import BF16, CalibrationMix, Method, Number
 _INT4_32 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)
 # Ranges that cut the outermost weights off where the whole group comes out closer that way.
 _INT4_32_CUT = replace(_INT4_32, observer="mse")
+# The layers that lose most (docs/calibration/figures.md); no other is stacked with them. On CPUs: GPU kernels take no
+# groups of 16.
+_DOWN = (r"re:.*\.down_proj$",)
+_INT4_16_CUT = replace(_INT4_32_CUT, group_size=16)
 _INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
 _INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
 # The only shape of W8A8 that CPUInt8ScaledMMLinearKernel and the GPU kernels share. Dynamic: the scales of activations
@@ -30,13 +34,15 @@ _CPU_INT4 = ("avx512f",)  # kernel CPUWNA16LinearKernel
 _CPU_FP8 = ("amx_tile",)  # kernel CPUFp8BlockScaledMMKernel
 
 # Many kinds of text, little of each.
-_MIXED = CalibrationMix(code=8, prose=8, packaged=106, tokens=192, budget=20_480, general_share=0.25)
-# 8 bits lose less, and SmoothQuant passes over the model three times: half as many tokens.
+_MIXED = CalibrationMix(code=8, prose=8, packaged=167, tokens=192, budget=20_480, general_share=0.25)
+# GPTQ alone is quick enough for half as many tokens again.
+_LARGE = replace(_MIXED, tokens=256, budget=32_768)
+# 8 bits lose less, and SmoothQuant passes over the model once more: half as many tokens.
 _HALF = replace(_MIXED, budget=10_240)
 SHORT = CalibrationMix(packaged=60, tokens=64, budget=4_096, general_share=0.25)
-# What a tier may lose in each kind of text, nats per token: far enough from what was measured that only a broken
-# checkpoint is refused. The targets (0.15, 0.025) are not all met yet; the release has limits of its own.
-_INT4_KL, _INT8_KL, _FP8_KL = 0.25, 0.1, 0.1
+# What a tier may lose in each kind of text, nats per token: what the worst kind was measured to lose, and a margin for
+# other machines. The targets are 0.15 and 0.025; docs/calibration/figures.md says which kinds miss them.
+_INT4_KL, _INT8_KL, _FP8_KL = 0.25, 0.06, 0.05
 
 RECIPES = {
     recipe.name: recipe
@@ -66,9 +72,22 @@ RECIPES = {
             method=Method.GPTQ,
             summary="W4A16, asymmetric, groups of 32, their ranges cut where that is closer",
             weights=_INT4_32_CUT,
-            mix=_MIXED,
+            mix=_LARGE,
             packed_needs=_CPU_INT4,
-            max_perplexity_ratio=1.25,
+            max_perplexity_ratio=1.15,
+            max_kl=_INT4_KL,
+        ),
+        Recipe(
+            name="int4-gptq-g32-down16",
+            tier="int4",
+            method=Method.GPTQ,
+            summary="W4A16, asymmetric, groups of 32, in down_proj 16, ranges cut where that is closer; for CPUs",
+            weights=_INT4_32_CUT,
+            finer=_DOWN,
+            finer_weights=_INT4_16_CUT,
+            mix=_LARGE,
+            packed_needs=_CPU_INT4,
+            max_perplexity_ratio=1.15,
             max_kl=_INT4_KL,
         ),
         Recipe(
@@ -175,7 +194,12 @@ QUICK = {
         recipe, method=Method.ROUND_TO_NEAREST, toolkit=Toolkit.ENGINE, mix=None, max_perplexity_ratio=None
     )
     for recipe in (
-        replace(RECIPES["int4-gptq-g32"], name="int4-quick", weights=_INT4_32, summary="W4A16, groups of 32"),
+        replace(
+            RECIPES["int4-gptq-g32"],
+            name="int4-quick",
+            weights=_INT4_32,
+            summary="W4A16, groups of 32",
+        ),
         replace(RECIPES["int8-rtn"], name="int8-quick"),
         replace(RECIPES["fp8-block-gptq"], name="fp8-quick"),
     )

@@ -41,6 +41,12 @@ def test_the_size_of_a_checkpoint_is_known_before_it_is_made(recipe: str, megaby
     assert checkpoint_bytes(RECIPES[recipe], SMOLLM2) / 1e6 == pytest.approx(megabytes, rel=0.003)
 
 
+def test_finer_numbers_of_some_layers_are_an_upper_bound_for_all() -> None:
+    recipe = RECIPES["int4-gptq-g32-down16"]
+
+    assert 120.3e6 < checkpoint_bytes(recipe, SMOLLM2) < 1.06 * 120.3e6
+
+
 def test_an_int4_checkpoint_of_70b_is_a_quarter_of_bf16() -> None:
     share = checkpoint_bytes(RECIPES["int4-awq-g128"], LLAMA_70B) / checkpoint_bytes(RECIPES["bf16"], LLAMA_70B)
 

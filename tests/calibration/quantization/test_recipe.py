@@ -47,6 +47,7 @@ def test_a_recipe_says_all_that_its_method_needs(recipe: Recipe) -> None:
     if recipe.toolkit is Toolkit.LLM_COMPRESSOR:
         assert (recipe.scale_steps > 0) == (recipe.method in USES_AWQ)
     assert (recipe.smoothing > 0) == (recipe.smoothing_gated > 0) == (recipe.method is Method.SMOOTHQUANT_GPTQ)
+    assert bool(recipe.finer) == (recipe.finer_weights is not None)
 
 
 @pytest.mark.parametrize("recipe", comparison_recipes(), ids=lambda recipe: recipe.name)
@@ -54,6 +55,11 @@ def test_a_recipe_of_the_published_comparison_is_read_whole_and_fits_the_example
     check_fits(recipe, SMOLLM2.shape)
 
     assert recipe.name not in RECIPES
+    assert recipe_from(json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_a_recipe_reaches_another_process_whole(recipe: Recipe) -> None:
     assert recipe_from(json.loads(json.dumps(asdict(recipe)))) == recipe
 
 
@@ -122,8 +128,8 @@ def test_a_field_that_came_later_leaves_the_hashes_of_those_who_do_not_use_it() 
     def said(recipe: Recipe) -> dict[str, Any]:
         return dict(fingerprint(recipe, Storage.PACKED, model={}, texts=(), heldout=())["recipe"])
 
-    assert "smoothing_gated" not in said(INT4)
-    assert said(replace(INT4, smoothing_gated=0.5))["smoothing_gated"] == 0.5
+    assert "finer" not in said(INT4)
+    assert said(replace(INT4, finer=("layer",)))["finer"] == ("layer",)
     assert said(INT4)["dampening"] == 0.01, "a default may change, and what it was decides what was made"
     assert said(INT4)["weights"]["observer"] is None
 
@@ -135,7 +141,8 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
         replace(INT4, mix=CalibrationMix(packaged=8, tokens=64)),
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
-        replace(INT4, smoothing_gated=0.5),
+        replace(INT4, smoothing=0.5),
+        replace(INT4, finer=("layer",), finer_weights=GROUPS),
         replace(INT4, max_perplexity_ratio=9.5),
         replace(INT4, max_kl=0.5),
     ]
