@@ -31,10 +31,9 @@ class ExpectedWaits:
         self._next_s: dict[str, float] = {}  # by queue, of which there are few
         self._ends = 0
 
-    def of_new(self, queue: str) -> ExpectedWait | None:
-        """Return how long a job that is submitted now would wait; None where that is not known."""
-        lane, wait_s = self._forecast(queue)
-        return None if wait_s is None else self._errors_of(lane).expect(wait_s)
+    def expect(self, queue: QueueName, wait_s: float) -> ExpectedWait:
+        """Return what a forecast means, by how far earlier ones of this tier and lane were off."""
+        return self._errors_of((queue.model, queue.tier, queue.lane)).expect(wait_s)
 
     def of_waiting(self, view: JobView) -> ExpectedWait | None:
         """Return how much longer a job waits; None where it does not wait, or that is not known."""
@@ -48,7 +47,7 @@ class ExpectedWaits:
         if known is None:
             return None
         wait_s = wait_at(known[0], RANK[name.lane], (view.position - 1) * view.tenants)
-        return None if wait_s is None else self._errors_of((name.model, name.tier, name.lane)).expect(wait_s)
+        return None if wait_s is None else self.expect(name, wait_s)
 
     def accepted(self, job: Submission) -> None:
         """Remember what a job that was just accepted is expected to wait, where its tier has a backlog."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -15,16 +15,21 @@ class TierNow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     free: int  # idle slots
 
 
-def serving_tier(allowed: Sequence[str], tiers: Mapping[str, TierNow], *, overflows: bool) -> str | None:
+def serving_tier(
+    allowed: Sequence[str], tiers: Mapping[str, TierNow], *, overflows: bool, eager: Collection[str] = ()
+) -> str | None:
     """Return the tier that would serve a job, lowest first in `allowed`; None: none of them has a live worker.
 
-    The job's own tier does, unless it has no worker, or its queue overflows and a higher tier is idle: the nearest one
-    that has nothing to do for itself. A guess all the same: the worker that claims first decides.
+    The job's own tier does, unless it has no worker, or has no free slot while a higher tier is idle that takes
+    overflow (`overflows`) or takes what waits at once (`eager`): the nearest one that has nothing to do for itself.
+    A guess all the same: the worker that claims first decides.
     """
     floor, *above = allowed
     idle = [tier for tier in above if tiers[tier].live and tiers[tier].free > 0 and not tiers[tier].waiting]
-    if overflows and idle:
-        return idle[0]
+    if tiers[floor].free <= 0:
+        taking = [tier for tier in idle if overflows or tier in eager]
+        if taking:
+            return taking[0]
     if tiers[floor].live:
         return floor
     return next((tier for tier in (*idle, *above) if tiers[tier].live), None)

@@ -8,23 +8,23 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import JobView, State
+from bitladder.contract import ExpectedWait, JobView, State
 from bitladder.decision import UNDECIDED, describe_decision
 from bitladder.ids import readable
-from bitladder.queue.claim_plan import lists_of
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.json_views.dead_letter import LostExecution, describe_losses
 from bitladder.queue.json_views.job import Features, Policy
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
-from bitladder.queue.load_sample import ModelSample, take_sample
+from bitladder.queue.load_sample import ListSample, ModelSample, take_sample
 from bitladder.queue.untrusted import MAX_WORD_CHARS
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import accept
 from bitladder.routing.body import max_tokens, read_body
 from bitladder.routing.cost import Curves, cost_per_1k, expected_costs
-from bitladder.routing.forecast import RANK, Forecast, forecast
+from bitladder.routing.forecast import RANK, forecast
 from bitladder.routing.policies.interface import LookedAt
 from bitladder.routing.serving_tier import TierNow, serving_tier
+from bitladder.settings.models_section import TierSettings
 from dispatcher.http.request_parts import path_job_id, read_bytes
 from dispatcher.http.responses import Response, json_response
 from dispatcher.jobs.existing_jobs import own_job
@@ -34,9 +34,13 @@ from dispatcher.submission import incoming_of
 
 _TIER = "The tier that would serve it now, by the queues as they are; null: none that may has a live worker."
 _WAIT = "Expected seconds until a worker claims it; null: the tier's rate is not known."
+_INTERVAL = "Four of five jobs wait between these, by how far earlier forecasts were off; null: not known."
+_BELOW = "Lower tiers that may serve it where all those are full or dead: the request consented, lowest first."
 _COSTS = "By tier that may serve it, in the currency of the prices; null: nothing was measured there."
 ServingTier = Annotated[TierName | None, Meta(description=_TIER)]
 Wait = Annotated[Duration | None, Meta(description=_WAIT)]
+WaitInterval = Annotated[tuple[Duration, Duration] | None, Meta(description=_INTERVAL)]
+BelowFloor = Annotated[list[str], Meta(description=_BELOW)]
 Costs = Annotated[dict[str, float | None], Meta(description=_COSTS)]
 
 
@@ -46,6 +50,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     tier: ServingTier
     jobs_ahead: Annotated[Count, Meta(description="Waiting jobs of this tier that would be served first.")]
     wait_s: Wait
+    wait_interval_s: WaitInterval
 
 
 class Route(Expected, frozen=True, kw_only=True):
@@ -56,6 +61,7 @@ class Route(Expected, frozen=True, kw_only=True):
     floor: TierName
     ceiling: TierName | None
     allowed: Annotated[list[str], Meta(description="The tiers that may serve it, lowest first.")]
+    below_floor: BelowFloor
     lane: Lane
     queue: str
     reason: str
@@ -80,6 +86,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     features: Features
     allowed: Annotated[list[str], Meta(description="The tiers that may serve it, lowest first.")]
+    below_floor: BelowFloor
     attempts: Count
     executions: Annotated[list[LostExecution], Meta(description="Those that came to nothing, the first one first.")]
     expected: Annotated[Expected | None, Meta(description="While it waits.")]
@@ -100,12 +107,13 @@ async def route_request(request: HttpRequest) -> Response:
     endpoint, lane = endpoint_of(request, body), lane_of_query(request)
     accepted = accept(incoming_of(state, request, endpoint, body, lane), state.settings)
     decision, queue = accepted.submission.request.decision, QueueName.parse(accepted.submission.queue)
-    allowed = _allowed(state, queue)
+    allowed, below_floor = _allowed(state, queue)
     prices = {tier: state.settings.model(queue.model).tier(tier).price_per_hour for tier in allowed}
     route = Route(
         model=queue.model,
         ceiling=queue.ceiling,
         allowed=allowed,
+        below_floor=below_floor,
         lane=Lane(queue.lane),
         queue=str(queue),
         **describe_decision(decision),
@@ -123,7 +131,7 @@ async def explain_job(request: HttpRequest) -> Response:
     view = await own_job(request, state, job_id)
     losses = await DeadLetters(state.queue).history(job_id)
     queue = _queue_of(state, view)
-    allowed = _allowed(state, queue) if queue else []
+    allowed, below_floor = _allowed(state, queue) if queue else ([], [])
     decision = (view.outcome and view.outcome.decision) or (view.request.decision if view.request else UNDECIDED)
     outcome = view.outcome
     explanation = Explanation(
@@ -133,9 +141,10 @@ async def explain_job(request: HttpRequest) -> Response:
         lane=queue.lane if queue else None,
         **describe_decision(decision.shortened(MAX_WORD_CHARS)),
         allowed=allowed,
+        below_floor=below_floor,
         attempts=view.attempts,
         executions=describe_losses(losses),
-        expected=await _expected(state, queue, allowed) if queue and view.state is State.QUEUED else None,
+        expected=await _expected(state, queue, allowed, view) if queue and view.state is State.QUEUED else None,
         tier=outcome.tier if outcome else None,
         overflowed_from=outcome.overflowed_from if outcome else None,
         queue_ms=outcome.queue_ms if outcome else None,
@@ -153,13 +162,17 @@ def _queue_of(state: IntakeState, view: JobView) -> QueueName | None:
     except ValueError:
         return None
     model = state.settings.models.get(queue.model)
-    is_known = model is not None and {queue.tier, queue.ceiling or queue.tier} <= set(model.ladder)
+    is_known = model is not None and {queue.tier, queue.ceiling or queue.tier, *queue.only} <= set(model.ladder)
     return queue if is_known else None
 
 
-def _allowed(state: IntakeState, queue: QueueName) -> list[str]:
+def _allowed(state: IntakeState, queue: QueueName) -> tuple[list[str], list[str]]:
+    """Return the tiers that may serve a queue, and those below its own that may with its clients' consent."""
     ladder = state.settings.model(queue.model).ladder
-    return list(ladder[ladder.index(queue.tier) : ladder.index(queue.ceiling or ladder[-1]) + 1])
+    serving, rank = queue.serving(ladder), ladder.index(queue.tier)
+    return [name for name in serving if ladder.index(name) >= rank], [
+        name for name in serving if ladder.index(name) < rank
+    ]
 
 
 def _curves(state: IntakeState, model: str) -> Curves:
@@ -181,43 +194,51 @@ def _costs_elsewhere(
     return costs
 
 
-async def _expected(state: IntakeState, queue: QueueName, allowed: list[str]) -> Expected:
-    """Return what would become of a job in this queue, by a sample of the queues that is taken now."""
+async def _expected(state: IntakeState, queue: QueueName, allowed: list[str], view: JobView | None = None) -> Expected:
+    """Return what would become of a new job in this queue, or of one that waits there, by a sample taken now."""
     settings, model = state.settings, state.settings.model(queue.model)
     sample = (await take_sample(state.queue.client, settings)).models[queue.model]
-    tiers = {tier: _now(queue.model, tier, model.ladder, sample, model.tier(tier).slots) for tier in model.ladder}
-    depth = tuple(_depth(queue.model, queue.tier, lane, model.ladder, sample) for lane in Lane)
+    tiers = {tier.name: _now(tier, sample) for tier in model.tiers}
+    depth = tuple(_depth(sample, queue.tier, lane) for lane in Lane)
     rank = RANK[queue.lane]
     marks = model.tier(queue.tier)
-    overflows = queue.lane in settings.lanes.overflow and depth[rank] > marks.high
-    expected = _forecast(state, queue, depth, tiers[queue.tier], rank)
-    wait_s = expected.wait_s if expected else None
-    if tiers[queue.tier].free > 0 and not any(depth):
-        wait_s = 0.0
+    overflows = queue.lane in settings.lanes.eager or (
+        queue.lane in settings.lanes.overflow and depth[rank] > marks.high
+    )
+    eager = frozenset(tier.name for tier in model.tiers if tier.eager)
+    wait = state.waits.of_waiting(view) if view else _wait_of_new(state, queue, depth, tiers[queue.tier])
     return Expected(
-        tier=serving_tier(allowed, tiers, overflows=overflows),
-        jobs_ahead=sum(depth[: rank + 1]),
-        wait_s=wait_s,
+        tier=serving_tier(allowed, tiers, overflows=overflows, eager=eager),
+        jobs_ahead=view.position - 1 if view and view.position else sum(depth[: rank + 1]),
+        wait_s=wait.wait_ms / 1000 if wait else None,
+        wait_interval_s=(wait.low_ms / 1000, wait.high_ms / 1000) if wait else None,
     )
 
 
-def _forecast(state: IntakeState, queue: QueueName, depth: tuple[int, ...], now: TierNow, rank: int) -> Forecast | None:
+def _wait_of_new(state: IntakeState, queue: QueueName, depth: tuple[int, ...], now: TierNow) -> ExpectedWait | None:
+    """Return how long a job would wait that came now; None: the tier's rate is not known."""
+    if now.free > 0 and not any(depth):
+        return ExpectedWait(wait_ms=0, low_ms=0, high_ms=0)
     known = state.admission.load_of((queue.model, queue.tier))
     if known is None:
         return None
     current = msgspec.structs.replace(known[0], depth=depth, free=0 if any(depth) else max(0, now.free))
-    return forecast(current, rank, (0,) * len(Lane), 0)
+    expected = forecast(current, RANK[queue.lane], (0,) * len(Lane), 0)
+    return state.waits.expect(queue, expected.wait_s) if expected else None
 
 
-def _depth(model: str, tier: str, lane: str, ladder: tuple[str, ...], sample: ModelSample) -> int:
-    return sum(sample.lists[name].depth for name in lists_of(model, ladder, tier, lane, tier))
+def _depth(sample: ModelSample, tier: str, lane: str) -> int:
+    return sum(state.depth for name, state in _lists(sample, tier) if name.lane == lane)
 
 
-def _now(model: str, tier: str, ladder: tuple[str, ...], sample: ModelSample, slots: int) -> TierNow:
-    names = [name for lane in Lane for name in lists_of(model, ladder, tier, lane, tier)]
-    running = sum(sample.lists[name].in_flight for name in names)
-    return TierNow(
-        live=sample.live[tier],
-        waiting=sum(sample.lists[name].depth for name in names),
-        free=sample.live[tier] * slots - running,
-    )
+def _now(tier: TierSettings, sample: ModelSample) -> TierNow:
+    lists = [state for _, state in _lists(sample, tier.name)]
+    live = sample.live[tier.name]
+    running = sum(state.in_flight for state in lists)
+    return TierNow(live=live, waiting=sum(state.depth for state in lists), free=live * tier.slots - running)
+
+
+def _lists(sample: ModelSample, tier: str) -> list[tuple[QueueName, ListSample]]:
+    """Return the lists of one tier, those of sets of tiers too."""
+    parsed = [(QueueName.parse(queue), state) for queue, state in sample.lists.items()]
+    return [(name, state) for name, state in parsed if name.tier == tier]

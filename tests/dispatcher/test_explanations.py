@@ -105,6 +105,22 @@ async def test_a_route_goes_by_the_headers(intake: Intake, headers: dict[str, st
     assert route["tier"] is None  # no worker lives
 
 
+async def test_a_route_shows_the_gap_in_a_set_of_tiers_and_what_consent_adds(
+    intake: Intake, store: redis.Redis
+) -> None:
+    await make_live(store, "int4", "int8", "fp8")
+    body = BODY | {"provider": {"quantizations": ["int4", "fp8"]}}
+    answer = await intake.http.post("/v1/route", json=body, headers={"X-Allow-Below-Floor": "true"})
+    route = answer.raise_for_status().json()
+
+    assert (route["floor"], route["allowed"], route["below_floor"]) == ("fp8", ["fp8"], ["int4"])
+    assert route["queue"] == "smollm2:fp8:normal:only-int4,fp8"
+    job = (await intake.http.post("/v1/jobs", json=body, headers={"X-Allow-Below-Floor": "true"})).json()
+    explained = (await intake.explain(job["id"])).json()
+    assert (explained["allowed"], explained["below_floor"]) == (["fp8"], ["int4"])
+    assert explained["expected"]["jobs_ahead"] == 0
+
+
 async def test_what_waits_is_counted_and_a_dead_tier_s_job_would_go_up(intake: Intake, store: redis.Redis) -> None:
     await make_live(store, "fp8")
     for _ in range(3):

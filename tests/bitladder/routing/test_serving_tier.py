@@ -33,3 +33,10 @@ def test_the_tier_itself_serves_a_job_unless_it_overflows_or_is_dead(
     allowed: tuple[str, ...], tiers: tuple[TierNow, ...], overflows: bool, expected: str | None
 ) -> None:
     assert serving_tier(allowed, dict(zip(LADDER, tiers, strict=True)), overflows=overflows) == expected
+
+
+def test_a_tier_that_is_eager_serves_what_waits_below_without_an_overflow() -> None:
+    busy = dict(zip(LADDER, (BUSY, IDLE, IDLE), strict=True))
+
+    assert serving_tier(LADDER, busy, overflows=False, eager={"fp8"}) == "fp8"
+    assert serving_tier(LADDER, busy | {"int4": IDLE}, overflows=True, eager={"fp8"}) == "int4"
