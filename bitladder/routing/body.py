@@ -45,6 +45,8 @@ MAX_PROMPTS = 2048
 MAX_MESSAGES = 2048
 # Schemas of tools and answers are far flatter. Deeper bodies could overflow the stack of a parser behind the intake.
 MAX_DEPTH = 64
+# More tokens than any answer has; what JSON can say beyond is no number to reckon with.
+_MAX_COUNT = 2**53
 _BRACKETS_AND_QUOTES = b'[]{}"'
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
 _STEPS = np.zeros(256, np.int32)
@@ -120,7 +122,7 @@ def max_tokens(body: Body) -> int | None:
     """Return how many tokens each choice of the answer may have; None: the request does not say."""
     newer = body.max_completion_tokens if isinstance(body, ChatBody) else None
     limit = body.max_tokens if newer is None else newer
-    return limit if type(limit) is int and limit >= 0 else None
+    return limit if type(limit) is int and 0 <= limit <= _MAX_COUNT else None
 
 
 def prompt_bytes(body: Body) -> bytes:

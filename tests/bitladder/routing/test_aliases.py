@@ -121,6 +121,10 @@ def test_llm_d_s_limits_shorten_the_latency_budget() -> None:
     assert read_envelope(limits | {"x-deadline-ms": "900"}, aliases=tokens).latency_budget.whole_s == 0.9
 
 
+def test_more_tokens_than_an_answer_can_have_set_no_limit() -> None:
+    accepted(f',"max_tokens":1{"0" * 400}', **{"x-llm-d-slo-tpot-ms": "1"})
+
+
 def test_of_header_alias_and_key_s_default_the_first_wins() -> None:
     key, body = KeyRules("app", KeyEnvelope(lane=Lane.BATCH)), Aliases(service_tier="priority", lane=Lane.URGENT)
 
