@@ -38,12 +38,13 @@ def within_cost(constraints: Constraints, costs: Mapping[str, float | None]) -> 
     max_cost = constraints.envelope.max_cost
     if max_cost is None:
         return constraints
-    ladder, lowest, highest = constraints.ladder, constraints.lowest, constraints.highest
-    ranks = affordable([costs[tier] for tier in ladder], lowest, highest, max_cost)
+    ladder = constraints.ladder
+    allowed = sorted(constraints.allowed or range(constraints.lowest, constraints.highest + 1))
+    row = affordable([costs[ladder[rank]] for rank in allowed], 0, len(allowed) - 1, max_cost)
     within = frozenset(rank for rank, tier in enumerate(ladder) if (costs[tier] or 0) <= max_cost)
-    kept = ranks and constraints.within(*ranks, within)
+    kept = row and constraints.within(allowed[row[0]], allowed[row[1]], within)
     if not kept:
-        expected = ", ".join(f"{costs[tier] or 0:.9f} at {tier}" for tier in ladder[lowest : highest + 1])
+        expected = ", ".join(f"{costs[tier] or 0:.9f} at {tier}" for tier in (ladder[rank] for rank in allowed))
         raise MaxCostError(
             f"X-Max-Cost is {max_cost:g}, but the request is expected to cost {expected}: allow more, or set "
             "max_tokens lower",

@@ -189,3 +189,13 @@ def test_a_cost_limit_leaves_of_a_set_and_of_a_consent_what_is_cheap_enough() ->
         within_cost(dear, costs)
     assert str(within_cost(below, costs).queue("m", "int8", Lane.NORMAL)) == "m:int8:normal:only-int4,int8"
     assert within_cost(below, costs | {"int4": 9.0}).queue("m", "int8", Lane.NORMAL).serving(LADDER) == ("int8",)
+
+
+def test_a_cost_limit_passes_over_a_dear_tier_that_a_set_leaves_out() -> None:
+    ladder = ("int4", "int8", "fp8", "bf16")
+    costs = {"int4": 9.0, "int8": 1.0, "fp8": 9.0, "bf16": 2.0}
+    ends = constraints_of(Envelope(quantizations=("int4", "bf16"), max_cost=2.5), ladder)
+
+    assert within_cost(ends, costs).queue("m", "bf16", Lane.NORMAL).serving(ladder) == ("bf16",)
+    with pytest.raises(RequestError, match=r"expected to cost 9\.0+ at int4, 2\.0+ at bf16: allow more"):
+        within_cost(constraints_of(Envelope(quantizations=("int4", "bf16"), max_cost=0.5), ladder), costs)
