@@ -156,14 +156,15 @@ async def explain_job(request: HttpRequest) -> Response:
 
 
 def _queue_of(state: IntakeState, view: JobView) -> QueueName | None:
-    """Return the queue of a job; None: its name is none that the configuration knows."""
+    """Return the queue of a job; None: its name is none that the configuration knows, or that any tier may serve."""
     try:
         queue = QueueName.parse(view.queue)
     except ValueError:
         return None
     model = state.settings.models.get(queue.model)
-    is_known = model is not None and {queue.tier, queue.ceiling or queue.tier, *queue.only} <= set(model.ladder)
-    return queue if is_known else None
+    if model is None or not {queue.tier, queue.ceiling or queue.tier, *queue.only} <= set(model.ladder):
+        return None
+    return queue if queue.serving(model.ladder) else None
 
 
 def _allowed(state: IntakeState, queue: QueueName) -> tuple[list[str], list[str]]:

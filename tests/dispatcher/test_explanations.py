@@ -131,6 +131,17 @@ async def test_what_waits_is_counted_and_a_dead_tier_s_job_would_go_up(intake: I
     assert (route["tier"], route["jobs_ahead"]) == ("fp8", 3)
 
 
+async def test_a_job_that_no_tier_may_serve_is_explained(redis_url: str, store: redis.Redis) -> None:
+    app = create_app(make_settings(redis_url))
+    async with app.router.lifespan_context(app):
+        intake = Intake(app)
+        job_id = await intake.submit()
+        store.hset(f"rq:job:{job_id}", "origin", "smollm2:fp8:normal:max-int4")
+        answer = await intake.http.get(f"/v1/jobs/{job_id}/explain")
+
+    assert (answer.status_code, answer.json()["allowed"], answer.json()["expected"]) == (200, [], None)
+
+
 async def test_a_wrong_request_is_refused_as_everywhere(intake: Intake) -> None:
     for body, status in (({"model": "gone", "prompt": "x"}, 404), ({"model": "smollm2"}, 400)):
         assert (await intake.http.post("/v1/route", json=body)).status_code == status
