@@ -165,14 +165,18 @@ def check_policy(name: str, named: Mapping[str, NamedPolicySettings], ladders: M
         for model, ladder in ladders.items():
             if tier not in ladder:
                 raise ValueError(f"{name}: model {model} has tiers {', '.join(ladder)}, not {tier!r}")
-    if (table := named.get(name)) and table.kind == "learned":
-        for model, ladder in ladders.items():
-            tiers = table.content.named_tiers
-            if list(tiers) != sorted(tiers, key=ladder.index):
-                raise ValueError(
-                    f"{name}: its tiers must be in the order of model {model}, {', '.join(ladder)}, "
-                    f"got {', '.join(tiers)}"
-                )
+    split = named.get(name)
+    for arm in split.shares if split and split.shares else (name,):
+        if (table := named.get(arm)) and table.kind == "learned":
+            _check_order(arm, table.content.named_tiers, ladders)
+
+
+def _check_order(name: str, tiers: Sequence[str], ladders: Mapping[str, Sequence[str]]) -> None:
+    for model, ladder in ladders.items():
+        if list(tiers) != sorted(tiers, key=ladder.index):
+            raise ValueError(
+                f"{name}: its tiers must be in the order of model {model}, {', '.join(ladder)}, got {', '.join(tiers)}"
+            )
 
 
 def check_names(named: Mapping[str, NamedPolicySettings]) -> None:

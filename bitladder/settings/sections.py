@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from bitladder.errors import ConfigError, ModelNotFoundError
-from bitladder.settings.access import AuthSettings
+from bitladder.settings.access import AuthSettings, KeySettings
 from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.capture_section import CaptureSettings
 from bitladder.settings.intake_section import IntakeSettings
@@ -73,7 +73,18 @@ class Settings(Section):
                         raise ValueError(
                             f"auth.keys.{name}.{table}.{field} must be one of {', '.join(sorted(known))}, got {tier!r}"
                         )
+            self._check_limits(name, key)
         return self
+
+    def _check_limits(self, name: str, key: KeySettings) -> None:
+        floor, ceiling = (key.limits.floor, key.limits.ceiling) if key.limits else (None, None)
+        for model, settings in self.models.items():
+            ladder = settings.ladder
+            if floor in ladder and ceiling in ladder and ladder.index(floor) > ladder.index(ceiling):
+                raise ValueError(
+                    f"auth.keys.{name}.limits.floor ({floor}) must not be above its ceiling ({ceiling}) on the ladder "
+                    f"of model {model}, {', '.join(ladder)}"
+                )
 
     @model_validator(mode="after")
     def _web_pages_need_keys(self) -> Self:

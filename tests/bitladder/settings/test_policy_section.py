@@ -94,6 +94,22 @@ def test_a_built_in_name_may_not_be_a_table_s() -> None:
         load(policies={"article": SPLIT})
 
 
+def test_a_split_s_learned_policy_must_go_up_the_ladder_too(tmp_path: Path) -> None:
+    file = tmp_path / "loss.json"
+    file.write_text(json.dumps(LEARNED | {"tiers": {"fp8": LINEAR, "int4": LINEAR}}), encoding="utf-8")
+    tables = {"loss": {"kind": "learned", "file": str(file)}, "canary": SPLIT | {"shares": {"loss": 1.0}}}
+
+    with pytest.raises(ConfigError, match=r"loss: its tiers must be in the order of model smollm2.*got fp8, int4"):
+        load(policies=tables, policy__name="canary")
+
+
+def test_limits_of_a_key_that_leave_no_tier_are_refused() -> None:
+    key = {"hash": "1" * 64, "tenant": "t", "limits": {"floor": "fp8", "ceiling": "int4"}}
+
+    with pytest.raises(ConfigError, match=r"auth\.keys\.acme\.limits\.floor \(fp8\) must not be above .* \(int4\)"):
+        load(auth__keys={"acme": key})
+
+
 def test_a_key_s_policy_must_be_one_for_every_model() -> None:
     key = {"hash": "1" * 64, "tenant": "t", "policy": "fixed:int2"}
 
