@@ -39,7 +39,7 @@ def read_keys(file: Path) -> dict[str, Any] | None:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read the file of API keys {str(file)!r}: {error}") from None
     auth = tree.pop("auth", {})
     keys = auth.pop("keys", {}) if isinstance(auth, dict) else None

@@ -132,7 +132,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         hint = "name one with --config or BITLADDER_CONFIG; the repository has an example, bitladder.toml"
         raise ConfigError(f"there is no configuration file {str(path)!r}: {hint}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from error
 
 
@@ -154,7 +154,7 @@ def _resolve_files(tree: dict[str, Any], folder: Path) -> None:
             value = values.get(name)
             # A program's name alone is looked for in PATH.
             if isinstance(value, str) and value and (name != "python" or "/" in value):
-                values[name] = str(folder / Path(value).expanduser())
+                values[name] = str(folder / os.path.expanduser(value))  # Path.expanduser raises for an unknown user
 
 
 def _file_beside(
@@ -204,12 +204,13 @@ def _put_policies(tree: dict[str, Any], folder: Path) -> tuple[Path, ...]:
         file = table.get("file") if isinstance(table, dict) else None
         if not isinstance(file, str) or not file:
             continue
-        files.append(folder / Path(file).expanduser())
+        files.append(folder / os.path.expanduser(file))
         try:
             with files[-1].open("rb") as opened:
                 table["form"] = read_form(opened.read(MAX_BYTES + 1), file)
-        except OSError as error:
-            raise ConfigError(f"policies.{name}.file: cannot read {str(files[-1])!r}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # the latter: a zero byte in its name
+            why = getattr(error, "strerror", error)
+            raise ConfigError(f"policies.{name}.file: cannot read {str(files[-1])!r}: {why}") from None
         except ConfigError as error:
             raise ConfigError(f"policies.{name}.file: {error}") from None
     return tuple(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,28 @@ def test_a_wrong_policy_file_is_refused_by_name_until_it_is_mended(
     assert watch.look()
     watch.taken()
     assert (version(watch), watch.refused, watch.problem) == (4, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[policies.p]\nkind = "threshold"\nfile = "~nobody-of-this-name/rules.toml"\n',
+            r"policies\.p\.file: cannot read",
+        ),
+        ('[policies.p]\nkind = "threshold"\nfile = "a\\u0000b"\n', r"policies\.p\.file: cannot read"),
+        (f"[policies.p]\nrules = {'[' * 2000}{']' * 2000}\n", "cannot read configuration file"),
+    ],
+)
+def test_whatever_a_changed_configuration_says_it_is_refused_and_does_not_end_the_watch(
+    watch: ReleaseWatch, config: Path, text: str, words: str
+) -> None:
+    before = watch.settings
+    edit(config, "[vllm]", f"{text}[vllm]")
+
+    assert [watch.look(), watch.look()] == [False, False]
+    assert (watch.settings, watch.refused) == (before, 1)
+    assert re.search(words, watch.problem)
 
 
 def test_a_disk_that_is_unreachable_says_nothing(watch: ReleaseWatch, config: Path) -> None:
