@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bitladder.decision import Score
 from bitladder.routing.envelope import Envelope
-from bitladder.settings.policy_section import PolicySettings
+from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
 from calibration.audit.features import FEATURES, NAMES, Numbers, rank_correlation, table_of
 from calibration.audit.load_prompts import AuditedPrompt, AuditedPrompts
 from calibration.audit.rules import decide_all, shares_by_rule, shares_by_threshold, shares_of
@@ -59,12 +59,16 @@ def _correlations(numbers: Numbers) -> dict[str, float | None]:
 
 
 def aggregate_figures(
-    taken: AuditedPrompts, scores: Sequence[Score], ladder: tuple[str, ...], policy: PolicySettings
+    taken: AuditedPrompts,
+    scores: Sequence[Score],
+    ladder: tuple[str, ...],
+    policy: PolicySettings,
+    tables: Mapping[str, NamedPolicySettings],
 ) -> dict[str, Any]:
     """Return all figures, as JSON."""
     prompts, numbers = taken.prompts, table_of(scores)
     by_kind, by_tier = groups(prompts, "kind"), groups(prompts, "tier")
-    decisions = decide_all(prompts, scores, ladder, policy)
+    decisions = decide_all(prompts, scores, ladder, policy, tables)
     floor_of = [decision.floor for decision in decisions]
     above = float((numbers[:, NAMES.index("entropy")] > policy.entropy_bits).mean())
     return {
@@ -72,6 +76,7 @@ def aggregate_figures(
         "cut": sum(prompt.cut for prompt in prompts),
         "skipped": taken.skipped,
         "policy": policy.model_dump(mode="json"),
+        "decided_by": decisions[0].label,
         "with_an_envelope": sum(prompt.envelope != Envelope() for prompt in prompts),
         "ladder": list(ladder),
         "kinds": {name: len(places) for name, places in by_kind.items()},

@@ -22,6 +22,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
     ladder: list[str]
     policy: dict[str, Any]  # Any: JSON
+    decided_by: str = ""  # the policy, with the digest of its table; '': of an audit that did not say
     floors_by_kind: dict[str, dict[str, float]]
     features_by_kind: dict[str, dict[str, dict[str, float]]]
 
@@ -50,7 +51,7 @@ def changes(earlier: Audit, figures: dict[str, Any]) -> dict[str, Any]:  # Any: 
     later = msgspec.convert(figures, Audit)
     return {
         "prompts": {"earlier": earlier.prompts, "later": later.prompts},
-        "same_policy": earlier.policy == later.policy,
+        "same_policy": earlier.policy == later.policy and earlier.decided_by in ("", later.decided_by),
         "floors": {tier: _share_change(earlier, later, tier) for tier in later.ladder},
         "medians": {
             name: _median_change(earlier.features_by_kind[name][ALL], spreads[ALL])

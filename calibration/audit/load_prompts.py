@@ -29,6 +29,7 @@ class AuditedPrompt:
     envelope: Envelope
     tier: str  # that served it; '' where it is unknown
     cut: bool = False  # it was longer
+    is_chat: bool = False  # it came as messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,4 +102,11 @@ def _seen(prompt: Prompt, max_chars: int) -> AuditedPrompt:
     """Cut a prompt: a thousand whole ones may be more than memory holds."""
     kind, _ = kind_and_language(prompt.text, prompt.turns)
     cut = len(prompt.text) > max_chars
-    return AuditedPrompt(text=prompt.text[:max_chars], kind=kind, envelope=prompt.envelope, tier=prompt.tier, cut=cut)
+    return AuditedPrompt(
+        text=prompt.text[:max_chars],
+        kind=kind,
+        envelope=prompt.envelope,
+        tier=prompt.tier,
+        cut=cut,
+        is_chat=prompt.is_chat,
+    )

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from bitladder.decision import Decision, Score
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.policies import policy_of
-from bitladder.settings.policy_section import PolicySettings
+from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
 from calibration.audit.load_prompts import AuditedPrompt
 
 Shares = dict[str, float]  # by tier; the sum is 1
 
 _STEPS_PER_BIT = 10
 # A reason names the value that was compared ("entropy 4.62 > 4.5"); the rule is the same for every value.
-_COMPARED_VALUE = re.compile(r" [\d.]+( ms)?(?= [<>])")
+_COMPARED_VALUE = re.compile(r" -?[\d.]+(e[+-]\d+)?( ms)?(?= [<>])")
 
 
 def decide_all(
-    prompts: Sequence[AuditedPrompt], scores: Sequence[Score], ladder: tuple[str, ...], settings: PolicySettings
+    prompts: Sequence[AuditedPrompt],
+    scores: Sequence[Score],
+    ladder: tuple[str, ...],
+    settings: PolicySettings,
+    tables: Mapping[str, NamedPolicySettings],
 ) -> list[Decision]:
     """Return the decision on every prompt, as the intake would make it."""
-    policy = policy_of(settings)
+    policy = policy_of(settings, tables)
     return [
-        policy.decide(score, constraints_of(prompt.envelope, ladder))
+        policy.decide(_as_it_came(score, prompt), constraints_of(prompt.envelope, ladder))
         for prompt, score in zip(prompts, scores, strict=True)
     ]
+
+
+def _as_it_came(score: Score, prompt: AuditedPrompt) -> Score:
+    """Return the score with the one feature that is none of the text; a text without a route counts as a completion."""
+    return msgspec.structs.replace(score, chat=float(prompt.is_chat))
 
 
 def shares_of(floors: Sequence[str], ladder: Sequence[str]) -> Shares:
@@ -69,5 +79,5 @@ def _shares_at(
     ladder: tuple[str, ...],
     settings: PolicySettings,
 ) -> Shares:
-    decisions = decide_all(prompts, scores, ladder, settings.model_copy(update={"entropy_bits": bits}))
+    decisions = decide_all(prompts, scores, ladder, settings.model_copy(update={"entropy_bits": bits}), {})
     return shares_of([decision.floor for decision in decisions], ladder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bitladder.decision import Score
-from bitladder.settings.policy_section import PolicySettings
+from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
 from calibration.artifacts.digest import file_digest
 from calibration.artifacts.folder import claimed, require_replaceable, staged, try_writing, writing
 from calibration.artifacts.manifest import is_listed
@@ -33,6 +34,7 @@ class AuditOptions:
     max_chars: int  # of one text; the rest is cut off
     ladder: tuple[str, ...]
     policy: PolicySettings
+    tables: Mapping[str, NamedPolicySettings]
     with_plots: bool = True
 
 
@@ -45,7 +47,7 @@ def check_out(into: Path) -> None:
 def audit(taken: AuditedPrompts, question: AuditOptions, into: Path) -> dict[str, Any]:  # Any: JSON
     """Write the report's folder and return its figures."""
     scores = [score(prompt.text) for prompt in taken.prompts]
-    figures = aggregate_figures(taken, scores, question.ladder, question.policy)
+    figures = aggregate_figures(taken, scores, question.ladder, question.policy, question.tables)
     with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into, private=True) as folder:
         plots = _draw(folder, taken, scores, question, figures) if question.with_plots else []
         (folder / _FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

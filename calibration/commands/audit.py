@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.settings.policy_section import PolicySettings
+from bitladder.settings.models_section import ModelSettings
+from bitladder.settings.policy_section import PolicySettings, check_policy
 from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_outside
 from calibration.audit.aggregate import ALL, UNKNOWN, digits
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
         ] = PACKAGED,
         out: Annotated[Path, typer.Option(help="folder of the report")] = Path("var/calibration/audit"),
         count: Annotated[int, typer.Option(min=1, help="prompts looked at; of a set, all are")] = 1000,
-        policy: Annotated[str | None, typer.Option(help="article or fixed:TIER (default: the configuration's)")] = None,
+        policy: Annotated[str | None, typer.Option(help="as policy.name has it (default: the model's)")] = None,
         model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
         seed: Annotated[int, typer.Option(help="another seed, other prompts")] = 0,
         max_chars: MaxChars = MAX_CHARS,
@@ -54,19 +55,19 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate audit --source s3://logs/prompts/ --out var/december --against var/november
         """
-        folder = _checked_folder(out, source)
-        settings = load_configuration(config)
-        ladder = settings.model(model).ladder if model in settings.models else _only_ladder(settings, model)
+        folder, settings = _checked_folder(out, source), load_configuration(config)
+        served = _only_model(settings, model)
         question = AuditOptions(
             source=source,
             count=count,
             seed=seed,
             max_chars=max_chars,
-            ladder=ladder,
-            policy=_policy(settings, policy, ladder),
+            ladder=served.ladder,
+            policy=_policy(settings, policy or served.policy or settings.policy.name, served.ladder),
+            tables=settings.policies,
             with_plots=plots,
         )
-        earlier = None if against is None else read_audit(against, ladder)
+        earlier = None if against is None else read_audit(against, question.ladder)
         figures = _run(question, folder, endpoint_url, config)
         moved = None if earlier is None else changes(earlier, figures)
         if as_json:
@@ -116,19 +117,26 @@ def _take(question: AuditOptions, endpoint_url: str | None, config: str | None, 
     return from_source(source, question.count, question.seed, question.max_chars, advance)
 
 
-def _only_ladder(settings: Settings, model: str | None) -> tuple[str, ...]:
+def _only_model(settings: Settings, model: str | None) -> ModelSettings:
+    if model in settings.models:
+        return settings.models[model]
     if model is not None or len(settings.models) != 1:
         raise InputError(f"--model must be one of {', '.join(settings.models)}, got {model!r}")
-    return next(iter(settings.models.values())).ladder
+    return next(iter(settings.models.values()))
 
 
-def _policy(settings: Settings, name: str | None, ladder: tuple[str, ...]) -> PolicySettings:
-    """Return the configuration's policy, under another name if one is given."""
-    policy = name or settings.policy.name
-    kind, _, tier = policy.partition(":")
-    if kind not in ("article", "fixed") or (kind == "article") == bool(tier) or (tier and tier not in ladder):
-        raise InputError(f"--policy must be article or fixed: and one of {', '.join(ladder)}, got {policy!r}")
-    return settings.policy.model_copy(update={"name": policy})
+def _policy(settings: Settings, name: str, ladder: tuple[str, ...]) -> PolicySettings:
+    """Return the configuration's policy settings under this name, which must not draw."""
+    table = settings.policies.get(name)
+    try:
+        check_policy(name, settings.policies, {"of this audit": ladder})
+    except ValueError as error:
+        raise InputError(f"--policy {error}") from None
+    if name.startswith("random:") or (table and table.kind == "split"):
+        raise InputError(
+            f"--policy must decide by prompts, and {name} draws: name one that it divides requests between"
+        )
+    return settings.policy.model_copy(update={"name": name})
 
 
 def _floors_table(figures: dict[str, Any]) -> str:  # Any: JSON

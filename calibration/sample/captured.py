@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bitladder.contract import DEFAULT_PRIORITY
+from bitladder.contract import DEFAULT_PRIORITY, Endpoint
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS, Envelope
 from calibration.errors import SourceError
 from calibration.sample.json_values import Value, read_values
@@ -22,6 +22,7 @@ class _Line(msgspec.Struct, frozen=True):
     id: str
     prompt: str = ""
     turns: int = 1
+    endpoint: str = ""
     served: str = ""
     priority: int = DEFAULT_PRIORITY
     max_latency_ms: int = DEFAULT_LATENCY_MS
@@ -51,7 +52,8 @@ class _Segment:
                 yield [line]
             elif not line.served:
                 envelope = Envelope(priority=line.priority, max_latency_ms=line.max_latency_ms)
-                yield [Prompt(line.prompt, line.turns, served.get(line.id, ""), envelope, line.group)]
+                is_chat = line.endpoint == Endpoint.CHAT
+                yield [Prompt(line.prompt, line.turns, served.get(line.id, ""), envelope, line.group, is_chat=is_chat)]
 
 
 class Capture:

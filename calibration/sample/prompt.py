@@ -21,6 +21,7 @@ class Prompt(msgspec.Struct, frozen=True):
     envelope: Envelope = Envelope()  # what was asked for, as far as the log says it
     group: str = ""  # the value of the field that records are grouped by; '' where a record has none
     split: str = ""  # set for packaged texts only: where it belongs
+    is_chat: bool = False  # it came as messages
 
 
 class BadEntry(msgspec.Struct, frozen=True):
@@ -44,10 +45,13 @@ def _read_entry(entry: Any, group_field: str) -> list[Prompt | BadEntry]:  # noq
     tier = entry.get("tier")
     tier = tier[:_NAME_CHARS] if isinstance(tier, str) else ""
     texts, turns = _texts(entry)
+    is_chat, turns = turns > 0, max(1, turns)
     if texts is None:
         return [BadEntry("no prompt, messages or text")]
     envelope, group = _envelope(entry), group_of(entry, group_field)
-    return [_checked(text, Prompt(text, turns, tier, envelope, group)) for text in texts] or [BadEntry("empty")]
+    return [_checked(text, Prompt(text, turns, tier, envelope, group, is_chat=is_chat)) for text in texts] or [
+        BadEntry("empty")
+    ]
 
 
 def group_of(entry: dict[str, Any], field: str) -> str:  # Any: JSON
@@ -72,7 +76,10 @@ def _envelope(entry: dict[str, Any]) -> Envelope:  # Any: JSON
 
 
 def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
-    """Return the texts of the first field that has any, else what there is instead, None where there is no field."""
+    """Return the texts of the first field that has any, else what there is instead, None where there is no field.
+
+    And how many messages they were; 0: they are no messages.
+    """
     fields: list[tuple[list[Any], int]] = []
     messages = entry.get("messages")
     if isinstance(messages, list):
@@ -80,9 +87,9 @@ def _texts(entry: dict[str, Any]) -> tuple[list[Any] | None, int]:  # Any: JSON
         fields.append((["\n".join(parts)], len(messages)))
     for name in ("prompt", "text"):
         if (value := entry.get(name)) is not None:
-            fields.append((value if isinstance(value, list) else [value], 1))
+            fields.append((value if isinstance(value, list) else [value], 0))
     with_text = (field for field in fields if any(isinstance(text, str) and text.strip() for text in field[0]))
-    return next(with_text, fields[0] if fields else (None, 1))
+    return next(with_text, fields[0] if fields else (None, 0))
 
 
 def _contents(message: Any) -> list[str]:  # noqa: ANN401  (untrusted JSON)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from PIL import Image
 
 from calibration.audit.load_prompts import from_source
@@ -117,12 +118,56 @@ def test_prompts_with_an_envelope_are_routed_by_it(tmp_path: Path) -> None:
     assert figures["with_an_envelope"] == 3
 
 
+def configuration(tmp_path: Path) -> Path:
+    config = tmp_path / "bitladder.toml"
+    text = (ROOT / "bitladder.toml").read_text(encoding="utf-8")
+    rule = {"when": ["non_ascii > 0.05", "tokens > 1"], "floor": "int8"}
+    by_route = {"kind": "threshold", "rules": [{"when": ["chat >= 1"], "floor": "fp8"}], "otherwise": "int4"}
+    tables = {
+        "by-text": {"kind": "threshold", "rules": [rule], "otherwise": "int4"},
+        "loss": {"kind": "learned", "file": str(ROOT / "examples" / "learned_policy.json")},
+        "by-route": by_route,
+        "canary": {"kind": "split", "shares": {"by-text": 1.0}},
+    }
+    config.write_text(f"{text}\n{tomli_w.dumps({'policies': tables})}", encoding="utf-8")
+    return config
+
+
+def test_tables_of_the_configuration_are_audited_by_their_own_code(tmp_path: Path) -> None:
+    path, config = tmp_path / "logs.jsonl", configuration(tmp_path)
+    chat = {"messages": [{"role": "user", "content": "Why?"}]}
+    entries = [{"prompt": "Straße, Mühe, Öl?"}, {"prompt": "Öl, Öl!"}, chat]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    options = ("--source", str(path), "--config", str(config), "--no-plots", "--json")
+    audits = [
+        json.loads(run(*options, "--out", str(tmp_path / name), "--policy", name).stdout)
+        for name in ("by-text", "by-route", "loss")
+    ]
+
+    by_text, by_route, loss = audits
+    assert by_route["floors_by_kind"]["all"] == pytest.approx({"int4": 2 / 3, "int8": 0, "fp8": 1 / 3})
+    assert by_text["floors_by_kind"]["all"] == pytest.approx({"int4": 1 / 3, "int8": 2 / 3, "fp8": 0})
+    assert set(by_text["floors_by_rule"]) == {"non_ascii > 0.05 and tokens > 1", "no rule holds"}
+    assert (by_text["decided_by"][:8], loss["decided_by"][:5]) == ("by-text:", "loss:")
+    assert sum(loss["floors_by_kind"]["all"].values()) == pytest.approx(1)
+    assert by_text["floors_by_threshold"] == {}
+
+
+@pytest.mark.parametrize("policy", ["canary", "random:int4=1"])
+def test_a_policy_that_draws_is_refused(tmp_path: Path, policy: str) -> None:
+    config = str(configuration(tmp_path))
+    done = run("--config", config, "--out", str(tmp_path / "audit"), "--policy", policy)
+
+    assert done.returncode == 2
+    assert f"--policy must decide by prompts, and {policy} draws" in done.stderr
+
+
 @pytest.mark.parametrize("policy", ["fixed:int2", "fixed", "article:int4", "nonsense"])
 def test_a_policy_that_does_not_exist_is_refused(thousand: Path, tmp_path: Path, policy: str) -> None:
     done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--policy", policy)
 
     assert done.returncode == 2
-    assert f"--policy must be article or fixed: and one of int4, int8, fp8, got '{policy}'" in done.stderr
+    assert re.search(f"--policy .*{policy}", done.stderr)
     assert not (tmp_path / "audit").exists()
 
 

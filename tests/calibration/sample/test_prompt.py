@@ -17,7 +17,7 @@ from calibration.sample.prompt import BadEntry, Prompt, read_prompts
         (b'{"messages": [{"role": "user", "content": null}], "text": "Why?"}', [Prompt("Why?")]),
         (b'{"messages": null, "prompt": " ", "text": "Why?"}', [Prompt("Why?")]),
         (b'{"prompt": [], "text": "Why?"}', [Prompt("Why?")]),
-        (b'{"messages": [{"role": "user", "content": "Hi"}], "prompt": "Why?"}', [Prompt("Hi")]),
+        (b'{"messages": [{"role": "user", "content": "Hi"}], "prompt": "Why?"}', [Prompt("Hi", is_chat=True)]),
         (b'{"prompt": "Why?", "tier": "int8"}', [Prompt("Why?", tier="int8")]),
         (
             b'{"prompt": "Why?", "priority": 9, "max_latency_ms": 900, "lane": "urgent"}',
@@ -32,7 +32,7 @@ from calibration.sample.prompt import BadEntry, Prompt, read_prompts
         (
             b'{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": '
             b'[{"type": "text", "text": "Why?"}, {"type": "image_url"}]}]}',
-            [Prompt("Be kind.\nWhy?", turns=2)],
+            [Prompt("Be kind.\nWhy?", turns=2, is_chat=True)],
         ),
     ],
 )
