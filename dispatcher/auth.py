@@ -30,7 +30,7 @@ from bitladder.queue.calls.upkeep import rate_call
 from bitladder.queue.run_script import run
 from bitladder.queue.server.protocol import unreachable
 from bitladder.settings import access
-from bitladder.settings.access import ANYBODY, AuthSettings, Caller, KeyEnvelope, KeyRules, KeySettings, key_hash
+from bitladder.settings.access import ANYBODY, NO_RULES, AuthSettings, Caller, KeyRules, KeySettings, key_hash
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.http.responses import Handler
@@ -227,7 +227,7 @@ def _caller(name: str, key: KeySettings, auth: AuthSettings, weight: int) -> Cal
         has_budget=key.budget_per_day is not None,
         weight=weight,
         expires=key.expires,
-        rules=KeyRules(name, key.defaults or KeyEnvelope(), key.limits or KeyEnvelope()),
+        rules=KeyRules(name, key.defaults or NO_RULES.defaults, key.limits or NO_RULES.limits),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from starlette.requests import Request as HttpRequest
 
@@ -45,7 +46,7 @@ def incoming_of(
     return Incoming(
         endpoint=endpoint,
         body=body,
-        headers=request.headers,
+        headers=_read(request.scope["headers"]),
         request_id=request.state.request_id,
         lane=lane,
         tenant=caller.tenant,
@@ -56,6 +57,11 @@ def incoming_of(
         weight=caller.weight,
         rules=caller.rules,
     )
+
+
+def _read(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by name, of several the first: Starlette's own search all of them for each one that is read."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
 
 
 async def submit(state: IntakeState, accepted: Accepted) -> str:

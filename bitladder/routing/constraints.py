@@ -11,10 +11,11 @@ from bitladder.errors import RequestError
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.aliases import tiers_of
 from bitladder.routing.envelope import Envelope
-from bitladder.settings.access import KeyEnvelope
+from bitladder.settings.access import NO_RULES, KeyEnvelope
 from bitladder.settings.policy_section import LaneSettings
 
 _LANES = list(Lane)  # urgent first
+_NOTHING = (None,) * 5
 
 
 class Constraints(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -76,6 +77,8 @@ def constraints_of(envelope: Envelope, ladder: tuple[str, ...], chosen: str | No
         RequestError: the envelope names an unknown tier, or two things in it contradict each other.
 
     """
+    if _is_unlimited(envelope, chosen):
+        return Constraints(ladder=ladder, lowest=0, highest=len(ladder) - 1, envelope=envelope)
     ranks = frozenset(range(len(ladder)))
     limits = list(_limits(envelope, ladder, chosen))
     for place, limit in enumerate(limits):
@@ -92,6 +95,13 @@ def constraints_of(envelope: Envelope, ladder: tuple[str, ...], chosen: str | No
         allowed=ranks if len(ranks) <= highest - lowest else None,
         consented=_consented(envelope, ladder, chosen, highest),
     )
+
+
+def _is_unlimited(envelope: Envelope, chosen: str | None) -> bool:
+    """Return whether neither request nor key says anything of tiers, as most do not: they pay for no sets."""
+    named = (chosen, envelope.min_tier, envelope.max_tier, envelope.quantizations, envelope.below_floor)
+    key = envelope.key
+    return named == _NOTHING and key.defaults is NO_RULES.defaults and key.limits is NO_RULES.limits
 
 
 def _limits(envelope: Envelope, ladder: tuple[str, ...], chosen: str | None) -> Iterator[_Limit]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 import pytest_asyncio
 import redis
@@ -140,6 +141,13 @@ async def test_a_job_that_no_tier_may_serve_is_explained(redis_url: str, store: 
         answer = await intake.http.get(f"/v1/jobs/{job_id}/explain")
 
     assert (answer.status_code, answer.json()["allowed"], answer.json()["expected"]) == (200, [], None)
+
+
+async def test_of_a_header_that_comes_twice_the_first_counts(intake: Intake) -> None:
+    twice = [("X-Priority", "9"), ("x-priority", "1"), ("content-type", "application/json")]
+    answer = await intake.http.post("/v1/route", content=msgspec.json.encode(BODY), headers=twice)
+
+    assert answer.json()["lane"] == "urgent"
 
 
 async def test_a_wrong_request_is_refused_as_everywhere(intake: Intake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,3 +200,11 @@ def test_a_cost_limit_passes_over_a_dear_tier_that_a_set_leaves_out() -> None:
     assert within_cost(ends, costs).queue("m", "bf16", Lane.NORMAL).serving(ladder) == ("bf16",)
     with pytest.raises(RequestError, match=r"expected to cost 9\.0+ at int4, 2\.0+ at bf16: allow more"):
         within_cost(constraints_of(Envelope(quantizations=("int4", "bf16"), max_cost=0.5), ladder), costs)
+
+
+def test_who_says_nothing_of_tiers_is_allowed_what_the_whole_ladder_allows() -> None:
+    silent, whole = constraints_of(Envelope(), LADDER), constraints_of(Envelope(min_tier=LADDER[0]), LADDER)
+
+    assert silent == msgspec.structs.replace(whole, envelope=Envelope())
+    assert constraints_of(Envelope(key=key(limits=KeyEnvelope(floor="int8"))), LADDER).lowest == 1
+    assert constraints_of(Envelope(key=key(defaults=KeyEnvelope(ceiling="int8"))), LADDER).highest == 1
