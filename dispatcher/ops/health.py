@@ -16,6 +16,7 @@ from dispatcher.state import intake_state
 _BROKEN = "Queues that accept and serve no jobs, and why; the others go on."
 _REFUSED = "Why a changed file of the settings cannot be taken; null: none is. What was before stays."
 
+_UNSHOWN = "the log says why, and this answer does to a key with the scope ops"
 _MAX_CHARS = 300
 
 
@@ -63,11 +64,13 @@ async def get_ready(request: HttpRequest) -> Response:
         broken_queues={
             queue.queue: queue.problem for model in depths.values() for queue in model.queues if queue.problem
         },
-        refused_change=_without_folders(state.refused_change)[:_MAX_CHARS] or None,
+        refused_change=_refused_change(request, state.refused_change),
     )
     return json_response(ready)
 
 
-def _without_folders(text: str) -> str:
-    """Return text without the folders of files: anybody may ask whether an intake is ready."""
-    return re.sub(r"[^\s'\"]*/", "", text)
+def _refused_change(request: HttpRequest, problem: str) -> str | None:
+    """Return what is wrong, without folders, to who may see it: it names API keys, and anybody may ask."""
+    if problem and not intake_state(request).authenticator.sees_details(request.scope["headers"]):
+        return _UNSHOWN
+    return re.sub(r"[^\s'\"]*/", "", problem)[:_MAX_CHARS] or None

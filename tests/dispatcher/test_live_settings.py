@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
+import redis
 from starlette.applications import Starlette
 
 from bitladder.errors import ConfigError
@@ -169,3 +170,22 @@ def test_a_part_that_refuses_keeps_all_others_from_the_change(settings: Settings
         live.take(settings.model_copy(update={"policy": settings.policy.model_copy(update={"name": "fixed:fp8"})}))
 
     assert (live.current, taken) == (settings, [])
+
+
+async def test_why_a_change_is_refused_is_for_operators_where_keys_are_required(
+    redis_url: str, store: redis.Redis
+) -> None:
+    del store  # it is empty
+    keys = {"acme": {"hash": key_hash(KEY.encode()), "tenant": "acme", "scopes": ["ops"]}}
+    app = create_app(make_settings(redis_url, auth__keys=keys))
+    async with app.router.lifespan_context(app):
+        app.state.intake.refused_change = "auth.keys.globex.policy fixed:int2: see /etc/bitladder.toml"
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://intake") as http:
+            of_anybody = (await http.get("/readyz")).json()["refused_change"]
+            of_operator = (await http.get("/readyz", headers={"Authorization": f"Bearer {KEY}"})).json()[
+                "refused_change"
+            ]
+
+    assert "globex" not in of_anybody
+    assert of_operator == "auth.keys.globex.policy fixed:int2: see bitladder.toml"
