@@ -56,7 +56,8 @@ def read_condition(text: str) -> Comparison:
 
 def _check_name(name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise ValueError(f"a feature must be one of {', '.join(known)}, got {name[:80]!r}")
+        # The name first: what shows an error may cut its end.
+        raise ValueError(f"{name[:80]!r} is no feature, expected one of {', '.join(known)}")
 
 
 class _Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
