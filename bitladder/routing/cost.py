@@ -102,12 +102,20 @@ def expected_costs(prices: Mapping[str, float], curves: Curves, max_tokens: int 
     return {tier: expected_cost(price, curves.get(tier, NO_PACES), max_tokens) for tier, price in prices.items()}
 
 
-def affordable(costs: Sequence[float | None], lowest: int, highest: int, max_cost: float) -> tuple[int, int] | None:
-    """Return the lowest tiers in a row, by rank, that are expected to cost no more; None: none of them is.
+def at_least(costs: Sequence[float | None]) -> list[float]:
+    """Return what a request costs at least, lowest tier first: where nothing was measured, what the tier below does.
 
-    A tier of which nothing was measured may be used: else nothing ever would be.
+    So a tier may be used before anything was measured of it, but not because the one below is too dear.
     """
-    ranks = [rank for rank in range(lowest, highest + 1) if (costs[rank] or 0.0) <= max_cost]
+    bounds = [0.0]
+    for cost in costs:
+        bounds.append(bounds[-1] if cost is None else cost)
+    return bounds[1:]
+
+
+def affordable(costs: Sequence[float], lowest: int, highest: int, max_cost: float) -> tuple[int, int] | None:
+    """Return the lowest tiers in a row, by rank, that are expected to cost no more; None: none of them is."""
+    ranks = [rank for rank in range(lowest, highest + 1) if costs[rank] <= max_cost]
     if not ranks:
         return None
     last = ranks[0]

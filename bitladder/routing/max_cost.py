@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bitladder.errors import RateLimitError, RequestError
 from bitladder.routing.body import Body, max_tokens
 from bitladder.routing.constraints import Constraints
-from bitladder.routing.cost import Curves, affordable, expected_costs
+from bitladder.routing.cost import Curves, affordable, at_least, expected_costs
 from bitladder.settings.models_section import ModelSettings
 
 
@@ -40,14 +40,19 @@ def within_cost(constraints: Constraints, costs: Mapping[str, float | None]) -> 
         return constraints
     ladder = constraints.ladder
     allowed = sorted(constraints.allowed or range(constraints.lowest, constraints.highest + 1))
-    row = affordable([costs[ladder[rank]] for rank in allowed], 0, len(allowed) - 1, max_cost)
-    within = frozenset(rank for rank, tier in enumerate(ladder) if (costs[tier] or 0) <= max_cost)
+    bounds = at_least([costs[tier] for tier in ladder])
+    row = affordable([bounds[rank] for rank in allowed], 0, len(allowed) - 1, max_cost)
+    within = frozenset(rank for rank, bound in enumerate(bounds) if bound <= max_cost)
     kept = row and constraints.within(allowed[row[0]], allowed[row[1]], within)
     if not kept:
-        expected = ", ".join(f"{costs[tier] or 0:.9f} at {tier}" for tier in (ladder[rank] for rank in allowed))
+        expected = ", ".join(f"{_words(costs[ladder[rank]])} at {ladder[rank]}" for rank in allowed)
         raise MaxCostError(
             f"X-Max-Cost is {max_cost:g}, but the request is expected to cost {expected}: allow more, or set "
             "max_tokens lower",
             param="X-Max-Cost",
         )
     return kept
+
+
+def _words(cost: float | None) -> str:
+    return "not measured" if cost is None else f"{cost:.9f}"

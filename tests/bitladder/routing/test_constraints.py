@@ -188,6 +188,8 @@ def test_a_cost_limit_leaves_of_a_set_and_of_a_consent_what_is_cheap_enough() ->
     assert str(within_cost(gap, costs).queue("m", "int4", Lane.NORMAL)) == "m:int4:normal:max-int4"
     with pytest.raises(RequestError, match="X-Max-Cost"):
         within_cost(dear, costs)
+    with pytest.raises(RequestError, match="not measured at int8"):
+        within_cost(constraints_of(Envelope(max_cost=2.5), LADDER), {"int4": 9.0, "int8": None, "fp8": None})
     assert str(within_cost(below, costs).queue("m", "int8", Lane.NORMAL)) == "m:int8:normal:only-int4,int8"
     assert within_cost(below, costs | {"int4": 9.0}).queue("m", "int8", Lane.NORMAL).serving(LADDER) == ("int8",)
 

@@ -15,6 +15,7 @@ from bitladder.routing.cost import (
     TierSum,
     affordable,
     all_at,
+    at_least,
     concurrency_of,
     cost_per_1k,
     dominated,
@@ -58,12 +59,15 @@ def test_the_expected_cost_is_that_of_the_load_as_it_was_last_and_of_an_answer_o
         ([1, 3, 2], (0, 2), (0, 0)),
         ([3, 3, 3], (0, 2), None),
         ([None, 3, 1], (0, 2), (0, 0)),
+        ([1, None, None], (0, 2), (0, 2)),
+        ([3, None, None], (0, 2), None),
+        ([3, None, None], (1, 2), None),
     ],
 )
 def test_a_maximum_cost_allows_the_lowest_tiers_in_a_row_that_keep_to_it(
     costs: list[float | None], bounds: tuple[int, int], expected: tuple[int, int] | None
 ) -> None:
-    assert affordable(costs, *bounds, max_cost=2) == expected
+    assert affordable(at_least(costs), *bounds, max_cost=2) == expected
 
 
 def test_the_lower_tier_is_dominated_only_where_the_higher_one_is_as_cheap_and_as_fast_at_every_load() -> None:
