@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
-from bitladder.cli.job_commands import intake_client
+from bitladder.cli.job_commands import body_of, intake_client
 from bitladder.client.answers import envelope_headers, job_path
 from bitladder.errors import ConfigError
 
@@ -25,6 +24,8 @@ def explain(
     deadline_ms: Annotated[int | None, typer.Option(help="With --prompt: when it would be dropped.")] = None,
     min_tier: Annotated[str | None, typer.Option(help="With --prompt: lowest tier.")] = None,
     max_tier: Annotated[str | None, typer.Option(help="With --prompt: highest tier.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="With --prompt: the most it may cost.")] = None,
+    allow_below_floor: Annotated[bool | None, typer.Option(help="With --prompt: consent to a lower tier.")] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -38,9 +39,7 @@ def explain(
     with intake_client(url, api_key) as client:
         if job_id is not None:
             answer = client.call("GET", f"{job_path(job_id)}/explain")
-        else:
-            text = sys.stdin.read() if prompt == "-" else prompt
-            body = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+        elif prompt is not None:
             headers = envelope_headers(
                 {
                     "priority": priority,
@@ -48,9 +47,11 @@ def explain(
                     "deadline_ms": deadline_ms,
                     "min_tier": min_tier,
                     "max_tier": max_tier,
+                    "max_cost": max_cost,
+                    "allow_below_floor": allow_below_floor,
                 }
             )
-            answer = client.call("POST", "/v1/route", json=body | {"model": model}, headers=headers)
+            answer = client.call("POST", "/v1/route", json=body_of(prompt, model, chat=chat), headers=headers)
     typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(_lines(answer)))
 
 
@@ -59,20 +60,27 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"floor     {answer['floor']}: {answer['reason']} ({answer['policy'] or 'no policy'})"
     for rule in answer.get("rules", []):
         yield f"  {'yes' if rule['holds'] else 'no '}     {rule['rule']} -> {rule['floor']}"
-    yield f"allowed   {', '.join(answer['allowed'])}"
+    below = f"; with consent {', '.join(answer['below_floor'])}" if answer["below_floor"] else ""
+    yield f"allowed   {', '.join(answer['allowed'])}{below}"
     yield f"lane      {answer['lane']}"
     for execution in answer.get("executions", []):
         yield f"execution at {execution['tier']} by {execution['worker']}: {execution['error'] or execution['code']}"
     if "status" in answer:
-        yield f"status    {answer['status']}, {answer['attempts']} attempts"
+        why = f": {answer['error']['message']}" if answer["error"] else ""
+        yield f"status    {answer['status']}, attempts: {answer['attempts']}{why}"
     if expected := answer if "wait_s" in answer else answer["expected"]:
         wait = "unknown" if expected["wait_s"] is None else f"{expected['wait_s']:.1f} s"
         yield f"now       {expected['tier'] or 'no live worker'}; {expected['jobs_ahead']} jobs ahead, wait {wait}"
     elif answer["tier"]:
         came = f", overflowed from {answer['overflowed_from']}" if answer["overflowed_from"] else ""
-        yield f"served    {answer['tier']}{came}; waited {answer['queue_ms']:.0f} ms, ran {answer['run_ms']:.0f} ms"
+        came += ", below its floor with consent" if answer["served_below_floor"] else ""
+        word = "served   " if answer["status"] == "finished" else "last at  "
+        yield f"{word} {answer['tier']}{came}; waited {answer['queue_ms']:.0f} ms, ran {answer['run_ms']:.0f} ms"
         yield f"cost      {_cost(answer['cost'])}"
-    for tier, cost in (answer.get("expected_costs") or answer.get("costs_elsewhere") or {}).items():
+    costs = answer.get("expected_costs") or answer.get("costs_elsewhere") or {}
+    if costs:
+        yield "costs expected" if "expected_costs" in answer else "costs of its tokens now"
+    for tier, cost in costs.items():
         yield f"  at {tier}: {_cost(cost)}"
 
 

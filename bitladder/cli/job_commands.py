@@ -24,6 +24,8 @@ def submit(
     deadline_ms: Annotated[int | None, typer.Option(help="After it the job is dropped or aborted.")] = None,
     min_tier: Annotated[str | None, typer.Option(help="Lowest tier.")] = None,
     max_tier: Annotated[str | None, typer.Option(help="Highest tier.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="The most it may be expected to cost.")] = None,
+    allow_below_floor: Annotated[bool | None, typer.Option(help="Consent to a lower tier than its floor.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
     stream: Annotated[bool, typer.Option(help="Print the answer as it arrives.")] = False,
     as_json: AsJson = False,
@@ -34,15 +36,15 @@ def submit(
 
     Example: bitladder submit "Write a haiku about queues" --priority 9 --wait
     """
-    text = sys.stdin.read() if prompt == "-" else prompt
-    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens}
-    body |= {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+    body = body_of(prompt, model, chat=chat) | {"max_tokens": max_tokens}
     options = {
         "priority": priority,
         "max_latency_ms": max_latency_ms,
         "deadline_ms": deadline_ms,
         "min_tier": min_tier,
         "max_tier": max_tier,
+        "max_cost": max_cost,
+        "allow_below_floor": allow_below_floor,
     }
     if stream and as_json:
         raise ConfigError("--stream prints text as it arrives, and --json the whole job: pass one of them")
@@ -87,6 +89,12 @@ def cancel(
     with intake_client(url, api_key) as client:
         job = client.cancel(job_id)
     typer.echo(json.dumps(job, indent=2) if as_json else job["status"])
+
+
+def body_of(prompt: str, model: str, *, chat: bool) -> dict[str, Any]:
+    """Return the body of a request; '-' reads its prompt from standard input."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    return {"model": model} | ({"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text})
 
 
 def _answer_text(job: dict[str, Any]) -> str | None:

@@ -28,6 +28,8 @@ _HEADERS = {
     "deadline_ms": "X-Deadline-Ms",
     "min_tier": "X-Min-Tier",
     "max_tier": "X-Max-Tier",
+    "max_cost": "X-Max-Cost",
+    "allow_below_floor": "X-Allow-Below-Floor",
     "cascade": "X-Cascade",
     "idempotency_key": "Idempotency-Key",
 }

@@ -16,12 +16,18 @@ class TierNow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def serving_tier(
-    allowed: Sequence[str], tiers: Mapping[str, TierNow], *, overflows: bool, eager: Collection[str] = ()
+    allowed: Sequence[str],
+    tiers: Mapping[str, TierNow],
+    *,
+    overflows: bool,
+    eager: Collection[str] = (),
+    below: Sequence[str] = (),
 ) -> str | None:
-    """Return the tier that would serve a job, lowest first in `allowed`; None: none of them has a live worker.
+    """Return the tier that would serve a job, lowest first in `allowed`; None: no tier that may has a live worker.
 
     The job's own tier does, unless it has no worker, or has no free slot while a higher tier is idle that takes
     overflow (`overflows`) or takes what waits at once (`eager`): the nearest one that has nothing to do for itself.
+    Those in `below`, to which its client consented, do where no other lives, the highest first.
     A guess all the same: the worker that claims first decides.
     """
     floor, *above = allowed
@@ -32,4 +38,4 @@ def serving_tier(
             return taking[0]
     if tiers[floor].live:
         return floor
-    return next((tier for tier in (*idle, *above) if tiers[tier].live), None)
+    return next((tier for tier in (*idle, *above, *reversed(below)) if tiers[tier].live), None)

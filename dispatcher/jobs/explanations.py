@@ -13,7 +13,7 @@ from bitladder.decision import UNDECIDED, describe_decision
 from bitladder.ids import readable
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.json_views.dead_letter import LostExecution, describe_losses
-from bitladder.queue.json_views.job import Features, Policy
+from bitladder.queue.json_views.job import Features, JobFailure, Policy
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.queue.load_sample import ListSample, ModelSample, take_sample
 from bitladder.queue.untrusted import MAX_WORD_CHARS
@@ -90,8 +90,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     attempts: Count
     executions: Annotated[list[LostExecution], Meta(description="Those that came to nothing, the first one first.")]
     expected: Annotated[Expected | None, Meta(description="While it waits.")]
-    tier: Annotated[str | None, Meta(description="The tier that served it.")]
+    tier: Annotated[str | None, Meta(description="The tier that served it, or that it failed at.")]
     overflowed_from: str | None
+    served_below_floor: Annotated[bool, Meta(description="A lower tier than its floor served it: it consented.")]
+    error: Annotated[JobFailure | None, Meta(description="Why it did not finish.")]
     queue_ms: Duration | None
     run_ms: Duration | None
     cost: float | None
@@ -119,7 +121,7 @@ async def route_request(request: HttpRequest) -> Response:
         **describe_decision(decision),
         rules=list(accepted.policy.explain(decision.score, accepted.constraints)),
         expected_costs=expected_costs(prices, _curves(state, queue.model), max_tokens(read_body(endpoint, body))),
-        **msgspec.structs.asdict(await _expected(state, queue, allowed)),
+        **msgspec.structs.asdict(await _expected(state, queue)),
     )
     return json_response(route)
 
@@ -144,9 +146,11 @@ async def explain_job(request: HttpRequest) -> Response:
         below_floor=below_floor,
         attempts=view.attempts,
         executions=describe_losses(losses),
-        expected=await _expected(state, queue, allowed, view) if queue and view.state is State.QUEUED else None,
+        expected=await _expected(state, queue, view) if queue and view.state is State.QUEUED else None,
         tier=outcome.tier if outcome else None,
         overflowed_from=outcome.overflowed_from if outcome else None,
+        served_below_floor=outcome is not None and outcome.served_below_floor,
+        error=JobFailure(message=outcome.error, code=outcome.code) if outcome and outcome.error else None,
         queue_ms=outcome.queue_ms if outcome else None,
         run_ms=outcome.run_ms if outcome else None,
         cost=outcome.cost if outcome else None,
@@ -195,7 +199,7 @@ def _costs_elsewhere(
     return costs
 
 
-async def _expected(state: IntakeState, queue: QueueName, allowed: list[str], view: JobView | None = None) -> Expected:
+async def _expected(state: IntakeState, queue: QueueName, view: JobView | None = None) -> Expected:
     """Return what would become of a new job in this queue, or of one that waits there, by a sample taken now."""
     settings, model = state.settings, state.settings.model(queue.model)
     sample = (await take_sample(state.queue.client, settings)).models[queue.model]
@@ -207,9 +211,10 @@ async def _expected(state: IntakeState, queue: QueueName, allowed: list[str], vi
         queue.lane in settings.lanes.overflow and depth[rank] > marks.high
     )
     eager = frozenset(tier.name for tier in model.tiers if tier.eager)
+    allowed, below = _allowed(state, queue)
     wait = state.waits.of_waiting(view) if view else _wait_of_new(state, queue, depth, tiers[queue.tier])
     return Expected(
-        tier=serving_tier(allowed, tiers, overflows=overflows, eager=eager),
+        tier=serving_tier(allowed, tiers, overflows=overflows, eager=eager, below=below),
         jobs_ahead=view.position - 1 if view and view.position else sum(depth[: rank + 1]),
         wait_s=wait.wait_ms / 1000 if wait else None,
         wait_interval_s=(wait.low_ms / 1000, wait.high_ms / 1000) if wait else None,

@@ -169,6 +169,7 @@ async def test_a_job_is_explained_with_its_executions_to_its_owner_alone(intake:
     assert (ended["status"], ended["expected"], ended["attempts"]) == ("finished", None, 2)
     assert [(loss["tier"], loss["code"]) for loss in ended["executions"]] == [("int8", "engine_fault")]
     assert (ended["floor"], ended["tier"], ended["overflowed_from"], ended["cost"]) == ("int8", "fp8", "int8", 0.25)
+    assert (ended["served_below_floor"], ended["error"]) == (False, None)
     assert ended["policy"].startswith("rules:")
     assert set(ended["features"]) == {"non_ascii"}
     assert set(ended["costs_elsewhere"]) == {"int8", "fp8"}

@@ -35,6 +35,18 @@ def test_the_tier_itself_serves_a_job_unless_it_overflows_or_is_dead(
     assert serving_tier(allowed, dict(zip(LADDER, tiers, strict=True)), overflows=overflows) == expected
 
 
+@pytest.mark.parametrize(
+    ("tiers", "expected"),
+    [((IDLE, IDLE, DEAD), "int8"), ((BUSY, DEAD, DEAD), "int4"), ((IDLE, IDLE, BUSY), "fp8"), ((DEAD,) * 3, None)],
+)
+def test_a_lower_tier_serves_with_consent_where_no_other_lives(
+    tiers: tuple[TierNow, ...], expected: str | None
+) -> None:
+    now = dict(zip(LADDER, tiers, strict=True))
+
+    assert serving_tier(("fp8",), now, overflows=False, below=("int4", "int8")) == expected
+
+
 def test_a_tier_that_is_eager_serves_what_waits_below_without_an_overflow() -> None:
     busy = dict(zip(LADDER, (BUSY, IDLE, IDLE), strict=True))
 

@@ -131,6 +131,29 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     assert (missing.returncode, missing.stderr) == (3, "bitladder: there is no job 'nobody'\n")
 
 
+def test_consent_and_a_maximum_cost_are_said_and_explained_from_the_shell(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int4")
+    environment = stack.environment | {"BITLADDER_URL": stack.url}
+    consent = ("--min-tier", "int8", "--allow-below-floor", "--max-cost", "0.00001")
+
+    would = bitladder("explain", "--prompt", "aa", *consent, environment=environment)
+    below = bitladder("submit", "aa bb", *consent, "--max-tokens", "3", "--wait", "--json", environment=environment)
+    why = bitladder("explain", json.loads(below.stdout)["id"], environment=environment)
+    broken = json.loads(
+        bitladder("submit", "echo:fault", "--max-tier", "int4", "--json", environment=environment).stdout
+    )
+    bitladder("result", broken["id"], "--wait", environment=environment)
+    broke = bitladder("explain", broken["id"], environment=environment)
+
+    assert "allowed   int8, fp8; with consent int4\n" in would.stdout
+    assert "now       int4; 0 jobs ahead" in would.stdout
+    assert "served    int4, below its floor with consent; waited " in why.stdout
+    assert "costs of its tokens now\n  at int8: not known\n" in why.stdout
+    assert "status    failed, attempts: 3: an echo fault, as asked for\nlast at   int4; waited " in broke.stdout
+
+
 def _is_answered(client: Client) -> bool:
     try:
         job = client.submit({"model": "smollm2", "prompt": "x", "max_tokens": 1})
