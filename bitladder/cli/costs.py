@@ -59,5 +59,6 @@ def costs(
 
 
 def _cells(row: dict[str, Any]) -> list[object]:
-    money = ["-" if row[name] is None else f"{row[name]:.6f}" for name in _MONEY]
+    # Rounded first, and 0 added: a difference of rounding is 0.000000, and not -0.000000.
+    money = ["-" if row[name] is None else f"{round(row[name], 6) + 0.0:.6f}" for name in _MONEY]
     return [*(row[name] for name in _COUNTS), *money]

@@ -119,7 +119,8 @@ def _show(job: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(json.dumps(job, indent=2))
     elif is_finished:
         typer.echo(_answer_text(job))
-        typer.echo(f"[{job['tier']}: {job['reason']}; waited {job.get('queue_ms', 0):.0f} ms]", err=True)
+        floor = "" if job["floor"] in (None, job["tier"]) else f", floor {job['floor']}"
+        typer.echo(f"[{job['tier']}{floor}: {job['reason']}; waited {job.get('queue_ms', 0):.0f} ms]", err=True)
     else:
         typer.echo(f"{job['status']}: {_why(job)}job {job['id']}", err=True)
     if not is_finished:

@@ -29,7 +29,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def new(
     tenant: Annotated[str, typer.Option(help="Whose jobs it submits, reads and cancels.")],
     scopes: Annotated[str, typer.Option(help="Some of submit, read, ops.")] = "submit,read",
-    name: Annotated[str | None, typer.Option(help="Its name in the settings (default: tenant and a number).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name in the settings (default: tenant and some of the hash).")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="When it expires: 90d, 12h, 4w or 2027-01-31 (UTC).")] = None,
     printed: Annotated[bool, typer.Option("--print", help="Write no file: print its table, to be put there.")] = False,
     config: Config = None,

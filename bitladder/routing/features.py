@@ -68,7 +68,7 @@ def _share(name: str, what: str) -> Feature:
 _ALL = (
     Feature(
         name="entropy",
-        meaning="Shannon entropy of the bytes, bits per byte: what the article's rule looks at",
+        meaning="Shannon entropy of the bytes, bits per byte: what the policy `article` looks at",
         measure=lambda prompt: entropy_of(prompt.counts, prompt.size),
         unit="bits per byte, 0 to 8",
     ),
