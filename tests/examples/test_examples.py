@@ -97,24 +97,9 @@ def test_the_thresholds_decide_where_a_request_goes(make_stack: Callable[..., St
     assert [job["queue"].split(":")[1] for job in (plain, dense, important)] == ["int4", "int8", "int8"]
 
 
-def test_rules_choose_the_floor_and_an_unsure_answer_escalates(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(BITLADDER_CONFIG=str(EXAMPLES / "policies.toml"))
-    stack.intake()
-    for tier in ("int4", "int8"):
-        stack.worker(tier)
-
-    code, sure, unsure = (
-        stack.http.post("/v1/completions", json={"model": "smollm2", "prompt": prompt}, headers={"X-Cascade": "true"})
-        for prompt in ("def f(x):\n    return x\nprint(f(2))", "What a day", "What a day echo:unsure echo:unsure")
-    )
-
-    assert (code.headers["X-Floor"], code.headers["X-Route-Reason"]) == ("int8", "code_likeness 1 > 0.5")
-    assert (sure.headers["X-Tier"], sure.headers["X-Confidence"]) == ("int4", "0.8581")
-    assert (unsure.headers["X-Tier"], "X-Confidence" in unsure.headers) == ("int8", False)
-
-
 def test_every_example_is_listed_and_tested() -> None:
-    page, tests = (path.read_text(encoding="utf-8") for path in (EXAMPLES / "README.md", ROOT / __file__))
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/examples").glob("test_*.py"))
     names = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".toml"}}
 
     assert {name for name in names if f"]({name})" not in page} == set()
