@@ -13,6 +13,8 @@ from types import MappingProxyType
 ALONE_FROM = 2
 # Of so many jobs that a worker claims of its own tier, one comes from each less urgent lane first, if that has any.
 JOBS_PER_CYCLE = 16
+# A tenant has so many jobs claimed before it is another one's turn, and a list before its siblings are looked at.
+JOBS_PER_TURN = 8
 # Lists of single tiers that are in use (bl:lists:<model>): so many of a model's are looked at by one claim.
 MAX_LISTS = 64
 # Bytes of a job's id. Longer ones are refused; RQ's and ours have 36.
@@ -36,6 +38,7 @@ RQ_STATUS = MappingProxyType(
 _SHARED: Mapping[str, int | float | str | Mapping[str, str]] = {
     "ALONE_FROM": ALONE_FROM,
     "JOBS_PER_CYCLE": JOBS_PER_CYCLE,
+    "JOBS_PER_TURN": JOBS_PER_TURN,
     "MAX_LISTS": MAX_LISTS,
     "MAX_ID": MAX_ID,
     "MAX_TROUBLE": MAX_TROUBLE,

@@ -1,6 +1,7 @@
 """Admission control: caps, memory, and whether the answer can come in time. Samples the queues once a second.
 
-A decision costs no round trip: it rests on the last sample, and on the jobs that this process has admitted since.
+A decision costs no round trip: it rests on the last sample, and on the jobs that this process has admitted since. Only
+before a refusal Redis is asked (second_look.py).
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from typing import NamedTuple
 
 import redis.asyncio
 import structlog
-from redis.exceptions import RedisError
 
 from bitladder.contract import Submission
 from bitladder.errors import MemoryFullError, OverloadedError, QueueFullError, QueueUnreachableError, RefusedError
-from bitladder.ids import in_key
 from bitladder.queue.load_sample import ListSample, ModelSample, Sample, take_sample
 from bitladder.queue.server.outage import OUTAGE
 from bitladder.queue_name import Lane, QueueName
@@ -29,6 +28,7 @@ from bitladder.routing.rates import Load, Reading, TierRates
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.metrics import AdmissionMetrics
+from dispatcher.second_look import is_in_time_by_turns, is_repeat
 
 log = structlog.get_logger()
 
@@ -123,8 +123,12 @@ class Admission:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sample_ended.wait(), STALE_S)
             refusal = self._refusal(job, entry, latency_budget)
+        if isinstance(refusal, OverloadedError) and self._live.current.auth.keys:  # else there is one tenant
+            entering = self._entering.of(entry.tier)[entry.rank]
+            if await is_in_time_by_turns(self._client, job, self._loads[entry.tier], entering, latency_budget):
+                refusal = None
         # A repeat is no new work, and the first job with its key may be answered by now.
-        if refusal and not await self.is_repeat(job):
+        if refusal and not await is_repeat(self._client, job):
             raise refusal
         self._admitted.add(entry, 1)
         self._entering.add(entry, 1)
@@ -237,13 +241,6 @@ class Admission:
             return None
         after_s = _with_jitter(min(_MAX_RETRY_S, late_s))
         return OverloadedError(_explain(job.queue, expected, latency_budget, after_s), retry_after_s=after_s)
-
-    async def is_repeat(self, job: Submission) -> bool:
-        """Return whether a job with the same idempotency key was accepted before."""
-        name = f"bl:idem:{in_key(job.model)}:{job.idempotency_key}"
-        with contextlib.suppress(RedisError, OSError):
-            return bool(job.idempotency_key and await self._client.exists(name))
-        return False
 
     def _unreachable(self, model: str, tier: str, seen: ModelSample) -> frozenset[str]:
         """Return the lists of a tier that no live worker may take from; none where that is all of them."""

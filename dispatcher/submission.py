@@ -12,6 +12,7 @@ from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullEr
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.access import Caller
+from dispatcher.second_look import is_repeat
 from dispatcher.state import IntakeState
 
 
@@ -93,7 +94,7 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
 async def _submit_paid(state: IntakeState, job: Submission) -> str | BitladderError:
     """Queue one job that a budget pays for; what is not queued, or was before, is not charged."""
     refusal = await state.budgets.charge(job.request)
-    if refusal and not await state.admission.is_repeat(job):
+    if refusal and not await is_repeat(state.queue.client, job):
         raise refusal
     answer = await state.bundles.submit(job)
     is_queued = answer == job.job_id or isinstance(answer, AcceptanceUnknownError)

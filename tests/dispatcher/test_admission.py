@@ -22,7 +22,9 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.load_sample import take_sample
 from bitladder.queue.server.connection import connect
 from bitladder.queue.signing import Signer
+from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.routing.envelope import LatencyBudget
+from bitladder.settings.access import key_hash
 from bitladder.settings.sections import Settings
 from dispatcher.admission import Admission
 from dispatcher.metrics import AdmissionMetrics
@@ -33,8 +35,8 @@ QUEUE = "smollm2:int4:normal"
 SOON, WHENEVER = LatencyBudget(whole_s=0.05), LatencyBudget()
 
 
-def job(queue: str = QUEUE, key: str = "") -> Submission:
-    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor="int4"))
+def job(queue: str = QUEUE, key: str = "", tenant: str = DEFAULT_TENANT) -> Submission:
+    request = Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor="int4"), tenant=tenant)
     return Submission(
         job_id=str(uuid_utils.uuid7()), model="smollm2", queue=queue, request=request, idempotency_key=key
     )
@@ -221,6 +223,25 @@ async def test_a_list_that_no_live_worker_may_serve_delays_no_other(queue: JobQu
 
     await admission.enter(job(), SOON)
     await admission.enter(job(stuck), SOON)  # it may wait for a worker: nothing is known of its time
+
+
+async def test_a_tenant_with_nothing_waiting_is_not_refused_for_the_backlog_of_another(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    keys = {"acme": {"hash": key_hash(b"k"), "tenant": "acme"}}
+    admission = admission_of(queue, make_settings(queue.settings.redis.url, auth__keys=keys))
+    overload(store)
+    await learn(admission, store)
+    rate = next(iter(load.rate for load in admission._loads.values() if load.rate))
+    in_a_few_turns = LatencyBudget(whole_s=60 / rate)
+
+    await admission.enter(job(tenant="acme"), in_a_few_turns)
+
+    with pytest.raises(OverloadedError):
+        await admission.enter(job(), in_a_few_turns)  # the backlog is its own tenant's
+    store.rpush(f"rq:queue:{QUEUE}:tenant-acme", *(f"own-{number}" for number in range(400)))
+    with pytest.raises(OverloadedError):
+        await admission.enter(job(tenant="acme"), in_a_few_turns)
 
 
 async def test_a_stale_sample_refuses_no_job(queue: JobQueue, store: redis.Redis) -> None:

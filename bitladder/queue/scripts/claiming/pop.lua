@@ -11,9 +11,6 @@
 -- RQ's registry of running jobs. Its score is far away, so that no RQ tool takes the job for abandoned: leases are ours.
 local RUNNING_FOR_MS = 365 * 86400 * 1000
 
--- Sibling lists (the open one, those with a ceiling, and those of tenants) are merged so many jobs at a time.
-local MERGE_RUN = 8
-
 -- Start, end or drop one popped job. Returns 'leftover' where it had ended before, and 'full' where the answer has no room
 -- for it: it belongs back to the front. A script is not rolled back: an error here would lose all that was claimed.
 local function take(claim, id, queue)
@@ -119,7 +116,7 @@ local function pop_turn(claim, queues, limit)
     return 0
   end
   local started = #claim.jobs
-  local run = is_alone and limit or math.min(limit, MERGE_RUN)
+  local run = is_alone and limit or math.min(limit, JOBS_PER_TURN)
   local popped, ids, leftovers = pop(claim, turn.queue, run, turn.list, turn.length)
   claim.end_turn(turn, queues, #claim.jobs - started, ids, leftovers)
   return popped
@@ -146,5 +143,5 @@ local function pop_oldest(claim, lists, limit)
     local time = head_of(name) or 0
     if not oldest or time < oldest_time then oldest, oldest_time = name, time end
   end
-  return (pop(claim, oldest, math.min(limit, MERGE_RUN)))
+  return (pop(claim, oldest, math.min(limit, JOBS_PER_TURN)))
 end
