@@ -11,6 +11,9 @@ local GRACE_MS = 1500
 -- that may serve it without that, the lowest first. None while one of them has room: it is alive, and its lane does not
 -- overflow. Those above the lowest are also full when they have left what they might have taken for that long.
 local function allowance_below(name, tiers, facts)
+  if #tiers == 0 then
+    return 0
+  end
   local tier, lane = tiers[1].tier, tiers[1].lane
   local depth = facts.depth(lane.all)
   local is_dead = not facts.has_workers(tier)

@@ -99,7 +99,7 @@ local function add_lists(claim, plan, key, raw_scheme)
     local plain, tiers = plain_name(name)
     local tier, lane = string.match(plain, '([^:]*):([^:]*)$')
     local rank, place = scheme.ranks[tier], scheme.lanes[lane]
-    if rank and tier ~= scheme.tier then
+    if tier ~= scheme.tier then
       local _, of_tenants = names_in(name)
       read_tenants(of_tenants, claim.tenants)
     end
@@ -125,7 +125,7 @@ local function add_lists(claim, plan, key, raw_scheme)
     end
   end
   for _, list in ipairs(above or {}) do
-    list.tiers = {}
+    list.tiers = {}  -- none where another program has put the name together
     for i = list.first, #scheme.above do
       local tier = scheme.above[i]
       if names_any(list.named, {tier.name}) then

@@ -11,6 +11,7 @@
 
 -- One job of weight 1, in virtual time: whole numbers, so that nothing is rounded on its way through Redis.
 local STRIDE = 1000
+local MAX_FORGOTTEN = 256  -- tenants without jobs, at once: more would hold the server up
 
 -- The order of lanes (1: urgent) after so many jobs, and for how many more it holds. Of JOBS_PER_CYCLE jobs one goes to the
 -- batch lane first, and two to the normal lane.
@@ -75,7 +76,7 @@ local function first_turn(claim, lane_queues)
   -- first: one that came back before has used up its turn.
   local function next_named(queue, clock)
     local shares = 'bl:shares:' .. queue
-    while true do
+    for _ = 1, MAX_FORGOTTEN do  -- the next claim goes on
       local first = try_call('ZRANGE', shares, 0, 1, 'WITHSCORES') or {}
       local tenant, begins = first[1], whole(first[2]) or 0
       if not tenant then
@@ -119,7 +120,7 @@ local function first_turn(claim, lane_queues)
     return first, is_alone
   end
 
-  -- Note what a turn brought: how many jobs started, and how many ids left the list, leftovers included.
+  -- Note what a turn brought: jobs that started, ids that left the list, and leftovers that it counts no more.
   local function end_turn(turn, queues, started, ids, leftovers)
     local clock, queue, tenant = clock_of(turn.queue), turn.queue, turn.tenant
     clock.now = turn.begins

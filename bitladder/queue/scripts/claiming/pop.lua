@@ -61,25 +61,25 @@ local function return_ids(claim, name, ids, first)
   claim.is_full, claim.pops_left = true, 0
 end
 
--- Note how many ids left a list, and how many of them were leftovers.
-local function count_popped(name, length, ids, leftovers)
+-- Note ids that left a list, and leftovers among them. Returns how many of these were counted; for an own, empty list: 0.
+local function count_popped(name, length, ids, leftovers, is_own)
   local counts = 'bl:counts:' .. name
   if length <= 0 then
+    local counted = not is_own and whole(try_call('HGET', counts, 'gone')) or 0
     redis.call('DEL', counts, 'bl:gone:' .. name)
-    return
+    return counted
   end
   local popped = redis.pcall('HINCRBY', counts, 'popped', ids)  -- a garbled count must not lose what was popped
   if leftovers > 0 and tonumber(popped) then
     redis.pcall('ZREMRANGEBYSCORE', 'bl:gone:' .. name, '-inf', num(popped))
   end
   local gone = leftovers > 0 and whole(try_call('HGET', counts, 'gone')) or 0
-  if gone > 0 then
-    redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers))
-  end
+  if gone > 0 then redis.call('HSET', counts, 'gone', math.max(0, gone - leftovers)) end
+  return math.min(gone, leftovers)  -- nobody has counted ids whose records are gone
 end
 
 -- Pop ids of a queue: of its own list, or of a tenant's, which has this length. Returns how many, together with those
--- taken before their turn, how many left the list, and how many of them were leftovers.
+-- taken before their turn, how many left the list, and how many leftovers it counts no more.
 local function pop(claim, queue, limit, list, length)
   list, length = list or queue, length or claim.lengths[queue]
   local has_due = claim.tenants['due:' .. list]
@@ -96,9 +96,9 @@ local function pop(claim, queue, limit, list, length)
   end
   claim.pops_left = claim.pops_left - #ids - early
   claim.lengths[queue] = list == queue and length - #ids or claim.lengths[queue]
-  count_popped(list, length - #ids, #ids, leftovers)
+  local counted = count_popped(list, length - #ids, #ids, leftovers, list == queue)
   if has_due then note_served(claim, queue, list, ids, #ids + early) end
-  return #ids + early, #ids, leftovers
+  return #ids + early, #ids, counted
 end
 
 -- When the next job of a queue was enqueued, and its deadline; nil where the queue is empty.

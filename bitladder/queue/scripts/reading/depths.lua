@@ -18,11 +18,15 @@ for i, key in ipairs(KEYS) do
   read_tenants(string.sub(key, #'bl:live:' + 1), tenants)
 end
 
+-- So many tenants are looked at: the first ones may have no job left (claiming/fairness.lua).
+local MAX_LOOKED_AT = 16
+
 -- When the head of a queue was enqueued: the oldest of its own list and of that tenant's whose turn it is. 0: unknown.
 local function head_time(name)
-  local own = head_of(name)
-  local tenant = tenants[name] and (try_call('ZRANGE', 'bl:shares:' .. name, 0, 0) or {})[1]
-  local other = tenant and head_of(list_of(name, tenant, true))
+  local own, other = head_of(name), nil
+  for _, tenant in ipairs(tenants[name] and try_call('ZRANGE', 'bl:shares:' .. name, 0, MAX_LOOKED_AT - 1) or {}) do
+    other = other or head_of(list_of(name, tenant, true))
+  end
   return own and other and math.min(own, other) or own or other or 0
 end
 

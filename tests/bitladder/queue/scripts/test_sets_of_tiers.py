@@ -193,3 +193,25 @@ async def test_a_tier_whose_traffic_is_shifted_keeps_the_sets_that_no_serving_ti
     plan = shifted_plan(claim_plan(queue.settings, "smollm2", "int4"), "smollm2", LADDER, serving)
 
     assert len((await queue.claim("w", "smollm2", "int4", plan, 8)).jobs) == taken
+
+
+async def test_an_odd_name_among_the_lists_of_sets_stops_no_claim(queue: JobQueue, store: redis.Redis) -> None:
+    odd = ["smollm2:fp8:normal:only-int4", "smollm2:int4:normal:only-", ":::only-int4", "only-int4", "", "x"]
+    store.sadd("bl:lists:smollm2", *odd)
+    for name in odd:
+        store.rpush(f"rq:queue:{name}", "x")
+    name = await submit(queue, "int4", GAP)
+
+    assert [job.queue for tier in LADDER for job in await claim(queue, tier)] == [name]
+
+
+async def test_a_list_of_a_tier_that_a_worker_does_not_know_yet_stays_noted_while_tenants_wait_in_it(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    name = "smollm2:fp2:normal:only-fp2,int8"  # of a ladder that other workers have already
+    store.sadd("bl:lists:smollm2", name)
+    store.hset("bl:tenants:smollm2:fp2", name, 1)
+
+    await claim(queue, "int4")
+
+    assert store.sismember("bl:lists:smollm2", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -19,6 +20,7 @@ from rq.serializers import JSONSerializer
 from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.queue.calls.end import Finished, RequeueReason
+from bitladder.queue.calls.upkeep import sweep_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
@@ -211,3 +213,69 @@ async def test_depth_position_cancelling_and_requeueing_are_right_in_a_tenant_s_
     assert depth == 5
     assert len(started) == 5
     assert sum(row.depth for row in (await queue.depths("smollm2")).queues) == 0
+
+
+async def depth(queue: JobQueue) -> int:
+    return sum(row.depth for row in (await queue.depths("smollm2")).queues)
+
+
+async def sweep(queue: JobQueue, store: redis.Redis) -> None:
+    store.delete("bl:sweep:smollm2")
+    await queue.run(sweep_call(queue.settings, "smollm2"))
+
+
+async def test_ids_whose_records_are_gone_leave_the_depth_right(queue: JobQueue, store: redis.Redis) -> None:
+    mine = jobs("acme", 3)
+    await queue.submit([*mine, *jobs("other", 5)])
+    store.delete(*(f"rq:job:{one.job_id}" for one in mine[:2]))
+
+    started = [each.job_id for _ in range(3) for each in await claim(queue, 1)]
+
+    assert mine[2].job_id in started
+    assert await depth(queue) == 6 - len(started)
+
+
+async def test_tenants_whose_jobs_are_all_served_are_forgotten_some_at_each_claim(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await queue.submit([job(f"t{number}") for number in range(600)])
+    shares, left = f"bl:shares:{OPEN}", [600]
+    await claim(queue, 600)
+    while left[-1]:
+        left.append(int(store.zcard(shares)))
+        await claim(queue, 8)
+
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 256
+    assert await claim(queue, 8) == []
+    assert store.exists("bl:tenants:smollm2:int4") == 0
+
+
+async def test_jobs_behind_tenants_whose_jobs_are_all_served_have_an_age(queue: JobQueue) -> None:
+    await queue.submit([*jobs("a", 1), *jobs("b", 3)])
+    for _ in range(2):
+        await claim(queue, 1)  # one of a, which waits no longer and comes first, and one of b
+
+    (row,) = [row for row in (await queue.depths("smollm2")).queues if row.queue == OPEN]
+
+    assert row.depth == 2
+    assert row.oldest_age_s is not None
+
+
+async def test_depth_is_right_again_after_rq_has_emptied_a_tenant_s_list(queue: JobQueue, store: redis.Redis) -> None:
+    await queue.submit([*jobs("acme", 50), *jobs("other", 5)])
+    Queue(f"{OPEN}:tenant-acme", connection=store, serializer=JSONSerializer).empty()  # type: ignore[no-untyped-call]  # rq
+
+    await sweep(queue, store)
+
+    assert await depth(queue) == 5
+    assert len(await claim(queue, 100)) == 5
+
+
+async def test_tenants_are_served_after_their_shares_were_lost(queue: JobQueue, store: redis.Redis) -> None:
+    await queue.submit([*jobs("acme", 5), *jobs("other", 5)])
+    store.delete(f"bl:shares:{OPEN}", "bl:tenants:smollm2:int4")
+
+    await sweep(queue, store)
+
+    assert await depth(queue) == 10
+    assert len(await claim(queue, 100)) == 10
