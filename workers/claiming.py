@@ -54,7 +54,10 @@ class Claimer:
 
     async def claim(self, slots: int) -> Sequence[Claimed]:
         """Return up to `slots` jobs; none, after a pause, where Redis is unreachable or claims are suspended."""
-        plan, slots = self._health.limit(slots)
+        may_overflow = self._may_overflow()
+        plan, slots = self._health.limit(slots, may_overflow=may_overflow)
+        if not may_overflow:
+            plan = without_overflow(plan)
         try:
             claims = await self._call(plan, slots)
         except QueueUnreachableError as error:
@@ -77,7 +80,6 @@ class Claimer:
         await self._waiter.aclose()
 
     async def _call(self, plan: ClaimPlan, slots: int) -> Claims:
-        plan = plan if self._may_overflow() else without_overflow(plan)
         args = (self._worker.name, self._worker.model, self._worker.tier, plan, slots)
         asked_s = time.monotonic()
         with self._leases.claiming():

@@ -46,9 +46,12 @@ class TierHealth:
         else:
             self._sound += 1
 
-    def limit(self, slots: int) -> tuple[ClaimPlan, int]:
-        """Return what to claim by, and how many jobs: one of all that wait, where a probe is due."""
-        if not self._shifted_plan:
+    def limit(self, slots: int, *, may_overflow: bool = True) -> tuple[ClaimPlan, int]:
+        """Return what to claim by, and how many jobs: one of all that wait, where a probe is due.
+
+        Where nothing may overflow, the tiers above take nothing from this one, and it serves its jobs itself.
+        """
+        if not self._shifted_plan or not may_overflow:
             return self._plan, slots
         is_probe = self._loop.time() >= self._probe_s
         return (self._plan, 1) if is_probe else (self._shifted_plan, slots)

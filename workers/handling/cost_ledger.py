@@ -18,6 +18,7 @@ from bitladder.queue.calls.spending import Spent, spend_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import inflate
 from bitladder.queue.server.outage import OUTAGE
+from bitladder.queue.untrusted import read_amount
 from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.routing.cost import concurrency_of, price_of
 from bitladder.rq_call import decode_call
@@ -37,7 +38,7 @@ class CostLedger:
 
     def __init__(self, queue: JobQueue, worker: Identity, metrics: WorkerMetrics) -> None:
         model = queue.settings.model(worker.model)
-        self.engine = EngineTime()
+        self.engine, self._ladder = EngineTime(), model.ladder
         self._queue, self._worker, self._metrics = queue, worker, metrics
         self._price_per_hour = model.tier(worker.tier).price_per_hour
         self._is_priced = any(tier.price_per_hour for tier in model.tiers)
@@ -71,7 +72,7 @@ class CostLedger:
         spent, tenant = self._spent, request.tenant if request else DEFAULT_TENANT
         tokens = finished.usage.completion_tokens if finished else 0
         spent.add_tenant(tenant, cost, int(finished is not None), tokens)
-        if job.tier != self._worker.tier:
+        if self._ladder.index(job.tier) < self._ladder.index(self._worker.tier):
             spent.overflow += cost
         if request and request.payer:
             charged = request.expected_cost if job.spent is None else 0.0  # by its first execution the estimate is paid
@@ -109,7 +110,8 @@ class CostLedger:
 
     async def _send(self, spent: Spent) -> None:
         worker = self._worker
-        self._overflow = float(await self._queue.run(spend_call(worker.name, worker.model, worker.tier, spent)))
+        answer = await self._queue.run(spend_call(worker.name, worker.model, worker.tier, spent))
+        self._overflow = read_amount(answer) or 0.0
         self._sending = None
 
     def _count_rent(self) -> None:

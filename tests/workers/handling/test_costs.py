@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 import redis
 
+from bitladder.contract import Claimed
 from bitladder.producer import Producer
 from bitladder.queue.calls.spending import OTHERS, Spent, read_day, spend_call
 from bitladder.queue.job_queue import JobQueue
@@ -19,6 +21,9 @@ from tests.scripted import reply, scripted
 from tests.workers.test_pump import ANSWER, BODY, running, until
 from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
+from workers.handling.cost_ledger import CostLedger
+from workers.identity import Identity
+from workers.metrics import WorkerMetrics
 from workers.pump import Pump
 
 INT4_PER_HOUR = 0.7
@@ -123,6 +128,35 @@ async def test_a_call_whose_answer_was_lost_counts_once_and_garbage_begins_anew(
     assert 89 * 86_400 < store.ttl(key) <= 90 * 86_400
 
 
+@pytest.mark.parametrize("odd", ["nonsense", "inf", "nan"])
+async def test_a_garbled_sum_of_overflow_keeps_no_worker_from_sending_its_sums(
+    settings: Settings, store: redis.Redis, odd: str
+) -> None:
+    async with open_queue(settings) as queue:
+        ledger = CostLedger(queue, Identity("smollm2", "int8", "w"), WorkerMetrics("smollm2", "int8"))
+        now = datetime.now(UTC)
+        store.hset(f"bl:costs:{now:%Y-%m-%d}", f"smollm2|||overflow.{now:%H}", odd)
+        await ledger.send()
+        await queue.run(spend_call("w", "smollm2", "int8", Spent(number=3, overflow=0.25)))
+        await ledger.send()
+
+    assert sums(store)["smollm2", "", ""] == {f"overflow.{now:%H}": 0.25}
+
+
+async def test_what_is_served_below_its_floor_is_no_overflow(settings: Settings) -> None:
+    queue_name, spent = "smollm2:int8:normal:only-int4,int8,fp8", {}
+    job = Claimed(
+        job_id="j", data=b"", queue=queue_name, attempt=1, fence=1, enqueued_ms=0, deadline_ms=None, claimed_ms=0
+    )
+    async with open_queue(settings) as queue:
+        for tier in ("int4", "int8", "fp8"):
+            ledger = CostLedger(queue, Identity("smollm2", tier, "w"), WorkerMetrics("smollm2", tier))
+            ledger.charge(job, ledger.engine.begin(), None)
+            spent[tier] = ledger._spent.overflow
+
+    assert [spent[tier] > 0 for tier in spent] == [False, False, True]
+
+
 async def test_tenants_beyond_the_bound_share_a_row(
     settings: Settings, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,3 +208,22 @@ async def test_overflow_waits_once_it_has_cost_what_it_may_in_an_hour(redis_url:
     overflow = {field: float(cost) for field, cost in store.hgetall(key).items() if b"|||overflow." in field}
     assert waiting is None
     assert sum(overflow.values()) == pytest.approx(0.2 / 3600, rel=0.3)
+
+
+async def test_a_shifted_tier_serves_its_jobs_itself_once_overflow_has_cost_what_it_may(
+    redis_url: str, store: redis.Redis
+) -> None:
+    settings = make_settings(redis_url, queue__probe_interval_s=60, queue__shift_hold_s=60)
+    model = settings.model("smollm2").model_copy(update={"max_overflow_cost_per_hour": 0.0})
+    settings = settings.model_copy(update={"models": {"smollm2": model}})
+    far = 9_000_000_000_000
+    store.zadd("bl:live:smollm2:int8", {"w": far})
+    store.hset("bl:health:smollm2:int4", mapping={"shifted": far - 1, "hold": far})
+    with Producer(settings) as producer:
+        async with running(settings) as pump:
+            await until(lambda: pump._health.limit(4)[1] == 1)  # it has heard of the shift: this is its first probe
+            jobs = [producer.submit(BODY | {"max_tokens": 1}) for _ in range(4)]
+            await until(lambda: all(producer.outcome(job) for job in jobs))
+        outcomes = [outcome for job in jobs if (outcome := producer.outcome(job))]
+
+    assert [outcome.tier for outcome in outcomes] == ["int4"] * 4

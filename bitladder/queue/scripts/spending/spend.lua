@@ -26,7 +26,7 @@ local function add(key, field, amount)
   end
   local sum = redis.pcall('HINCRBYFLOAT', key, field, amount)
   if type(sum) == 'table' and sum.err then
-    if not string.find(sum.err, 'float', 1, true) then
+    if not string.find(sum.err, 'float', 1, true) and not string.find(sum.err, 'Infinity', 1, true) then
       check_type(sum)
     end
     call_or_replace('HSET', key, field, amount)
