@@ -41,7 +41,7 @@ else
   gone, popped = whole(counts[1]) or 0, whole(counts[2]) or 0
 end
 
-local waiting = depth_beside(queue) + (list == queue and (length or 0) - gone or depth_of_list(queue))
+local waiting = depth_beside(string.sub(KEYS[4], #'bl:wake:' + 1), queue) + (list == queue and (length or 0) - gone or depth_of_list(queue))
 
 -- The job that an idempotency key belongs to, and its fingerprint; nil while the key is free. The key of a job that
 -- was cancelled, or is no longer stored, is free: a repeat is what it is for. So is one that this script did not write.

@@ -53,8 +53,7 @@ end
 
 -- There are many lists of single tiers, and few are in use: those are noted, and claims look at no others.
 local function note_list(queue)
-  local _, tiers = plain_name(queue)
-  if tiers then
+  if string.find(queue, ':only-', 1, true) and select(2, plain_name(queue)) then
     local model = names_in(queue)
     call_or_replace('SADD', 'bl:lists:' .. model, queue)
   end

@@ -44,12 +44,13 @@ end
 
 -- How many jobs wait in the tenants' lists of a queue.
 local function depth_apart(counts, queue)
-  return math.max(0, (counts[queue] or 0) - (counts['gone:' .. queue] or 0))
+  local ids = counts[queue]
+  return ids and math.max(0, ids - (counts['gone:' .. queue] or 0)) or 0
 end
 
--- The same, where the counts were not read.
-local function depth_beside(queue)
-  local counts = try_call('HMGET', tenants_key(queue), queue, 'gone:' .. queue) or {}
+-- The same, where the counts of the tier were not read.
+local function depth_beside(tier, queue)
+  local counts = try_call('HMGET', 'bl:tenants:' .. tier, queue, 'gone:' .. queue) or {}
   return math.max(0, (whole(counts[1]) or 0) - (whole(counts[2]) or 0))
 end
 
