@@ -82,8 +82,8 @@ end
 -- taken before their turn, how many left the list, and how many leftovers it counts no more.
 local function pop(claim, queue, limit, list, length)
   list, length = list or queue, length or claim.lengths[queue]
-  local has_due = claim.tenants['due:' .. list]
-  local early = has_due and take_due(claim, queue, list, limit, take) or 0
+  local served = served_with_due(claim, queue, list)
+  local early = served and take_due(claim, queue, list, limit, take, served) or 0
   local left = claim.is_full and 0 or limit - early
   local ids, leftovers = left > 0 and redis.call('LPOP', 'rq:queue:' .. list, left) or {}, 0
   for i, id in ipairs(ids) do
@@ -96,8 +96,8 @@ local function pop(claim, queue, limit, list, length)
   end
   claim.pops_left = claim.pops_left - #ids - early
   claim.lengths[queue] = list == queue and length - #ids or claim.lengths[queue]
+  if served then note_served(claim, queue, list, ids, #ids + early) end
   local counted = count_popped(list, length - #ids, #ids, leftovers, list == queue)
-  if has_due then note_served(claim, queue, list, ids, #ids + early) end
   return #ids + early, #ids, counted
 end
 

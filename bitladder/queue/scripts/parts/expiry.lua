@@ -1,7 +1,7 @@
 -- Jobs whose deadline is near, or passed while they waited.
 --
 -- Needs: values, commands, tenants, lists, ending
--- Touches: rq:job:<id>, bl:due:<list>, bl:tenants:<model>:<tier>, and what the parts above touch
+-- Touches: rq:job:<id>, bl:due:<list>, bl:tenants:<model>:<tier>, bl:counts:<list>, and what the parts above touch
 
 -- A job goes before those that came earlier where it can still be answered in time, and could not be much later: its
 -- deadline lies between half as much again as a job takes, which not all take, and so many times that, or so many ms more.
@@ -26,10 +26,18 @@ local function expire_job(claim, id, queue, at, is_rq)
     ',"queue_ms":' .. num(claim.now - at)), claim.keep, claim.now)
 end
 
+-- How many jobs were served in a list while some in it had deadlines; nil where none has.
+local function served_with_due(claim, queue, list)
+  if list == queue then
+    return claim.tenants['due:' .. list]
+  end
+  return whole(try_call('HGET', due_count(queue, list)))
+end
+
 -- Take jobs of a list that are due, the nearest deadline first; their ids stay in the list as leftovers. `take` starts
--- one, see claiming/pop.lua. Returns how many were taken.
-local function take_due(claim, queue, list, limit, take)
-  local due, served, taken = 'bl:due:' .. list, claim.tenants['due:' .. list], 0
+-- one, see claiming/pop.lua. Served: see `served_with_due`. Returns how many were taken.
+local function take_due(claim, queue, list, limit, take, served)
+  local due, taken = 'bl:due:' .. list, 0
   local oldest = math.floor((served + limit) / OLDEST_EVERY) - math.floor(served / OLDEST_EVERY)
   try_call('ZREMRANGEBYSCORE', due, '-inf', num(claim.now))
   local enough = ENOUGH * claim.service
@@ -57,12 +65,14 @@ end
 -- Note that ids were popped from a list with jobs that have deadlines, and how many were served there with those taken
 -- before their turn.
 local function note_served(claim, queue, list, ids, served)
-  local due, field = 'bl:due:' .. list, 'due:' .. list
+  local due, key, field = 'bl:due:' .. list, due_count(queue, list)
   call_many('ZREM', due, ids)
-  if redis.call('EXISTS', due) == 1 then
-    claim.tenants[field] = count_apart(queue, field, served)
-  else
-    claim.tenants[field] = nil
-    try_call('HDEL', tenants_key(queue), field)
+  local is_left = redis.call('EXISTS', due) == 1
+  local total = is_left and tonumber(redis.pcall('HINCRBY', key, field, served))
+  if not is_left then
+    try_call('HDEL', key, field)
+  end
+  if list == queue then
+    claim.tenants[field] = total or nil
   end
 end

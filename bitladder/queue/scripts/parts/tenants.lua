@@ -34,7 +34,7 @@ local function tenants_key(queue)
 end
 
 -- How many ids lie in the tenants' lists of a tier's queues, by queue, and under gone:<queue> how many of them are
--- leftovers, added to a table.
+-- leftovers, added to a table; under due:<queue> the count of its own list (`due_count`).
 local function read_tenants(tier, counts)
   local fields = try_call('HGETALL', 'bl:tenants:' .. tier) or {}
   for i = 1, #fields, 2 do
@@ -84,6 +84,15 @@ local function join_tenants(queue, tenant, ids, weight)
   end
 end
 
+-- Where it is counted how many jobs were served in a list while some in it had deadlines, key and field: of a tenant's list
+-- beside it, as every claim reads all that is in bl:tenants.
+local function due_count(queue, list)
+  if list == queue then
+    return tenants_key(queue), 'due:' .. list
+  end
+  return 'bl:counts:' .. list, 'due'
+end
+
 -- Note jobs of a list that have deadlines of their own: entries of deadline and id.
 local function add_due(queue, list, entries, ttl_ms)
   local due = 'bl:due:' .. list
@@ -91,5 +100,6 @@ local function add_due(queue, list, entries, ttl_ms)
   if redis.call('PTTL', due) < ttl_ms then
     redis.call('PEXPIRE', due, num(ttl_ms))
   end
-  count_apart(queue, 'due:' .. list, 0)
+  local key, field = due_count(queue, list)
+  call_or_replace('HSETNX', key, field, 0)
 end

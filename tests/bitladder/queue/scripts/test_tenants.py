@@ -215,6 +215,18 @@ async def test_depth_position_cancelling_and_requeueing_are_right_in_a_tenant_s_
     assert sum(row.depth for row in (await queue.depths("smollm2")).queues) == 0
 
 
+async def test_a_claim_reads_no_more_where_many_tenants_have_deadlines(queue: JobQueue, store: redis.Redis) -> None:
+    many = [msgspec.structs.replace(job(f"t{number}"), deadline_ms=60_000) for number in range(100)]
+    await queue.submit([*many, *(msgspec.structs.replace(one, job_id=f"{one.job_id}+") for one in many)])
+
+    assert store.hlen("bl:tenants:smollm2:int4") == 1
+    queue.service_ms = 30_000  # all are due
+    started = {each.job_id for _ in range(30) for each in await claim(queue, 8)}
+
+    assert len(started) == 200
+    assert store.keys("bl:due:*") + store.keys("bl:counts:*") == []
+
+
 async def depth(queue: JobQueue) -> int:
     return sum(row.depth for row in (await queue.depths("smollm2")).queues)
 
