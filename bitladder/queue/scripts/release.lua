@@ -38,7 +38,7 @@ local function release(id)
     num(now) .. ' ' .. num(now + deadline_ms) .. ' ' .. num(number) .. (is_rq and RQ_MARK or is_apart and TENANT_MARK or ''))
   keep_record(key, fields[6], num(lasts_ms))
   if fields[4] then
-    redis.call('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
+    call_or_replace('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
     redis.call('PEXPIRE', 'bl:tenant:' .. fields[4], num(lasts_ms))
   end
   if place then

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from bitladder.contract import Claimed, Outcome, Request, State, Submission
 from bitladder.decision import Decision
 from bitladder.queue.calls.end import Finished, RequeueReason
-from bitladder.queue.calls.upkeep import sweep_call
+from bitladder.queue.calls.upkeep import release_call, sweep_call
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
@@ -291,3 +291,26 @@ async def test_tenants_are_served_after_their_shares_were_lost(queue: JobQueue, 
 
     assert await depth(queue) == 10
     assert len(await claim(queue, 100)) == 10
+
+
+async def test_a_job_that_came_back_runs_again_though_its_record_says_no_queue_any_more(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await queue.submit(jobs("acme", 1))
+    (first,) = await claim(queue, 1)
+    await queue.requeue("w", first, first.queue, reason=RequeueReason.UNCHARGED, last=DONE)
+    store.hdel(f"rq:job:{first.job_id}", "origin")
+
+    assert [again.job_id for again in await claim(queue, 1)] == [first.job_id]
+
+
+async def test_a_dead_letter_is_released_though_its_tenant_s_count_is_garbled(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await queue.submit(jobs("acme", 1))
+    (first,) = await claim(queue, 1)
+    await queue.finish("w", [Finished(job=first, outcome=DONE, is_dead_letter=True)])
+    store.set("bl:tenant:acme", "x")
+
+    assert await queue.run(release_call(queue.settings, [first.job_id])) == [1]
+    assert [again.job_id for again in await claim(queue, 1)] == [first.job_id]
