@@ -90,6 +90,18 @@ def test_an_important_prompt_is_answered_by_the_highest_tier(openai: OpenAI) -> 
     assert answer.headers["x-tier"] == "int8"
 
 
+def test_a_cascade_keeps_what_the_model_is_sure_of_and_asks_the_next_tier_for_the_rest(openai: OpenAI) -> None:
+    asked = openai.completions.with_raw_response
+    fields = {"model": "smollm2", "max_tokens": 8, "temperature": 0, "extra_headers": {"X-Cascade": "true"}}
+    sure = asked.create(prompt="1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,", **fields)  # type: ignore[call-overload]
+    unsure = asked.create(prompt="My favourite word is", **fields)  # type: ignore[call-overload]
+
+    assert (sure.headers["x-tier"], unsure.headers["x-tier"]) == ("int4", "int8")
+    assert 0.1 <= float(sure.headers["x-confidence"]) <= 1
+    assert "x-confidence" not in unsure.headers  # int8 has no curve
+    assert [answer.parse().choices[0].logprobs for answer in (sure, unsure)] == [None, None]
+
+
 def test_a_prompt_may_come_with_tools(openai: OpenAI) -> None:
     answer = openai.chat.completions.create(
         model="smollm2",
@@ -193,15 +205,3 @@ def _engine_of(stack: PrivateStack, tier: str) -> int:
             found = int(event["pid"])  # the last one is running
     assert found, f"worker_{tier} has not said that it started an engine"
     return found
-
-
-def test_a_cascade_keeps_what_the_model_is_sure_of_and_asks_the_next_tier_for_the_rest(openai: OpenAI) -> None:
-    asked = openai.completions.with_raw_response
-    fields = {"model": "smollm2", "max_tokens": 8, "temperature": 0, "extra_headers": {"X-Cascade": "true"}}
-    sure = asked.create(prompt="1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,", **fields)  # type: ignore[call-overload]
-    unsure = asked.create(prompt="My favourite word is", **fields)  # type: ignore[call-overload]
-
-    assert (sure.headers["x-tier"], unsure.headers["x-tier"]) == ("int4", "int8")
-    assert 0.1 <= float(sure.headers["x-confidence"]) <= 1
-    assert "x-confidence" not in unsure.headers  # int8 has no curve
-    assert [answer.parse().choices[0].logprobs for answer in (sure, unsure)] == [None, None]
