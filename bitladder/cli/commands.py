@@ -46,6 +46,7 @@ _PLACES = (
     _Place("explain", "explain_command", "explain", "Say why a job went where it went, or where a prompt would go."),
     _Place("queues", "inspection", "queues", "Show what waits and runs, and how many workers live."),
     _Place("costs", "costs", "costs", "Show what requests have cost, and what they would have at one tier."),
+    _Place("ladder", "costs", "ladder", "Show each tier: its workers, what its tokens cost, and what beats it."),
     _Place("version", "inspection", "version", "Show the version."),
     _Place("config", "inspection", "config", "Look at the configuration."),
     _Place("dead-letters", "dead_letter_commands", "app", "List dead letters, release them or drop them."),

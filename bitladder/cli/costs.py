@@ -1,4 +1,4 @@
-"""bitladder costs: what requests have cost, and what they would have cost at one tier."""
+"""bitladder costs and bitladder ladder: what requests have cost, and what each tier brings for that."""
 
 from __future__ import annotations
 
@@ -56,6 +56,47 @@ def costs(
     for model, tiers in answer["dominated"].items():
         for tier, higher in tiers.items():
             typer.secho(f"{model} {tier}: dominated, {higher} is better, and as fast and as cheap", err=True, fg="red")
+
+
+def ladder(
+    days: Annotated[int, typer.Option(min=1, max=90, help="So many days in UTC, today included.")] = 7,
+    as_json: AsJson = False,
+    url: OperatorUrl = None,
+    api_key: ApiKey = None,
+    config: Config = None,
+) -> None:
+    """Show the tiers of each model, lowest first: its workers, what 1,000 written tokens have cost, what beats it.
+
+    Example: bitladder ladder --days 1
+    """
+    side = operations(url, api_key, config)
+    report = side.costs(Grouping.TIER.value, days)
+    spent = {(row["model"], row["tier"]): row for row in report["data"]}
+    rows = [
+        _tier(model["model"], tier, spent.get((model["model"], tier["tier"]), {}), report["dominated"])
+        for model in side.queues()["data"]
+        for tier in model["tiers"]
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    cells = [["-" if value is None else value for value in row.values()] for row in rows]
+    typer.echo(
+        table([name.replace("_", " ") for name in rows[0]], cells, title=f"{report['since']} to {report['until']}")
+    )
+
+
+def _tier(model: str, tier: dict[str, Any], spent: dict[str, Any], dominated: dict[str, Any]) -> dict[str, Any]:
+    tokens = spent.get("tokens", 0)
+    return {
+        "model": model,
+        "tier": tier["tier"],
+        "live_workers": tier["live_workers"],
+        "requests": spent.get("requests", 0),
+        "tokens": tokens,
+        "cost_per_1000_tokens": round(spent["attributed"] / tokens * 1000, 6) if tokens else None,
+        "dominated_by": dominated.get(model, {}).get(tier["tier"]),
+    }
 
 
 def _cells(row: dict[str, Any]) -> list[object]:

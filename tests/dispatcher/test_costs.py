@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import redis
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
+from bitladder.cli.costs import ladder
 from bitladder.cli.operations import operations
 from bitladder.queue.calls.spending import Spent, spend_call
 from bitladder.queue.run_script import run_sync
@@ -92,6 +94,25 @@ def test_the_command_reads_the_same_from_redis_itself(
     assert len(report["data"]) == 1
     assert report["total"]["requests"] == 4
     assert report["dominated"] == {"smollm2": {"int4": "fp8"}}
+
+
+def test_the_ladder_shows_what_each_tier_s_tokens_cost_and_what_beats_it(
+    store: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spend(store)
+    for tier, share_s in (("int4", 2.0), ("fp8", 0.1)):
+        store.hset(f"bl:pace:smollm2:{tier}", mapping={"4": f"1 10 {share_s} {4 * share_s}", "last": "4"})
+    monkeypatch.setenv("BITLADDER_REDIS__URL", redis_url)
+
+    ladder(days=1, as_json=True, config=str(ROOT / "bitladder.toml"))
+
+    shown = [
+        (row["tier"], row["requests"], row["cost_per_1000_tokens"], row["dominated_by"])
+        for row in json.loads(capsys.readouterr().out)
+    ]
+    assert shown == [("int4", 3, 0.001, "fp8"), ("int8", 0, None, None), ("fp8", 1, 0.004, None)]
+    ladder(days=1, config=str(ROOT / "bitladder.toml"))
+    assert "dominated by" in capsys.readouterr().out
 
 
 async def test_a_tier_that_a_higher_one_beats_is_dominated_in_the_list_of_models_and_once_in_the_log(
