@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from bitladder.queue_name import Lane, QueueName
 from tests.chaos.checks.timeline import Timeline, Trouble
 from tests.chaos.system.services import Life
 from tests.chaos.traffic.history import History, Record, Told
@@ -32,6 +33,12 @@ class Execution:
     begin_s: float
     end_s: float | None = None  # None: its worker was killed
     how: How | None = None
+    queue: str = ""
+
+    @property
+    def has_yielded(self) -> bool:
+        """Whether it may be a batch job that went back to its queue for a more urgent one."""
+        return self.how is How.ABORTED and self.queue != "" and QueueName.parse(self.queue).lane == Lane.BATCH
 
     @property
     def claimed_s(self) -> float:
@@ -97,19 +104,18 @@ def joined(lines: Iterable[Line]) -> dict[str, list[Execution]]:
         its = found.setdefault(line.job_id, [])
         if line.event is Event.BEGIN:
             its.append(
-                Execution(job_id=line.job_id, fence=line.fence, tier=line.tier, pid=line.pid, begin_s=line.at_ms / 1000)
+                Execution(
+                    job_id=line.job_id,
+                    fence=line.fence,
+                    tier=line.tier,
+                    pid=line.pid,
+                    begin_s=line.at_ms / 1000,
+                    queue=line.queue,
+                )
             )
             continue
         (at,) = [
             index for index, one in enumerate(its) if (one.fence, one.pid, one.how) == (line.fence, line.pid, None)
         ][:1]
-        its[at] = Execution(
-            job_id=line.job_id,
-            fence=line.fence,
-            tier=line.tier,
-            pid=line.pid,
-            begin_s=its[at].begin_s,
-            end_s=line.at_ms / 1000,
-            how=line.how,
-        )
+        its[at] = replace(its[at], end_s=line.at_ms / 1000, how=line.how)
     return found

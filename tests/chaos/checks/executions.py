@@ -94,7 +94,7 @@ def _out_of_time(its: Evidence, what: str, deadline_s: float, run: Execution) ->
 
 def _again(its: Evidence, told: Told, one: Execution, following: Execution) -> Iterator[str]:
     """Yield where a job was executed again and nothing had happened to its first worker."""
-    if one.how is How.FAULT or one.how is How.LOST:
+    if one.how is How.FAULT or one.how is How.LOST or one.has_yielded:
         return
     life = its.lives.get(one.pid)
     is_drained = life is not None and life.asked_s < following.begin_s

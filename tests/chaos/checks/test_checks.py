@@ -268,6 +268,16 @@ def test_a_job_is_executed_again_and_charged_only_where_its_worker_was_lost() ->
     assert replace(case, troubles=(trouble(EVERYBODY, 100, 112), trouble("int4-0", 112, 114))).found() == []
 
 
+def test_a_batch_job_may_be_executed_again_once_it_has_yielded_and_is_not_charged_for_it() -> None:
+    yielded = replace(RUN, how=How.ABORTED, queue="smollm2:int4:batch")
+    free = replace(TWICE, uncharged=SECOND - 1, lost=(), outcome=replace(DONE, attempts=1))
+
+    assert Case(records=(free,), runs=(yielded, AGAIN)).found() == []
+    assert Case(records=(TWICE,), runs=(yielded, AGAIN)).found() == ["CHARGED"]
+    for run in (replace(yielded, queue="smollm2:int4:normal"), replace(yielded, how=How.ANSWERED)):
+        assert Case(records=(free,), runs=(run, AGAIN)).found() == ["AGAIN"]
+
+
 def test_a_job_may_wait_for_long_before_it_is_executed_again() -> None:
     later = replace(AGAIN, begin_s=230.0, end_s=231.0)
     case = Case(records=(replace(TWICE, ended_s=231.0),), runs=(RUN, later))

@@ -102,6 +102,7 @@ def test_clients_may_choose_among_models_aliases_and_tiers(client: openai.OpenAI
         "max_model_len": 2048,
         "tiers": ["int8"],
         "published": {},
+        "dominated": {},
     }
     assert stack.http.get(f"/v1/models/{HUB}/x").json()["error"]["code"] == "model_not_found"
 
