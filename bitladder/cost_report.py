@@ -22,7 +22,14 @@ from bitladder.settings.sections import Settings
 Grouping = Literal["tenant", "tier", "day", "model"]
 # As long as the sums of a day are kept.
 MAX_DAYS = 90
-# Grouping model.
+# What names a row, by grouping.
+_NAMES: Mapping[Grouping, tuple[str, ...]] = {
+    "tenant": ("tenant",),
+    "tier": ("model", "tier"),
+    "day": ("day",),
+    "model": ("model",),
+}
+# By model.
 ModelCurves = Mapping[str, Curves]
 _NOTHING = TierSum()
 _Money = Annotated[float, Meta(description="In the currency of the tiers' prices.")]
@@ -96,17 +103,14 @@ async def report_costs(queue: JobQueue, grouping: Grouping, days: int, tenant: s
         if tier and model in settings.models and tenant in (None, row_tenant):
             total.add(model, row_tenant, sums)
             if row_tenant or grouping != "tenant":
-                names_of_row = {"model": (model,), "tier": (model, tier), "tenant": (row_tenant,), "day": (day,)}[
-                    grouping
-                ]
-                rows[names_of_row].add(model, row_tenant, sums)
-    row_fields = {"model": ("model",), "tier": ("model", "tier"), "tenant": ("tenant",), "day": ("day",)}[grouping]
+                cell = {"model": model, "tier": tier, "tenant": row_tenant, "day": day}
+                rows[tuple(cell[name] for name in _NAMES[grouping])].add(model, row_tenant, sums)
     shown = sorted(rows.items(), key=lambda item: item[0] if grouping == "day" else (-item[1].spent, *item[0]))
     return CostReport(
         grouped_by=grouping,
         since=names[-1],
         until=names[0],
-        data=[row.shown(dict(zip(row_fields, key, strict=True))) for key, row in shown],
+        data=[row.shown(dict(zip(_NAMES[grouping], key, strict=True))) for key, row in shown],
         total=total.shown({}),
         dominated={name: beaten for name, beaten in dominated_tiers(settings, curves).items() if beaten},
     )

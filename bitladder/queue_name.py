@@ -24,8 +24,8 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
 
     Jobs that not every tier above may serve wait in lists of their own, so no claim searches for them. A list of single
     tiers has a gap, or begins below the queue's tier: those serve what is full above, with its client's consent.
-    No other code puts such a name together or takes it apart, but lists.lua. Where it is only passed on, it stays text.
-    It is read from its end, because a model's name may have colons.
+    No other code puts such a name together or takes it apart, but scripts/parts/tenants.lua and claiming/facts.lua.
+    Where it is only passed on, it stays text. It is read from its end, because a model's name may have colons.
     """
 
     model: str
@@ -97,5 +97,5 @@ class QueueName(msgspec.Struct, frozen=True, gc=False):
 
 
 def list_of(queue: str, tenant: str) -> str:
-    """Return the name of the list in which a tenant's jobs of a queue wait; scripts/parts/lists.lua has the same."""
+    """Return the name of the list in which a tenant's jobs of a queue wait; scripts/parts/tenants.lua has the same."""
     return queue if tenant in ("", DEFAULT_TENANT) else f"{queue}:tenant-{tenant}"
