@@ -25,13 +25,13 @@ from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.queue_name import QueueName
+from bitladder.script_constants import JOBS_PER_TURN
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 
 DONE = Outcome(state=State.FINISHED, status=200, body=msgspec.Raw(b'{"ok":true}'))
 OPEN = "smollm2:int4:normal"
-# What a turn brings at most: claiming/pop.lua, MERGE_RUN.
-RUN = 8
+RUN = JOBS_PER_TURN  # what a turn brings at most
 
 
 def job(tenant: str, *, weight: int = 1, ceiling: str | None = None) -> Submission:
@@ -128,6 +128,21 @@ async def test_a_tenant_s_hundred_thousand_jobs_change_nothing_for_another(queue
     assert max(waits[100_000]) <= 2 * RUN
     p99 = {flood: sorted(its)[int(len(its) * 0.99)] for flood, its in waits.items()}
     assert p99[100_000] <= 1.1 * p99[16]
+
+
+async def test_a_tenant_s_flood_changes_nothing_for_another_at_the_settings_that_ship(
+    redis_url: str, store: redis.Redis
+) -> None:
+    client, waits = connect(make_settings(redis_url).redis), {}
+    queue = JobQueue(client, make_settings(redis_url))
+    for flood in (16, 5_000):
+        store.flushdb()
+        await queue.submit([*jobs("a", 600), *jobs("b", 600), *jobs("loud", flood)])
+        waits[flood] = await _waits_of_quiet(queue)
+    await client.aclose()
+
+    p99 = {flood: sorted(ahead)[int(len(ahead) * 0.99)] for flood, ahead in waits.items()}
+    assert p99[5_000] <= 1.1 * p99[16]
 
 
 async def _waits_of_quiet(queue: JobQueue) -> list[int]:
