@@ -17,12 +17,12 @@ from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
 from bitladder.settings.live import LiveSettings, ReleaseWatch, follow, release_version
 from bitladder.settings.sections import Settings
-from dispatcher.admission import Admission
+from dispatcher.admission.admission import Admission
+from dispatcher.admission.budgets import Budgets
+from dispatcher.admission.expected_wait import ExpectedWaits
 from dispatcher.auth import Authenticator
-from dispatcher.budgets import Budgets
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
-from dispatcher.expected_wait import ExpectedWaits
 from dispatcher.http.closing import Closing
 from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
 from dispatcher.withdrawals import Withdrawals

@@ -12,7 +12,7 @@ from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullEr
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.access import Caller
-from dispatcher.second_look import is_repeat
+from dispatcher.admission.second_look import is_repeat
 from dispatcher.state import IntakeState
 
 

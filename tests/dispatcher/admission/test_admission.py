@@ -1,4 +1,4 @@
-"""dispatcher/admission.py and bitladder/queue/load_sample.py on a real Valkey."""
+"""dispatcher/admission/admission.py and bitladder/queue/load_sample.py on a real Valkey."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.routing.envelope import LatencyBudget
 from bitladder.settings.access import key_hash
 from bitladder.settings.sections import Settings
-from dispatcher.admission import Admission
+from dispatcher.admission.admission import Admission
 from dispatcher.metrics import AdmissionMetrics
 from tests.chaos.proxy import Proxy
 from tests.conftest import free_port, make_settings

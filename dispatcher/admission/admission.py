@@ -27,8 +27,8 @@ from bitladder.routing.forecast import RANK, Forecast, excess_s, forecast, retry
 from bitladder.routing.rates import Load, Reading, TierRates
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
+from dispatcher.admission.second_look import is_in_time_by_turns, is_repeat
 from dispatcher.metrics import AdmissionMetrics
-from dispatcher.second_look import is_in_time_by_turns, is_repeat
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""dispatcher/expected_wait.py: what the status of a waiting job says of its wait, beside what comes of it."""
+"""dispatcher/admission/expected_wait.py: what the status of a waiting job says of its wait, beside what comes of it."""
 
 from __future__ import annotations
 

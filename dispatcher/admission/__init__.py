@@ -1,0 +1,1 @@
+"""Whether a request is taken: by its expected wait, the room of its queue, and the budget of its key."""
