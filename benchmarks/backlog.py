@@ -18,7 +18,8 @@ import uvloop
 
 from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, target, valkey, wait_for
 from benchmarks.peers.base import prompts
-from bitladder.contract import Claimed, Endpoint, Outcome, State, Submission
+from bitladder.contract import Claimed, Outcome, State, Submission
+from bitladder.endpoints import Endpoint
 from bitladder.producer import Producer
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.claim_plan import claim_plan

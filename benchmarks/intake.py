@@ -35,7 +35,7 @@ from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.servers import litellm_proxy
 from benchmarks.servers.stacks import stack
 from bitladder.cli.private_stack import free_port
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Incoming, accept
 from bitladder.routing.prompt_parts import byte_entropy
 from bitladder.settings.load import load_settings

@@ -21,7 +21,8 @@ from benchmarks.harness import CONFIG, Figures, arguments, process, save, say, s
 from benchmarks.load import wrk
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.servers.stacks import stack
-from bitladder.contract import Chunk, Endpoint
+from bitladder.contract import Chunk
+from bitladder.endpoints import Endpoint
 from bitladder.producer import Producer
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue

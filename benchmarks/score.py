@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from benchmarks.harness import ROOT, Figures, arguments, percentile, save, say, spread_of, target
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.policy_forms import read_form
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope

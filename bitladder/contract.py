@@ -11,17 +11,11 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from bitladder.decision import UNDECIDED, Decision, OldDecision
+from bitladder.endpoints import Endpoint
 from bitladder.queue_name import DEFAULT_TENANT, QueueName
 
 # The lane of an RQ producer's job is its queue's; its priority is this.
 DEFAULT_PRIORITY = 5
-
-
-class Endpoint(StrEnum):
-    """The engine routes a job may name."""
-
-    COMPLETIONS = "/v1/completions"
-    CHAT = "/v1/chat/completions"
 
 
 class State(StrEnum):

@@ -16,7 +16,7 @@ from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from bitladder.contract import Endpoint, Outcome, Submission
+from bitladder.contract import Outcome, Submission
 from bitladder.entries import (
     Body,
     Completed,
@@ -46,6 +46,7 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.job_watch import JobWatch
 from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
+from bitladder.routing.body import endpoint_for
 from bitladder.settings.sections import Settings
 
 __all__ = ["BUNDLE", "Answer", "Producer"]
@@ -252,8 +253,7 @@ def _reader(settings: Settings, lane: Lane | None, shared: dict[str, str]) -> Ca
     def read(item: Body | Entry) -> Submission:
         body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
         raw = encode_body(body)
-        endpoint = Endpoint.CHAT if "messages" in body else Endpoint.COMPLETIONS
-        incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane)
+        incoming = Incoming(endpoint=endpoint_for(body), body=raw, headers=headers, request_id="", lane=lane)
         return accept(incoming, settings).submission
 
     return read

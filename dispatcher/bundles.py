@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitladder.batching import Batcher
 from bitladder.contract import Submission
 from bitladder.errors import AcceptanceUnknownError, BitladderError
+from bitladder.process.batching import Batcher
 from bitladder.queue.calls.submit import submitted_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Endpoint, Submission
+from bitladder.contract import Submission
+from bitladder.endpoints import Endpoint
 from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullError
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import Accepted, Incoming, accept

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.harness import CONFIG
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Incoming, accept
 from bitladder.settings.load import load_settings
 from dispatcher.http.middleware import RequestIds

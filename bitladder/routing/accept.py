@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import Endpoint, Request, Submission
+from bitladder.contract import Request, Submission
 from bitladder.decision import Decision
+from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
 from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
@@ -79,7 +80,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     envelope = read_envelope(
         incoming.headers,
         lane=incoming.lane,
-        stream=bool(body.stream),
+        stream=body.is_streamed,
         await_timeout_s=settings.intake.await_timeout_s if reply_to else None,
         aliases=_aliases(body),
         key=incoming.rules,
@@ -111,11 +112,15 @@ def _paid(submission: Submission, payer: str, expected: float) -> Submission:
 
 def _cascades(envelope: Envelope, body: Body, cascade: CascadeSettings) -> bool:
     """Return whether the answer is to be judged; a stream's has reached its reader by then."""
-    if envelope.cascade and (body.stream or not cascade.calibration):
-        why = "an answer that is streamed cannot be taken back" if body.stream else "no calibration is configured here"
+    if envelope.cascade and (body.is_streamed or not cascade.calibration):
+        why = (
+            "an answer that is streamed cannot be taken back"
+            if body.is_streamed
+            else "no calibration is configured here"
+        )
         raise RequestError(f"X-Cascade must not be true: {why}", param="X-Cascade")
     is_wanted = cascade.always if envelope.cascade is None else envelope.cascade
-    return bool(is_wanted and cascade.calibration and not body.stream)
+    return bool(is_wanted and cascade.calibration and not body.is_streamed)
 
 
 class _Latest:
@@ -156,7 +161,7 @@ def _submission(
         decision=decision,
         ceiling=constraints.ceiling,
         priority=constraints.envelope.priority,
-        stream=bool(body.stream),
+        stream=body.is_streamed,
         request_id=incoming.request_id,
         tenant=incoming.tenant,
         cascade=bool(constraints.envelope.cascade),

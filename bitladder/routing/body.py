@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Container
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
 
 
-class _Body(msgspec.Struct, frozen=True):
+class Body(msgspec.Struct, frozen=True):
+    """The fields that bitladder reads of every body; those of its endpoint's row come to them."""
+
+    endpoint: ClassVar[Endpoint]
+    # Of its row, read for every request.
+    prompt_fields: ClassVar[tuple[str, ...]]
+    limit_fields: ClassVar[tuple[str, ...]]
+
     model: str
     stream: bool | None = None
-    max_tokens: Any = None  # what is wrong here, the engine says
     service_tier: str | None = None  # this and the next one are for us, and the engine does not see them
     provider: dict[str, Any] | None = None
 
-
-class CompletionBody(_Body, frozen=True, kw_only=True):
-    """The fields of POST /v1/completions that bitladder reads."""
-
-    prompt: str | list[str | int | list[int]]
-
-
-class ChatBody(_Body, frozen=True, kw_only=True):
-    """The fields of POST /v1/chat/completions that bitladder reads."""
-
-    messages: list[dict[str, Any]]
-    max_completion_tokens: Any = None
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the answer comes token by token."""
+        return bool(self.stream and self.endpoint.streams)
 
 
-Body = CompletionBody | ChatBody
-_DECODERS: dict[Endpoint, msgspec.json.Decoder[CompletionBody] | msgspec.json.Decoder[ChatBody]] = {
-    Endpoint.COMPLETIONS: msgspec.json.Decoder(CompletionBody),
-    Endpoint.CHAT: msgspec.json.Decoder(ChatBody),
+# Of all other fields the engine says what is wrong with them.
+_CHECKED: dict[Endpoint, dict[str, Any]] = {
+    Endpoint.COMPLETIONS: {"prompt": str | list[str | int | list[int]]},
+    Endpoint.CHAT: {"messages": list[dict[str, Any]]},
 }
+
+
+def _kind(endpoint: Endpoint) -> type[Body]:
+    """Return what a body of a route is read as."""
+    row, checked = endpoint.row, _CHECKED.get(endpoint, {})
+    names = dict.fromkeys((*row.prompt, *row.media, *row.limits))
+    fields: list[Any] = [(name, checked[name]) if name in checked else (name, Any, None) for name in names]
+    name = f"{endpoint.name.title()}Body"
+    kind: type[Body] = msgspec.defstruct(name, fields, bases=(Body,), frozen=True, kw_only=True)  # type: ignore[assignment]
+    kind.endpoint, kind.prompt_fields, kind.limit_fields = endpoint, row.prompt, row.limits
+    return kind
+
+
+KINDS = {endpoint: _kind(endpoint) for endpoint in Endpoint}
+_DECODERS = {endpoint: msgspec.json.Decoder(kind) for endpoint, kind in KINDS.items()}
 
 
 # As many as OpenAI takes: each one costs intake, queue and engine memory and time.
@@ -47,6 +61,8 @@ MAX_MESSAGES = 2048
 MAX_DEPTH = 64
 # More tokens than any answer has; what JSON can say beyond is no number to reckon with.
 _MAX_COUNT = 2**53
+# Where messages, parts of their content and results of tools have text. A picture's base64 is in other fields.
+_WITH_TEXT = ("content", "text", "output")
 _BRACKETS_AND_QUOTES = b'[]{}"'
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS_AND_QUOTES))
 _STEPS = np.zeros(256, np.int32)
@@ -69,10 +85,7 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
         raise RequestError(f"the body is wrong: {error}", param=_param(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body must be a JSON object: {error}") from error
-    if isinstance(read, ChatBody):
-        _check_messages(read.messages)
-    else:
-        _check_prompt(read.prompt)
+    _check_prompt(read)
     if _depth_of(body) > MAX_DEPTH:
         raise RequestError(f"the body is wrong: lists and objects must be nested at most {MAX_DEPTH} deep")
     return read
@@ -89,12 +102,30 @@ def _depth_of(body: bytes) -> int:
     return int(_STEPS[brackets].cumsum().max(initial=0))
 
 
-def has_messages(body: bytes) -> bool:
-    """Return whether this is the body of a chat. A body that is no JSON object is refused later, by read_body."""
+def endpoint_for(names: Container[str]) -> Endpoint:
+    """Return the route that a body is for, by the names of its fields, where nobody has named it.
+
+    Raises:
+        RequestError: several routes take such a body.
+
+    """
+    if "messages" in names:
+        return Endpoint.CHAT
+    if "input" in names and "prompt" not in names:
+        raise RequestError(
+            f"the body may be for {Endpoint.RESPONSES} or for {Endpoint.EMBEDDINGS}: name the route, as "
+            f"'?endpoint={Endpoint.RESPONSES}'",
+            param="endpoint",
+        )
+    return Endpoint.COMPLETIONS
+
+
+def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the fields of a body; none of one that is no JSON object, which read_body refuses later."""
     try:
-        return "messages" in _fields(body)
+        return _fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return {}
 
 
 def for_engine(raw: bytes, body: Body, model: str) -> bytes:
@@ -119,18 +150,29 @@ def with_field(raw: bytes, name: str, value: str) -> bytes:
 
 
 def max_tokens(body: Body) -> int | None:
-    """Return how many tokens each choice of the answer may have; None: the request does not say."""
-    newer = body.max_completion_tokens if isinstance(body, ChatBody) else None
-    limit = body.max_tokens if newer is None else newer
+    """Return how many tokens each choice of the answer may have: 0 where none is generated; None: it does not say."""
+    limit: Any = None if body.limit_fields else 0
+    for name in body.limit_fields:
+        if (limit := getattr(body, name)) is not None:
+            break
     return limit if type(limit) is int and 0 <= limit <= _MAX_COUNT else None
 
 
 def prompt_bytes(body: Body) -> bytes:
-    """Return the text that is scored, in UTF-8. Token ids are scored as the text of their digits."""
-    if isinstance(body, CompletionBody):
-        parts = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-        return "\n".join(part if isinstance(part, str) else str(part) for part in parts).encode()
-    return "\n".join(text for message in body.messages for text in _texts(message.get("content"))).encode()
+    """Return the text that is scored, in UTF-8. Token ids are scored as the text of their digits; pictures are not."""
+    texts: list[str] = []
+    for name in body.prompt_fields:
+        if type(value := getattr(body, name)) is str:
+            texts.append(value)
+        else:
+            _add_texts(value, texts)
+    return "\n".join(texts).encode()
+
+
+def turns_of(body: Body) -> int:
+    """Return how many messages a conversation has; 1 for any other prompt."""
+    messages = getattr(body, "messages", None)
+    return len(messages) if body.endpoint.row.is_chat and isinstance(messages, list) else 1
 
 
 def prefix_of(body: Body, raw: bytes, tenant: str, count: int) -> str:
@@ -145,35 +187,48 @@ def prefix_of(body: Body, raw: bytes, tenant: str, count: int) -> str:
     return "" if is_short else hashlib.sha256(tenant.encode() + b"\0" + start).hexdigest()[:32]
 
 
-def _check_messages(messages: list[dict[str, Any]]) -> None:
-    if not messages:
-        raise RequestError("the body is wrong: 'messages' must not be empty", param="messages")
-    if len(messages) > MAX_MESSAGES:
-        raise RequestError(
-            f"the body is wrong: 'messages' must be at most {MAX_MESSAGES}, got {len(messages)}", param="messages"
-        )
+def _check_prompt(body: Body) -> None:
+    is_there = not body.prompt_fields
+    for name in body.prompt_fields:
+        if (value := getattr(body, name)) is not None:
+            is_there = True
+            if type(value) is list:
+                _check_list(name, value)
+    if not is_there and all(getattr(body, name) is None for name in body.endpoint.row.media):
+        names = " or ".join(repr(name) for name in (*body.prompt_fields, *body.endpoint.row.media))
+        raise RequestError(f"the body is wrong: {body.endpoint} needs {names}", param=body.prompt_fields[0])
 
 
-def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
-    if isinstance(prompt, str):
-        return
-    if not prompt:
-        raise RequestError(
-            "the body is wrong: 'prompt' must be a string, or a list of strings or of token ids", param="prompt"
-        )
-    if len(prompt) > MAX_PROMPTS and set(map(type, prompt)) != {int}:  # token ids are one prompt
-        raise RequestError(
-            f"the body is wrong: 'prompt' must be at most {MAX_PROMPTS} prompts, got {len(prompt)}", param="prompt"
-        )
+def _check_list(name: str, value: list[object]) -> None:
+    if not value:
+        raise RequestError(f"the body is wrong: {name!r} must not be empty", param=name)
+    if len(value) > MAX_PROMPTS and set(map(type, value)) != {int}:  # token ids are one prompt
+        raise RequestError(f"the body is wrong: {name!r} must be at most {MAX_PROMPTS}, got {len(value)}", param=name)
 
 
-def _texts(content: object) -> list[str]:
-    if isinstance(content, str):
-        return [content]
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return [text for text in parts if isinstance(text, str)]
-    return []
+def _add_texts(value: object, texts: list[str]) -> None:
+    """Add the texts of a prompt: of strings, of messages and of parts of their content."""
+    if type(value) is dict:
+        _add_content(value, texts)
+    elif type(value) is list:
+        for part in value:
+            if type(part) is dict:
+                _add_content(part, texts)
+            elif type(part) is list and not all(type(item) is int for item in part):
+                _add_texts(part, texts)
+            else:  # a text, a token's id, or the ids of one of several prompts
+                texts.append(str(part))
+    elif value is not None:
+        texts.append(str(value))
+
+
+def _add_content(part: dict[str, object], texts: list[str]) -> None:
+    for name in _WITH_TEXT:
+        if (text := part.get(name)) is not None:
+            if type(text) is str:
+                texts.append(text)
+            else:
+                _add_texts(text, texts)
 
 
 def _param(message: str) -> str | None:

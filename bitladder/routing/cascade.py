@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitladder.contract import Endpoint
 from bitladder.decision import Score
+from bitladder.endpoints import Endpoint
 from bitladder.routing.code_lines import LOOKED_AT_CHARS
 from bitladder.routing.prompt_parts import HEAD_BYTES, Prompt, byte_entropy, entropy_of
 
@@ -162,8 +162,8 @@ _ALL = (
     ),
     Feature(
         name="chat",
-        meaning="1 if it came to the chat endpoint",
-        measure=lambda prompt: float(prompt.endpoint is Endpoint.CHAT),
+        meaning="1 if it is a conversation, by its route",
+        measure=lambda prompt: float(prompt.endpoint.row.is_chat),
         is_of_text=False,
         unit="0 or 1",
         source="the route",

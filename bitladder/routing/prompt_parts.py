@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.code_lines import code_lines
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bitladder.contract import Endpoint
 from bitladder.decision import Score
+from bitladder.endpoints import Endpoint
 from bitladder.routing.features import FEATURES as ROUTING_FEATURES
 from bitladder.routing.features import score_prompt
 

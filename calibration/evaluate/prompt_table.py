@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.features import FEATURES, score_prompt
 from calibration.artifacts.evaluation_report import Estimate
 from calibration.artifacts.prompt_losses import CheckpointLosses, NamedSource, PromptLine, WorstPassage

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from bitladder.contract import DEFAULT_PRIORITY, Endpoint
+from bitladder.contract import DEFAULT_PRIORITY
+from bitladder.endpoints import Endpoint
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS, Envelope
 from calibration.errors import SourceError
 from calibration.sample.json_values import Value, read_values

@@ -28,7 +28,7 @@ import structlog
 
 from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
-from bitladder.routing.body import ChatBody, prompt_bytes, read_body
+from bitladder.routing.body import prompt_bytes, read_body, turns_of
 from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture.labels import labels
 from dispatcher.capture.redact import redact
@@ -138,7 +138,7 @@ def _line(job_id: str, what: Accepted | str) -> bytes:
         "endpoint": request.endpoint,
         "metadata": labels(bytes(request.body)),
         "prompt": redacted,
-        "turns": len(body.messages) if isinstance(body, ChatBody) else 1,
+        "turns": turns_of(body),
         "tier": request.decision.floor,
         "priority": envelope.priority,
         "max_latency_ms": envelope.max_latency_ms,

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Endpoint
 from bitladder.decision import describe_decision
+from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
 from bitladder.queue.json_views.job import Features, Policy
 from bitladder.queue.json_views.kinds import ModelName, TierName
 from bitladder.queue_name import Lane
-from bitladder.routing.body import has_messages
+from bitladder.routing.body import endpoint_for, fields_of
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response, json_response
 from dispatcher.jobs.existing_jobs import POLL_AFTER_S
@@ -69,7 +69,7 @@ def endpoint_of(request: HttpRequest, body: bytes) -> Endpoint:
     """Return the endpoint that the query names, or that the body is for."""
     raw = request.query_params.get("endpoint")
     if raw is None:
-        return Endpoint.CHAT if has_messages(body) else Endpoint.COMPLETIONS
+        return endpoint_for(fields_of(body))
     try:
         return Endpoint(raw)
     except ValueError:

@@ -6,7 +6,8 @@ import time
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import Endpoint, Outcome, State
+from bitladder.contract import Outcome, State
+from bitladder.endpoints import Endpoint
 from bitladder.errors import IntakeClosingError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import with_field

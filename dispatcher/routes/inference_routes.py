@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from dispatcher.auth import Requirement
 from dispatcher.openai.completions import completion_handler
 from dispatcher.openai.models import Model, ModelList, get_model, list_models

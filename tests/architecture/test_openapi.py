@@ -9,7 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from bitladder.routing.body import ChatBody, CompletionBody
+from bitladder.endpoints import Endpoint
+from bitladder.routing.body import KINDS
 from dispatcher.routes import table
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import ChatRequest, CompletionRequest
@@ -87,8 +88,8 @@ def test_every_example_fits_its_schema(path: str, method: str) -> None:
 
 
 def test_every_field_that_routing_reads_of_a_body_is_described() -> None:
-    assert set(CompletionBody.__struct_fields__) <= set(CompletionRequest.__struct_fields__)
-    assert set(ChatBody.__struct_fields__) <= set(ChatRequest.__struct_fields__)
+    assert set(KINDS[Endpoint.COMPLETIONS].__struct_fields__) <= set(CompletionRequest.__struct_fields__)
+    assert set(KINDS[Endpoint.CHAT].__struct_fields__) <= set(ChatRequest.__struct_fields__)
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest_asyncio
 
-from bitladder.contract import Endpoint, Outcome, State
+from bitladder.contract import Outcome, State
+from bitladder.endpoints import Endpoint
 from bitladder.queue.calls.end import Finished
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue

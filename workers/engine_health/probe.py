@@ -8,7 +8,7 @@ import math
 import msgspec
 import structlog
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from workers.engines.base import Engine
 from workers.engines.errors import EngineBusyError, EngineError, EngineUnreachableError
 

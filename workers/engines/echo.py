@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import time
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.echo_model.answer_json import AnswerJson

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.settings.hidden import hidden
 from workers.engines import lenient
 from workers.engines.base import Answer, EngineLoad, OnChunk
@@ -36,7 +36,7 @@ _WARM_UP_S = 60.0
 KEPT_ALIVE_S = 2.0
 # Above a long text with twenty log probabilities for each of its tokens.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_GENERATING = frozenset(Endpoint)
+_WITH_CHOICES = frozenset(endpoint for endpoint in Endpoint if endpoint.row.answer == "choices")
 # Chunks without a token that are held back until the first token; each choice of a chat begins with one.
 _MAX_HELD = 1024
 
@@ -105,7 +105,7 @@ class HttpEngine:
                 )
             content = await _read_body(response, MAX_ANSWER_BYTES)
         if response.status == 200:
-            answer = _read_plain(content, has_choices=endpoint in _GENERATING, is_echo=is_echo)
+            answer = _read_plain(content, has_choices=endpoint in _WITH_CHOICES, is_echo=is_echo)
             if on_chunk and answer.status == 200:
                 raise EngineFaultError("the engine did not stream its answer")
             return answer

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from bitladder.batching import Batcher
 from bitladder.contract import Chunk, Claimed, Emitted
+from bitladder.process.batching import Batcher
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from workers.metrics import WorkerMetrics

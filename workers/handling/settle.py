@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from bitladder.batching import Batcher
 from bitladder.contract import Claimed, Outcome, Request, State
 from bitladder.decision import UNDECIDED, Decision
 from bitladder.errors import QueueUnreachableError
+from bitladder.process.batching import Batcher
 from bitladder.queue.calls.end import Finished, RequeueReason, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.ids import readable
 from bitladder.queue.dead_letters import DeadLetter, DeadLetterHead, Loss
 from bitladder.queue.json_views.job import JobFields, job_fields

@@ -18,10 +18,10 @@ from typing import TypeVar
 
 import structlog
 
-from bitladder.batching import Batcher
 from bitladder.contract import Chunk, Outcome
 from bitladder.errors import QueueUnreachableError
 from bitladder.ids import read_word, readable
+from bitladder.process.batching import Batcher
 from bitladder.process.supervision import Background
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.job_record import Ended, Item, Running

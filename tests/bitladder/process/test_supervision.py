@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from bitladder.batching import Batcher
 from bitladder.process import supervision as module
+from bitladder.process.batching import Batcher
 from bitladder.process.supervision import Background, in_thread
 
 

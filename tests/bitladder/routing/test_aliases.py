@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
 from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept

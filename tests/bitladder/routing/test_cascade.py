@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.errors import ConfigError
 from bitladder.routing.cascade import Calibration, Cascade, Curve, margins_of, read_calibration, without_logprobs
 

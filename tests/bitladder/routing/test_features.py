@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bitladder.contract import Endpoint
 from bitladder.decision import Score
+from bitladder.endpoints import Endpoint
 from bitladder.routing import prompt_parts as module
 from bitladder.routing.features import FEATURES, score_prompt
 from bitladder.routing.prompt_parts import HEAD_BYTES, Prompt, byte_entropy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.features import FEATURES as ROUTING_FEATURES
 from bitladder.routing.features import score_prompt
 from calibration.audit.features import FEATURES, NAMES, rank_correlation, score, table_of

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, NotEndedError, PartlySubmittedError
 from bitladder.producer import Producer
 from bitladder.settings.sections import Settings

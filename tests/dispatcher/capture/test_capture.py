@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Accepted, Incoming, accept
 from bitladder.settings.capture_section import CaptureSettings
 from dispatcher.capture import capture as module

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bitladder.batching import Batcher
 from bitladder.errors import QueueUnreachableError
+from bitladder.process.batching import Batcher
 from bitladder.queue.sending.budget import MAX_BYTES, MIN_BYTES, ByteBudget, bundled
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bitladder.contract import Endpoint
 from bitladder.decision import Decision, Score
+from bitladder.endpoints import Endpoint
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope
 from bitladder.routing.features import score_prompt

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bitladder.contract import Endpoint
 from bitladder.decision import Score
+from bitladder.endpoints import Endpoint
 from bitladder.policy_forms import Form, Input, LearnedForm, Linear, Trees
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope

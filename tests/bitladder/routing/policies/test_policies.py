@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bitladder.contract import Endpoint
+from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Incoming, accept, policy_for
 from bitladder.routing.constraints import constraints_of
 from bitladder.routing.envelope import Envelope
