@@ -19,7 +19,7 @@ DEFAULT_PRIORITY = 5
 
 
 class State(StrEnum):
-    """Where a job is. The last four are terminal; docs/job-states.md draws the arrows."""
+    """Where a job is. The last four are terminal; docs/picture/job-states.md draws the arrows."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -34,7 +34,7 @@ def moves() -> list[Move]:
 
 
 def page() -> str:
-    """Return the generated part of docs/job-states.md."""
+    """Return the generated part of docs/picture/job-states.md."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for move in moves():
         scripts = arrows.setdefault((move.before, move.after), [])
@@ -44,7 +44,7 @@ def page() -> str:
         for (before, after), scripts in arrows.items()
     ]
     rows = [
-        f"| {move.before} | {move.after} | [{move.script}](../bitladder/queue/scripts/{move.script}) | {move.when} |"
+        f"| {move.before} | {move.after} | [{move.script}](../../bitladder/queue/scripts/{move.script}) | {move.when} |"
         for move in moves()
     ]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""docs/job-states.md shows the moves that the scripts say they make; scripts that end jobs say so."""
+"""docs/picture/job-states.md shows the moves that the scripts say they make; scripts that end jobs say so."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ MOVING = re.compile(r"(?<!function )\b(?:end_job|requeue_job|pop_oldest)\(|HSET(
 
 
 def test_the_page_shows_the_moves_that_the_scripts_say_they_make() -> None:
-    text = (ROOT / "docs/job-states.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/picture/job-states.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- moves -->\n(.*)\n<!-- /moves -->", text, re.DOTALL)
 
     assert shown
-    assert shown[1] == page(), "docs/job-states.md: between the marks must stand what `page` in moves.py returns"
+    assert shown[1] == page(), (
+        "docs/picture/job-states.md: between the marks must stand what `page` in moves.py returns"
+    )
 
 
 def test_every_state_is_reached_and_only_dead_letters_leave_an_end() -> None:
