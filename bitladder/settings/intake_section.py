@@ -1,4 +1,4 @@
-"""Settings of the HTTP interface."""
+"""Settings of the HTTP interface, and of the files that it keeps."""
 
 from __future__ import annotations
 
@@ -57,4 +57,22 @@ class IntakeSettings(Section):
         max_length=256,
         pattern=r"^(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*$",
         description="path that a proxy serves this intake below, as /llm: links begin with it, and requests may",
+    )
+
+
+class FilesSettings(Section):
+    """Files that clients upload, and those with a batch's results (docs/api/files.md)."""
+
+    store: str = Field(
+        "var/files",
+        min_length=1,
+        description="where they are kept: a folder that all intakes share, or s3://bucket/prefix",
+    )
+    max_mb: int = Field(200, ge=1, le=10_000, description="size of an uploaded file, in MB of 2^20 bytes")
+    max_lines: int = Field(50_000, ge=1, le=1_000_000, description="lines of a batch's input file")
+    max_uploads: int = Field(8, ge=1, description="uploads to one intake at once; those above it get a 429")
+    max_files: int = Field(1000, ge=1, le=100_000, description="files of one tenant")
+    max_total_mb: int = Field(20_000, ge=1, description="size of one tenant's files together")
+    keep_s: int = Field(
+        2_592_000, ge=3600, description="how long a file is kept whose upload names no expires_after: 30 days"
     )

@@ -22,7 +22,6 @@ from bitladder.settings.explain import did_you_mean_variable, explain, leaves
 from bitladder.settings.keys_file import read_keys
 from bitladder.settings.paths import checkpoint_cache
 from bitladder.settings.publish_section import PublishSettings
-from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.release import overlay, read_release
 from bitladder.settings.sections import Settings
 
@@ -39,6 +38,7 @@ _FILES = {
     "redis": ("data_dir", "password_file", "ca_file", "cert_file", "key_file"),
     "vllm": ("python",),
     "cascade": ("calibration",),
+    "files": ("store",),
 }
 
 _NOT_IN_VARIABLES = re.compile("[^a-z0-9]+")
@@ -146,14 +146,15 @@ def _defaults(tree: Mapping[str, Any], environ: Mapping[str, str]) -> list[_Over
 
 def _resolve_files(tree: dict[str, Any], folder: Path) -> None:
     """Make relative paths begin at the configuration file's folder, from wherever its processes are started."""
-    if isinstance(redis := tree.setdefault("redis", {}), dict):
-        redis.setdefault("data_dir", RedisSettings().data_dir)
+    for section, name in (("redis", "data_dir"), ("files", "store")):
+        if isinstance(table := tree.setdefault(section, {}), dict):
+            table.setdefault(name, getattr(Settings.model_fields[section].default, name))
     sections = {name: tree[name] for name in _FILES if isinstance(tree.get(name), dict)}
     for section, values in sections.items():
         for name in _FILES[section]:
             value = values.get(name)
-            # A program's name alone is looked for in PATH.
-            if isinstance(value, str) and value and (name != "python" or "/" in value):
+            # A program's name alone is looked for in PATH, and a bucket is no folder.
+            if isinstance(value, str) and value and (name != "python" or "/" in value) and "://" not in value:
                 values[name] = str(folder / os.path.expanduser(value))  # Path.expanduser raises for an unknown user
 
 

@@ -63,14 +63,20 @@ def test_relative_paths_begin_at_the_configuration_file_s_folder(
     monkeypatch.chdir(tmp_path)
 
     settings = load_settings("etc/bitladder.toml", environ={"BITLADDER_REDIS__PASSWORD_FILE": "password"}).settings
-    others = {"BITLADDER_REDIS__DATA_DIR": "/data", "BITLADDER_VLLM__PYTHON": "python3"}
+    others = {
+        "BITLADDER_REDIS__DATA_DIR": "/data",
+        "BITLADDER_VLLM__PYTHON": "python3",
+        "BITLADDER_FILES__STORE": "s3://bucket/files",
+    }
     other = load_settings("etc/bitladder.toml", environ=others).settings
 
     assert settings.redis.data_dir == str(folder / "var" / "valkey")
     assert settings.redis.password_file == str(folder / "password")
     assert settings.redis.ca_file == ""
     assert settings.vllm.python == str(folder / "engine" / "python")
+    assert settings.files.store == str(folder / "var" / "files")
     assert other.redis.data_dir == "/data"
+    assert other.files.store == "s3://bucket/files"
     assert other.vllm.python == "python3"  # a program in PATH
 
 

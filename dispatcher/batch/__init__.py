@@ -1,0 +1,1 @@
+"""Files and batches: uploads, the store of their contents, and the work of batches."""
