@@ -14,7 +14,7 @@ else
 HARDWARE := cpu
 endif
 
-.PHONY: help install engine-env quantize-env autoawq-env quick-checkpoints checkpoints demo up test sandbox servers test-fast matrix long chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
+.PHONY: help install engine-env quantize-env autoawq-env quick-checkpoints checkpoints demo up test sandbox servers test-fast matrix long clients clients-env chaos soak durability bench bench-env bench-full recipes check fuzz format lock clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -75,15 +75,15 @@ demo: ## the main job: 40 prompts through all tiers, then a burst (ENGINE=echo: 
 # Files of tests side by side, in their order: two to a core, because half of a test's time is a wait. Real engines
 # come alone: beside them nothing else has the cores it counts on.
 TEST_WORKERS ?= 4
-SIDE_BY_SIDE := -m "not vllm and not long" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -m "not vllm and not long and not clients" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install engine-env checkpoints sandbox servers ## set up and pass all tests, those on real vLLM included
 	$(BIN)/python -m pytest -m vllm
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # What tests start beside the wheel's Valkey, by command and by Debian's package: the oldest Redis that is supported,
-# proxies and clients of other people's, and Prometheus' own check of metrics.
-SERVERS := redis-server:redis-server nginx:nginx haproxy:haproxy caddy:caddy curl:curl promtool:prometheus javac:openjdk-17-jdk-headless
+# proxies, clients and a browser of other people's, and Prometheus' own check of metrics.
+SERVERS := chromium:chromium redis-server:redis-server nginx:nginx haproxy:haproxy caddy:caddy curl:curl promtool:prometheus javac:openjdk-17-jdk-headless
 servers: ## install the servers and clients that tests start (their services stay as they are)
 	@for pair in $(SERVERS); do command -v $${pair%:*} >/dev/null || RUNLEVEL=1 apt-get install -y --no-install-recommends $${pair#*:} || echo "$${pair#*:} is missing: its tests are skipped"; done
 
@@ -106,6 +106,22 @@ matrix: ## test-fast on each Python of the classifiers that is installed, each i
 
 long: install ## the tests that take minutes: outages in a row at the shipped lease
 	$(BIN)/python -m pytest -m long
+
+CLIENTS := $(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt))
+clients-env: install $(CLIENTS:%=.venv-clients/%/.installed) .venv-clients/node/.installed ## set up other people's clients, an environment each (2 GB)
+.venv-clients/%/.installed: requirements/clients/%.txt
+	$(PYTHON) -m venv .venv-clients/$*
+	$(if $(filter guidellm,$*),.venv-clients/$*/bin/pip install $(PIP_FLAGS) torch==2.13.0)
+	.venv-clients/$*/bin/pip install $(PIP_FLAGS) --no-deps -r $<
+	@touch $@
+.venv-clients/node/.installed: tests/clients/programs/package-lock.json
+	@mkdir -p .venv-clients/node && cp tests/clients/programs/package*.json .venv-clients/node
+	@command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm || echo "npm is missing: its clients are skipped"
+	cd .venv-clients/node && { ! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund; }
+	@touch $@
+
+clients: clients-env ## run other people's clients over every call: openai, openai-agents, the AI SDK, LangChain, LiteLLM, llm, GuideLLM
+	$(BIN)/python -m pytest -m clients
 
 chaos: install ## break everything until 20,000 jobs are in (20 minutes; SEED=n, JOBS=n, DURABILITY=fsync, SIGNED=1), into var/chaos
 	$(BIN)/python -m tests.chaos.run --jobs $(or $(JOBS),20000) $(if $(SEED),--seed $(SEED)) \
@@ -161,4 +177,4 @@ lock: ## resolve requirements/dev.lock and gpu.lock anew (needs uv)
 		--no-annotate --no-header --extra gpu --constraints /dev/stdin pyproject.toml -o requirements/gpu.lock
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench .venv-matrix build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-engine .venv-quantize .venv-autoawq .venv-bench .venv-clients .venv-matrix build *.egg-info .mypy_cache .ruff_cache .pytest_cache

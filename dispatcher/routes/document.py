@@ -14,7 +14,7 @@ from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
-from dispatcher.routes.operation import EVENTS, OPENMETRICS, TEXT, Answer, Content, Operation
+from dispatcher.routes.operation import EVENTS, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
 
 _INFO = {
@@ -36,8 +36,6 @@ _KEY = "An API key, where the intake requires one. It has a tenant and scopes: s
 _KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {
-    TEXT: {"type": "string"},
-    OPENMETRICS: {"type": "string"},
     EVENTS: {"description": "Server-sent events, each with a chunk of the answer as JSON in `data`."},
 }
 
@@ -118,9 +116,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 def _content(content: Content) -> dict[str, Any]:
     kinds = [{"$ref": f"{_SCHEMAS}{kind.__name__}"} for kind in content.kinds]
-    shown: dict[str, Any] = {
-        "schema": {"anyOf": kinds} if len(kinds) > 1 else (kinds or [_TEXTS[content.media_type]])[0]
-    }
+    text = _TEXTS.get(content.media_type, {"type": "string"})
+    shown: dict[str, Any] = {"schema": {"anyOf": kinds} if len(kinds) > 1 else (kinds or [text])[0]}
     if content.examples:
         shown["examples"] = {name: {"value": value} for name, value in content.examples.items()}
     return {content.media_type: shown}

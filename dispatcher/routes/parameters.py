@@ -61,6 +61,7 @@ PARAMETERS = {
         example=EXAMPLE_JOB_ID,
     ),
     "ModelName": _Parameter("model", "path", ModelName, "A model's name."),
+    "DocsFile": _Parameter("file", "path", str, "The name of a file that the page asks for.", example="page.js"),
     "EndpointQuery": _Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
     "LaneQuery": _Parameter("lane", "query", Lane, "Instead of the lane that follows from the priority."),
     "WaitQuery": _Parameter("wait", "query", Duration, "Seconds to wait for the outcome.", example=0),
@@ -196,7 +197,7 @@ ENVELOPE = (
     "HeadersTimeout",
     "IdempotencyKey",
 )
-IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName"}
+IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName", "{file}": "DocsFile"}
 
 ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Request-Id": (REQUEST_ID, "The client's own, or one made here."),

@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from dispatcher.auth import Requirement
 from dispatcher.http.responses import Response, json_response
-from dispatcher.routes import inference_routes, job_routes, operating_routes
+from dispatcher.routes import docs_page, inference_routes, job_routes, operating_routes
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
@@ -33,6 +33,7 @@ OPERATIONS = (
         summary="Show this document.",
         answers={200: answer(Document, "An OpenAPI 3.1 document.")},
     ),
+    *docs_page.OPERATIONS,
 )
 
 
