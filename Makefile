@@ -114,8 +114,8 @@ clients-env: install $(CLIENTS:%=.venv-clients/%/.installed) .venv-clients/node/
 	$(if $(filter guidellm,$*),.venv-clients/$*/bin/pip install $(PIP_FLAGS) torch==2.13.0)
 	.venv-clients/$*/bin/pip install $(PIP_FLAGS) --no-deps -r $<
 	@touch $@
-.venv-clients/node/.installed: tests/clients/programs/package-lock.json
-	@mkdir -p .venv-clients/node && cp tests/clients/programs/package*.json .venv-clients/node
+.venv-clients/node/.installed: tests/e2e/clients/programs/package-lock.json
+	@mkdir -p .venv-clients/node && cp tests/e2e/clients/programs/package*.json .venv-clients/node
 	@command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm || echo "npm is missing: its clients are skipped"
 	cd .venv-clients/node && { ! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund; }
 	@touch $@

@@ -96,7 +96,10 @@ def chat_tools() -> None:
 
 @check
 def chat_with_an_image() -> None:
-    pixel = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    pixel = (
+        "data:image/png;base64,"
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
     content: Any = [{"type": "text", "text": TEXT}, {"type": "image_url", "image_url": {"url": pixel}}]
     answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": content}], max_tokens=8)
     assert answer.choices[0].message.content

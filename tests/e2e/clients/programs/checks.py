@@ -40,7 +40,7 @@ def _result_of(function: Callable[[], Any]) -> dict[str, str]:
         outcome = function()
         if inspect.isawaitable(outcome):
             asyncio.run(_awaited(outcome))
-    except Exception:  # noqa: BLE001 - whatever a client raises is the finding
+    except Exception:
         return {"check": function.__name__, "error": traceback.format_exc(limit=-4)}
     return {"check": function.__name__, "error": ""}
 
