@@ -19,7 +19,15 @@ from redis.exceptions import RedisError
 
 import bitladder
 from bitladder.ids import id_bytes
-from bitladder.queue.calls.leases import WorkerEntry, extend_call, read_reaped, read_renewed, reap_call, retire_call
+from bitladder.queue.calls.leases import (
+    Stray,
+    WorkerEntry,
+    extend_call,
+    read_reaped,
+    read_renewed,
+    reap_call,
+    retire_call,
+)
 from bitladder.queue.run_script import run_sync
 from bitladder.queue.server.connection import connect_sync
 from bitladder.queue.server.outage import OUTAGE
@@ -62,8 +70,8 @@ class LeaseKeeper:
         )
         self._held, self._drop, self._tally = held, drop, tally
         # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
-        self._unknown: dict[bytes, float] = {}
-        self._strays: list[bytes] = []
+        self._unknown: dict[Stray, float] = {}
+        self._strays: list[Stray] = []
         self.is_ready = False
         self._claiming_since_s = math.inf  # when the claim that is under way was sent (monotonic); none: inf
         self.clock = ServerClock()
@@ -98,7 +106,7 @@ class LeaseKeeper:
     def _renew(self) -> None:
         held = dict(self._held())
         known = {id_bytes(job_id) for job_id in held}  # of strays: the answer to their claim was only late
-        strays = [job for job in self._strays if job not in known]
+        strays = [stray for stray in self._strays if stray[0] not in known]
         call = extend_call(
             self._settings, self._worker, is_ready=self.is_ready, totals=self._tally(), strays=strays, held=held
         )
@@ -107,9 +115,9 @@ class LeaseKeeper:
         self.clock.observe(renewed.now_ms, asked_s)
         # An answer may still bring them: that of the claim under way, or of a claim that was given up a moment ago.
         now_s = time.monotonic()
-        self._unknown = {job: self._unknown.get(job, now_s) for job in renewed.unknown}
+        self._unknown = {stray: self._unknown.get(stray, now_s) for stray in renewed.unknown}
         before_s = min(now_s - self._settings.queue.lease_s / 3, self._claiming_since_s)
-        self._strays = [job for job, since_s in self._unknown.items() if since_s < before_s]
+        self._strays = [stray for stray, since_s in self._unknown.items() if since_s < before_s]
         if renewed.lost or renewed.cancelled:
             # With their fences: by now the worker may hold the same job by another claim, which is not lost.
             self._drop({job_id: held[job_id] for job_id in renewed.lost}, renewed.cancelled)

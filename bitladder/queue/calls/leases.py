@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -29,13 +30,17 @@ class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
     software: str = "bitladder"  # and its release; in the field that RQ's tools call version
 
 
+# A claim whose answer may never have arrived: the job's id and the fence, as Redis has them.
+Stray = tuple[bytes, bytes]
+
+
 class Renewed(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker learns when it renews its leases."""
 
     now_ms: int  # server clock
     lost: list[str]  # jobs that are no longer its own
     cancelled: list[str]
-    unknown: list[bytes]  # ids that it holds in Redis and did not name
+    unknown: list[Stray]  # that it holds in Redis and did not name
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +57,13 @@ def extend_call(
     *,
     is_ready: bool,
     totals: str = "0 0 0",
-    strays: Sequence[bytes] = (),
+    strays: Sequence[Stray] = (),
     held: Iterable[str] = (),
 ) -> Call:
     """Build the call of extend.lua.
 
-    Totals: "<jobs finished> <jobs failed> <seconds of work>". Strays: ids that the worker holds in Redis; the answer
-    to their claim never arrived. Held: ids that the worker knows it holds.
+    Totals: "<jobs finished> <jobs failed> <seconds of work>". Strays: what the worker holds in Redis, and the answer to
+    the claim never arrived. Held: ids that the worker knows it holds.
     """
     args: list[Argument] = [
         worker.name,
@@ -74,7 +79,7 @@ def extend_call(
         settings.queue.max_attempts,
         retention(settings),
         len(strays),
-        *strays,
+        *chain.from_iterable(strays),
         *held,
     ]
     return Call("extend", _keys(worker), args)
@@ -87,7 +92,7 @@ def read_renewed(answer: list[Any]) -> Renewed:
         now_ms=int(now_ms),
         lost=[read_id(job_id) for job_id in lost],
         cancelled=[read_id(job_id) for job_id in cancelled],
-        unknown=unknown,
+        unknown=list(zip(unknown[::2], unknown[1::2], strict=True)),
     )
 
 

@@ -142,6 +142,59 @@ async def test_a_job_that_its_worker_has_found_meanwhile_is_no_stray(
     assert store.smembers("bl:inflight:me") == {job.job_id.encode()}
 
 
+async def test_a_stray_that_was_claimed_anew_since_it_was_seen_stays_with_its_worker(
+    queue: JobQueue, store: redis.Redis, redis_url: str
+) -> None:
+    with Producer(queue.settings) as producer:
+        producer.submit(BODY)
+    await claim(queue)  # its answer is lost
+    keeper = LeaseKeeper(
+        make_settings(redis_url, queue__lease_s=1),
+        "smollm2",
+        "int4",
+        "me",
+        held=dict,
+        drop=lambda gone, cancelled: None,
+    )
+    keeper.renew()
+    await asyncio.sleep(0.4)
+    keeper.renew()  # a stray, which the next renewal returns
+
+    store.zadd("bl:workers", {"me": 1})
+    keeper.reap()  # or a renewal returned it whose answer was lost, and which is sent again
+    again = await claim(queue)
+    keeper.renew()  # it was under way before the answer to this claim
+
+    assert store.smembers("bl:inflight:me") == {again.job_id.encode()}
+    assert store.llen(f"rq:queue:{again.queue}") == 0  # else it would run twice
+
+
+async def test_a_cancellation_is_told_again_when_the_answer_to_a_renewal_was_lost(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    with Producer(queue.settings) as producer:
+        producer.submit(BODY)
+    job = await claim(queue)
+    await queue.cancel(job.job_id)
+    told: list[list[str]] = []
+    keeper = LeaseKeeper(
+        queue.settings,
+        "smollm2",
+        "int4",
+        "me",
+        held=lambda: {job.job_id: job.fence},
+        drop=lambda gone, cancelled: told.append(cancelled),
+    )
+
+    keeper.renew()  # as far as its worker knows, this one has not arrived
+    keeper.renew()
+    await queue.finish("me", [Finished(job=job, outcome=DONE)])
+    keeper.renew()
+
+    assert told[:2] == [[job.job_id]] * 2
+    assert store.exists("bl:cancel:me") == 0
+
+
 async def test_a_worker_whose_record_expired_is_forgotten_by_rq_s_lists_too(
     queue: JobQueue, store: redis.Redis
 ) -> None:

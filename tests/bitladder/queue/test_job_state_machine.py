@@ -383,10 +383,10 @@ class JobLife(RuleBasedStateMachine):
         return job.status == "started" and (job.worker, job.fence) == (worker, claimed.fence)
 
     def _extend(self, worker: str, is_ready: bool, strays: list[str], known: list[str]) -> list[list[str]]:
-        named = [id_bytes(job_id) for job_id in strays]
+        named = [(id_bytes(job_id), b"%d" % self.model.jobs[job_id].fence) for job_id in strays]
         call = extend_call(self.settings, self._entry(worker), is_ready=is_ready, strays=named, held=known)
         renewed = read_renewed(self.scripts.call(call))
-        return [renewed.lost, renewed.cancelled, [read_id(job_id) for job_id in renewed.unknown]]
+        return [renewed.lost, renewed.cancelled, [read_id(job_id) for job_id, _ in renewed.unknown]]
 
     @staticmethod
     def _entry(worker: str) -> WorkerEntry:
