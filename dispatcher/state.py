@@ -92,6 +92,10 @@ class IntakeState:
         """Return where clients find a job, as they see this intake from before a proxy."""
         return f"{self.settings.intake.root_path}/v1/jobs/{in_url(job_id)}"
 
+    def stream_url(self, job_id: str) -> str:
+        """Return where clients read a job's tokens again."""
+        return f"{self.job_url(job_id)}/stream"
+
     def tier_of(self, job: Submission, outcome: Outcome) -> str:
         """Return the tier that served a job; '' where none of the job's model did, whatever the outcome says."""
         tier = outcome.tier or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
 from typing import Any
 
 from tests.conftest import ROOT, Stack
@@ -21,7 +22,15 @@ def here(text: str, stack: Stack) -> str:
     return text.replace("redis://127.0.0.1:6379/0", redis_url).replace("http://127.0.0.1:8000", stack.url)
 
 
-def run_python(page: str, stack: Stack) -> dict[str, Any]:
+def run_shell(page: str, stack: Stack) -> list[str]:
+    """Run a page's blocks for the shell, one after the other; return what each has printed."""
+    return [
+        subprocess.run(["bash", "-euc", here(block, stack)], check=True, capture_output=True, text=True).stdout
+        for block in blocks(page, "bash")
+    ]
+
+
+def run_python(page: str, stack: Stack, at_least: int = 20) -> dict[str, Any]:
     """Run a page's sessions as one; return its variables."""
     text = here("\n".join(blocks(page, "pycon")), stack)
     session = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
@@ -29,6 +38,6 @@ def run_python(page: str, stack: Stack) -> dict[str, Any]:
 
     results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, out=said.append, clear_globs=False)
 
-    assert results.attempted > 20
+    assert results.attempted >= at_least
     assert results.failed == 0, "".join(said)
     return session.globs

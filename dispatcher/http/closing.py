@@ -116,5 +116,5 @@ def events_of(chunk: Chunk) -> list[bytes]:
 
 
 def last_event_id(chunk: Chunk | None) -> str:
-    """Return the id of a chunk's last event, as GET /v1/jobs/{job_id}/events gives it; None: nothing was read yet."""
+    """Return the id of a chunk's last event, as GET /v1/jobs/{job_id}/stream gives it; None: nothing was read yet."""
     return "0-0-0" if chunk is None else f"{chunk.fence}-{chunk.number}-{len(events_of(chunk))}"

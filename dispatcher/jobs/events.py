@@ -1,7 +1,8 @@
-"""GET /v1/jobs/{job_id}/events: a job's tokens as server-sent events, from the start or after Last-Event-ID.
+"""GET /v1/jobs/{job_id}/stream: a job's tokens as server-sent events, from the start or after Last-Event-ID.
 
 An event's id is <execution>-<chunk>-<place in the chunk>, so a client that reconnects misses no event and reads none
-twice. (Server-sent events: WHATWG HTML, section 9.2.)
+twice. (Server-sent events: WHATWG HTML, section 9.2.) A page that opens an EventSource cannot set the header: it may
+name the event in the query, and the header that the browser sends when it reconnects is later than that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ async def get_events(request: HttpRequest) -> Response:
     """Stream a job that was submitted with "stream": true."""
     state = intake_state(request)
     job_id = path_job_id(request)
-    fence, number, place = _last_event(request.headers.get("last-event-id", ""))
+    fence, number, place = _last_event(request)
     view = await own_job(request, state, job_id)
     is_stream = view.outcome.chunks > 0 if view.outcome else bool(view.request and view.request.stream)
     if not is_stream and not (view.outcome and view.outcome.state is not State.FINISHED):
@@ -57,7 +58,7 @@ async def _events(
                     read = item
     except IntakeClosingError:
         last_id = last_event_id(read) if read else "-".join(map(str, last))
-        yield restart_event(job_id, f"{state.job_url(job_id)}/events", last_id)
+        yield restart_event(job_id, state.stream_url(job_id), last_id)
     except (TimeoutError, BitladderError) as error:
         yield broken_event(state, error, job_id)
 
@@ -70,12 +71,14 @@ def _numbered(chunk: Chunk, *, skip: int) -> bytes:
     )
 
 
-def _last_event(raw: str) -> tuple[int, int, int]:
+def _last_event(request: HttpRequest) -> tuple[int, int, int]:
+    name, raw = "Last-Event-ID", request.headers.get("last-event-id", "").strip()
+    if not raw:
+        name, raw = "last_event_id", request.query_params.get("last_event_id", "").strip()
     if not raw:
         return 0, 0, 0
-    if match := _EVENT_ID.fullmatch(raw.strip()):
+    if match := _EVENT_ID.fullmatch(raw):
         return int(match[1]), int(match[2]), int(match[3])
     raise RequestError(
-        f"Last-Event-ID must be the id of an event of this stream, <execution>-<chunk>-<place>, got {raw[:40]!r}",
-        param="Last-Event-ID",
+        f"{name} must be the id of an event of this stream, <execution>-<chunk>-<place>, got {raw[:40]!r}", param=name
     )

@@ -22,11 +22,12 @@ from dispatcher.submission import route, submit
 
 
 class JobUrls(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job is read, waited for and cancelled."""
+    """Where a job is read, waited for and cancelled, and its tokens are."""
 
     job: str = msgspec.field(name="self")
     wait: str
     cancel: str
+    stream: str | msgspec.UnsetType = msgspec.UNSET  # of a job with "stream": true
 
 
 class AcceptedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +55,14 @@ async def submit_job(request: HttpRequest) -> Response:
     job = accepted.submission
     job_id = await submit(state, accepted)
     url = state.job_url(job_id)
+    tokens = state.stream_url(job_id) if job.request.stream else msgspec.UNSET
     answer = AcceptedJob(
         id=job_id,
         model=job.model,
         ceiling=job.request.ceiling,
         queue=job.queue,
         **describe_decision(job.request.decision),
-        urls=JobUrls(job=url, wait=f"{url}?wait=30", cancel=url),
+        urls=JobUrls(job=url, wait=f"{url}?wait=30", cancel=url, stream=tokens),
     )
     return json_response(answer, 202, {"Location": url, "Retry-After": str(POLL_AFTER_S), "X-Job-Id": job_id})
 

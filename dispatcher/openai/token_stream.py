@@ -91,7 +91,7 @@ def _refusal(state: IntakeState, job: Submission, first: asyncio.Task[Heard], st
     try:
         heard = first.result()
     except IntakeClosingError:
-        return moved(job.job_id, f"{state.job_url(job.job_id)}/events", is_repeatable=False)
+        return moved(job.job_id, state.stream_url(job.job_id), is_repeatable=False)
     except TimeoutError:
         return not_in_time(state, job.job_id)
     if isinstance(heard, Chunk) or heard.state is State.FINISHED:
@@ -141,7 +141,7 @@ class _Tokens:
             yield closing_event(item)
         except IntakeClosingError:
             self._is_over = True  # at this intake; the job goes on
-            yield restart_event(job.job_id, f"{state.job_url(job.job_id)}/events", last_event_id(read))
+            yield restart_event(job.job_id, state.stream_url(job.job_id), last_event_id(read))
         except (TimeoutError, BitladderError) as error:
             self._is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
             yield broken_event(state, error, job.job_id)

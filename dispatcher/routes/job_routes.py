@@ -57,6 +57,29 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
     )
 
 
+def _read_tokens(word: str, name: str, description: str) -> Operation:
+    return Operation(
+        method="GET",
+        path="/v1/jobs/{job_id}/" + word,
+        requires=Requirement.READ,
+        handler=get_events,
+        name=name,
+        tag="jobs",
+        summary='Read the tokens of a job that was submitted with `"stream": true`.',
+        description=description,
+        parameters=("LastEventId", "LastEventIdQuery"),
+        answers={
+            200: Answer(
+                description="Server-sent events with ids, from the start or after Last-Event-ID; the last one is "
+                "[DONE], an error, or restart: read on where it says.",
+                headers=("X-Job-Id",),
+                content=[_TOKENS],
+            )
+        },
+        errors=("NotFound", "Gone"),
+    )
+
+
 OPERATIONS = (
     Operation(
         method="POST",
@@ -75,7 +98,7 @@ OPERATIONS = (
                 "The job is queued, or the first one with its Idempotency-Key is known already.",
                 headers=("Location", "Retry-After", "X-Job-Id"),
                 examples={"usual": _ACCEPTED},
-                links={"show": "getJob", "cancel": "cancelJob", "tokens": "readJobEvents"},
+                links={"show": "getJob", "cancel": "cancelJob", "tokens": "readJobStream"},
             )
         },
         errors=("NotFound", "TooLarge", "ContentCoding", "KeyReused"),
@@ -133,26 +156,8 @@ OPERATIONS = (
         },
         errors=("NotFound", "Gone"),
     ),
-    Operation(
-        method="GET",
-        path="/v1/jobs/{job_id}/events",
-        requires=Requirement.READ,
-        handler=get_events,
-        name="readJobEvents",
-        tag="jobs",
-        summary='Read the tokens of a job that was submitted with `"stream": true`.',
-        description="Works while the job runs and as long as its outcome is kept.",
-        parameters=("LastEventId",),
-        answers={
-            200: Answer(
-                description="Server-sent events with ids, from the start or after Last-Event-ID; the last one is "
-                "[DONE], an error, or restart: read on where it says.",
-                headers=("X-Job-Id",),
-                content=[_TOKENS],
-            )
-        },
-        errors=("NotFound", "Gone"),
-    ),
+    _read_tokens("stream", "readJobStream", "Works while the job runs and as long as its outcome is kept."),
+    _read_tokens("events", "readJobEvents", "The former name of `/v1/jobs/{job_id}/stream`, which answers the same."),
     Operation(
         method="GET",
         path="/v1/dead-letters",

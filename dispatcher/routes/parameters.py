@@ -22,6 +22,7 @@ EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
 EXAMPLE_JOB_URL = "/v1/jobs/01890000-0000-7000-8000-000000000000"
 _DAY_MS = 86_400_000
 _Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
+_EVENT_ID = Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")]
 
 
 class _Parameter(NamedTuple):
@@ -176,8 +177,15 @@ PARAMETERS = {
     "LastEventId": _Parameter(
         "Last-Event-ID",
         "header",
-        Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")],
-        "The id of an event of this stream: <execution>-<chunk>-<place>.",
+        _EVENT_ID,
+        "The id of an event of this stream, <execution>-<chunk>-<place>: the answer begins behind it.",
+        example="1-1-1",
+    ),
+    "LastEventIdQuery": _Parameter(
+        "last_event_id",
+        "query",
+        _EVENT_ID,
+        "The same, for pages whose EventSource cannot send a header of its own. The header counts before it.",
         example="1-1-1",
     ),
 }

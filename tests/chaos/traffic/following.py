@@ -1,4 +1,4 @@
-"""A client that reads a job's tokens at /events, is cut off again and again, and reads on by Last-Event-ID."""
+"""A client that reads a job's tokens at /stream, is cut off again and again, and reads on by Last-Event-ID."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def read_on(
     """Read behind what was read already, at most so many events; False where the intake does not know the job."""
     headers = {"Last-Event-ID": reading.last_id} if reading.last_id else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S, connect=5)
-    async with session.get(f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=timeout) as answer:
+    async with session.get(f"{url}/v1/jobs/{job_id}/stream", headers=headers, timeout=timeout) as answer:
         if answer.status in (404, 410):
             return False
         if answer.status != 200:

@@ -114,7 +114,7 @@ def test_who_waits_at_an_intake_that_ends_is_told_where_it_goes_on(
         "awaited": pool.submit(pair.post, "/v1/completions", pair.body),
         "keyed": pool.submit(pair.post, "/v1/completions", pair.body, **{"Idempotency-Key": "one"}),
         "streamed": pool.submit(pair.post, "/v1/completions", pair.stream),
-        "events": pool.submit(pair.get, f"/v1/jobs/{early}/events"),
+        "events": pool.submit(pair.get, f"/v1/jobs/{early}/stream"),
         "polled": pool.submit(pair.get, f"/v1/jobs/{early}?wait=60"),
         "body": pool.submit(half_a_body, pair),
     }

@@ -77,12 +77,12 @@ def test_whoever_waits_when_the_intake_ends_is_sent_below_the_prefix(redis_url: 
     ending = Stack(redis_url, BITLADDER_INTAKE__ROOT_PATH=PREFIX, BITLADDER_INTAKE__DRAIN_GRACE_S="0.1")
     ending.intake()
     job_id = ending.http.post("/v1/jobs", json=STREAM).json()["id"]
-    with httpx2.stream("GET", f"{ending.url}/v1/jobs/{job_id}/events", timeout=20) as answer:
+    with httpx2.stream("GET", f"{ending.url}/v1/jobs/{job_id}/stream", timeout=20) as answer:
         ending.processes[0].terminate()
         (data,) = [line for line in answer.iter_lines() if line.startswith("data: ")]
     ending.stop()
 
-    assert json.loads(data.removeprefix("data: "))["url"] == f"{PREFIX}/v1/jobs/{job_id}/events"
+    assert json.loads(data.removeprefix("data: "))["url"] == f"{PREFIX}/v1/jobs/{job_id}/stream"
 
 
 @pytest.mark.parametrize("odd", ["llm", "/llm/", "/", "//host", "/a b", "/..", "/a/../b", "/l%6Cm", "https://host/llm"])

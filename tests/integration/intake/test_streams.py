@@ -25,12 +25,14 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
     return stack
 
 
-def read(stack: Stack, job_id: str, *, last: str = "", most: int = 1000) -> tuple[list[str], list[str]]:
+def read(
+    stack: Stack, job_id: str, *, last: str = "", most: int = 1000, query: str = ""
+) -> tuple[list[str], list[str]]:
     """Read up to `most` events; return their ids and texts, [DONE] and errors among the texts."""
     headers = {"Last-Event-ID": last} if last else {}
     ids: list[str] = []
     texts: list[str] = []
-    with httpx2.stream("GET", f"{stack.url}/v1/jobs/{job_id}/events", headers=headers, timeout=30) as answer:
+    with httpx2.stream("GET", f"{stack.url}/v1/jobs/{job_id}/stream{query}", headers=headers, timeout=30) as answer:
         answer.raise_for_status()
         for line in answer.iter_lines():
             if line.startswith("id: "):
@@ -63,6 +65,39 @@ def test_a_client_that_lost_its_connection_reads_on_without_a_gap_or_a_repeat(st
     assert texts + more + rest == [*words, "[DONE]"]
     assert whole == [*words, "[DONE]"]
     assert again == [*words[3:], "[DONE]"]
+
+
+def test_a_stream_whose_intake_is_killed_goes_on_at_another_and_at_the_one_that_is_started_again(
+    stack: Stack, make_stack: Callable[..., Stack]
+) -> None:
+    other = make_stack()
+    other.intake()
+    accepted = stack.http.post("/v1/jobs", json=BODY).json()
+    job_id = accepted["id"]
+    reader = httpx2.stream("GET", stack.url + accepted["urls"]["stream"], timeout=30)
+    ids: list[str] = []
+    texts: list[str] = []
+    with reader as answer:
+        lines = answer.iter_lines()
+        while len(texts) < 9:
+            name, _, value = next(lines).partition(": ")
+            ids += [value] if name == "id" else []
+            texts += [_text(value)] if name == "data" else []
+        stack.processes[0].kill()
+        with pytest.raises(httpx2.HTTPError):
+            list(lines)
+
+    more_ids, more = read(other, job_id, last=ids[-1], most=9)
+    stack.processes.pop(0).wait()
+    stack.intake()
+    _, rest = read(stack, job_id, query=f"?last_event_id={more_ids[-1]}")
+    _, later = read(stack, job_id, query=f"?last_event_id={ids[0]}", last=more_ids[-1])  # as browsers reconnect
+    former = other.http.get(f"/v1/jobs/{job_id}/events").text
+
+    words = echo_tokens(60)
+    assert texts + more + rest == [*words, "[DONE]"]
+    assert later == rest
+    assert former == other.http.get(f"/v1/jobs/{job_id}/stream").text
 
 
 def test_a_stream_whose_execution_was_lost_says_so_to_whoever_read_some_of_it(make_stack: Callable[..., Stack]) -> None:
@@ -168,10 +203,12 @@ def test_a_job_without_a_stream_and_an_odd_event_id_are_refused(stack: Stack) ->
     with Client(stack.url) as client:
         plain = client.wait(client.submit(BODY | {"stream": False, "max_tokens": 1})["id"], timeout_s=20)["id"]
         streamed = client.submit(BODY)["id"]
-    refused = stack.http.get(f"/v1/jobs/{plain}/events")
-    odd = stack.http.get(f"/v1/jobs/{streamed}/events", headers={"Last-Event-ID": "12"})
-    unknown = stack.http.get("/v1/jobs/nobody/events")
+    refused = stack.http.get(f"/v1/jobs/{plain}/stream")
+    odd = stack.http.get(f"/v1/jobs/{streamed}/stream", headers={"Last-Event-ID": "12"})
+    queried = stack.http.get(f"/v1/jobs/{streamed}/stream?last_event_id=0-0")
+    unknown = stack.http.get("/v1/jobs/nobody/stream")
 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "id")
     assert (odd.status_code, odd.json()["error"]["param"]) == (400, "Last-Event-ID")
+    assert (queried.status_code, queried.json()["error"]["param"]) == (400, "last_event_id")
     assert unknown.status_code == 404
