@@ -58,3 +58,8 @@ def readable(job_id: str) -> str:
         job_id = in_url(job_id)
     # No job with a longer id was ever run.
     return job_id if len(job_id) <= MAX_ID else f"{job_id[:MAX_ID]}…"
+
+
+def numbered_id(batch_id: str, number: int, attempt: int = 1) -> str:
+    """Return the id of one job of a batch: known before it is submitted, and the same whenever that is done again."""
+    return f"{batch_id}-{number}" if attempt == 1 else f"{batch_id}-{number}.{attempt}"

@@ -44,6 +44,10 @@ LOST = Outcome(
 )
 
 
+# As text.
+_UUID_CHARS = 36
+
+
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """An execution is under way; nothing else is known of it."""
 
@@ -123,6 +127,11 @@ def waits_in_tenants_list(raw: bytes | None) -> bool:
     return raw is not None and raw.endswith(b" t")
 
 
+def state_of(status: str) -> State:
+    """Return the state that RQ's word for it means: what is none of its ends waits."""
+    return _STATE_OF_STATUS.get(status, State.QUEUED)
+
+
 def read_view(
     job_id: str, fields: Mapping[str, bytes | None], left: int | None, signer: Signer, tenants: int = 1
 ) -> JobView:
@@ -132,7 +141,7 @@ def read_view(
     enqueued_ms, deadline_ms, place = read_wait(fields["wait"])
     return JobView(
         job_id=job_id,
-        state=outcome.state if outcome else _STATE_OF_STATUS.get(status, State.QUEUED),
+        state=outcome.state if outcome else state_of(status),
         queue=_word(fields["origin"], MAX_QUEUE_CHARS),
         enqueued_ms=enqueued_ms or 0,
         attempts=(read_number(fields["fence"]) or 0) - (read_number(fields["uncharged"]) or 0),
@@ -149,7 +158,7 @@ def read_view(
 def missing(job_id: str, ttl_s: float) -> NotFoundError | GoneError:
     """Return the error for an id without a record: our ids carry their time, so that an expired one is known."""
     try:
-        parsed = uuid.UUID(job_id)
+        parsed = uuid.UUID(job_id[:_UUID_CHARS])  # a batch's jobs have its id before their numbers
     except ValueError:
         return NotFoundError(f"there is no job {readable(job_id)!r}", param="id")
     made_s = (parsed.int >> 80) / 1000

@@ -45,6 +45,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key_name: str = ""  # of the API key that came with it
     weight: int = 1  # of the tenant
     rules: KeyRules = NO_RULES  # the defaults and limits of that key
+    job_id: str = ""  # that its sender has chosen; '': a new one
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -168,7 +169,7 @@ def _submission(
     )
     key = _idempotency_key(incoming.headers, incoming.tenant)
     return Submission(
-        job_id=str(uuid_utils.uuid7()),
+        job_id=incoming.job_id or str(uuid_utils.uuid7()),
         model=queue.model,
         queue=str(queue),
         request=request,

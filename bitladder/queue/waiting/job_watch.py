@@ -46,8 +46,8 @@ _End = tuple[str, Outcome]
 class _Pending:
     """The jobs of one call that have not ended yet, and those that are still to come."""
 
-    def __init__(self, ids: Iterator[Numbered[str]], timeout_s: float, *, is_bounded: bool) -> None:
-        self._ids: Iterator[Numbered[str]] | None = ids
+    def __init__(self, ids: Iterator[Numbered[str] | None], timeout_s: float, *, is_bounded: bool) -> None:
+        self._ids: Iterator[Numbered[str] | None] | None = ids
         self._timeout_s, self._is_bounded = timeout_s, is_bounded
         self._end_s, self._poll_s = time.monotonic() + timeout_s, time.monotonic() + POLL_INTERVAL_S
         self.jobs: dict[str, list[int]] = {}  # an id may be there several times, as idempotency keys have it
@@ -75,7 +75,10 @@ class _Pending:
             return taken
         end_s = time.monotonic() + _GATHER_S
         try:
-            for index, job_id in self._ids:
+            for numbered in self._ids:
+                if numbered is None:
+                    return taken
+                index, job_id = numbered
                 if isinstance(job_id, str):
                     self.jobs.setdefault(job_id, []).append(index)
                     taken.append(job_id)
@@ -155,11 +158,12 @@ class JobWatch:
                 return outcome
         raise pending.not_ended()
 
-    def ends(self, ids: Iterable[Numbered[str]], timeout_s: float, *, is_bounded: bool) -> Iterator[Ending]:
+    def ends(self, ids: Iterable[Numbered[str] | None], timeout_s: float, *, is_bounded: bool) -> Iterator[Ending]:
         """Yield each numbered job when it ends, with its outcome, or LOST where it is not stored.
 
-        An error in the place of an id is yielded as it is; one that `ids` raises is raised when the jobs before it have
-        ended. `is_bounded`: the ids are in memory, and each is looked up at least once, however short the time.
+        None among the ids: there are no more now, and they are asked again when something has ended. An error in the
+        place of an id is yielded as it is; one that `ids` raises is raised when the jobs before it have ended.
+        `is_bounded`: the ids are in memory, and each is looked up at least once, however short the time.
 
         Raises:
             NotEndedError: some have not ended in time.

@@ -1,4 +1,4 @@
-"""bitladder/producer.py: queueing and waiting without HTTP, whatever happens to the connection."""
+"""bitladder/producer/producer.py: queueing and waiting without HTTP, whatever happens to the connection."""
 
 from __future__ import annotations
 

@@ -1,18 +1,11 @@
-"""For producers beside Redis: score, route and queue prompts without HTTP, and await outcomes (docs/producers.md).
-
-with Producer(settings) as producer:
-    print(producer.run({"model": "smollm2", "prompt": "Hello"}).answer)
-    jobs = producer.submit_many({"model": "smollm2", "prompt": line} for line in lines)
-    for index, job_id, outcome in producer.as_completed(jobs):
-        ...  # an Outcome, or the error of body `index`
-"""
+"""The producer: every call of a program beside Redis. Its connections are in connections.py, batches in batch.py."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from typing import Protocol, Self, TypeVar
+from collections.abc import Collection, Generator, Iterable, Iterator
+from typing import Self
 
 import msgspec
 
@@ -26,40 +19,22 @@ from bitladder.entries import (
     Result,
     checked_many,
     collected,
-    encode_body,
     id_of,
-    in_place,
     outcomes_of,
-    read_entry,
     read_headers,
     shared_headers,
 )
-from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.errors import BitladderError
+from bitladder.producer.batch import Batch
+from bitladder.producer.connections import Connections, Read
+from bitladder.producer.flow import await_jobs
 from bitladder.queue.calls.submit import by_group, read_submitted, submit_call
-from bitladder.queue.checks.rights import PRODUCER
-from bitladder.queue.checks.server_check import check_server_sync
-from bitladder.queue.job_record import LOST, missing
-from bitladder.queue.sending.blocking import BlockingScripts
-from bitladder.queue.sending.bulk import BUNDLE, Bulk
-from bitladder.queue.server.connection import connect_sync
-from bitladder.queue.signing import Signer
-from bitladder.queue.waiting.job_watch import JobWatch
+from bitladder.queue.sending.bulk import Bulk
 from bitladder.queue_name import Lane
-from bitladder.routing.accept import Incoming, accept
-from bitladder.routing.body import endpoint_for
 from bitladder.settings.sections import Settings
-
-__all__ = ["BUNDLE", "Answer", "Producer"]
 
 # What becomes of one body of many: its job id, or why it was refused.
 Answer = str | BitladderError
-
-
-class _Connected(Protocol):
-    def close(self) -> None: ...
-
-
-Connected = TypeVar("Connected", bound=_Connected)
 
 
 class Producer:
@@ -72,14 +47,7 @@ class Producer:
             ConfigError: it can never serve.
 
         """
-        self._settings = settings
-        self._signer = Signer(settings.queue.secrets)
-        with contextlib.suppress(QueueUnreachableError), contextlib.closing(connect_sync(settings.redis)) as client:
-            check_server_sync(client, settings.redis, PRODUCER)
-        # Connections that no call uses: one of each kind, unless calls are nested.
-        self._scripts: list[BlockingScripts] = []
-        self._watches: list[JobWatch] = []
-        self._is_closed = False
+        self._connections, self._settings = Connections(settings), settings
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +65,7 @@ class Producer:
                 unreachable.
 
         """
-        return self._submit(_reader(self._settings, lane, read_headers(headers))(body))
+        return self._submit(self._connections.reader(lane, read_headers(headers))(body))
 
     def run(
         self,
@@ -114,8 +82,8 @@ class Producer:
             BitladderError: see `submit` and `wait`.
 
         """
-        job = _reader(self._settings, lane, read_headers(headers))(body)
-        with self._lent(self._watches, JobWatch) as watch:
+        job = self._connections.reader(lane, read_headers(headers))(body)
+        with self._connections.watch() as watch:
             watch.subscribe()  # before anything is submitted: no outcome can fall between
             job_id = self._submit(msgspec.structs.replace(job, reply_to=watch.channel))
             if job_id == job.job_id:
@@ -164,9 +132,9 @@ class Producer:
 
         """
         job_id = _checked(id_of(job_id))
-        with self._lent(self._watches, JobWatch) as watch:
+        with self._connections.watch() as watch:
             outcome = watch.read(job_id)
-        return _checked(self._told_apart(job_id, outcome)) if outcome else None
+        return _checked(self._connections.told_apart(job_id, outcome)) if outcome else None
 
     def wait(self, job_id: str, *, timeout_s: float | None = 600) -> Outcome:
         """Return the outcome when there is one; None: wait without a limit.
@@ -205,58 +173,57 @@ class Producer:
         jobs = list(checked_many(ids))
         return outcomes_of(jobs, self._as_completed(jobs, timeout_s))
 
+    def batch(
+        self, requests: Iterable[Body | Entry], *, lane: Lane | None = Lane.BATCH, headers: Headers | None = None
+    ) -> Batch:
+        """Return a batch of these requests, whose ids are known and of which nothing is sent yet.
+
+        Raises:
+            RequestError: the headers for all requests are wrong.
+
+        """
+        return Batch.new(self._connections, checked_many(requests), self._reader_of_many(lane, headers))
+
+    def open_batch(
+        self,
+        handle: str | bytes,
+        requests: Iterable[Body | Entry] | None = None,
+        *,
+        lane: Lane | None = Lane.BATCH,
+        headers: Headers | None = None,
+    ) -> Batch:
+        """Return the batch of a handle (`as_json`); with its requests, those that are not stored can be submitted.
+
+        Raises:
+            RequestError: this is no handle, or one of another number of requests.
+
+        """
+        return Batch.opened(self._connections, requests, self._reader_of_many(lane, headers), handle)
+
     def close(self) -> None:
-        self._is_closed = True
-        idle: list[_Connected] = [*self._scripts, *self._watches]
-        for connected in idle:
-            connected.close()
+        self._connections.close()
 
     def _submit_each(
         self, bodies: Iterable[Body | Entry], lane: Lane | None, shared: dict[str, str]
     ) -> Generator[Answer]:
-        with self._lent(self._scripts, BlockingScripts) as scripts:
-            yield from Bulk(self._settings, self._signer).submit(scripts, bodies, _reader(self._settings, lane, shared))
+        with self._connections.scripts() as scripts:
+            read = self._connections.reader(lane, shared)
+            yield from Bulk(self._settings, self._connections.signer).submit(scripts, bodies, read)
 
     def _as_completed(self, ids: Iterable[Answer], timeout_s: float | None) -> Generator[Completed[Outcome]]:
         numbered: Iterator[Numbered[str]] = ((index, id_of(job_id)) for index, job_id in enumerate(ids))
-        with self._lent(self._watches, JobWatch) as watch:
-            for index, job_id, outcome in watch.ends(
-                numbered, _seconds(timeout_s), is_bounded=isinstance(ids, Collection)
-            ):
-                ended = self._told_apart(job_id, outcome)
-                yield Completed(index, job_id, in_place(ended, index) if isinstance(ended, BitladderError) else ended)
+        yield from await_jobs(self._connections, numbered, _seconds(timeout_s), is_bounded=isinstance(ids, Collection))
 
-    def _told_apart(self, job_id: str, outcome: Outcome | BitladderError) -> Outcome | BitladderError:
-        return missing(job_id, self._settings.queue.result_ttl_s) if outcome is LOST else outcome
+    def _reader_of_many(self, lane: Lane | None, headers: Headers | None) -> Read:
+        return self._connections.reader(lane, shared_headers(headers))
 
     def _submit(self, job: Submission) -> str:
         ((group, placed),) = by_group(self._settings, [(0, job)]).items()
-        with self._lent(self._scripts, BlockingScripts) as scripts:
-            rows = scripts.call(submit_call(self._settings, self._signer, group, [job for _, job in placed]))
+        with self._connections.scripts() as scripts:
+            rows = scripts.call(
+                submit_call(self._settings, self._connections.signer, group, [job for _, job in placed])
+            )
         return _checked(read_submitted(rows if isinstance(rows, Exception) else rows[0], job))
-
-    @contextlib.contextmanager
-    def _lent(self, idle: list[Connected], connect: Callable[[Settings], Connected]) -> Iterator[Connected]:
-        """Use an idle connection, or a new one where an open iterator has the other."""
-        connected = idle.pop() if idle else connect(self._settings)
-        try:
-            yield connected
-        finally:
-            idle.append(connected)
-            if self._is_closed:
-                connected.close()
-
-
-def _reader(settings: Settings, lane: Lane | None, shared: dict[str, str]) -> Callable[[Body | Entry], Submission]:
-    """Return what makes a submission of a body: once per call, as bodies may be many."""
-
-    def read(item: Body | Entry) -> Submission:
-        body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
-        raw = encode_body(body)
-        incoming = Incoming(endpoint=endpoint_for(body), body=raw, headers=headers, request_id="", lane=lane)
-        return accept(incoming, settings).submission
-
-    return read
 
 
 def _checked(result: Result | BitladderError) -> Result:
