@@ -63,6 +63,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fingerprint: str = ""  # of the body; guards the idempotency key
     max_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
     weight: int = 1  # of its tenant, among the tenants that wait in its lane
+    hook: str = ""  # who is told of its end (bitladder/queue/calls/webhooks.py); '': nobody is
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -134,6 +134,30 @@ def withdrawals_gauge(registry: CollectorRegistry) -> Gauge:
     )
 
 
+class WebhookMetrics:
+    """Deliveries of this intake; of what waits and is disabled every replica sees the same."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.deliveries = _children(
+            Counter(
+                "bitladder_webhook_deliveries",
+                "How many attempts at deliveries of webhooks were made, and deliveries dropped, by result?",
+                ("result",),
+                registry=registry,
+            )
+        )
+        self.backlog_age = Gauge(
+            "bitladder_webhook_backlog_age_seconds",
+            "For how long is the oldest delivery of a webhook due?",
+            registry=registry,
+        )
+        self.disabled = Gauge(
+            "bitladder_webhook_endpoints_disabled",
+            "How many endpoints of webhooks are disabled, because they have failed for long or are gone?",
+            registry=registry,
+        )
+
+
 class AdmissionMetrics:
     """What the admission goes by, as every replica sees it: aggregate these with max, never with sum."""
 

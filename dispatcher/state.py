@@ -24,7 +24,8 @@ from dispatcher.auth import Authenticator
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
-from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, withdrawals_gauge
+from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.webhooks.hooks import Webhooks
 from dispatcher.withdrawals import Withdrawals
 
 # Job records read at once, a connection each.
@@ -49,6 +50,7 @@ class IntakeState:
         self.capture = Capture(lambda: live.current.capture, self.metrics)
         self._capturing: asyncio.Task[None] | None = None
         self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
+        self.webhooks = Webhooks(queue, WebhookMetrics(self.metrics.registry))
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)
         self.refused_change = ""  # what is wrong with the settings' files, while what was before stays
@@ -61,6 +63,7 @@ class IntakeState:
         self.background.start("admission", self.admission.run)
         self.background.start("costs", self.budgets.run)
         self.background.start("withdrawals", self.withdrawals.work_for_ever)
+        self.webhooks.start(self.background)
         self.live.subscribe(lambda _: self._after_change)
         self._after_change()
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
@@ -70,6 +73,7 @@ class IntakeState:
     async def aclose(self) -> None:
         await self.withdrawals.drain()
         await self.background.stop()
+        await self.webhooks.aclose()
         self.capture.stop()
         await self.inbox.aclose()
         await self.queue.aclose()

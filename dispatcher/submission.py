@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Submission
@@ -30,6 +31,9 @@ def route(
     start = time.perf_counter()
     incoming = incoming_of(state, request, endpoint, body, lane)
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
+    if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply):
+        job = msgspec.structs.replace(accepted.submission, hook=hook)
+        accepted = msgspec.structs.replace(accepted, submission=job)
     state.metrics.routing.observe(time.perf_counter() - start)
     job = accepted.submission
     state.capture.offer(accepted)

@@ -55,10 +55,17 @@ NAMES = (
     "spend",
     "health",
     "budget",
+    "add_event",
+    "add_deliveries",
+    "take_deliveries",
+    "note_attempt",
+    "save_endpoint",
+    "remove_endpoint",
+    "watch_jobs",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
-# leases alive, count the requests of a key, some of which read outcomes, or wait for them.
+# leases alive, count the requests of a key, some of which read outcomes, wait for them, or deliver webhooks.
 ALLOW_OOM = (
     "claim",
     "extend",
@@ -76,12 +83,19 @@ ALLOW_OOM = (
     "spend",
     "health",
     "budget",
+    "add_event",
+    "take_deliveries",
+    "note_attempt",
+    "remove_endpoint",
+    "watch_jobs",
 )
 
 # Scripts in folders of their own.
 _FOLDERS = {
-    **dict.fromkeys(("check", "chunks", "depths", "heads", "overview", "records"), "reading/"),
-    **dict.fromkeys(("budget", "spend"), "spending/"),
+    **dict.fromkeys(("check", "chunks", "depths", "heads", "look", "overview", "records"), "reading/"),
+    **dict.fromkeys(("budget", "rate", "spend"), "spending/"),
+    **dict.fromkeys(("add_event", "add_deliveries", "take_deliveries", "note_attempt"), "webhooks/"),
+    **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)

@@ -19,6 +19,7 @@ from bitladder.settings.policy_section import PolicyName
 # Every key begins so: people and secret scanners tell it from other secrets.
 _KEY_PREFIX = "bl-"
 _HASH = re.compile(r"[0-9a-f]{64}")
+_WEBHOOK_SECRET = re.compile(r"whsec_(?=.{32,88}$)([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 class Scope(StrEnum):
@@ -38,6 +39,20 @@ class KeyEnvelope(Section):
     allow_below_floor: bool | None = Field(
         None, description="whether its requests may be served below their floor where all tiers allowed are full"
     )
+
+
+class KeyWebhook(Section):
+    """Where the ends of a key's jobs are told."""
+
+    url: str = Field(max_length=2048, pattern=r"^https?://[^\s\"\\]+$", description="where to post")
+    secret: SecretStr = Field(description="signs it: whsec_ and the base64 of 24 to 64 random bytes")
+
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, value: SecretStr) -> SecretStr:
+        if not _WEBHOOK_SECRET.fullmatch(value.get_secret_value()):
+            raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+        return value
 
 
 class KeyRules(msgspec.Struct, frozen=True, gc=False):
@@ -107,6 +122,7 @@ class KeySettings(Section):
     expires: datetime | None = Field(None, description="from then on it is refused; unset: never")
     defaults: KeyEnvelope | None = Field(None, description="of its requests' envelopes, where they say nothing else")
     limits: KeyEnvelope | None = Field(None, description="of its requests' envelopes, whatever they say")
+    webhook: KeyWebhook | None = Field(None, description="where the ends of its jobs are told; unset: nowhere")
 
     @field_validator("created", "expires")
     @classmethod

@@ -1,7 +1,8 @@
-"""Settings of the HTTP interface, and of the files that it keeps."""
+"""Settings of the HTTP interface, of the files that it keeps, and of the webhooks that it sends."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -75,4 +76,33 @@ class FilesSettings(Section):
     max_total_mb: int = Field(20_000, ge=1, description="size of one tenant's files together")
     keep_s: int = Field(
         2_592_000, ge=3600, description="how long a file is kept whose upload names no expires_after: 30 days"
+    )
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"must be networks as 10.0.0.0/8 or fd00::/8: {error}") from None
+    return value
+
+
+class WebhookSettings(Section):
+    """Messages to clients' servers about what has ended."""
+
+    allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (), description="private networks that webhooks may reach, as 10.0.0.0/8; public addresses they always may"
+    )
+    allow_http: bool = Field(False, description="URLs may begin with http://, not only those of loopback addresses")
+    timeout_s: float = Field(15, gt=0, le=60, description="a receiver must have answered in this time")
+    retry_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        max_length=30,
+        description="pauses after each failed attempt, up to a tenth longer by chance; after the last the delivery is "
+        "given up",
+    )
+    disable_after_s: float = Field(432_000, gt=0, description="an endpoint that has failed for so long is disabled")
+    max_endpoints: int = Field(50, ge=1, le=1000, description="endpoints of a tenant")
+    max_pending: int = Field(
+        10_000, ge=1, description="deliveries that may wait for one destination; those above it are dropped"
     )

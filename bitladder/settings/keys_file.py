@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from bitladder.errors import ConfigError
-from bitladder.settings.access import KeyEnvelope, KeySettings
-from bitladder.settings.base import Name
+from bitladder.settings.access import KeySettings
+from bitladder.settings.base import Name, Section
 
 _HEAD = (
     "# API keys of the intake: their hashes, not themselves. `bitladder keys` writes this file; see docs/security.md.\n"
@@ -77,7 +77,7 @@ def table_of(name: str, key: KeySettings) -> str:
 
 def _toml(value: object) -> str:
     """Return a value of a key in TOML: names, hashes and scopes need no escapes."""
-    if isinstance(value, KeyEnvelope):
+    if isinstance(value, Section):
         return f"{{ {', '.join(f'{name} = {_toml(part)}' for name, part in value if part is not None)} }}"
     if isinstance(value, bool):
         return str(value).lower()

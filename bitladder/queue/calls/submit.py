@@ -61,7 +61,7 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
         settings.queue.result_ttl_s * 1000,
     ]
     longest_ms = settings.queue.max_wait_s * 1000
-    args += [tenant, quota, fair, max(job.weight for job in jobs), longest_ms]
+    args += [tenant, quota, fair, max(job.weight for job in jobs), longest_ms, _rare_fields(jobs)]
     for job in jobs:
         request, data = job.request, encode_call(job.request)
         args += (
@@ -76,6 +76,12 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
             signer.job_mac(job.job_id, data),
         )
     return Call("submit", keys, args, is_timely=True)
+
+
+def _rare_fields(jobs: Sequence[Submission]) -> bytes:
+    """Return fields of records that few jobs have, by the job's number in the call; b'' where none has any."""
+    fields = {str(number): {"hook": job.hook} for number, job in enumerate(jobs, 1) if job.hook}
+    return msgspec.json.encode(fields) if fields else b""
 
 
 def _wakes_above(settings: Settings, queue: QueueName, others: Sequence[str]) -> int:

@@ -15,7 +15,7 @@
 -- As long as a network may keep a submission on its way.
 local MIN_KEPT_MS = 900000
 
-local fields = try_call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait', 'idem')
+local fields = try_call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait', 'idem', 'hook')
 if not fields then  -- no hash: a claim ends it
   return 'over'
 end
@@ -40,7 +40,8 @@ if is_listed or is_held or status == 'withdrawn' then
     -- RQ has it in a registry of that name; of the third it takes care.
     redis.pcall('ZREM', 'rq:' .. status .. ':' .. queue, ARGV[1])
   end
-  local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], idem = fields[7], rq = is_rq}
+  local job = {id = ARGV[1], queue = queue or '', reply = fields[4], tenant = fields[5], idem = fields[7],
+    hook = fields[8], rq = is_rq}
   end_job(job, 'canceled', ARGV[2], keep, now)
   flush(keep, now)
   return 'cancelled'

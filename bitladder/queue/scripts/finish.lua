@@ -24,7 +24,7 @@ local held = {}
 -- list is then a leftover, and is counted.
 local function ending(id, claimed_from, fence, outcome)
   local fields = redis.call('HMGET', 'rq:job:' .. id, 'status', 'fence', 'worker_name', 'reply', 'origin', 'tenant',
-    'idem')
+    'idem', 'hook')
   if not is_held_anew(fields[1], fields[3], fields[2], worker, fence) then
     held[#held + 1] = id
   end
@@ -41,7 +41,7 @@ local function ending(id, claimed_from, fence, outcome)
   elseif fields[1] ~= 'started' then
     return nil, redis.call('HGET', 'rq:job:' .. id, 'outcome') == outcome
   end
-  return {id = id, queue = queue, reply = fields[4], tenant = fields[6], idem = fields[7]}
+  return {id = id, queue = queue, reply = fields[4], tenant = fields[6], idem = fields[7], hook = fields[8]}
 end
 
 local accepted, wip, served = {}, {}, {}

@@ -1,12 +1,13 @@
 -- Take jobs out of the dead letters and queue them again, with all their attempts and a new deadline.
 --
--- Needs: values, clock, commands, wait, tenants, lists, retention
+-- Needs: values, clock, commands, wait, tenants, lists, retention, webhooks
 -- Moves: failed -> queued: an operator released it from the dead letters
 --
 -- KEYS  1  bl:dead_letters                     zset    id -> when it came (ms)
 -- ARGV  1 deadline ms, from now  2 ttl ms, then the ids
 -- Touches also, by name: rq:job:<id>, rq:failed:<queue>, rq:queue:<list>, rq:queues, bl:counts:<list>,
--- bl:gone:<list>, bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:wake:<model>:<tier>, bl:lists:<model>, bl:tenant:<tenant>, bl:idem:<model>:<key>.
+-- bl:gone:<list>, bl:tenants:<model>:<tier>, bl:shares:<queue>, bl:wake:<model>:<tier>, bl:lists:<model>, bl:tenant:<tenant>, bl:idem:<model>:<key>,
+-- and what its parts touch.
 -- A job that runs alone does so again.
 -- Returns {1|0…}: whether the job was among the dead letters and waits again.
 
@@ -14,7 +15,7 @@ local now, deadline_ms, ttl_ms = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local function release(id)
   local key = 'rq:job:' .. id
-  local fields = try_call('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait', 'idem') or {}
+  local fields = try_call('HMGET', key, 'status', 'origin', 'fence', 'tenant', 'wait', 'idem', 'hook') or {}
   local queue, lasts_ms = fields[2], deadline_ms + ttl_ms
   local _, _, _, is_rq, is_apart = read_wait(fields[5])
   local name = queue and list_of(queue, fields[4], is_apart)
@@ -41,6 +42,7 @@ local function release(id)
     call_or_replace('ZADD', 'bl:tenant:' .. fields[4], num(now + lasts_ms), id)
     redis.call('PEXPIRE', 'bl:tenant:' .. fields[4], num(lasts_ms))
   end
+  if fields[7] then watch_job(id, now + deadline_ms) end
   if place then
     redis.call('HINCRBY', counts, 'gone', -1)
     try_call('ZREM', 'bl:gone:' .. name, id, id .. ' early')

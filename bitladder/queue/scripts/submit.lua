@@ -1,6 +1,6 @@
 -- Store jobs of one queue and push them, each unless the queue is full or it was submitted before.
 --
--- Needs: values, clock, commands, wait, tenants, lists
+-- Needs: values, clock, commands, wait, tenants, lists, webhooks
 -- Moves: (none) -> queued: accepted
 --
 -- KEYS  1  rq:queue:<list>             list    where they wait: the queue's list, or that of a named tenant
@@ -14,8 +14,9 @@
 --       3 queue  4 max depth  5 depth above which others are woken (-1: never)  6 ttl ms
 --       7 tenant ('': its jobs are not counted)  8 max jobs of the tenant (0: no limit)
 --       9 of its jobs, those above it are not pushed here (0: all are)  10 the tenant's weight
---       11 the longest wait (ms): a job with less has a deadline of its own, then eight per job: id, data, description,
---       deadline ms, reply channel, idempotency key, fingerprint, mac ('' where there is none)
+--       11 the longest wait (ms): a job with less has a deadline of its own  12 what few jobs have ('': none does), as
+--       JSON: fields of the record by the job's number, then eight per job: id, data, description, deadline ms, reply
+--       channel, idempotency key, fingerprint, mac ('' where there is none)
 -- Touches also, by name: bl:gone:<list>, rq:job:<id>, bl:idem:<model>:<key>, the record of a cancelled job whose key is
 -- taken over, and what its parts touch.
 -- Returns {result, id, place in the list, number of the tenant's jobs, or reason}… : accepted | duplicate | mismatch |
@@ -64,6 +65,7 @@ end
 
 local pushed, answers, counted, longest_ms = {}, {}, {}, 0
 local due, longest_due_ms, max_wait_ms = {}, 0, tonumber(ARGV[11])
+local rare = ARGV[12] ~= '' and cjson.decode(ARGV[12])
 
 -- Why another job cannot be taken, and how many there are; nil where it can.
 local function refused(depth)
@@ -79,7 +81,7 @@ local function refused(depth)
   end
 end
 
-local function store(id, data, description, deadline_ms, reply, key, fingerprint, mac)
+local function store(more, id, data, description, deadline_ms, reply, key, fingerprint, mac)
   local idem = key ~= '' and 'bl:idem:' .. model .. ':' .. key
   if idem then
     local owner, of_owner = owner_of(idem)
@@ -107,6 +109,8 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   if reply ~= '' then add('reply', reply) end
   if idem then add('idem', model .. ':' .. key) end
   if mac ~= '' then add('mac', mac) end
+  for name, value in pairs(more or {}) do add(name, value) end
+  if more and more.hook then watch_job(id, now + deadline_ms) end
   if tonumber(deadline_ms) < max_wait_ms then
     due[#due + 1], due[#due + 2], longest_due_ms = num(now + deadline_ms), id, math.max(longest_due_ms, deadline_ms)
   end
@@ -123,16 +127,14 @@ local function store(id, data, description, deadline_ms, reply, key, fingerprint
   return {'accepted', id, depth + 1}
 end
 
-for i = 12, #ARGV, 8 do
-  answers[#answers + 1] = store(unpack(ARGV, i, i + 7))
+for i = 13, #ARGV, 8 do
+  answers[#answers + 1] = store(rare and rare[num((i - 5) / 8)], unpack(ARGV, i, i + 7))
 end
 if #pushed > 0 then
   call_many('RPUSH', KEYS[1], pushed)
   if tenant ~= '' then
     call_many('ZADD', KEYS[5], counted)
-    if redis.call('PTTL', KEYS[5]) < longest_ms then
-      redis.call('PEXPIRE', KEYS[5], num(longest_ms))
-    end
+    if redis.call('PTTL', KEYS[5]) < longest_ms then redis.call('PEXPIRE', KEYS[5], num(longest_ms)) end
   end
   if length == 0 then try_call('SADD', KEYS[3], KEYS[1]) end
   if list ~= queue then join_tenants(queue, tenant, #pushed, ARGV[10]) end
@@ -140,9 +142,7 @@ if #pushed > 0 then
   if #due > 0 then add_due(queue, list, due, longest_due_ms + ttl_ms) end
   wake_preferred(KEYS[6], KEYS[4])
   if high >= 0 and waiting + #pushed > high then
-    for i = 7, #KEYS do
-      wake(KEYS[i])
-    end
+    for i = 7, #KEYS do wake(KEYS[i]) end
   end
 end
 return answers

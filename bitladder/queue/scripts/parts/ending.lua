@@ -1,6 +1,6 @@
 -- The end of a job: its outcome in the record, its id in RQ's registry of that end, a message to those that await it.
 --
--- Needs: values, clock, commands, messages, retention, dead_letters, rq
+-- Needs: values, clock, commands, messages, retention, dead_letters, rq, webhooks
 -- Moves: queued -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
 -- Moves: running -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
 -- Touches: rq:job:<id>, rq:finished:<queue>, rq:failed:<queue>, rq:canceled:<queue>, bl:tenant:<tenant>,
@@ -9,8 +9,8 @@
 -- What is gathered until `flush`: entries of registries, when they ended (RQ's form), entries of the dead letters.
 local ended, ended_at, dead = {}, nil, {}
 
--- End a job. Job: {id, queue, reply, tenant, idem, rq, worker, value}, nil where there is none; rq: it is one of RQ's
--- producers. Status: RQ's, or 'dead' for a failed job that an operator should look at: it may be released, so it keeps its
+-- End a job. Job: {id, queue, reply, tenant, idem, hook, rq, worker, value}, nil where there is none; rq: it is one of
+-- RQ's producers; hook: who is told of it. Status: RQ's, or 'dead' for a failed job that an operator should look at: it may be released, so it keeps its
 -- prompt. All others lose theirs (RQ's tools need the field, so an empty call stays).
 local function end_job(job, status, outcome, keep, now)
   local key = 'rq:job:' .. job.id
@@ -38,6 +38,9 @@ local function end_job(job, status, outcome, keep, now)
   end
   if job.tenant then
     redis.pcall('ZREM', 'bl:tenant:' .. job.tenant, job.id)  -- a garbled count must not lose an outcome
+  end
+  if job.hook then
+    add_job_event(job, status, outcome, now)
   end
   if job.reply then
     publish(job.reply, 'd', job.id, 0, 0, #outcome > MAX_PUBLISHED and '' or outcome)

@@ -17,10 +17,10 @@ local function inspect(claim, id, queue, fields, wait)
   end
 
   local function refuse(code, error)
-    local record = redis.call('HMGET', key, 'reply', 'tenant', 'idem')
+    local record = redis.call('HMGET', key, 'reply', 'tenant', 'idem', 'hook')
     leave_out(code)
-    end_job({id = id, queue = queue, reply = record[1], tenant = record[2], idem = record[3], rq = is_rq}, 'dead',
-      scripted_end(code, error), keep, now)
+    end_job({id = id, queue = queue, reply = record[1], tenant = record[2], idem = record[3], hook = record[4],
+      rq = is_rq}, 'dead', scripted_end(code, error), keep, now)
     return 'ended'
   end
 

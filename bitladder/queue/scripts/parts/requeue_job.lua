@@ -33,15 +33,15 @@ end
 local function requeue_job(id, worker, how)
   local key, now, reason = 'rq:job:' .. id, how.now, how.reason
   local fields = redis.call('HMGET', key, 'status', 'worker_name', 'fence', 'origin', 'uncharged', 'cancel', 'reply',
-    'wait', 'crash_count', 'history', 'tenant', 'unbegun', 'idem')
+    'wait', 'crash_count', 'history', 'tenant', 'unbegun', 'idem', 'hook')
   local fence, queue = fields[3], fields[4]
   if fields[1] ~= 'started' or fields[2] ~= worker or not fence or not queue or (how.fence or fence) ~= fence then
     return 'lost'
   end
   local at, deadline, _, is_rq, is_apart = read_wait(fields[8])
   try_call('ZREM', 'rq:wip:' .. queue, escaped(id, UNSAFE_IN_MEMBER) .. ':' .. fence)
-  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], rq = is_rq,
-    worker = worker}
+  local job = {id = id, queue = queue, reply = fields[7], tenant = fields[11], idem = fields[13], hook = fields[14],
+    rq = is_rq, worker = worker}
   if how.kept and how.kept ~= '' then
     redis.call('HSET', key, 'kept', how.kept)
   end

@@ -1,0 +1,96 @@
+"""What the rest of an intake asks of webhooks: a hook for what is accepted, and an event for what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bitladder.errors import RequestError
+from bitladder.process.supervision import Background
+from bitladder.queue.calls.webhooks import Hook, event_call
+from bitladder.queue.job_queue import JobQueue
+from bitladder.settings.access import Caller
+from dispatcher.metrics import WebhookMetrics
+from dispatcher.webhooks.addresses import check_url
+from dispatcher.webhooks.endpoint_store import Endpoints
+from dispatcher.webhooks.posting import Poster
+from dispatcher.webhooks.sender import Sender
+from dispatcher.webhooks.signatures import read_secret
+
+_URL, _SECRET = "x-webhook-url", "x-webhook-secret"
+
+
+class Webhooks:
+    """The webhooks of one intake.
+
+    For what ends in a script, its record has a field `hook` (`hook` makes it), and the script calls `add_job_event` or
+    `add_event` of scripts/parts/webhooks.lua. What ends elsewhere is told with `enqueue`.
+    """
+
+    def __init__(self, queue: JobQueue, metrics: WebhookMetrics) -> None:
+        self._queue = queue
+        self.endpoints = Endpoints(queue)
+        self.poster = Poster(lambda: queue.settings.webhooks)
+        self._sender = Sender(queue, self.endpoints, self.poster, metrics)
+
+    def start(self, background: Background) -> None:
+        background.start("webhooks", self._sender.run)
+        background.start("watch of jobs with webhooks", self._sender.watch)
+
+    async def aclose(self) -> None:
+        await self.poster.aclose()
+
+    def hook(
+        self,
+        headers: Mapping[str, str],
+        caller: Caller,
+        *,
+        is_awaited: bool = False,
+        kind: str = "job",
+        about: str = "",
+    ) -> str:
+        """Return who is told that what a request asks for has ended; '': nobody is.
+
+        X-Webhook-Url and X-Webhook-Secret name somebody. Without them it is whom the API key's settings name, unless
+        the client awaits the answer; then the tenant's endpoints hear of it neither. Headers have lower-case names.
+        `kind`: job or response; `about`: the id that the event names, where it is not the job's.
+
+        Raises:
+            RequestError: a header is wrong.
+
+        """
+        url, secret = headers.get(_URL, ""), headers.get(_SECRET, "")
+        if not url and not secret and (is_awaited or self._has_none(caller)):
+            return ""
+        key = caller.key if not url and not is_awaited and self._key_webhook(caller) else ""
+        if url or secret:
+            self._check(url, secret)
+        return Hook(tenant=caller.tenant, url=url, secret=secret, key=key, kind=kind, about=about).text()
+
+    async def enqueue(self, event_type: str, tenant: str, about: str, hook: str = "") -> None:
+        """Tell a tenant's endpoints, and whom a hook names, that something other than a job has ended.
+
+        `event_type`: one of deliveries.EVENT_TYPES, `about`: the id of what ended, `hook`: what `hook` returned when
+        that was accepted. A script that ends it does better to call `add_event` itself: then both happen, or none.
+
+        Raises:
+            QueueUnreachableError: Redis is unreachable or refuses.
+
+        """
+        await self._queue.run(event_call(event_type, about, hook or Hook(tenant=tenant).text()))
+
+    def _has_none(self, caller: Caller) -> bool:
+        return caller.tenant not in self._sender.tenants and not self._key_webhook(caller)
+
+    def _key_webhook(self, caller: Caller) -> bool:
+        key = self._queue.settings.auth.keys.get(caller.key)
+        return bool(key and key.webhook)
+
+    def _check(self, url: str, secret: str) -> None:
+        if not url:
+            raise RequestError("X-Webhook-Secret needs X-Webhook-Url beside it", param="X-Webhook-Secret")
+        settings = self._queue.settings.webhooks
+        check_url(url, settings.allowed_networks, allows_http=settings.allow_http, param="X-Webhook-Url")
+        try:
+            read_secret(secret)
+        except ValueError as error:
+            raise RequestError(f"X-Webhook-Secret {error}: it signs what is posted", param="X-Webhook-Secret") from None

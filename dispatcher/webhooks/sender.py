@@ -1,0 +1,233 @@
+"""Deliver what is due: every intake looks, and a lease keeps two from sending the same at once.
+
+A delivery is done when its receiver has answered with a success and Redis knows it. Whatever is killed between these
+two is sent again by another: at least once, always with the same webhook-id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from bitladder.contract import Outcome
+from bitladder.errors import NotFoundError, QueueUnreachableError
+from bitladder.queue.calls.webhooks import (
+    MAX_TARGETS,
+    Attempt,
+    Target,
+    deliver_call,
+    note_attempt_call,
+    read_taken,
+    take_call,
+    watch_call,
+)
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.outage import OUTAGE
+from bitladder.settings.intake_section import WebhookSettings
+from dispatcher.metrics import WebhookMetrics
+from dispatcher.webhooks.deliveries import Delivery, Event, LogEntry, deliveries_of, pause_s, payload, read_event
+from dispatcher.webhooks.endpoint_store import Endpoint, Endpoints
+from dispatcher.webhooks.posting import Answer, Poster
+from dispatcher.webhooks.signatures import signed_headers
+
+log = structlog.get_logger()
+_LOOK_EVERY_S, _WATCH_EVERY_S = 0.5, 2.0
+# Beside the time that a receiver has: what a busy process may need for the rest.
+_LEASE_MARGIN_S = 15.0
+# An intake that is stopped leaves deliveries this long to end; what is left another sends.
+_DRAIN_S = 3.0
+_GONE = 410
+
+
+class _Whereto(msgspec.Struct, frozen=True):
+    """Where a delivery goes, and what signs it."""
+
+    url: str
+    secrets: Sequence[str]
+    endpoint: Endpoint | None = None
+
+
+class Sender:
+    """The deliveries of one intake."""
+
+    def __init__(self, queue: JobQueue, endpoints: Endpoints, poster: Poster, metrics: WebhookMetrics) -> None:
+        self._queue, self._endpoints, self._poster, self._metrics = queue, endpoints, poster, metrics
+        self._sending: set[asyncio.Task[None]] = set()
+        self.tenants: frozenset[str] = frozenset()  # which have endpoints
+
+    @property
+    def _settings(self) -> WebhookSettings:
+        return self._queue.settings.webhooks
+
+    async def run(self) -> None:
+        """Look for work until cancelled; while Redis is unreachable, wait for it."""
+        try:
+            while True:
+                try:
+                    has_more = await self._look()
+                except QueueUnreachableError as error:
+                    has_more = False
+                    OUTAGE.warn("webhooks not sent", error=str(error))
+                await asyncio.sleep(0 if has_more else _LOOK_EVERY_S)
+        finally:
+            await self._drain()
+
+    async def watch(self) -> None:
+        """End jobs with webhooks whose deadline has passed while nobody looks, until cancelled."""
+        while True:
+            try:
+                await self._queue.run(watch_call(self._queue.settings))
+            except QueueUnreachableError as error:
+                OUTAGE.warn("jobs with webhooks not watched", error=str(error))
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def _look(self) -> bool:
+        """Take what is due; return whether there may be more at once."""
+        lease_ms = int((self._settings.timeout_s + _LEASE_MARGIN_S) * 1000)
+        free = MAX_TARGETS - len(self._sending)
+        taken = read_taken(await self._queue.run(take_call(lease_ms, free)))
+        self.tenants = taken.tenants
+        self._metrics.backlog_age.set(taken.age_ms / 1000)
+        self._metrics.disabled.set(taken.disabled)
+        for target in taken.targets:
+            task = asyncio.create_task(self._serve(target))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        for line in taken.events:
+            await self._spread(line)
+        return bool(taken.events) or 0 < free == len(taken.targets)
+
+    async def _drain(self) -> None:
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=_DRAIN_S)
+        for task in self._sending:
+            task.cancel()
+
+    async def _spread(self, line: bytes) -> None:
+        """Make deliveries of an event: all, or where another intake was quicker none."""
+        made: list[tuple[str, str, bytes]] = []
+        try:
+            event = read_event(line)
+        except (ValueError, KeyError) as error:
+            log.warning("event for webhooks cannot be read", error=str(error))
+        else:
+            if event.type == "response.completed" and await self._is_cut_off(event):
+                event = read_event(line, is_incomplete=True)
+            subscribers = (
+                await self._endpoints.subscribers(event.hook.tenant) if event.hook.tenant in self.tenants else []
+            )
+            made = deliveries_of(event, subscribers)
+        dropped = await self._queue.run(deliver_call(line, self._settings.max_pending, made))
+        if dropped > 0:
+            self._metrics.deliveries("dropped").inc(dropped)
+            log.warning("webhooks dropped", count=dropped, reason="too many wait for their receiver", type=event.type)
+
+    async def _is_cut_off(self, event: Event) -> bool:
+        (outcome,) = await self._queue.look([event.job_id])
+        if not isinstance(outcome, Outcome) or outcome.answer is None:
+            return False
+        try:
+            return msgspec.json.decode(outcome.answer, type=_Response).status == "incomplete"
+        except msgspec.DecodeError:
+            return False
+
+    async def _serve(self, target: Target) -> None:
+        """Send what was taken for one destination, side by side; the last of it ends the lease."""
+        left = len(target.deliveries)
+
+        async def send(event_id: str, stored: bytes) -> None:
+            nonlocal left
+            attempt = await self._try(target.name, event_id, stored)
+            left -= 1
+            await self._settle(msgspec.structs.replace(attempt, lease=None if left else target.lease))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for event_id, stored in target.deliveries:
+                    group.create_task(send(event_id, stored))
+        except* QueueUnreachableError as errors:
+            OUTAGE.warn("how webhooks went is not noted, they are sent again", error=str(errors.exceptions[0]))
+        except* Exception:
+            log.exception("webhooks not sent")  # the lease runs out, and they are due again
+
+    async def _settle(self, attempt: Attempt) -> None:
+        result = await self._queue.run(note_attempt_call(attempt, self._settings.disable_after_s))
+        if result == b"disabled":
+            why = "it answered with status 410" if attempt.health == "gone" else "it has failed for too long"
+            log.warning("webhook endpoint disabled", endpoint=attempt.target, reason=why)
+
+    async def _try(self, target: str, event_id: str, stored: bytes) -> Attempt:
+        """Make one attempt, and say what becomes of the delivery."""
+        delivery = msgspec.json.decode(stored, type=Delivery)
+        attempt = Attempt(target=target, event_id=event_id, before=stored, about=delivery.about)
+        whereto = await self._whereto(target, delivery)
+        if whereto is None:
+            self._metrics.deliveries("dropped").inc()
+            log.warning("webhook dropped", reason="its endpoint or API key is gone", target=target, type=delivery.type)
+            return attempt
+        body = payload(event_id, delivery.type, delivery.created_at, delivery.about)
+        at_s = time.time()
+        headers = signed_headers(event_id, int(at_s), body, whereto.secrets)
+        answer = await self._poster.post(whereto.url, headers, body)
+        delivery = msgspec.structs.replace(delivery, attempts=delivery.attempts + 1)
+        pause = None
+        if not answer.is_success and answer.status_code != _GONE:
+            pause = pause_s(self._settings.retry_s, delivery.attempts, answer.retry_after_s)
+        entry = _entry(event_id, delivery, whereto, answer, at_s, pause)
+        self._metrics.deliveries(entry.result).inc()
+        return msgspec.structs.replace(
+            attempt,
+            after=b"" if pause is None else msgspec.json.encode(delivery),
+            delay_ms=int((pause or 0) * 1000),
+            entry=msgspec.json.encode(entry),
+            health=_health(answer, whereto.endpoint),
+        )
+
+    async def _whereto(self, target: str, delivery: Delivery) -> _Whereto | None:
+        """Return where a delivery goes now; None: nowhere any more."""
+        if delivery.url:
+            return _Whereto(delivery.url, (delivery.secret,))
+        if delivery.key:
+            key = self._queue.settings.auth.keys.get(delivery.key)
+            return _Whereto(key.webhook.url, (key.webhook.secret.get_secret_value(),)) if key and key.webhook else None
+        try:
+            endpoint = await self._endpoints.read(target)
+        except NotFoundError:
+            return None
+        return _Whereto(endpoint.url, endpoint.secrets, endpoint)
+
+
+class _Response(msgspec.Struct):
+    status: str = ""
+
+
+def _health(answer: Answer, endpoint: Endpoint | None) -> str:
+    if endpoint is None:
+        return ""
+    return "ok" if answer.is_success else "gone" if answer.status_code == _GONE else "failed"
+
+
+def _entry(
+    event_id: str, delivery: Delivery, whereto: _Whereto, answer: Answer, at_s: float, pause: float | None
+) -> LogEntry:
+    return LogEntry(
+        event_id=event_id,
+        type=delivery.type,
+        about=delivery.about,
+        created_at=delivery.created_at,
+        endpoint=whereto.endpoint.id if whereto.endpoint else None,
+        host=urlsplit(whereto.url).netloc,
+        attempt=delivery.attempts,
+        at=round(at_s, 3),
+        duration_ms=answer.duration_ms,
+        status_code=answer.status_code,
+        error=answer.error,
+        result="delivered" if answer.is_success else "failed" if pause is None else "retrying",
+        next_attempt_at=None if pause is None else round(time.time() + pause, 3),
+        tenant=delivery.tenant,
+    )
