@@ -96,6 +96,7 @@ _FOLDERS = {
     **dict.fromkeys(("budget", "rate", "spend"), "spending/"),
     **dict.fromkeys(("add_event", "add_deliveries", "take_deliveries", "note_attempt"), "webhooks/"),
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
+    **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
