@@ -17,6 +17,10 @@ from bitladder.queue.server.connection import check_files, connect
 from bitladder.settings.live import LiveSettings, ReleaseWatch
 from bitladder.settings.sections import Settings
 from dispatcher.auth import is_key_required
+from dispatcher.batch.file_service import Files
+from dispatcher.batch.orphans import sweep_files_for_ever
+from dispatcher.batch.store_choice import open_store
+from dispatcher.batch.uploads import Uploads
 from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_error
 from dispatcher.http.closing import Closing
 from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
@@ -31,11 +35,12 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
     `watch` brings releases that are published while it runs, `closing` says when it ends.
 
     Raises:
-        ConfigError: API keys are required, and none is configured; or certificates of Redis cannot be read.
+        ConfigError: API keys are required, and none is configured; certificates of Redis cannot be read; or the files'
+            store cannot be opened.
 
     """
     check_files(settings.redis)
-    is_required = is_key_required(settings)
+    is_required, store = is_key_required(settings), open_store(settings.files.store)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -43,8 +48,12 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         queue = JobQueue(connect(settings.redis), live)
         state = IntakeState(live, queue, closing or Closing(), is_key_required=is_required)
         app.state.intake = state
+        app.state.files = files = Files(queue, store)
+        app.state.uploads = Uploads(state, files)
         async with _started(state, watch):
+            state.background.start("files", lambda: sweep_files_for_ever(files))
             yield
+        await store.aclose()
 
     app = Starlette(
         routes=routes(),

@@ -62,6 +62,8 @@ NAMES = (
     "save_endpoint",
     "remove_endpoint",
     "watch_jobs",
+    "add_file",
+    "drop_file",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -88,6 +90,7 @@ ALLOW_OOM = (
     "note_attempt",
     "remove_endpoint",
     "watch_jobs",
+    "drop_file",
 )
 
 # Scripts in folders of their own.
@@ -97,6 +100,7 @@ _FOLDERS = {
     **dict.fromkeys(("add_event", "add_deliveries", "take_deliveries", "note_attempt"), "webhooks/"),
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
+    **dict.fromkeys(("add_file", "drop_file"), "files/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)

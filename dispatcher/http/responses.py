@@ -7,7 +7,7 @@ Starlette fails on other letters and uvicorn on line ends, each time that job is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -54,6 +54,14 @@ def _fields(value: Any) -> object:  # noqa: ANN401  (what msgspec does not know)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_fields).encode
+
+
+class ByteStream(Response, responses.StreamingResponse):
+    """Bytes of a known number, sent as they are read."""
+
+    def __init__(self, parts: AsyncIterator[bytes], length: int, status: int, headers: Mapping[str, str]) -> None:
+        sized = {**headers, "Content-Length": str(length)}
+        super().__init__(parts, status, sized, media_type="application/octet-stream")
 
 
 # A comment: clients ignore it, and proxies see that the answer goes on.

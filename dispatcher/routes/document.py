@@ -14,7 +14,7 @@ from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
-from dispatcher.routes.operation import EVENTS, Answer, Content, Operation
+from dispatcher.routes.operation import BYTES, EVENTS, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
 
 _INFO = {
@@ -28,6 +28,7 @@ _INFO = {
 _TAGS = {
     "inference": "Ask a model.",
     "jobs": "Ask now, read later.",
+    "files": "What batches read and write.",
     "models": "What may be asked for.",
     "dead_letters": "Jobs that ended because something is wrong with them or with the service.",
     "operating": "For operators and their tools.",
@@ -36,6 +37,7 @@ _KEY = "An API key, where the intake requires one. It has a tenant and scopes: s
 _KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {
+    BYTES: {"type": "string", "format": "binary"},
     EVENTS: {"description": "Server-sent events, each with a chunk of the answer as JSON in `data`."},
 }
 

@@ -106,6 +106,12 @@ ERRORS = {
         {ContentCodingError.code: ("Content-Encoding must be one of gzip, x-gzip, deflate, or none, got 'br'", None)},
         ("Accept-Encoding",),
     ),
+    "Range": _ErrorAnswer(
+        416,
+        "Range begins behind the file's end.",
+        {"range_not_satisfiable": ("the range begins behind the end: the file has 1230 bytes", None)},
+        ("Content-Range",),
+    ),
     "KeyReused": _ErrorAnswer(
         422,
         "The Idempotency-Key belongs to a request with another body.",

@@ -11,6 +11,7 @@ from dispatcher.auth import Requirement, require
 from dispatcher.http.responses import Handler
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
+BYTES, FORM = "application/octet-stream", "multipart/form-data"
 OPENMETRICS = "application/openmetrics-text"
 
 

@@ -14,12 +14,14 @@ from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.queue_name import Lane
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
+from dispatcher.batch.file_handlers import MAX_LISTED as MAX_LISTED_FILES
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
 EXAMPLE_JOB_URL = "/v1/jobs/01890000-0000-7000-8000-000000000000"
+EXAMPLE_FILE_ID = "file-01890000000070008000000000000000"
 _DAY_MS = 86_400_000
 _Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
 _EVENT_ID = Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")]
@@ -61,6 +63,16 @@ PARAMETERS = {
         "The id that came with the acceptance. A producer beside Redis may have chosen any bytes: quote them.",
         example=EXAMPLE_JOB_ID,
     ),
+    "FileId": _Parameter(
+        "file_id", "path", Annotated[str, Meta(min_length=1)], "A file's id.", example=EXAMPLE_FILE_ID
+    ),
+    "AfterQuery": _Parameter("after", "query", str, "The last id of the page before."),
+    "PageQuery": _Parameter(
+        "limit", "query", Annotated[int, Meta(ge=1, le=MAX_LISTED_FILES)], "The maximum of entries.", MAX_LISTED_FILES
+    ),
+    "OrderQuery": _Parameter("order", "query", Literal["asc", "desc"], "desc, the usual: the latest first."),
+    "PurposeQuery": _Parameter("purpose", "query", Literal["batch", "batch_output"], "Only files with this purpose."),
+    "Range": _Parameter("Range", "header", str, "One range of bytes; another form is ignored.", example="bytes=0-1023"),
     "ModelName": _Parameter("model", "path", ModelName, "A model's name."),
     "DocsFile": _Parameter("file", "path", str, "The name of a file that the page asks for.", example="page.js"),
     "EndpointQuery": _Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
@@ -205,7 +217,7 @@ ENVELOPE = (
     "HeadersTimeout",
     "IdempotencyKey",
 )
-IN_PATHS = {"{job_id}": "JobId", "{model}": "ModelName", "{file}": "DocsFile"}
+IN_PATHS = {"{job_id}": "JobId", "{file_id}": "FileId", "{model}": "ModelName", "{file}": "DocsFile"}
 
 ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Request-Id": (REQUEST_ID, "The client's own, or one made here."),
@@ -230,6 +242,9 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
         Literal["true", "false"],
         "What OpenAI's libraries obey: whether to try again by themselves.",
     ),
+    "Accept-Ranges": (Literal["bytes"], "Range is obeyed."),
+    "Content-Disposition": (str, "The file's name."),
+    "Content-Range": (str, "Which bytes these are, and of how many."),
     "Accept-Encoding": (str, "The content codings of a body that it knows."),
     "Allow": (str, "The methods it knows."),
     "WWW-Authenticate": (str, "How to authenticate."),

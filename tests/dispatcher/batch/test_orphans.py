@@ -1,0 +1,86 @@
+"""Files that have expired and contents without a record are deleted, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from bitladder.errors import NotFoundError
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
+from bitladder.settings.sections import Settings
+from dispatcher.batch.file_service import Files
+from dispatcher.batch.orphans import delete_expired, delete_orphans
+from dispatcher.batch.store_choice import open_store
+
+
+@pytest.fixture
+async def files(settings: Settings, tmp_path: Path) -> AsyncIterator[Files]:
+    queue, objects = JobQueue(connect(settings.redis), settings), open_store(str(tmp_path / "files"))
+    yield Files(queue, objects)
+    await objects.aclose()
+    await queue.aclose()
+
+
+async def parts(data: bytes = b"{}\n") -> AsyncIterator[bytes]:
+    yield data
+
+
+def kept(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "files").rglob("*") if path.is_file()}
+
+
+async def test_a_file_ends_when_it_expires_and_frees_its_tenants_room(
+    files: Files, tmp_path: Path, store: redis.Redis
+) -> None:
+    now = int(time.time())
+    gone, stays, endless = [
+        await files.create("acme", parts(), purpose="batch", filename="x", expires_at=expires_at)
+        for expires_at in (now - 1, now + 100, None)
+    ]
+
+    with pytest.raises(NotFoundError):  # before the sweep, too
+        await files.get("acme", gone.id)
+    assert [record.id for record in (await files.page("acme", limit=10)).files] == [endless.id, stays.id]
+    assert await delete_expired(files) == 1
+    assert await delete_expired(files) == 0
+
+    assert kept(tmp_path) == {stays.id, endless.id}
+    assert store.exists(f"bl:file:{gone.id}") == 0
+    assert store.hget("bl:file_sums", "acme") == b"6"
+    for record in (stays, endless):
+        assert await files.delete(record)
+        assert not await files.delete(record)
+    assert {key for key in store.keys("*") if b"file" in key} == set()
+
+
+async def test_a_file_that_is_made_twice_with_one_id_counts_once(files: Files, store: redis.Redis) -> None:
+    for _ in range(2):
+        await files.create("acme", parts(), purpose="batch_output", filename="x", file_id="file-1")
+
+    assert len((await files.page("acme", limit=10)).files) == 1
+    assert store.hget("bl:file_sums", "acme") == b"3"
+
+
+async def test_an_old_content_without_a_record_is_deleted(files: Files, tmp_path: Path, store: redis.Redis) -> None:
+    assert await delete_orphans(files) == 0
+    listed = await files.create("acme", parts(), purpose="batch", filename="x")
+    for owner, name in (("file-lost", ""), ("file-new", ""), ("batch_lost", "index"), ("batch_runs", "index")):
+        await files.store.write(await files.key_of(owner, name), parts())
+    await files.store.write("another-store/file-1", parts())
+    store.set("bl:batch:batch_runs", "{}")
+    for path in (tmp_path / "files").rglob("*"):
+        if path.is_file() and path.name != "file-new":
+            os.utime(path, (0, 0))
+
+    assert await delete_orphans(files) == 2
+
+    left = {
+        path.relative_to(tmp_path / "files").parts[1:] for path in (tmp_path / "files").rglob("*") if path.is_file()
+    }
+    assert left == {(listed.id,), ("file-new",), ("batch_runs", "index"), ("file-1",)}
