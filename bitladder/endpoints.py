@@ -28,6 +28,7 @@ class Errors(Enum):
 class Row(NamedTuple):
     """One route."""
 
+    does: str  # in a few words
     prompt: tuple[str, ...]  # the fields of a body that hold the prompt; at least one must be there
     answer: str  # the field that every answer has
     limits: tuple[str, ...] = ()  # the fields that limit its output in tokens, the first that is set; (): it has none
@@ -40,12 +41,12 @@ class Row(NamedTuple):
 
 
 _RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
-_EMBEDDINGS = Row(("input", "messages"), "data")
-_SCORE = Row(("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2"), "data")
-_RERANK = Row(("query", "documents"), "results")
+_EMBEDDINGS = Row("Embed texts.", ("input", "messages"), "data")
+_SCORE = Row("Score pairs of texts.", ("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2"), "data")
+_RERANK = Row("Order documents by a query.", ("query", "documents"), "results")
 
 
-_NO_ROW = Row((), "")  # Endpoint(path) finds a member, and makes none
+_NO_ROW = Row("", (), "")  # Endpoint(path) finds a member, and makes none
 
 
 class Endpoint(StrEnum):
@@ -59,18 +60,34 @@ class Endpoint(StrEnum):
         endpoint._value_, endpoint.row = path, row
         return endpoint
 
-    COMPLETIONS = "/v1/completions", Row(("prompt",), "choices", ("max_tokens",), Events.DATA)
+    COMPLETIONS = "/v1/completions", Row("Complete a prompt.", ("prompt",), "choices", ("max_tokens",), Events.DATA)
     CHAT = (
         "/v1/chat/completions",
-        Row(("messages",), "choices", ("max_completion_tokens", "max_tokens"), Events.DATA, is_chat=True),
+        Row(
+            "Answer a conversation.",
+            ("messages",),
+            "choices",
+            ("max_completion_tokens", "max_tokens"),
+            Events.DATA,
+            is_chat=True,
+        ),
     )
     RESPONSES = (
         "/v1/responses",
-        Row(("instructions", "input"), "output", ("max_output_tokens",), Events.NAMED, _RESPONSE_ENDS, is_chat=True),
+        Row(
+            "Answer with a response.",
+            ("instructions", "input"),
+            "output",
+            ("max_output_tokens",),
+            Events.NAMED,
+            _RESPONSE_ENDS,
+            is_chat=True,
+        ),
     )
     MESSAGES = (
         "/v1/messages",
         Row(
+            "Answer a conversation, as Anthropic does.",
             ("system", "messages"),
             "content",
             ("max_tokens",),
@@ -80,19 +97,30 @@ class Endpoint(StrEnum):
             errors=Errors.ANTHROPIC,
         ),
     )
-    COUNT_TOKENS = "/v1/messages/count_tokens", Row(("system", "messages"), "input_tokens", errors=Errors.ANTHROPIC)
+    COUNT_TOKENS = (
+        "/v1/messages/count_tokens",
+        Row(
+            "Count the tokens of a conversation, as Anthropic does.",
+            ("system", "messages"),
+            "input_tokens",
+            errors=Errors.ANTHROPIC,
+        ),
+    )
     EMBEDDINGS = "/v1/embeddings", _EMBEDDINGS
-    COHERE_EMBED = "/v2/embed", Row(("texts", "inputs"), "embeddings", media=("images",))
+    COHERE_EMBED = (
+        "/v2/embed",
+        Row("Embed texts or pictures, as Cohere does.", ("texts", "inputs"), "embeddings", media=("images",)),
+    )
     SCORE = "/score", _SCORE
     SCORE_V1 = "/v1/score", _SCORE
     RERANK = "/rerank", _RERANK
     RERANK_V1 = "/v1/rerank", _RERANK
     RERANK_V2 = "/v2/rerank", _RERANK
-    POOLING = "/pooling", Row(("input", "messages", "data"), "data")
-    CLASSIFY = "/classify", Row(("input", "messages"), "data")
-    TOKENIZE = "/tokenize", Row(("prompt", "messages"), "tokens")
-    DETOKENIZE = "/detokenize", Row(("tokens",), "prompt")
-    VERSION = "/version", Row((), "version", method="GET")
+    POOLING = "/pooling", Row("Pool the hidden states of texts.", ("input", "messages", "data"), "data")
+    CLASSIFY = "/classify", Row("Classify texts.", ("input", "messages"), "data")
+    TOKENIZE = "/tokenize", Row("Show the tokens of a text.", ("prompt", "messages"), "tokens")
+    DETOKENIZE = "/detokenize", Row("Show the text of tokens.", ("tokens",), "prompt")
+    VERSION = "/version", Row("Show the version of the engine.", (), "version", method="GET")
 
     @property
     def streams(self) -> bool:

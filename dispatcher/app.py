@@ -23,6 +23,7 @@ from dispatcher.batch.store_choice import open_store
 from dispatcher.batch.uploads import Uploads
 from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_error
 from dispatcher.http.closing import Closing
+from dispatcher.http.error_shapes import AnthropicErrors
 from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
 from dispatcher.routes.parameters import ANSWER_HEADERS
 from dispatcher.routes.table import OPERATIONS, routes
@@ -62,6 +63,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
             *_web_pages(settings.intake.cors_origins),
             Middleware(BelowRootPath, settings.intake.root_path),
             Middleware(QuotedIds),
+            Middleware(AnthropicErrors),
         ],
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,

@@ -144,7 +144,8 @@ class Executor:
         return _outcome_of(answer), Verdict.FINISH, answer.unsent
 
     def _check(self, outcome: Outcome, request: Request) -> str | None:
-        if self._can_escalate is None or outcome.state is not State.FINISHED:
+        is_text = request.endpoint.generates and outcome.state is State.FINISHED
+        if self._can_escalate is None or not is_text:
             return None
         return fault_in(outcome.answer or b"", bytes(request.body))
 

@@ -53,25 +53,64 @@ class _Details(msgspec.Struct):
 
 class _Usage(msgspec.Struct):
     completion_tokens: int | None = None
+    output_tokens: int | None = None  # the name of newer APIs, and of Anthropic's
     completion_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Part(msgspec.Struct):
+    """A part of a message's content: of a response's message, or of one of /v1/messages."""
+
+    text: str | None = None
+
+
+class _Item(msgspec.Struct):
+    """An item of a response's output: a message has content."""
+
+    content: list[_Part] | None = None
+
+    @property
+    def parts(self) -> list[_Part]:
+        return [_Part()] if self.content is None else self.content
+
+
+class _Incomplete(msgspec.Struct):
+    reason: str | None = None
 
 
 class _Answer(msgspec.Struct):
+    """An answer of a route that generates: each has one of the first three."""
+
     choices: list[_Choice] = []
+    output: list[_Item] = []
+    content: list[_Part] = []
+    incomplete_details: _Incomplete | None = None
+    stop_reason: str | None = None
     usage: _Usage | None = None
+
+    def all_choices(self) -> list[_Choice]:
+        """Return the choices; a response, or a message, is one."""
+        reason = self.incomplete_details.reason if self.incomplete_details else self.stop_reason
+        if self.choices or not (self.output or self.content or reason):
+            return self.choices
+        parts = self.content or [part for item in self.output for part in item.parts]
+        is_cut = reason in ("max_output_tokens", "max_tokens")
+        message = {"content": "".join(part.text or "" for part in parts), "more": [p for p in parts if p.text is None]}
+        return [_Choice(message=message, finish_reason="length" if is_cut else "stop")]
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def fault_in(answer: bytes, request: bytes) -> str | None:
-    """Return what is wrong with an OpenAI answer to a request: loop, gibberish, empty, or None."""
+    """Return what is wrong with an answer to a request: loop, gibberish, empty, or None."""
     try:
         decoded = _decode(answer)
     except msgspec.DecodeError:
         return None  # an answer in another format is not checked
-    choices = decoded.choices
-    if any(choice.is_cut and choice.is_empty for choice in choices) and _are_tokens_missing(decoded, request):
+    choices = decoded.all_choices()
+    is_empty = any(choice.is_cut and choice.is_empty for choice in choices)
+    if is_empty and _are_tokens_missing(decoded.usage, len(choices), request):
         return "empty"
     kinds = (_degeneration(_text(choice), request, is_cut=choice.is_cut) for choice in choices)
     return next((kind for kind in kinds if kind), None)
@@ -103,13 +142,13 @@ def _loop_unit(text: str) -> str | None:
     return text[-period:] if len(end) == length and end[period:] == end[:-period] else None
 
 
-def _are_tokens_missing(answer: _Answer, request: bytes) -> bool:
+def _are_tokens_missing(usage: _Usage | None, choices: int, request: bytes) -> bool:
     """Return whether tokens were generated that should be visible."""
-    usage = answer.usage
-    if usage is None or (usage.completion_tokens or 0) < _MIN_UNSEEN * len(answer.choices):
+    if usage is None or (usage.completion_tokens or usage.output_tokens or 0) < _MIN_UNSEEN * choices:
         return False
-    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
-    return not reasoning and not any(field in request for field in _MAY_HIDE)
+    details = usage.completion_tokens_details or usage.output_tokens_details
+    has_reasoning = bool(details and details.reasoning_tokens)
+    return not has_reasoning and not any(field in request for field in _MAY_HIDE)
 
 
 def _is_unusual(unit: str) -> bool:

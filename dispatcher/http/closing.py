@@ -102,11 +102,15 @@ def moved(job_id: str, url: str, *, is_repeatable: bool) -> Response:
     return problem(503, message, IntakeClosingError.code, headers=headers)
 
 
+def restart_message(url: str, last_id: str) -> str:
+    """Return what the client of a stream is told that goes on elsewhere."""
+    return f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
+
+
 def restart_event(job_id: str, url: str, last_id: str) -> bytes:
     """Return the last event of a stream that goes on elsewhere; OpenAI's clients raise it as an error."""
-    message = f"this intake is being stopped; the stream goes on: GET {url} with Last-Event-ID: {last_id}"
     position = {"job_id": readable(job_id), "url": url, "last_event_id": last_id}
-    body = msgspec.json.decode(problem_body(503, message, IntakeClosingError.code))
+    body = msgspec.json.decode(problem_body(503, restart_message(url, last_id), IntakeClosingError.code))
     return b"event: restart\nretry: %d\ndata: %s\n\n" % (_RETRY_MS, msgspec.json.encode(body | position))
 
 

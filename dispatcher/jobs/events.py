@@ -14,13 +14,15 @@ from collections.abc import AsyncGenerator
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Chunk, Outcome, State
+from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, IntakeClosingError, RequestError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
-from dispatcher.http.closing import events_of, last_event_id, restart_event
+from dispatcher.http.closing import events_of, last_event_id
 from dispatcher.http.request_parts import path_job_id
 from dispatcher.http.responses import EventStream, Response
 from dispatcher.jobs.existing_jobs import own_job
+from dispatcher.openai.event_forms import restart_event, route_of
 from dispatcher.openai.token_stream import broken_event, closing_event
 from dispatcher.state import IntakeState, intake_state
 
@@ -39,28 +41,31 @@ async def get_events(request: HttpRequest) -> Response:
     # The chunk of the last event is read again: there may be more events in it.
     timeout_s = state.settings.intake.await_timeout_s
     items = state.inbox.follow(job_id, timeout_s, (fence, max(0, number - 1)))
-    events = _events(state, items, job_id, (fence, number, place))
+    endpoint = view.request.endpoint if view.request else Endpoint.COMPLETIONS
+    events = _events(state, items, job_id, endpoint, (fence, number, place))
     headers = {"X-Job-Id": in_url(job_id)}
     return EventStream(events, headers, heartbeat_s=state.settings.intake.heartbeat_s)
 
 
 async def _events(
-    state: IntakeState, items: AsyncGenerator[Heard], job_id: str, last: tuple[int, int, int]
+    state: IntakeState, items: AsyncGenerator[Heard], job_id: str, endpoint: Endpoint, last: tuple[int, int, int]
 ) -> AsyncGenerator[bytes]:
     read = None
     try:
         async with contextlib.aclosing(items):
             async for item in state.closing.interruptible(items, job_id):
                 if isinstance(item, Outcome):
-                    yield closing_event(item)
+                    if end := closing_event(item, endpoint):
+                        yield end
                 else:
+                    endpoint = route_of(item.data)
                     yield _numbered(item, skip=last[2] if (item.fence, item.number) == last[:2] else 0)
                     read = item
     except IntakeClosingError:
         last_id = last_event_id(read) if read else "-".join(map(str, last))
-        yield restart_event(job_id, state.stream_url(job_id), last_id)
+        yield restart_event(endpoint, job_id, state.stream_url(job_id), last_id)
     except (TimeoutError, BitladderError) as error:
-        yield broken_event(state, error, job_id)
+        yield broken_event(state, error, job_id, endpoint)
 
 
 def _numbered(chunk: Chunk, *, skip: int) -> bytes:

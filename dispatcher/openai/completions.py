@@ -1,16 +1,16 @@
-"""POST /v1/completions and /v1/chat/completions, as OpenAI's clients use them: await the answer, or stream it."""
+"""The routes of the engine (bitladder/endpoints.py), as its clients use them: await the answer, or stream it."""
 
 from __future__ import annotations
 
 import time
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Outcome, State
 from bitladder.endpoints import Endpoint
 from bitladder.errors import IntakeClosingError
 from bitladder.routing.accept import Accepted
-from bitladder.routing.body import with_field
 from dispatcher.http.closing import moved
 from dispatcher.http.problems import outcome_problem
 from dispatcher.http.request_parts import read_bytes
@@ -24,23 +24,32 @@ from dispatcher.openai.awaiting import (
     record_served,
     unless_gone,
 )
+from dispatcher.openai.event_forms import answer_with_service_tier
 from dispatcher.openai.token_stream import stream_answer
 from dispatcher.state import IntakeState, intake_state
 from dispatcher.submission import route, submit
 
 
 def completion_handler(endpoint: Endpoint) -> Handler:
-    """Return the handler of one OpenAI route."""
+    """Return the handler of one route."""
 
     async def handle(request: HttpRequest) -> Response:
         state = intake_state(request)
-        body = await read_bytes(request, state.settings.intake, state.closing)
+        if endpoint.row.method == "GET":
+            body = _named_model(request, state)
+        else:
+            body = await read_bytes(request, state.settings.intake, state.closing)
         accepted = route(state, request, endpoint, body, reply=True)
         if accepted.stream:
             return await stream_answer(request, state, accepted)
         return await _await_answer(request, state, accepted)
 
     return handle
+
+
+def _named_model(request: HttpRequest, state: IntakeState) -> bytes:
+    """Return the body of a request that has none: the model that the query names, or the first one."""
+    return msgspec.json.encode({"model": request.query_params.get("model") or next(iter(state.settings.models), "")})
 
 
 async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
@@ -59,9 +68,7 @@ async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Acce
     headers = outcome_headers(job_id, outcome)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
-    answer = outcome.answer
-    if service_tier := accepted.service_tier:
-        answer = with_field(answer, "service_tier", service_tier)
+    answer = answer_with_service_tier(job.request.endpoint, outcome.answer, accepted.service_tier)
     return Response(answer, outcome.status, headers, media_type="application/json")
 
 

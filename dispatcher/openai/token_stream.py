@@ -12,12 +12,12 @@ import structlog
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import NO_BODY, Chunk, Outcome, State, Submission
+from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
-from bitladder.routing.body import with_field
-from dispatcher.http.closing import last_event_id, moved, restart_event
+from dispatcher.http.closing import last_event_id, moved
 from dispatcher.http.problems import FINAL, outcome_problem, problem, problem_body
 from dispatcher.http.responses import HEARTBEAT, EventStream, Response
 from dispatcher.openai.awaiting import (
@@ -30,6 +30,13 @@ from dispatcher.openai.awaiting import (
     outcome_headers,
     record_served,
     unless_gone,
+)
+from dispatcher.openai.event_forms import (
+    done_event,
+    error_event,
+    number_of,
+    restart_event,
+    with_service_tier,
 )
 from dispatcher.state import IntakeState
 from dispatcher.submission import abandon, submit
@@ -124,61 +131,53 @@ class _Tokens:
         self._is_over = False  # the job needs nobody who reads it
 
     async def events(self) -> AsyncGenerator[bytes]:
-        state, job = self._state, self._job
-        read = None
+        state, job, endpoint = self._state, self._job, self._job.request.endpoint
+        read, number = None, 0
         try:
             if not self._first.done():
                 yield HEARTBEAT
             item = await self._first
             while isinstance(item, Chunk):
-                yield _with_service_tier(item.data, self._service_tier) if self._service_tier else item.data
-                read = item
+                yield with_service_tier(endpoint, item.data, self._service_tier) if self._service_tier else item.data
+                read, number = item, number + number_of(item.data)
                 item = await anext(self._items)
             self._is_over = True
             record_served(state, job, item, self._start)
             if item.served_below_floor:  # the headers went before that was known
                 yield BELOW_FLOOR
-            yield closing_event(item)
+            if end := closing_event(item, endpoint, number):
+                yield end
         except IntakeClosingError:
             self._is_over = True  # at this intake; the job goes on
-            yield restart_event(job.job_id, state.stream_url(job.job_id), last_event_id(read))
+            yield restart_event(endpoint, job.job_id, state.stream_url(job.job_id), last_event_id(read), number)
         except (TimeoutError, BitladderError) as error:
             self._is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
-            yield broken_event(state, error, job.job_id)
+            yield broken_event(state, error, job.job_id, endpoint, number)
 
     def close(self) -> None:
         if not self._is_over:  # the client disconnected, or the stream cannot be completed
             abandon(self._state, self._job)
 
 
-def _with_service_tier(events: bytes, service_tier: str) -> bytes:
-    """Return the events of a chunk, each with the service tier that was used."""
-    lines = events.split(b"\n")
-    return b"\n".join(
-        b"data: " + with_field(line[6:], "service_tier", service_tier) if line.startswith(b"data: {") else line
-        for line in lines
-    )
-
-
-def closing_event(outcome: Outcome) -> bytes:
-    """Return the last event of a stream: [DONE], or why the job did not finish."""
+def closing_event(outcome: Outcome, endpoint: Endpoint, number: int = 0) -> bytes:
+    """Return the last event of a stream: [DONE], or why the job did not finish; `number`: of the events before it."""
     if outcome.state is State.FINISHED:
-        return b"data: [DONE]\n\n"
+        return done_event(endpoint)
     if outcome.status >= 500:
         log.warning("stream failed", status=outcome.status, code=outcome.code)
-    return _error_event(outcome.answer or problem_body(outcome.status, outcome.error or "", outcome.code or ""))
+    code = outcome.code or ""
+    body = outcome.answer or problem_body(outcome.status, outcome.error or "", code)
+    return error_event(endpoint, outcome.status, body, code, number)
 
 
-def broken_event(state: IntakeState, error: TimeoutError | BitladderError, job_id: str) -> bytes:
+def broken_event(
+    state: IntakeState, error: TimeoutError | BitladderError, job_id: str, endpoint: Endpoint, number: int = 0
+) -> bytes:
     """Return the last event of a stream whose outcome could not be waited for, or whose chunks are not all there."""
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     state.metrics.broken_streams(code).inc()
     log.warning("stream failed", code=code, job_id=readable(job_id))
+    status, message = 504, late_message(state, job_id)
     if isinstance(error, BitladderError):
-        return _error_event(problem_body(error.status, error.public or str(error), code))
-    return _error_event(problem_body(504, late_message(state, job_id), code))
-
-
-def _error_event(body: bytes) -> bytes:
-    """Return an error as an event."""
-    return b"data: " + body + b"\n\n"
+        status, message = error.status, error.public or str(error)
+    return error_event(endpoint, status, problem_body(status, message, code), code, number)

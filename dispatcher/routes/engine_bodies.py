@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 
+from bitladder.endpoints import Endpoint
 from bitladder.queue.json_views.kinds import Count, ModelName
 from bitladder.routing.body import MAX_MESSAGES, MAX_PROMPTS
 
@@ -73,6 +74,33 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     temperature: Temperature | None = None
     service_tier: ServiceTier | None = None
     provider: Provider | None = None
+
+
+def camel(name: str) -> str:
+    """Return the name of a row as OpenAPI's operations are called."""
+    first, *others = name.lower().split("_")
+    return first + "".join(other.title() for other in others)
+
+
+def request_type(endpoint: Endpoint) -> type[Struct]:
+    """Return what a route takes, as far as its row says it."""
+    row = endpoint.row
+    fields: list[Any] = [("model", ModelName)]
+    fields += [(name, Any | UnsetType, UNSET) for name in (*row.prompt, *row.media)]
+    fields += [(name, MaxTokens | None, None) for name in row.limits]
+    fields += [("stream", bool | None, None)] if endpoint.streams else []
+    fields += [("service_tier", ServiceTier | None, None), ("provider", Provider | None, None)]
+    return _struct(f"{camel(endpoint.name).title()}Request", f"A request to {endpoint}.", fields)
+
+
+def reply_type(endpoint: Endpoint) -> type[Struct]:
+    """Return what a route answers, as far as its row says it."""
+    fields: list[Any] = [(endpoint.row.answer, Any), ("usage", dict[str, Any] | UnsetType | None, UNSET)]
+    return _struct(f"{camel(endpoint.name).title()}Reply", f"The engine's answer at {endpoint}.", fields)
+
+
+def _struct(name: str, does: str, fields: list[Any]) -> type[Struct]:
+    return defstruct(name, fields, frozen=True, kw_only=True, namespace={"__doc__": does})
 
 
 class TokenCounts(Struct, frozen=True, kw_only=True):

@@ -75,6 +75,7 @@ PARAMETERS = {
     "Range": _Parameter("Range", "header", str, "One range of bytes; another form is ignored.", example="bytes=0-1023"),
     "ModelName": _Parameter("model", "path", ModelName, "A model's name."),
     "DocsFile": _Parameter("file", "path", str, "The name of a file that the page asks for.", example="page.js"),
+    "ModelQuery": _Parameter("model", "query", ModelName, "A model's name."),
     "EndpointQuery": _Parameter("endpoint", "query", Endpoint, "Which engine route the body is for."),
     "LaneQuery": _Parameter("lane", "query", Lane, "Instead of the lane that follows from the priority."),
     "WaitQuery": _Parameter("wait", "query", Duration, "Seconds to wait for the outcome.", example=0),

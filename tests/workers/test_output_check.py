@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -132,3 +134,38 @@ def test_an_empty_text_may_be_all_there_is(choice: dict[str, object], usage: obj
 @pytest.mark.parametrize("field", [{"include_reasoning": False}, {"tools": []}])
 def test_an_answer_whose_tokens_are_hidden_by_wish_is_not_empty(field: dict[str, object]) -> None:
     assert kind_of(EMPTY, request=PROMPT | field) is None
+
+
+def response(text: str, *, is_cut: bool) -> dict[str, object]:
+    content = [{"type": "output_text", "text": text}] if text else []
+    reason = {"incomplete_details": {"reason": "max_output_tokens"}} if is_cut else {}
+    return {"output": [{"type": "message", "content": content}], "usage": {"output_tokens": 99}, **reason}
+
+
+def message(text: str, *, is_cut: bool) -> dict[str, object]:
+    reason = "max_tokens" if is_cut else "end_turn"
+    return {"content": [{"type": "text", "text": text}], "stop_reason": reason, "usage": {"output_tokens": 99}}
+
+
+@pytest.mark.parametrize("answer_of", [response, message])
+@pytest.mark.parametrize(
+    ("text", "is_cut", "kind"),
+    [
+        ("Berlin is a city. " * 40, True, "loop"),
+        ("Berlin is a city. " * 40, False, None),
+        (PROSE, True, None),
+        ("", True, "empty"),
+        ("", False, None),
+    ],
+)
+def test_responses_and_messages_are_looked_at_too(
+    answer_of: Callable[..., dict[str, object]], text: str, is_cut: bool, kind: str | None
+) -> None:
+    assert fault_in(msgspec.json.encode(answer_of(text, is_cut=is_cut)), msgspec.json.encode(PROMPT)) == kind
+
+
+def test_a_call_of_a_tool_is_not_empty() -> None:
+    call = {"output": [{"type": "function_call", "arguments": ""}], "usage": {"output_tokens": 99}}
+    cut = {"incomplete_details": {"reason": "max_output_tokens"}}
+
+    assert fault_in(msgspec.json.encode(call | cut), msgspec.json.encode(PROMPT)) is None

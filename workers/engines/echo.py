@@ -23,12 +23,9 @@ import time
 from bitladder.endpoints import Endpoint
 from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
-from workers.engines.echo_model.answer_json import AnswerJson
-from workers.engines.echo_model.answering import answer_to
 from workers.engines.echo_model.in_flight import InFlight
 from workers.engines.echo_model.refusal import refusal
-from workers.engines.echo_model.request import Chat, Completion
-from workers.engines.echo_model.tokenizing import detokenize, tokenize
+from workers.engines.echo_model.route_answers import Reply, reply_to
 from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
@@ -36,8 +33,6 @@ from workers.engines.errors import (
     EngineUnreachableError,
 )
 from workers.engines.execution_log import ExecutionLog
-
-_KINDS: dict[str, type[Completion] | type[Chat]] = {Endpoint.COMPLETIONS: Completion, Endpoint.CHAT: Chat}
 
 
 class EchoEngine:
@@ -61,16 +56,13 @@ class EchoEngine:
             raise EngineUnreachableError("the echo engine is down")
         context = self._settings.max_model_len
         try:
-            if endpoint == "/tokenize":
-                return Answer(status=200, body=tokenize(body, context))
-            if endpoint == "/detokenize":
-                return Answer(status=200, body=detokenize(body))
-            request = _KINDS[endpoint].model_validate_json(body)
-            # Where the job says `stream` but its body does not, the job counts.
-            request.stream = request.stream or on_chunk is not None
-            answer = answer_to(request, context)
+            route = Endpoint(endpoint)
+            on_chunk = on_chunk if route.streams else None
+            answer = reply_to(route, body, context, is_stream=on_chunk is not None)
         except (ValueError, RecursionError) as error:
             return refusal(error)
+        if not answer.prompts:  # no work for a model
+            return Answer(status=200, body=answer.whole())
         prompt = "\n".join(answer.prompts)
         if "echo:busy" in prompt:
             raise EngineBusyError("the prompt asked for it")
@@ -96,9 +88,7 @@ class EchoEngine:
     async def stop(self) -> None:
         self._machine.end("was stopped")
 
-    async def _run(
-        self, answer: AnswerJson, machine: InFlight, on_chunk: OnChunk | None, slowness: int
-    ) -> float | None:
+    async def _run(self, answer: Reply, machine: InFlight, on_chunk: OnChunk | None, slowness: int) -> float | None:
         """Take as long as the answer's tokens take, and send them; return the time to the first one of a stream."""
         start_s = time.perf_counter()
         step_s = slowness / self._settings.tokens_per_s

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from bitladder.endpoints import Endpoint
+from bitladder.endpoints import Endpoint, Events
 from bitladder.settings.hidden import hidden
 from workers.engines import lenient
 from workers.engines.base import Answer, EngineLoad, OnChunk
@@ -21,9 +21,10 @@ from workers.engines.errors import (
     EngineUnreachableError,
 )
 from workers.engines.logprobs import is_corrupted
+from workers.engines.named_events import NamedReader
 from workers.engines.replies import broken_off, judged
 from workers.engines.streaming import BROKEN, StreamReader
-from workers.engines.usage import asking_usage, tokens_of
+from workers.engines.usage import asking_usage, streaming, tokens_of
 from workers.engines.vllm_metrics import MAX_BYTES as MAX_METRICS_BYTES
 from workers.engines.vllm_metrics import read_load
 
@@ -36,7 +37,6 @@ _WARM_UP_S = 60.0
 KEPT_ALIVE_S = 2.0
 # Above a long text with twenty log probabilities for each of its tokens.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_WITH_CHOICES = frozenset(endpoint for endpoint in Endpoint if endpoint.row.answer == "choices")
 # Chunks without a token that are held back until the first token; each choice of a chat begins with one.
 _MAX_HELD = 1024
 
@@ -77,7 +77,7 @@ class HttpEngine:
     async def generate(self, endpoint: str, body: bytes, on_chunk: OnChunk | None) -> Answer:
         session = self._open()
         try:
-            return await self._ask(session, endpoint, body, on_chunk)
+            return await self._ask(session, Endpoint(endpoint), body, on_chunk)
         except aiohttp.ClientConnectorError as error:
             raise EngineUnreachableError(f"cannot connect to the engine: {error}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -88,31 +88,50 @@ class HttpEngine:
             raise await self._fault(session, error) from error
 
     async def _ask(
-        self, session: aiohttp.ClientSession, endpoint: str, body: bytes, on_chunk: OnChunk | None
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, body: bytes, on_chunk: OnChunk | None
     ) -> Answer:
         start, is_echo = time.perf_counter(), _is_echo(endpoint, body)
-        asked, shows_usage = asking_usage(body) if on_chunk and self._tells_usage else (body, True)
-        headers = {"Content-Type": "application/json"}
-        async with session.post(self._url + endpoint, data=asked, headers=headers, allow_redirects=False) as response:
+        on_chunk = on_chunk if endpoint.streams else None
+        asked, shows_usage = self._asked(endpoint, body, on_chunk)
+        async with session.request(
+            endpoint.row.method,
+            self._url + endpoint,
+            data=asked if endpoint.row.method == "POST" else None,
+            headers={"Content-Type": "application/json"},
+            allow_redirects=False,
+        ) as response:
+            kind = response.content_type
             # A body of an RQ producer may ask to stream in a job that does not: the chunks then have no reader.
             if (
                 response.status == 200
-                and response.content_type != "application/json"
-                and (on_chunk or response.content_type == "text/event-stream")
+                and endpoint.streams
+                and kind != "application/json"
+                and (on_chunk or kind == "text/event-stream")
             ):
-                return await _streamed(
-                    response, StreamReader(is_echo=is_echo, shows_usage=shows_usage), on_chunk, start
+                reader = (
+                    NamedReader(endpoint)
+                    if endpoint.row.events is Events.NAMED
+                    else StreamReader(is_echo=is_echo, shows_usage=shows_usage)
                 )
+                return await _streamed(response, reader, on_chunk, start)
             content = await _read_body(response, MAX_ANSWER_BYTES)
         if response.status == 200:
-            answer = _read_plain(content, has_choices=endpoint in _WITH_CHOICES, is_echo=is_echo)
+            if kind == "application/octet-stream":
+                return _no_json()
+            answer = _read_plain(content, endpoint, is_echo=is_echo)
             if on_chunk and answer.status == 200:
                 raise EngineFaultError("the engine did not stream its answer")
             return answer
         if response.status in (400, 422) and asked is not body and b"stream_options" in content:
             self._tells_usage = False
             return await self._ask(session, endpoint, body, on_chunk)
-        return judged(response.status, response.headers, content)
+        return judged(response.status, response.headers, content, endpoint)
+
+    def _asked(self, endpoint: Endpoint, body: bytes, on_chunk: OnChunk | None) -> tuple[bytes, bool]:
+        """Return the body that is sent, and whether the client asked for token counts in its stream."""
+        if on_chunk and endpoint.row.events is Events.NAMED:
+            return streaming(body), True
+        return asking_usage(body) if on_chunk and self._tells_usage else (body, True)
 
     async def _fault(self, session: aiohttp.ClientSession, error: EngineFaultError) -> EngineFaultError:
         """Tell an engine that is gone from one that broke on this request only.
@@ -159,7 +178,7 @@ class HttpEngine:
 
 
 async def _streamed(
-    response: aiohttp.ClientResponse, reader: StreamReader, on_chunk: OnChunk | None, start: float
+    response: aiohttp.ClientResponse, reader: StreamReader | NamedReader, on_chunk: OnChunk | None, start: float
 ) -> Answer:
     ttft_s: float | None = None
     held: list[bytes] = []
@@ -177,27 +196,35 @@ async def _streamed(
     return reader.answer(ttft_s, b"".join(held))
 
 
-def _read_plain(body: bytes, *, has_choices: bool, is_echo: bool) -> Answer:
-    """Read an answer that is not streamed; one of a route that generates nothing (/tokenize) has no choices."""
+def _read_plain(body: bytes, endpoint: Endpoint, *, is_echo: bool) -> Answer:
+    """Read an answer that is not streamed."""
     try:
         fields, text = lenient.read(body)
     except ValueError:
         fields, text = None, body
     if not isinstance(fields, dict):
         raise EngineFaultError(f"the engine's answer is not a JSON object: {body[:100]!r}")
-    choices = fields.get("choices")
-    choices = choices if isinstance(choices, list) else []
-    if has_choices and not choices:
+    name = endpoint.row.answer
+    if name not in fields or (name == "choices" and not fields[name]):
         if error := fields.get("error"):
             return broken_off(error, has_begun=False)
-        raise EngineFaultError(f"the engine's answer has no choices: {body[:100]!r}")
+        raise EngineFaultError(f"the engine's answer has no {name}: {body[:100]!r}")
+    choices = fields.get("choices")
     if is_corrupted(fields, is_echo=is_echo):
         raise EngineCorruptedError("the engine's answer has a log probability of NaN or infinity")
+    choices = choices if isinstance(choices, list) else []
     if broken := [choice for choice in choices if isinstance(choice, dict) and choice.get("finish_reason") in BROKEN]:
         raise EngineFaultError(f"the engine broke its answer off: {broken[0]['finish_reason']}")
     prompt_tokens, completion_tokens = tokens_of(fields.get("usage"))
     valid = text if text is body else lenient.write(fields)
     return Answer(status=200, body=valid, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+
+
+def _no_json() -> Answer:
+    """Return the answer to a request for an answer in bytes, which no job could keep."""
+    message = "an answer in bytes cannot be queued: ask for encoding_format 'float' or 'base64'"
+    error = {"message": message, "type": "invalid_request_error", "param": "encoding_format", "code": "not_json"}
+    return Answer(status=400, body=msgspec.json.encode({"error": error}))
 
 
 async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -210,9 +237,9 @@ async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _is_echo(endpoint: str, body: bytes) -> bool:
+def _is_echo(endpoint: Endpoint, body: bytes) -> bool:
     """Return whether an answer begins with its prompt, whose first token has no probability."""
-    if endpoint != Endpoint.COMPLETIONS or b'"echo"' not in body:
+    if endpoint is not Endpoint.COMPLETIONS or b'"echo"' not in body:
         return False
     try:
         return bool(msgspec.json.decode(body).get("echo"))

@@ -28,6 +28,11 @@ def is_bad(choice: Mapping[str, Any], *, is_echo: bool) -> bool:
     return any(map(_is_bad_token, [*_list(logprobs, "content"), *_list(logprobs, "refusal")]))
 
 
+def has_bad_token(tokens: object) -> bool:
+    """Return whether a log probability in a list of tokens is null."""
+    return isinstance(tokens, list) and any(map(_is_bad_token, tokens))
+
+
 def _is_bad_token(token: object) -> bool:
     """Check one token of a chat completion, and its alternatives."""
     if not isinstance(token, dict):

@@ -20,6 +20,8 @@ from workers.engines.errors import EngineBusyError, EngineCorruptedError, Engine
 _BUSY = (429, 503)
 # About the worker's own key, credit or time: the client's request is not the cause.
 _OF_THE_WORKER = (401, 402, 407, 408)
+# vLLM's, where a model cannot do what a route does; the first ones where it has no such route at all.
+_NOT_DONE = (404, 405, 501)
 # The quota is used up until it is paid for, so waiting is no use. (Messages do not tell: some say "quota" for a rate.)
 _QUOTA_USED_UP = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 # vLLM answers 400 to every ValueError and TypeError, also to those of writing its own answer. The first pattern is
@@ -33,8 +35,8 @@ _MAX_ERROR_BYTES = 64 * 1024
 _REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
 
 
-def judged(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Return the answer to a request that was wrong.
+def judged(status: int, headers: Mapping[str, str], body: bytes, endpoint: str = "") -> Answer:
+    """Return the answer to a request that was wrong, or that the model of `endpoint` cannot do.
 
     Raises:
         EngineBusyError: the engine may be asked again, after a while.
@@ -48,6 +50,12 @@ def judged(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         if _QUOTA_USED_UP & {fields.get("code"), fields.get("type")}:
             raise EngineFaultError(f"the engine's quota is used up ({what})")
         raise EngineBusyError(f"the engine is busy ({what})", retry_after_s=_retry_after_s(headers))
+    if status in _NOT_DONE and not isinstance(fields.get("message"), str):
+        message = f"the engine of this model has no route {endpoint}: it answered {status}"
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "unsupported_route"}
+        return Answer(status=status, body=lenient.write({"error": error}))
+    if status == 501:
+        return Answer(status=status, body=_as_json(status, body, message))
     if not 400 <= status < 500 or status in _OF_THE_WORKER:
         raise EngineFaultError(f"the engine answered {what}")
     if _NAN.search(body):

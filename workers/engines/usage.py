@@ -8,6 +8,8 @@ import msgspec
 
 _read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _MAX_TOKENS = 2**53
+# OpenAI's older APIs call them so; its newer ones, and Anthropic's, otherwise.
+_NAMES = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 
 def asking_usage(body: bytes) -> tuple[bytes, bool]:
@@ -33,8 +35,23 @@ def asking_usage(body: bytes) -> tuple[bytes, bool]:
 
 
 def tokens_of(usage: object) -> tuple[int, int]:
-    """Return the tokens of prompt and answer from `usage`; 0 for a count that is missing."""
+    """Return the tokens of prompt and answer from `usage`, by either of their names; 0 for a count that is missing."""
     fields = usage if isinstance(usage, dict) else {}
-    counts = [fields.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) and 0 <= count < _MAX_TOKENS else 0 for count in counts)
+    read, written = (_count(fields, names) for names in _NAMES)
     return read, written
+
+
+def _count(fields: dict[str, Any], names: tuple[str, ...]) -> int:
+    counts = (fields.get(name) for name in names)
+    return next((count for count in counts if isinstance(count, int) and 0 <= count < _MAX_TOKENS), 0)
+
+
+def streaming(body: bytes) -> bytes:
+    """Return the body of a request of a job that streams: where the body does not say so, the job counts."""
+    try:
+        fields = _read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body  # the engine answers what is wrong with it
+    if bytes(fields.get("stream", b"")) == b"true":
+        return body
+    return msgspec.json.encode(fields | {"stream": msgspec.Raw(b"true")})

@@ -137,15 +137,28 @@ class _Choice(msgspec.Struct):
     message: dict[str, Any] = {}
 
 
+class _Part(msgspec.Struct):
+    text: str | None = None
+
+
+class _Item(msgspec.Struct):
+    content: list[_Part] | None = None
+
+
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
+    output: list[_Item] = []  # of a response
+    content: list[_Part] = []  # of a message
 
 
 def _first_text(answer: bytes | None) -> str | None:
     """Return the text of a streamed answer's first choice, for clients that want nothing else."""
     try:
-        choices = msgspec.json.decode(answer or b"{}", type=_Answer).choices
+        decoded = msgspec.json.decode(answer or b"{}", type=_Answer)
     except msgspec.DecodeError:
         return None
-    text = choices and (choices[0].text or choices[0].message.get("content"))
-    return text if isinstance(text, str) else None
+    if choices := decoded.choices:
+        text = choices[0].text or choices[0].message.get("content")
+        return text if isinstance(text, str) else None
+    parts = [*decoded.content, *(part for item in decoded.output for part in item.content or ())]
+    return "".join(part.text or "" for part in parts) or None

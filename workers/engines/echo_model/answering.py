@@ -1,4 +1,4 @@
-"""The model of the echo engine: it answers with the words of the prompt. Pure, but for the id and time of an answer."""
+"""The model of the echo engine: it answers with the words of the prompt. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from workers.engines.echo_model.answer_json import AnswerJson, Drafted
+from workers.engines.echo_model.answer_json import Drafted
 from workers.engines.echo_model.checks import allowed_tokens, check, check_size
 from workers.engines.echo_model.draft import Draft, Stops, draft
 from workers.engines.echo_model.refusal import RefusedError
-from workers.engines.echo_model.request import Chat, Completion
+from workers.engines.echo_model.request import Chat, Completion, Prompt
 from workers.engines.echo_model.structured import structured_text, tool_call
 from workers.engines.echo_model.vocabulary import SIZE, count, split, text_of
 
@@ -29,13 +29,20 @@ def prompts_of(request: Completion | Chat) -> list[str]:
     """
     if isinstance(request, Chat):
         return [_message_text(message.content, request.model) for message in request.messages]
-    prompt: Any = request.prompt
-    prompts = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+    assert request.prompt  # noqa: S101  (checked before)
+    return texts_of(request.prompt)
+
+
+def texts_of(prompt: Prompt) -> list[str]:
+    """Return the text of each prompt."""
+    prompts: list[Any] = (
+        [prompt] if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)) else list(prompt)
+    )
     return [item if isinstance(item, str) else _decoded(item) for item in prompts]
 
 
-def answer_to(request: Completion | Chat, context: int) -> AnswerJson:
-    """Return the answer of a model with so many tokens of context.
+def drafted(request: Completion | Chat, context: int) -> Drafted:
+    """Return all choices of a model with so many tokens of context.
 
     Raises:
         RefusedError: vLLM would refuse the request, or no answer has the form that it asks for.
@@ -64,7 +71,7 @@ def answer_to(request: Completion | Chat, context: int) -> AnswerJson:
         for prompt, limit in zip(prompts, limits, strict=True)
         for nth in range(choices_each)
     ]
-    return AnswerJson(request, Drafted(prompts, counts, choices, call))
+    return Drafted(prompts, counts, choices, call)
 
 
 def _max_tokens(request: Completion | Chat) -> int | None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 _INT64 = 2**63
 _TokenId = Annotated[int, Field(ge=0)]
+Prompt = list[_TokenId] | list[list[_TokenId]] | str | list[str]
 
 
 class _StreamOptions(BaseModel):
@@ -77,7 +78,7 @@ class Request(BaseModel):
 class Completion(Request):
     """A request to /v1/completions."""
 
-    prompt: list[_TokenId] | list[list[_TokenId]] | str | list[str] | None = None
+    prompt: Prompt | None = None
     n: int = 1
     echo: bool | None = False
     suffix: str | None = None

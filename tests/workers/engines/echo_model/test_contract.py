@@ -7,8 +7,10 @@ vllm.json holds what vLLM replied. With the marker `vllm` it is held against a r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,9 @@ def test_what_vllm_replied_is_there_for_each_request_and_no_other() -> None:
     assert not any("status" in RECORDED[name] for name in ANSWERED)
 
 
-@pytest.mark.vllm
-async def test_vllm_replies_as_it_did_when_its_replies_were_recorded() -> None:
+@contextlib.asynccontextmanager
+async def started_vllm() -> AsyncIterator[VllmServer]:
+    """Run a vLLM with the example's int8, which calls tools."""
     python = ROOT / ".venv-engine" / "bin" / "python"
     if not python.exists():
         message = "there is no .venv-engine: `make engine-env checkpoints` makes it"
@@ -59,9 +62,15 @@ async def test_vllm_replies_as_it_did_when_its_replies_were_recorded() -> None:
     vllm = VllmServer("smollm2", tier, VllmSettings(python=str(python), args=ARGS + TOOLS, env=ENVIRONMENT))
     try:
         await vllm.start()
-        replies = await _all(vllm)
+        yield vllm
     finally:
         await vllm.stop()
+
+
+@pytest.mark.vllm
+async def test_vllm_replies_as_it_did_when_its_replies_were_recorded() -> None:
+    async with started_vllm() as vllm:
+        replies = await _all(vllm)
     if os.environ.get("RECORD_VLLM"):
         RECORD.write_text(json.dumps(replies, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
