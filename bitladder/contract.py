@@ -82,6 +82,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     is_rq: bool = False  # enqueued by a producer of RQ's
     timeout_s: int = 0  # its job_timeout, which the deadline comes from; 0: none
     spent: float | None = None  # what its executions have cost before; None: none of them said
+    has_returned: bool = False  # it was claimed before
 
     @property
     def model(self) -> str:
@@ -130,13 +131,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_ms: float = 0.0
     ttft_ms: float | None = None  # engine start to first token; streamed jobs only
     run_ms: float = 0.0
-    chunks: int = 0  # how many chunks a streamed answer has
+    chunks: int = 0  # how many chunks a streamed answer has, those of earlier executions included
     fence: int = 0  # of the claim whose execution had this outcome; 0: no execution, or an older worker's
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None  # of all its executions: price of their tier's time, shared by the jobs that ran beside
     request_id: str = ""
     confidence: float | None = None  # of an answer that a cascade has judged
     served_below_floor: bool = False  # a lower tier served it, as its client had consented to
+    streamed_by: int = 0  # fence of the claim that sent the last of its chunks; 0: the one above
 
     @property
     def floor(self) -> str | None:
@@ -157,9 +159,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a streamed answer, placed by the execution it belongs to and its number in it."""
 
-    fence: int  # of the claim: a later execution begins the answer anew
+    fence: int  # of the claim: a later execution begins the answer anew, or goes on with it
     number: int  # from 1
     data: bytes  # server-sent events, as the engine wrote them
+    after: int = 0  # fence of the chunk before it, where its execution goes on with the answer of that one
 
 
 class Emitted(IntEnum):

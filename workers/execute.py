@@ -64,8 +64,14 @@ class _Stream(Protocol):
 
     count: int  # of the chunks it has taken
 
+    def begin(self, request: Request) -> None:
+        """Note what is executed."""
+
     async def send(self, data: bytes) -> None:
         """Take the next chunk."""
+
+    async def end(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with what there is to say of its stream."""
 
 
 class _Judge(Protocol):
@@ -122,14 +128,19 @@ class Executor:
             is_shown = bytes(asking.body) == bytes(request.body)
             outcome, escalates = await self._judge.judge(job, outcome, is_shown=is_shown, run_s=run_ms / 1000)
             verdict = Verdict.UNSURE if escalates else verdict
-        outcome = msgspec.structs.replace(outcome, run_ms=run_ms, chunks=stream.count)
+        if request.stream:
+            outcome = await stream.end(outcome)
+        outcome = msgspec.structs.replace(outcome, run_ms=run_ms)
         return Executed(verdict=verdict, outcome=outcome, request=request, degenerate=degenerate)
 
     async def _ask(
         self, job: Claimed, request: Request, engine: Answers, stream: _Stream
     ) -> tuple[Outcome, Verdict, bytes]:
         """Return outcome and verdict by the engine's answer, and the chunks of it that are not sent yet."""
-        on_chunk = stream.send if request.stream else None
+        on_chunk = None
+        if request.stream:
+            stream.begin(request)
+            on_chunk = stream.send
         try:
             async with asyncio.timeout(self.clock.seconds_until(job.deadline_ms)):
                 answer = await engine.generate(request.endpoint, bytes(request.body), on_chunk)

@@ -141,7 +141,7 @@ def for_engine(raw: bytes, body: Body, model: str) -> bytes:
     return msgspec.json.encode(fields | {"model": model})
 
 
-def with_field(raw: bytes, name: str, value: str) -> bytes:
+def with_field(raw: bytes, name: str, value: str | int) -> bytes:
     """Return a JSON object with one field set, and all others as they were; what is no object stays as it is."""
     try:
         return msgspec.json.encode(_fields(raw) | {name: value})

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bitladder.contract import Claimed, Request
+from bitladder.contract import Claimed, Outcome, Request
 from bitladder.decision import Decision
 from bitladder.queue.signing import Signer
 from bitladder.rq_call import encode_call
@@ -26,9 +26,14 @@ class Collected:
     def __init__(self) -> None:
         self.count = 0
 
+    def begin(self, request: Request) -> None: ...
+
     async def send(self, data: bytes) -> None:
         assert data
         self.count += 1
+
+    async def end(self, outcome: Outcome) -> Outcome:
+        return msgspec.structs.replace(outcome, chunks=self.count)
 
 
 def claimed(body: dict[str, Any], *, crash_count: int = 0, is_stream: bool = False) -> Claimed:

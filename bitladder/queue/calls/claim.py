@@ -79,4 +79,5 @@ def _claimed(row: list[Any], now: int) -> Claimed:
         is_rq=timeout != b"",
         timeout_s=int(timeout or 0),
         spent=read_amount(spent),
+        has_returned=len(more) > 1,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bitladder.contract import Chunk, Emitted
 from bitladder.queue.run_script import Call
+from bitladder.queue.untrusted import read_number
 from bitladder.settings.sections import Settings
 
 # Bytes of a stream per read: what a slow reader has before it, beside its inbox.
@@ -14,7 +15,11 @@ MAX_READ = 128 * 1024
 
 def emit_call(settings: Settings, worker: str, chunks: Sequence[tuple[str, Chunk]]) -> Call:
     """Build the call of emit.lua for chunks by job id."""
-    flat = [field for job_id, chunk in chunks for field in (job_id, chunk.fence, chunk.number, chunk.data)]
+    flat = [
+        field
+        for job_id, chunk in chunks
+        for field in (job_id, chunk.fence, chunk.number, chunk.after or "", chunk.data)
+    ]
     return Call("emit", [], [worker, settings.queue.result_ttl_s * 1000, *flat])
 
 
@@ -30,9 +35,9 @@ def chunks_call(job_id: str, fence: int, number: int) -> Call:
 
 def read_chunks(answer: list[bytes]) -> list[Chunk]:
     """Read the answer of chunks.lua."""
-    return [_chunk(entry, data) for entry, data in zip(answer[::2], answer[1::2], strict=True)]
+    return [_chunk(*fields) for fields in zip(answer[::3], answer[1::3], answer[2::3], strict=True)]
 
 
-def _chunk(entry: bytes, data: bytes) -> Chunk:
+def _chunk(entry: bytes, data: bytes, after: bytes) -> Chunk:
     fence, _, number = entry.partition(b"-")
-    return Chunk(fence=int(fence), number=int(number), data=data)
+    return Chunk(fence=int(fence), number=int(number), data=data, after=read_number(after) or 0)

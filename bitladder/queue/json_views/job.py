@@ -122,7 +122,7 @@ def _request_fields(request: Request) -> dict[str, Any]:
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    hidden = ("state", "status", "body", "error", "code", "fence", "decision")
+    hidden = ("state", "status", "body", "error", "code", "fence", "streamed_by", "decision")
     fields = {name: value for name, value in msgspec.structs.asdict(outcome).items() if name not in hidden}
     fields |= describe_decision(outcome.decision)
     fields["result"] = outcome.body

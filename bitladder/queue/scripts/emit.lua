@@ -3,9 +3,10 @@
 -- Needs: messages
 --
 -- KEYS  none by list; by name: rq:job:<id>, bl:stream:<id>
--- ARGV  1 worker  2 ttl ms, then four per chunk: id, fence, number (from 1), bytes
+-- ARGV  1 worker  2 ttl ms, then five per chunk: id, fence, number (from 1), after, bytes
 -- A chunk's id in the stream is <fence>-<number>: a chunk that is sent again is stored once, and a reader can ask for
--- what it has missed. The first chunk of an execution drops those of an earlier one.
+-- what it has missed. Chunk 1 of an execution drops those of earlier ones. An execution that goes on with their answer
+-- sends no chunk 1: its first one has the next number, and `after` is the fence of the one before (else '').
 -- Returns {0|1|2…}: the job is not this worker's (0); the chunk is stored (1); there is no room for it now, nor for
 -- those of its job behind it (2): to be sent again. An error where this server takes no writes at all: the worker
 -- waits for one that does.
@@ -25,21 +26,24 @@ local function is_held(id, fence)
   return holds[id]
 end
 
-local function append_chunk(stream, fence, number, chunk)
+local function append_chunk(stream, fence, number, after, chunk)
   local entry = fence .. '-' .. number
   if number == '1' then
     return redis.pcall('XADD', stream, 'MINID', fence .. '-0', entry, 'd', chunk)
+  end
+  if after ~= '' then
+    return redis.pcall('XADD', stream, 'MAXLEN', '~', MAX_CHUNKS, entry, 'd', chunk, 'after', after)
   end
   return redis.pcall('XADD', stream, 'MAXLEN', '~', MAX_CHUNKS, entry, 'd', chunk)
 end
 
 -- Store a chunk and publish it. Returns 1 or 2, as the answer says.
-local function store(id, fence, number, chunk)
+local function store(id, fence, number, after, chunk)
   local stream = 'bl:stream:' .. id
-  local stored = append_chunk(stream, fence, number, chunk)
+  local stored = append_chunk(stream, fence, number, after, chunk)
   if stored.err and string.find(stored.err, 'WRONGTYPE', 1, true) then
     redis.call('DEL', stream)  -- whatever it is, it is not ours
-    stored = append_chunk(stream, fence, number, chunk)
+    stored = append_chunk(stream, fence, number, after, chunk)
   end
   if not stored.err then
     redis.call('PEXPIRE', stream, ARGV[2])
@@ -55,11 +59,11 @@ local function store(id, fence, number, chunk)
   return 2
 end
 
-for i = 3, #ARGV, 4 do
-  local id, fence, number, chunk = unpack(ARGV, i, i + 3)
+for i = 3, #ARGV, 5 do
+  local id, fence, number, after, chunk = unpack(ARGV, i, i + 4)
   local answer = 0
   if is_held(id, fence) then
-    answer = is_full[id] and 2 or store(id, fence, number, chunk)
+    answer = is_full[id] and 2 or store(id, fence, number, after, chunk)
     is_full[id] = answer == 2
   end
   answers[#answers + 1] = answer

@@ -44,6 +44,8 @@ _MAX_LOOKED_UP, _MAX_LOOK_BYTES = 250, 1024 * 1024
 # A fence is a time in steps of 10 µs: this one comes in 2286. A chunk with a higher one is no worker's, and a reader
 # would take it for a later execution.
 MAX_FENCE = 10**15
+# Behind it are all stored chunks of a stream.
+_BEGINNING = (0, 0)
 # Pause between two tries to read what is stored, while Redis is unreachable.
 _RETRY_S = 0.5
 
@@ -168,9 +170,14 @@ class OutcomeInbox:
         is_past = isinstance(item, Chunk) and reading.is_past(item)
         if is_past or (isinstance(item, Outcome) and not reading.lacks(item)):
             return
-        while chunks := await _read(partial(self._queue.chunks, job_id, *reading.start_of(item)), end):
+        start = reading.start_of(item)
+        while chunks := await _read(partial(self._queue.chunks, job_id, *start), end):
+            if reading.begins_before(chunks[0]) and start != _BEGINNING:
+                start = _BEGINNING
+                continue
             for chunk in chunks:
                 yield reading.take(chunk)
+            start = reading.start_of(item)
         if isinstance(item, Chunk) and not reading.is_past(item):
             yield reading.take(item)
 

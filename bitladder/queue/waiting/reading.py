@@ -22,7 +22,10 @@ class StreamGapError(BitladderError):
 
 
 class Reading:
-    """Follows the chunks of one execution: each once, in order, none left out."""
+    """Follows the chunks of one answer: each once, in order, none left out.
+
+    An answer is one execution's, or that of several of which each went on with the one before (`Chunk.after`).
+    """
 
     def __init__(self, fence: int = 0, number: int = 0) -> None:
         """Begin behind that chunk; fence 0: no chunk of any execution was read yet."""
@@ -33,27 +36,35 @@ class Reading:
         return (chunk.fence, chunk.number) <= (self._fence, self._number)
 
     def is_next(self, chunk: Chunk) -> bool:
+        """Return whether the chunk comes next in its execution."""
         return chunk.number == self._number + 1 and self._fence in (0, chunk.fence)
 
     def lacks(self, outcome: Outcome) -> bool:
         """Return whether the answer has more chunks than were read."""
-        return outcome.chunks > (0 if self._is_other(outcome.fence) else self._number)
+        return outcome.chunks > (0 if self._is_other(_last_fence(outcome)) else self._number)
 
     def start_of(self, item: Chunk | Outcome | Running) -> tuple[int, int]:
         """Return the chunk behind which stored chunks are to be read, now that this item has come."""
-        return (self._fence, self._number) if self._fence else (item.fence, 0)
+        if self._fence:
+            return self._fence, self._number
+        return (_last_fence(item) if isinstance(item, Outcome) else item.fence), 0
+
+    def begins_before(self, chunk: Chunk) -> bool:
+        """Return whether an earlier execution has begun the answer of which nothing was read, and this chunk is."""
+        return not self._fence and bool(chunk.after)
 
     def take(self, chunk: Chunk) -> Chunk:
         """Read one chunk.
 
         Raises:
-            StreamRestartedError: it is another execution's.
+            StreamRestartedError: it is another answer's.
             StreamGapError: a chunk between it and the last one is missing.
 
         """
-        if self._is_other(chunk.fence):
-            raise StreamRestartedError("the answer was interrupted and begun anew: send the request again")
-        if not self.is_next(chunk):
+        is_next = chunk.number == self._number + 1
+        if self._is_other(chunk.fence) and not (is_next and chunk.after == self._fence):
+            raise _restarted()
+        if not is_next:
             raise _gap(self._number + 1, chunk.number - 1)
         self._fence, self._number = chunk.fence, chunk.number
         return chunk
@@ -68,13 +79,22 @@ class Reading:
         """
         if outcome.state is not State.FINISHED:
             return
-        if self._is_other(outcome.fence):
-            raise StreamRestartedError("the answer was interrupted and begun anew: send the request again")
+        # More than it has: the server has lost chunks that were read, and a later execution went on without them.
+        if self._is_other(_last_fence(outcome)) or self._number > outcome.chunks:
+            raise _restarted()
         if self.lacks(outcome):
             raise _gap(self._number + 1, outcome.chunks)
 
     def _is_other(self, fence: int) -> bool:
         return bool(self._fence and fence) and fence != self._fence  # an outcome that is of no execution has no fence
+
+
+def _last_fence(outcome: Outcome) -> int:
+    return outcome.streamed_by or outcome.fence
+
+
+def _restarted() -> StreamRestartedError:
+    return StreamRestartedError("the answer was interrupted and begun anew: send the request again")
 
 
 def _gap(first: int, last: int) -> StreamGapError:

@@ -148,11 +148,6 @@ class Model:
         elif reason is RequeueReason.REAPED and attempts > 1:
             job.crash_count = 2
         job.status, job.queue = "queued", target
-        if reason not in (
-            RequeueReason.REAPED,
-            RequeueReason.UNBEGUN,
-        ):  # a worker that was only late may still hand its outcome in
-            job.chunks = []
         self.lists.setdefault(job.waits_in, []).insert(0, job.job_id)
         return "returned"
 

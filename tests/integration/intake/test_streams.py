@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
+import openai
 import pytest
 import redis
 
 from bitladder.client import Client
 from tests.conftest import Stack, echo_tokens, wait_until
 
-BODY = {"model": "smollm2", "prompt": " ".join(f"w{number}" for number in range(60)), "max_tokens": 60, "stream": True}
+BODY: dict[str, Any] = {
+    "model": "smollm2",
+    "prompt": " ".join(f"w{number}" for number in range(60)),
+    "max_tokens": 60,
+    "stream": True,
+}
 
 
 @pytest.fixture
@@ -98,6 +106,80 @@ def test_a_stream_whose_intake_is_killed_goes_on_at_another_and_at_the_one_that_
     assert texts + more + rest == [*words, "[DONE]"]
     assert later == rest
     assert former == other.http.get(f"/v1/jobs/{job_id}/stream").text
+
+
+GREEDY = BODY | {"temperature": 0}
+SEEDED: dict[str, Any] = {
+    "model": "smollm2",
+    "messages": [{"role": "user", "content": BODY["prompt"]}],
+    "max_tokens": 60,
+    "stream": True,
+    "seed": 7,
+    "stream_options": {"include_usage": True},
+}
+
+
+def test_an_answer_whose_worker_is_killed_goes_on_where_its_readers_are(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="30", BITLADDER_QUEUE__LEASE_S="1")
+    stack.intake()
+    first = stack.worker("int4")
+
+    def chat() -> list[Any]:
+        with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
+            return list(client.chat.completions.create(**SEEDED))
+
+    with Client(stack.url) as client, ThreadPoolExecutor(3) as pool:
+        awaiting = [pool.submit(lambda: list(client.stream(GREEDY))), pool.submit(chat)]
+        job_id = client.submit(GREEDY)["id"]
+        reading = pool.submit(read, stack, job_id)
+        ids, texts = read(stack, job_id, most=20)
+        first.kill()
+        stack.worker("int4")
+        streamed, chunks = awaiting[0].result(30), awaiting[1].result(30)
+        all_ids, whole = reading.result(30)
+        job = client.result(job_id)
+
+    rest = read(stack, job_id, last=ids[-1])[1]
+    again = read(stack, job_id)
+    events = stack.http.get(f"/v1/jobs/{job_id}/stream").text
+    words = echo_tokens(60)
+    assert streamed == words
+    assert [chunk.choices[0].delta.content for chunk in chunks if chunk.choices] == ["", *words]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage.completion_tokens == 60
+    assert texts + rest == whole == [*words, "[DONE]"]
+    assert again == (all_ids, whole)
+    assert len({event_id.partition("-")[0] for event_id in all_ids}) == 2  # it had two executions
+    assert len(set(re.findall(r'"id":"([^"]+)"', events))) == 1
+    assert (job["attempts"], job["text"], job["usage"]["completion_tokens"]) == (2, "".join(words), 60)
+    assert job["result"]["id"] in events
+
+
+def test_an_answer_that_comes_out_different_is_begun_anew_and_says_so(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="30", BITLADDER_QUEUE__LEASE_S="1")
+    stack.intake()
+    first = stack.worker("int4")
+    with Client(stack.url) as client:
+        job_id = client.submit(GREEDY)["id"]
+        ids, _ = read(stack, job_id, most=3)
+        first.kill()
+        first.wait()
+        # Its third token was another one: as if it had been run on another kind of machine.
+        fence = ids[0].partition("-")[0]
+        sent: Any = store.xrange(f"bl:stream:{job_id}")
+        store.delete(f"bl:stream:{job_id}")
+        for entry, fields in sent:
+            store.xadd(f"bl:stream:{job_id}", {"d": fields[b"d"].replace(b" w2", b" W2")}, id=entry)
+        stack.worker("int4")
+        _, texts = read(stack, job_id, last=ids[1])
+        anew_ids, anew = read(stack, job_id)
+
+    assert texts[-1] == "stream_restarted"
+    assert texts[0] == " W2"
+    assert anew == [*echo_tokens(60), "[DONE]"]
+    assert all(event_id.partition("-")[0] > fence for event_id in anew_ids)
 
 
 def test_a_stream_whose_execution_was_lost_says_so_to_whoever_read_some_of_it(make_stack: Callable[..., Stack]) -> None:

@@ -1,7 +1,7 @@
 -- A job that a worker holds goes back to the front of a queue, or ends.
 --
 -- Needs: values, commands, wait, tenants, lists, ids, ending
--- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queue:<target>:tenant-<tenant>, rq:queues, bl:stream:<id>, and what the parts above touch
+-- Touches: rq:job:<id>, rq:wip:<queue>, rq:queue:<target>, rq:queue:<target>:tenant-<tenant>, rq:queues, and what the parts above touch
 
 -- So often a job comes back uncharged because no engine had begun it. What ends its worker before the engine can begin is
 -- charged from then on, and does not go round for ever.
@@ -84,11 +84,8 @@ local function requeue_job(id, worker, how)
   if list ~= target then
     join_tenants(target, fields[11], 1)
   end
-  -- The tokens of a lost worker's job stay until another execution has some (emit.lua): the worker may only have been
-  -- late, and its outcome is accepted as long as no other has started the job.
-  if reason ~= 'reaped' and reason ~= 'unbegun' then
-    redis.call('DEL', 'bl:stream:' .. id)
-  end
+  -- Its tokens stay until another execution begins the answer anew (emit.lua): it may go on with them, or a worker that
+  -- was taken for lost hands the outcome in after all.
   redis.call('HSET', key, 'status', 'queued', 'origin', target, 'wait',
     num(at or now) .. ' ' .. (deadline and num(deadline) or '-') .. ' ' .. num(popped + 1) .. (is_rq and RQ_MARK or is_apart and TENANT_MARK or ''))
   if crash_count > 0 then

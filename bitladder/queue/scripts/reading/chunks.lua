@@ -4,7 +4,8 @@
 --
 -- KEYS  none by list, as the intake's user may only read it, and keys of a list count as written; by name: bl:stream:<id>
 -- ARGV  1 id of the job  2 id of the chunk, <fence>-<number>  3 max bytes of chunks
--- Returns {id, chunk, id, chunk…}: one at least, where there is one. Empty where the key is no stream.
+-- Returns {id, chunk, fence of the chunk before it where its execution goes on with that one ('': none)…}: one chunk at
+-- least, where there is one. Empty where the key is no stream.
 
 -- Entries per command: their bytes are known only when they are read.
 local AT_ONCE = 16
@@ -12,12 +13,14 @@ local AT_ONCE = 16
 local stream, last, left, answers = 'bl:stream:' .. ARGV[1], ARGV[2], tonumber(ARGV[3]), {}
 
 local function take(entry)
-  local id, chunk = entry[1], entry[2][1] == 'd' and entry[2][2] or ''
+  local id, fields = entry[1], entry[2]
+  local chunk = fields[1] == 'd' and fields[2] or ''
   left = left - #chunk
   if left < 0 and #answers > 0 then
     return false
   end
-  answers[#answers + 1], answers[#answers + 2], last = id, chunk, id
+  local at = #answers
+  answers[at + 1], answers[at + 2], answers[at + 3], last = id, chunk, fields[3] == 'after' and fields[4] or '', id
   return true
 end
 
