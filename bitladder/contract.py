@@ -33,6 +33,15 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
+class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a response of /v1/responses says of its request that no engine sees."""
+
+    store: bool = True  # it is found by its id: its record keeps the request
+    background: bool = False
+    previous_response_id: str | None = None
+    service_tier: str = ""  # as the request had it
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request as it lies in the queue: the body as the client sent it, and where it was routed."""
 
@@ -48,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     expected_cost: float = 0.0  # that this budget was charged with at acceptance
     prefix: str = ""  # what jobs with the same beginning of their prompt have in common; '': it does not count
     cascade: bool = False  # its answer is kept only where the model was sure of it, as far as a higher tier may answer
+    response: ResponseOptions | None = None  # of a job of /v1/responses
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):

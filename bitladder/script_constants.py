@@ -29,6 +29,8 @@ DEADLINE_PASSED, HAD_COME_BACK = "the deadline passed while the job waited", "; 
 MAX_SILENT_MS, MAX_SILENT_SHARE = 3000, 1 / 3
 # Bytes that an id has as %XX where it is one word of a line: they would end the word or the line, or begin an escape.
 UNSAFE_IN_LINE = " \n%"
+# How the ids of responses begin that are stored: their jobs keep their requests (scripts/parts/responses.lua).
+RESPONSE_PREFIX = "resp_"
 # RQ's words for the ends of a job. An expired job is a failed one to RQ's tools. A dead letter is a failed job that an
 # operator should look at.
 RQ_STATUS = MappingProxyType(
@@ -47,6 +49,7 @@ _SHARED: Mapping[str, int | float | str | Mapping[str, str]] = {
     "MAX_SILENT_MS": MAX_SILENT_MS,
     "MAX_SILENT_SHARE": MAX_SILENT_SHARE,
     "UNSAFE_IN_LINE": f"[{UNSAFE_IN_LINE.replace('%', '%%')}]",  # as a pattern
+    "RESPONSE_PREFIX": RESPONSE_PREFIX,
     "RQ_STATUS": RQ_STATUS,
 }
 

@@ -168,6 +168,10 @@ class JobQueue:
         """Cancel a job: missing, cancelled (it waited), requested (its worker was notified) or over."""
         return read_word(await self.run(cancel_call(self.settings, self.signer, job_id)))
 
+    async def forget(self, job_id: str) -> str:
+        """Delete a stored response: missing, forgotten, or requested (it runs, and its worker was notified)."""
+        return read_word(await self.run(cancel_call(self.settings, self.signer, job_id, forgets=True)))
+
     async def withdraw(self, jobs: Sequence[Doubtful]) -> list[bool]:
         """Cancel jobs that may have been submitted, or may yet be: in any case they will not run (any more).
 

@@ -102,7 +102,7 @@ _FOLDERS = {
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
     **dict.fromkeys(("add_file", "drop_file"), "files/"),
 }
-_CLAIMING = ("below_floor", "facts", "fairness", "pop")  # parts of the claim alone
+_CLAIMING = ("below_floor", "facts", "fairness", "inspection", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import uuid_utils
 
-from bitladder.contract import Request, Submission
+from bitladder.contract import Request, ResponseOptions, Submission
 from bitladder.decision import Decision
 from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
@@ -46,6 +46,9 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     weight: int = 1  # of the tenant
     rules: KeyRules = NO_RULES  # the defaults and limits of that key
     job_id: str = ""  # that its sender has chosen; '': a new one
+    response: ResponseOptions | None = None  # see Request
+    deadline_ms: int | None = None  # beside the one of its headers; the earlier one counts
+    continuation_id: str = ""  # names its prefix
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -100,7 +103,7 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     if incoming.payer:
         submission = _paid(submission, incoming.payer, costs[decision.floor] or 0.0)
     if count := settings.queue.prefix_bytes:
-        prefix = prefix_of(body, incoming.body, incoming.tenant, count)
+        prefix = prefix_of(body, incoming.body, incoming.tenant, count, incoming.continuation_id)
         request = msgspec.structs.replace(submission.request, prefix=prefix)
         submission = msgspec.structs.replace(submission, request=request)
     return Accepted(submission=submission, envelope=envelope, constraints=constraints, policy=policy)
@@ -166,14 +169,16 @@ def _submission(
         request_id=incoming.request_id,
         tenant=incoming.tenant,
         cascade=bool(constraints.envelope.cascade),
+        response=incoming.response,
     )
     key = _idempotency_key(incoming.headers, incoming.tenant)
+    deadlines = [ms for ms in (constraints.envelope.deadline_ms, incoming.deadline_ms) if ms is not None]
     return Submission(
         job_id=incoming.job_id or str(uuid_utils.uuid7()),
         model=queue.model,
         queue=str(queue),
         request=request,
-        deadline_ms=constraints.envelope.deadline_ms,
+        deadline_ms=min(deadlines, default=None),
         reply_to=reply_to,
         idempotency_key=key,
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",

@@ -82,7 +82,7 @@ def read_body(endpoint: Endpoint, body: bytes) -> Body:
         body.decode()  # msgspec does not check the text of fields that it skips, but the engine will
         read = _DECODERS[endpoint].decode(body)
     except msgspec.ValidationError as error:
-        raise RequestError(f"the body is wrong: {error}", param=_param(str(error))) from error
+        raise RequestError(f"the body is wrong: {error}", param=param_of(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body must be a JSON object: {error}") from error
     _check_prompt(read)
@@ -175,13 +175,15 @@ def turns_of(body: Body) -> int:
     return len(messages) if body.endpoint.row.is_chat and isinstance(messages, list) else 1
 
 
-def prefix_of(body: Body, raw: bytes, tenant: str, count: int) -> str:
+def prefix_of(body: Body, raw: bytes, tenant: str, count: int, continuation_id: str = "") -> str:
     """Return what a request shares with those that have the same beginning, of so many bytes; '' where it is shorter.
 
     A client may name it instead: with OpenAI's `prompt_cache_key`, or `continuation_id`.
     """
     fields = _fields(raw)
     named = next((bytes(fields[name]) for name in ("prompt_cache_key", "continuation_id") if name in fields), b"null")
+    if continuation_id:
+        named = msgspec.json.encode(continuation_id)
     start = named if named != b"null" else prompt_bytes(body)[:count]
     is_short = named == b"null" and len(start) < count
     return "" if is_short else hashlib.sha256(tenant.encode() + b"\0" + start).hexdigest()[:32]
@@ -231,7 +233,7 @@ def _add_content(part: dict[str, object], texts: list[str]) -> None:
                 _add_texts(text, texts)
 
 
-def _param(message: str) -> str | None:
+def param_of(message: str) -> str | None:
     """Return the field that an error of msgspec's names: as `$.messages[0]`, or in backticks where it is missing."""
     if " - at `$." in message:
         return message.rpartition(" - at `$.")[2].rstrip("`")

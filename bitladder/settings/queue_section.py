@@ -18,6 +18,10 @@ class QueueSettings(Section):
     max_total: int = Field(200_000, ge=1, description="jobs waiting in all queues of a model; above: 429")
     max_memory_share: float = Field(0.85, gt=0, le=1, description="of Redis' maxmemory; above, new jobs get a 503")
     result_ttl_s: int = Field(3600, ge=1, description="how long outcomes are kept")
+    response_ttl_s: int = Field(604_800, ge=1, description="how long stored responses are kept, with their requests")
+    max_response_bytes: int = Field(
+        67_108_864, ge=1, description="bytes of stored responses that a tenant may have; the oldest make room"
+    )
     max_wait_s: int = Field(86_400, ge=1, description="deadline of jobs that name none")
     lease_s: float = Field(
         15, ge=1, le=3600, description="a worker that does not renew its lease for so long loses its jobs"

@@ -99,12 +99,15 @@ def requeue_call(settings: Settings, signer: Signer, worker: str, item: Requeued
     return Call("requeue", [f"bl:inflight:{worker}"], args)
 
 
-def cancel_call(settings: Settings, signer: Signer, job_id: str, withdrawn: Doubtful | None = None) -> Call:
-    """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet."""
+def cancel_call(
+    settings: Settings, signer: Signer, job_id: str, withdrawn: Doubtful | None = None, *, forgets: bool = False
+) -> Call:
+    """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet; `forgets`: to delete it."""
     why = ": nobody could come back for it" if withdrawn else ""
     outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
     about = [withdrawn.queue, withdrawn.tenant] if withdrawn else ["", ""]
-    return Call("cancel", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings), *about])
+    args: list[Argument] = [job_id, signer.encode(job_id, outcome), retention(settings), *about, "1" if forgets else ""]
+    return Call("cancel", [f"rq:job:{job_id}"], args)
 
 
 def expire_call(settings: Settings, signer: Signer, job_id: str, trouble: bytes) -> Call:

@@ -2,15 +2,16 @@
 -- not be there yet, because its submission is still on its way: then a cancelled record is left, and the submission
 -- that finds it pushes nothing.
 --
--- Needs: clock, commands, wait, lists, retention, dead_letters, ending
+-- Needs: clock, commands, wait, lists, retention, dead_letters, responses, ending
 -- Moves: queued -> cancelled: cancelled while it waited
 -- Moves: (none) -> cancelled: withdrawn before it arrived
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it has arrived)  5 its tenant
+--       6 '1': a response of which nothing is to be kept once it is over ('': it is kept)
 -- Touches also, by name: bl:counts:<list>, bl:gone:<list>, bl:tenants:<model>:<tier>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
--- Returns missing | cancelled | requested | over.
+-- Returns missing | cancelled | requested | over | forgotten.
 
 -- As long as a network may keep a submission on its way.
 local MIN_KEPT_MS = 900000
@@ -44,10 +45,15 @@ if is_listed or is_held or status == 'withdrawn' then
     hook = fields[8], rq = is_rq}
   end_job(job, 'canceled', ARGV[2], keep, now)
   flush(keep, now)
-  return 'cancelled'
+  if ARGV[6] == '' then
+    return 'cancelled'
+  end
+elseif status ~= 'started' and ARGV[6] == '' then
+  return 'over'
 end
 if status ~= 'started' then
-  return 'over'
+  forget_response(ARGV[1], fields[5])
+  return 'forgotten'
 end
 -- Kept with the job as well: the script that requeues or reaps it ends it then.
 redis.call('HSET', KEYS[1], 'cancel', ARGV[2])

@@ -1,6 +1,6 @@
 -- The end of a job: its outcome in the record, its id in RQ's registry of that end, a message to those that await it.
 --
--- Needs: values, clock, commands, messages, retention, dead_letters, rq, webhooks
+-- Needs: values, clock, commands, messages, retention, dead_letters, rq, responses, webhooks
 -- Moves: queued -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
 -- Moves: running -> finished: it ends without an answer, and has one of a lower tier that a cascade kept
 -- Touches: rq:job:<id>, rq:finished:<queue>, rq:failed:<queue>, rq:canceled:<queue>, bl:tenant:<tenant>,
@@ -10,8 +10,9 @@
 local ended, ended_at, dead = {}, nil, {}
 
 -- End a job. Job: {id, queue, reply, tenant, idem, hook, rq, worker, value}, nil where there is none; rq: it is one of
--- RQ's producers; hook: who is told of it. Status: RQ's, or 'dead' for a failed job that an operator should look at: it may be released, so it keeps its
--- prompt. All others lose theirs (RQ's tools need the field, so an empty call stays).
+-- RQ's producers; hook: who is told of it. Status: RQ's, or 'dead' for a failed job that an operator should look at: it
+-- may be released, so it keeps its prompt, and so does a stored response, which may be continued. All others lose theirs
+-- (RQ's tools need the field, so an empty call stays).
 local function end_job(job, status, outcome, keep, now)
   local key = 'rq:job:' .. job.id
   if status == 'failed' or status == 'dead' then
@@ -25,9 +26,16 @@ local function end_job(job, status, outcome, keep, now)
   if job.rq then
     ttl = end_rq_job(job, status, outcome, ttl, keep, now, end_job)
   end
+  local is_response = not job.rq and is_response_id(job.id)
+  if is_response then
+    ttl = math.max(ttl, keep_response(job, outcome, keep, now))
+  end
+  local keeps_prompt = is_response or status == 'dead'
   if status == 'dead' then
     status = 'failed'
     dead[#dead + 1], dead[#dead + 2] = now, job.id
+  end
+  if keeps_prompt then
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at)
   else
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)

@@ -3,8 +3,8 @@
 -- Needs: nothing
 -- Touches: rq:job:<id>, bl:idem:<model>:<key>
 
--- From an argument "<outcome ttl, ms> <dead-letter ttl, ms> <max dead letters> <longest wait, ms>". The last is for
--- `longest_wait`: few scripts need it.
+-- From an argument "<outcome ttl, ms> <dead-letter ttl, ms> <max dead letters> <response ttl, ms> <max bytes of a tenant's
+-- responses> <longest wait, ms>". The last ones are for `keep_response` and `longest_wait`: few calls need them.
 local function read_keep(text)
   local ttl, dead_letter_ttl, max_dead_letters = string.match(text, '^(%d+) (%d+) (%d+) ')
   return {ttl = tonumber(ttl), dead_letter_ttl = tonumber(dead_letter_ttl),
