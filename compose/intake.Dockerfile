@@ -3,7 +3,8 @@ FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
-RUN useradd --create-home --uid 10001 bitladder
+# A new volume at the folder of files belongs to whom the folder does.
+RUN useradd --create-home --uid 10001 bitladder && install -d -m 0700 -o bitladder /var/lib/bitladder/files
 
 WORKDIR /src
 COPY requirements/dev.lock requirements/dev.lock
@@ -12,7 +13,7 @@ COPY bitladder bitladder
 COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration
-RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint requirements/dev.lock .
+RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint requirements/dev.lock ".[s3]"
 
 USER bitladder
 WORKDIR /home/bitladder

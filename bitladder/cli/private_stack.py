@@ -35,6 +35,7 @@ class PrivateStack:
         overrides = {
             "redis.url": f"redis://127.0.0.1:{free_port()}/0",
             "redis.data_dir": str(folder / "valkey"),
+            "files.store": str(folder / "files"),
             "intake.host": "127.0.0.1",
             "auth.required": False,  # on loopback for this process alone, whose clients have no key
             "intake.cors_origins": [],  # which would need keys

@@ -146,6 +146,17 @@ def test_checkpoints_are_read_only_where_there_is_an_engine(name: str) -> None:
     assert mounts == wanted
 
 
+def test_files_outlive_the_intake_wherever_it_runs() -> None:
+    intake = _services()["intake"]
+    unit = (FOLDER / "systemd" / "bitladder-intake@.service").read_text(encoding="utf-8")
+    image = (FOLDER / "intake.Dockerfile").read_text(encoding="utf-8")
+
+    place = _defaults(intake["environment"]["BITLADDER_FILES__STORE"])
+    assert f"files-data:{place}" in intake["volumes"]
+    assert f"-o bitladder {place}\n" in image
+    assert f"BITLADDER_FILES__STORE={place}\n" in unit
+
+
 def test_only_gpu_workers_reserve_a_gpu_each() -> None:
     reserved = {name: service["deploy"] for name, service in _services().items() if "deploy" in service}
     assert set(reserved) == {f"worker-{tier}" for tier in _tiers()}

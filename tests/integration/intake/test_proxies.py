@@ -164,7 +164,7 @@ def turns() -> Iterator[Turns]:
 
 
 @pytest.fixture(scope="module")
-def stacks(redis_url: str, turns: Turns) -> Iterator[list[Stack]]:
+def stacks(redis_url: str, turns: Turns, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stack]]:
     """Return two intakes as they ship, and one that beats often, below a prefix; int4 echoes, fp8 takes turns."""
     with redis.Redis.from_url(redis_url) as store:
         store.flushall()
@@ -176,7 +176,9 @@ def stacks(redis_url: str, turns: Turns) -> Iterator[list[Stack]]:
     stacks = [Stack(redis_url), Stack(redis_url), Stack(redis_url, **odd)]
     for stack in stacks[:2]:
         del stack.environment["BITLADDER_INTAKE__LAME_DUCK_S"]  # what the tests set is not what ships
+    store_of_files = str(tmp_path_factory.mktemp("files"))
     for stack in stacks:
+        stack.environment["BITLADDER_FILES__STORE"] = store_of_files
         stack.intake()
     stacks[2].worker("int4")
     stacks[2].environment |= {
@@ -231,6 +233,15 @@ def test_java_may_offer_http2(stacks: list[Stack], urls: dict[str, str], tmp_pat
     answers = post_by_java(tmp_path, json.dumps(BODY), *endpoints)
 
     assert [answer["status"] for answer in answers] == ["queued"] * len(endpoints)
+
+
+def test_a_file_may_be_larger_than_other_bodies(stacks: list[Stack], url: str) -> None:
+    upload = {"file": ("in.jsonl", b"x" * 3 * 2**20)}
+
+    answer = httpx2.post(f"{url}/v1/files", data={"purpose": "batch"}, files=upload, timeout=20)
+
+    assert (answer.status_code, answer.json()["bytes"]) == (200, 3 * 2**20)
+    assert len(stacks[1].http.get(f"/v1/files/{answer.json()['id']}/content").content) == 3 * 2**20
 
 
 def stream_in_turns(url: str, turns: Turns, tokens: int = 40) -> float:
