@@ -238,6 +238,24 @@ def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:
     assert stack.http.get("/v1/files").json()["data"] == []
 
 
+def test_an_upload_to_an_intake_that_ends_is_sent_to_another_one(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stack = make_stack(BITLADDER_FILES__STORE=str(tmp_path / "store"), BITLADDER_INTAKE__DRAIN_GRACE_S="0")
+    stack.intake()
+    body = form(PURPOSE, part("file", LINES))
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as client:
+        client.sendall(head(len(body)) + body[:-100])
+        wait_until(lambda: len(kept(stack)) == 1, "it is being written")
+        stack.processes[0].terminate()
+        said = b"".join(iter(lambda: client.recv(65_536), b""))
+    stack.processes[0].wait(20)
+
+    assert b"HTTP/1.1 503 " in said
+    assert b"intake_closing" in said
+    assert kept(stack) == []
+
+
 def test_a_slow_upload_may_take_long_and_a_silent_one_may_not(stack: Stack) -> None:
     body = form(PURPOSE, part("file", LINES[:100_000]))
 
