@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +130,11 @@ def own_valkey(tmp_path: Path) -> Iterator[OwnValkey]:
     valkey.kill()
 
 
+# Where intakes keep files whose test names no other place: not beside the example's configuration.
+_FILES = Path(tempfile.gettempdir()) / f"bitladder-tests-{os.getpid()}"
+atexit.register(shutil.rmtree, _FILES, ignore_errors=True)
+
+
 class Stack:
     """Processes of one test, with their settings in the environment."""
 
@@ -141,6 +149,7 @@ class Stack:
             "BITLADDER_REDIS__URL": redis_url,
             "BITLADDER_WORKER__ENGINE": "echo",
             "BITLADDER_AUTH__KEYS_FILE": "",
+            "BITLADDER_FILES__STORE": str(_FILES),
             "BITLADDER_PUBLISH__FILE": "",  # tests do not take a release that was published from this folder
             "BITLADDER_INTAKE__PORT": str(self.port),
             "BITLADDER_INTAKE__LAME_DUCK_S": "0",  # tests have no other intake

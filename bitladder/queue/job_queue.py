@@ -241,6 +241,15 @@ class JobQueue:
         """Read what all models share, and the queues that no tier serves."""
         return read_overview(await self.run(overview_call(self.settings)))
 
+    async def make_safe(self) -> None:
+        """Wait until all that was written before is as safe as `queue.durability` and `queue.wait_replicas` say.
+
+        Raises:
+            QueueUnreachableError: it may not be.
+
+        """
+        await self._submitter.make_safe()
+
     async def run(self, call: Call) -> Any:  # noqa: ANN401  (each script has an answer of its own)
         """Call one script.
 

@@ -107,6 +107,7 @@ class Files:
             expires_at=expires_at,
         )
         await self.queue.run(add_file_call(record, 0, 0))
+        await self.queue.make_safe()
         return record
 
     async def register(self, record: FileRecord) -> None:
@@ -121,6 +122,7 @@ class Files:
         if not added.is_there:
             await self.store.delete(record.key)
             raise self._quota_error(added.files, added.bytes)
+        await self.queue.make_safe()
 
     async def check_room(self, tenant: str, size: int) -> None:
         """Refuse an upload before it arrives, where its tenant has no room for it.

@@ -45,6 +45,16 @@ class Submitter:
             answers |= await self._submit(excess)
         return [read_submitted(answers[place], job) for place, job in placed.items()]
 
+    async def make_safe(self) -> None:
+        """Wait until all that was written before is as safe as a job that is accepted.
+
+        Raises:
+            QueueUnreachableError: it may not be.
+
+        """
+        if self._barrier:
+            check_passed(self._live.current, await exchange(self._pool, self._barrier))
+
     async def _submit(self, placed: Mapping[int, Submission]) -> dict[int, Rows]:
         if self._clock.is_stale:
             (answer,) = await exchange(self._pool, [ASK])

@@ -55,13 +55,13 @@ def check_passed(settings: Settings, answers: Sequence[Any]) -> None:
     """
     for answer in answers:
         if isinstance(answer, Exception):
-            raise QueueUnreachableError(f"Redis refused to confirm that the job is safe: {answer}") from answer
+            raise QueueUnreachableError(f"Redis refused to confirm that what it has is safe: {answer}") from answer
     copies, min_replicas = answers[-1], settings.queue.wait_replicas
     local, replicas = copies if isinstance(copies, list) else (1, copies)
     if local < 1:
-        raise QueueUnreachableError(f"the append-only file did not have the job within {WAIT_MS} ms")
+        raise QueueUnreachableError(f"the append-only file did not have it within {WAIT_MS} ms")
     if replicas < min_replicas:
-        raise QueueUnreachableError(f"{replicas} replicas had the job within {WAIT_MS} ms, not {min_replicas}")
+        raise QueueUnreachableError(f"{replicas} replicas had it within {WAIT_MS} ms, not {min_replicas}")
 
 
 async def check_durability(client: redis.asyncio.Redis, settings: Settings) -> None:

@@ -83,7 +83,7 @@ async def test_without_the_replicas_it_asks_for_it_is_not_known_whether_a_job_is
 
     (doubt,) = await queue.submit([mine])
     await queue.aclose()
-    with Producer(settings) as producer, pytest.raises(AcceptanceUnknownError, match="0 replicas had the job") as other:
+    with Producer(settings) as producer, pytest.raises(AcceptanceUnknownError, match="0 replicas had it") as other:
         producer.submit(BODY)
 
     assert isinstance(doubt, AcceptanceUnknownError)

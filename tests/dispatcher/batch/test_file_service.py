@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from bitladder.errors import NotFoundError
+from bitladder.errors import NotFoundError, QueueUnreachableError
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
 from bitladder.settings.sections import Settings
 from dispatcher.batch.file_service import Files
 from dispatcher.batch.orphans import delete_expired, delete_orphans
 from dispatcher.batch.store_choice import open_store
+from tests.conftest import make_settings
 
 
 @pytest.fixture
@@ -84,3 +85,14 @@ async def test_an_old_content_without_a_record_is_deleted(files: Files, tmp_path
         path.relative_to(tmp_path / "files").parts[1:] for path in (tmp_path / "files").rglob("*") if path.is_file()
     }
     assert left == {(listed.id,), ("file-new",), ("batch_runs", "index"), ("file-1",)}
+
+
+async def test_a_file_is_as_safe_as_a_job_before_its_client_hears_of_it(redis_url: str, tmp_path: Path) -> None:
+    settings = make_settings(redis_url, queue__wait_replicas=1)  # and there is none
+    queue, objects = JobQueue(connect(settings.redis), settings), open_store(str(tmp_path / "files"))
+
+    with pytest.raises(QueueUnreachableError, match="0 replicas had it"):
+        await Files(queue, objects).create("acme", parts(), purpose="batch", filename="x")
+
+    await objects.aclose()
+    await queue.aclose()
