@@ -16,9 +16,13 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+RECEIVER = "127.0.0.1:9000"  # of webhooks, on their page
+
+
 def here(text: str, stack: Stack) -> str:
     """Put this test's addresses in the place of the usual ones."""
     redis_url = stack.environment["BITLADDER_REDIS__URL"]
+    text = text.replace(RECEIVER, stack.environment.get("RECEIVER", RECEIVER))
     return text.replace("redis://127.0.0.1:6379/0", redis_url).replace("http://127.0.0.1:8000", stack.url)
 
 

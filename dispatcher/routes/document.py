@@ -29,6 +29,7 @@ _TAGS = {
     "inference": "Ask a model.",
     "jobs": "Ask now, read later.",
     "files": "What batches read and write.",
+    "webhooks": "Be told what has ended.",
     "models": "What may be asked for.",
     "dead_letters": "Jobs that ended because something is wrong with them or with the service.",
     "operating": "For operators and their tools.",

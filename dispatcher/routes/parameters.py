@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from bitladder.contract import DEFAULT_PRIORITY
@@ -17,6 +16,9 @@ from bitladder.routing.envelope import DEFAULT_LATENCY_MS
 from dispatcher.batch.file_handlers import MAX_LISTED as MAX_LISTED_FILES
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
+from dispatcher.routes.parameter import Parameter as _Parameter
+from dispatcher.routes.parameter import schema_of
+from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
@@ -27,35 +29,8 @@ _Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
 _EVENT_ID = Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")]
 
 
-class _Parameter(NamedTuple):
-    """One parameter of a path, a query or the headers."""
-
-    name: str
-    place: str  # path, query or header
-    kind: Any  # what its value is
-    description: str
-    default: int | None = None
-    example: object = None
-
-    def as_json(self) -> dict[str, Any]:
-        schema = _schema_of(self.kind)
-        if self.default is not None:
-            schema["default"] = self.default
-        shown: dict[str, Any] = {"name": self.name, "in": self.place, "description": self.description, "schema": schema}
-        if self.place == "path":
-            shown["required"] = True
-        return shown if self.example is None else shown | {"example": self.example}
-
-
-def _schema_of(kind: Any) -> dict[str, Any]:  # noqa: ANN401  (a type)
-    """Return the schema of a value that has no fields."""
-    schema = msgspec.json.schema(kind)
-    if "$defs" in schema:  # an enumeration
-        (schema,) = schema["$defs"].values()
-    return {name: value for name, value in schema.items() if name not in ("title", "description")}
-
-
 PARAMETERS = {
+    **WEBHOOK_PARAMETERS,
     "JobId": _Parameter(
         "job_id",
         "path",
@@ -217,8 +192,17 @@ ENVELOPE = (
     "ReadTimeout",
     "HeadersTimeout",
     "IdempotencyKey",
+    "WebhookUrl",
+    "WebhookSecret",
 )
-IN_PATHS = {"{job_id}": "JobId", "{file_id}": "FileId", "{model}": "ModelName", "{file}": "DocsFile"}
+IN_PATHS = {
+    "{job_id}": "JobId",
+    "{file_id}": "FileId",
+    "{model}": "ModelName",
+    "{file}": "DocsFile",
+    "{webhook_endpoint_id}": "WebhookEndpointId",
+    "{event_id}": "EventId",
+}
 
 ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Request-Id": (REQUEST_ID, "The client's own, or one made here."),
@@ -267,7 +251,7 @@ ROUTING_HEADERS = (
 def headers_json() -> dict[str, Any]:
     """Return the headers of answers; X-Request-Id is always there."""
     shown: dict[str, Any] = {
-        name: {"description": description, "schema": _schema_of(kind)}
+        name: {"description": description, "schema": schema_of(kind)}
         for name, (kind, description) in ANSWER_HEADERS.items()
     }
     shown["X-Request-Id"]["required"] = True

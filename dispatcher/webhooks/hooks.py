@@ -66,6 +66,10 @@ class Webhooks:
             self._check(url, secret)
         return Hook(tenant=caller.tenant, url=url, secret=secret, key=key, kind=kind, about=about).text()
 
+    def know(self, tenant: str) -> None:
+        """Note at once that a tenant has endpoints; other intakes see it within a second."""
+        self._sender.tenants |= {tenant}
+
     async def enqueue(self, event_type: str, tenant: str, about: str, hook: str = "") -> None:
         """Tell a tenant's endpoints, and whom a hook names, that something other than a job has ended.
 
