@@ -7,6 +7,7 @@ two is sent again by another: at least once, always with the same webhook-id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -30,7 +31,16 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.outage import OUTAGE
 from bitladder.settings.intake_section import WebhookSettings
 from dispatcher.metrics import WebhookMetrics
-from dispatcher.webhooks.deliveries import Delivery, Event, LogEntry, deliveries_of, pause_s, payload, read_event
+from dispatcher.webhooks.deliveries import (
+    Delivery,
+    Event,
+    LogEntry,
+    Subscriber,
+    deliveries_of,
+    pause_s,
+    payload,
+    read_event,
+)
 from dispatcher.webhooks.endpoint_store import Endpoint, Endpoints
 from dispatcher.webhooks.posting import Answer, Poster
 from dispatcher.webhooks.signatures import signed_headers
@@ -39,8 +49,8 @@ log = structlog.get_logger()
 _LOOK_EVERY_S, _WATCH_EVERY_S = 0.5, 2.0
 # Beside the time that a receiver has: what a busy process may need for the rest.
 _LEASE_MARGIN_S = 5.0
-# An intake that is stopped leaves deliveries this long to end; what is left another sends.
-_DRAIN_S = 3.0
+# An intake that is stopped leaves deliveries this long to end, less than its tasks have; what is left another sends.
+_DRAIN_S = 1.5
 _GONE = 410
 
 
@@ -58,6 +68,7 @@ class Sender:
     def __init__(self, queue: JobQueue, endpoints: Endpoints, poster: Poster, metrics: WebhookMetrics) -> None:
         self._queue, self._endpoints, self._poster, self._metrics = queue, endpoints, poster, metrics
         self._sending: set[asyncio.Task[None]] = set()
+        self._has_room = asyncio.Event()  # a destination has been served: there may be more for it
         self.tenants: frozenset[str] = frozenset()  # which have endpoints
 
     @property
@@ -73,7 +84,9 @@ class Sender:
                 except QueueUnreachableError as error:
                     has_more = False
                     OUTAGE.warn("webhooks not sent", error=str(error))
-                await asyncio.sleep(0 if has_more else _LOOK_EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0 if has_more else _LOOK_EVERY_S):
+                        await self._has_room.wait()
         finally:
             await self._drain()
 
@@ -88,6 +101,7 @@ class Sender:
 
     async def _look(self) -> bool:
         """Take what is due; return whether there may be more at once."""
+        self._has_room.clear()
         lease_ms = int((self._settings.timeout_s + _LEASE_MARGIN_S) * 1000)
         free = MAX_TARGETS - len(self._sending)
         taken = read_taken(await self._queue.run(take_call(lease_ms, free)))
@@ -98,8 +112,14 @@ class Sender:
             task = asyncio.create_task(self._serve(target))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
+        subscribers = _Subscribers(self._endpoints, taken.tenants)
         for line in taken.events:
-            await self._spread(line)
+            try:
+                await self._spread(line, subscribers)
+            except QueueUnreachableError:
+                raise
+            except Exception:
+                log.exception("event for webhooks not delivered")  # it stays, and must not keep those behind it
         return bool(taken.events) or 0 < free == len(taken.targets)
 
     async def _drain(self) -> None:
@@ -108,7 +128,7 @@ class Sender:
         for task in self._sending:
             task.cancel()
 
-    async def _spread(self, line: bytes) -> None:
+    async def _spread(self, line: bytes, subscribers: _Subscribers) -> None:
         """Make deliveries of an event: all, or where another intake was quicker none."""
         made: list[tuple[str, str, bytes]] = []
         try:
@@ -118,10 +138,7 @@ class Sender:
         else:
             if event.type == "response.completed" and await self._is_cut_off(event):
                 event = read_event(line, is_incomplete=True)
-            subscribers = (
-                await self._endpoints.subscribers(event.hook.tenant) if event.hook.tenant in self.tenants else []
-            )
-            made = deliveries_of(event, subscribers)
+            made = deliveries_of(event, await subscribers.of(event.hook.tenant))
         dropped = await self._queue.run(deliver_call(line, self._settings.max_pending, made))
         if dropped > 0:
             self._metrics.deliveries("dropped").inc(dropped)
@@ -146,14 +163,13 @@ class Sender:
             left -= 1
             await self._settle(msgspec.structs.replace(attempt, lease=None if left else target.lease))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for event_id, stored in target.deliveries:
-                    group.create_task(send(event_id, stored))
-        except* QueueUnreachableError as errors:
-            OUTAGE.warn("how webhooks went is not noted, they are sent again", error=str(errors.exceptions[0]))
-        except* Exception:
-            log.exception("webhooks not sent")  # the lease runs out, and they are due again
+        sent = (send(event_id, stored) for event_id, stored in target.deliveries)
+        for error in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(error, QueueUnreachableError):
+                OUTAGE.warn("how webhooks went is not noted, they are sent again", error=str(error))
+            elif isinstance(error, Exception):  # the lease runs out, and they are due again
+                log.error("webhook not sent", target=target.name, exc_info=error)
+        self._has_room.set()
 
     async def _settle(self, attempt: Attempt) -> None:
         result = await self._queue.run(note_attempt_call(attempt, self._settings.disable_after_s))
@@ -163,8 +179,12 @@ class Sender:
 
     async def _try(self, target: str, event_id: str, stored: bytes) -> Attempt:
         """Make one attempt, and say what becomes of the delivery."""
-        delivery = msgspec.json.decode(stored, type=Delivery)
-        attempt = Attempt(target=target, event_id=event_id, before=stored, about=delivery.about)
+        attempt = Attempt(target=target, event_id=event_id, before=stored, about="")
+        try:
+            delivery = msgspec.json.decode(stored, type=Delivery)
+        except msgspec.DecodeError as error:
+            log.warning("webhook dropped", reason=f"its delivery cannot be read: {error}", target=target)
+            return attempt
         whereto = await self._whereto(target, delivery)
         if whereto is None:
             self._metrics.deliveries("dropped").inc()
@@ -182,6 +202,7 @@ class Sender:
         self._metrics.deliveries(entry.result).inc()
         return msgspec.structs.replace(
             attempt,
+            about=delivery.about,
             after=b"" if pause is None else msgspec.json.encode(delivery),
             delay_ms=int((pause or 0) * 1000),
             entry=msgspec.json.encode(entry),
@@ -200,6 +221,19 @@ class Sender:
         except NotFoundError:
             return None
         return _Whereto(endpoint.url, endpoint.secrets, endpoint)
+
+
+class _Subscribers:
+    """Endpoints of tenants, each tenant's read once."""
+
+    def __init__(self, endpoints: Endpoints, tenants: frozenset[str]) -> None:
+        self._endpoints, self._tenants = endpoints, tenants
+        self._read: dict[str, list[Subscriber]] = {}
+
+    async def of(self, tenant: str) -> list[Subscriber]:
+        if tenant not in self._read:
+            self._read[tenant] = await self._endpoints.subscribers(tenant) if tenant in self._tenants else []
+        return self._read[tenant]
 
 
 class _Response(msgspec.Struct):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
 
-from tests.conftest import Stack, wait_until
+from tests.conftest import OwnValkey, Stack, wait_until
 from tests.integration.webhooks.receiver import SECRET, Received, Receiver, receiving
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
@@ -27,6 +28,13 @@ def submit(stack: Stack, url: str, **headers: str) -> str:
     )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+def cancelled(stack: Stack, url: str) -> str:
+    """Submit a job with a webhook, and cancel it."""
+    job_id = submit(stack, url)
+    assert stack.http.delete(f"/v1/jobs/{job_id}").status_code == 200
+    return job_id
 
 
 def first(receiver: Receiver, path: str) -> Received:
@@ -55,3 +63,115 @@ def test_each_end_of_a_job_is_told_signed_and_read_by_openais_library(
     assert len(receiver.received) == 3
     wait_until(lambda: not store.exists("bl:webhooks:watched", "bl:webhooks:targets", "bl:webhooks:leases"), "all done")
     assert not store.exists("bl:webhooks:events")
+
+
+def attempts(stack: Stack, job_id: str) -> list[dict[str, Any]]:
+    """Return what the job's log says of its deliveries, the latest first."""
+    return list(stack.http.get(f"/v1/jobs/{job_id}/deliveries").raise_for_status().json()["data"])
+
+
+def test_one_receiver_that_hangs_is_given_its_time_and_holds_up_no_other(
+    make_stack: Callable[..., Stack], receiver: Receiver
+) -> None:
+    stack = make_stack(**LOOPBACK | {"BITLADDER_WEBHOOKS__TIMEOUT_S": "1.5"})
+    stack.intake()
+    with receiving() as hanging:
+        hanging.may_answer.clear()
+        slow = [cancelled(stack, f"{hanging.url}/{number}") for number in range(20)]
+        wait_until(lambda: len(hanging.received) == 8, "as many as one destination may have are on their way")
+        cancelled(stack, f"{receiver.url}/other")
+        first(receiver, "/other")
+        assert len(hanging.received) == 8
+        wait_until(lambda: bool(attempts(stack, slow[0])), "the first attempt is over")
+        (attempt,) = attempts(stack, slow[0])
+        assert (attempt["status_code"], attempt["result"]) == (None, "retrying")
+        assert attempt["error"] == "there was no answer within 1.5 s"
+        hanging.may_answer.set()
+        wait_until(lambda: len({item.path for item in hanging.received}) == 20, "all are tried")
+        wait_until(lambda: attempts(stack, slow[0])[0]["result"] == "delivered", "the first one is delivered")
+
+    tries = hanging.about("/0")
+    assert len({item.event_id for item in tries}) == 1
+    assert len({item.headers["webhook-timestamp"] for item in tries}) == 2, "each attempt is signed anew"
+
+
+def test_what_a_killed_intake_was_sending_another_sends(make_stack: Callable[..., Stack], receiver: Receiver) -> None:
+    settings = LOOPBACK | {"BITLADDER_WEBHOOKS__TIMEOUT_S": "0.5"}
+    first_intake, second_intake = make_stack(**settings), make_stack(**settings)
+    first_intake.intake()
+    receiver.may_answer.clear()
+    job_id = cancelled(first_intake, f"{receiver.url}/job")
+    first(receiver, "/job")  # it is on its way, and nobody has noted that
+    first_intake.processes[0].kill()
+    receiver.may_answer.set()
+    second_intake.intake()
+    wait_until(lambda: len(receiver.about("/job")) == 2, "the second one sends it")
+    wait_until(lambda: bool(attempts(second_intake, job_id)), "it is noted")
+
+    assert {item.event_id for item in receiver.received} == {receiver.received[0].event_id}
+    assert [attempt["result"] for attempt in attempts(second_intake, job_id)] == ["delivered"]
+
+
+def test_deliveries_that_wait_are_there_after_a_restart_of_redis(own_valkey: OwnValkey, receiver: Receiver) -> None:
+    settings = LOOPBACK | {"BITLADDER_WEBHOOKS__RETRY_S": "[3]"}
+    stack = Stack(own_valkey.url, **settings)
+    try:
+        stack.intake()
+        receiver.status = lambda _: 503
+        job_id = cancelled(stack, f"{receiver.url}/job")
+        wait_until(lambda: bool(attempts(stack, job_id)), "the first attempt has failed")
+        receiver.status = lambda _: 200
+        own_valkey.kill()
+        own_valkey.start()
+        wait_until(lambda: len(receiver.about("/job")) == 2, "it is tried again")
+    finally:
+        stack.kill()
+        stack.http.close()
+
+    assert receiver.received[1].unwrap().data.id == job_id
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_connected_to(
+    make_stack: Callable[..., Stack], receiver: Receiver
+) -> None:
+    stack = make_stack(**LOOPBACK | {"BITLADDER_WEBHOOKS__ALLOWED_NETWORKS": '["10.0.0.0/8"]'})
+    stack.intake()
+    job_id = cancelled(stack, receiver.url.replace("127.0.0.1", "localhost"))
+    wait_until(lambda: len(attempts(stack, job_id)) == 4, "all attempts were made")
+
+    assert "is a private or reserved address" in attempts(stack, job_id)[0]["error"]
+    assert attempts(stack, job_id)[0]["result"] == "failed"
+    assert receiver.received == []
+
+
+def test_a_redirect_is_a_failure_and_not_followed(make_stack: Callable[..., Stack], receiver: Receiver) -> None:
+    stack = make_stack(**LOOPBACK | {"BITLADDER_WEBHOOKS__RETRY_S": "[]"})
+    stack.intake()
+    receiver.status, receiver.location = lambda _: 302, f"{receiver.url}/elsewhere"
+    job_id = cancelled(stack, f"{receiver.url}/job")
+    wait_until(lambda: bool(attempts(stack, job_id)), "the attempt is over")
+
+    assert attempts(stack, job_id)[0]["error"] == "the receiver answered with status 302: redirects are not followed"
+    assert attempts(stack, job_id)[0]["result"] == "failed"
+    assert [item.path for item in receiver.received] == ["/job"]
+
+
+WRONG: list[dict[str, str]] = [
+    {"X-Webhook-Secret": SECRET},
+    {"X-Webhook-Url": "https://x.example/"},
+    {"X-Webhook-Url": "https://x.example/", "X-Webhook-Secret": "secret"},
+    {"X-Webhook-Url": "ftp://x.example/", "X-Webhook-Secret": SECRET},
+    {"X-Webhook-Url": "http://127.0.0.1/", "X-Webhook-Secret": SECRET},
+]
+
+
+def test_a_wrong_webhook_is_refused_and_nothing_is_queued(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
+    stack = make_stack()
+    stack.intake()
+    for headers in WRONG:
+        answer = stack.http.post("/v1/jobs", json=BODY, headers=headers)
+        assert answer.status_code == 400, headers
+        assert answer.json()["error"]["param"] in ("X-Webhook-Url", "X-Webhook-Secret"), headers
+        assert SECRET not in answer.text
+
+    assert store.keys("rq:job:*") == []
