@@ -31,7 +31,8 @@ def route(
     start = time.perf_counter()
     incoming = incoming_of(state, request, endpoint, body, lane)
     accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
-    if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply):
+    kind = "response" if incoming.endpoint is Endpoint.RESPONSES else "job"
+    if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply, kind=kind):
         job = msgspec.structs.replace(accepted.submission, hook=hook)
         accepted = msgspec.structs.replace(accepted, submission=job)
     state.metrics.routing.observe(time.perf_counter() - start)

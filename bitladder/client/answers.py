@@ -32,6 +32,8 @@ _HEADERS = {
     "allow_below_floor": "X-Allow-Below-Floor",
     "cascade": "X-Cascade",
     "idempotency_key": "Idempotency-Key",
+    "webhook_url": "X-Webhook-Url",
+    "webhook_secret": "X-Webhook-Secret",
 }
 DEFAULT_URL = "http://127.0.0.1:8000"
 # The longest single ?wait=; the intake's limit is [intake].max_wait_s.

@@ -53,8 +53,8 @@ class Client:
 
     def submit(self, body: Body | Entry, **options: Any) -> Job:  # noqa: ANN401  (the envelope's fields)
         """Submit one OpenAI completion or chat body. Options: priority, max_latency_ms, deadline_ms, min_tier,
-        max_tier, max_cost, allow_below_floor, cascade, and idempotency_key (made here unless given: a call whose answer
-        is lost is repeated with it).
+        max_tier, max_cost, allow_below_floor, cascade, webhook_url and webhook_secret, and idempotency_key (made here
+        unless given: a call whose answer is lost is repeated with it).
 
         Raises:
             JobError: it was refused, or it is not known whether it was: code acceptance_unknown, no_answer or timeout.

@@ -6,9 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from bitladder.contract import Outcome, Submission
 from bitladder.entries import Body, Entry, encode_body, read_entry
 from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.queue.calls.webhooks import Hook
 from bitladder.queue.checks.rights import PRODUCER
 from bitladder.queue.checks.server_check import check_server_sync
 from bitladder.queue.job_record import LOST, missing
@@ -19,6 +22,7 @@ from bitladder.queue.waiting.job_watch import JobWatch
 from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
 from bitladder.routing.body import endpoint_for
+from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.sections import Settings
 
 
@@ -75,7 +79,11 @@ class Connections:
             raw = encode_body(body)
             endpoint = endpoint_for(body)
             incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane, job_id=job_id)
-            return accept(incoming, settings).submission
+            job = accept(incoming, settings).submission
+            if named := named_webhook(headers, settings.webhooks):
+                hook = Hook(url=named[0], secret=named[1]).text()
+                job = msgspec.structs.replace(job, hook=hook)
+            return job
 
         return read
 

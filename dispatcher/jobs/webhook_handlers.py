@@ -12,11 +12,11 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import NotFoundError, RequestError
 from bitladder.queue.calls.webhooks import deliver_call
+from bitladder.routing.webhook_checks import check_url
 from dispatcher.http.request_parts import path_job_id, query_number, read_bytes
 from dispatcher.http.responses import Response, json_response
 from dispatcher.jobs.existing_jobs import own_job
 from dispatcher.state import IntakeState, intake_state
-from dispatcher.webhooks.addresses import check_url
 from dispatcher.webhooks.deliveries import EVENT_TYPES, Delivery, payload
 from dispatcher.webhooks.endpoint_store import Endpoint
 from dispatcher.webhooks.signatures import signed_headers
@@ -172,8 +172,7 @@ async def _read(request: HttpRequest, state: IntakeState, kind: type[Body]) -> B
 
 
 def _check_url(state: IntakeState, url: str) -> None:
-    settings = state.settings.webhooks
-    check_url(url, settings.allowed_networks, allows_http=settings.allow_http, param="url")
+    check_url(url, state.settings.webhooks, param="url")
 
 
 def _checked_types(event_types: list[str]) -> list[str]:

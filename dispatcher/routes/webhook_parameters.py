@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from bitladder.routing.webhook_checks import MAX_URL_CHARS
 from dispatcher.jobs.webhook_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.routes.parameter import Parameter
-from dispatcher.webhooks.addresses import MAX_URL_CHARS
 
 WEBHOOK_PARAMETERS = {
     "WebhookEndpointId": Parameter(

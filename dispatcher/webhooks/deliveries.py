@@ -20,6 +20,7 @@ EVENT_TYPES = (
     *(f"batch.{end}" for end in ("completed", "failed", "expired", "cancelled")),
     *(f"job.{state}" for state in JOB_STATES),
 )
+_RESPONSE_ID = "resp_"
 _RESPONSE_ENDS = {"finished": "completed", "failed": "failed", "cancelled": "cancelled", "expired": "failed"}
 _MAX_ERROR_CHARS = 300
 
@@ -77,11 +78,11 @@ def payload(event_id: str, event_type: str, created_at: int, about: str) -> byte
     return msgspec.json.encode(content)
 
 
-def read_event(line: bytes, *, is_incomplete: bool = False) -> Event:
+def read_event(line: bytes, *, status: str = "") -> Event:
     """Read an event as scripts note it: "<ms> <state of a job, or type> <id> <hook>".
 
-    An event's id follows from the line, so that every process gives it the same. `is_incomplete`: the model's answer
-    was cut off.
+    An event's id follows from the line, so that every process gives it the same. `status`: what the engine's answer
+    says of itself, where it is a response.
 
     Raises:
         ValueError: it is none.
@@ -90,20 +91,24 @@ def read_event(line: bytes, *, is_incomplete: bool = False) -> Event:
     at_ms, word, raw_id, raw_hook = line.split(b" ", 3)
     hook, name = msgspec.json.decode(raw_hook, type=Hook), word.decode()
     job_id = read_word(raw_id)
+    is_response = hook.kind == "response" or job_id.startswith(_RESPONSE_ID)
+    about = hook.about or readable(job_id)
+    if is_response and not about.startswith(_RESPONSE_ID):
+        about = _RESPONSE_ID + about.replace("-", "")
     return Event(
         id=f"evt_{hashlib.sha256(line).hexdigest()[:32]}",
-        type=name if "." in name else _job_type(hook.kind, name, is_incomplete=is_incomplete),
+        type=name if "." in name else _type(name, status) if is_response else f"job.{name}",
         created_at=int(at_ms) // 1000,
-        about=hook.about or readable(job_id),
+        about=about,
         job_id=job_id,
         hook=hook,
     )
 
 
-def _job_type(kind: str, state: str, *, is_incomplete: bool) -> str:
-    if kind != "response":
-        return f"job.{state}"
-    return "response.incomplete" if is_incomplete and state == "finished" else f"response.{_RESPONSE_ENDS[state]}"
+def _type(state: str, status: str) -> str:
+    """Return the type of a response's event; the engine may have answered that it is incomplete or has failed."""
+    is_other = state == "finished" and status in ("incomplete", "failed")
+    return f"response.{status if is_other else _RESPONSE_ENDS[state]}"
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bitladder.errors import RequestError
 from bitladder.process.supervision import Background
 from bitladder.queue.calls.webhooks import Hook, event_call
 from bitladder.queue.job_queue import JobQueue
+from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.access import Caller
 from dispatcher.metrics import WebhookMetrics
-from dispatcher.webhooks.addresses import check_url
 from dispatcher.webhooks.endpoint_store import Endpoints
 from dispatcher.webhooks.posting import Poster
 from dispatcher.webhooks.sender import Sender
-from dispatcher.webhooks.signatures import read_secret
 
 _URL, _SECRET = "x-webhook-url", "x-webhook-secret"
 
@@ -58,12 +56,11 @@ class Webhooks:
             RequestError: a header is wrong.
 
         """
-        url, secret = headers.get(_URL, ""), headers.get(_SECRET, "")
-        if not url and not secret and (is_awaited or self._has_none(caller)):
+        named = named_webhook(headers, self._queue.settings.webhooks)
+        if not named and (is_awaited or self._has_none(caller)):
             return ""
-        key = caller.key if not url and not is_awaited and self._key_webhook(caller) else ""
-        if url or secret:
-            self._check(url, secret)
+        url, secret = named or ("", "")
+        key = caller.key if not named and self._key_webhook(caller) else ""
         return Hook(tenant=caller.tenant, url=url, secret=secret, key=key, kind=kind, about=about).text()
 
     def know(self, tenant: str) -> None:
@@ -88,13 +85,3 @@ class Webhooks:
     def _key_webhook(self, caller: Caller) -> bool:
         key = self._queue.settings.auth.keys.get(caller.key)
         return bool(key and key.webhook)
-
-    def _check(self, url: str, secret: str) -> None:
-        if not url:
-            raise RequestError("X-Webhook-Secret needs X-Webhook-Url beside it", param="X-Webhook-Secret")
-        settings = self._queue.settings.webhooks
-        check_url(url, settings.allowed_networks, allows_http=settings.allow_http, param="X-Webhook-Url")
-        try:
-            read_secret(secret)
-        except ValueError as error:
-            raise RequestError(f"X-Webhook-Secret {error}: it signs what is posted", param="X-Webhook-Secret") from None

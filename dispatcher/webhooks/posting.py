@@ -14,8 +14,8 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from bitladder.routing.webhook_checks import RefusedAddressError, is_allowed
 from bitladder.settings.intake_section import WebhookSettings
-from dispatcher.webhooks.addresses import RefusedAddressError, is_allowed
 from dispatcher.webhooks.deliveries import cut, read_retry_after
 
 # Of an answer only the status counts; so much of its body is read, that its server may end as it wants to.

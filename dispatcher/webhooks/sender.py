@@ -136,22 +136,23 @@ class Sender:
         except (ValueError, KeyError) as error:
             log.warning("event for webhooks cannot be read", error=str(error))
         else:
-            if event.type == "response.completed" and await self._is_cut_off(event):
-                event = read_event(line, is_incomplete=True)
+            if event.type == "response.completed" and (status := await self._status(event)):
+                event = read_event(line, status=status)
             made = deliveries_of(event, await subscribers.of(event.hook.tenant))
         dropped = await self._queue.run(deliver_call(line, self._settings.max_pending, made))
         if dropped > 0:
             self._metrics.deliveries("dropped").inc(dropped)
             log.warning("webhooks dropped", count=dropped, reason="too many wait for their receiver", type=event.type)
 
-    async def _is_cut_off(self, event: Event) -> bool:
+    async def _status(self, event: Event) -> str:
+        """Return what a response says of itself; '' where it is no longer stored."""
         (outcome,) = await self._queue.look([event.job_id])
         if not isinstance(outcome, Outcome) or outcome.answer is None:
-            return False
+            return ""
         try:
-            return msgspec.json.decode(outcome.answer, type=_Response).status == "incomplete"
+            return msgspec.json.decode(outcome.answer, type=_Response).status
         except msgspec.DecodeError:
-            return False
+            return ""
 
     async def _serve(self, target: Target) -> None:
         """Send what was taken for one destination, side by side; the last of it ends the lease."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bitladder.queue.json_views.kinds import Timestamp
-from dispatcher.webhooks.addresses import MAX_URL_CHARS
+from bitladder.routing.webhook_checks import MAX_URL_CHARS
 from dispatcher.webhooks.deliveries import EVENT_TYPES, LogEntry
 from dispatcher.webhooks.endpoint_store import Endpoint
 from dispatcher.webhooks.signatures import hint

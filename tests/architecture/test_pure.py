@@ -18,7 +18,7 @@ PACKAGES = ("bitladder", "dispatcher", "workers", "calibration", "benchmarks")
 # What a pure module does not import, by the first part of the name ...
 IMPORTS = re.compile(
     r"(aiohttp|asyncio|boto3|concurrent|ctypes|httpx2|io|multiprocessing|os|random|redis|rq|secrets|selectors|shutil|signal"
-    r"|socket|ssl|starlette|subprocess|sys|tempfile|threading|urllib|uvicorn|uvloop)(\.|$)"
+    r"|socket|ssl|starlette|subprocess|sys|tempfile|threading|urllib(?!\.parse$)|uvicorn|uvloop)(\.|$)"
 )
 # ... and what it does not call.
 CALLS = re.compile(r"(open|print|input|time\.\w+|(datetime\.)?(datetime|date)\.(now|utcnow|today))$")

@@ -29,7 +29,7 @@ def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) ->
         wait_until(lambda: bool(names["events"]), "the receiver has verified the delivery")
         assert list(names["events"].values()) == [("job.finished", json.loads(accepted)["id"])]
         server.RequestHandlerClass.do_POST = _take  # the endpoint's secret is another
-        run_python(PAGE, stack, at_least=9)
+        run_python(PAGE, stack, at_least=9)["client"].close()
     finally:
         server.shutdown()
         server.server_close()

@@ -464,3 +464,16 @@ def test_calls_may_be_made_while_outcomes_come(producer: Producer, settings: Set
 
     assert mine.answer
     assert {job_id for _, job_id, _ in rest} == set(ids[1:])
+
+
+def test_a_job_of_a_producer_may_name_a_webhook(producer: Producer, store: redis.Redis) -> None:
+    secret = "whsec_" + "A" * 44
+    headers = {"X-Webhook-Url": "https://x.example/hooks", "X-Webhook-Secret": secret}
+    (named,) = producer.submit_many([BODY], headers=headers)
+    plain = producer.submit(BODY)
+    with pytest.raises(RequestError, match="X-Webhook-Secret must be whsec_"):
+        producer.submit(BODY, headers={"X-Webhook-Url": "https://x.example/hooks"})
+
+    hook = json.loads(store.hget(f"rq:job:{named}", "hook") or b"")
+    assert hook == {"url": "https://x.example/hooks", "secret": secret}
+    assert store.hget(f"rq:job:{plain}", "hook") is None

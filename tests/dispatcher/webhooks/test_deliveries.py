@@ -30,8 +30,20 @@ def test_an_end_has_openais_name_where_it_is_a_response_and_ours_where_it_is_ano
     assert {job.type, of_response.type} <= set(EVENT_TYPES)
 
 
-def test_an_answer_that_was_cut_off_is_incomplete() -> None:
-    assert read_event(line("finished", Hook(kind="response")), is_incomplete=True).type == "response.incomplete"
+def test_a_response_is_incomplete_or_has_failed_where_its_answer_says_so() -> None:
+    response = line("finished", Hook(kind="response"))
+
+    assert read_event(response, status="incomplete").type == "response.incomplete"
+    assert read_event(response, status="failed").type == "response.failed"
+    assert read_event(response, status="completed").type == "response.completed"
+    assert read_event(line("cancelled", Hook(kind="response")), status="incomplete").type == "response.cancelled"
+
+
+def test_a_response_has_its_own_id_and_is_known_by_it() -> None:
+    stored, unstored = line("finished", Hook(), "resp_1"), line("finished", Hook(kind="response"), "0199-ab")
+
+    assert (read_event(stored).type, read_event(stored).about) == ("response.completed", "resp_1")
+    assert (read_event(unstored).about, read_event(unstored).job_id) == ("resp_0199ab", "0199-ab")
 
 
 def test_an_event_has_the_same_id_for_every_process_and_another_than_other_events() -> None:

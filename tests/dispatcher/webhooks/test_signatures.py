@@ -8,8 +8,9 @@ import openai
 import pytest
 from openai.types.webhooks import BatchCompletedWebhookEvent
 
+from bitladder.routing.webhook_checks import read_secret
 from dispatcher.webhooks.deliveries import payload
-from dispatcher.webhooks.signatures import hint, new_secret, read_secret, signed_headers
+from dispatcher.webhooks.signatures import hint, new_secret, signed_headers
 
 webhooks = openai.OpenAI(api_key="-").webhooks
 BODY = payload("evt_1", "batch.completed", 1_700_000_000, "batch_1")

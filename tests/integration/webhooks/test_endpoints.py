@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,8 +28,16 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def client(stack: Stack, name: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key=KEYS[name], max_retries=0)
+Clients = Callable[[str], openai.OpenAI]
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Clients]:
+    """Return what makes OpenAI's client with one of the keys."""
+    with contextlib.ExitStack() as opened:
+        yield lambda name: opened.enter_context(
+            openai.OpenAI(base_url=f"{stack.url}/v1", api_key=KEYS[name], max_retries=0)
+        )
 
 
 def keys_in_toml(receiver: Receiver) -> str:
@@ -54,8 +63,8 @@ def stack(make_stack: Callable[..., Stack], receiver: Receiver) -> Stack:
     return stack
 
 
-def test_openais_library_makes_changes_tests_and_deletes_endpoints(stack: Stack, receiver: Receiver) -> None:
-    acme = client(stack, "acme")
+def test_openais_library_makes_changes_tests_and_deletes_endpoints(client: Clients, receiver: Receiver) -> None:
+    acme = client("acme")
     made = acme.webhooks.create(name="one", url=f"{receiver.url}/one", event_types=["batch.completed"])
     newer = acme.webhooks.create(name="two", url=f"{receiver.url}/two", event_types=["response.completed"])
     shown = acme.webhooks.retrieve(made.id)
@@ -82,8 +91,8 @@ def test_openais_library_makes_changes_tests_and_deletes_endpoints(stack: Stack,
         acme.webhooks.retrieve(made.id)
 
 
-def test_a_secret_is_rotated_with_the_old_one_beside_it_or_at_once(stack: Stack, receiver: Receiver) -> None:
-    acme = client(stack, "acme")
+def test_a_secret_is_rotated_with_the_old_one_beside_it_or_at_once(client: Clients, receiver: Receiver) -> None:
+    acme = client("acme")
     made = acme.webhooks.create(name="one", url=f"{receiver.url}/one", event_types=["batch.completed"])
     rotated = acme.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
     acme.webhooks.test(made.id, event_type="batch.completed")
@@ -96,8 +105,8 @@ def test_a_secret_is_rotated_with_the_old_one_beside_it_or_at_once(stack: Stack,
         receiver.about("/one")[1].unwrap(rotated.signing_secret)
 
 
-def test_a_tenants_endpoint_is_answered_to_others_like_an_unknown_id(stack: Stack, receiver: Receiver) -> None:
-    acme, globex, reader = (client(stack, name) for name in ("acme", "globex", "reader"))
+def test_a_tenants_endpoint_is_answered_to_others_like_an_unknown_id(client: Clients, receiver: Receiver) -> None:
+    acme, globex, reader = (client(name) for name in ("acme", "globex", "reader"))
     made = acme.webhooks.create(name="one", url=f"{receiver.url}/one", event_types=["batch.completed"])
     for call in (
         lambda: globex.webhooks.retrieve(made.id),
@@ -136,9 +145,9 @@ def test_a_wrong_endpoint_is_refused_with_the_reason(stack: Stack) -> None:
 
 
 def test_endpoints_hear_of_what_they_asked_for_and_a_keys_jobs_go_to_its_webhook(
-    stack: Stack, receiver: Receiver, store: redis.Redis
+    stack: Stack, client: Clients, receiver: Receiver, store: redis.Redis
 ) -> None:
-    acme = client(stack, "acme")
+    acme = client("acme")
     body: Any = {"name": "one", "url": f"{receiver.url}/one", "event_types": ["job.cancelled", "batch.completed"]}
     endpoint = acme.webhooks.create(**body)
 
@@ -161,10 +170,10 @@ def test_endpoints_hear_of_what_they_asked_for_and_a_keys_jobs_go_to_its_webhook
 
 
 def test_an_endpoint_that_is_gone_is_disabled_and_its_events_can_be_delivered_again(
-    stack: Stack, receiver: Receiver, store: redis.Redis
+    stack: Stack, client: Clients, receiver: Receiver, store: redis.Redis
 ) -> None:
     receiver.status = lambda _: 410
-    acme = client(stack, "acme")
+    acme = client("acme")
     endpoint = acme.webhooks.create(name="one", url=f"{receiver.url}/one", event_types=["batch.failed"])
     run_sync(store, event_call("batch.failed", "batch_1", Hook(tenant="acme").text()))
 

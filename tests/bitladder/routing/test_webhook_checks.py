@@ -1,11 +1,12 @@
-"""dispatcher/webhooks/addresses.py: what webhooks may reach."""
+"""bitladder/routing/webhook_checks.py: what webhooks may reach."""
 
 from __future__ import annotations
 
 import pytest
 
 from bitladder.errors import RequestError
-from dispatcher.webhooks.addresses import check_url, is_allowed
+from bitladder.routing.webhook_checks import check_url, is_allowed
+from bitladder.settings.intake_section import WebhookSettings
 
 PRIVATE = [
     *("127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::", "10.1.2.3", "172.16.0.1", "192.168.1.1"),  # noqa: S104  (refused)
@@ -53,7 +54,7 @@ def test_networks_of_the_settings_are_allowed_and_no_others() -> None:
 )
 def test_a_url_that_no_webhook_may_have_is_refused_with_the_reason(url: str, problem: str) -> None:
     with pytest.raises(RequestError, match=problem) as refusal:
-        check_url(url, (), allows_http=False, param="url")
+        check_url(url, WebhookSettings(), param="url")
     assert refusal.value.param == "url"
     assert "password@" not in str(refusal.value)
 
@@ -63,4 +64,4 @@ def test_a_url_that_no_webhook_may_have_is_refused_with_the_reason(url: str, pro
     [("https://x.example/a?b=c", False), ("http://x.example:8080/", True), ("http://127.0.0.1:1/", False)],
 )
 def test_other_urls_are_taken(url: str, allows_http: bool) -> None:
-    check_url(url, ("127.0.0.0/8",), allows_http=allows_http, param="url")
+    check_url(url, WebhookSettings(allowed_networks=("127.0.0.0/8",), allow_http=allows_http), param="url")

@@ -1,19 +1,27 @@
-"""Where a webhook may go: URLs are looked at when they are named, addresses when they are connected to.
+"""What a request may name as its webhook: where to post, and the secret that signs.
 
-A client names the URL, and the intake stands where the client does not: without these checks it would post to what
-only the intake can reach (server-side request forgery).
+A client names the URL, and the intake stands where the client does not: without these checks it would post to what only
+the intake can reach (server-side request forgery). Addresses are checked again for each connection that is made
+(dispatcher/webhooks/posting.py).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from bitladder.errors import RequestError
+from bitladder.settings.intake_section import WebhookSettings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_URL_CHARS = 2048
+SECRET_PREFIX = "whsec_"  # noqa: S105  (what each begins with)
+# What Standard Webhooks allows.
+_MIN_BYTES, _MAX_BYTES = 24, 64
+_URL, _SECRET = "X-Webhook-Url", "X-Webhook-Secret"
 # IPv4 addresses in IPv6 ones: of gateways that translate (RFC 6052, RFC 8215).
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
@@ -39,14 +47,52 @@ def _innermost(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
 
 
-def check_url(url: str, networks: Sequence[str], *, allows_http: bool, param: str) -> None:
+def named_webhook(headers: Mapping[str, str], settings: WebhookSettings) -> tuple[str, str] | None:
+    """Return the URL and the secret that a request names; None: it names none. Headers have lower-case names.
+
+    Raises:
+        RequestError: one is wrong, or missing beside the other.
+
+    """
+    url, secret = headers.get("x-webhook-url", ""), headers.get("x-webhook-secret", "")
+    if not url and not secret:
+        return None
+    if not url:
+        raise RequestError(f"{_SECRET} needs {_URL} beside it", param=_SECRET)
+    check_url(url, settings, param=_URL)
+    try:
+        read_secret(secret)
+    except ValueError as error:
+        raise RequestError(f"{_SECRET} {error}: it signs what is posted", param=_SECRET) from None
+    return url, secret
+
+
+def read_secret(text: str) -> bytes:
+    """Return a secret's key.
+
+    Raises:
+        ValueError: it is none; the message does not repeat it.
+
+    """
+    try:
+        key = (
+            base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True) if text.startswith(SECRET_PREFIX) else b""
+        )
+    except binascii.Error:
+        key = b""
+    if not _MIN_BYTES <= len(key) <= _MAX_BYTES:
+        raise ValueError(f"must be {SECRET_PREFIX} and the base64 of {_MIN_BYTES} to {_MAX_BYTES} random bytes")
+    return key
+
+
+def check_url(url: str, settings: WebhookSettings, *, param: str) -> None:
     """Check a URL that a client names. Its name is resolved when it is connected to, each time.
 
     Raises:
         RequestError: it is none that a webhook may have.
 
     """
-    if problem := _problem(url, networks, allows_http=allows_http):
+    if problem := _problem(url, settings.allowed_networks, allows_http=settings.allow_http):
         raise RequestError(f"{param} {problem}", param=param)
 
 
