@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
+import msgspec
 import typer
+
+from bitladder.errors import ConfigError
 
 Config = Annotated[
     str | None,
@@ -25,3 +31,65 @@ OperatorUrl = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Model = Annotated[str, typer.Option(help="The model.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A field of the body, as temperature=0.2 or stop='[\"x\"]': JSON, else text. Repeatable."
+    ),
+]
+BodyJson = Annotated[str | None, typer.Option("--body", help="Fields of the body, as a JSON object.")]
+# What a request may cost, how long it may take and how good it must be: an option for each header of the envelope.
+_ENVELOPE: dict[str, Any] = {
+    "priority": Annotated[int | None, typer.Option(help="1 to 10.")],
+    "max_latency_ms": Annotated[int | None, typer.Option(help="How long you can wait.")],
+    "deadline_ms": Annotated[int | None, typer.Option(help="After it the job is dropped or aborted.")],
+    "min_tier": Annotated[str | None, typer.Option(help="Lowest tier.")],
+    "max_tier": Annotated[str | None, typer.Option(help="Highest tier.")],
+    "max_cost": Annotated[float | None, typer.Option(help="The most it may be expected to cost.")],
+    "allow_below_floor": Annotated[bool | None, typer.Option(help="Consent to a lower tier than its floor.")],
+}
+# Options that stay behind them: --json, and where to ask.
+_LAST = 3
+
+
+def with_envelope(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the envelope's options to a command: it gets them as its `envelope`."""
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> None:  # noqa: ANN401  (a command's options)
+        command(envelope={name: arguments.pop(name) for name in _ENVELOPE}, **arguments)
+
+    signature = inspect.signature(command, eval_str=True)
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "envelope"]
+    named = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, named, default=None, annotation=kind) for name, kind in _ENVELOPE.items()]
+    parameters = [parameter.replace(kind=named) for parameter in kept]
+    parameters[-_LAST:-_LAST] = added
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def body_fields(body: str | None, settings: Iterable[str] | None) -> dict[str, Any]:
+    """Return the fields of a body that --body and --set name.
+
+    Raises:
+        ConfigError: one is wrong.
+
+    """
+    fields: dict[str, Any] = {}
+    if body is not None:
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ConfigError(f"--body must be a JSON object: {error}") from error
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--set must be as temperature=0.2, got {text[:80]!r}")
+        try:
+            fields[name] = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            fields[name] = value
+    return fields

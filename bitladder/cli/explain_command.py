@@ -8,27 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
+from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url, with_envelope
 from bitladder.cli.job_commands import body_of, intake_client
 from bitladder.client.answers import envelope_headers, job_path
 from bitladder.errors import ConfigError
 
 
+@with_envelope
 def explain(
     job_id: Annotated[str | None, typer.Argument(help="The job.")] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt instead; '-' reads it from standard input.")] = None,
     model: Annotated[str, typer.Option(help="With --prompt: the model.")] = "smollm2",
     chat: Annotated[bool, typer.Option(help="With --prompt: as a chat message instead of a completion.")] = False,
-    priority: Annotated[int | None, typer.Option(help="With --prompt: 1 to 10.")] = None,
-    max_latency_ms: Annotated[int | None, typer.Option(help="With --prompt: how long you can wait.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="With --prompt: when it would be dropped.")] = None,
-    min_tier: Annotated[str | None, typer.Option(help="With --prompt: lowest tier.")] = None,
-    max_tier: Annotated[str | None, typer.Option(help="With --prompt: highest tier.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="With --prompt: the most it may cost.")] = None,
-    allow_below_floor: Annotated[bool | None, typer.Option(help="With --prompt: consent to a lower tier.")] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    *,
+    envelope: dict[str, Any],
 ) -> None:
     """Say why a job went where it went; with --prompt, where a prompt would go, without running it.
 
@@ -40,17 +36,7 @@ def explain(
         if job_id is not None:
             answer = client.call("GET", f"{job_path(job_id)}/explain")
         elif prompt is not None:
-            headers = envelope_headers(
-                {
-                    "priority": priority,
-                    "max_latency_ms": max_latency_ms,
-                    "deadline_ms": deadline_ms,
-                    "min_tier": min_tier,
-                    "max_tier": max_tier,
-                    "max_cost": max_cost,
-                    "allow_below_floor": allow_below_floor,
-                }
-            )
+            headers = envelope_headers(envelope)
             answer = client.call("POST", "/v1/route", json=body_of(prompt, model, chat=chat), headers=headers)
     typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(_lines(answer)))
 

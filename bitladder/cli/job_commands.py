@@ -4,57 +4,81 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
+from bitladder.cli.common_options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    BodyJson,
+    Set,
+    Url,
+    body_fields,
+    with_envelope,
+)
 from bitladder.cli.output import ExitCode
 from bitladder.client import Client
+from bitladder.client.answers import Job, headers_of
 from bitladder.errors import ConfigError
+from bitladder.queue_name import Lane
+
+_Prompt = Annotated[str | None, typer.Argument(help="The prompt; '-' reads it from standard input.")]
+_File = Annotated[
+    Path | None, typer.Option(help="The body instead, a JSON object, or the prompt as text; '-': standard input.")
+]
+_Model = Annotated[str | None, typer.Option(help="The model (default: the body's, else smollm2).")]
+_MaxTokens = Annotated[int | None, typer.Option(help="Maximum of tokens in the answer (default: the body's, else 64).")]
+_Chat = Annotated[bool, typer.Option(help="As a chat message instead of a completion.")]
+_Endpoint = Annotated[str | None, typer.Option(help="The engine's route, as /v1/embeddings (default: by the body).")]
+_Lane = Annotated[Lane | None, typer.Option(help="The lane (default: by priority).")]
+_Stream = Annotated[bool, typer.Option(help="Print the answer as it arrives.")]
 
 
+# Fields that limit an answer's tokens.
+_LIMITS = {"max_tokens", "max_completion_tokens"}
+
+
+@with_envelope
 def submit(
-    prompt: Annotated[str, typer.Argument(help="The prompt; '-' reads it from standard input.")],
-    model: Annotated[str, typer.Option(help="The model.")] = "smollm2",
-    max_tokens: Annotated[int, typer.Option(help="Maximum of tokens in the answer.")] = 64,
-    chat: Annotated[bool, typer.Option(help="As a chat message instead of a completion.")] = False,
-    priority: Annotated[int | None, typer.Option(help="1 to 10.")] = None,
-    max_latency_ms: Annotated[int | None, typer.Option(help="How long you can wait.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="After it the job is dropped or aborted.")] = None,
-    min_tier: Annotated[str | None, typer.Option(help="Lowest tier.")] = None,
-    max_tier: Annotated[str | None, typer.Option(help="Highest tier.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="The most it may be expected to cost.")] = None,
-    allow_below_floor: Annotated[bool | None, typer.Option(help="Consent to a lower tier than its floor.")] = None,
+    prompt: _Prompt = None,
+    file: _File = None,
+    model: _Model = None,
+    max_tokens: _MaxTokens = None,
+    chat: _Chat = False,
+    fields: Set = None,
+    body: BodyJson = None,
+    endpoint: _Endpoint = None,
+    lane: _Lane = None,
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
-    stream: Annotated[bool, typer.Option(help="Print the answer as it arrives.")] = False,
+    stream: _Stream = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    *,
+    envelope: dict[str, Any],
 ) -> None:
-    """Submit one prompt; prints its job id, or with --wait or --stream the answer.
+    """Submit one prompt or body; prints its job id, or with --wait or --stream the answer.
 
     Example: bitladder submit "Write a haiku about queues" --priority 9 --wait
+
+    Example: bitladder submit --file body.json --lane batch --set temperature=0.2
+
+    Example: bitladder submit --body '{"input": ["a", "b"]}' --endpoint /v1/embeddings --wait --json
     """
-    body = body_of(prompt, model, chat=chat) | {"max_tokens": max_tokens}
-    options = {
-        "priority": priority,
-        "max_latency_ms": max_latency_ms,
-        "deadline_ms": deadline_ms,
-        "min_tier": min_tier,
-        "max_tier": max_tier,
-        "max_cost": max_cost,
-        "allow_below_floor": allow_below_floor,
-    }
-    if stream and as_json:
-        raise ConfigError("--stream prints text as it arrives, and --json the whole job: pass one of them")
+    if stream and (as_json or endpoint or lane):
+        raise ConfigError("--stream prints a completion or chat as text: leave out --json, --endpoint and --lane")
+    request = _body_of_options(prompt, file, chat=chat) | body_fields(body, fields)
+    request = _completed(request, model, max_tokens, is_prompt=not endpoint)
     with intake_client(url, api_key) as client:
         if stream:
-            for chunk in client.stream(body, **options):
+            for chunk in client.stream(request, **envelope):
                 typer.echo(chunk, nl=False)
             typer.echo()
             return
-        job = client.submit(body, **options)
+        job = client.submit_to(request, endpoint=endpoint, lane=lane, **envelope)
         if wait:
             _show(client.wait(job["id"]), as_json=as_json)
         else:
@@ -93,8 +117,43 @@ def cancel(
 
 def body_of(prompt: str, model: str, *, chat: bool) -> dict[str, Any]:
     """Return the body of a request; '-' reads its prompt from standard input."""
-    text = sys.stdin.read() if prompt == "-" else prompt
-    return {"model": model} | ({"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text})
+    return {"model": model} | _prompt_body(sys.stdin.read() if prompt == "-" else prompt, chat=chat)
+
+
+def _body_of_options(prompt: str | None, file: Path | None, *, chat: bool) -> dict[str, Any]:
+    """Return the body that a prompt or a file makes; none where there is neither."""
+    if prompt is not None and file is not None:
+        raise ConfigError("submit takes a prompt or --file, not both")
+    if prompt is not None:
+        return _prompt_body(sys.stdin.read() if prompt == "-" else prompt, chat=chat)
+    if file is None:
+        return {}
+    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    if not text.lstrip().startswith("{"):
+        return _prompt_body(text, chat=chat)
+    try:
+        body: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--file {file} begins like a JSON object, and is none: {error}") from error
+    return body
+
+
+def _completed(
+    request: dict[str, Any], model: str | None, max_tokens: int | None, *, is_prompt: bool
+) -> dict[str, Any]:
+    """Return a body with its model, and of a completion or chat with a limit of tokens."""
+    if not request:
+        raise ConfigError("submit needs a prompt, or a body: --file, --body or --set")
+    named = {"model": model or request.get("model", "smollm2")}
+    if max_tokens is not None:
+        named["max_tokens"] = max_tokens
+    elif is_prompt and not _LIMITS & request.keys():
+        named["max_tokens"] = 64
+    return request | named
+
+
+def _prompt_body(text: str, *, chat: bool) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
 
 
 def _answer_text(job: dict[str, Any]) -> str | None:
@@ -132,6 +191,11 @@ class _IntakeClient(Client):
 
     def call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  (of the client's own)
         return self._call(method, path, **arguments)
+
+    def submit_to(self, body: dict[str, Any], *, endpoint: str | None, lane: Lane | None, **options: Any) -> Job:  # noqa: ANN401
+        """Submit a body to a route and a lane."""
+        query = {"endpoint": endpoint, "lane": lane}
+        return self._submit(body, headers_of(options), {name: value for name, value in query.items() if value})
 
 
 def intake_client(url: str, api_key: str | None) -> _IntakeClient:

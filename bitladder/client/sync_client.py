@@ -6,7 +6,7 @@ import concurrent.futures
 import json
 import math
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import httpx2
@@ -164,8 +164,8 @@ class Client:
         except httpx2.HTTPError as error:
             raise unanswered(self._http.base_url, error) from error
 
-    def _submit(self, body: Body | Entry, shared: dict[str, str]) -> Job:
-        request = submission(body, shared)
+    def _submit(self, body: Body | Entry, shared: dict[str, str], query: Mapping[str, str] | None = None) -> Job:
+        request = submission(body, shared) | {"params": query or None}
         doubt: JobError | None = None
         for pause_s in PAUSES_S:
             time.sleep(pause_s)

@@ -11,10 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import redis
+from typer.testing import CliRunner
 
+from bitladder.cli.commands import app
 from bitladder.client import Client
+from bitladder.errors import ConfigError
 from tests.conftest import ROOT, Stack, free_port, wait_until
 
 BIN = Path(sys.executable).parent
@@ -129,6 +133,37 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     assert late.stdout == "finished\n"
     assert json.loads(queues.stdout)["data"][0]["tiers"][0]["live_workers"] == 1
     assert (missing.returncode, missing.stderr) == (3, "bitladder: there is no job 'nobody'\n")
+
+
+def test_submit_takes_a_body_from_a_file_any_field_a_lane_and_a_route(
+    make_stack: Callable[..., Stack], tmp_path: Path, store: redis.Redis
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    body, prompt = tmp_path / "body.json", tmp_path / "prompt.txt"
+    body.write_text('{"prompt": "aa bb", "stop": ["x"], "max_completion_tokens": 5}')
+    prompt.write_text("Hello\nthere")
+
+    def submitted(*arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        done = CliRunner().invoke(app, ["submit", "--url", stack.url, "--json", *arguments])
+        assert done.exit_code == 0, done.output
+        job = json.loads(done.stdout)
+        return job, json.loads(store.hget(f"rq:job:{job['id']}", "data") or b"")[3]
+
+    job, request = submitted("--file", str(body), "--lane", "batch", "--set", "temperature=0.2", "--set", "user=me")
+    _, text = submitted("--file", str(prompt), "--chat", "--max-tokens", "7")
+    _, vectors = submitted("--body", '{"input": ["a", "b"]}', "--endpoint", "/v1/embeddings")
+    refused = [
+        CliRunner().invoke(app, ["submit", "--url", stack.url, *arguments])
+        for arguments in (("x", "--file", str(body)), (), ("x", "--set", "temperature"), ("x", "--body", "[]"))
+    ]
+
+    assert job["queue"].endswith(":batch")
+    assert request["body"] == json.loads(body.read_text()) | {"model": "smollm2", "temperature": 0.2, "user": "me"}
+    assert text["body"]["messages"] == [{"role": "user", "content": "Hello\nthere"}]
+    assert text["body"]["max_tokens"] == 7
+    assert vectors == vectors | {"endpoint": "/v1/embeddings", "body": {"input": ["a", "b"], "model": "smollm2"}}
+    assert [type(done.exception) for done in refused] == [ConfigError] * 4
 
 
 def test_consent_and_a_maximum_cost_are_said_and_explained_from_the_shell(make_stack: Callable[..., Stack]) -> None:
