@@ -37,15 +37,17 @@ Numbered = tuple[int, Item | BitladderError]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One body of many, with what holds for it alone.
+    """One body of many, a dict or its JSON, with what holds for it alone.
 
-    Its headers come before those of the call. With its key it may be submitted again, in a later run too: the job is
+    Its headers come before those of the call. The endpoint is the engine's route; without one it follows from the
+    body's fields. With its key it may be submitted again, in a later run too: the job is
     stored once, and the answer is its first id.
     """
 
-    body: Body
+    body: Body | bytes
     headers: Headers | None = None
     idempotency_key: str | int | None = None
+    endpoint: str | None = None  # of Producer's calls; the clients leave it to the intake
 
 
 class OutageWait:
@@ -116,7 +118,7 @@ def shared_headers(headers: Headers | None) -> dict[str, str]:
     return shared
 
 
-def read_entry(item: Body | Entry, shared: dict[str, str]) -> tuple[Body, dict[str, str]]:
+def read_entry(item: Body | Entry, shared: dict[str, str]) -> tuple[Body | bytes, dict[str, str]]:
     """Return one body and its headers: the shared ones, and its own before them.
 
     Raises:
@@ -142,6 +144,8 @@ def encode_body(body: object) -> bytes:
         RequestError: it is no JSON object.
 
     """
+    if isinstance(body, bytes):
+        return body
     if not isinstance(body, dict):
         raise RequestError(f"the body must be a JSON object (a dict), got {type(body).__name__}")
     if isinstance(body.get("prompt"), bytes):  # msgspec would write it in base64

@@ -43,6 +43,7 @@ _PLACES = (
     _Place("submit", "job_commands", "submit", "Submit one prompt; prints its job id, or its answer."),
     _Place("result", "job_commands", "result", "Show the outcome of a job."),
     _Place("cancel", "job_commands", "cancel", "Cancel a job."),
+    _Place("batch", "batch.batch_app", "app", "Run a file of requests into a file of answers, here or at an intake."),
     _Place("explain", "explain_command", "explain", "Say why a job went where it went, or where a prompt would go."),
     _Place("queues", "inspection", "queues", "Show what waits and runs, and how many workers live."),
     _Place("costs", "costs", "costs", "Show what requests have cost, and what they would have at one tier."),

@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from bitladder.contract import Outcome, Submission
+from bitladder.endpoints import Endpoint
 from bitladder.entries import Body, Entry, encode_body, read_entry
-from bitladder.errors import BitladderError, QueueUnreachableError
+from bitladder.errors import BitladderError, QueueUnreachableError, RequestError
 from bitladder.queue.calls.webhooks import Hook
 from bitladder.queue.checks.rights import PRODUCER
 from bitladder.queue.checks.server_check import check_server_sync
@@ -21,7 +22,7 @@ from bitladder.queue.signing import Signer
 from bitladder.queue.waiting.job_watch import JobWatch
 from bitladder.queue_name import Lane
 from bitladder.routing.accept import Incoming, accept
-from bitladder.routing.body import endpoint_for
+from bitladder.routing.body import endpoint_for, fields_of
 from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.sections import Settings
 
@@ -77,11 +78,12 @@ class Connections:
         def read(item: Body | Entry, job_id: str = "") -> Submission:
             body, headers = read_entry(item, shared) if isinstance(item, Entry) else (item, shared)
             raw = encode_body(body)
-            endpoint = endpoint_for(body)
+            named = item.endpoint if isinstance(item, Entry) else None
+            endpoint = _endpoint(named) if named else endpoint_for(body if isinstance(body, dict) else fields_of(raw))
             incoming = Incoming(endpoint=endpoint, body=raw, headers=headers, request_id="", lane=lane, job_id=job_id)
             job = accept(incoming, settings).submission
-            if named := named_webhook(headers, settings.webhooks):
-                hook = Hook(url=named[0], secret=named[1]).text()
+            if webhook := named_webhook(headers, settings.webhooks):
+                hook = Hook(url=webhook[0], secret=webhook[1]).text()
                 job = msgspec.structs.replace(job, hook=hook)
             return job
 
@@ -101,3 +103,11 @@ class Connections:
             idle.append(connected)
             if self._is_closed:
                 connected.close()
+
+
+def _endpoint(path: str) -> Endpoint:
+    try:
+        return Endpoint(path)
+    except ValueError:
+        known = ", ".join(endpoint for endpoint in Endpoint if endpoint.row.method == "POST")
+        raise RequestError(f"the endpoint must be one of {known}, got {path[:80]!r}", param="endpoint") from None
