@@ -107,7 +107,7 @@ class BatchScan:
         if line.url != self._rules.endpoint:
             raise BadLineError(
                 "url_mismatch",
-                f"url must be {self._rules.endpoint!r} on every line, got {line.url[:_SHOWN_CHARS]!r}",
+                f"url must be '{self._rules.endpoint}' on every line, got {line.url[:_SHOWN_CHARS]!r}",
                 "url",
             )
         if line.model not in self._models and not self._rules.is_model(line.model):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from bitladder.endpoints import Endpoint
 from bitladder.routing.batch_input.line_forms import read_line
 from bitladder.routing.batch_input.line_index import read_rows
 from bitladder.routing.batch_input.scan_batch import MAX_ERRORS, BatchScan, Rules, Scanned
@@ -145,3 +146,11 @@ def test_any_bytes_give_a_result_that_does_not_depend_on_how_they_arrive() -> No
     results = {repr(scan(bytes(data), part=part)) for part in (1, 13, 4096)}
 
     assert len(results) == 1
+
+
+def test_another_url_is_said_in_paths() -> None:
+    scan = BatchScan(Rules(Endpoint.CHAT, lambda name: name == "m"))
+    scan.feed(line(url="/v1/embeddings"))
+
+    (error,) = scan.end().errors
+    assert error.message == "url must be '/v1/chat/completions' on every line, got '/v1/embeddings'"
