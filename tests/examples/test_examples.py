@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -62,15 +63,15 @@ def test_a_producer_submits_and_awaits_without_http(stack: Stack) -> None:
     assert "later: finished" in printed
 
 
-def test_a_batch_answers_every_line_and_runs_again_at_no_cost(stack: Stack) -> None:
+def test_a_batch_answers_every_line_and_runs_again_at_no_cost(stack: Stack, tmp_path: Path) -> None:
     bodies = [
         {"model": "smollm2", "prompt": f"One keyword for line {number}", "max_tokens": 4} for number in range(1, 8)
     ]
     text = "\n".join([*map(json.dumps, bodies), "no JSON", '{"model": "smollm2"}'])
 
     first, again = (
-        {answer.pop("line"): answer for answer in map(json.loads, run(stack, "batch.py", "b", text=text).splitlines())}
-        for _ in range(2)
+        {answer.pop("line"): answer for answer in map(json.loads, printed.splitlines())}
+        for printed in (run(stack, "batch.py", str(tmp_path / "handle.json"), text=text) for _ in range(2))
     )
 
     assert first == again
