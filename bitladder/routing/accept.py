@@ -10,7 +10,7 @@ import uuid_utils
 
 from bitladder.contract import Request, ResponseOptions, Submission
 from bitladder.decision import Decision
-from bitladder.endpoints import Endpoint
+from bitladder.endpoints import Endpoint, Errors
 from bitladder.errors import RequestError
 from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
@@ -148,9 +148,12 @@ def policy_for(incoming: Incoming, model: str, settings: Settings) -> Policy:
 
 
 def _aliases(body: Body) -> Aliases:
+    service_tier = body.service_tier
+    if service_tier == "standard_only" and body.endpoint.row.errors is Errors.ANTHROPIC:  # as opposed to priority
+        service_tier = "default"
     return Aliases(
-        service_tier=body.service_tier,
-        lane=service_lane(body.service_tier),
+        service_tier=service_tier,
+        lane=service_lane(service_tier),
         quantizations=quantizations_of(body.provider),
         max_tokens=lambda: max_tokens(body),
     )
@@ -171,7 +174,7 @@ def _submission(
         cascade=bool(constraints.envelope.cascade),
         response=incoming.response,
     )
-    key = _idempotency_key(incoming.headers, incoming.tenant)
+    key = idempotency_key(incoming.headers, incoming.tenant)
     deadlines = [ms for ms in (constraints.envelope.deadline_ms, incoming.deadline_ms) if ms is not None]
     return Submission(
         job_id=incoming.job_id or str(uuid_utils.uuid7()),
@@ -187,8 +190,13 @@ def _submission(
     )
 
 
-def _idempotency_key(headers: Mapping[str, str], tenant: str) -> str:
-    """Return the client's key with its tenant before it, so that tenants cannot use or detect each other's keys."""
+def idempotency_key(headers: Mapping[str, str], tenant: str) -> str:
+    """Return the client's key with its tenant before it, so that tenants cannot use or detect each other's keys.
+
+    Raises:
+        RequestError: it is none.
+
+    """
     key = headers.get("idempotency-key", "").strip().strip('"')
     if len(key) > _MAX_KEY_CHARS or not key.isascii():
         raise RequestError(

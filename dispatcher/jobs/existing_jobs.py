@@ -10,20 +10,22 @@ from bitladder.contract import JobView
 from bitladder.errors import IntakeClosingError
 from bitladder.queue.job_record import missing
 from bitladder.queue.json_views.job import describe_cancelled, describe_job
+from dispatcher.http.preferences import NO_PREFERENCES, preferences_of
 from dispatcher.http.request_parts import path_job_id, query_number
 from dispatcher.http.responses import Response, json_response
+from dispatcher.openai.accepted import POLL_AFTER_S
 from dispatcher.openai.awaiting import outcome_headers, unless_gone
 from dispatcher.state import IntakeState, intake_state
-
-# Seconds that a client should leave between two polls.
-POLL_AFTER_S = 1
 
 
 async def get_job(request: HttpRequest) -> Response:
     """Show a job; with ?wait=seconds, answer once it is terminal or the time is over."""
     state = intake_state(request)
     job_id = path_job_id(request)
-    wait_s = query_number(request, "wait", maximum=state.settings.intake.max_wait_s)
+    max_s = state.settings.intake.max_wait_s
+    wait_s = query_number(request, "wait", maximum=max_s)
+    preferences = preferences_of(request, max_s) if wait_s is None else NO_PREFERENCES
+    wait_s = preferences.wait_s if wait_s is None else wait_s
     view = await own_job(request, state, job_id)
     if not view.state.is_terminal and wait_s:
         with contextlib.suppress(IntakeClosingError), state.closing.interrupts():
@@ -32,6 +34,7 @@ async def get_job(request: HttpRequest) -> Response:
     headers = outcome_headers(job_id, view.outcome) if view.outcome else {"Retry-After": str(POLL_AFTER_S)}
     if view.outcome:
         state.waits.ended(job_id, view.outcome)
+    headers |= preferences.applied(is_async=False)
     return json_response(describe_job(view, state.waits.of_waiting(view)), 200, headers)
 
 

@@ -12,9 +12,12 @@ from bitladder.endpoints import Endpoint
 from bitladder.errors import IntakeClosingError
 from bitladder.routing.accept import Accepted
 from dispatcher.http.closing import moved
+from dispatcher.http.preferences import Preferences, preferences_of
 from dispatcher.http.problems import outcome_problem
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Handler, Response
+from dispatcher.idempotency import KeyInUseError, attaches, ended, in_use
+from dispatcher.openai.accepted import accepted_answer
 from dispatcher.openai.awaiting import (
     abandoned,
     await_timeout_s,
@@ -39,12 +42,23 @@ def completion_handler(endpoint: Endpoint) -> Handler:
             body = _named_model(request, state)
         else:
             body = await read_bytes(request, state.settings.intake, state.closing)
-        accepted = route(state, request, endpoint, body, reply=True)
+        preferences = preferences_of(request, state.settings.intake.await_timeout_s)
+        is_async = preferences.respond_async
+        accepted = route(state, request, endpoint, body, reply=not is_async)
+        if is_async and (accepted.stream or not preferences.wait_s):
+            applied = msgspec.structs.replace(preferences, wait_s=None)
+            return accepted_answer(state, accepted.submission, await submit(state, accepted), applied)
         if accepted.stream:
             return await stream_answer(request, state, accepted)
-        return await _await_answer(request, state, accepted)
+        return await _await_answer(request, state, _replied(state, accepted) if is_async else accepted, preferences)
 
     return handle
+
+
+def _replied(state: IntakeState, accepted: Accepted) -> Accepted:
+    """Return a request that waits for its outcome, but need not be answered in time."""
+    job = msgspec.structs.replace(accepted.submission, reply_to=state.inbox.channel)
+    return msgspec.structs.replace(accepted, submission=job)
 
 
 def _named_model(request: HttpRequest, state: IntakeState) -> bytes:
@@ -52,32 +66,53 @@ def _named_model(request: HttpRequest, state: IntakeState) -> bytes:
     return msgspec.json.encode({"model": request.query_params.get("model") or next(iter(state.settings.models), "")})
 
 
-async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
+async def _await_answer(
+    request: HttpRequest, state: IntakeState, accepted: Accepted, preferences: Preferences
+) -> Response:
     start, job = time.perf_counter(), accepted.submission
     try:
-        result = await unless_gone(request, _outcome(state, accepted))
-    except IntakeClosingError as error:
+        result = await unless_gone(request, _outcome(state, accepted, preferences, attaches(request, preferences)))
+    except (IntakeClosingError, KeyInUseError) as error:
+        if preferences.respond_async:
+            return accepted_answer(state, job, error.job_id, preferences)
+        if isinstance(error, KeyInUseError):
+            return in_use(state, error)
         return moved(error.job_id, state.job_url(error.job_id), is_repeatable=bool(job.idempotency_key))
     if result is None:
         return abandoned(state, job)
     job_id, outcome = result
     outcome = outcome or await late_outcome(state, job_id)
     if outcome is None:
-        return not_in_time(state, job_id)
+        is_async = preferences.respond_async
+        return accepted_answer(state, job, job_id, preferences) if is_async else not_in_time(state, job_id)
     record_served(state, job, outcome, start)
-    headers = outcome_headers(job_id, outcome)
+    return _answer(accepted, outcome, outcome_headers(job_id, outcome) | preferences.applied(is_async=False))
+
+
+def _answer(accepted: Accepted, outcome: Outcome, headers: dict[str, str]) -> Response:
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
-    answer = answer_with_service_tier(job.request.endpoint, outcome.answer, accepted.service_tier)
+    answer = answer_with_service_tier(accepted.submission.request.endpoint, outcome.answer, accepted.service_tier)
     return Response(answer, outcome.status, headers, media_type="application/json")
 
 
-async def _outcome(state: IntakeState, accepted: Accepted) -> tuple[str, Outcome | None]:
+async def _outcome(
+    state: IntakeState, accepted: Accepted, preferences: Preferences, waits: bool
+) -> tuple[str, Outcome | None]:
+    """Return the job that the request stands for, and its outcome; None: there is none in time.
+
+    Raises:
+        KeyInUseError: the first request with its idempotency key is still running, and this one does not wait for it.
+
+    """
     job = accepted.submission
     timeout_s = await_timeout_s(state, job)
+    timeout_s = min(timeout_s, preferences.wait_s or timeout_s)
     with state.inbox.opened(job.job_id, is_stream=False) as inbox:
         job_id = await submit(state, accepted)
         with state.closing.interrupts(job_id):
-            if job_id != job.job_id:  # the idempotency key's first job
+            if job_id == job.job_id:
+                return job_id, await state.inbox.outcome(job_id, inbox, timeout_s)
+            if waits:  # for the idempotency key's first job
                 return job_id, await state.inbox.wait(job_id, timeout_s)
-            return job_id, await state.inbox.outcome(job_id, inbox, timeout_s)
+            return job_id, await ended(state, job_id)

@@ -81,7 +81,7 @@ ERRORS = {
     ),
     "Conflict": _ErrorAnswer(
         409,
-        "The job was cancelled, or its stream was requested before.",
+        "The job was cancelled, its stream was requested before, or the first request with its key is running.",
         {"cancelled": ("the job was cancelled", None)},
         ("Location", "X-Job-Id", "X-Should-Retry"),
     ),

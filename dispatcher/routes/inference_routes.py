@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitladder.endpoints import Endpoint
 from dispatcher.auth import Requirement
+from dispatcher.openai.accepted import AcceptedJob
 from dispatcher.openai.completions import completion_handler
 from dispatcher.openai.models import Model, ModelList, get_model, list_models
 from dispatcher.routes.engine_bodies import (
@@ -72,15 +73,20 @@ def _inference(endpoint: Endpoint) -> Operation:
         tag="inference",
         summary=endpoint.row.does,
         description=_DESCRIPTION if has_body else "The model is the first one, unless the query names it.",
-        parameters=ENVELOPE if has_body else ("ModelQuery", *ENVELOPE),
+        parameters=(*(() if has_body else ("ModelQuery",)), *ENVELOPE, "Prefer"),
         body=body if has_body else None,
         answers={
             200: answer(
                 _REPLIES.get(endpoint) or reply_type(endpoint),
                 _ANSWER if endpoint.streams else _PLAIN_ANSWER,
-                headers=("X-Job-Id", *ROUTING_HEADERS),
+                headers=("X-Job-Id", "Preference-Applied", *ROUTING_HEADERS),
                 events=events if endpoint.streams else None,
-            )
+            ),
+            202: answer(
+                AcceptedJob,
+                "`Prefer: respond-async` asked for it: the job goes on.",
+                headers=("X-Job-Id", "Location", "Retry-After", "Preference-Applied"),
+            ),
         },
         errors=("NotFound", "Conflict", "TooLarge", "ContentCoding", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
     )

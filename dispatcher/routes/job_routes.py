@@ -11,7 +11,8 @@ from dispatcher.jobs import dead_letter_handlers as dead_letters
 from dispatcher.jobs.events import get_events
 from dispatcher.jobs.existing_jobs import cancel_job, get_job
 from dispatcher.jobs.explanations import Explanation, Route, explain_job, route_request
-from dispatcher.jobs.new_jobs import AcceptedJob, submit_job
+from dispatcher.jobs.new_jobs import submit_job
+from dispatcher.openai.accepted import AcceptedJob
 from dispatcher.routes.engine_bodies import ChatRequest, CompletionRequest
 from dispatcher.routes.inference_routes import CHAT, CHUNK, COMPLETION
 from dispatcher.routes.operation import EVENTS, Answer, Content, Operation, answer

@@ -159,6 +159,13 @@ PARAMETERS = {
         Annotated[str, Meta(max_length=255, pattern="^[ -~]*$")],
         "Within a tenant, the same key and body give the first job.",
     ),
+    "Prefer": _Parameter(
+        "Prefer",
+        "header",
+        str,
+        "`respond-async`: 202 instead of the answer, with `wait=N` only if that takes longer than N seconds.",
+        example="respond-async, wait=10",
+    ),
     "RequestId": _Parameter(
         "X-Request-Id", "header", REQUEST_ID, "Comes back, and stands in the outcome. One of another form is replaced."
     ),
@@ -220,6 +227,7 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     ),
     "X-Overflowed-From": (TierName, "The tier it waited at, where another one served it."),
     "X-Served-Below-Floor": (Literal["true"], "A tier below the floor served it, as the client had allowed."),
+    "Preference-Applied": (str, "The preferences that were followed."),
     "Location": (str, "Where the job is."),
     "Retry-After": (Count, "Seconds after which another try makes sense."),
     "Retry-After-Ms": (Count, "The same in milliseconds."),

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -205,3 +206,31 @@ def _engine_of(stack: PrivateStack, tier: str) -> int:
             found = int(event["pid"])  # the last one is running
     assert found, f"worker_{tier} has not said that it started an engine"
     return found
+
+
+def test_the_routes_that_the_model_can_do_pass_through_and_the_others_are_refused_by_the_engine(
+    openai: OpenAI, stack: PrivateStack
+) -> None:
+    question: dict[str, Any] = {"model": "smollm2", "messages": [{"role": "user", "content": "The capital of France?"}]}
+    whole = openai.responses.create(model="smollm2", input="The capital of France?", max_output_tokens=8)
+    events = list(openai.responses.create(model="smollm2", input="Hello", max_output_tokens=8, stream=True))
+    with httpx2.Client(base_url=stack.url, timeout=60) as http:
+        message = http.post("/v1/messages", json=question | {"max_tokens": 8}).json()
+        stream = http.post("/v1/messages", json=question | {"max_tokens": 8, "stream": True}).text
+        counted = http.post("/v1/messages/count_tokens", json=question).json()
+        tokens = http.post("/tokenize", json={"model": "smollm2", "prompt": "The capital"}).json()
+        text = http.post("/detokenize", json={"model": "smollm2", "tokens": tokens["tokens"]}).json()
+        version = http.get("/version").json()
+        refused = http.post("/v1/embeddings", json={"model": "smollm2", "input": "a"})
+        job = http.get(f"/v1/jobs/{refused.headers['x-job-id']}").json()
+
+    assert (whole.status, whole.usage and whole.usage.output_tokens) == ("incomplete", 8)
+    assert [event.type for event in events][:: len(events) - 1] == ["response.created", "response.completed"]
+    assert message["stop_reason"] == "max_tokens"
+    assert stream.startswith("event: message_start\n")
+    assert stream.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    assert counted["input_tokens"] == message["usage"]["input_tokens"]
+    assert text == {"prompt": "The capital"}
+    assert version["version"]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unsupported_route")
+    assert (job["attempts"], job["tier"]) == (1, "int4")

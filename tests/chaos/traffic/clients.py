@@ -69,7 +69,8 @@ class HttpClients:
             return await self._submit(session, url, order, told)
         path = "/v1/chat/completions" if order.is_chat else "/v1/completions"
         sent_s, timeout = time.time(), aiohttp.ClientTimeout(total=CLIENT_TIMEOUT_S)
-        async with session.post(f"{url}{path}", json=order.body, headers=order.headers, timeout=timeout) as answer:
+        headers = order.headers | ({"Prefer": "wait"} if order.key else {})  # a repeat waits for the first try's job
+        async with session.post(f"{url}{path}", json=order.body, headers=headers, timeout=timeout) as answer:
             job_id = answer.headers.get("X-Job-Id", "")
             if answer.status == 200 and order.delivery is Delivery.STREAMED:
                 self._history.accepted(order, job_id, sent_s)

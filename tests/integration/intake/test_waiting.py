@@ -70,7 +70,7 @@ class Waiting:
         self.answers = {
             "await": ask("POST", "/v1/completions", json=BODY),
             "stream": ask("POST", "/v1/completions", json=BODY | {"stream": True}),
-            "keyed": ask("POST", "/v1/completions", json=BODY, headers=keyed),
+            "keyed": ask("POST", "/v1/completions", json=BODY, headers=keyed | {"Prefer": "wait"}),
             "wait": ask("GET", f"/v1/jobs/{first}?wait=500"),
             "events": ask("GET", f"/v1/jobs/{streamed}/events"),
         }
