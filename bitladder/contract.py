@@ -60,6 +60,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     response: ResponseOptions | None = None  # of a job of /v1/responses
 
 
+class Labels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client has noted on its job."""
+
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+
+
 class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job on its way into the queue."""
 
@@ -73,6 +80,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fingerprint: str = ""  # of the body; guards the idempotency key
     max_of_tenant: int = 0  # jobs its tenant may have waiting or running; 0: [queue].max_per_tenant
     weight: int = 1  # of its tenant, among the tenants that wait in its lane
+    labels: str = ""  # Labels, as JSON; '': none
     hook: str = ""  # who is told of its end (bitladder/queue/calls/webhooks.py); '': nobody is
 
 
@@ -198,6 +206,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = DEFAULT_TENANT  # who submitted it
     position: int | None = None  # in its list, 1 for the head; None: it does not wait, or was pushed by RQ
     tenants: int = 1  # that wait in its queue, and are served in turns
+    labels: Labels | None = None
 
 
 class ExpectedWait(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bitladder.contract import Chunk, JobView, Outcome, Request, State
+from bitladder.contract import Chunk, JobView, Labels, Outcome, Request, State
 from bitladder.errors import GoneError, NotFoundError
 from bitladder.ids import readable
 from bitladder.queue.signing import Signer
@@ -21,7 +21,7 @@ from bitladder.rq_call import decode_call
 MAX_DATA_BYTES = 16 * 1024 * 1024
 
 # The fields of a job hash that a view is made of.
-VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant")
+VIEWED = ("status", "origin", "wait", "fence", "uncharged", "worker_name", "outcome", "data", "tenant", "labels")
 
 _STATE_OF_STATUS = {
     "queued": State.QUEUED,
@@ -46,6 +46,9 @@ LOST = Outcome(
 
 # As text.
 _UUID_CHARS = 36
+# More than routing/notes.py lets through, in JSON of any form.
+_MAX_LABELS_BYTES = 64 * 1024
+_decode_labels = msgspec.json.Decoder(Labels).decode
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +155,18 @@ def read_view(
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or left is None else max(1, place - left),
         tenants=tenants,
+        labels=_read_labels(fields["labels"]),
     )
+
+
+def _read_labels(raw: bytes | None) -> Labels | None:
+    """Return what a client has noted on its job; what is none of our writing is ignored."""
+    if not raw or len(raw) > _MAX_LABELS_BYTES:
+        return None
+    try:
+        return _decode_labels(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def missing(job_id: str, ttl_s: float) -> NotFoundError | GoneError:

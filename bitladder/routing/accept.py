@@ -20,6 +20,7 @@ from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Aliases, Envelope, read_envelope
 from bitladder.routing.features import score_prompt
 from bitladder.routing.max_cost import costs_of, within_cost
+from bitladder.routing.notes import labels_of
 from bitladder.routing.policies import Policies
 from bitladder.routing.policies.interface import Policy, Requester
 from bitladder.settings.access import NO_RULES, KeyRules
@@ -187,6 +188,7 @@ def _submission(
         fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
         max_of_tenant=incoming.max_of_tenant,
         weight=incoming.weight,
+        labels=labels_of(body, incoming.headers.get("x-tags")),
     )
 
 

@@ -25,6 +25,7 @@ class Body(msgspec.Struct, frozen=True):
     stream: bool | None = None
     service_tier: str | None = None  # this and the next one are for us, and the engine does not see them
     provider: dict[str, Any] | None = None
+    metadata: Any = None  # what is wrong here, notes.py says
 
     @property
     def is_streamed(self) -> bool:

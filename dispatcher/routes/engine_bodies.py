@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
 from bitladder.endpoints import Endpoint
 from bitladder.queue.json_views.kinds import Count, ModelName
 from bitladder.routing.body import MAX_MESSAGES, MAX_PROMPTS
+from bitladder.routing.notes import MAX_VALUE_CHARS
 
 # What the tiers of the example serve; an engine refuses more than its model has.
 MAX_TOKENS = 2048
@@ -44,6 +45,12 @@ class Provider(Struct, frozen=True, kw_only=True):
     ) = None
 
 
+Metadata = Annotated[
+    dict[str, Annotated[str, Meta(max_length=MAX_VALUE_CHARS)]],
+    Meta(description="Up to 16 names and texts, which the job shows again."),
+]
+
+
 class CompletionRequest(Struct, frozen=True, kw_only=True):
     """OpenAI's completion request; fields that are not named here pass through to the engine."""
 
@@ -54,6 +61,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     temperature: Temperature | None = None
     service_tier: ServiceTier | None = None
     provider: Provider | None = None
+    metadata: Metadata | None = None
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
@@ -74,6 +82,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     temperature: Temperature | None = None
     service_tier: ServiceTier | None = None
     provider: Provider | None = None
+    metadata: Metadata | None = None
 
 
 def camel(name: str) -> str:
@@ -90,6 +99,7 @@ def request_type(endpoint: Endpoint) -> type[Struct]:
     fields += [(name, MaxTokens | None, None) for name in row.limits]
     fields += [("stream", bool | None, None)] if endpoint.streams else []
     fields += [("service_tier", ServiceTier | None, None), ("provider", Provider | None, None)]
+    fields += [("metadata", dict[str, Any] | None, None)]
     return _struct(f"{camel(endpoint.name).title()}Request", f"A request to {endpoint}.", fields)
 
 

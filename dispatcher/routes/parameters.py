@@ -159,6 +159,13 @@ PARAMETERS = {
         Annotated[str, Meta(max_length=255, pattern="^[ -~]*$")],
         "Within a tenant, the same key and body give the first job.",
     ),
+    "Tags": _Parameter(
+        "X-Tags",
+        "header",
+        Annotated[str, Meta(pattern="^[ -~]*$")],
+        "Up to 16 words, with commas between them, that the job shows again.",
+        example="nightly,eu",
+    ),
     "Prefer": _Parameter(
         "Prefer",
         "header",
@@ -201,6 +208,7 @@ ENVELOPE = (
     "IdempotencyKey",
     "WebhookUrl",
     "WebhookSecret",
+    "Tags",
 )
 IN_PATHS = {
     "{job_id}": "JobId",

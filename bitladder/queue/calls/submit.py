@@ -80,7 +80,11 @@ def submit_call(settings: Settings, signer: Signer, group: Group, jobs: Sequence
 
 def _rare_fields(jobs: Sequence[Submission]) -> bytes:
     """Return fields of records that few jobs have, by the job's number in the call; b'' where none has any."""
-    fields = {str(number): {"hook": job.hook} for number, job in enumerate(jobs, 1) if job.hook}
+    fields: dict[str, dict[str, str]] = {}
+    for number, job in enumerate(jobs, 1):
+        if job.hook or job.labels:
+            named = {"hook": job.hook, "labels": job.labels}
+            fields[str(number)] = {name: value for name, value in named.items() if value}
     return msgspec.json.encode(fields) if fields else b""
 
 

@@ -64,6 +64,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | UnsetType | None = UNSET
     request_id: str | UnsetType = UNSET
     confidence: Confidence | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
     result: Result | UnsetType = UNSET
     error: JobFailure | UnsetType | None = UNSET
 
@@ -107,6 +109,9 @@ def job_fields(view: JobView) -> dict[str, Any]:
     }
     if view.position is not None:
         fields["queue_position"] = view.position
+    if view.labels:
+        named = {"metadata": view.labels.metadata, "tags": view.labels.tags}
+        fields |= {name: value for name, value in named.items() if value}
     if view.request:
         fields |= _request_fields(view.request)
     if view.outcome:

@@ -100,3 +100,23 @@ def test_openais_library_gets_the_answer_of_its_own_first_try(stack: Stack) -> N
     assert answer.retries_taken > 0
     assert answer.parse().choices[0].text
     assert complete(stack, SLOW, Idempotency_Key="retried").headers["x-job-id"] == answer.headers["x-job-id"]
+
+
+def test_a_job_shows_what_its_client_has_noted_on_it_whatever_becomes_of_it(stack: Stack) -> None:
+    noted = QUICK | {"metadata": {"order": "17"}}
+    unserved = {"X_Min_Tier": "fp8"}  # no worker of that tier runs
+    ended = complete(stack, noted, X_Tags="nightly, eu")
+    waiting = complete(stack, noted, Prefer="respond-async", X_Tags="nightly", **unserved)
+    links = [f"/v1/jobs/{answer.headers['x-job-id']}" for answer in (ended, waiting)]
+    cancelled = stack.http.delete(links[1]).json()
+    jobs = [stack.http.get(link).json() for link in links]
+    wrong = complete(stack, QUICK | {"metadata": {"order": [17]}})
+    plain = stack.http.get(f"/v1/jobs/{complete(stack, QUICK).headers['x-job-id']}").json()
+
+    assert [(job["status"], job["metadata"], job["tags"]) for job in (*jobs, cancelled)] == [
+        ("finished", {"order": "17"}, ["nightly", "eu"]),
+        ("cancelled", {"order": "17"}, ["nightly"]),
+        ("cancelled", {"order": "17"}, ["nightly"]),
+    ]
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "metadata.order")
+    assert not {"metadata", "tags"} & plain.keys()
