@@ -49,7 +49,7 @@ class IntakeState:
         self.waits = ExpectedWaits(self.admission, metrics)
         self.capture = Capture(lambda: live.current.capture, self.metrics)
         self._capturing: asyncio.Task[None] | None = None
-        self.withdrawals = Withdrawals(queue, withdrawals_gauge(self.metrics.registry))
+        self.withdrawals = Withdrawals(queue, self.inbox, withdrawals_gauge(self.metrics.registry))
         self.webhooks = Webhooks(queue, WebhookMetrics(self.metrics.registry))
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)

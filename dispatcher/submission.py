@@ -127,4 +127,4 @@ def abandon(state: IntakeState, job: Submission) -> None:
     intake closes: it is not the clients that leave.
     """
     if not job.idempotency_key and not state.closing.has_ended_waits:
-        state.withdrawals.add(job)
+        state.withdrawals.add_left(job)

@@ -3,6 +3,8 @@
 Two kinds of jobs have no idempotency key and no client: those whose client closed its connection, and those that were
 sent to Redis without an answer, so that their client was told to send them again. Redis may have such a job, may get
 it later, or may never: a withdrawn job does not run in any of these cases (scripts/cancel.lua).
+
+A client on a bad network may come back for its job: with `intake.abort_after_s` it has that time, at any intake.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from prometheus_client import Gauge
 from bitladder.contract import Submission
 from bitladder.queue.calls.end import Doubtful
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.waiting.outcomes import OutcomeInbox
 
 log = structlog.get_logger()
 # Jobs of one round trip.
@@ -31,17 +34,36 @@ _MAX_JOBS = 20_000
 class Withdrawals:
     """The abandoned jobs of one intake."""
 
-    def __init__(self, queue: JobQueue, waiting: Gauge) -> None:
-        self._queue = queue
+    def __init__(self, queue: JobQueue, inbox: OutcomeInbox, waiting: Gauge) -> None:
+        self._queue, self._inbox = queue, inbox
+        self._left: dict[str, asyncio.TimerHandle] = {}  # by id: their clients may come back until then
         self._waiting: dict[str, tuple[Doubtful, float]] = {}  # by id, each with its deadline (time.monotonic)
         self._has_jobs, self._is_empty = asyncio.Event(), asyncio.Event()
         self._is_empty.set()
         waiting.set_function(lambda: len(self._waiting))
 
-    def add(self, job: Submission) -> None:
-        """Cancel a job in the background: the task that calls this may be ending."""
+    def add_left(self, job: Submission) -> None:
+        """Cancel a job whose client has left, in a while, where nobody has come for it by then."""
+        after_s = self._queue.settings.intake.abort_after_s
+        if after_s == "never":
+            return
+        if not after_s or len(self._left) >= _MAX_JOBS:
+            self.add(job)
+            return
+        self._left[job.job_id] = asyncio.get_running_loop().call_later(after_s, self._end_left, job)
+
+    def _end_left(self, job: Submission) -> None:
+        del self._left[job.job_id]
+        if not self._inbox.is_read(job.job_id):
+            self.add(job, channel=self._inbox.channel)
+
+    def add(self, job: Submission, *, channel: str = "") -> None:
+        """Cancel a job in the background: the task that calls this may be ending.
+
+        With a channel: unless others are to hear of the job.
+        """
         lasts_s = job.deadline_ms / 1000 if job.deadline_ms else self._queue.settings.queue.max_wait_s
-        doubtful = Doubtful(job_id=job.job_id, queue=job.queue, tenant=job.request.tenant)
+        doubtful = Doubtful(job_id=job.job_id, queue=job.queue, tenant=job.request.tenant, channel=channel)
         self._waiting[job.job_id] = doubtful, time.monotonic() + lasts_s
         if len(self._waiting) > _MAX_JOBS:
             self._give_up(next(iter(self._waiting)), "too many wait to be cancelled")
@@ -60,7 +82,12 @@ class Withdrawals:
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def drain(self) -> None:
-        """Wait a moment for the jobs that are left, and log those that could not be cancelled."""
+        """Wait a moment for the jobs that are left, and log those that could not be cancelled.
+
+        Those whose clients may come back go on, as all do that are awaited when an intake closes.
+        """
+        for timer in self._left.values():
+            timer.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_empty.wait(), 3 * self._queue.settings.redis.timeout_s)
         for job_id in list(self._waiting):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -49,6 +49,11 @@ class IntakeSettings(Section):
     )
     heartbeat_s: float = Field(
         15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
+    )
+    abort_after_s: Annotated[float, Field(ge=0, le=86_400)] | Literal["never"] = Field(
+        0,
+        description="the job of an awaited or streamed request whose client closed the connection is cancelled after "
+        "so long, unless somebody reads it by then; never: it runs to its end",
     )
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
         (), description="web pages that may use the intake: origins as https://app.example.org, or *; needs API keys"

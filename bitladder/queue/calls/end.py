@@ -56,6 +56,7 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     queue: str
     tenant: str
+    channel: str = ""  # where only its former client heard of it: it is kept where others do by now; '': in any case
 
 
 def finished_bytes(item: Finished) -> int:
@@ -105,7 +106,7 @@ def cancel_call(
     """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet; `forgets`: to delete it."""
     why = ": nobody could come back for it" if withdrawn else ""
     outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
-    about = [withdrawn.queue, withdrawn.tenant] if withdrawn else ["", ""]
+    about = [withdrawn.queue, withdrawn.tenant, withdrawn.channel] if withdrawn else ["", "", ""]
     args: list[Argument] = [job_id, signer.encode(job_id, outcome), retention(settings), *about, "1" if forgets else ""]
     return Call("cancel", [f"rq:job:{job_id}"], args)
 

@@ -8,10 +8,11 @@
 --
 -- KEYS  1  rq:job:<id>                 hash    the job
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it has arrived)  5 its tenant
---       6 '1': a response of which nothing is to be kept once it is over ('': it is kept)
+--       6 channel: where others are to hear of it too, it is kept ('': in any case)
+--       7 '1': a response of which nothing is to be kept once it is over ('': it is kept)
 -- Touches also, by name: bl:counts:<list>, bl:gone:<list>, bl:tenants:<model>:<tier>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
--- Returns missing | cancelled | requested | over | forgotten.
+-- Returns missing | cancelled | requested | over | kept | forgotten.
 
 -- As long as a network may keep a submission on its way.
 local MIN_KEPT_MS = 900000
@@ -19,6 +20,9 @@ local MIN_KEPT_MS = 900000
 local fields = try_call('HMGET', KEYS[1], 'status', 'origin', 'worker_name', 'reply', 'tenant', 'wait', 'idem', 'hook')
 if not fields then  -- no hash: a claim ends it
   return 'over'
+end
+if ARGV[6] ~= '' and fields[4] and fields[4] ~= ARGV[6] then
+  return 'kept'
 end
 local status, queue, worker, now, keep = fields[1], fields[2], fields[3], now_ms(), read_keep(ARGV[3])
 local _, _, _, is_rq = read_wait(fields[6])
@@ -45,10 +49,10 @@ if is_listed or is_held or status == 'withdrawn' then
     hook = fields[8], rq = is_rq}
   end_job(job, 'canceled', ARGV[2], keep, now)
   flush(keep, now)
-  if ARGV[6] == '' then
+  if ARGV[7] == '' then
     return 'cancelled'
   end
-elseif status ~= 'started' and ARGV[6] == '' then
+elseif status ~= 'started' and ARGV[7] == '' then
   return 'over'
 end
 if status ~= 'started' then

@@ -84,6 +84,10 @@ class OutcomeInbox:
             return False
         return True
 
+    def is_read(self, job_id: str) -> bool:
+        """Return whether somebody in this process waits for a job."""
+        return job_id in self._waiting
+
     @contextlib.contextmanager
     def opened(self, job_id: str, *, is_stream: bool) -> Iterator[Inbox]:
         """Collect what is published for a job while the block runs."""
