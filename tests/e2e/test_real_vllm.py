@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +189,66 @@ def test_an_engine_that_is_killed_is_replaced_while_the_next_tier_serves(stack: 
     # Who is in an engine that is lost pays no attempt: nobody knows on whose account it was.
     assert (moved["status"], moved["tier"], moved["attempts"]) == ("finished", "int8", 1)
     assert (again["status"], again["tier"]) == ("finished", "int4")
+
+
+def test_a_greedy_answer_goes_on_in_the_next_execution_where_its_engine_was_killed(
+    openai: OpenAI, stack: PrivateStack
+) -> None:
+    def ask() -> Iterator[str]:
+        chunks = openai.chat.completions.create(
+            model="smollm2",
+            messages=[{"role": "user", "content": "Tell me about the sea, the sky and the ships between them."}],
+            max_tokens=120,
+            temperature=0,
+            stream=True,
+            extra_headers={"X-Max-Tier": "int4"},
+            extra_body={"ignore_eos": True},
+            timeout=200,
+        )
+        ids = set()
+        for chunk in chunks:
+            ids.add(chunk.id)
+            yield chunk.choices[0].delta.content or ""
+        assert len(ids) == 1
+
+    whole = "".join(ask())
+    interrupted = ask()
+    before = [next(interrupted) for _ in range(40)]
+    os.kill(_engine_of(stack, "int4"), signal.SIGKILL)
+    after = list(interrupted)
+
+    assert len(after) > 20
+    assert "".join(before + after) == whole
+    assert "stream begun anew" not in stack.tail("worker_int4", 100)
+
+
+def test_the_engine_lets_go_within_a_second_of_what_a_client_has_left(openai: OpenAI, stack: PrivateStack) -> None:
+    command = Path(f"/proc/{_engine_of(stack, 'int4')}/cmdline").read_bytes().split(b"\0")
+    path = command[command.index(b"--uds") + 1].decode()
+
+    def running() -> int:
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=path), timeout=30) as engine:
+            metrics = engine.get("http://engine/metrics").text
+        found = re.search(r"^vllm:num_requests_running\{[^}]*\} ([0-9.]+)", metrics, re.MULTILINE)
+        assert found
+        return round(float(found[1]))
+
+    body = {"model": "smollm2", "prompt": "Once", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with Client(stack.url) as client, contextlib.ExitStack() as leaving:
+        ids = [client.submit(body)["id"] for _ in range(3)]
+        wait_until(lambda: running() == 3, "the others run", 60)
+        answer = leaving.enter_context(httpx2.stream("POST", f"{stack.url}/v1/completions", json=body, timeout=60))
+        next(answer.iter_lines())
+        wait_until(lambda: running() == 4, "it runs")
+
+        leaving.close()
+        left_s = time.monotonic()
+        wait_until(lambda: running() == 3, "it has left the engine")
+        took_s = time.monotonic() - left_s
+        for job_id in ids:
+            client.cancel(job_id)
+
+    assert took_s < 1
 
 
 def test_an_engine_that_is_stopped_is_replaced_and_what_it_ran_is_run_again(stack: PrivateStack) -> None:
