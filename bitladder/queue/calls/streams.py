@@ -15,12 +15,9 @@ MAX_READ = 128 * 1024
 
 def emit_call(settings: Settings, worker: str, chunks: Sequence[tuple[str, Chunk]]) -> Call:
     """Build the call of emit.lua for chunks by job id."""
-    flat = [
-        field
-        for job_id, chunk in chunks
-        for field in (job_id, chunk.fence, chunk.number, chunk.after or "", chunk.data)
-    ]
-    return Call("emit", [], [worker, settings.queue.result_ttl_s * 1000, *flat])
+    flat = [field for job_id, chunk in chunks for field in (job_id, chunk.fence, chunk.number, chunk.data)]
+    follows = " ".join([f"{place}:{chunk.after}" for place, (_, chunk) in enumerate(chunks, 1) if chunk.after])
+    return Call("emit", [], [worker, settings.queue.result_ttl_s * 1000, follows, *flat])
 
 
 def read_emitted(answer: list[int]) -> list[Emitted]:
