@@ -19,6 +19,9 @@ JOBS_PER_TURN = 8
 MAX_LISTS = 64
 # Bytes of a job's id. Longer ones are refused; RQ's and ours have 36.
 MAX_ID = 512
+# How the ids of batches begin, and of the jobs of their lines: `<batch>-<line>`. Their outcomes are kept as long as the
+# batch may run, whatever becomes of its runner (scripts/parts/ending.lua).
+BATCH_PREFIX = "batch_"
 # Bytes of a job's field `trouble`: why it came back from its last execution. Its outcome says so if its deadline passes
 # before the next one.
 MAX_TROUBLE = 300
@@ -43,6 +46,7 @@ _SHARED: Mapping[str, int | float | str | Mapping[str, str]] = {
     "JOBS_PER_TURN": JOBS_PER_TURN,
     "MAX_LISTS": MAX_LISTS,
     "MAX_ID": MAX_ID,
+    "BATCH_PREFIX": BATCH_PREFIX,
     "MAX_TROUBLE": MAX_TROUBLE,
     "DEADLINE_PASSED": DEADLINE_PASSED,
     "HAD_COME_BACK": HAD_COME_BACK,

@@ -19,6 +19,7 @@ from bitladder.settings.sections import Settings
 from dispatcher.auth import is_key_required
 from dispatcher.batch.file_service import Files
 from dispatcher.batch.orphans import sweep_files_for_ever
+from dispatcher.batch.runner import BatchRunner
 from dispatcher.batch.store_choice import open_store
 from dispatcher.batch.uploads import Uploads
 from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_error
@@ -51,8 +52,10 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         app.state.intake = state
         app.state.files = files = Files(queue, store)
         app.state.uploads = Uploads(state, files)
+        app.state.batches = runner = BatchRunner(state, files)
         async with _started(state, watch):
             state.background.start("files", lambda: sweep_files_for_ever(files))
+            state.background.start("batches", runner.run)
             yield
         await store.aclose()
 

@@ -134,6 +134,25 @@ def withdrawals_gauge(registry: CollectorRegistry) -> Gauge:
     )
 
 
+class BatchMetrics:
+    """The batches that one intake runs."""
+
+    def __init__(self, registry: CollectorRegistry, running: Callable[[], int]) -> None:
+        self.lines = _children(
+            Counter(
+                "bitladder_batch_lines",
+                "How many lines of batches have a result: completed, failed, expired or cancelled?",
+                ("result",),
+                registry=registry,
+            )
+        )
+        self.ended = _children(
+            Counter("bitladder_batches_ended", "How many batches have ended?", ("status",), registry=registry)
+        )
+        held = Gauge("bitladder_batches", "How many batches does the intake run?", registry=registry)
+        held.set_function(running)
+
+
 class WebhookMetrics:
     """Deliveries of this intake; of what waits and is disabled every replica sees the same."""
 

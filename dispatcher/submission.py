@@ -13,6 +13,7 @@ from bitladder.endpoints import Endpoint
 from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueFullError
 from bitladder.queue_name import Lane, QueueName
 from bitladder.routing.accept import Accepted, Incoming, accept
+from bitladder.routing.envelope import LatencyBudget
 from bitladder.settings.access import Caller
 from dispatcher.admission.second_look import is_repeat
 from dispatcher.state import IntakeState
@@ -28,13 +29,19 @@ def route(
     reply: bool = False,
 ) -> Accepted:
     """Score and route one body; `reply`: the request waits for the outcome."""
-    start = time.perf_counter()
     incoming = incoming_of(state, request, endpoint, body, lane)
-    accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
+    accepted = route_incoming(state, incoming, reply=reply)
     kind = "response" if incoming.endpoint is Endpoint.RESPONSES else "job"
     if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply, kind=kind):
         job = msgspec.structs.replace(accepted.submission, hook=hook)
         accepted = msgspec.structs.replace(accepted, submission=job)
+    return accepted
+
+
+def route_incoming(state: IntakeState, incoming: Incoming, *, reply: bool) -> Accepted:
+    """Score and route one request, whether it came over HTTP or in a file."""
+    start = time.perf_counter()
+    accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
     state.metrics.routing.observe(time.perf_counter() - start)
     job = accepted.submission
     state.capture.offer(accepted)
@@ -82,18 +89,25 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
 
     """
     job = accepted.submission
-    entry = await state.admission.enter(job, accepted.envelope.latency_budget)
+    try:
+        job_id = await submit_admitted(state, job, accepted.envelope.latency_budget)
+    except AcceptanceUnknownError as error:
+        raise _in_doubt(state, job, error) from None
+    state.waits.accepted(job)
+    return job_id
+
+
+async def submit_admitted(state: IntakeState, job: Submission, latency_budget: LatencyBudget) -> str:
+    """Queue one job; return the id it is stored under, and raise what `submit` does: nothing is withdrawn."""
+    entry = await state.admission.enter(job, latency_budget)
     try:
         answer = await _submit_paid(state, job) if job.request.payer else await state.bundles.submit(job)
     finally:
         state.admission.arrived(entry)
     if isinstance(answer, QueueFullError):
         answer.retry_after_s = state.admission.room_after_s(job.queue, state.settings.queue.max_depth)
-    if isinstance(answer, AcceptanceUnknownError):
-        raise _in_doubt(state, job, answer)
     if isinstance(answer, BitladderError):
         raise answer
-    state.waits.accepted(job)
     return answer
 
 

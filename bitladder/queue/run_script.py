@@ -64,6 +64,10 @@ NAMES = (
     "watch_jobs",
     "add_file",
     "drop_file",
+    "create_batch",
+    "lease_batches",
+    "write_batch",
+    "cancel_batch",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -91,6 +95,9 @@ ALLOW_OOM = (
     "remove_endpoint",
     "watch_jobs",
     "drop_file",
+    "lease_batches",
+    "write_batch",
+    "cancel_batch",
 )
 
 # Scripts in folders of their own.
@@ -101,6 +108,7 @@ _FOLDERS = {
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
     **dict.fromkeys(("add_file", "drop_file"), "files/"),
+    **dict.fromkeys(("cancel_batch", "create_batch", "lease_batches", "write_batch"), "batching/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "inspection", "pop")  # parts of the claim alone
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)

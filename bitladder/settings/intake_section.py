@@ -111,3 +111,17 @@ class WebhookSettings(Section):
     max_pending: int = Field(
         10_000, ge=1, description="deliveries that may wait for one destination; those above it are dropped"
     )
+
+
+class BatchSettings(Section):
+    """Batches: files of requests that run in the background (docs/api/batches.md)."""
+
+    max_window_s: int = Field(
+        2_592_000, ge=60, le=31_536_000, description="the longest completion_window that a batch may have: 30 days"
+    )
+    max_open: int = Field(100, ge=1, le=10_000, description="batches of one tenant that have not ended")
+    max_kept: int = Field(1000, ge=1, le=100_000, description="batches of one tenant that are remembered")
+    keep_s: int = Field(2_592_000, ge=3600, description="how long an ended batch is remembered: 30 days")
+    max_queued: int = Field(
+        2000, ge=1, le=100_000, description="lines of one batch that are jobs at once; above, lines wait in their file"
+    )

@@ -12,7 +12,7 @@ from bitladder.errors import ConfigError, ModelNotFoundError
 from bitladder.settings.access import AuthSettings, KeySettings
 from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.capture_section import CaptureSettings
-from bitladder.settings.intake_section import FilesSettings, IntakeSettings, WebhookSettings
+from bitladder.settings.intake_section import BatchSettings, FilesSettings, IntakeSettings, WebhookSettings
 from bitladder.settings.log_section import LogSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import (
@@ -35,6 +35,7 @@ class Settings(Section):
     redis: RedisSettings = RedisSettings()
     intake: IntakeSettings = IntakeSettings()
     files: FilesSettings = FilesSettings()
+    batch: BatchSettings = BatchSettings()
     webhooks: WebhookSettings = WebhookSettings()
     auth: AuthSettings = AuthSettings()
     queue: QueueSettings = QueueSettings()

@@ -64,6 +64,12 @@ class ByteStream(Response, responses.StreamingResponse):
         super().__init__(parts, status, sized, media_type="application/octet-stream")
 
 
+class LineStream(Response, responses.StreamingResponse):
+    """Lines of JSON, sent as they are read: how many there are is not known before."""
+
+    media_type = "application/jsonl"
+
+
 # A comment: clients ignore it, and proxies see that the answer goes on.
 HEARTBEAT = b": heartbeat\n\n"
 

@@ -14,7 +14,7 @@ from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
-from dispatcher.routes.operation import BYTES, EVENTS, Answer, Content, Operation
+from dispatcher.routes.operation import BYTES, EVENTS, JSONL, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
 
 _INFO = {
@@ -29,6 +29,7 @@ _TAGS = {
     "inference": "Ask a model.",
     "jobs": "Ask now, read later.",
     "files": "What batches read and write.",
+    "batches": "Files of requests, run in the background.",
     "webhooks": "Be told what has ended.",
     "models": "What may be asked for.",
     "dead_letters": "Jobs that ended because something is wrong with them or with the service.",
@@ -39,6 +40,7 @@ _KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {
     BYTES: {"type": "string", "format": "binary"},
+    JSONL: {"description": "Lines with an object of JSON each."},
     EVENTS: {"description": "Server-sent events, each with a chunk of the answer as JSON in `data`."},
 }
 

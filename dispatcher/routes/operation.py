@@ -11,7 +11,7 @@ from dispatcher.auth import Requirement, require
 from dispatcher.http.responses import Handler
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
-BYTES, FORM = "application/octet-stream", "multipart/form-data"
+BYTES, FORM, JSONL = "application/octet-stream", "multipart/form-data", "application/jsonl"
 OPENMETRICS = "application/openmetrics-text"
 
 

@@ -13,6 +13,8 @@ from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.queue_name import Lane
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
+from dispatcher.batch.batch_handlers import DEFAULT_LISTED as DEFAULT_LISTED_BATCHES
+from dispatcher.batch.batch_handlers import MAX_LISTED as MAX_LISTED_BATCHES
 from dispatcher.batch.file_handlers import MAX_LISTED as MAX_LISTED_FILES
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
@@ -23,6 +25,7 @@ from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
 EXAMPLE_JOB_URL = "/v1/jobs/01890000-0000-7000-8000-000000000000"
+EXAMPLE_BATCH_ID = "batch_01890000000070008000000000000000"
 EXAMPLE_FILE_ID = "file-01890000000070008000000000000000"
 _DAY_MS = 86_400_000
 _Milliseconds = Annotated[int, Meta(ge=1, le=_DAY_MS)]
@@ -44,6 +47,16 @@ PARAMETERS = {
     "AfterQuery": _Parameter("after", "query", str, "The last id of the page before."),
     "PageQuery": _Parameter(
         "limit", "query", Annotated[int, Meta(ge=1, le=MAX_LISTED_FILES)], "The maximum of entries.", MAX_LISTED_FILES
+    ),
+    "BatchId": _Parameter(
+        "batch_id", "path", Annotated[str, Meta(min_length=1)], "A batch's id.", example=EXAMPLE_BATCH_ID
+    ),
+    "BatchPageQuery": _Parameter(
+        "limit",
+        "query",
+        Annotated[float, Meta(ge=0, le=MAX_LISTED_BATCHES)],
+        "The maximum of batches listed.",
+        DEFAULT_LISTED_BATCHES,
     ),
     "OrderQuery": _Parameter("order", "query", Literal["asc", "desc"], "desc, the usual: the latest first."),
     "PurposeQuery": _Parameter("purpose", "query", Literal["batch", "batch_output"], "Only files with this purpose."),
@@ -213,6 +226,7 @@ ENVELOPE = (
 IN_PATHS = {
     "{job_id}": "JobId",
     "{file_id}": "FileId",
+    "{batch_id}": "BatchId",
     "{model}": "ModelName",
     "{file}": "DocsFile",
     "{webhook_endpoint_id}": "WebhookEndpointId",

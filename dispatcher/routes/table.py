@@ -7,7 +7,15 @@ from starlette.routing import Route
 
 from dispatcher.auth import Requirement
 from dispatcher.http.responses import Response, json_response
-from dispatcher.routes import docs_page, file_routes, inference_routes, job_routes, operating_routes, webhook_routes
+from dispatcher.routes import (
+    batch_routes,
+    docs_page,
+    file_routes,
+    inference_routes,
+    job_routes,
+    operating_routes,
+    webhook_routes,
+)
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
@@ -23,6 +31,7 @@ OPERATIONS = (
     *inference_routes.OPERATIONS,
     *job_routes.OPERATIONS,
     *file_routes.OPERATIONS,
+    *batch_routes.OPERATIONS,
     *webhook_routes.OPERATIONS,
     *operating_routes.OPERATIONS,
     Operation(

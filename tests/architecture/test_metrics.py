@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.metrics import AdmissionMetrics, BatchMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
 from tests.conftest import ROOT
 from workers.metrics import WorkerMetrics
 
@@ -30,6 +30,7 @@ def served(registry: CollectorRegistry) -> dict[str, str]:
 def intake() -> CollectorRegistry:
     registry = IntakeMetrics().registry
     AdmissionMetrics(registry)
+    BatchMetrics(registry, lambda: 0)
     WebhookMetrics(registry)
     withdrawals_gauge(registry)
     return registry

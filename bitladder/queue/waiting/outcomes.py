@@ -14,7 +14,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -52,6 +52,16 @@ _RETRY_S = 0.5
 Read = TypeVar("Read")
 
 
+class Listener(Protocol):
+    """What hears of one job: an inbox, or the place where the outcomes of many jobs come together."""
+
+    def put(self, item: Item) -> None:
+        """Take what was heard."""
+
+    def is_silent(self, since_s: float) -> bool:
+        """Return whether the job should be looked up: its record is there, and nothing has come since then."""
+
+
 class OutcomeInbox:
     """Delivers what workers publish to the waiters in this process."""
 
@@ -59,7 +69,7 @@ class OutcomeInbox:
         self.channel = f"bl:reply:{secrets.token_hex(8)}"
         self._queue = queue
         self._subscription = Subscription(settings, self.channel, self._deliver, self._missed)
-        self._waiting: dict[str, list[Inbox]] = {}
+        self._waiting: dict[str, list[Listener]] = {}
         self._hurry = asyncio.Event()
         self._follow: Batcher[str, LookedUp] = Batcher(self._follow_many, max_items=_MAX_LOOKED_UP)
 
@@ -92,13 +102,20 @@ class OutcomeInbox:
     def opened(self, job_id: str, *, is_stream: bool) -> Iterator[Inbox]:
         """Collect what is published for a job while the block runs."""
         inbox = Inbox(is_stream=is_stream)
-        self._waiting.setdefault(job_id, []).append(inbox)
+        self.attach(job_id, inbox)
         try:
             yield inbox
         finally:
-            self._waiting[job_id].remove(inbox)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+            self.detach(job_id, inbox)
+
+    def attach(self, job_id: str, listener: Listener) -> None:
+        """Let a listener hear of a job, until it is detached."""
+        self._waiting.setdefault(job_id, []).append(listener)
+
+    def detach(self, job_id: str, listener: Listener) -> None:
+        self._waiting[job_id].remove(listener)
+        if not self._waiting[job_id]:
+            del self._waiting[job_id]
 
     async def wait(self, job_id: str, timeout_s: float) -> Outcome | None:
         """Wait for the outcome of any job, submitted anywhere; None when it has not ended in time.
@@ -230,8 +247,8 @@ class OutcomeInbox:
                 self._missed()  # what is stored is looked up in a moment
 
     def _put(self, job_id: str, item: Item) -> None:
-        for inbox in self._waiting.get(job_id, ()):
-            inbox.put(item)
+        for listener in tuple(self._waiting.get(job_id, ())):
+            listener.put(item)
 
 
 async def _read(read: Callable[[], Awaitable[Read]], end: float) -> Read:

@@ -23,6 +23,9 @@ local function end_job(job, status, outcome, keep, now)
   end
   local ttl = status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
+  if string.sub(job.id, 1, #BATCH_PREFIX) == BATCH_PREFIX then  -- until its batch's runner has it, or is given up
+    ttl = math.max(ttl, redis.call('PTTL', key))
+  end
   if job.rq then
     ttl = end_rq_job(job, status, outcome, ttl, keep, now, end_job)
   end
