@@ -38,6 +38,8 @@ _MAX_BYTES = 32 * 1024 * 1024
 _SILENT_S = 10.0
 # Between two tries of a line that the queue has no room for now.
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 2.0
+# The same where none is expected for longer than a minute, as with a budget that is used up for the day.
+_LONG_S, _LONG_PAUSE_S = 60.0, 30.0
 _LOOK_BYTES = 1024 * 1024
 _NO_BUDGET = LatencyBudget()  # the deadline is the batch's: no line is refused because others wait before it
 _WAITS = (RefusedError, QueueUnreachableError, BudgetError)
@@ -49,7 +51,7 @@ class _Pending:
     def __init__(self, lines: BatchLines, line: Line, batch_line: BatchLine) -> None:
         self.line, self.size = line, len(batch_line.body)
         self.service_tier = batch_service_tier(batch_line.body)
-        self.job: Submission | None = None  # None: a runner before this one has submitted it
+        self.job: Submission | None = None  # None: it is submitted
         self.is_stored = False
         self._lines, self._loop = lines, asyncio.get_running_loop()
         self._looked_s = self._loop.time()
@@ -244,7 +246,8 @@ class BatchLines:
             waiting = [(pending, pause_s) for pending, pause_s in zip(fresh, pauses_s, strict=True) if pause_s]
             fresh = [pending for pending, _ in waiting]
             if waiting:
-                await self._pause(min(_MAX_PAUSE_S, *(pause_s for _, pause_s in waiting)))
+                wait_s = min(pause_s for _, pause_s in waiting)
+                await self._pause(min(wait_s, _LONG_PAUSE_S if wait_s > _LONG_S else _MAX_PAUSE_S))
 
     async def _pause(self, pause_s: float) -> None:
         """Wait so long, or until a job of this batch has ended: then there may be room."""
@@ -265,7 +268,7 @@ class BatchLines:
         except BitladderError as error:
             self._leave(pending)
             self._add(refused_result(pending.line, error))
-        pending.is_stored = True
+        pending.is_stored, pending.job = True, None  # its prompt need not be here any more
         return 0.0
 
 

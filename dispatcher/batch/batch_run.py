@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -56,6 +57,7 @@ class BatchRun:
     def __init__(self, tools: BatchTools, record: BatchRecord, fence: int, end_s: float) -> None:
         """Run the batch under this fence; `end_s`: when its window closes, in the loop's time."""
         self.status = record.status
+        self.leased_until_s = math.inf  # in the loop's time; who renews the lease says it
         self._tools, self._record, self._fence, self._end_s = tools, record, fence, end_s
         self._progress = record.progress
         self._done = bytearray(record.done.ljust((record.progress.total + 7) // 8, b"\0"))
@@ -103,9 +105,13 @@ class BatchRun:
             return CANCELLED
         return EXPIRED if asyncio.get_running_loop().time() >= self._end_s else ""
 
+    def _may_go_on(self) -> bool:
+        """Return whether more lines may be submitted: not without the lease, as another runner may have them by now."""
+        return not self._early_end and asyncio.get_running_loop().time() < self.leased_until_s
+
     async def _validate(self) -> None:
         try:
-            scanned = await self._scan()
+            scanned = await _scan(self._tools, self._record, lambda: self._early_end)
         except ObjectMissingError:
             await self._fail([_input_missing(self._record)])
             return
@@ -119,17 +125,6 @@ class BatchRun:
         progress = msgspec.structs.replace(self._progress, total=scanned.lines, model=scanned.models[0])
         await self._write(Status.IN_PROGRESS, progress.at(Status.IN_PROGRESS, _now_ms()))
 
-    async def _scan(self) -> Scanned | None:
-        """Check the whole file; None: the batch ends early."""
-        scan = BatchScan(_rules(self._tools.state.settings, self._record))
-        async for part in self._tools.files.store.stream(self._record.spec.input_key):
-            for start in range(0, len(part), _SCANNED_BYTES):
-                if self._early_end:
-                    return None
-                scan.feed(part[start : start + _SCANNED_BYTES])
-                await asyncio.sleep(0)  # others get their turn
-        return scan.end()
-
     async def _fail(self, errors: list[BatchError]) -> None:
         progress = msgspec.structs.replace(self._progress, errors=errors)
         await self._write(Status.FAILED, progress.at(Status.FAILED, _now_ms()))
@@ -140,7 +135,7 @@ class BatchRun:
             self._tools.state, self._record, reader, self._end_s, is_taken_over=self._fence > 1
         )
         positions = [position for position in range(len(reader)) if not self._is_done(position)]
-        submitting = asyncio.create_task(lines.submit(positions, lambda: not self._early_end))
+        submitting = asyncio.create_task(lines.submit(positions, self._may_go_on))
         submitting.add_done_callback(lambda _: lines.changed.set())
         try:
             await self._gather(lines, submitting)
@@ -246,6 +241,18 @@ class BatchRun:
 
     def _is_done(self, position: int) -> bool:
         return bool(self._done[position // 8] >> position % 8 & 1)
+
+
+async def _scan(tools: BatchTools, record: BatchRecord, ends_early: Callable[[], str]) -> Scanned | None:
+    """Check the whole file; None: the batch ends early."""
+    scan = BatchScan(_rules(tools.state.settings, record))
+    async for part in tools.files.store.stream(record.spec.input_key):
+        for start in range(0, len(part), _SCANNED_BYTES):
+            if ends_early():
+                return None
+            scan.feed(part[start : start + _SCANNED_BYTES])
+            await asyncio.sleep(0)  # others get their turn
+    return scan.end()
 
 
 def _sum(tokens: Tokens, results: Sequence[Result]) -> Tokens:

@@ -78,6 +78,8 @@ class BatchRunner:
             held.task.cancel()
             return
         held.until_s = until_s
+        if held.run:
+            held.run.leased_until_s = until_s
         if batch.status == Status.CANCELLING and held.run:
             held.run.cancel()
 
@@ -93,7 +95,8 @@ class BatchRunner:
             record = await self._batches.read(batch.id)
             left_s = (record.expires_ms - now_ms) / 1000
             run = BatchRun(self._tools, record, batch.fence, asyncio.get_running_loop().time() + left_s)
-            self._held[batch.id].run = run
+            held = self._held[batch.id]
+            held.run, run.leased_until_s = run, held.until_s
             status = await run.run()
             self._tools.metrics.ended(status.value).inc()
         except LeaseLostError:
