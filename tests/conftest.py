@@ -115,6 +115,10 @@ class OwnValkey:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: is_answering(self.settings), "Valkey answers")
 
+    def send(self, signal_number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal_number)
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
