@@ -37,6 +37,13 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("cpu_us_worker", "worker us", 0),
         ("cpu_us_valkey", "Valkey us", 0),
     ),
+    "batches": (
+        ("lines_per_s", "lines/s", 0),
+        ("cpu_us_intake", "intake us", 0),
+        ("cpu_us_worker", "worker us", 0),
+        ("cpu_us_valkey", "Valkey us", 0),
+        ("intake_mib", "intake, MiB at most", 0),
+    ),
     "score": (
         ("entropy_us", "entropy us", 1),
         ("six_us", "six us", 1),

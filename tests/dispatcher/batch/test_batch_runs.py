@@ -341,7 +341,9 @@ async def test_lines_wait_for_room_in_the_queue_and_leave_some_to_the_tenants_ot
     await asyncio.sleep(0.3)
 
     depths = await bench.state.queue.depths("smollm2")
-    assert sum(queue.depth for queue in depths.queues) == 4
+    assert [(queue.queue, queue.depth) for queue in depths.queues if queue.depth] == [
+        ("smollm2:int4:batch:max-int4", 4)
+    ]
     bench.worker.limit = 10**9
     assert await running is Status.COMPLETED
     assert bench.worker.runs.total() == 64

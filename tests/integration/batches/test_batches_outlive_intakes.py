@@ -13,7 +13,7 @@ from tests.conftest import Stack, wait_until
 from tests.integration.batches.test_batches import BatchUser, line
 
 
-@pytest.mark.parametrize("until", ["created", "submitted", "collected"])
+@pytest.mark.parametrize("until", ["created", "submitted", "collected", "stopped"])
 def test_a_batch_outlives_the_intake_that_ran_it(
     make_stack: Callable[..., Stack], store: redis.Redis, tmp_path: Path, until: str
 ) -> None:
@@ -26,11 +26,11 @@ def test_a_batch_outlives_the_intake_that_ran_it(
     batch = user.create([line(f"c{n}", f"w{n} {'echo:slow' * (n % 4 == 3)}") for n in range(64)], "24h")
     if until != "created":
         wait_until(lambda: bool(store.keys(f"rq:job:{batch.id}-*")), "a line is a job")
-    if until == "collected":
+    if until in ("collected", "stopped"):
         user.wait(batch.id, "in_progress")
         wait_until(lambda: bool(_completed(user, batch.id)), "results are written")
-    intake.kill()
-    intake.wait()
+    intake.terminate() if until == "stopped" else intake.kill()
+    intake.wait(30)
     stack.environment["BITLADDER_INTAKE__PORT"] = str(stack.port)
     stack.intake()
 
