@@ -15,6 +15,7 @@ from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, NumberF
 # Python, torch, transformers and the quantizer, and what they free but do not give back.
 _RUNTIME_BYTES = 1_200_000_000
 _BF16_BYTES, _FLOAT_BYTES = 2, 4
+_BF16 = NumberFormat(num_bits=16, type="float", strategy="tensor")
 # Bounds a file of weights that is written where memory is bounded; transformers gathers a whole one before.
 SHARD_BYTES = 5_000_000_000
 # Twice the longest passage: what the model answers, and what its reference answered.
@@ -29,6 +30,7 @@ _COPIES_OF_ACTIVATIONS = 4
 # and measuring took.
 _PASS_S = 40.0  # a recipe that only looks at what goes through the layers
 _METHOD_S = {Method.GPTQ: 90.0, Method.AWQ: 160.0, Method.AWQ_GPTQ: 400.0, Method.SMOOTHQUANT_GPTQ: 150.0}
+_ONE_PASS = 0.6  # of that where nothing goes through the quantized layers again
 # For a billion parameters, whatever is calibrated on: rounding and writing; and reading two models for each 768 tokens.
 _ROUNDING_S, _MEASURING_S = 60.0, 35.0
 
@@ -75,7 +77,8 @@ def checkpoint_bytes(recipe: Recipe, weights: Weights, storage: Storage = Storag
     """Return what the weights take on disk, scales and zero points included."""
     if storage is Storage.ROUNDED or recipe.weights is None:
         return weights.parameters * _BF16_BYTES
-    formats = [numbers for numbers in (recipe.weights, recipe.finer_weights) if numbers]  # which layers, only names say
+    # Which layers have other numbers, or stay bf16, only names say.
+    formats = [numbers for numbers in (recipe.weights, recipe.finer_weights, _BF16 if recipe.kept else None) if numbers]
     linear = sum(
         count * max(_layer_bytes(numbers, *size) for numbers in formats)
         for size, count in Counter(weights.linears).items()
@@ -120,7 +123,8 @@ def making_s(recipe: Recipe, weights: Weights) -> float:
     """
     billions = weights.parameters / 1e9
     tokens = recipe.mix.budget if recipe.mix else 0
-    return billions * (_ROUNDING_S + _METHOD_S.get(recipe.method, _PASS_S) * tokens / 1000)
+    passes = 1.0 if recipe.propagates else _ONE_PASS
+    return billions * (_ROUNDING_S + passes * _METHOD_S.get(recipe.method, _PASS_S) * tokens / 1000)
 
 
 def measuring_s(weights: Weights, groups: int) -> float:

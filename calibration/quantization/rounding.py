@@ -107,7 +107,7 @@ def _apply(model: PreTrainedModel, recipe: Recipe) -> QuantizationArgs:
     scheme = compressed_scheme(recipe)
     config = QuantizationConfig(
         config_groups={"group_0": scheme},
-        ignore=list(recipe.ignore),
+        ignore=[*recipe.ignore, *recipe.kept],
         quantization_status=QuantizationStatus.FROZEN,
     )
     apply_quantization_config(model, config)

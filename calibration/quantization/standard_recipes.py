@@ -10,11 +10,16 @@ from calibration.quantization.recipe import BF16, CalibrationMix, Method, Number
 
 # Zero points, because with 16 levels an unused half of a symmetric range is a whole bit.
 _INT4_32 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False)
-# Ranges that cut the outermost weights off where the whole group comes out closer that way.
-_INT4_32_CUT = replace(_INT4_32, observer="mse")
+# Ranges that cut the outermost weights off where the group comes out closer that way, each weight by the squares
+# of its inputs.
+_INT4_32_CUT = replace(_INT4_32, observer="imatrix_mse")
 # The layers that lose most (docs/calibration/figures.md); no other is stacked with them. On CPUs: GPU kernels take no
 # groups of 16.
 _DOWN = (r"re:.*\.down_proj$",)
+# Queries, keys and values, which vLLM stacks and takes in one format.
+_ATTENTION_INPUTS = r"re:.*\.self_attn\.[qkv]_proj$"
+# The blocks where the largest activations of a Llama arise, which 8 bits a token do not hold beside all others.
+_FIRST_DOWN = r"re:.*\.layers\.[01]\.mlp\.down_proj$"
 _INT4_16_CUT = replace(_INT4_32_CUT, group_size=16)
 _INT4_64 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False)
 _INT4_128 = NumberFormat(num_bits=4, type="int", strategy="group", group_size=128, symmetric=False)
@@ -40,8 +45,9 @@ _LARGE = replace(_MIXED, tokens=256, budget=32_768)
 # 8 bits lose less, and SmoothQuant passes over the model once more: half as many tokens.
 _HALF = replace(_MIXED, budget=10_240)
 SHORT = CalibrationMix(packaged=60, tokens=64, budget=4_096, general_share=0.25)
-# What a tier may lose in each kind of text, nats per token: what the worst kind was measured to lose, and a margin for
-# other machines. The targets are 0.15 and 0.025; docs/calibration/figures.md says which kinds miss them.
+# What a tier may lose in each kind of text, nats per token: the targets where a recipe holds them; else what the worst
+# kind was measured to lose, and a margin for other machines (docs/calibration/figures.md).
+_INT4_TARGET, _INT8_TARGET, _FP8_TARGET = 0.15, 0.025, 0.02
 _INT4_KL, _INT8_KL, _FP8_KL = 0.25, 0.06, 0.05
 
 RECIPES = {
@@ -74,8 +80,22 @@ RECIPES = {
             weights=_INT4_32_CUT,
             mix=_LARGE,
             packed_needs=_CPU_INT4,
+            propagates=False,
             max_perplexity_ratio=1.15,
             max_kl=_INT4_KL,
+        ),
+        Recipe(
+            name="int4-gptq-g32-qkv16",
+            tier="int4",
+            method=Method.GPTQ,
+            summary="W4A16, asymmetric, groups of 32, ranges cut where that is closer; q, k, v in bf16",
+            weights=_INT4_32_CUT,
+            mix=_LARGE,
+            propagates=False,
+            kept=(_ATTENTION_INPUTS,),
+            packed_needs=_CPU_INT4,
+            max_perplexity_ratio=1.1,
+            max_kl=_INT4_TARGET,
         ),
         Recipe(
             name="int4-gptq-g32-down16",
@@ -87,6 +107,7 @@ RECIPES = {
             finer_weights=_INT4_16_CUT,
             mix=_LARGE,
             packed_needs=_CPU_INT4,
+            propagates=False,
             max_perplexity_ratio=1.15,
             max_kl=_INT4_KL,
         ),
@@ -133,8 +154,24 @@ RECIPES = {
             mix=_HALF,
             smoothing=0.8,
             smoothing_gated=0.65,
+            propagates=False,
             max_perplexity_ratio=1.06,
             max_kl=_INT8_KL,
+        ),
+        Recipe(
+            name="int8-smoothquant-gptq-qkv16",
+            tier="int8",
+            method=Method.SMOOTHQUANT_GPTQ,
+            summary="W8A8, weights per channel, activations per token; q, k, v and the first two down_proj in bf16",
+            weights=_INT8_CHANNEL,
+            activations=_INT8_TOKEN,
+            mix=_HALF,
+            smoothing=0.8,
+            smoothing_gated=0.65,
+            propagates=False,
+            kept=(_ATTENTION_INPUTS, _FIRST_DOWN),
+            max_perplexity_ratio=1.03,
+            max_kl=_INT8_TARGET,
         ),
         Recipe(
             name="int8-rtn",
@@ -154,8 +191,23 @@ RECIPES = {
             activations=_FP8_GROUP,
             mix=_HALF,
             packed_needs=_CPU_FP8,
+            propagates=False,
             max_perplexity_ratio=1.03,
             max_kl=_FP8_KL,
+        ),
+        Recipe(
+            name="fp8-block-gptq-qkv-down16",
+            tier="fp8",
+            method=Method.GPTQ,
+            summary="FP8 (e4m3), weights in blocks of 64 x 128; q, k, v and down_proj in bf16",
+            weights=_FP8_BLOCK,
+            activations=_FP8_GROUP,
+            mix=_HALF,
+            propagates=False,
+            kept=(_ATTENTION_INPUTS, *_DOWN),
+            packed_needs=_CPU_FP8,
+            max_perplexity_ratio=1.02,
+            max_kl=_FP8_TARGET,
         ),
         Recipe(
             name="fp8-dynamic",
@@ -181,17 +233,27 @@ RECIPES = {
     )
 }
 
-# The recipes of the example, on a laptop's CPU and on a GPU.
-EXAMPLE = {BF16: BF16, "int4": "int4-gptq-g32", "int8": "int8-smoothquant-gptq", "fp8": "fp8-block-gptq"}
-# The default recipes of any other model: it is served by a GPU, where FP8 needs no samples.
-DEFAULT = EXAMPLE | {"fp8": "fp8-dynamic"}
+# The recipes of the example, on a laptop's CPU and on a GPU: they hold the targets in every kind, for some more bytes.
+EXAMPLE = {
+    BF16: BF16,
+    "int4": "int4-gptq-g32-qkv16",
+    "int8": "int8-smoothquant-gptq-qkv16",
+    "fp8": "fp8-block-gptq-qkv-down16",
+}
+# The default recipes of any other model: it is served by a GPU, where FP8 needs no samples, and loses less.
+DEFAULT = {BF16: BF16, "int4": "int4-gptq-g32", "int8": "int8-smoothquant-gptq", "fp8": "fp8-dynamic"}
 
 TIERS = tuple(tier for tier in EXAMPLE if tier != BF16)
 
 # What stands in for the example's checkpoints until those are made: the same numbers, rounded to the nearest one.
 QUICK = {
     recipe.tier: replace(
-        recipe, method=Method.ROUND_TO_NEAREST, toolkit=Toolkit.ENGINE, mix=None, max_perplexity_ratio=None
+        recipe,
+        method=Method.ROUND_TO_NEAREST,
+        toolkit=Toolkit.ENGINE,
+        mix=None,
+        propagates=True,
+        max_perplexity_ratio=None,
     )
     for recipe in (
         replace(

@@ -28,7 +28,7 @@ def quantize(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("recipe", ["int4-awq-gptq-g32", "int8-smoothquant-gptq"])
+@pytest.mark.parametrize("recipe", ["int4-awq-gptq-g32", "int8-smoothquant-gptq-qkv16"])
 def test_a_model_becomes_a_checkpoint_that_may_serve(model: Path, tmp_path: Path, recipe: str) -> None:
     options = ("--tier", recipe[:4], "--recipe", recipe, "--model", str(model), "--out", str(tmp_path / "made"))
 

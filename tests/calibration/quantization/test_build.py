@@ -248,7 +248,7 @@ def test_what_was_refused_is_not_made_again_unless_it_is_forced(make_builder: Ma
 def test_one_kind_of_text_is_enough_to_be_refused(make_builder: MakeBuilder) -> None:
     quantizer = ToyQuantizer(GOOD, {"german": 0.4})
 
-    with pytest.raises(BadCheckpointError, match=r"KL on german is 0\.400, at most 0\.25"):
+    with pytest.raises(BadCheckpointError, match=r"KL on german is 0\.400, at most 0\.15"):
         make_builder(quantizer).make(jobs("int4"))
 
 

@@ -45,6 +45,7 @@ def test_finer_numbers_of_some_layers_are_an_upper_bound_for_all() -> None:
     recipe = RECIPES["int4-gptq-g32-down16"]
 
     assert 120.3e6 < checkpoint_bytes(recipe, SMOLLM2) < 1.06 * 120.3e6
+    assert 141.8e6 < checkpoint_bytes(RECIPES["int4-gptq-g32-qkv16"], SMOLLM2) < 2.02 * SMOLLM2.parameters
 
 
 def test_an_int4_checkpoint_of_70b_is_a_quarter_of_bf16() -> None:

@@ -16,7 +16,7 @@ from calibration.errors import WrongEnvironmentError
 from calibration.quantization.example import SMOLLM2
 from calibration.quantization.quantize_task import QuantizeTask, find_interpreter
 from calibration.quantization.recipe import Toolkit
-from calibration.quantization.standard_recipes import RECIPES
+from calibration.quantization.standard_recipes import EXAMPLE, RECIPES
 from calibration.sample.run_sampling import SampleOptions, sample
 from calibration.sample.source import Packaged
 from tests.calibration.commands.test_app import run
@@ -176,7 +176,7 @@ def test_a_tier_on_hardware_without_its_units_is_refused(tmp_path: Path) -> None
 
 
 def test_no_checkpoint_takes_the_folder_of_one_that_is_made_of_other_things(tmp_path: Path) -> None:
-    recipe = RECIPES["int4-gptq-g32"]
+    recipe = RECIPES[EXAMPLE["int4"]]
     model, other_model = Tiny().write(tmp_path / "a" / "llama"), Tiny("bf16").write(tmp_path / "b" / "llama")
     samples = [tmp_path / f"{name}.jsonl" for name in "xy"]
     for path in samples:

@@ -70,7 +70,7 @@ def test_every_tier_has_a_default_that_makes_it() -> None:
 
 
 def test_the_example_and_other_models_may_have_different_defaults() -> None:
-    assert find_recipe("fp8", None, is_example=True).name == "fp8-block-gptq"
+    assert find_recipe("fp8", None, is_example=True).name == "fp8-block-gptq-qkv-down16"
     assert find_recipe("fp8", None, is_example=False).name == "fp8-dynamic"
     assert find_recipe("int8", "int8-rtn", is_example=False).name == "int8-rtn"
 
@@ -142,6 +142,8 @@ def test_the_hash_changes_with_whatever_changes_the_bytes() -> None:
         replace(INT4, weights=replace(GROUPS, group_size=32)),
         replace(INT4, dampening=0.1),
         replace(INT4, smoothing=0.5),
+        replace(INT4, propagates=False),
+        replace(INT4, kept=("layer",)),
         replace(INT4, finer=("layer",), finer_weights=GROUPS),
         replace(INT4, max_perplexity_ratio=9.5),
         replace(INT4, max_kl=0.5),
