@@ -44,6 +44,8 @@ async def on_bitladder_error(request: HttpRequest, error: Exception) -> Response
         headers = {"Accept-Encoding": ", ".join(CODINGS)}
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Bearer realm="bitladder"'}
+    if error.status == 501:  # OpenAI's libraries repeat every 5xx
+        headers = dict(FINAL)
     authenticator: Authenticator = intake.authenticator
     message = str(error) if authenticator.sees_details(request.scope["headers"]) else error.public or str(error)
     return problem(error.status, message, error.code, param=getattr(error, "param", None), headers=headers)

@@ -29,7 +29,11 @@ def route(
     reply: bool = False,
 ) -> Accepted:
     """Score and route one body; `reply`: the request waits for the outcome."""
-    incoming = incoming_of(state, request, endpoint, body, lane)
+    return route_request(state, request, incoming_of(state, request, endpoint, body, lane), reply=reply)
+
+
+def route_request(state: IntakeState, request: HttpRequest, incoming: Incoming, *, reply: bool) -> Accepted:
+    """Score and route one request of HTTP, which may name who is told of its end."""
     accepted = route_incoming(state, incoming, reply=reply)
     kind = "response" if incoming.endpoint is Endpoint.RESPONSES else "job"
     if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply, kind=kind):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -43,16 +45,34 @@ def completion_handler(endpoint: Endpoint) -> Handler:
         else:
             body = await read_bytes(request, state.settings.intake, state.closing)
         preferences = preferences_of(request, state.settings.intake.await_timeout_s)
-        is_async = preferences.respond_async
-        accepted = route(state, request, endpoint, body, reply=not is_async)
-        if is_async and (accepted.stream or not preferences.wait_s):
-            applied = msgspec.structs.replace(preferences, wait_s=None)
-            return accepted_answer(state, accepted.submission, await submit(state, accepted), applied)
-        if accepted.stream:
-            return await stream_answer(request, state, accepted)
-        return await _await_answer(request, state, _replied(state, accepted) if is_async else accepted, preferences)
+        accepted = route(state, request, endpoint, body, reply=not preferences.respond_async)
+
+        def written(job_id: str, outcome: Outcome) -> bytes:
+            del job_id
+            return answer_with_service_tier(endpoint, outcome.answer or b"", accepted.service_tier)
+
+        return await answer_accepted(request, state, accepted, Form(written, stream_answer, preferences))
 
     return handle
+
+
+class Form(NamedTuple):
+    """How a route answers, and what its client prefers."""
+
+    written: Callable[[str, Outcome], bytes]  # the answer of a job that finished
+    streamed: Callable[[HttpRequest, IntakeState, Accepted], Awaitable[Response]]
+    preferences: Preferences
+
+
+async def answer_accepted(request: HttpRequest, state: IntakeState, accepted: Accepted, form: Form) -> Response:
+    """Submit a job, and answer with its outcome, its tokens, or that it is queued."""
+    is_async = form.preferences.respond_async
+    if is_async and (accepted.stream or not form.preferences.wait_s):
+        applied = msgspec.structs.replace(form.preferences, wait_s=None)
+        return accepted_answer(state, accepted.submission, await submit(state, accepted), applied)
+    if accepted.stream:
+        return await form.streamed(request, state, accepted)
+    return await _await_answer(request, state, _replied(state, accepted) if is_async else accepted, form)
 
 
 def _replied(state: IntakeState, accepted: Accepted) -> Accepted:
@@ -66,10 +86,8 @@ def _named_model(request: HttpRequest, state: IntakeState) -> bytes:
     return msgspec.json.encode({"model": request.query_params.get("model") or next(iter(state.settings.models), "")})
 
 
-async def _await_answer(
-    request: HttpRequest, state: IntakeState, accepted: Accepted, preferences: Preferences
-) -> Response:
-    start, job = time.perf_counter(), accepted.submission
+async def _await_answer(request: HttpRequest, state: IntakeState, accepted: Accepted, form: Form) -> Response:
+    start, job, preferences = time.perf_counter(), accepted.submission, form.preferences
     try:
         result = await unless_gone(request, _outcome(state, accepted, preferences, attaches(request, preferences)))
     except (IntakeClosingError, KeyInUseError) as error:
@@ -86,14 +104,10 @@ async def _await_answer(
         is_async = preferences.respond_async
         return accepted_answer(state, job, job_id, preferences) if is_async else not_in_time(state, job_id)
     record_served(state, job, outcome, start)
-    return _answer(accepted, outcome, outcome_headers(job_id, outcome) | preferences.applied(is_async=False))
-
-
-def _answer(accepted: Accepted, outcome: Outcome, headers: dict[str, str]) -> Response:
+    headers = outcome_headers(job_id, outcome) | preferences.applied(is_async=False)
     if outcome.state is not State.FINISHED or outcome.answer is None:
         return outcome_problem(outcome, headers)
-    answer = answer_with_service_tier(accepted.submission.request.endpoint, outcome.answer, accepted.service_tier)
-    return Response(answer, outcome.status, headers, media_type="application/json")
+    return Response(form.written(job_id, outcome), outcome.status, headers, media_type="application/json")
 
 
 async def _outcome(

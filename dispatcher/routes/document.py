@@ -27,6 +27,7 @@ _INFO = {
 }
 _TAGS = {
     "inference": "Ask a model.",
+    "responses": "Ask with items, now or in the background; continue what is stored.",
     "jobs": "Ask now, read later.",
     "files": "What batches read and write.",
     "batches": "Files of requests, run in the background.",

@@ -24,6 +24,7 @@ from bitladder.errors import (
 )
 from bitladder.settings.sections import Settings
 from dispatcher.http.problems import problem_body
+from dispatcher.openai.responses.create_options import NotImplementedHereError
 from dispatcher.routes.parameters import EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 
 _REFUSED = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
@@ -133,6 +134,12 @@ ERRORS = {
         "The job failed; `code` says how.",
         {"worker_lost": ("the worker was lost", None)},
         ("X-Job-Id", "X-Should-Retry"),
+    ),
+    "NotImplemented": _ErrorAnswer(
+        501,
+        "A part of OpenAI's API that is not there; the message says what to use instead.",
+        {NotImplementedHereError.code: ("compaction is not implemented: send fewer items as input", None)},
+        ("X-Should-Retry",),
     ),
     "EngineFault": _ErrorAnswer(
         502,

@@ -104,7 +104,7 @@ def example_of(endpoint: Endpoint) -> dict[str, object]:
 
 
 OPERATIONS = (
-    *map(_inference, Endpoint),
+    *(_inference(endpoint) for endpoint in Endpoint if endpoint is not Endpoint.RESPONSES),
     Operation(
         method="GET",
         path="/v1/models",

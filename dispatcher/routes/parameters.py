@@ -17,6 +17,7 @@ from dispatcher.batch.batch_handlers import DEFAULT_LISTED as DEFAULT_LISTED_BAT
 from dispatcher.batch.batch_handlers import MAX_LISTED as MAX_LISTED_BATCHES
 from dispatcher.batch.file_handlers import MAX_LISTED as MAX_LISTED_FILES
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
+from dispatcher.openai.responses.stored import DEFAULT_ITEMS, MAX_ITEMS
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
 from dispatcher.routes.parameter import Parameter as _Parameter
 from dispatcher.routes.parameter import schema_of
@@ -24,6 +25,7 @@ from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 
 REQUEST_ID = Annotated[str, Meta(pattern="^[!-~]{1,128}$")]
 EXAMPLE_JOB_ID = "01890000-0000-7000-8000-000000000000"
+EXAMPLE_RESPONSE_ID = "resp_01890000000070008000000000000000"
 EXAMPLE_JOB_URL = "/v1/jobs/01890000-0000-7000-8000-000000000000"
 EXAMPLE_BATCH_ID = "batch_01890000000070008000000000000000"
 EXAMPLE_FILE_ID = "file-01890000000070008000000000000000"
@@ -61,6 +63,22 @@ PARAMETERS = {
     "OrderQuery": _Parameter("order", "query", Literal["asc", "desc"], "desc, the usual: the latest first."),
     "PurposeQuery": _Parameter("purpose", "query", Literal["batch", "batch_output"], "Only files with this purpose."),
     "Range": _Parameter("Range", "header", str, "One range of bytes; another form is ignored.", example="bytes=0-1023"),
+    "ResponseId": _Parameter(
+        "response_id",
+        "path",
+        Annotated[str, Meta(pattern="^resp_[0-9a-f]{32}$")],
+        "The id of a stored response.",
+        example=EXAMPLE_RESPONSE_ID,
+    ),
+    "ConversationId": _Parameter("conversation_id", "path", Annotated[str, Meta(min_length=1)], "A conversation."),
+    "ItemId": _Parameter("item_id", "path", Annotated[str, Meta(min_length=1)], "An item of a conversation."),
+    "StreamQuery": _Parameter("stream", "query", bool, "Whether to read its events.", example=False),
+    "StartingAfterQuery": _Parameter(
+        "starting_after", "query", Count, "The `sequence_number` of the last event that the client has.", example=3
+    ),
+    "PageLimitQuery": _Parameter(
+        "limit", "query", Annotated[int, Meta(ge=1, le=MAX_ITEMS)], "The maximum of items.", DEFAULT_ITEMS
+    ),
     "ModelName": _Parameter("model", "path", ModelName, "A model's name."),
     "DocsFile": _Parameter("file", "path", str, "The name of a file that the page asks for.", example="page.js"),
     "ModelQuery": _Parameter("model", "query", ModelName, "A model's name."),
@@ -231,6 +249,9 @@ IN_PATHS = {
     "{file}": "DocsFile",
     "{webhook_endpoint_id}": "WebhookEndpointId",
     "{event_id}": "EventId",
+    "{response_id}": "ResponseId",
+    "{conversation_id}": "ConversationId",
+    "{item_id}": "ItemId",
 }
 
 ANSWER_HEADERS: dict[str, tuple[Any, str]] = {

@@ -14,6 +14,7 @@ from dispatcher.routes import (
     inference_routes,
     job_routes,
     operating_routes,
+    response_routes,
     webhook_routes,
 )
 from dispatcher.routes.document import document
@@ -29,6 +30,7 @@ async def get_openapi(request: HttpRequest) -> Response:
 
 OPERATIONS = (
     *inference_routes.OPERATIONS,
+    *response_routes.OPERATIONS,
     *job_routes.OPERATIONS,
     *file_routes.OPERATIONS,
     *batch_routes.OPERATIONS,
