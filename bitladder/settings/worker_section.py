@@ -68,4 +68,5 @@ class EchoSettings(Section):
     tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
     fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
     seed: int = Field(0, description="seed of the faults")
+    multimodal: bool = Field(False, description="whether pictures and sound are taken; they say nothing")
     execution_log: str = Field("", description="file for a line per begin and end of an execution; empty: none")

@@ -24,6 +24,7 @@ from bitladder.endpoints import Endpoint
 from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.echo_model.in_flight import InFlight
+from workers.engines.echo_model.media import without_media
 from workers.engines.echo_model.refusal import refusal
 from workers.engines.echo_model.route_answers import Reply, reply_to
 from workers.engines.errors import (
@@ -58,6 +59,7 @@ class EchoEngine:
         try:
             route = Endpoint(endpoint)
             on_chunk = on_chunk if route.streams else None
+            body = without_media(body) if self._settings.multimodal else body
             answer = reply_to(route, body, context, is_stream=on_chunk is not None)
         except (ValueError, RecursionError) as error:
             return refusal(error)

@@ -12,10 +12,12 @@ from bitladder.contract import Outcome, Request, ResponseOptions, State
 from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
 from bitladder.queue_name import Lane
+from bitladder.routing.accept import Incoming, accept
 from dispatcher.openai.responses.create_options import NotImplementedHereError, engine_body, read_options
 from dispatcher.openai.responses.event_numbers import EventNumbers
 from dispatcher.openai.responses.record import StoredResponse, is_response_id, new_job_id
 from dispatcher.openai.responses.stored import page_of
+from tests.conftest import make_settings
 from tests.integration.responses.open_responses import REQUIRED, problems_in_event, problems_in_response
 
 BODY = {"model": "smollm2", "input": "hello", "instructions": "be brief", "temperature": 0.0}
@@ -172,3 +174,38 @@ def test_pages_of_items_follow_each_other() -> None:
 def test_an_id_that_is_stored_differs_from_one_that_is_not() -> None:
     assert is_response_id(new_job_id(is_stored=True))
     assert not is_response_id(new_job_id(is_stored=False))
+
+
+def test_requests_that_continue_each_other_share_a_prefix_with_their_tenant_alone() -> None:
+    settings = make_settings("redis://127.0.0.1:1/0", queue__prefix_bytes=64)
+
+    def prefix(text: str, tenant: str, continuation_id: str) -> str:
+        body = msgspec.json.encode({"model": "smollm2", "input": text})
+        incoming = Incoming(
+            endpoint=Endpoint.RESPONSES,
+            body=body,
+            headers={},
+            request_id="t",
+            tenant=tenant,
+            continuation_id=continuation_id,
+        )
+        return accept(incoming, settings).submission.request.prefix
+
+    assert prefix("hello", "acme", "trip") == prefix("another", "acme", "trip") != ""
+    assert len({prefix("hello", "acme", "trip"), prefix("hello", "globex", "trip"), prefix("hello", "acme", "x")}) == 3
+    assert prefix("hello", "acme", "") == ""
+
+
+def test_a_completion_window_ends_no_later_than_the_clients_own_deadline() -> None:
+    settings = make_settings("redis://127.0.0.1:1/0")
+
+    def deadline_ms(headers: dict[str, str], window_ms: int | None) -> int | None:
+        body = msgspec.json.encode(BODY)
+        incoming = Incoming(
+            endpoint=Endpoint.RESPONSES, body=body, headers=headers, request_id="t", deadline_ms=window_ms
+        )
+        return accept(incoming, settings).submission.deadline_ms
+
+    assert deadline_ms({}, 7_200_000) == 7_200_000
+    assert deadline_ms({"x-deadline-ms": "1000"}, 7_200_000) == 1000
+    assert deadline_ms({}, None) is None

@@ -9,6 +9,7 @@ from typing import Any
 from workers.engines.echo_model.answer_json import Drafted
 from workers.engines.echo_model.checks import allowed_tokens, check, check_size
 from workers.engines.echo_model.draft import Draft, Stops, draft
+from workers.engines.echo_model.media import MEDIA
 from workers.engines.echo_model.refusal import RefusedError
 from workers.engines.echo_model.request import Chat, Completion, Prompt
 from workers.engines.echo_model.structured import structured_text, tool_call
@@ -17,7 +18,6 @@ from workers.engines.echo_model.vocabulary import SIZE, count, split, text_of
 _LOOP = "again"  # the word of echo:loop; a word of the prompt would be a repetition that the client asked for
 _DEFAULT_TOKENS = 16  # of a completion; a chat completion ends where its words do
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
-_MEDIA = ("image_url", "input_image", "image_embeds", "image_pil", "input_audio", "audio_url", "video_url", "file")
 
 
 def prompts_of(request: Completion | Chat) -> list[str]:
@@ -101,7 +101,7 @@ def _part_text(part: object, model: str | None) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(part, dict) and kind in _TEXTS and isinstance(text := part.get(_TEXTS[kind]), str):
         return text
-    if kind in _MEDIA:
+    if kind in MEDIA:
         raise RefusedError(f"{model} is not a multimodal model")
     raise RefusedError("A part of a message's content must have the type 'text', and a text.")
 
