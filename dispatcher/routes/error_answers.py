@@ -138,7 +138,7 @@ ERRORS = {
     "NotImplemented": _ErrorAnswer(
         501,
         "A part of OpenAI's API that is not there; the message says what to use instead.",
-        {NotImplementedHereError.code: ("compaction is not implemented: send fewer items as input", None)},
+        {NotImplementedHereError.code: ("this is not implemented: use something else", None)},
         ("X-Should-Retry",),
     ),
     "EngineFault": _ErrorAnswer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitladder.endpoints import Endpoint
 from dispatcher.auth import Requirement
 from dispatcher.openai.responses import stored
+from dispatcher.openai.responses.compaction import CompactedResponse, CompactOptions, compact_response
 from dispatcher.openai.responses.create import create_response
 from dispatcher.routes.operation import EVENTS, Content, Operation, answer
 from dispatcher.routes.parameters import ENVELOPE, ROUTING_HEADERS
@@ -12,13 +13,13 @@ from dispatcher.routes.response_bodies import ResponseRequest, ResponseResource
 
 _RESPONSE = f"{Endpoint.RESPONSES}/{{response_id}}"
 _REQUEST = {"model": "smollm2", "input": "Why is the sky blue?", "max_output_tokens": 16}
+_TALK = {"model": "smollm2", "input": "Why is the sky blue?"}
 _LATER = {**_REQUEST, "background": True, "background_options": {"completion_window": "2h"}}
 _EVENT = 'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":4,…}\n\n'
 _EVENTS = Content(kinds=(), media_type=EVENTS, examples={"text": f"{_EVENT}data: [DONE]\n\n"})
 _CHAIN = "chain responses with previous_response_id"
 _CONVERSATION = "/v1/conversations/{conversation_id}"
 _MISSING = (
-    ("POST", f"{Endpoint.RESPONSES}/compact", "compactResponse", "compaction", "send fewer items as input"),
     ("POST", f"{Endpoint.RESPONSES}/input_tokens", "countInputTokens", "counting a response's input", "use /tokenize"),
     ("POST", "/v1/conversations", "createConversation", "conversations", _CHAIN),
     ("GET", _CONVERSATION, "getConversation", "conversations", _CHAIN),
@@ -52,6 +53,20 @@ OPERATIONS = (
                 events=_EVENTS,
             )
         },
+        errors=("NotFound", "Conflict", "TooLarge", "ContentCoding", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
+    ),
+    Operation(
+        method="POST",
+        path=f"{Endpoint.RESPONSES}/compact",
+        requires=Requirement.SUBMIT,
+        handler=compact_response,
+        name="compactResponse",
+        tag="responses",
+        summary="Make a conversation shorter.",
+        description="The user's messages stay, and the model sums up all of it in an item that the next request sends.",
+        parameters=ENVELOPE,
+        body=Content(kinds=(CompactOptions,), examples={"usual": _TALK}),
+        answers={200: answer(CompactedResponse, "What to send as input next.", headers=("X-Job-Id", *ROUTING_HEADERS))},
         errors=("NotFound", "Conflict", "TooLarge", "ContentCoding", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
     ),
     *(

@@ -43,8 +43,8 @@ async def create_response(request: HttpRequest) -> Response:
     options = read_options(body)
     earlier = None
     if options.previous_response_id is not None:
-        earlier = await _earlier_items(request, state, options.previous_response_id)
-    accepted = _accepted(request, state, options, engine_body(body, options, earlier))
+        earlier = await earlier_items(request, state, options.previous_response_id)
+    accepted = accepted_response(request, state, options, engine_body(body, options, earlier))
     if options.background:
         return await _in_background(state, accepted)
     if accepted.stream:
@@ -57,7 +57,8 @@ async def create_response(request: HttpRequest) -> Response:
     return await await_answer(request, state, accepted, written)
 
 
-def _accepted(request: HttpRequest, state: IntakeState, options: CreateOptions, body: bytes) -> Accepted:
+def accepted_response(request: HttpRequest, state: IntakeState, options: CreateOptions, body: bytes) -> Accepted:
+    """Route a request for a response."""
     limit = state.settings.intake.max_body_bytes
     if len(body) > limit and options.previous_response_id is not None:
         raise TooLargeError(
@@ -86,7 +87,7 @@ async def _in_background(state: IntakeState, accepted: Accepted) -> Response:
     return json_response(shown, headers={"X-Job-Id": job_id})
 
 
-async def _earlier_items(request: HttpRequest, state: IntakeState, response_id: str) -> list[Any]:
+async def earlier_items(request: HttpRequest, state: IntakeState, response_id: str) -> list[Any]:
     """Return the items of a response that is continued: what its engine got and what it answered.
 
     Raises:

@@ -6,7 +6,8 @@ where and when to run do not reach it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import base64
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,9 +21,13 @@ from dispatcher.openai.responses.schema import Fields
 # Characters of a continuation_id, as long as any other id may be.
 _MAX_CONTINUATION_ID = 512
 _HOUR_MS = 3_600_000
+COMPACTION = "compaction"  # the type of an item that stands for a conversation
 _WINDOWS = {"soonest": None, "2h": 2 * _HOUR_MS, "8h": 8 * _HOUR_MS}
 # Of these fields an engine with a store of its own would make use, and others refuse some.
 _FOR_THE_INTAKE = ("background", "background_options", "store", "previous_response_id", "conversation")
+
+
+T = TypeVar("T")
 
 
 class NotImplementedHereError(RequestError):
@@ -82,8 +87,23 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-_decode = msgspec.json.Decoder(CreateOptions).decode
+_options = msgspec.json.Decoder(CreateOptions)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Read a body.
+
+    Raises:
+        RequestError: not JSON, or a field is missing or of another type.
+
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body is wrong: {error}", param=param_of(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body must be a JSON object: {error}") from error
 
 
 def read_options(body: bytes) -> CreateOptions:
@@ -94,12 +114,7 @@ def read_options(body: bytes) -> CreateOptions:
         NotImplementedHereError: it belongs to a conversation.
 
     """
-    try:
-        options = _decode(body)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"the body is wrong: {error}", param=param_of(str(error))) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body must be a JSON object: {error}") from error
+    options = decoded(_options, body)
     if options.conversation is not None:
         raise NotImplementedHereError(
             "conversations are not implemented: chain responses with previous_response_id", param="conversation"
@@ -118,12 +133,14 @@ def read_options(body: bytes) -> CreateOptions:
 def engine_body(body: bytes, options: CreateOptions, earlier: list[Any] | None) -> bytes:
     """Return the body as it is routed and run; `earlier`: the items before its own."""
     fields = _fields(body)
-    if earlier is None and not any(name in fields for name in _FOR_THE_INTAKE):
+    has_summary = b'"compaction"' in body
+    if earlier is None and not has_summary and not any(name in fields for name in _FOR_THE_INTAKE):
         return body
     for name in _FOR_THE_INTAKE:
         fields.pop(name, None)
-    if earlier is not None:
-        fields["input"] = msgspec.Raw(msgspec.json.encode(earlier + input_items(msgspec.json.decode(options.input))))
+    if earlier is not None or has_summary:
+        items = [*(earlier or ()), *map(_readable, input_items(msgspec.json.decode(options.input)))]
+        fields["input"] = msgspec.Raw(msgspec.json.encode(items))
     return msgspec.json.encode(fields)
 
 
@@ -132,6 +149,18 @@ def input_items(sent: Any) -> list[Any]:  # noqa: ANN401  (what is wrong with it
     if isinstance(sent, str):
         return [{"type": "message", "role": "user", "content": sent}]
     return sent if isinstance(sent, list) else []
+
+
+def _readable(item: Any) -> Any:  # noqa: ANN401  (what is wrong with it the engine says)
+    """Return an item as an engine reads it: a summary is a message of the model's."""
+    if not isinstance(item, dict) or item.get("type") != COMPACTION:
+        return item
+    try:
+        summary = base64.b64decode(item["encrypted_content"], validate=True).decode()
+    except (KeyError, TypeError, ValueError) as error:
+        message = "the encrypted_content of a compaction must be what POST /v1/responses/compact answered"
+        raise RequestError(message, param="input") from error
+    return {"type": "message", "role": "assistant", "content": f"Summary of the conversation so far: {summary}"}
 
 
 def body_fields(body: bytes) -> Fields:

@@ -72,7 +72,7 @@ def complete_response(engine: Fields, body: Fields, ours: Fields) -> Fields:
     if isinstance(reasoning := response["reasoning"], dict):
         response["reasoning"] = {"effort": None, "summary": None} | reasoning
     if response["usage"] is not None:
-        response["usage"] = _usage(response["usage"])
+        response["usage"] = complete_usage(response["usage"])
     response["output"] = complete_items(_listed(response["output"]), str(response["id"]))
     return response
 
@@ -134,7 +134,8 @@ def _text(text: Any) -> Any:  # noqa: ANN401
     return _without_nulls(text) | {"format": form}
 
 
-def _usage(usage: Any) -> Any:  # noqa: ANN401
+def complete_usage(usage: Any) -> Any:  # noqa: ANN401
+    """Return counts of tokens, with all that the schema has."""
     if not isinstance(usage, dict):
         return None
     counts = {name: usage.get(name) or 0 for name in ("input_tokens", "output_tokens")}

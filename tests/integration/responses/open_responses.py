@@ -163,6 +163,17 @@ def problems_in_event(event: Fields) -> list[str]:
     return [f"{kind}: {problem}" for problem in _object(checks, {"logprobs": _is(list)})(event)]
 
 
+_COMPACTED = _object(
+    {
+        "id": TEXT,
+        "object": _one_of("response.compaction"),
+        "output": _list_of(problems_in_item),
+        "created_at": WHOLE,
+        "usage": _fits(USAGE),
+    }
+)
+
+
 class HttpCheck(NamedTuple):
     """One of the checks that a server of the specification is held against over HTTP: a request and what follows."""
 
@@ -171,6 +182,7 @@ class HttpCheck(NamedTuple):
     holds: Callable[[Fields], bool] = lambda response: response["status"] == "completed" and bool(response["output"])
     path: str = "/v1/responses"
     status: int = 200
+    problems: Callable[[Any], list[str]] = problems_in_response
 
 
 def _message(role: str, content: Any, **more: str) -> Fields:  # noqa: ANN401
@@ -212,17 +224,33 @@ CHECKS = (
     HttpCheck("tool calling", {"input": [_message("user", "Is it raining? echo:tool")], "tools": [_WEATHER]}, _calls),
     HttpCheck("image input", {"input": [_message("user", _ASKING)]}),
     HttpCheck("several turns", {"input": _TALK}),
+    HttpCheck(
+        "compaction",
+        {"input": _TALK, "prompt_cache_key": "ada"},
+        lambda compacted: compacted["output"][-1]["type"] == "compaction",
+        path="/v1/responses/compact",
+        problems=_COMPACTED,
+    ),
+    HttpCheck(
+        "compaction without a model",
+        {"model": None, "input": _TALK},
+        lambda refusal: bool(refusal["error"]["message"]),
+        path="/v1/responses/compact",
+        status=400,
+        problems=lambda _: [],
+    ),
 )
 
 
 def failures(http: httpx2.Client, check: HttpCheck, **more: Any) -> list[str]:  # noqa: ANN401
     """Run one check; return what does not hold."""
-    answer = http.post(check.path, json={"model": "smollm2"} | check.body | more)
+    body = {"model": "smollm2"} | check.body | more
+    answer = http.post(check.path, json={name: value for name, value in body.items() if value is not None})
     if answer.status_code != check.status:
         return [f"status {answer.status_code}: {answer.text}"]
     if not check.body.get("stream"):
         response = answer.json()
-        return problems_in_response(response) or ([] if check.holds(response) else [f"{response}"])
+        return check.problems(response) or ([] if check.holds(response) else [f"{response}"])
     events = events_of(answer.text)
     wrong = [problem for event in events for problem in problems_in_event(event)]
     return wrong or ([] if check.holds(events[-1]["response"]) else [f"{events[-1]}"])
