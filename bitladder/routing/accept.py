@@ -50,6 +50,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     response: ResponseOptions | None = None  # see Request
     deadline_ms: int | None = None  # beside the one of its headers; the earlier one counts
     continuation_id: str = ""  # names its prefix
+    as_sent: bytes = b""  # the body as the client sent it, by which repeats are known; b'': it is the same
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -185,7 +186,7 @@ def _submission(
         deadline_ms=min(deadlines, default=None),
         reply_to=reply_to,
         idempotency_key=key,
-        fingerprint=hashlib.sha256(incoming.body).hexdigest()[:32] if key else "",
+        fingerprint=hashlib.sha256(incoming.as_sent or incoming.body).hexdigest()[:32] if key else "",
         max_of_tenant=incoming.max_of_tenant,
         weight=incoming.weight,
         labels=labels_of(body, incoming.headers.get("x-tags")),

@@ -14,12 +14,14 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import Outcome
 from bitladder.errors import RequestError
+from dispatcher.http.preferences import NO_PREFERENCES
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response
-from dispatcher.openai.completions import await_answer
-from dispatcher.openai.responses.create import accepted_response, earlier_items
+from dispatcher.openai.completions import Form, answer_accepted
+from dispatcher.openai.responses.create import Sent, accepted_response, earlier_items
 from dispatcher.openai.responses.create_options import COMPACTION, CreateOptions, decoded, engine_body, input_items
 from dispatcher.openai.responses.record import StoredResponse, encoded
+from dispatcher.openai.responses.response_stream import stream_response
 from dispatcher.openai.responses.schema import Fields, complete_items, complete_usage
 from dispatcher.state import intake_state
 
@@ -58,7 +60,8 @@ _decoder = msgspec.json.Decoder(CompactOptions)
 async def compact_response(request: HttpRequest) -> Response:
     """Let the model sum up a conversation."""
     state = intake_state(request)
-    options = decoded(_decoder, await read_bytes(request, state.settings.intake, state.closing))
+    received = await read_bytes(request, state.settings.intake, state.closing)
+    options = decoded(_decoder, received)
     earlier = []
     if options.previous_response_id is not None:
         earlier = await earlier_items(request, state, options.previous_response_id)
@@ -70,13 +73,14 @@ async def compact_response(request: HttpRequest) -> Response:
     more = {"instructions": options.instructions, "prompt_cache_key": options.prompt_cache_key}
     sent = msgspec.json.encode(body | {name: value for name, value in more.items() if value is not None})
     unstored = CreateOptions(store=False, input=msgspec.Raw(msgspec.json.encode(body["input"])))
-    accepted = accepted_response(request, state, unstored, engine_body(sent, unstored, None))
+    both = Sent(received, engine_body(sent, unstored, None))
+    accepted = accepted_response(request, state, unstored, both, is_awaited=True)
 
     def written(job_id: str, outcome: Outcome) -> bytes:
         job = accepted.submission
         return encoded(_compacted(StoredResponse(job_id, job.request, job.queue), outcome, items))
 
-    return await await_answer(request, state, accepted, written)
+    return await answer_accepted(request, state, accepted, Form(written, stream_response, NO_PREFERENCES))
 
 
 def _compacted(response: StoredResponse, outcome: Outcome, items: list[Any]) -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -11,9 +11,10 @@ from bitladder.contract import Outcome, State
 from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError, TooLargeError
 from bitladder.routing.accept import Accepted
+from dispatcher.http.preferences import preferences_of
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response, json_response
-from dispatcher.openai.completions import await_answer
+from dispatcher.openai.completions import Form, answer_accepted
 from dispatcher.openai.responses.create_options import CreateOptions, engine_body, read_options
 from dispatcher.openai.responses.record import StoredResponse, encoded, new_job_id
 from dispatcher.openai.responses.record_fields import is_genuine
@@ -44,36 +45,47 @@ async def create_response(request: HttpRequest) -> Response:
     earlier = None
     if options.previous_response_id is not None:
         earlier = await earlier_items(request, state, options.previous_response_id)
-    accepted = accepted_response(request, state, options, engine_body(body, options, earlier))
+    preferences = preferences_of(request, state.settings.intake.await_timeout_s)
+    is_awaited = not (options.background or preferences.respond_async)
+    sent = Sent(body, engine_body(body, options, earlier))
+    accepted = accepted_response(request, state, options, sent, is_awaited=is_awaited)
     if options.background:
         return await _in_background(state, accepted)
-    if accepted.stream:
-        return await stream_response(request, state, accepted)
 
     def written(job_id: str, outcome: Outcome) -> bytes:
         job = accepted.submission
         return encoded(StoredResponse(job_id, job.request, job.queue).ended(outcome))
 
-    return await await_answer(request, state, accepted, written)
+    return await answer_accepted(request, state, accepted, Form(written, stream_response, preferences))
 
 
-def accepted_response(request: HttpRequest, state: IntakeState, options: CreateOptions, body: bytes) -> Accepted:
+class Sent(NamedTuple):
+    """A body as the client sent it, and as the engine gets it."""
+
+    client: bytes
+    engine: bytes
+
+
+def accepted_response(
+    request: HttpRequest, state: IntakeState, options: CreateOptions, sent: Sent, *, is_awaited: bool
+) -> Accepted:
     """Route a request for a response."""
-    limit = state.settings.intake.max_body_bytes
-    if len(body) > limit and options.previous_response_id is not None:
+    limit, size = state.settings.intake.max_body_bytes, len(sent.engine)
+    if size > limit and options.previous_response_id is not None:
         raise TooLargeError(
             f"with the items of previous_response_id the body must be at most {limit} bytes ([intake].max_body_bytes), "
-            f"got {len(body)}: begin a new conversation, or send fewer items as input",
+            f"got {size}: begin a new conversation, or send fewer items as input",
             param="previous_response_id",
         )
     incoming = msgspec.structs.replace(
-        incoming_of(state, request, Endpoint.RESPONSES, body, options.lane),
+        incoming_of(state, request, Endpoint.RESPONSES, sent.engine, options.lane),
+        as_sent=sent.client,
         job_id=new_job_id(is_stored=options.is_stored),
         response=options.kept,
         deadline_ms=options.deadline_ms,
         continuation_id=options.continuation_id,
     )
-    return route_request(state, request, incoming, reply=not options.background)
+    return route_request(state, request, incoming, reply=is_awaited)
 
 
 async def _in_background(state: IntakeState, accepted: Accepted) -> Response:

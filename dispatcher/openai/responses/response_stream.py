@@ -16,8 +16,10 @@ from bitladder.queue.waiting.outcomes import Heard
 from bitladder.queue.waiting.reading import StreamRestartedError
 from bitladder.routing.accept import Accepted
 from dispatcher.http.closing import moved
+from dispatcher.http.preferences import NO_PREFERENCES
 from dispatcher.http.problems import outcome_problem
 from dispatcher.http.responses import HEARTBEAT, EventStream, Response
+from dispatcher.idempotency import KeyInUseError, attaches, ended, in_use
 from dispatcher.openai.awaiting import (
     abandoned,
     await_timeout_s,
@@ -65,8 +67,8 @@ async def stream_response(request: HttpRequest, state: IntakeState, accepted: Ac
     with contextlib.ExitStack() as stack:
         inbox = stack.enter_context(state.inbox.opened(job.job_id, is_stream=True))
         job_id = await submit(state, accepted)
-        if job_id != job.job_id:  # the idempotency key's first job: its events have the same numbers
-            return follow_events(state, StoredResponse(job_id, job.request, job.queue))
+        if job_id != job.job_id:  # the idempotency key's first job
+            return await _repeated(request, state, StoredResponse(job_id, job.request, job.queue))
         items = state.closing.interruptible(state.inbox.items(job_id, inbox, await_timeout_s(state, job)), job_id)
         first = asyncio.create_task(_first(state, job_id, items))
         stack.callback(first.cancel)
@@ -79,6 +81,16 @@ async def stream_response(request: HttpRequest, state: IntakeState, accepted: Ac
         stack.callback(events.close)
         headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
         return EventStream(events.all(items, first), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
+
+
+async def _repeated(request: HttpRequest, state: IntakeState, response: StoredResponse) -> Response:
+    """Return the events of the first request with an idempotency key, once they are all there: the same answer."""
+    if not attaches(request, NO_PREFERENCES):
+        try:
+            await ended(state, response.job_id)
+        except KeyInUseError as error:
+            return in_use(state, error)
+    return follow_events(state, response)
 
 
 async def _first(state: IntakeState, job_id: str, items: AsyncIterator[Heard]) -> Heard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ from tests.integration.responses.open_responses import (
     problems_in_response,
 )
 
+ClientOf = Callable[..., openai.OpenAI]
+MakeStack = Callable[..., Stack]
 ASKED: dict[str, Any] = {"model": "smollm2", "input": "w0 w1 w2 w3", "max_output_tokens": 4}
 
 
@@ -38,9 +41,19 @@ def stack(redis_url: str) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=KEYS["acme"], max_retries=0) as client:
-        yield client
+def client_of() -> Iterator[ClientOf]:
+    """Make clients of stacks that ask for no keys, or for this one."""
+    with contextlib.ExitStack() as clients:
+
+        def make(stack: Stack, key: str = "none") -> openai.OpenAI:
+            return clients.enter_context(openai.OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0))
+
+        yield make
+
+
+@pytest.fixture
+def client(stack: Stack, client_of: ClientOf) -> openai.OpenAI:
+    return client_of(stack, KEYS["acme"])
 
 
 def ended(client: openai.OpenAI, response_id: str) -> Response:
@@ -151,14 +164,27 @@ def test_a_streamed_response_ends_with_what_is_stored(client: openai.OpenAI) -> 
     assert [event.to_dict() for event in again] == [event.to_dict() for event in events[3:]]
 
 
+def test_a_repeat_with_an_idempotency_key_gets_the_same_answer(client: openai.OpenAI) -> None:
+    def key(name: str) -> dict[str, str]:
+        return {"Idempotency-Key": name}
+
+    first, again = (client.responses.create(**ASKED, background=True, extra_headers=key("one")) for _ in range(2))
+    events, repeated = (list(client.responses.create(**ASKED, stream=True, extra_headers=key("two"))) for _ in range(2))
+
+    assert first.id == again.id
+    assert [event.to_dict() for event in repeated] == [event.to_dict() for event in events]
+    with pytest.raises(openai.UnprocessableEntityError):  # the engine's body would be the same
+        client.responses.create(**ASKED, extra_headers=key("one"))
+
+
 def test_a_response_in_the_background_is_followed_after_its_client_left_at_another_intake(
-    make_stack: Callable[..., Stack], store: redis.Redis
+    make_stack: MakeStack, client_of: ClientOf, store: redis.Redis
 ) -> None:
     stacks = [make_stack(BITLADDER_ECHO__TOKENS_PER_S="20"), make_stack()]
     for stack in stacks:
         stack.intake()
     stacks[0].worker("int4")
-    here, there = (openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) for stack in stacks)
+    here, there = (client_of(stack) for stack in stacks)
     body = ASKED | {"input": " ".join(f"w{number}" for number in range(30)), "max_output_tokens": 30}
 
     stream = here.responses.create(**body, background=True, stream=True)
@@ -175,10 +201,10 @@ def test_a_response_in_the_background_is_followed_after_its_client_left_at_anoth
     assert [event["sequence_number"] for event in whole] == numbers(seen + rest)
 
 
-def test_a_response_is_cancelled_while_it_waits_and_while_it_runs(make_stack: Callable[..., Stack]) -> None:
+def test_a_response_is_cancelled_while_it_waits_and_while_it_runs(make_stack: MakeStack, client_of: ClientOf) -> None:
     stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="5")
     stack.intake()
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+    client = client_of(stack)
     body = ASKED | {"input": "w " * 200, "max_output_tokens": 200, "background": True}
 
     waiting, deleted = client.responses.create(**body), client.responses.create(**body)
@@ -207,10 +233,10 @@ def test_a_response_is_cancelled_while_it_waits_and_while_it_runs(make_stack: Ca
     assert stack.http.get(f"/v1/jobs/{running.id}").status_code == 404
 
 
-def test_a_completion_window_is_a_deadline_in_the_batch_lane(make_stack: Callable[..., Stack]) -> None:
+def test_a_completion_window_is_a_deadline_in_the_batch_lane(make_stack: MakeStack, client_of: ClientOf) -> None:
     stack = make_stack()
     stack.intake()
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+    client = client_of(stack)
 
     queues = {}
     for window in ("soonest", "2h", "8h"):
@@ -225,13 +251,13 @@ def test_a_completion_window_is_a_deadline_in_the_batch_lane(make_stack: Callabl
 
 
 def test_a_response_is_continued_after_a_restart_of_everything(
-    own_valkey: OwnValkey, make_stack: Callable[..., Stack]
+    own_valkey: OwnValkey, make_stack: MakeStack, client_of: ClientOf
 ) -> None:
     def started() -> tuple[Stack, openai.OpenAI]:
         stack = make_stack(BITLADDER_REDIS__URL=own_valkey.url)
         stack.intake()
         stack.worker("int4")
-        return stack, openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+        return stack, client_of(stack)
 
     stack, client = started()
     first = client.responses.create(**ASKED)
@@ -245,11 +271,11 @@ def test_a_response_is_continued_after_a_restart_of_everything(
     assert texts(client.responses.input_items.list(second.id)) == ["w4", "w0 w1 w2 w3", "w0 w1 w2 w3"]
 
 
-def test_a_conversation_that_has_become_too_long_says_so(make_stack: Callable[..., Stack]) -> None:
+def test_a_conversation_that_has_become_too_long_says_so(make_stack: MakeStack, client_of: ClientOf) -> None:
     stack = make_stack(BITLADDER_INTAKE__MAX_BODY_BYTES="2000")
     stack.intake()
     stack.worker("int4")
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
+    client = client_of(stack)
     first = client.responses.create(**ASKED | {"input": "w " * 600})
 
     with pytest.raises(openai.APIStatusError) as raised:
