@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import redis.asyncio
 import structlog
@@ -33,6 +34,7 @@ from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, NO_RULES, AuthSettings, Caller, KeyRules, KeySettings, key_hash
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
+from dispatcher.http.rate_headers import RATE, rate_headers
 from dispatcher.http.responses import Handler
 
 log = structlog.get_logger()
@@ -76,7 +78,7 @@ class AuthMiddleware:
         scope["state"]["caller"] = caller
         with authenticator.in_flight(caller):
             if caller.requests_per_minute:
-                await authenticator.count(caller.key, caller.requests_per_minute)
+                await authenticator.count(caller.key, caller.requests_per_minute, scope["state"])
             await self.app(scope, receive, send)
 
 
@@ -155,8 +157,8 @@ class Authenticator:
         finally:
             self._open[caller.key] -= 1
 
-    async def count(self, key: str, limit: int) -> None:
-        """Count one request of a key, over all intakes.
+    async def count(self, key: str, limit: int, state: dict[str, Any]) -> None:
+        """Count one request of a key, over all intakes, and note in its state what is left.
 
         Raises:
             RateLimitError: it has used up its rate.
@@ -164,9 +166,10 @@ class Authenticator:
 
         """
         try:
-            wait_ms = int(await run(self._client, rate_call(key, limit)))
+            wait_ms, reset_ms = map(int, await run(self._client, rate_call(key, limit)))
         except (RedisError, OSError) as error:
             raise unreachable("cannot count the request", error) from error
+        state[RATE] = rate_headers(limit, reset_ms)
         if wait_ms:
             raise RateLimitError(f"the key {key} may send {limit} requests per minute", retry_after_s=wait_ms / 1000)
 

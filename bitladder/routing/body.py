@@ -179,9 +179,10 @@ def turns_of(body: Body) -> int:
 def prefix_of(body: Body, raw: bytes, tenant: str, count: int, continuation_id: str = "") -> str:
     """Return what a request shares with those that have the same beginning, of so many bytes; '' where it is shorter.
 
-    A client may name it instead: with OpenAI's `prompt_cache_key`, or `continuation_id`.
+    A client may name it instead: with OpenAI's `prompt_cache_key`, or `continuation_id` (also of `background_options`).
     """
     fields = _fields(raw)
+    fields = fields_of(bytes(fields.get("background_options", b"{}"))) | fields
     named = next((bytes(fields[name]) for name in ("prompt_cache_key", "continuation_id") if name in fields), b"null")
     if continuation_id:
         named = msgspec.json.encode(continuation_id)

@@ -7,6 +7,7 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.http.rate_headers import RATE
 from dispatcher.http.request_log import RequestLog
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -15,7 +16,7 @@ _PATH_WITH_MODEL = b"/v1/models/"
 
 
 class RequestIds:
-    """Take the client's X-Request-Id, or make one, and answer and log with it."""
+    """Take the client's X-Request-Id, or make one, and answer and log with it, and with what is left of a rate."""
 
     def __init__(self, app: ASGIApp, *, logs_all: bool = False) -> None:
         self.app = app
@@ -32,7 +33,8 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
+                more = scope["state"].get(RATE, ())
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1")), *more]
             lines.see(message, logs_all=logs_all)
             await send(message)
 

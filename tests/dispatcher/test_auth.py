@@ -20,6 +20,7 @@ from bitladder.settings.load import load_settings
 from bitladder.settings.sections import Settings
 from dispatcher.app import create_app
 from dispatcher.auth import Authenticator, AuthMiddleware, Requirement, is_key_required
+from dispatcher.http.rate_headers import RATE
 from tests.conftest import ROOT, make_settings
 from tests.warm_start import BITLADDER
 
@@ -145,17 +146,20 @@ def test_a_caller_is_known_by_its_key_and_by_nothing_else() -> None:
 async def test_a_key_may_use_its_minute_at_once_and_then_evenly(
     authenticator: Authenticator, store: redis.Redis
 ) -> None:
+    state: dict[str, Any] = {}
     for _ in range(6):
-        await authenticator.count("acme", 6)
+        await authenticator.count("acme", 6, state)
+    left = dict(state[RATE])[b"x-ratelimit-remaining-requests"]
 
     with pytest.raises(RateLimitError) as caught:
-        await authenticator.count("acme", 6)
-    await authenticator.count("globex", 6)
+        await authenticator.count("acme", 6, state)
+    await authenticator.count("globex", 6, {})
     store.set("bl:rate:acme", float(store.get("bl:rate:acme") or 0) - 11_000)  # as if eleven seconds had passed
-    await authenticator.count("acme", 6)
+    await authenticator.count("acme", 6, state)
     with pytest.raises(RateLimitError):
-        await authenticator.count("acme", 6)
+        await authenticator.count("acme", 6, state)
 
+    assert left == b"0"
     assert 5 < caught.value.retry_after_s <= 10
     assert 0 < int(store.pttl("bl:rate:acme")) <= 60_000
 
@@ -164,7 +168,7 @@ async def test_a_key_may_use_its_minute_at_once_and_then_evenly(
 async def test_a_planted_rate_locks_no_key_out(authenticator: Authenticator, store: redis.Redis, planted: str) -> None:
     store.set("bl:rate:acme", planted)
 
-    await authenticator.count("acme", 1)
+    await authenticator.count("acme", 1, {})
 
     assert 0 < int(store.pttl("bl:rate:acme")) <= 60_000
 

@@ -58,7 +58,9 @@ def read_swept(answer: list[Any]) -> _Swept:
 
 
 def rate_call(key: str, per_minute: int) -> Call:
-    """Build the call of rate.lua. It answers in how many milliseconds the key's next request may pass, 0: this one."""
+    """Build the call of rate.lua. It answers in how many milliseconds the key's next request may pass, 0: this one; and
+    in how many its bucket is full again.
+    """  # noqa: D205
     return Call("rate", [f"bl:rate:{key}"], [per_minute])
 
 

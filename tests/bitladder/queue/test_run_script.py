@@ -41,7 +41,7 @@ async def test_an_asyncio_call_runs_once(client: redis.asyncio.Redis, store: red
     waits_ms = []
     for _ in range(2):
         store.script_flush()
-        waits_ms.append(await run(client, rate_call("acme", 1)))
+        waits_ms.append((await run(client, rate_call("acme", 1)))[0])
 
     assert waits_ms == [0, pytest.approx(60_000, abs=5_000)]
 
@@ -51,7 +51,7 @@ def test_a_blocking_call_runs_once(settings: Settings, store: redis.Redis) -> No
         waits_ms = []
         for _ in range(2):
             store.script_flush()
-            waits_ms.append(run_sync(client, rate_call("acme", 1)))
+            waits_ms.append(run_sync(client, rate_call("acme", 1))[0])
 
     assert waits_ms == [0, pytest.approx(60_000, abs=5_000)]
 
@@ -65,7 +65,7 @@ async def test_of_a_bundle_only_those_run_again_that_have_not_run(
 
     first, queues, second = await call_each(partial(exchange, client.connection_pool), [rate, depths, rate])
 
-    assert (first, second) == (0, pytest.approx(60_000, abs=5_000))
+    assert (first[0], second[0]) == (0, pytest.approx(60_000, abs=5_000))
     assert len(queues) == 5
 
 

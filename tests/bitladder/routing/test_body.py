@@ -9,7 +9,7 @@ import pytest
 
 from bitladder.endpoints import Endpoint
 from bitladder.errors import RequestError
-from bitladder.routing.body import endpoint_for, max_tokens, prompt_bytes, read_body
+from bitladder.routing.body import endpoint_for, max_tokens, prefix_of, prompt_bytes, read_body
 
 DATA = {"image_url": "data:image/png;base64,AAAA"}
 PICTURE = {"type": "image_url", "image_url": {"url": DATA["image_url"]}}
@@ -107,3 +107,22 @@ def test_a_body_that_two_routes_take_must_name_its_own() -> None:
     assert endpoint_for({"prompt"}) is endpoint_for({}) is Endpoint.COMPLETIONS
     with pytest.raises(RequestError, match=r"/v1/responses or for /v1/embeddings"):
         endpoint_for({"input"})
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"prompt_cache_key": "k"},
+        {"continuation_id": "k"},
+        {"background_options": {"continuation_id": "k", "completion_window": "2h"}},
+    ],
+)
+def test_a_name_for_what_requests_share_counts_before_their_prompt(named: dict[str, Any]) -> None:
+    def prefix(prompt: str, tenant: str = "a", **more: object) -> str:
+        raw = msgspec.json.encode({"model": "m", "prompt": prompt} | more)
+        return prefix_of(read_body(Endpoint.COMPLETIONS, raw), raw, tenant, 8)
+
+    assert prefix("one", **named) == prefix("another prompt", **named) != ""
+    assert prefix("one", "b", **named) != prefix("one", **named)
+    assert prefix("one") == ""
+    assert prefix("another prompt", background_options=None) == prefix("another prompt, longer") != ""

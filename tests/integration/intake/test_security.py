@@ -182,6 +182,10 @@ def test_a_key_s_rate_holds_over_all_intakes(make_authenticated: Callable[..., S
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert answers[3].json()["error"]["code"] == "rate_limit_exceeded"
     assert 1 <= int(answers[3].headers["retry-after"]) <= 20
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
+    assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"3"}
+    assert answers[0].headers["ratelimit"] == '"requests";r=2;t=20'
+    assert "x-ratelimit-limit-requests" not in one.http.get("/v1/models", headers=bearer("acme")).headers
     assert one.http.get("/v1/models", headers=bearer("acme")).status_code == 200
 
 
