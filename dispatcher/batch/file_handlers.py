@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 
-from bitladder.errors import RequestError
+from bitladder.errors import NotFoundError, RequestError
 from bitladder.queue.calls.kept_files import FileRecord
 from bitladder.settings.access import Caller
 from dispatcher.batch.file_service import Files
@@ -16,6 +18,15 @@ from dispatcher.batch.file_views import DeletedFile, describe_file, describe_fil
 from dispatcher.batch.uploads import PURPOSES, Uploads
 from dispatcher.http.problems import problem
 from dispatcher.http.responses import ByteStream, Response, json_response
+from dispatcher.idempotency import once
+from dispatcher.state import intake_state
+
+
+class _Made(msgspec.Struct):
+    """What is read of the answer to the first upload with a key."""
+
+    id: str
+
 
 MAX_LISTED = 10_000
 _RANGE = re.compile(r" *bytes *= *([0-9]{0,15})-([0-9]{0,15}) *", re.ASCII)
@@ -24,9 +35,21 @@ LISTED_PURPOSES = (*PURPOSES, "batch_output")
 
 
 async def upload_file(request: HttpRequest) -> Response:
-    """Store the file of a form."""
+    """Store the file of a form; of several with one idempotency key, the first."""
     uploads: Uploads = request.app.state.uploads
-    return json_response(describe_file(await uploads.receive(request, _tenant(request))))
+    made: list[FileRecord] = []
+
+    async def receive() -> Response:
+        made.append(await uploads.receive(request, _tenant(request)))
+        return json_response(describe_file(made[0]))
+
+    # Which upload it is shows at its end: until then, one is as good as another.
+    answer = await once(request, intake_state(request), b"", receive)
+    if not made:
+        with contextlib.suppress(NotFoundError):  # the first one's file was deleted since
+            first = await _files(request).get(_tenant(request), msgspec.json.decode(answer.body, type=_Made).id)
+            await uploads.check_repeat(request, first)
+    return answer
 
 
 async def list_files(request: HttpRequest) -> Response:

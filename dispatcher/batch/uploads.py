@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,6 +17,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import (
     ClientGoneError,
+    ConflictError,
     ContentCodingError,
     RefusedError,
     RequestError,
@@ -33,6 +35,7 @@ _MIN_BYTES_PER_S = 4096
 _FORM_BYTES = 256 * 1024
 _BUSY_S = 2.0
 PURPOSES = ("batch",)
+KEY_HEADER = "Idempotency-Key"
 MIN_KEPT_S, MAX_KEPT_S = 3600, 2_592_000
 
 
@@ -40,6 +43,47 @@ class TooManyUploadsError(RefusedError):
     """As many uploads are on their way as this intake takes at once."""
 
     code = "too_many_uploads"
+
+
+class _Upload:
+    """One upload, as it arrives."""
+
+    def __init__(self, form: UploadForm, declared: int, limit: int, *, is_keyed: bool) -> None:
+        self.declared = declared
+        self._form, self._limit = form, limit
+        self._hash = hashlib.sha256() if is_keyed else None  # what costs a second and is asked for by few
+
+    @property
+    def form(self) -> Form:
+        return self._form.form
+
+    @property
+    def fingerprint(self) -> str:
+        """What a repeat has in common with it, once all of it has arrived; '' without an idempotency key."""
+        if self._hash is None:
+            return ""
+        whole = self._hash.copy()
+        whole.update(repr((self.form.filename, sorted(self.form.fields.items()))).encode())
+        return whole.hexdigest()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield the bytes of the file.
+
+        Raises:
+            TooLargeError: it is too large.
+            RequestError: it is empty, or see UploadForm.
+
+        """
+        size = 0
+        async for part in self._form.parts():
+            size += len(part)
+            if size > self._limit:
+                raise _too_large(self._limit)
+            if self._hash:
+                self._hash.update(part)
+            yield part
+        if not size:
+            raise RequestError("the file is empty", param="file")
 
 
 class Uploads:
@@ -58,29 +102,47 @@ class Uploads:
             StoreError, QueueUnreachableError: it cannot be stored now.
 
         """
-        limit = self._files.settings.max_mb * MB
-        declared = _declared(request, limit)
         with self._place():
-            await self._files.check_room(tenant, declared)
-            form = UploadForm(
-                request.headers.get("content-type", ""), self._arriving(request, limit + _FORM_BYTES), _check
-            )
+            upload = self._upload(request)
+            await self._files.check_room(tenant, upload.declared)
             file_id = new_file_id()
             key = await self._files.key_of(file_id)
-            size = await self._files.store.write(key, _limited(form.parts(), limit))
-            now = int(time.time())
+            size = await self._files.store.write(key, upload.parts())
+            form, now = upload.form, int(time.time())
             record = FileRecord(
                 id=file_id,
                 tenant=tenant,
                 key=key,
                 bytes=size,
                 created_at=now,
-                filename=form.form.filename,
-                purpose=form.form.fields["purpose"],
-                expires_at=now + (_kept_s(form.form) or self._files.settings.keep_s),
+                filename=form.filename,
+                purpose=form.fields["purpose"],
+                expires_at=now + (_kept_s(form) or self._files.settings.keep_s),
+                fingerprint=upload.fingerprint,
             )
             await self._files.register(record)
         return record
+
+    async def check_repeat(self, request: HttpRequest, first: FileRecord) -> None:
+        """Read an upload whose idempotency key has a file already, and keep nothing of it.
+
+        Raises:
+            ConflictError: it is another one.
+            RequestError, RefusedError: see `receive`.
+
+        """
+        with self._place():
+            upload = self._upload(request)
+            async for _ in upload.parts():
+                pass
+        if upload.fingerprint != first.fingerprint:
+            raise ConflictError("the Idempotency-Key was used with another upload", param=KEY_HEADER)
+
+    def _upload(self, request: HttpRequest) -> _Upload:
+        limit = self._files.settings.max_mb * MB
+        declared = _declared(request, limit)
+        form = UploadForm(request.headers.get("content-type", ""), self._arriving(request, limit + _FORM_BYTES), _check)
+        return _Upload(form, declared, limit, is_keyed=KEY_HEADER in request.headers)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -139,17 +201,6 @@ def _declared(request: HttpRequest, limit: int) -> int:
     if size > limit + _FORM_BYTES:
         raise _too_large(limit)
     return size
-
-
-async def _limited(parts: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in parts:
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        yield part
-    if not size:
-        raise RequestError("the file is empty", param="file")
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -32,9 +32,10 @@ OPERATIONS = (
         tag="files",
         summary="Upload the input of a batch.",
         description="The form's fields may come in any order. Of an upload that breaks, nothing is kept.",
+        parameters=("IdempotencyKey",),
         body=Content(kinds=(FileUpload,), media_type=FORM),
         answers={200: answer(File, "The file.", examples={"usual": _FILE})},
-        errors=("TooLarge", "ContentCoding"),
+        errors=("TooLarge", "ContentCoding", "Conflict", "KeyReused"),
     ),
     Operation(
         method="GET",

@@ -25,6 +25,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     filename: str
     purpose: str
     expires_at: int | None = None
+    fingerprint: str = ""  # of an upload with an idempotency key: its repeats have the same
 
 
 class Added(NamedTuple):

@@ -279,6 +279,36 @@ def silently(body: bytes) -> Iterator[bytes]:
     yield body[1000:]
 
 
+def test_an_upload_with_an_idempotency_key_is_stored_once_and_another_one_with_it_is_refused(stack: Stack) -> None:
+    upload, key = form(PURPOSE, part("file", LINES, "a")), {"Idempotency-Key": "once"}
+    repeat = upload.replace(BOUNDARY.encode(), b"other")  # each try of a library has a boundary of its own
+
+    first = post(stack, upload, **key)
+    again = post(stack, repeat, **key, **{"Content-Type": "multipart/form-data; boundary=other"})
+    others = [post(stack, form(PURPOSE, part("file", LINES + b"x", name)), **key) for name in ("a", "b")]
+
+    assert first.status_code == 200
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert [(other.status_code, other.json()["error"]["code"]) for other in others] == [
+        (422, "idempotency_key_reused")
+    ] * 2
+    assert len(kept(stack)) == 1
+    stack.http.delete(f"/v1/files/{first.json()['id']}")
+    assert post(stack, upload, **key).json() == first.json()
+
+
+def test_while_an_upload_with_an_idempotency_key_runs_a_repeat_is_told_so(stack: Stack) -> None:
+    upload = form(PURPOSE, part("file", LINES))
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as client:
+        client.sendall(head(len(upload)).replace(b"\r\n\r\n", b"\r\nIdempotency-Key: k\r\n\r\n") + upload[:-100])
+        wait_until(lambda: len(kept(stack)) == 1, "it is being written")
+        answer = post(stack, upload, **{"Idempotency-Key": "k"})
+    wait_until(lambda: kept(stack) == [], "it has broken off")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "idempotency_key_in_use")
+    assert post(stack, upload, **{"Idempotency-Key": "k"}).status_code == 200  # what broke off counts as not sent
+
+
 def test_uploads_at_once_and_a_tenants_files_are_bounded(stack: Stack) -> None:
     body, file = form(PURPOSE, part("file", LINES[:9000])), form(PURPOSE, FILE)
     with socket.create_connection(("127.0.0.1", stack.port)) as one, socket.create_connection(one.getpeername()) as two:
