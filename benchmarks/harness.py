@@ -24,7 +24,7 @@ from bitladder.queue.server.embedded import server_command
 from bitladder.settings.redis_section import RedisSettings
 
 ROOT = Path(__file__).parents[1]
-CONFIG = str(ROOT / "benchmarks" / "bench.toml")
+CONFIG = str(ROOT / "benchmarks" / "servers" / "bench.toml")
 Figures = dict[str, Any]
 
 

@@ -26,7 +26,7 @@ from dispatcher.error_handlers import on_bitladder_error, on_defect, on_http_err
 from dispatcher.http.closing import Closing
 from dispatcher.http.error_shapes import AnthropicErrors
 from dispatcher.http.middleware import BelowRootPath, QuotedIds, RequestIds
-from dispatcher.routes.parameters import ANSWER_HEADERS
+from dispatcher.routes.answer_headers import ANSWER_HEADERS
 from dispatcher.routes.table import OPERATIONS, routes
 from dispatcher.state import IntakeState
 

@@ -15,7 +15,7 @@ from bitladder.producer import Producer
 from bitladder.queue_name import Lane
 from bitladder.settings.load import load_settings
 
-CONFIG = str(Path(__file__).parents[1] / "bench.toml")
+CONFIG = str(Path(__file__).parents[1] / "servers" / "bench.toml")
 
 
 class Bitladder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -188,12 +189,10 @@ class JobQueue:
 
     async def _trouble(self, job_id: str) -> bytes:
         """Return why a job came back from its last execution; b'' where that is not known, or cannot be trusted."""
-        if self.settings.queue.secrets:  # the outcome is signed, and this is not
-            return b""
-        try:
-            raw: Any = await self.client.hget(f"rq:job:{job_id}", "trouble")
-        except (RedisError, OSError):
-            return b""
+        raw: Any = b""
+        if not self.settings.queue.secrets:  # with them the outcome is signed, and this is not
+            with contextlib.suppress(RedisError, OSError):
+                raw = await self.client.hget(f"rq:job:{job_id}", "trouble")
         return bytes(raw or b"")
 
     async def view(self, job_id: str) -> JobView | None:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from bitladder.errors import ConflictError, NotFoundError, QuotaError
 from bitladder.ids import read_id
-from bitladder.queue.calls.batches import (
+from bitladder.queue.calls.batch_record import (
     BatchLimits,
     BatchState,
     LeasedBatch,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from bitladder.errors import BitladderError, QueueUnreachableError
-from bitladder.queue.calls.batches import LeasedBatch
+from bitladder.queue.calls.batch_record import LeasedBatch
 from dispatcher.batch.batch_records import Batches, LeaseLostError
 from dispatcher.batch.batch_run import BatchRun, BatchTools
 from dispatcher.batch.batch_state import Status

@@ -13,9 +13,10 @@ from bitladder.settings.sections import Settings
 from dispatcher.auth import Requirement
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
+from dispatcher.routes.answer_headers import headers_json
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
 from dispatcher.routes.operation import BYTES, EVENTS, JSONL, Answer, Content, Operation
-from dispatcher.routes.parameters import IN_PATHS, PARAMETERS, headers_json
+from dispatcher.routes.parameters import IN_PATHS, PARAMETERS
 
 _INFO = {
     "title": "bitladder",

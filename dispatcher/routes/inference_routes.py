@@ -7,6 +7,7 @@ from dispatcher.auth import Requirement
 from dispatcher.openai.accepted import AcceptedJob
 from dispatcher.openai.completions import completion_handler
 from dispatcher.openai.models import Model, ModelList, get_model, list_models
+from dispatcher.routes.answer_headers import ROUTING_HEADERS
 from dispatcher.routes.engine_bodies import (
     ChatCompletion,
     ChatRequest,
@@ -17,7 +18,7 @@ from dispatcher.routes.engine_bodies import (
     request_type,
 )
 from dispatcher.routes.operation import EVENTS, Content, Operation, answer
-from dispatcher.routes.parameters import ENVELOPE, ROUTING_HEADERS
+from dispatcher.routes.parameters import ENVELOPE
 
 COMPLETION = {"model": "smollm2", "prompt": "The sky is", "max_tokens": 16}
 _CONVERSATION = [{"role": "user", "content": "Why is the sky blue?"}]

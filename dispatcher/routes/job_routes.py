@@ -13,10 +13,11 @@ from dispatcher.jobs.existing_jobs import cancel_job, get_job
 from dispatcher.jobs.explanations import Explanation, Route, explain_job, route_request
 from dispatcher.jobs.new_jobs import submit_job
 from dispatcher.openai.accepted import AcceptedJob
+from dispatcher.routes.answer_headers import ROUTING_HEADERS
 from dispatcher.routes.engine_bodies import ChatRequest, CompletionRequest
 from dispatcher.routes.inference_routes import CHAT, CHUNK, COMPLETION
 from dispatcher.routes.operation import EVENTS, Answer, Content, Operation, answer
-from dispatcher.routes.parameters import ENVELOPE, EXAMPLE_JOB_ID, EXAMPLE_JOB_URL, ROUTING_HEADERS
+from dispatcher.routes.parameters import ENVELOPE, EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 
 _ACCEPTED = {
     "id": EXAMPLE_JOB_ID,

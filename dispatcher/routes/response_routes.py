@@ -7,8 +7,9 @@ from dispatcher.auth import Requirement
 from dispatcher.openai.responses import stored
 from dispatcher.openai.responses.compaction import CompactedResponse, CompactOptions, compact_response
 from dispatcher.openai.responses.create import create_response
+from dispatcher.routes.answer_headers import ROUTING_HEADERS
 from dispatcher.routes.operation import EVENTS, Content, Operation, answer
-from dispatcher.routes.parameters import ENVELOPE, ROUTING_HEADERS
+from dispatcher.routes.parameters import ENVELOPE
 from dispatcher.routes.response_bodies import ResponseRequest, ResponseResource
 
 _RESPONSE = f"{Endpoint.RESPONSES}/{{response_id}}"

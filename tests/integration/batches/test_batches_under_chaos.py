@@ -31,7 +31,7 @@ class System:
     def __init__(self, stack: Stack, valkey: OwnValkey, seed: int) -> None:
         self.urls = [stack.url, f"http://127.0.0.1:{free_port()}"]
         self.killed: set[int] = set()  # pids of workers
-        self._stack, self._valkey, self._rng = stack, valkey, random.Random(seed)
+        self._stack, self._valkey, self._rng = stack, valkey, random.Random(seed)  # noqa: S311
         self._intakes = [self._intake(0), self._intake(1)]
         wait_until(lambda: all(self.get("/readyz", url) for url in self.urls), "the intakes answer")
         self._workers = [self._worker(), self._worker()]
