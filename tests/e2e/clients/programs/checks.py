@@ -29,17 +29,20 @@ def check(function: Callable[[], Any]) -> Callable[[], Any]:
 def run_checks() -> None:
     """Run all of them, print what became of each, and exit with 1 if one failed."""
     wanted = set(sys.argv[1:])
-    results = [_result_of(function) for function in _CHECKS if not wanted or function.__name__ in wanted]
+    # Clients keep connections, which belong to a loop: all checks share one.
+    with asyncio.Runner() as runner:
+        chosen = [function for function in _CHECKS if not wanted or function.__name__ in wanted]
+        results = [_result_of(function, runner) for function in chosen]
     for result in results:
         print(json.dumps(result))
     sys.exit(any(result["error"] for result in results))
 
 
-def _result_of(function: Callable[[], Any]) -> dict[str, str]:
+def _result_of(function: Callable[[], Any], runner: asyncio.Runner) -> dict[str, str]:
     try:
         outcome = function()
         if inspect.isawaitable(outcome):
-            asyncio.run(_awaited(outcome))
+            runner.run(_awaited(outcome))
     except Exception:
         return {"check": function.__name__, "error": traceback.format_exc(limit=-4)}
     return {"check": function.__name__, "error": ""}

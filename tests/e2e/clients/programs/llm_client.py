@@ -38,7 +38,7 @@ def responses() -> None:
 
 @check
 def a_schema() -> None:
-    assert '"name"' in llm("Name a city.", "-m", MODEL, "--schema", "name", "-o", "max_tokens", "64")
+    assert '"name"' in llm("Name a city.", "-m", MODEL, "--schema", "name, age int", "-o", "max_tokens", "64")
 
 
 @check
