@@ -19,8 +19,10 @@ from openai import BadRequestError, OpenAI
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import Client
 from tests.conftest import ROOT, wait_until
+from tests.integration.responses.open_responses import CHECKS, failures
 
 pytestmark = pytest.mark.vllm
+PLACE: dict[str, object] = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 CONFIG = """
 [vllm]
 python = "{python}"
@@ -288,7 +290,7 @@ def test_the_routes_that_the_model_can_do_pass_through_and_the_others_are_refuse
         job = http.get(f"/v1/jobs/{refused.headers['x-job-id']}").json()
 
     assert (whole.status, whole.usage and whole.usage.output_tokens) == ("incomplete", 8)
-    assert [event.type for event in events][:: len(events) - 1] == ["response.created", "response.completed"]
+    assert [event.type for event in events][:: len(events) - 1] == ["response.created", "response.incomplete"]
     assert message["stop_reason"] == "max_tokens"
     assert stream.startswith("event: message_start\n")
     assert stream.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
@@ -297,3 +299,36 @@ def test_the_routes_that_the_model_can_do_pass_through_and_the_others_are_refuse
     assert version["version"]
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unsupported_route")
     assert (job["attempts"], job["tier"]) == (1, "int4")
+
+
+def test_responses_fit_their_specification_and_are_continued_in_the_background(
+    openai: OpenAI, stack: PrivateStack
+) -> None:
+    # The model sees no pictures, and seldom calls a tool.
+    checks = [check for check in CHECKS if check.name not in ("image input", "tool calling")]
+    with httpx2.Client(base_url=stack.url, timeout=120) as http:
+        found = {check.name: failures(http, check, temperature=0) for check in checks}
+    asked: dict[str, Any] = {"model": "smollm2", "max_output_tokens": 16, "temperature": 0}
+    first = openai.responses.create(**asked, input="Remember the word papaya.")
+    stream = openai.responses.create(
+        **asked, input="Which word?", previous_response_id=first.id, background=True, stream=True
+    )
+    events = [next(stream) for _ in range(5)]
+    stream.close()
+    response_id = events[0].response.id
+    events += openai.responses.retrieve(response_id, stream=True, starting_after=4)
+    second = openai.responses.retrieve(response_id)
+    called = openai.responses.create(
+        **asked | {"max_output_tokens": 64},
+        input="What is the weather in Rome?",
+        tools=[{"type": "function", "name": "weather", "parameters": PLACE, "strict": False}],
+        tool_choice={"type": "function", "name": "weather"},
+    )
+
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == second.output_text
+    assert second.usage
+    assert first.usage
+    assert second.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens
+    assert [item.type for item in called.output] == ["function_call"]
