@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bitladder.settings.base import Section
 
@@ -21,6 +21,18 @@ def _origin(value: str) -> str:
             "must be origins as browsers send them: https://app.example.org, http://localhost:3000; or '*'"
         )
     return value
+
+
+def _seconds_or_never(value: object) -> float | str:
+    if value == "never":
+        return "never"
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 86_400:
+        raise ValueError('must be a number of seconds from 0 to 86400, or "never"')
+    return seconds
 
 
 class IntakeSettings(Section):
@@ -50,8 +62,8 @@ class IntakeSettings(Section):
     heartbeat_s: float = Field(
         15, ge=0, description="a stream without an event for so long gets a comment line, its start included; 0: never"
     )
-    abort_after_s: Annotated[float, Field(ge=0, le=86_400)] | Literal["never"] = Field(
-        0,
+    abort_after_s: Annotated[float | Literal["never"], BeforeValidator(_seconds_or_never)] = Field(
+        0.0,
         description="the job of an awaited or streamed request whose client closed the connection is cancelled after "
         "so long, unless somebody reads it by then; never: it runs to its end",
     )
