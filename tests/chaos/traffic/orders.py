@@ -63,6 +63,11 @@ class Order:
         return "X-Deadline-Ms" in self.headers
 
     @property
+    def is_repeatable(self) -> bool:
+        """Whether a stream of it may go on with another execution."""
+        return self.body.get("temperature") == 0
+
+    @property
     def is_poison(self) -> bool:
         return POISON in str(self.body)
 
@@ -131,7 +136,7 @@ def draw_long(number: int, rng: random.Random) -> Order:
     body, is_chat = _body(number, rng, SLOW, rng.randint(160, 220))
     delivery = rng.choice(list(HTTP))
     if delivery in (Delivery.STREAMED, Delivery.EVENTS):
-        body["stream"] = True
+        body |= {"stream": True, "temperature": number % 2}
     headers = {"X-Request-Id": mark(number), "X-Max-Tier": rng.choice(LADDER[:2])}
     if rng.random() < 0.8:
         headers["Idempotency-Key"] = mark(number)
@@ -142,7 +147,7 @@ def _draw(number: int, rng: random.Random, delivery: Delivery) -> Order:
     steer = next((word for word, percent in STEERED if rng.random() * 100 < percent), None)
     body, is_chat = _body(number, rng, steer, rng.randint(1, 60))
     if delivery in (Delivery.STREAMED, Delivery.EVENTS):
-        body["stream"] = True
+        body |= {"stream": True, "temperature": number % 2}
     return Order(
         number=number,
         delivery=delivery,

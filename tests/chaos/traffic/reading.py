@@ -1,4 +1,4 @@
-"""What one reader of a stream has read: every chunk must be the next one, and of the same execution."""
+"""What one reader of a stream has read: each chunk must be the next one, of its execution or of one that goes on."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ class Reading:
             self.found.append(f"CHUNK: {self._order.mark}: {self._by} was given the event id {event_id!r}")
             return
         fence, number, place = map(int, found.groups())
-        if self._number:
+        # Of an answer that can be repeated a later execution may send the rest.
+        goes_on = self._order.is_repeatable and fence > self._fence and (number, place) == (self._number + 1, 1)
+        if self._number and not goes_on:
             self._expect("GLUED", f"execution behind {self.last_id}", fence, self._fence)
-        elif fence <= self._fence:  # what came between was forgotten, or never was
+        elif not self._number and fence <= self._fence:  # what came between was forgotten, or never was
             what = f"began anew with execution {fence} behind {self._fence}"
             self.went_back.append((self._since_s, time.time(), self._sentence("GLUED", what)))
         at = f"{self._fence}-{self._number}-{self._event}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.chaos.traffic.orders import Delivery, Order
@@ -72,6 +73,22 @@ def test_a_chunk_that_is_read_twice_is_found() -> None:
 def test_two_executions_that_are_glued_together_are_found_by_either_id() -> None:
     assert kinds(read(*whole(1)[:2], *whole(2)[2:])) == ["GLUED"]
     assert kinds(read(*whole(1)[:2], *whole(1, "second")[2:])) == ["FOREIGN"]
+
+
+def test_an_answer_that_can_be_repeated_goes_on_in_a_later_execution_at_the_next_chunk_and_under_its_id() -> None:
+    greedy = replace(ORDER, body=ORDER.body | {"temperature": 0})
+
+    def kinds_of(*chunks: tuple[str, int, str]) -> list[str]:
+        reading = Reading(greedy, "events")
+        for event_id, place, answer_id in chunks:
+            reading.take(chunk(place, answer_id), event_id)
+        reading.done()
+        return kinds(reading)
+
+    first, second, *_ = whole(1)
+    assert kinds_of(first, second, *whole(2)[2:]) == []
+    assert kinds_of(first, second, *whole(2, "second")[2:]) == ["FOREIGN"]
+    assert kinds_of(first, second, ("2-1-1", 2, "first"), ("2-2-1", 3, "first")) == ["GLUED", "GAP"]
 
 
 def test_what_is_begun_anew_is_read_from_its_start_and_by_another_execution() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,6 +124,63 @@ def test_heartbeats_are_no_events_to_those_who_read_events(stack: Stack, suspend
     assert found == ["a b c d"] * 2
     assert events.startswith(f"{HEARTBEAT}\n\n")
     assert texts(events.splitlines()) == ["a", " b", " c", " d", "[DONE]"]
+
+
+def event_source(lines: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Read lines as a browser's EventSource does; return each event's name, data and last id."""
+    found: list[tuple[str, str, str]] = []
+    name, data, last = "", list[str](), ""
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif field == "id":
+            last = value
+        elif not line and data:
+            found.append((name or "message", "\n".join(data), last))
+            name, data = "", []
+    return found
+
+
+def test_named_events_are_read_between_heartbeats_which_come_no_earlier(stack: Stack, suspended: redis.Redis) -> None:
+    said = {"model": "smollm2", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 4, "stream": True}
+    asked = {"model": "smollm2", "input": "a b c d", "max_output_tokens": 4, "stream": True}
+    path = stack.http.post("/v1/jobs?endpoint=/v1/responses", json=asked).json()["urls"]["stream"]
+
+    def by_openai() -> str:
+        with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+            events = client.responses.create(model="smollm2", input="a b c d", max_output_tokens=4, stream=True)
+            return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+    def lines_of(method: str, path: str, body: dict[str, Any] | None) -> tuple[float, list[str]]:
+        """Return when the first line came, counted from the answer's head, and all lines."""
+        with httpx2.stream(method, stack.url + path, json=body, timeout=30) as answer:
+            began_s = time.monotonic()
+            lines = answer.iter_lines()
+            first = next(lines)
+            return time.monotonic() - began_s, [first, *lines]
+
+    with ThreadPoolExecutor(3) as pool:
+        responses = pool.submit(by_openai)
+        messages = pool.submit(lines_of, "POST", "/v1/messages", said)
+        followed = pool.submit(lines_of, "GET", path, None)
+        wait_until(lambda: suspended.llen("rq:queue:smollm2:int4:normal") == 3, "all wait")
+        time.sleep(0.5)
+        suspended.delete("rq:suspended")
+        text, (_, of_messages), (after_s, of_job) = responses.result(30), messages.result(30), followed.result(30)
+
+    by_name = [name for name, _, _ in event_source(of_messages)]
+    ids = [last for _, _, last in event_source(of_job)]
+    deltas = [json.loads(data)["delta"] for name, data, _ in event_source(of_job) if name.endswith("text.delta")]
+    assert text == "".join(deltas) == "a b c d"
+    assert (by_name[0], by_name[-1]) == ("message_start", "message_stop")
+    assert len(set(ids)) == len(ids) > 4
+    assert of_messages.count(HEARTBEAT) > 3
+    assert of_job[0] == HEARTBEAT
+    assert after_s > 0.09
 
 
 def test_what_is_known_before_the_first_heartbeat_has_its_own_status(stack: Stack) -> None:

@@ -151,6 +151,7 @@ def test_an_answer_whose_worker_is_killed_goes_on_where_its_readers_are(make_sta
     assert again == (all_ids, whole)
     assert len({event_id.partition("-")[0] for event_id in all_ids}) == 2  # it had two executions
     assert len(set(re.findall(r'"id":"([^"]+)"', events))) == 1
+    assert not any(line.startswith(":") for line in events.splitlines())  # nothing was silent for long enough
     assert (job["attempts"], job["text"], job["usage"]["completion_tokens"]) == (2, "".join(words), 60)
     assert job["result"]["id"] in events
 
