@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Parts of an upload, and how many of them are on their way at once: what an upload keeps in memory. S3 takes 10,000
 # parts, which are 48 GiB.
-_UPLOADED_BYTES, _AT_ONCE = 5 * 2**20, 2
+_UPLOADED_BYTES, _AT_ONCE = 5 * 2**20, 1
 _PART_BYTES = 256 * 1024
 # A request waits meanwhile.
 _RETRIES, _RETRY_TIME = 4, timedelta(seconds=30)
