@@ -227,7 +227,7 @@ class BatchLines:
                 self._add(refused_result(line, error))
             else:
                 pending = self._add_pending(line, batch_line)
-                pending.job = msgspec.structs.replace(accepted.submission, job_id=line.job_id)
+                pending.job = accepted.submission
                 routed.append(pending)
             if count % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
@@ -279,6 +279,7 @@ def _accept(state: IntakeState, record: BatchRecord, line: Line, batch_line: Bat
         endpoint=record.spec.endpoint,
         body=batch_line.body,
         headers={},
+        job_id=line.job_id,
         request_id=line.job_id,
         lane=Lane.BATCH,
         tenant=owner.tenant,

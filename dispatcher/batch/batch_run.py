@@ -20,7 +20,7 @@ from bitladder.routing.batch_input.scan_batch import BatchError, BatchScan, Rule
 from bitladder.settings.sections import Settings
 from dispatcher.batch.batch_lines import BatchLines
 from dispatcher.batch.batch_output import BatchOutput
-from dispatcher.batch.batch_records import Batches
+from dispatcher.batch.batch_records import Batches, LeaseLostError
 from dispatcher.batch.batch_results import CANCELLED, EXPIRED, Result
 from dispatcher.batch.batch_state import BatchRecord, Progress, Status, Tokens
 from dispatcher.batch.file_service import Files, new_file_id
@@ -106,28 +106,32 @@ class BatchRun:
         return EXPIRED if asyncio.get_running_loop().time() >= self._end_s else ""
 
     def _may_go_on(self) -> bool:
-        """Return whether more lines may be submitted: not without the lease, as another runner may have them by now."""
-        return not self._early_end and asyncio.get_running_loop().time() < self.leased_until_s
+        """Return whether more lines may be submitted.
+
+        Raises:
+            LeaseLostError: the lease was not renewed in time: another runner may have them by now.
+
+        """
+        if self._early_end:
+            return False
+        if asyncio.get_running_loop().time() >= self.leased_until_s:
+            raise LeaseLostError(self._record.id)
+        return True
 
     async def _validate(self) -> None:
-        try:
+        scanned, errors = None, [_input_missing(self._record)]
+        with contextlib.suppress(ObjectMissingError):
             scanned = await _scan(self._tools, self._record, lambda: self._early_end)
-        except ObjectMissingError:
-            await self._fail([_input_missing(self._record)])
-            return
-        if scanned is None:
-            return
-        if scanned.errors:
-            await self._fail(scanned.errors)
-            return
-        await self._output.write_index(scanned.index)
-        self._done = bytearray((scanned.lines + 7) // 8)
-        progress = msgspec.structs.replace(self._progress, total=scanned.lines, model=scanned.models[0])
-        await self._write(Status.IN_PROGRESS, progress.at(Status.IN_PROGRESS, _now_ms()))
-
-    async def _fail(self, errors: list[BatchError]) -> None:
-        progress = msgspec.structs.replace(self._progress, errors=errors)
-        await self._write(Status.FAILED, progress.at(Status.FAILED, _now_ms()))
+            errors = scanned.errors if scanned else []
+        if errors:
+            progress = msgspec.structs.replace(self._progress, errors=errors)
+            await self._write(Status.FAILED, progress.at(Status.FAILED, _now_ms()))
+        elif scanned:
+            await self._output.write_index(scanned.index)
+            self._done = bytearray((scanned.lines + 7) // 8)
+            total, model = scanned.lines, scanned.models[0]
+            progress = msgspec.structs.replace(self._progress, total=total, model=model)
+            await self._write(Status.IN_PROGRESS, progress.at(Status.IN_PROGRESS, _now_ms()))
 
     async def _run_lines(self) -> None:
         reader = await self._output.reader()
@@ -231,7 +235,11 @@ class BatchRun:
 
     def _early_end_of_lines(self) -> str:
         """Return why the lines that are left are not run; '': none are left."""
-        return "" if self._progress.completed + self._progress.failed == self._progress.total > 0 else self._early_end
+        if self._progress.completed + self._progress.failed == self._progress.total > 0:
+            return ""
+        if not self._early_end:
+            raise RuntimeError("a batch must not end as long as lines are left")
+        return self._early_end
 
     async def _write(self, status: Status, progress: Progress, done: bytes = b"") -> None:
         self.status = await self._tools.batches.write(self._record, self._fence, status, progress, done)

@@ -244,6 +244,27 @@ async def test_a_runner_that_has_lost_its_lease_and_does_not_know_it_changes_not
     assert set(bench.worker.runs.values()) == {1}
 
 
+async def test_a_runner_whose_lease_was_not_renewed_in_time_stops_and_ends_nothing(bench: Bench) -> None:
+    batch = await bench.create([f"prompt {n}" for n in range(64)])
+    bench.worker.limit = 10
+    run = await bench.take(batch)
+    late = asyncio.create_task(run.run())
+    await bench.worker.has_run(10)
+
+    run.leased_until_s = 0
+    bench.worker.limit = 16  # all that was submitted: there is room for more, and the rest must not be left out
+    with pytest.raises(LeaseLostError):
+        await late
+
+    assert (await bench.batches.read(batch.id)).status is Status.IN_PROGRESS
+    await bench.abandon(batch)
+    bench.worker.limit = 10**9
+    assert await (await bench.take(batch)).run() is Status.COMPLETED
+    answers, _, _ = await bench.results(batch)
+    assert len(answers) == 64
+    assert set(bench.worker.runs.values()) == {1}
+
+
 @pytest.mark.parametrize("early", ["cancelled", "expired"])
 async def test_a_batch_that_ends_early_keeps_what_is_done(bench: Bench, early: str) -> None:
     batch = await bench.create([f"prompt {n}" for n in range(64)])

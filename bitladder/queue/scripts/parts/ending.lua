@@ -23,9 +23,6 @@ local function end_job(job, status, outcome, keep, now)
   end
   local ttl = status == 'dead' and math.max(keep.ttl, keep.dead_letter_ttl) or keep.ttl
   ended_at = ended_at or iso(now)
-  if string.sub(job.id, 1, #BATCH_PREFIX) == BATCH_PREFIX then  -- until its batch's runner has it, or is given up
-    ttl = math.max(ttl, redis.call('PTTL', key))
-  end
   if job.rq then
     ttl = end_rq_job(job, status, outcome, ttl, keep, now, end_job)
   end
@@ -43,7 +40,11 @@ local function end_job(job, status, outcome, keep, now)
   else
     redis.call('HSET', key, 'status', status, 'outcome', outcome, 'ended_at', ended_at, 'data', NO_CALL)
   end
-  keep_record(key, job.idem, ttl)
+  local kept = ttl
+  if string.sub(job.id, 1, #BATCH_PREFIX) == BATCH_PREFIX then  -- until its batch's runner has it, or its batch is over
+    kept = math.max(ttl, redis.call('PTTL', key))
+  end
+  keep_record(key, job.idem, kept)
   if ttl > 0 then
     append(ended, 'rq:' .. status .. ':' .. job.queue, math.floor((now + ttl) / 1000), job.id)
   end
