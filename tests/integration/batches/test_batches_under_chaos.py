@@ -76,7 +76,7 @@ class System:
     def _stop_valkey(self, which: int) -> None:
         del which
         self._valkey.send(signal.SIGSTOP)
-        time.sleep(self._rng.uniform(0.5, 4))
+        time.sleep(self._rng.uniform(0.5, 9))  # longer than a lease, too
         self._valkey.send(signal.SIGCONT)
 
 
