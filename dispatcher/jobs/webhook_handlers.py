@@ -110,9 +110,7 @@ async def send_test(request: HttpRequest) -> Response:
     (event_type,) = _checked_types([(await _read(request, state, WebhookTest)).event_type])
     event_id, at_s = f"evt_test_{secrets.token_hex(12)}", int(time.time())
     body = payload(event_id, event_type, at_s, "test")
-    answer = await state.webhooks.poster.post(
-        endpoint.url, signed_headers(event_id, at_s, body, endpoint.secrets), body
-    )
+    answer = await state.webhooks.post(endpoint.url, signed_headers(event_id, at_s, body, endpoint.secrets), body)
     if answer.status_code is None:
         raise RequestError(f"the test was not delivered: {answer.error}", param="url")
     return json_response(

@@ -53,6 +53,19 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""  # the API key whose settings name the destination
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receiver answered."""
+
+    status_code: int | None  # None: nothing, and `error` says why
+    error: str | None
+    duration_ms: int
+    retry_after_s: float | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at a delivery."""
 

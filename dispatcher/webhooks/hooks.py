@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from bitladder.process.supervision import Background
 from bitladder.queue.calls.webhooks import Hook, event_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.access import Caller
+from bitladder.settings.intake_section import WebhookSettings
 from dispatcher.metrics import WebhookMetrics
+from dispatcher.webhooks.deliveries import Answer
 from dispatcher.webhooks.endpoint_store import Endpoints
-from dispatcher.webhooks.posting import Poster
 from dispatcher.webhooks.sender import Sender
 
+if TYPE_CHECKING:
+    from dispatcher.webhooks.posting import Poster
+
 _URL, _SECRET = "x-webhook-url", "x-webhook-secret"
+
+
+def _make_poster(settings: Callable[[], WebhookSettings]) -> Poster:
+    """Return what posts. Its library costs 8 MB and a tenth of a second, which intakes without webhooks are spared."""
+    from dispatcher.webhooks.posting import Poster
+
+    return Poster(settings)
 
 
 class Webhooks:
@@ -27,15 +40,23 @@ class Webhooks:
     def __init__(self, queue: JobQueue, metrics: WebhookMetrics) -> None:
         self._queue = queue
         self.endpoints = Endpoints(queue)
-        self.poster = Poster(lambda: queue.settings.webhooks)
-        self._sender = Sender(queue, self.endpoints, self.poster, metrics)
+        self._poster: Poster | None = None
+        self._sender = Sender(queue, self.endpoints, self, metrics)
 
     def start(self, background: Background) -> None:
         background.start("webhooks", self._sender.run)
         background.start("watch of jobs with webhooks", self._sender.watch)
 
     async def aclose(self) -> None:
-        await self.poster.aclose()
+        if self._poster:
+            await self._poster.aclose()
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        """Post once; every failure is an answer."""
+        if not (poster := self._poster):
+            made = await asyncio.to_thread(_make_poster, lambda: self._queue.settings.webhooks)
+            self._poster = poster = self._poster or made
+        return await poster.post(url, headers, body)
 
     def hook(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,31 +12,18 @@ from importlib.metadata import version
 from typing import Any
 
 import aiohttp
-import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bitladder.routing.webhook_checks import RefusedAddressError, is_allowed
 from bitladder.settings.intake_section import WebhookSettings
-from dispatcher.webhooks.deliveries import cut, read_retry_after
+from dispatcher.webhooks.deliveries import Answer, cut, read_retry_after
 
 # Of an answer only the status counts; so much of its body is read, that its server may end as it wants to.
 _MAX_ANSWER_BYTES = 4096
-# Threads that look up names: the system's resolver may take half a minute, and other parts of the intake need theirs.
-_MAX_LOOKUPS = 8
+# Threads that look up names, one for each that is looked up: the system's resolver may take half a minute, and other
+# parts of the intake need their threads.
+_MAX_LOOKUPS = 64
 _HEADERS = {"Content-Type": "application/json", "User-Agent": f"bitladder/{version('bitladder')}"}
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver answered."""
-
-    status_code: int | None  # None: nothing, and `error` says why
-    error: str | None
-    duration_ms: int
-    retry_after_s: float | None = None
-
-    @property
-    def is_success(self) -> bool:
-        return self.status_code is not None and 200 <= self.status_code < 300
 
 
 class Poster:
@@ -45,6 +33,7 @@ class Poster:
         self._settings = settings
         self._lookups = ThreadPoolExecutor(_MAX_LOOKUPS, "webhook-lookup")
         self._session: aiohttp.ClientSession | None = None
+        self._trusted = ssl.create_default_context()
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """Post once; every failure is an answer."""
@@ -84,6 +73,7 @@ class Poster:
                 use_dns_cache=False,
                 resolver=_Resolver(self._lookups),
                 socket_factory=self._checked_socket,
+                ssl=self._trusted,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
@@ -109,20 +99,29 @@ class Poster:
 
 
 class _Resolver(AbstractResolver):
-    """Looks up names with threads of its own."""
+    """Looks up names with threads of its own, and each once at a time: one that hangs holds one thread."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
+        self._running: dict[tuple[str, int, int], asyncio.Future[list[Any]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        look_up = asyncio.get_running_loop().run_in_executor
-        infos = await look_up(self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        name = (host, port, family)
+        if name not in self._running:
+            look_up = asyncio.get_running_loop().run_in_executor
+            self._running[name] = look_up(self._threads, socket.getaddrinfo, *name, socket.SOCK_STREAM)
+            self._running[name].add_done_callback(lambda done: self._forget(name, done))
+        infos = await asyncio.shield(self._running[name])
         return [
             ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=0)
             for kind, _, protocol, _, address in infos
         ]
+
+    def _forget(self, name: tuple[str, int, int], done: asyncio.Future[list[Any]]) -> None:
+        del self._running[name]
+        _ = done.cancelled() or done.exception()  # it counts as read: nobody may wait for it any more
 
     async def close(self) -> None:
         """Do nothing: the threads belong to the poster."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +20,7 @@ from bitladder.contract import Outcome
 from bitladder.errors import NotFoundError, QueueUnreachableError
 from bitladder.queue.calls.webhooks import (
     MAX_TARGETS,
+    MAX_WATCHED,
     Attempt,
     Target,
     deliver_call,
@@ -32,6 +34,7 @@ from bitladder.queue.server.outage import OUTAGE
 from bitladder.settings.intake_section import WebhookSettings
 from dispatcher.metrics import WebhookMetrics
 from dispatcher.webhooks.deliveries import (
+    Answer,
     Delivery,
     Event,
     LogEntry,
@@ -42,7 +45,6 @@ from dispatcher.webhooks.deliveries import (
     read_event,
 )
 from dispatcher.webhooks.endpoint_store import Endpoint, Endpoints
-from dispatcher.webhooks.posting import Answer, Poster
 from dispatcher.webhooks.signatures import signed_headers
 
 log = structlog.get_logger()
@@ -60,6 +62,14 @@ class _Whereto(msgspec.Struct, frozen=True):
     url: str
     secrets: Sequence[str]
     endpoint: Endpoint | None = None
+
+
+class Poster(Protocol):
+    """What posts (posting.py)."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        """Post once; every failure is an answer."""
+        ...
 
 
 class Sender:
@@ -93,11 +103,12 @@ class Sender:
     async def watch(self) -> None:
         """End jobs with webhooks whose deadline has passed while nobody looks, until cancelled."""
         while True:
+            has_more = False
             try:
-                await self._queue.run(watch_call(self._queue.settings))
+                has_more = len(await self._queue.run(watch_call(self._queue.settings))) == MAX_WATCHED
             except QueueUnreachableError as error:
                 OUTAGE.warn("jobs with webhooks not watched", error=str(error))
-            await asyncio.sleep(_WATCH_EVERY_S)
+            await asyncio.sleep(0 if has_more else _WATCH_EVERY_S)
 
     async def _look(self) -> bool:
         """Take what is due; return whether there may be more at once."""

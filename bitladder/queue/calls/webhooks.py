@@ -15,11 +15,11 @@ from bitladder.settings.sections import Settings
 
 TARGETS = "bl:webhooks:targets"
 # Destinations that one call takes, deliveries of each, and events.
-MAX_TARGETS, MAX_EACH, MAX_EVENTS = 16, 8, 100
+MAX_TARGETS, MAX_EACH, MAX_EVENTS = 64, 8, 100
 # Entries of a log, and how long one is kept.
 MAX_LOGGED, LOGGED_MS = 100, 30 * 86_400_000
 # Jobs of one look, and after how long one that still runs is looked at again.
-_MAX_WATCHED, _LOOK_AGAIN_MS = 50, 30_000
+MAX_WATCHED, _LOOK_AGAIN_MS = 50, 30_000
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,4 +135,4 @@ def remove_endpoint_call(endpoint_id: str, tenant: str) -> Call:
 
 def watch_call(settings: Settings) -> Call:
     """Build the call of watch_jobs.lua."""
-    return Call("watch_jobs", ["bl:webhooks:watched"], [_MAX_WATCHED, retention(settings), _LOOK_AGAIN_MS])
+    return Call("watch_jobs", ["bl:webhooks:watched"], [MAX_WATCHED, retention(settings), _LOOK_AGAIN_MS])

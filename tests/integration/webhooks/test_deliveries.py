@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +144,30 @@ def test_a_name_that_leads_to_a_private_address_is_not_connected_to(
     assert "is a private or reserved address" in attempts(stack, job_id)[0]["error"]
     assert attempts(stack, job_id)[0]["result"] == "failed"
     assert receiver.received == []
+
+
+def test_over_tls_the_name_of_the_url_is_asked_for_and_verified(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    file = tmp_path / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(file), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    certificate = (tmp_path / "cert.pem").read_text(encoding="ascii")
+    file.write_text(file.read_text(encoding="ascii") + certificate, encoding="ascii")
+    stack = make_stack(**LOOPBACK, SSL_CERT_FILE=str(tmp_path / "cert.pem"))
+    stack.intake()
+    with receiving(file) as receiver:
+        port = receiver.url.rpartition(":")[2]
+        named = cancelled(stack, f"https://localhost:{port}/named")
+        by_address = cancelled(stack, f"https://127.0.0.1:{port}/address")
+        assert first(receiver, "/named").headers["host"] == f"localhost:{port}"
+        wait_until(lambda: bool(attempts(stack, by_address)), "the other attempt is over")
+
+    assert first(receiver, "/named").unwrap().data.id == named
+    assert "localhost" in receiver.names
+    assert "certificate" in attempts(stack, by_address)[-1]["error"]
+    assert receiver.about("/address") == []
 
 
 def test_a_redirect_is_a_failure_and_not_followed(make_stack: Callable[..., Stack], receiver: Receiver) -> None:
