@@ -105,14 +105,11 @@ def read_event(line: bytes, *, status: str = "") -> Event:
     hook, name = msgspec.json.decode(raw_hook, type=Hook), word.decode()
     job_id = read_word(raw_id)
     is_response = hook.kind == "response" or job_id.startswith(_RESPONSE_ID)
-    about = hook.about or readable(job_id)
-    if is_response and not about.startswith(_RESPONSE_ID):
-        about = _RESPONSE_ID + about.replace("-", "")
     return Event(
         id=f"evt_{hashlib.sha256(line).hexdigest()[:32]}",
         type=name if "." in name else _type(name, status) if is_response else f"job.{name}",
         created_at=int(at_ms) // 1000,
-        about=about,
+        about=hook.about or readable(job_id),
         job_id=job_id,
         hook=hook,
     )

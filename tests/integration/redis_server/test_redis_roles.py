@@ -125,6 +125,7 @@ def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Gua
     worker, leaving = stack.worker("int4"), stack.worker("int8")
     with Client(stack.url, api_key=stack.http.headers["authorization"].partition(" ")[2]) as client:
         _every_way_of_a_job(client, stack)
+        _webhooks(client, stack)
         worker.kill()  # its jobs are reaped by another
         wait_until(lambda: stack.live("int4") == 0, "the dead worker's lease has run out")
         leaving.terminate()
@@ -148,6 +149,9 @@ def test_a_whole_system_runs_with_a_user_for_each_role(stack: Stack, server: Gua
     assert {entry["object"] for entry in server.refusals()} <= {"config|get"}
 
 
+WEBHOOK = {"X-Webhook-Url": "https://localhost:1/", "X-Webhook-Secret": f"whsec_{'A' * 44}"}
+
+
 def _every_way_of_a_job(client: Client, stack: Stack) -> None:
     assert stack.http.post("/v1/completions", json=BODY, headers=bearer("few")).status_code == 200
     first = client.submit(BODY, idempotency_key="once")["id"]
@@ -166,6 +170,19 @@ def _every_way_of_a_job(client: Client, stack: Stack) -> None:
         client.submit(BODY | {"prompt": f"p {number}", "max_tokens": 200}, max_tier="int4")
 
 
+def _webhooks(client: Client, stack: Stack) -> None:
+    fields = {"name": "one", "url": "https://localhost:1/", "event_types": ["job.cancelled"]}
+    endpoint = stack.http.post("/v1/webhook_endpoints", json=fields).raise_for_status().json()
+    path = f"/v1/webhook_endpoints/{endpoint['id']}"
+    stack.http.post(f"{path}/rotate_secret", json={}).raise_for_status()
+    named = {"webhook_url": "https://localhost:1/", "webhook_secret": endpoint["signing_secret"]}
+    finished = client.wait(client.submit(BODY, **named)["id"], timeout_s=10)["id"]
+    client.cancel(client.submit(BODY, deadline_ms=60_000)["id"])
+    for log in (f"/v1/jobs/{finished}/deliveries", f"{path}/deliveries"):
+        wait_until(lambda log=log: stack.http.get(log).json()["data"] != [], "an attempt was made")  # type: ignore[misc]
+    assert stack.http.delete(path).json()["deleted"]
+
+
 def _producers(server: Guarded) -> None:
     settings = make_settings(
         server.url,
@@ -174,7 +191,7 @@ def _producers(server: Guarded) -> None:
         queue__durability=server.durability,
     )
     with Producer(settings) as producer:
-        outcome = producer.run(BODY, headers={"Idempotency-Key": "once"}, timeout_s=10)
+        outcome = producer.run(BODY, headers={"Idempotency-Key": "once"} | WEBHOOK, timeout_s=10)
         ids = producer.submit_many(BODY | {"prompt": f"p {number}"} for number in range(50))
         last = producer.wait(str(ids[-1]), timeout_s=30)
     with server.client("producer") as connection:
