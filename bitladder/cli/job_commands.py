@@ -34,6 +34,10 @@ _MaxTokens = Annotated[int | None, typer.Option(help="Maximum of tokens in the a
 _Chat = Annotated[bool, typer.Option(help="As a chat message instead of a completion.")]
 _Endpoint = Annotated[str | None, typer.Option(help="The engine's route, as /v1/embeddings (default: by the body).")]
 _Lane = Annotated[Lane | None, typer.Option(help="The lane (default: by priority).")]
+_Webhook = Annotated[str | None, typer.Option(help="URL of yours that is told when it has ended.")]
+_WebhookSecret = Annotated[
+    str | None, typer.Option(envvar="BITLADDER_WEBHOOK_SECRET", help="With --webhook: signs what is posted.")
+]
 _Stream = Annotated[bool, typer.Option(help="Print the answer as it arrives.")]
 
 
@@ -52,6 +56,8 @@ def submit(
     body: BodyJson = None,
     endpoint: _Endpoint = None,
     lane: _Lane = None,
+    webhook: _Webhook = None,
+    webhook_secret: _WebhookSecret = None,
     wait: Annotated[bool, typer.Option(help="Wait, and print the answer.")] = False,
     stream: _Stream = False,
     as_json: AsJson = False,
@@ -78,7 +84,8 @@ def submit(
                 typer.echo(chunk, nl=False)
             typer.echo()
             return
-        job = client.submit_to(request, endpoint=endpoint, lane=lane, **envelope)
+        hook = {"webhook_url": webhook, "webhook_secret": webhook_secret} if webhook else {}
+        job = client.submit_to(request, endpoint=endpoint, lane=lane, **envelope, **hook)
         if wait:
             _show(client.wait(job["id"]), as_json=as_json)
         else:

@@ -153,6 +153,8 @@ def test_submit_takes_a_body_from_a_file_any_field_a_lane_and_a_route(
     job, request = submitted("--file", str(body), "--lane", "batch", "--set", "temperature=0.2", "--set", "user=me")
     _, text = submitted("--file", str(prompt), "--chat", "--max-tokens", "7")
     _, vectors = submitted("--body", '{"input": ["a", "b"]}', "--endpoint", "/v1/embeddings")
+    hook = ("--webhook", "https://example.com/done", "--webhook-secret", f"whsec_{'c2VjcmV0' * 5}")
+    told, _ = submitted("x", *hook)
     refused = [
         CliRunner().invoke(app, ["submit", "--url", stack.url, *arguments])
         for arguments in (("x", "--file", str(body)), (), ("x", "--set", "temperature"), ("x", "--body", "[]"))
@@ -163,6 +165,7 @@ def test_submit_takes_a_body_from_a_file_any_field_a_lane_and_a_route(
     assert text["body"]["messages"] == [{"role": "user", "content": "Hello\nthere"}]
     assert text["body"]["max_tokens"] == 7
     assert vectors == vectors | {"endpoint": "/v1/embeddings", "body": {"input": ["a", "b"], "model": "smollm2"}}
+    assert "https://example.com/done" in str(store.hvals(f"rq:job:{told['id']}"))
     assert [type(done.exception) for done in refused] == [ConfigError] * 4
 
 
