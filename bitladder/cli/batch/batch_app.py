@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from bitladder.cli.batch.remote_commands import cancel, list_batches, result, status, submit
 from bitladder.cli.batch.run_command import run
 
-app = typer.Typer(
-    help="Run a file of requests into a file of answers.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+_HELP = (
+    "Run a file of requests into a file of answers: `run` here, straight through Redis; the others at an intake, which "
+    "goes on alone."
 )
-app.callback()(lambda: None)  # without it typer would take a group of one command for that command
-app.command()(run)
+app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+for command in (run, submit, status, result, cancel):
+    app.command()(command)
+app.command("list")(list_batches)
