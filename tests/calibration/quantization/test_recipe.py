@@ -69,6 +69,11 @@ def test_every_tier_has_a_default_that_makes_it() -> None:
         assert {tier: RECIPES[name].tier for tier, name in defaults.items()} == {tier: tier for tier in defaults}
 
 
+@pytest.mark.parametrize(("tier", "target"), [("int4", 0.15), ("int8", 0.025), ("fp8", 0.02)])
+def test_the_example_is_refused_where_it_misses_the_target_of_its_tier_in_any_kind(tier: str, target: float) -> None:
+    assert RECIPES[EXAMPLE[tier]].max_kl == target
+
+
 def test_the_example_and_other_models_may_have_different_defaults() -> None:
     assert find_recipe("fp8", None, is_example=True).name == "fp8-block-gptq-qkv-down16"
     assert find_recipe("fp8", None, is_example=False).name == "fp8-dynamic"
