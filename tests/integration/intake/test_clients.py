@@ -201,10 +201,10 @@ def test_openai_s_client_tells_an_unknown_model_from_an_unknown_route(stack: Sta
         with pytest.raises(openai.NotFoundError) as looked_up:
             client.models.retrieve("gpt-x")
         with pytest.raises(openai.NotFoundError) as elsewhere:
-            client.embeddings.create(model="smollm2", input="a")
+            client.moderations.create(input="a")
 
     assert (asked.value.code, asked.value.type) == ("model_not_found", "invalid_request_error")
     assert "The model `gpt-x` does not exist or you do not have access to it. There is smollm2." in str(asked.value)
     assert looked_up.value.code == "model_not_found"
     assert elsewhere.value.code == "unknown_url"
-    assert "Invalid URL (POST /v1/embeddings)" in str(elsewhere.value)
+    assert "Invalid URL (POST /v1/moderations)" in str(elsewhere.value)
