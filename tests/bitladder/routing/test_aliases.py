@@ -49,6 +49,19 @@ def test_each_service_tier_means_a_lane_and_the_engine_does_not_see_it(
     assert set(SERVICE_TIERS) == {"auto", "default", "flex", "scale", "priority", "fast", "ultrafast"}
 
 
+def test_anthropics_service_tiers_are_understood_at_its_routes_alone() -> None:
+    body = b'{"model":"smollm2","messages":[{"role":"user"}],"max_tokens":1,"service_tier":"standard_only"}'
+    message, chat = (
+        Incoming(endpoint=endpoint, body=body, headers={}, request_id="r")
+        for endpoint in (Endpoint.MESSAGES, Endpoint.CHAT)
+    )
+
+    assert accept(message, SETTINGS).submission.queue == "smollm2:int4:normal"
+    assert b"service_tier" not in bytes(accept(message, SETTINGS).submission.request.body)
+    with pytest.raises(RequestError, match="standard_only"):
+        accept(chat, SETTINGS)
+
+
 def test_a_priority_in_the_headers_wins_over_the_service_tier_and_the_answer_says_which_lane_was_used() -> None:
     assert accepted(',"service_tier":"flex"', x_priority="5")[::2] == ("smollm2:int4:normal", "default")
     assert accepted(',"service_tier":"flex"', x_dynamo_request_priority="0")[::2] == ("smollm2:int4:normal", "default")
