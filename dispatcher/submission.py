@@ -29,9 +29,12 @@ def route(
     reply: bool = False,
 ) -> Accepted:
     """Score and route one body; `reply`: the request waits for the outcome."""
-    start = time.perf_counter()
-    incoming = incoming_of(state, request, endpoint, body, lane)
-    accepted = accept(incoming, state.settings, reply_to=state.inbox.channel if reply else "")
+    return route_request(state, request, incoming_of(state, request, endpoint, body, lane), reply=reply)
+
+
+def route_request(state: IntakeState, request: HttpRequest, incoming: Incoming, *, reply: bool) -> Accepted:
+    """Score and route one request of HTTP, which may name who is told of its end."""
+    accepted = route_incoming(state, incoming, reply=reply)
     if hook := state.webhooks.hook(incoming.headers, request.state.caller, is_awaited=reply):
         job = msgspec.structs.replace(accepted.submission, hook=hook)
         accepted = msgspec.structs.replace(accepted, submission=job)
