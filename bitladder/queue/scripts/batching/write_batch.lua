@@ -1,6 +1,6 @@
 -- Write how far a batch is, unless another runner has it by now.
 --
--- Needs: values, clock, commands, ids, webhooks
+-- Needs: clock, webhooks
 --
 -- KEYS  1  bl:batch:<id>               hash    the batch
 --       2  bl:batch_leases             zset    batches that have not ended -> when their runner's lease ends (ms)
