@@ -33,7 +33,7 @@ async def create_batch(request: HttpRequest) -> Response:
     key, batches = idempotency_key(request.headers, caller.tenant), Batches(state.queue)
     record = await batches.repeat_of(caller.tenant, key, body)
     if record is None:  # its file may be gone by now
-        hook = state.webhooks.hook(request.headers, caller, kind="batch")
+        hook = state.webhooks.hook(request.headers, caller)
         record = await batches.create(await _spec(request, read_new_batch(body)), key, body, hook)
     _runner(request).hurry()
     return json_response(describe_batch(record))

@@ -63,7 +63,7 @@ class Batches:
         length_ms = window_ms(spec.completion_window, settings.max_window_s)
         limits = BatchLimits(settings.max_open, settings.max_kept, settings.keep_s * 1000)
         batch_id = _id_of(tenant, idempotency_key)
-        hook = hook or Hook(tenant=tenant, kind="batch").text()
+        hook = hook or Hook(tenant=tenant).text()
         new = NewRecord(_encode(spec), _fingerprint(body), hook, length_ms)
         call = create_batch_call(batch_id, tenant, new, limits)
         result, number = await self._queue.run(call)

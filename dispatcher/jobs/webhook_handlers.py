@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -11,10 +12,12 @@ from msgspec import UNSET
 from starlette.requests import Request as HttpRequest
 
 from bitladder.errors import NotFoundError, RequestError
+from bitladder.ids import readable
 from bitladder.queue.calls.webhooks import deliver_call
 from bitladder.routing.webhook_checks import check_url
 from dispatcher.http.request_parts import path_job_id, query_number, read_bytes
-from dispatcher.http.responses import Response, json_response
+from dispatcher.http.responses import Handler, Response, json_response
+from dispatcher.idempotency import once
 from dispatcher.jobs.existing_jobs import own_job
 from dispatcher.state import IntakeState, intake_state
 from dispatcher.webhooks.deliveries import EVENT_TYPES, Delivery, payload
@@ -39,14 +42,25 @@ DEFAULT_LISTED, MAX_LISTED = 20, 100
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
-async def create_endpoint(request: HttpRequest) -> Response:
+def _once_for_a_key(handle: Callable[[HttpRequest, IntakeState, bytes], Awaitable[Response]]) -> Handler:
+    """Return a handler that reads the body, and runs once for an Idempotency-Key."""
+
+    async def handler(request: HttpRequest) -> Response:
+        state = intake_state(request)
+        body = await read_bytes(request, state.settings.intake, state.closing)
+        return await once(request, state, body, lambda: handle(request, state, body))
+
+    return handler
+
+
+@_once_for_a_key
+async def create_endpoint(request: HttpRequest, state: IntakeState, body: bytes) -> Response:
     """Make an endpoint; its secret is shown now and never again."""
-    state = intake_state(request)
-    new = await _read(request, state, NewWebhookEndpoint)
+    new = _read(body, NewWebhookEndpoint)
     _check_url(state, new.url)
-    store = state.webhooks.endpoints
-    endpoint = await store.create(request.state.caller.tenant, new.name, new.url, _checked_types(new.event_types))
-    state.webhooks.know(endpoint.tenant)
+    store, tenant = state.webhooks.endpoints, request.state.caller.tenant
+    endpoint = await store.create(tenant, new.name, new.url, _checked_types(new.event_types))
+    state.webhooks.know(tenant)
     return json_response(with_secret(endpoint))
 
 
@@ -73,10 +87,10 @@ async def get_endpoint(request: HttpRequest) -> Response:
     return json_response(described(await _own_endpoint(request)))
 
 
-async def update_endpoint(request: HttpRequest) -> Response:
+@_once_for_a_key
+async def update_endpoint(request: HttpRequest, state: IntakeState, body: bytes) -> Response:
     """Change an endpoint; another URL enables it anew."""
-    state, endpoint = intake_state(request), await _own_endpoint(request)
-    change = await _read(request, state, WebhookEndpointChange)
+    endpoint, change = await _own_endpoint(request), _read(body, WebhookEndpointChange)
     fields: dict[str, str] = {}
     if change.name is not UNSET:
         fields["name"] = change.name
@@ -96,21 +110,22 @@ async def delete_endpoint(request: HttpRequest) -> Response:
     return json_response(DeletedWebhookEndpoint(id=endpoint.id))
 
 
-async def rotate_secret(request: HttpRequest) -> Response:
+@_once_for_a_key
+async def rotate_secret(request: HttpRequest, state: IntakeState, body: bytes) -> Response:
     """Give an endpoint a new secret."""
-    state, endpoint = intake_state(request), await _own_endpoint(request)
-    rotation = await _read(request, state, SecretRotation)
+    endpoint, rotation = await _own_endpoint(request), _read(body, SecretRotation)
     keeps_old = rotation.keep_old_secret_active_for_24_hours
     return json_response(with_secret(await state.webhooks.endpoints.rotate(endpoint, keeps_old=keeps_old)))
 
 
-async def send_test(request: HttpRequest) -> Response:
+@_once_for_a_key
+async def send_test(request: HttpRequest, state: IntakeState, body: bytes) -> Response:
     """Send a sample event now, and say what the endpoint answered."""
-    state, endpoint = intake_state(request), await _own_endpoint(request)
-    (event_type,) = _checked_types([(await _read(request, state, WebhookTest)).event_type])
+    endpoint = await _own_endpoint(request)
+    (event_type,) = _checked_types([_read(body, WebhookTest).event_type])
     event_id, at_s = f"evt_test_{secrets.token_hex(12)}", int(time.time())
-    body = payload(event_id, event_type, at_s, "test")
-    answer = await state.webhooks.post(endpoint.url, signed_headers(event_id, at_s, body, endpoint.secrets), body)
+    sample = payload(event_id, event_type, at_s, "test")
+    answer = await state.webhooks.post(endpoint.url, signed_headers(event_id, at_s, sample, endpoint.secrets), sample)
     if answer.status_code is None:
         raise RequestError(f"the test was not delivered: {answer.error}", param="url")
     return json_response(
@@ -133,19 +148,21 @@ async def list_deliveries_about_job(request: HttpRequest) -> Response:
     """List the last attempts at deliveries about a job, whatever their destination."""
     state, job_id = intake_state(request), path_job_id(request)
     await own_job(request, state, job_id)
-    return json_response(attempts(await state.webhooks.endpoints.log_about(job_id)))
+    return json_response(attempts(await state.webhooks.endpoints.log_about(readable(job_id))))
 
 
-async def redeliver(request: HttpRequest) -> Response:
+@_once_for_a_key
+async def redeliver(request: HttpRequest, state: IntakeState, _: bytes) -> Response:
     """Deliver an event of an endpoint's log once more, with the same webhook-id."""
-    state, endpoint = intake_state(request), await _own_endpoint(request)
+    endpoint = await _own_endpoint(request)
     event_id = request.path_params["event_id"]
-    entries = [entry for entry in await state.webhooks.endpoints.log(endpoint.id) if entry.event_id == event_id]
-    if not entries:
+    entry = next(
+        (entry for entry in await state.webhooks.endpoints.log(endpoint.id) if entry.event_id == event_id), None
+    )
+    if entry is None:
         raise NotFoundError(f"there is no event {event_id[:80]!r} in this endpoint's log", param="event_id")
     if endpoint.disabled_at is not None:
         raise RequestError("the endpoint is disabled: enable it first", param="webhook_endpoint_id")
-    entry = entries[0]
     delivery = Delivery(type=entry.type, created_at=entry.created_at, about=entry.about, tenant=entry.tenant)
     made = [(endpoint.id, event_id, msgspec.json.encode(delivery))]
     await state.queue.run(deliver_call(b"", state.settings.webhooks.max_pending, made))
@@ -161,8 +178,7 @@ async def _own_endpoint(request: HttpRequest) -> Endpoint:
     return endpoint
 
 
-async def _read(request: HttpRequest, state: IntakeState, kind: type[Body]) -> Body:
-    body = await read_bytes(request, state.settings.intake, state.closing)
+def _read(body: bytes, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

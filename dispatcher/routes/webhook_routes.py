@@ -13,7 +13,7 @@ from dispatcher.webhooks import views
 _PATH = "/v1/webhook_endpoints"
 _ENDPOINT = _PATH + "/{webhook_endpoint_id}"
 _NEW = {"name": "production", "url": "https://app.example.org/hooks", "event_types": ["response.completed"]}
-_BODY_ERRORS = ("TooLarge", "ContentCoding")
+_KEY_ERRORS = ("TooLarge", "ContentCoding", "Conflict", "KeyReused")
 
 
 def _read(path: str, handler: Handler, name: str, summary: str, kind: type, **more: tuple[str, ...]) -> Operation:
@@ -46,7 +46,8 @@ def _change(
         summary=summary,
         body=Content(kinds=(body,), examples={"usual": example}),
         answers={200: answer(kind, "What it is now.")},
-        errors=("NotFound", *_BODY_ERRORS),
+        errors=("NotFound", *_KEY_ERRORS),
+        parameters=("IdempotencyKey",),
     )
 
 
@@ -128,7 +129,8 @@ OPERATIONS = (
         tag="webhooks",
         summary="Deliver an event of the endpoint's log once more, with the same webhook-id.",
         answers={202: answer(views.Redelivery, "It is on its way.")},
-        errors=("NotFound",),
+        errors=("NotFound", *_KEY_ERRORS),
+        parameters=("IdempotencyKey",),
     ),
     _read(
         "/v1/jobs/{job_id}/deliveries",

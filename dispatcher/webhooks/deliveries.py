@@ -12,6 +12,7 @@ import msgspec
 
 from bitladder.ids import read_word, readable
 from bitladder.queue.calls.webhooks import Hook
+from bitladder.script_constants import RESPONSE_PREFIX
 
 JOB_STATES = ("finished", "failed", "cancelled", "expired")
 # The types that an endpoint may ask for; OpenAI's first.
@@ -20,7 +21,6 @@ EVENT_TYPES = (
     *(f"batch.{end}" for end in ("completed", "failed", "expired", "cancelled")),
     *(f"job.{state}" for state in JOB_STATES),
 )
-_RESPONSE_ID = "resp_"
 _RESPONSE_ENDS = {"finished": "completed", "failed": "failed", "cancelled": "cancelled", "expired": "failed"}
 _MAX_ERROR_CHARS = 300
 
@@ -32,7 +32,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     created_at: int
     about: str  # the id of what has ended
-    job_id: str  # the same, unless it is a job with another name outside
+    job_id: str  # the same, as Redis has it
     hook: Hook
 
     def payload(self) -> bytes:
@@ -104,12 +104,12 @@ def read_event(line: bytes, *, status: str = "") -> Event:
     at_ms, word, raw_id, raw_hook = line.split(b" ", 3)
     hook, name = msgspec.json.decode(raw_hook, type=Hook), word.decode()
     job_id = read_word(raw_id)
-    is_response = hook.kind == "response" or job_id.startswith(_RESPONSE_ID)
+    is_response = job_id.startswith(RESPONSE_PREFIX)
     return Event(
         id=f"evt_{hashlib.sha256(line).hexdigest()[:32]}",
         type=name if "." in name else _type(name, status) if is_response else f"job.{name}",
         created_at=int(at_ms) // 1000,
-        about=hook.about or readable(job_id),
+        about=readable(job_id),
         job_id=job_id,
         hook=hook,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bitladder.process.supervision import Background
-from bitladder.queue.calls.webhooks import Hook, event_call
+from bitladder.queue.calls.webhooks import Hook
 from bitladder.queue.job_queue import JobQueue
 from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.access import Caller
@@ -33,8 +33,8 @@ def _make_poster(settings: Callable[[], WebhookSettings]) -> Poster:
 class Webhooks:
     """The webhooks of one intake.
 
-    For what ends in a script, its record has a field `hook` (`hook` makes it), and the script calls `add_job_event` or
-    `add_event` of scripts/parts/webhooks.lua. What ends elsewhere is told with `enqueue`.
+    What is to be told of has a field `hook` in its record (`hook` makes it), and the script that ends it calls
+    `add_job_event` or `add_event` of scripts/parts/webhooks.lua.
     """
 
     def __init__(self, queue: JobQueue, metrics: WebhookMetrics) -> None:
@@ -58,20 +58,11 @@ class Webhooks:
             self._poster = poster = self._poster or made
         return await poster.post(url, headers, body)
 
-    def hook(
-        self,
-        headers: Mapping[str, str],
-        caller: Caller,
-        *,
-        is_awaited: bool = False,
-        kind: str = "job",
-        about: str = "",
-    ) -> str:
+    def hook(self, headers: Mapping[str, str], caller: Caller, *, is_awaited: bool = False) -> str:
         """Return who is told that what a request asks for has ended; '': nobody is.
 
         X-Webhook-Url and X-Webhook-Secret name somebody. Without them it is whom the API key's settings name, unless
         the client awaits the answer; then the tenant's endpoints hear of it neither. Headers have lower-case names.
-        `kind`: job or response; `about`: the id that the event names, where it is not the job's.
 
         Raises:
             RequestError: a header is wrong.
@@ -82,23 +73,11 @@ class Webhooks:
             return ""
         url, secret = named or ("", "")
         key = caller.key if not named and self._key_webhook(caller) else ""
-        return Hook(tenant=caller.tenant, url=url, secret=secret, key=key, kind=kind, about=about).text()
+        return Hook(tenant=caller.tenant, url=url, secret=secret, key=key).text()
 
     def know(self, tenant: str) -> None:
         """Note at once that a tenant has endpoints; other intakes see it within a second."""
         self._sender.tenants |= {tenant}
-
-    async def enqueue(self, event_type: str, tenant: str, about: str, hook: str = "") -> None:
-        """Tell a tenant's endpoints, and whom a hook names, that something other than a job has ended.
-
-        `event_type`: one of deliveries.EVENT_TYPES, `about`: the id of what ended, `hook`: what `hook` returned when
-        that was accepted. A script that ends it does better to call `add_event` itself: then both happen, or none.
-
-        Raises:
-            QueueUnreachableError: Redis is unreachable or refuses.
-
-        """
-        await self._queue.run(event_call(event_type, about, hook or Hook(tenant=tenant).text()))
 
     def _has_none(self, caller: Caller) -> bool:
         return caller.tenant not in self._sender.tenants and not self._key_webhook(caller)

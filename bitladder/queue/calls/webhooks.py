@@ -29,8 +29,6 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     url: str = ""  # named with the request; '': none was
     secret: str = ""  # that signs for this URL
     key: str = ""  # the API key whose settings name another URL; '': none do
-    kind: str = "job"  # what the types of its events begin with
-    about: str = ""  # the id that the event names; '': the job's
 
     def text(self) -> str:
         """Return what a record holds."""
@@ -67,11 +65,6 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     entry: bytes = b""  # for the logs; b'': none
     health: str = ""  # of its endpoint: ok, failed or gone; '': it has none
     lease: int | None = None  # its end, with the last delivery of the lease
-
-
-def event_call(event_type: str, about: str, hook: str) -> Call:
-    """Build the call of add_event.lua: something other than a job has ended. Hook: as its record has it."""
-    return Call("add_event", ["bl:webhooks:events"], [event_type, about, hook])
 
 
 def take_call(lease_ms: int, max_targets: int) -> Call:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import redis
+from openai.types.webhooks import ResponseCompletedWebhookEvent
 
 from tests.conftest import OwnValkey, Stack, wait_until
 from tests.integration.webhooks.receiver import SECRET, Received, Receiver, receiving
@@ -65,6 +67,33 @@ def test_each_end_of_a_job_is_told_signed_and_read_by_openais_library(
     assert len(receiver.received) == 3
     wait_until(lambda: not store.exists("bl:webhooks:watched", "bl:webhooks:targets", "bl:webhooks:leases"), "all done")
     assert not store.exists("bl:webhooks:events")
+
+
+def test_background_responses_are_told_of_by_openais_names(
+    make_stack: Callable[..., Stack], receiver: Receiver
+) -> None:
+    stack = make_stack(**LOOPBACK)
+    stack.intake()
+    stack.worker("int4")
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="-") as client:
+        whole, cut_off = (
+            client.responses.create(
+                model="smollm2",
+                input=" ".join(f"w{number}" for number in range(40)),
+                max_output_tokens=limit,
+                background=True,
+                extra_headers={"X-Webhook-Url": f"{receiver.url}/{limit}", "X-Webhook-Secret": SECRET},
+            )
+            for limit in (100, 16)
+        )
+        event = first(receiver, "/100").unwrap()
+        ends = {client.responses.retrieve(answer.id).status for answer in (whole, cut_off)}
+
+    assert isinstance(event, ResponseCompletedWebhookEvent)
+    assert event.data.id == whole.id
+    assert first(receiver, "/16").unwrap().data.id == cut_off.id
+    assert first(receiver, "/16").unwrap().type == "response.incomplete"
+    assert ends == {"completed", "incomplete"}
 
 
 def attempts(stack: Stack, job_id: str) -> list[dict[str, Any]]:

@@ -12,8 +12,7 @@ import pytest
 import redis
 from openai.types.webhooks import BatchCompletedWebhookEvent
 
-from bitladder.queue.calls.webhooks import Hook, event_call
-from bitladder.queue.run_script import run_sync
+from bitladder.queue.calls.webhooks import Hook
 from bitladder.settings.access import key_hash, new_key
 from tests.conftest import Stack, wait_until
 from tests.integration.webhooks.receiver import SECRET, Receiver, receiving
@@ -26,6 +25,11 @@ KEYS = {name: new_key() for name in ("acme", "reader", "globex", "ops")}
 def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
+
+
+def tell_of(store: redis.Redis, event_type: str) -> None:
+    """Note, as the script that ends batches does, that one of acme's has ended."""
+    store.rpush("bl:webhooks:events", f"1764400000000 {event_type} batch_1 {Hook(tenant='acme').text()}")
 
 
 Clients = Callable[[str], openai.OpenAI]
@@ -144,6 +148,16 @@ def test_a_wrong_endpoint_is_refused_with_the_reason(stack: Stack) -> None:
     assert stack.http.get("/v1/webhook_endpoints").json()["data"] == []
 
 
+def test_an_endpoint_is_made_once_for_an_idempotency_key(stack: Stack) -> None:
+    body, key = {"name": "one", "url": "https://x.example/", "event_types": ["job.failed"]}, {"Idempotency-Key": "once"}
+    first_answer, repeat = (stack.http.post("/v1/webhook_endpoints", json=body, headers=key) for _ in range(2))
+    other = stack.http.post("/v1/webhook_endpoints", json=body | {"name": "two"}, headers=key)
+
+    assert first_answer.json() == repeat.json()
+    assert other.status_code == 422
+    assert len(stack.http.get("/v1/webhook_endpoints").json()["data"]) == 1
+
+
 def test_endpoints_hear_of_what_they_asked_for_and_a_keys_jobs_go_to_its_webhook(
     stack: Stack, client: Clients, receiver: Receiver, store: redis.Redis
 ) -> None:
@@ -160,7 +174,7 @@ def test_endpoints_hear_of_what_they_asked_for_and_a_keys_jobs_go_to_its_webhook
     of_acme, of_key = cancelled("acme"), cancelled("globex")
     assert first(receiver, "/of-key").unwrap().data.id == of_key
     assert first(receiver, "/one").unwrap(endpoint.signing_secret).data.id == of_acme
-    run_sync(store, event_call("batch.completed", "batch_1", Hook(tenant="acme").text()))
+    tell_of(store, "batch.completed")
     wait_until(lambda: len(deliveries(stack, endpoint.id)) == 2, "both are in the log")
     told_of = [delivery.unwrap(endpoint.signing_secret) for delivery in receiver.received if delivery.path == "/one"]
 
@@ -175,7 +189,7 @@ def test_an_endpoint_that_is_gone_is_disabled_and_its_events_can_be_delivered_ag
     receiver.status = lambda _: 410
     acme = client("acme")
     endpoint = acme.webhooks.create(name="one", url=f"{receiver.url}/one", event_types=["batch.failed"])
-    run_sync(store, event_call("batch.failed", "batch_1", Hook(tenant="acme").text()))
+    tell_of(store, "batch.failed")
 
     def shown() -> dict[str, Any]:
         return dict(stack.http.get(f"/v1/webhook_endpoints/{endpoint.id}").json())
