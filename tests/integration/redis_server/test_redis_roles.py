@@ -171,7 +171,7 @@ def _every_way_of_a_job(client: Client, stack: Stack) -> None:
 
 
 def _webhooks(client: Client, stack: Stack) -> None:
-    fields = {"name": "one", "url": "https://localhost:1/", "event_types": ["job.cancelled"]}
+    fields = {"name": "one", "url": "https://localhost:1/", "event_types": ["job.cancelled", "job.finished"]}
     endpoint = stack.http.post("/v1/webhook_endpoints", json=fields).raise_for_status().json()
     path = f"/v1/webhook_endpoints/{endpoint['id']}"
     stack.http.post(f"{path}/rotate_secret", json={}).raise_for_status()
