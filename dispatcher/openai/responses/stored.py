@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, Literal
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView
@@ -23,6 +24,8 @@ from dispatcher.state import IntakeState, intake_state
 _CANCEL_WAIT_S = 5.0
 DEFAULT_ITEMS, MAX_ITEMS = 20, 100
 _MAX_NUMBER = 2**53
+# What stands in paths where ids do.
+_WORDS = ("compact", "input_tokens")
 
 
 class DeletedResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +148,8 @@ def not_implemented(what: str, instead: str) -> Handler:
 
 async def _found(request: HttpRequest, state: IntakeState) -> tuple[JobView, StoredResponse]:
     response_id = request.path_params["response_id"]
+    if response_id in _WORDS:  # a route of its own, which takes other methods
+        raise HTTPException(405)
     shown = await find_response(request, state, response_id)
     if shown is None:
         raise NotFoundError(f"Response with id '{response_id[:80]}' not found.", param="response_id")
