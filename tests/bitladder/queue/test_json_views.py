@@ -63,7 +63,7 @@ def test_a_job_that_waits_shows_where_it_was_routed_and_nothing_of_an_outcome() 
 def test_a_terminal_job_shows_its_outcome_and_of_a_stream_the_text() -> None:
     shown = as_json(describe_job(view(state=State.FINISHED, outcome=OUTCOME)))
 
-    internal = {"state", "status", "body", "error", "code", "fence", "decision"}
+    internal = {"state", "status", "body", "error", "code", "fence", "streamed_by", "decision"}
     assert set(Outcome.__struct_fields__) - internal <= set(shown)
     assert (shown["status"], shown["tier"], shown["attempts"], shown["text"]) == ("finished", "int8", 2, "blue")
     assert shown["result"] == {"choices": [{"text": "blue"}]}
