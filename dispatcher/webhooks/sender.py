@@ -48,7 +48,7 @@ from dispatcher.webhooks.endpoint_store import Endpoint, Endpoints
 from dispatcher.webhooks.signatures import signed_headers
 
 log = structlog.get_logger()
-_LOOK_EVERY_S, _WATCH_EVERY_S = 0.5, 2.0
+_LOOK_EVERY_S, _WATCH_EVERY_S = 1.0, 5.0
 # Beside the time that a receiver has: what a busy process may need for the rest.
 _LEASE_MARGIN_S = 5.0
 # An intake that is stopped leaves deliveries this long to end, less than its tasks have; what is left another sends.

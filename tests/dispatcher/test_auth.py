@@ -112,10 +112,11 @@ def test_two_keys_cannot_be_the_same() -> None:
         make_settings(NOWHERE, auth__keys=both)
 
 
-def test_every_route_but_health_and_readiness_requires_a_key() -> None:
+def test_every_route_but_health_readiness_and_the_page_of_the_api_requires_a_key() -> None:
     routes = [route for route in create_app(make_settings(NOWHERE)).routes if isinstance(route, Route)]
 
-    assert {route.path for route in routes if not isinstance(route.app, AuthMiddleware)} == {"/health", "/readyz"}
+    public = {route.path for route in routes if not isinstance(route.app, AuthMiddleware)}
+    assert public == {"/health", "/readyz", "/docs", "/docs/{file}"}
     reading = [
         route for route in routes if isinstance(route.app, AuthMiddleware) and route.app.requirement is Requirement.OPS
     ]
