@@ -16,7 +16,8 @@ def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) ->
     stack.intake()
     stack.worker("int4")
 
-    run_python(PAGE, stack, at_least=15)
+    variables = run_python(PAGE, stack, at_least=15)
+    variables["client"].close()
     (queued,) = run_shell(PAGE, stack)
 
     assert json.loads(queued)["status"] == "queued"
