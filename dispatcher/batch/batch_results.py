@@ -87,6 +87,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_answer: bool  # it belongs into the output file; else into that of errors
     data: bytes  # the line, with its end
     tokens: Tokens | None = None
+    is_expired: bool = False  # the window closed before it had run
 
 
 def outcome_result(line: Line, outcome: Outcome, unrun: str, service_tier: str = "") -> Result:
@@ -131,7 +132,7 @@ def unrun_result(line: Line, code: str) -> Result:
     """Return the result of a line that was not run."""
     error = _Error(code=code, message=_MESSAGES[code])
     data = _encode(_ResultLine(id=_id(line), custom_id=line.custom_id, response=None, error=error))
-    return Result(line=line, is_answer=False, data=data + b"\n")
+    return Result(line=line, is_answer=False, data=data + b"\n", is_expired=code == EXPIRED)
 
 
 def _line(line: Line, status: int, body: bytes) -> bytes:

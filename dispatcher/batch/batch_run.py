@@ -198,6 +198,7 @@ class BatchRun:
             self._progress,
             completed=self._progress.completed + answered,
             failed=self._progress.failed + len(results) - answered,
+            expired=self._progress.expired + sum(result.is_expired for result in results),
             tokens=_sum(self._progress.tokens, results),
             parts=parts,
         )
@@ -234,9 +235,9 @@ class BatchRun:
         await self._write(status, progress.at(status, _now_ms()))
 
     def _early_end_of_lines(self) -> str:
-        """Return why the lines that are left are not run; '': none are left."""
+        """Return why lines were not run, in the queue or in their file; '': all were."""
         if self._progress.completed + self._progress.failed == self._progress.total > 0:
-            return ""
+            return EXPIRED if self._progress.expired else ""
         if not self._early_end:
             raise RuntimeError("a batch must not end as long as lines are left")
         return self._early_end

@@ -113,6 +113,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_file_id: str | None = None
     error_file_id: str | None = None
     times: dict[str, int] = {}  # status -> since when; OpenAI's names with _at
+    expired: int = 0  # of those that failed: the window closed before they had run
 
     def at(self, status: Status, now_ms: int) -> Progress:
         """Return the progress with the time of a status; the first one stays."""

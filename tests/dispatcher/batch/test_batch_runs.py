@@ -289,6 +289,18 @@ async def test_a_batch_that_ends_early_keeps_what_is_done(bench: Bench, early: s
     assert sum(queue.depth for queue in depths.queues) == 0
 
 
+async def test_a_batch_whose_lines_all_waited_until_its_window_closed_has_expired(bench: Bench) -> None:
+    batch = await bench.create([f"prompt {n}" for n in range(8)])  # none is left in the file: there is room for them
+    bench.worker.limit = 2
+
+    status = await (await bench.take(batch, window_s=1.0)).run()
+
+    answers, errors, progress = await bench.results(batch)
+    assert status is Status.EXPIRED
+    assert (len(answers), progress.completed, progress.failed) == (2, 2, 6)
+    assert {line["error"]["code"] for line in errors.values()} == {"batch_expired"}
+
+
 async def test_a_cancelled_batch_goes_to_its_end_with_another_runner(bench: Bench) -> None:
     batch = await bench.create([f"prompt {n}" for n in range(64)])
     bench.worker.limit = 10
