@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,20 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+class AnthropicErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(msgspec.Struct, frozen=True, kw_only=True):
+    """An error in Anthropic's shape."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicErrorDetail
 
 
 class AnthropicErrors:
@@ -58,7 +72,7 @@ def _shaping(send: Send) -> Send:
 def anthropic_error(status: int, body: bytes) -> bytes:
     """Return an error, which may have OpenAI's shape, in Anthropic's."""
     message, kind = message_of(body), _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    return msgspec.json.encode(AnthropicError(error=AnthropicErrorDetail(type=kind, message=message)))
 
 
 def message_of(body: bytes) -> str:

@@ -11,10 +11,11 @@ from pydantic import BaseModel
 
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Requirement
+from dispatcher.http.error_shapes import AnthropicError
 from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.answer_headers import headers_json
-from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, WITH_KEY, errors_json
+from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, PREFIXES, WITH_KEY, errors_json
 from dispatcher.routes.operation import BYTES, EVENTS, JSONL, Answer, Content, Operation
 from dispatcher.routes.parameters import IN_PATHS, PARAMETERS
 
@@ -22,8 +23,8 @@ _INFO = {
     "title": "bitladder",
     "version": version("bitladder"),
     "summary": "One LLM at several precisions: each request on the cheapest one that answers it well and in time.",
-    "description": "OpenAI's completions and chat, awaited, streamed or queued. Errors have OpenAI's shape. Every "
-    "answer of a route carries X-Request-Id.",
+    "description": "OpenAI's completions and chat, awaited, streamed or queued. Errors have OpenAI's shape, those of "
+    "Anthropic's routes have Anthropic's. Every answer of a route carries X-Request-Id.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 _TAGS = {
@@ -86,7 +87,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     in_path = [name for part, name in IN_PATHS.items() if part in operation.path]
     errors = (*EVERYWHERE, *(() if is_public else WITH_KEY), *operation.errors)
     answers = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    answers |= {str(ERRORS[name].status): {"$ref": f"#/components/responses/{name}"} for name in errors}
+    shape = PREFIXES[operation.error_shape]
+    answers |= {str(ERRORS[name].status): {"$ref": f"#/components/responses/{shape}{name}"} for name in errors}
     shown: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -155,7 +157,7 @@ def _schemas(operations: tuple[Operation, ...]) -> dict[str, Any]:
 
     template = _SCHEMAS + "{name}"
     _, schemas = msgspec.json.schema_components(
-        [*read, *written, Error], schema_hook=settings_schema, ref_template=template
+        [*read, *written, Error, AnthropicError], schema_hook=settings_schema, ref_template=template
     )
     schemas |= settings_models
     for name, schema in schemas.items():

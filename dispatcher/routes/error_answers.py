@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bitladder.endpoints import Errors
 from bitladder.errors import (
     AcceptanceUnknownError,
     AuthenticationError,
@@ -23,7 +24,8 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.settings.sections import Settings
-from dispatcher.http.problems import problem_body
+from dispatcher.http.error_shapes import AnthropicError, anthropic_error
+from dispatcher.http.problems import Error, problem_body
 from dispatcher.openai.responses.create_options import NotImplementedHereError
 from dispatcher.routes.parameters import EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 
@@ -180,19 +182,30 @@ EVERYWHERE = ("BadRequest", "MethodNotAllowed", "RequestTimeout", "HeadersTooLar
 WITH_KEY = ("Unauthorized", "Forbidden", "TooMany")
 
 
+# Before the names of errors in the document, where they have another shape than OpenAI's.
+PREFIXES = {Errors.OPENAI: "", Errors.ANTHROPIC: "Anthropic"}
+
+
 def errors_json(settings: Settings) -> dict[str, Any]:
-    """Return the answers with errors."""
-    return {name: _as_json(error, settings) for name, error in ERRORS.items()}
-
-
-def _as_json(error: _ErrorAnswer, settings: Settings) -> dict[str, Any]:
-    examples = {
-        code: {"value": msgspec.json.decode(problem_body(error.status, message, code, param))}
-        for code, (message, param) in error.examples.items()
+    """Return the answers with errors, in each shape."""
+    return {
+        f"{prefix}{name}": _as_json(error, settings, shape)
+        for shape, prefix in PREFIXES.items()
+        for name, error in ERRORS.items()
     }
-    schema = {"$ref": "#/components/schemas/Error"}
+
+
+def _as_json(error: _ErrorAnswer, settings: Settings, shape: Errors) -> dict[str, Any]:
+    examples = {}
+    for code, (message, param) in error.examples.items():
+        body = problem_body(error.status, message, code, param)
+        shaped = anthropic_error(error.status, body) if shape is Errors.ANTHROPIC else body
+        examples[code] = {"value": msgspec.json.decode(shaped)}
+    kind = AnthropicError if shape is Errors.ANTHROPIC else Error
     return {
         "description": error.description.replace("{max_body_bytes}", str(settings.intake.max_body_bytes)),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *error.headers)},
-        "content": {"application/json": {"schema": schema, "examples": examples}},
+        "content": {
+            "application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}, "examples": examples}
+        },
     }

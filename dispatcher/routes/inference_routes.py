@@ -90,6 +90,7 @@ def _inference(endpoint: Endpoint) -> Operation:
             ),
         },
         errors=("NotFound", "Conflict", "TooLarge", "ContentCoding", "KeyReused", "Failed", "EngineFault", "OutOfTime"),
+        error_shape=endpoint.row.errors,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.routing import Route
 
+from bitladder.endpoints import Errors
 from dispatcher.auth import Requirement, require
 from dispatcher.http.responses import Handler
 
@@ -50,6 +51,7 @@ class Operation:
     body: Content | None = None
     answers: Mapping[int, Answer]
     errors: Sequence[str] = ()  # beside those that any route may answer
+    error_shape: Errors = Errors.OPENAI
 
     def route(self) -> Route:
         return require(self.requires, self.method, self.path, self.handler)

@@ -57,11 +57,13 @@ def test_operations_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_error_has_openais_shape_and_an_example(path: str, method: str) -> None:
+def test_every_error_has_the_shape_of_its_route_and_an_example(path: str, method: str) -> None:
+    shape = "AnthropicError" if path.startswith("/v1/messages") else "Error"
+
     for status, response in operation(path, method)["responses"].items():
         if status >= "400":
             content = resolved(response)["content"]["application/json"]
-            assert content["schema"] == {"$ref": "#/components/schemas/Error"}
+            assert content["schema"] == {"$ref": f"#/components/schemas/{shape}"}
             assert content["examples"]
 
 
