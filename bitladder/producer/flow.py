@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bitladder.contract import Outcome
 from bitladder.entries import Body, Completed, Entry, Numbered, OutageWait, in_place
-from bitladder.errors import AcceptanceUnknownError, BitladderError, QueueUnreachableError, RefusedError
+from bitladder.errors import BitladderError, ProtocolError, QueueBrokenError, QueueUnreachableError, RefusedError
 from bitladder.producer.connections import Connections, Read
 from bitladder.queue.sending.bulk import BUNDLE, Bulk
 from bitladder.queue.waiting.job_watch import MAX_PENDING
@@ -60,8 +60,9 @@ def await_jobs(
 
 def is_for_now(answer: str | BitladderError) -> bool:
     """Return whether the same submission may be accepted later: the load is too high, or Redis did not answer."""
-    is_unanswered = type(answer) is QueueUnreachableError or isinstance(answer, AcceptanceUnknownError)
-    return isinstance(answer, RefusedError) or is_unanswered
+    if isinstance(answer, QueueBrokenError | ProtocolError):  # these stay until somebody mends them
+        return False
+    return isinstance(answer, RefusedError | QueueUnreachableError)
 
 
 class _Feed:

@@ -35,5 +35,6 @@ def test_every_state_is_reached_and_only_dead_letters_leave_an_end() -> None:
 def test_a_script_says_which_moves_it_makes_if_it_makes_any(name: str) -> None:
     (path,) = SCRIPTS.rglob(f"{name}.lua")
 
-    is_moving = MOVING.search(path.read_text(encoding="utf-8")) is not None
+    text = path.read_text(encoding="utf-8")
+    is_moving = path.parent.name != "batching" and MOVING.search(text) is not None  # batches have a status, too
     assert is_moving == any(move.script == path.relative_to(SCRIPTS).as_posix() for move in moves())
