@@ -175,6 +175,14 @@ def _id_of(tenant: str, idempotency_key: str) -> str:
 
 
 def _record(batch_id: str, row: Sequence[bytes | None]) -> BatchRecord | None:
+    """Read a record; None: there is none, or another program wrote it."""
+    try:
+        return _read_row(batch_id, row)
+    except ValueError:  # msgspec's errors are some, too
+        return None
+
+
+def _read_row(batch_id: str, row: Sequence[bytes | None]) -> BatchRecord | None:
     spec, fingerprint, status, progress, created, expires, cancelling, done = row
     if not (spec and status and progress and created and expires):
         return None

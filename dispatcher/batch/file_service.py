@@ -145,7 +145,7 @@ class Files:
 
         """
         record = read_file(await answer_of(self.queue.client.get(file_key(file_id))))
-        if record is None or record.tenant != tenant or _has_expired(record):
+        if record is None or record.id != file_id or record.tenant != tenant or _has_expired(record):
             raise NotFoundError(f"there is no file {file_id[:80]!r}", param="file_id")
         return record
 

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 from bitladder.errors import BitladderError, NotFoundError
+from bitladder.queue.calls.kept_files import KEY_PATTERN
 
-_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}(/[a-z0-9][a-z0-9_-]{0,127}){0,3}")
+_KEY = re.compile(KEY_PATTERN)
 
 
 class ObjectMissingError(NotFoundError):

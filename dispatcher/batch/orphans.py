@@ -51,10 +51,10 @@ async def delete_expired(files: Files) -> int:
     while ids := await answer_of(client.zrangebyscore(ENDS, 0, time.time(), start=0, num=_AT_ONCE)):
         for file_id in ids:
             record = read_file(await answer_of(client.get(file_key(file_id.decode(errors="replace")))))
-            if record is None:  # another program has deleted or spoiled it
-                await answer_of(client.zrem(ENDS, file_id))
-            else:
+            if record is not None and record.id.encode() == file_id:
                 deleted += await files.delete(record)
+            else:  # another program has deleted or spoiled it
+                await answer_of(client.zrem(ENDS, file_id))
     return deleted
 
 

@@ -86,8 +86,7 @@ class Endpoints:
             NotFoundError: there is none with this id.
 
         """
-        fields = await self._execute("HGETALL", endpoint_keys(endpoint_id, "")[0])
-        endpoint = _endpoint(endpoint_id, fields)
+        endpoint = _endpoint(endpoint_id, await self._execute("HGETALL", endpoint_keys(endpoint_id, "")[0]))
         if endpoint is None:
             raise _missing(endpoint_id)
         return endpoint
@@ -95,7 +94,7 @@ class Endpoints:
     async def ids(self, tenant: str) -> list[str]:
         """Return a tenant's endpoints, the latest first."""
         ids = await self._execute("ZREVRANGE", endpoint_keys("", tenant)[1], 0, -1)
-        return [raw.decode(errors="replace") for raw in ids]
+        return [raw.decode(errors="replace") for raw in ids or ()]
 
     async def subscribers(self, tenant: str) -> list[Subscriber]:
         """Return whom a tenant's events are sent to."""
@@ -111,7 +110,7 @@ class Endpoints:
         for endpoint_id in await self.ids(tenant) if ids is None else ids:
             fields = await self._execute("HGETALL", endpoint_keys(endpoint_id, "")[0])
             endpoints.append(_endpoint(endpoint_id, fields))
-        return [endpoint for endpoint in endpoints if endpoint]
+        return [endpoint for endpoint in endpoints if endpoint and endpoint.tenant == tenant]
 
     async def log(self, endpoint_id: str) -> list[LogEntry]:
         """Return the last attempts at deliveries to an endpoint, the latest first."""
@@ -123,12 +122,14 @@ class Endpoints:
 
     async def _log(self, key: str) -> list[LogEntry]:
         entries = await self._execute("LRANGE", key, 0, -1)
-        return [msgspec.json.decode(entry, type=LogEntry) for entry in entries]
+        return [read for entry in entries or () if (read := _log_entry(entry))]
 
     async def _execute(self, *command: str | int) -> Any:  # noqa: ANN401  (each command has an answer of its own)
         try:
             return await self._queue.client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
         except (RedisError, OSError) as error:
+            if str(error).startswith("WRONGTYPE"):  # another program's key: as if there was none
+                return None
             raise unreachable("cannot read webhooks from Redis", error) from error
 
 
@@ -136,10 +137,24 @@ def _missing(endpoint_id: str) -> NotFoundError:
     return NotFoundError(f"there is no webhook endpoint {endpoint_id[:80]!r}", param="webhook_endpoint_id")
 
 
-def _endpoint(endpoint_id: str, raw: Mapping[bytes, bytes]) -> Endpoint | None:
-    fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
-    if "url" not in fields:
+def _log_entry(raw: bytes) -> LogEntry | None:
+    """Read an entry; None: another program wrote it."""
+    try:
+        return msgspec.json.decode(raw, type=LogEntry)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def _endpoint(endpoint_id: str, raw: Mapping[bytes, bytes] | None) -> Endpoint | None:
+    """Read an endpoint; None: there is none, or another program wrote it."""
+    fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (raw or {}).items()}
+    try:
+        return _read_fields(endpoint_id, fields) if "url" in fields else None
+    except ValueError:
+        return None
+
+
+def _read_fields(endpoint_id: str, fields: Mapping[str, str]) -> Endpoint:
     return Endpoint(
         id=endpoint_id,
         tenant=fields.get("tenant", ""),

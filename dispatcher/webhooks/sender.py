@@ -144,12 +144,11 @@ class Sender:
         made: list[tuple[str, str, bytes]] = []
         try:
             event = read_event(line)
-        except (ValueError, KeyError) as error:
-            log.warning("event for webhooks cannot be read", error=str(error))
-        else:
             if event.type == "response.completed" and (status := await self._status(event)):
                 event = read_event(line, status=status)
             made = deliveries_of(event, await subscribers.of(event.hook.tenant))
+        except (ValueError, KeyError) as error:
+            log.warning("event for webhooks cannot be read", error=str(error))
         dropped = await self._queue.run(deliver_call(line, self._settings.max_pending, made))
         if dropped > 0:
             self._metrics.deliveries("dropped").inc(dropped)
@@ -204,7 +203,12 @@ class Sender:
             return attempt
         body = payload(event_id, delivery.type, delivery.created_at, delivery.about)
         at_s = time.time()
-        headers = signed_headers(event_id, int(at_s), body, whereto.secrets)
+        try:
+            urlsplit(whereto.url)
+            headers = signed_headers(event_id, int(at_s), body, whereto.secrets)
+        except ValueError as error:
+            log.warning("webhook dropped", reason=f"its URL or secret is none: {error}", target=target)
+            return attempt
         answer = await self._poster.post(whereto.url, headers, body)
         delivery = msgspec.structs.replace(delivery, attempts=delivery.attempts + 1)
         pause = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bitladder.ids import read_id
 from bitladder.queue.run_script import Argument, Call
 
 _LEASES = "bl:batch_leases"
@@ -70,7 +71,9 @@ def lease_batches_call(lease_ms: int, max_taken: int, held: Mapping[str, int]) -
 def read_leased(answer: Sequence[Any]) -> tuple[int, list[LeasedBatch]]:
     """Read the answer of lease_batches.lua: the server's time in ms, and the batches."""
     now_ms, *rows = answer
-    return int(now_ms), [LeasedBatch(name.decode(), int(fence), status.decode()) for name, fence, status in rows]
+    return int(now_ms), [
+        LeasedBatch(read_id(name), int(fence), status.decode(errors="replace")) for name, fence, status in rows
+    ]
 
 
 def write_batch_call(batch_id: str, tenant: str, fence: int, written: BatchState) -> Call:

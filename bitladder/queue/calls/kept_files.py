@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from bitladder.queue.run_script import Argument, Call
 
@@ -12,6 +13,8 @@ from bitladder.queue.run_script import Argument, Call
 SUMS, ENDS = "bl:file_sums", "bl:file_ends"
 # The name that the objects of this Redis have in the store: two that share a store do not delete each other's.
 STORE_NAME = "bl:store"
+# What a key in the store is: ids with slashes between them, and no way out of a folder.
+KEY_PATTERN = r"[a-z0-9][a-z0-9_-]{0,127}(/[a-z0-9][a-z0-9_-]{0,127}){0,3}"
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -19,8 +22,8 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     tenant: str
-    key: str  # of its content in the store
-    bytes: int
+    key: Annotated[str, Meta(pattern=rf"\A{KEY_PATTERN}\Z")]  # of its content in the store
+    bytes: Annotated[int, Meta(ge=0, le=2**53)]
     created_at: int  # in seconds since 1970, as when it expires; None: never
     filename: str
     purpose: str

@@ -18,8 +18,10 @@ local MAX_CHUNKS = '100000'
 local TAKES_NONE = {READONLY = true, NOREPLICAS = true, MISCONF = true}
 local holds, replies, answers, is_full = {}, {}, {}, {}
 local follows, after = ARGV[3] ~= '' and {}, nil  -- after: of the chunk at hand
-for place, fence in string.gmatch(ARGV[3], '(%d+):(%d+)') do
-  follows[tonumber(place)] = fence
+if follows then
+  for place, fence in string.gmatch(ARGV[3], '(%d+):(%d+)') do
+    follows[tonumber(place)] = fence
+  end
 end
 
 local function is_held(id, fence)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 
@@ -96,3 +98,18 @@ async def test_a_file_is_as_safe_as_a_job_before_its_client_hears_of_it(redis_ur
 
     await objects.aclose()
     await queue.aclose()
+
+
+async def test_records_that_another_program_has_spoiled_end_too(files: Files, store: redis.Redis) -> None:
+    other = await files.create("acme", parts(), purpose="batch", filename="x")
+    for name, changes in {"file-liar": {}, "file-way": {"id": "file-way", "key": "../../x"}, "file-junk": None}.items():
+        record = msgspec.json.encode(msgspec.to_builtins(other) | changes) if changes is not None else b"\xff"
+        store.set(f"bl:file:{name}", record)
+        store.zadd("bl:file_ends", {name: 1})
+        with pytest.raises(NotFoundError):
+            await files.get("acme", name)
+
+    assert await asyncio.wait_for(delete_expired(files), 5) == 0
+
+    assert store.zcard("bl:file_ends") == 0
+    assert (await files.get("acme", other.id)).key == other.key

@@ -5,9 +5,14 @@
 
 -- Where no intake takes them for so long that there are more, the oldest are lost.
 local MAX_EVENTS = 200000
+-- Of a hook: more than any of ours has. Intakes read a hundred at once.
+local MAX_HOOK = 8192
 
 -- How: a state of jobs, or an event's type. Hook: who is told, as JSON (bitladder/queue/calls/webhooks.py).
 local function add_event(how, id, hook, now)
+  if #hook > MAX_HOOK then
+    return
+  end
   local line = num(now) .. ' ' .. how .. ' ' .. escaped(id, UNSAFE_IN_LINE) .. ' ' .. hook
   if call_or_replace('RPUSH', 'bl:webhooks:events', line) > MAX_EVENTS then
     redis.call('LPOP', 'bl:webhooks:events')
