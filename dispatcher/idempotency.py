@@ -1,4 +1,4 @@
-"""Repeats of a request with its Idempotency-Key (the IETF's draft): docs/decisions/0018."""
+"""Repeats of a request with its Idempotency-Key (the IETF's draft): docs/decisions/0019."""
 
 from __future__ import annotations
 

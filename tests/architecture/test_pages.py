@@ -79,8 +79,9 @@ def test_every_page_is_one_step_from_the_readme() -> None:
     assert any(target.endswith(".lua") for target in targets)  # the rule that this is all about
 
 
-def test_every_decision_that_is_cited_exists() -> None:
-    numbers = {path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")}
+def test_every_decision_that_is_cited_exists_and_no_two_have_one_number() -> None:
+    files = sorted(path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md"))
+    numbers = set(files)
     read = [path for path in FILES if path.endswith((".py", ".lua", ".md", ".toml"))]
     cited = {
         (path, number)
@@ -88,6 +89,7 @@ def test_every_decision_that_is_cited_exists() -> None:
         for number in re.findall(r"\bdecisions?/? ?(\d{4})\b", (ROOT / path).read_text(encoding="utf-8"))
     }
 
+    assert len(files) == len(numbers)
     assert len(cited) > 10
     assert {(path, number) for path, number in cited if number not in numbers} == set()
 
