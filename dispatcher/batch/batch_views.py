@@ -26,38 +26,50 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     completion_window: str
     metadata: dict[str, str] | None = None
-    output_expires_after: _Expiry | None = None
+    output_expires_after: OutputExpiry | None = None
 
 
-class _Expiry(msgspec.Struct, frozen=True, kw_only=True):
+class OutputExpiry(msgspec.Struct, frozen=True, kw_only=True):
+    """When the files that a batch writes expire."""
+
     anchor: Literal["created_at"]
     seconds: int
 
 
-class _Counts(msgspec.Struct, frozen=True, kw_only=True):
+class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of its lines have ended, and how."""
+
     total: int
     completed: int
     failed: int
 
 
-class _Errors(msgspec.Struct, frozen=True, kw_only=True):
+class BatchErrors(msgspec.Struct, frozen=True, kw_only=True):
+    """Why its file was refused."""
+
     data: list[BatchError]
     object: Literal["list"] = "list"
 
 
-class _InputDetails(msgspec.Struct, frozen=True, kw_only=True):
+class BatchInputDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Where its input tokens came from."""
+
     cached_tokens: int
 
 
-class _OutputDetails(msgspec.Struct, frozen=True, kw_only=True):
+class BatchOutputDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What its output tokens were for."""
+
     reasoning_tokens: int
 
 
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
+class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of all its lines."""
+
     input_tokens: int
-    input_tokens_details: _InputDetails
+    input_tokens_details: BatchInputDetails
     output_tokens: int
-    output_tokens_details: _OutputDetails
+    output_tokens_details: BatchOutputDetails
     total_tokens: int
 
 
@@ -68,7 +80,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["batch"] = "batch"
     endpoint: str
     model: str | None
-    errors: _Errors | None
+    errors: BatchErrors | None
     input_file_id: str
     completion_window: str
     status: Status
@@ -83,9 +95,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     expired_at: int | None
     cancelling_at: int | None
     cancelled_at: int | None
-    request_counts: _Counts
+    request_counts: BatchCounts
     metadata: dict[str, str] | None
-    usage: _Usage | None
+    usage: BatchUsage | None
 
 
 class BatchList(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +118,7 @@ def describe_batch(record: BatchRecord) -> Batch:
         id=record.id,
         endpoint=spec.endpoint,
         model=progress.model,
-        errors=_Errors(data=progress.errors) if progress.errors else None,
+        errors=BatchErrors(data=progress.errors) if progress.errors else None,
         input_file_id=spec.input_file_id,
         completion_window=spec.completion_window,
         status=record.status,
@@ -121,18 +133,18 @@ def describe_batch(record: BatchRecord) -> Batch:
         expired_at=times.get("expired"),
         cancelling_at=None if record.cancelling_ms is None else record.cancelling_ms // 1000,
         cancelled_at=times.get("cancelled"),
-        request_counts=_Counts(total=progress.total, completed=progress.completed, failed=progress.failed),
+        request_counts=BatchCounts(total=progress.total, completed=progress.completed, failed=progress.failed),
         metadata=spec.metadata,
         usage=_usage(progress.tokens) if progress.total else None,
     )
 
 
-def _usage(tokens: Tokens) -> _Usage:
-    return _Usage(
+def _usage(tokens: Tokens) -> BatchUsage:
+    return BatchUsage(
         input_tokens=tokens.prompt,
-        input_tokens_details=_InputDetails(cached_tokens=tokens.cached),
+        input_tokens_details=BatchInputDetails(cached_tokens=tokens.cached),
         output_tokens=tokens.completion,
-        output_tokens_details=_OutputDetails(reasoning_tokens=tokens.reasoning),
+        output_tokens_details=BatchOutputDetails(reasoning_tokens=tokens.reasoning),
         total_tokens=tokens.prompt + tokens.completion,
     )
 

@@ -23,8 +23,9 @@ _INFO = {
     "title": "bitladder",
     "version": version("bitladder"),
     "summary": "One LLM at several precisions: each request on the cheapest one that answers it well and in time.",
-    "description": "OpenAI's completions and chat, awaited, streamed or queued. Errors have OpenAI's shape, those of "
-    "Anthropic's routes have Anthropic's. Every answer of a route carries X-Request-Id.",
+    "description": "OpenAI's chat, completions, responses, embeddings, files, batches and webhooks, and the engine's "
+    "other routes: awaited, streamed or in the background. Errors have OpenAI's shape, those of Anthropic's routes have "
+    "Anthropic's. Every answer of a route carries X-Request-Id.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 _TAGS = {
@@ -66,8 +67,8 @@ def document(settings: Settings, operations: tuple[Operation, ...]) -> dict[str,
                     name: {"type": "apiKey", "in": "header", "name": name, "description": _KEY} for name in _KEY_HEADERS
                 },
             },
-            "parameters": parameters,
-            "headers": headers_json(),
+            "parameters": _plain(parameters),
+            "headers": _plain(headers_json()),
             "responses": errors_json(settings),
             "schemas": _schemas(operations) | _names(settings),
         },
@@ -163,7 +164,24 @@ def _schemas(operations: tuple[Operation, ...]) -> dict[str, Any]:
     for name, schema in schemas.items():
         if name not in {kind.__name__ for kind in read}:
             _require_defaults(schema)
-    return schemas
+    plain: dict[str, Any] = _plain(schemas)
+    return plain
+
+
+def _plain(schema: Any) -> Any:  # noqa: ANN401  (JSON)
+    """Return a schema as code generators read it: a type beside an `enum`, no items that are `false`."""
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _plain(part) for name, part in schema.items()}
+    if plain.get("items") is False:  # of tuples, whose items here all have one type
+        (plain["items"], *_) = plain.pop("prefixItems")
+    kinds = {type(value) for value in plain.get("enum", ())}
+    for kind, name in ((str, "string"), (bool, "boolean")):
+        if kinds == {kind}:
+            plain.setdefault("type", name)
+    return plain
 
 
 def _require_defaults(schema: dict[str, Any]) -> None:

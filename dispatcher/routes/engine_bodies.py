@@ -100,13 +100,18 @@ def request_type(endpoint: Endpoint) -> type[Struct]:
     fields += [("stream", bool | None, None)] if endpoint.streams else []
     fields += [("service_tier", ServiceTier | None, None), ("provider", Provider | None, None)]
     fields += [("metadata", dict[str, Any] | None, None)]
-    return _struct(f"{camel(endpoint.name).title()}Request", f"A request to {endpoint}.", fields)
+    return _struct(f"{_pascal(endpoint)}Request", f"A request to {endpoint}.", fields)
 
 
 def reply_type(endpoint: Endpoint) -> type[Struct]:
     """Return what a route answers, as far as its row says it."""
     fields: list[Any] = [(endpoint.row.answer, Any), ("usage", dict[str, Any] | UnsetType | None, UNSET)]
-    return _struct(f"{camel(endpoint.name).title()}Reply", f"The engine's answer at {endpoint}.", fields)
+    return _struct(f"{_pascal(endpoint)}Reply", f"The engine's answer at {endpoint}.", fields)
+
+
+def _pascal(endpoint: Endpoint) -> str:
+    name = camel(endpoint.name)
+    return name[:1].upper() + name[1:]
 
 
 def _struct(name: str, does: str, fields: list[Any]) -> type[Struct]:

@@ -59,6 +59,13 @@ _REPLIES: dict[Endpoint, type] = {Endpoint.COMPLETIONS: Completion, Endpoint.CHA
 _REQUESTS: dict[Endpoint, type] = {Endpoint.COMPLETIONS: CompletionRequest, Endpoint.CHAT: ChatRequest}
 
 
+def _summary(endpoint: Endpoint) -> str:
+    """Return what a route does, with its path where another one does the same."""
+    does = endpoint.row.does
+    is_only = sum(other.row.does == does for other in Endpoint) == 1
+    return does if is_only else f"{does.rstrip('.')}, at {endpoint}."
+
+
 def _inference(endpoint: Endpoint) -> Operation:
     """Return the operation of a row of the table of the engine's routes."""
     events = Content(kinds=(), media_type=EVENTS, examples={"tokens": _events(endpoint)})
@@ -72,7 +79,7 @@ def _inference(endpoint: Endpoint) -> Operation:
         handler=completion_handler(endpoint),
         name=_NAMES.get(endpoint) or camel(endpoint.name),
         tag="inference",
-        summary=endpoint.row.does,
+        summary=_summary(endpoint),
         description=_DESCRIPTION if has_body else "The model is the first one, unless the query names it.",
         parameters=(*(() if has_body else ("ModelQuery",)), *ENVELOPE, "Prefer"),
         body=body if has_body else None,

@@ -59,7 +59,7 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
     )
 
 
-def _read_tokens(word: str, name: str, description: str) -> Operation:
+def _read_tokens(word: str, name: str, summary: str, description: str) -> Operation:
     return Operation(
         method="GET",
         path="/v1/jobs/{job_id}/" + word,
@@ -67,7 +67,7 @@ def _read_tokens(word: str, name: str, description: str) -> Operation:
         handler=get_events,
         name=name,
         tag="jobs",
-        summary='Read the tokens of a job that was submitted with `"stream": true`.',
+        summary=summary,
         description=description,
         parameters=("LastEventId", "LastEventIdQuery"),
         answers={
@@ -90,8 +90,8 @@ OPERATIONS = (
         handler=submit_job,
         name="submitJob",
         tag="jobs",
-        summary="Submit a completion or chat body and read its outcome later.",
-        description="The two kinds of body are recognised by their fields, unless `endpoint` names one.",
+        summary="Submit a body of any route of the engine, and read its outcome later.",
+        description="A completion and a chat are recognised by their fields; `endpoint` names any other route.",
         parameters=("EndpointQuery", "LaneQuery", *ENVELOPE),
         body=Content(kinds=(CompletionRequest, ChatRequest), examples={"completion": COMPLETION, "chat": CHAT}),
         answers={
@@ -136,7 +136,7 @@ OPERATIONS = (
         handler=route_request,
         name="routeRequest",
         tag="jobs",
-        summary="Decide on a completion or chat body without running it.",
+        summary="Decide on a body of any route of the engine without running it.",
         description="With the headers of a real request. Nothing is queued, counted or kept.",
         parameters=("EndpointQuery", "LaneQuery", *ENVELOPE),
         body=Content(kinds=(CompletionRequest, ChatRequest), examples={"completion": COMPLETION, "chat": CHAT}),
@@ -158,8 +158,18 @@ OPERATIONS = (
         },
         errors=("NotFound", "Gone"),
     ),
-    _read_tokens("stream", "readJobStream", "Works while the job runs and as long as its outcome is kept."),
-    _read_tokens("events", "readJobEvents", "The former name of `/v1/jobs/{job_id}/stream`, which answers the same."),
+    _read_tokens(
+        "stream",
+        "readJobStream",
+        'Read the tokens of a job that was submitted with `"stream": true`.',
+        "Works while the job runs and as long as its outcome is kept.",
+    ),
+    _read_tokens(
+        "events",
+        "readJobEvents",
+        "The former name of `/v1/jobs/{job_id}/stream`.",
+        "It answers the same.",
+    ),
     Operation(
         method="GET",
         path="/v1/dead-letters",

@@ -56,6 +56,26 @@ def test_operations_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
+def parts(part: object) -> Iterator[dict[str, Any]]:
+    """Yield all objects of the document."""
+    if isinstance(part, dict):
+        yield part
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from parts(inner)
+
+
+def test_code_generators_can_read_it() -> None:
+    names = DOCUMENT["components"]["schemas"]
+    plain = {name.strip("_").lower() for name in names}
+    described = [operation(path, method) for path, method in OPERATIONS]
+    summaries = [shown["summary"] for shown in described if "501" not in shown["responses"]]
+
+    assert (len(plain), [name for name in names if not name[0].isupper()]) == (len(names), [])
+    assert len(set(summaries)) == len(summaries)
+    assert [part for part in parts(DOCUMENT) if part.get("items") is False] == []
+    assert [part for part in parts(DOCUMENT) if isinstance(part.get("enum"), list) and "type" not in part] == []
+
+
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_every_error_has_the_shape_of_its_route_and_an_example(path: str, method: str) -> None:
     shape = "AnthropicError" if path.startswith("/v1/messages") else "Error"
