@@ -24,8 +24,8 @@ _INFO = {
     "version": version("bitladder"),
     "summary": "One LLM at several precisions: each request on the cheapest one that answers it well and in time.",
     "description": "OpenAI's chat, completions, responses, embeddings, files, batches and webhooks, and the engine's "
-    "other routes: awaited, streamed or in the background. Errors have OpenAI's shape, those of Anthropic's routes have "
-    "Anthropic's. Every answer of a route carries X-Request-Id.",
+    "other routes: awaited, streamed or in the background. Errors have OpenAI's shape, those of Anthropic's routes "
+    "have Anthropic's. Every answer of a route carries X-Request-Id.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 _TAGS = {
