@@ -57,8 +57,7 @@ class Journal:
         digest = hashlib.sha256(msgspec.json.encode(dict(options), order="deterministic")).hexdigest()
         begun = _State(run=str(uuid_utils.uuid7()), lines=len(checked.numbers), sha256=checked.sha256, options=digest)
         if restart:
-            for file in (self._state_file, self._part_file, output):
-                file.unlink(missing_ok=True)
+            self._drop()
         stored = self._stored()
         self.is_resumed = stored is not None
         self._state = self._checked(stored, begun) if stored else begun
@@ -169,15 +168,25 @@ class Journal:
             os.fsync(file.fileno())
         new.replace(self._state_file)
 
+    def _drop(self) -> None:
+        """Remove what there is of the output, unless another run is writing it."""
+        for path in (self._part_file, self.output, self._state_file):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                self._lock(file)
+                path.unlink()
+
+    def _lock(self, file: IO[bytes]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run is writing {self.output} now") from None
+
     def _opened(self) -> IO[bytes]:
         """Open what there is of the output, and read it."""
         self._is_whole = self.output.exists() and not self._part_file.exists()
         with contextlib.ExitStack() as stack:
             file = stack.enter_context((self.output if self._is_whole else self._part_file).open("a+b"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(f"another run is writing {self.output} now") from None
+            self._lock(file)
             self._read(file)
             stack.pop_all()
         return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 from array import array
@@ -61,6 +62,9 @@ def run_file(settings: Settings, asked: FileRun) -> ExitCode:
     """
     if asked.as_json and not asked.is_kept:
         raise ConfigError("--json prints its summary on stdout, where -o - has the answers: pass one of them")
+    with contextlib.suppress(FileNotFoundError):
+        if asked.is_kept and Path(asked.output).samefile(asked.source):
+            raise ConfigError(f"{asked.output} is the input: name another output")
     with contextlib.ExitStack() as stack:
         source = InputFile(asked.source, asked.fields, settings.intake.max_body_bytes)
         stack.callback(source.close)
@@ -116,7 +120,11 @@ def _run(run: Run, asked: FileRun, lines: int) -> ExitCode:
 
 
 def _interrupted(runner: LineRunner, run: Run, asked: FileRun) -> None:
-    """Say what was done, what becomes of the jobs in flight, and how to go on."""
+    """Say what was done, what becomes of the jobs in flight, and how to go on.
+
+    Another Ctrl-C is ignored: half of the jobs cancelled, and none noted as such, would be failed lines.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     what = f"{run.progress.in_flight} jobs in flight go on"
     if asked.cancel_on_interrupt or not asked.is_kept:  # nobody could come back for them
         try:

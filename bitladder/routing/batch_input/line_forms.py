@@ -15,7 +15,7 @@ MAX_CUSTOM_ID = 512
 # Of the beginning of a prompt that has no system message: so much in common makes it worth to run them together.
 _PREFIX_BYTES = 256
 _SYSTEM_ROLES = ("system", "developer")
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 
 class BadLineError(RequestError):
@@ -49,6 +49,9 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
     model: str
     stream: bool | None = None
     prompt_cache_key: str | None = None
+    background: msgspec.Raw = msgspec.Raw()
+    conversation: msgspec.Raw = msgspec.Raw()
+    previous_response_id: msgspec.Raw = msgspec.Raw()
     system: msgspec.Raw = msgspec.Raw()
     instructions: msgspec.Raw = msgspec.Raw()
     messages: msgspec.Raw = msgspec.Raw()
@@ -90,6 +93,8 @@ def read_line(raw: bytes) -> BatchLine:
         raise BadLineError("invalid_request", f"method must be POST, got {line.method[:20]!r}", "method")
     body = bytes(line.body)
     head = _read_head(body)
+    if line.url == RESPONSES:
+        _check_response(head)
     return BatchLine(custom_id=line.custom_id, url=line.url, body=body, model=head.model, prefix=_prefix_of(head))
 
 
@@ -140,6 +145,17 @@ def _read_head(body: bytes) -> _Head:
     if head.stream:
         raise BadLineError("invalid_request", "a batch has no streams: leave 'stream' out of the body", "body.stream")
     return head
+
+
+def _check_response(head: _Head) -> None:
+    """Refuse what only the intake's own responses have: an engine knows no other response."""
+    for field in ("background", "conversation", "previous_response_id"):
+        if _text(getattr(head, field)) not in (b"", b"false"):
+            raise BadLineError(
+                "invalid_request",
+                f"a batch's responses are neither stored nor chained: leave '{field}' out of the body",
+                f"body.{field}",
+            )
 
 
 def _prefix_of(head: _Head) -> int:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -133,7 +134,9 @@ def test_ctrl_c_leaves_the_jobs_or_cancels_them_and_says_how_to_go_on(
     def interrupt(count: int, *more: str) -> tuple[int, bytes, str]:
         process = batch(stack, *arguments, str(count), *more)
         wait_until(lambda: len(queued(store)) == count, "jobs are in flight")
-        process.send_signal(signal.SIGINT)
+        while process.poll() is None:  # people press it more than once
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
         return ended(process)
 
     status, out, said = interrupt(8)

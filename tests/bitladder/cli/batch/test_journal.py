@@ -158,8 +158,10 @@ def test_another_output_is_not_touched(tmp_path: Path, begin: Callable[[Path], A
 def test_two_runs_of_one_output_are_refused(tmp_path: Path) -> None:
     first = journal(tmp_path)
 
-    with pytest.raises(ConfigError, match="another run is writing"):
-        journal(tmp_path)
+    for restart in (False, True):
+        with pytest.raises(ConfigError, match="another run is writing"):
+            journal(tmp_path, restart=restart)
+    assert (tmp_path / "out.state").exists()
     first.close()
 
 

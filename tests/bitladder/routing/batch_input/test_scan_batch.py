@@ -56,6 +56,11 @@ BAD: dict[str, tuple[bytes, str, str | None]] = {
     "another url": (line(url="/v1/embeddings"), "url_mismatch", "url"),
     "body is text": (line().replace(b'"body": {', b'"body": "x", "y": {'), "invalid_request", "body"),
     "a stream": (line(body={"stream": True}), "invalid_request", "body.stream"),
+    "a response behind another": (
+        line(url="/v1/responses", body={"model": "m", "previous_response_id": "resp_1"}),
+        "invalid_request",
+        "body.previous_response_id",
+    ),
     "no model": (b'{"custom_id":"a","url":"/v1/chat/completions","body":{}}', "invalid_request", "body.model"),
     "an unknown model": (line(body={"model": "x"}), "model_not_found", "body.model"),
     "a used custom_id": (line("0"), "duplicate_custom_id", "custom_id"),
