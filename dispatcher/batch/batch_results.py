@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from bitladder.contract import NO_BODY, Outcome, State
@@ -133,6 +135,19 @@ def unrun_result(line: Line, code: str) -> Result:
     error = _Error(code=code, message=_MESSAGES[code])
     data = _encode(_ResultLine(id=_id(line), custom_id=line.custom_id, response=None, error=error))
     return Result(line=line, is_answer=False, data=data + b"\n", is_expired=code == EXPIRED)
+
+
+def add_tokens(tokens: Tokens, results: Sequence[Result]) -> Tokens:
+    """Return the tokens of a batch with those of more results."""
+    for result in results:
+        if more := result.tokens:
+            tokens = Tokens(
+                prompt=tokens.prompt + more.prompt,
+                completion=tokens.completion + more.completion,
+                cached=tokens.cached + more.cached,
+                reasoning=tokens.reasoning + more.reasoning,
+            )
+    return tokens
 
 
 def _line(line: Line, status: int, body: bytes) -> bytes:

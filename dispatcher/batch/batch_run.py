@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from bitladder.errors import NotFoundError
 from bitladder.routing.batch_input.scan_batch import BatchError, BatchScan, Rules, Scanned
 from bitladder.settings.sections import Settings
 from dispatcher.batch.batch_lines import BatchLines
 from dispatcher.batch.batch_output import BatchOutput
 from dispatcher.batch.batch_records import Batches, LeaseLostError
-from dispatcher.batch.batch_results import CANCELLED, EXPIRED, Result
-from dispatcher.batch.batch_state import BatchRecord, Progress, Status, Tokens
+from dispatcher.batch.batch_results import CANCELLED, EXPIRED, Result, add_tokens
+from dispatcher.batch.batch_state import BatchRecord, Progress, Status
 from dispatcher.batch.file_service import Files, new_file_id
-from dispatcher.batch.object_store import ObjectMissingError
+from dispatcher.batch.object_store import ObjectMissingError, StoreError
 from dispatcher.metrics import BatchMetrics
 from dispatcher.state import IntakeState
 
@@ -87,15 +88,12 @@ class BatchRun:
             try:
                 await self._run_lines()
             except ObjectMissingError:
-                await self._end_without_input()
+                missing = await _input_missing(self._tools, self._record)
+                self._progress = msgspec.structs.replace(self._progress, errors=[missing])
+                await self._decide(Status.FAILED)
         await self._finalize()
-        log.info(
-            "batch ended",
-            batch_id=self._record.id,
-            status=self.status,
-            completed=self._progress.completed,
-            failed=self._progress.failed,
-        )
+        done, failed = self._progress.completed, self._progress.failed
+        log.info("batch ended", batch_id=self._record.id, status=self.status, completed=done, failed=failed)
         return self.status
 
     @property
@@ -119,10 +117,12 @@ class BatchRun:
         return True
 
     async def _validate(self) -> None:
-        scanned, errors = None, [_input_missing(self._record)]
-        with contextlib.suppress(ObjectMissingError):
-            scanned = await _scan(self._tools, self._record, lambda: self._early_end)
-            errors = scanned.errors if scanned else []
+        scanned, errors = None, []
+        try:
+            if scanned := await _scan(self._tools, self._record, lambda: self._early_end):
+                errors = scanned.errors
+        except ObjectMissingError:
+            errors = [await _input_missing(self._tools, self._record)]
         if errors:
             progress = msgspec.structs.replace(self._progress, errors=errors)
             await self._write(Status.FAILED, progress.at(Status.FAILED, _now_ms()))
@@ -145,6 +145,11 @@ class BatchRun:
             await self._gather(lines, submitting)
             if reason := self._early_end:
                 await self._stop(lines, submitting, reason)
+        except ObjectMissingError:
+            await _input_missing(self._tools, self._record)  # else the jobs go on
+            await self._write_part(lines.take_results())
+            await lines.stop_jobs()
+            raise
         finally:
             submitting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -199,17 +204,13 @@ class BatchRun:
             completed=self._progress.completed + answered,
             failed=self._progress.failed + len(results) - answered,
             expired=self._progress.expired + sum(result.is_expired for result in results),
-            tokens=_sum(self._progress.tokens, results),
+            tokens=add_tokens(self._progress.tokens, results),
             parts=parts,
         )
         await self._write(Status.IN_PROGRESS, progress, bytes(self._done))
         self._tools.metrics.lines("completed").inc(answered)
         self._tools.metrics.lines("failed").inc(len(results) - answered)
         await self._output.forget_jobs(results, _FORGOTTEN_MS)
-
-    async def _end_without_input(self) -> None:
-        self._progress = msgspec.structs.replace(self._progress, errors=[_input_missing(self._record)])
-        await self._decide(Status.FAILED)
 
     async def _finalize(self) -> None:
         """Write the files, and then the end. A runner that takes over here writes the same files once more."""
@@ -264,18 +265,6 @@ async def _scan(tools: BatchTools, record: BatchRecord, ends_early: Callable[[],
     return scan.end()
 
 
-def _sum(tokens: Tokens, results: Sequence[Result]) -> Tokens:
-    for result in results:
-        if more := result.tokens:
-            tokens = Tokens(
-                prompt=tokens.prompt + more.prompt,
-                completion=tokens.completion + more.completion,
-                cached=tokens.cached + more.cached,
-                reasoning=tokens.reasoning + more.reasoning,
-            )
-    return tokens
-
-
 def _rules(settings: Settings, record: BatchRecord) -> Rules:
     return Rules(
         endpoint=record.spec.endpoint,
@@ -285,10 +274,18 @@ def _rules(settings: Settings, record: BatchRecord) -> Rules:
     )
 
 
-def _input_missing(record: BatchRecord) -> BatchError:
-    return BatchError(
-        code="input_file_missing", message=f"the input file {record.spec.input_file_id} is no longer there", param=None
-    )
+async def _input_missing(tools: BatchTools, record: BatchRecord) -> BatchError:
+    """Return the error of a batch whose input was deleted, or has expired.
+
+    Raises:
+        StoreError: it was not, but the store lacks it, as a folder that is not mounted does.
+
+    """
+    file_id = record.spec.input_file_id
+    with contextlib.suppress(NotFoundError):
+        await tools.files.get(record.tenant, file_id)
+        raise StoreError(f"the store lacks the input of {record.id}, {file_id}, or its index")
+    return BatchError(code="input_file_missing", message=f"the input file {file_id} is no longer there", param=None)
 
 
 def _now_ms() -> int:

@@ -192,8 +192,9 @@ class Files:
 
     def _quota_error(self, files: int, used: int) -> FileQuotaError:
         return FileQuotaError(
-            f"there are {files} files of {used / MB:.0f} MB already, and may be {self.settings.max_files} of "
-            f"{self.settings.max_total_mb} MB ([files].max_files, max_total_mb): delete some first"
+            f"there are {files} files of {used / MB:.0f} MB already, those that batches wrote among them, and may be "
+            f"{self.settings.max_files} of {self.settings.max_total_mb} MB ([files].max_files, max_total_mb): delete "
+            "some first"
         )
 
 

@@ -416,3 +416,37 @@ async def test_a_batch_whose_file_was_deleted_fails_and_says_so(bench: Bench) ->
 
     _, _, progress = await bench.results(batch)
     assert [error.code for error in progress.errors] == ["input_file_missing"]
+
+
+async def test_a_batch_whose_file_is_deleted_as_it_runs_keeps_its_answers_and_leaves_no_jobs(
+    redis_url: str, store: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del store
+    monkeypatch.setattr(batch_run, "_MIN_PART_S", 20.0)  # no answer is in the store by then
+    async with opened(make_settings(redis_url, batch__max_queued=100), tmp_path) as bench:
+        batch = await bench.create([f"prompt {n}" for n in range(200)])
+        bench.worker.limit = 10
+        running = asyncio.create_task((await bench.take(batch)).run())
+        await bench.worker.has_run(10)
+        await bench.files.delete(await bench.files.get("acme", batch.spec.input_file_id))
+        bench.worker.limit = 30  # with 28 answers there is room for more lines, and the others wait
+
+        assert await running is Status.FAILED
+
+        answers, errors, progress = await bench.results(batch)
+        assert len(answers) == progress.completed >= 28
+        assert not errors
+        assert [error.code for error in progress.errors] == ["input_file_missing"]
+        depths = await bench.state.queue.depths("smollm2")
+        assert sum(queue.depth for queue in depths.queues) == 0
+
+
+async def test_a_batch_waits_for_a_store_that_has_nothing_for_a_while(bench: Bench, tmp_path: Path) -> None:
+    batch = await bench.create(["p"])
+    (tmp_path / "files").rename(tmp_path / "elsewhere")  # as a folder that is not mounted
+    with pytest.raises(StoreError, match=batch.spec.input_file_id):
+        await (await bench.take(batch)).run()
+    (tmp_path / "elsewhere").rename(tmp_path / "files")
+    await bench.abandon(batch)
+
+    assert await (await bench.take(batch)).run() is Status.COMPLETED
