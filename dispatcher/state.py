@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import JobView, Outcome, Submission
+from bitladder.contract import JobView, Outcome, State, Submission
 from bitladder.ids import in_url
 from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.rights import INTAKE
@@ -106,9 +107,12 @@ class IntakeState:
         return tier if tier in self.settings.model(job.model).ladder else ""
 
     async def view(self, job_id: str) -> JobView | None:
-        """Read one job; at most MAX_READING are read at once."""
+        """Read one job; at most MAX_READING are read at once. One that waits past its deadline ends here."""
         async with self._reading:
-            return await self.queue.view(job_id)
+            view = await self.queue.view(job_id)
+            is_late = view and view.state is State.QUEUED and view.deadline_ms and view.deadline_ms < time.time() * 1000
+            # By the server's clock it may have time, or be over.
+            return await self.queue.view(job_id) if is_late and await self.queue.expire(job_id) else view
 
 
 def intake_state(request: HttpRequest) -> IntakeState:

@@ -33,6 +33,7 @@ from bitladder.queue.calls.read import (
     look_call,
     overview_call,
     read_depths,
+    read_late,
     read_looks,
     read_overview,
 )
@@ -139,10 +140,16 @@ class JobQueue:
     ) -> list[Outcome | Ended | Running | None]:
         """Say how jobs ended, or that they run; None where they wait. What comes is published to `channel`.
 
-        Of outcomes that have no room in `max_bytes` (0: no limit) it says only that they are there.
+        Of outcomes that have no room in `max_bytes` (0: no limit) it says only that they are there. Jobs that wait past
+        their deadline end here: where no worker claims any, nobody else would notice.
         """
         call = look_call(job_ids, channel=channel, max_bytes=max_bytes)
-        return read_looks(await self.run(call), job_ids, self.signer)
+        answer = await self.run(call)
+        if late := read_late(answer, job_ids):
+            for job_id in late:
+                await self.expire(job_id)
+            answer = await self.run(call)
+        return read_looks(answer, job_ids, self.signer)
 
     async def chunks(self, job_id: str, fence: int, number: int) -> list[Chunk]:
         """Return the stored chunks of a stream behind this one, as many as one read brings: at least one."""
@@ -184,16 +191,8 @@ class JobQueue:
 
     async def expire(self, job_id: str) -> bool:
         """End a job that still waits although its deadline has passed; False where it runs, is over or has time."""
-        call = expire_call(self.settings, self.signer, job_id, await self._trouble(job_id))
+        call = expire_call(self.settings, self.signer, job_id, await _trouble(self, job_id))
         return bool(await self.run(call))
-
-    async def _trouble(self, job_id: str) -> bytes:
-        """Return why a job came back from its last execution; b'' where that is not known, or cannot be trusted."""
-        raw: Any = b""
-        if not self.settings.queue.secrets:  # with them the outcome is signed, and this is not
-            with contextlib.suppress(RedisError, OSError):
-                raw = await self.client.hget(f"rq:job:{job_id}", "trouble")
-        return bytes(raw or b"")
 
     async def view(self, job_id: str) -> JobView | None:
         """Read one job; None when there is no such record."""
@@ -262,6 +261,15 @@ class JobQueue:
             raise unreachable("Redis refused", error) from error
         except (RedisError, OSError) as error:
             raise unreachable("Redis does not answer", error) from error
+
+
+async def _trouble(queue: JobQueue, job_id: str) -> bytes:
+    """Return why a job came back from its last execution; b'' where that is not known, or cannot be trusted."""
+    raw: Any = b""
+    if not queue.settings.queue.secrets:  # with them the outcome is signed, and this is not
+        with contextlib.suppress(RedisError, OSError):
+            raw = await queue.client.hget(f"rq:job:{job_id}", "trouble")
+    return bytes(raw or b"")
 
 
 async def _run_when_pushed(waiter: redis.asyncio.Redis, keys: list[str], block_s: float, call: Call) -> Any:  # noqa: ANN401

@@ -72,6 +72,11 @@ def read_looks(answer: list[bytes], job_ids: Sequence[str], signer: Signer) -> l
     return [_look(job_id, word, detail, signer) for job_id, word, detail in rows]
 
 
+def read_late(answer: list[bytes], job_ids: Sequence[str]) -> list[str]:
+    """Read of the answer of look.lua which jobs wait although their deadline has passed."""
+    return [job_id for job_id, word in zip(job_ids, answer[::2], strict=True) if word == b"late"]
+
+
 def _look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcome | Ended | Running | None:
     if word == b"over":
         return Ended()
@@ -81,7 +86,7 @@ def _look(job_id: str, word: bytes, detail: bytes, signer: Signer) -> Outcome | 
         return Running(fence=read_number(detail) or 0)
     if word == b"odd":
         return odd_status(detail.decode(errors="replace"))
-    return None if word == b"waits" else read_end(job_id, word.decode(), detail, signer)
+    return None if word in (b"waits", b"late") else read_end(job_id, word.decode(), detail, signer)
 
 
 def heads_call(job_ids: Sequence[str], max_bytes: int) -> Call:

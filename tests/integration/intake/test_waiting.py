@@ -300,3 +300,19 @@ def _gaps_between_tokens(stack: Stack) -> list[float]:
     assert len(times) == 31
     assert times[-1] - times[0] > 1
     return [after - before for before, after in itertools.pairwise(times)]
+
+
+def test_a_job_that_no_worker_claims_ends_at_its_deadline_for_all_who_wait_for_it_or_look_at_it(intake: Stack) -> None:
+    late = {"X-Deadline-Ms": "500"}
+    streamed = intake.http.post("/v1/jobs", json=BODY | {"stream": True}, headers=late).json()["id"]
+    response = {"model": "smollm2", "input": "aa bb", "background": True}
+    with ThreadPoolExecutor(8) as pool:
+        stream = pool.submit(asked, intake, "GET", f"/v1/jobs/{streamed}/stream")
+        events = pool.submit(asked, intake, "POST", "/v1/responses", json=response | {"stream": True}, headers=late)
+        waited = pool.submit(intake.http.get, f"/v1/jobs/{streamed}?wait=60")
+
+        assert stream.result(SOON_S) == (200, "deadline_exceeded")
+        assert events.result(SOON_S)[0] == 200
+        assert waited.result(SOON_S).json()["status"] == "expired"
+    unseen = intake.http.post("/v1/responses", json=response, headers=late).json()["id"]
+    wait_until(lambda: intake.http.get(f"/v1/responses/{unseen}").json()["status"] == "failed", "it has failed")

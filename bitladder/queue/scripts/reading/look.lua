@@ -1,10 +1,11 @@
 -- Look whether jobs wait, run or have ended, and let a process hear of those that have not.
 --
--- Needs: messages
+-- Needs: values, clock, wait, messages
 --
 -- KEYS  none by list; by name: rq:job:<id>
 -- ARGV  1 channel that is to hear of them ('': none)  2 max bytes of outcomes (0: no bound), then the ids
--- Returns {state, detail, state, detail…}, two per job: gone '' | waits '' | runs <fence> | <RQ's status of its end>
+-- Returns {state, detail, state, detail…}, two per job: gone '' | waits '' | late '' (it waits,
+-- and its deadline has passed) | runs <fence> | <RQ's status of its end>
 -- <outcome, '' where there is none> | over '', where its outcome has no room in this answer | odd <status>, where that
 -- is none of RQ's: no worker of ours will ever end the job.
 
@@ -12,6 +13,7 @@ local ENDS = {finished = true, failed = true, canceled = true, stopped = true}
 local WAITING = {queued = true, created = true, deferred = true, scheduled = true, rate_limited = true,
   ready_to_enqueue = true}
 local MAX_STATUS = 100  -- bytes that are shown of an odd one
+local now = now_ms()
 local channel, max_bytes, used = ARGV[1], tonumber(ARGV[2]), 0
 
 -- Note the channel with the job. Where there are too many, the process that came first must poll.
@@ -30,7 +32,7 @@ end
 local answers = {}
 for i = 3, #ARGV do
   local key = 'rq:job:' .. ARGV[i]
-  local fields = redis.pcall('HMGET', key, 'status', 'outcome', 'fence', 'reply')
+  local fields = redis.pcall('HMGET', key, 'status', 'outcome', 'fence', 'reply', 'wait')
   local state, detail = 'gone', ''
   if not fields.err and fields[1] then
     if ENDS[fields[1]] then
@@ -42,11 +44,12 @@ for i = 3, #ARGV do
     elseif fields[1] == 'started' then
       state, detail = 'runs', fields[3] or ''
     elseif WAITING[fields[1]] then
-      state = 'waits'
+      local _, deadline = read_wait(fields[5])
+      state = deadline and deadline <= now and 'late' or 'waits'
     else
       state, detail = 'odd', string.sub(fields[1], 1, MAX_STATUS)
     end
-    if channel ~= '' and (state == 'runs' or state == 'waits') then
+    if channel ~= '' and (state == 'runs' or state == 'waits' or state == 'late') then
       register(key, fields[4])
     end
   end
