@@ -13,6 +13,9 @@ from bitladder.settings.intake_section import IntakeSettings
 from dispatcher.http.closing import Closing
 from dispatcher.http.content_coding import reader_of
 
+# Of a whole number in a query.
+_MAX_DIGITS = 20
+
 
 async def read_bytes(request: HttpRequest, limits: IntakeSettings, closing: Closing) -> bytes:
     """Read a body up to the limit of its size, in the time that it may take.
@@ -75,6 +78,35 @@ def query_number(request: HttpRequest, name: str, *, maximum: float) -> float | 
     if not 0 <= value <= maximum:
         raise RequestError(f"{name} must be a number from 0 to {maximum:g}, got {raw[:40]!r}", param=name)
     return value
+
+
+def query_count(request: HttpRequest, name: str, *, minimum: int = 0, maximum: int) -> int | None:
+    """Return a query parameter that is a whole number; None: it is not there.
+
+    Raises:
+        RequestError: it is something else.
+
+    """
+    raw = request.query_params.get(name)
+    if raw is None:
+        return None
+    value = int(raw) if raw.isascii() and raw.isdecimal() and len(raw) <= _MAX_DIGITS else -1
+    if not minimum <= value <= maximum:
+        raise RequestError(f"{name} must be a whole number from {minimum} to {maximum}, got {raw[:40]!r}", param=name)
+    return value
+
+
+def query_flag(request: HttpRequest, name: str) -> bool:
+    """Return a query parameter that is true or false; it is false where it is not there.
+
+    Raises:
+        RequestError: it is something else.
+
+    """
+    raw = request.query_params.get(name, "false")
+    if raw.lower() not in ("true", "1", "false", "0"):
+        raise RequestError(f"{name} must be true or false, got {raw[:40]!r}", param=name)
+    return raw.lower() in ("true", "1")
 
 
 def path_job_id(request: HttpRequest) -> str:

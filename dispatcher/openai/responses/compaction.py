@@ -19,7 +19,7 @@ from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response
 from dispatcher.openai.completions import Form, answer_accepted
 from dispatcher.openai.responses.create import Sent, accepted_response, earlier_items
-from dispatcher.openai.responses.create_options import COMPACTION, CreateOptions, decoded, engine_body, input_items
+from dispatcher.openai.responses.create_options import COMPACTION, CreateOptions, decoded, engine_body, sent_items
 from dispatcher.openai.responses.record import StoredResponse, encoded
 from dispatcher.openai.responses.response_stream import stream_response
 from dispatcher.openai.responses.schema import Fields, complete_items, complete_usage
@@ -65,7 +65,7 @@ async def compact_response(request: HttpRequest) -> Response:
     earlier = []
     if options.previous_response_id is not None:
         earlier = await earlier_items(request, state, options.previous_response_id)
-    items = [*earlier, *input_items(options.input)]
+    items = [*earlier, *sent_items(options.input)]
     if not items:
         raise RequestError("there is nothing to compact: send input or previous_response_id", param="input")
     asked = {"type": "message", "role": "user", "content": _ASKED}

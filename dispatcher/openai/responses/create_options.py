@@ -139,9 +139,21 @@ def engine_body(body: bytes, options: CreateOptions, earlier: list[Any] | None) 
     for name in _FOR_THE_INTAKE:
         fields.pop(name, None)
     if earlier is not None or has_summary:
-        items = [*(earlier or ()), *map(_readable, input_items(msgspec.json.decode(options.input)))]
+        items = [*(earlier or ()), *map(_readable, sent_items(msgspec.json.decode(options.input)))]
         fields["input"] = msgspec.Raw(msgspec.json.encode(items))
     return msgspec.json.encode(fields)
+
+
+def sent_items(sent: Any) -> list[Any]:  # noqa: ANN401  (anything may be sent)
+    """Return the input of a request as a list.
+
+    Raises:
+        RequestError: it is neither a text nor a list: put behind other items it would be lost without a word.
+
+    """
+    if sent is None or isinstance(sent, str | list):
+        return input_items(sent)
+    raise RequestError(f"input must be a text or a list of items, got {type(sent).__name__}", param="input")
 
 
 def input_items(sent: Any) -> list[Any]:  # noqa: ANN401  (what is wrong with it the engine says)

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.contract import JobView
 from bitladder.errors import IntakeClosingError, NotFoundError, RequestError
 from dispatcher.http.problems import FINAL, problem
-from dispatcher.http.request_parts import query_number
+from dispatcher.http.request_parts import query_count, query_flag
 from dispatcher.http.responses import Handler, Response, json_response
 from dispatcher.openai.awaiting import unless_gone
 from dispatcher.openai.responses.record import StoredResponse, is_response_id
@@ -61,8 +61,8 @@ async def get_response(request: HttpRequest) -> Response:
     """Show a response as it is now; with ?stream=true its events, from the first one or behind `starting_after`."""
     state = intake_state(request)
     view, response = await _found(request, state)
-    after = query_number(request, "starting_after", maximum=_MAX_NUMBER)
-    if request.query_params.get("stream", "false").lower() not in ("true", "1"):
+    after = query_count(request, "starting_after", maximum=_MAX_NUMBER)
+    if not query_flag(request, "stream"):
         return json_response(response.of_state(view.state, view.outcome))
     if not (view.request and view.request.stream):
         raise RequestError(
@@ -72,7 +72,7 @@ async def get_response(request: HttpRequest) -> Response:
         # The number may be one of an execution that is lost, whose events are not stored.
         message = "the answer was interrupted and begun anew: read its events from the start, without starting_after"
         return problem(409, message, "stream_restarted", param="starting_after", headers=FINAL)
-    return follow_events(state, response, -1 if after is None else int(after))
+    return follow_events(state, response, -1 if after is None else after)
 
 
 async def cancel_response(request: HttpRequest) -> Response:
@@ -101,7 +101,7 @@ async def list_input_items(request: HttpRequest) -> Response:
     """List the items that the engine got, those of earlier responses included, the latest first."""
     state = intake_state(request)
     _, response = await _found(request, state)
-    limit = query_number(request, "limit", maximum=MAX_ITEMS)
+    limit = query_count(request, "limit", minimum=1, maximum=MAX_ITEMS)
     order = request.query_params.get("order", "desc")
     if order not in ("asc", "desc"):
         raise RequestError(f"order must be asc or desc, got {order[:40]!r}", param="order")
@@ -110,7 +110,7 @@ async def list_input_items(request: HttpRequest) -> Response:
         page_of(
             items if order == "asc" else items[::-1],
             after=request.query_params.get("after", ""),
-            limit=DEFAULT_ITEMS if limit is None else max(1, int(limit)),
+            limit=DEFAULT_ITEMS if limit is None else limit,
         )
     )
 

@@ -154,6 +154,14 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     assert raised.value.param == param
 
 
+@pytest.mark.parametrize("sent", [5, {"role": "user"}, True])
+def test_an_input_that_is_neither_a_text_nor_a_list_is_not_dropped_behind_earlier_items(sent: object) -> None:
+    body = msgspec.json.encode(BODY | {"input": sent})
+
+    with pytest.raises(RequestError, match="input must be a text or a list of items, got"):
+        engine_body(body, read_options(body), [MESSAGE])
+
+
 def test_a_conversation_is_refused_by_its_name() -> None:
     with pytest.raises(NotImplementedHereError, match="previous_response_id"):
         read_options(msgspec.json.encode(BODY | {"conversation": "conv_1"}))

@@ -64,6 +64,14 @@ def test_a_response_is_continued_listed_and_deleted(client: openai.OpenAI) -> No
     )  # what the deleted one said is part of the second
 
 
+@pytest.mark.parametrize("query", ["?stream=yes", "?starting_after=1.5", "?starting_after=-1", "/input_items?limit=0"])
+def test_a_wrong_value_in_a_query_is_refused_with_what_is_expected(client: openai.OpenAI, query: str) -> None:
+    response = client.responses.create(model="smollm2", input="aa bb", max_output_tokens=2)
+
+    with pytest.raises(openai.BadRequestError, match=r"must be (true or false|a whole number from \d+ to \d+), got"):
+        client.get(f"/responses/{response.id}{query}", cast_to=object)
+
+
 def test_an_answer_in_a_form_is_parsed(client: openai.OpenAI) -> None:
     class Place(pydantic.BaseModel):
         name: str
