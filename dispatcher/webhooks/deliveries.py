@@ -156,7 +156,7 @@ def _delivery(event: Event, *, url: str = "", secret: str = "", key: str = "") -
 def destination(tenant: str, url: str) -> str:
     """Return the name under which a tenant's deliveries to one server wait, whatever their paths."""
     origin = "\0".join((tenant, *urlsplit(url)[:2]))
-    return f"url_{hashlib.sha256(origin.encode()).hexdigest()[:24]}"
+    return f"url_{tenant}_{hashlib.sha256(origin.encode()).hexdigest()[:24]}"
 
 
 def pause_s(schedule: Sequence[float], attempts: int, retry_after_s: float | None) -> float | None:

@@ -22,7 +22,7 @@ from dispatcher.webhooks.deliveries import Answer, cut, read_retry_after
 _MAX_ANSWER_BYTES = 4096
 # Threads that look up names, one for each that is looked up: the system's resolver may take half a minute, and other
 # parts of the intake need their threads.
-_MAX_LOOKUPS = 64
+_MAX_LOOKUPS = 128
 _HEADERS = {"Content-Type": "application/json", "User-Agent": f"bitladder/{version('bitladder')}"}
 
 

@@ -77,7 +77,7 @@ class Sender:
 
     def __init__(self, queue: JobQueue, endpoints: Endpoints, poster: Poster, metrics: WebhookMetrics) -> None:
         self._queue, self._endpoints, self._poster, self._metrics = queue, endpoints, poster, metrics
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], str] = {}  # -> the destination
         self._has_room = asyncio.Event()  # a destination has been served: there may be more for it
         self.tenants: frozenset[str] = frozenset()  # which have endpoints
 
@@ -115,14 +115,14 @@ class Sender:
         self._has_room.clear()
         lease_ms = int((self._settings.timeout_s + _LEASE_MARGIN_S) * 1000)
         free = MAX_TARGETS - len(self._sending)
-        taken = read_taken(await self._queue.run(take_call(lease_ms, free)))
+        taken = read_taken(await self._queue.run(take_call(lease_ms, free, list(self._sending.values()))))
         self.tenants = taken.tenants
         self._metrics.backlog_age.set(taken.age_ms / 1000)
         self._metrics.disabled.set(taken.disabled)
         for target in taken.targets:
             task = asyncio.create_task(self._serve(target))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._sending[task] = target.name
+            task.add_done_callback(self._sending.pop)
         subscribers = _Subscribers(self._endpoints, taken.tenants)
         for line in taken.events:
             try:
@@ -131,7 +131,7 @@ class Sender:
                 raise
             except Exception:
                 log.exception("event for webhooks not delivered")  # it stays, and must not keep those behind it
-        return bool(taken.events) or 0 < free == len(taken.targets)
+        return bool(taken.events) or taken.has_more
 
     async def _drain(self) -> None:
         if self._sending:

@@ -51,6 +51,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     events: list[bytes]  # which no delivery was made of yet
     tenants: frozenset[str]  # which have endpoints
     targets: list[Target]
+    has_more: bool  # whether more may be due
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +68,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     lease: int | None = None  # its end, with the last delivery of the lease
 
 
-def take_call(lease_ms: int, max_targets: int) -> Call:
-    """Build the call of take_deliveries.lua."""
-    return Call("take_deliveries", [TARGETS], [max_targets, MAX_EACH, lease_ms, MAX_EVENTS])
+def take_call(lease_ms: int, max_targets: int, served: Sequence[str] = ()) -> Call:
+    """Build the call of take_deliveries.lua; `served`: the destinations that this process serves now."""
+    return Call("take_deliveries", [TARGETS], [max_targets, MAX_EACH, lease_ms, MAX_EVENTS, *served])
 
 
 def read_taken(answer: Sequence[Any]) -> Taken:
     """Read the answer of take_deliveries.lua."""
-    now, since, disabled, events, tenants, targets = answer
+    now, since, disabled, events, tenants, targets, has_more = answer
     return Taken(
         age_ms=max(0, int(now) - int(since)),
         disabled=int(disabled),
@@ -84,6 +85,7 @@ def read_taken(answer: Sequence[Any]) -> Taken:
             Target(name=read_id(name), lease=int(lease), deliveries=_pairs(deliveries))
             for name, lease, deliveries in targets
         ],
+        has_more=bool(has_more),
     )
 
 

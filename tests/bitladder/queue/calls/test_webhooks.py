@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -151,8 +151,10 @@ class Deliveries:
         made = [(target, event_id, msgspec.json.encode({"of": event_id})) for target, event_id in pairs]
         return int(await self.queue.run(deliver_call(b"", maximum, made)))
 
-    async def take(self, lease_ms: int = 60_000) -> dict[str, list[str]]:
-        taken = read_taken(await self.queue.run(take_call(lease_ms, MAX_TARGETS)))
+    async def take(
+        self, lease_ms: int = 60_000, maximum: int = MAX_TARGETS, served: Sequence[str] = ()
+    ) -> dict[str, list[str]]:
+        taken = read_taken(await self.queue.run(take_call(lease_ms, maximum, served)))
         self.leases = {target.name: target.lease for target in taken.targets}
         self.stored = {event_id: stored for target in taken.targets for event_id, stored in target.deliveries}
         return {target.name: [event_id for event_id, _ in target.deliveries] for target in taken.targets}
@@ -184,6 +186,24 @@ async def test_a_destination_is_sent_to_by_one_process_until_its_lease_ends(
     assert await deliveries.take() == {"a": ["2"]}
     assert await deliveries.note("a", "2", is_last=True) == "noted"
     assert store.keys("bl:webhooks:*:a") == []
+
+
+async def test_a_tenants_many_destinations_leave_places_for_those_of_others(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    deliveries, hanging = Deliveries(queue, store), [f"url_acme_{number:x}" for number in range(600)]
+    await deliveries.add(*((target, "1") for target in hanging))
+    first = list(await deliveries.take())
+    assert len(first) == MAX_TARGETS / 2, "as many as are left free"
+    store.hset("bl:webhooks:endpoint:we_acme", "tenant", "acme")
+    await deliveries.add(("we_acme", "1"), *((f"url_globex_{number}", "1") for number in range(20)))
+
+    served = first
+    for _ in range(4):  # those of acme that are due come before
+        served = served + list(await deliveries.take(maximum=MAX_TARGETS - len(served), served=served))
+
+    assert [target for target in served if "acme" in target] == first
+    assert len([target for target in served if "globex" in target]) == MAX_TARGETS / 4, "of what was left one half"
 
 
 async def test_what_waits_for_a_destination_is_bounded(queue: JobQueue, store: redis.Redis) -> None:
