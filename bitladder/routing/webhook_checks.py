@@ -35,7 +35,8 @@ def is_allowed(raw: str, networks: Sequence[str]) -> bool:
     address = _innermost(ipaddress.ip_address(raw.partition("%")[0]))
     if any(address in ipaddress.ip_network(network) for network in networks):
         return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # fec0::/10: RFC 3879
+    return address.is_global and not (address.is_multicast or address.is_reserved or is_site_local)
 
 
 def _innermost(address: Address) -> Address:

@@ -64,6 +64,7 @@ class UploadForm:
         self._arrived: list[bytes] = []  # of the file, since the last part was yielded
         self._name = self._disposition = b""
         self._header = self._value = b""
+        self._begun = 0  # parts, those of the same name among them
         self._has_ended = False
 
     @property
@@ -96,6 +97,9 @@ class UploadForm:
         self._check(self.form, True)
 
     def _begin(self) -> None:
+        self._begun += 1
+        if self._begun > _MAX_FIELDS + 1:
+            raise RequestError(f"the form may have {_MAX_FIELDS} fields at most")
         self._name = self._disposition = self._value = b""
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
@@ -116,8 +120,6 @@ class UploadForm:
             if self._filename is not None:
                 raise RequestError("the form must have one file, and has two", param=_FILE)
             self._filename = _text(options.get(b"filename", b""))[:_MAX_NAME_CHARS] or _FILE
-        elif len(self._fields) >= _MAX_FIELDS:
-            raise RequestError(f"the form may have {_MAX_FIELDS} fields at most")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name == _FILE.encode():

@@ -163,6 +163,7 @@ LARGE = part("file", b"x" * (2**20 + 1))
 WRONG: dict[str, tuple[bytes, dict[str, str], int, str, str | None]] = {
     "another purpose": (form(part("purpose", b"fine-tune"), FILE), {}, 400, "invalid_request", "purpose"),
     "another purpose behind the file": (form(FILE, part("purpose", b"x")), {}, 400, "invalid_request", "purpose"),
+    "many fields of one name": (form(*[PURPOSE] * 21, FILE), {}, 400, "invalid_request", None),
     "no purpose": (form(FILE), {}, 400, "invalid_request", "purpose"),
     "no file": (form(PURPOSE), {}, 400, "invalid_request", "file"),
     "two files": (form(PURPOSE, FILE, FILE), {}, 400, "invalid_request", "file"),
