@@ -127,6 +127,7 @@ def run() -> None:
         sys.stderr.write(f"bitladder: {error}\n")
         sys.exit(exit_code(error))
     except OSError as error:
-        sys.stderr.write(f"bitladder: {error}\n")
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        sys.stderr.write(f"bitladder: {text}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left of the output: Python would fail again on it
         sys.exit(ExitCode.FAILED)

@@ -25,6 +25,14 @@ class IntakeBatches(Client):
         form = {"file": (name, file, "application/jsonl")}
         return self._call("POST", "/v1/files", data={"purpose": "batch"}, files=form)
 
+    def delete_file(self, file_id: str) -> None:
+        self._call("DELETE", f"/v1/files/{in_url(file_id)}")
+
+    def only_model(self) -> str | None:
+        """Return the one model that the intake has; None where there are several."""
+        names = {str(model["root"]) for model in self._call("GET", "/v1/models")["data"]}
+        return names.pop() if len(names) == 1 else None
+
     def create(self, **fields: Any) -> Job:  # noqa: ANN401  (those of OpenAI's)
         return self._call("POST", "/v1/batches", json=fields)
 

@@ -19,7 +19,7 @@ from bitladder.cli.batch.input_file import InputFile
 from bitladder.cli.batch.intake_batches import ENDED, IntakeBatches
 from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, BodyJson, Set, Url, body_fields
 from bitladder.cli.output import ExitCode
-from bitladder.errors import ConfigError
+from bitladder.errors import ConfigError, JobError
 from calibration.terminal.tabular import table
 
 # The intake has a limit of its own for a line; this one bounds what is read into memory.
@@ -29,7 +29,9 @@ _COLUMNS = ("batch", "status", "total", "completed", "failed", "created")
 
 _BatchId = Annotated[str, typer.Argument(help="The batch.")]
 _Source = Annotated[str, typer.Argument(metavar="INPUT", help="A file of lines, plain or gzip; '-': standard input.")]
-_Model = Annotated[str | None, typer.Option(help="The model of lines that name none.")]
+_Model = Annotated[
+    str | None, typer.Option(help="The model of lines that name none (default: the intake's, where it has one only).")
+]
 _Window = Annotated[str, typer.Option(help="When lines that are left expire: 30m, 24h, 7d.")]
 _Metadata = Annotated[list[str] | None, typer.Option("--metadata", help="A pair of the batch's metadata, as run=7.")]
 
@@ -49,18 +51,26 @@ def submit(
 
     Example: bitladder batch submit in.jsonl --window 2h
 
-    Example: bitladder batch status $(bitladder batch submit prompts.txt --model smollm2) --watch
+    Example: bitladder batch status $(bitladder batch submit prompts.txt) --watch
     """
     defaults = ({} if model is None else {"model": model}) | body_fields(body, fields)
     pairs = _pairs(metadata)
-    with contextlib.closing(InputFile(source, defaults, _MAX_LINE_BYTES)) as lines, tempfile.TemporaryFile() as upload:
+    with IntakeBatches(url, api_key=api_key) as intake, contextlib.ExitStack() as files:
+        if "model" not in defaults and (only := intake.only_model()):
+            defaults["model"] = only
+        lines = files.enter_context(contextlib.closing(InputFile(source, defaults, _MAX_LINE_BYTES)))
         lines.check()
+        upload = files.enter_context(tempfile.TemporaryFile())
         endpoint = _write_lines(lines, upload)
-        with IntakeBatches(url, api_key=api_key) as intake:
-            file = intake.upload(upload, "stdin.jsonl" if source == "-" else Path(source).name)
+        file_id = intake.upload(upload, "stdin.jsonl" if source == "-" else Path(source).name)["id"]
+        try:
             batch = intake.create(
-                input_file_id=file["id"], endpoint=endpoint, completion_window=window, metadata=pairs or None
+                input_file_id=file_id, endpoint=endpoint, completion_window=window, metadata=pairs or None
             )
+        except JobError as error:
+            if 400 <= (error.status or 0) < 500:  # there is no batch, and nobody else knows of the file
+                intake.delete_file(file_id)
+            raise
     typer.echo(json.dumps(batch, indent=2) if as_json else batch["id"])
 
 
@@ -172,10 +182,20 @@ def _pairs(metadata: list[str] | None) -> dict[str, str]:
 
 
 def _write_lines(lines: InputFile, upload: IO[bytes]) -> str:
-    """Write the lines in OpenAI's form; return the route of the first one, which all must have."""
+    """Write the lines in OpenAI's form; return their route.
+
+    Raises:
+        ConfigError: a line is for another route than the first one.
+
+    """
     endpoint = ""
-    for _, line in lines.read():
+    for number, line in lines.read():
         endpoint = endpoint or line.url
+        if line.url != endpoint:
+            raise ConfigError(
+                f"{lines.name} cannot be submitted, and nothing of it was uploaded: all lines of a batch must be for "
+                f"one route, got {line.url} in line {number} after {endpoint}"
+            )
         fields = {"custom_id": line.custom_id, "method": "POST", "url": line.url, "body": msgspec.Raw(line.body)}
         upload.write(msgspec.json.encode(fields) + b"\n")
     upload.seek(0)

@@ -22,7 +22,9 @@ _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 _Source = Annotated[str, typer.Argument(metavar="INPUT", help="A file of lines, plain or gzip; '-': standard input.")]
 _Output = Annotated[str, typer.Option("--output", "-o", help="Where the answers go; '-': standard output.")]
-_Model = Annotated[str | None, typer.Option(help="The model of lines that name none.")]
+_Model = Annotated[
+    str | None, typer.Option(help="The model of lines that name none (default: the only one that is configured).")
+]
 _Tier = Annotated[str | None, typer.Option(help="The only tier: --min-tier and --max-tier at once.")]
 _MinTier = Annotated[str | None, typer.Option(help="Lowest tier.")]
 _MaxTier = Annotated[str | None, typer.Option(help="Highest tier.")]

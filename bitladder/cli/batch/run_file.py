@@ -18,8 +18,9 @@ from bitladder.cli.batch.journal import Journal
 from bitladder.cli.batch.run_lines import LineRunner, Run
 from bitladder.cli.batch.run_progress import Progress
 from bitladder.cli.output import ExitCode
-from bitladder.errors import BitladderError, ConfigError
-from bitladder.producer.connections import Connections
+from bitladder.entries import Entry
+from bitladder.errors import BitladderError, ConfigError, RequestError
+from bitladder.producer.connections import Connections, Read
 from bitladder.queue_name import Lane
 from bitladder.settings.sections import Settings
 
@@ -69,6 +70,10 @@ def run_file(settings: Settings, asked: FileRun) -> ExitCode:
         source = InputFile(asked.source, asked.fields, settings.intake.max_body_bytes)
         stack.callback(source.close)
         checked = source.check()
+        connections = Connections(settings)
+        stack.callback(connections.close)
+        read = connections.reader(asked.lane, asked.headers)
+        _check_options(source, read)
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if not asked.is_kept else ""
         output = Path(asked.output) if asked.is_kept else Path(folder, "output")
         journal = Journal(output, checked, asked.options, restart=asked.restart)
@@ -78,18 +83,31 @@ def run_file(settings: Settings, asked: FileRun) -> ExitCode:
         progress = Progress(journal, len(checked.numbers))
         if journal.is_resumed:
             _say(f"going on: {progress.text()}")
-        connections = Connections(settings)
-        stack.callback(connections.close)
         run = Run(
             source=source,
             journal=journal,
             progress=progress,
             connections=connections,
-            read=connections.reader(asked.lane, asked.headers),
+            read=read,
             max_in_flight=asked.max_in_flight,
             emit=_emit_nothing if asked.is_kept else _emitter(journal, checked.numbers, in_order=asked.in_order),
         )
         return _run(run, asked, len(checked.numbers))
+
+
+def _check_options(source: InputFile, read: Read) -> None:
+    """Refuse what the options say of all lines, before there is an output: the first line is read with them.
+
+    Raises:
+        ConfigError: an option is wrong, such as a tier that there is not.
+
+    """
+    _, line = next(source.read())
+    try:
+        read(Entry(line.body, endpoint=line.url))
+    except RequestError as error:
+        if (error.param or "").startswith("X-"):
+            raise ConfigError(f"{error}: nothing was submitted") from error  # else it is about this line alone
 
 
 def _run(run: Run, asked: FileRun, lines: int) -> ExitCode:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 from typer.testing import CliRunner, Result
 
 from bitladder.cli.batch.intake_batches import IntakeBatches
@@ -33,7 +34,7 @@ def test_a_file_goes_to_an_intake_and_its_answers_come_back(stack: Stack, tmp_pa
     source, output = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     source.write_text("first line\nsecond line\n" + '{"prompt": "x", "max_tokens": 0, "custom_id": "refused"}')
 
-    options = ("--model", "smollm2", "--set", "max_tokens=2", "--window", "10m", "--metadata", "run=7")
+    options = ("--set", "max_tokens=2", "--window", "10m", "--metadata", "run=7")
     batch_id = batch(stack, "submit", source, *options).stdout.strip()
     watched = batch(stack, "status", batch_id, "--watch")
     shown = json.loads(batch(stack, "status", batch_id, "--json").stdout)
@@ -75,25 +76,29 @@ def test_a_batch_that_runs_is_shown_cancelled_and_fetched_in_part(stack: Stack, 
 
 
 def test_what_an_intake_refuses_is_said(stack: Stack, tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text(f'{EMBEDDING}\n{{"prompt": "x", "model": "smollm2"}}')
+    source, single = tmp_path / "in.jsonl", tmp_path / "single.txt"
+    single.write_text("the only model is meant")
+    source.write_text('{"prompt": "x", "model": "unknown"}')
     batch_id = batch(stack, "submit", source).stdout.strip()
 
-    mixed = batch(stack, "status", batch_id, "--watch")
-    source.write_text("no model is named")
+    failed = batch(stack, "status", batch_id, "--watch")
+    source.write_text(f'{EMBEDDING}\n{{"prompt": "x"}}')
     errors = [
         batch(stack, *arguments).exception
         for arguments in (
             ("submit", source),
             ("submit", source, "--model", "m", "--metadata", "x"),
-            ("submit", source, "--model", "m", "--window", "soon"),
+            ("submit", single, "--window", "soon"),
             ("status", "batch_none"),
         )
     ]
 
-    assert mixed.exit_code == 1
-    assert "line 2: url must be '/v1/embeddings' on every line" in mixed.stderr
+    assert failed.exit_code == 1
+    assert "line 1: there is no model 'unknown' here" in failed.stderr
+    assert "one route, got /v1/completions in line 2 after /v1/embeddings" in str(errors[0])
     assert [type(error) for error in errors[:2]] == [ConfigError, ConfigError]
     assert [error.status for error in errors[2:] if isinstance(error, BitladderError)] == [400, 404]
     with IntakeBatches(stack.url) as intake, pytest.raises(BitladderError, match="batch_none"):
         intake.cancel_batch("batch_none")
+    with OpenAI(base_url=f"{stack.url}/v1", api_key="none") as client:
+        assert [file.filename for file in client.files.list()] == ["in.jsonl"]  # that of the batch which was made

@@ -106,6 +106,9 @@ def test_lines_that_fail_stop_nothing_and_run_again_when_asked(
     source.write_text("\n".join([*lines, "", '{"prompt": "x", "max_tokens": 0, "custom_id": "refused"}']))
     arguments = (source, "-o", output, "--set", "max_tokens=2", "--as-completed")
 
+    wrong, _, why = ended(batch(stack, *arguments, "--max-tier", "int9"))
+    assert (wrong, why.count("\n"), output.with_name("out.jsonl.state").exists()) == (2, 1, False)
+    assert "X-Max-Tier must be one of int4" in why
     status, _, said = ended(batch(stack, *arguments))
     first = {line["custom_id"]: line for line in read(output)}
     again, _, _ = ended(batch(stack, *arguments))
