@@ -111,10 +111,10 @@ def _problem(url: str, networks: Sequence[str], *, allows_http: bool) -> str | N
         return "must have no user, password or fragment"
     address = _as_address(host)
     if address and not is_allowed(host, networks):
-        return "must not lead to a private or reserved address (webhooks.allowed_networks has exceptions)"
+        return f"must not lead to a private or reserved address: webhooks.allowed_networks may allow {host}"
     is_loopback = address.is_loopback if address else host == "localhost"
     if parts.scheme == "http" and not allows_http and not is_loopback:
-        return "must begin with https:// (webhooks.allow_http)"
+        return "must begin with https://, unless the intake has webhooks.allow_http"
     return None
 
 

@@ -85,7 +85,7 @@ class Poster:
         family, kind, protocol, _, address = target
         if not is_allowed(str(address[0]), self._settings().allowed_networks):
             raise RefusedAddressError(
-                f"{address[0]} is a private or reserved address (webhooks.allowed_networks has exceptions)"
+                f"{address[0]} is a private or reserved address, and none of webhooks.allowed_networks"
             )
         return socket.socket(family, kind, protocol)
 
