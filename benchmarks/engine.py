@@ -11,10 +11,9 @@ import statistics
 import time
 from collections.abc import Mapping
 
-import msgspec
 import uvloop
 
-from benchmarks.harness import ROOT, Figures, arguments, save, say, spread, spread_of, target
+from benchmarks.harness import Figures, arguments, demo_prompts, save, say, spread, spread_of, target
 from benchmarks.load.client import opened, read_answer
 from benchmarks.peers.base import cpu_s
 from benchmarks.servers.stacks import TIER, remote, stack, vllm_server
@@ -94,11 +93,9 @@ async def drive(url: str, requests: int) -> Figures:
 
 
 def _bodies() -> list[dict[str, object]]:
-    path = ROOT / "bitladder" / "cli" / "prompts.jsonl"
-    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines() if line]
     # ignore_eos: every request makes the same number of tokens, whichever way it goes.
     common = {"model": "smollm2", "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
-    return [common | {"prompt": line["prompt"]} for line in lines]
+    return [common | {"prompt": prompt} for prompt in demo_prompts()]
 
 
 if __name__ == "__main__":

@@ -77,6 +77,12 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
         started.wait()
 
 
+def demo_prompts() -> list[str]:
+    """Return the prompts of the demo."""
+    lines = (ROOT / "bitladder" / "cli" / "demo" / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["prompt"] for line in lines]
+
+
 def ask(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 600) -> Figures:
     """Run a program that prints its figures as the last line of its output.
 
