@@ -181,4 +181,4 @@ def test_whoever_submits_hears_why_the_engine_refused(stack: Stack, tmp_path: Pa
     assert "max_tokens must be at least 1, got 0" in refused.stderr
     assert "; job 0" in refused.stderr
     assert contradiction.returncode == 2
-    assert "--stream prints text as it arrives" in contradiction.stderr
+    assert "--stream prints a completion or chat as text" in contradiction.stderr
