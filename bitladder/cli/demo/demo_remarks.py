@@ -39,6 +39,11 @@ def burst_remark(escalating: ServedBatch, kept: ServedBatch, name: str, model: M
     """Return what the escalation brought and cost."""
     tier = model.tiers[0]
     escalated = sum(served.has_escalated for served in escalating.served)
+    if not escalated:
+        return (
+            f"Nothing escalated: this machine was too slow to bring {len(escalating.served)} requests at once, so that "
+            f"never more than {tier.high} waited for {tier.name} (models.{name}.tiers.{tier.name}.high)."
+        )
     times = escalating.cost / kept.cost if kept.cost else 1.0
     return (
         f"{len(escalating.served)} requests at once are more than the {tier.slots} that {tier.name} runs and the "

@@ -85,6 +85,14 @@ def test_an_escalation_says_what_it_brought_and_what_it_cost(model: ModelSetting
     assert "models.smollm2.tiers.int4.high" in said
 
 
+def test_a_burst_that_did_not_escalate_is_not_said_to_have(model: ModelSettings) -> None:
+    said = burst_remark(batch(served()), batch(served()), "smollm2", model)
+
+    assert "Nothing escalated" in said
+    assert "never more than 64 waited for int4" in said
+    assert "instead of" not in said
+
+
 @pytest.mark.parametrize(("device", "what"), [("there", "GPU"), ("missing", "cores")])
 def test_tiers_that_share_a_machine_are_said_to(model: ModelSettings, tmp_path: Path, device: str, what: str) -> None:
     (tmp_path / "there").touch()
