@@ -123,11 +123,17 @@ def read_plain_line(raw: bytes, number: int, fields: Mapping[str, Any]) -> Batch
     elif not isinstance(value, dict):
         value = {"prompt": value if isinstance(value, str) else text}
     custom_id = value.pop("custom_id", None)
+    if isinstance(custom_id, (bool, dict, list)) or not 0 < len(str(custom_id)) <= MAX_CUSTOM_ID:
+        raise BadLineError(
+            "invalid_request",
+            f"custom_id must be a number or text of 1 to {MAX_CUSTOM_ID} characters, got {str(custom_id)[:40]!r}",
+            "custom_id",
+        )
     if "prompt" not in value and "messages" not in value:
         raise BadLineError("invalid_request", "the line must have 'prompt' or 'messages'", "prompt")
     body = msgspec.json.encode({**fields, **value})
     return BatchLine(
-        custom_id=str(number) if custom_id is None else str(custom_id)[:MAX_CUSTOM_ID],
+        custom_id=str(number) if custom_id is None else str(custom_id),
         url=CHAT if "messages" in value else COMPLETIONS,
         body=body,
         model=(head := _read_head(body)).model,

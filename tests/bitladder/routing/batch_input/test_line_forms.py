@@ -38,6 +38,8 @@ def test_a_plain_line_may_have_an_id_of_its_own() -> None:
     [
         (b'{"prompt": "Hi"', "invalid_json_line", None),
         (b'{"text": "Hi"}', "invalid_request", "prompt"),
+        (b'{"prompt": "Hi", "custom_id": {"a": 1}}', "invalid_request", "custom_id"),
+        (b'{"prompt": "Hi", "custom_id": "%s"}' % (b"x" * 513), "invalid_request", "custom_id"),
         (b"\xff", "invalid_request", None),
         (b"Hi", "invalid_request", "body.model"),
     ],
