@@ -108,8 +108,11 @@ def _refusal(state: IntakeState, job: Submission, first: asyncio.Task[Heard], st
 
 
 def _repeated_stream(state: IntakeState, job_id: str) -> Response:
-    link = state.job_url(job_id)
-    message = f"a streamed request is not streamed twice; its outcome is at GET {link}"
+    link = state.stream_url(job_id)
+    message = (
+        f"a streamed request is not streamed twice: GET {link} reads its events, all or those behind "
+        f"Last-Event-ID; its outcome is at GET {state.job_url(job_id)}"
+    )
     headers = {"X-Job-Id": in_url(job_id), "Location": link} | FINAL
     return problem(409, message, "stream_already_requested", param="Idempotency-Key", headers=headers)
 

@@ -108,6 +108,18 @@ def test_a_stream_whose_intake_is_killed_goes_on_at_another_and_at_the_one_that_
     assert former == other.http.get(f"/v1/jobs/{job_id}/stream").text
 
 
+def test_a_repeated_stream_is_told_where_its_events_are(stack: Stack) -> None:
+    body, key = BODY | {"max_tokens": 3}, {"Idempotency-Key": "once"}
+    first = stack.http.post("/v1/completions", json=body, headers=key)
+
+    again = stack.http.post("/v1/completions", json=body, headers=key)
+
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "stream_already_requested")
+    assert again.headers["location"] in again.json()["error"]["message"]
+    events = [line for line in stack.http.get(again.headers["location"]).text.splitlines() if line[:4] == "data"]
+    assert events == [line for line in first.text.splitlines() if line]
+
+
 GREEDY = BODY | {"temperature": 0}
 SEEDED: dict[str, Any] = {
     "model": "smollm2",
