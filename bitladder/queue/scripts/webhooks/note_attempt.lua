@@ -8,17 +8,17 @@
 --       6 entry for the logs ('': none)  7 max entries  8 ms that logs are kept  9 the id of what the event is about
 --       10 of its endpoint: ok, failed or gone ('': it has none)  11 ms after which one that fails is disabled
 --       12 end of the lease, with the last delivery of it ('': more are to come)
--- Touches also, by name: bl:webhooks:due:<target>, bl:webhooks:pending:<target>, bl:webhooks:leases,
+-- Touches also, by name: rq:job:<id>, bl:webhooks:due:<target>, bl:webhooks:pending:<target>, bl:webhooks:leases,
 -- bl:webhooks:log:<target>, bl:webhooks:about:<id>, bl:webhooks:endpoint:<target>, bl:webhooks:disabled.
 -- Returns noted | disabled | lost (another process has noted its own, or the endpoint is gone).
 
 local target, id, now = ARGV[1], ARGV[2], now_ms()
 local due, pending = 'bl:webhooks:due:' .. target, 'bl:webhooks:pending:' .. target
 
-local function log(key)
+local function log(key, kept_ms)
   call_or_replace('LPUSH', key, ARGV[6])
   redis.call('LTRIM', key, 0, ARGV[7] - 1)
-  redis.call('PEXPIRE', key, ARGV[8])
+  redis.call('PEXPIRE', key, kept_ms)
 end
 
 -- Whether the endpoint is disabled by this attempt.
@@ -47,9 +47,13 @@ local function note()
     return 'lost'
   end
   if ARGV[6] ~= '' then
-    log('bl:webhooks:about:' .. ARGV[9])
+    -- Who may see the log of a job follows from its record: without that, nobody does.
+    local left = redis.call('PTTL', 'rq:job:' .. ARGV[9])
+    if left ~= -2 then
+      log('bl:webhooks:about:' .. ARGV[9], left > 0 and num(math.min(left, ARGV[8])) or ARGV[8])
+    end
     if ARGV[10] ~= '' then
-      log('bl:webhooks:log:' .. target)
+      log('bl:webhooks:log:' .. target, ARGV[8])
     end
   end
   if ARGV[4] == '' then

@@ -206,6 +206,19 @@ async def test_a_tenants_many_destinations_leave_places_for_those_of_others(
     assert len([target for target in served if "globex" in target]) == MAX_TARGETS / 4, "of what was left one half"
 
 
+async def test_the_log_about_a_job_is_kept_no_longer_than_the_job(queue: JobQueue, store: redis.Redis) -> None:
+    deliveries = Deliveries(queue, store)
+    store.set("rq:job:j", "", px=50_000)
+    await deliveries.add(("a", "1"), ("a", "2"))
+    await deliveries.take()
+
+    await deliveries.note("a", "1", entry=b"{}")
+    assert 0 < store.pttl("bl:webhooks:about:j") <= 50_000
+    store.delete("rq:job:j", "bl:webhooks:about:j")
+    await deliveries.note("a", "2", entry=b"{}")
+    assert not store.exists("bl:webhooks:about:j")
+
+
 async def test_what_waits_for_a_destination_is_bounded(queue: JobQueue, store: redis.Redis) -> None:
     deliveries = Deliveries(queue, store)
 
