@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OWN = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/", "compose/", "docs/", "examples/", "requirements/")
+OWN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/",
+    "compose/",
+    "docs/",
+    "examples/",
+    "monitoring/",
+    "requirements/",
+)
 CODE_BLOCK = r"^ *```.*?^ *```"
 LINK = r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)"
 FILE = (
-    r"(?<![\w/~.\-])(?:bitladder|dispatcher|workers|calibration|compose|docs|tests|benchmarks|examples|requirements)"
+    r"(?<![\w/~.\-])(?:bitladder|dispatcher|workers|calibration|compose|docs|tests|benchmarks|examples|monitoring|requirements)"
     r"/[\w/.-]*\w\.(?:py|lua|md|toml|json|txt|acl|yaml|conf|cfg|sh)(?![\w/])"
 )
 # What a page is read as, in this order: only the last two kinds are names that should be links.

@@ -31,7 +31,12 @@ def test_every_box_is_a_folder_or_something_outside() -> None:
 
 
 def test_every_package_is_in_the_picture() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks", "examples"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
+        "tests",
+        "benchmarks",
+        "examples",
+        "monitoring",
+    }
 
     assert packages - set(FOLDERS) == set()
 

@@ -28,7 +28,7 @@ class Word(NamedTuple):
 
 PACKAGES = ("bitladder/", "dispatcher/", "workers/", "calibration/")
 OLD_RECORDS = "tests/bitladder/test_decision.py"
-CODE = (*PACKAGES, "benchmarks/", "tests/")
+CODE = (*PACKAGES, "benchmarks/", "monitoring/", "tests/")
 WORDS = {
     "quarantine": Word("dead letters", r"\bquarantin\w*"),
     "seal": Word("sign", r"\b(un)?seal(s|ed|ing)?\b"),
