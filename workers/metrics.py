@@ -16,6 +16,7 @@ from bitladder.queue.calls.spending import OTHERS
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 # Tenants that have a label; further ones share another.
 _MAX_TENANTS = 50
+_ENDS = tuple(state for state in State if state.is_terminal)
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class WorkerMetrics:
         self.model = model
         self.engine_exposition = ""  # the engine's own metrics, as last read; '' while it does not answer
         self._labels = (model, tier)
-        self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state")
+        self.ended = self._counters("bitladder_jobs_ended", "How many jobs ended, by state?", "state", *_ENDS)
         self.overflowed, self.below_floor = (
             self._counters("bitladder_jobs_overflowed", "How many jobs of lower tiers were served here?", "origin"),
             self._counters(
@@ -156,9 +157,13 @@ class WorkerMetrics:
         if outcome.served_below_floor:
             self.below_floor(outcome.floor or "").inc()
 
-    def _counters(self, name: str, question: str, label: str) -> Callable[[str], Counter]:
+    def _counters(self, name: str, question: str, label: str, *first: str) -> Callable[[str], Counter]:
+        """Return a counter's child by its label's value. The first ones are there from the start: a rate must see 0."""
         metric = Counter(name, question, ("model", "tier", label), registry=self.registry)
-        return cache(lambda value: metric.labels(*self._labels, value))
+        children = cache(lambda value: metric.labels(*self._labels, value))
+        for value in first:
+            children(value)
+        return children
 
     def _one(self, kind: type[Metric], name: str, question: str) -> Metric:
         return kind(name, question, ("model", "tier"), registry=self.registry).labels(*self._labels)
