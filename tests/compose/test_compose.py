@@ -120,13 +120,13 @@ def test_queue_intake_and_prometheus_start_with_every_profile() -> None:
 def test_nothing_is_published_beyond_loopback() -> None:
     published = {name: service.get("ports", []) for name, service in _services().items()}
     assert [port for ports in published.values() for port in ports if not port.startswith("127.0.0.1:")] == []
-    assert {name for name, ports in published.items() if ports} == {"intake", "prometheus"}
+    assert {name for name, ports in published.items() if ports} == {"intake", "prometheus", "grafana"}
     assert [name for name, service in _services().items() if service.get("network_mode")] == []
 
 
 def test_every_image_is_pinned_or_built_here() -> None:
     pulled = {name: service["image"] for name, service in _services().items() if "build" not in service}
-    assert set(pulled) == {"redis", "prometheus"}
+    assert set(pulled) == {"redis", "prometheus", "grafana"}
     assert all(re.search(r":v?\d+\.\d+", image) for image in pulled.values())
 
 
@@ -165,7 +165,7 @@ def test_only_gpu_workers_reserve_a_gpu_each() -> None:
         assert (device["driver"], device["capabilities"], len(device["device_ids"])) == ("nvidia", ["gpu"], 1)
 
 
-@pytest.mark.parametrize("name", sorted(set(_services()) - {"redis", "prometheus"}))
+@pytest.mark.parametrize("name", sorted(set(_services()) - {"redis", "prometheus", "grafana"}))
 def test_every_setting_given_to_a_container_exists(name: str) -> None:
     given = {key: str(value) for key, value in _services()[name]["environment"].items() if value is not None}
     del given["BITLADDER_CONFIG"]
@@ -226,6 +226,26 @@ def test_prometheus_scrapes_intake_and_every_worker() -> None:
         for name in discovery["names"]
     }
     assert found == {("intake", 8000)} | {(name, 9100) for name in _workers()}
+
+
+def test_prometheus_loads_the_alerts_and_grafana_the_dashboards() -> None:
+    services = _services()
+    mounts = {
+        mount["target"]: (FOLDER / mount["source"]).resolve()
+        for name in ("prometheus", "grafana")
+        for mount in services[name]["volumes"]
+        if isinstance(mount, dict) and mount["read_only"]
+    }
+    provisioning = mounts["/etc/grafana/provisioning"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "bitladder.yaml").read_text())["providers"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+
+    assert [mounts[f"/etc/prometheus/{name}"].is_file() for name in _yaml("prometheus.yml")["rule_files"]] == [True]
+    assert (mounts[provider["options"]["path"]] / Path(home).name).is_file()
+    assert source["url"] == "http://prometheus:9090"
+    assert source["jsonData"]["timeInterval"] == _yaml("prometheus.yml")["global"]["scrape_interval"]
+    assert services["grafana"]["profiles"] == ["monitoring"]
 
 
 def test_every_build_names_a_dockerfile_of_this_folder() -> None:
