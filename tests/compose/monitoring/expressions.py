@@ -1,4 +1,4 @@
-"""Which metrics an expression of PromQL reads, and which there are."""
+"""Which metrics and labels there are, and which labels an expression of PromQL goes by."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ import re
 
 from monitoring.vllm_names import VLLM
 from tests.conftest import ROOT
-
-_WORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "group_left", "group_right", "offset", "bool"}
-# In this order: what is no name of a metric goes, then calls, then what is left is one.
-_NOISE = re.compile(r'"[^"]*"|\{[^{}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right) ?\([^()]*\)')
-_NAME = re.compile(r"(?<![\w:.$])[a-zA-Z_][\w:]*(?![\w:]| *\()")
-
-
-def metrics_of(expression: str) -> set[str]:
-    """Return the names of metrics that an expression reads."""
-    plain = re.sub(r"\b\d+(?:[smhdw]|\.\d+|e\d+)?\b", " ", _NOISE.sub(" ", re.sub(r'"[^"]*"', "", expression)))
-    return set(_NAME.findall(plain)) - _WORDS
 
 
 def known_metrics() -> set[str]:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring.expressions import metrics_of
 from tests.compose.monitoring.command_lines import unknown_parts
-from tests.compose.monitoring.expressions import known_metrics, metrics_of
+from tests.compose.monitoring.expressions import known_metrics
 from tests.conftest import ROOT
 
 FILE = ROOT / "monitoring" / "alerts.yaml"

@@ -13,21 +13,15 @@ import pytest
 import yaml
 
 from monitoring.dashboards import FOLDER, rendered
+from monitoring.expressions import chosen, metrics_of
 from monitoring.vllm_names import VLLM
-from tests.compose.monitoring.expressions import known_labels, known_metrics, labels_of, metrics_of
+from tests.compose.monitoring.expressions import known_labels, known_metrics, labels_of
 from tests.conftest import ROOT
 
 BOARDS = {name: json.loads(text) for name, text in rendered().items()}
 PANELS = [panel for board in BOARDS.values() for panel in board["panels"] if panel["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 LOGGERS = sorted((ROOT / ".venv-engine").glob("lib/python3*/site-packages/vllm/v1/metrics/loggers.py"))
-
-
-def plain(query: str) -> str:
-    """Return a query as Grafana sends it where everything is chosen."""
-    for variable in ("job", "model", "tier"):
-        query = re.sub(rf"\${variable}\b", ".*", query)
-    return query.replace("$__rate_interval", "1m").replace("$__range", "1h")
 
 
 def test_the_files_are_what_the_code_makes() -> None:
@@ -53,7 +47,7 @@ def test_every_label_of_a_panel_exists() -> None:
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="`make servers` installs promtool")
 def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
-    rules = [{"record": f"panel:query_{number}", "expr": plain(query)} for number, query in enumerate(QUERIES)]
+    rules = [{"record": f"panel:query_{number}", "expr": chosen(query)} for number, query in enumerate(QUERIES)]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}), "utf-8")
     ran = subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yaml")], capture_output=True, text=True)
 
