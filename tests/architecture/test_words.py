@@ -89,6 +89,7 @@ NOT_READ = (
     "benchmarks/results/",
     "tests/architecture/test_words.py",
     "tests/compose/compose-spec",
+    "tests/compose/kubernetes/crds/",
 )
 
 
