@@ -18,6 +18,7 @@ from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, IntakeClosingError, RequestError
 from bitladder.ids import in_url, readable
 from bitladder.queue.waiting.outcomes import Heard
+from bitladder.queue.waiting.reading import StreamRestartedError
 from dispatcher.http.closing import events_of, last_event_id
 from dispatcher.http.request_parts import path_job_id
 from dispatcher.http.responses import EventStream, Response
@@ -64,6 +65,10 @@ async def _events(
     except IntakeClosingError:
         last_id = last_event_id(read) if read else "-".join(map(str, last))
         yield restart_event(endpoint, job_id, state.stream_url(job_id), last_id)
+    except StreamRestartedError:
+        link = state.stream_url(job_id)
+        message = f"the answer was interrupted and begun anew: GET {link} without Last-Event-ID reads it from its start"
+        yield broken_event(state, StreamRestartedError(message), job_id, endpoint)
     except (TimeoutError, BitladderError) as error:
         yield broken_event(state, error, job_id, endpoint)
 

@@ -120,6 +120,17 @@ def test_a_repeated_stream_is_told_where_its_events_are(stack: Stack) -> None:
     assert events == [line for line in first.text.splitlines() if line]
 
 
+def test_who_reads_on_behind_an_event_that_is_lost_is_told_how_to_read_the_answer(stack: Stack) -> None:
+    job_id = stack.http.post("/v1/jobs", json=BODY | {"max_tokens": 2}).json()["id"]
+    stack.http.get(f"/v1/jobs/{job_id}?wait=20")
+
+    lost = stack.http.get(f"/v1/jobs/{job_id}/stream", headers={"Last-Event-ID": "9-9-9"}).text
+
+    error = json.loads(lost.removeprefix("data: "))["error"]
+    assert error["code"] == "stream_restarted"
+    assert f"GET /v1/jobs/{job_id}/stream without Last-Event-ID" in error["message"]
+
+
 GREEDY = BODY | {"temperature": 0}
 SEEDED: dict[str, Any] = {
     "model": "smollm2",
