@@ -53,15 +53,18 @@ def valkey(folder: Path, *, append_only: bool = False) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, is_talked_to: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process in the background while the block runs; then SIGTERM, and SIGKILL if that does not end it."""
+    pipe = subprocess.PIPE if is_talked_to else subprocess.DEVNULL
     env = os.environ | dict(environment or {})  # noqa: TID251  (a benchmark is its own program)
     started = subprocess.Popen(  # noqa: S603  (our own commands)
         command,
         env=env,
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdin=pipe,
+        stdout=pipe,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # some workers leave children behind: the whole group is ended
     )

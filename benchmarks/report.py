@@ -44,6 +44,12 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("cpu_us_valkey", "Valkey us", 0),
         ("intake_mib", "intake, MiB at most", 0),
     ),
+    "run_batch": (
+        ("lines_per_s", "lines/s", 2),
+        ("of_own", "of run_batch", 3),
+        ("tokens_per_s", "tokens/s", 0),
+        ("cpu_ms", "CPU, ms a line", 0),
+    ),
     "score": (
         ("entropy_us", "entropy us", 1),
         ("six_us", "six us", 1),

@@ -33,7 +33,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intakes: int = 1) -> Iterator[Running]:
+def stack(
+    tier: str, environment: Mapping[str, str], *, workers: int = 1, intakes: int = 1, start_s: float = 60
+) -> Iterator[Running]:
     """Run Valkey, intakes and workers of one tier; `environment` says the rest. Yields when the workers are live."""
     with contextlib.ExitStack() as block:
         folder = Path(block.enter_context(tempfile.TemporaryDirectory()))
@@ -50,8 +52,8 @@ def stack(tier: str, environment: Mapping[str, str], *, workers: int = 1, intake
             command = [sys.executable, "-P", "-m", "workers", "--tier", tier]
             pids[f"worker {number}"] = block.enter_context(process(command, env)).pid
         for port in ports:
-            wait_for(partial(is_up, f"http://127.0.0.1:{port}/readyz"), "the intake answers")
-        wait_for(lambda: _live(ports[0], tier) >= workers, "the workers are live")
+            wait_for(partial(is_up, f"http://127.0.0.1:{port}/readyz"), "the intake answers", start_s)
+        wait_for(lambda: _live(ports[0], tier) >= workers, "the workers are live", start_s)
         yield Running(urls=[f"http://127.0.0.1:{port}" for port in ports], redis_url=redis_url, pids=pids)
 
 

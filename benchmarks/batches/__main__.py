@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx2
-import msgspec
-
+from benchmarks.batches.batch_client import batch_input, run_as_batch
 from benchmarks.harness import CONFIG, Figures, arguments, save, say, spread_of, target
 from benchmarks.peers.base import cpu_s, prompts
 from benchmarks.servers.stacks import Running, stack
@@ -23,7 +21,7 @@ from bitladder.settings.load import load_settings
 
 LINES, ROUNDS = 50_000, 1
 SHORT_LINES = 5_000
-ENDS = ("completed", "failed", "expired", "cancelled")
+ENDPOINT = "/v1/completions"
 
 
 def bodies(count: int) -> Iterator[dict[str, Any]]:
@@ -33,24 +31,8 @@ def bodies(count: int) -> Iterator[dict[str, Any]]:
 
 
 def by_batch(running: Running, count: int) -> Figures:
-    """Upload a file and run it; the time begins with the upload and ends with the last byte of the results."""
-    lines = (
-        msgspec.json.encode({"custom_id": f"c{number}", "method": "POST", "url": "/v1/completions", "body": body})
-        for number, body in enumerate(bodies(count))
-    )
-    content = b"\n".join(lines)
-    with httpx2.Client(base_url=f"{running.urls[0]}/v1", timeout=600) as client:
-        start_s = time.perf_counter()
-        file = client.post("/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", content)}).json()
-        new = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
-        batch = client.post("/batches", json=new).json()
-        while batch["status"] not in ENDS:
-            time.sleep(0.1)
-            batch = client.get(f"/batches/{batch['id']}").json()
-        output = client.get(f"/files/{batch['output_file_id']}/content").content
-        taken_s = time.perf_counter() - start_s
-    if batch["status"] != "completed" or output.count(b"\n") != count:
-        raise RuntimeError(f"{output.count(10)} of {count} results, and the batch is {batch['status']}")
+    """Run them as a file; the time begins with the upload and ends with the last byte of the results."""
+    _, taken_s = run_as_batch(running.urls[0], ENDPOINT, batch_input(ENDPOINT, bodies(count)))
     return {"lines_per_s": count / taken_s}
 
 
