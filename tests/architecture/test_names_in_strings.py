@@ -27,7 +27,7 @@ SOURCES = sorted(
 def missing(text: str) -> list[str]:
     """Return what a string names of ours that does not exist."""
     names = [".".join(filter(None, groups)) for groups in IMPORT.findall(text)]
-    if DOTTED.fullmatch(text) and not re.search(r"\.(py|lua|md|toml|json|log|jsonl|txt)$", text):
+    if DOTTED.fullmatch(text) and not re.search(r"\.(py|lua|md|toml|json|log|jsonl|txt|yaml)$", text):
         names.append(text)
     return [name for name in names if name not in LABELS and not exists(name)]
 
