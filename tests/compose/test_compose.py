@@ -237,7 +237,7 @@ def test_prometheus_loads_the_alerts_and_grafana_the_dashboards() -> None:
         if isinstance(mount, dict) and mount["read_only"]
     }
     provisioning = mounts["/etc/grafana/provisioning"]
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "bitladder.yaml").read_text())["providers"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "folder.yaml").read_text())["providers"]
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
 
