@@ -40,15 +40,16 @@ def test_links_begin_with_the_prefix_whether_or_not_a_request_does(stack: Stack,
     stack.http.post(f"{prefix}/v1/completions", json=STREAM, headers=KEYED)
     repeated = stack.http.post(f"{prefix}/v1/completions", json=STREAM, headers=KEYED)
     links = [one.headers["location"] for one in (accepted, late, repeated)]
-    jobs = [stack.http.get(link) for link in links]
+    jobs = [stack.http.get(link.removesuffix("/stream")) for link in links]
 
     assert [one.status_code for one in (accepted, late, repeated)] == [202, 504, 409]
-    assert links == [f"{PREFIX}/v1/jobs/{one.headers['x-job-id']}" for one in (accepted, late, repeated)]
+    paths = [f"{PREFIX}/v1/jobs/{one.headers['x-job-id']}" for one in (accepted, late, repeated)]
+    assert links == [*paths[:2], f"{paths[2]}/stream"]
     assert all(
         f"GET {link}" in one.json()["error"]["message"] for one, link in ((late, links[1]), (repeated, links[2]))
     )
     assert accepted.json()["urls"]["self"] == links[0]
-    assert [f"{PREFIX}/v1/jobs/{job.json()['id']}" for job in jobs] == links
+    assert [f"{PREFIX}/v1/jobs/{job.json()['id']}" for job in jobs] == paths
 
 
 def test_ids_are_matched_as_they_were_quoted_below_the_prefix_too(stack: Stack) -> None:

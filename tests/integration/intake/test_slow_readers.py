@@ -72,9 +72,11 @@ def test_a_stream_keeps_its_prompt_no_longer_than_until_it_begins(
     stack.intake()
     intake = stack.processes[0].pid
     stack.worker("int4")
+    clients = [asked(stack, prompt="a", max_tokens=2)]  # what the first stream loads stays
+    wait_until(lambda: sum(1 for _ in store.scan_iter("bl:stream:*")) == 1, "the first has begun")
     before = memory_mb(intake)
 
-    clients = [asked(stack, prompt=" ".join([WORD] * 100), max_tokens=2) for _ in range(16)]  # 800 KB each
+    clients += [asked(stack, prompt=" ".join([WORD] * 100), max_tokens=2) for _ in range(15)]  # 800 KB each
     wait_until(lambda: sum(1 for _ in store.scan_iter("bl:stream:*")) == 16, "all of them have begun")
     try:
         wait_until(lambda: memory_mb(intake) < before + 14, "the prompts are forgotten", 5)

@@ -1,6 +1,6 @@
 -- Look whether jobs wait, run or have ended, and let a process hear of those that have not.
 --
--- Needs: values, clock, wait, messages
+-- Needs: clock, wait, messages
 --
 -- KEYS  none by list; by name: rq:job:<id>
 -- ARGV  1 channel that is to hear of them ('': none)  2 max bytes of outcomes (0: no bound), then the ids
