@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
-import msgspec
 import structlog
 from starlette.requests import Request as HttpRequest
 
-from bitladder.contract import NO_BODY, Chunk, Outcome, State, Submission
+from bitladder.contract import Chunk, Outcome, State
 from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url, readable
-from bitladder.queue.waiting.outcomes import Heard
 from bitladder.routing.accept import Accepted
-from dispatcher.http.closing import last_event_id, moved
-from dispatcher.http.problems import FINAL, outcome_problem, problem, problem_body
-from dispatcher.http.responses import HEARTBEAT, EventStream, Response
+from dispatcher.http.closing import last_event_id
+from dispatcher.http.problems import FINAL, problem, problem_body
+from dispatcher.http.responses import HEARTBEAT, Response
 from dispatcher.openai.awaiting import (
-    abandoned,
-    await_timeout_s,
-    decision_headers,
     late_message,
-    late_outcome,
-    not_in_time,
-    outcome_headers,
     record_served,
-    unless_gone,
 )
 from dispatcher.openai.event_forms import (
     done_event,
@@ -38,8 +26,9 @@ from dispatcher.openai.event_forms import (
     restart_event,
     with_service_tier,
 )
+from dispatcher.openai.stream_start import Begun, StreamForm, begin_stream
 from dispatcher.state import IntakeState
-from dispatcher.submission import abandon, submit
+from dispatcher.submission import abandon
 
 log = structlog.get_logger()
 # A comment: no client takes it for a token.
@@ -47,64 +36,16 @@ BELOW_FLOOR = b": x-served-below-floor: true\n\n"
 
 
 async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Accepted) -> Response:
-    """Answer with the tokens as they arrive.
+    """Answer with the tokens as they arrive."""
 
-    The status is known once the first chunk or the outcome has arrived. If that takes longer than a heartbeat, the
-    answer begins with 200, so that no proxy gives up, and an error becomes an event.
-    """
-    start, job = time.perf_counter(), accepted.submission
-    with contextlib.ExitStack() as stack:
-        inbox = stack.enter_context(state.inbox.opened(job.job_id, is_stream=True))
-        job_id = await submit(state, accepted)
-        if job_id != job.job_id:
-            return _repeated_stream(state, job_id)
-        items = state.closing.interruptible(state.inbox.items(job_id, inbox, await_timeout_s(state, job)), job_id)
-        first = asyncio.create_task(_first(state, job_id, items))
-        stack.callback(first.cancel)
-        heartbeat_s = state.settings.intake.heartbeat_s
-        if await unless_gone(request, asyncio.wait([first], timeout=heartbeat_s or None)) is None:
-            return abandoned(state, job)
-        if first.done() and (refusal := _refusal(state, job, first, start)):
-            return refusal
-        headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
-        tokens = _Tokens(state, _without_prompt(job), first, items, start, accepted.service_tier)
-        stack.callback(tokens.close)
-        return EventStream(tokens.events(), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
+    async def repeated(job_id: str) -> Response:
+        return _repeated_stream(state, job_id)
 
+    def shown(begun: Begun) -> _Tokens:
+        return _Tokens(state, begun, accepted.service_tier)
 
-def _without_prompt(job: Submission) -> Submission:
-    """Return the job without its body: prompts are large, and a stream may be read for long."""
-    return msgspec.structs.replace(job, request=msgspec.structs.replace(job.request, body=NO_BODY))
-
-
-async def _first(state: IntakeState, job_id: str, items: AsyncIterator[Heard]) -> Heard:
-    """Return the first chunk, or the outcome.
-
-    Raises:
-        TimeoutError: neither came in time; or the job finished and its message was lost: the tokens are at its URL.
-
-    """
-    try:
-        return await anext(items)
-    except TimeoutError:
-        late = await late_outcome(state, job_id)
-        if late is None or late.state is State.FINISHED:
-            raise
-        return late
-
-
-def _refusal(state: IntakeState, job: Submission, first: asyncio.Task[Heard], start: float) -> Response | None:
-    """Return the answer that is sent instead of a stream; None: the stream begins."""
-    try:
-        heard = first.result()
-    except IntakeClosingError:
-        return moved(job.job_id, state.stream_url(job.job_id), is_repeatable=False)
-    except TimeoutError:
-        return not_in_time(state, job.job_id)
-    if isinstance(heard, Chunk) or heard.state is State.FINISHED:
-        return None
-    record_served(state, job, heard, start)
-    return outcome_problem(heard, outcome_headers(job.job_id, heard))
+    link = state.stream_url(accepted.submission.job_id)
+    return await begin_stream(request, state, accepted, StreamForm(shown, repeated, link))
 
 
 def _repeated_stream(state: IntakeState, job_id: str) -> Response:
@@ -120,16 +61,8 @@ def _repeated_stream(state: IntakeState, job_id: str) -> Response:
 class _Tokens:
     """The events of one stream, and what becomes of its job when the stream is closed."""
 
-    def __init__(
-        self,
-        state: IntakeState,
-        job: Submission,
-        first: asyncio.Task[Heard],
-        items: AsyncIterator[Heard],
-        start: float,
-        service_tier: str,
-    ) -> None:
-        self._state, self._job, self._first, self._items, self._start = state, job, first, items, start
+    def __init__(self, state: IntakeState, begun: Begun, service_tier: str) -> None:
+        self._state, self._job, self._first, self._items, self._start = state, *begun
         self._service_tier = service_tier
         self._is_over = False  # the job needs nobody who reads it
 

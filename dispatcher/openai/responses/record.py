@@ -67,6 +67,12 @@ class StoredResponse:
         """When its id was made: a UUID of version 7 has its time."""
         return int(self.id.removeprefix(RESPONSE_PREFIX)[:12], 16)
 
+    def without_input(self) -> StoredResponse:
+        """Return it without what it was asked: prompts are large, and a stream may be read for long."""
+        rest = {name: value for name, value in self.body.items() if name != "input"}
+        request = msgspec.structs.replace(self._request, body=msgspec.Raw(msgspec.json.encode(rest)))
+        return StoredResponse(self.job_id, request, self._queue)
+
     def of_state(self, state: State, outcome: Outcome | None) -> Fields:
         """Return it as it is now."""
         return self.ended(outcome) if outcome else self.as_json(_RUNNING.get(state, "in_progress"))
