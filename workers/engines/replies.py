@@ -16,6 +16,7 @@ from typing import Any
 from workers.engines import lenient
 from workers.engines.base import Answer
 from workers.engines.errors import EngineBusyError, EngineCorruptedError, EngineError, EngineFaultError
+from workers.engines.sse import Event, EventParser, EventTooLargeError
 
 _BUSY = (429, 503)
 # About the worker's own key, credit or time: the client's request is not the cause.
@@ -33,6 +34,19 @@ _OF_ITS_ANSWER = re.compile(
 # Of an error that the client gets: some servers repeat the request in it, once for each thing that is wrong.
 _MAX_ERROR_BYTES = 64 * 1024
 _REQUEST_TYPES = ("BadRequestError", "invalid_request_error")
+
+
+def read_events(parser: EventParser, data: bytes) -> list[Event]:
+    """Return the events of an engine's stream that end in these bytes.
+
+    Raises:
+        EngineFaultError: the stream cannot be read.
+
+    """
+    try:
+        return parser.feed(data)
+    except EventTooLargeError as error:
+        raise EngineFaultError(f"the stream cannot be read: {error}") from error
 
 
 def judged(status: int, headers: Mapping[str, str], body: bytes, endpoint: str = "") -> Answer:

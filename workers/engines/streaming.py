@@ -15,8 +15,8 @@ from workers.engines.assembly import Assembly, Fields
 from workers.engines.base import Answer
 from workers.engines.errors import EngineCorruptedError, EngineFaultError
 from workers.engines.logprobs import is_bad
-from workers.engines.replies import broken_off
-from workers.engines.sse import Event, EventParser, EventTooLargeError
+from workers.engines.replies import broken_off, read_events
+from workers.engines.sse import Event, EventParser
 from workers.engines.usage import tokens_of
 
 _DONE = b"[DONE]"
@@ -44,10 +44,7 @@ class StreamReader:
             EngineError: the engine broke the stream off, or the stream cannot be read.
 
         """
-        try:
-            events = self._parser.feed(data)
-        except EventTooLargeError as error:
-            raise EngineFaultError(f"the stream cannot be read: {error}") from error
+        events = read_events(self._parser, data)
         return [chunk for event in events if (chunk := self._chunk_of(event))]
 
     def answer(self, ttft_s: float | None, unsent: bytes = b"") -> Answer:
