@@ -8,6 +8,7 @@ import msgspec
 
 from bitladder.contract import NO_BODY, Outcome, State
 from bitladder.errors import BitladderError
+from bitladder.queue.json_views.batch_line import LineError, LineResponse, ResultLine
 from bitladder.queue_name import Lane
 from bitladder.routing.aliases import used_service_tier
 from bitladder.routing.body import with_field
@@ -37,24 +38,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return f"{self.batch_id}-{self.number}"
 
 
-class _Reply(msgspec.Struct, frozen=True, kw_only=True):
-    status_code: int
-    request_id: str
-    body: msgspec.Raw
-
-
-class _Error(msgspec.Struct, frozen=True, kw_only=True):
-    code: str
-    message: str
-
-
-class _ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    custom_id: str
-    response: _Reply | None
-    error: _Error | None
-
-
 class _Details(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -79,7 +62,6 @@ class _Answer(msgspec.Struct, frozen=True):
 
 _read_tier = msgspec.json.Decoder(_Tier).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -132,9 +114,9 @@ def refused_result(line: Line, error: BitladderError) -> Result:
 
 def unrun_result(line: Line, code: str) -> Result:
     """Return the result of a line that was not run."""
-    error = _Error(code=code, message=_MESSAGES[code])
-    data = _encode(_ResultLine(id=_id(line), custom_id=line.custom_id, response=None, error=error))
-    return Result(line=line, is_answer=False, data=data + b"\n", is_expired=code == EXPIRED)
+    error = LineError(code=code, message=_MESSAGES[code])
+    data = ResultLine(id=_id(line), custom_id=line.custom_id, response=None, error=error).encoded()
+    return Result(line=line, is_answer=False, data=data, is_expired=code == EXPIRED)
 
 
 def add_tokens(tokens: Tokens, results: Sequence[Result]) -> Tokens:
@@ -151,8 +133,9 @@ def add_tokens(tokens: Tokens, results: Sequence[Result]) -> Tokens:
 
 
 def _line(line: Line, status: int, body: bytes) -> bytes:
-    reply = _Reply(status_code=status, request_id=line.job_id, body=msgspec.Raw(body) if body else NO_BODY)
-    return _encode(_ResultLine(id=_id(line), custom_id=line.custom_id, response=reply, error=None)) + b"\n"
+    raw = msgspec.Raw(body) if body else NO_BODY
+    response = LineResponse(status_code=status, request_id=line.job_id, body=raw)
+    return ResultLine(id=_id(line), custom_id=line.custom_id, response=response, error=None).encoded()
 
 
 def _id(line: Line) -> str:

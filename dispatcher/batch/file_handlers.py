@@ -17,6 +17,7 @@ from dispatcher.batch.file_service import Files
 from dispatcher.batch.file_views import DeletedFile, describe_file, describe_files
 from dispatcher.batch.uploads import PURPOSES, Uploads
 from dispatcher.http.problems import problem
+from dispatcher.http.request_parts import query_count
 from dispatcher.http.responses import ByteStream, Response, json_response
 from dispatcher.idempotency import once
 from dispatcher.state import intake_state
@@ -62,7 +63,7 @@ async def list_files(request: HttpRequest) -> Response:
     page = await _files(request).page(
         _tenant(request),
         after=query.get("after", ""),
-        limit=_limit(query.get("limit")),
+        limit=query_count(request, "limit", minimum=1, maximum=MAX_LISTED) or MAX_LISTED,
         is_descending=order == "desc",
         purpose=purpose,
     )
@@ -117,15 +118,6 @@ async def _file(request: HttpRequest) -> FileRecord:
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise RequestError(f"{name} must be one of {', '.join(known)}, got {value[:40]!r}", param=name)
-
-
-def _limit(raw: str | None) -> int:
-    if raw is None:
-        return MAX_LISTED
-    limit = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 10 else 0
-    if not 1 <= limit <= MAX_LISTED:
-        raise RequestError(f"limit must be from 1 to {MAX_LISTED}, got {raw[:40]!r}", param="limit")
-    return limit
 
 
 def _range(header: str, size: int) -> tuple[int, int]:

@@ -12,26 +12,9 @@ import msgspec
 from bitladder.contract import Outcome, State
 from bitladder.errors import BitladderError
 from bitladder.ids import numbered_id
+from bitladder.queue.json_views.batch_line import LineError, LineResponse, ResultLine
 
 _ID = "batch_req_"
-
-
-class _Error(msgspec.Struct, frozen=True, kw_only=True):
-    code: str | None
-    message: str
-
-
-class _Response(msgspec.Struct, frozen=True, kw_only=True):
-    status_code: int
-    request_id: str
-    body: msgspec.Raw
-
-
-class _Line(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    custom_id: str
-    response: _Response | None
-    error: _Error | None
 
 
 class Written(NamedTuple):
@@ -43,7 +26,7 @@ class Written(NamedTuple):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(ResultLine).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_error = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -54,7 +37,7 @@ def output_line(job_id: str, custom_id: str, outcome: Outcome | BitladderError) 
     As OpenAI has it, `response` is the answer over HTTP, an error's too; `error` says why there is none.
     """
     response, error = _parts(job_id, outcome)
-    return _encode(_Line(id=_ID + job_id, custom_id=custom_id, response=response, error=error)) + b"\n"
+    return ResultLine(id=_ID + job_id, custom_id=custom_id, response=response, error=error).encoded()
 
 
 def read_output_line(line: bytes, run: str) -> Written:
@@ -73,20 +56,20 @@ def read_output_line(line: bytes, run: str) -> Written:
     return written
 
 
-def _parts(job_id: str, outcome: Outcome | BitladderError) -> tuple[_Response | None, _Error | None]:
+def _parts(job_id: str, outcome: Outcome | BitladderError) -> tuple[LineResponse | None, LineError | None]:
     if isinstance(outcome, Outcome):
         if outcome.state in (State.CANCELLED, State.EXPIRED):
-            return None, _Error(
+            return None, LineError(
                 code=outcome.code or outcome.state, message=outcome.error or f"the job is {outcome.state}"
             )
         body = outcome.answer or _problem(outcome.error or "the job did not finish", outcome.code, outcome.status)
-        return _Response(
+        return LineResponse(
             status_code=outcome.status, request_id=outcome.request_id or job_id, body=msgspec.Raw(body)
         ), None
     if outcome.status in (404, 410) and outcome.code in ("not_found", "result_expired"):  # the job's record is gone
-        return None, _Error(code=outcome.code, message=outcome.message)
+        return None, LineError(code=outcome.code, message=outcome.message)
     body = _problem(outcome.message, outcome.code, outcome.status, getattr(outcome, "param", None))
-    return _Response(status_code=outcome.status, request_id=job_id, body=msgspec.Raw(body)), None
+    return LineResponse(status_code=outcome.status, request_id=job_id, body=msgspec.Raw(body)), None
 
 
 def _problem(message: str, code: str | None, status: int, param: str | None = None) -> bytes:
@@ -94,7 +77,7 @@ def _problem(message: str, code: str | None, status: int, param: str | None = No
     return _encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def _reason(line: _Line) -> str:
+def _reason(line: ResultLine) -> str:
     """Return why a request has no answer: an error's code, or its status."""
     if line.response is None:
         return (line.error and line.error.code) or "no_answer"
