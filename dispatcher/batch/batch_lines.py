@@ -193,11 +193,11 @@ class BatchLines:
         """Hear of those lines that are jobs already; return the places of the others."""
         ids = [f"{self._record.id}-{row.line}" for row in map(self._reader.row, positions)]
         items = await self._state.queue.look(ids, max_bytes=1)
-        known = [position for position, item in zip(positions, items, strict=True) if item is not LOST]
+        known = {position: None for position, item in zip(positions, items, strict=True) if item is not LOST}
         if known:
-            adopted = [self._add_pending(line, batch_line) for line, batch_line in await self._read(known)]
+            adopted = [self._add_pending(line, batch_line) for line, batch_line in await self._read(list(known))]
             await self._look_up(adopted)
-        return [position for position in positions if position not in set(known)]
+        return [position for position in positions if position not in known]
 
     async def _look_up(self, looked_up: Sequence[_Pending]) -> None:
         """Hear of these jobs from now on, and take what is known of them."""
