@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import pytest
 import redis
 
 from bitladder.client import Client
@@ -14,12 +15,17 @@ from tests.conftest import Stack, free_port, wait_until
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 
 
+@pytest.mark.parametrize(
+    "lease",
+    [{"BITLADDER_QUEUE__LEASE_S": "3"}, pytest.param({}, marks=pytest.mark.long)],
+    ids=["lease of 3 s", "lease that ships"],
+)
 def test_a_worker_that_is_killed_while_it_drains_loses_no_job(
-    make_stack: Callable[..., Stack], store: redis.Redis
+    lease: dict[str, str], make_stack: Callable[..., Stack], store: redis.Redis
 ) -> None:
     port = free_port()
     # Its drain would last 30 s (the default), its jobs 4 s, and the scaler waits for less than 2 s.
-    stack = make_stack(BITLADDER_QUEUE__LEASE_S="3", BITLADDER_ECHO__TTFT_MS="4000")
+    stack = make_stack(BITLADDER_ECHO__TTFT_MS="4000", **lease)
     stack.intake()
     stack.environment["BITLADDER_WORKER__METRICS_PORT"] = str(port)
     victim = stack.worker("int4")

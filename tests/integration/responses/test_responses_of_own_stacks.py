@@ -38,10 +38,15 @@ def test_a_response_in_the_background_is_followed_after_its_client_left_at_anoth
     assert [event["sequence_number"] for event in whole] == numbers(seen + rest)
 
 
+@pytest.mark.parametrize(
+    "lease",
+    [{"BITLADDER_QUEUE__LEASE_S": "1"}, pytest.param({}, marks=pytest.mark.long)],
+    ids=["lease of 1 s", "lease that ships"],
+)
 def test_events_of_a_lost_execution_are_never_mixed_with_those_of_the_next_one(
-    make_stack: MakeStack, client_of: ClientOf
+    lease: dict[str, str], make_stack: MakeStack, client_of: ClientOf
 ) -> None:
-    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="5", BITLADDER_QUEUE__LEASE_S="1")
+    stack = make_stack(BITLADDER_ECHO__TOKENS_PER_S="5", **lease)
     stack.intake()
     worker = stack.worker("int4")
     client = client_of(stack)
