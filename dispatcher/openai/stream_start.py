@@ -41,7 +41,7 @@ class Begun(NamedTuple):
     start: float  # when the request came, as time.perf_counter counts
 
 
-class Shown(Protocol):
+class StreamEvents(Protocol):
     """The events of a stream, and what becomes of its job when it is closed."""
 
     def events(self) -> AsyncGenerator[bytes]:
@@ -56,7 +56,7 @@ class Shown(Protocol):
 class StreamForm(NamedTuple):
     """How a route streams."""
 
-    shown: Callable[[Begun], Shown]
+    events_of: Callable[[Begun], StreamEvents]
     repeated: Callable[[str], Awaitable[Response]]  # the answer to a repeat, by the id of its key's first job
     link: str  # where the stream is read on after this intake
 
@@ -81,10 +81,10 @@ async def begin_stream(request: HttpRequest, state: IntakeState, accepted: Accep
             return abandoned(state, job)
         if first.done() and (refusal := _refusal(state, job, first, start, form.link)):
             return refusal
-        shown = form.shown(Begun(_without_prompt(job), first, items, start))
-        stack.callback(shown.close)
+        stream = form.events_of(Begun(_without_prompt(job), first, items, start))
+        stack.callback(stream.close)
         headers = {"X-Job-Id": job_id, **decision_headers(job.request.decision)}
-        return EventStream(shown.events(), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
+        return EventStream(stream.events(), headers, heartbeat_s=heartbeat_s, on_close=stack.pop_all().close)
 
 
 def _without_prompt(job: Submission) -> Submission:

@@ -41,11 +41,11 @@ async def stream_answer(request: HttpRequest, state: IntakeState, accepted: Acce
     async def repeated(job_id: str) -> Response:
         return _repeated_stream(state, job_id)
 
-    def shown(begun: Begun) -> _Tokens:
+    def events_of(begun: Begun) -> _Tokens:
         return _Tokens(state, begun, accepted.service_tier)
 
     link = state.stream_url(accepted.submission.job_id)
-    return await begin_stream(request, state, accepted, StreamForm(shown, repeated, link))
+    return await begin_stream(request, state, accepted, StreamForm(events_of, repeated, link))
 
 
 def _repeated_stream(state: IntakeState, job_id: str) -> Response:

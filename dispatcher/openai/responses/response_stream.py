@@ -56,10 +56,12 @@ async def stream_response(request: HttpRequest, state: IntakeState, accepted: Ac
     async def repeated(job_id: str) -> Response:
         return await _repeated(request, state, StoredResponse(job_id, job.request, job.queue))
 
-    def shown(begun: Begun) -> _Events:
+    def events_of(begun: Begun) -> _Events:
         return _Events(state, response, -1, begun.items, begun)
 
-    return await begin_stream(request, state, accepted, StreamForm(shown, repeated, response_url(state, response.id)))
+    return await begin_stream(
+        request, state, accepted, StreamForm(events_of, repeated, response_url(state, response.id))
+    )
 
 
 async def _repeated(request: HttpRequest, state: IntakeState, response: StoredResponse) -> Response:
