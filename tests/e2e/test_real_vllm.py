@@ -19,7 +19,7 @@ from openai import BadRequestError, OpenAI
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import Client
 from tests.conftest import ROOT, wait_until
-from tests.integration.responses.open_responses import CHECKS, failures
+from tests.integration.responses.open_responses import CHECKS, cut_short, failures
 
 pytestmark = pytest.mark.vllm
 PLACE: dict[str, object] = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
@@ -305,8 +305,8 @@ def test_the_routes_that_the_model_can_do_pass_through_and_the_others_are_refuse
 def test_responses_fit_their_specification_and_are_continued_in_the_background(
     openai: OpenAI, stack: PrivateStack
 ) -> None:
-    # The model sees no pictures, and seldom calls a tool.
-    checks = [check for check in CHECKS if check.name not in ("image input", "tool calling")]
+    # The model sees no pictures, seldom calls a tool, and ends some answers at one precision but not at another.
+    checks = [cut_short(check) for check in CHECKS if check.name not in ("image input", "tool calling")]
     with httpx2.Client(base_url=stack.url, timeout=120) as http:
         found = {check.name: failures(http, check, temperature=0) for check in checks}
     asked: dict[str, Any] = {"model": "smollm2", "max_output_tokens": 16, "temperature": 0}

@@ -242,6 +242,20 @@ CHECKS = (
 )
 
 
+def cut_short(check: HttpCheck) -> HttpCheck:
+    """Return the check for a model that may never end an answer: it is asked for 32 tokens, and may use them all."""
+
+    def holds(response: Fields) -> bool:
+        if (response.get("status"), response.get("incomplete_details")) == (
+            "incomplete",
+            {"reason": "max_output_tokens"},
+        ):
+            response = response | {"status": "completed"}
+        return check.holds(response)
+
+    return check._replace(body=check.body | {"max_output_tokens": 32}, holds=holds)
+
+
 def failures(http: httpx2.Client, check: HttpCheck, **more: Any) -> list[str]:  # noqa: ANN401
     """Run one check; return what does not hold."""
     body = {"model": "smollm2"} | check.body | more
