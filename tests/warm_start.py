@@ -128,8 +128,11 @@ class WarmStarts:
 
 BITLADDER = WarmStarts(
     "bitladder.cli.commands",
-    *(f"bitladder.cli.{name}" for name in ("dead_letter_commands", "inspection", "job_commands", "keys", "serve")),
-    "bitladder.cli.redis_commands",
+    *(
+        f"bitladder.cli.{name}"
+        for name in ("job_commands", "ops.dead_letter_commands", "ops.inspection", "ops.keys", "serve")
+    ),
+    "bitladder.cli.ops.redis_commands",
     "workers.run",
 )
 CALIBRATION = WarmStarts(*(f"calibration.commands.{name}" for name in ("inspect", "publish", "quantize", "releases")))

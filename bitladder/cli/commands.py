@@ -38,20 +38,22 @@ _PLACES = (
     _Place(
         "demo", "demo.demo", "demo", "Send 40 mixed prompts through a private stack, and show where each was served."
     ),
-    _Place("doctor", "redis_commands", "doctor", "Check the configuration and Redis as a process does at its start."),
-    _Place("failover", "redis_commands", "failover", "Put a replica in the primary's place without losing a job."),
+    _Place(
+        "doctor", "ops.redis_commands", "doctor", "Check the configuration and Redis as a process does at its start."
+    ),
+    _Place("failover", "ops.redis_commands", "failover", "Put a replica in the primary's place without losing a job."),
     _Place("submit", "job_commands", "submit", "Submit one prompt; prints its job id, or its answer."),
     _Place("result", "job_commands", "result", "Show the outcome of a job."),
     _Place("cancel", "job_commands", "cancel", "Cancel a job."),
     _Place("batch", "batch.batch_app", "app", "Run a file of requests into a file of answers, here or at an intake."),
     _Place("explain", "explain_command", "explain", "Say why a job went where it went, or where a prompt would go."),
-    _Place("queues", "inspection", "queues", "Show what waits and runs, and how many workers live."),
-    _Place("costs", "costs", "costs", "Show what requests have cost, and what they would have at one tier."),
-    _Place("ladder", "costs", "ladder", "Show each tier: its workers, what its tokens cost, and what beats it."),
-    _Place("version", "inspection", "version", "Show the version."),
-    _Place("config", "inspection", "config", "Look at the configuration."),
-    _Place("dead-letters", "dead_letter_commands", "app", "List dead letters, release them or drop them."),
-    _Place("keys", "keys", "app", "Make, list and revoke API keys."),
+    _Place("queues", "ops.inspection", "queues", "Show what waits and runs, and how many workers live."),
+    _Place("costs", "ops.costs", "costs", "Show what requests have cost, and what they would have at one tier."),
+    _Place("ladder", "ops.costs", "ladder", "Show each tier: its workers, what its tokens cost, and what beats it."),
+    _Place("version", "ops.inspection", "version", "Show the version."),
+    _Place("config", "ops.inspection", "config", "Look at the configuration."),
+    _Place("dead-letters", "ops.dead_letter_commands", "app", "List dead letters, release them or drop them."),
+    _Place("keys", "ops.keys", "app", "Make, list and revoke API keys."),
 )
 _BY_NAME = {place.name: place for place in _PLACES}
 

@@ -13,13 +13,13 @@ from dispatcher.routes import (
     file_routes,
     inference_routes,
     job_routes,
-    operating_routes,
     response_routes,
     webhook_routes,
 )
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
+from dispatcher.routes.ops import operating_routes
 from dispatcher.state import intake_state
 
 

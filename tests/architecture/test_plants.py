@@ -39,9 +39,9 @@ PLANTS = {
         "dispatcher.http.problems -> bitladder.cli.main",
     ),
     "an HTTP handler in the command line": Plant(
-        "bitladder/cli/keys.py",
+        "bitladder/cli/ops/keys.py",
         "from dispatcher.state import IntakeState",
-        "bitladder.cli.keys -> dispatcher.state",
+        "bitladder.cli.ops.keys -> dispatcher.state",
     ),
     "Redis in a module of routing, which is pure": Plant(
         "bitladder/routing/rates.py", "import redis", "bitladder.routing.rates -> redis"

@@ -11,8 +11,8 @@ import redis
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from bitladder.cli.costs import ladder
-from bitladder.cli.operations import operations
+from bitladder.cli.ops.costs import ladder
+from bitladder.cli.ops.operations import operations
 from bitladder.queue.calls.spending import Spent, spend_call
 from bitladder.queue.run_script import run_sync
 from bitladder.settings.access import key_hash, new_key

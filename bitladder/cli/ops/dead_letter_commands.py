@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.operations import Answer, Operations, Word, operations
+from bitladder.cli.ops.operations import Answer, Operations, Word, operations
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.ids import readable

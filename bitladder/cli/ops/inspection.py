@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.operations import Answer, operations
+from bitladder.cli.ops.operations import Answer, operations
 from bitladder.cli.output import ExitCode
 from bitladder.queue_name import QueueName
 from calibration.terminal.tabular import Row, plain, table
