@@ -9,12 +9,12 @@ import msgspec
 from bitladder.contract import NO_BODY, Outcome, State
 from bitladder.errors import BitladderError
 from bitladder.queue.json_views.batch_line import LineError, LineResponse, ResultLine
+from bitladder.queue.json_views.problem import problem_body
 from bitladder.queue_name import Lane
 from bitladder.routing.aliases import used_service_tier
 from bitladder.routing.body import with_field
 from bitladder.script_constants import BATCH_PREFIX
 from dispatcher.batch.batch_state import Tokens
-from dispatcher.http.problems import problem_body
 
 # What became of lines that were not run, by how their batch ended.
 EXPIRED, CANCELLED = "batch_expired", "batch_cancelled"

@@ -15,7 +15,8 @@ import msgspec
 from bitladder.contract import Chunk
 from bitladder.errors import IntakeClosingError
 from bitladder.ids import in_url, readable
-from dispatcher.http.problems import problem, problem_body
+from bitladder.queue.json_views.problem import problem_body
+from dispatcher.http.problems import problem
 from dispatcher.http.responses import Response
 
 # When the client of a stream should come back: another intake serves already, or this one is started again.

@@ -16,9 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bitladder.queue.json_views.problem import problem_body
 from bitladder.settings.intake_section import IntakeSettings
 from dispatcher.http.closing import Closing
-from dispatcher.http.problems import problem, problem_body
+from dispatcher.http.problems import problem
 
 log = structlog.get_logger()
 # Far above what clients send, other sites' cookies included.

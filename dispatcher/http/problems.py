@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from bitladder.contract import Outcome
+from bitladder.queue.json_views.problem import problem_body
 from dispatcher.http.responses import Response
 
 # For an answer that a retry would not change.
 FINAL = {"X-Should-Retry": "false"}
-
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    503: "service_unavailable_error",
-}
-
-
-class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | int | None
-
-
-class Error(msgspec.Struct, frozen=True, kw_only=True):
-    """An error in OpenAI's shape; an engine's own errors pass through."""
-
-    error: ErrorDetail
 
 
 def problem(
@@ -39,12 +15,6 @@ def problem(
 ) -> Response:
     """Return one error."""
     return Response(problem_body(status, message, code, param), status, headers, media_type="application/json")
-
-
-def problem_body(status: int, message: str, code: str, param: str | None = None) -> bytes:
-    """Return one error as JSON."""
-    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return msgspec.json.encode(Error(error=ErrorDetail(message=message, type=kind, param=param, code=code)))
 
 
 def outcome_problem(outcome: Outcome, headers: dict[str, str]) -> Response:

@@ -6,10 +6,10 @@ import msgspec
 
 from bitladder.endpoints import Endpoint, Events
 from bitladder.errors import IntakeClosingError
+from bitladder.queue.json_views.problem import problem_body
 from bitladder.routing.body import with_field
 from dispatcher.http import closing
 from dispatcher.http.error_shapes import anthropic_error, message_of
-from dispatcher.http.problems import problem_body
 
 DONE = b"data: [DONE]\n\n"
 

@@ -11,9 +11,10 @@ from bitladder.contract import Chunk, Outcome, State
 from bitladder.endpoints import Endpoint
 from bitladder.errors import BitladderError, IntakeClosingError
 from bitladder.ids import in_url, readable
+from bitladder.queue.json_views.problem import problem_body
 from bitladder.routing.accept import Accepted
 from dispatcher.http.closing import last_event_id
-from dispatcher.http.problems import FINAL, problem, problem_body
+from dispatcher.http.problems import FINAL, problem
 from dispatcher.http.responses import HEARTBEAT, Response
 from dispatcher.openai.awaiting import (
     late_message,

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
+from bitladder.queue.json_views.problem import Error
 from bitladder.settings.sections import Settings
 from dispatcher.auth import Requirement
 from dispatcher.http.error_shapes import AnthropicError
-from dispatcher.http.problems import Error
 from dispatcher.openai.models import listed_names
 from dispatcher.routes.answer_headers import headers_json
 from dispatcher.routes.error_answers import ERRORS, EVERYWHERE, PREFIXES, WITH_KEY, errors_json

@@ -23,9 +23,9 @@ from bitladder.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from bitladder.queue.json_views.problem import Error, problem_body
 from bitladder.settings.sections import Settings
 from dispatcher.http.error_shapes import AnthropicError, anthropic_error
-from dispatcher.http.problems import Error, problem_body
 from dispatcher.openai.responses.create_options import NotImplementedHereError
 from dispatcher.routes.parameters import EXAMPLE_JOB_ID, EXAMPLE_JOB_URL
 

@@ -13,6 +13,7 @@ from bitladder.contract import Outcome, State
 from bitladder.errors import BitladderError
 from bitladder.ids import numbered_id
 from bitladder.queue.json_views.batch_line import LineError, LineResponse, ResultLine
+from bitladder.queue.json_views.problem import problem_body
 
 _ID = "batch_req_"
 
@@ -25,7 +26,6 @@ class Written(NamedTuple):
     reason: str  # why it has no answer; '' where it has
 
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ResultLine).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_error = msgspec.json.Decoder(dict[str, object]).decode
@@ -62,19 +62,16 @@ def _parts(job_id: str, outcome: Outcome | BitladderError) -> tuple[LineResponse
             return None, LineError(
                 code=outcome.code or outcome.state, message=outcome.error or f"the job is {outcome.state}"
             )
-        body = outcome.answer or _problem(outcome.error or "the job did not finish", outcome.code, outcome.status)
+        body = outcome.answer or problem_body(
+            outcome.status, outcome.error or "the job did not finish", outcome.code or outcome.state
+        )
         return LineResponse(
             status_code=outcome.status, request_id=outcome.request_id or job_id, body=msgspec.Raw(body)
         ), None
     if outcome.status in (404, 410) and outcome.code in ("not_found", "result_expired"):  # the job's record is gone
         return None, LineError(code=outcome.code, message=outcome.message)
-    body = _problem(outcome.message, outcome.code, outcome.status, getattr(outcome, "param", None))
+    body = problem_body(outcome.status, outcome.message, outcome.code, getattr(outcome, "param", None))
     return LineResponse(status_code=outcome.status, request_id=job_id, body=msgspec.Raw(body)), None
-
-
-def _problem(message: str, code: str | None, status: int, param: str | None = None) -> bytes:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return _encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
 def _reason(line: ResultLine) -> str:
