@@ -17,7 +17,7 @@ from dispatcher.batch.batch_views import BatchList, NewBatch, describe_batch, re
 from dispatcher.batch.file_service import Files
 from dispatcher.batch.runner import BatchRunner
 from dispatcher.http.problems import FINAL, problem
-from dispatcher.http.request_parts import query_number, read_bytes
+from dispatcher.http.request_parts import query_count, read_bytes
 from dispatcher.http.responses import LineStream, Response, json_response
 from dispatcher.state import IntakeState, intake_state
 
@@ -47,8 +47,7 @@ async def get_batch(request: HttpRequest) -> Response:
 async def list_batches(request: HttpRequest) -> Response:
     """List the tenant's batches, the latest first; ?after=, ?limit= (at most 100)."""
     state = intake_state(request)
-    limit = query_number(request, "limit", maximum=MAX_LISTED)
-    listed = DEFAULT_LISTED if limit is None else max(1, int(limit))
+    listed = query_count(request, "limit", minimum=1, maximum=MAX_LISTED) or DEFAULT_LISTED
     after = request.query_params.get("after")
     records, has_more = await Batches(state.queue).page(request.state.caller.tenant, after, listed)
     data = [describe_batch(record) for record in records]

@@ -14,7 +14,7 @@ from bitladder.queue.json_views.dead_letter_answers import (
     read_entry,
     release,
 )
-from dispatcher.http.request_parts import path_job_id, query_number, read_bytes
+from dispatcher.http.request_parts import path_job_id, query_count, query_number, read_bytes
 from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
@@ -25,10 +25,10 @@ DEFAULT_LISTED, MAX_LISTED = 100, 1000
 async def list_dead_letters(request: HttpRequest) -> Response:
     """List dead letters, the latest first; ?code=, ?queue=, ?older_than_s=, ?limit= (at most 1000)."""
     code, queue = request.query_params.get("code"), request.query_params.get("queue")
-    limit = query_number(request, "limit", maximum=MAX_LISTED)
+    limit = query_count(request, "limit", maximum=MAX_LISTED)
     age_s = query_number(request, "older_than_s", maximum=MAX_AGE_S)
     selection = DeadLetterSelection(code=code, queue=queue, older_than_s=age_s)
-    listed = DEFAULT_LISTED if limit is None else int(limit)
+    listed = DEFAULT_LISTED if limit is None else limit
     return json_response(await list_entries(intake_state(request).queue, selection, listed))
 
 

@@ -15,7 +15,7 @@ from bitladder.errors import NotFoundError, RequestError
 from bitladder.ids import readable
 from bitladder.queue.calls.webhooks import deliver_call
 from bitladder.routing.webhook_checks import check_url
-from dispatcher.http.request_parts import path_job_id, query_number, read_bytes
+from dispatcher.http.request_parts import path_job_id, query_count, read_bytes
 from dispatcher.http.responses import Handler, Response, json_response
 from dispatcher.idempotency import once
 from dispatcher.jobs.existing_jobs import own_job
@@ -73,8 +73,7 @@ async def list_endpoints(request: HttpRequest) -> Response:
         if after not in ids:
             raise RequestError(f"after must be the id of one of your endpoints, got {after[:80]!r}", param="after")
         ids = ids[ids.index(after) + 1 :]
-    limit = query_number(request, "limit", maximum=MAX_LISTED)
-    count = DEFAULT_LISTED if limit is None else int(limit)
+    count = query_count(request, "limit", minimum=1, maximum=MAX_LISTED) or DEFAULT_LISTED
     listed = [described(endpoint) for endpoint in await store.all(tenant, ids[:count])]
     first_id, last_id = (listed[0].id, listed[-1].id) if listed else (None, None)
     return json_response(

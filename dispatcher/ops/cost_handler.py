@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.cost_report import MAX_DAYS, Grouping, report_costs
 from bitladder.errors import RequestError
 from bitladder.settings.access import Caller
-from dispatcher.http.request_parts import query_number
+from dispatcher.http.request_parts import query_count
 from dispatcher.http.responses import Response, json_response
 from dispatcher.state import intake_state
 
@@ -19,10 +19,14 @@ DEFAULT_DAYS = 7
 
 async def get_costs(request: HttpRequest) -> Response:
     """Show the costs of the last ?days=, today included, ?by= tenant, tier, day or model."""
-    grouping, days = request.query_params.get("by", DEFAULT_BY), query_number(request, "days", maximum=MAX_DAYS)
+    grouping, days = (
+        request.query_params.get("by", DEFAULT_BY),
+        query_count(request, "days", minimum=1, maximum=MAX_DAYS),
+    )
     if grouping not in get_args(Grouping):
         raise RequestError(f"by must be one of {', '.join(get_args(Grouping))}, got {grouping[:40]!r}", param="by")
     caller: Caller = request.state.caller
     tenant = None if caller.sees_all else caller.tenant
-    listed = DEFAULT_DAYS if days is None else max(1, int(days))
-    return json_response(await report_costs(intake_state(request).queue, cast("Grouping", grouping), listed, tenant))
+    return json_response(
+        await report_costs(intake_state(request).queue, cast("Grouping", grouping), days or DEFAULT_DAYS, tenant)
+    )

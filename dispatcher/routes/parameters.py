@@ -55,7 +55,7 @@ PARAMETERS = {
     "BatchPageQuery": _Parameter(
         "limit",
         "query",
-        Annotated[float, Meta(ge=0, le=MAX_LISTED_BATCHES)],
+        Annotated[int, Meta(ge=1, le=MAX_LISTED_BATCHES)],
         "The maximum of batches listed.",
         DEFAULT_LISTED_BATCHES,
     ),
@@ -101,7 +101,7 @@ PARAMETERS = {
     "LimitQuery": _Parameter(
         "limit",
         "query",
-        Annotated[float, Meta(ge=0, le=MAX_LISTED)],
+        Annotated[int, Meta(ge=0, le=MAX_LISTED)],
         "The maximum of jobs listed.",
         DEFAULT_LISTED,
     ),
@@ -109,7 +109,7 @@ PARAMETERS = {
     "DaysQuery": _Parameter(
         "days",
         "query",
-        Annotated[float, Meta(ge=0, le=MAX_DAYS)],
+        Annotated[int, Meta(ge=1, le=MAX_DAYS)],
         "So many days in UTC, today included.",
         DEFAULT_DAYS,
     ),

@@ -22,7 +22,7 @@ WEBHOOK_PARAMETERS = {
         "event_id", "path", Annotated[str, Meta(min_length=1)], "The event's id: its webhook-id.", example="evt_0189"
     ),
     "EndpointsQuery": Parameter(
-        "limit", "query", Annotated[float, Meta(ge=0, le=MAX_LISTED)], "The maximum of entries listed.", DEFAULT_LISTED
+        "limit", "query", Annotated[int, Meta(ge=1, le=MAX_LISTED)], "The maximum of entries listed.", DEFAULT_LISTED
     ),
     "WebhookUrl": Parameter(
         "X-Webhook-Url", "header", Annotated[str, Meta(max_length=MAX_URL_CHARS)], "Where the job's end is posted to."

@@ -209,3 +209,14 @@ def test_a_path_with_a_slash_too_many_is_unknown_and_not_redirected(stack: Stack
 
     assert [(one.status, one.code) for one in found] == [(404, "unknown_url")]
     assert "location" not in found[0].headers
+
+
+@pytest.mark.parametrize("value", ["1.5", "-1", "1e1", "many", "", "1000000"])
+@pytest.mark.parametrize(
+    "path", ["batches?limit", "files?limit", "webhook_endpoints?limit", "dead-letters?limit", "costs?days"]
+)
+def test_what_counts_entries_or_days_is_a_whole_number(stack: Stack, path: str, value: str) -> None:
+    refused = stack.http.get(f"/v1/{path}={value}")
+
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, path.partition("?")[2])
+    assert "must be a whole number from" in refused.json()["error"]["message"]
