@@ -17,6 +17,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 from starlette.middleware import Middleware
+from starlette.requests import Request as HttpRequest
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -50,17 +51,32 @@ class Requirement(StrEnum):
     ANY_KEY = "any key"
     SUBMIT = access.Scope.SUBMIT
     READ = access.Scope.READ
-    OPS = access.Scope.OPS
+    OPS_READ = access.Scope.OPS_READ
+    OPS_WRITE = access.Scope.OPS_WRITE
 
     def is_met_by(self, caller: Caller) -> bool:
         """Return whether a caller with a valid key has the scope. Who sees the jobs of every tenant may read."""
-        return self is self.ANY_KEY or self.value in caller.scopes or (self is self.READ and caller.sees_all)
+        return self is self.ANY_KEY or caller.has(self.value) or (self is self.READ and caller.sees_all)
 
 
 def require(requirement: Requirement, method: str, path: str, handler: Handler) -> Route:
     """Return a route whose handler runs only where the caller meets the requirement."""
     middleware = [] if requirement is Requirement.PUBLIC else [Middleware(AuthMiddleware, requirement)]
     return Route(path, handler, methods=[method], middleware=middleware)
+
+
+def must_change(request: HttpRequest, tenant: str) -> None:
+    """Refuse who may see what is a tenant's, and not change it.
+
+    Raises:
+        ForbiddenError: it is another tenant's, and the key only reads those.
+
+    """
+    caller: Caller = request.state.caller
+    if not caller.changes(tenant):
+        raise ForbiddenError(
+            f"this is another tenant's: to change it, a key needs the scope {access.Scope.OPS_WRITE!r}"
+        )
 
 
 class AuthMiddleware:

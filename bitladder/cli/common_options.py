@@ -27,7 +27,8 @@ OperatorUrl = Annotated[
     typer.Option(
         "--url",
         envvar="BITLADDER_URL",
-        help="The intake to ask, with a key that has the scope ops. Without it, and with --config: Redis itself.",
+        help="The intake to ask, with a key that has the scope ops:read, or ops:write for orders. Without it, and with "
+        "--config: Redis itself.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]

@@ -27,7 +27,12 @@ class Scope(StrEnum):
 
     SUBMIT = "submit"  # complete, chat, submit jobs and cancel its tenant's
     READ = "read"  # see its tenant's jobs
-    OPS = "ops"  # queues, metrics, dead letters, and every tenant's jobs
+    OPS_READ = "ops:read"  # see queues, metrics, dead letters, and every tenant's jobs
+    OPS_WRITE = "ops:write"  # change what all of them share; with submit also every tenant's jobs
+    OPS = "ops"  # both of them
+
+
+_PARTS_OF_OPS = (Scope.OPS_READ, Scope.OPS_WRITE)
 
 
 class KeyEnvelope(Section):
@@ -82,11 +87,18 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read, and with scope submit cancel, the jobs of every tenant."""
-        return Scope.OPS in self.scopes
+        """Whether it may read the jobs of every tenant."""
+        return self.has(Scope.OPS_READ)
+
+    def has(self, scope: str) -> bool:
+        return scope in self.scopes or (scope in _PARTS_OF_OPS and Scope.OPS in self.scopes)
 
     def sees(self, tenant: str) -> bool:
         return self.sees_all or tenant == self.tenant
+
+    def changes(self, tenant: str) -> bool:
+        """Return whether it may change what is a tenant's, where it has the scope for its own tenant's."""
+        return tenant == self.tenant or self.has(Scope.OPS_WRITE)
 
 
 # The caller of every request where no key is required.
@@ -98,7 +110,9 @@ class KeySettings(Section):
 
     hash: SecretStr = Field(description="SHA-256 of the key, as 64 hex digits")
     tenant: Name = Field(description="whose jobs it submits, reads and cancels")
-    scopes: tuple[Scope, ...] = Field((Scope.SUBMIT, Scope.READ), description="some of submit, read, ops")
+    scopes: tuple[Scope, ...] = Field(
+        (Scope.SUBMIT, Scope.READ), description="some of submit, read, ops:read, ops:write, and ops, which means both"
+    )
     requests_per_minute: int | None = Field(None, ge=1, description="requests, polls included; unset: no limit")
     max_in_flight: int | None = Field(
         None, ge=1, description="requests open at once at one intake; unset: auth.max_in_flight"

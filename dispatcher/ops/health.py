@@ -16,7 +16,7 @@ from dispatcher.state import intake_state
 _BROKEN = "Queues that accept and serve no jobs, and why; the others go on."
 _REFUSED = "Why a changed file of the settings cannot be taken; null: none is. What was before stays."
 
-_UNSHOWN = "the log says why, and this answer does to a key with the scope ops"
+_UNSHOWN = "the log says why, and this answer does to a key with the scope ops:read"
 _MAX_CHARS = 300
 
 

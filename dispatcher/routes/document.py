@@ -39,7 +39,7 @@ _TAGS = {
     "dead_letters": "Jobs that ended because something is wrong with them or with the service.",
     "operating": "For operators and their tools.",
 }
-_KEY = "An API key, where the intake requires one. It has a tenant and scopes: submit, read, ops."
+_KEY = "An API key, where the intake requires one. It has a tenant and scopes: submit, read, ops:read, ops:write."
 _KEY_HEADERS = ("api-key", "x-api-key")
 _SCHEMAS = "#/components/schemas/"
 _TEXTS = {

@@ -61,7 +61,7 @@ ERRORS = {
     "Forbidden": _ErrorAnswer(
         403,
         "The key lacks the scope that the message names.",
-        {ForbiddenError.code: ("this needs a key with the scope 'ops'; the key sent lacks it", None)},
+        {ForbiddenError.code: ("this needs a key with the scope 'ops:read'; the key sent lacks it", None)},
     ),
     "NotFound": _ErrorAnswer(
         404,

@@ -47,7 +47,7 @@ def _act_on_dead_letters(word: str, summary: str, handler: Handler, result: type
     return Operation(
         method="POST",
         path=f"/v1/dead-letters/{word}",
-        requires=Requirement.OPS,
+        requires=Requirement.OPS_WRITE,
         handler=handler,
         name=f"{word}DeadLetters",
         tag="dead_letters",
@@ -173,7 +173,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/dead-letters",
-        requires=Requirement.OPS,
+        requires=Requirement.OPS_READ,
         handler=dead_letters.list_dead_letters,
         name="listDeadLetters",
         tag="dead_letters",
@@ -196,7 +196,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/dead-letters/{job_id}",
-        requires=Requirement.OPS,
+        requires=Requirement.OPS_READ,
         handler=dead_letters.get_dead_letter,
         name="getDeadLetter",
         tag="dead_letters",

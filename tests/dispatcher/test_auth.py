@@ -118,7 +118,9 @@ def test_every_route_but_health_readiness_and_the_page_of_the_api_requires_a_key
     public = {route.path for route in routes if not isinstance(route.app, AuthMiddleware)}
     assert public == {"/health", "/readyz", "/docs", "/docs/{file}"}
     reading = [
-        route for route in routes if isinstance(route.app, AuthMiddleware) and route.app.requirement is Requirement.OPS
+        route
+        for route in routes
+        if isinstance(route.app, AuthMiddleware) and route.app.requirement is Requirement.OPS_READ
     ]
     assert {"/v1/queues", "/metrics"} <= {route.path for route in reading}
 
@@ -189,7 +191,7 @@ def test_a_new_key_needs_scopes_that_exist() -> None:
     done = command("keys", "new", "--tenant", "acme", "--scopes", "root")
 
     assert done.returncode == 2
-    assert "'submit', 'read' or 'ops', got 'root'" in done.stderr
+    assert "'submit', 'read', 'ops:read', 'ops:write' or 'ops', got 'root'" in done.stderr
 
 
 def test_config_show_shows_no_hash() -> None:

@@ -28,7 +28,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 @app.command()
 def new(
     tenant: Annotated[str, typer.Option(help="Whose jobs it submits, reads and cancels.")],
-    scopes: Annotated[str, typer.Option(help="Some of submit, read, ops.")] = "submit,read",
+    scopes: Annotated[
+        str, typer.Option(help="Some of submit, read, ops:read, ops:write, and ops, which means both.")
+    ] = "submit,read",
     name: Annotated[
         str | None, typer.Option(help="Its name in the settings (default: tenant and some of the hash).")
     ] = None,

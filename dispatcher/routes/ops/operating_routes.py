@@ -23,7 +23,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/queues",
-        requires=Requirement.OPS,
+        requires=Requirement.OPS_READ,
         handler=get_queues,
         name="listQueues",
         tag="operating",
@@ -38,7 +38,7 @@ OPERATIONS = (
         name="readCosts",
         tag="operating",
         summary="Show what requests have cost, and what they would have cost at one tier.",
-        description="Of every tenant with the scope ops, else of the key's own tenant, without rent.",
+        description="Of every tenant with the scope ops:read, else of the key's own tenant, without rent.",
         parameters=("ByQuery", "DaysQuery"),
         answers={200: answer(CostReport, "A row for each tier, tenant, day or model, and the total.")},
     ),
@@ -65,7 +65,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/metrics",
-        requires=Requirement.OPS,
+        requires=Requirement.OPS_READ,
         handler=get_metrics,
         name="getMetrics",
         tag="operating",

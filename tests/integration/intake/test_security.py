@@ -101,13 +101,13 @@ def test_a_key_may_use_the_routes_of_its_scopes_and_no_others(make_authenticated
     routes = [
         ("submit", "POST", "/v1/jobs"),
         ("read", "GET", f"/v1/jobs/{job_id}"),
-        ("ops", "GET", "/v1/queues"),
-        ("ops", "GET", "/metrics"),
+        ("ops:read", "GET", "/v1/queues"),
+        ("ops:read", "GET", "/metrics"),
         ("submit", "DELETE", f"/v1/jobs/{job_id}"),
     ]
 
     for scope, method, path in routes:
-        for name, scopes in (("reader", ["read"]), ("writer", ["submit"]), ("ops", ["submit", "read", "ops"])):
+        for name, scopes in (("reader", ["read"]), ("writer", ["submit"]), ("ops", ["submit", "read", "ops:read"])):
             body = BODY if method == "POST" else None
             answer = stack.http.request(method, path, headers=bearer(name), json=body)
             assert (answer.status_code == 403) == (scope not in scopes), (name, path)

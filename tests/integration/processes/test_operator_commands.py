@@ -72,10 +72,11 @@ def test_every_command_of_an_operator_says_the_same_from_both_sides(stack: Stack
         ours, theirs = by_redis(stack, *command), by_intake(stack, tmp_path, *command)
         assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr), command
         assert ours.stdout or ours.returncode in (2, 3), command
-    for forbidden in (["queues"], ["dead-letters", "list"], ["dead-letters", "drop", "--all", "--yes"]):
+    drop = ["dead-letters", "drop", "--all", "--yes"]
+    for forbidden, scope in ((["queues"], "read"), (["dead-letters", "list"], "read"), (drop, "write")):
         refused = by_intake(stack, tmp_path, *forbidden, key=USER)
         assert (refused.returncode, refused.stdout) == (4, "")
-        assert "scope 'ops'" in refused.stderr
+        assert f"scope 'ops:{scope}'" in refused.stderr
     assert by_intake(stack, tmp_path, "queues", key="wrong").returncode == 4
 
     dropped = by_intake(stack, tmp_path, "dead-letters", "drop", "--code", "engine_fault", "--yes")
