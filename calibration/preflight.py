@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,11 @@ from calibration.quantization.judging.heldout_groups import GROUP_TOKENS
 from calibration.quantization.recipe import Recipe, Storage, Toolkit, check_fits
 from calibration.sample.heldout_kinds import MAX_KINDS
 from calibration.texts.packaged import KINDS
+from workers.engines.hardware.gpu_fit import CAPABILITY, capability_of
 
 # Two-dimensional and not multiplied with: looked up, or kept as it is by every recipe.
 _NEVER_QUANTIZED = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "wpe.weight")
 _QUANTIZED = "is quantized already; recipes start from bf16, fp16 or float32"
-# GPUs that tiers name, and what they can do (NVIDIA's compute capability).
-_CAPABILITY = {"T4": 75, "V100": 70, "A100": 80, "A10": 86, "A10G": 86, "A40": 86, "A6000": 86}
-_CAPABILITY |= {"L4": 89, "L40": 89, "L40S": 89, "RTX4090": 89, "H100": 90, "H200": 90, "B200": 100}
 _MIN_CAPABILITY = {("int", 4): 75, ("int", 8): 75, ("float", 8): 89}
 # Own kinds, what is left of them, and the packaged kinds.
 _MOST_HELDOUT = GROUP_TOKENS * (MAX_KINDS + 1 + len(KINDS))
@@ -75,21 +71,14 @@ def inspect_model(folder: Path) -> Weights:
     )
 
 
-def _find_capability(hardware: str) -> int | None:
-    """Return the compute capability of a GPU by any of its names: A10G, NVIDIA A10G, A100-80GB, RTX 4090."""
-    words = re.findall("[A-Z0-9]+", hardware.upper())
-    names = [*words, *map("".join, pairwise(words))]
-    return next((_CAPABILITY[name] for name in names if name in _CAPABILITY), None)
-
-
 def check_hardware(recipe: Recipe, hardware: str) -> None:
     """Raise RecipeError if the tier's GPU has no units for the recipe's numbers; names that are not known pass."""
-    numbers, capability = recipe.weights, _find_capability(hardware)
+    numbers, capability = recipe.weights, capability_of(hardware)
     if numbers is None or capability is None:
         return
     needed = _MIN_CAPABILITY[numbers.type, numbers.num_bits]
     if capability < needed:
-        fitting = ", ".join(name for name, available in _CAPABILITY.items() if available >= needed)
+        fitting = ", ".join(name for name, available in CAPABILITY.items() if available >= needed)
         raise RecipeError(
             f"recipe {recipe.name}: {hardware} has no units for {numbers.num_bits}-bit {numbers.type} "
             f"(compute capability {capability / 10}, at least {needed / 10} is needed); tier {recipe.tier} runs on "

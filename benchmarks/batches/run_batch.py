@@ -21,7 +21,7 @@ from benchmarks.harness import ROOT, Figures, arguments, demo_prompts, process, 
 from benchmarks.peers.base import cpu_s
 from benchmarks.servers.stacks import EXAMPLE, TIER, stack
 from bitladder.settings.load import load_settings
-from workers.engines.cpu import dtype_args
+from workers.engines.hardware.cpu import dtype_args
 from workers.engines.vllm_server import ENVIRONMENT, checkpoint_path
 
 LINES, ROUNDS = 200, 2

@@ -16,7 +16,7 @@ import redis
 from benchmarks.harness import ROOT, process, valkey, wait_for
 from bitladder.cli.private_stack import free_port
 from bitladder.settings.load import load_settings
-from workers.engines.cpu import dtype_args
+from workers.engines.hardware.cpu import dtype_args
 from workers.engines.vllm_server import ENVIRONMENT, MODULE, checkpoint_path
 
 EXAMPLE = str(ROOT / "bitladder.toml")

@@ -48,6 +48,7 @@ class VllmSettings(Section):
     python: str = Field("", description="interpreter that has vLLM; empty: the worker's own")
     args: tuple[str, ...] = Field((), description="arguments for every tier")
     env: dict[str, SecretStr] = Field({}, description="environment for every tier; no value of it is shown")
+    check_gpu: bool = Field(True, description="refuse a checkpoint whose numbers the machine's GPU has no units for")
     start_timeout_s: float = Field(900, gt=0, description="longest start, weights included")
     cache_dir: str = Field(
         "~/.cache/bitladder/checkpoints",

@@ -12,7 +12,7 @@ from pathlib import Path
 from bitladder.settings.load import foreign_environment
 from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import WrongEnvironmentError
-from calibration.evaluate import nvidia
+from workers.engines.hardware import nvidia
 
 # vLLM has one name for GPUs and another one for CPUs.
 _ASK = (

@@ -20,8 +20,10 @@ from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
-from workers.engines.cpu import dtype_args
 from workers.engines.errors import EngineError, EngineFaultError
+from workers.engines.hardware.cpu import dtype_args
+from workers.engines.hardware.gpu_fit import misfit_of, numbers_of, read_config
+from workers.engines.hardware.nvidia import seen_gpus
 from workers.engines.http import HttpEngine
 from workers.engines.memory import KILLED, Allowance
 from workers.engines.published import require_published
@@ -90,6 +92,7 @@ class VllmServer:
         path = checkpoint_path(self._tier, self._settings)
         await require_published(self._tier, self._settings)
         configured = (*self._settings.args, *self._tier.vllm_args)
+        await self._require_gpu(path, configured)
         allowance = self._allowance or Allowance(configured, path)
         while True:
             try:
@@ -102,6 +105,18 @@ class VllmServer:
             else:
                 self._allowance = allowance
                 return allowance.as_text()
+
+    async def _require_gpu(self, path: Path, args: tuple[str, ...]) -> None:
+        """Raise EngineFaultError where this machine's GPU does not compute with the checkpoint's numbers."""
+        if not self._settings.check_gpu:
+            return
+        numbers = numbers_of(read_config(path))
+        gpus = await asyncio.to_thread(seen_gpus, foreign_environment() | self._settings.environment) if numbers else []
+        if problem := misfit_of(numbers, gpus, args):
+            raise EngineFaultError(
+                f"tier {self._tier.name}: {problem}; serve it on another GPU, or serve another precision here "
+                "(vllm.check_gpu = false switches this check off)"
+            )
 
     async def _start_once(self, path: Path, args: list[str]) -> None:
         await self._end(_RESTART_STOP_S)

@@ -1,4 +1,4 @@
-"""workers/engines/cpu.py: float32 where bf16 would be emulated."""
+"""workers/engines/hardware/cpu.py: float32 where bf16 would be emulated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engines.cpu import dtype_args
+from workers.engines.hardware.cpu import dtype_args
 
 
 @pytest.mark.parametrize(
