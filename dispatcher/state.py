@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView, Outcome, State, Submission
 from bitladder.ids import in_url
+from bitladder.overview.overview_reader import OverviewReader
 from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
@@ -26,6 +27,7 @@ from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
 from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.overview.sampler import OverviewSampler
 from dispatcher.webhooks.hooks import Webhooks
 from dispatcher.withdrawals import Withdrawals
 
@@ -54,6 +56,7 @@ class IntakeState:
         self.webhooks = Webhooks(queue, WebhookMetrics(self.metrics.registry))
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)
+        self.overview = OverviewSampler(OverviewReader(queue, self.waits.of_lane, lambda: self.refused_change).read)
         self.refused_change = ""  # what is wrong with the settings' files, while what was before stays
 
     async def start(self, watch: ReleaseWatch | None) -> None:
@@ -73,6 +76,7 @@ class IntakeState:
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
+        await self.overview.aclose()
         await self.background.stop()
         await self.webhooks.aclose()
         self.capture.stop()

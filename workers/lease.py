@@ -49,7 +49,7 @@ class LeaseKeeper:
     """Keeps the lease of one worker.
 
     `held` gives the jobs that the worker knows it holds; `drop` is told those that were lost, and those that were
-    cancelled; `tally` gives what RQ's tools show of a worker.
+    cancelled; `tally` gives what RQ's tools show of a worker; `on_reaped` hears how many jobs a lost worker had.
     """
 
     def __init__(
@@ -62,13 +62,14 @@ class LeaseKeeper:
         held: Callable[[], Mapping[str, int]],
         drop: Callable[[Mapping[str, int], list[str]], None],
         tally: Callable[[], str] = lambda: "0 0 0",
+        on_reaped: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._client = connect_sync(settings.redis)
         self._settings = settings
         self._worker = WorkerEntry(
             name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node(), software=_SOFTWARE
         )
-        self._held, self._drop, self._tally = held, drop, tally
+        self._held, self._drop, self._tally, self._on_reaped = held, drop, tally, on_reaped
         # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
         self._unknown: dict[Stray, float] = {}
         self._strays: list[Stray] = []
@@ -133,6 +134,7 @@ class LeaseKeeper:
         reaped = read_reaped(run_sync(self._client, reap_call(self._settings)))
         if not reaped.worker:
             return False
+        self._on_reaped(len(reaped.returned) + len(reaped.ended))
         log.warning("worker reaped", dead=reaped.worker, requeued=len(reaped.returned), ended=len(reaped.ended))
         return True
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from bitladder.contract import Outcome, State
 from bitladder.process.process_metrics import SECONDS
 from bitladder.queue.calls.spending import OTHERS
+from workers.tally import Tally
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 # Tenants that have a label; further ones share another.
@@ -68,7 +69,7 @@ class WorkerMetrics:
 
     def __init__(self, model: str, tier: str) -> None:
         self.registry = CollectorRegistry()
-        self.rq = _RqCounters()
+        self.rq, self.tally = _RqCounters(), Tally()
         self.model = model
         self.engine_exposition = ""  # the engine's own metrics, as last read; '' while it does not answer
         self._labels = (model, tier)
@@ -145,6 +146,7 @@ class WorkerMetrics:
     def count_end(self, outcome: Outcome) -> None:
         """Count a job that this worker has ended."""
         self.rq.add(outcome)
+        self.tally.add(outcome)
         self.ended(outcome.state).inc()
         self.queue_wait.observe(outcome.queue_ms / 1000)
         self.run.observe(outcome.run_ms / 1000)
@@ -156,6 +158,11 @@ class WorkerMetrics:
             self.overflowed(outcome.overflowed_from).inc()
         if outcome.served_below_floor:
             self.below_floor(outcome.floor or "").inc()
+
+    def count_lost(self) -> None:
+        """Count a job whose lease this worker has lost."""
+        self.fenced.inc()
+        self.tally.add_lost()
 
     def _counters(self, name: str, question: str, label: str, *first: str) -> Callable[[str], Counter]:
         """Return a counter's child by its label's value. The first ones are there from the start: a rate must see 0."""

@@ -79,8 +79,9 @@ class Pump:
             held=lambda: self._tasks.fences(),
             drop=self._drop,
             tally=metrics.rq.as_argument,
+            on_reaped=metrics.tally.add_lost,
         )
-        self._health = TierHealth(queue, identity)
+        self._health = TierHealth(queue, identity, lambda: metrics.tally.report(self._slots.limit))
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
         judge = judge_of(settings, identity, higher, self.leases.clock, metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -87,13 +87,25 @@ class DeadLetters:
             QueueUnreachableError: Redis is unreachable.
 
         """
-        times = await self._times(choice.ids or ())
+        heads = await self._heads(await self._times(choice.ids or ()))
+        return [head for head in heads if choice.takes(head)]
+
+    async def latest(self, count: int) -> list[DeadLetterHead]:
+        """Return the heads of the latest dead letters.
+
+        Raises:
+            QueueUnreachableError: Redis is unreachable.
+
+        """
+        return await self._heads(await self._times((), count - 1))
+
+    async def _heads(self, times: Mapping[str, int]) -> list[DeadLetterHead]:
         heads: list[DeadLetterHead] = []
         ids = list(times)
         while left := ids[len(heads) :]:
             rows = read_heads(await self._queue.run(heads_call(left[:BUNDLE], MAX_BYTES)))
             heads += [self._head(times[job_id], job_id, *row) for job_id, row in zip(left, rows, strict=False)]
-        return [head for head in heads if choice.takes(head)]
+        return heads
 
     async def look(self, heads: Sequence[DeadLetterHead]) -> list[DeadLetter]:
         """Return the dead letters with these heads.
@@ -107,13 +119,16 @@ class DeadLetters:
             views += await self._views([head.job_id for head in left[:BUNDLE]])
         return [DeadLetter(**msgspec.structs.asdict(head), view=view) for head, view in zip(heads, views, strict=True)]
 
-    async def _times(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return when each job became a dead letter, the latest first; of `ids` alone if all of them did."""
+    async def _times(self, ids: Sequence[str], last: int = -1) -> dict[str, int]:
+        """Return when each job became a dead letter, the latest first; of `ids` alone if all of them did.
+
+        `last`: place of the last one that is read; -1: all.
+        """
         try:
             scores = await self._scores(ids)
             if None not in scores:
                 return {job_id: read_number(score) or 0 for job_id, score in zip(ids, scores, strict=True)}
-            rows: Any = await self._queue.client.zrevrange(DEAD_LETTERS, 0, -1, withscores=True)
+            rows: Any = await self._queue.client.zrevrange(DEAD_LETTERS, 0, last, withscores=True)
         except (RedisError, OSError) as error:
             raise unreachable("cannot read from Redis", error) from error
         return {read_id(job_id): read_number(score) or 0 for job_id, score in rows}

@@ -12,8 +12,8 @@ import contextlib
 import structlog
 
 from bitladder.contract import Request
-from bitladder.cost_report import ModelCurves, dominated_tiers, read_curves
 from bitladder.errors import QueueUnreachableError
+from bitladder.overview.cost_report import ModelCurves, dominated_tiers, read_curves
 from bitladder.queue.calls.upkeep import budget_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.outage import OUTAGE

@@ -49,6 +49,10 @@ class ExpectedWaits:
         wait_s = wait_at(known[0], RANK[name.lane], (view.position - 1) * view.tenants)
         return None if wait_s is None else self.expect(name, wait_s)
 
+    def of_lane(self, model: str, tier: str, lane: str) -> float | None:
+        """Return how long a job that comes into this lane now waits; None where that is not known."""
+        return self._forecast(str(QueueName(model, tier, lane)))[1]
+
     def accepted(self, job: Submission) -> None:
         """Remember what a job that was just accepted is expected to wait, where its tier has a backlog."""
         now_s = time.monotonic()

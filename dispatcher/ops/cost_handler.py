@@ -6,8 +6,8 @@ from typing import cast, get_args
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.cost_report import MAX_DAYS, Grouping, report_costs
 from bitladder.errors import RequestError
+from bitladder.overview.cost_report import MAX_DAYS, Grouping, report_costs
 from bitladder.settings.access import Caller
 from dispatcher.http.request_parts import query_count
 from dispatcher.http.responses import Response, json_response

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from bitladder.contract import DEFAULT_PRIORITY
-from bitladder.cost_report import MAX_DAYS, Grouping
 from bitladder.endpoints import Endpoint
+from bitladder.overview.cost_report import MAX_DAYS, Grouping
 from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from bitladder.queue_name import Lane

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
 from bitladder.contract import Claimed
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.tier_state import TierState, health_call, read_health
+from bitladder.queue.calls.worker_report import WorkerReport
 from bitladder.queue.claim_plan import ClaimPlan, claim_plan, shifted_plan
 from bitladder.queue.job_queue import JobQueue
 from workers.engine_health.blame import Blame, FaultyAttempt, find_blame
@@ -28,10 +30,10 @@ _UNDECIDED_S = 60.0
 
 
 class TierHealth:
-    """What one worker knows of its tier."""
+    """What one worker knows of its tier; with the counts of jobs goes what the worker says of itself."""
 
-    def __init__(self, queue: JobQueue, worker: Identity) -> None:
-        self._queue, self._worker = queue, worker
+    def __init__(self, queue: JobQueue, worker: Identity, report: Callable[[], WorkerReport]) -> None:
+        self._queue, self._worker, self._report_of = queue, worker, report
         self._loop = asyncio.get_running_loop()
         self._sound = self._faults = 0  # not reported yet
         self._undecided: deque[tuple[float, FaultyAttempt]] = deque(maxlen=_MAX_UNDECIDED)
@@ -88,7 +90,8 @@ class TierHealth:
     async def _report(self) -> None:
         settings, worker = self._queue.settings, self._worker
         sound, faults = self._sound, self._faults
-        call = health_call(settings, worker.model, worker.tier, sound=sound, faults=faults)
+        report = (worker.name, self._report_of())
+        call = health_call(settings, worker.model, worker.tier, sound=sound, faults=faults, report=report)
         state = read_health(settings, worker.model, worker.tier, await self._queue.run(call))
         self._sound, self._faults = self._sound - sound, self._faults - faults
         self._follow(state)

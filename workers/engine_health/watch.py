@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import structlog
 
+from bitladder.queue.calls.worker_report import Breaker as ReportedBreaker
 from bitladder.settings.worker_section import WorkerSettings
 from workers.engine_health.blame import Blame, FaultyAttempt
 from workers.engine_health.breaker import Breaker, BreakerState
@@ -71,7 +72,9 @@ class EngineWatch:
                 # Without this task the worker would not notice that the engine is gone, or is back.
                 log.exception("engine watch broke")
                 self._note_failure()
-            self._metrics.breaker.set(_GAUGE[self._state()])
+            state = self._state()
+            self._metrics.breaker.set(_GAUGE[state])
+            self._metrics.tally.breaker = ReportedBreaker(state.value)
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _poll(self) -> None:

@@ -128,7 +128,7 @@ class Settler:
 
     def settle_lost(self) -> None:
         """Count a job whose lease was lost: another worker has it, and nothing is to be stored."""
-        self._metrics.fenced.inc()
+        self._metrics.count_lost()
 
     async def _end(self, job: Claimed, outcome: Outcome, *, is_dead_letter: bool = False) -> None:
         value = _rq_value(job, outcome)
@@ -191,7 +191,7 @@ class Settler:
         if accepted:
             self._metrics.count_end(outcome)
             return
-        self._metrics.fenced.inc()
+        self._metrics.count_lost()
         log.warning("outcome refused: the lease was lost", job_id=job.job_id)
 
     async def _finish_many(self, jobs: Sequence[Finished]) -> Sequence[bool]:

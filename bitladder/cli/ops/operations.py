@@ -13,7 +13,7 @@ from bitladder.errors import ConfigError
 from bitladder.ids import in_url, readable
 
 if TYPE_CHECKING:
-    from bitladder.cost_report import Grouping
+    from bitladder.overview.cost_report import Grouping
     from bitladder.queue.job_queue import JobQueue
     from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
 
@@ -87,7 +87,7 @@ class _ByRedis:
         return self._ask(read_queues)
 
     def costs(self, grouping: Grouping, days: int) -> Answer:
-        from bitladder.cost_report import report_costs
+        from bitladder.overview.cost_report import report_costs
 
         return self._ask(lambda queue: report_costs(queue, grouping, days))
 

@@ -1,4 +1,4 @@
-"""The health of a tier, across its workers: health.lua."""
+"""The health of a tier, across its workers, and the report of one: health.lua."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bitladder.queue.run_script import Call
+from bitladder.queue.calls.worker_report import WorkerReport, encode_report
+from bitladder.queue.run_script import Argument, Call
 from bitladder.settings.sections import Settings
 
 
@@ -19,12 +20,29 @@ class TierState(msgspec.Struct, frozen=True, kw_only=True):
     serving: tuple[str, ...] = ()  # the tiers above that have a live worker, and are not shifted themselves
 
 
-def health_call(settings: Settings, model: str, tier: str, *, sound: int, faults: int) -> Call:
-    """Build the call of health.lua: how many jobs were answered well, and broke by the tier's fault, since the last."""
+def health_call(
+    settings: Settings,
+    model: str,
+    tier: str,
+    *,
+    sound: int,
+    faults: int,
+    report: tuple[str, WorkerReport] | None = None,
+) -> Call:
+    """Build the call of health.lua: how many jobs were answered well, and broke by the tier's fault, since the last.
+
+    `report`: the worker's name, and what it says of itself.
+    """
     limits = settings.queue
-    keys = [f"bl:health:{model}:{tier}", *(f"bl:live:{model}:{higher}" for higher in _above(settings, model, tier))]
+    worker, content = report or ("", None)
+    keys = [
+        f"bl:health:{model}:{tier}",
+        f"rq:worker:{worker}",
+        *(f"bl:live:{model}:{higher}" for higher in _above(settings, model, tier)),
+    ]
     times = (int(limits.shift_window_s * 1000), int(limits.shift_hold_s * 1000))
-    return Call("health", keys, [sound, faults, limits.shift_fault_ratio, *times])
+    args: list[Argument] = [sound, faults, limits.shift_fault_ratio, *times, encode_report(content) if content else ""]
+    return Call("health", keys, args)
 
 
 def read_health(settings: Settings, model: str, tier: str, answer: list[Any]) -> TierState:

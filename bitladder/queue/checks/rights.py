@@ -60,6 +60,8 @@ INTAKE: Rights = (
     "DEL rq:job:x",
     "ZADD bl:responses:x 1 x",
     "HGETALL bl:served:x",
+    "HMGET rq:worker:x x",
+    "ZRANGEBYSCORE bl:workers 0 1",
     "HGET bl:health:x x",
     "HGETALL bl:costs:x",
     "HSET bl:budget:x x x",

@@ -1,13 +1,16 @@
--- Take in how jobs of a tier ended at one of its workers, and say whether the tier's traffic is shifted to those above.
+-- Take in how jobs of a tier ended at one of its workers, and what that worker reports of itself; say whether the tier's
+-- traffic is shifted to those above.
 --
 -- Needs: values, clock, commands
 --
 -- KEYS  1  bl:health:<model>:<tier>    hash    sound, faults: jobs of the last seconds, each worth less the longer ago it
 --       ended, in thousandths; at: when they were weighed; shifted: since when, 0: not; back: when it came back last;
 --       hold: how long it stays shifted at least; all times in ms
---       2… bl:live:<model>:<higher>    zset    one per tier above
+--       2  rq:worker:<worker>          hash    its fields `report` and `reported` (ms); where it is gone, its lease ran out
+--       3… bl:live:<model>:<higher>    zset    one per tier above
 -- ARGV  1 jobs that were answered well since the last call  2 jobs that broke by the tier's fault
 --       3 share of faults above which the traffic shifts  4 ms after which a job is worth 1/e  5 shortest shift (ms)
+--       6 the worker's report (JSON; '': none)
 -- Touches also, by name: bl:health:<model>:<higher>.
 -- Returns {shifted now (1|0), shifted before (1|0), share of faults (as text), {serves (1|0) per tier above}}.
 
@@ -55,11 +58,11 @@ local function judge(sound, faults, limits, has_higher)
 end
 
 local serving, has_higher = {}, false
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local health = string.gsub(KEYS[i], '^bl:live:', 'bl:health:')
   local is_live = (try_call('ZCOUNT', KEYS[i], now, '+inf') or 0) > 0
-  serving[i - 1] = is_live and (whole(try_call('HGET', health, 'shifted')) or 0) == 0 and 1 or 0
-  has_higher = has_higher or serving[i - 1] == 1
+  serving[i - 2] = is_live and (whole(try_call('HGET', health, 'shifted')) or 0) == 0 and 1 or 0
+  has_higher = has_higher or serving[i - 2] == 1
 end
 
 local before = state.shifted
@@ -69,4 +72,7 @@ for _, name in ipairs(FIELDS) do
   redis.call('HSET', KEYS[1], name, num(state[name]))
 end
 redis.call('PEXPIRE', KEYS[1], KEPT_FOR_MS)
+if ARGV[6] ~= '' and try_call('HEXISTS', KEYS[2], 'birth') == 1 then
+  redis.call('HSET', KEYS[2], 'report', ARGV[6], 'reported', num(now))
+end
 return {state.shifted > 0 and 1 or 0, before > 0 and 1 or 0, string.format('%.4f', ratio), serving}

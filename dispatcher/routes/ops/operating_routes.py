@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitladder.cost_report import CostReport
+from bitladder.overview.cost_report import CostReport
 from bitladder.queue.json_views.queue_list import QueueList
 from dispatcher.auth import Requirement
 from dispatcher.ops.cost_handler import get_costs

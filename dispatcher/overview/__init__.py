@@ -1,0 +1,1 @@
+"""The samples of one intake: taken once however many watch, and kept as history."""
