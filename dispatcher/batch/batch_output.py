@@ -19,6 +19,7 @@ from dispatcher.batch.batch_results import Line, Result, unrun_result
 from dispatcher.batch.batch_state import BatchRecord, Parts, Progress
 from dispatcher.batch.file_service import Files
 from dispatcher.batch.line_reader import LineReader
+from dispatcher.batch.object_store import ObjectMissingError
 
 _INDEX = "index"
 _READ_AT_ONCE = 64
@@ -33,6 +34,13 @@ class BatchOutput:
     async def write_index(self, index: bytes) -> None:
         """Keep the order of the lines."""
         await self._store.write(await self._key(_INDEX), _each([index]))
+
+    async def has_index(self) -> bool:
+        """Return whether the order of the lines is kept: from the check of the batch to its end."""
+        try:
+            return await self._store.size(await self._key(_INDEX)) >= 0
+        except ObjectMissingError:
+            return False
 
     async def reader(self) -> LineReader:
         """Return the reader of the lines.
@@ -124,7 +132,8 @@ class BatchOutput:
                 yield data
 
     async def delete(self) -> None:
-        """Delete all that the batch keeps in the store but its files."""
+        """Delete all that the batch keeps in the store but its files: first the index, without which nothing counts."""
+        await self._store.delete(await self._key(_INDEX))
         async for stored in self._store.objects(await self._key()):
             await self._store.delete(stored.key)
 

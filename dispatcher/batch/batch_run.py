@@ -80,6 +80,8 @@ class BatchRun:
             QueueUnreachableError, StoreError: Redis or the store does not answer; another try goes on from there.
 
         """
+        if self._progress.total and not await self._output.has_index():  # Redis was restored to before the batch's end
+            self._progress = Progress(times=self._progress.times)
         if not self._progress.total and not self._progress.end:
             await self._validate()
         if self.status.is_end:
@@ -129,8 +131,7 @@ class BatchRun:
         elif scanned:
             await self._output.write_index(scanned.index)
             self._done = bytearray((scanned.lines + 7) // 8)
-            total, model = scanned.lines, scanned.models[0]
-            progress = msgspec.structs.replace(self._progress, total=total, model=model)
+            progress = msgspec.structs.replace(self._progress, total=scanned.lines, model=scanned.models[0])
             await self._write(Status.IN_PROGRESS, progress.at(Status.IN_PROGRESS, _now_ms()))
 
     async def _run_lines(self) -> None:
