@@ -102,7 +102,12 @@ class IntakeMetrics:
         )
         self.refused_releases = Gauge(
             "bitladder_releases_refused",
-            "How many changes of the settings' files could not be taken since the start?",
+            "How many changes of the settings' files, or of the live settings, could not be taken since the start?",
+            registry=self.registry,
+        )
+        self.live_revision = Gauge(
+            "bitladder_live_settings_revision",
+            "Which revision of the live settings does the intake go by (0: none)?",
             registry=self.registry,
         )
 

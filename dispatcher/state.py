@@ -15,9 +15,17 @@ from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.live_settings import LiveStore
 from bitladder.queue.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
-from bitladder.settings.live import LiveSettings, ReleaseWatch, follow, release_version
+from bitladder.settings.live import (
+    POLL_INTERVAL_S,
+    LiveSettings,
+    ReleaseWatch,
+    as_far_as_live,
+    release_version,
+    take_changes,
+)
 from bitladder.settings.sections import Settings
 from dispatcher.admission.admission import Admission
 from dispatcher.admission.budgets import Budgets
@@ -57,12 +65,15 @@ class IntakeState:
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)
         self.overview = OverviewSampler(OverviewReader(queue, self.waits.of_lane, lambda: self.refused_change).read)
-        self.refused_change = ""  # what is wrong with the settings' files, while what was before stays
+        self.refused_change = ""  # what is wrong with a change of the settings, while what was before stays
+        self.watch, self.live_store = ReleaseWatch.of(live.current), LiveStore(queue)
 
     async def start(self, watch: ReleaseWatch | None) -> None:
         """Start the background tasks, and wait a moment for Redis; `watch` brings published releases."""
+        self.watch = watch or self.watch
         self.inbox.start(self.background)
         await self.inbox.ready(self.settings.redis.timeout_s)
+        await self._take_changes()
         self.background.start("redis watch", self.server.run)
         self.background.start("admission", self.admission.run)
         self.background.start("costs", self.budgets.run)
@@ -71,8 +82,7 @@ class IntakeState:
         self.live.subscribe(lambda _: self._after_change)
         self._after_change()
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
-        if watch:
-            self.background.start("release", lambda: follow(watch, self.live, self._note_refused))
+        self.background.start("release", self._follow)
 
     async def aclose(self) -> None:
         await self.withdrawals.drain()
@@ -88,9 +98,21 @@ class IntakeState:
         """The settings as they are now."""
         return self.live.current
 
-    def _note_refused(self, count: int, problem: str) -> None:
-        self.metrics.refused_releases.set(count)
-        self.refused_change = problem
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            await self._take_changes()
+
+    async def _take_changes(self) -> None:
+        """Take what has changed in files and live settings."""
+        await take_changes(self.watch, self.live, self.live_store.read)
+        self.metrics.refused_releases.set(self.watch.refused)
+        self.metrics.live_revision.set(self.watch.live.revision)
+        self.refused_change = self.watch.problem
+
+    def check_change(self, changed: Settings) -> None:
+        """Raise ConfigError where this process could not take these settings."""
+        self.live.prepared(as_far_as_live(self.settings, changed))
 
     def _after_change(self) -> None:
         self.metrics.release_version.set(release_version(self.settings))

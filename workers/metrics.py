@@ -61,6 +61,25 @@ class _CostMetrics:
         self._cost(tenant if tenant in self._tenants else OTHERS).inc(cost)
 
 
+class _TakenMetrics:
+    """Which checkpoint and settings a worker goes by."""
+
+    def __init__(self, gauge: Callable[[type[Gauge], str, str], Gauge]) -> None:
+        self.release = gauge(
+            Gauge, "bitladder_worker_release_version", "Which published release has the worker's checkpoint (0: none)?"
+        )
+        self.live_revision = gauge(
+            Gauge,
+            "bitladder_worker_live_settings_revision",
+            "Which revision of the live settings does the worker go by (0: none)?",
+        )
+        self.refused = gauge(
+            Gauge,
+            "bitladder_worker_changes_refused",
+            "How many changes of its files, or of the live settings, could the worker not take since its start?",
+        )
+
+
 class WorkerMetrics:
     """The metrics of one worker, with its model and tier as labels.
 
@@ -134,9 +153,7 @@ class WorkerMetrics:
         self.run = self._seconds("bitladder_run_seconds", "How long did the engine run jobs?")
         self.in_flight = self._one(Gauge, "bitladder_worker_in_flight", "How many jobs does the worker hold?")
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
-        self.release = self._one(
-            Gauge, "bitladder_worker_release_version", "Which published release has the worker's checkpoint (0: none)?"
-        )
+        self.taken = _TakenMetrics(self._one)
         self.suspended = self._one(
             Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from redis.exceptions import RedisError
@@ -69,6 +69,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
+        self.live.subscribe(self._prepare_slots)
         self._traffic = Traffic(engine, metrics, settings.worker.hang_s, on_pause=self._slots.back_off)
         self._begun = BegunReporter(queue, identity.name)
         self.leases = LeaseKeeper(
@@ -166,6 +167,16 @@ class Pump:
         await self._handler.handle(job_task)
         took_ms, before_ms = int((self._loop.time() - start_s) * 1000), self.queue.service_ms
         self.queue.service_ms = took_ms if not before_ms else before_ms + (took_ms - before_ms) // _SMOOTHED_OVER
+
+    def _prepare_slots(self, settings: Settings) -> Callable[[], None]:
+        slots = settings.model(self.identity.model).tier(self.identity.tier).slots
+
+        def take() -> None:
+            self._slots.resize(settings.worker.min_slots, slots)
+            self.metrics.slots.set(self._slots.limit)
+            self._freed.set()
+
+        return take
 
     def _is_full(self) -> bool:
         return not self._slots.free(len(self._tasks)) and not self._isolation.is_active

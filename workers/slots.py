@@ -34,6 +34,12 @@ class Slots:
     def free(self, in_flight: int) -> int:
         return max(0, self.limit - in_flight)
 
+    def resize(self, min_slots: int, max_slots: int) -> None:
+        """Follow a changed maximum: more count at once, unless the engine was slowed down; fewer as jobs end."""
+        is_full = self.limit == self._max
+        self._min, self._max = min(min_slots, max_slots), max_slots
+        self.limit = max_slots if is_full else min(self.limit, max_slots)
+
     def back_off(self) -> None:
         """Halve the limit: the engine refuses some jobs."""
         self.limit = max(self._min, self.limit // 2)

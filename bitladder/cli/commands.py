@@ -52,6 +52,7 @@ _PLACES = (
     _Place("ladder", "ops.costs", "ladder", "Show each tier: its workers, what its tokens cost, and what beats it."),
     _Place("version", "ops.inspection", "version", "Show the version."),
     _Place("config", "ops.inspection", "config", "Look at the configuration."),
+    _Place("settings", "ops.settings_commands", "app", "Show and change settings of all running processes."),
     _Place("dead-letters", "ops.dead_letter_commands", "app", "List dead letters, release them or drop them."),
     _Place("keys", "ops.keys", "app", "Make, list and revoke API keys."),
 )

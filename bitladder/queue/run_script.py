@@ -67,10 +67,11 @@ NAMES = (
     "lease_batches",
     "write_batch",
     "cancel_batch",
+    "write_settings",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
-# leases alive, count the requests of a key, some of which read outcomes, wait for them, or deliver webhooks.
+# leases alive, count the requests of a key, some of which read outcomes, wait for them, deliver webhooks, or steer.
 ALLOW_OOM = (
     "claim",
     "extend",
@@ -96,6 +97,7 @@ ALLOW_OOM = (
     "lease_batches",
     "write_batch",
     "cancel_batch",
+    "write_settings",
 )
 
 # Scripts in folders of their own.
@@ -106,6 +108,7 @@ _FOLDERS = {
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
     **dict.fromkeys(("add_file", "drop_file"), "files/"),
+    "write_settings": "steering/",
     **dict.fromkeys(("cancel_batch", "create_batch", "lease_batches", "write_batch"), "batching/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "inspection", "pop")  # parts of the claim alone

@@ -2,8 +2,8 @@
 
 HMAC-SHA-256 (RFC 2104), cut to 128 bits, with a key that intakes, producers and workers share ([queue].secrets). A
 job's code covers its id and its call, and with the call the body, the bounds on its tier and its tenant. An outcome's
-code covers the id and the outcome. The outcomes that scripts write by themselves carry none, and are read as what
-scripted_ends.py says for them.
+code covers the id and the outcome, that of the live settings all of them. The outcomes that scripts write by themselves
+carry none, and are read as what scripted_ends.py says for them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,18 @@ class Signer:
             code="corrupt_outcome",
             error="the stored outcome cannot be read, or was not written by one of us",
         )
+
+    def encode_document(self, document: bytes) -> bytes:
+        """Return the live settings as they are stored: their code, if there is one, and their JSON."""
+        return _code(self._keys[0], b"settings", "", document).encode() + document if self._keys else document
+
+    def decode_document(self, stored: bytes) -> bytes | None:
+        """Return the JSON of live settings; None where they had to be signed by us, and are not."""
+        is_signed = stored[:1] != b"{"
+        document = stored[_CHARS:] if is_signed else stored
+        if self._keys and not (is_signed and self._fits(b"settings", "", document, stored[:_CHARS])):
+            return None
+        return document
 
     def _fits(self, kind: bytes, job_id: str, content: bytes, mac: bytes) -> bool:
         return any(hmac.compare_digest(_code(key, kind, job_id, content).encode(), mac) for key in self._keys)

@@ -1,4 +1,4 @@
-"""Settings of the HTTP interface, of the files that it keeps, and of the webhooks that it sends."""
+"""Settings of the HTTP interface, of the files and prompts that it keeps, and of the webhooks that it sends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from bitladder.settings.base import Section
+from bitladder.settings.base import Name, Section
 
 _ORIGIN = re.compile(
     r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?"
@@ -137,3 +137,13 @@ class BatchSettings(Section):
     max_queued: int = Field(
         2000, ge=1, le=100_000, description="lines of one batch that are jobs at once; above, lines wait in their file"
     )
+
+
+class CaptureSettings(Section):
+    """Prompts kept for calibration, redacted, in files of the intake (docs/calibration/sample.md)."""
+
+    share: float = Field(0, ge=0, le=1, description="share of requests whose prompts are kept; 0: none")
+    folder: str = Field("var/capture", description="where they are kept; read by `bitladder calibrate sample`")
+    max_mb: int = Field(256, ge=16, description="size of the whole folder; the oldest files go first")
+    keep_s: int = Field(604_800, ge=60, description="how long a prompt is kept")
+    without_tenants: tuple[Name, ...] = Field((), description="tenants whose prompts are never kept")

@@ -2,22 +2,25 @@
 
 A process is built around most settings: connections, ports, signatures, tiers. Those need a restart: until then the
 old value counts, and the log names it. All others are taken while it runs: policies and their files, marks and lanes,
-limits and prices in the configuration; checkpoints and their figures in the published release; an intake's API keys.
+limits, slots and prices in the configuration; checkpoints and their figures in the published release; an intake's API
+keys; and the live settings that operators keep in Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from bitladder.errors import ConfigError
+from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.settings.explain import explain, leaves
+from bitladder.settings.live_values import NO_LIVE, LiveDocument, with_live
 from bitladder.settings.load import Loaded
 from bitladder.settings.sections import Settings
 
@@ -30,14 +33,16 @@ _CHANGEABLE = re.compile(
     r"|capture\.(share|max_mb|keep_s|without_tenants)|intake\.(admission|await_timeout_s|max_body_bytes)"
     r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
     r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters|deadline_share)"
-    r"|models\..+\.(owned_by|max_model_len|policy)"
-    r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|high|low|(high|low)_(age|wait)_s|eager|reserve|published(\..+)?)"
+    r"|models\..+\.(owned_by|max_model_len|max_overflow_cost_per_hour|policy)"
+    r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|slots|high|low|(high|low)_(age|wait)_s|eager|reserve|published(\..+)?)"
 )
 
 # What tells one state of a file from another; None: there is none.
 _Stamp = tuple[int, int, int] | None
 # Makes ready for settings, and returns what takes them; raises ConfigError where that cannot be.
 _Prepare = Callable[[Settings], Callable[[], None]]
+# Reads the live settings.
+ReadLive = Callable[[], Awaitable[LiveDocument]]
 
 
 class LiveSettings:
@@ -65,15 +70,24 @@ class LiveSettings:
         """
         if settings == self.current:
             return
+        checked, takes = self.prepared(settings)
+        self.current = checked
+        for take in takes:
+            take()
+
+    def prepared(self, settings: Settings) -> tuple[Settings, list[Callable[[], None]]]:
+        """Return settings that all parts can take, and what makes each take them.
+
+        Raises:
+            ConfigError: as of `take`.
+
+        """
         checked = _checked(settings)
         if keys := _fixed_keys_changed(self.current, checked):
             raise ConfigError(
                 f"{', '.join(keys)} changed: that needs a restart, because the process is built around it"
             )
-        takes = [prepare(checked) for prepare in self._prepares]
-        self.current = checked
-        for take in takes:
-            take()
+        return checked, [prepare(checked) for prepare in self._prepares]
 
 
 def _keys_changed(old: Settings, new: Settings) -> list[str]:
@@ -117,19 +131,55 @@ def _merged(old: Any, new: Any, key: str = "") -> Any:  # noqa: ANN401  (a tree 
     return old
 
 
+def as_far_as_live(running: Settings, changed: Settings) -> Settings:
+    """Return what a running process takes of these settings: what it is built around waits for its restart.
+
+    Raises:
+        ConfigError: together they are wrong.
+
+    """
+    return _validated(_merged(running.model_dump(), changed.model_dump()))
+
+
 class ReleaseWatch:
-    """The settings of one process, and the files that they came from: each is read again when it has changed."""
+    """The settings of one process, and what they came from: each file is read again when it has changed.
+
+    The live settings stand over the files. Where they are wrong, files are still taken, with the last that were right.
+    """
 
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
-        loaded = load()
+        self.files = loaded = load()  # as they are, without the live settings
         self.settings = loaded.settings
+        self.live = NO_LIVE  # those in force
+        self._heard = self._considered = NO_LIVE
         self.refused = 0  # changes that could not be taken
-        self.problem = ""  # what is wrong with the last change, until it is mended
+        self._problems: dict[str, str] = {}  # what is wrong with the last change of each kind, until it is mended
         self._note_files(loaded)
         # Older than the first look: what was changed while this process read its settings is not missed.
         self._stamps: dict[Path, _Stamp] = {}
         self._had_keys_file = bool(loaded.keys_file and loaded.keys_file.exists())
+
+    @classmethod
+    def of(cls, settings: Settings) -> ReleaseWatch:
+        """Return the watch of settings that came from no file."""
+        loaded = Loaded(settings=settings, sources={}, release_file=None, config_file=Path(os.devnull))
+        return cls(lambda: loaded)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the last change, until it is mended."""
+        return "; ".join(self._problems.values())
+
+    async def hear(self, read: ReadLive) -> None:
+        """Read the live settings: the next look takes them. While Redis is unreachable, the last ones stay."""
+        try:
+            self._heard = await read()
+            self._problems.pop("redis", None)
+        except ConfigError as error:
+            self.refuse(error, kind="redis")
+        except QueueUnreachableError:
+            return  # which those say whose work it stops
 
     def _note_files(self, loaded: Loaded) -> None:
         self._keys_file = loaded.keys_file
@@ -147,11 +197,12 @@ class ReleaseWatch:
         except OSError as error:  # the disk is gone, which says nothing about the settings
             log.warning("settings not readable", file=error.filename, error=str(error))
             return False
-        if stamps == self._stamps and not self.problem:
+        heard = self._heard
+        if stamps == self._stamps and "files" not in self._problems and heard == self._considered:
             return False
-        self._stamps = stamps
+        self._stamps, self._considered = stamps, heard
         try:
-            settings = self._changed(stamps)
+            settings = self._changed(stamps, heard)
         except ConfigError as error:
             self.refuse(error)
             return False
@@ -162,7 +213,7 @@ class ReleaseWatch:
         _log_taken(before, settings)
         return True
 
-    def _changed(self, stamps: dict[Path, _Stamp]) -> Settings:
+    def _changed(self, stamps: dict[Path, _Stamp], heard: LiveDocument) -> Settings:
         if self._keys_file:
             is_there = stamps[self._keys_file] is not None
             if self._had_keys_file and not is_there:  # no order to accept requests without a key
@@ -170,23 +221,37 @@ class ReleaseWatch:
                     f"the file of API keys {str(self._keys_file)!r} is gone; an empty one revokes them all"
                 )
             self._had_keys_file = is_there
-        loaded = self._load()
-        settings = _validated(_merged(self.settings.model_dump(), loaded.settings.model_dump()))
+        files = self._load()
+        loaded = self._with_live(files, heard)
+        settings = as_far_as_live(self.settings, loaded.settings)
         if waiting := _fixed_keys_changed(settings, loaded.settings):
             log.warning("settings changed that need a restart", keys=waiting)
         self._note_files(loaded)
+        self.files = files
         return _with_keys(self.settings, settings)
 
-    def refuse(self, error: ConfigError, in_force: Settings | None = None) -> None:
+    def _with_live(self, files: Loaded, heard: LiveDocument) -> Loaded:
+        try:
+            loaded = with_live(files, heard)
+        except ConfigError as error:
+            if heard == self.live:  # these were right with the files before, so it is the files that do not fit
+                raise
+            self.refuse(error, kind="live")
+            return with_live(files, self.live)
+        self.live = heard
+        self._problems.pop("live", None)
+        return loaded
+
+    def refuse(self, error: ConfigError, in_force: Settings | None = None, kind: str = "files") -> None:
         """Count a change that cannot be taken, once; `in_force`: what stays, where the change had been read well."""
         self.settings = in_force or self.settings
-        if str(error) != self.problem:
-            self.refused, self.problem = self.refused + 1, str(error)
+        if str(error) != self._problems.get(kind):
+            self.refused, self._problems[kind] = self.refused + 1, str(error)
             log.error("change refused, what was before stays", error=str(error))
 
     def taken(self) -> None:
         """Note that the process goes by `settings`, as its files have them."""
-        self.problem = ""
+        self._problems.pop("files", None)
 
 
 def _log_taken(before: Settings, settings: Settings) -> None:
@@ -198,17 +263,15 @@ def _log_taken(before: Settings, settings: Settings) -> None:
         log.info("settings taken", keys=keys)
 
 
-async def follow(watch: ReleaseWatch, live: LiveSettings, report: Callable[[int, str], None]) -> None:
-    """Take each change into `live`; `report` hears how many were refused, and what is wrong now. Until cancelled."""
-    while True:
-        if await asyncio.to_thread(watch.look):
-            try:
-                live.take(watch.settings)
-                watch.taken()
-            except ConfigError as error:
-                watch.refuse(error, live.current)
-        report(watch.refused, watch.problem)
-        await asyncio.sleep(POLL_INTERVAL_S)
+async def take_changes(watch: ReleaseWatch, live: LiveSettings, read_live: ReadLive) -> None:
+    """Look for changes of files and of the live settings, and take them into `live`."""
+    await watch.hear(read_live)
+    if await asyncio.to_thread(watch.look):
+        try:
+            live.take(watch.settings)
+            watch.taken()
+        except ConfigError as error:
+            watch.refuse(error, live.current)
 
 
 def _with_keys(old: Settings, new: Settings) -> Settings:

@@ -11,8 +11,13 @@ from pydantic import Field, model_validator
 from bitladder.errors import ConfigError, ModelNotFoundError
 from bitladder.settings.access import AuthSettings, KeySettings
 from bitladder.settings.base import ModelName, Name, Section
-from bitladder.settings.capture_section import CaptureSettings
-from bitladder.settings.intake_section import BatchSettings, FilesSettings, IntakeSettings, WebhookSettings
+from bitladder.settings.intake_section import (
+    BatchSettings,
+    CaptureSettings,
+    FilesSettings,
+    IntakeSettings,
+    WebhookSettings,
+)
 from bitladder.settings.log_section import LogSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import (

@@ -29,7 +29,7 @@ import structlog
 from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import prompt_bytes, read_body, turns_of
-from bitladder.settings.capture_section import CaptureSettings
+from bitladder.settings.intake_section import CaptureSettings
 from dispatcher.capture.labels import labels
 from dispatcher.capture.redact import redact
 from dispatcher.metrics import IntakeMetrics

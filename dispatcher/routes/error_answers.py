@@ -24,6 +24,7 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.queue.json_views.problem import Error, problem_body
+from bitladder.queue.live_settings import RevisionError
 from bitladder.settings.sections import Settings
 from dispatcher.http.error_shapes import AnthropicError, anthropic_error
 from dispatcher.openai.responses.create_options import NotImplementedHereError
@@ -92,6 +93,11 @@ ERRORS = {
         410,
         "The job is terminal and its outcome is no longer stored.",
         {GoneError.code: (f"job {EXAMPLE_JOB_ID} is no longer stored: outcomes are kept for 3600 s", "id")},
+    ),
+    "RevisionConflict": _ErrorAnswer(
+        409,
+        "Somebody else has changed them since they were read.",
+        {RevisionError.code: ("the live settings have revision 4, not 3: read them again", "revision")},
     ),
     "TooLarge": _ErrorAnswer(
         413,

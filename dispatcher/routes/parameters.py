@@ -11,6 +11,7 @@ from bitladder.endpoints import Endpoint
 from bitladder.overview.cost_report import MAX_DAYS, Grouping
 from bitladder.queue.json_views.dead_letter_answers import MAX_AGE_S
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue.json_views.settings_answers import MAX_LISTED as MAX_LISTED_CHANGES
 from bitladder.queue_name import Lane
 from bitladder.routing.envelope import DEFAULT_LATENCY_MS
 from dispatcher.batch.batch_handlers import DEFAULT_LISTED as DEFAULT_LISTED_BATCHES
@@ -19,6 +20,7 @@ from dispatcher.batch.file_handlers import MAX_LISTED as MAX_LISTED_FILES
 from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.openai.responses.stored import DEFAULT_ITEMS, MAX_ITEMS
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
+from dispatcher.ops.settings_handlers import DEFAULT_LISTED as DEFAULT_LISTED_CHANGES
 from dispatcher.routes.parameter import Parameter as _Parameter
 from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 
@@ -112,6 +114,14 @@ PARAMETERS = {
         Annotated[int, Meta(ge=1, le=MAX_DAYS)],
         "So many days in UTC, today included.",
         DEFAULT_DAYS,
+    ),
+    "LiveQuery": _Parameter("live", "query", bool, "Only the settings that are changed.", example=False),
+    "SettingsLimitQuery": _Parameter(
+        "limit",
+        "query",
+        Annotated[int, Meta(ge=1, le=MAX_LISTED_CHANGES)],
+        "The maximum of changes listed.",
+        DEFAULT_LISTED_CHANGES,
     ),
     "Priority": _Parameter(
         "X-Priority",

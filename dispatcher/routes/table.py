@@ -19,7 +19,7 @@ from dispatcher.routes import (
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
-from dispatcher.routes.ops import operating_routes, overview_routes
+from dispatcher.routes.ops import operating_routes, overview_routes, settings_routes
 from dispatcher.state import intake_state
 
 
@@ -37,6 +37,7 @@ OPERATIONS = (
     *webhook_routes.OPERATIONS,
     *operating_routes.OPERATIONS,
     *overview_routes.OPERATIONS,
+    *settings_routes.OPERATIONS,
     Operation(
         method="GET",
         path="/openapi.json",

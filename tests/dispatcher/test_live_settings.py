@@ -122,7 +122,7 @@ async def test_the_list_of_models_and_the_metrics_go_by_them(intake: Intake) -> 
         ({"redis__timeout_s": 5}, "redis.timeout_s changed: that needs a restart"),
         ({"queue__secrets": ["a secret of ours, long"]}, "queue.secrets changed: that needs a restart"),
         ({"intake__port": 1, "queue__lease_s": 5}, "intake.port, queue.lease_s changed: that needs a restart"),
-        ({"models__smollm2__tiers__int4__slots": 3}, "models.smollm2.tiers.int4.slots changed"),
+        ({"models__smollm2__tiers__int4__url": "http://x"}, "models.smollm2.tiers.int4.url changed"),
     ],
 )
 async def test_what_a_process_is_built_around_is_not_taken(intake: Intake, change: dict[str, Any], words: str) -> None:

@@ -74,3 +74,15 @@ def test_the_same_least_and_most_fix_the_limit() -> None:
     held_after(slots, Batching(2), 10)
 
     assert slots.limit == 8
+
+
+def test_a_changed_maximum_counts_at_once_and_never_lifts_what_the_engine_has_lowered() -> None:
+    free, slow = Slots(1, 8), Slots(4, 8)
+    slow.back_off()
+
+    free.resize(1, 16)
+    slow.resize(4, 16)
+    assert (free.limit, slow.limit) == (16, 4)
+
+    free.resize(4, 2)
+    assert (free.limit, free.free(5)) == (2, 0)

@@ -22,6 +22,7 @@ from bitladder.queue.untrusted import read_amount
 from bitladder.queue_name import DEFAULT_TENANT
 from bitladder.routing.cost import concurrency_of, price_of
 from bitladder.rq_call import decode_call
+from bitladder.settings.models_section import ModelSettings
 from workers.execute import Executed, Verdict
 from workers.handling.engine_share import EngineTime, Execution
 from workers.identity import Identity
@@ -40,20 +41,30 @@ class CostLedger:
         model = queue.settings.model(worker.model)
         self.engine, self._ladder = EngineTime(), model.ladder
         self._queue, self._worker, self._metrics = queue, worker, metrics
-        self._price_per_hour = model.tier(worker.tier).price_per_hour
-        self._is_priced = any(tier.price_per_hour for tier in model.tiers)
-        self._max_overflow = model.max_overflow_cost_per_hour
         self._overflow = 0.0  # what it has cost all workers of the model in this hour, as they had sent it a second ago
         self._spent = Spent(number=1)
         self._sending: Spent | None = None
         self._counted_s = time.monotonic()  # until when the rent is in the sums
 
+    @property
+    def _model(self) -> ModelSettings:  # with its prices as they are now
+        return self._queue.settings.model(self._worker.model)
+
+    @property
+    def _price_per_hour(self) -> float:
+        return self._model.tier(self._worker.tier).price_per_hour
+
+    @property
+    def _is_priced(self) -> bool:
+        return any(tier.price_per_hour for tier in self._model.tiers)
+
     def may_overflow(self) -> bool:
         """Return whether overflow has cost less than it may in this hour."""
-        if self._max_overflow is None:
+        max_overflow = self._model.max_overflow_cost_per_hour
+        if max_overflow is None:
             return True
         unsent = self._spent.overflow + (self._sending.overflow if self._sending else 0.0)
-        return self._overflow + unsent < self._max_overflow
+        return self._overflow + unsent < max_overflow
 
     def charge(self, job: Claimed, execution: Execution | None, done: Executed | None) -> float | None:
         """Add an execution to the sums; return what its job has cost with those before, None where none has begun."""
@@ -83,13 +94,12 @@ class CostLedger:
 
     async def run(self) -> None:
         """Send the sums once a second, until cancelled."""
-        while self._is_priced:
+        while True:
             try:
                 await self.send()
             except QueueUnreachableError as error:
                 OUTAGE.warn("costs wait for Redis", error=str(error))
             await asyncio.sleep(_SEND_EVERY_S)
-        await asyncio.Event().wait()
 
     async def send(self) -> None:
         """Send what has been added; what an earlier call may not have brought goes first.
@@ -99,6 +109,7 @@ class CostLedger:
 
         """
         if not self._is_priced:
+            self._counted_s = time.monotonic()  # no rent is due for this time, should a price come
             return
         if self._sending is not None:
             await self._send(self._sending)

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bitladder.errors import ConfigError
 from bitladder.process.process_metrics import add_process_metrics
-from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch
+from bitladder.queue.live_settings import LiveStore
+from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch, take_changes
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.sections import Settings
 from workers.engines.base import Engine
@@ -51,6 +51,7 @@ class RollingUpdate:
         """Run until drain() is called."""
         try:
             while True:
+                await self._take_changes()
                 self.pump.background.start("release", self._follow)
                 await self.pump.run()
                 if self._is_ending or not self._is_updating:
@@ -71,7 +72,8 @@ class RollingUpdate:
         settings = self._watch.settings
         pump = Pump(settings, self._model, self._tier, self._build_engine(settings, self._model, self._tier))
         published = self._tier_in(settings).published
-        pump.metrics.release.set(published.version if published else 0)
+        pump.metrics.taken.release.set(published.version if published else 0)
+        self._live_store = LiveStore(pump.queue)
         return pump
 
     async def _follow(self) -> None:
@@ -80,8 +82,7 @@ class RollingUpdate:
             await self._poll()
 
     async def _poll(self) -> None:
-        if await asyncio.to_thread(self._watch.look):
-            self._take()
+        await self._take_changes()
         if self._lock.is_held:
             is_complete = self.pump.leases.is_ready and not self._is_updating
             await (self._lock.release() if is_complete else self._lock.renew())
@@ -93,13 +94,11 @@ class RollingUpdate:
             self._is_updating = True
             self.pump.drain()
 
-    def _take(self) -> None:
+    async def _take_changes(self) -> None:
         """Let the running pump go by what may change while it runs; its checkpoint changes with the next one."""
-        try:
-            self.pump.live.take(self._watch.settings)
-            self._watch.taken()
-        except ConfigError as error:
-            self._watch.refuse(error, self.pump.live.current)
+        await take_changes(self._watch, self.pump.live, self._live_store.read)
+        self.pump.metrics.taken.live_revision.set(self._watch.live.revision)
+        self.pump.metrics.taken.refused.set(self._watch.refused)
 
     async def _can_load(self, tier: TierSettings) -> bool:
         """Return whether the weights that were published are on this machine; log it once where they are not."""

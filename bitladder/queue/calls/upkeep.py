@@ -72,3 +72,10 @@ def budget_call(key: str, expected: float, budget: float | None) -> Call:
 def check_call(commands: Sequence[str]) -> Call:
     """Build the call of check.lua, which asks whether this user may give these commands."""
     return Call("check", [protocol.KEY, "rq:queues"], [protocol.own(), *commands])
+
+
+def write_settings_call(
+    keys: tuple[str, str], documents: tuple[bytes, bytes], max_bytes: int, entry: bytes, max_entries: int
+) -> Call:
+    """Build the call of write_settings.lua, with the document before and the next. It answers 1 where it is written."""
+    return Call("write_settings", keys, [documents[0], max_bytes + 1, documents[1], entry, max_entries])

@@ -81,3 +81,13 @@ def test_a_short_key_is_refused_and_not_shown() -> None:
         make_settings("redis://127.0.0.1:1/0", queue__secrets=["tooshort"])
 
     assert "tooshort" not in str(error.value)
+
+
+def test_live_settings_count_only_where_one_of_us_has_signed_them() -> None:
+    document, signer = b'{"revision":1}', Signer([NEW, OLD])
+    stored = Signer([OLD]).encode_document(document)
+
+    assert signer.decode_document(stored) == document
+    assert signer.decode_document(stored.replace(b"1}", b"2}")) is None
+    assert signer.decode_document(document) is None
+    assert Signer([]).decode_document(Signer([]).encode_document(document)) == document

@@ -95,12 +95,14 @@ def test_what_a_process_is_built_around_waits_for_a_restart_and_the_rest_is_take
     watch: ReleaseWatch, config: Path
 ) -> None:
     text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("slots = 16", "slots = 3").replace("2048", "512"), encoding="utf-8")
+    changed = text.replace("slots = 16", 'slots = 3\nurl = "http://other"').replace("2048", "512")
+    config.write_text(changed, encoding="utf-8")
     publish(config, 1)
 
     assert watch.look()
     model = watch.settings.model("smollm2")
-    assert (model.tier("int4").slots, model.max_model_len, checkpoint(watch)) == (16, 512, "/new")
+    tier = model.tier("int4")
+    assert (tier.url, tier.slots, model.max_model_len, checkpoint(watch)) == ("", 3, 512, "/new")
 
 
 def edit(config: Path, old: str, new: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Accepted, Incoming, accept
-from bitladder.settings.capture_section import CaptureSettings
+from bitladder.settings.intake_section import CaptureSettings
 from dispatcher.capture import capture as module
 from dispatcher.capture.capture import Capture
 from dispatcher.capture.labels import labels

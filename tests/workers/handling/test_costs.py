@@ -15,6 +15,7 @@ from bitladder.producer import Producer
 from bitladder.queue.calls.spending import OTHERS, Spent, read_day, spend_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
+from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings
 from tests.scripted import reply, scripted
@@ -103,8 +104,8 @@ async def test_a_drained_execution_is_in_the_sums_and_in_what_its_job_costs_at_t
 
 
 @contextlib.asynccontextmanager
-async def open_queue(settings: Settings) -> AsyncIterator[JobQueue]:
-    client = connect(settings.redis)
+async def open_queue(settings: Settings | LiveSettings) -> AsyncIterator[JobQueue]:
+    client = connect(LiveSettings.of(settings).current.redis)
     yield JobQueue(client, settings)
     await client.aclose()
 
@@ -227,3 +228,34 @@ async def test_a_shifted_tier_serves_its_jobs_itself_once_overflow_has_cost_what
         outcomes = [outcome for job in jobs if (outcome := producer.outcome(job))]
 
     assert [outcome.tier for outcome in outcomes] == ["int4"] * 4
+
+
+async def test_a_changed_price_is_charged_from_then_on_and_no_rent_for_the_time_without_one(
+    settings: Settings, store: redis.Redis
+) -> None:
+    job = Claimed(
+        job_id="j",
+        data=b"",
+        queue="smollm2:int8:normal",
+        attempt=1,
+        fence=1,
+        enqueued_ms=0,
+        deadline_ms=None,
+        claimed_ms=0,
+    )
+    prices = [
+        {f"models__smollm2__tiers__{tier}__price_per_hour": price for tier in ("int4", "int8", "fp8")}
+        for price in (0, 3600)
+    ]
+    live = LiveSettings(make_settings(settings.redis.url, **prices[0]))
+    async with open_queue(live) as queue:
+        ledger = CostLedger(queue, Identity("smollm2", "int8", "w"), WorkerMetrics("smollm2", "int8"))
+        ledger._counted_s -= 100
+        await ledger.send()
+        assert (ledger.charge(job, ledger.engine.begin(), None), sums(store)) == (0.0, {})
+
+        live.take(make_settings(settings.redis.url, **prices[1]))
+
+        assert (ledger.charge(job, ledger.engine.begin(), None) or 0) > 0
+        await ledger.send()
+    assert 0 < sums(store)["smollm2", "int8", ""]["rent"] < 50
