@@ -155,11 +155,11 @@ def read_view(
         tenant=(fields["tenant"] or b"").decode(errors="replace") or DEFAULT_TENANT,
         position=None if place is None or left is None else max(1, place - left),
         tenants=tenants,
-        labels=_read_labels(fields["labels"]),
+        labels=read_labels(fields["labels"]),
     )
 
 
-def _read_labels(raw: bytes | None) -> Labels | None:
+def read_labels(raw: bytes | None) -> Labels | None:
     """Return what a client has noted on its job; what is none of our writing is ignored."""
     if not raw or len(raw) > _MAX_LABELS_BYTES:
         return None

@@ -45,6 +45,8 @@ NAMES = (
     "chunks",
     "heads",
     "records",
+    "job_sizes",
+    "job_slices",
     "overview",
     "retire",
     "sweep",
@@ -103,6 +105,7 @@ ALLOW_OOM = (
 # Scripts in folders of their own.
 _FOLDERS = {
     **dict.fromkeys(("check", "chunks", "depths", "heads", "look", "overview", "records"), "reading/"),
+    **dict.fromkeys(("job_sizes", "job_slices"), "reading/"),
     **dict.fromkeys(("budget", "rate", "spend"), "spending/"),
     **dict.fromkeys(("add_deliveries", "take_deliveries", "note_attempt"), "webhooks/"),
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),

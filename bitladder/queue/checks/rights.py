@@ -100,6 +100,7 @@ INTAKE: Rights = (
     "ZREM rq:scheduled:x x",
     "ZCOUNT bl:gone:x 0 1",
     "ZCARD rq:wip:x",
+    "ZREVRANGE rq:finished:x 0 1",
     "ZMSCORE bl:dead_letters x",
     "ZRANGE bl:dead_letters 0 1",
     "ZREVRANGE bl:dead_letters 0 1",

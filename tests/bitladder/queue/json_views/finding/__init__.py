@@ -1,0 +1,1 @@
+"""Tests of bitladder/queue/json_views/finding, on a real Valkey."""
