@@ -34,6 +34,8 @@ MAX_SILENT_MS, MAX_SILENT_SHARE = 3000, 1 / 3
 UNSAFE_IN_LINE = " \n%"
 # How the ids of responses begin that are stored: their jobs keep their requests (scripts/parts/responses.lua).
 RESPONSE_PREFIX = "resp_"
+# Orders of operators that the audit log keeps (bl:audit); the oldest go.
+MAX_AUDIT = 10_000
 # RQ's words for the ends of a job. An expired job is a failed one to RQ's tools. A dead letter is a failed job that an
 # operator should look at.
 RQ_STATUS = MappingProxyType(
@@ -54,6 +56,7 @@ _SHARED: Mapping[str, int | float | str | Mapping[str, str]] = {
     "MAX_SILENT_SHARE": MAX_SILENT_SHARE,
     "UNSAFE_IN_LINE": f"[{UNSAFE_IN_LINE.replace('%', '%%')}]",  # as a pattern
     "RESPONSE_PREFIX": RESPONSE_PREFIX,
+    "MAX_AUDIT": MAX_AUDIT,
     "RQ_STATUS": RQ_STATUS,
 }
 

@@ -119,9 +119,8 @@ class _OverviewMetrics:
     """What holds for all models, as every replica sees it: aggregate these with max, never with sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.suspended = Gauge(
-            "bitladder_suspended", "Do claims pause, because of `rq suspend` (1)?", registry=registry
-        )
+        self.suspended = Gauge("bitladder_suspended", "Do all claims pause (1)?", registry=registry)
+        self.paused = Gauge("bitladder_paused", "Is this paused by an operator (1)?", ("scope",), registry=registry)
         self.unknown_queues = Gauge(
             "bitladder_unknown_queues", "How many queues are there that no tier serves?", registry=registry
         )

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 MAX_PAUSE_S = 0.5
 # How soon a worker notices `rq resume`, which wakes no worker.
 _SUSPENDED_POLL_S = 0.25
+_HELD = {0: "claims resumed", 1: "claims suspended", 2: "claims paused", 3: "claims drained"}
 # What claim.lua says of an id whose record is gone.
 NO_RECORD = "no_record"
 # How many ids one claim's log lines name.
@@ -33,7 +34,7 @@ MAX_NAMED = 16
 
 
 class Claimer:
-    """Claims jobs, and notices `rq suspend`."""
+    """Claims jobs, and notices that claims pause."""
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class Claimer:
         self._queue, self._worker, self._leases, self._metrics = queue, worker, leases, metrics
         self._health = health
         self._waiter = connect(settings.redis, wait_s=settings.worker.block_s)
-        self._is_suspended = False
+        self._held = 0
         self.is_queue_empty = False  # the last claim brought fewer jobs than it might: all there were
 
     async def claim(self, slots: int) -> Sequence[Claimed]:
-        """Return up to `slots` jobs; none, after a pause, where Redis is unreachable or claims are suspended."""
+        """Return up to `slots` jobs; none, after a pause, where Redis is unreachable or claims pause."""
         may_overflow = self._may_overflow()
         plan, slots = self._health.limit(slots, may_overflow=may_overflow)
         if not may_overflow:
@@ -64,9 +65,9 @@ class Claimer:
             OUTAGE.warn("claim failed", error=str(error))
             await pause(MAX_PAUSE_S)
             return ()
-        if claims.is_suspended != self._is_suspended:
-            self._note_suspension(claims.is_suspended)
-        if self._is_suspended:
+        if claims.held != self._held:
+            self._note_hold(claims.held)
+        if claims.held:
             await asyncio.sleep(_SUSPENDED_POLL_S)
             return ()
         self._metrics.ended(State.EXPIRED).inc(claims.expired)
@@ -83,7 +84,7 @@ class Claimer:
         args = (self._worker.name, self._worker.model, self._worker.tier, plan, slots)
         asked_s = time.monotonic()
         with self._leases.claiming():
-            if self.is_queue_empty and not self._is_suspended:
+            if self.is_queue_empty and not self._held:
                 # Jobs of RQ's own producers announce themselves to no worker: they are found when this wait ends.
                 claims = await self._queue.claim_when_pushed(self._waiter, *args)
             else:
@@ -91,10 +92,10 @@ class Claimer:
         self._leases.clock.observe(claims.now_ms, asked_s)
         return claims
 
-    def _note_suspension(self, is_suspended: bool) -> None:
-        self._is_suspended = is_suspended
-        self._metrics.suspended.set(is_suspended)
-        log.info("claims suspended" if is_suspended else "claims resumed")
+    def _note_hold(self, held: int) -> None:
+        self._held = held
+        self._metrics.suspended.set(held > 0)
+        log.info(_HELD[held])
 
     def _count_unfit(self, unfit: Sequence[Unfit]) -> None:
         """Count ids that were in a list and cannot run, and name some of them."""

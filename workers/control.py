@@ -1,4 +1,7 @@
-"""Hear at once that a running job was cancelled. The next renewal of the lease tells of a message that was lost."""
+"""Hear at once that a running job was cancelled, or that an operator orders something.
+
+The next renewal of the lease tells of a message that was lost.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from bitladder.settings.redis_section import RedisSettings
 
 
 class ControlChannel:
-    """The control channel of one worker: each message is the id of a job to abort, nothing else."""
+    """The control channel of one worker: each message is the id of a job to abort, or empty: renew the lease now."""
 
-    def __init__(self, settings: RedisSettings, worker: str, cancel: Callable[[str], None]) -> None:
-        self._cancel = cancel
+    def __init__(
+        self, settings: RedisSettings, worker: str, cancel: Callable[[str], None], renew: Callable[[], None]
+    ) -> None:
+        self._cancel, self._renew = cancel, renew
         self._subscription = Subscription(settings, f"bl:control:{worker}", self._take)
 
     async def listen(self) -> None:
@@ -24,4 +29,7 @@ class ControlChannel:
         await self._subscription.aclose()
 
     def _take(self, message: bytes) -> None:
-        self._cancel(read_id(message))
+        if message:
+            self._cancel(read_id(message))
+        else:
+            self._renew()

@@ -49,7 +49,8 @@ class LeaseKeeper:
     """Keeps the lease of one worker.
 
     `held` gives the jobs that the worker knows it holds; `drop` is told those that were lost, and those that were
-    cancelled; `tally` gives what RQ's tools show of a worker; `on_reaped` hears how many jobs a lost worker had.
+    cancelled; `tally` gives what RQ's tools show of a worker; `on_reaped` hears how many jobs a lost
+    worker had; `order` is told what an operator orders.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LeaseKeeper:
         drop: Callable[[Mapping[str, int], list[str]], None],
         tally: Callable[[], str] = lambda: "0 0 0",
         on_reaped: Callable[[int], None] = lambda _: None,
+        order: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self._client = connect_sync(settings.redis)
         self._settings = settings
@@ -70,6 +72,7 @@ class LeaseKeeper:
             name=worker, model=model, tier=tier, pid=os.getpid(), host=platform.node(), software=_SOFTWARE
         )
         self._held, self._drop, self._tally, self._on_reaped = held, drop, tally, on_reaped
+        self._order, self._ordered = order, b""
         # Held in Redis, not here: when each was first seen so (monotonic); and those for which no answer can come.
         self._unknown: dict[Stray, float] = {}
         self._strays: list[Stray] = []
@@ -119,6 +122,9 @@ class LeaseKeeper:
         self._unknown = {stray: self._unknown.get(stray, now_s) for stray in renewed.unknown}
         before_s = min(now_s - self._settings.queue.lease_s / 3, self._claiming_since_s)
         self._strays = [stray for stray, since_s in self._unknown.items() if since_s < before_s]
+        if renewed.drain != self._ordered:
+            self._ordered = renewed.drain
+            self._order(renewed.drain)
         if renewed.lost or renewed.cancelled:
             # With their fences: by now the worker may hold the same job by another claim, which is not lost.
             self._drop({job_id: held[job_id] for job_id in renewed.lost}, renewed.cancelled)

@@ -155,7 +155,7 @@ class WorkerMetrics:
         self.slots = self._one(Gauge, "bitladder_worker_slots", "How many jobs may the worker hold?")
         self.taken = _TakenMetrics(self._one)
         self.suspended = self._one(
-            Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because of `rq suspend` (1)?"
+            Gauge, "bitladder_worker_suspended", "Does the worker claim nothing, because claims pause (1)?"
         )
         self.ready = self._one(Gauge, "bitladder_worker_ready", "Do the engine and Redis serve (1) or not (0)?")
         self.costs = _CostMetrics(self._one, self._counters)

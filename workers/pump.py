@@ -4,7 +4,7 @@ One loop claims (claiming.py). One task handles each job (handling/job_handler.p
 (execute.py) and carries that to Redis (handling/settle.py). Beside them run a thread that renews the leases and tells
 which jobs were lost or cancelled (lease.py), a task that hears of cancellations at once (control.py), and a task that
 watches the engine (engine_health/watch.py). A drain stops the claiming, lets jobs finish for the grace time, and
-requeues the others with no attempt counted.
+requeues the others with no attempt counted. An operator orders one from anywhere (docs/operating/steering.md).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from bitladder.errors import QueueUnreachableError
 from bitladder.logs.setup import name_process
 from bitladder.process.supervision import Background, in_thread
+from bitladder.queue.calls.steering import DrainOrder
 from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
@@ -68,6 +69,7 @@ class Pump:
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()
+        self.is_kept_idle = self.is_dismissed = False  # by an operator's order; dismissed: the process ends
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
         self.live.subscribe(self._prepare_slots)
         self._traffic = Traffic(engine, metrics, settings.worker.hang_s, on_pause=self._slots.back_off)
@@ -81,6 +83,7 @@ class Pump:
             drop=self._drop,
             tally=metrics.rq.as_argument,
             on_reaped=metrics.tally.add_lost,
+            order=self._take_order,
         )
         self._health = TierHealth(queue, identity, lambda: metrics.tally.report(self._slots.limit))
         higher = HigherTiers(queue, identity)
@@ -100,7 +103,10 @@ class Pump:
         self.background = Background(self._review)
         self._server = ServerWatch(lambda: check_writes(queue.client, settings.redis), self._review)
         self._control = ControlChannel(
-            settings.redis, identity.name, lambda job_id: self._tasks.interrupt(job_id, Interruption.CANCELLED)
+            settings.redis,
+            identity.name,
+            lambda job_id: self._tasks.interrupt(job_id, Interruption.CANCELLED),
+            self._renew_soon,
         )
 
     async def run(self) -> None:
@@ -202,7 +208,7 @@ class Pump:
 
     async def _review_readiness(self) -> None:
         is_served = not self.background.down and not self._server.refusal
-        is_ready = self._is_engine_ready and is_served and not self._draining.is_set()
+        is_ready = self._is_engine_ready and is_served and not self.is_kept_idle and not self._draining.is_set()
         if is_ready != self.leases.is_ready:
             await self._set_ready(is_ready)
 
@@ -210,9 +216,31 @@ class Pump:
         self.metrics.ready.set(is_ready)
         self.leases.is_ready, self._claimer.is_queue_empty = is_ready, False
         log.info("worker ready" if is_ready else "worker not ready")
+        await self._renew()
+        self._freed.set()
+
+    def _renew_soon(self) -> None:
+        self.background.once("renewal", self._renew())
+
+    async def _renew(self) -> None:
         with contextlib.suppress(RedisError, OSError):
             await asyncio.to_thread(self.leases.renew)
-        self._freed.set()
+
+    def _take_order(self, text: bytes) -> None:
+        """Follow an order. The lease thread calls this."""
+        self._loop.call_soon_threadsafe(self._obey, text)
+
+    def _obey(self, text: bytes) -> None:
+        """Follow an operator's order, or that it was taken back."""
+        order = DrainOrder.read(text)
+        self.is_kept_idle = bool(order and order.keep)
+        if order:
+            log.warning("drain ordered", by=order.operator, reason=order.reason, keep=order.keep)
+        if order and not order.keep:
+            self.is_dismissed = True
+            if not self._draining.is_set():
+                self.drain()
+        self._review()
 
     def _adapt(self, load: EngineLoad) -> None:
         self._slots.adapt(load, len(self._tasks))

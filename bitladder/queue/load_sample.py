@@ -28,7 +28,7 @@ class ModelSample(msgspec.Struct, frozen=True, kw_only=True):
     """All lists of one model, by queue name."""
 
     at_s: float  # the server's clock
-    live: Mapping[str, int]  # workers by tier
+    live: Mapping[str, int]  # workers by tier; none of a paused one
     lists: Mapping[str, ListSample]
 
 
@@ -82,7 +82,7 @@ def _model(depths: Depths, served: Mapping[bytes, bytes] | Exception) -> ModelSa
     counts = {} if isinstance(served, Exception) else served
     return ModelSample(
         at_s=depths.now_ms / 1000,
-        live=depths.live,
+        live=depths.serving,
         lists={
             queue.queue: ListSample(
                 depth=queue.depth,

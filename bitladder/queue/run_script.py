@@ -70,6 +70,9 @@ NAMES = (
     "write_batch",
     "cancel_batch",
     "write_settings",
+    "pause",
+    "resume",
+    "drain",
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -100,6 +103,9 @@ ALLOW_OOM = (
     "write_batch",
     "cancel_batch",
     "write_settings",
+    "pause",
+    "resume",
+    "drain",
 )
 
 # Scripts in folders of their own.
@@ -111,10 +117,10 @@ _FOLDERS = {
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
     **dict.fromkeys(("add_file", "drop_file"), "files/"),
-    "write_settings": "steering/",
+    **dict.fromkeys(("drain", "pause", "resume", "write_settings"), "steering/"),
     **dict.fromkeys(("cancel_batch", "create_batch", "lease_batches", "write_batch"), "batching/"),
 }
-_CLAIMING = ("below_floor", "facts", "fairness", "inspection", "pop")  # parts of the claim alone
+_CLAIMING = ("below_floor", "facts", "fairness", "hold", "inspection", "pauses", "pop")  # parts of the claim
 _NEEDS = re.compile(r"^-- Needs: (.+)$", re.MULTILINE)
 
 

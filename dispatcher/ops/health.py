@@ -31,7 +31,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["ready"] = "ready"
     live_workers: Annotated[dict[str, dict[str, Count]], msgspec.Meta(description="By model and tier.")]
-    suspended: Annotated[bool, msgspec.Meta(description="Claims pause, because of `rq suspend`.")]
+    suspended: Annotated[bool, msgspec.Meta(description="All claims pause.")]
+    paused: Annotated[list[str], msgspec.Meta(description="What operators have paused; tenants are not named.")]
     broken_queues: Annotated[dict[str, str], msgspec.Meta(description=_BROKEN)]
     refused_change: Annotated[str | None, msgspec.Meta(description=_REFUSED)]
 
@@ -61,12 +62,18 @@ async def get_ready(request: HttpRequest) -> Response:
     ready = Ready(
         live_workers={name: dict(model.live) for name, model in depths.items()},
         suspended=overview.is_suspended,
+        paused=sorted({_public(pause.scope) for pause in overview.pauses}),
         broken_queues={
             queue.queue: queue.problem for model in depths.values() for queue in model.queues if queue.problem
         },
         refused_change=_refused_change(request, state.refused_change),
     )
     return json_response(ready)
+
+
+def _public(scope: str) -> str:
+    """Return a scope without the name of a tenant: anybody may ask."""
+    return "tenant" if scope.startswith("tenant:") else scope
 
 
 def _refused_change(request: HttpRequest, problem: str) -> str | None:

@@ -41,5 +41,8 @@ def _set_gauges(state: IntakeState, model: str, depths: Depths) -> None:
 
 def _set_overview(state: IntakeState, overview: Overview) -> None:
     state.metrics.overview.suspended.set(overview.is_suspended)
+    state.metrics.overview.paused.clear()
+    for pause in overview.pauses:
+        state.metrics.overview.paused.labels(pause.scope).set(1)
     state.metrics.overview.unknown_queues.set(len(overview.unknown))
     state.metrics.overview.unknown_depth.set(sum(queue.depth for queue in overview.unknown))

@@ -21,6 +21,8 @@ from dispatcher.jobs.dead_letter_handlers import DEFAULT_LISTED, MAX_LISTED
 from dispatcher.openai.responses.stored import DEFAULT_ITEMS, MAX_ITEMS
 from dispatcher.ops.cost_handler import DEFAULT_DAYS
 from dispatcher.ops.settings_handlers import DEFAULT_LISTED as DEFAULT_LISTED_CHANGES
+from dispatcher.ops.steering_handlers import DEFAULT_LISTED as DEFAULT_ORDERS
+from dispatcher.ops.steering_handlers import MAX_LISTED as MAX_ORDERS
 from dispatcher.routes.parameter import Parameter as _Parameter
 from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 
@@ -60,6 +62,9 @@ PARAMETERS = {
         Annotated[int, Meta(ge=1, le=MAX_LISTED_BATCHES)],
         "The maximum of batches listed.",
         DEFAULT_LISTED_BATCHES,
+    ),
+    "AuditQuery": _Parameter(
+        "limit", "query", Annotated[int, Meta(ge=1, le=MAX_ORDERS)], "The maximum of entries.", DEFAULT_ORDERS
     ),
     "OrderQuery": _Parameter("order", "query", Literal["asc", "desc"], "desc, the usual: the latest first."),
     "PurposeQuery": _Parameter("purpose", "query", Literal["batch", "batch_output"], "Only files with this purpose."),

@@ -35,7 +35,7 @@ class HigherTiers:
     async def _are_live(self, job: Claimed) -> bool:
         above = self._above(job)
         try:
-            live = (await self._queue.depths(self._worker.model)).live if above else {}
+            live = (await self._queue.depths(self._worker.model)).serving if above else {}
         except QueueUnreachableError:
             return False
         return any(live.get(tier) for tier in above)

@@ -54,7 +54,7 @@ class RollingUpdate:
                 await self._take_changes()
                 self.pump.background.start("release", self._follow)
                 await self.pump.run()
-                if self._is_ending or not self._is_updating:
+                if self._is_ending or not self._is_updating or self.pump.is_dismissed:
                     return
                 self._is_updating = False
                 self.pump = self._make_pump()
@@ -87,7 +87,8 @@ class RollingUpdate:
             is_complete = self.pump.leases.is_ready and not self._is_updating
             await (self._lock.release() if is_complete else self._lock.renew())
         published, running = self._tier_in(self._watch.settings), self._tier_in(self.pump.settings)
-        if self._is_updating or self._is_ending or _identity(published) == _identity(running):
+        is_busy = self._is_updating or self._is_ending or self.pump.is_kept_idle  # else it would claim again, renamed
+        if is_busy or _identity(published) == _identity(running):
             return
         if await self._can_load(published) and await self._lock.acquire():
             log.info("checkpoint changes", old=running.checkpoint, new=published.checkpoint)

@@ -13,6 +13,7 @@ import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.ops.operations import Answer, operations
+from bitladder.cli.ops.steering.steer_commands import pause_words
 from bitladder.cli.output import ExitCode
 from bitladder.queue_name import QueueName
 from calibration.terminal.tabular import Row, plain, table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 config = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)
 config.callback()(lambda: None)  # without it typer would take a group of one command for that command
-_COLUMNS = ("model", "tier", "lane", "depth", "oldest s", "in flight", "workers")
+_COLUMNS = ("model", "tier", "lane", "depth", "oldest s", "in flight", "workers", "paused")
 
 
 def queues(
@@ -117,7 +118,7 @@ def _watch(read: Callable[[], Answer]) -> NoReturn:
 
 def _table(answer: Answer) -> str:
     rows = [row for model in answer["data"] for tier in model["tiers"] for row in _rows(model["model"], tier)]
-    return table(_COLUMNS, rows, red=[index for index, row in enumerate(rows) if not row[-1]])
+    return table(_COLUMNS, rows, red=[index for index, row in enumerate(rows) if not row[-2] or row[-1]])
 
 
 def _rows(model: str, tier: dict[str, Any]) -> Iterator[Row]:
@@ -128,13 +129,16 @@ def _rows(model: str, tier: dict[str, Any]) -> Iterator[Row]:
             lane = f"{queue['lane']} {limit}" if limit else queue["lane"]
             depth = "no list" if queue["problem"] else queue["depth"]
             oldest = "" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.1f}"
-            yield model, tier["tier"], lane, depth, oldest, queue["in_flight"], tier["live_workers"]
+            paused = (queue.get("paused") or {}).get("scope", "")  # none of an earlier version's intake
+            yield model, tier["tier"], lane, depth, oldest, queue["in_flight"], tier["live_workers"], paused
 
 
 def _notes(answer: Answer) -> Iterator[str]:
     """Yield what an operator should look at, in words."""
-    if answer["suspended"]:
+    pauses = answer.get("pauses", [])
+    if answer["suspended"] and not any(pause["by"] != "rq suspend" for pause in pauses if pause["scope"] == "all"):
         yield "suspended: no job begins until `rq resume`"
+    yield from (f"paused: {pause_words(pause)}" for pause in pauses if pause["by"] != "rq suspend")
     for model in answer["data"]:
         for place, tier in enumerate(model["tiers"]):
             higher = [above["tier"] for above in model["tiers"][place + 1 :] if above["live_workers"]]

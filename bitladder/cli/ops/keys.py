@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bitladder.cli.common_options import AsJson, Config
+from bitladder.cli.ops.spans import span_s
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.settings.access import KeySettings, key_hash, new_key
 from bitladder.settings.base import Name
@@ -21,8 +21,6 @@ from bitladder.settings.load import Loaded, load_settings
 from calibration.terminal.tabular import table
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
-_SPAN = re.compile(r"(\d{1,5})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @app.command()
@@ -150,8 +148,8 @@ def _source(loaded: Loaded, name: str) -> str:
 
 def _moment(text: str) -> datetime:
     """Read a time that is to come: a span from now, or a date."""
-    if span := _SPAN.fullmatch(text):
-        return datetime.now(UTC) + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
+    if (seconds := span_s(text)) is not None:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import platform
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -39,6 +41,14 @@ class Operations(Protocol):
 
     def act(self, word: Word, selection: Mapping[str, object]) -> Answer: ...
 
+    def order(self, word: str, body: Mapping[str, object]) -> Answer:
+        """Give an order, such as pause."""
+        ...
+
+    def pauses(self) -> Answer: ...
+
+    def audit(self, limit: int, after: str | None) -> Answer: ...
+
 
 def operations(url: str | None, api_key: str | None, config: str | None) -> Operations:
     """Return the side to ask: the configuration's Redis where a file is named, else an intake where its URL is."""
@@ -67,6 +77,15 @@ class _ByIntake:
         ids = selection.get("ids")
         named = {"ids": [readable(job_id) for job_id in ids]} if isinstance(ids, list) else {}
         return self._call("POST", f"/v1/dead-letters/{word}", json={**selection, **named})
+
+    def order(self, word: str, body: Mapping[str, object]) -> Answer:
+        return self._call("POST", f"/v1/ops/{word}", json=body)
+
+    def pauses(self) -> Answer:
+        return self._call("GET", "/v1/ops/pauses")
+
+    def audit(self, limit: int, after: str | None) -> Answer:
+        return self._call("GET", "/v1/ops/audit", params={"limit": limit} | ({"after": after} if after else {}))
 
     def _call(self, method: str, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
         from bitladder.cli.job_commands import intake_client
@@ -107,6 +126,22 @@ class _ByRedis:
 
         chosen = _read(selection)
         return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen))
+
+    def order(self, word: str, body: Mapping[str, object]) -> Answer:
+        from bitladder.queue.json_views.steering.orders import carry_out
+
+        operator = f"{getpass.getuser()}@{platform.node()}"
+        return self._ask(lambda queue: carry_out(queue, word, json.dumps(body).encode(), operator))
+
+    def pauses(self) -> Answer:
+        from bitladder.queue.json_views.steering.pausing import list_pauses
+
+        return self._ask(list_pauses)
+
+    def audit(self, limit: int, after: str | None) -> Answer:
+        from bitladder.queue.json_views.steering.audit_log import read_audit
+
+        return self._ask(lambda queue: read_audit(queue, limit, after))
 
     def _ask(self, work: Callable[[JobQueue], Awaitable[object]]) -> Answer:
         from bitladder.queue.job_queue import JobQueue

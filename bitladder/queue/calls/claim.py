@@ -29,7 +29,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int  # server clock
     expired: int  # dropped because their deadline had passed
     unfit: list[Unfit]
-    is_suspended: bool  # nothing is given out until `rq resume`
+    held: int  # nothing is given out; 1: all claims pause, 2: those of this tier, 3: this worker drains
     is_cut: bool  # more wait, for which the answer had no room
 
 
@@ -51,13 +51,13 @@ def claim_call(
 
 def read_claimed(answer: list[Any]) -> Claims:
     """Read the answer of claim.lua."""
-    now, expired, rows, unfit, is_suspended, is_cut = answer
+    now, expired, rows, unfit, held, is_cut = answer
     return Claims(
         jobs=[_claimed(row, int(now)) for row in rows],
         now_ms=int(now),
         expired=int(expired),
         unfit=[Unfit(job_id=read_id(job_id), why=why.decode()) for job_id, why in unfit],
-        is_suspended=bool(is_suspended),
+        held=int(held),
         is_cut=bool(is_cut),
     )
 

@@ -41,6 +41,7 @@ class Renewed(msgspec.Struct, frozen=True, kw_only=True):
     lost: list[str]  # jobs that are no longer its own
     cancelled: list[str]
     unknown: list[Stray]  # that it holds in Redis and did not name
+    drain: bytes  # an operator's order to claim nothing more, as JSON; b'': none
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +88,13 @@ def extend_call(
 
 def read_renewed(answer: list[Any]) -> Renewed:
     """Read the answer of extend.lua."""
-    now_ms, lost, cancelled, unknown = answer
+    now_ms, lost, cancelled, unknown, drain = answer
     return Renewed(
         now_ms=int(now_ms),
         lost=[read_id(job_id) for job_id in lost],
         cancelled=[read_id(job_id) for job_id in cancelled],
         unknown=list(zip(unknown[::2], unknown[1::2], strict=True)),
+        drain=drain,
     )
 
 

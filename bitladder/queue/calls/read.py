@@ -10,6 +10,7 @@ from bitladder.contract import Outcome
 from bitladder.ids import id_bytes
 from bitladder.queue.claim_plan import all_lists, is_served, lists_key
 from bitladder.queue.job_record import LOST, Ended, Running, odd_status, read_end
+from bitladder.queue.pauses import Pause, read_pauses, read_suspension
 from bitladder.queue.run_script import Call
 from bitladder.queue.signing import Signer
 from bitladder.queue.untrusted import read_number
@@ -42,6 +43,12 @@ class Depths:
     shifted: frozenset[str] = (
         frozenset()
     )  # tiers whose traffic goes to higher ones, because too many of their jobs break
+    paused: frozenset[str] = frozenset()  # tiers that claim nothing, because an operator paused them
+
+    @property
+    def serving(self) -> Mapping[str, int]:
+        """The live workers of each tier that claims."""
+        return {tier: 0 if tier in self.paused else live for tier, live in self.live.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +64,9 @@ class _Unknown:
 class Overview:
     """The state that all models share."""
 
-    is_suspended: bool  # claims pause: an operator ran `rq suspend`
+    is_suspended: bool  # all claims pause
     unknown: Sequence[_Unknown]  # the deepest first
+    pauses: Sequence[Pause] = ()  # all that are in force, that of everything first
 
 
 def look_call(job_ids: Sequence[str], *, channel: str = "", max_bytes: int = 0) -> Call:
@@ -113,7 +121,7 @@ def depths_call(settings: Settings, model: str) -> Call:
 
 def read_depths(settings: Settings, model: str, answer: list[Any]) -> Depths:
     """Read the answer of depths.lua."""
-    now_ms, live, rows, shifted, others = answer
+    now_ms, live, rows, shifted, others, paused = answer
     names, ladder = all_lists(model, settings.model(model)), settings.model(model).ladder
     for raw, *row in others:
         if is_served(settings, name := raw.decode(errors="replace")):
@@ -122,6 +130,7 @@ def read_depths(settings: Settings, model: str, answer: list[Any]) -> Depths:
         now_ms=int(now_ms),
         live=dict(zip(ladder, live, strict=True)),
         shifted=frozenset(tier for tier, is_shifted in zip(ladder, shifted, strict=True) if is_shifted),
+        paused=frozenset(tier for tier, is_paused in zip(ladder, paused, strict=True) if is_paused),
         queues=[_depth(name, row, int(now_ms)) for name, row in zip(names, rows, strict=True)],
     )
 
@@ -146,11 +155,14 @@ def overview_call(settings: Settings) -> Call:
 
 def read_overview(answer: list[Any]) -> Overview:
     """Read the answer of overview.lua."""
-    is_suspended, rows = answer
+    is_suspended, rows, value, left_ms, pauses, now_ms = answer
+    everything = [read_suspension(value, int(left_ms), int(now_ms))] if is_suspended else []
     unknown = [
         _Unknown(queue=name.decode(errors="replace")[:MAX_NAME], depth=int(depth), workers=int(workers))
         for name, depth, workers in rows
     ]
     return Overview(
-        is_suspended=bool(is_suspended), unknown=sorted(unknown, key=lambda queue: (-queue.depth, queue.queue))
+        is_suspended=bool(is_suspended),
+        pauses=[*everything, *read_pauses(pauses)],
+        unknown=sorted(unknown, key=lambda queue: (-queue.depth, queue.queue)),
     )

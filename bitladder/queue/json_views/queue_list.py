@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -12,6 +13,8 @@ from bitladder.queue.calls.read import Depth, Depths
 from bitladder.queue.claim_plan import is_served
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue.json_views.steering.pausing import PauseEntry, describe_pause
+from bitladder.queue.pauses import Pause, pause_of_queue, pause_of_tier
 from bitladder.queue_name import Lane, QueueName
 
 # Queues that no tier serves: so many are listed, the deepest first.
@@ -26,6 +29,7 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     depth: Count
     in_flight: Count
     oldest_age_s: Duration | None
+    paused: Annotated[PauseEntry | None, Meta(description="Its tier takes nothing out of it now, and why.")] = None
     problem: Annotated[
         str | None, Meta(description="Why the queue accepts and serves no jobs: its key in Redis is no list.")
     ]
@@ -37,6 +41,7 @@ class TierQueues(msgspec.Struct, frozen=True, kw_only=True):
     tier: TierName
     live_workers: Count
     shifted: Annotated[bool, Meta(description="Too many of its jobs break: higher tiers serve those that may go up.")]
+    paused: Annotated[PauseEntry | None, Meta(description="It claims nothing now, and why.")] = None
     depth: Count
     in_flight: Count
     oldest_age_s: Duration | None
@@ -62,7 +67,8 @@ class QueueList(msgspec.Struct, frozen=True, kw_only=True):
     """All queues: those that tiers serve, by model, and RQ's others."""
 
     object: Literal["list"] = "list"
-    suspended: Annotated[bool, Meta(description="Claims pause, because of `rq suspend`.")]
+    suspended: Annotated[bool, Meta(description="All claims pause.")]
+    pauses: Annotated[list[PauseEntry], Meta(description="All that is paused.")] = []
     data: list[ModelQueues]
     unknown: Annotated[list[UnknownQueue], Meta(max_length=MAX_UNKNOWN)]
     unknown_total: Count
@@ -81,22 +87,26 @@ async def read_queues(queue: JobQueue) -> QueueList:
     ]
     return QueueList(
         suspended=overview.is_suspended,
-        data=[_describe_model(name, seen) for name, seen in depths.items()],
+        pauses=[entry for pause in overview.pauses if (entry := describe_pause(pause))],
+        data=[_describe_model(name, seen, overview.pauses) for name, seen in depths.items()],
         unknown=[UnknownQueue(**asdict(other)) for other in unknown[:MAX_UNKNOWN]],
         unknown_total=len(unknown),
     )
 
 
-def _describe_model(model: str, depths: Depths) -> ModelQueues:
+def _describe_model(model: str, depths: Depths, pauses: Sequence[Pause]) -> ModelQueues:
     tiers = []
     for tier, live in depths.live.items():
-        queues = [_describe_queue(depth) for depth in depths.queues if QueueName.parse(depth.queue).tier == tier]
+        queues = [
+            _describe_queue(depth, pauses) for depth in depths.queues if QueueName.parse(depth.queue).tier == tier
+        ]
         ages = [queue.oldest_age_s for queue in queues if queue.oldest_age_s is not None]
         tiers.append(
             TierQueues(
                 tier=tier,
                 live_workers=live,
                 shifted=tier in depths.shifted,
+                paused=describe_pause(pause_of_tier(pauses, model, tier)),
                 depth=sum(queue.depth for queue in queues),
                 in_flight=sum(queue.in_flight for queue in queues),
                 oldest_age_s=max(ages, default=None),
@@ -106,12 +116,13 @@ def _describe_model(model: str, depths: Depths) -> ModelQueues:
     return ModelQueues(model=model, tiers=tiers)
 
 
-def _describe_queue(depth: Depth) -> QueueDepth:
+def _describe_queue(depth: Depth, pauses: Sequence[Pause]) -> QueueDepth:
     return QueueDepth(
         queue=depth.queue,
         lane=Lane(QueueName.parse(depth.queue).lane),
         depth=depth.depth,
         in_flight=depth.in_flight,
         oldest_age_s=depth.oldest_age_s,
+        paused=describe_pause(pause_of_queue(pauses, depth.queue)),
         problem=depth.problem or None,
     )

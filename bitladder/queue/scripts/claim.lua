@@ -1,7 +1,7 @@
 -- Give a worker up to n jobs: its own lanes first, then the overflow of lower tiers, then what its clients let be served
 -- below its floor.
 --
--- Needs: values, clock, commands, tenants, lists, retention, ending, overflow, below_floor, fairness, pop, facts
+-- Needs: values, clock, commands, lists, retention, ending, overflow, below_floor, hold, fairness, pop, facts
 -- Moves: queued -> running: a worker takes it
 -- Moves: queued -> expired: its deadline passed while it waited
 -- Moves: queued -> failed: its record cannot be run, or asks for what is not supported (dead letter)
@@ -14,22 +14,24 @@
 -- ARGV  1 worker  2 n  3 lease ms  4 plan (JSON, see bitladder/queue/claim_plan.py)  5 keep (see `read_keep`)
 --       6 max bytes of `data`: jobs above it stay in their lists, but the first goes out whatever its size
 --       7 how long a job takes here, ms (0: not known)  8 scheme (JSON, as the plan)
--- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>, rq:suspended, and what
--- its parts touch.
+-- Touches also, by name: rq:wip:<queue>, bl:unbegun:<worker>, bl:overflow:<model>:<tier>:<lane>, rq:suspended,
+-- bl:paused, bl:drained, and what its parts touch.
 -- Returns {now, expired, {id, data, queue, attempt, fence, enqueued, deadline, crash count, mac, timeout, spent}…,
--- {id, why}…, suspended (1|0), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and
+-- {id, why}…, held back (0 to 3), cut short (1|0)}. Only jobs of RQ's producers have a timeout, in seconds, 0 for none, and
 -- their deadline is that of this execution. Only jobs that came back have what was spent on them before. The ids are those
--- that were in a list and do not run. Why: no_record, or the error code that the job ended with. Suspended: `rq suspend`
--- was said, so nothing is given out. Cut short: more wait, for which there was no room.
+-- that were in a list and do not run. Why: no_record, or the error code that the job ended with. Held back: nothing is
+-- given out, as 1: all claims pause, 2: those of this tier or model, or 3: this worker drains. Cut short: more wait, for which there was no room.
 
 local worker, slots, now = ARGV[1], tonumber(ARGV[2]), now_ms()
-if redis.call('EXISTS', 'rq:suspended') == 1 then
-  return {num(now), 0, {}, {}, 1, 0}
+local tier = string.sub(KEYS[4], #'bl:wake:' + 1)
+local hold = redis.call('EXISTS', 'rq:suspended', 'bl:paused', 'bl:drained') > 0 and read_hold(worker, tier, now)
+if hold and hold.why then
+  return {num(now), 0, {}, {}, hold.why, 0}
 end
 local plan = cjson.decode(ARGV[4])
 local claim = {
   worker = worker, keep = read_keep(ARGV[5]), now = now, started_at = iso(now), room = tonumber(ARGV[6]),
-  jobs = {}, ids = {}, running = {}, unfit = {}, expired = 0, is_full = false, lengths = {},
+  jobs = {}, ids = {}, running = {}, unfit = {}, expired = 0, is_full = false, lengths = {}, hold = hold,
   service = tonumber(ARGV[7]), tenants = {}, next_turn = first_turn,
   running_until = num((now + RUNNING_FOR_MS) / 1000),
   pops_left = slots + 1000,  -- leftovers cost a pop each: a mass cancellation must not hold the server up
@@ -62,10 +64,10 @@ end
 -- Take jobs of lower tiers, the nearest first, until the worker has `limit`, or only its reserve is free.
 local function claim_below(limit, facts)
   local room = math.min(limit, slots - plan.reserve) - #claim.jobs
-  for _, tier in ipairs(plan.below) do
+  for _, lower in ipairs(plan.below) do
     if room > 0 then
-      read_tenants(string.sub(tier.live, #'bl:live:' + 1), claim.tenants)
-      room = take_overflow(tier, room, facts)
+      read_waiting(claim, string.sub(lower.live, #'bl:live:' + 1))
+      room = take_overflow(lower, room, facts)
     end
   end
   return room
@@ -88,7 +90,7 @@ end
 local function pass_on(has_overflow)
   local waiting = has_overflow
   for _, lane in ipairs(plan.own) do
-    local depth = is_empty(claim, lane.lists) and 0 or depth_of(lane.lists, claim.tenants)
+    local depth = is_empty(claim, lane.lists) and 0 or depth_of(claim, lane.lists)
     if depth <= lane.low then
       redis.call('DEL', lane.flag)  -- no worker above may have looked while the queue was short
     end
@@ -100,8 +102,9 @@ local function pass_on(has_overflow)
   wake(plan.pass_to)
 end
 
-read_tenants(string.sub(KEYS[4], #'bl:wake:' + 1), claim.tenants)
+read_waiting(claim, tier)
 local above = add_lists(claim, plan, KEYS[5], ARGV[8])
+above = hold and without_paused_lanes(claim, plan, above) or above
 local facts = (#plan.below > 0 or above) and overflow_facts(claim, plan)
 if facts and looks_down_first(call_or_replace('HINCRBY', KEYS[3], 'claims', 1)) then
   claim_below(1, facts)

@@ -18,8 +18,9 @@
 -- to its queue once the worker has named it, which it does when it saw the claim in two answers. Uncharged, unless it is
 -- so large that it may be why no answer arrives: then as what no engine begins (see `requeue_job`), so that it has an end.
 -- A renewal may come late, or twice: the worker may have claimed the stray anew by then, and holds it by another fence.
--- Touches also, by name: bl:pulse, bl:unbegun:<worker> (ids it no longer holds leave it), and what its parts touch.
--- Returns {now, {lost ids}, {cancelled ids}, {id, fence of each job held that the worker did not name}}.
+-- Touches also, by name: bl:pulse, bl:drained, bl:unbegun:<worker> (ids it no longer holds leave it), and what its parts touch.
+-- Returns {now, {lost ids}, {cancelled ids}, {id, fence of each job held that the worker did not name}, order to drain
+-- ('': none; JSON that steering/drain.lua wrote)}.
 
 local worker, now = ARGV[1], now_ms()
 local lease_ms, first_held = tonumber(ARGV[2]), 14 + 2 * ARGV[13]
@@ -110,4 +111,8 @@ for _, id in ipairs(call_or_replace('SMEMBERS', KEYS[4])) do
     redis.call('SREM', KEYS[4], id)
   end
 end
-return {num(now), lost, cancelled, unknown}
+local order = try_call('HGET', 'bl:drained', worker)
+if order then
+  redis.call('PEXPIRE', 'bl:drained', 86400000)
+end
+return {num(now), lost, cancelled, unknown, order or ''}

@@ -1,7 +1,7 @@
 -- Take in how jobs of a tier ended at one of its workers, and what that worker reports of itself; say whether the tier's
 -- traffic is shifted to those above.
 --
--- Needs: values, clock, commands
+-- Needs: values, clock, commands, pauses
 --
 -- KEYS  1  bl:health:<model>:<tier>    hash    sound, faults: jobs of the last seconds, each worth less the longer ago it
 --       ended, in thousandths; at: when they were weighed; shifted: since when, 0: not; back: when it came back last;
@@ -11,7 +11,7 @@
 -- ARGV  1 jobs that were answered well since the last call  2 jobs that broke by the tier's fault
 --       3 share of faults above which the traffic shifts  4 ms after which a job is worth 1/e  5 shortest shift (ms)
 --       6 the worker's report (JSON; '': none)
--- Touches also, by name: bl:health:<model>:<higher>.
+-- Touches also, by name: bl:health:<model>:<higher>, bl:paused.
 -- Returns {shifted now (1|0), shifted before (1|0), share of faults (as text), {serves (1|0) per tier above}}.
 
 local KEPT_FOR_MS = 600000
@@ -61,6 +61,7 @@ local serving, has_higher = {}, false
 for i = 3, #KEYS do
   local health = string.gsub(KEYS[i], '^bl:live:', 'bl:health:')
   local is_live = (try_call('ZCOUNT', KEYS[i], now, '+inf') or 0) > 0
+    and not is_tier_paused(string.sub(KEYS[i], #'bl:live:' + 1), now)
   serving[i - 2] = is_live and (whole(try_call('HGET', health, 'shifted')) or 0) == 0 and 1 or 0
   has_higher = has_higher or serving[i - 2] == 1
 end

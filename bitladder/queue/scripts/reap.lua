@@ -8,7 +8,7 @@
 -- KEYS  1  bl:workers                  zset    worker -> end of its lease (ms)
 --       2  rq:workers                  set     RQ's list of workers
 -- ARGV  1 max jobs in this pass  2 max attempts  3 keep (see `read_keep`)  4 lease ms
--- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:unbegun:<worker>, bl:cancel:<worker>,
+-- Touches also, by name: bl:pulse, bl:inflight:<worker>, bl:unbegun:<worker>, bl:cancel:<worker>, bl:drained,
 -- bl:live:<model>:<tier>, rq:worker:<worker>, rq:queues, rq:workers:<queue>, and what its parts touch.
 -- Returns {worker ('' when no lease ran out), {ids put back}, {ids ended}}.
 
@@ -26,6 +26,7 @@ local function forget_worker()
   local fields = try_call('HMGET', name, 'model', 'tier') or {}
   redis.call('ZREM', KEYS[1], lost)
   try_call('SREM', KEYS[2], name)
+  try_call('HDEL', 'bl:drained', lost)
   if fields[1] then
     try_call('ZREM', 'bl:live:' .. fields[1] .. ':' .. fields[2], lost)
   end

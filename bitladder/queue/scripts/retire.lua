@@ -13,7 +13,7 @@
 --       5  rq:worker:<worker>          hash
 --       6  rq:workers                  set
 -- ARGV  1 worker  2 queues, joined by commas  3 max jobs in this pass  4 max attempts  5 keep (see `read_keep`)
--- Touches also, by name: bl:unbegun:<worker>, rq:workers:<queue>, and what its parts touch.
+-- Touches also, by name: bl:unbegun:<worker>, bl:drained, rq:workers:<queue>, and what its parts touch.
 -- Returns 1, or 0 when it still holds jobs: then it has to be called again.
 
 try_call('ZREM', KEYS[2], ARGV[1])
@@ -30,5 +30,6 @@ try_call('SREM', KEYS[6], KEYS[5])
 for queue in string.gmatch(ARGV[2], '[^,]+') do
   try_call('SREM', 'rq:workers:' .. queue, KEYS[5])
 end
+try_call('HDEL', 'bl:drained', ARGV[1])
 redis.call('DEL', KEYS[4], KEYS[5], 'bl:unbegun:' .. ARGV[1])
 return 1

@@ -15,6 +15,7 @@ _READY = {
     "status": "ready",
     "live_workers": {"smollm2": {"int4": 1}},
     "suspended": False,
+    "paused": [],
     "broken_queues": {},
     "refused_change": None,
 }

@@ -66,7 +66,7 @@ async def test_of_a_bundle_only_those_run_again_that_have_not_run(
     first, queues, second = await call_each(partial(exchange, client.connection_pool), [rate, depths, rate])
 
     assert (first[0], second[0]) == (0, pytest.approx(60_000, abs=5_000))
-    assert len(queues) == 5
+    assert len(queues) == 6
 
 
 async def test_a_server_that_takes_no_script_says_so(client: redis.asyncio.Redis, store: redis.Redis) -> None:

@@ -1,16 +1,16 @@
 -- What the rule of overflow asks of Redis, and the lists of single tiers, which no plan names.
 --
--- Needs: values, commands, tenants, lists, fairness, pop
+-- Needs: values, commands, tenants, lists, hold, fairness, pop
 -- Touches: bl:overflow:<model>:<tier>:<lane>, bl:live:<model>:<tier>, bl:health:<model>:<tier>, bl:lists:<model>, bl:served:<model>,
 -- bl:drain:<model>:<tier>:<lane>, and what its parts touch
 
 -- A lane's rate is measured over so long.
 local DRAIN_MS = 5000
 
-local function depth_of(lists, tenants)
+local function depth_of(claim, lists)
   local depth = 0
   for _, name in ipairs(lists) do
-    depth = depth + depth_of_list(name) + depth_apart(tenants, name)
+    depth = depth + (holds_default(claim) and 0 or depth_of_list(name)) + depth_apart(claim.tenants, name)
   end
   return depth
 end
@@ -43,7 +43,7 @@ local function overflow_facts(claim, plan)
     now = claim.now,
     share = plan.share,
     depth = function(lists)
-      return depth_of(lists, claim.tenants)
+      return depth_of(claim, lists)
     end,
     marked_at = function(lane)
       return whole(try_call('GET', lane.flag))
@@ -56,6 +56,9 @@ local function overflow_facts(claim, plan)
       end
     end,
     has_workers = function(tier)
+      if claim.hold and claim.hold.scopes['tier:' .. string.sub(tier.live, #'bl:live:' + 1)] then
+        return false
+      end
       return try_call('ZCOUNT', tier.live, claim.now, '+inf') ~= 0
         and (try_call('HGET', tier.health, 'shifted') or '0') == '0'
     end,
@@ -101,7 +104,7 @@ local function add_lists(claim, plan, key, raw_scheme)
     local rank, place = scheme.ranks[tier], scheme.lanes[lane]
     if tier ~= scheme.tier then
       local _, of_tenants = names_in(name)
-      read_tenants(of_tenants, claim.tenants)
+      read_waiting(claim, of_tenants)
     end
     if is_empty(claim, {name}) then
       redis.call('SREM', key, name)

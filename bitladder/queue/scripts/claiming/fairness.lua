@@ -1,6 +1,6 @@
 -- Fairness among lanes, tiers and tenants: none that is never empty keeps another waiting for ever.
 --
--- Needs: values, commands, tenants, lists
+-- Needs: values, commands, tenants, lists, hold
 -- Touches: bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:tenants:<model>:<tier>, bl:weights, rq:queue:<list>,
 --          rq:queues; claim.lua keeps the counters of lanes and tiers (bl:turn:<model>:<tier>)
 --
@@ -33,7 +33,7 @@ end
 local function length_of(claim, name)
   local length = claim.lengths[name]
   if not length then
-    length = redis.pcall('LLEN', 'rq:queue:' .. name)
+    length = holds_default(claim) and 0 or redis.pcall('LLEN', 'rq:queue:' .. name)
     if type(length) == 'table' then
       length = check_type(length) or 0  -- a key that is no list is empty
     end
@@ -77,10 +77,10 @@ local function first_turn(claim, lane_queues)
   local function next_named(queue, clock)
     local shares = 'bl:shares:' .. queue
     for _ = 1, MAX_FORGOTTEN do  -- the next claim goes on
-      local first = try_call('ZRANGE', shares, 0, 1, 'WITHSCORES') or {}
+      local first = first_tenants(claim, shares)
       local tenant, begins = first[1], whole(first[2]) or 0
       if not tenant then
-        try_call('HDEL', tenants_key(queue), queue, 'gone:' .. queue)
+        if not claim.hold then try_call('HDEL', tenants_key(queue), queue, 'gone:' .. queue) end
         claim.tenants[queue] = nil
         return nil
       end
@@ -137,9 +137,9 @@ local function first_turn(claim, lane_queues)
     end
     if ids >= turn.length then try_call('SREM', 'rq:queues', 'rq:queue:' .. turn.list) end
     if leftovers > 0 then
-      claim.tenants['gone:' .. queue] = count_apart(queue, 'gone:' .. queue, -leftovers)
+      claim.tenants['gone:' .. queue] = count_waiting(claim, queue, 'gone:' .. queue, -leftovers)
     end
-    claim.tenants[queue] = count_apart(queue, queue, -ids)
+    claim.tenants[queue] = count_waiting(claim, queue, queue, -ids)
     if claim.tenants[queue] <= 0 then
       next_named(queue, clock)  -- the last one tidies up
     end

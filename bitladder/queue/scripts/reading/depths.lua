@@ -1,20 +1,21 @@
 -- Read the depths of queues, their heads' ages, and how many workers are live.
 --
--- Needs: values, clock, commands, tenants, lists
+-- Needs: values, clock, commands, tenants, lists, pauses
 --
 -- KEYS  1… bl:live:<model>:<tier>      zset    one per tier
 -- ARGV  1 bl:lists:<model> (a key of a list would count as written), then queue names; by name: bl:health:<model>:<tier>,
---       rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>, bl:tenants:<model>:<tier>, bl:shares:<q>
+--       rq:queue:<q>, bl:counts:<q>, rq:wip:<q>, rq:job:<head>, bl:paused, bl:tenants:<model>:<tier>, bl:shares:<q>
 -- Returns {now, {live workers per key}, {depth, in flight, time of the head (0: unknown or none), what is wrong with the
 -- list ('': nothing)} per queue, {traffic shifted to higher tiers (1|0) per tier}, {name, and the same} per list of single
--- tiers}.
+-- tiers, {paused (1|0) per tier}}.
 
 local now = now_ms()
-local live, queues, shifted, others, tenants = {}, {}, {}, {}, {}
+local live, queues, shifted, others, tenants, paused = {}, {}, {}, {}, {}, {}
 for i, key in ipairs(KEYS) do
   live[i] = try_call('ZCOUNT', key, now, '+inf') or 0
   local since = try_call('HGET', (string.gsub(key, '^bl:live:', 'bl:health:')), 'shifted')
   shifted[i] = (since or '0') ~= '0' and 1 or 0
+  paused[i] = is_tier_paused(string.sub(key, #'bl:live:' + 1), now) and 1 or 0
   read_tenants(string.sub(key, #'bl:live:' + 1), tenants)
 end
 
@@ -41,4 +42,4 @@ end
 for i, name in ipairs(redis.pcall('SRANDMEMBER', ARGV[1], MAX_LISTS)) do
   others[i] = {name, state_of(name)}
 end
-return {num(now), live, queues, shifted, others}
+return {num(now), live, queues, shifted, others, paused}

@@ -1,0 +1,14 @@
+"""Spans of time as people write them: 45m, 12h, 90d."""
+
+from __future__ import annotations
+
+import re
+
+_SPAN = re.compile(r"(\d{1,5})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def span_s(text: str) -> int | None:
+    """Return the seconds of a span; None for any other text."""
+    span = _SPAN.fullmatch(text)
+    return int(span[1]) * _SECONDS[span[2]] if span else None

@@ -1,0 +1,69 @@
+"""What operators order: pause.lua, resume.lua, drain.lua, move.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bitladder.queue.calls.claim import wake_key
+from bitladder.queue.pauses import MAX_PAUSES, members
+from bitladder.queue.run_script import Call
+from bitladder.queue.untrusted import short
+from bitladder.settings.sections import Settings
+
+AUDIT = "bl:audit"
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What the audit log says of an order."""
+
+    operator: str
+    what: str
+    on: str
+    reason: str
+
+    def words(self) -> tuple[str, ...]:
+        """Return the fields of an entry of the log, with their values."""
+        return ("by", self.operator, "what", self.what, "on", self.on, "reason", self.reason)
+
+
+class DrainOrder(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": "by"}):
+    """What a worker is to do: claim nothing more, and end, or stay idle (`keep`)."""
+
+    keep: bool = False
+    since: int = 0
+    operator: str = ""
+    reason: str = ""
+
+    @classmethod
+    def read(cls, text: bytes) -> DrainOrder | None:
+        """Read an order; None: there is none, or another program has written it."""
+        try:
+            order = msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return msgspec.structs.replace(order, operator=short(order.operator), reason=short(order.reason))
+
+
+def pause_call(scope: str, for_s: float, note: Note) -> Call:
+    """Build the call of pause.lua; 0 s: until it is resumed."""
+    reason = members(note.operator, note.reason)
+    return Call("pause", ["bl:paused"], [scope, int(for_s * 1000), reason, MAX_PAUSES, *note.words()])
+
+
+def resume_call(settings: Settings, scope: str, note: Note) -> Call:
+    """Build the call of resume.lua."""
+    wakes = [wake_key(model, tier) for model, section in settings.models.items() for tier in section.ladder]
+    return Call("resume", ["bl:paused", *wakes], [scope, *note.words()])
+
+
+def drain_call(*, model: str, tier: str, worker: str, order: str, dry_run: bool, note: Note) -> Call:
+    """Build the call of drain.lua; no order: it is taken back."""
+    return Call("drain", ["rq:workers", "bl:drained"], [model, tier, worker, order, int(dry_run), *note.words()])
+
+
+def read_names(answer: Sequence[Any]) -> list[str]:
+    """Read the answer of drain.lua: names of workers."""
+    return sorted(short(name.decode(errors="replace")) for name in answer)

@@ -1,0 +1,1 @@
+"""What operators order, and the answers: the same over HTTP and from the command line."""

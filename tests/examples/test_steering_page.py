@@ -1,0 +1,34 @@
+"""docs/operating/steering.md: its commands do what the page says, straight at Redis, at the settings that ship."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+
+from tests.conftest import Stack
+from tests.page_examples import blocks
+from tests.warm_start import BITLADDER
+
+PAGE = "docs/operating/steering.md"
+
+
+def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    lines = [line for block in blocks(PAGE, "bash") for line in block.splitlines()]
+
+    said = {line: _run(stack, line) for line in lines}
+
+    pause, queues, resume, _, drained, *_ = said.values()
+    assert "tier:smollm2:int4, by " in pause
+    assert "odd answers" in queues
+    assert resume == "resumed tier:smollm2:int4\n"
+    assert drained == "no live worker\n"
+    log = json.loads(_run(stack, "bitladder audit --json"))["data"]
+    assert [entry["what"] for entry in log[:2]] == ["resume", "pause"]
+
+
+def _run(stack: Stack, line: str) -> str:
+    done = BITLADDER.run("bitladder.cli.main", *shlex.split(line)[1:], env=stack.environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
