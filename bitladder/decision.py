@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
+_NUMBER = re.compile(r"(?<!\w)-?\d[\d.e+-]*")
 # The reason where no policy chose: the floor is the tier of the queue that the job was put into.
 QUEUE = "queue"
 
@@ -79,6 +81,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
     def label(self) -> str | None:
         """Policy and version in one word, as clients read it: article@1."""
         return f"{self.policy}@{self.version}" if self.policy else None
+
+    @property
+    def rule(self) -> str:
+        """The reason without what was measured of the request: as few words as the policy has rules."""
+        return _NUMBER.sub("#", self.reason)
 
     def shortened(self, max_chars: int) -> Decision:
         """Return the decision with no word longer than this: it may come from a record that anybody wrote."""

@@ -34,7 +34,7 @@ from dispatcher.auth import Authenticator
 from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
-from dispatcher.metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.metrics.intake_metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
 from dispatcher.overview.sampler import OverviewSampler
 from dispatcher.webhooks.hooks import Webhooks
 from dispatcher.withdrawals import Withdrawals

@@ -48,10 +48,7 @@ def route_incoming(state: IntakeState, incoming: Incoming, *, reply: bool) -> Ac
     state.metrics.routing.observe(time.perf_counter() - start)
     job = accepted.submission
     state.capture.offer(accepted)
-    decision = job.request.decision
-    if decision.score.entropy is not None:
-        state.metrics.entropy.observe(decision.score.entropy)
-    state.metrics.routed(job.model, decision.floor, QueueName.parse(job.queue).lane).inc()
+    state.metrics.count_decision(job.model, QueueName.parse(job.queue).lane, job.request.decision)
     return accepted
 
 

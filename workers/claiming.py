@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from bitladder.contract import Claimed, State
+from bitladder.contract import Claimed
 from bitladder.errors import QueueUnreachableError
 from bitladder.queue.calls.claim import Claims, Unfit
 from bitladder.queue.claim_plan import ClaimPlan, without_overflow
@@ -18,7 +18,7 @@ from bitladder.queue.server.outage import OUTAGE
 from workers.engine_health.tier_health import TierHealth
 from workers.identity import Identity
 from workers.lease import LeaseKeeper
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 from workers.retry import pause
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class Claimer:
         if claims.held:
             await asyncio.sleep(_SUSPENDED_POLL_S)
             return ()
-        self._metrics.ended(State.EXPIRED).inc(claims.expired)
+        self._metrics.count_expired(claims.expired)
         self._count_unfit(claims.unfit)
         if claims.jobs:
             self._health.claimed(plan)

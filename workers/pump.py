@@ -46,7 +46,7 @@ from workers.handling.yielding import BatchYield
 from workers.identity import Identity
 from workers.isolation import Isolation
 from workers.lease import LeaseKeeper
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 from workers.slots import Slots
 
 log = structlog.get_logger()
@@ -85,6 +85,7 @@ class Pump:
             on_reaped=metrics.tally.add_lost,
             order=self._take_order,
         )
+        metrics.clock = self.leases.clock
         self._health = TierHealth(queue, identity, lambda: metrics.tally.report(self._slots.limit))
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None

@@ -13,10 +13,11 @@ from wsgiref.simple_server import WSGIServer
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.logs.setup import configure_logs, log_listening, name_process
+from bitladder.process.article_names import WithArticleNames, asks_for_article_names
 from bitladder.process.gc_freeze import freeze_heap
 from bitladder.process.process_metrics import readable_accept
 from bitladder.process.signals import ending
@@ -85,13 +86,24 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
     with contextlib.suppress(QueueUnreachableError):  # the worker starts without Redis, and waits for it
         await check_at_start(lambda: check_server(update.pump.queue.client, settings.redis, WORKER))
     if settings.worker.metrics_port is not None:
-        serve_metrics(settings.worker, update.registry, port_tries, is_ready=lambda: update.pump.leases.is_ready)
+        serve_metrics(
+            settings.worker,
+            update.registry,
+            port_tries,
+            is_ready=lambda: update.pump.leases.is_ready,
+            article_names=settings.metrics.article_names,
+        )
     freeze_heap()
     await update.run()
 
 
 def serve_metrics(
-    settings: WorkerSettings, registry: CollectorRegistry, tries: int, *, is_ready: Callable[[], bool] = lambda: True
+    settings: WorkerSettings,
+    registry: CollectorRegistry,
+    tries: int,
+    *,
+    is_ready: Callable[[], bool] = lambda: True,
+    article_names: bool = False,
 ) -> int:
     """Serve /metrics and /readyz on the first free port, and return the port.
 
@@ -107,7 +119,8 @@ def serve_metrics(
             if error.errno != errno.EADDRINUSE:
                 raise ConfigError(f"worker.metrics_host: cannot listen on {host}:{port}: {error.strerror}") from error
         else:
-            server.set_app(_with_readiness(server.get_app(), is_ready))
+            plain, renamed = server.get_app(), make_wsgi_app(_with_article_names(registry))
+            server.set_app(_with_readiness(renamed if article_names else plain, renamed, is_ready))
             _harden(server)
             log_listening(host, server.server_port, "/metrics")
             return int(server.server_port)
@@ -134,13 +147,22 @@ def _log_broken_scrape(request: object, client: object) -> None:
     log.warning("metrics not read to the end", error=repr(sys.exc_info()[1]))
 
 
-def _with_readiness(metrics: WSGIApplication | None, is_ready: Callable[[], bool]) -> WSGIApplication:
+def _with_article_names(registry: CollectorRegistry) -> CollectorRegistry:
+    both = CollectorRegistry()
+    both.register(WithArticleNames(registry))
+    return both
+
+
+def _with_readiness(
+    metrics: WSGIApplication | None, renamed: WSGIApplication, is_ready: Callable[[], bool]
+) -> WSGIApplication:
     """Answer /readyz: 200 while the worker claims jobs, 503 while its engine starts or is broken, or it drains."""
     assert metrics  # noqa: S101  (prometheus_client has set it)
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/readyz":
-            return metrics(environ, start_response)
+            asked = renamed if asks_for_article_names(environ.get("QUERY_STRING", "")) else metrics
+            return asked(environ, start_response)
         status = "200 OK" if is_ready() else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode() + b"\n"]

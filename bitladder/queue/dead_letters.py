@@ -76,6 +76,19 @@ class DeadLetters:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
 
+    async def count(self) -> int:
+        """Return how many there are.
+
+        Raises:
+            QueueUnreachableError: Redis is unreachable.
+
+        """
+        try:
+            count: Any = await self._queue.client.zcard(DEAD_LETTERS)
+        except (RedisError, OSError) as error:
+            raise unreachable("cannot read from Redis", error) from error
+        return int(count)
+
     async def jobs(self, choice: Choice = Choice()) -> list[DeadLetter]:  # noqa: B008  (it is frozen)
         """Return the chosen dead letters, the latest first."""
         return await self.look(await self.heads(choice))

@@ -1,4 +1,4 @@
-"""Settings of what a process says of itself."""
+"""Settings of what a process says of itself: its log and its metrics."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ class LogSettings(Section):
         description="what is less than this is not logged; debug shows what vLLM prints, which may be of prompts",
     )
     requests: bool = Field(False, description="a line for each request that an intake has answered")
+
+
+class MetricsSettings(Section):
+    """What /metrics of every process shows."""
+
+    article_names: bool = Field(
+        False, description="copies of some metrics by the names of the article (quant_router_*)"
+    )

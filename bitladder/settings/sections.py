@@ -18,7 +18,7 @@ from bitladder.settings.intake_section import (
     IntakeSettings,
     WebhookSettings,
 )
-from bitladder.settings.log_section import LogSettings
+from bitladder.settings.log_section import LogSettings, MetricsSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import (
     LaneSettings,
@@ -37,6 +37,7 @@ class Settings(Section):
     """All settings of one process."""
 
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     redis: RedisSettings = RedisSettings()
     intake: IntakeSettings = IntakeSettings()
     files: FilesSettings = FilesSettings()

@@ -28,7 +28,7 @@ from bitladder.routing.rates import Load, Reading, TierRates
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from dispatcher.admission.second_look import is_in_time_by_turns, is_repeat
-from dispatcher.metrics import AdmissionMetrics
+from dispatcher.metrics.intake_metrics import AdmissionMetrics
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from bitladder.queue_name import QueueName
 from bitladder.routing.forecast import RANK, forecast, wait_at
 from bitladder.routing.wait_errors import WaitErrors
 from dispatcher.admission.admission import Admission
-from dispatcher.metrics import AdmissionMetrics
+from dispatcher.metrics.intake_metrics import AdmissionMetrics
 
 # One job of a queue in so many seconds is followed: those that come together wait alike, and would only say the same.
 _SPACED_S = 0.25

@@ -26,7 +26,7 @@ from dispatcher.batch.batch_results import CANCELLED, EXPIRED, Result, add_token
 from dispatcher.batch.batch_state import BatchRecord, Progress, Status
 from dispatcher.batch.file_service import Files, new_file_id
 from dispatcher.batch.object_store import ObjectMissingError, StoreError
-from dispatcher.metrics import BatchMetrics
+from dispatcher.metrics.intake_metrics import BatchMetrics
 from dispatcher.state import IntakeState
 
 log = structlog.get_logger()

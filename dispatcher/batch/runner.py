@@ -14,7 +14,7 @@ from dispatcher.batch.batch_records import Batches, LeaseLostError
 from dispatcher.batch.batch_run import BatchRun, BatchTools
 from dispatcher.batch.batch_state import Status
 from dispatcher.batch.file_service import Files
-from dispatcher.metrics import BatchMetrics
+from dispatcher.metrics.intake_metrics import BatchMetrics
 from dispatcher.state import IntakeState
 
 log = structlog.get_logger()

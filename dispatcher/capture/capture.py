@@ -32,7 +32,7 @@ from bitladder.routing.body import prompt_bytes, read_body, turns_of
 from bitladder.settings.intake_section import CaptureSettings
 from dispatcher.capture.labels import labels
 from dispatcher.capture.redact import redact
-from dispatcher.metrics import IntakeMetrics
+from dispatcher.metrics.intake_metrics import IntakeMetrics
 
 log = structlog.get_logger()
 # Prompts that wait for the thread; of a burst above it a smaller share is kept.

@@ -12,7 +12,7 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.routing.webhook_checks import named_webhook
 from bitladder.settings.access import Caller
 from bitladder.settings.intake_section import WebhookSettings
-from dispatcher.metrics import WebhookMetrics
+from dispatcher.metrics.intake_metrics import WebhookMetrics
 from dispatcher.webhooks.deliveries import Answer
 from dispatcher.webhooks.endpoint_store import Endpoints
 from dispatcher.webhooks.sender import Sender

@@ -32,7 +32,7 @@ from bitladder.queue.calls.webhooks import (
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.outage import OUTAGE
 from bitladder.settings.intake_section import WebhookSettings
-from dispatcher.metrics import WebhookMetrics
+from dispatcher.metrics.intake_metrics import WebhookMetrics
 from dispatcher.webhooks.deliveries import (
     Answer,
     Delivery,

@@ -16,9 +16,9 @@ def _missed(window: str) -> str:
     return f"{expired} / {ended}"
 
 
-def _quantiles(title: str, metric: str, about: str) -> Panel:
+def _quantiles(title: str, metric: str, about: str, unit: str = "s") -> Panel:
     queries = {f"{{{{tier}}}} p{part}": quantile(part / 100, metric) for part in (50, 95, 99)}
-    return graph(title, queries, f"{about}: {metric}", "s")
+    return graph(title, queries, f"{about}: {metric}", unit)
 
 
 def _vllm_p95(title: str, metric: str) -> Panel:
@@ -59,6 +59,12 @@ LATENCY = Board(
                 "Which part of the jobs expired before it ended: bitladder_jobs_ended_total",
                 "percentunit",
             ),
+            _quantiles(
+                "Share of the deadline used",
+                "bitladder_deadline_used_ratio",
+                "How much of its time a job had used at its end; near 1: hardly in time",
+                "percentunit",
+            ),
             graph(
                 "Rate at which the month's misses are used up",
                 {f"{window} {{{{model}}}}": _missed(window) + " / 0.01" for window in ("5m", "1h", "6h")},
@@ -77,6 +83,7 @@ LATENCY = Board(
             ),
         ],
         "Parts": [
+            _quantiles("In all", "bitladder_job_seconds", "Jobs from acceptance to their end, awaited or not"),
             _quantiles(
                 "Wait in the queue", "bitladder_queue_wait_seconds", "How long jobs waited until a worker claimed them"
             ),

@@ -98,6 +98,12 @@ COSTS = Board(
         ],
         "Tokens": [
             graph(
+                "By tenant",
+                {"{{tenant}}": rate("bitladder_tenant_tokens_total", "tenant")},
+                "Read and written tokens a second; the first 50 tenants by name: bitladder_tenant_tokens_total",
+                "short",
+            ),
+            graph(
                 "Tokens",
                 {"{{tier}} {{kind}}": rate("bitladder_tokens_total", "tier, kind")},
                 "Tokens that were read and written, in a second: bitladder_tokens_total",

@@ -111,6 +111,12 @@ OVERVIEW = Board(
                 "reqps",
             ),
             graph(
+                "Rules",
+                {"{{floor}}: {{rule}}": rate("bitladder_decisions_total", "floor, rule", _ROUTED)},
+                "Why requests have their floor; # stands for what was measured. bitladder_decisions_total",
+                "reqps",
+            ),
+            graph(
                 "Lanes",
                 {"{{lane}}": rate("bitladder_requests_routed_total", "lane", _ROUTED)},
                 "Requests by lane: bitladder_requests_routed_total",

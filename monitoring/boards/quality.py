@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.board import Board, graph, heat
+from monitoring.board import Board, figure, graph, heat
 from monitoring.queries import JOB, highest, quantile, rate
 
 _RUNS = "bitladder_run_seconds_count"
@@ -35,6 +35,12 @@ QUALITY = Board(
                 "No NaN",
             ),
             graph(
+                "NaN, last thousand requests",
+                {"{{model}} {{tier}}": highest("bitladder_engine_nan_ratio")},
+                "Look at the checkpoint where it is above 0.01: bitladder_engine_nan_ratio",
+                "percentunit",
+            ),
+            graph(
                 "Degenerate",
                 {
                     "{{tier}} {{kind}}": f"{rate('bitladder_outputs_degenerate_total', 'tier, kind')} "
@@ -65,6 +71,16 @@ QUALITY = Board(
                 "Jobs for an operator to look at: bitladder_jobs_dead_lettered_total",
                 "reqps",
                 "No dead letters",
+            ),
+            figure(
+                "Dead letters, waiting",
+                f"max(bitladder_dead_letters{{{JOB}}})",
+                "Jobs that wait for an operator: bitladder_dead_letters",
+            ),
+            graph(
+                "Executions a job",
+                {f"{{{{tier}}}} p{part}": quantile(part / 100, "bitladder_job_attempts") for part in (50, 99)},
+                "How often jobs were executed until they ended: bitladder_job_attempts",
             ),
             graph(
                 "Shifted",

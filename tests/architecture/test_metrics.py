@@ -1,4 +1,4 @@
-"""docs/metrics.md lists every metric of the intake and of the worker, and no other; Prometheus likes their names."""
+"""docs/metrics.md is what the rows of the metrics make; every row is served; Prometheus likes their names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ import subprocess
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dispatcher.metrics import AdmissionMetrics, BatchMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.metrics.intake_metrics import (
+    AdmissionMetrics,
+    BatchMetrics,
+    IntakeMetrics,
+    WebhookMetrics,
+    withdrawals_gauge,
+)
+from dispatcher.metrics.intake_rows import ROWS as INTAKE_ROWS
+from monitoring.metric_page import rendered
 from tests.conftest import ROOT
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
+from workers.metrics.worker_rows import ROWS as WORKER_ROWS
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-INTAKE, WORKER, PROCESS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+INTAKE, WORKER, PROCESS, ARTICLE = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 
 
 def listed(section: str) -> dict[str, str]:
@@ -40,6 +49,10 @@ def worker() -> CollectorRegistry:
     return WorkerMetrics("smollm2", "int4").registry
 
 
+def test_the_tables_are_what_the_rows_make() -> None:
+    assert rendered(PAGE) == PAGE, "python -m monitoring.metric_page writes them"
+
+
 def test_every_metric_of_the_intake_is_listed() -> None:
     registry = intake()
 
@@ -62,6 +75,18 @@ def test_no_page_names_a_metric_that_does_not_exist() -> None:
 
     assert len(named) > 40
     assert {(page, name) for page, name in named if name not in known and not name.endswith("_")} == set()
+
+
+def test_a_label_whose_values_come_from_outside_has_a_maximum() -> None:
+    configured = {"model", "tier", "lane", "floor", "origin", "queue"}
+    unbounded = {
+        (row.name, label)
+        for row in (*INTAKE_ROWS, *WORKER_ROWS)
+        for label, most in row.labels.items()
+        if most is None and label not in configured
+    }
+
+    assert unbounded == set()
 
 
 # What `promtool check metrics` goes by (promlint): units that are not base units, or abbreviated; words for types.

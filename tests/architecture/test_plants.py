@@ -47,9 +47,9 @@ PLANTS = {
         "bitladder/routing/rates.py", "import redis", "bitladder.routing.rates -> redis"
     ),
     "an engine in the HTTP interface": Plant(
-        "dispatcher/metrics.py",
+        "dispatcher/metrics/intake_metrics.py",
         "from workers.engines.echo import EchoEngine",
-        "dispatcher.metrics -> workers.engines.echo",
+        "dispatcher.metrics.intake_metrics -> workers.engines.echo",
     ),
     "an HTTP server in a worker": Plant("workers/slots.py", "import starlette", "workers.slots -> starlette"),
     "the queue in calibration": Plant(

@@ -19,7 +19,7 @@ from workers.clock import ServerClock
 from workers.engines.echo import EchoEngine
 from workers.execute import Executor, Verdict
 from workers.handling.chunks import Chunks, ChunkSender
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 BODY = b'{"model": "smollm2", "prompt": "aa bb", "max_tokens": 3, "unknown": "kept"}'
 

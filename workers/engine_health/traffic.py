@@ -22,7 +22,7 @@ from workers.engines.errors import (
     EngineLostError,
     EngineUnreachableError,
 )
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
@@ -143,11 +143,13 @@ class Traffic:
             raise
         except EngineFaultError as error:
             self._pause.answered(sent_s)
+            self._metrics.count_answer()
             if isinstance(error, EngineCorruptedError):
-                self._metrics.corrupted("answer").inc()
+                self._metrics.count_corrupted("answer")
             self.faults.note(is_fault=True, faulty=faulty)
             raise
         self._pause.answered(sent_s)
+        self._metrics.count_answer()
         self.faults.note(is_fault=False)
         self._progress_s = self._loop.time()
         self.has_served = True
@@ -160,7 +162,7 @@ class Traffic:
 
     def _note_corrupted(self, count: int) -> None:
         for _ in range(min(max(0, count), WINDOW)):  # below 0: the engine was restarted
-            self._metrics.corrupted("counter").inc()
+            self._metrics.count_corrupted("counter")
             self.faults.note(is_fault=True)
 
     def _timed(self, on_chunk: OnChunk, request: _OpenRequest) -> OnChunk:

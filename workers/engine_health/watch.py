@@ -19,7 +19,7 @@ from workers.engine_health.probe import Probe
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import EngineLoad
 from workers.engines.errors import EngineError
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 POLL_INTERVAL_S = 1.0

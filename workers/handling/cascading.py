@@ -13,7 +13,7 @@ from bitladder.settings.sections import Settings
 from workers.clock import ServerClock
 from workers.handling.higher_tiers import HigherTiers
 from workers.identity import Identity
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 # A job escalates only if so many times its first execution's time are left to its deadline: a higher tier is slower.
 _MIN_TIMES_LEFT = 2.0

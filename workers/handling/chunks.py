@@ -23,7 +23,7 @@ from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.waiting.reading import Reading, StreamGapError, StreamRestartedError
 from bitladder.routing.body import with_field
 from workers.handling.replay import DifferentAnswerError, Replay, is_repeatable
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 from workers.retry import until_reachable
 
 log = structlog.get_logger()

@@ -26,7 +26,7 @@ from bitladder.settings.models_section import ModelSettings
 from workers.execute import Executed, Verdict
 from workers.handling.engine_share import EngineTime, Execution
 from workers.identity import Identity
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 _SEND_EVERY_S = 1.0

@@ -17,13 +17,14 @@ from bitladder.queue.calls.end import Finished, RequeueReason, finished_bytes
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.sending.budget import ByteBudget
 from bitladder.queue.server.outage import OUTAGE
+from bitladder.queue_name import DEFAULT_TENANT
 from workers.execute import Executed, Verdict
 from workers.handling.cascading import unsure
 from workers.handling.cost_ledger import CostLedger
 from workers.handling.higher_tiers import HigherTiers
 from workers.handling.prefixes import PrefixNotes
 from workers.identity import Identity
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 from workers.retry import until_reachable
 
 log = structlog.get_logger()
@@ -59,7 +60,7 @@ class Settler:
     async def settle(self, job: Claimed, done: Executed, cost: float | None) -> None:
         """Do what the verdict says; `cost`, here and below: of all executions of the job, None: none has begun."""
         self._note(job, done)
-        outcome = self._completed(job, done, cost)
+        outcome, tenant = self._completed(job, done, cost), done.request.tenant if done.request else DEFAULT_TENANT
         if done.degenerate:
             self._metrics.degenerate(done.degenerate).inc()
         if done.verdict is Verdict.DEAD_LETTER:
@@ -70,7 +71,7 @@ class Settler:
                 job, outcome, RequeueReason.EXPIRED if done.verdict is Verdict.FINISH else RequeueReason.REFUSED
             )
         elif done.verdict in (Verdict.FINISH, Verdict.DEAD_LETTER):
-            await self._end(job, outcome, is_dead_letter=done.verdict is Verdict.DEAD_LETTER)
+            await self._end(job, outcome, tenant, is_dead_letter=done.verdict is Verdict.DEAD_LETTER)
         elif done.verdict is Verdict.UNSURE:
             target = await self._higher.queue_for(job)
             await self._requeue(job, target, RequeueReason.CHARGED, unsure(outcome), kept=outcome)
@@ -130,15 +131,17 @@ class Settler:
         """Count a job whose lease was lost: another worker has it, and nothing is to be stored."""
         self._metrics.count_lost()
 
-    async def _end(self, job: Claimed, outcome: Outcome, *, is_dead_letter: bool = False) -> None:
+    async def _end(
+        self, job: Claimed, outcome: Outcome, tenant: str = DEFAULT_TENANT, *, is_dead_letter: bool = False
+    ) -> None:
         value = _rq_value(job, outcome)
         finished = Finished(job=job, outcome=outcome, return_value=value, is_dead_letter=is_dead_letter)
-        self._count(job, outcome, accepted=await self._finish.call(finished))
+        self._count(job, outcome, tenant, accepted=await self._finish.call(finished))
 
     async def _end_unbegun(self, job: Claimed, outcome: Outcome, reason: RequeueReason) -> None:
         """End a job that the engine has not begun: it costs no attempt."""
         result = await self._call_requeue(job, job.queue, reason, outcome)
-        self._count(job, outcome, accepted=result == "ended")
+        self._count(job, outcome, DEFAULT_TENANT, accepted=result == "ended")
 
     async def _requeue(
         self, job: Claimed, target: str, reason: RequeueReason, last: Outcome, *, kept: Outcome | None = None
@@ -187,9 +190,9 @@ class Settler:
             cost=cost,
         )
 
-    def _count(self, job: Claimed, outcome: Outcome, *, accepted: bool) -> None:
+    def _count(self, job: Claimed, outcome: Outcome, tenant: str, *, accepted: bool) -> None:
         if accepted:
-            self._metrics.count_end(outcome)
+            self._metrics.count_end(job, outcome, tenant)
             return
         self._metrics.count_lost()
         log.warning("outcome refused: the lease was lost", job_id=job.job_id)

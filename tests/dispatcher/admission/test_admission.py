@@ -27,7 +27,7 @@ from bitladder.routing.envelope import LatencyBudget
 from bitladder.settings.access import key_hash
 from bitladder.settings.sections import Settings
 from dispatcher.admission.admission import Admission
-from dispatcher.metrics import AdmissionMetrics
+from dispatcher.metrics.intake_metrics import AdmissionMetrics
 from tests.chaos.proxy import Proxy
 from tests.conftest import free_port, make_settings
 

@@ -32,7 +32,7 @@ from dispatcher.batch.file_service import Files
 from dispatcher.batch.folder_store import FolderStore
 from dispatcher.batch.object_store import StoreError
 from dispatcher.http.closing import Closing
-from dispatcher.metrics import BatchMetrics
+from dispatcher.metrics.intake_metrics import BatchMetrics
 from dispatcher.state import IntakeState
 from tests.conftest import make_settings
 

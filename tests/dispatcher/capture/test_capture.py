@@ -18,7 +18,7 @@ from bitladder.settings.intake_section import CaptureSettings
 from dispatcher.capture import capture as module
 from dispatcher.capture.capture import Capture
 from dispatcher.capture.labels import labels
-from dispatcher.metrics import IntakeMetrics
+from dispatcher.metrics.intake_metrics import IntakeMetrics
 from tests.conftest import make_settings, wait_until
 
 SETTINGS = make_settings("redis://127.0.0.1:1/0")

@@ -14,7 +14,7 @@ from workers.engine_health.traffic import Traffic
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.engines.errors import EngineBusyError, EngineFaultError
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 ROUTE = "/v1/completions"
 HANG_S = 0.1

@@ -18,7 +18,7 @@ from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Answer, OnChunk
 from workers.engines.echo import EchoEngine
 from workers.engines.errors import EngineBusyError, EngineError, EngineFaultError, EngineLostError
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 ROUTE = "/v1/completions"
 FAST = EchoSettings(ttft_ms=1, tokens_per_s=1000)

@@ -22,7 +22,7 @@ from workers.engine_health.watch import EngineWatch
 from workers.engines.base import Answer
 from workers.engines.errors import EngineCorruptedError, EngineFaultError, EngineLostError
 from workers.engines.vllm_server import VllmServer
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 Make = Callable[..., VllmServer]
 ROUTE = "/v1/completions"

@@ -19,7 +19,7 @@ from bitladder.queue.server.connection import connect
 from bitladder.rq_call import decode_call
 from bitladder.settings.sections import Settings
 from workers.handling.chunks import Chunks, ChunkSender
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 
 BODY: dict[str, Any] = {"model": "smollm2", "prompt": "x", "temperature": 0, "stream": True}
 ANSWER = b'{"id":"second","choices":[{"index":0,"text":"one two"}]}'

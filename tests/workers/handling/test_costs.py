@@ -24,7 +24,7 @@ from workers.engines.echo import EchoEngine
 from workers.engines.http import HttpEngine
 from workers.handling.cost_ledger import CostLedger
 from workers.identity import Identity
-from workers.metrics import WorkerMetrics
+from workers.metrics.worker_metrics import WorkerMetrics
 from workers.pump import Pump
 
 INT4_PER_HOUR = 0.7

@@ -1,0 +1,1 @@
+"""The metrics of an intake, and the rows that they are made of."""
