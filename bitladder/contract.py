@@ -58,6 +58,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     prefix: str = ""  # what jobs with the same beginning of their prompt have in common; '': it does not count
     cascade: bool = False  # its answer is kept only where the model was sure of it, as far as a higher tier may answer
     response: ResponseOptions | None = None  # of a job of /v1/responses
+    traceparent: str = ""  # W3C's, of the span that submitted it; '': the intake makes none
+    tracestate: str = ""
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

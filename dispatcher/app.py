@@ -63,6 +63,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         routes=routes(),
         middleware=[
             Middleware(RequestIds, logs_all=settings.log.requests),
+            *_traced(settings),
             *_web_pages(settings.intake.cors_origins),
             Middleware(BelowRootPath, settings.intake.root_path),
             Middleware(QuotedIds),
@@ -75,6 +76,14 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
     # the request's Host names.
     app.router.redirect_slashes = False
     return app
+
+
+def _traced(settings: Settings) -> list[Middleware]:
+    if not settings.tracing.enabled:
+        return []
+    from dispatcher.request_traces import TracedRequests  # it needs the extra
+
+    return [Middleware(TracedRequests)]
 
 
 def _web_pages(origins: tuple[str, ...]) -> list[Middleware]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
 
@@ -26,6 +27,7 @@ from bitladder.settings.live import (
     release_version,
     take_changes,
 )
+from bitladder.settings.log_section import TracingSettings
 from bitladder.settings.sections import Settings
 from dispatcher.admission.admission import Admission
 from dispatcher.admission.budgets import Budgets
@@ -38,6 +40,9 @@ from dispatcher.metrics.intake_metrics import AdmissionMetrics, IntakeMetrics, W
 from dispatcher.overview.sampler import OverviewSampler
 from dispatcher.webhooks.hooks import Webhooks
 from dispatcher.withdrawals import Withdrawals
+
+if TYPE_CHECKING:
+    from dispatcher.request_traces import RequestTraces
 
 # Job records read at once, a connection each.
 _MAX_READING = 64
@@ -67,6 +72,7 @@ class IntakeState:
         self.overview = OverviewSampler(OverviewReader(queue, self.waits.of_lane, lambda: self.refused_change).read)
         self.refused_change = ""  # what is wrong with a change of the settings, while what was before stays
         self.watch, self.live_store = ReleaseWatch.of(live.current), LiveStore(queue)
+        self.traces = _open_traces(live.current.tracing)
 
     async def start(self, watch: ReleaseWatch | None) -> None:
         """Start the background tasks, and wait a moment for Redis; `watch` brings published releases."""
@@ -87,6 +93,8 @@ class IntakeState:
     async def aclose(self) -> None:
         await self.withdrawals.drain()
         await self.overview.aclose()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
         await self.background.stop()
         await self.webhooks.aclose()
         self.capture.stop()
@@ -139,6 +147,14 @@ class IntakeState:
             is_late = view and view.state is State.QUEUED and view.deadline_ms and view.deadline_ms < time.time() * 1000
             # By the server's clock it may have time, or be over.
             return await self.queue.view(job_id) if is_late and await self.queue.expire(job_id) else view
+
+
+def _open_traces(settings: TracingSettings) -> RequestTraces | None:
+    if not settings.enabled:
+        return None
+    from dispatcher.request_traces import RequestTraces  # it needs the extra
+
+    return RequestTraces(settings)
 
 
 def intake_state(request: HttpRequest) -> IntakeState:

@@ -99,6 +99,13 @@ async def submit(state: IntakeState, accepted: Accepted) -> str:
 
 async def submit_admitted(state: IntakeState, job: Submission, latency_budget: LatencyBudget) -> str:
     """Queue one job; return the id it is stored under, and raise what `submit` does: nothing is withdrawn."""
+    if state.traces is None:
+        return await _submit_admitted(state, job, latency_budget)
+    with state.traces.submitting(job) as traced:
+        return await _submit_admitted(state, traced, latency_budget)
+
+
+async def _submit_admitted(state: IntakeState, job: Submission, latency_budget: LatencyBudget) -> str:
     entry = await state.admission.enter(job, latency_budget)
     try:
         answer = await _submit_paid(state, job) if job.request.payer else await state.bundles.submit(job)

@@ -97,7 +97,12 @@ class Executor:
         self._signer, self.clock, self._can_escalate, self._judge = signer, clock, can_escalate, judge
 
     async def execute(
-        self, job: Claimed, engine: Answers, stream: _Stream, on_begin: Callable[[], None], on_end: Callable[[], None]
+        self,
+        job: Claimed,
+        engine: Answers,
+        stream: _Stream,
+        on_begin: Callable[[Request], None],
+        on_end: Callable[[], None],
     ) -> Executed:
         """Run one job to a verdict; never raises for what the job or the engine did.
 
@@ -111,7 +116,7 @@ class Executor:
             return Executed(verdict=Verdict.DEAD_LETTER, outcome=outcome, has_begun=False)
         if (left_s := self.clock.seconds_until(job.deadline_ms)) is not None and left_s <= 0:
             return expired_in_queue()
-        on_begin()
+        on_begin(request)
         start = time.perf_counter()
         asking = self._judge and self._judge.asking(job, request)
         outcome, verdict, unsent = await self._ask(job, asking or request, engine, stream)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
@@ -49,6 +50,9 @@ from workers.lease import LeaseKeeper
 from workers.metrics.worker_metrics import WorkerMetrics
 from workers.slots import Slots
 
+if TYPE_CHECKING:
+    from bitladder.process.tracing.spans import Spans
+
 log = structlog.get_logger()
 # Steps of the event loop that new jobs have before the next claim is prepared. Without any, a job reaches its engine
 # 106 us after its claim, with one 34 us, with four 31 us. Four also let a job that ends at once be settled first.
@@ -60,7 +64,9 @@ _SMOOTHED_OVER = 8
 class Pump:
     """Moves the jobs of one tier through one engine."""
 
-    def __init__(self, settings: Settings, model: str, tier: str, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, model: str, tier: str, engine: Engine, *, spans: Spans | None = None
+    ) -> None:
         self.settings, self.engine = settings, engine
         self.identity = identity = Identity.new(model, tier)
         name_process(**identity.log_fields())
@@ -93,7 +99,7 @@ class Pump:
         executor = Executor(queue.signer, self.leases.clock, can_escalate, judge)
         settler = Settler(queue, identity, metrics, higher, self._health.note)
         chunks = ChunkSender(queue, identity.name, metrics)
-        self._ledger = settler.ledger
+        self._ledger, settler.traces.spans = settler.ledger, spans
         self._claimer = Claimer(
             queue, identity, self.leases, self._health, metrics, may_overflow=self._ledger.may_overflow
         )

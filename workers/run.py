@@ -26,6 +26,7 @@ from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.server.outage import check_at_start
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
+from bitladder.settings.log_section import TracingSettings
 from bitladder.settings.sections import Settings
 from bitladder.settings.worker_section import WorkerSettings
 from workers.engines.base import Engine
@@ -36,6 +37,8 @@ from workers.rollout.rolling_update import RollingUpdate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from bitladder.process.tracing.spans import Spans
 
 log = structlog.get_logger()
 
@@ -80,7 +83,8 @@ def _build_engine(settings: Settings, model: str, tier: str) -> Engine:
 
 
 async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> None:
-    settings, update = watch.settings, RollingUpdate(watch, model, tier, _build_engine)
+    settings, spans = watch.settings, _open_spans(watch.settings.tracing, model, tier)
+    update = RollingUpdate(watch, model, tier, _build_engine, spans=spans)
     for number in ending():
         asyncio.get_running_loop().add_signal_handler(number, update.drain)
     with contextlib.suppress(QueueUnreachableError):  # the worker starts without Redis, and waits for it
@@ -94,7 +98,20 @@ async def _run(watch: ReleaseWatch, model: str, tier: str, port_tries: int) -> N
             article_names=settings.metrics.article_names,
         )
     freeze_heap()
-    await update.run()
+    try:
+        await update.run()
+    finally:
+        if spans:
+            await asyncio.to_thread(spans.close)
+
+
+def _open_spans(settings: TracingSettings, model: str, tier: str) -> Spans | None:
+    if not settings.enabled:
+        return None
+    from bitladder.process.tracing.spans import Spans  # it needs the extra
+
+    service = f"{settings.service_name}-worker"
+    return Spans(service, f"{model}.{tier}", settings.endpoint, settings.ratio, settings.batch_ratio)
 
 
 def serve_metrics(

@@ -26,7 +26,7 @@ _QUIET = ("debug", "info")
 _SEVERE = ("error", "critical")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _MAX_WORDS = 300
-_OF_ONE_LINE = ("exc_info", "job_id", "request_id")
+_OF_ONE_LINE = ("exc_info", "job_id", "request_id", "trace_id")
 
 Event = MutableMapping[str, Any]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -27,7 +28,8 @@ class Batcher(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending.append((item, future))
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._drain())
+            # In a context of its own: what it logs is about no single caller.
+            self._running = asyncio.create_task(self._drain(), context=Context())
         return await future
 
     async def _drain(self) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector
 
 # From a queue's fastest answer to the slowest generation that a client waits for.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# Of the whole process, beside the registries: spans are sent by a thread of its own.
+SPANS = Counter("bitladder_spans", "What became of the process's spans?", ("result",), registry=None)
 _OPENMETRICS = "application/openmetrics-text"
 
 
@@ -24,7 +26,8 @@ def readable_accept(accept: str) -> str:
 
 
 def add_process_metrics(registry: CollectorRegistry) -> None:
-    """Add `process_*`, by Prometheus' own names, and `bitladder_build_info`."""
+    """Add `process_*`, by Prometheus' own names, `bitladder_build_info` and `bitladder_spans_total`."""
     ProcessCollector(registry=registry)
+    registry.register(SPANS)
     build = Info("bitladder_build", "Which version of bitladder is this, under which Python?", registry=registry)
     build.info({"version": version("bitladder"), "python": platform.python_version()})

@@ -18,7 +18,7 @@ from bitladder.settings.intake_section import (
     IntakeSettings,
     WebhookSettings,
 )
-from bitladder.settings.log_section import LogSettings, MetricsSettings
+from bitladder.settings.log_section import LogSettings, MetricsSettings, TracingSettings
 from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
 from bitladder.settings.policy_section import (
     LaneSettings,
@@ -38,6 +38,7 @@ class Settings(Section):
 
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     redis: RedisSettings = RedisSettings()
     intake: IntakeSettings = IntakeSettings()
     files: FilesSettings = FilesSettings()

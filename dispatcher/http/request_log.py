@@ -72,7 +72,8 @@ def _words(scope: Scope) -> Mapping[str, Any]:
     state = scope["state"]
     path, caller = getattr(scope.get("route"), "path", None), state.get("caller")
     tenant = {"tenant": caller.tenant} if caller else {}
-    return {"method": scope["method"], "path": path, "request_id": state["request_id"], **tenant}
+    trace = {"trace_id": state["trace_id"]} if "trace_id" in state else {}
+    return {"method": scope["method"], "path": path, "request_id": state["request_id"], **trace, **tenant}
 
 
 def _code_in(body: bytes) -> str | int | None:

@@ -86,7 +86,8 @@ def record_served(state: IntakeState, job: Submission, outcome: Outcome, start: 
     state.capture.served(job.job_id, tier)
     state.waits.ended(job.job_id, outcome)
     state.metrics.served(job.model, tier, outcome.state).inc()
-    state.metrics.awaited(job.model, tier).observe(time.perf_counter() - start)
+    exemplar = state.traces.heard(outcome) if state.traces else None
+    state.metrics.awaited(job.model, tier).observe(time.perf_counter() - start, exemplar)
 
 
 def abandoned(state: IntakeState, job: Submission) -> Response:

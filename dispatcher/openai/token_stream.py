@@ -89,7 +89,7 @@ class _Tokens:
             yield restart_event(endpoint, job.job_id, state.stream_url(job.job_id), last_event_id(read), number)
         except (TimeoutError, BitladderError) as error:
             self._is_over = read is None and isinstance(error, TimeoutError)  # all of it can be read later
-            yield broken_event(state, error, job.job_id, endpoint, number)
+            yield broken_event(state, error, job.job_id, endpoint, number, job.request.request_id)
 
     def close(self) -> None:
         if not self._is_over:  # the client disconnected, or the stream cannot be completed
@@ -101,19 +101,24 @@ def closing_event(outcome: Outcome, endpoint: Endpoint, number: int = 0) -> byte
     if outcome.state is State.FINISHED:
         return done_event(endpoint)
     if outcome.status >= 500:
-        log.warning("stream failed", status=outcome.status, code=outcome.code)
+        log.warning("stream failed", status=outcome.status, code=outcome.code, request_id=outcome.request_id)
     code = outcome.code or ""
     body = outcome.answer or problem_body(outcome.status, outcome.error or "", code)
     return error_event(endpoint, outcome.status, body, code, number)
 
 
 def broken_event(
-    state: IntakeState, error: TimeoutError | BitladderError, job_id: str, endpoint: Endpoint, number: int = 0
+    state: IntakeState,
+    error: TimeoutError | BitladderError,
+    job_id: str,
+    endpoint: Endpoint,
+    number: int = 0,
+    request_id: str = "",
 ) -> bytes:
     """Return the last event of a stream whose outcome could not be waited for, or whose chunks are not all there."""
     code = error.code if isinstance(error, BitladderError) else "await_timeout"
     state.metrics.broken_streams(code).inc()
-    log.warning("stream failed", code=code, job_id=readable(job_id))
+    log.warning("stream failed", code=code, job_id=readable(job_id), request_id=request_id)
     status, message = 504, late_message(state, job_id)
     if isinstance(error, BitladderError):
         status, message = error.status, error.public or str(error)

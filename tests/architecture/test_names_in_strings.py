@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from bitladder.process.tracing import gen_ai
 from tests.conftest import ROOT
 
 PACKAGES = "bitladder|dispatcher|workers|calibration|benchmarks|tests"
 IMPORT = re.compile(rf"\bfrom ((?:{PACKAGES})(?:\.\w+)*) import (\w+)|\bimport ((?:{PACKAGES})(?:\.\w+)+)")
 DOTTED = re.compile(rf"(?:{PACKAGES})(?:\.\w+)+")
-# Labels that are no modules.
-LABELS = {"workers.generate"}
+# Labels that are no modules, and attributes of spans.
+LABELS = {"workers.generate", *(value for value in vars(gen_ai).values() if isinstance(value, str))}
 FOLDERS = (*PACKAGES.split("|"), "examples")
 SOURCES = sorted(
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.parent != Path(__file__).parent

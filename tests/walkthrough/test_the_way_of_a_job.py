@@ -80,7 +80,7 @@ async def test_5_the_engine_gets_the_body_as_the_client_sent_it(queue: JobQueue,
     chunks = Chunks(
         ChunkSender(queue, "me", WorkerMetrics("smollm2", "int4")), claimed[0], on_first=on_begin, on_lost=on_begin
     )
-    done = await executor.execute(claimed[0], engine, chunks, on_begin, on_end=lambda: None)
+    done = await executor.execute(claimed[0], engine, chunks, lambda _: on_begin(), on_end=lambda: None)
 
     assert begun == [job.job_id]
     assert done.verdict is Verdict.FINISH

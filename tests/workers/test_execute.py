@@ -61,7 +61,7 @@ async def run(job: Claimed, *, can_escalate: bool | None = None) -> tuple[Execut
 
     executor = Executor(Signer(()), clock, None if can_escalate is None else answer)
     engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1e6))
-    done = await executor.execute(job, engine, Collected(), lambda: begun.append(job.job_id), lambda: None)
+    done = await executor.execute(job, engine, Collected(), lambda _: begun.append(job.job_id), lambda: None)
     return done, begun
 
 
@@ -97,7 +97,7 @@ async def test_the_engine_is_free_for_others_before_anything_waits_for_redis() -
 
     executor = Executor(Signer(()), clock, can_escalate)
     engine = EchoEngine(EchoSettings(ttft_ms=1, tokens_per_s=1e6))
-    await executor.execute(claimed(LOOP), engine, Stream(), lambda: None, lambda: order.append("the engine is free"))
+    await executor.execute(claimed(LOOP), engine, Stream(), lambda _: None, lambda: order.append("the engine is free"))
 
     assert order == ["the engine is free", "higher tiers are looked up"]
 

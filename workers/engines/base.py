@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -13,6 +14,8 @@ from bitladder.contract import Claimed
 # Called with every chunk of a streamed answer, as server-sent-event bytes.
 OnChunk = Callable[[bytes], Awaitable[None]]
 
+# The trace of the present task's job, for an engine that is asked over HTTP. workers/handling/job_traces.py sets it.
+TRACE_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("TRACE_HEADERS", default=MappingProxyType({}))
 # The claim that the present task runs, for an engine that logs its executions. workers/handling/job_handler.py sets it.
 CLAIM: ContextVar[Claimed | None] = ContextVar("CLAIM", default=None)
 

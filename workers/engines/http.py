@@ -12,7 +12,7 @@ import structlog
 from bitladder.endpoints import Endpoint, Events
 from bitladder.settings.hidden import hidden
 from workers.engines import lenient
-from workers.engines.base import Answer, EngineLoad, OnChunk
+from workers.engines.base import TRACE_HEADERS, Answer, EngineLoad, OnChunk
 from workers.engines.errors import (
     EngineBusyError,
     EngineCorruptedError,
@@ -97,7 +97,7 @@ class HttpEngine:
             endpoint.row.method,
             self._url + endpoint,
             data=asked if endpoint.row.method == "POST" else None,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **TRACE_HEADERS.get()},
             allow_redirects=False,
         ) as response:
             kind = response.content_type

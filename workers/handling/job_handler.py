@@ -7,6 +7,7 @@ import contextlib
 
 import structlog
 
+from bitladder.contract import Request
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import CLAIM
 from workers.execute import Executed, Executor, Verdict, expired_in_queue
@@ -60,6 +61,7 @@ class JobHandler:
             await self._settler.settle_broken(job, cost, has_begun=job_task.has_begun)
         else:
             self._settler.settle_lost()
+        self._settler.traces.forget(job)
 
     async def _execute(self, job_task: JobTask) -> Executed:
         job = job_task.job
@@ -70,8 +72,9 @@ class JobHandler:
         def on_first() -> None:
             job_task.has_output = True
 
-        def on_begin() -> None:
+        def on_begin(request: Request) -> None:
             job_task.has_begun = True
+            self._settler.traces.begin(job, request)
             self._begun.note(job.job_id)
             job_task.execution = execution = self._settler.ledger.engine.begin()
             place.callback(execution.end)

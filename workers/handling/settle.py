@@ -22,6 +22,7 @@ from workers.execute import Executed, Verdict
 from workers.handling.cascading import unsure
 from workers.handling.cost_ledger import CostLedger
 from workers.handling.higher_tiers import HigherTiers
+from workers.handling.job_traces import JobTraces
 from workers.handling.prefixes import PrefixNotes
 from workers.identity import Identity
 from workers.metrics.worker_metrics import WorkerMetrics
@@ -50,7 +51,7 @@ class Settler:
         note_end: Callable[[Claimed, bool], None],
     ) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
-        self.ledger = CostLedger(queue, worker, metrics)
+        self.ledger, self.traces = CostLedger(queue, worker, metrics), JobTraces(worker, metrics)
         self._note_end, self._prefixes = note_end, PrefixNotes(queue, worker)
         self._ladder = queue.settings.model(worker.model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)
@@ -149,8 +150,11 @@ class Settler:
         result = await self._call_requeue(job, target, reason, last, kept)
         self._metrics.requeued(last.code or "").inc()
         if result == "ended":
+            self.traces.ended(job, last)
             self._metrics.rq.add(last)
             self._metrics.dead_lettered(last.code or "").inc()
+        else:
+            self.traces.requeued(job, last)
         log.info("job requeued", job_id=job.job_id, target=target, reason=last.code, result=result)
 
     async def _call_requeue(
@@ -192,7 +196,7 @@ class Settler:
 
     def _count(self, job: Claimed, outcome: Outcome, tenant: str, *, accepted: bool) -> None:
         if accepted:
-            self._metrics.count_end(job, outcome, tenant)
+            self._metrics.count_end(job, outcome, tenant, self.traces.ended(job, outcome))
             return
         self._metrics.count_lost()
         log.warning("outcome refused: the lease was lost", job_id=job.job_id)

@@ -12,6 +12,7 @@ from bitladder.process.metric_table import Metrics
 from workers.metrics.worker_rows import ROWS
 from workers.tally import Tally
 
+Exemplar = dict[str, str] | None
 # An execution counts half in the ratio of NaN once some 700 have come after it.
 _KEPT = 1 - 1 / 1000
 
@@ -138,16 +139,16 @@ class WorkerMetrics:
         self._corrupted(seen_by).inc()
         self._nan.note(0, 1)
 
-    def count_end(self, job: Claimed, outcome: Outcome, tenant: str) -> None:
-        """Count a job that this worker has ended."""
+    def count_end(self, job: Claimed, outcome: Outcome, tenant: str, exemplar: Exemplar = None) -> None:
+        """Count a job that this worker has ended; `exemplar`: of the trace of its spans."""
         self.rq.add(outcome)
         self.tally.add(outcome)
         self.ended(outcome.state).inc()
-        self.queue_wait.observe(outcome.queue_ms / 1000)
-        self.run.observe(outcome.run_ms / 1000)
+        self.queue_wait.observe(outcome.queue_ms / 1000, exemplar)
+        self.run.observe(outcome.run_ms / 1000, exemplar)
         self.attempts.observe(outcome.attempts)
         taken_s = -(self.clock.seconds_until(job.enqueued_ms) or 0.0) if self.clock else outcome.queue_ms / 1000
-        self.total.observe(taken_s)
+        self.total.observe(taken_s, exemplar)
         if job.deadline_ms is not None and (limit_ms := job.deadline_ms - job.enqueued_ms) > 0:
             self.deadline_used.observe(taken_s * 1000 / limit_ms)
         read, written = outcome.usage.prompt_tokens, outcome.usage.completion_tokens
@@ -157,7 +158,7 @@ class WorkerMetrics:
             self.tenant_tokens(tenant, "prompt").inc(read)
             self.tenant_tokens(tenant, "completion").inc(written)
         if outcome.ttft_ms is not None:
-            self.ttft.observe(outcome.ttft_ms / 1000)
+            self.ttft.observe(outcome.ttft_ms / 1000, exemplar)
         if outcome.overflowed_from:
             self.overflowed(outcome.overflowed_from).inc()
         if outcome.served_below_floor:

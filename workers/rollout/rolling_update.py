@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -29,6 +30,9 @@ from workers.engines.vllm_server import checkpoint_path
 from workers.pump import Pump
 from workers.rollout.lock import RolloutLock
 
+if TYPE_CHECKING:
+    from bitladder.process.tracing.spans import Spans
+
 log = structlog.get_logger()
 
 
@@ -36,9 +40,16 @@ class RollingUpdate:
     """Runs the pumps of one worker process, one after the other."""
 
     def __init__(
-        self, watch: ReleaseWatch, model: str, tier: str, build_engine: Callable[[Settings, str, str], Engine]
+        self,
+        watch: ReleaseWatch,
+        model: str,
+        tier: str,
+        build_engine: Callable[[Settings, str, str], Engine],
+        *,
+        spans: Spans | None = None,
     ) -> None:
         self._watch, self._model, self._tier, self._build_engine = watch, model, tier, build_engine
+        self._spans = spans
         self._lock = RolloutLock(watch.settings.redis, model)
         self._is_updating = self._is_ending = False
         self._refused: object = None  # the checkpoint that was refused last
@@ -70,7 +81,9 @@ class RollingUpdate:
 
     def _make_pump(self) -> Pump:
         settings = self._watch.settings
-        pump = Pump(settings, self._model, self._tier, self._build_engine(settings, self._model, self._tier))
+        pump = Pump(
+            settings, self._model, self._tier, self._build_engine(settings, self._model, self._tier), spans=self._spans
+        )
         published = self._tier_in(settings).published
         pump.metrics.taken.release.set(published.version if published else 0)
         self._live_store = LiveStore(pump.queue)

@@ -130,5 +130,6 @@ class _Events:
 
     def _error(self, message: str, code: str) -> bytes:
         self._state.metrics.broken_streams(code).inc()
-        log.warning("stream failed", code=code, job_id=self._response.job_id)
+        request_id = self._begun.job.request.request_id if self._begun else ""
+        log.warning("stream failed", code=code, job_id=self._response.job_id, request_id=request_id)
         return self._numbers.error(message, code)

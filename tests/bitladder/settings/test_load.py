@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_a_wrong_value_is_named_with_its_key_and_what_is_expected(environ: dict[
         load_settings(EXAMPLE, environ=environ)
 
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_tracing_without_its_extra_is_refused_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"tracing.enabled: .*pip install 'bitladder\[otel\]'"):
+        load_settings(EXAMPLE, environ={"BITLADDER_TRACING__ENABLED": "true"})
 
 
 def test_relative_paths_begin_at_the_configuration_file_s_folder(

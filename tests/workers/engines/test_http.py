@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from workers.engines import http
+from workers.engines.base import TRACE_HEADERS
 from workers.engines.errors import EngineFaultError
 from workers.engines.http import HttpEngine
 from workers.engines.vllm_metrics import MAX_BYTES
@@ -26,7 +27,7 @@ CLOSED_AFTER_S = 0.05
 
 
 @contextlib.contextmanager
-def impatient_server(said: bytes = ANSWER) -> Iterator[str]:
+def impatient_server(said: bytes = ANSWER, *, asked: list[bytes] | None = None) -> Iterator[str]:
     """Run a server that closes a connection soon after its answer, as vLLM does after five seconds; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -35,7 +36,9 @@ def impatient_server(said: bytes = ANSWER) -> Iterator[str]:
             while True:
                 connection, _ = listener.accept()
                 with connection:
-                    connection.recv(65536)
+                    data = connection.recv(65536)
+                    if asked is not None:
+                        asked.append(data)
                     connection.sendall(said)
                     time.sleep(CLOSED_AFTER_S)
 
@@ -61,6 +64,19 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again(monkeyp
             await engine.stop()
 
     assert (first.status, second.status) == (200, 200)
+
+
+async def test_the_engine_is_asked_within_the_trace_of_the_job() -> None:
+    asked: list[bytes] = []
+    with impatient_server(asked=asked) as url:
+        engine = HttpEngine(url, "m")
+        TRACE_HEADERS.set({"traceparent": "00-aa-bb-01"})
+        try:
+            await engine.generate("/v1/completions", b"{}", None)
+        finally:
+            await engine.stop()
+
+    assert b"\r\ntraceparent: 00-aa-bb-01\r\n" in asked[0]
 
 
 @pytest.mark.parametrize(("route", "status"), [("/tokenize", 200), ("/v1/completions", 0)])

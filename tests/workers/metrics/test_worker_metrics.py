@@ -21,7 +21,7 @@ def test_every_end_is_counted_from_0_on(state: str) -> None:
 def claimed(enqueued_ms: int, deadline_ms: int | None) -> Claimed:
     return Claimed(
         job_id="j",
-        queue="m:int4:interactive",
+        queue="m:int4:normal",
         data=b"",
         attempt=1,
         fence=1,
