@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView, Outcome, State, Submission
 from bitladder.ids import in_url
+from bitladder.overview.history_store import HistoryStore
 from bitladder.overview.overview_reader import OverviewReader
 from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.checks.rights import INTAKE
@@ -37,6 +39,7 @@ from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
 from dispatcher.metrics.intake_metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
+from dispatcher.overview.history_writer import HistoryWriter
 from dispatcher.overview.sampler import OverviewSampler
 from dispatcher.webhooks.hooks import Webhooks
 from dispatcher.withdrawals import Withdrawals
@@ -70,6 +73,7 @@ class IntakeState:
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)
         self.overview = OverviewSampler(OverviewReader(queue, self.waits.of_lane, lambda: self.refused_change).read)
+        self.history = HistoryStore(queue, secrets.token_hex(8))
         self.refused_change = ""  # what is wrong with a change of the settings, while what was before stays
         self.watch, self.live_store = ReleaseWatch.of(live.current), LiveStore(queue)
         self.traces = _open_traces(live.current.tracing)
@@ -88,6 +92,7 @@ class IntakeState:
         self.live.subscribe(lambda _: self._after_change)
         self._after_change()
         self.background.start("sweep", lambda: sweep_for_ever(self.queue, list(self.settings.models)))
+        self.background.start("history", HistoryWriter(self.history, self.overview.take).run)
         self.background.start("release", self._follow)
 
     async def aclose(self) -> None:

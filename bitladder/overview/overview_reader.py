@@ -51,8 +51,7 @@ class Fleet(msgspec.Struct, kw_only=True):
     workers: int = 0
     not_ready: int = 0
     held: int = 0
-    reports: list[WorkerReport] = []
-    by_name: dict[str, WorkerReport] = {}
+    reports: dict[str, WorkerReport] = {}  # by worker: those that are not old
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +59,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     overview: Overview
     fleet: Mapping[tuple[str, str], Fleet]  # by model and tier
+
+    def reports(self, model: str, tier: str) -> Mapping[str, WorkerReport]:
+        return self.fleet.get((model, tier), Fleet()).reports
 
 
 class OverviewReader:
@@ -91,7 +93,7 @@ class OverviewReader:
         server, dead, leases = await self._server_state(now_ms)
         fleet = await self._read_fleet(leases, now_ms)
         if time.monotonic() - self._slow_s >= _SLOW_S:
-            await self._read_slow()
+            await self._read_slow(has_dead_letters=dead[0] > 0)
         overview = Overview(
             at=now_ms / 1000,
             suspended=shared.is_suspended,
@@ -141,15 +143,14 @@ class OverviewReader:
             seen.held += max(0, read_number(held) or 0)
             report = read_report(raw)
             if report and now_ms - (read_number(reported) or 0) <= STALE_MS:
-                seen.reports.append(report)
-                seen.by_name[name] = report
+                seen.reports[name] = report
         return fleet
 
-    async def _read_slow(self) -> None:
+    async def _read_slow(self, *, has_dead_letters: bool) -> None:
         """Read costs, budgets and errors of the latest dead letters."""
         queue = self._queue
         report = await report_costs(queue, "model", 1)
-        heads = await DeadLetters(queue).latest(_MAX_COUNTED)
+        heads = await DeadLetters(queue).latest(_MAX_COUNTED) if has_dead_letters else []
         self._codes, self._counted = Counter(head.code for head in heads), len(heads)
         self._costs = DayCosts(
             requests=report.total.requests,
@@ -197,7 +198,7 @@ class OverviewReader:
             if name.tier == tier.name:
                 queues[name.lane].append(depth)
         lanes = {lane: self._lane(model, tier.name, lane, rows) for lane, rows in queues.items()}
-        live, reports = depths.live.get(tier.name, 0), fleet.reports
+        live, reports = depths.live.get(tier.name, 0), list(fleet.reports.values())
         overflow: Counter[str] = Counter()
         for report in reports:
             overflow.update(report.overflow_in)

@@ -1,4 +1,4 @@
-"""GET /v1/overview and its stream: the state of the whole service."""
+"""GET /v1/overview, its stream and its history: the state of the whole service."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.errors import IntakeClosingError
+from bitladder.errors import IntakeClosingError, RequestError
+from bitladder.overview.history import MAX_RANGE_S, read_range
 from dispatcher.http.responses import EventStream, Response, json_response
 from dispatcher.state import IntakeState, intake_state
 
+DEFAULT_RANGE = "1h"
 # When a client of the stream should come back to another intake.
 _RETRY = b"retry: 1000\n\n"
 
@@ -34,3 +36,15 @@ async def _events(state: IntakeState) -> AsyncGenerator[bytes]:
                 yield event
         except IntakeClosingError:
             yield _RETRY
+
+
+async def get_history(request: HttpRequest) -> Response:
+    """Show the history of the last ?range=, in the finest resolution that is kept for so long."""
+    text = request.query_params.get("range", DEFAULT_RANGE)
+    range_s = read_range(text)
+    if range_s is None:
+        raise RequestError(
+            f"range must be a number and s, m, h or d, from 60s to {MAX_RANGE_S // 86_400}d, got {text[:40]!r}",
+            param="range",
+        )
+    return json_response(await intake_state(request).history.read(range_s))

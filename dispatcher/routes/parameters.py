@@ -113,6 +113,13 @@ PARAMETERS = {
         DEFAULT_LISTED,
     ),
     "ByQuery": _Parameter("by", "query", Grouping, "What a row stands for; tier where it is not named."),
+    "RangeQuery": _Parameter(
+        "range",
+        "query",
+        Annotated[str, Meta(pattern="^[1-9][0-9]{0,6}[smhd]$")],
+        "How far back from now: a number and s, m, h or d, from 60s to 30d (default: 1h).",
+        example="24h",
+    ),
     "DaysQuery": _Parameter(
         "days",
         "query",
