@@ -132,7 +132,7 @@ BITLADDER = WarmStarts(
         f"bitladder.cli.{name}"
         for name in ("job_commands", "ops.dead_letter_commands", "ops.inspection", "ops.keys", "serve")
     ),
-    "bitladder.cli.ops.redis_commands",
+    "bitladder.cli.ops.doctor.doctor_command",
     "workers.run",
 )
 CALIBRATION = WarmStarts(*(f"calibration.commands.{name}" for name in ("inspect", "publish", "quantize", "releases")))

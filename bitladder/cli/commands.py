@@ -39,9 +39,14 @@ _PLACES = (
         "demo", "demo.demo", "demo", "Send 40 mixed prompts through a private stack, and show where each was served."
     ),
     _Place(
-        "doctor", "ops.redis_commands", "doctor", "Check the configuration and Redis as a process does at its start."
+        "doctor",
+        "ops.doctor.doctor_command",
+        "doctor",
+        "Say what would keep processes here from serving well, and its cure.",
     ),
-    _Place("failover", "ops.redis_commands", "failover", "Put a replica in the primary's place without losing a job."),
+    _Place(
+        "failover", "ops.failover_command", "failover", "Put a replica in the primary's place without losing a job."
+    ),
     _Place("submit", "job_commands", "submit", "Submit one prompt; prints its job id, or its answer."),
     _Place("result", "job_commands", "result", "Show the outcome of a job."),
     _Place("cancel", "job_commands", "cancel", "Cancel a job."),

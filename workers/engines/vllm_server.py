@@ -23,9 +23,9 @@ from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import EngineError, EngineFaultError
 from workers.engines.hardware.cpu import dtype_args
 from workers.engines.hardware.gpu_fit import misfit_of, numbers_of, read_config
+from workers.engines.hardware.memory import KILLED, Allowance
 from workers.engines.hardware.nvidia import seen_gpus
 from workers.engines.http import HttpEngine
-from workers.engines.memory import KILLED, Allowance
 from workers.engines.published import require_published
 
 log = structlog.get_logger()

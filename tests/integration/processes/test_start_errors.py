@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, dict[str, str], int, str]] = {
     ),
     "no Sentinels": ("failover", {}, 2, "redis.sentinels must be set"),
     "no Redis": ("queues", {"BITLADDER_REDIS__URL": "redis://127.0.0.1:{free}/0"}, 5, "Redis does not answer"),
-    "no configuration": ("doctor --config /nowhere", {}, 2, "there is no configuration file '/nowhere'"),
+    "no configuration": ("queues --config /nowhere", {}, 2, "there is no configuration file '/nowhere'"),
     "no file": ("batch run /nowhere/in -o out", {}, 1, "bitladder: /nowhere/in: No such file or directory"),
     "no intake": ("submit x", {"BITLADDER_URL": "http://127.0.0.1:{free}"}, 5, "cannot reach the intake at http://"),
     "no URL": ("submit x --url nonsense", {}, 2, "the URL of an intake"),

@@ -23,7 +23,7 @@ from tests.integration.redis_server.servers import running
 from tests.warm_start import BITLADDER
 
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
-COMMANDS = (["serve"], ["worker", "--tier", "int4"], ["up"], ["doctor"], ["doctor", "--role", "worker"])
+COMMANDS = (["serve"], ["worker", "--tier", "int4"], ["up"])
 UNLIMITED = resource.RLIM_INFINITY
 
 
@@ -53,25 +53,22 @@ def test_each_command_ends_with_status_2_and_one_line(tmp_path: Path, options: t
             assert errors.startswith("bitladder")
             assert f"Redis at {url} " in errors
             assert expected in errors
+        doctor = BITLADDER.run("bitladder.cli.main", "doctor", "--only", "redis", env=environment)
+        assert doctor.returncode == 1
+        assert expected in next(line for line in doctor.stdout.splitlines() if line.startswith("fail    redis.serves"))
 
 
 def test_a_server_that_cannot_keep_the_promise_is_one_line_too(tmp_path: Path) -> None:
     with running(tmp_path, "--appendonly", "no") as url:
         environment = Stack(url, BITLADDER_QUEUE__DURABILITY="fsync").environment
-        for command in (["serve"], ["doctor"]):
-            status, errors = ended(environment, *command)
+        status, errors = ended(environment, "serve")
 
-            assert (status, len(errors.splitlines())) == (2, 1), errors
-            assert "set appendonly yes" in errors
-
-
-def test_doctor_says_that_all_is_well_and_that_nobody_answers(redis_url: str) -> None:
-    well = BITLADDER.run("bitladder.cli.main", "doctor", env=Stack(redis_url).environment)
-    status, errors = ended(Stack(f"redis://127.0.0.1:{free_port()}/0").environment, "doctor")
-
-    assert (well.returncode, len(well.stdout.splitlines()), well.stderr) == (0, 3, "")
-    assert (status, len(errors.splitlines())) == (5, 1)
-    assert "cannot reach Redis at" in errors
+        assert (status, len(errors.splitlines())) == (2, 1), errors
+        assert "set appendonly yes" in errors
+        doctor = BITLADDER.run("bitladder.cli.main", "doctor", "--only", "redis", env=environment)
+        assert doctor.returncode == 1
+        assert "fail    redis.durability" in doctor.stdout
+        assert "set appendonly yes" in doctor.stdout
 
 
 class Refusing:

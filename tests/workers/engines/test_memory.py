@@ -1,4 +1,4 @@
-"""workers/engines/memory.py: what the next start asks for."""
+"""workers/engines/hardware/memory.py: what the next start asks for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engines.memory import KILLED, Allowance
+from workers.engines.hardware.memory import KILLED, Allowance
 
 TOO_LARGE = (
     "Free memory on device cuda:0 (1/2 GiB) on startup is less than desired GPU memory utilization (0.9, 1.8 GiB)."

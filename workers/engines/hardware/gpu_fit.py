@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.engines.errors import EngineFaultError
+from workers.engines.hardware.arguments import value_of
 from workers.engines.hardware.nvidia import Gpu
 
 # GPUs that tiers name, and what they can do (NVIDIA's compute capability).
@@ -100,10 +101,8 @@ def misfit(numbers: Iterable[Arithmetic], capability: int, gpu: str) -> str:
 
 def misfit_of(numbers: Iterable[Arithmetic], gpus: Sequence[Gpu], args: Sequence[str]) -> str:
     """Return the same of the GPUs that one server uses: as many as its tensors are spread over."""
-    numbers, count = frozenset(numbers), 1
-    for name, value in pairwise([*(part for arg in args for part in arg.split("=", 1)), ""]):
-        if name in ("--tensor-parallel-size", "-tp") and value.isdigit():
-            count = int(value)
+    numbers, spread = frozenset(numbers), value_of(args, "--tensor-parallel-size", "-tp") or ""
+    count = int(spread) if spread.isdigit() else 1
     return next((problem for gpu in gpus[:count] if (problem := misfit(numbers, gpu.capability, gpu.name))), "")
 
 

@@ -11,8 +11,10 @@ import json
 import re
 from pathlib import Path
 
+from workers.engines.hardware.arguments import value_of
+
 _UTILIZATION, _LENGTH = "--gpu-memory-utilization", "--max-model-len"
-_DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
+DEFAULT_UTILIZATION = 0.92  # vLLM 0.32's own
 # 15 % less at a time finds a share that fits in few starts; below a tenth there is no room for weights.
 _STEP, _MIN_UTILIZATION = 0.85, 0.10
 # A shorter context is of no use: better no engine here, and the jobs served by the next tier up.
@@ -37,8 +39,8 @@ class Allowance:
     """What the next start asks for."""
 
     def __init__(self, configured: tuple[str, ...], checkpoint: Path) -> None:
-        self._utilization = float(_value_of(configured, _UTILIZATION) or _DEFAULT_UTILIZATION)
-        self._length = _length(_value_of(configured, _LENGTH)) or _longest_context(checkpoint)
+        self._utilization = float(value_of(configured, _UTILIZATION) or DEFAULT_UTILIZATION)
+        self._length = read_length(value_of(configured, _LENGTH)) or _longest_context(checkpoint)
         self._steps: dict[str, str] = {}
         self._count = 0
 
@@ -75,18 +77,7 @@ class Allowance:
         return True
 
 
-def _value_of(args: tuple[str, ...], name: str) -> str | None:
-    """Return the value of an argument, `--name value` or `--name=value`; the last one counts."""
-    value = None
-    for index, arg in enumerate(args):
-        if arg == name and index + 1 < len(args):
-            value = args[index + 1]
-        elif arg.startswith(f"{name}="):
-            value = arg.partition("=")[2]
-    return value
-
-
-def _length(value: str | None) -> int | None:
+def read_length(value: str | None) -> int | None:
     """Read a length as vLLM does: 2048, 2k (thousand) or 2K (1024); None for `auto`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", value or "")
     if not match:

@@ -1,0 +1,1 @@
+"""bitladder/cli/ops/doctor: what is judged, by pure functions."""
