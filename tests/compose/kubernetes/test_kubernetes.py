@@ -23,7 +23,7 @@ from dispatcher.routes.ops.operating_routes import OPERATIONS
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("example", "own-redis")
+OVERLAYS = ("example", "own-redis", "tensor-parallel")
 KUBERNETES = "1.37"
 KUBECTL = shutil.which("kubectl")
 # What kubectl of Kubernetes 1.27 and newer has; Debian's is older and does not know `labels`.
@@ -226,6 +226,19 @@ def test_each_tier_of_the_configuration_has_its_workers_and_its_scaler() -> None
         assert only["resources"]["limits"]["nvidia.com/gpu"] == 1
         assert only["args"] == ["--tier", "$(TIER)"]
         assert only["env"][0]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['bitladder/tier']"
+
+
+@needs_kustomize
+def test_a_tier_of_several_gpus_gets_as_many_as_its_engine_shares_out() -> None:
+    only = container(_template(workers("tensor-parallel")["worker-fp8"]))
+    environment = {one["name"]: one["value"] for one in only["env"] if "value" in one}
+    loaded = load_settings(str(FOLDER / "base" / "bitladder.toml"), environ=environment).settings
+    fp8 = loaded.models["smollm2"].tiers[-1]
+
+    assert (fp8.name, fp8.vllm_args) == ("fp8", ("--tensor-parallel-size", "4"))
+    assert only["resources"]["limits"]["nvidia.com/gpu"] == 4
+    start = only["startupProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] > loaded.vllm.start_timeout_s == 1800
 
 
 @needs_kustomize
