@@ -35,6 +35,7 @@ from bitladder.settings import access
 from bitladder.settings.access import ANYBODY, NO_RULES, AuthSettings, Caller, KeyRules, KeySettings, key_hash
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
+from dispatcher.http.own_page import is_foreign_page
 from dispatcher.http.rate_headers import RATE, rate_headers
 from dispatcher.http.responses import Handler
 
@@ -126,7 +127,7 @@ class Authenticator:
 
         """
         if not self._is_required:
-            if any(name == b"origin" for name, _ in headers):
+            if is_foreign_page(headers):
                 raise WebPageError(
                     "web pages may not use an intake without API keys: configure one, name their origin in "
                     "intake.cors_origins, and send the key"

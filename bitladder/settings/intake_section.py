@@ -70,6 +70,7 @@ class IntakeSettings(Section):
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
         (), description="web pages that may use the intake: origins as https://app.example.org, or *; needs API keys"
     )
+    page: bool = Field(True, description="serve the operators' page at / (docs/operating/page.md)")
     root_path: str = Field(
         "",
         max_length=256,

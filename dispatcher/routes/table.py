@@ -19,7 +19,7 @@ from dispatcher.routes import (
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
-from dispatcher.routes.ops import operating_routes, overview_routes, settings_routes, steering_routes
+from dispatcher.routes.ops import operating_routes, overview_routes, page_routes, settings_routes, steering_routes
 from dispatcher.state import intake_state
 
 
@@ -36,6 +36,7 @@ OPERATIONS = (
     *batch_routes.OPERATIONS,
     *webhook_routes.OPERATIONS,
     *operating_routes.OPERATIONS,
+    *page_routes.OPERATIONS,
     *overview_routes.OPERATIONS,
     *settings_routes.OPERATIONS,
     *steering_routes.OPERATIONS,

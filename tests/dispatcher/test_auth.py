@@ -112,11 +112,11 @@ def test_two_keys_cannot_be_the_same() -> None:
         make_settings(NOWHERE, auth__keys=both)
 
 
-def test_every_route_but_health_readiness_and_the_page_of_the_api_requires_a_key() -> None:
+def test_every_route_but_health_readiness_and_the_files_of_pages_requires_a_key() -> None:
     routes = [route for route in create_app(make_settings(NOWHERE)).routes if isinstance(route, Route)]
 
     public = {route.path for route in routes if not isinstance(route.app, AuthMiddleware)}
-    assert public == {"/health", "/readyz", "/docs", "/docs/{file}"}
+    assert public == {"/health", "/readyz", "/docs", "/docs/{file}", "/", "/ui/{page_file}"}
     reading = [
         route
         for route in routes

@@ -1,0 +1,207 @@
+// The page: who uses it, which view the URL names, and the one stream of samples that all views share.
+import { ApiError, events, get, key } from "./api.js";
+import { h, patch } from "./dom.js";
+import { time } from "./format.js";
+import * as audit from "./audit.js";
+import * as deadLetters from "./dead_letters.js";
+import * as job from "./job.js";
+import * as jobs from "./jobs.js";
+import * as overview from "./overview.js";
+import * as tenants from "./tenants.js";
+import * as workers from "./workers.js";
+
+const VIEWS = { "": overview, jobs, job, "dead-letters": deadLetters, workers, tenants, audit };
+const MENU = [["", "Overview"], ["jobs", "Jobs"], ["dead-letters", "Dead letters"], ["workers", "Workers"], ["tenants", "Tenants"], ["audit", "Audit"]];
+const LONGEST_PAUSE_MS = 30000;
+const ANNOUNCED_EACH_MS = 30000;
+const byId = (id) => document.getElementById(id);
+
+const page = {
+  caller: null,
+  sample: null,
+  query: new URLSearchParams(),
+  part: "",
+  // Whether the key has a scope: it only says beforehand what the server would refuse.
+  can: (scope) => {
+    const scopes = page.caller?.scopes ?? [];
+    return scopes.includes(scope) || (scope.startsWith("ops:") && scopes.includes("ops"));
+  },
+  redraw,
+  go: (path, query = {}) => {
+    const filled = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+    const search = new URLSearchParams(filled).toString();
+    location.hash = `#/${path}${search && `?${search}`}`;
+  },
+};
+
+let view = null;
+let name = "";
+let isDrawing = false;
+
+function redraw() {
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  patch(byId("nav"), h("ul", {}, MENU.map(([path, title]) => menuItem(path, title))));
+  patch(byId("caller"), callerLine());
+  if (!view) return;
+  document.title = `${view.title} · bitladder`;
+  patch(byId("main"), h("h1", { id: "title", tabindex: "-1" }, view.title), ...[view.draw()].flat(Infinity));
+}
+
+function menuItem(path, title) {
+  const notes = path === "" && page.sample ? page.sample.notes.filter((note) => note.severity !== "info").length : 0;
+  const isHere = path === name || (path === "jobs" && name === "job");
+  return h("li", {}, h("a", { href: `#/${path}`, "aria-current": isHere ? "page" : null }, notes ? `${title} (${notes})` : title));
+}
+
+function callerLine() {
+  if (!page.caller) return [];
+  const { name: keyName, tenant, scopes } = page.caller;
+  if (!keyName) return h("span", {}, "no key is required");
+  return [h("span", { title: `tenant ${tenant}; scopes: ${scopes.join(", ")}` }, `key ${keyName}`), h("button", { onclick: forget }, "Forget the key")];
+}
+
+// The view that the URL names.
+function route() {
+  const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  if (location.hash === "#main") return byId("main").focus();
+  const [first, ...rest] = path.split("/");
+  view?.close?.();
+  name = first in VIEWS ? first : "";
+  page.part = rest.map(decoded).join("/");
+  page.query = new URLSearchParams(search);
+  view = VIEWS[name].create(page);
+  patch(byId("main"));
+  draw();
+  return byId("title").focus({ preventScroll: true });
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+// Whose key it is; without a valid one the page asks for it and shows nothing else.
+async function enter() {
+  try {
+    page.caller = await get("v1/key");
+  } catch (error) {
+    if (error.status !== 401) {
+      say(`${error.message}; tried again in a moment`, "stale");
+      return setTimeout(enter, 3000);
+    }
+    return askForKey(key.get() ? error.message : "");
+  }
+  say("");
+  route();
+  return stream();
+}
+
+function askForKey(problem) {
+  stop();
+  key.set("");
+  page.caller = view = null;
+  const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-problem" });
+  const opened = (event) => {
+    event.preventDefault();
+    key.set(field.value.trim());
+    enter();
+  };
+  const form = h("form", { class: "key", onsubmit: opened }, h("label", { for: "key" }, "API key"), field, h("button", {}, "Open"));
+  byId("main").replaceChildren(
+    h("h1", { id: "title" }, "This intake requires an API key"),
+    h("p", {}, "It stays in this tab, and is sent to this intake alone. Operators' keys have the scope ops:read, and ops:write to change something."),
+    form,
+    h("p", { id: "key-problem", role: "alert" }, problem),
+  );
+  patch(byId("nav"));
+  patch(byId("caller"));
+  say("");
+  field.focus();
+}
+
+function forget() {
+  askForKey("");
+}
+
+// What the key may do can change while the page is open.
+addEventListener("unhandledrejection", ({ reason }) => {
+  if (reason instanceof ApiError && reason.status === 401) askForKey(reason.message);
+});
+
+// One stream for all views. A hidden tab has none.
+let running = null;
+
+function stop() {
+  running?.abort();
+  running = null;
+}
+
+async function stream() {
+  stop();
+  if (!page.can("ops:read") || document.hidden) return;
+  const mine = (running = new AbortController());
+  let pause = 1000;
+  while (running === mine) {
+    let why = "the stream has ended";
+    try {
+      await events("v1/overview/stream", (event) => {
+        if (event.event !== "sample" || running !== mine) return;
+        pause = 1000;
+        take(JSON.parse(event.data));
+      }, { signal: mine.signal });
+    } catch (error) {
+      why = error.message;
+      if (error.status === 401) return askForKey(why);
+    }
+    if (running !== mine) return;
+    if (page.sample) page.isStale = true;
+    say(page.sample ? `stale since ${time(page.sample.at)}: ${why}` : why, "stale");
+    redraw();
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+  }
+}
+
+function take(sample) {
+  announce(sample.notes, page.sample?.notes);
+  page.sample = sample;
+  page.isStale = false;
+  say("live", "live");
+  view?.seen?.(sample);
+  redraw();
+}
+
+// A status is read aloud when it changes, so it changes only with the connection.
+function say(text, kind = "") {
+  const line = byId("connection");
+  if (line.textContent !== text) line.textContent = text;
+  line.className = kind;
+}
+
+let announcedAt = 0;
+
+// New warnings are read aloud, together and at most twice a minute.
+function announce(notes, before) {
+  const known = new Set((before ?? []).map((note) => note.text));
+  const fresh = notes.filter((note) => note.severity !== "info" && !known.has(note.text));
+  if (!before || !fresh.length || Date.now() - announcedAt < ANNOUNCED_EACH_MS) return;
+  announcedAt = Date.now();
+  byId("news").textContent = fresh.slice(0, 3).map((note) => note.text).join("; ");
+}
+
+// Without the stream, a view reads again by the clock.
+setInterval(() => !document.hidden && page.caller && !page.can("ops:read") && view?.seen?.(), 5000);
+addEventListener("visibilitychange", () => (document.hidden ? stop() : page.caller && stream()));
+addEventListener("hashchange", () => page.caller && route());
+enter();

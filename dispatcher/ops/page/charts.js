@@ -1,0 +1,117 @@
+// History of the tiers as charts, read again while the page is open; the same figures as a table below them.
+import { get } from "./api.js";
+import { h } from "./dom.js";
+import { count, money, rate, seconds, time } from "./format.js";
+
+const RANGES = [["1h", "1 hour", 10], ["24h", "24 hours", 60], ["30d", "30 days", 600]];
+const CHARTS = [
+  ["depth", "Waiting jobs", count], ["oldest_age_s", "Age of the oldest job", seconds], ["in_flight", "Jobs in flight", count],
+  ["tokens_per_s", "Tokens/s", rate], ["workers", "Workers", count], ["cost_per_hour", "Cost/h", money],
+];
+// Readable on the light and on the dark ground; the dashes tell them apart without colour.
+const LINES = [["#2f7de1"], ["#c2660a", [8, 4]], ["#0d946b", [2, 3]], ["#9a52e0", [10, 3, 2, 3]], ["#dc3d3d", [4, 4]], ["#0b8ba8", [1, 4]]];
+const HEIGHT = 150;
+
+export function history() {
+  const state = { range: RANGES[0], at: 0, plots: [], data: null };
+  const buttons = h("p", { class: "actions", role: "group", "aria-label": "Range of the history" });
+  const said = h("p");
+  const grid = h("div", { class: "charts" });
+  const numbers = h("details", {}, h("summary", {}, "The same as a table"), h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of the history" }));
+  const root = h("section", { key: "history", "aria-labelledby": "history" }, h("h2", { id: "history" }, "History"), buttons, said, grid, numbers);
+  root.still = true;
+  const again = async () => {
+    state.at = Date.now();
+    const { range } = state;
+    try {
+      const data = await get(`v1/overview/history?range=${range[0]}`);
+      if (range !== state.range) return;
+      state.data = data;
+      said.textContent = "";
+    } catch (error) {
+      said.textContent = error.message;
+      return;
+    }
+    show(state, grid, numbers.lastChild);
+  };
+  const chosen = (range) => {
+    choose(range);
+    buttons.children[RANGES.indexOf(range)].focus();
+  };
+  const choose = (range) => {
+    state.range = range;
+    buttons.replaceChildren(...RANGES.map((one) => h("button", { type: "button", "aria-pressed": String(one === range), onclick: () => chosen(one) }, one[1])));
+    again();
+  };
+  choose(state.range);
+  const fitted = () => state.data && show(state, grid, numbers.lastChild);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", fitted);
+  addEventListener("resize", fitted);
+  return {
+    draw: () => root,
+    seen: () => Date.now() - state.at >= state.range[2] * 1000 && again(),
+    close: () => {
+      clear(state);
+      dark.removeEventListener("change", fitted);
+      removeEventListener("resize", fitted);
+    },
+  };
+}
+
+function clear(state) {
+  for (const plot of state.plots) plot.destroy();
+  state.plots = [];
+}
+
+// {at: [s], lines: [{name, depth: [], …}]} of what the intake keeps, at most as many lines as there are colours.
+function linesOf(data) {
+  const lines = [];
+  for (const { model, tiers } of data.models) {
+    for (const tier of tiers) lines.push({ ...tier, name: data.models.length > 1 ? `${model} ${tier.tier}` : tier.tier });
+  }
+  return { at: data.at, lines: lines.slice(0, LINES.length) };
+}
+
+function show(state, grid, table) {
+  clear(state);
+  const { at, lines } = linesOf(state.data);
+  if (!at.length) return grid.replaceChildren(h("p", {}, "Nothing is kept of this time yet."));
+  const figures = CHARTS.map(([field, title, format]) => figure(state, at, lines, field, title, format));
+  grid.replaceChildren(...figures.map(({ element }) => element));
+  for (const { plot } of figures) plot();
+  table.replaceChildren(sums(lines));
+}
+
+function figure(state, at, lines, field, title, format) {
+  const place = h("div", { role: "img", "aria-label": `Chart of ${title}; the table below has its figures` });
+  const legend = h("div", { class: "legend", "aria-hidden": "true" });
+  const label = (index) => {
+    const when = index === null ? "" : `${time(at[index])}: `;
+    legend.replaceChildren(when, ...lines.map((line, number) => h("span", { style: { "--line": LINES[number][0] } }, `${line.name} ${format(line[field][index ?? at.length - 1])}`)));
+  };
+  const element = h("figure", {}, h("figcaption", {}, title), place, legend);
+  const plot = () => {
+    const style = getComputedStyle(document.documentElement);
+    const axis = { stroke: style.getPropertyValue("--quiet"), grid: { stroke: style.getPropertyValue("--faint"), width: 1 }, ticks: { show: false } };
+    const options = {
+      width: place.clientWidth, height: HEIGHT, legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false } },
+      scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.05] } },
+      axes: [axis, { ...axis, size: 60, values: (_, values) => values.map(format) }],
+      series: [{}, ...lines.map((line, number) => ({ label: line.name, stroke: LINES[number][0], dash: LINES[number][1], width: 2, points: { show: false } }))],
+      hooks: { setCursor: [(chart) => label(chart.cursor.idx ?? null)] },
+    };
+    state.plots.push(new uPlot(options, [at, ...lines.map((line) => line[field])], place));
+    label(null);
+  };
+  return { element, plot };
+}
+
+function sums(lines) {
+  const known = (values) => values.filter((value) => value !== null);
+  const cell = (format, values) => (known(values).length ? `${format(values.at(-1))} (${format(Math.min(...known(values)))} to ${format(Math.max(...known(values)))})` : "–");
+  return h("table", {}, h("caption", {}, "The latest figure of each tier, and the lowest and highest of this range"),
+    h("thead", {}, h("tr", {}, ["Tier", ...CHARTS.map(([, title]) => title)].map((title) => h("th", { scope: "col" }, title)))),
+    h("tbody", {}, lines.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name), CHARTS.map(([field, , format]) => h("td", {}, cell(format, line[field])))))));
+}

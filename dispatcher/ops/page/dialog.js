@@ -1,0 +1,74 @@
+// A question before something is changed: what will happen, a reason for the audit list, and a second press.
+import { h } from "./dom.js";
+
+const dialog = document.getElementById("dialog");
+
+// Resolve to {reason, choice}, or to null where it was called off. `word`: it must be typed, for what cannot be undone;
+// `choices`: {label, values: [[value, title]]}; `noReason`: nothing is noted of it.
+export function confirm({ title, lines, action, word, choices, noReason }) {
+  return new Promise((resolve) => {
+    const reason = h("input", { id: "reason", required: true, maxlength: "300", autocomplete: "off" });
+    const typed = word && h("input", { id: "word", required: true, autocomplete: "off" });
+    const chosen = choices && h("select", { id: "choice" }, choices.values.map(([value, text]) => h("option", { value }, text)));
+    const problem = h("p", { role: "alert" });
+    let answer = null;
+    const done = (event) => {
+      event.preventDefault();
+      if (word && typed.value.trim() !== word) {
+        problem.textContent = `Type ${word} to confirm.`;
+        typed.focus();
+        return;
+      }
+      answer = { reason: reason.value.trim(), choice: chosen?.value };
+      dialog.close();
+    };
+    dialog.onclose = () => {
+      dialog.replaceChildren();
+      resolve(answer);
+    };
+    dialog.replaceChildren(
+      h("form", { onsubmit: done },
+        h("h2", { id: "dialog-title" }, title),
+        lines.map((line) => h("p", {}, line)),
+        noReason ? null : [h("label", { for: "reason" }, "Reason, for the audit list"), reason],
+        choices && [h("label", { for: "choice" }, choices.label), chosen],
+        word && [h("label", { for: "word" }, "Type ", h("b", {}, word), " to confirm"), typed],
+        problem,
+        h("p", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button", { class: "danger" }, action)),
+      ),
+    );
+    dialog.showModal();
+    dialog.querySelector("input, button.danger").focus();
+  });
+}
+
+// Return what asks a question, sends an order, and lets the view say what came of it.
+export function ordering(view, again) {
+  return async (question, send, done) => {
+    try {
+      const asked = typeof question === "function" ? await question() : question;
+      const answer = asked && (await confirm(asked));
+      if (!answer) return;
+      [view.said, view.failed] = [done(await send(answer)), false];
+    } catch (error) {
+      [view.said, view.failed] = [error.message, true];
+    }
+    await again();
+  };
+}
+
+// A button that is there for everybody, and says why where the key may not use it; the server refuses anyway.
+export function action(page, scope, text, onclick, props = {}) {
+  const why = page.can(scope) ? null : `this key lacks the scope ${scope}`;
+  return h("button", { ...props, type: "button", "aria-disabled": why && "true", title: why, "aria-description": why, onclick: why ? () => {} : onclick }, text);
+}
+
+// One visible line for a view's disabled buttons.
+export function lacking(page, scope, what) {
+  return page.can(scope) ? null : h("p", { class: "lacking" }, `This key lacks the scope ${scope}: ${what}.`);
+}
+
+// What came of the last order: read aloud once.
+export function outcome(view) {
+  return h("p", { key: "outcome", class: view.failed ? "problem" : "done", role: "status" }, view.said ?? "");
+}

@@ -1,0 +1,251 @@
+"""The operators' page in a real browser, on a real intake: with the mouse, with the keyboard alone, and for axe."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import pytest
+import redis
+from playwright.sync_api import Browser, expect
+
+from bitladder.settings.access import key_hash, new_key
+from tests.bitladder.test_ids import plant
+from tests.conftest import Stack, wait_until
+from tests.dispatcher.ops.browser import CHROMIUM, Tab, chromium
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+OPS, READER, USER = new_key(), new_key(), new_key()
+SCOPES = {OPS: ["submit", "read", "ops"], READER: ["ops:read"], USER: ["submit", "read"]}
+NAMES = {OPS: "ops", READER: "reader", USER: "user"}
+BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
+MARKUP = "<img src=x onerror=ran=1>"
+VIEWS = ("", "jobs", "dead-letters", "workers", "tenants", "audit")
+
+
+def keys() -> str:
+    entries = [
+        f'{NAMES[key]} = {{hash = "{key_hash(key.encode())}", tenant = "{NAMES[key]}", scopes = {json.dumps(scopes)}}}'
+        for key, scopes in SCOPES.items()
+    ]
+    return f"{{{', '.join(entries)}}}"
+
+
+@pytest.fixture(scope="module")
+def store(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url)
+
+
+@pytest.fixture(scope="module")
+def stack(redis_url: str, store: redis.Redis) -> Iterator[Stack]:
+    """Return an intake whose lower tiers have no worker, with dead letters and jobs whose words are markup."""
+    store.flushall()
+    stack = Stack(redis_url, BITLADDER_AUTH__KEYS=keys())
+    stack.http.headers["Authorization"] = f"Bearer {OPS}"
+    stack.intake()
+    for number in range(3):
+        plant(store, f"{MARKUP}{number}".encode(), status=MARKUP)
+    stack.worker("fp8")
+    wait_until(lambda: stack.http.get("/v1/dead-letters").json()["total"] == 3, "the dead letters are there")
+    for _ in range(3):
+        assert stack.http.post("/v1/completions", json=BODY).headers["x-overflowed-from"] == "int4"
+    yield stack
+    stack.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+OpenTab = Callable[..., Tab]
+
+
+@pytest.fixture
+def open_tab(browser: Browser, stack: Stack) -> Iterator[OpenTab]:
+    """Return what opens a tab with a key, the operator's by default; none may complain of anything."""
+    tabs: list[Tab] = []
+
+    def open_one(key: str = OPS, **options: Any) -> Tab:  # noqa: ANN401  (Playwright's)
+        tabs.append(Tab(browser, stack.url, key, **options))
+        return tabs[-1]
+
+    yield open_one
+    for tab in tabs:
+        tab.close()
+    assert [problem for tab in tabs for problem in tab.problems] == []
+
+
+def test_the_page_asks_for_a_key_and_keeps_it_for_its_tab_alone(open_tab: OpenTab, stack: Stack) -> None:
+    tab = open_tab("")
+    page = tab.open()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This intake requires an API key")
+    page.get_by_label("API key").fill("bl-wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("valid API key")
+    page.get_by_label("API key").fill(OPS)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    expect(page.locator("#connection")).to_have_text("live")
+    other = open_tab("")
+
+    expect(other.open().get_by_label("API key")).to_be_visible()
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+
+
+def test_all_comes_from_the_intake_and_is_below_200_kb(open_tab: OpenTab, stack: Stack) -> None:
+    tab = open_tab()
+    page = tab.open()
+    expect(page.locator("#connection")).to_have_text("live")
+    files = [one for one in tab.responses if one.url == f"{stack.url}/" or "/ui/" in one.url]
+    sizes = [one.request.sizes() for one in files]
+
+    assert {one.url.startswith(stack.url) for one in tab.responses} == {True}
+    assert len(files) > 10
+    assert sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes) < 100_000  # packed
+
+
+def test_the_ladder_shows_each_tier_the_top_one_first_and_what_is_wrong(open_tab: OpenTab) -> None:
+    page = open_tab().open()
+    rungs = page.locator(".rung")
+
+    expect(rungs.locator("h3")).to_contain_text(["fp8", "int8", "int4"])
+    expect(rungs.nth(0)).not_to_contain_text("no live worker")
+    expect(rungs.nth(2)).to_contain_text("no live worker")
+    expect(page.get_by_role("region", name="Notes")).to_contain_text("int4: no live worker")
+    for name in ("Waiting", "Oldest", "Expected wait", "In flight", "Workers", "Tokens/s", "Cost/h"):
+        expect(rungs.nth(0).get_by_role("term").filter(has_text=name)).to_be_visible()
+
+
+def test_what_others_wrote_is_shown_as_they_wrote_it_and_never_run(open_tab: OpenTab) -> None:
+    page = open_tab().open("dead-letters")
+    page.get_by_role("link", name=f"{MARKUP}0").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Job {MARKUP}0")
+    expect(page.get_by_role("region", name="State")).to_contain_text("corrupt_job: the status in the job's record")
+
+    assert page.evaluate("[window.ran, document.images.length]") == [None, 0]
+
+
+def test_dead_letters_are_dropped_once_their_number_is_typed(open_tab: OpenTab, stack: Stack) -> None:
+    page = open_tab().open("dead-letters")
+    total = stack.http.get("/v1/dead-letters").json()["total"]
+    page.get_by_role("button", name=f"Drop {MARKUP}2").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 jobs are taken out for good")
+    dialog.get_by_role("button", name="Drop 1").click()
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("to confirm").fill("1")
+    page.keyboard.press("Enter")
+
+    expect(page.locator("p.done")).to_have_text("1 of 1 dropped.")
+    assert stack.http.get("/v1/dead-letters").json()["total"] == total - 1
+
+
+def test_overflow_rises_with_its_numbers_and_stands_still_for_who_wants_no_motion(
+    open_tab: OpenTab, stack: Stack
+) -> None:
+    moving, still = (open_tab(reduced_motion=choice) for choice in ("no-preference", "reduce"))
+    names = []
+    for tab in (moving, still):
+        overflow = tab.open().locator(".rung").first.locator(".overflow li")
+        expect(overflow).to_have_text("↑3 jobs a minute escalate from int4 to fp8")
+        names.append(overflow.locator(".arrow").evaluate("arrow => getComputedStyle(arrow).animationName"))
+
+    assert names == ["rise", "none"]
+
+
+def test_one_job_is_explained_with_its_way_and_its_stream(open_tab: OpenTab, stack: Stack) -> None:
+    headers = {"X-Tags": "<b>tag</b>"}
+    job_id = stack.http.post("/v1/jobs", json=BODY | {"stream": True}, headers=headers).json()["id"]
+    stack.http.get(f"/v1/jobs/{job_id}?wait=20")
+    page = open_tab().open("jobs")
+    page.get_by_label("Job id").fill(job_id)
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("region", name="State")).to_contain_text("finished")
+    expect(page.get_by_role("region", name="State")).to_contain_text("<b>tag</b>")
+    expect(page.get_by_role("region", name="Why here")).to_contain_text("entropy")
+    expect(page.get_by_role("region", name="Executions and escalations")).to_contain_text("escalated from int4 to fp8")
+    expect(page.locator("main")).not_to_contain_text("aa bb")  # neither prompt nor answer, unless it is asked for
+    page.get_by_role("button", name="Show its stream").click()
+    expect(page.get_by_role("region", name="The answer as it is written")).to_have_text("aa bb aa")
+
+
+def test_a_waiting_job_is_cancelled_after_a_question(open_tab: OpenTab, stack: Stack) -> None:
+    job_id = stack.http.post("/v1/jobs", json=BODY, headers={"X-Max-Tier": "int4"}).json()["id"]
+    page = open_tab().open(f"job/{job_id}")
+    page.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+
+    expect(page.locator("p.done")).to_have_text("Cancellation: cancelled.")
+    assert stack.http.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_who_may_only_look_sees_why_buttons_do_nothing_and_is_refused_by_the_intake(open_tab: OpenTab) -> None:
+    tab = open_tab(READER)
+    page = tab.open("dead-letters")
+    button = page.get_by_role("button", name="Release all with corrupt_job")
+    expect(button).to_have_attribute("aria-disabled", "true")
+    expect(button).to_have_accessible_description("this key lacks the scope ops:write")
+    expect(page.locator("main")).to_contain_text(
+        "This key lacks the scope ops:write: releasing and dropping are disabled."
+    )
+    button.click(force=True)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    refused = httpx2.post(
+        f"{tab.url}/v1/dead-letters/release", json={"all": True}, headers={"Authorization": f"Bearer {READER}"}
+    )
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "missing_scope")
+
+
+def test_a_key_without_ops_is_told_what_it_lacks(open_tab: OpenTab) -> None:
+    tab = open_tab(USER)
+    expect(tab.open().locator("main")).to_contain_text("This key lacks the scope ops:read")
+    expect(tab.open("dead-letters").locator("main")).to_contain_text("this needs a key with the scope 'ops:read'")
+
+    assert not [one.url for one in tab.responses if "/v1/overview" in one.url]
+
+
+def test_a_hidden_tab_asks_for_nothing_and_a_shown_one_goes_on(open_tab: OpenTab) -> None:
+    page = open_tab().open()
+    expect(page.locator("#connection")).to_have_text("live")
+    show = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); " + (
+        "dispatchEvent(new Event('visibilitychange')); }"
+    )
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/v1/overview/stream")):
+        page.evaluate(show, True)
+    with page.expect_request("**/v1/overview/stream"):
+        page.evaluate(show, False)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_view_breaks_a_rule_of_axe(open_tab: OpenTab, stack: Stack, scheme: str) -> None:
+    tab = open_tab(READER, color_scheme=scheme)
+    job_id = stack.http.get("/v1/dead-letters").json()["data"][0]["id"]
+    broken = {}
+    for view in (*VIEWS, f"job/{quote(job_id)}"):
+        page = tab.open(view)
+        expect(page.locator("main")).not_to_contain_text(re.compile("Reading…|Waiting for"))
+        broken[view] = tab.broken_rules(*(["color-contrast"] if scheme == "dark" else []))
+
+    assert {view: rules for view, rules in broken.items() if rules} == {}
+
+
+def test_what_is_stale_says_since_when_until_the_intake_is_back(open_tab: OpenTab, stack: Stack) -> None:
+    page = open_tab().open()
+    expect(page.locator("#connection")).to_have_text("live")
+    intake = stack.processes[0]
+    intake.send_signal(signal.SIGKILL)
+    intake.wait()
+    expect(page.locator("#connection")).to_contain_text(re.compile(r"stale since \d{4}-.*: "))
+    expect(page.locator(".rung").first).to_be_visible()
+    stack.intake()
+
+    expect(page.locator("#connection")).to_have_text("live", timeout=20_000)
