@@ -35,6 +35,7 @@ export async function call(method, path, body, options = {}) {
 
 export const get = async (path, options) => (await call("GET", path, undefined, options)).json();
 export const post = async (path, body) => (await call("POST", path, body)).json();
+export const change = async (path, body) => (await call("PATCH", path, body)).json();
 export const remove = async (path) => (await call("DELETE", path)).json();
 
 // Path of parts and query, everything quoted; what is empty is left out of the query.

@@ -7,11 +7,12 @@ import * as deadLetters from "./dead_letters.js";
 import * as job from "./job.js";
 import * as jobs from "./jobs.js";
 import * as overview from "./overview.js";
+import * as settings from "./settings.js";
 import * as tenants from "./tenants.js";
 import * as workers from "./workers.js";
 
-const VIEWS = { "": overview, jobs, job, "dead-letters": deadLetters, workers, tenants, audit };
-const MENU = [["", "Overview"], ["jobs", "Jobs"], ["dead-letters", "Dead letters"], ["workers", "Workers"], ["tenants", "Tenants"], ["audit", "Audit"]];
+const VIEWS = { "": overview, jobs, job, "dead-letters": deadLetters, workers, tenants, settings, audit };
+const MENU = [["", "Overview"], ["jobs", "Jobs"], ["dead-letters", "Dead letters"], ["workers", "Workers"], ["tenants", "Tenants"], ["settings", "Settings"], ["audit", "Audit"]];
 const LONGEST_PAUSE_MS = 30000;
 const ANNOUNCED_EACH_MS = 30000;
 const byId = (id) => document.getElementById(id);
@@ -52,6 +53,7 @@ function draw() {
   patch(byId("caller"), callerLine());
   if (!view) return;
   document.title = `${view.title} · bitladder`;
+  byId("main").className = page.isStale && page.can("ops:read") ? "stale" : "";
   patch(byId("main"), h("h1", { id: "title", tabindex: "-1" }, view.title), ...[view.draw()].flat(Infinity));
 }
 
@@ -156,21 +158,26 @@ async function stream() {
     let why = "the stream has ended";
     try {
       await events("v1/overview/stream", (event) => {
-        if (event.event !== "sample" || running !== mine) return;
+        if (running !== mine) return;
         pause = 1000;
-        take(JSON.parse(event.data));
+        if (event.event === "sample") take(JSON.parse(event.data));
+        else if (event.event === "problem") stale(JSON.parse(event.data).error.message);
       }, { signal: mine.signal });
     } catch (error) {
       why = error.message;
       if (error.status === 401) return askForKey(why);
     }
     if (running !== mine) return;
-    if (page.sample) page.isStale = true;
-    say(page.sample ? `stale since ${time(page.sample.at)}: ${why}` : why, "stale");
-    redraw();
+    stale(why);
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
   }
+}
+
+function stale(why) {
+  page.isStale = true;
+  say(page.sample ? `stale since ${time(page.sample.at)}: ${why}` : why, "stale");
+  redraw();
 }
 
 function take(sample) {

@@ -2,8 +2,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { count, short, text, time } from "./format.js";
-import { poll } from "./poll.js";
-import { table } from "./tables.js";
+import { poll, table } from "./lists.js";
 
 const SHOWN = 100;
 

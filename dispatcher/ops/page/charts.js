@@ -6,7 +6,7 @@ import { count, money, rate, seconds, time } from "./format.js";
 const RANGES = [["1h", "1 hour", 10], ["24h", "24 hours", 60], ["30d", "30 days", 600]];
 const CHARTS = [
   ["depth", "Waiting jobs", count], ["oldest_age_s", "Age of the oldest job", seconds], ["in_flight", "Jobs in flight", count],
-  ["tokens_per_s", "Tokens/s", rate], ["workers", "Workers", count], ["cost_per_hour", "Cost/h", money],
+  ["tokens_per_s", "Tokens/s", rate], ["jobs_per_s", "Jobs/s", rate], ["workers", "Workers", count], ["cost_per_hour", "Cost/h", money],
 ];
 // Readable on the light and on the dark ground; the dashes tell them apart without colour.
 const LINES = [["#2f7de1"], ["#c2660a", [8, 4]], ["#0d946b", [2, 3]], ["#9a52e0", [10, 3, 2, 3]], ["#dc3d3d", [4, 4]], ["#0b8ba8", [1, 4]]];
@@ -64,11 +64,16 @@ function clear(state) {
   state.plots = [];
 }
 
-// {at: [s], lines: [{name, depth: [], …}]} of what the intake keeps, at most as many lines as there are colours.
+// {at: [s], lines: [{name, depth: [], …}]}: a value for each moment, null where none is known; at most as many lines as
+// there are colours.
 function linesOf(data) {
   const lines = [];
+  const eachS = (values) => values.map((value) => (value === null ? null : value / data.resolution_s));
   for (const { model, tiers } of data.models) {
-    for (const tier of tiers) lines.push({ ...tier, name: data.models.length > 1 ? `${model} ${tier.tier}` : tier.tier });
+    for (const tier of tiers) {
+      const name = data.models.length > 1 ? `${model} ${tier.tier}` : tier.tier;
+      lines.push({ ...tier, name, tokens_per_s: eachS(tier.tokens), jobs_per_s: eachS(tier.jobs) });
+    }
   }
   return { at: data.at, lines: lines.slice(0, LINES.length) };
 }
@@ -76,7 +81,7 @@ function linesOf(data) {
 function show(state, grid, table) {
   clear(state);
   const { at, lines } = linesOf(state.data);
-  if (!at.length) return grid.replaceChildren(h("p", {}, "Nothing is kept of this time yet."));
+  if (!lines.some((line) => known(line.depth).length)) return grid.replaceChildren(h("p", {}, "Nothing is kept of this time yet."));
   const figures = CHARTS.map(([field, title, format]) => figure(state, at, lines, field, title, format));
   grid.replaceChildren(...figures.map(({ element }) => element));
   for (const { plot } of figures) plot();
@@ -88,7 +93,7 @@ function figure(state, at, lines, field, title, format) {
   const legend = h("div", { class: "legend", "aria-hidden": "true" });
   const label = (index) => {
     const when = index === null ? "" : `${time(at[index])}: `;
-    legend.replaceChildren(when, ...lines.map((line, number) => h("span", { style: { "--line": LINES[number][0] } }, `${line.name} ${format(line[field][index ?? at.length - 1])}`)));
+    legend.replaceChildren(when, ...lines.map((line, number) => h("span", { style: { "--line": LINES[number][0] } }, `${line.name} ${format(index === null ? latest(line[field]) : line[field][index])}`)));
   };
   const element = h("figure", {}, h("figcaption", {}, title), place, legend);
   const plot = () => {
@@ -108,9 +113,11 @@ function figure(state, at, lines, field, title, format) {
   return { element, plot };
 }
 
+const known = (values) => values.filter((value) => value !== null);
+const latest = (values) => known(values).at(-1);
+
 function sums(lines) {
-  const known = (values) => values.filter((value) => value !== null);
-  const cell = (format, values) => (known(values).length ? `${format(values.at(-1))} (${format(Math.min(...known(values)))} to ${format(Math.max(...known(values)))})` : "–");
+  const cell = (format, values) => (known(values).length ? `${format(latest(values))} (${format(Math.min(...known(values)))} to ${format(Math.max(...known(values)))})` : "–");
   return h("table", {}, h("caption", {}, "The latest figure of each tier, and the lowest and highest of this range"),
     h("thead", {}, h("tr", {}, ["Tier", ...CHARTS.map(([, title]) => title)].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, lines.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name), CHARTS.map(([field, , format]) => h("td", {}, cell(format, line[field])))))));

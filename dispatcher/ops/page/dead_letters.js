@@ -3,7 +3,7 @@ import { get, pathOf, post } from "./api.js";
 import { action, lacking, ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, short, text, time } from "./format.js";
-import { poll } from "./poll.js";
+import { poll } from "./lists.js";
 
 const SHOWN = 100;
 

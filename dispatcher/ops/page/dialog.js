@@ -3,13 +3,14 @@ import { h } from "./dom.js";
 
 const dialog = document.getElementById("dialog");
 
-// Resolve to {reason, choice}, or to null where it was called off. `word`: it must be typed, for what cannot be undone;
-// `choices`: {label, values: [[value, title]]}; `noReason`: nothing is noted of it.
-export function confirm({ title, lines, action, word, choices, noReason }) {
+// Resolve to {reason, choice, text}, or to null where it was called off. `word`: it must be typed, for what cannot be undone;
+// `choices`: {label, values: [[value, title]]}; `input`: {label, value}; `noReason`: nothing is noted of it.
+export function confirm({ title, lines, action, word, choices, input, noReason }) {
   return new Promise((resolve) => {
     const reason = h("input", { id: "reason", required: true, maxlength: "300", autocomplete: "off" });
     const typed = word && h("input", { id: "word", required: true, autocomplete: "off" });
     const chosen = choices && h("select", { id: "choice" }, choices.values.map(([value, text]) => h("option", { value }, text)));
+    const entered = input && h("input", { id: "entered", value: input.value, autocomplete: "off" });
     const problem = h("p", { role: "alert" });
     let answer = null;
     const done = (event) => {
@@ -19,7 +20,7 @@ export function confirm({ title, lines, action, word, choices, noReason }) {
         typed.focus();
         return;
       }
-      answer = { reason: reason.value.trim(), choice: chosen?.value };
+      answer = { reason: reason.value.trim(), choice: chosen?.value, text: entered?.value };
       dialog.close();
     };
     dialog.onclose = () => {
@@ -30,6 +31,7 @@ export function confirm({ title, lines, action, word, choices, noReason }) {
       h("form", { onsubmit: done },
         h("h2", { id: "dialog-title" }, title),
         lines.map((line) => h("p", {}, line)),
+        input && [h("label", { for: "entered" }, input.label), entered],
         noReason ? null : [h("label", { for: "reason" }, "Reason, for the audit list"), reason],
         choices && [h("label", { for: "choice" }, choices.label), chosen],
         word && [h("label", { for: "word" }, "Type ", h("b", {}, word), " to confirm"), typed],

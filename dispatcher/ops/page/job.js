@@ -3,7 +3,7 @@ import { events, get, pathOf, remove } from "./api.js";
 import { action, ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, money, rate, seconds, short, text, time } from "./format.js";
-import { poll } from "./poll.js";
+import { poll } from "./lists.js";
 
 const OPEN = ["queued", "running"];
 const MAX_CHARS = 20000;

@@ -3,8 +3,8 @@ import { get, pathOf } from "./api.js";
 import { ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, money, seconds, short, text, time } from "./format.js";
+import { poll } from "./lists.js";
 import { many } from "./orders.js";
-import { poll } from "./poll.js";
 
 const STATES = ["queued", "running", "finished", "failed", "cancelled", "expired"];
 const LANES = ["urgent", "normal", "batch"];

@@ -4,8 +4,8 @@ import { history } from "./charts.js";
 import { lacking, ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, money, rate, seconds, short, time } from "./format.js";
+import { poll } from "./lists.js";
 import { drainButton, pauseButton, resumeButton } from "./orders.js";
-import { poll } from "./poll.js";
 
 const LANES = ["urgent", "normal", "batch"];
 

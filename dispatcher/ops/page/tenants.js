@@ -2,8 +2,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { count, money, short } from "./format.js";
-import { poll } from "./poll.js";
-import { table } from "./tables.js";
+import { poll, table } from "./lists.js";
 
 const SHOWN = 200;
 const DAYS = [1, 7, 30];

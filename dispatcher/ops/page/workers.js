@@ -3,9 +3,8 @@ import { get } from "./api.js";
 import { lacking, ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, rate, seconds, short, text, time } from "./format.js";
+import { poll, table } from "./lists.js";
 import { drainButton } from "./orders.js";
-import { poll } from "./poll.js";
-import { table } from "./tables.js";
 
 const SHOWN = 200;
 

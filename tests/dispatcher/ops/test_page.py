@@ -25,7 +25,7 @@ SCOPES = {OPS: ["submit", "read", "ops"], READER: ["ops:read"], USER: ["submit",
 NAMES = {OPS: "ops", READER: "reader", USER: "user"}
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
 MARKUP = "<img src=x onerror=ran=1>"
-VIEWS = ("", "jobs", "dead-letters", "workers", "tenants", "audit")
+VIEWS = ("", "jobs", "dead-letters", "workers", "tenants", "settings", "audit")
 
 
 def keys() -> str:
@@ -185,6 +185,26 @@ def test_a_waiting_job_is_cancelled_after_a_question(open_tab: OpenTab, stack: S
 
     expect(page.locator("p.done")).to_have_text("Cancellation: cancelled.")
     assert stack.http.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_a_setting_is_changed_and_taken_back_with_who_and_why(open_tab: OpenTab, stack: Stack) -> None:
+    name = "models.smollm2.tiers.int4.slots"
+    page = open_tab().open("settings?has=int4.slots")
+    row = page.get_by_role("row").filter(has_text=name)
+    row.get_by_role("button", name=f"Change {name}").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Value, as JSON").fill("17")
+    dialog.get_by_label("Reason").fill("a burst is coming")
+    page.keyboard.press("Enter")
+    expect(row).to_contain_text("by key ops: a burst is coming")
+    settings = {one["key"]: one["value"] for one in stack.http.get("/v1/settings").json()["data"]}
+    row.get_by_role("button", name=f"Take back {name}").click()
+    dialog.get_by_label("Reason").fill("it is over")
+    page.keyboard.press("Enter")
+    expect(row).not_to_contain_text("a burst is coming")
+
+    assert settings[name] == 17
+    assert stack.http.get("/v1/settings?live=true").json()["data"] == []
 
 
 def test_who_may_only_look_sees_why_buttons_do_nothing_and_is_refused_by_the_intake(open_tab: OpenTab) -> None:
