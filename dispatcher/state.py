@@ -18,8 +18,8 @@ from bitladder.queue.checks.rights import INTAKE
 from bitladder.queue.checks.server_check import check_server
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
-from bitladder.queue.live_settings import LiveStore
-from bitladder.queue.sweeping import sweep_for_ever
+from bitladder.queue.upkeep.live_settings import LiveStore
+from bitladder.queue.upkeep.sweeping import sweep_for_ever
 from bitladder.queue.waiting.outcomes import OutcomeInbox
 from bitladder.settings.live import (
     POLL_INTERVAL_S,

@@ -43,7 +43,6 @@ class Claimer:
         leases: LeaseKeeper,
         health: TierHealth,
         metrics: WorkerMetrics,
-        *,
         may_overflow: Callable[[], bool],
     ) -> None:
         settings, self._may_overflow = queue.settings, may_overflow

@@ -25,7 +25,7 @@ from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
-from bitladder.queue.sweeping import sweep_for_ever
+from bitladder.queue.upkeep.sweeping import sweep_for_ever
 from bitladder.settings.live import LiveSettings
 from bitladder.settings.sections import Settings
 from workers.claiming import Claimer
@@ -42,6 +42,7 @@ from workers.handling.chunks import ChunkSender
 from workers.handling.higher_tiers import HigherTiers
 from workers.handling.job_handler import JobHandler
 from workers.handling.job_tasks import Interruption, JobTask, JobTasks
+from workers.handling.job_traces import JobTraces
 from workers.handling.settle import Settler
 from workers.handling.yielding import BatchYield
 from workers.identity import Identity
@@ -97,24 +98,16 @@ class Pump:
         can_escalate = higher.can_take if settings.worker.check_output else None
         judge = judge_of(settings, identity, higher, self.leases.clock, metrics)
         executor = Executor(queue.signer, self.leases.clock, can_escalate, judge)
-        settler = Settler(queue, identity, metrics, higher, self._health.note)
+        settler = Settler(queue, identity, metrics, higher, self._health.note, JobTraces(identity, metrics, spans))
         chunks = ChunkSender(queue, identity.name, metrics)
-        self._ledger, settler.traces.spans = settler.ledger, spans
-        self._claimer = Claimer(
-            queue, identity, self.leases, self._health, metrics, may_overflow=self._ledger.may_overflow
-        )
-        self._isolation = Isolation()
+        self._isolation, self._ledger = Isolation(), settler.ledger
+        self._claimer = Claimer(queue, identity, self.leases, self._health, metrics, self._ledger.may_overflow)
         self._handler = JobHandler(executor, self._isolation, self._traffic, settler, chunks, self._begun)
         self._tasks = JobTasks(self._handle_timed, self._job_ended)
         metrics.in_flight.set_function(lambda: len(self._tasks))
         self.background = Background(self._review)
         self._server = ServerWatch(lambda: check_writes(queue.client, settings.redis), self._review)
-        self._control = ControlChannel(
-            settings.redis,
-            identity.name,
-            lambda job_id: self._tasks.interrupt(job_id, Interruption.CANCELLED),
-            self._renew_soon,
-        )
+        self._control = ControlChannel(settings.redis, identity.name, self._cancel, self._renew_soon)
 
     async def run(self) -> None:
         """Claim and run until drain() is called, then drain."""
@@ -197,6 +190,9 @@ class Pump:
     def _job_ended(self, job_id: str) -> None:
         self._begun.forget(job_id)
         self._freed.set()
+
+    def _cancel(self, job_id: str) -> None:
+        self._tasks.interrupt(job_id, Interruption.CANCELLED)
 
     def _drop(self, lost: Mapping[str, int], cancelled: list[str]) -> None:
         """Interrupt jobs that were lost or cancelled. The lease thread calls this."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitladder.process.metric_table import MODEL_TIER, Row
 from bitladder.process.process_metrics import SECONDS
+from bitladder.queue.pauses import MAX_PAUSES
 
 _LANE = {"lane": None}
 _CODE = {"code": 100}
@@ -14,7 +15,7 @@ _MICROSECONDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2)
 # What every intake shows alike: aggregate these with max, never with sum.
 OVERVIEW_ROWS = (
     Row("bitladder_suspended", "gauge", "0 or 1", "Do all claims pause (1)?"),
-    Row("bitladder_paused", "gauge", "0 or 1", "Is this paused by an operator (1)?", {"scope": None}),
+    Row("bitladder_paused", "gauge", "0 or 1", "Is this paused by an operator (1)?", {"scope": MAX_PAUSES}),
     Row("bitladder_unknown_queues", "gauge", "queues", "How many queues are there that no tier serves?"),
     Row("bitladder_unknown_queue_depth", "gauge", "jobs", "How many jobs wait in queues that no tier serves?"),
 )

@@ -24,7 +24,7 @@ from bitladder.errors import (
     TooLargeError,
 )
 from bitladder.queue.json_views.problem import Error, problem_body
-from bitladder.queue.live_settings import RevisionError
+from bitladder.queue.upkeep.live_settings import RevisionError
 from bitladder.settings.sections import Settings
 from dispatcher.http.error_shapes import AnthropicError, anthropic_error
 from dispatcher.openai.responses.create_options import NotImplementedHereError

@@ -30,9 +30,8 @@ _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 class JobTraces:
     """The traces of the jobs that one worker runs. Without `spans` it makes none, and hands on what a job carries."""
 
-    def __init__(self, worker: Identity, metrics: WorkerMetrics) -> None:
-        self._worker, self._metrics = worker, metrics
-        self.spans: Spans | None = None
+    def __init__(self, worker: Identity, metrics: WorkerMetrics, spans: Spans | None) -> None:
+        self._worker, self._metrics, self.spans = worker, metrics, spans
         self._open: dict[int, tuple[Request, Span]] = {}  # by fence
 
     def begin(self, job: Claimed, request: Request) -> None:

@@ -49,9 +49,10 @@ class Settler:
         metrics: WorkerMetrics,
         higher: HigherTiers,
         note_end: Callable[[Claimed, bool], None],
+        traces: JobTraces,
     ) -> None:
         self._queue, self._worker, self._metrics, self._higher = queue, worker, metrics, higher
-        self.ledger, self.traces = CostLedger(queue, worker, metrics), JobTraces(worker, metrics)
+        self.ledger, self.traces = CostLedger(queue, worker, metrics), traces
         self._note_end, self._prefixes = note_end, PrefixNotes(queue, worker)
         self._ladder = queue.settings.model(worker.model).ladder
         self._finish: Batcher[Finished, bool] = Batcher(self._finish_many, max_items=MAX_BUNDLE)

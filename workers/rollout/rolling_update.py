@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bitladder.process.process_metrics import add_process_metrics
-from bitladder.queue.live_settings import LiveStore
+from bitladder.queue.upkeep.live_settings import LiveStore
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch, take_changes
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.sections import Settings

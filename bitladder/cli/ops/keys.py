@@ -11,7 +11,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bitladder.cli.common_options import AsJson, Config
-from bitladder.cli.ops.spans import span_s
+from bitladder.cli.ops.durations import span_s
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.settings.access import KeySettings, key_hash, new_key
 from bitladder.settings.base import Name

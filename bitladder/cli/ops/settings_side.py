@@ -14,7 +14,7 @@ import msgspec
 from bitladder.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bitladder.queue.live_settings import LiveStore
+    from bitladder.queue.upkeep.live_settings import LiveStore
     from bitladder.settings.load import Loaded
 
 # An answer of the HTTP interface (docs/operating/live-settings.md).
@@ -73,8 +73,8 @@ class SettingsSide:
 async def at_redis(files: Loaded, work: Callable[[LiveStore, Loaded], Awaitable[_T]]) -> _T:
     """Ask Redis itself, without an intake."""
     from bitladder.queue.job_queue import JobQueue
-    from bitladder.queue.live_settings import LiveStore
     from bitladder.queue.server.connection import connect
+    from bitladder.queue.upkeep.live_settings import LiveStore
 
     client = connect(files.settings.redis)
     try:

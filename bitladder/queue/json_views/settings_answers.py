@@ -10,7 +10,7 @@ import msgspec
 
 from bitladder.errors import ConfigError
 from bitladder.queue.json_views.kinds import Count, Timestamp
-from bitladder.queue.live_settings import HistoryEntry, LiveStore, RevisionError, SettingChange
+from bitladder.queue.upkeep.live_settings import HistoryEntry, LiveStore, RevisionError, SettingChange
 from bitladder.settings.live_values import NO_LIVE, Change, LiveDocument, changed, places, with_live, without_effect
 from bitladder.settings.load import Loaded
 from bitladder.settings.sections import Settings

@@ -51,7 +51,7 @@ def claimed(attempt: int) -> Claimed:
 
 
 def traces() -> JobTraces:
-    return JobTraces(Identity.new("m", "int4"), WorkerMetrics("m", "int4"))
+    return JobTraces(Identity.new("m", "int4"), WorkerMetrics("m", "int4"), None)
 
 
 def outcome(state: State, attempts: int) -> Outcome:

@@ -55,7 +55,9 @@ async def drain(queue: JobQueue, order: WorkerOrder, operator: str) -> Drained:
         tier = known_tier(queue.settings, model, order.tier)
     what = "resume workers" if order.resume else "drain and keep" if order.keep else "drain"
     note = Note(operator=operator, what=what, on=order.worker or f"tier:{model}:{tier}", reason=order.reason)
-    text = msgspec.json.encode(DrainOrder(keep=order.keep, since=int(time.time() * 1000), operator=operator, reason=order.reason))
+    text = msgspec.json.encode(
+        DrainOrder(keep=order.keep, since=int(time.time() * 1000), operator=operator, reason=order.reason)
+    )
     call = drain_call(
         model=model,
         tier=tier,

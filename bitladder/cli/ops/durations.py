@@ -1,4 +1,4 @@
-"""Spans of time as people write them: 45m, 12h, 90d."""
+"""Durations as people write them: 45m, 12h, 90d."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import redis
 
 from bitladder.settings.access import key_hash
 from tests.conftest import Stack, free_port, wait_until
-from tests.integration.processes.test_operator_commands import by_redis, entries
+from tests.integration.operating.test_operator_commands import by_redis, entries
 
 pytestmark = pytest.mark.stack
 HIGH = "models.smollm2.tiers.int4.high"

@@ -14,7 +14,7 @@ import redis
 from bitladder.client import Client
 from bitladder.settings.access import key_hash, new_key
 from tests.conftest import Stack, wait_until
-from tests.integration.processes.test_operator_commands import by_intake, by_redis
+from tests.integration.operating.test_operator_commands import by_intake, by_redis
 
 OPS = new_key()
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}

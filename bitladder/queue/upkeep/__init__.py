@@ -1,0 +1,1 @@
+"""What keeps a running system in order: live settings, and sweeps of what other programs left."""

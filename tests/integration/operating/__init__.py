@@ -1,0 +1,1 @@
+"""What operators order and are shown, on a running stack."""
