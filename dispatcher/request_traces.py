@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 import msgspec
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, set_span_in_context
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitladder.contract import Outcome, State, Submission
@@ -61,7 +61,7 @@ class RequestTraces:
         describe(span, _submitted(job))
         headers = headers_of(span)
         traced = msgspec.structs.replace(
-            job.request, traceparent=headers["traceparent"], tracestate=headers.get("tracestate", "")
+            job.request, traceparent=headers.get("traceparent", ""), tracestate=headers.get("tracestate", "")
         )
         if request:
             request.submitted = job, span
@@ -90,7 +90,7 @@ class RequestTraces:
             return
         job, submitted = request.submitted
         start_ns = min(request.heard_ns, request.answered_ns or request.heard_ns)
-        parent = context_from(**headers_of(submitted))
+        parent = set_span_in_context(submitted, Context())
         span = self._spans.begin("deliver", SpanKind.INTERNAL, parent, start_ns=start_ns)
         outcome = request.outcome
         describe(span, {gen_ai.JOB: job.job_id, gen_ai.STATE: outcome.state, gen_ai.TIER: outcome.tier}, error)

@@ -68,7 +68,11 @@ class Server:
 
     async def metrics(self, _: web.Request) -> web.Response:
         labels = '{engine="0",model_name="fake"}'
-        figures = {"generation_tokens_total": self.tokens, "corrupted_requests_total": self.corrupted}
+        figures = {
+            "generation_tokens_total": self.tokens,
+            "corrupted_requests_total": self.corrupted,
+            "kv_cache_usage_perc": 0,
+        }
         lines = [f"vllm:{name}{labels} {float(value)}" for name, value in figures.items()]
         return web.Response(text="\n".join([*lines, f"vllm:prompt_tokens_total{labels} 0.0", ""]))
 

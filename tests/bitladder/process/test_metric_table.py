@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from bitladder.process.article_names import WithArticleNames, asks_for_article_names
 from bitladder.process.metric_table import OTHERS, Metrics, Row
@@ -45,6 +47,9 @@ def test_the_article_s_names_have_the_values_of_ours() -> None:
     assert 'quant_router_queue_depth{lane="batch",model="m",tier="int8"} 7.0' in both
     assert 'quant_router_latency_seconds_bucket{le="2.5e-05"} 1.0' in both
     assert "# TYPE quant_router_latency_seconds histogram" in both
+    text = generate_openmetrics(WithArticleNames(registry)).decode()  # type: ignore[no-untyped-call]
+    families = {family.name for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
+    assert {"quant_router_requests", "quant_router_queue_depth", "quant_router_latency_seconds"} <= families
 
 
 def test_a_query_asks_for_the_article_s_names() -> None:

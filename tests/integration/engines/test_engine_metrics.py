@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -36,12 +37,22 @@ def test_an_engine_s_own_metrics_are_on_its_worker_s_port_while_it_answers_and_i
     def lines() -> list[dict[str, Any]]:
         return [json.loads(line) for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
 
-    def metrics(accept: str = "") -> str:
-        return httpx2.get(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept}).raise_for_status().text
+    def metrics(accept: str = "", query: str = "") -> str:
+        url = f"http://127.0.0.1:{port}/metrics{query}"
+        return httpx2.get(url, headers={"Accept": accept}).raise_for_status().text
 
     line = 'vllm:generation_tokens_total{engine="0",model="smollm2",model_name="fake",tier="int4"}'
     wait_until(lambda: line in metrics(), "vLLM's metrics are shown")
     assert line in metrics("application/openmetrics-text")
+    # The article's names are copies, on request.
+    assert "quant_router" not in metrics()
+    copies = metrics(query="?names=article")
+    for part in ("kv_cache_usage{", "nan_ratio{", "upstream_errors_total{"):
+        assert f"quant_router_{part}" in copies, part
+    of_intake = stack.http.get("/metrics?names=article").text
+    depths = re.findall(r"^(?:bitladder|quant_router)_queue_depth{.*} (\S+)$", of_intake, re.MULTILINE)
+    assert depths
+    assert len(depths) % 2 == 0
     weights.unlink()  # so that it cannot start again
     (pid,) = [entry["pid"] for entry in lines() if entry["event"] == "engine started"]
     os.killpg(pid, signal.SIGKILL)
