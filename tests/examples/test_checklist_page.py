@@ -1,4 +1,4 @@
-"""docs/operating/checklist.md: the article's checklist, step by step, on echo engines at the settings that ship."""
+"""docs/operating/guides/checklist.md: the article's checklist, step by step, on echo engines as they ship."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT, Stack
 from tests.page_examples import blocks
 
-PAGE = "docs/operating/checklist.md"
+PAGE = "docs/operating/guides/checklist.md"
 STEPS = ("audit", "deploy", "thresholds", "instrument", "load", "canary", "roll out")
 
 

@@ -1,4 +1,4 @@
-"""docs/operating/from-zero-to-production.md: its commands, on a Redis with its users, with API keys required."""
+"""docs/operating/guides/from-zero-to-production.md: its commands, on a Redis with its users, with API keys required."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT, OwnValkey, Stack, wait_until
 from tests.page_examples import blocks
 
-PAGE = "docs/operating/from-zero-to-production.md"
+PAGE = "docs/operating/guides/from-zero-to-production.md"
 
 
 class Machine:

@@ -1,4 +1,4 @@
-"""docs/operating/large-models.md: its arithmetic, and its settings."""
+"""docs/operating/guides/large-models.md: its arithmetic, and its settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bitladder.settings.load import load_settings
 from tests.page_examples import blocks
 
-PAGE = "docs/operating/large-models.md"
+PAGE = "docs/operating/guides/large-models.md"
 
 
 def test_the_arithmetic_is_right() -> None:

@@ -1,4 +1,4 @@
-"""docs/operating/adding-a-tier.md and adding-a-model.md: their steps, under load, with two intakes."""
+"""docs/operating/guides/adding-a-tier.md and adding-a-model.md: their steps, under load, with two intakes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.page_examples import blocks
 TIER = '[[models.smollm2.tiers]]\nname = "{}"\nprice_per_hour = 1.0\n'
 INT4, FP8 = TIER.format("int4"), TIER.format("fp8")
 BEFORE = f"[models.smollm2]\n{INT4}{FP8}"
-INT8 = blocks("docs/operating/adding-a-tier.md", "toml")
-LLAMA = blocks("docs/operating/adding-a-model.md", "toml")
+INT8 = blocks("docs/operating/guides/adding-a-tier.md", "toml")
+LLAMA = blocks("docs/operating/guides/adding-a-model.md", "toml")
 
 
 class Site:

@@ -1,4 +1,4 @@
-"""docs/operating/backup-and-restore.md: its commands bring back what was there, and what it says of the rest is so."""
+"""docs/operating/guides/backup-and-restore.md: its commands bring back what was there, as it says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.batches.test_batches import BatchUser, line
 from tests.integration.webhooks.receiver import SECRET, Receiver, receiving
 from tests.page_examples import blocks
 
-PAGE = "docs/operating/backup-and-restore.md"
+PAGE = "docs/operating/guides/backup-and-restore.md"
 BODY = {"model": "smollm2", "max_tokens": 3}
 BY_DUMP, BY_FILES, FROM_DUMP = range(3)  # the page's blocks
 

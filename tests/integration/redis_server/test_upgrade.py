@@ -1,4 +1,4 @@
-"""docs/operating/upgrade-and-rollback.md: this version beside an earlier one, and back, under load.
+"""docs/operating/guides/upgrade-and-rollback.md: this version beside an earlier one, and back, under load.
 
 The earlier one is a commit of this repository: $BEFORE, or the last one before operators could steer.
 """
