@@ -44,6 +44,7 @@ _PLACES = (
         "doctor",
         "Say what would keep processes here from serving well, and its cure.",
     ),
+    _Place("loadtest", "ops.loadtest.loadtest_command", "loadtest", "Send traffic, and report how well it was served."),
     _Place(
         "failover", "ops.failover_command", "failover", "Put a replica in the primary's place without losing a job."
     ),
