@@ -13,7 +13,7 @@ COPY bitladder bitladder
 COPY dispatcher dispatcher
 COPY workers workers
 COPY calibration calibration
-RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint requirements/dev.lock ".[s3]"
+RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint requirements/dev.lock ".[s3,top]"
 
 USER bitladder
 WORKDIR /home/bitladder

@@ -53,6 +53,7 @@ _PLACES = (
     _Place("cancel", "job_commands", "cancel", "Cancel a job."),
     _Place("batch", "batch.batch_app", "app", "Run a file of requests into a file of answers, here or at an intake."),
     _Place("explain", "explain_command", "explain", "Say why a job went where it went, or where a prompt would go."),
+    _Place("top", "top.top_command", "top", "Show all tiers, workers and costs, and what to look at, live."),
     _Place("queues", "ops.inspection", "queues", "Show what waits and runs, and how many workers live."),
     _Place("pause", "ops.steering.steer_commands", "pause", "Pause a tier, a lane, a tenant, a model or everything."),
     _Place("resume", "ops.steering.steer_commands", "resume", "Lift a pause."),

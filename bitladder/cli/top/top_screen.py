@@ -1,0 +1,192 @@
+"""The screen of `bitladder top`: a table of tiers, notes below it, and keys."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict, deque
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Static
+
+from bitladder.cli.top.samples import Samples, is_lasting
+from bitladder.cli.top.tier_rows import COLUMNS, Sort, bars, check_model, rows_of, summary
+from bitladder.errors import BitladderError
+from bitladder.overview.shape import Overview, Severity
+from calibration.terminal.tabular import plain
+
+# Depths of so many of the last samples are shown as bars.
+_BARS = 30
+_STALE_S = 5.0
+_STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_HELP = """\
+bitladder top
+
+  q, Ctrl-C   leave
+  s           sort by the next: ladder, depth, oldest, tokens, cost
+  m           show the next model alone, then all
+  arrows      move through the table; PgUp and PgDn too
+  ?, h        this help; Escape leaves it
+
+depth          jobs that wait; urg/nor/bat: in the lanes urgent, normal and batch
+oldest, wait   age of the oldest job, and how long one waits that comes now
+run            jobs of the tier's queues that run, at whichever tier
+workers        live ones, +those that claim nothing
+slots          jobs that the tier's workers hold, of as many as they may
+jobs/s, tok/s  ended at its workers in the last 10 seconds, and written
+overflow in    jobs of lower tiers that ended here in the last minute
+"""
+
+
+def run_screen(asked: str, samples: Samples, sort: Sort, model: str | None) -> None:
+    """Show the screen until the user leaves it.
+
+    Raises:
+        BitladderError: no later try can bring a sample.
+
+    """
+    screen = TopScreen(asked, samples, sort, model)
+    screen.run()
+    if screen.failure:
+        raise screen.failure
+
+
+class _Help(ModalScreen[None]):
+    """What the keys and columns are."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,h", "app.pop_screen", "Back")]
+    CSS = "_Help { align: center middle; } #help { width: auto; height: auto; border: round $primary; padding: 1 2; }"
+
+    def compose(self) -> ComposeResult:
+        yield Static(_HELP, id="help", markup=False)
+
+
+class TopScreen(App[None]):
+    """The app. `failure`: why it ended by itself."""
+
+    TITLE = "bitladder top"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #head { height: auto; padding: 0 1; background: $panel; }
+    #trouble { height: auto; padding: 0 1; color: $text-error; display: none; }
+    #tiers { height: auto; max-height: 60%; }
+    #below { height: 1fr; padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q,ctrl+c", "quit", "Quit"),
+        Binding("s", "sort", "Sort"),
+        Binding("m", "model", "Model"),
+        Binding("question_mark,h", "help", "Help"),
+    ]
+
+    def __init__(self, asked: str, samples: Samples, sort: Sort, model: str | None) -> None:
+        super().__init__()
+        self._asked, self._samples, self._sorting, self._model = asked, samples, sort, model
+        self._latest: Overview | None = None
+        self._latest_s = 0.0
+        self._problem = ""
+        self._depths: dict[tuple[str, str], deque[int]] = defaultdict(lambda: deque(maxlen=_BARS))
+        self.failure: BitladderError | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="head", markup=False)
+        yield Static("", id="trouble", markup=False)
+        yield DataTable(id="tiers", cursor_type="row", zebra_stripes=True)
+        with VerticalScroll(id="below"):
+            yield Static("", id="notes", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self._table.add_columns(*COLUMNS, "depth before")
+        self.run_worker(self._follow(), exclusive=True)
+        self.set_interval(1.0, self._show)
+        self._show()
+
+    async def _follow(self) -> None:
+        async with contextlib.aclosing(self._samples()) as items:
+            async for item in items:
+                try:
+                    self._take(item)
+                except BitladderError as error:
+                    self.failure = error
+                    self.exit(return_code=1)
+                    return
+                self._show()
+
+    def _take(self, item: Overview | BitladderError) -> None:
+        if isinstance(item, BitladderError):
+            if is_lasting(item):
+                raise item
+            self._problem = plain(str(item))
+            return
+        if self._latest is None:
+            check_model(item, self._model)
+        elif self._model not in [model.model for model in item.models]:
+            self._model = None  # the settings do not have it any more
+        self._latest, self._latest_s, self._problem = item, time.monotonic(), ""
+        for model in item.models:
+            for tier in model.tiers:
+                self._depths[model.model, tier.tier].append(tier.depth)
+
+    def action_sort(self) -> None:
+        order = list(Sort)
+        self._sorting = order[(order.index(self._sorting) + 1) % len(order)]
+        self._show()
+
+    def action_model(self) -> None:
+        models = self._latest.models if self._latest else []
+        names: list[str | None] = [None, *(model.model for model in models)]
+        self._model = names[(names.index(self._model) + 1) % len(names)] if self._model in names else None
+        self._show()
+
+    def action_help(self) -> None:
+        self.push_screen(_Help())
+
+    @property
+    def _table(self) -> DataTable[Text]:
+        return self.screen_stack[0].query_one("#tiers", DataTable)
+
+    def _static(self, name: str) -> Static:
+        return self.screen_stack[0].query_one(f"#{name}", Static)
+
+    def _show(self) -> None:
+        age_s = time.monotonic() - self._latest_s if self._latest else 0.0
+        trouble = self._problem
+        if self._latest and age_s > _STALE_S:
+            trouble = f"shown is what was {age_s:.0f} s ago. {trouble}".strip()
+        self._static("trouble").update(trouble)
+        self._static("trouble").display = bool(trouble)
+        asked = f"{self._asked}  model {self._model or 'all'}  sorted by {self._sorting}"
+        if self._latest is None:
+            self._static("head").update(f"{asked}\nwaiting for a sample")
+            return
+        at = time.strftime("%H:%M:%S", time.localtime(self._latest.at))
+        self._static("head").update("\n".join([f"{at}  {asked}", *summary(self._latest)]))
+        self._fill(self._latest)
+        self._static("notes").update(_notes(self._latest))
+
+    def _fill(self, latest: Overview) -> None:
+        table = self._table
+        place = table.cursor_row
+        table.clear()
+        for row in rows_of(latest, self._sorting, self._model):
+            style = "red" if row.is_wrong else ""
+            depths = bars(self._depths[row.model, row.tier.tier])
+            table.add_row(*(Text(cell, style=style) for cell in (*row.cells, depths)))
+        table.move_cursor(row=place)
+
+
+def _notes(latest: Overview) -> Text:
+    text = Text()
+    for note in latest.notes:
+        text.append(f"{note.severity}: ", style=_STYLES[note.severity])
+        text.append(plain(note.text))
+        if note.runbook:
+            text.append(f"  (docs/operating/alerts/{note.runbook}.md)", style="dim")
+        text.append("\n")
+    return text if latest.notes else Text("nothing is wrong", style="green")
