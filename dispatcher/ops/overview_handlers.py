@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from starlette.requests import Request as HttpRequest
 
-from bitladder.errors import IntakeClosingError, RequestError
+from bitladder.errors import RequestError
 from bitladder.overview.history import MAX_RANGE_S, read_range
 from dispatcher.http.responses import EventStream, Response, json_response
 from dispatcher.state import IntakeState, intake_state
@@ -31,11 +31,12 @@ async def stream_overview(request: HttpRequest) -> Response:
 
 async def _events(state: IntakeState) -> AsyncGenerator[bytes]:
     async with contextlib.aclosing(state.overview.events()) as events:
-        try:
-            async for event in state.closing.interruptible(events, ""):
-                yield event
-        except IntakeClosingError:
-            yield _RETRY
+        # At once, and not with the requests that a stop waits for: those who watch are served as well elsewhere.
+        async for event in events:
+            yield event
+            if state.closing.is_draining:
+                yield _RETRY
+                return
 
 
 async def get_history(request: HttpRequest) -> Response:

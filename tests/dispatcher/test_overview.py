@@ -17,6 +17,7 @@ from bitladder.overview.overview_reader import Sample
 from bitladder.overview.shape import Overview
 from dispatcher.app import create_app
 from dispatcher.overview import sampler as sampling
+from dispatcher.overview.history_writer import HistoryWriter
 from dispatcher.overview.sampler import OverviewSampler
 from tests.conftest import ROOT, make_settings
 
@@ -134,3 +135,22 @@ async def test_the_routes_show_a_sample_its_stream_and_its_history(redis_url: st
     assert history.json()["models"][0]["tiers"][0]["depth"] == [None] * 1440
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "range")
     assert "from 60s to 30d, got '1 year'" in wrong.json()["error"]["message"]
+
+
+async def test_another_intake_shows_the_history_and_goes_on_with_it(redis_url: str, store: redis.Redis) -> None:
+    for tick in (1, 2):
+        app = create_app(make_settings(redis_url))
+        async with app.router.lifespan_context(app):
+            state = app.state.intake
+            writer = asyncio.create_task(HistoryWriter(state.history, state.overview.take).run())
+            store.delete("bl:history:counts")  # as if ten seconds had gone by
+            await HistoryWriter(state.history, state.overview.take).tick()
+            history = await state.history.read(3600)
+            writer.cancel()
+            await asyncio.wait([writer])
+
+        tier = history.models[0].tiers[0]
+        assert sum(depth is not None for depth in tier.depth) >= 1
+        assert history.at[-1] - history.at[0] == 3590
+        assert store.exists("bl:history:lease") == 0  # given up in order
+        assert store.hlen("bl:history:10") <= tick
