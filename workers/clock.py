@@ -23,6 +23,11 @@ class ServerClock:
         min_s, max_s = server_ms / 1000 - time.monotonic(), (server_ms + 1) / 1000 - asked_s
         self._ahead_s = min(max(self._ahead_s, min_s), max_s)
 
+    def now_ms(self) -> int:
+        """Return what the server's clock shows; 0 where it has not answered yet."""
+        ahead_s = self._ahead_s
+        return 0 if math.isinf(ahead_s) else int((time.monotonic() + ahead_s) * 1000)
+
     def seconds_until(self, server_ms: int | None) -> float | None:
         """Return the seconds until that time, negative when it has passed; None where there is no such time."""
         return None if server_ms is None else server_ms / 1000 - self._ahead_s - time.monotonic()

@@ -21,6 +21,7 @@ from bitladder.errors import QueueUnreachableError
 from bitladder.logs.setup import name_process
 from bitladder.process.supervision import Background, in_thread
 from bitladder.queue.calls.steering import DrainOrder
+from bitladder.queue.calls.worker_report import WorkerReport
 from bitladder.queue.checks.server_check import check_writes
 from bitladder.queue.checks.server_watch import ServerWatch
 from bitladder.queue.job_queue import JobQueue
@@ -77,6 +78,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()
         self.is_kept_idle = self.is_dismissed = False  # by an operator's order; dismissed: the process ends
+        metrics.tally.serve(settings, settings.model(model).tier(tier))
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
         self.live.subscribe(self._prepare_slots)
         self._traffic = Traffic(engine, metrics, settings.worker.hang_s, on_pause=self._slots.back_off)
@@ -93,7 +95,7 @@ class Pump:
             order=self._take_order,
         )
         metrics.clock = self.leases.clock
-        self._health = TierHealth(queue, identity, lambda: metrics.tally.report(self._slots.limit))
+        self._health = TierHealth(queue, identity, self._report)
         higher = HigherTiers(queue, identity)
         can_escalate = higher.can_take if settings.worker.check_output else None
         judge = judge_of(settings, identity, higher, self.leases.clock, metrics)
@@ -220,6 +222,7 @@ class Pump:
         self.leases.is_ready, self._claimer.is_queue_empty = is_ready, False
         log.info("worker ready" if is_ready else "worker not ready")
         await self._renew()
+        self.metrics.tally.note_ready(self.leases.clock.now_ms() if is_ready else 0)
         self._freed.set()
 
     def _renew_soon(self) -> None:
@@ -244,6 +247,10 @@ class Pump:
             if not self._draining.is_set():
                 self.drain()
         self._review()
+
+    def _report(self) -> WorkerReport:
+        is_draining = self.is_kept_idle or self._draining.is_set()
+        return self.metrics.tally.report(self._slots.limit, in_flight=len(self._tasks), is_draining=is_draining)
 
     def _adapt(self, load: EngineLoad) -> None:
         self._slots.adapt(load, len(self._tasks))

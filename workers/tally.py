@@ -14,6 +14,8 @@ from bitladder.queue.calls.worker_report import (
     Breaker,
     WorkerReport,
 )
+from bitladder.settings.models_section import TierSettings
+from bitladder.settings.sections import Settings
 
 # Lost jobs whose time is kept: a worker that reaps more in ten minutes says that it was so many.
 _MAX_LOST = 10_000
@@ -33,6 +35,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.breaker = Breaker.CLOSED
+        self._checkpoint = ""
+        self._release: int | None = None
+        self._ready_since_ms, self._was_ready = 0, False
         self._jobs = self._tokens = 0
         self._overflow: Counter[str] = Counter()
         self._lost: deque[float] = deque(maxlen=_MAX_LOST)
@@ -49,7 +54,17 @@ class Tally:
         """Count jobs whose lease was lost."""
         self._lost.extend([time.monotonic()] * min(count, _MAX_LOST))
 
-    def report(self, slots: int) -> WorkerReport:
+    def serve(self, settings: Settings, tier: TierSettings) -> None:
+        """Note what the worker serves."""
+        engine = settings.worker.engine
+        self._checkpoint = tier.checkpoint if engine == "vllm" else engine
+        self._release = tier.published.version if tier.published else None
+
+    def note_ready(self, since_ms: int) -> None:
+        """Note since when the worker is ready, by Redis' clock; 0: it is not."""
+        self._ready_since_ms, self._was_ready = since_ms, self._was_ready or since_ms > 0
+
+    def report(self, slots: int, *, in_flight: int | None = None, is_draining: bool = False) -> WorkerReport:
         """Return what to say now; it is the counts that the next reports' rates begin at."""
         now = _Mark(time.monotonic(), self._jobs, self._tokens, dict(self._overflow))
         while self._lost and self._lost[0] < now.at_s - LOST_WINDOW_S:
@@ -71,6 +86,12 @@ class Tally:
             tokens_per_s=round((now.tokens - since.tokens) / span_s, 2),
             overflow_in={tier: count for tier, count in came.items() if count},
             lost=len(self._lost),
+            in_flight=in_flight,
+            checkpoint=self._checkpoint,
+            release=self._release,
+            ready_since_ms=self._ready_since_ms,
+            was_ready=self._was_ready,
+            is_draining=is_draining,
         )
 
     def _since(self, at_s: float) -> _Mark:

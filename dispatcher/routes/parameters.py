@@ -23,6 +23,7 @@ from dispatcher.ops.cost_handler import DEFAULT_DAYS
 from dispatcher.ops.settings_handlers import DEFAULT_LISTED as DEFAULT_LISTED_CHANGES
 from dispatcher.ops.steering_handlers import DEFAULT_LISTED as DEFAULT_ORDERS
 from dispatcher.ops.steering_handlers import MAX_LISTED as MAX_ORDERS
+from dispatcher.routes.ops.listing_parameters import LISTING_PARAMETERS
 from dispatcher.routes.parameter import Parameter as _Parameter
 from dispatcher.routes.webhook_parameters import WEBHOOK_PARAMETERS
 
@@ -39,6 +40,7 @@ _EVENT_ID = Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,6}$")]
 
 PARAMETERS = {
     **WEBHOOK_PARAMETERS,
+    **LISTING_PARAMETERS,
     "JobId": _Parameter(
         "job_id",
         "path",

@@ -19,7 +19,14 @@ from dispatcher.routes import (
 from dispatcher.routes.document import document
 from dispatcher.routes.engine_bodies import Document
 from dispatcher.routes.operation import Operation, answer
-from dispatcher.routes.ops import operating_routes, overview_routes, page_routes, settings_routes, steering_routes
+from dispatcher.routes.ops import (
+    listing_routes,
+    operating_routes,
+    overview_routes,
+    page_routes,
+    settings_routes,
+    steering_routes,
+)
 from dispatcher.state import intake_state
 
 
@@ -31,6 +38,7 @@ async def get_openapi(request: HttpRequest) -> Response:
 OPERATIONS = (
     *inference_routes.OPERATIONS,
     *response_routes.OPERATIONS,
+    *listing_routes.OPERATIONS,
     *job_routes.OPERATIONS,
     *file_routes.OPERATIONS,
     *batch_routes.OPERATIONS,

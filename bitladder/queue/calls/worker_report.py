@@ -40,6 +40,12 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     tokens_per_s: _Rate = 0.0
     overflow_in: _Origins = {}  # in the last minute
     lost: _Count = 0  # jobs whose lease was lost, this worker's or one that it reaped
+    in_flight: _Count | None = None
+    checkpoint: Annotated[str, Meta(max_length=1000)] = ""  # as the settings name it, or the engine that has none
+    release: _Count | None = None  # published, that it is of
+    ready_since_ms: _Count = 0  # by Redis' clock; 0: it is not ready
+    was_ready: bool = False  # its engine has answered since its start
+    is_draining: bool = False
 
 
 def encode_report(report: WorkerReport) -> bytes:

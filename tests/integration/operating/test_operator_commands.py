@@ -68,12 +68,21 @@ def test_every_command_of_an_operator_says_the_same_from_both_sides(stack: Stack
         ("dead-letters", "release", "--all", "--dry-run"),
         ("dead-letters", "drop", "nobody", "--json"),
         ("dead-letters", "drop", "--code", "engine_fault"),
+        ("jobs", "--state", "running", "--tenant", "user"),
+        ("jobs", "--lane", "fast"),
+        ("jobs", "show", "nobody"),
+        ("tenants", "--json"),
     ):
         ours, theirs = by_redis(stack, *command), by_intake(stack, tmp_path, *command)
         assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr), command
         assert ours.stdout or ours.returncode in (2, 3), command
     drop = ["dead-letters", "drop", "--all", "--yes"]
-    for forbidden, scope in ((["queues"], "read"), (["dead-letters", "list"], "read"), (drop, "write")):
+    for forbidden, scope in (
+        (["queues"], "read"),
+        (["workers"], "read"),
+        (["dead-letters", "list"], "read"),
+        (drop, "write"),
+    ):
         refused = by_intake(stack, tmp_path, *forbidden, key=USER)
         assert (refused.returncode, refused.stdout) == (4, "")
         assert f"scope 'ops:{scope}'" in refused.stderr

@@ -82,22 +82,25 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self
 
 
-def read_filter(values: Mapping[str, str]) -> JobFilter:
-    """Read a filter of texts, as a query has them: several states are divided by commas.
+def read_filter(values: Iterable[tuple[str, str]]) -> JobFilter:
+    """Read a filter of names and texts, as a query has them; `state` may be there several times, or have commas.
 
     Raises:
         RequestError: one is wrong; `param` names it.
 
     """
     read: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in values:
         if name not in _READERS:
             raise RequestError(f"there is no filter {name[:40]!r}: expected some of {', '.join(_READERS)}", param=name)
+        if name in read and name != "state":
+            raise RequestError(f"{name} must be there once", param=name)
         expected, reader = _READERS[name]
         try:
-            read[name] = reader(value)
+            chosen = reader(value)
         except ValueError:
             raise _wrong(name, expected, value) from None
+        read[name] = read.get(name, ()) + chosen if name == "state" else chosen
     return JobFilter(**read)
 
 

@@ -148,6 +148,11 @@ def _queue_of(name: str) -> tuple[QueueName | None, str]:
         return None, ""
 
 
+def tenant_of(name: str) -> str:
+    """Return whose jobs wait in a list."""
+    return _queue_of(name)[1]
+
+
 def _lists(queues: dict[str, QueueName], names: Iterable[str], selection: JobFilter) -> dict[str, QueueName]:
     """Return the lists in which jobs of these queues wait."""
     chosen = {name: parsed for name, parsed in queues.items() if selection.tier in (None, parsed.tier)}
