@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 import msgspec
 
 from bitladder.ids import id_bytes
-from bitladder.queue.calls.find import OMITTED, Entries, Entry, read_slices, slices_call
+from bitladder.queue.calls.find import OMITTED, Entry, read_slices, slices_call
 from bitladder.queue.calls.read import records_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.finding.cursor import Cursor, ListMark, Mark, digest_of, write_cursor
 from bitladder.queue.json_views.finding.found_job import id_of_member
 from bitladder.queue.json_views.finding.job_filter import JobFilter
-from bitladder.queue.json_views.finding.sources import Plan, Source
-from bitladder.queue.json_views.finding.walk import TOP, ListWalk, RegistryWalk, Step, Walk
+from bitladder.queue.json_views.finding.sources import TOP, Plan, Source
+from bitladder.queue.json_views.finding.walk import ListWalk, RegistryWalk, Step, Walk
 from bitladder.queue.sending.budget import MAX_BYTES
 
 # Records that are looked at for one page, and ids without their records; with the last slice some more.
 _MAX_RECORDS, _MAX_IDS = 10_000, 100_000
 # Slices that one script call is asked for, and entries that are asked of them together: it stops at some hundreds.
-_MAX_SLICES, _MAX_TOGETHER = 64, 128
+_MAX_SLICES, _MAX_TOGETHER = 64, 64
 
 
 class Merge:
@@ -95,7 +95,7 @@ class Merge:
             self.looked_at += sum(entry.values is not None for entry in read.entries)
             is_running = walk.source.kind == "running"
             entries = [await self._completed(entry, is_running=is_running) for entry in read.entries]
-            walk.take(Entries(is_end=read.is_end, entries=entries))
+            walk.take(msgspec.structs.replace(read, entries=entries))
 
     async def _completed(self, entry: Entry, *, is_running: bool) -> Entry:
         """Return an entry with its outcome, where that was too long for a slice."""

@@ -2,12 +2,12 @@
 
 A registry of ended jobs is sorted by when they are forgotten, and not all are kept equally long. So it is walked once
 for each of these times, and each job is taken by the walk of its own. One with a time that no other has, as a producer
-of RQ's may choose it, is placed as if it were kept as long as most.
+of RQ's may choose it, is taken by that of the next longer one, and placed as if it were kept so long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, combinations
 
 import msgspec
@@ -19,7 +19,6 @@ from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.finding.found_job import Lying
 from bitladder.queue.json_views.finding.job_filter import JobFilter
 from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName, list_of
-from bitladder.script_constants import RESPONSE_PREFIX
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.sections import Settings
 
@@ -37,7 +36,8 @@ _RUNNING_FOR_MS = 365 * 86_400_000 + 500
 _RQ_TTL_MS = 500_000
 _WAITING = frozenset((b"queued", b"created", b"deferred", b"scheduled", b"rate_limited", b"ready_to_enqueue"))
 _ENDS = {"finished": (State.FINISHED,), "failed": (State.FAILED, State.EXPIRED), "canceled": (State.CANCELLED,)}
-_MAX_SCORE = 2**53
+# Later than every time, above every score, and behind every number of a list.
+TOP = 2**53
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +48,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     key: str  # of the registry, or the list's name
     lying: Lying
     prefix: str = ""  # how ids begin of which the records are read
-    ttls_ms: Mapping[int, str] = {}  # of a registry: how long its jobs are kept, and how the ids of these begin
-    ttl_ms: int = 0  # of those that this walk takes
+    ttls_ms: Sequence[int] = (0,)  # of a registry: how long its jobs are kept, the shortest first
+    ttl_ms: int = 0  # and those that this walk takes
+
+    @property
+    def is_longest(self) -> bool:
+        """Whether no walk through the same registry takes jobs that are kept longer."""
+        return self.ttl_ms >= self.ttls_ms[-1]
 
     def time_of(self, score: int) -> int:
         """Return from when on a registry's jobs of a score came into it (ms): within a second."""
@@ -57,17 +62,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     def score_of(self, at_ms: int) -> int:
         """Return the highest score of jobs that came into a registry then or earlier."""
-        return min(_MAX_SCORE, (at_ms + self.ttl_ms) // 1000)
+        return min(TOP, (at_ms + self.ttl_ms) // 1000)
 
-    def takes(self, job_id: str, score: int, ended_ms: int | None) -> bool:
+    def takes(self, score: int, ended_ms: int | None) -> bool:
         """Return whether this walk takes a job: others through the same registry pass over it."""
         if self.kind == "running":
             return True
-        kept_ms = -1 if ended_ms is None else score * 1000 - ended_ms
-        fitting = (
-            ttl for ttl, prefix in self.ttls_ms.items() if 0 <= ttl - kept_ms < 1000 and job_id.startswith(prefix)
-        )
-        return self.ttl_ms == next(fitting, next(iter(self.ttls_ms)))
+        kept_ms = TOP if ended_ms is None else score * 1000 - ended_ms
+        return self.ttl_ms == next((ttl for ttl in self.ttls_ms if kept_ms <= ttl), self.ttls_ms[-1])
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,21 +181,18 @@ def _walks(settings: Settings, queue: QueueName, status: str, selection: JobFilt
     """Yield the walks through one registry of ended jobs: one for each time that its jobs are kept."""
     limits = settings.queue
     usual = limits.result_ttl_s * 1000
-    ttls = {usual: ""}
-    ttls.setdefault(max(usual, limits.response_ttl_s * 1000), RESPONSE_PREFIX)
-    if status == "failed":
-        ttls[max(usual, limits.dead_letter_ttl_s * 1000)] = ""
-    if status == "finished":
-        ttls[min(_RQ_TTL_MS, max(usual, limits.dead_letter_ttl_s * 1000))] = ""
+    longest = max(usual, limits.dead_letter_ttl_s * 1000)
+    ttls = {usual, max(usual, limits.response_ttl_s * 1000)}
+    ttls |= {"failed": {longest}, "finished": {min(_RQ_TTL_MS, longest)}}.get(status, set())
     key = f"rq:{status}:{queue}"
     lying = Lying(queue=queue, name=str(queue), statuses=frozenset((status.encode(),)))
-    for ttl_ms, prefix in ttls.items():
+    for ttl_ms in sorted(ttls):
         yield Source(
             name=f"{key} {ttl_ms}",
             kind="ended",
             key=key,
             lying=lying,
-            ttls_ms=ttls,
+            ttls_ms=sorted(ttls),
             ttl_ms=ttl_ms,
-            prefix=_prefix(selection) or prefix,
+            prefix=_prefix(selection),
         )

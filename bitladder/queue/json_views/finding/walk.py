@@ -13,13 +13,11 @@ from bitladder.ids import id_bytes
 from bitladder.queue.calls.find import Entries, Entry, Slice
 from bitladder.queue.json_views.finding.cursor import Cursor, Mark, digest_of
 from bitladder.queue.json_views.finding.found_job import FoundJob, id_of_member, read_found
-from bitladder.queue.json_views.finding.sources import Source
+from bitladder.queue.json_views.finding.sources import TOP, Source
 from bitladder.queue.signing import Signer
 
-# Later than every time, above every score, and behind every number of a list.
-TOP = 2**53
 # Entries that one slice has at most.
-_MAX_LIMIT = 256
+_MAX_LIMIT = 128
 # Numbers in a list differ by so much at most where other programs have put ids before others, or taken them.
 _SHIFT = 8
 
@@ -141,9 +139,11 @@ class RegistryWalk(Walk):
         self._mark = cursor.mark if cursor else Mark(TOP)
         self._held: list[Entry] = []  # of a second that is read in whole
         self._cut_score: int | None = None  # of the second that has too many
+        # What is kept longer than this walk's own jobs is scored above them, and nothing has ended in the future.
+        self._start = TOP if source.is_longest else source.score_of(begun_ms)
         if cursor is None:
             return
-        self._start = source.score_of(self._mark.at_ms)
+        self._start = min(self._start, source.score_of(self._mark.at_ms))
         if self._mark.source == source.name and self._mark.is_by_member:
             self._member = self._mark.member
             self._cut_score = self._start
@@ -174,7 +174,7 @@ class RegistryWalk(Walk):
         steps = []
         for entry in entries:
             job, at_ms = self._read(entry), usual_ms
-            if job and not self.source.takes(job.job_id, score, job.ended_ms):
+            if job and not self.source.takes(score, job.ended_ms):
                 job = None
             elif job and not is_by_member and usual_ms <= job.since_ms <= usual_ms + 1000:
                 at_ms = job.since_ms

@@ -16,7 +16,7 @@
 local MAX_VALUE, MAX_LABELS = 512, 65536
 -- So many jobs of one second are read together, as their records say which came last. And so
 -- many records are read by one call; the last slice may take more.
-local MAX_TOGETHER, MAX_RECORDS = 256, 256
+local MAX_TOGETHER, MAX_RECORDS = 128, 128
 local max_outcome, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local names = {unpack(ARGV, 3, 2 + count)}
 

@@ -13,6 +13,7 @@ from bitladder.contract import Outcome, State, Submission
 from bitladder.errors import RequestError
 from bitladder.queue.calls.end import Finished, RequeueReason
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.finding.cursor import Mark, write_cursor
 from bitladder.queue.json_views.finding.find_jobs import find_jobs, find_page
 from bitladder.queue.json_views.finding.found_job import FoundJob
 from bitladder.queue.json_views.finding.job_filter import JobFilter
@@ -134,6 +135,28 @@ async def test_jobs_of_all_states_come_the_latest_first_however_long_they_are_ke
     assert [job.job_id for job in listed] == [*(job.job_id for job in reversed(waiting)), running.job_id, *ended]
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_of_hundreds_that_end_in_one_second_each_is_on_one_page_while_more_end(
+    queue: JobQueue, store: redis.Redis, is_over: bool
+) -> None:
+    await submit(queue, *(job() for _ in range(400)))
+    ids = set(await finish(queue, "int4", DONE, 300))
+    if is_over:
+        second = store.time()[0]
+        wait_until(lambda: store.time()[0] > second, "the second is over")
+    shown, after = Counter[str](), None
+
+    while True:
+        page = await find_page(queue, JobFilter(state=(State.FINISHED,)), after, limit=40)
+        shown.update(job.job_id for job in page.jobs)
+        if (after := page.next_cursor) is None:
+            break
+        await finish(queue, "int4", DONE, 8)
+
+    assert {job_id for job_id in ids if shown[job_id] != 1} == set()
+    assert max(shown.values()) == 1
+
+
 async def test_a_cursor_of_another_filter_and_any_other_text_are_refused(queue: JobQueue) -> None:
     await submit(queue, job(), job())
     page = await find_page(queue, JobFilter(), limit=1)
@@ -141,6 +164,8 @@ async def test_a_cursor_of_another_filter_and_any_other_text_are_refused(queue: 
 
     with pytest.raises(RequestError, match="same filters"):
         await find_page(queue, JobFilter(tenant="a"), page.next_cursor, limit=1)
+    deep = write_cursor(JobFilter(), begun_ms=2**53, at_ms=-(2**53), mark=Mark(2**53, "x" * 900, b"\xff"), lists={})
+    assert (await find_page(queue, JobFilter(), deep, limit=1)).jobs == []
     for text in ("", "x", "é", "A" * 100_000, page.next_cursor[:-3], "gA", page.next_cursor + "AAAA"):
         with pytest.raises(RequestError, match="next_cursor of an earlier page"):
             await find_page(queue, JobFilter(), text, limit=1)
