@@ -53,7 +53,7 @@ async def test_each_state_of_a_worker_is_told_from_the_others(queue: JobQueue, s
 
 async def test_a_worker_s_row_says_where_it_runs_and_what_it_serves(queue: JobQueue, store: redis.Redis) -> None:
     await work(queue, "w", READY)
-    store.zadd("bl:workers", {b"\xff odd": 9e15, "text": 9e15})
+    store.zadd("bl:workers", {b"\xff odd": 9e15, b"text": 9e15})
     store.set("rq:worker:text", "no hash")
 
     rows = {row.worker: row for row in (await list_workers(queue)).data}

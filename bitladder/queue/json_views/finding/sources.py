@@ -32,8 +32,6 @@ _BUNDLE = 256
 _MAX_TIERS = 5
 # How far ahead the registry of running jobs is scored (claiming/pop.lua), in seconds that are rounded.
 _RUNNING_FOR_MS = 365 * 86_400_000 + 500
-# How long RQ keeps results of jobs that do not say it, in ms.
-_RQ_TTL_MS = 500_000
 _WAITING = frozenset((b"queued", b"created", b"deferred", b"scheduled", b"rate_limited", b"ready_to_enqueue"))
 _ENDS = {"finished": (State.FINISHED,), "failed": (State.FAILED, State.EXPIRED), "canceled": (State.CANCELLED,)}
 # Later than every time, above every score, and behind every number of a list.
@@ -181,9 +179,9 @@ def _walks(settings: Settings, queue: QueueName, status: str, selection: JobFilt
     """Yield the walks through one registry of ended jobs: one for each time that its jobs are kept."""
     limits = settings.queue
     usual = limits.result_ttl_s * 1000
-    longest = max(usual, limits.dead_letter_ttl_s * 1000)
     ttls = {usual, max(usual, limits.response_ttl_s * 1000)}
-    ttls |= {"failed": {longest}, "finished": {min(_RQ_TTL_MS, longest)}}.get(status, set())
+    if status == "failed":
+        ttls.add(max(usual, limits.dead_letter_ttl_s * 1000))
     key = f"rq:{status}:{queue}"
     lying = Lying(queue=queue, name=str(queue), statuses=frozenset((status.encode(),)))
     for ttl_ms in sorted(ttls):
