@@ -41,6 +41,14 @@ def explain(
     typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(_lines(answer)))
 
 
+def _way(answer: dict[str, Any]) -> Iterator[str]:
+    """Yield what became of a job before it came where it is."""
+    if moved := answer.get("moved"):
+        yield f"moved     by an operator, from {moved['from']}"
+    for execution in answer.get("executions", []):
+        yield f"execution at {execution['tier']} by {execution['worker']}: {execution['error'] or execution['code']}"
+
+
 def _lines(answer: dict[str, Any]) -> Iterator[str]:
     """Yield an explanation as text."""
     yield f"floor     {answer['floor']}: {answer['reason']} ({answer['policy'] or 'no policy'})"
@@ -49,8 +57,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     below = f"; with consent {', '.join(answer['below_floor'])}" if answer["below_floor"] else ""
     yield f"allowed   {', '.join(answer['allowed'])}{below}"
     yield f"lane      {answer['lane']}"
-    for execution in answer.get("executions", []):
-        yield f"execution at {execution['tier']} by {execution['worker']}: {execution['error'] or execution['code']}"
+    yield from _way(answer)
     if "status" in answer:
         why = f": {answer['error']['message']}" if answer["error"] else ""
         yield f"status    {answer['status']}, attempts: {answer['attempts']}{why}"

@@ -107,21 +107,6 @@ def result(
         _show(client.wait(job_id) if wait else client.result(job_id), as_json=as_json)
 
 
-def cancel(
-    job_id: Annotated[str, typer.Argument(help="The job.")],
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """Cancel a job.
-
-    Example: bitladder cancel 0199…
-    """
-    with intake_client(url, api_key) as client:
-        job = client.cancel(job_id)
-    typer.echo(json.dumps(job, indent=2) if as_json else job["status"])
-
-
 def body_of(prompt: str, model: str, *, chat: bool) -> dict[str, Any]:
     """Return the body of a request; '-' reads its prompt from standard input."""
     return {"model": model} | _prompt_body(sys.stdin.read() if prompt == "-" else prompt, chat=chat)

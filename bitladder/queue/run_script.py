@@ -30,6 +30,7 @@ Command = Sequence[Argument]
 # Sends commands and returns for each its answer, or the exception that stands for it.
 Send = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
+_STEERING = ("drain", "move", "pause", "resume", "write_settings")
 NAMES = (
     "submit",
     "claim",
@@ -69,10 +70,7 @@ NAMES = (
     "lease_batches",
     "write_batch",
     "cancel_batch",
-    "write_settings",
-    "pause",
-    "resume",
-    "drain",
+    *_STEERING,
 )
 
 # A full Redis refuses what may grow. These must go on: they end jobs and free their prompts, give them an end, keep
@@ -102,10 +100,7 @@ ALLOW_OOM = (
     "lease_batches",
     "write_batch",
     "cancel_batch",
-    "write_settings",
-    "pause",
-    "resume",
-    "drain",
+    *_STEERING,
 )
 
 # Scripts in folders of their own.
@@ -117,7 +112,7 @@ _FOLDERS = {
     **dict.fromkeys(("save_endpoint", "remove_endpoint", "watch_jobs"), "webhooks/"),
     **dict.fromkeys(("drop", "release", "sweep"), "upkeep/"),
     **dict.fromkeys(("add_file", "drop_file"), "files/"),
-    **dict.fromkeys(("drain", "pause", "resume", "write_settings"), "steering/"),
+    **dict.fromkeys(_STEERING, "steering/"),
     **dict.fromkeys(("cancel_batch", "create_batch", "lease_batches", "write_batch"), "batching/"),
 }
 _CLAIMING = ("below_floor", "facts", "fairness", "hold", "inspection", "pauses", "pop")  # parts of the claim

@@ -16,6 +16,7 @@ from bitladder.queue.json_views.dead_letter_answers import (
 )
 from dispatcher.http.request_parts import path_job_id, query_count, query_number, read_bytes
 from dispatcher.http.responses import Response, json_response
+from dispatcher.ops.steering_handlers import operator_of
 from dispatcher.state import intake_state
 
 # Jobs that one answer lists; `total` says how many there are.
@@ -39,12 +40,14 @@ async def get_dead_letter(request: HttpRequest) -> Response:
 
 async def release_dead_letters(request: HttpRequest) -> Response:
     """Queue the chosen jobs again, with all their attempts and a new deadline."""
-    return json_response(await release(intake_state(request).queue, await _read_selection(request)))
+    return json_response(
+        await release(intake_state(request).queue, await _read_selection(request), operator_of(request))
+    )
 
 
 async def drop_dead_letters(request: HttpRequest) -> Response:
     """Take the chosen jobs out for good."""
-    return json_response(await drop(intake_state(request).queue, await _read_selection(request)))
+    return json_response(await drop(intake_state(request).queue, await _read_selection(request), operator_of(request)))
 
 
 async def _read_selection(request: HttpRequest) -> DeadLetterSelection:
@@ -54,7 +57,7 @@ async def _read_selection(request: HttpRequest) -> DeadLetterSelection:
         selection = msgspec.json.decode(body, type=DeadLetterSelection)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(
-            f"the body must be a JSON object with ids, code, queue, older_than_s, all or dry_run: {error}"
+            f"the body must be a JSON object with ids, code, queue, older_than_s, all, dry_run or reason: {error}"
         ) from error
     criteria = (selection.ids, selection.code, selection.queue, selection.older_than_s)
     if selection.all == any(criterion is not None for criterion in criteria):

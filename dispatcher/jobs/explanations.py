@@ -15,6 +15,7 @@ from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.json_views.dead_letter import LostExecution, describe_losses
 from bitladder.queue.json_views.job import Features, JobFailure, Policy
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
+from bitladder.queue.json_views.steering.moving import Move, read_move
 from bitladder.queue.load_sample import ListSample, ModelSample, take_sample
 from bitladder.queue.untrusted import MAX_WORD_CHARS
 from bitladder.queue_name import Lane, QueueName
@@ -89,6 +90,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     below_floor: BelowFloor
     attempts: Count
     executions: Annotated[list[LostExecution], Meta(description="Those that came to nothing, the first one first.")]
+    moved: Annotated[Move | None, Meta(description="An operator moved it up; `floor` and `reason` are as decided.")]
     expected: Annotated[Expected | None, Meta(description="While it waits.")]
     tier: Annotated[str | None, Meta(description="The tier that served it, or that it failed at.")]
     overflowed_from: str | None
@@ -131,7 +133,7 @@ async def explain_job(request: HttpRequest) -> Response:
     state = intake_state(request)
     job_id = path_job_id(request)
     view = await own_job(request, state, job_id)
-    losses = await DeadLetters(state.queue).history(job_id)
+    losses, moved = await DeadLetters(state.queue).history(job_id), await read_move(state.queue, job_id)
     queue = _queue_of(state, view)
     allowed, below_floor = _allowed(state, queue) if queue else ([], [])
     decision = (view.outcome and view.outcome.decision) or (view.request.decision if view.request else UNDECIDED)
@@ -146,6 +148,7 @@ async def explain_job(request: HttpRequest) -> Response:
         below_floor=below_floor,
         attempts=view.attempts,
         executions=describe_losses(losses),
+        moved=moved,
         expected=await _expected(state, queue, view) if queue and view.state is State.QUEUED else None,
         tier=outcome.tier if outcome else None,
         overflowed_from=outcome.overflowed_from if outcome else None,

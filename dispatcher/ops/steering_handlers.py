@@ -12,8 +12,12 @@ from dispatcher.http.responses import Handler, Response, json_response
 from dispatcher.state import intake_state
 
 DEFAULT_LISTED, MAX_LISTED = 100, 1000
-# Who gives an order where no key is required.
-ANYBODY = "(no key)"
+_NO_KEY = "(no key)"  # none is required
+
+
+def operator_of(request: HttpRequest) -> str:
+    """Return who gives an order: the name of the API key."""
+    return request.state.caller.key or _NO_KEY
 
 
 def ordering(word: str) -> Handler:
@@ -22,7 +26,7 @@ def ordering(word: str) -> Handler:
     async def handle(request: HttpRequest) -> Response:
         state = intake_state(request)
         body = await read_bytes(request, state.settings.intake, state.closing)
-        return json_response(await carry_out(state.queue, word, body, request.state.caller.key or ANYBODY))
+        return json_response(await carry_out(state.queue, word, body, operator_of(request)))
 
     return handle
 

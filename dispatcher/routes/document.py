@@ -161,8 +161,9 @@ def _schemas(operations: tuple[Operation, ...]) -> dict[str, Any]:
         [*read, *written, Error, AnthropicError], schema_hook=settings_schema, ref_template=template
     )
     schemas |= settings_models
+    _, in_bodies = msgspec.json.schema_components(read, schema_hook=settings_schema, ref_template=template)
     for name, schema in schemas.items():
-        if name not in {kind.__name__ for kind in read}:
+        if name not in in_bodies:
             _require_defaults(schema)
     plain: dict[str, Any] = _plain(schemas)
     return plain
@@ -170,7 +171,7 @@ def _schemas(operations: tuple[Operation, ...]) -> dict[str, Any]:
 
 def _plain(schema: Any) -> Any:  # noqa: ANN401  (JSON)
     """Return a schema as code generators read it: a type beside an `enum`, no items that are `false`."""
-    if isinstance(schema, list):
+    if isinstance(schema, list | tuple):
         return [_plain(part) for part in schema]
     if not isinstance(schema, dict):
         return schema

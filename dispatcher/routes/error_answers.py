@@ -23,6 +23,7 @@ from bitladder.errors import (
     SlowBodyError,
     TooLargeError,
 )
+from bitladder.queue.calls.steering import OrderRefusedError
 from bitladder.queue.json_views.problem import Error, problem_body
 from bitladder.queue.upkeep.live_settings import RevisionError
 from bitladder.settings.sections import Settings
@@ -98,6 +99,11 @@ ERRORS = {
         409,
         "Somebody else has changed them since they were read.",
         {RevisionError.code: ("the live settings have revision 4, not 3: read them again", "revision")},
+    ),
+    "OrderRefused": _ErrorAnswer(
+        409,
+        "The order does not fit what there is now.",
+        {OrderRefusedError.code: ("344 jobs match now, and 100 were counted: count again (dry_run)", "confirm")},
     ),
     "TooLarge": _ErrorAnswer(
         413,

@@ -15,15 +15,19 @@ PAGE = "docs/operating/steering.md"
 
 def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
+    stack.intake()
+    stack.worker("int8")  # who would serve what is moved there
     lines = [line for block in blocks(PAGE, "bash") for line in block.splitlines()]
 
     said = {line: _run(stack, line) for line in lines}
 
-    pause, queues, resume, _, drained, *_ = said.values()
+    pause, queues, resume, _, drained, _, purged, cancelled, moved = said.values()
     assert "tier:smollm2:int4, by " in pause
     assert "odd answers" in queues
     assert resume == "resumed tier:smollm2:int4\n"
     assert drained == "no live worker\n"
+    assert (purged, cancelled) == ("would purge 0 jobs\n", "would cancel 0 jobs\n")
+    assert moved == "would move 0 jobs\n"
     log = json.loads(_run(stack, "bitladder audit --json"))["data"]
     assert [entry["what"] for entry in log[:2]] == ["resume", "pause"]
 

@@ -125,13 +125,12 @@ class _ByRedis:
         from bitladder.queue.json_views.dead_letter_answers import drop, release
 
         chosen = _read(selection)
-        return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen))
+        return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen, _operator()))
 
     def order(self, word: str, body: Mapping[str, object]) -> Answer:
         from bitladder.queue.json_views.steering.orders import carry_out
 
-        operator = f"{getpass.getuser()}@{platform.node()}"
-        return self._ask(lambda queue: carry_out(queue, word, json.dumps(body).encode(), operator))
+        return self._ask(lambda queue: carry_out(queue, word, json.dumps(body).encode(), _operator()))
 
     def pauses(self) -> Answer:
         from bitladder.queue.json_views.steering.pausing import list_pauses
@@ -159,6 +158,11 @@ class _ByRedis:
 
         answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
         return answer
+
+
+def _operator() -> str:
+    """Return who gives an order to Redis itself."""
+    return f"{getpass.getuser()}@{platform.node()}"
 
 
 def _read(selection: Mapping[str, object]) -> DeadLetterSelection:

@@ -105,10 +105,18 @@ def cancel_call(
 ) -> Call:
     """Build the call of cancel.lua; `withdrawn`: for a job that may not have arrived yet; `forgets`: to delete it."""
     why = ": nobody could come back for it" if withdrawn else ""
-    outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
     about = [withdrawn.queue, withdrawn.tenant, withdrawn.channel] if withdrawn else ["", "", ""]
-    args: list[Argument] = [job_id, signer.encode(job_id, outcome), retention(settings), *about, "1" if forgets else ""]
-    return Call("cancel", [f"rq:job:{job_id}"], args)
+    return _cancel(settings, signer, job_id, why, [*about, "1" if forgets else "", ""])
+
+
+def stop_call(settings: Settings, signer: Signer, job_id: str, *, only_waiting: bool) -> Call:
+    """Build the call of cancel.lua by which an operator cancels a job; `only_waiting`: one that runs goes on."""
+    return _cancel(settings, signer, job_id, " by an operator", ["", "", "", "", "1" if only_waiting else ""])
+
+
+def _cancel(settings: Settings, signer: Signer, job_id: str, why: str, more: Sequence[str]) -> Call:
+    outcome = Outcome(state=State.CANCELLED, status=409, code="cancelled", error=f"the job was cancelled{why}")
+    return Call("cancel", [f"rq:job:{job_id}"], [job_id, signer.encode(job_id, outcome), retention(settings), *more])
 
 
 def expire_call(settings: Settings, signer: Signer, job_id: str, trouble: bytes) -> Call:

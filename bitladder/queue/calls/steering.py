@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from bitladder.errors import RequestError
 from bitladder.queue.calls.claim import wake_key
 from bitladder.queue.pauses import MAX_PAUSES, members
 from bitladder.queue.run_script import Call
@@ -14,6 +16,13 @@ from bitladder.queue.untrusted import short
 from bitladder.settings.sections import Settings
 
 AUDIT = "bl:audit"
+
+
+class OrderRefusedError(RequestError):
+    """An operator's order does not fit what there is now: more jobs than were counted, or nobody to serve them."""
+
+    status = 409
+    code = "order_refused"
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +71,11 @@ def resume_call(settings: Settings, scope: str, note: Note) -> Call:
 def drain_call(*, model: str, tier: str, worker: str, order: str, dry_run: bool, note: Note) -> Call:
     """Build the call of drain.lua; no order: it is taken back."""
     return Call("drain", ["rq:workers", "bl:drained"], [model, tier, worker, order, int(dry_run), *note.words()])
+
+
+def move_call(moves: Sequence[tuple[str, str, str]]) -> Call:
+    """Build the call of move.lua: id, queue and new queue of each job, those first that are to be first there."""
+    return Call("move", [], [*chain.from_iterable(moves)])
 
 
 def read_names(answer: Sequence[Any]) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 
 from bitladder.ids import readable
+from bitladder.queue.calls.steering import Note
 from bitladder.queue.dead_letters import Choice, DeadLetters, choose, only
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.dead_letter import (
@@ -17,9 +20,13 @@ from bitladder.queue.json_views.dead_letter import (
     describe_history,
 )
 from bitladder.queue.json_views.kinds import Count
+from bitladder.queue.json_views.steering.audit_log import note
+from bitladder.queue.json_views.steering.pausing import Reason
 
 # The age of a job is at most this: thirty years.
 MAX_AGE_S = 1e9
+# Of the ids of an order, the audit log keeps so many.
+_MAX_NOTED_IDS = 10
 
 Counts = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
 
@@ -33,6 +40,7 @@ class DeadLetterSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     older_than_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_S)] | None = None
     all: bool = False  # without it, a body that names no jobs is refused
     dry_run: Annotated[bool, msgspec.Meta(description="Only count.")] = False
+    reason: Reason = ""
 
     def choice(self) -> Choice:
         return choose(ids=self.ids, code=self.code, queue=self.queue, older_than_s=self.older_than_s)
@@ -81,19 +89,34 @@ async def read_entry(queue: JobQueue, job_id: str) -> DeadLetterWithHistory:
     return describe_history(job, await dead_letters.history(job_id))
 
 
-async def release(queue: JobQueue, selection: DeadLetterSelection) -> Released:
+async def release(queue: JobQueue, selection: DeadLetterSelection, operator: str) -> Released:
     """Queue the chosen jobs again, with all their attempts and a new deadline."""
     dead_letters = DeadLetters(queue)
     heads = await dead_letters.heads(selection.choice())
-    done = [] if selection.dry_run else await dead_letters.release(heads)
+    done = await _act(queue, "release dead letters", selection, operator, partial(dead_letters.release, heads))
     released = [readable(job_id) for job_id in done]
     return Released(dry_run=selection.dry_run, chosen=len(heads), by_code=count_by_code(heads), released=released)
 
 
-async def drop(queue: JobQueue, selection: DeadLetterSelection) -> Dropped:
+async def _act(
+    queue: JobQueue, word: str, selection: DeadLetterSelection, operator: str, step: Callable[[], Awaitable[list[str]]]
+) -> list[str]:
+    """Carry an order out, and note it when it begins and when it ends; nothing of both for a dry run."""
+    if selection.dry_run:
+        return []
+    criteria = msgspec.structs.replace(selection, ids=selection.ids and selection.ids[:_MAX_NOTED_IDS], reason="")
+    on = msgspec.json.encode(msgspec.structs.asdict(criteria)).decode()
+    entry = Note(operator=operator, what=word, on=on, reason=selection.reason)
+    await note(queue, entry, "begun")
+    done = await step()
+    await note(queue, entry, {"jobs": len(done)})
+    return done
+
+
+async def drop(queue: JobQueue, selection: DeadLetterSelection, operator: str) -> Dropped:
     """Take the chosen jobs out for good."""
     dead_letters = DeadLetters(queue)
     heads = await dead_letters.heads(selection.choice())
-    done = [] if selection.dry_run else await dead_letters.drop(heads)
+    done = await _act(queue, "drop dead letters", selection, operator, partial(dead_letters.drop, heads))
     dropped = [readable(job_id) for job_id in done]
     return Dropped(dry_run=selection.dry_run, chosen=len(heads), by_code=count_by_code(heads), dropped=dropped)

@@ -10,9 +10,10 @@
 -- ARGV  1 id  2 outcome  3 keep (see `read_keep`)  4 queue, to withdraw it ('': it has arrived)  5 its tenant
 --       6 channel: where others are to hear of it too, it is kept ('': in any case)
 --       7 '1': a response of which nothing is to be kept once it is over ('': it is kept)
+--       8 '1': only while it waits
 -- Touches also, by name: bl:counts:<list>, bl:gone:<list>, bl:tenants:<model>:<tier>, rq:deferred:<queue>, rq:scheduled:<queue>,
 -- bl:cancel:<worker>, bl:control:<worker> (channel), and what its parts touch.
--- Returns missing | cancelled | requested | over | kept | forgotten.
+-- Returns missing | cancelled | requested | running | over | kept | forgotten.
 
 -- As long as a network may keep a submission on its way.
 local MIN_KEPT_MS = 900000
@@ -58,6 +59,9 @@ end
 if status ~= 'started' then
   forget_response(ARGV[1], fields[5])
   return 'forgotten'
+end
+if ARGV[8] == '1' then
+  return 'running'
 end
 -- Kept with the job as well: the script that requeues or reaps it ends it then.
 redis.call('HSET', KEYS[1], 'cancel', ARGV[2])

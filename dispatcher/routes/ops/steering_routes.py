@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from bitladder.queue.json_views.steering.audit_log import AuditLog
 from bitladder.queue.json_views.steering.draining import Drained
+from bitladder.queue.json_views.steering.job_orders import Ordered
 from bitladder.queue.json_views.steering.orders import ORDERS
 from bitladder.queue.json_views.steering.pausing import Paused, PauseList, Resumed
 from dispatcher.auth import Requirement
 from dispatcher.ops.steering_handlers import get_audit, get_pauses, ordering
 from dispatcher.routes.operation import Content, Operation, answer
+
+_FIRST = "First with `dry_run`, which counts, and then with `dry_run: false` and the `confirm` that it answered."
 
 
 def _order(
@@ -27,7 +30,7 @@ def _order(
         description=description,
         body=Content(kinds=(ORDERS[word].kind,), examples=examples),
         answers={200: answer(kind, "What was done.")},
-        errors=("NotFound", "Conflict", "TooLarge", "ContentCoding"),
+        errors=("NotFound", "OrderRefused", "TooLarge", "ContentCoding"),
     )
 
 
@@ -52,6 +55,27 @@ OPERATIONS = (
         "Have a worker, or all workers of a tier, end what they have and claim nothing more.",
         "Then they end, with status 0, or stay idle (`keep`).",
         {"tier": {"tier": "int4", "dry_run": True}},
+    ),
+    _order(
+        "cancel",
+        Ordered,
+        "Cancel jobs that wait or run, by a filter or by their ids.",
+        f"{_FIRST} Those that wait end at once, and whoever awaits them is told; workers abort the others.",
+        {"tenant": {"filter": {"tenant": "acme", "older_than": 600}, "reason": "a loop at acme"}},
+    ),
+    _order(
+        "purge",
+        Ordered,
+        "Cancel jobs that wait, and none that runs.",
+        _FIRST,
+        {"lane": {"filter": {"tier": "int4", "lane": "batch"}}},
+    ),
+    _order(
+        "move",
+        Ordered,
+        "Move waiting jobs up to a higher tier, behind those that wait there.",
+        f"{_FIRST} Jobs whose ceiling is below stay.",
+        {"up": {"filter": {"tier": "int4"}, "to": "int8"}},
     ),
     Operation(
         method="GET",

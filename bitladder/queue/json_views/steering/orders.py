@@ -10,7 +10,9 @@ import msgspec
 
 from bitladder.errors import RequestError
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.steering.chosen_jobs import JobsOrder
 from bitladder.queue.json_views.steering.draining import WorkerOrder, drain
+from bitladder.queue.json_views.steering.job_orders import MoveOrder, cancel, move, purge
 from bitladder.queue.json_views.steering.pausing import PauseOrder, ResumeOrder, pause, resume
 
 
@@ -26,6 +28,9 @@ ORDERS: Mapping[str, Order] = MappingProxyType(
         "pause": Order(PauseOrder, pause),
         "resume": Order(ResumeOrder, resume),
         "drain": Order(WorkerOrder, drain),
+        "cancel": Order(JobsOrder, cancel),
+        "purge": Order(JobsOrder, purge),
+        "move": Order(MoveOrder, move),
     }
 )
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from bitladder.errors import ConflictError
-from bitladder.queue.calls.steering import Note, pause_call, resume_call
+from bitladder.queue.calls.steering import Note, OrderRefusedError, pause_call, resume_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Timestamp
 from bitladder.queue.pauses import MAX_PAUSES, MAX_REASON_CHARS, Pause, Target, scope_of
@@ -79,13 +78,13 @@ async def pause(queue: JobQueue, order: PauseOrder, operator: str) -> Paused:
     """Pause a scope.
 
     Raises:
-        ConflictError: too many are paused already.
+        OrderRefusedError: too many are paused already.
 
     """
     scope = scope_of(queue.settings, order)
     note = Note(operator=operator, what="pause", on=scope, reason=order.reason)
     if not await queue.run(pause_call(scope, order.for_s or 0, note)):
-        raise ConflictError(f"{MAX_PAUSES} scopes are paused already: resume one first, or pause a whole model")
+        raise OrderRefusedError(f"{MAX_PAUSES} scopes are paused already: resume one first, or pause a whole model")
     return Paused(paused=scope, pauses=(await list_pauses(queue)).data)
 
 

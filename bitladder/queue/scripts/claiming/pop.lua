@@ -24,7 +24,7 @@ local function take(claim, id, queue)
     if result ~= 'run' then
       return result
     end
-  elseif fields[4] and fields[8] and fields[8] ~= queue then  -- it ran from here before its turn, and waits elsewhere now
+  elseif fields[8] and fields[8] ~= queue then  -- it ran from here before its turn, or was moved, and waits elsewhere now
     return 'leftover'
   elseif deadline <= claim.now then
     expire_job(claim, id, queue, at)

@@ -14,7 +14,7 @@ import uuid_utils
 
 from bitladder.contract import Claimed, Request, Submission
 from bitladder.decision import Decision
-from bitladder.errors import ConflictError
+from bitladder.queue.calls.steering import OrderRefusedError
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.steering.audit_log import read_audit
@@ -35,11 +35,13 @@ async def queue(redis_url: str, store: redis.Redis) -> AsyncIterator[JobQueue]:
     await client.aclose()
 
 
-async def submit(queue: JobQueue, *, tier: str = "int4", lane: str = "normal", tenant: str = "default") -> str:
+async def submit(
+    queue: JobQueue, *, tier: str = "int4", lane: str = "normal", tenant: str = "default", limit: str = ""
+) -> str:
     job = Submission(
         job_id=str(uuid_utils.uuid7()),
         model="smollm2",
-        queue=str(QueueName("smollm2", tier, lane)),
+        queue=f"{QueueName('smollm2', tier, lane)}{limit}",
         request=Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor=tier), tenant=tenant),
     )
     assert await queue.submit([job]) == [job.job_id]
@@ -153,7 +155,7 @@ async def test_what_others_wrote_into_the_key_of_pauses_pauses_what_it_names_or_
 async def test_pauses_are_bounded_and_each_order_stands_in_the_log(queue: JobQueue) -> None:
     for number in range(MAX_PAUSES):
         await pause(queue, PauseOrder(tenant=f"t{number}"), "alice")
-    with pytest.raises(ConflictError, match="100 scopes are paused"):
+    with pytest.raises(OrderRefusedError, match="100 scopes are paused"):
         await pause(queue, PauseOrder(tenant="more"), "alice")
     await pause(queue, PauseOrder(tenant="t3", reason="again"), "bob")
     await resume(queue, ResumeOrder(tenant="t3", reason="done"), "bob")
