@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from bitladder.cli.top.tier_rows import COLUMNS, rows_of, summary
+from bitladder.overview.shape import Overview
 from bitladder.settings.access import key_hash, new_key
-from tests.conftest import Stack, wait_until
+from tests.conftest import ROOT, Stack, wait_until
 from tests.page_examples import blocks, here
 from tests.warm_start import BITLADDER
 
@@ -67,3 +72,16 @@ def test_the_routes_of_the_page_answer_as_it_says(make_stack: Callable[..., Stac
     assert (overview["object"], history["object"]) == ("overview", "overview.history")
     assert history["resolution_s"] == 60
     assert done.stdout[end + behind :].startswith('event: sample\ndata: {"object":"overview"')
+
+
+def test_the_table_of_the_page_is_what_the_sample_gives() -> None:
+    raw = (ROOT / "tests/bitladder/overview/overview_sample.json").read_bytes()
+    overview = msgspec.json.decode(raw, type=Overview)
+    notes = [f"{note.severity}: {note.text}" for note in overview.notes]
+    shown = blocks(PAGE, "console")[1].splitlines()
+
+    assert [tuple(re.split(r" {2,}", line)) for line in shown[:4]] == [
+        COLUMNS,
+        *(row.cells for row in rows_of(overview)),
+    ]
+    assert shown[4:] == [*summary(overview), *notes]

@@ -153,6 +153,7 @@ class Settler:
         if result == "ended":
             self.traces.ended(job, last)
             self._metrics.rq.add(last)
+            self._metrics.tally.add(last)
             self._metrics.dead_lettered(last.code or "").inc()
         else:
             self.traces.requeued(job, last)

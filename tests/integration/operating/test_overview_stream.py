@@ -1,10 +1,11 @@
-"""The stream of the overview over real connections: it is bounded, freed by who leaves, and ends with its intake."""
+"""The overview beside real workers, and its stream over real connections."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 
@@ -43,3 +44,21 @@ def test_streams_are_bounded_freed_by_who_leaves_and_ended_by_a_stop(make_stack:
 
         assert "retry: 1000" in rest
         assert stack.processes[0].wait(20) == 0
+
+
+def test_what_workers_end_is_shown_within_seconds_with_the_tier_that_it_came_from(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    stack.worker("int8")
+    for prompt in ("one two three", "four five six", "echo:fault of ours"):
+        stack.http.post("/v1/jobs", json={"model": "smollm2", "prompt": prompt}, headers={"X-Max-Tier": "int8"})
+
+    def shown() -> tuple[Any, ...]:
+        overview = stack.http.get("/v1/overview").json()
+        int8 = overview["models"][0]["tiers"][1]
+        added, codes = overview["dead_letters"]["added"], [note["runbook"] for note in overview["notes"]]
+        return int8["overflow_in"], int8["jobs_per_s"] > 0, int8["tokens_per_s"] > 0, added, "dead-letters" in codes
+
+    wait_until(lambda: shown() == ({"int4": 3}, True, True, 1, True), "the ends are counted")
