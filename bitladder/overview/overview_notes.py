@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from bitladder.overview.shape import ModelOverview, Note, Overview, Severity, TierOverview
 from bitladder.queue.calls.read import Depths
 from bitladder.queue.calls.worker_report import Breaker
+from bitladder.queue.pauses import EVERYTHING
 from bitladder.queue_name import Lane
 
 # As the alert of the same name (monitoring/alerts.yaml): jobs of the batch lane wait for hours, and may.
 _OLD_S = 60.0
 _NEARLY_FULL = 0.8
+# In the place of an operator.
+_RQ_SUSPEND = "rq suspend"
 _LANES = (Lane.URGENT, Lane.NORMAL)
 _ORDER = list(Severity)
 
@@ -36,7 +39,7 @@ def notes_of(
 
 def _of_model(model: ModelOverview) -> Iterator[Note]:
     for place, tier in enumerate(model.tiers):
-        higher = [above.tier for above in model.tiers[place + 1 :] if above.workers]
+        higher = [above.tier for above in model.tiers[place + 1 :] if above.workers and not above.paused]
         for severity, text, runbook in _of_tier(tier, higher):
             name = f"{model.model} {tier.tier}"
             yield Note(severity=severity, text=f"{name}: {text}", model=model.model, tier=tier.tier, runbook=runbook)
@@ -72,10 +75,7 @@ def _of_tier(tier: TierOverview, higher: list[str]) -> Iterator[tuple[Severity, 
 
 
 def _of_all(overview: Overview, refused_change: str, limit: float) -> Iterator[Note]:
-    if overview.suspended:
-        yield Note(
-            severity=Severity.CRITICAL, text="suspended: no job begins until `rq resume`", runbook="oldest-job-waits"
-        )
+    yield from _of_pauses(overview)
     share = overview.redis.memory_share or 0.0
     if share > min(limit, _NEARLY_FULL):
         effect = "new jobs are refused" if share > limit else f"above {limit:.0%} new jobs are refused"
@@ -91,6 +91,21 @@ def _of_all(overview: Overview, refused_change: str, limit: float) -> Iterator[N
     for key in overview.costs_today.budgets_used_up:
         text = f"the key {key} has used up its budget of the day; its requests are refused until midnight UTC"
         yield Note(severity=Severity.WARNING, text=text, runbook="requests-refused")
+
+
+def _of_pauses(overview: Overview) -> Iterator[Note]:
+    """Yield a note for each pause; that of everything is the worst."""
+    by_hand = [pause for pause in overview.pauses if pause.operator != _RQ_SUSPEND]
+    if overview.suspended and not any(pause.scope == EVERYTHING for pause in by_hand):
+        text = "suspended: no job begins until `rq resume`"
+        yield Note(severity=Severity.CRITICAL, text=text, runbook="oldest-job-waits")
+    for pause in by_hand:
+        is_all = pause.scope == EVERYTHING
+        what = "everything: no job begins" if is_all else pause.scope
+        reason = f" ({pause.reason})" if pause.reason else ""
+        text = f"paused by {pause.operator or 'another program'}: {what}{reason}"
+        severity = Severity.CRITICAL if is_all else Severity.WARNING
+        yield Note(severity=severity, text=text, runbook="oldest-job-waits")
 
 
 def _counted(count: int, singular: str, plural: str) -> str:

@@ -29,6 +29,8 @@ from bitladder.queue.calls.upkeep import DEAD_LETTERS
 from bitladder.queue.calls.worker_report import LOST_WINDOW_S, STALE_MS, Breaker, WorkerReport, read_report
 from bitladder.queue.dead_letters import DeadLetters
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.steering.pausing import describe_pause
+from bitladder.queue.pauses import Pause, pause_of_queue, pause_of_tier
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.untrusted import read_amount, read_number
 from bitladder.queue_name import Lane, QueueName
@@ -97,7 +99,8 @@ class OverviewReader:
         overview = Overview(
             at=now_ms / 1000,
             suspended=shared.is_suspended,
-            models=[self._model(name, depths[name], fleet) for name in models],
+            pauses=[entry for pause in shared.pauses if (entry := describe_pause(pause))],
+            models=[self._model(name, depths[name], fleet, shared.pauses) for name in models],
             dead_letters=DeadLetterSums(
                 total=dead[0], added=dead[1], by_error=_first_codes(self._codes), counted=self._counted
             ),
@@ -184,20 +187,24 @@ class OverviewReader:
         except (RedisError, OSError) as error:
             raise unreachable("cannot read the state of the service", error) from error
 
-    def _model(self, model: str, depths: Depths, fleet: Mapping[tuple[str, str], Fleet]) -> ModelOverview:
+    def _model(
+        self, model: str, depths: Depths, fleet: Mapping[tuple[str, str], Fleet], pauses: Sequence[Pause]
+    ) -> ModelOverview:
         tiers = self._queue.settings.model(model).tiers
         return ModelOverview(
             model=model,
-            tiers=[self._tier(model, tier, depths, fleet.get((model, tier.name), Fleet())) for tier in tiers],
+            tiers=[self._tier(model, tier, depths, fleet.get((model, tier.name), Fleet()), pauses) for tier in tiers],
         )
 
-    def _tier(self, model: str, tier: TierSettings, depths: Depths, fleet: Fleet) -> TierOverview:
+    def _tier(
+        self, model: str, tier: TierSettings, depths: Depths, fleet: Fleet, pauses: Sequence[Pause]
+    ) -> TierOverview:
         queues: dict[str, list[Depth]] = {lane: [] for lane in Lane}
         for depth in depths.queues:
             name = QueueName.parse(depth.queue)
             if name.tier == tier.name:
                 queues[name.lane].append(depth)
-        lanes = {lane: self._lane(model, tier.name, lane, rows) for lane, rows in queues.items()}
+        lanes = {lane: self._lane(QueueName(model, tier.name, lane), rows, pauses) for lane, rows in queues.items()}
         live, reports = depths.live.get(tier.name, 0), list(fleet.reports.values())
         overflow: Counter[str] = Counter()
         for report in reports:
@@ -223,15 +230,17 @@ class OverviewReader:
             cost_per_hour=round(tier.price_per_hour * max(live, fleet.workers), 6),
             shifted=tier.name in depths.shifted,
             breaker=max((report.breaker for report in reports), key=list(Breaker).index, default=None),
+            paused=describe_pause(pause_of_tier(pauses, model, tier.name)),
         )
 
-    def _lane(self, model: str, tier: str, lane: str, rows: Sequence[Depth]) -> LaneOverview:
-        wait_s = self._expected_wait(model, tier, lane)
+    def _lane(self, name: QueueName, rows: Sequence[Depth], pauses: Sequence[Pause]) -> LaneOverview:
+        wait_s = self._expected_wait(name.model, name.tier, name.lane)
         return LaneOverview(
             depth=sum(row.depth for row in rows),
             in_flight=sum(row.in_flight for row in rows),
             oldest_age_s=_oldest(row.oldest_age_s for row in rows),
             expected_wait_s=None if wait_s is None else round(wait_s, 2),
+            paused=describe_pause(pause_of_queue(pauses, str(name))),
         )
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from bitladder.queue.calls.worker_report import Breaker
 from bitladder.queue.json_views.kinds import Count, Duration, ModelName, Timestamp
+from bitladder.queue.json_views.steering.pausing import PauseEntry
 
 # Error codes of dead letters that are counted one by one; the rest are together.
 MAX_CODES = 20
@@ -49,6 +50,7 @@ class LaneOverview(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: Count
     oldest_age_s: Duration | None
     expected_wait_s: Annotated[Duration | None, Meta(description=_WAIT)]
+    paused: Annotated[PauseEntry | None, Meta(description="Its tier takes nothing out of it now, and why.")] = None
 
 
 class TierOverview(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class TierOverview(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_hour: Annotated[float, Meta(description="Of its workers, live or not, idle or not.")]
     shifted: Annotated[bool, Meta(description="Too many of its jobs break: higher tiers serve those that may go up.")]
     breaker: Annotated[Breaker | None, Meta(description=f"The worst of its workers'. {_REPORTED}")]
+    paused: Annotated[PauseEntry | None, Meta(description="It claims nothing now, and why.")] = None
 
 
 class ModelOverview(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +119,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["overview"] = "overview"
     at: Timestamp
-    suspended: Annotated[bool, Meta(description="Claims pause, because of `rq suspend`.")]
+    suspended: Annotated[bool, Meta(description="All claims pause.")]
+    pauses: Annotated[list[PauseEntry], Meta(description="All that is paused.")] = []
     models: list[ModelOverview]
     dead_letters: DeadLetterSums
     redis: RedisOverview

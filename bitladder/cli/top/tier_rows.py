@@ -87,6 +87,8 @@ def state_of(tier: TierOverview) -> str:
     """Return what matters most about a tier, in a word or two."""
     if not tier.workers:
         return "no worker"
+    if tier.paused:
+        return "paused"
     if tier.shifted:
         return "shifted"
     if tier.breaker in (Breaker.OPEN, Breaker.HALF_OPEN):

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.ops.operations import operations
 from bitladder.cli.top.samples import Samples, is_lasting, samples_of
 from bitladder.cli.top.tier_rows import COLUMNS, Sort, check_model, rows_of, summary
 from bitladder.errors import BitladderError
@@ -40,9 +41,10 @@ def top(
     asked, samples = samples_of(url, api_key, config)
     is_screen = not as_json and _is_terminal()
     if is_screen and find_spec("textual"):
-        from bitladder.cli.top.top_screen import run_screen
+        from bitladder.cli.top.top_screen import TopScreen, run_screen
 
-        run_screen(asked, samples, sort, model)
+        side = operations(url, api_key, config)
+        run_screen(TopScreen(asked, samples, sort, model, side.order))
         return
     if is_screen:
         typer.echo(_HINT, err=True)

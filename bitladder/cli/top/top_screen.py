@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
 from bitladder.cli.top.samples import Samples, is_lasting
-from bitladder.cli.top.tier_rows import COLUMNS, Sort, bars, check_model, rows_of, summary
+from bitladder.cli.top.tier_rows import COLUMNS, Row, Sort, bars, check_model, rows_of, summary
 from bitladder.errors import BitladderError
 from bitladder.overview.shape import Overview, Severity
 from calibration.terminal.tabular import plain
@@ -29,6 +32,7 @@ bitladder top
 
   q, Ctrl-C   leave
   s           sort by the next: ladder, depth, oldest, tokens, cost
+  p           pause the tier under the cursor, or resume it; it asks first
   m           show the next model alone, then all
   arrows      move through the table; PgUp and PgDn too
   ?, h        this help; Escape leaves it
@@ -43,14 +47,17 @@ overflow in    jobs of lower tiers that ended here in the last minute
 """
 
 
-def run_screen(asked: str, samples: Samples, sort: Sort, model: str | None) -> None:
+# Gives an order: its word, and what it is about.
+Order = Callable[[str, Mapping[str, object]], object]
+
+
+def run_screen(screen: TopScreen) -> None:
     """Show the screen until the user leaves it.
 
     Raises:
         BitladderError: no later try can bring a sample.
 
     """
-    screen = TopScreen(asked, samples, sort, model)
     screen.run()
     if screen.failure:
         raise screen.failure
@@ -64,6 +71,23 @@ class _Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(_HELP, id="help", markup=False)
+
+
+class _Ask(ModalScreen[bool]):
+    """A question that is answered with y; all else is no."""
+
+    CSS = "_Ask { align: center middle; } #ask { width: auto; height: auto; border: round $warning; padding: 1 2; }"
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        yield Static(f"{self._question}\n\ny: yes   any other key: no", id="ask", markup=False)
+
+    def on_key(self, event: Key) -> None:
+        event.stop()
+        self.dismiss(event.key == "y")
 
 
 class TopScreen(App[None]):
@@ -81,11 +105,14 @@ class TopScreen(App[None]):
         Binding("q,ctrl+c", "quit", "Quit"),
         Binding("s", "sort", "Sort"),
         Binding("m", "model", "Model"),
+        Binding("p", "pause", "Pause"),
         Binding("question_mark,h", "help", "Help"),
     ]
 
-    def __init__(self, asked: str, samples: Samples, sort: Sort, model: str | None) -> None:
+    def __init__(self, asked: str, samples: Samples, sort: Sort, model: str | None, order: Order) -> None:
         super().__init__()
+        self._order = order
+        self._rows: list[Row] = []
         self._asked, self._samples, self._sorting, self._model = asked, samples, sort, model
         self._latest: Overview | None = None
         self._latest_s = 0.0
@@ -144,6 +171,35 @@ class TopScreen(App[None]):
         self._model = names[(names.index(self._model) + 1) % len(names)] if self._model in names else None
         self._show()
 
+    def action_pause(self) -> None:
+        place = self._table.cursor_row
+        if not 0 <= place < len(self._rows):
+            return
+        row = self._rows[place]
+        paused = row.tier.paused
+        word = "resume" if paused else "pause"
+        name = f"{row.model} {row.tier.tier}"
+        target: dict[str, object] = {"model": row.model, "tier": row.tier.tier}
+        effect = "it claims jobs again" if paused else "it claims nothing more, and higher tiers take its jobs"
+        if paused and paused.scope != f"tier:{row.model}:{row.tier.tier}":
+            target, name = {"scope": paused.scope}, f"{paused.scope}, which pauses {name}"
+            effect = "all of it goes on"
+        question = f"{word} {name}? {effect}."
+
+        def answered(is_wanted: bool | None) -> None:
+            if is_wanted:
+                self.run_worker(self._give(word, target | {"reason": "bitladder top"}))
+
+        self.push_screen(_Ask(question), answered)
+
+    async def _give(self, word: str, target: Mapping[str, object]) -> None:
+        try:
+            await asyncio.to_thread(self._order, word, target)
+        except BitladderError as error:
+            self.notify(plain(f"{word}: {error}"), severity="error", timeout=15, markup=False)
+        else:
+            self.notify(f"{word}: done", markup=False)
+
     def action_help(self) -> None:
         self.push_screen(_Help())
 
@@ -174,7 +230,8 @@ class TopScreen(App[None]):
         table = self._table
         place = table.cursor_row
         table.clear()
-        for row in rows_of(latest, self._sorting, self._model):
+        self._rows = rows_of(latest, self._sorting, self._model)
+        for row in self._rows:
             style = "red" if row.is_wrong else ""
             depths = bars(self._depths[row.model, row.tier.tier])
             table.add_row(*(Text(cell, style=style) for cell in (*row.cells, depths)))

@@ -44,12 +44,15 @@ def test_nothing_is_noted_where_nothing_is_wrong() -> None:
     assert notes({}) == []
 
 
+PAUSE = {"scope": "all", "by": "ops", "reason": "odd", "since": 1.0, "until": None}
 OLD = {"depth": 1, "in_flight": 0, "oldest_age_s": 61.0, "expected_wait_s": None}
 
 
 @pytest.mark.parametrize(
     ("change", "tier", "severity", "text"),
     [
+        ({"pauses": [PAUSE], "suspended": True}, {}, "critical", "paused by ops: everything: no job begins (odd)"),
+        ({"pauses": [PAUSE | {"scope": "tenant:acme"}]}, {}, "warning", "paused by ops: tenant:acme (odd)"),
         ({"suspended": True}, {}, "critical", "suspended: no job begins until `rq resume`"),
         (
             {"redis": {"memory_share": 0.82}},

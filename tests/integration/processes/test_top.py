@@ -86,6 +86,11 @@ def test_the_screen_shows_what_happens_says_when_no_intake_answers_and_comes_bac
         stack.intake()
         stack.worker("fp8")
         wait_until(lambda: terminal.shows("int4: no live worker"), "it shows what has changed meanwhile")
+        terminal.press("p")
+        wait_until(lambda: terminal.shows("y: yes"), "it asks before it pauses a tier")
+        terminal.press("y")
+        wait_until(lambda: bool(stack.http.get("/v1/ops/pauses").json()["data"]), "the tier is paused")
+        wait_until(lambda: terminal.shows("paused by"), "it shows the pause")
         terminal.press("q")
 
         assert terminal.process.wait(20) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from bitladder.cli.top.tier_rows import Sort, bars, duration, rows_of, summary
 from bitladder.cli.top.top_screen import TopScreen
 from bitladder.errors import BitladderError, JobError, NotFoundError
 from bitladder.overview.shape import Overview
+from bitladder.queue.json_views.steering.pausing import PauseEntry
 from tests.conftest import ROOT
 
 OVERVIEW = msgspec.json.decode((ROOT / "tests/bitladder/overview/overview_sample.json").read_bytes(), type=Overview)
@@ -35,6 +36,10 @@ class Feed:
     async def __call__(self) -> AsyncGenerator[Item]:
         while True:
             yield await self._items.get()
+
+
+def no_order(word: str, target: Mapping[str, object]) -> object:
+    raise AssertionError(f"{word} {target}: nobody ordered this")
 
 
 def shown(app: TopScreen, name: str) -> str:
@@ -93,7 +98,7 @@ def test_the_summary_has_memory_dead_letters_and_costs_of_today() -> None:
 
 async def test_the_screen_shows_samples_and_keys_sort_filter_explain_and_leave() -> None:
     feed = Feed()
-    app = TopScreen("http://intake", feed, Sort.LADDER, None)
+    app = TopScreen("http://intake", feed, Sort.LADDER, None, no_order)
     async with app.run_test(size=(160, 40)) as pilot:
         assert "waiting for a sample" in shown(app, "head")
         feed.send(TWO_MODELS)
@@ -118,7 +123,7 @@ async def test_the_screen_shows_samples_and_keys_sort_filter_explain_and_leave()
 
 async def test_an_outage_is_shown_over_the_last_sample_and_ends_with_the_next() -> None:
     feed = Feed()
-    app = TopScreen("http://intake", feed, Sort.LADDER, None)
+    app = TopScreen("http://intake", feed, Sort.LADDER, None, no_order)
     async with app.run_test(size=(160, 40)) as pilot:
         feed.send(OVERVIEW)
         feed.send(JobError("cannot reach the intake at http://intake/: \x1b[31mrefused"))
@@ -139,8 +144,61 @@ async def test_the_screen_ends_where_no_later_try_can_help(
 ) -> None:
     feed = Feed()
     feed.send(item)
-    app = TopScreen("http://intake", feed, Sort.LADDER, model)
+    app = TopScreen("http://intake", feed, Sort.LADDER, model, no_order)
     async with app.run_test(size=(160, 40)) as pilot:
         await pilot.pause()
 
     assert type(app.failure) is kind
+
+
+def with_pause(scope: str) -> Overview:
+    pause = PauseEntry(scope=scope, operator="ops", reason="odd answers", since=1.0, until=None)
+    tiers = [msgspec.structs.replace(tier, paused=pause) for tier in OVERVIEW.models[0].tiers]
+    return msgspec.structs.replace(OVERVIEW, models=[msgspec.structs.replace(OVERVIEW.models[0], tiers=tiers)])
+
+
+@pytest.mark.parametrize(
+    ("overview", "answer", "ordered"),
+    [
+        (OVERVIEW, "y", [("pause", {"model": "smollm2", "tier": "int8"})]),
+        (OVERVIEW, "escape", []),
+        (with_pause("model:smollm2"), "y", [("resume", {"scope": "model:smollm2"})]),
+    ],
+)
+async def test_p_pauses_or_resumes_the_tier_under_the_cursor_once_it_is_answered(
+    overview: Overview, answer: str, ordered: list[Any]
+) -> None:
+    feed, orders = Feed(), []
+    app = TopScreen("x", feed, Sort.LADDER, None, lambda word, target: orders.append((word, target)))
+    async with app.run_test(size=(160, 40)) as pilot:
+        feed.send(overview)
+        await pilot.pause()
+        await pilot.press("down", "p")
+        async with asyncio.timeout(10):
+            while len(app.screen_stack) > 1:
+                await pilot.press(answer)
+            while len(orders) < len(ordered):
+                await pilot.pause()
+
+    assert orders == [(word, target | {"reason": "bitladder top"}) for word, target in ordered]
+
+
+async def test_an_order_that_is_refused_is_said() -> None:
+    def refuse(word: str, target: Mapping[str, object]) -> object:
+        raise JobError(f"this needs a key with the scope 'ops:write' {len(target)} {word}", 403)
+
+    feed = Feed()
+    app = TopScreen("x", feed, Sort.LADDER, None, refuse)
+    async with app.run_test(size=(160, 40)) as pilot:
+        feed.send(OVERVIEW)
+        await pilot.pause()
+        await pilot.press("p")
+        async with asyncio.timeout(10):
+            while len(app.screen_stack) > 1:
+                await pilot.press("y")
+            while not app._notifications:
+                await pilot.pause()
+        (notice,) = app._notifications
+
+    assert "this needs a key with the scope 'ops:write'" in notice.message
+    assert app.failure is None
