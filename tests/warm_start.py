@@ -133,6 +133,7 @@ BITLADDER = WarmStarts(
         for name in ("job_commands", "ops.dead_letter_commands", "ops.inspection", "ops.keys", "serve")
     ),
     "bitladder.cli.ops.doctor.doctor_command",
+    "bitladder.cli.ops.loadtest.loadtest_command",
     "workers.run",
 )
 CALIBRATION = WarmStarts(*(f"calibration.commands.{name}" for name in ("inspect", "publish", "quantize", "releases")))

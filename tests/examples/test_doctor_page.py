@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from bitladder.cli.ops.doctor.doctor_command import GROUPS
 from tests.conftest import ROOT, Stack
 from tests.page_examples import blocks
+from tests.warm_start import BITLADDER
 
 PAGE = "docs/operating/doctor.md"
 
@@ -27,12 +24,10 @@ def test_the_table_names_every_check() -> None:
 
 def test_the_commands_of_the_page_run(make_stack: Callable[..., Stack]) -> None:
     environment = make_stack().environment
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
 
     (block,) = blocks(PAGE, "bash")
-    done = subprocess.run(
-        ["bash", "-euc", block], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = [BITLADDER.run("bitladder.cli.main", *line.split()[1:], env=environment) for line in block.splitlines()]
 
-    assert "keys.required" in done.stdout
-    assert '"check": "gpu.seen"' in done.stdout
+    assert [one.returncode for one in done] == [0, 0]
+    assert "keys.required" in done[0].stdout
+    assert '"check": "gpu.seen"' in done[1].stdout

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from bitladder.cli.ops.loadtest.loadtest_command import _OPTIONS
 from bitladder.cli.ops.loadtest.plan import Mode
 from tests.conftest import ROOT, Stack
 from tests.page_examples import blocks
+from tests.warm_start import BITLADDER
 
 PAGE = "docs/operating/loadtest.md"
 
@@ -22,15 +20,15 @@ def test_the_commands_of_the_page_run(make_stack: Callable[..., Stack], tmp_path
     stack.intake()
     for tier in ("int4", "int8", "fp8"):
         stack.worker(tier)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{stack.environment['PATH']}"
-    environment = stack.environment | {"PATH": path, "BITLADDER_URL": stack.url}
+    environment = stack.environment | {"BITLADDER_URL": stack.url}
 
     (block,) = blocks(PAGE, "bash")
-    done = subprocess.run(["bash", "-euc", block], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    lines = block.replace("pairs.csv", str(tmp_path / "pairs.csv")).splitlines()
+    done = [BITLADDER.run("bitladder.cli.main", *line.split()[1:], env=environment) for line in lines]
 
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "target p95: met" in done.stdout
-    assert '"by_mode"' in done.stdout
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert "target p95: met" in done[0].stdout
+    assert '"by_mode"' in done[1].stdout
     assert len((tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()) > 20
 
 

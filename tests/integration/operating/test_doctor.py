@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import redis
 
 from tests.conftest import Stack, free_port
 from tests.integration.intake.test_security import keys_in_toml
@@ -81,6 +82,20 @@ def test_a_broken_configuration_is_the_finding(make_stack: Make) -> None:
     for wrong in (("--only", "nothing"), ("--tier", "int3")):
         done = BITLADDER.run("bitladder.cli.main", "doctor", *wrong, env=make_stack().environment)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_live_settings_count_and_those_that_do_not_fit_are_named(make_stack: Make, store: redis.Redis) -> None:
+    environment = make_stack(BITLADDER_WORKER__ENGINE="vllm").environment
+    order = ("settings", "set", "models.smollm2.tiers.int4.slots=20", "--reason", "a test")
+    assert BITLADDER.run("bitladder.cli.main", *order, env=environment).returncode == 0
+
+    findings = doctor(environment, "--only", "config,vllm")[1]
+
+    assert findings["config.live"]["detail"] == "1 values are set"
+    assert "--max-num-seqs 16 is less than slots (20)" in findings["vllm.max_num_seqs"]["detail"]
+    store.set("bl:settings", "nonsense")
+    status, findings, _ = doctor(environment, "--only", "config")
+    assert (status, findings["config.live"]["status"]) == (1, "fail")
 
 
 def test_a_gpu_without_units_for_a_tier_s_numbers_fails(make_stack: Make, tmp_path: Path) -> None:

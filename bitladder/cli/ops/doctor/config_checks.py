@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import Iterator
 
-from bitladder.cli.ops.doctor.finding import Examined, Finding, ok, warn
+from redis.exceptions import RedisError
+
+from bitladder.cli.ops.doctor.finding import Examined, Finding, fail, ok, skipped, warn
+from bitladder.cli.ops.settings_side import at_redis
+from bitladder.errors import BitladderError, ConfigError
 from bitladder.queue.server.connection import MAX_CONNECTIONS
+from bitladder.settings.live_values import with_live
+from bitladder.settings.load import Loaded
 
 _VARIABLE = "environment variable "
 # Files of an idle intake, logs and checkpoints among them.
@@ -25,6 +32,20 @@ def check_config(examined: Examined) -> Iterator[Finding]:
         shown = f"version {max(versions)}" if versions else "no tier takes its checkpoint from it"
         yield ok("config.release", str(release), shown)
     yield _open_files(examined)
+
+
+def with_live_values(loaded: Loaded) -> tuple[Loaded, Finding]:
+    """Return the settings as running processes have them, with what stands over them in Redis."""
+    try:
+        document = asyncio.run(at_redis(loaded, lambda store, _: store.read()))
+        live = with_live(loaded, document)
+    except ConfigError as error:
+        cure = "bitladder settings history says who changed it, bitladder settings unset KEY takes it back"
+        return loaded, fail("config.live", "live settings", str(error), cure)
+    except (BitladderError, RedisError, OSError) as error:
+        return loaded, skipped("config.live", "live settings", f"Redis cannot be asked: {error}")
+    count = len(document.values)
+    return live, ok("config.live", "live settings", f"{count} values are set" if count else "none is set")
 
 
 def _sources(sources: dict[str, str]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import typer
 
 from bitladder.cli.common_options import AsJson, Config
 from bitladder.cli.ops.doctor.checkpoint_checks import check_checkpoints
-from bitladder.cli.ops.doctor.config_checks import check_config
+from bitladder.cli.ops.doctor.config_checks import check_config, with_live_values
 from bitladder.cli.ops.doctor.finding import Examined, Finding, Role, Status, fail
 from bitladder.cli.ops.doctor.gpu_checks import check_gpu
 from bitladder.cli.ops.doctor.intake_checks import check_keys, check_ports, check_store
@@ -41,6 +41,8 @@ GROUPS: dict[str, Callable[[Examined], Iterable[Finding]]] = {
     "disk": check_disk,
     "store": check_store,
 }
+# Groups that look at settings which may be changed while the system runs.
+_OF_LIVE = {"config", "gpu", "vllm"}
 _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red", Status.SKIPPED: "bright_black"}
 
 
@@ -97,11 +99,15 @@ def examine(config: str | None, role: Role, tier: str | None, groups: Sequence[s
         return [
             fail("config.load", config or "configuration", str(error), "correct what it names (docs/configuration.md)")
         ]
+    findings: list[Finding] = []
+    if not _OF_LIVE.isdisjoint(groups):
+        loaded, live = with_live_values(loaded)
+        findings += [live] if "config" in groups else []
     examined = Examined(loaded, role, tier)
     if not examined.tiers():
         names = sorted({name for model in loaded.settings.models.values() for name in model.ladder})
         raise ConfigError(f"--tier must be one of {', '.join(names)}, got {tier!r}")
-    return [finding for group in groups for finding in _of_group(group, examined)]
+    return findings + [finding for group in groups for finding in _of_group(group, examined)]
 
 
 def _of_group(group: str, examined: Examined) -> list[Finding]:
