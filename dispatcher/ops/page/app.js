@@ -15,6 +15,7 @@ const VIEWS = { "": overview, jobs, job, "dead-letters": deadLetters, workers, t
 const MENU = [["", "Overview"], ["jobs", "Jobs"], ["dead-letters", "Dead letters"], ["workers", "Workers"], ["tenants", "Tenants"], ["settings", "Settings"], ["audit", "Audit"]];
 const LONGEST_PAUSE_MS = 30000;
 const ANNOUNCED_EACH_MS = 30000;
+const SILENT_MS = 5000;
 const byId = (id) => document.getElementById(id);
 
 const page = {
@@ -73,7 +74,6 @@ function callerLine() {
 // The view that the URL names.
 function route() {
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  if (location.hash === "#main") return byId("main").focus();
   const [first, ...rest] = path.split("/");
   view?.close?.();
   name = first in VIEWS ? first : "";
@@ -82,7 +82,6 @@ function route() {
   view = VIEWS[name].create(page);
   patch(byId("main"));
   draw();
-  return byId("title").focus({ preventScroll: true });
 }
 
 function decoded(part) {
@@ -143,10 +142,12 @@ addEventListener("unhandledrejection", ({ reason }) => {
 
 // One stream for all views. A hidden tab has none.
 let running = null;
+let takenAt = 0;
 
 function stop() {
   running?.abort();
   running = null;
+  takenAt = 0;
 }
 
 async function stream() {
@@ -180,7 +181,19 @@ function stale(why) {
   redraw();
 }
 
+// A connection can die without a word: samples come each second.
+setInterval(() => {
+  const silent = Date.now() - takenAt;
+  if (!running || !takenAt || silent < SILENT_MS) return;
+  stale("no sample comes");
+  if (silent > 4 * SILENT_MS) {
+    takenAt = Date.now();
+    stream();
+  }
+}, 1000);
+
 function take(sample) {
+  takenAt = Date.now();
   announce(sample.notes, page.sample?.notes);
   page.sample = sample;
   page.isStale = false;
@@ -210,5 +223,14 @@ function announce(notes, before) {
 // Without the stream, a view reads again by the clock.
 setInterval(() => !document.hidden && page.caller && !page.can("ops:read") && view?.seen?.(), 5000);
 addEventListener("visibilitychange", () => (document.hidden ? stop() : page.caller && stream()));
-addEventListener("hashchange", () => page.caller && route());
+// Who goes to another view hears its name; who opens the page begins at its top.
+addEventListener("hashchange", () => {
+  if (!page.caller) return;
+  route();
+  byId("title").focus();
+});
+document.querySelector(".skip").onclick = (event) => {
+  event.preventDefault();
+  byId("main").focus();
+};
 enter();

@@ -47,14 +47,21 @@ export function history() {
   const fitted = () => state.data && show(state, grid, numbers.lastChild);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", fitted);
-  addEventListener("resize", fitted);
+  // It has a width once it is in the page, and another one with the window's.
+  let width = 0;
+  const sized = new ResizeObserver(() => {
+    if (grid.clientWidth === width) return;
+    width = grid.clientWidth;
+    fitted();
+  });
+  sized.observe(grid);
   return {
     draw: () => root,
     seen: () => Date.now() - state.at >= state.range[2] * 1000 && again(),
     close: () => {
       clear(state);
       dark.removeEventListener("change", fitted);
-      removeEventListener("resize", fitted);
+      sized.disconnect();
     },
   };
 }
@@ -75,11 +82,16 @@ function linesOf(data) {
       lines.push({ ...tier, name, tokens_per_s: eachS(tier.tokens), jobs_per_s: eachS(tier.jobs) });
     }
   }
-  return { at: data.at, lines: lines.slice(0, LINES.length) };
+  // A young system's charts begin where it began.
+  const first = Math.max(0, data.at.findIndex((_, index) => lines.some((line) => line.depth[index] !== null)));
+  const fields = ["depth", ...CHARTS.map(([field]) => field)];
+  const shown = lines.slice(0, LINES.length).map((line) => ({ name: line.name, ...Object.fromEntries(fields.map((field) => [field, line[field].slice(first)])) }));
+  return { at: data.at.slice(first), lines: shown };
 }
 
 function show(state, grid, table) {
   clear(state);
+  if (!grid.clientWidth) return;
   const { at, lines } = linesOf(state.data);
   if (!lines.some((line) => known(line.depth).length)) return grid.replaceChildren(h("p", {}, "Nothing is kept of this time yet."));
   const figures = CHARTS.map(([field, title, format]) => figure(state, at, lines, field, title, format));
@@ -103,7 +115,7 @@ function figure(state, at, lines, field, title, format) {
       width: place.clientWidth, height: HEIGHT, legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.05] } },
-      axes: [axis, { ...axis, size: 60, values: (_, values) => values.map(format) }],
+      axes: [{ ...axis, size: 26, values: (_, values) => values.map((value) => moment(value, at)) }, { ...axis, size: 60, values: (_, values) => values.map((value) => (format === count && value % 1 ? "" : format(value))) }],
       series: [{}, ...lines.map((line, number) => ({ label: line.name, stroke: LINES[number][0], dash: LINES[number][1], width: 2, points: { show: false } }))],
       hooks: { setCursor: [(chart) => label(chart.cursor.idx ?? null)] },
     };
@@ -111,6 +123,13 @@ function figure(state, at, lines, field, title, format) {
     label(null);
   };
   return { element, plot };
+}
+
+// The day, or the time of the day, by how much the chart spans.
+function moment(value, at) {
+  const [day, clock] = time(value).split(" ");
+  const span = at.at(-1) - at[0];
+  return span > 172800 ? day.slice(5) : span < 600 ? clock : clock.slice(0, 5);
 }
 
 const known = (values) => values.filter((value) => value !== null);

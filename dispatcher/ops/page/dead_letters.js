@@ -48,7 +48,7 @@ function groups(page, data, order) {
 
 function both(page, choice, what, order) {
   return [
-    action(page, "ops:write", "Release", () => order("release", choice, `Release ${what}?`), { "aria-label": `Release ${what}` }),
+    action(page, "ops:write", "Release", () => order("release", choice, `Release ${what}?`), { "aria-label": `Release ${what}` }), " ",
     action(page, "ops:write", "Drop", () => order("drop", choice, `Drop ${what}?`), { "aria-label": `Drop ${what}` }),
   ];
 }

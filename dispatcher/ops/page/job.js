@@ -61,7 +61,7 @@ function reasons(why) {
 function way(job, why) {
   const steps = [`${time(job.enqueued_at)}: queued for ${text(why.floor)}, lane ${text(why.lane)}`];
   for (const lost of why.executions.slice(0, 50)) {
-    steps.push(`${time(lost.at)}: execution ${lost.execution} at ${text(lost.tier)} by ${short(lost.worker)} came to nothing: ${text(lost.code)} ${short(lost.error, 300)}`);
+    steps.push(`${time(lost.at)}: an execution at ${text(lost.tier)} by ${short(lost.worker)} came to nothing: ${text(lost.code)} ${short(lost.error, 300)}`);
   }
   if (why.overflowed_from) steps.push(`escalated from ${why.overflowed_from} to ${text(why.tier)}, which had room`);
   if (why.served_below_floor) steps.push(`served below its floor by ${text(why.tier)}: the request consented`);
@@ -111,6 +111,7 @@ function section(title, ...content) {
   return h("section", { "aria-labelledby": id, key: id }, h("h2", { id }, title), ...content);
 }
 
+// What is not known, or not yet, has no row.
 function pairs(rows) {
-  return h("dl", { class: "pairs" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h("dl", { class: "pairs" }, rows.filter(([, value]) => value !== "–").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

@@ -23,7 +23,7 @@ export function create(page) {
   let left = 0;
   const first = poll(page, () => get(pathOf(["v1", "jobs"], { ...filter, limit: ROWS_EACH })));
   // The first rows are read anew while nobody has gone on from them.
-  view.seen = () => !more.length && first.seen();
+  view.seen = () => cursor === null && first.seen();
   const goOn = async () => {
     const next = await get(pathOf(["v1", "jobs"], { ...filter, limit: ROWS_EACH, after: cursor ?? first.data.next_cursor })).catch((error) => ({ problem: error.message }));
     if (next.problem) {
@@ -70,9 +70,11 @@ function list(page, first, more, left, cursor, goOn) {
   if (!first.data) return h("p", {}, "Reading…");
   const rows = [...first.data.data, ...more].slice(left);
   const hasMore = cursor === null ? first.data.has_more : cursor !== false;
-  const looked = first.data.looked_at === undefined ? "" : `, of ${count(first.data.looked_at)} looked at`;
+  const { looked_at: looked, counts, counted } = first.data;
+  const sums = counts && `${Object.entries(counts).map(([state, jobs]) => `${count(jobs)} ${state.replaceAll("_", " ")}`).join(", ")}: ${counted}, whatever else is filtered.`;
   return h("section", { "aria-label": "Jobs", key: "list" },
-    h("p", {}, `${count(rows.length)} shown${looked}, newest first${hasMore ? "; there are more" : ""}${left ? `; the first ${count(left)} are left out here` : ""}.`),
+    sums && h("p", {}, sums),
+    h("p", {}, `${count(rows.length)} shown${typeof looked === "number" ? `, of ${count(looked)} looked at` : ""}, newest first${hasMore ? "; there are more" : ""}${left ? `; the first ${count(left)} are left out here` : ""}.`),
     h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of jobs" }, table(rows)),
     hasMore && h("p", {}, h("button", { type: "button", onclick: goOn }, "Load more")));
 }

@@ -10,7 +10,8 @@ const DURATIONS = { label: "Until", values: [["", "it is resumed"], ["600", "10 
 export function pauseButton(page, scope, title, order) {
   const question = {
     title: `Pause ${title}?`, action: "Pause", choices: DURATIONS, word: scope === "all" ? "everything" : null,
-    lines: ["Jobs that wait stay in their queues, and no worker claims them. Those that run go on.", "New requests are still accepted, as far as the queues have room."],
+    lines: [scope.startsWith("tier:") ? "Its workers claim nothing more. Higher tiers serve those of its jobs that may go up, the others wait." : "Its jobs wait, and no worker claims them.",
+      "What runs goes on. New requests are still accepted."],
   };
   const send = ({ reason, choice }) => post("v1/ops/pause", { scope, reason, ...(choice && { for_s: Number(choice) }) });
   return action(page, "ops:write", `Pause ${title}`, () => order(question, send, () => `Paused: ${title}.`));
@@ -28,21 +29,36 @@ export function drainButton(page, which, title, who, order) {
   return action(page, "ops:write", `Drain ${title}`, () => order(question, ({ reason }) => post("v1/ops/drain", { ...which, reason }), done));
 }
 
-// What is done to all jobs of a filter: counted first by the server, then confirmed with that count.
+const ALL = {
+  cancel: ["Cancel them", "Those that wait end at once, those that run are aborted by their workers. Who awaits one is answered at once."],
+  purge: ["Purge them", "Those that wait are cancelled, and who awaits one is answered at once. Those that run go on."],
+  move: ["Move them up", "Those that wait and may be served there go to the end of that tier's queue."],
+};
+
+// What is done to all jobs of a filter: counted first by the server, then confirmed with that count. Jobs that come in
+// between are left alone: the server knows by `confirm` what was counted.
 export function many(page, filter, order) {
   const chosen = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== ""));
-  if (!Object.keys(chosen).length) return h("p", { key: "many", class: "lacking" }, "Filter the jobs to cancel or purge all that the filter finds.");
-  const choose = (word, title, lines) => order(
-    async () => {
-      const seen = await post(`v1/ops/${word}`, { filter: chosen, dry_run: true });
-      return { title: `${title}?`, lines: [`${count(seen.chosen)} jobs: ${lines}`], action: `${title} (${count(seen.chosen)})`, word: String(seen.chosen) };
-    },
-    ({ reason }) => post(`v1/ops/${word}`, { filter: chosen, dry_run: false, reason }),
-    (done) => `${count(done.done)} of ${count(done.chosen)} jobs: done.`,
-  );
-  return h("section", { "aria-labelledby": "many", key: "many" }, h("h2", { id: "many" }, "All jobs of this filter"),
-    h("p", { class: "actions" },
-      action(page, "ops:write", "Cancel them", () => choose("cancel", "Cancel them", "those that wait end at once, those that run are aborted.")),
-      action(page, "ops:write", "Purge them", () => choose("purge", "Purge them", "those that wait are taken out of their queues."))),
+  if (!Object.keys(chosen).length) return h("p", { key: "many", class: "lacking" }, "Filter the jobs to cancel, purge or move all that the filter takes.");
+  if (chosen.state) chosen.state = [chosen.state];
+  if (chosen.older_than) chosen.older_than = Number(chosen.older_than);
+  const tiers = (page.sample?.models ?? []).filter((model) => !chosen.model || model.model === chosen.model).flatMap((model) => model.tiers.map(({ tier }) => tier)).slice(1);
+  const button = (word, to) => {
+    const [verb, what] = ALL[word];
+    const title = to ? `${verb} to ${to}` : verb;
+    const send = (more) => post(`v1/ops/${word}`, { filter: chosen, ...(to && { to }), ...more });
+    let confirm;
+    const ask = async () => {
+      const counted = await send({ dry_run: true });
+      const jobs = `${count(counted.count)}${counted.has_more ? ", and more after them" : ""}`;
+      const where = Object.entries(counted.by_queue).slice(0, 20).map(([queue, number]) => `${count(number)} in ${queue}`).join(", ");
+      confirm = counted.confirm;
+      return { title: `${title}?`, lines: [`Jobs: ${jobs}${where && ` (${where})`}.`, what], action: `${title} (${count(counted.count)})`, word: String(counted.count) };
+    };
+    const done = ({ results }) => `${title}: ${Object.entries(results).map(([result, jobs]) => `${count(jobs)} ${result}`).join(", ") || "no jobs"}.`;
+    return action(page, "ops:write", title, () => order(ask, ({ reason }) => send({ confirm, dry_run: false, reason }), done));
+  };
+  return h("section", { "aria-labelledby": "all-of-them", key: "many" }, h("h2", { id: "all-of-them" }, "All jobs of this filter"),
+    h("p", { class: "actions" }, button("cancel"), button("purge"), [...new Set(tiers)].slice(0, 10).map((tier) => button("move", tier))),
     lacking(page, "ops:write", "changing jobs is disabled"));
 }

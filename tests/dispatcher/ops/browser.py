@@ -30,7 +30,8 @@ class Tab:
     """One page of its own: nothing that another one kept."""
 
     def __init__(self, browser: Browser, url: str, key: str = "", **options: Any) -> None:  # noqa: ANN401  (Playwright's)
-        self._context = browser.new_context(**options)
+        # Without a GPU a moving picture takes a core.
+        self._context = browser.new_context(**({"reduced_motion": "reduce"} | options))
         self.url, self.page = url, self._context.new_page()
         self.responses: list[Response] = []
         self.problems: list[str] = []  # what the page's scripts threw, and what its policy refused

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 import redis
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from bitladder.settings.access import key_hash, new_key
 from tests.bitladder.test_ids import plant
@@ -24,6 +24,7 @@ OPS, READER, USER = new_key(), new_key(), new_key()
 SCOPES = {OPS: ["submit", "read", "ops"], READER: ["ops:read"], USER: ["submit", "read"]}
 NAMES = {OPS: "ops", READER: "reader", USER: "user"}
 BODY = {"model": "smollm2", "prompt": "aa bb", "max_tokens": 3}
+PREFIX = "/llm"
 MARKUP = "<img src=x onerror=ran=1>"
 VIEWS = ("", "jobs", "dead-letters", "workers", "tenants", "settings", "audit")
 
@@ -43,9 +44,9 @@ def store(redis_url: str) -> redis.Redis:
 
 @pytest.fixture(scope="module")
 def stack(redis_url: str, store: redis.Redis) -> Iterator[Stack]:
-    """Return an intake whose lower tiers have no worker, with dead letters and jobs whose words are markup."""
+    """Return an intake below a path, whose lower tiers have no worker, and dead letters whose words are markup."""
     store.flushall()
-    stack = Stack(redis_url, BITLADDER_AUTH__KEYS=keys())
+    stack = Stack(redis_url, BITLADDER_AUTH__KEYS=keys(), BITLADDER_INTAKE__ROOT_PATH=PREFIX)
     stack.http.headers["Authorization"] = f"Bearer {OPS}"
     stack.intake()
     for number in range(3):
@@ -73,7 +74,7 @@ def open_tab(browser: Browser, stack: Stack) -> Iterator[OpenTab]:
     tabs: list[Tab] = []
 
     def open_one(key: str = OPS, **options: Any) -> Tab:  # noqa: ANN401  (Playwright's)
-        tabs.append(Tab(browser, stack.url, key, **options))
+        tabs.append(Tab(browser, stack.url + PREFIX, key, **options))
         return tabs[-1]
 
     yield open_one
@@ -103,7 +104,7 @@ def test_all_comes_from_the_intake_and_is_below_200_kb(open_tab: OpenTab, stack:
     tab = open_tab()
     page = tab.open()
     expect(page.locator("#connection")).to_have_text("live")
-    files = [one for one in tab.responses if one.url == f"{stack.url}/" or "/ui/" in one.url]
+    files = [one for one in tab.responses if one.url == f"{tab.url}/" or "/ui/" in one.url]
     sizes = [one.request.sizes() for one in files]
 
     assert {one.url.startswith(stack.url) for one in tab.responses} == {True}
@@ -187,6 +188,46 @@ def test_a_waiting_job_is_cancelled_after_a_question(open_tab: OpenTab, stack: S
     assert stack.http.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
 
 
+def press_until(page: Page, name: str) -> None:
+    """Press Tab until the focus is on what has this name."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == name:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline == "solid", f"the focus on {name} is not seen"
+            return
+    raise AssertionError(f"Tab does not lead to {name}")
+
+
+def test_a_tier_is_paused_and_resumed_with_the_keyboard_alone(open_tab: OpenTab, stack: Stack) -> None:
+    page = open_tab().open()
+    expect(page.locator("#connection")).to_have_text("live")
+    press_until(page, "Pause int8")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_accessible_name("Pause int8?")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert stack.http.get("/v1/ops/pauses").json()["data"] == []
+
+    page.keyboard.press("Enter")  # the focus came back to the button
+    page.keyboard.type("odd answers")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rung").nth(1)).to_contain_text("Paused: tier:smollm2:int8 by ops")
+    (pause,) = stack.http.get("/v1/ops/pauses").json()["data"]
+    press_until(page, "Resume tier:smollm2:int8")
+    page.keyboard.press("Enter")
+    page.keyboard.type("all is well")
+    page.keyboard.press("Enter")
+    expect(page.locator("p.done")).to_have_text("Resumed: tier:smollm2:int8.")
+    page.goto(f"{stack.url}{PREFIX}/#/audit")
+    rows = page.get_by_role("row")
+
+    expect(rows.nth(1)).to_contain_text("resume")
+    expect(rows.nth(2)).to_contain_text("odd answers")
+    assert (pause["scope"], pause["by"], pause["reason"]) == ("tier:smollm2:int8", "ops", "odd answers")
+    assert stack.http.get("/v1/ops/pauses").json()["data"] == []
+
+
 def test_a_setting_is_changed_and_taken_back_with_who_and_why(open_tab: OpenTab, stack: Stack) -> None:
     name = "models.smollm2.tiers.int4.slots"
     page = open_tab().open("settings?has=int4.slots")
@@ -245,7 +286,7 @@ def test_a_hidden_tab_asks_for_nothing_and_a_shown_one_goes_on(open_tab: OpenTab
         page.evaluate(show, False)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_no_view_breaks_a_rule_of_axe(open_tab: OpenTab, stack: Stack, scheme: str) -> None:
     tab = open_tab(READER, color_scheme=scheme)
     job_id = stack.http.get("/v1/dead-letters").json()["data"][0]["id"]
