@@ -178,6 +178,35 @@ def test_one_job_is_explained_with_its_way_and_its_stream(open_tab: OpenTab, sta
     expect(page.get_by_role("region", name="The answer as it is written")).to_have_text("aa bb aa")
 
 
+def test_jobs_are_filtered_by_what_the_url_says_and_the_next_page_is_loaded(open_tab: OpenTab, stack: Stack) -> None:
+    for _ in range(60):
+        stack.http.post("/v1/jobs", json=BODY, headers={"X-Max-Tier": "int4", "X-Tags": "nightly"})
+    page = open_tab().open("jobs")
+    page.get_by_label("State").select_option("queued")
+    page.get_by_label("Tag").fill("nightly")
+    page.keyboard.press("Enter")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    assert page.url.endswith("#/jobs?state=queued&tag=nightly")
+    page.reload()
+    expect(page.get_by_label("Tag")).to_have_value("nightly")
+    page.get_by_role("button", name="Load more").click()
+    expect(rows).to_have_count(60)
+    expect(rows.first).to_contain_text("nightly")
+    page.get_by_label("State").select_option("finished")
+    page.get_by_role("button", name="Filter").click()
+
+    expect(page.locator("main")).to_contain_text("0 shown")
+
+
+def test_a_tenant_sees_its_own_jobs(open_tab: OpenTab, stack: Stack) -> None:
+    mine = httpx2.post(f"{stack.url}/v1/jobs", json=BODY, headers={"Authorization": f"Bearer {USER}"}).json()["id"]
+    page = open_tab(USER).open("jobs")
+
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text(mine[:30])
+
+
 def test_a_waiting_job_is_cancelled_after_a_question(open_tab: OpenTab, stack: Stack) -> None:
     job_id = stack.http.post("/v1/jobs", json=BODY, headers={"X-Max-Tier": "int4"}).json()["id"]
     page = open_tab().open(f"job/{job_id}")
