@@ -6,16 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries, xychart
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
     DataSourceRef,
+    DataTransformerConfig,
     VariableRefresh,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.xychart import SeriesMapping
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 # What a reader may choose, and where the choices come from.
@@ -80,6 +82,22 @@ def heat(title: str, query: str, about: str, unit: str = "s") -> Panel:
     """Return a panel of a histogram's buckets over time."""
     target = _target("A", "{{le}}", query).format(PromQueryFormat.HEATMAP)
     panel = heatmap.Panel().calculate(False).span(8).height(8).with_target(target)
+    return _described(panel, title, about, unit, "No traffic")
+
+
+def scatter(title: str, queries: dict[str, str], along: str, about: str, unit: str) -> Panel:
+    """Return a panel of points: one for each value of the label `along`, which is a number, and each query."""
+    panel = xychart.Panel().series_mapping(SeriesMapping.AUTO).span(8).height(8)
+    for letter, (_, query) in zip("ABCDEFGH", queries.items(), strict=False):
+        panel.with_target(_target(letter, "", query).instant().format(PromQueryFormat.TABLE))
+    names = {f"Value #{letter}": text for letter, text in zip("ABCDEFGH", queries, strict=False)}
+    times = {f"Time {number}": True for number in range(1, len(queries) + 1)}
+    for kind, options in (
+        ("joinByField", {"byField": along, "mode": "outer"}),
+        ("convertFieldType", {"conversions": [{"targetField": along, "destinationType": "number"}]}),
+        ("organize", {"excludeByName": times, "renameByName": names}),
+    ):
+        panel.with_transformation(DataTransformerConfig(id_val=kind, options=options))
     return _described(panel, title, about, unit, "No traffic")
 
 

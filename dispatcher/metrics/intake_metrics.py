@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -12,6 +13,7 @@ from bitladder.process.process_metrics import add_process_metrics
 from dispatcher.metrics.intake_rows import (
     ADMISSION_ROWS,
     BATCH_ROWS,
+    ENTROPY_BOUNDS,
     OVERVIEW_ROWS,
     QUEUE_ROWS,
     REQUEST_ROWS,
@@ -37,6 +39,7 @@ class IntakeMetrics:
         self.entropy = made.histogram("bitladder_prompt_entropy")
         self.routing = made.histogram("bitladder_routing_seconds")
         self.awaited = made.histograms("bitladder_awaited_seconds")
+        self._awaited_by_entropy = made.histograms("bitladder_awaited_by_entropy_seconds")
         # Every replica reports the same queues: aggregate these with max, never with sum.
         self.depth = made.gauge("bitladder_queue_depth")
         self.in_flight = made.gauge("bitladder_queue_in_flight")
@@ -54,6 +57,12 @@ class IntakeMetrics:
         self.decisions(model, decision.floor, decision.policy, decision.rule).inc()
         if decision.score.entropy is not None:
             self.entropy.observe(decision.score.entropy)
+
+    def observe_entropy(self, decision: Decision, seconds: float) -> None:
+        """Observe how long an awaited request took, by the class of its prompt's entropy."""
+        if decision.score.entropy is not None:
+            bound = ENTROPY_BOUNDS[min(bisect_left(ENTROPY_BOUNDS, decision.score.entropy), len(ENTROPY_BOUNDS) - 1)]
+            self._awaited_by_entropy(f"{bound:g}").observe(seconds)
 
 
 class _OverviewMetrics:

@@ -10,6 +10,9 @@ _LANE = {"lane": None}
 _CODE = {"code": 100}
 _QUEUE = {"queue": None}
 _BITS = (2, 3, 3.5, 4, 4.25, 4.5, 4.75, 5, 5.5, 6, 7, 8)
+# Bounds of the classes of prompts for which latency is counted; the label is a number, so that it can be an axis.
+ENTROPY_BOUNDS = (3, 3.5, 4, 4.25, 4.5, 4.75, 5, 6, 8)
+_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _MICROSECONDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2)
 
 # What every intake shows alike: aggregate these with max, never with sum.
@@ -83,6 +86,15 @@ REQUEST_ROWS = (
         "How long do awaited and streamed requests take, from the first byte to the outcome?",
         MODEL_TIER,
         SECONDS,
+    ),
+    Row(
+        "bitladder_awaited_by_entropy_seconds",
+        "histogram",
+        "seconds",
+        "How long do they take by their prompt's entropy? The label is the highest of its class, in bits per byte. "
+        "Only where the policy in force reads it.",
+        {"entropy": 9},
+        _ANSWER_SECONDS,
     ),
 )
 QUEUE_ROWS = (

@@ -87,7 +87,9 @@ def record_served(state: IntakeState, job: Submission, outcome: Outcome, start: 
     state.waits.ended(job.job_id, outcome)
     state.metrics.served(job.model, tier, outcome.state).inc()
     exemplar = state.traces.heard(outcome) if state.traces else None
-    state.metrics.awaited(job.model, tier).observe(time.perf_counter() - start, exemplar)
+    seconds = time.perf_counter() - start
+    state.metrics.awaited(job.model, tier).observe(seconds, exemplar)
+    state.metrics.observe_entropy(job.request.decision, seconds)
 
 
 def abandoned(state: IntakeState, job: Submission) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.board import Board, Panel, figure, graph, heat
+from monitoring.board import Board, Panel, figure, graph, heat, scatter
 from monitoring.queries import JOB, SCOPE, mean, quantile, rate, total
 
 _EXPIRED = f'{SCOPE}, state="expired"'
@@ -19,6 +19,11 @@ def _missed(window: str) -> str:
 def _quantiles(title: str, metric: str, about: str, unit: str = "s") -> Panel:
     queries = {f"{{{{tier}}}} p{part}": quantile(part / 100, metric) for part in (50, 95, 99)}
     return graph(title, queries, f"{about}: {metric}", unit)
+
+
+def _by_entropy(part: float) -> str:
+    summed = f"sum by (entropy, le) (increase(bitladder_awaited_by_entropy_seconds_bucket{{{JOB}}}[$__range]))"
+    return f"histogram_quantile({part}, {summed})"
 
 
 def _vllm_p95(title: str, metric: str) -> Panel:
@@ -42,14 +47,21 @@ LATENCY = Board(
                 f"sum by (le) (rate(bitladder_awaited_seconds_bucket{{{SCOPE}}}[$__rate_interval]))",
                 "How many requests took how long: bitladder_awaited_seconds",
             ),
+            scatter(
+                "Entropy against latency",
+                {f"p{part}": _by_entropy(part / 100) for part in (50, 95)},
+                "entropy",
+                "Do answers take longer where prompts have more entropy? A point for each class of prompts, at its "
+                "highest bits per byte, over the time range: bitladder_awaited_by_entropy_seconds",
+                "s",
+            ),
             graph(
-                "Entropy beside latency",
+                "Entropy and latency over time",
                 {
                     "entropy (bits per byte)": mean("bitladder_prompt_entropy", "job", JOB),
                     "answer p95 (s)": quantile(0.95, "bitladder_awaited_seconds", ""),
                 },
-                "Do answers take longer where prompts have more entropy? "
-                "bitladder_prompt_entropy, bitladder_awaited_seconds",
+                "Do both move together? bitladder_prompt_entropy, bitladder_awaited_seconds",
             ),
         ],
         "Deadlines": [
