@@ -64,7 +64,7 @@ class LeaseKeeper:
         drop: Callable[[Mapping[str, int], list[str]], None],
         tally: Callable[[], str] = lambda: "0 0 0",
         on_reaped: Callable[[int], None] = lambda _: None,
-        order: Callable[[bytes], None] = lambda _: None,
+        order: Callable[[bytes], object] = lambda _: None,
     ) -> None:
         self._client = connect_sync(settings.redis)
         self._settings = settings

@@ -66,6 +66,8 @@ _SMOOTHED_OVER = 8
 class Pump:
     """Moves the jobs of one tier through one engine."""
 
+    is_kept_idle = is_dismissed = False  # by an operator's order; dismissed: the process ends
+
     def __init__(
         self, settings: Settings, model: str, tier: str, engine: Engine, *, spans: Spans | None = None
     ) -> None:
@@ -77,7 +79,6 @@ class Pump:
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()
-        self.is_kept_idle = self.is_dismissed = False  # by an operator's order; dismissed: the process ends
         metrics.tally.serve(settings, settings.model(model).tier(tier))
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
         self.live.subscribe(self._prepare_slots)
@@ -92,7 +93,7 @@ class Pump:
             drop=self._drop,
             tally=metrics.rq.as_argument,
             on_reaped=metrics.tally.add_lost,
-            order=self._take_order,
+            order=lambda text: self._loop.call_soon_threadsafe(self._obey, text),
         )
         metrics.clock = self.leases.clock
         self._health = TierHealth(queue, identity, self._report)
@@ -231,10 +232,6 @@ class Pump:
     async def _renew(self) -> None:
         with contextlib.suppress(RedisError, OSError):
             await asyncio.to_thread(self.leases.renew)
-
-    def _take_order(self, text: bytes) -> None:
-        """Follow an order. The lease thread calls this."""
-        self._loop.call_soon_threadsafe(self._obey, text)
 
     def _obey(self, text: bytes) -> None:
         """Follow an operator's order, or that it was taken back."""

@@ -1,4 +1,4 @@
-"""What a page of jobs costs, with a thousand jobs and with a million: `python -m benchmarks.load.finding`.
+"""What a page of jobs costs, with a thousand jobs and with a million: `python -m benchmarks.load.job_lists`.
 
 Half of the jobs wait and half have ended in the last hour. The first thousand of each came through the real scripts;
 the others are copies of their records, with times and places of their own.
