@@ -14,7 +14,9 @@ from bitladder.errors import BitladderError
 from bitladder.process.gc_freeze import freeze_heap
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import check_files, connect
+from bitladder.queue.upkeep.live_settings import LiveStore
 from bitladder.settings.live import LiveSettings, ReleaseWatch
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.sections import Settings
 from dispatcher.auth import is_key_required
 from dispatcher.batch.file_service import Files
@@ -31,14 +33,19 @@ from dispatcher.routes.table import OPERATIONS, routes
 from dispatcher.state import IntakeState
 
 
-def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: Closing | None = None) -> Starlette:
-    """Return the ASGI application of one intake process.
+def create_app(
+    settings: Settings,
+    watch: ReleaseWatch | None = None,
+    closing: Closing | None = None,
+    live_settings_at: RedisSettings | None = None,
+) -> Starlette:
+    """Return the ASGI application of one intake process, or of its part at one Redis.
 
-    `watch` brings releases that are published while it runs, `closing` says when it ends.
+    `watch` brings releases that are published while it runs, `closing` says when it ends, `live_settings_at` where the
+    live settings are.
 
     Raises:
-        ConfigError: API keys are required, and none is configured; certificates of Redis cannot be read; or the files'
-            store cannot be opened.
+        ConfigError: there must be an API key and is none; or certificates or the files' store cannot be opened.
 
     """
     check_files(settings.redis)
@@ -53,7 +60,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
         app.state.files = files = Files(queue, store)
         app.state.uploads = Uploads(state, files)
         app.state.batches = runner = BatchRunner(state, files)
-        async with _started(state, watch):
+        async with _live_settings(state, live_settings_at), _started(state, watch):
             state.background.start("files", lambda: sweep_files_for_ever(files))
             state.background.start("batches", runner.run)
             yield
@@ -61,14 +68,7 @@ def create_app(settings: Settings, watch: ReleaseWatch | None = None, closing: C
 
     app = Starlette(
         routes=routes(),
-        middleware=[
-            Middleware(RequestIds, logs_all=settings.log.requests),
-            *_traced(settings),
-            *_web_pages(settings.intake.cors_origins),
-            Middleware(BelowRootPath, settings.intake.root_path),
-            Middleware(QuotedIds),
-            Middleware(AnthropicErrors),
-        ],
+        middleware=_middleware(settings),
         exception_handlers={BitladderError: on_bitladder_error, HTTPException: on_http_error, Exception: on_defect},
         lifespan=lifespan,
     )
@@ -86,6 +86,18 @@ def _traced(settings: Settings) -> list[Middleware]:
     return [Middleware(TracedRequests)]
 
 
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Return what stands before all routes, outermost first."""
+    return [
+        Middleware(RequestIds, logs_all=settings.log.requests),
+        *_traced(settings),
+        *_web_pages(settings.intake.cors_origins),
+        Middleware(BelowRootPath, settings.intake.root_path),
+        Middleware(QuotedIds),
+        Middleware(AnthropicErrors),
+    ]
+
+
 def _web_pages(origins: tuple[str, ...]) -> list[Middleware]:
     """Return what lets web pages of these origins use the intake (CORS). They send a key, and never cookies."""
     if not origins:
@@ -100,6 +112,17 @@ def _web_pages(origins: tuple[str, ...]) -> list[Middleware]:
             expose_headers=list(ANSWER_HEADERS),
         )
     ]
+
+
+@contextlib.asynccontextmanager
+async def _live_settings(state: IntakeState, redis: RedisSettings | None) -> AsyncIterator[None]:
+    """Read the live settings from another Redis while the block runs, where one is named."""
+    if redis is None or redis == state.settings.redis:
+        yield
+        return
+    state.live_store = LiveStore(JobQueue(connect(redis), state.live))
+    yield
+    await state.live_store.aclose()
 
 
 @contextlib.asynccontextmanager

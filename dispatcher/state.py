@@ -33,9 +33,9 @@ from bitladder.settings.log_section import TracingSettings
 from bitladder.settings.sections import Settings
 from dispatcher.admission.admission import Admission
 from dispatcher.admission.budgets import Budgets
+from dispatcher.admission.bundles import SubmissionBundles
 from dispatcher.admission.expected_wait import ExpectedWaits
 from dispatcher.auth import Authenticator
-from dispatcher.bundles import SubmissionBundles
 from dispatcher.capture.capture import Capture
 from dispatcher.http.closing import Closing
 from dispatcher.metrics.intake_metrics import AdmissionMetrics, IntakeMetrics, WebhookMetrics, withdrawals_gauge
@@ -125,7 +125,7 @@ class IntakeState:
 
     def check_change(self, changed: Settings) -> None:
         """Raise ConfigError where this process could not take these settings."""
-        self.live.prepared(as_far_as_live(self.settings, changed))
+        self.live.prepared(as_far_as_live(self.settings, self.watch.narrow(changed)))
 
     def _after_change(self) -> None:
         self.metrics.release_version.set(release_version(self.settings))

@@ -63,6 +63,7 @@ def main() -> int:
         configure_logs(watch.settings.log.level)
         model = args.model or next(iter(watch.settings.models))
         watch.settings.model(model).tier(args.tier)
+        watch.narrow_to(lambda settings: settings.at_redis_of(model))
         name_process(model=model, tier=args.tier)
         uvloop.run(_run(watch, model, args.tier, port_tries=1 if args.metrics_from is None else _PORT_TRIES))
     except BitladderError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,10 +13,10 @@ from bitladder.cli.serving import refuse_wrong_server
 from bitladder.logs.setup import configure_logs
 from bitladder.settings.live import ReleaseWatch
 from bitladder.settings.load import load_settings
-from dispatcher.app import create_app
 from dispatcher.http.closing import Closing
 from dispatcher.http.listening import bound_sockets
 from dispatcher.http.server import IntakeServer
+from dispatcher.several.apps import open_intake
 
 
 def serve(
@@ -28,11 +29,13 @@ def serve(
     Example: bitladder serve --port 8001
     """
     flags = {key: value for key, value in (("intake.host", host), ("intake.port", port)) if value is not None}
-    watch = ReleaseWatch(lambda: load_settings(config, flags=flags, with_keys=True))
+    load = partial(load_settings, config, flags=flags, with_keys=True)
+    watch = ReleaseWatch(load)
     settings = watch.settings
     configure_logs(settings.log.level)
     closing = Closing()
-    app = create_app(settings, watch, closing)
+    app = open_intake(watch, load, closing)
     sockets = bound_sockets(settings.intake)
-    asyncio.run(refuse_wrong_server(settings))
+    for part in settings.at_each_redis:
+        asyncio.run(refuse_wrong_server(part))
     IntakeServer(app, settings.intake, closing).run(sockets)

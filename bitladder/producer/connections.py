@@ -50,6 +50,8 @@ class Connections:
             ConfigError: it can never serve.
 
         """
+        if len(parts := settings.at_each_redis) > 1:
+            settings = parts[0]  # docs/operating/several-redis.md
         self.settings, self.signer = settings, Signer(settings.queue.secrets)
         with contextlib.suppress(QueueUnreachableError), contextlib.closing(connect_sync(settings.redis)) as client:
             check_server_sync(client, settings.redis, PRODUCER)

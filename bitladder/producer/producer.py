@@ -47,7 +47,8 @@ class Producer:
             ConfigError: it can never serve.
 
         """
-        self._connections, self._settings = Connections(settings), settings
+        self._connections = Connections(settings)
+        self._settings = self._connections.settings
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
@@ -137,6 +138,15 @@ class KeySettings(Section):
     defaults: KeyEnvelope | None = Field(None, description="of its requests' envelopes, where they say nothing else")
     limits: KeyEnvelope | None = Field(None, description="of its requests' envelopes, whatever they say")
     webhook: KeyWebhook | None = Field(None, description="where the ends of its jobs are told; unset: nowhere")
+
+    def within(self, tiers: Collection[str]) -> Self:
+        """Return the key for models that have these tiers alone: what it says of others is left out."""
+        parts = {name: part for name in ("defaults", "limits") if (part := getattr(self, name))}
+        cut = {
+            name: part.model_copy(update={end: None for end in ("floor", "ceiling") if getattr(part, end) not in tiers})
+            for name, part in parts.items()
+        }
+        return self.model_copy(update=cut)
 
     @field_validator("created", "expires")
     @classmethod

@@ -57,6 +57,8 @@ def _explain(item: ErrorDetails, key: str) -> tuple[str, str]:
 
 def _is_secret(key: str) -> bool:
     """Return whether a key's value may be a secret, or have one in it."""
+    model_redis = key.partition(".redis.")[2] if key.startswith("models.") else ""
+    key = f"redis.{model_redis}" if model_redis else key
     return any(key.startswith(secret) or secret.startswith(f"{key}.") for secret in SECRET_KEYS)
 
 

@@ -22,6 +22,7 @@ from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.settings.explain import explain, leaves
 from bitladder.settings.live_values import NO_LIVE, LiveDocument, with_live
 from bitladder.settings.load import Loaded
+from bitladder.settings.paths import Stamp, stamp_of
 from bitladder.settings.sections import Settings
 
 log = structlog.get_logger()
@@ -37,8 +38,6 @@ _CHANGEABLE = re.compile(
     r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|slots|high|low|(high|low)_(age|wait)_s|eager|reserve|published(\..+)?)"
 )
 
-# What tells one state of a file from another; None: there is none.
-_Stamp = tuple[int, int, int] | None
 # Makes ready for settings, and returns what takes them; raises ConfigError where that cannot be.
 _Prepare = Callable[[Settings], Callable[[], None]]
 # Reads the live settings.
@@ -147,17 +146,20 @@ class ReleaseWatch:
     The live settings stand over the files. Where they are wrong, files are still taken, with the last that were right.
     """
 
-    def __init__(self, load: Callable[[], Loaded]) -> None:
-        self._load = load
+    def __init__(
+        self, load: Callable[[], Loaded], narrow: Callable[[Settings], Settings] = lambda whole: whole
+    ) -> None:
+        """`narrow` returns the part of the settings that this process, or this part of it, goes by."""
+        self._load, self.narrow = load, narrow
         self.files = loaded = load()  # as they are, without the live settings
-        self.settings = loaded.settings
+        self.settings = narrow(loaded.settings)
         self.live = NO_LIVE  # those in force
         self._heard = self._considered = NO_LIVE
         self.refused = 0  # changes that could not be taken
         self._problems: dict[str, str] = {}  # what is wrong with the last change of each kind, until it is mended
         self._note_files(loaded)
         # Older than the first look: what was changed while this process read its settings is not missed.
-        self._stamps: dict[Path, _Stamp] = {}
+        self._stamps: dict[Path, Stamp] = {}
         self._had_keys_file = bool(loaded.keys_file and loaded.keys_file.exists())
 
     @classmethod
@@ -165,6 +167,10 @@ class ReleaseWatch:
         """Return the watch of settings that came from no file."""
         loaded = Loaded(settings=settings, sources={}, release_file=None, config_file=Path(os.devnull))
         return cls(lambda: loaded)
+
+    def narrow_to(self, narrow: Callable[[Settings], Settings]) -> None:
+        """Go by a part of the settings alone, from the start of the process on."""
+        self.narrow, self.settings = narrow, narrow(self.settings)
 
     @property
     def problem(self) -> str:
@@ -193,7 +199,7 @@ class ReleaseWatch:
         configuration has named yet.
         """
         try:
-            stamps = {file: _stamp(file) for file in self._files}
+            stamps = {file: stamp_of(file) for file in self._files}
         except OSError as error:  # the disk is gone, which says nothing about the settings
             log.warning("settings not readable", file=error.filename, error=str(error))
             return False
@@ -213,7 +219,7 @@ class ReleaseWatch:
         _log_taken(before, settings)
         return True
 
-    def _changed(self, stamps: dict[Path, _Stamp], heard: LiveDocument) -> Settings:
+    def _changed(self, stamps: dict[Path, Stamp], heard: LiveDocument) -> Settings:
         if self._keys_file:
             is_there = stamps[self._keys_file] is not None
             if self._had_keys_file and not is_there:  # no order to accept requests without a key
@@ -223,8 +229,9 @@ class ReleaseWatch:
             self._had_keys_file = is_there
         files = self._load()
         loaded = self._with_live(files, heard)
-        settings = as_far_as_live(self.settings, loaded.settings)
-        if waiting := _fixed_keys_changed(settings, loaded.settings):
+        narrowed = self.narrow(loaded.settings)
+        settings = as_far_as_live(self.settings, narrowed)
+        if waiting := _fixed_keys_changed(settings, narrowed):
             log.warning("settings changed that need a restart", keys=waiting)
         self._note_files(loaded)
         self.files = files
@@ -285,11 +292,3 @@ def release_version(settings: Settings) -> int:
     """Return the version of the published release that the settings came with, 0 where there is none."""
     tiers = [tier.published for model in settings.models.values() for tier in model.tiers]
     return max((published.version for published in tiers if published), default=0)
-
-
-def _stamp(file: Path) -> _Stamp:
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

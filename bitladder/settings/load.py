@@ -40,10 +40,7 @@ _FILES = {
     "cascade": ("calibration",),
     "files": ("store",),
 }
-
 _NOT_IN_VARIABLES = re.compile("[^a-z0-9]+")
-
-
 # A dotted key, its value, and where it came from.
 _Override = tuple[str, Any, str]
 
@@ -149,8 +146,12 @@ def _resolve_files(tree: dict[str, Any], folder: Path) -> None:
     for section, name in (("redis", "data_dir"), ("files", "store")):
         if isinstance(table := tree.setdefault(section, {}), dict):
             table.setdefault(name, getattr(Settings.model_fields[section].default, name))
-    sections = {name: tree[name] for name in _FILES if isinstance(tree.get(name), dict)}
-    for section, values in sections.items():
+    sections = [(name, tree[name]) for name in _FILES if isinstance(tree.get(name), dict)]
+    models = tree.get("models")
+    for model in models.values() if isinstance(models, dict) else ():
+        if isinstance(model, dict) and isinstance(model.get("redis"), dict):
+            sections.append(("redis", model["redis"]))
+    for section, values in sections:
         for name in _FILES[section]:
             value = values.get(name)
             # A program's name alone is looked for in PATH, and a bucket is no folder.

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from bitladder.errors import ConfigError
 from bitladder.settings.base import ModelName, Name, Section
 from bitladder.settings.policy_section import PolicyName
+from bitladder.settings.redis_section import RedisSettings
 from bitladder.settings.release import Published
 
 
@@ -76,6 +77,9 @@ class ModelSettings(Section):
     )
     aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
     policy: PolicyName | None = Field(None, description="how its floors are chosen; unset: policy.name")
+    redis: RedisSettings | None = Field(
+        None, description="its queue is at a Redis of its own: a table like [redis]; unset: [redis]"
+    )
     tiers: tuple[TierSettings, ...] = Field(min_length=1, description="lowest quality first")
 
     @model_validator(mode="after")

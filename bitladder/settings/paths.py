@@ -1,4 +1,4 @@
-"""Where files lie by default: the same folders for the programs that make checkpoints and for those that serve them.
+"""Where files lie by default, for the programs that make checkpoints and those that serve them; and their changes.
 
 The quantizer's environment has the standard library and no pydantic: this file imports nothing else.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 
 # Stands for the checkpoint cache in the path of a checkpoint.
 CACHE = "{cache}"
+# What tells one state of a file from another; None: there is none.
+Stamp = tuple[int, int, int] | None
 
 
 def checkpoint_cache(environ: Mapping[str, str]) -> Path:
@@ -24,3 +26,12 @@ def checkpoint_cache(environ: Mapping[str, str]) -> Path:
 def in_cache(checkpoint: str, cache: str | Path) -> Path:
     """Return the folder that a checkpoint's path means."""
     return Path(checkpoint.replace(CACHE, str(cache))).expanduser()
+
+
+def stamp_of(file: Path) -> Stamp:
+    """Return what tells this state of a file from another."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -126,6 +126,29 @@ class Settings(Section):
         copied.__dict__.pop("choices", None)  # those of the models before
         return copied
 
+    def redis_of(self, model: str) -> RedisSettings:
+        """Return where a model's queue is."""
+        return self.model(model).redis or self.redis
+
+    def at_redis_of(self, model: str) -> Self:
+        """Return the settings of the models whose queues are at the same Redis as this one's, with that Redis."""
+        redis = self.redis_of(model)
+        if all(self.redis_of(name) == redis for name in self.models):
+            return self if redis == self.redis else self.model_copy(update={"redis": redis})
+        models = {name: settings for name, settings in self.models.items() if self.redis_of(name) == redis}
+        tiers = {tier for settings in models.values() for tier in settings.ladder}
+        auth = self.auth.model_copy(update={"keys": {name: key.within(tiers) for name, key in self.auth.keys.items()}})
+        return self.model_copy(update={"models": models, "redis": redis, "auth": auth})
+
+    @property
+    def at_each_redis(self) -> list[Self]:
+        """The settings for each Redis that has queues; the first one is also where files, batches and the like are."""
+        firsts: list[str] = []
+        for name in sorted(self.models, key=lambda name: self.models[name].redis is not None):
+            if self.redis_of(name) not in [self.redis_of(first) for first in firsts]:
+                firsts.append(name)
+        return [self.at_redis_of(name) for name in firsts]
+
     def choice(self, name: str) -> ModelChoice:
         """Return what the `model` of a request means.
 

@@ -32,7 +32,9 @@ from dispatcher.state import intake_state
 
 async def get_openapi(request: HttpRequest) -> Response:
     """Show the OpenAPI document."""
-    return json_response(document(intake_state(request).settings, OPERATIONS))
+    state = intake_state(request)
+    whole = state.watch.files.settings  # with the models that are at other Redis
+    return json_response(document(state.settings.model_copy(update={"models": whole.models}), OPERATIONS))
 
 
 OPERATIONS = (

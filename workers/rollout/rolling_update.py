@@ -18,6 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bitladder.process.process_metrics import add_process_metrics
+from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.server.connection import connect
 from bitladder.queue.upkeep.live_settings import LiveStore
 from bitladder.settings.live import POLL_INTERVAL_S, ReleaseWatch, take_changes
 from bitladder.settings.models_section import TierSettings
@@ -51,6 +53,8 @@ class RollingUpdate:
         self._watch, self._model, self._tier, self._build_engine = watch, model, tier, build_engine
         self._spans = spans
         self._lock = RolloutLock(watch.settings.redis, model)
+        first = watch.files.settings.at_each_redis[0].redis  # where the live settings are
+        self._first_redis = None if first == watch.settings.redis else connect(first)
         self._is_updating = self._is_ending = False
         self._refused: object = None  # the checkpoint that was refused last
         self.pump = self._make_pump()
@@ -71,6 +75,8 @@ class RollingUpdate:
                 self.pump = self._make_pump()
         finally:
             await self._lock.close()
+            if self._first_redis:
+                await self._first_redis.aclose()
 
     def drain(self) -> None:
         """End the worker. One that drains already, to change its checkpoint, ends when that drain is over."""
@@ -86,7 +92,7 @@ class RollingUpdate:
         )
         published = self._tier_in(settings).published
         pump.metrics.taken.release.set(published.version if published else 0)
-        self._live_store = LiveStore(pump.queue)
+        self._live_store = LiveStore(JobQueue(self._first_redis, pump.live) if self._first_redis else pump.queue)
         return pump
 
     async def _follow(self) -> None:

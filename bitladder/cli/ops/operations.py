@@ -6,19 +6,21 @@ import asyncio
 import getpass
 import json
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from bitladder.errors import ConfigError
+from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.ids import in_url, readable
 
 if TYPE_CHECKING:
     from bitladder.overview.cost_report import Grouping
     from bitladder.queue.job_queue import JobQueue
     from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
+    from bitladder.settings.sections import Settings
 
+Merge = Callable[["Sequence[Answer]"], "Answer"]
 # An answer of the HTTP interface (docs/api.md).
 Answer = dict[str, Any]
 Word = Literal["release", "drop"]
@@ -107,8 +109,9 @@ class _ByRedis:
 
     def costs(self, grouping: Grouping, days: int) -> Answer:
         from bitladder.overview.cost_report import report_costs
+        from bitladder.queue.json_views.merging import merged_costs
 
-        return self._ask(lambda queue: report_costs(queue, grouping, days))
+        return self._ask(lambda queue: report_costs(queue, grouping, days), merged_costs)
 
     def dead_letters(self, selection: Mapping[str, object], limit: int) -> Answer:
         from bitladder.queue.json_views.dead_letter_answers import list_entries
@@ -140,24 +143,45 @@ class _ByRedis:
     def audit(self, limit: int, after: str | None) -> Answer:
         from bitladder.queue.json_views.steering.audit_log import read_audit
 
-        return self._ask(lambda queue: read_audit(queue, limit, after))
+        return self._ask(lambda queue: read_audit(queue, limit, after), lambda answers: answers[0])
 
-    def _ask(self, work: Callable[[JobQueue], Awaitable[object]]) -> Answer:
+    def _ask(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
         from bitladder.queue.job_queue import JobQueue
         from bitladder.queue.server.connection import connect
         from bitladder.settings.load import load_settings
 
         settings = load_settings(self._config).settings
 
-        async def ask() -> object:
-            client = connect(settings.redis)
+        async def ask(part: Settings) -> object:
+            client = connect(part.redis)
             try:
-                return await work(JobQueue(client, settings))
+                return await work(JobQueue(client, part))
             finally:
                 await client.aclose()
 
-        answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
-        return answer
+        def answer(part: Settings) -> Answer:
+            read: Answer = json.loads(msgspec.json.encode(asyncio.run(ask(part))))
+            return read
+
+        parts = settings.at_each_redis
+        return answer(parts[0]) if len(parts) == 1 else _of_each(parts, answer, merge)
+
+
+def _of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge: Merge | None) -> Answer:
+    """Return what all Redis say, and in `unreachable` those that say nothing; only where none does, its error."""
+    from bitladder.queue.json_views.merging import merged
+
+    answers, errors = [], {}
+    for part in parts:
+        try:
+            answers.append(ask(part))
+        except BitladderError as error:  # that of a Redis without this job or model, where another has it
+            errors[",".join(part.models)] = error
+    silent = {name: error for name, error in errors.items() if isinstance(error, QueueUnreachableError)}
+    if not answers:
+        raise next(iter((silent or errors).values()))
+    lost = {name: str(error) for name, error in silent.items()}
+    return (merge or merged)(answers) | ({"unreachable": lost} if lost else {})
 
 
 def _operator() -> str:

@@ -76,9 +76,10 @@ async def at_redis(files: Loaded, work: Callable[[LiveStore, Loaded], Awaitable[
     from bitladder.queue.server.connection import connect
     from bitladder.queue.upkeep.live_settings import LiveStore
 
-    client = connect(files.settings.redis)
+    first = files.settings.at_each_redis[0]
+    client = connect(first.redis)
     try:
-        return await work(LiveStore(JobQueue(client, files.settings)), files)
+        return await work(LiveStore(JobQueue(client, first)), files)
     finally:
         await client.aclose()
 

@@ -52,6 +52,9 @@ class LiveStore:
         self._queue = queue
         self._raw, self._document = b"", NO_LIVE  # as they were read last
 
+    async def aclose(self) -> None:
+        await self._queue.aclose()
+
     async def read(self) -> LiveDocument:
         """Return the document.
 
