@@ -79,7 +79,6 @@ class Pump:
         self.metrics = metrics = WorkerMetrics(model, tier)
         self._loop = asyncio.get_running_loop()
         self._is_engine_ready, self._freed, self._draining = False, asyncio.Event(), asyncio.Event()
-        metrics.tally.serve(settings, settings.model(model).tier(tier))
         self._slots = Slots(settings.worker.min_slots, settings.model(model).tier(tier).slots)
         self.live.subscribe(self._prepare_slots)
         self._traffic = Traffic(engine, metrics, settings.worker.hang_s, on_pause=self._slots.back_off)

@@ -10,10 +10,12 @@ import msgspec
 from msgspec import Meta
 from redis.exceptions import RedisError
 
+from bitladder.queue.calls.read import Overview
 from bitladder.queue.calls.worker_report import STALE_MS, Breaker, WorkerReport, read_report
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.finding.found_job import read_time
 from bitladder.queue.json_views.kinds import Count, Timestamp
+from bitladder.queue.pauses import pause_of_tier
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.untrusted import read_number, short
 
@@ -38,9 +40,9 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"  # its engine has not answered yet
     READY = "ready"
-    SUSPENDED = "suspended"  # it is ready, and claims pause
+    SUSPENDED = "suspended"  # it is ready, and claims pause for its tier, its model or everything
     BROKEN = "broken"  # its engine answered once, and does not now
-    DRAINING = "draining"  # it ends, or changes its checkpoint, once its jobs have ended
+    DRAINING = "draining"  # it ends, changes its checkpoint or stays idle, once its jobs have ended
     SILENT = "silent"  # it has its lease, and has not reported for some seconds
     LOST = "lost"  # its lease ran out: another worker requeues its jobs
 
@@ -90,7 +92,7 @@ async def list_workers(queue: JobQueue) -> WorkerList:
         QueueUnreachableError: Redis is unreachable or refuses.
 
     """
-    is_suspended = (await queue.overview()).is_suspended
+    overview = await queue.overview()
     try:
         async with queue.client.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -105,26 +107,28 @@ async def list_workers(queue: JobQueue) -> WorkerList:
         raise unreachable("cannot list the workers", error) from error
     now_ms = int(second) * 1000 + int(microsecond) // 1000
     rows = [
-        _row(name, (now_ms, int(end_ms), is_suspended), hash_ if isinstance(hash_, list) else [None] * len(_FIELDS))
+        _row(name, (now_ms, int(end_ms)), hash_ if isinstance(hash_, list) else [None] * len(_FIELDS), overview)
         for (name, end_ms), hash_ in zip(leases, hashes, strict=True)
     ]
     rows.sort(key=lambda row: (row.model, row.tier, row.worker))
     return WorkerList(data=rows, has_more=int(total) > len(rows), total=int(total))
 
 
-def _row(name: bytes, times: tuple[int, int, bool], values: Sequence[bytes | None]) -> WorkerRow:
-    """Return a worker; `times`: now, when its lease ends, and whether claims pause."""
-    now_ms, end_ms, is_suspended = times
+def _row(name: bytes, lease: tuple[int, int], values: Sequence[bytes | None], overview: Overview) -> WorkerRow:
+    """Return a worker; `lease`: now, and when its lease ends."""
+    now_ms = lease[0]
     fields = dict(zip(_FIELDS, (value or b"" for value in values), strict=True))
     report, reported_ms = read_report(fields["report"]), read_number(fields["reported"]) or 0
     is_fresh = report is not None and now_ms - reported_ms <= STALE_MS
     held = max(0, read_number(fields["held"]) or 0)
     ready_ms = report.ready_since_ms if report else 0
+    model, tier = _text(fields["model"]), _text(fields["tier"])
+    is_suspended = overview.is_suspended or pause_of_tier(overview.pauses, model, tier) is not None
     return WorkerRow(
         worker=_text(name),
-        model=_text(fields["model"]),
-        tier=_text(fields["tier"]),
-        state=_state(fields["ready"] == b"1", report, is_fresh, lease=(now_ms, end_ms), is_suspended=is_suspended),
+        model=model,
+        tier=tier,
+        state=_state(fields["ready"] == b"1", report, is_fresh, lease=lease, is_suspended=is_suspended),
         host=_text(fields["hostname"]),
         pid=read_number(fields["pid"]),
         version=_text(fields["version"]),

@@ -90,6 +90,7 @@ class RollingUpdate:
         pump = Pump(
             settings, self._model, self._tier, self._build_engine(settings, self._model, self._tier), spans=self._spans
         )
+        pump.metrics.tally.serve(settings, self._tier_in(settings))
         published = self._tier_in(settings).published
         pump.metrics.taken.release.set(published.version if published else 0)
         self._live_store = LiveStore(JobQueue(self._first_redis, pump.live) if self._first_redis else pump.queue)
