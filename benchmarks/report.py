@@ -69,6 +69,13 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("us_at_1000000", "1,000,000 wait, us", 0),
         ("ratio", "last of first", 2),
     ),
+    "finding": (
+        ("ms_at_1000", "1,000 jobs, ms", 1),
+        ("ms_at_1000000", "1,000,000 jobs, ms", 1),
+        ("redis_ms", "of it Redis, ms", 1),
+        ("slowest_us", "slowest script call, us", 0),
+        ("looked_at", "records looked at", 0),
+    ),
     "scale": (
         ("per_s", "per s", 0),
         ("cores_used", "cores used", 2),
