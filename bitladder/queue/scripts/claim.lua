@@ -104,7 +104,7 @@ end
 
 read_waiting(claim, tier)
 local above = add_lists(claim, plan, KEYS[5], ARGV[8])
-above = hold and without_paused_lanes(claim, plan, above) or above
+above = hold and hold.without_lanes(plan, above) or above
 local facts = (#plan.below > 0 or above) and overflow_facts(claim, plan)
 if facts and looks_down_first(call_or_replace('HINCRBY', KEYS[3], 'claims', 1)) then
   claim_below(1, facts)

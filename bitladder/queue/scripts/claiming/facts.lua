@@ -10,7 +10,7 @@ local DRAIN_MS = 5000
 local function depth_of(claim, lists)
   local depth = 0
   for _, name in ipairs(lists) do
-    depth = depth + (holds_default(claim) and 0 or depth_of_list(name)) + depth_apart(claim.tenants, name)
+    depth = depth + (claim.hold and claim.hold.tenants.default and 0 or depth_of_list(name)) + depth_apart(claim.tenants, name)
   end
   return depth
 end

@@ -1,6 +1,6 @@
 -- Fairness among lanes, tiers and tenants: none that is never empty keeps another waiting for ever.
 --
--- Needs: values, commands, tenants, lists, hold
+-- Needs: values, commands, tenants, lists
 -- Touches: bl:shares:<queue>, bl:virtual:<model>:<tier>:<lane>, bl:tenants:<model>:<tier>, bl:weights, rq:queue:<list>,
 --          rq:queues; claim.lua keeps the counters of lanes and tiers (bl:turn:<model>:<tier>)
 --
@@ -33,7 +33,7 @@ end
 local function length_of(claim, name)
   local length = claim.lengths[name]
   if not length then
-    length = holds_default(claim) and 0 or redis.pcall('LLEN', 'rq:queue:' .. name)
+    length = claim.hold and claim.hold.tenants.default and 0 or redis.pcall('LLEN', 'rq:queue:' .. name)
     if type(length) == 'table' then
       length = check_type(length) or 0  -- a key that is no list is empty
     end
@@ -77,7 +77,7 @@ local function first_turn(claim, lane_queues)
   local function next_named(queue, clock)
     local shares = 'bl:shares:' .. queue
     for _ = 1, MAX_FORGOTTEN do  -- the next claim goes on
-      local first = first_tenants(claim, shares)
+      local first = claim.hold and claim.hold.first(shares) or try_call('ZRANGE', shares, 0, 1, 'WITHSCORES') or {}
       local tenant, begins = first[1], whole(first[2]) or 0
       if not tenant then
         if not claim.hold then try_call('HDEL', tenants_key(queue), queue, 'gone:' .. queue) end
@@ -137,12 +137,12 @@ local function first_turn(claim, lane_queues)
     end
     if ids >= turn.length then try_call('SREM', 'rq:queues', 'rq:queue:' .. turn.list) end
     if leftovers > 0 then
-      claim.tenants['gone:' .. queue] = count_waiting(claim, queue, 'gone:' .. queue, -leftovers)
+      local total = count_apart(queue, 'gone:' .. queue, -leftovers)
+      claim.tenants['gone:' .. queue] = claim.hold and (claim.tenants['gone:' .. queue] or 0) - leftovers or total
     end
-    claim.tenants[queue] = count_waiting(claim, queue, queue, -ids)
-    if claim.tenants[queue] <= 0 then
-      next_named(queue, clock)  -- the last one tidies up
-    end
+    local total = count_apart(queue, queue, -ids)
+    claim.tenants[queue] = claim.hold and (claim.tenants[queue] or 0) - ids or total  -- paused ones count for nothing
+    if claim.tenants[queue] <= 0 then next_named(queue, clock) end  -- the last one tidies up
   end
 
   claim.next_turn, claim.end_turn = next_turn, end_turn
