@@ -11,10 +11,16 @@ const MAX_CHARS = 20000;
 export function create(page) {
   const id = page.part;
   const view = { title: `Job ${short(id, 60)}`, said: "", failed: false };
-  const state = poll(page, async () => {
-    const [job, why] = await Promise.all([get(pathOf(["v1", "jobs", id])), get(pathOf(["v1", "jobs", id, "explain"]))]);
+  let path = pathOf(["v1", "jobs", id]);
+  const load = async () => {
+    const [job, why] = await Promise.all([get(path), get(`${path}/explain`)]);
     return { job, why };
-  }, 2);
+  };
+  const state = poll(page, () => load().catch((error) => {
+    if (error.status !== 404 || !/%[0-9A-F]{2}/.test(id) || path.endsWith(`/${id}`)) throw error;
+    path = `v1/jobs/${id}`; // its bytes are no text: answers name it as an URL does
+    return load();
+  }), 2);
   const answer = { text: "", isOpen: false, problem: "", stop: null };
   view.seen = () => (!state.data || OPEN.includes(state.data.job.status)) && state.seen();
   view.close = () => answer.stop?.abort();
@@ -22,7 +28,7 @@ export function create(page) {
     if (state.problem) return h("p", { class: "problem" }, state.problem);
     if (!state.data) return h("p", {}, "Reading…");
     const { job, why } = state.data;
-    return [outcome(view), facts(job, why), orders(page, view, id, job, state), reasons(why), way(job, why), written(page, id, answer)];
+    return [outcome(view), facts(job, why), orders(page, view, path, job, state), reasons(why), way(job, why), written(page, path, answer)];
   };
   return view;
 }
@@ -40,11 +46,11 @@ function facts(job, why) {
   ]));
 }
 
-function orders(page, view, id, job, state) {
+function orders(page, view, path, job, state) {
   if (!OPEN.includes(job.status)) return null;
   const running = job.status === "running" ? "Its worker aborts it." : "It has not begun.";
   const question = { title: "Cancel this job?", lines: [running, "Who awaits it is answered at once."], action: "Cancel the job", noReason: true };
-  const cancel = () => ordering(view, state.again)(question, () => remove(pathOf(["v1", "jobs", id])), (done) => `Cancellation: ${done.cancellation}.`);
+  const cancel = () => ordering(view, state.again)(question, () => remove(path), (done) => `Cancellation: ${done.cancellation}.`);
   return h("p", { class: "actions", key: "orders" }, action(page, "submit", "Cancel the job", cancel));
 }
 
@@ -70,13 +76,13 @@ function way(job, why) {
   return section("Executions and escalations", h("ol", {}, steps.map((step) => h("li", {}, step))));
 }
 
-function written(page, id, answer) {
+function written(page, path, answer) {
   const watch = async () => {
     answer.stop = new AbortController();
     Object.assign(answer, { isOpen: true, text: "", problem: "" });
     page.redraw();
     try {
-      await events(pathOf(["v1", "jobs", id, "stream"]), (event) => {
+      await events(`${path}/stream`, (event) => {
         answer.text = (answer.text + textOf(event.data)).slice(-MAX_CHARS);
         page.redraw();
       }, { signal: answer.stop.signal });

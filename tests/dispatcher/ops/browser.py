@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WAIT_MS = 30_000  # a busy machine
 _AXE = Path(__file__).parent / "axe" / "axe.min.js.gz"
 
 
@@ -20,6 +21,7 @@ _AXE = Path(__file__).parent / "axe" / "axe.min.js.gz"
 def chromium() -> Iterator[Browser]:
     """Start the browser; it has no access to anything but what a test opens."""
     flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
@@ -38,7 +40,7 @@ class Tab:
         self.page.on("response", lambda response: self.responses.append(response))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", lambda line: self.problems.append(line.text) if "Policy" in line.text else None)
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(WAIT_MS)
         if key:
             self.page.add_init_script(f"sessionStorage.setItem('bitladder.key', '{key}')")
 

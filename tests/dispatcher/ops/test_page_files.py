@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_all_that_its_files_name_is_there_behind_a_prefix_too(stack: Stack, pref
 
 def test_it_is_below_200_kb_in_all() -> None:
     assert sum(path.stat().st_size for path in FILES) < MAX_BYTES
+
+
+def test_the_wheel_has_them_all() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["dispatcher"]
+    packed = {path for pattern in patterns for path in (ROOT / "dispatcher").glob(pattern)}
+
+    assert {path for path in FOLDER.rglob("*") if path.is_file()} <= packed
 
 
 def test_what_a_browser_has_already_is_not_sent_again(stack: Stack) -> None:
