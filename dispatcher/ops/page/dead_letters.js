@@ -22,9 +22,9 @@ export function create(page) {
     async () => {
       const { chosen } = await post(`v1/dead-letters/${word}`, { ...choice, dry_run: true });
       const lines = word === "release" ? "are queued again, with all their attempts and a new deadline." : "are taken out for good.";
-      return { title, lines: [`${count(chosen)} jobs ${lines}`], action: `${word === "release" ? "Release" : "Drop"} ${count(chosen)}`, word: word === "drop" ? String(chosen) : null, noReason: true };
+      return { title, lines: [`${count(chosen)} jobs ${lines}`], action: `${word === "release" ? "Release" : "Drop"} ${count(chosen)}`, word: word === "drop" ? String(chosen) : null };
     },
-    () => post(`v1/dead-letters/${word}`, choice),
+    ({ reason }) => post(`v1/dead-letters/${word}`, { ...choice, reason }),
     (done) => `${count((done.released ?? done.dropped).length)} of ${count(done.chosen)} ${word === "release" ? "released" : "dropped"}.`,
   );
   view.draw = () => {

@@ -150,6 +150,7 @@ def test_dead_letters_are_dropped_once_their_number_is_typed(open_tab: OpenTab, 
     expect(dialog).to_contain_text("1 jobs are taken out for good")
     dialog.get_by_role("button", name="Drop 1").click()
     expect(dialog).to_be_visible()
+    dialog.get_by_label("Reason").fill("nobody waits for it")
     dialog.get_by_label("to confirm").fill("2")
     dialog.get_by_role("button", name="Drop 1").click()
     expect(dialog.get_by_role("alert")).to_have_text("Type 1 to confirm.")
@@ -209,6 +210,25 @@ def test_jobs_are_filtered_by_what_the_url_says_and_the_next_page_is_loaded(open
     page.get_by_role("button", name="Filter").click()
 
     expect(page.locator("main")).to_contain_text("0 shown")
+
+
+def test_all_jobs_of_a_filter_are_moved_up_or_cancelled_once_their_number_is_typed(
+    open_tab: OpenTab, stack: Stack
+) -> None:
+    for _ in range(3):
+        stack.http.post("/v1/jobs", json=BODY, headers={"X-Max-Tier": "int8", "X-Min-Tier": "int4", "X-Tags": "late"})
+    page = open_tab().open("jobs?tag=late")
+    page.get_by_role("button", name="Cancel them").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Jobs: 3 (3 in smollm2:int4:normal:max-int8)")
+    dialog.get_by_label("Reason").fill("too late")
+    dialog.get_by_label("to confirm").fill("3")
+    page.keyboard.press("Enter")
+    expect(page.locator("p.done")).to_have_text("Cancel them: 3 cancelled.")
+    expect(page.locator("tbody tr td.cancelled")).to_have_count(3)
+    page.get_by_role("button", name="Move them up to int8").click()
+
+    expect(page.locator("p.problem")).to_contain_text("int8 has no live worker")
 
 
 def test_a_tenant_sees_its_own_jobs(open_tab: OpenTab, stack: Stack) -> None:
