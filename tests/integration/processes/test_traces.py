@@ -16,7 +16,7 @@ import redis
 import yaml
 
 from tests.conftest import Stack, free_port, wait_until
-from tests.examples.otlp_collector import Collector, Seen
+from tests.examples.operating.otlp_collector import Collector, Seen
 
 BODY = {"model": "smollm2", "prompt": "Zyxwv-ninety-seven-sealions", "max_tokens": 3}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

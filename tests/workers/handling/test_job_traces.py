@@ -14,7 +14,7 @@ from bitladder.contract import Claimed, Outcome, Request, State
 from bitladder.process.process_metrics import SPANS
 from bitladder.process.tracing.span_sender import SpanSender
 from bitladder.process.tracing.spans import Spans
-from tests.examples.otlp_collector import Collector
+from tests.examples.operating.otlp_collector import Collector
 from workers.engines.base import TRACE_HEADERS
 from workers.handling.job_traces import JobTraces
 from workers.identity import Identity

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Stack, wait_until
-from tests.examples.otlp_collector import Collector
+from tests.examples.operating.otlp_collector import Collector
 from tests.page_examples import run_shell
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

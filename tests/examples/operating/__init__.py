@@ -1,0 +1,1 @@
+"""The examples of the operators' pages run as they stand there."""
