@@ -84,6 +84,11 @@ class LeaseKeeper:
         self._ended = threading.Event()
         self._ended.set()
 
+    @property
+    def ready_ms(self) -> int:
+        """What the server's clock shows where the worker is ready, else 0."""
+        return self.clock.now_ms() if self.is_ready else 0
+
     def stop(self) -> None:
         """Stop renewing, leave RQ's lists, and requeue what Redis says that the worker holds."""
         self._stop.set()

@@ -222,7 +222,6 @@ class Pump:
         self.leases.is_ready, self._claimer.is_queue_empty = is_ready, False
         log.info("worker ready" if is_ready else "worker not ready")
         await self._renew()
-        self.metrics.tally.note_ready(self.leases.clock.now_ms() if is_ready else 0)
         self._freed.set()
 
     def _renew_soon(self) -> None:
@@ -245,8 +244,8 @@ class Pump:
         self._review()
 
     def _report(self) -> WorkerReport:
-        is_draining = self.is_kept_idle or self._draining.is_set()
-        return self.metrics.tally.report(self._slots.limit, in_flight=len(self._tasks), is_draining=is_draining)
+        is_idle = self.is_kept_idle or self._draining.is_set()
+        return self.metrics.tally.report(self._slots.limit, self.leases.ready_ms, len(self._tasks), is_draining=is_idle)
 
     def _adapt(self, load: EngineLoad) -> None:
         self._slots.adapt(load, len(self._tasks))

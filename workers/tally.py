@@ -60,12 +60,15 @@ class Tally:
         self._checkpoint = tier.checkpoint if engine == "vllm" else engine
         self._release = tier.published.version if tier.published else None
 
-    def note_ready(self, since_ms: int) -> None:
-        """Note since when the worker is ready, by Redis' clock; 0: it is not."""
-        self._ready_since_ms, self._was_ready = since_ms, self._was_ready or since_ms > 0
+    def report(
+        self, slots: int, ready_ms: int = 0, in_flight: int | None = None, *, is_draining: bool = False
+    ) -> WorkerReport:
+        """Return what to say now; it is the counts that the next reports' rates begin at.
 
-    def report(self, slots: int, *, in_flight: int | None = None, is_draining: bool = False) -> WorkerReport:
-        """Return what to say now; it is the counts that the next reports' rates begin at."""
+        `ready_ms`: what Redis' clock shows where the worker is ready, else 0.
+        """
+        self._ready_since_ms = ready_ms and (self._ready_since_ms or ready_ms)
+        self._was_ready = self._was_ready or ready_ms > 0
         now = _Mark(time.monotonic(), self._jobs, self._tokens, dict(self._overflow))
         while self._lost and self._lost[0] < now.at_s - LOST_WINDOW_S:
             self._lost.popleft()
