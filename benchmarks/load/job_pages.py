@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:benchmarks/load/job_pages.py
 """What a page of jobs costs, with a thousand jobs and with a million: `python -m benchmarks.load.job_pages`.
-========
-"""What a page of jobs costs, with a thousand jobs and with a million: `python -m benchmarks.load.job_pages`.
->>>>>>>> a165c635 (Let a worker's report say since when it is ready):benchmarks/load/job_pages.py
 
 Half of the jobs wait and half have ended in the last hour. The first thousand of each came through the real scripts;
 the others are copies of their records, with times and places of their own.

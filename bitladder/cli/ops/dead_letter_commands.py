@@ -27,6 +27,7 @@ Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
+_Reason = Annotated[str, typer.Option(help="Why: the audit log shows it.")]
 
 
 @app.command("list")
@@ -82,6 +83,7 @@ def release(
     everything: All = False,
     dry_run: _Dry = False,
     yes: _Yes = False,
+    reason: _Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,
@@ -91,7 +93,7 @@ def release(
 
     Example: bitladder dead-letters release --code engine_fault --dry-run
     """
-    chosen = _selection(ids, code, queue, older_than_s, everything=everything)
+    chosen = _selection(ids, code, queue, older_than_s, everything=everything) | ({"reason": reason} if reason else {})
     _Order(operations(url, api_key, config), "release", as_json=as_json).carry_out(chosen, dry_run=dry_run, yes=yes)
 
 
@@ -104,6 +106,7 @@ def drop(
     everything: All = False,
     dry_run: _Dry = False,
     yes: _Yes = False,
+    reason: _Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,
@@ -113,7 +116,7 @@ def drop(
 
     Example: bitladder dead-letters drop --code poison --older-than-s 86400 --yes
     """
-    chosen = _selection(ids, code, queue, older_than_s, everything=everything)
+    chosen = _selection(ids, code, queue, older_than_s, everything=everything) | ({"reason": reason} if reason else {})
     _Order(operations(url, api_key, config), "drop", as_json=as_json).carry_out(chosen, dry_run=dry_run, yes=yes)
 
 

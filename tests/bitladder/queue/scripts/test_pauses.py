@@ -36,13 +36,20 @@ async def queue(redis_url: str, store: redis.Redis) -> AsyncIterator[JobQueue]:
 
 
 async def submit(
-    queue: JobQueue, *, tier: str = "int4", lane: str = "normal", tenant: str = "default", limit: str = ""
+    queue: JobQueue,
+    *,
+    tier: str = "int4",
+    lane: str = "normal",
+    tenant: str = "default",
+    limit: str = "",
+    deadline_ms: int | None = None,
 ) -> str:
     job = Submission(
         job_id=str(uuid_utils.uuid7()),
         model="smollm2",
         queue=f"{QueueName('smollm2', tier, lane)}{limit}",
         request=Request(body=msgspec.Raw(b'{"prompt":"x"}'), decision=Decision(floor=tier), tenant=tenant),
+        deadline_ms=deadline_ms,
     )
     assert await queue.submit([job]) == [job.job_id]
     return job.job_id

@@ -13,6 +13,7 @@ from bitladder.contract import State
 from bitladder.errors import RequestError
 from bitladder.queue.calls.steering import OrderRefusedError
 from bitladder.queue.job_queue import JobQueue
+from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection, drop, release
 from bitladder.queue.json_views.finding.job_filter import JobFilter
 from bitladder.queue.json_views.steering.audit_log import read_audit
 from bitladder.queue.json_views.steering.chosen_jobs import JobsOrder
@@ -147,3 +148,30 @@ async def test_jobs_are_moved_only_where_they_may_be_served_and_somebody_lives(
 
     assert moved.results == {"moved": 1, "not allowed there": 1}
     assert ids(await claim(queue, "fp8")) == [some, low][:1]
+
+
+async def test_a_moved_job_keeps_its_deadline_and_ends_by_it(queue: JobQueue, store: redis.Redis) -> None:
+    live(store, queue.settings, "int8")
+    job = await submit(queue, tenant="acme", deadline_ms=60_000)
+    before = store.zscore("bl:due:smollm2:int4:normal:tenant-acme", job)
+
+    await move(queue, MoveOrder(to="int8", filter=ACME, dry_run=False, expected=1), "alice")
+
+    assert before is not None
+    assert store.zscore("bl:due:smollm2:int8:normal:tenant-acme", job) == before
+    assert not store.exists("bl:due:smollm2:int4:normal:tenant-acme")
+    (claimed,) = await claim(queue, "int8")
+    assert claimed.deadline_ms == before
+
+
+async def test_orders_on_dead_letters_stand_in_the_log_and_their_dry_runs_do_not(queue: JobQueue) -> None:
+    await release(queue, DeadLetterSelection(all=True, dry_run=True), "alice")
+    await drop(queue, DeadLetterSelection(code="poison", reason="known"), "alice")
+
+    log = (await read_audit(queue, 10)).data
+
+    assert [(entry.what, entry.reason, entry.result) for entry in log] == [
+        ("drop dead letters", "known", {"jobs": 0}),
+        ("drop dead letters", "known", "begun"),
+    ]
+    assert '"code":"poison"' in log[0].on
