@@ -13,8 +13,12 @@ def is_foreign_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     Its own has the origin that the request goes to, by an address or as localhost: a name could be made to lead here by
     whoever owns it (DNS rebinding), and then any page of theirs would have that origin too.
     """
-    sent = dict(headers)
-    origin = sent.get(b"origin")
+    origin = host = None
+    for name, value in headers:
+        if name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
     if origin is None:
         return False
     try:
@@ -22,4 +26,4 @@ def is_foreign_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
         is_fixed = url.hostname == "localhost" or bool(ipaddress.ip_address(url.hostname or ""))
     except ValueError:
         return True
-    return not is_fixed or url.netloc.encode("latin-1") != sent.get(b"host")
+    return not is_fixed or url.netloc.encode("latin-1") != host
