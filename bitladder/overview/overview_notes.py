@@ -20,12 +20,12 @@ _ORDER = list(Severity)
 
 
 def notes_of(
-    overview: Overview, depths: Mapping[str, Depths], *, refused_change: str, max_memory_share: float
+    overview: Overview, depths: Mapping[str, Depths], *, refused_change: str, max_memory_share: float, max_depth: int
 ) -> list[Note]:
     """Return the notes of a sample; those of the same severity in the order of what they are about.
 
     `refused_change`: what is wrong with the settings' files, while what was before stays; `max_memory_share`: above it
-    no new jobs are taken.
+    no new jobs are taken; `max_depth`: nor in a queue where so many wait.
     """
     notes = [*_of_all(overview, refused_change, max_memory_share)]
     for model in overview.models:
@@ -34,6 +34,9 @@ def notes_of(
             if queue.problem:
                 text = f"{queue.queue}: takes and gives no jobs, {queue.problem}"
                 notes.append(Note(severity=Severity.CRITICAL, text=text, model=model.model, runbook="redis"))
+            if queue.depth >= max_depth:
+                text = f"{queue.queue}: full, {queue.depth} jobs wait; new ones are refused"
+                notes.append(Note(severity=Severity.CRITICAL, text=text, model=model.model, runbook="requests-refused"))
     return sorted(notes, key=lambda note: _ORDER.index(note.severity))
 
 
@@ -90,7 +93,7 @@ def _of_all(overview: Overview, refused_change: str, limit: float) -> Iterator[N
         yield Note(severity=Severity.WARNING, text=text, runbook="release-refused")
     for key in overview.costs_today.budgets_used_up:
         text = f"the key {key} has used up its budget of the day; its requests are refused until midnight UTC"
-        yield Note(severity=Severity.WARNING, text=text, runbook="requests-refused")
+        yield Note(severity=Severity.WARNING, text=text, runbook="budget-exceeded")
 
 
 def _of_pauses(overview: Overview) -> Iterator[Note]:

@@ -108,8 +108,14 @@ class OverviewReader:
             costs_today=self._costs or _NO_COSTS,
             notes=[],
         )
-        limit = queue.settings.queue.max_memory_share
-        notes = notes_of(overview, depths, refused_change=self._refused_change(), max_memory_share=limit)
+        limits = queue.settings.queue
+        notes = notes_of(
+            overview,
+            depths,
+            refused_change=self._refused_change(),
+            max_memory_share=limits.max_memory_share,
+            max_depth=limits.max_depth,
+        )
         return Sample(overview=msgspec.structs.replace(overview, notes=notes), fleet=fleet)
 
     async def _server_state(self, now_ms: int) -> tuple[RedisOverview, tuple[int, int], list[bytes]]:

@@ -30,7 +30,8 @@ def notes(
         sample[name] = sample[name] | fields if isinstance(fields, dict) else fields
     sample["models"][0]["tiers"][place] |= tier or {}
     overview = msgspec.convert(sample, Overview)
-    found = notes_of(overview, {"smollm2": NOTHING_WRONG}, refused_change=refused_change, max_memory_share=0.85)
+    depths = {"smollm2": NOTHING_WRONG}
+    found = notes_of(overview, depths, refused_change=refused_change, max_memory_share=0.85, max_depth=10_000)
     return [(note.severity, note.text) for note in found]
 
 
@@ -132,6 +133,21 @@ def test_a_queue_that_is_no_list_is_noted_with_its_name() -> None:
     sample = msgspec.convert(SAMPLE, Overview)
     depths = {"smollm2": Depths(now_ms=0, live={}, queues=[broken])}
 
-    texts = [note.text for note in notes_of(sample, depths, refused_change="", max_memory_share=1)]
+    texts = [note.text for note in notes_of(sample, depths, refused_change="", max_memory_share=1, max_depth=10)]
 
     assert "smollm2:int4:normal: takes and gives no jobs, WRONGTYPE" in texts
+
+
+def test_a_queue_that_takes_no_more_jobs_is_named() -> None:
+    queues = [
+        Depth(queue=f"smollm2:int4:{lane}", depth=depth, in_flight=0, oldest_age_s=None)
+        for lane, depth in (("normal", 100), ("batch", 99))
+    ]
+    depths = {"smollm2": Depths(now_ms=0, live={}, queues=queues)}
+    sample = msgspec.convert(SAMPLE, Overview)
+
+    notes = notes_of(sample, depths, refused_change="", max_memory_share=1, max_depth=100)
+
+    (full,) = [note for note in notes if "new ones are refused" in note.text]
+    assert full.text == "smollm2:int4:normal: full, 100 jobs wait; new ones are refused"
+    assert (full.severity, full.runbook) == (Severity.CRITICAL, "requests-refused")
