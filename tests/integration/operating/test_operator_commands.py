@@ -120,7 +120,7 @@ def test_what_is_shown_is_whole_and_says_in_words_what_is_wrong(stack: Stack) ->
         for tier in ("int4", "int8")
     )
     assert rows[0] == ["model", "tier", "lane", "depth", "oldest s", "in flight", "workers", "paused"]
-    assert rows[1] == ["smollm2", "int4", "urgent", "0", "", "0", "0"]
+    assert rows[1] == ["smollm2", "int4", "urgent", "0", "", "0", "0", ""]
     assert len(rows) == 10
     assert (usual.returncode, usual.stderr) == (0, words)
     assert (checked.returncode, checked.stderr) == (1, words)
