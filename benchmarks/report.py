@@ -69,7 +69,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, int]]] = {
         ("us_at_1000000", "1,000,000 wait, us", 0),
         ("ratio", "last of first", 2),
     ),
-    "finding": (
+    "job_pages": (
         ("ms_at_1000", "1,000 jobs, ms", 1),
         ("ms_at_1000000", "1,000,000 jobs, ms", 1),
         ("redis_ms", "of it Redis, ms", 1),

@@ -139,7 +139,7 @@ def main() -> None:
         rows = uvloop.run(measure(servers, 10 if options.short else 30))
     slowest = max(row["slowest_us"] for row in rows.values())
     targets = [target(f"slowest script call at {sizes[-1]:,} jobs, us", slowest, 2_000, at_most=True)]
-    save("finding", {"sizes": list(sizes), "rows": rows, "targets": targets}, options)
+    save("job_pages", {"sizes": list(sizes), "rows": rows, "targets": targets}, options)
 
 
 async def measure(servers: Sequence[Jobs], calls: int) -> Figures:
