@@ -1,10 +1,9 @@
 // The ladder of each model with its notes, pauses and history.
-import { get, pathOf } from "./api.js";
+import { pathOf } from "./api.js";
 import { history } from "./charts.js";
 import { lacking, ordering, outcome } from "./dialog.js";
 import { h } from "./dom.js";
 import { count, money, rate, seconds, short, time } from "./format.js";
-import { poll } from "./lists.js";
 import { drainButton, pauseButton, resumeButton } from "./orders.js";
 
 const LANES = ["urgent", "normal", "batch"];
@@ -15,18 +14,14 @@ export function create(page) {
     view.draw = () => h("p", {}, "This key lacks the scope ops:read, so it sees its own tenant's ", h("a", { href: "#/jobs" }, "jobs"), " only.");
     return view;
   }
-  const pauses = poll(page, () => get("v1/ops/pauses"));
   const charts = history(page);
-  view.seen = () => {
-    pauses.seen();
-    charts.seen();
-  };
+  view.seen = charts.seen;
   view.close = charts.close;
-  const order = ordering(view, pauses.again);
+  const order = ordering(view, page.redraw);
   view.draw = () => {
     const { sample } = page;
     if (!sample) return h("p", {}, "Waiting for the first sample…");
-    const paused = pauses.data?.data ?? [];
+    const paused = sample.pauses ?? [];
     return [
       notes(sample),
       outcome(view),
