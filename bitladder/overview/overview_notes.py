@@ -86,7 +86,8 @@ def _of_all(overview: Overview, refused_change: str, limit: float) -> Iterator[N
         yield Note(severity=severity, text=f"Redis uses {share:.0%} of its memory; {effect}", runbook="redis")
     if overview.dead_letters.added:
         count, codes = overview.dead_letters.added, ", ".join(list(overview.dead_letters.by_error)[:3])
-        text = f"{_counted(count, 'dead letter', 'dead letters')} more in the last 10 minutes (latest: {codes})"
+        latest = f" (latest: {codes})" if codes else ""  # they are read less often
+        text = f"{_counted(count, 'dead letter', 'dead letters')} more in the last 10 minutes{latest}"
         yield Note(severity=Severity.WARNING, text=text, runbook="dead-letters")
     if refused_change:
         text = f"a change of the settings cannot be taken, what was before stays: {refused_change[:300]}"

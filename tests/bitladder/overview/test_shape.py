@@ -151,3 +151,9 @@ def test_a_queue_that_takes_no_more_jobs_is_named() -> None:
     (full,) = [note for note in notes if "new ones are refused" in note.text]
     assert full.text == "smollm2:int4:normal: full, 100 jobs wait; new ones are refused"
     assert (full.severity, full.runbook) == (Severity.CRITICAL, "requests-refused")
+
+
+def test_dead_letters_whose_errors_are_not_read_yet_are_counted() -> None:
+    added = notes({"dead_letters": {"total": 1, "added": 1, "by_error": {}}})
+
+    assert (Severity.WARNING, "1 dead letter more in the last 10 minutes") in added
