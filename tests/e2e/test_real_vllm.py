@@ -19,6 +19,7 @@ from openai import BadRequestError, OpenAI
 from bitladder.cli.private_stack import PrivateStack, private_stack
 from bitladder.client import Client
 from tests.conftest import ROOT, wait_until
+from tests.examples.operating.otlp_collector import Collector
 from tests.integration.responses.open_responses import CHECKS, cut_short, failures
 
 pytestmark = pytest.mark.vllm
@@ -26,12 +27,19 @@ PLACE: dict[str, object] = {"type": "object", "properties": {"place": {"type": "
 CONFIG = """
 [vllm]
 python = "{python}"
-args = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "8"]
+args = [
+  "--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "8", "--otlp-traces-endpoint", "{otlp}/v1/traces",
+]
 [vllm.env]
+OTEL_EXPORTER_OTLP_TRACES_PROTOCOL = "http/protobuf"
+OTEL_SERVICE_NAME = "vllm"
 VLLM_ENABLE_V1_MULTIPROCESSING = "0"
 VLLM_CPU_KVCACHE_SPACE = "1"
 VLLM_CPU_OMP_THREADS_BIND = "nobind"
 OMP_NUM_THREADS = "1"
+[tracing]
+enabled = true
+endpoint = "{otlp}"
 [cascade]
 calibration = "calibration.json"
 accept = 0.1
@@ -52,13 +60,20 @@ CALIBRATION = {"format": 1, "statistic": "mean", "models": {"smollm2": {"int4": 
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateStack]:
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[PrivateStack]:
     python = ROOT / ".venv-engine" / "bin" / "python"
     if not python.exists():
         message = "there is no .venv-engine: `make engine-env checkpoints` makes it"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     config = Path(tmp_path_factory.mktemp("config")) / "bitladder.toml"
-    config.write_text(CONFIG.format(python=python), encoding="utf-8")
+    config.write_text(CONFIG.format(python=python, otlp=collector.url), encoding="utf-8")
     config.with_name("calibration.json").write_text(json.dumps(CALIBRATION), encoding="utf-8")
     with private_stack(str(config), {"worker.engine": "vllm"}) as stack:
         stack.wait_until_live(300, lambda _: None)
@@ -162,6 +177,25 @@ def test_a_streamed_answer_s_record_is_the_unstreamed_one(stack: PrivateStack) -
 def test_what_the_engine_refuses_is_the_user_s_error(openai: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="temperature"):
         openai.completions.create(model="smollm2", prompt="x", temperature=-1)
+
+
+def test_the_engine_s_own_span_is_below_the_worker_s_in_the_client_s_trace(
+    stack: PrivateStack, collector: Collector
+) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    body = {"model": "smollm2", "prompt": "Hi", "max_tokens": 4, "ignore_eos": True}
+    asked = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    for is_sampled, stream in ((True, False), (True, True), (False, False)):
+        sent = asked if is_sampled else {"traceparent": asked["traceparent"][:-2] + "00"}
+        httpx2.post(f"{stack.url}/v1/completions", json=body | {"stream": stream}, headers=sent, timeout=60)
+    wait_until(lambda: len(collector.of_trace(trace)) >= 10, "two traces of five spans have come", 30)
+
+    spans = collector.of_trace(trace)
+    engine = [span for span in spans if span.service == "vllm"]
+    assert [span.name for span in engine] == ["llm_request"] * 2
+    assert [span.parent for span in engine] == [span.span for span in spans if span.name == "execute"]
+    assert [span.attributes["gen_ai.usage.completion_tokens"] for span in engine] == [4, 4]
+    assert len(spans) == 10
 
 
 def test_a_cancelled_job_is_aborted_in_the_engine(stack: PrivateStack) -> None:
