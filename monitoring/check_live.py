@@ -36,6 +36,7 @@ _EMPTY = {
     "bitladder_jobs_below_floor_total": "no tier was full while a client consented",
     "bitladder_jobs_dropped_total": "no record vanished",
     "bitladder_jobs_overflowed_total": "no queue was deep enough",
+    "bitladder_paused": "nothing is paused",
     "bitladder_prompts_captured_total": "capture is off",
     "bitladder_streams_broken_total": "no stream broke",
     "bitladder_webhook_deliveries_total": "there are no webhooks",

@@ -6,6 +6,7 @@ Only the file of the requested one is loaded: `bitladder --help` imports no libr
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,9 @@ class _Place:
     attribute: str
     summary: str  # the first line of its help: `bitladder --help` shows it without loading the file
 
+
+# What Python makes of bytes that are no UTF-8.
+_UNDECODED = re.compile(r"[\udc80-\udcff]")
 
 _PLACES = (
     _Place("up", "serving", "up", "Run the whole stack until Ctrl-C: Redis, the intake, a worker per tier."),
@@ -145,6 +149,11 @@ def run() -> None:
     except BitladderError as error:
         sys.stderr.write(f"bitladder: {error}\n")
         sys.exit(exit_code(error))
+    except UnicodeEncodeError as error:
+        if not _UNDECODED.search(error.object):
+            raise
+        sys.stderr.write(f"bitladder: arguments must be UTF-8, got {error.object[:200]!a}\n")
+        sys.exit(ExitCode.WRONG_USE)
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         sys.stderr.write(f"bitladder: {text}\n")

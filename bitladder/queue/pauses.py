@@ -19,6 +19,8 @@ MAX_PAUSES = 100
 MAX_REASON_CHARS = 300
 _MAX_TENANT_CHARS = 128
 _MAX_SCOPE_CHARS = 500
+_WHOLE = re.compile(r"(model|tenant):(.+)", re.DOTALL)
+_PART = re.compile(r"(tier|lane):(.*?):?([^:]*)", re.DOTALL)
 _SCOPE = re.compile(r"(model|tier|lane|tenant):.+", re.DOTALL)
 
 
@@ -117,6 +119,22 @@ def _checked_scope(scope: str) -> str:
         f"got {short(scope)!r}",
         param="scope",
     )
+
+
+def known_scope(settings: Settings, scope: str) -> str:
+    """Return a scope as an answer names it, where there is such a thing: what is not there cannot be paused.
+
+    Raises:
+        RequestError: there is no such lane, or its tenant is too long.
+        NotFoundError: there is no such model or tier.
+
+    """
+    if whole := _WHOLE.fullmatch(scope):
+        _checked_tenant(whole[2]) if whole[1] == "tenant" else only_model(settings, whole[2])
+    elif part := _PART.fullmatch(scope):
+        model = only_model(settings, part[2])
+        known_tier(settings, model, part[3]) if part[1] == "tier" else _checked_lane(part[3])
+    return scope
 
 
 def members(operator: str, reason: str) -> str:

@@ -109,7 +109,16 @@ def with_live(loaded: Loaded, document: LiveDocument) -> Loaded:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(explain(error, tree, sources, str(loaded.config_file))) from None
+    _check_numbers(document, settings, sources)
     return loaded.model_copy(update={"settings": settings, "sources": sources})
+
+
+def _check_numbers(document: LiveDocument, settings: Settings, sources: Mapping[str, str]) -> None:
+    """Raise ConfigError where a number was set to true or false, which would count as 1 or 0."""
+    for key, (table, name) in places(settings.model_dump()).items():
+        entry = document.values.get(key)
+        if entry and isinstance(entry.value, bool) and not isinstance(table[name], bool):
+            raise ConfigError(f"{key} must be a number, not {str(entry.value).lower()} (from {sources[key]})")
 
 
 def without_effect(loaded: Loaded, document: LiveDocument) -> list[str]:

@@ -26,6 +26,7 @@ Answer = dict[str, Any]
 Word = Literal["release", "drop"]
 # The dead letters that an intake lists in one answer.
 MAX_LISTED = 1000
+_MAX_NAME = 100
 
 
 class Operations(Protocol):
@@ -128,12 +129,14 @@ class _ByRedis:
         from bitladder.queue.json_views.dead_letter_answers import drop, release
 
         chosen = _read(selection)
-        return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen, _operator()))
+        return self._ask(lambda queue: (release if word == "release" else drop)(queue, chosen, operator()))
 
     def order(self, word: str, body: Mapping[str, object]) -> Answer:
         from bitladder.queue.json_views.steering.orders import carry_out
 
-        return self._ask(lambda queue: carry_out(queue, word, json.dumps(body).encode(), _operator()))
+        return self._ask(
+            lambda queue: carry_out(queue, word, json.dumps(body, ensure_ascii=False).encode(), operator())
+        )
 
     def pauses(self) -> Answer:
         from bitladder.queue.json_views.steering.pausing import list_pauses
@@ -184,9 +187,14 @@ def _of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge
     return (merge or merged)(answers) | ({"unreachable": lost} if lost else {})
 
 
-def _operator() -> str:
+def operator() -> str:
     """Return who gives an order to Redis itself."""
-    return f"{getpass.getuser()}@{platform.node()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        user = "unknown"
+    name = f"{user}@{platform.node()}"
+    return "".join(char if char.isprintable() else "?" for char in name)[:_MAX_NAME]
 
 
 def _read(selection: Mapping[str, object]) -> DeadLetterSelection:

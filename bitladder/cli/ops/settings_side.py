@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from bitladder.cli.ops.operations import operator
 from bitladder.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 # An answer of the HTTP interface (docs/operating/live-settings.md).
 Answer = dict[str, Any]
-_MAX_NAME = 100
 _T = TypeVar("_T")
 
 
@@ -45,7 +43,7 @@ class SettingsSide:
             change = msgspec.convert(order, SettingsChange)
         except msgspec.ValidationError as error:
             raise ConfigError(f"the change: {error}") from None
-        return self._ask(lambda store, files: change_settings(store, files, change, _operator()))
+        return self._ask(lambda store, files: change_settings(store, files, change, operator()))
 
     def history(self, limit: int) -> Answer:
         if self._url:
@@ -82,13 +80,3 @@ async def at_redis(files: Loaded, work: Callable[[LiveStore, Loaded], Awaitable[
         return await work(LiveStore(JobQueue(client, first)), files)
     finally:
         await client.aclose()
-
-
-def _operator() -> str:
-    """Return who runs the command."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        user = "unknown"
-    name = f"{user}@{socket.gethostname()}"
-    return "".join(char if char.isprintable() else "?" for char in name)[:_MAX_NAME]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -16,6 +17,8 @@ from bitladder.queue.untrusted import short
 from bitladder.settings.sections import Settings
 
 AUDIT = "bl:audit"
+# Of what an order was given on, an entry of the log keeps so much: there are 10,000 of them.
+MAX_ON_CHARS = 2000
 
 
 class OrderRefusedError(RequestError):
@@ -35,7 +38,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
     def words(self) -> tuple[str, ...]:
         """Return the fields of an entry of the log, with their values."""
-        return ("by", self.operator, "what", self.what, "on", self.on, "reason", self.reason)
+        return ("by", self.operator, "what", self.what, "on", short(self.on, MAX_ON_CHARS), "reason", self.reason)
 
 
 class DrainOrder(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": "by"}):
@@ -59,7 +62,7 @@ class DrainOrder(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": 
 def pause_call(scope: str, for_s: float, note: Note) -> Call:
     """Build the call of pause.lua; 0 s: until it is resumed."""
     reason = members(note.operator, note.reason)
-    return Call("pause", ["bl:paused"], [scope, int(for_s * 1000), reason, MAX_PAUSES, *note.words()])
+    return Call("pause", ["bl:paused"], [scope, math.ceil(for_s * 1000), reason, MAX_PAUSES, *note.words()])
 
 
 def resume_call(settings: Settings, scope: str, note: Note) -> Call:

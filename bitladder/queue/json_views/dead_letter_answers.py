@@ -20,7 +20,7 @@ from bitladder.queue.json_views.dead_letter import (
     describe_history,
 )
 from bitladder.queue.json_views.kinds import Count
-from bitladder.queue.json_views.steering.audit_log import note
+from bitladder.queue.json_views.steering.audit_log import noted
 from bitladder.queue.json_views.steering.pausing import Reason
 
 # The age of a job is at most this: thirty years.
@@ -107,9 +107,10 @@ async def _act(
     criteria = msgspec.structs.replace(selection, ids=selection.ids and selection.ids[:_MAX_NOTED_IDS], reason="")
     on = msgspec.json.encode(msgspec.structs.asdict(criteria)).decode()
     entry = Note(operator=operator, what=word, on=on, reason=selection.reason)
-    await note(queue, entry, "begun")
-    done = await step()
-    await note(queue, entry, {"jobs": len(done)})
+    results: dict[str, int] = {}
+    async with noted(queue, entry, results):
+        done = await step()
+        results["jobs"] = len(done)
     return done
 
 

@@ -15,6 +15,7 @@ import typer.main
 import bitladder
 from bitladder import errors
 from bitladder.cli.commands import app
+from bitladder.cli.ops.operations import operator
 from bitladder.cli.output import ExitCode, exit_code
 from tests.conftest import ROOT
 from tests.warm_start import BITLADDER
@@ -129,3 +130,28 @@ def test_a_command_that_cannot_ends_with_one_line_and_its_status(
     assert done.returncode == expected
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pause", "--tier", "int4", "--reason", "\udcff"),
+        ("purge", "--tenant", "\udcff", "--dry-run", "--url", NOWHERE),
+        ("settings", "set", "policy.name=\udcff"),
+    ],
+)
+def test_an_argument_that_is_no_utf_8_is_refused_in_a_line(arguments: tuple[str, ...]) -> None:
+    refused = run(*arguments, BITLADDER_REDIS__URL="redis://127.0.0.1:1/0")
+
+    assert (refused.returncode, refused.stdout) == (ExitCode.WRONG_USE, "")
+    assert refused.stderr.startswith("bitladder: arguments must be UTF-8, got '")
+    assert r"\udcff" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_an_operator_without_a_name_can_give_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31)  # as in a container that runs as any user
+
+    assert operator().startswith("unknown@")

@@ -50,6 +50,10 @@ def test_live_settings_stand_over_the_file_and_over_variables() -> None:
     [
         ({"models__smollm2__tiers__int4__low": 70}, rf"{INT4}\.low must be below high \(64\), got 70.*by ann"),
         ({"policy__entropy_bits": "much"}, r"policy\.entropy_bits: Input should be a valid number.*got 'much'"),
+        (
+            {"models__smollm2__tiers__int4__slots": True},
+            rf"{INT4}\.slots must be a number, not true .from live.*by ann",
+        ),
         ({"policy__name": "fixed:int2"}, r"policy\.name fixed:int2: model smollm2 has tiers .*, not 'int2'"),
         ({"models__smollm2__tiers__int9__low": 1}, r"int9\.low is not a setting .*did you mean .*low\?"),
         ({"policies__mine__file": "/etc/passwd"}, r"policies\.mine\.file is not a setting that may be changed while"),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
 from redis.exceptions import RedisError, ResponseError
 
-from bitladder.errors import RequestError
-from bitladder.queue.calls.steering import AUDIT, Note
+from bitladder.errors import QueueUnreachableError, RequestError
+from bitladder.queue.calls.steering import AUDIT, MAX_ON_CHARS, Note
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Timestamp
 from bitladder.queue.server.protocol import unreachable
 from bitladder.queue.untrusted import short
 from bitladder.script_constants import MAX_AUDIT
 
-# Of what an order was given on, and of its result, as JSON.
-_MAX_CHARS = 2000
+# Of a field.
+_MAX_CHARS = MAX_ON_CHARS
 _MAX_RAW = 4 * _MAX_CHARS
+_BEGUN, _OPEN = "begun", "not ended"
+_LATER = 1000
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": "by"}):
@@ -29,7 +33,15 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": 
     what: str
     on: Annotated[str, msgspec.Meta(description="A scope, the name of a worker, or a filter as JSON.")]
     reason: str
-    result: Annotated[Any, msgspec.Meta(description="What came of it, or `begun`.")]
+    result: Annotated[
+        Any,
+        msgspec.Meta(
+            description="What came of it; or `begun`, and `not ended` while no later entry says how it ended."
+        ),
+    ]
+    began: Annotated[
+        str | None, msgspec.Meta(description="Of an order in several steps: the entry with which it began.")
+    ]
 
 
 class AuditLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,20 +53,35 @@ class AuditLog(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-async def note(queue: JobQueue, order: Note, result: object) -> None:
-    """Note an order that is carried out in more than one step: when it begins, and what came of it.
+@asynccontextmanager
+async def noted(queue: JobQueue, order: Note, results: Mapping[str, object]) -> AsyncIterator[None]:
+    """Note an order of several steps when it begins, and with its results when it ends or stops.
 
     Raises:
         QueueUnreachableError: Redis is unreachable or refuses.
 
     """
+    began = await _note(queue, order, _BEGUN)
+    try:
+        yield
+    except BaseException as error:  # a signal, too
+        with suppress(QueueUnreachableError):
+            await _note(queue, order, {**results, "stopped": short(str(error) or type(error).__name__)}, began)
+        raise
+    await _note(queue, order, results, began)
+
+
+async def _note(queue: JobQueue, order: Note, result: object, began: str = "") -> str:
     words = order.words()
     fields: dict[Any, Any] = dict(zip(words[::2], words[1::2], strict=True))
     fields["result"] = msgspec.json.encode(result).decode()
+    if began:
+        fields["began"] = began
     try:
-        await queue.client.xadd(AUDIT, fields, maxlen=MAX_AUDIT, approximate=True)
+        entry_id: Any = await queue.client.xadd(AUDIT, fields, maxlen=MAX_AUDIT, approximate=True)
     except (RedisError, OSError) as error:
         raise unreachable("cannot note the order", error) from error
+    return str(entry_id.decode())
 
 
 async def read_audit(queue: JobQueue, limit: int, after: str | None = None) -> AuditLog:
@@ -78,8 +105,22 @@ async def read_audit(queue: JobQueue, limit: int, after: str | None = None) -> A
     except (RedisError, OSError) as error:
         raise unreachable("cannot read from Redis", error) from error
     entries = [_entry(entry_id.decode(), fields) for entry_id, fields in rows[:limit]]
+    entries = await _with_ends(queue, entries)
     has_more = len(rows) > limit
     return AuditLog(data=entries, has_more=has_more, next_cursor=entries[-1].id if has_more else None)
+
+
+async def _with_ends(queue: JobQueue, entries: list[AuditEntry]) -> list[AuditEntry]:
+    """Say of orders that no later entry ends that they have not ended: they are under way, or were killed."""
+    ended = {entry.began for entry in entries}
+    if not (open_ones := [entry.id for entry in entries if entry.result == _BEGUN and entry.id not in ended]):
+        return entries
+    try:  # one that ended has its end a few entries later, which may be on the page before
+        later: Any = await queue.client.xrange(AUDIT, f"({open_ones[-1]}", "+", count=_LATER)
+    except (RedisError, OSError) as error:
+        raise unreachable("cannot read from Redis", error) from error
+    not_ended = set(open_ones) - {fields.get(b"began", b"").decode(errors="replace") for _, fields in later}
+    return [msgspec.structs.replace(entry, result=_OPEN) if entry.id in not_ended else entry for entry in entries]
 
 
 def _entry(entry_id: str, fields: dict[bytes, bytes]) -> AuditEntry:
@@ -98,4 +139,5 @@ def _entry(entry_id: str, fields: dict[bytes, bytes]) -> AuditEntry:
         on=text(b"on"),
         reason=text(b"reason"),
         result=result,
+        began=text(b"began") or None,
     )

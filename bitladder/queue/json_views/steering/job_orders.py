@@ -19,7 +19,7 @@ from bitladder.queue.calls.steering import Note, OrderRefusedError, move_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.finding.found_job import FoundJob
 from bitladder.queue.json_views.kinds import Count, TierName
-from bitladder.queue.json_views.steering.audit_log import note
+from bitladder.queue.json_views.steering.audit_log import noted
 from bitladder.queue.json_views.steering.chosen_jobs import Chosen, JobsOrder, choose
 from bitladder.queue.json_views.steering.moving import queue_above
 from bitladder.queue.pauses import known_tier, only_model
@@ -75,14 +75,15 @@ async def move(queue: JobQueue, order: MoveOrder, operator: str) -> Ordered:
     """
     model = only_model(queue.settings, order.filter.model)
     target = known_tier(queue.settings, model, order.to)
-    if not (await queue.depths(model)).serving[target]:
+    depths = await queue.depths(model)
+    if not depths.serving[target]:
         raise OrderRefusedError(
             f"{model} {target} has no live worker that claims: jobs moved there would wait", param="to"
         )
     order = msgspec.structs.replace(order, filter=msgspec.structs.replace(order.filter, model=model), all=False)
     chosen = await choose(queue, f"move to {target}", order, (State.QUEUED,))
-    ladder = queue.settings.model(model).ladder
-    return await _carry_out(queue, "move", order, operator, chosen, partial(_move, queue, ladder, target))
+    waiting = Counter({there.queue: there.depth for there in depths.queues})
+    return await _carry_out(queue, "move", order, operator, chosen, partial(_move, queue, model, target, waiting))
 
 
 async def _cancel(queue: JobQueue, only_waiting: bool, jobs: Sequence[FoundJob]) -> list[str]:
@@ -93,12 +94,20 @@ async def _cancel(queue: JobQueue, only_waiting: bool, jobs: Sequence[FoundJob])
     return [read_word(answer) for answer in answers]
 
 
-async def _move(queue: JobQueue, ladder: tuple[str, ...], target: str, jobs: Sequence[FoundJob]) -> list[str]:
-    goals = [queue_above(job.queue, target, ladder) for job in jobs]
-    moves = [(job.job_id, str(job.queue), goal) for job, goal in zip(jobs, goals, strict=True) if goal]
-    # The oldest first: they are to be first there.
-    words = iter(map(read_word, await queue.run(move_call(moves)))) if moves else iter(())
-    return [next(words) if goal else "not allowed there" for goal in goals]
+async def _move(queue: JobQueue, model: str, target: str, waiting: Counter[str], jobs: Sequence[FoundJob]) -> list[str]:
+    """Move a bundle, the oldest first: they are to be first there. Waiting: how many do in each queue by now."""
+    ladder, max_depth = queue.settings.model(model).ladder, queue.settings.queue.max_depth
+    moves, stay = list[tuple[str, str, str]](), list[str]()
+    for job in jobs:
+        goal = queue_above(job.queue, target, ladder)
+        if goal is None:
+            stay.append("not allowed there")
+        elif waiting[goal] >= max_depth:  # it would refuse new requests
+            stay.append("no room there")
+        else:
+            waiting[goal] += 1
+            moves.append((job.job_id, str(job.queue), goal))
+    return stay + (list(map(read_word, await queue.run(move_call(moves)))) if moves else [])
 
 
 async def _carry_out(
@@ -107,13 +116,12 @@ async def _carry_out(
     results: Counter[str] = Counter()
     if not order.dry_run:
         entry = Note(operator=operator, what=word, on=_shown(order), reason=order.reason)
-        await note(queue, entry, "begun")
-        try:
-            async for words in _steps(chosen.jobs, step):
-                results.update(words)
-        except QueueUnreachableError as error:
-            raise _interrupted(word, results, len(chosen.jobs), error) from error
-        await note(queue, entry, dict(results))
+        async with noted(queue, entry, results):
+            try:
+                async for words in _steps(chosen.jobs, step):
+                    results.update(words)
+            except QueueUnreachableError as error:
+                raise _interrupted(word, results, len(chosen.jobs), error) from error
     return Ordered(
         dry_run=order.dry_run,
         count=len(chosen.jobs),

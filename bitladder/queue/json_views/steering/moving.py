@@ -23,6 +23,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "from"})
 
 def queue_above(name: QueueName, target: str, ladder: tuple[str, ...]) -> str | None:
     """Return the queue of a higher tier to which a job may be moved; None: it is there, or may not be served there."""
+    if name.tier not in ladder or name.ceiling not in (None, *ladder):
+        return None  # of another configuration: which tiers are higher, and may serve it, is not known here
     above = tuple(tier for tier in name.serving(ladder) if ladder.index(tier) >= ladder.index(target))
     if target not in above or ladder.index(target) <= ladder.index(name.tier):
         return None

@@ -10,7 +10,7 @@ from msgspec import Meta
 from bitladder.queue.calls.steering import Note, OrderRefusedError, pause_call, resume_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Timestamp
-from bitladder.queue.pauses import MAX_PAUSES, MAX_REASON_CHARS, Pause, Target, scope_of
+from bitladder.queue.pauses import MAX_PAUSES, MAX_REASON_CHARS, Pause, Target, known_scope, scope_of
 
 # A year: a longer pause is one without an end.
 MAX_FOR_S = 31_536_000
@@ -81,7 +81,7 @@ async def pause(queue: JobQueue, order: PauseOrder, operator: str) -> Paused:
         OrderRefusedError: too many are paused already.
 
     """
-    scope = scope_of(queue.settings, order)
+    scope = known_scope(queue.settings, scope_of(queue.settings, order))
     note = Note(operator=operator, what="pause", on=scope, reason=order.reason)
     if not await queue.run(pause_call(scope, order.for_s or 0, note)):
         raise OrderRefusedError(f"{MAX_PAUSES} scopes are paused already: resume one first, or pause a whole model")

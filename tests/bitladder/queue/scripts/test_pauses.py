@@ -14,6 +14,7 @@ import uuid_utils
 
 from bitladder.contract import Claimed, Request, Submission
 from bitladder.decision import Decision
+from bitladder.errors import RequestError
 from bitladder.queue.calls.steering import OrderRefusedError
 from bitladder.queue.claim_plan import claim_plan
 from bitladder.queue.job_queue import JobQueue
@@ -139,6 +140,19 @@ async def test_a_pause_for_some_time_ends_by_itself(queue: JobQueue, store: redi
             pass
         assert (await list_pauses(queue)).data == []
     assert ids(await claim(queue)) == [job]
+
+
+async def test_a_pause_of_an_instant_ends_and_one_of_what_is_not_there_is_refused(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    await pause(queue, PauseOrder(tier="int4", for_s=0.0001), "alice")
+    assert 0 < (await read_audit(queue, 1)).data[0].result["until"] <= int(store.time()[0]) * 1000 + 1001
+    for scope in ("tier:smollm2:int5", "tier:other:int4", "model:other", "lane:smollm2:fast"):
+        with pytest.raises(RequestError, match=r"int5|other|fast"):
+            await pause(queue, PauseOrder(scope=scope), "alice")
+        await resume(queue, ResumeOrder(scope=scope), "alice")  # it may have been there
+    for scope in ("tier:smollm2:int4", "model:smollm2", "lane:smollm2:batch", "tenant:a:b", "all"):
+        assert (await pause(queue, PauseOrder(scope=scope), "alice")).paused == scope
 
 
 async def test_what_others_wrote_into_the_key_of_pauses_pauses_what_it_names_or_nothing(

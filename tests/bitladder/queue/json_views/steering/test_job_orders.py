@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,11 +13,11 @@ from msgspec.structs import replace
 
 from bitladder.contract import State
 from bitladder.errors import RequestError
-from bitladder.queue.calls.steering import OrderRefusedError
+from bitladder.queue.calls.steering import Note, OrderRefusedError
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection, drop, release
 from bitladder.queue.json_views.finding.job_filter import JobFilter
-from bitladder.queue.json_views.steering.audit_log import read_audit
+from bitladder.queue.json_views.steering.audit_log import noted, read_audit
 from bitladder.queue.json_views.steering.chosen_jobs import JobsOrder
 from bitladder.queue.json_views.steering.job_orders import MoveOrder, cancel, move, purge
 from bitladder.queue.server.connection import connect
@@ -148,6 +150,53 @@ async def test_jobs_are_moved_only_where_they_may_be_served_and_somebody_lives(
 
     assert moved.results == {"moved": 1, "not allowed there": 1}
     assert ids(await claim(queue, "fp8")) == [some, low][:1]
+
+
+async def test_jobs_of_tiers_that_the_configuration_has_no_more_stay_and_so_does_what_has_no_room_there(
+    queue: JobQueue, store: redis.Redis
+) -> None:
+    live(store, queue.settings, "int8")
+    jobs = [await submit(queue), await submit(queue, limit=":max-int9")]
+    store.rename("rq:queue:smollm2:int4:normal", "rq:queue:smollm2:int2:normal")
+    store.sadd("rq:queues", "rq:queue:smollm2:int2:normal")
+    store.hset(f"rq:job:{jobs[0]}", "origin", "smollm2:int2:normal")
+    jobs += [await submit(queue) for _ in range(3)]
+    full = JobQueue(queue.client, make_settings(queue.settings.redis.url, queue__max_depth=2))
+    await submit(queue, tier="int8")
+
+    moved = await move(full, MoveOrder(to="int8", filter=JobFilter(), dry_run=False, expected=6), "alice")
+
+    assert moved.results == {"not allowed there": 3, "moved": 1, "no room there": 2}  # the third is there already
+    views = [view for job_id in jobs if (view := await queue.view(job_id))]
+    assert [view.queue for view in views] == [
+        "smollm2:int2:normal",
+        "smollm2:int4:normal:max-int9",
+        "smollm2:int8:normal",
+        "smollm2:int4:normal",
+        "smollm2:int4:normal",
+    ]
+
+
+async def test_an_order_that_stops_or_is_killed_is_told_from_one_that_ended(queue: JobQueue) -> None:
+    on = Note(operator="alice", what="purge", on="x" * 100_000, reason="")
+    with contextlib.suppress(asyncio.CancelledError):
+        async with noted(queue, on, {"cancelled": 100}):
+            raise asyncio.CancelledError  # Ctrl-C
+    async with noted(queue, on, {"cancelled": 3}):
+        (under_way,) = (await read_audit(queue, 1)).data
+
+    log = await read_audit(queue, 3)
+    older = await read_audit(queue, 3, log.next_cursor)
+
+    assert under_way.result == "not ended"
+    assert [entry.result for entry in log.data] == [
+        {"cancelled": 3},
+        "begun",
+        {"cancelled": 100, "stopped": "CancelledError"},
+    ]
+    assert [entry.result for entry in older.data] == ["begun"]
+    assert log.data[0].began == log.data[1].id
+    assert len(log.data[0].on) == 2001
 
 
 async def test_a_moved_job_keeps_its_deadline_and_ends_by_it(queue: JobQueue, store: redis.Redis) -> None:
