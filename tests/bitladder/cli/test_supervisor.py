@@ -47,7 +47,8 @@ def supervised(folder: Path, grace_s: float = 20, **commands: str) -> Iterator[S
 
 
 def test_a_process_that_keeps_dying_is_started_again_after_longer_and_longer_pauses(tmp_path: Path) -> None:
-    with supervised(tmp_path, worker_a="false") as stack:
+    with supervised(tmp_path, worker_a="false", worker_b="true") as stack:
+        stack.wait_until_said("worker_b ended with status 0; it is started again in 0.5 s")  # it was drained
         for pause in ("0.5", "1", "2"):
             stack.wait_until_said(f"worker_a ended with status 1; it is started again in {pause} s")
 
