@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
@@ -57,6 +58,7 @@ class IntakeState:
     def __init__(self, live: LiveSettings, queue: JobQueue, closing: Closing, *, is_key_required: bool) -> None:
         self.live = live
         self.queue = queue
+        self.queues: Mapping[str, JobQueue] = {}  # of all Redis by name, where there are several
         self.closing = closing
         self.authenticator = Authenticator(live, queue.client, is_required=is_key_required)
         self.background = Background()
@@ -73,6 +75,7 @@ class IntakeState:
         self.bundles, self.budgets = SubmissionBundles(queue), Budgets(queue)
         self._reading = asyncio.Semaphore(_MAX_READING)
         self.overview = OverviewSampler(OverviewReader(queue, self.waits.of_lane, lambda: self.refused_change).read)
+        self.overview_of_all: OverviewSampler | None = None  # where there are several Redis
         self.history = HistoryStore(queue, secrets.token_hex(8))
         self.refused_change = ""  # what is wrong with a change of the settings, while what was before stays
         self.watch, self.live_store = ReleaseWatch.of(live.current), LiveStore(queue)

@@ -95,8 +95,8 @@ def _checked_lane(lane: str) -> str:
 
 def only_model(settings: Settings, name: str | None) -> str:
     """Return the model that is meant: the only one, where none is named."""
-    known = ", ".join(settings.models)
-    if name is None and len(settings.models) > 1:
+    known = ", ".join(settings.model_names)
+    if name is None and len(settings.model_names) > 1:
         raise RequestError(f"name the model: one of {known}", param="model")
     if name is not None and name not in settings.models:
         raise NotFoundError(f"there is no model {short(name)!r}; there is {known}", param="model")

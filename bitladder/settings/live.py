@@ -105,7 +105,7 @@ def _fixed_keys_changed(old: Settings, new: Settings) -> list[str]:
 
 def _checked(settings: Settings) -> Settings:
     """Return settings that are right as a whole: copies with other values are not checked when they are made."""
-    return _validated(settings.model_dump())
+    return _validated(settings.model_dump()).as_part_of(settings)
 
 
 def _validated(tree: dict[str, Any]) -> Settings:
@@ -137,7 +137,7 @@ def as_far_as_live(running: Settings, changed: Settings) -> Settings:
         ConfigError: together they are wrong.
 
     """
-    return _validated(_merged(running.model_dump(), changed.model_dump()))
+    return _validated(_merged(running.model_dump(), changed.model_dump())).as_part_of(running)
 
 
 class ReleaseWatch:

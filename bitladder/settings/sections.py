@@ -56,6 +56,7 @@ class Settings(Section):
     echo: EchoSettings = EchoSettings()
     publish: PublishSettings = PublishSettings()
     models: dict[ModelName, ModelSettings] = Field(min_length=1, description="the models served, by name")
+    _names: tuple[str, ...] = ()  # of all models, where these are those of one Redis
 
     @model_validator(mode="after")
     def _policies_exist(self) -> Self:
@@ -138,7 +139,18 @@ class Settings(Section):
         models = {name: settings for name, settings in self.models.items() if self.redis_of(name) == redis}
         tiers = {tier for settings in models.values() for tier in settings.ladder}
         auth = self.auth.model_copy(update={"keys": {name: key.within(tiers) for name, key in self.auth.keys.items()}})
-        return self.model_copy(update={"models": models, "redis": redis, "auth": auth})
+        return self.model_copy(update={"models": models, "redis": redis, "auth": auth}).as_part_of(self)
+
+    def as_part_of(self, whole: Self) -> Self:
+        """Return these settings, that say which models there are elsewhere as well."""
+        if whole.model_names != self.model_names:
+            self._names = whole.model_names
+        return self
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models of the whole service, also where these settings are the part of one Redis."""
+        return self._names or tuple(self.models)
 
     @property
     def at_each_redis(self) -> list[Self]:
@@ -166,11 +178,11 @@ class Settings(Section):
         start = name[: max(0, *map(name.rfind, ":@"))]
         known = self.choices.get(start)
         if known is None or known.tier:
-            return ", ".join(self.models)
+            return ", ".join(self.model_names)
         return ", ".join(f"{start}:{tier}" for tier in self.models[known.model].ladder)
 
     def model(self, name: str) -> ModelSettings:
         try:
             return self.models[name]
         except KeyError:
-            raise ConfigError(f"model must be one of {', '.join(self.models)}, got {name!r}") from None
+            raise ConfigError(f"model must be one of {', '.join(self.model_names)}, got {name!r}") from None

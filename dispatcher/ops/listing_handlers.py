@@ -9,7 +9,7 @@ from bitladder.errors import ForbiddenError
 from bitladder.overview.tenant_list import list_tenants
 from bitladder.overview.worker_list import list_workers
 from bitladder.queue.json_views.finding.job_filter import JobFilter, read_filter
-from bitladder.queue.json_views.job_list import DEFAULT_JOBS, MAX_JOBS, list_jobs
+from bitladder.queue.json_views.job_list import DEFAULT_JOBS, MAX_JOBS, list_jobs, list_jobs_at_each
 from bitladder.settings.access import Caller
 from dispatcher.http.request_parts import query_count
 from dispatcher.http.responses import Response, json_response
@@ -21,9 +21,15 @@ async def get_jobs(request: HttpRequest) -> Response:
     state, caller = intake_state(request), request.state.caller
     limit = query_count(request, "limit", minimum=1, maximum=MAX_JOBS) or DEFAULT_JOBS
     filters = [(name, value) for name, value in request.query_params.multi_items() if name not in ("limit", "after")]
-    selection = _own(read_filter(filters).checked(state.settings), caller)
-    after = request.query_params.get("after")
-    return json_response(await list_jobs(state.queue, selection, after, limit, of_all_tenants=caller.sees_all))
+    selection, after = read_filter(filters), request.query_params.get("after")
+    queues = {} if selection.model in state.settings.models else state.queues  # a model's jobs are at one Redis
+    parts = [queue.settings for queue in queues.values()] or [state.settings]
+    selection = _own(selection.checked(*parts), caller)
+    if queues:
+        listed = await list_jobs_at_each(queues, selection, after, limit, of_all_tenants=caller.sees_all)
+    else:
+        listed = await list_jobs(state.queue, selection, after, limit, of_all_tenants=caller.sees_all)
+    return json_response(listed)
 
 
 async def get_workers(request: HttpRequest) -> Response:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,10 +21,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bitladder.errors import BitladderError
 from bitladder.ids import from_url
-from bitladder.queue.json_views.merging import Answer, merged, merged_costs
+from bitladder.overview.several import sample_of_all
+from bitladder.queue.json_views.merging import (
+    Answer,
+    merged,
+    merged_costs,
+    merged_history,
+    merged_tenants,
+    merged_workers,
+)
 from dispatcher.http.closing import Closing
 from dispatcher.http.request_parts import read_bytes
 from dispatcher.http.responses import Response, json_response
+from dispatcher.overview.sampler import OverviewSampler
 from dispatcher.routes import inference_routes
 from dispatcher.several.merged_metrics import merged_metrics
 from dispatcher.state import IntakeState
@@ -38,10 +48,22 @@ _BY_BODY = frozenset(
 _BY_ID = re.compile(rb"/v1/(?:jobs|responses|dead-letters)/([^/?]+)")
 _MERGED = frozenset(
     (
-        *(("GET", f"/v1/{name}") for name in ("models", "queues", "dead-letters", "costs", "overview")),
+        *(
+            ("GET", f"/v1/{name}")
+            for name in ("models", "queues", "dead-letters", "costs", "overview/history", "workers", "tenants")
+        ),
         *(("POST", f"/v1/dead-letters/{word}") for word in ("release", "drop")),
     )
 )
+
+_MERGES = {
+    "/v1/costs": merged_costs,
+    "/v1/tenants": merged_tenants,
+    "/v1/workers": merged_workers,
+    "/v1/overview/history": merged_history,
+}
+# Any app answers them for all Redis, whichever are down.
+_OF_ANY = frozenset(("/v1/jobs", "/v1/overview", "/v1/overview/stream"))
 
 
 class _Named(msgspec.Struct):
@@ -81,6 +103,12 @@ class Front:
         async with contextlib.AsyncExitStack() as stack:
             for inner in self._apps:
                 await stack.enter_async_context(inner.router.lifespan_context(inner))
+            queues = {name: state.queue for name, state in zip(self._names, self._states(), strict=True)}
+            takes = {name: state.overview.take for name, state in zip(self._names, self._states(), strict=True)}
+            sampler = OverviewSampler(partial(sample_of_all, takes))
+            stack.push_async_callback(sampler.aclose)
+            for state in self._states():
+                state.queues, state.overview_of_all = queues, sampler
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +143,10 @@ class Front:
                 return await self._of_job(from_url(named[1].decode("latin-1"))), receive
             if path.startswith("/v1/models/"):
                 return self._of_model(path.removeprefix("/v1/models/")), receive
-        return self._of_model(_model_of_query(scope)), receive
+        name = _model_of_query(scope)
+        if path in _OF_ANY and not name:
+            return next((app for app in self._apps if app.state.intake.inbox.is_connected), self._apps[0]), receive
+        return self._of_model(name), receive
 
     async def _model_of_body(self, scope: Scope, recorded: _Recorded) -> str:
         first = self._states()[0]
@@ -146,15 +177,17 @@ class Front:
                 await read_bytes(HttpRequest(scope, recorded), self._states()[0].settings.intake, self._closing)
         answers = await asyncio.gather(*(self._ask(app, scope, recorded) for app in self._apps))
         good = [index for index, answer in enumerate(answers) if 200 <= answer.status < 300]
-        if not good:
-            return Response(answers[0].body, answers[0].status, _kept(answers[0].headers))
+        if not good:  # a Redis that is down may have what the others do not know
+            worst = next((answer for answer in answers if answer.status >= 500), answers[0])
+            return Response(worst.body, worst.status, _kept(worst.headers))
         headers = _kept(answers[good[0]].headers)
         if path == "/metrics":
             texts = [(self._names[index] if index else "", answers[index].body.decode()) for index in good]
             return Response(merged_metrics(texts), 200, headers)
-        merge = merged_costs if path == "/v1/costs" else merged
-        whole = merge([answers[index].json() for index in good])
-        lost = {self._names[index]: _message(answer) for index, answer in enumerate(answers) if index not in good}
+        whole = _MERGES.get(path, merged)([answers[index].json() for index in good])
+        # A model, a tier or a worker that one does not know is another's.
+        bad = {name: answer for name, answer in zip(self._names, answers, strict=True) if answer.status >= 300}
+        lost = {name: _message(answer) for name, answer in bad.items() if answer.status != 404}
         return json_response(whole | ({"unreachable": lost} if lost or path == "/readyz" else {}), 200, headers)
 
     @property

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bitladder.cli.ops.operations import Answer, Merge, of_each
+
 if TYPE_CHECKING:
     from bitladder.queue.job_queue import JobQueue
-
-# An answer of the HTTP interface (docs/api/jobs-list.md).
-Answer = dict[str, Any]
+    from bitladder.settings.sections import Settings
 
 
 class ListingSide:
@@ -27,9 +27,18 @@ class ListingSide:
             position = [("after", after)] if after else []
             return self._call("/v1/jobs", params=[*filters, *position, ("limit", limit)])
         from bitladder.queue.json_views.finding.job_filter import read_filter
-        from bitladder.queue.json_views.job_list import list_jobs
+        from bitladder.queue.json_views.job_list import list_jobs, list_jobs_at_each
 
-        return self._ask(lambda queue: list_jobs(queue, read_filter(filters).checked(queue.settings), after, limit))
+        selection = read_filter(filters)
+
+        async def look(queues: Mapping[str, JobQueue]) -> object:
+            chosen = selection.checked(*(queue.settings for queue in queues.values()))
+            named = [queue for queue in queues.values() if chosen.model in (None, *queue.settings.models)]
+            if len(named) == 1:
+                return await list_jobs(named[0], chosen, after, limit)
+            return await list_jobs_at_each(queues, chosen, after, limit)
+
+        return _ask(self._parts(), look)
 
     def job(self, job_id: str) -> Answer:
         if self._url:
@@ -45,21 +54,23 @@ class ListingSide:
                 raise missing(job_id, queue.settings.queue.result_ttl_s)
             return describe_job(view)
 
-        return self._ask(look)
+        return self._ask_each(look)
 
     def workers(self) -> Answer:
         if self._url:
             return self._call("/v1/workers")
         from bitladder.overview.worker_list import list_workers
+        from bitladder.queue.json_views.merging import merged_workers
 
-        return self._ask(list_workers)
+        return self._ask_each(list_workers, merged_workers)
 
     def tenants(self) -> Answer:
         if self._url:
             return self._call("/v1/tenants")
         from bitladder.overview.tenant_list import list_tenants
+        from bitladder.queue.json_views.merging import merged_tenants
 
-        return self._ask(list_tenants)
+        return self._ask_each(list_tenants, merged_tenants)
 
     def _call(self, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
         from bitladder.cli.job_commands import intake_client
@@ -68,19 +79,31 @@ class ListingSide:
         with intake_client(self._url, self._api_key) as client:
             return client.call("GET", path, **arguments)
 
-    def _ask(self, work: Callable[[JobQueue], Awaitable[object]]) -> Answer:
-        from bitladder.queue.job_queue import JobQueue
-        from bitladder.queue.server.connection import connect
+    def _parts(self) -> list[Settings]:
         from bitladder.settings.load import load_settings
 
-        settings = load_settings(self._config, with_keys=True).settings
+        return load_settings(self._config, with_keys=True).settings.at_each_redis
 
-        async def ask() -> object:
-            client = connect(settings.redis)
-            try:
-                return await work(JobQueue(client, settings))
-            finally:
-                await client.aclose()
+    def _ask_each(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
+        def ask(part: Settings) -> Answer:
+            return _ask([part], lambda queues: work(next(iter(queues.values()))))
 
-        answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
-        return answer
+        parts = self._parts()
+        return ask(parts[0]) if len(parts) == 1 else of_each(parts, ask, merge)
+
+
+def _ask(parts: Sequence[Settings], work: Callable[[Mapping[str, JobQueue]], Awaitable[object]]) -> Answer:
+    """Return what is made of the queues at these Redis, by their names."""
+    from bitladder.queue.job_queue import JobQueue
+    from bitladder.queue.server.connection import connect
+
+    async def ask() -> object:
+        queues = {",".join(part.models): JobQueue(connect(part.redis), part) for part in parts}
+        try:
+            return await work(queues)
+        finally:
+            for queue in queues.values():
+                await queue.client.aclose()
+
+    answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
+    return answer

@@ -167,10 +167,10 @@ class _ByRedis:
             return read
 
         parts = settings.at_each_redis
-        return answer(parts[0]) if len(parts) == 1 else _of_each(parts, answer, merge)
+        return answer(parts[0]) if len(parts) == 1 else of_each(parts, answer, merge)
 
 
-def _of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge: Merge | None) -> Answer:
+def of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge: Merge | None) -> Answer:
     """Return what all Redis say, and in `unreachable` those that say nothing; only where none does, its error."""
     from bitladder.queue.json_views.merging import merged
 

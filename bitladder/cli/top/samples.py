@@ -12,6 +12,7 @@ import msgspec
 from bitladder.client.answers import authorization, base_url, checked, unanswered
 from bitladder.errors import BitladderError, JobError, ProtocolError
 from bitladder.overview.overview_reader import OverviewReader
+from bitladder.overview.several import sample_of_all
 from bitladder.overview.shape import Overview
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.connection import connect
@@ -49,18 +50,19 @@ def is_lasting(error: BitladderError) -> bool:
 
 
 async def _by_redis(settings: Settings) -> AsyncGenerator[Item]:
-    queue = JobQueue(connect(settings.redis), settings)
-    reader = OverviewReader(queue)
+    queues = {",".join(part.models): JobQueue(connect(part.redis), part) for part in settings.at_each_redis}
+    takes = {name: OverviewReader(queue).read for name, queue in queues.items()}
     try:
         while True:
             try:
-                item: Item = (await reader.read()).overview
+                item: Item = (await sample_of_all(takes)).overview
             except BitladderError as error:
                 item = error
             yield item
             await asyncio.sleep(_EVERY_S)
     finally:
-        await queue.aclose()
+        for queue in queues.values():
+            await queue.aclose()
 
 
 async def _by_intake(base: httpx2.URL, headers: dict[str, str]) -> AsyncGenerator[Item]:

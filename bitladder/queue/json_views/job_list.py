@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bitladder.contract import Outcome, State
 from bitladder.ids import readable
 from bitladder.queue.calls.read import records_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.finding.find_jobs import JobPage, find_page
+from bitladder.queue.json_views.finding.find_several import find_at_each
 from bitladder.queue.json_views.finding.found_job import FoundJob
 from bitladder.queue.json_views.finding.job_filter import JobFilter
 from bitladder.queue.json_views.finding.tenant_counts import unended_jobs
@@ -36,6 +37,9 @@ _Counts = Annotated[dict[str, Count] | None, Meta(description="Jobs by state; `c
 _Counted = Annotated[str | None, Meta(description="What `counts` counts, whatever else the page is filtered by.")]
 _LeftOut = Annotated[
     Count, Meta(description="Tenants' lists of waiting jobs that were not looked at: there are too many for one list.")
+]
+_Unreachable = Annotated[
+    dict[str, str] | UnsetType, Meta(description="Of several Redis those whose jobs are missing, and why.")
 ]
 
 
@@ -74,6 +78,7 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     counts: _Counts
     counted: _Counted
     left_out: _LeftOut
+    unreachable: _Unreachable = UNSET
 
 
 async def list_jobs(
@@ -81,6 +86,33 @@ async def list_jobs(
 ) -> JobList:
     """List the jobs that a filter takes, behind a cursor; what concerns other tenants is only said of all of them."""
     page = await find_page(queue, selection, after, limit=limit)
+    return await _listed(queue, selection, page, of_all_tenants=of_all_tenants)
+
+
+async def list_jobs_at_each(
+    queues: Mapping[str, JobQueue], selection: JobFilter, after: str | None, limit: int, *, of_all_tenants: bool = True
+) -> JobList:
+    """List the jobs of several Redis, the latest first over all; it says which of them did not answer."""
+    several = await find_at_each(queues, selection, after, limit=limit)
+    lists = [
+        await _listed(queues[name], selection, page, of_all_tenants=of_all_tenants)
+        for name, page in several.pages.items()
+    ]
+    counts = [answer.counts for answer in lists if answer.counts is not None]
+    states = dict.fromkeys(state for counted in counts for state in counted)
+    return JobList(
+        data=sorted((row for answer in lists for row in answer.data), key=lambda row: -row.since),
+        has_more=several.next_cursor is not None,
+        next_cursor=several.next_cursor,
+        looked_at=sum(answer.looked_at or 0 for answer in lists) if of_all_tenants else None,
+        counts={state: sum(counted.get(state, 0) for counted in counts) for state in states} if counts else None,
+        counted=lists[0].counted if lists else None,
+        left_out=sum(answer.left_out for answer in lists),
+        unreachable=dict(several.unreachable) or UNSET,
+    )
+
+
+async def _listed(queue: JobQueue, selection: JobFilter, page: JobPage, *, of_all_tenants: bool) -> JobList:
     outcomes = await _read_outcomes(queue, [job.job_id for job in page.jobs if job.state is State.FINISHED])
     now_ms = page.plan.sizes.now_ms
     counts, counted = await _count(queue, selection, page)

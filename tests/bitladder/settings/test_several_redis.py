@@ -43,7 +43,8 @@ def test_each_redis_has_its_models_and_the_keys_with_what_they_say_of_these(tmp_
         "int4",
         None,
     ]
-    assert Settings.model_validate(second.model_dump()) == second
+    assert Settings.model_validate(second.model_dump()).model_dump() == second.model_dump()
+    assert second.model_names == ("smollm2", "big")
     assert second.at_each_redis == [second]
 
 

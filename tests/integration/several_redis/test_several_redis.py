@@ -150,12 +150,66 @@ def test_an_order_for_everything_reaches_every_redis_and_one_for_a_model_its_own
 
     assert stack.http.post("/v1/ops/pause", json={"everything": True, "reason": "tried"}).status_code == 200
     assert paused() == [True, True]
+    assert [entry["scope"] for entry in stack.http.get("/v1/ops/pauses").json()["data"]] == ["all"]
     assert stack.http.post("/v1/ops/resume", json={"everything": True}).status_code == 200
     assert paused() == [False, False]
     answer = stack.http.post("/v1/ops/pause", json={"model": "big", "tier": "one"})
     assert answer.status_code == 200, answer.text
     assert paused() == [False, True]
     assert stack.http.post("/v1/ops/resume", json={"model": "big", "tier": "one"}).status_code == 200
+
+
+def test_jobs_workers_tenants_and_the_overview_are_those_of_both(stack: Stack) -> None:
+    ids = [submit(stack, model) for model in ("smollm2", "big", "smollm2", "big", "big")]
+    for job_id in ids:
+        assert stack.http.get(f"/v1/jobs/{job_id}", params={"wait": "10"}).json()["status"] == "finished"
+    pages, after = list[dict[str, Any]](), dict[str, str]()
+    while not pages or pages[-1]["next_cursor"]:
+        pages.append(stack.http.get("/v1/jobs", params={"limit": 2, **after}).raise_for_status().json())
+        after = {"after": pages[-1]["next_cursor"]}
+    rows = [row for page in pages for row in page["data"]]
+    assert set(ids) <= {row["id"] for row in rows}
+    assert len({row["id"] for row in rows}) == len(rows) == sum(pages[0]["counts"].values())
+    assert [row["since"] for row in rows] == sorted((row["since"] for row in rows), reverse=True)
+    assert pages[0]["counts"] == pages[-1]["counts"]
+    listed = by_redis(stack, "jobs", "--all", "--limit", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in listed] == [row["id"] for row in rows]
+    assert {row["model"] for row in stack.http.get("/v1/jobs", params={"tier": "one"}).json()["data"]} == {"big"}
+
+
+def test_workers_tenants_the_overview_and_errors_name_what_both_have(stack: Stack) -> None:
+    workers = stack.http.get("/v1/workers").json()
+    assert [row["model"] for row in workers["data"]] == sorted(row["model"] for row in workers["data"])
+    assert {row["model"] for row in workers["data"]} == {"smollm2", "big"}
+    tenants = [row["tenant"] for row in stack.http.get("/v1/tenants").json()["data"]]
+    assert "ops" in tenants
+    assert len(tenants) == len(set(tenants))
+    for text in (stack.http.get("/v1/overview").text, _first_sample(stack)):
+        assert [model["model"] for model in json.loads(text)["models"]] == ["smollm2", "big"]
+    history = stack.http.get("/v1/overview/history", params={"range": "60s"}).json()
+    assert [model["model"] for model in history["models"]] == ["smollm2", "big"]
+    assert "big" in by_redis(stack, "top").stdout
+    findings = json.loads(by_redis(stack, "doctor", "--only", "redis,worker", "--json").stdout)["findings"]
+    assert sum(finding["check"] == "redis.serves" for finding in findings) == 2
+    live_of = {finding["subject"]: finding["detail"] for finding in findings if finding["check"] == "worker.live"}
+    assert live_of["big"].startswith("one ")
+    assert not [finding for finding in findings if finding["check"] == "worker.tiers"]
+
+    for path in ("/v1/completions", "/v1/jobs"):
+        message = stack.http.post(path, json={"model": "nope", "prompt": "a"}).json()["error"]["message"]
+        assert message.endswith("There is smollm2, big."), message
+    message = stack.http.get("/v1/jobs", params={"model": "nope"}).json()["error"]["message"]
+    assert message == "model must be one of smollm2, big, got 'nope'"
+
+
+def _first_sample(stack: Stack) -> str:
+    with stack.http.stream("GET", "/v1/overview/stream") as answer:
+        return next(line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
+
+
+def _first_note(stack: Stack) -> str:
+    notes = stack.http.get("/v1/overview").raise_for_status().json()["notes"]
+    return str(notes[0]["text"])
 
 
 def _is_idle(stack: Stack, model: str) -> bool:
@@ -198,6 +252,11 @@ def test_while_one_redis_is_down_its_model_answers_503_and_the_other_is_served(b
     assert (ready.status_code, list(ready.json()["unreachable"])) == (200, ["big"])
     assert list(stack.http.get("/v1/queues").json()["unreachable"]) == ["big"]
     assert 'model="smollm2"' in stack.http.get("/metrics").text
+    for path in ("/v1/jobs", "/v1/workers", "/v1/tenants"):
+        assert list(stack.http.get(path).json()["unreachable"]) == ["big"], path
+    wait_until(lambda: _first_note(stack).startswith("the Redis of big does not answer"), "the overview says it")
+    assert stack.http.get("/v1/jobs", params={"model": "big"}).status_code == 503
+    assert stack.http.post("/v1/ops/pause", json={"model": "big"}).status_code == 503
 
     valkeys[1].start()
 
@@ -209,3 +268,4 @@ def test_while_one_redis_is_down_its_model_answers_503_and_the_other_is_served(b
 
     wait_until(lambda: complete(stack, "smollm2").status_code == 503, "the first model is refused")
     assert complete(stack, "big").status_code == 200
+    assert "smollm2" in next(iter(stack.http.get("/v1/jobs").json()["unreachable"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bitladder.settings.load import Loaded
@@ -49,6 +49,11 @@ class Examined:
     @property
     def settings(self) -> Settings:
         return self.loaded.settings
+
+    def at_each_redis(self) -> list[Examined]:
+        """Return what is looked at of each Redis: the settings of its models."""
+        parts = self.settings.at_each_redis
+        return [replace(self, loaded=self.loaded.model_copy(update={"settings": part})) for part in parts]
 
     def tiers(self) -> list[tuple[str, TierSettings]]:
         """Return each tier with its name as shown, <model> <tier>."""

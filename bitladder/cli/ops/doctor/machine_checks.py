@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bitladder.cli.ops.doctor.checkpoint_checks import folder_of, weight_bytes
 from bitladder.cli.ops.doctor.finding import Examined, Finding, Role, fail, in_bytes, ok, skipped, warn
+from bitladder.settings.redis_section import RedisSettings
 
 _MIB = 2**20
 _SOON = datetime.timedelta(days=21)
@@ -86,7 +87,11 @@ def page(url: str) -> str:
 
 def check_tls(examined: Examined) -> Iterator[Finding]:
     """Yield when the certificates expire by which this machine and Redis know each other."""
-    settings = examined.settings.redis
+    for part in examined.at_each_redis():
+        yield from _tls(part.settings.redis)
+
+
+def _tls(settings: RedisSettings) -> Iterator[Finding]:
     if not settings.url.startswith("rediss://"):
         yield skipped("tls.certificate", settings.url, "no TLS: the way to Redis is not encrypted")
         return

@@ -27,8 +27,11 @@ _SEE = "see docs/operating.md, A Redis that cannot serve"
 
 
 def check_redis(examined: Examined) -> list[Finding]:
-    """Return what is to be said of the server, and of the Sentinels that name it."""
-    return [*_sentinels(examined.settings.redis), *asyncio.run(_ask(examined))]
+    """Return what is to be said of each server, and of the Sentinels that name it."""
+    findings: list[Finding] = []
+    for part in examined.at_each_redis():
+        findings += [*_sentinels(part.settings.redis), *asyncio.run(_ask(part))]
+    return findings
 
 
 def server_name(settings: RedisSettings) -> str:

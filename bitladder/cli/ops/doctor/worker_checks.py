@@ -40,6 +40,10 @@ class Worker:
 
 def check_workers(examined: Examined) -> list[Finding]:
     """Return what is to be said of the workers; the network and the processes themselves are not looked at."""
+    return [finding for part in examined.at_each_redis() for finding in _at(part)]
+
+
+def _at(examined: Examined) -> list[Finding]:
     server = server_name(examined.settings.redis)
     try:
         workers = asyncio.run(_read(examined))
@@ -48,22 +52,25 @@ def check_workers(examined: Examined) -> list[Finding]:
         return [skipped("worker.live", server, f"the user {user} may not read the workers' entries; admin may")]
     except (RedisError, OSError, ConfigError) as error:
         return [skipped("worker.live", server, f"Redis cannot be asked: {error}")]
-    return list(judge_workers(workers, {name: model.ladder for name, model in examined.settings.models.items()}))
+    ladders = {name: model.ladder for name, model in examined.settings.models.items()}
+    return list(judge_workers(workers, ladders, server))
 
 
-def judge_workers(workers: Sequence[Worker], ladders: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Yield what is to be said of these workers of these ladders."""
+def judge_workers(
+    workers: Sequence[Worker], ladders: Mapping[str, Sequence[str]], server: str = "Redis"
+) -> Iterator[Finding]:
+    """Yield what is to be said of these workers of these ladders, which are at one Redis."""
     if not workers:
-        yield skipped("worker.live", "all tiers", "no worker has registered")
+        yield skipped("worker.live", f"all tiers of {', '.join(ladders)}", "no worker has registered")
         return
     live = [worker for worker in workers if worker.left_s > 0]
     for model, ladder in ladders.items():
         yield _of_model(model, ladder, live)
     if expired := [worker.place for worker in workers if worker.left_s <= 0]:
         text = f"the leases of {len(expired)} workers ran out, and nobody has taken their jobs yet: {_some(expired)}"
-        yield warn("worker.leases", "Redis", text, "another worker or an intake takes them; look at those machines")
+        yield warn("worker.leases", server, text, "another worker or an intake takes them; look at those machines")
     else:
-        yield ok("worker.leases", "Redis", f"{len(live)} workers hold their leases")
+        yield ok("worker.leases", server, f"{len(live)} workers hold their leases")
     yield _versions(live)
     if strange := [worker.place for worker in live if worker.tier not in ladders.get(worker.model, ())]:
         text = f"serve a model or a tier that this configuration does not have: {_some(strange)}"

@@ -150,7 +150,8 @@ def pause_words(entry: dict[str, Any]) -> str:
     since = f" since {_time(entry['since'])}" if entry["since"] else ""
     until = f", until {_time(entry['until'])}" if entry["until"] else ""
     reason = f": {entry['reason']}" if entry["reason"] else ""
-    return plain(f"{entry['scope']}, by {entry['by'] or 'another program'}{since}{until}{reason}")
+    where = f" (at {entry['redis']} Redis)" if "redis" in entry else ""
+    return plain(f"{entry['scope']}{where}, by {entry['by'] or 'another program'}{since}{until}{reason}")
 
 
 def _pause_lines(pauses: list[dict[str, Any]], none: str = "nothing is paused") -> Iterator[str]:

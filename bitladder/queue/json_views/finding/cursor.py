@@ -18,7 +18,7 @@ from bitladder.queue.json_views.finding.job_filter import JobFilter
 from bitladder.script_constants import MAX_ID
 
 _VERSION = 1
-_MAX_CHARS = 24_000
+MAX_CHARS = 24_000
 _MAX_MS = 2**53
 _Ms = Annotated[int, msgspec.Meta(ge=-_MAX_MS, le=_MAX_MS)]
 _Digest = Annotated[bytes, msgspec.Meta(min_length=6, max_length=6)]
@@ -83,6 +83,6 @@ def read_cursor(text: str, selection: JobFilter) -> Cursor:
 
 
 def _padded(text: str) -> str:
-    if len(text) > _MAX_CHARS:
+    if len(text) > MAX_CHARS:
         raise ValueError(len(text))
     return text + "=" * (-len(text) % 4)

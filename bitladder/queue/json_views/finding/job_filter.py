@@ -66,14 +66,14 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             and (self.error is None or (job.outcome is not None and job.outcome.code == self.error))
         )
 
-    def checked(self, settings: Settings) -> JobFilter:
-        """Return the filter.
+    def checked(self, *parts: Settings) -> JobFilter:
+        """Return the filter; `parts`: the settings at each Redis that is looked at.
 
         Raises:
             RequestError: it names a model or a tier that is not configured.
 
         """
-        models = settings.models
+        models = {name: section for part in parts for name, section in part.models.items()}
         if self.model is not None and self.model not in models:
             raise _wrong("model", f"one of {', '.join(models)}", self.model)
         tiers = [name for model, section in models.items() if self.model in (None, model) for name in section.ladder]

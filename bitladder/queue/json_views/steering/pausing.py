@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bitladder.queue.calls.steering import Note, OrderRefusedError, pause_call, resume_call
 from bitladder.queue.job_queue import JobQueue
@@ -16,6 +16,8 @@ from bitladder.queue.pauses import MAX_PAUSES, MAX_REASON_CHARS, Pause, Target, 
 MAX_FOR_S = 31_536_000
 
 Reason = Annotated[str, Meta(max_length=MAX_REASON_CHARS, description="Why; it stands in the audit log.")]
+
+_Redis = Annotated[str | UnsetType, Meta(description="At how many Redis, such as `1 of 2`, where not at all of them.")]
 
 
 class PauseOrder(Target, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +43,7 @@ class PauseEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"operator": 
     reason: str
     since: Timestamp | None
     until: Annotated[float, Meta(description="Seconds since 1970; null: until it is resumed.")] | None
+    redis: _Redis = UNSET
 
 
 class PauseList(msgspec.Struct, frozen=True, kw_only=True):
