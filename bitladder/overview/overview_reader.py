@@ -127,6 +127,9 @@ class OverviewReader:
             ("ZCOUNT", DEAD_LETTERS, now_ms - LOST_WINDOW_S * 1000, "+inf"),
             ("ZRANGEBYSCORE", "bl:workers", now_ms, "+inf", "LIMIT", 0, MAX_WORKERS),
         )
+        for answer in (memory, server):
+            if isinstance(answer, Exception):  # it may not be asked, or is loading its data
+                raise unreachable("cannot read the state of Redis", answer) from answer
         used, limit = int(memory["used_memory"]), int(memory.get("maxmemory", 0)) or None
         version = server.get("valkey_version") or server.get("redis_version") or ""
         name = "Valkey" if "valkey_version" in server else "Redis"

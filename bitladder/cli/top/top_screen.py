@@ -13,6 +13,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.coordinate import Coordinate
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
@@ -25,6 +26,7 @@ from calibration.terminal.tabular import plain
 
 # Depths of so many of the last samples are shown as bars.
 _BARS = 30
+_NAME_CHARS = 24
 _STALE_S = 5.0
 _STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _HELP = """\
@@ -96,7 +98,7 @@ class TopScreen(App[None]):
     TITLE = "bitladder top"
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #head { height: auto; padding: 0 1; background: $panel; }
+    #head { height: auto; max-height: 25%; padding: 0 1; background: $panel; }
     #trouble { height: auto; padding: 0 1; color: $text-error; display: none; }
     #tiers { height: auto; max-height: 60%; }
     #below { height: 1fr; padding: 0 1; }
@@ -228,14 +230,24 @@ class TopScreen(App[None]):
 
     def _fill(self, latest: Overview) -> None:
         table = self._table
-        place = table.cursor_row
-        table.clear()
         self._rows = rows_of(latest, self._sorting, self._model)
-        for row in self._rows:
+        if table.row_count != len(self._rows):
+            place = table.cursor_row
+            table.clear()
+            for _ in self._rows:
+                table.add_row(*[Text()] * len(table.columns))
+            table.move_cursor(row=place)
+        # In place: where the reader has scrolled to stays.
+        for number, row in enumerate(self._rows):
             style = "red" if row.is_wrong else ""
-            depths = bars(self._depths[row.model, row.tier.tier])
-            table.add_row(*(Text(cell, style=style) for cell in (*row.cells, depths)))
-        table.move_cursor(row=place)
+            names, depths = map(_shortened, row.cells[:2]), bars(self._depths[row.model, row.tier.tier])
+            for column, cell in enumerate((*names, *row.cells[2:], depths)):
+                table.update_cell_at(Coordinate(number, column), Text(cell, style=style), update_width=True)
+
+
+def _shortened(name: str) -> str:
+    """Return a name without its middle, where it would leave no room for the numbers."""
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS // 2 - 1]}…{name[-_NAME_CHARS // 2 :]}"
 
 
 def _notes(latest: Overview) -> Text:

@@ -50,9 +50,9 @@ function redraw() {
 }
 
 function draw() {
+  if (!view) return;
   patch(byId("nav"), h("ul", {}, MENU.map(([path, title]) => menuItem(path, title))));
   patch(byId("caller"), callerLine());
-  if (!view) return;
   document.title = `${view.title} · bitladder`;
   byId("main").className = page.isStale && page.can("ops:read") ? "stale" : "";
   patch(byId("main"), h("h1", { id: "title", tabindex: "-1" }, view.title), ...[view.draw()].flat(Infinity));
@@ -76,7 +76,7 @@ function route() {
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [first, ...rest] = path.split("/");
   view?.close?.();
-  name = first in VIEWS ? first : "";
+  name = Object.hasOwn(VIEWS, first) ? first : "";
   page.part = rest.map(decoded).join("/");
   page.query = new URLSearchParams(search);
   view = VIEWS[name].create(page);
@@ -111,12 +111,17 @@ async function enter() {
 function askForKey(problem) {
   stop();
   key.set("");
-  page.caller = view = null;
+  view?.close?.();
+  page.caller = page.sample = view = null; // the next key may see less
+  byId("news").textContent = "";
+  byId("dialog").close();
   const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-problem" });
   const opened = (event) => {
     event.preventDefault();
-    key.set(field.value.trim());
-    enter();
+    const typed = field.value.trim();
+    if (/[^!-~]/.test(typed)) return askForKey("This is no API key: there is a space in it, or a character that is not ASCII.");
+    key.set(typed);
+    return enter();
   };
   const form = h("form", { class: "key", onsubmit: opened }, h("label", { for: "key" }, "API key"), field, h("button", {}, "Open"));
   byId("main").replaceChildren(
@@ -142,12 +147,12 @@ addEventListener("unhandledrejection", ({ reason }) => {
 
 // One stream for all views. A hidden tab has none.
 let running = null;
-let takenAt = 0;
+let heardAt = null; // by the clock that nobody sets; null while no stream is open
 
 function stop() {
   running?.abort();
   running = null;
-  takenAt = 0;
+  heardAt = null;
 }
 
 async function stream() {
@@ -157,9 +162,11 @@ async function stream() {
   let pause = 1000;
   while (running === mine) {
     let why = "the stream has ended";
+    heardAt = performance.now();
     try {
       await events("v1/overview/stream", (event) => {
         if (running !== mine) return;
+        heardAt = performance.now();
         pause = 1000;
         if (event.event === "sample") take(JSON.parse(event.data));
         else if (event.event === "problem") stale(JSON.parse(event.data).error.message);
@@ -169,6 +176,7 @@ async function stream() {
       if (error.status === 401) return askForKey(why);
     }
     if (running !== mine) return;
+    heardAt = null;
     stale(why);
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
@@ -181,19 +189,15 @@ function stale(why) {
   redraw();
 }
 
-// A connection can die without a word: samples come each second.
+// A connection can die without a word: something comes each second.
 setInterval(() => {
-  const silent = Date.now() - takenAt;
-  if (!running || !takenAt || silent < SILENT_MS) return;
+  const silent = heardAt === null ? 0 : performance.now() - heardAt;
+  if (silent < SILENT_MS) return;
   stale("no sample comes");
-  if (silent > 4 * SILENT_MS) {
-    takenAt = Date.now();
-    stream();
-  }
+  if (silent > 4 * SILENT_MS) stream();
 }, 1000);
 
 function take(sample) {
-  takenAt = Date.now();
   announce(sample.notes, page.sample?.notes);
   page.sample = sample;
   page.isStale = false;
@@ -209,14 +213,14 @@ function say(text, kind = "") {
   line.className = kind;
 }
 
-let announcedAt = 0;
+let announcedAt = -Infinity;
 
 // New warnings are read aloud, together and at most twice a minute.
 function announce(notes, before) {
   const known = new Set((before ?? []).map((note) => note.text));
   const fresh = notes.filter((note) => note.severity !== "info" && !known.has(note.text));
-  if (!before || !fresh.length || Date.now() - announcedAt < ANNOUNCED_EACH_MS) return;
-  announcedAt = Date.now();
+  if (!before || !fresh.length || performance.now() - announcedAt < ANNOUNCED_EACH_MS) return;
+  announcedAt = performance.now();
   byId("news").textContent = fresh.slice(0, 3).map((note) => note.text).join("; ");
 }
 

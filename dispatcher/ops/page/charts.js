@@ -8,8 +8,11 @@ const CHARTS = [
   ["depth", "Waiting jobs", count], ["oldest_age_s", "Age of the oldest job", seconds], ["in_flight", "Jobs in flight", count],
   ["tokens_per_s", "Tokens/s", rate], ["jobs_per_s", "Jobs/s", rate], ["workers", "Workers", count], ["cost_per_hour", "Cost/h", money],
 ];
-// Readable on the light and on the dark ground; the dashes tell them apart without colour.
-const LINES = [["#2f7de1"], ["#c2660a", [8, 4]], ["#0d946b", [2, 3]], ["#9a52e0", [10, 3, 2, 3]], ["#dc3d3d", [4, 4]], ["#0b8ba8", [1, 4]]];
+// Readable on the light and on the dark ground; the dashes tell them apart without colour, and the seventh from the first.
+const COLOURS = ["#2f7de1", "#c2660a", "#0d946b", "#9a52e0", "#dc3d3d", "#0b8ba8"];
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4], [1, 4]];
+const colour = (number) => COLOURS[number % COLOURS.length];
+const dash = (number) => DASHES[(number + Math.floor(number / COLOURS.length)) % DASHES.length];
 const HEIGHT = 150;
 
 export function history() {
@@ -21,7 +24,7 @@ export function history() {
   const root = h("section", { key: "history", "aria-labelledby": "history" }, h("h2", { id: "history" }, "History"), buttons, said, grid, numbers);
   root.still = true;
   const again = async () => {
-    state.at = Date.now();
+    state.at = performance.now();
     const { range } = state;
     try {
       const data = await get(`v1/overview/history?range=${range[0]}`);
@@ -57,7 +60,7 @@ export function history() {
   sized.observe(grid);
   return {
     draw: () => root,
-    seen: () => Date.now() - state.at >= state.range[2] * 1000 && again(),
+    seen: () => performance.now() - state.at >= state.range[2] * 1000 && again(),
     close: () => {
       clear(state);
       dark.removeEventListener("change", fitted);
@@ -71,8 +74,7 @@ function clear(state) {
   state.plots = [];
 }
 
-// {at: [s], lines: [{name, depth: [], …}]}: a value for each moment, null where none is known; at most as many lines as
-// there are colours.
+// {at: [s], lines: [{name, depth: [], …}]}: a value for each moment, null where none is known.
 function linesOf(data) {
   const lines = [];
   const eachS = (values) => values.map((value) => (value === null ? null : value / data.resolution_s));
@@ -85,7 +87,7 @@ function linesOf(data) {
   // A young system's charts begin where it began.
   const first = Math.max(0, data.at.findIndex((_, index) => lines.some((line) => line.depth[index] !== null)));
   const fields = ["depth", ...CHARTS.map(([field]) => field)];
-  const shown = lines.slice(0, LINES.length).map((line) => ({ name: line.name, ...Object.fromEntries(fields.map((field) => [field, line[field].slice(first)])) }));
+  const shown = lines.map((line) => ({ name: line.name, ...Object.fromEntries(fields.map((field) => [field, line[field].slice(first)])) }));
   return { at: data.at.slice(first), lines: shown };
 }
 
@@ -105,7 +107,7 @@ function figure(state, at, lines, field, title, format) {
   const legend = h("div", { class: "legend", "aria-hidden": "true" });
   const label = (index) => {
     const when = index === null ? "" : `${time(at[index])}: `;
-    legend.replaceChildren(when, ...lines.map((line, number) => h("span", { style: { "--line": LINES[number][0] } }, `${line.name} ${format(index === null ? latest(line[field]) : line[field][index])}`)));
+    legend.replaceChildren(when, ...lines.map((line, number) => h("span", { style: { "--line": colour(number) } }, `${line.name} ${format(index === null ? latest(line[field]) : line[field][index])}`)));
   };
   const element = h("figure", {}, h("figcaption", {}, title), place, legend);
   const plot = () => {
@@ -116,7 +118,7 @@ function figure(state, at, lines, field, title, format) {
       cursor: { y: false, drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.05] } },
       axes: [{ ...axis, size: 26, values: (_, values) => values.map((value) => moment(value, at)) }, { ...axis, size: 60, values: (_, values) => values.map((value) => (format === count && value % 1 ? "" : format(value))) }],
-      series: [{}, ...lines.map((line, number) => ({ label: line.name, stroke: LINES[number][0], dash: LINES[number][1], width: 2, points: { show: false } }))],
+      series: [{}, ...lines.map((line, number) => ({ label: line.name, stroke: colour(number), dash: dash(number), width: 2, points: { show: false } }))],
       hooks: { setCursor: [(chart) => label(chart.cursor.idx ?? null)] },
     };
     state.plots.push(new uPlot(options, [at, ...lines.map((line) => line[field])], place));

@@ -1,5 +1,8 @@
 // Elements from plain functions. Text is only ever a text node, so what a tenant wrote cannot become markup.
 
+// Characters that turn the text after them around are shown as what they are: a reason cannot rewrite the line it is in.
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+
 // h("a", {href: "#/", onclick: f}, "text", child): attributes, handlers as properties, false and null left out.
 // `key` keeps an element the same among its siblings; `still` leaves its children to whoever made them.
 export function h(tag, props, ...children) {
@@ -17,7 +20,8 @@ export function h(tag, props, ...children) {
       element.setAttribute(name, value === true ? "" : value);
     }
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  const shown = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  element.append(...shown.map((child) => (typeof child === "string" ? child.replace(TURNING, "\ufffd") : child)));
   return element;
 }
 

@@ -33,5 +33,5 @@ export const text = (value) => (value === null || value === undefined || value =
 // Bound what others wrote; the whole stands in the element's title.
 export const short = (value, length = 80) => {
   const whole = text(value);
-  return whole.length > length ? `${whole.slice(0, length - 1)}…` : whole;
+  return whole.length > length ? `${whole.slice(0, length - 1).replace(/[\ud800-\udbff]$/, "")}…` : whole;
 };

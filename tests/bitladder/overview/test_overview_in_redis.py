@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import redis
 
+from bitladder.errors import QueueUnreachableError
 from bitladder.overview.history import RESOLUTIONS
 from bitladder.overview.history_store import HistoryStore
 from bitladder.overview.overview_reader import OverviewReader, Sample
@@ -86,6 +87,15 @@ async def test_what_other_programs_write_into_the_keys_leaves_the_rest_readable(
     int4 = sample.overview.models[0].tiers[0]
     assert (int4.workers, int4.slots) == (2, 32)  # of the one that does not report, those of the settings
     assert sample.overview.dead_letters.total == 0
+
+
+async def test_a_redis_that_refuses_to_tell_its_state_is_named(queue: JobQueue, store: redis.Redis) -> None:
+    store.acl_setuser("default", enabled=True, commands=["-info"])
+    try:
+        with pytest.raises(QueueUnreachableError, match=r"denies its user a right: .*'info'"):
+            await OverviewReader(queue).read()
+    finally:
+        store.acl_setuser("default", enabled=True, commands=["+info"])
 
 
 async def test_an_old_report_says_nothing_about_now(queue: JobQueue, store: redis.Redis, settings: Settings) -> None:

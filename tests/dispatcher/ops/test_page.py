@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 import redis
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from bitladder.ids import in_url, read_id
 from bitladder.settings.access import key_hash, new_key
@@ -92,10 +92,14 @@ def test_the_page_asks_for_a_key_and_keeps_it_for_its_tab_alone(open_tab: OpenTa
     page.get_by_label("API key").fill("bl-wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("valid API key")
+    page.get_by_label("API key").fill("bl-ключ")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("a character that is not ASCII")
     page.get_by_label("API key").fill(OPS)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     expect(page.locator("#connection")).to_have_text("live")
+    expect(tab.open("toString").get_by_role("heading", level=1)).to_have_text("Overview")  # no view has this name
     other = open_tab("")
 
     expect(other.open().get_by_label("API key")).to_be_visible()
@@ -114,8 +118,20 @@ def test_all_comes_from_the_intake_and_is_below_200_kb(open_tab: OpenTab, stack:
     assert sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes) < 100_000  # packed
 
 
+def with_more_tiers(route: Route) -> None:
+    """Answer as the intake does, but as if there were eight tiers with a history."""
+    answer = route.fetch()
+    history = answer.json()
+    (model,) = history["models"]
+    tier = model["tiers"][0] | {"depth": [1.0] * len(history["at"])}
+    model["tiers"] = [tier | {"tier": f"t{number}"} for number in range(8)]
+    route.fulfill(response=answer, json=history)
+
+
 def test_the_ladder_shows_each_tier_the_top_one_first_and_what_is_wrong(open_tab: OpenTab) -> None:
-    page = open_tab().open()
+    tab = open_tab()
+    tab.page.route("**/v1/overview/history*", with_more_tiers)
+    page = tab.open()
     rungs = page.locator(".rung")
 
     expect(rungs.locator("h3")).to_contain_text(["fp8", "int8", "int4"])
@@ -124,6 +140,7 @@ def test_the_ladder_shows_each_tier_the_top_one_first_and_what_is_wrong(open_tab
     expect(page.get_by_role("region", name="Notes")).to_contain_text("int4: no live worker")
     for name in ("Waiting", "Oldest", "Expected wait", "In flight", "Workers", "Tokens/s", "Cost/h"):
         expect(rungs.nth(0).get_by_role("term").filter(has_text=name)).to_be_visible()
+    expect(page.locator("figure").first.locator(".legend span")).to_have_text([f"t{number} 1" for number in range(8)])
 
 
 def test_what_others_wrote_is_shown_as_they_wrote_it_and_never_run(open_tab: OpenTab) -> None:
@@ -176,7 +193,8 @@ def test_overflow_rises_with_its_numbers_and_stands_still_for_who_wants_no_motio
 
 def test_one_job_is_explained_with_its_way_and_its_stream(open_tab: OpenTab, stack: Stack) -> None:
     headers = {"X-Tags": "<b>tag</b>"}
-    job_id = stack.http.post("/v1/jobs", json=BODY | {"stream": True}, headers=headers).json()["id"]
+    asked = BODY | {"stream": True, "metadata": {"note": "\u202eturned"}}
+    job_id = stack.http.post("/v1/jobs", json=asked, headers=headers).json()["id"]
     stack.http.get(f"/v1/jobs/{job_id}?wait=20")
     page = open_tab().open("jobs")
     page.get_by_label("Job id").fill(job_id)
@@ -184,6 +202,7 @@ def test_one_job_is_explained_with_its_way_and_its_stream(open_tab: OpenTab, sta
 
     expect(page.get_by_role("region", name="State")).to_contain_text("finished")
     expect(page.get_by_role("region", name="State")).to_contain_text("<b>tag</b>")
+    expect(page.get_by_role("region", name="State")).to_contain_text("note: \ufffdturned")
     expect(page.get_by_role("region", name="Why here")).to_contain_text("entropy")
     expect(page.get_by_role("region", name="Executions and escalations")).to_contain_text("escalated from int4 to fp8")
     expect(page.locator("main")).not_to_contain_text("aa bb")  # neither prompt nor answer, unless it is asked for
@@ -371,3 +390,31 @@ def test_what_is_stale_says_since_when_until_the_intake_is_back(open_tab: OpenTa
     stack.intake()
 
     expect(page.locator("#connection")).to_have_text("live")
+
+
+@pytest.mark.long
+def test_an_outage_is_said_once_and_a_clock_that_is_set_back_stops_nothing(
+    open_tab: OpenTab, stack: Stack, store: redis.Redis
+) -> None:
+    page = open_tab().open("jobs")
+    expect(page.locator("#connection")).to_have_text("live")
+    page.evaluate(_NOTE_LINES)
+    store.acl_setuser("default", enabled=True, commands=["-info"])
+    try:
+        page.wait_for_timeout(8000)
+    finally:
+        store.acl_setuser("default", enabled=True, commands=["+info"])
+    expect(page.locator("#connection")).to_have_text("live")
+    lines = page.evaluate("lines")
+    with page.expect_request("**/v1/jobs?*"):
+        page.evaluate("Date.now = () => 0")
+
+    assert len(lines) == 2, lines
+    assert re.match("stale since .*: Redis denies its user a right", lines[0])
+
+
+_NOTE_LINES = """
+    window.lines = [];
+    const line = document.getElementById("connection");
+    new MutationObserver(() => lines.push(line.textContent)).observe(line, {childList: true, subtree: true});
+"""

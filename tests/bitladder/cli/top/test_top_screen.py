@@ -121,6 +121,25 @@ async def test_the_screen_shows_samples_and_keys_sort_filter_explain_and_leave()
     assert (app.failure, app.return_code) == (None, 0)
 
 
+async def test_a_small_terminal_shows_tiers_and_stays_where_its_reader_has_scrolled_to() -> None:
+    feed = Feed()
+    long = msgspec.structs.replace(OVERVIEW, models=[msgspec.structs.replace(OVERVIEW.models[0], model="m" * 60)])
+    app = TopScreen("http://x", feed, Sort.LADDER, None, no_order)
+    async with app.run_test(size=(40, 12)) as pilot:
+        feed.send(long)
+        await pilot.pause()
+        table: DataTable[Any] = app.screen_stack[0].query_one("#tiers", DataTable)
+        await pilot.press(*["right"] * 5)
+        await pilot.pause()
+        before = table.scroll_x
+        feed.send(msgspec.structs.replace(long, at=long.at + 1))
+        await pilot.pause()
+
+        assert (before > 0, table.scroll_x) == (True, before)
+        assert cells(app)[0][0] == "mmmmmmmmmmm…mmmmmmmmmmmm"
+        assert [app.screen_stack[0].query_one(name).size.height for name in ("#head", "#below")] == [2, 4]
+
+
 async def test_an_outage_is_shown_over_the_last_sample_and_ends_with_the_next() -> None:
     feed = Feed()
     app = TopScreen("http://intake", feed, Sort.LADDER, None, no_order)
