@@ -56,7 +56,10 @@ def test_a_missed_target_and_refusals_end_with_status_1(stack: Stack) -> None:
     refused = loadtest(stack, "--model", "nobody", "--max-requests", "3", "--rate", "100")
 
     assert (slow.returncode, json.loads(slow.stdout)["requests"]["sent"]) == (1, 9)
-    assert (refused.returncode, json.loads(refused.stdout)["errors"]) == (1, {"model_not_found": 3})
+    report = json.loads(refused.stdout)
+    assert (refused.returncode, report["errors"]) == (1, {"model_not_found": 3})
+    assert "nobody" in report["messages"]["model_not_found"]
+    assert "all --max-requests 3 were sent after" in refused.stderr
 
 
 def test_ctrl_c_ends_with_the_report_so_far_and_leaves_no_job(stack: Stack) -> None:
@@ -84,6 +87,24 @@ def test_ctrl_c_ends_with_the_report_so_far_and_leaves_no_job(stack: Stack) -> N
     assert report["requests"]["unfinished"] > 0
     assert report["shares"]["errors"] == 0
     wait_until(lambda: depth(stack) == 0, "what was under way is cancelled", 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--url", "http://[::1"], "--url must be as http://127.0.0.1:8000, got 'http://[::1'"),
+        (["--url", "foo"], "--url must be as http://127.0.0.1:8000, got 'foo'"),
+        (["--pairs", "/"], "--pairs must be a file that can be written, got '/'"),
+        (["--timeout", "0s"], "--timeout must be longer than 0, got '0s'"),
+        (["--duration", "0"], "--duration must be longer than 0, got '0'"),
+    ],
+)
+def test_what_would_spoil_a_run_is_refused_before_it(
+    make_stack: Callable[..., Stack], arguments: list[str], expected: str
+) -> None:
+    done = BITLADDER.run(*COMMAND, *arguments, env=make_stack().environment)
+
+    assert (done.returncode, done.stderr) == (2, f"bitladder: {expected}\n")
 
 
 def test_other_machines_are_not_loaded_by_accident(make_stack: Callable[..., Stack]) -> None:

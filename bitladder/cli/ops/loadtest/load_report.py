@@ -44,6 +44,8 @@ def make_report(
         "shares": _shares(judged, slo),
         "latency": _latency(answered),
         "errors": dict(Counter(sample.code for sample in counted if sample.code).most_common()),
+        # The first message of each code: a mistake on the command line is named there alone.
+        "messages": {sample.code: sample.message for sample in reversed(counted) if sample.message},
         "overflow": _overflow(answered),
         "cost": _cost(answered),
         "by_tier": _groups(answered, lambda sample: sample.tier or "unknown"),

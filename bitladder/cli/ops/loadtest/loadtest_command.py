@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import ipaddress
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from bitladder.cli.ops.loadtest.targets import EXPECTED, read_slo, read_targets
 from bitladder.cli.ops.loadtest.trace import read_trace
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError
+from bitladder.settings.hidden import hidden
 
 # Name -> its type, help and limits, and its default; `loadtest` gets them by name.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -105,14 +107,18 @@ def loadtest(**options: Any) -> None:  # noqa: ANN401  (_OPTIONS has their types
     if "goodput" in {target.name for target in targets} and not slo:
         raise ConfigError("--target goodput needs --slo, which says what is good")
     traffic, warm_up_s = _traffic(options), read_span("--warm-up", options["warm_up"])
+    _refuse_spoiled(options)
     if warm_up_s >= traffic.duration_s:
         raise ConfigError(f"--warm-up must be shorter than --duration, got {options['warm_up']!r}")
     pairs: Path | None = options["pairs"]
-    if pairs and not pairs.absolute().parent.is_dir():  # before the traffic, not behind it
-        raise ConfigError(f"--pairs: there is no folder {str(pairs.absolute().parent)!r}")
     model = options["model"] or _first_model(options["url"], options["api_key"])
     run = uvloop.run(_send(options, traffic, model))
     report = make_report(run.samples, warm_up_s, slo, is_interrupted=run.is_stopped)
+    if run.sent == traffic.max_requests and traffic.rate and not run.is_stopped:
+        typer.echo(
+            f"all --max-requests {run.sent} were sent after {max(sample.due_s for sample in run.samples):.1f} s",
+            err=True,
+        )
     report["targets"] = [target.judge(report) for target in targets]
     about = {"url": options["url"], "model": model, "seed": traffic.seed, "interrupted": run.is_stopped}
     if options["as_json"]:
@@ -170,6 +176,23 @@ def _traffic(options: dict[str, Any]) -> Traffic:
     )
 
 
+def _refuse_spoiled(options: dict[str, Any]) -> None:
+    """Refuse what would only be seen behind the traffic.
+
+    Raises:
+        ConfigError: a span is 0, or the pairs cannot be written.
+
+    """
+    for name in ("duration", "timeout"):
+        if not read_span(f"--{name}", options[name]):
+            raise ConfigError(f"--{name} must be longer than 0, got {options[name]!r}")
+    pairs: Path | None = options["pairs"]
+    if pairs and not (folder := pairs.absolute().parent).is_dir():
+        raise ConfigError(f"--pairs: there is no folder {str(folder)!r}")
+    if pairs and (pairs.is_dir() or not os.access(pairs if pairs.exists() else folder, os.W_OK)):
+        raise ConfigError(f"--pairs must be a file that can be written, got {str(pairs)!r}")
+
+
 def _first_model(url: str, api_key: str | None) -> str:
     with intake_client(url, api_key) as client:
         models = client.call("GET", "/v1/models")["data"]
@@ -183,7 +206,12 @@ def _refuse_strangers(url: str, *, is_meant: bool) -> None:
         ConfigError: it is another machine, and nobody said that it is meant.
 
     """
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # not even a URL
+        host = ""
+    if not host:
+        raise ConfigError(f"--url must be as {DEFAULT_URL}, got {str(hidden(url))[:80]!r}")
     try:
         is_here = ipaddress.ip_address(host).is_loopback
     except ValueError:

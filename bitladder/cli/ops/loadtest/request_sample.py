@@ -22,6 +22,7 @@ class Sample:
     gaps_s: list[float] = field(default_factory=list)  # between tokens
     status: int = 0
     code: str = ""  # why there is no answer
+    message: str = ""  # the same in words
     job_id: str = ""
     tier: str = ""
     floor: str = ""

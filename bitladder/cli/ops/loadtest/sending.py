@@ -17,6 +17,7 @@ from bitladder.client.answers import TERMINAL, authorization, job_path
 
 _LINE_BYTES = 2**20
 _WAIT_S = 30
+_MAX_MESSAGE = 300
 _ROUTES = {
     Mode.CHAT_STREAM: "/v1/chat/completions",
     Mode.CHAT: "/v1/chat/completions",
@@ -114,8 +115,8 @@ class LoadRun:
             if sample.job_id and request.mode is Mode.JOBS:
                 await self._cancel(session, sample)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            sample.code = sample.code if sample.code != UNFINISHED else NO_ANSWER
-            del error
+            if sample.code == UNFINISHED:
+                sample.code, sample.message = NO_ANSWER, (str(error) or type(error).__name__)[:_MAX_MESSAGE]
         finally:
             sample.end_s = sample.end_s or self.now_s
             self.samples.append(sample)
@@ -129,7 +130,7 @@ class LoadRun:
         ) as answer:
             sample.status, sample.job_id = answer.status, answer.headers.get("X-Job-Id", "")
             if answer.status >= 400:
-                sample.code = _code_of(await answer.read())
+                sample.code, sample.message = _error_of(await answer.read())
                 return
             if request.mode.is_stream:
                 await self._read_stream(answer, sample)
@@ -159,7 +160,9 @@ class LoadRun:
                 event = msgspec.json.decode(line.removeprefix(b"data:").strip())
                 _note_usage(sample, event.get("usage"))
                 if "error" in event:
-                    sample.code = str((event["error"] or {}).get("code") or "stream_error")[:80]
+                    error = event["error"] or {}
+                    sample.code = str(error.get("code") or "stream_error")[:80]
+                    sample.message = str(error.get("message") or "")[:_MAX_MESSAGE]
         sample.end_s = self.now_s
         sample.code = "" if sample.code == UNFINISHED else sample.code
 
@@ -172,7 +175,12 @@ class LoadRun:
             if job.get("status") in TERMINAL:
                 break
         sample.end_s = self.now_s
-        sample.code = "" if job["status"] == "finished" else str((job.get("error") or {}).get("code") or job["status"])
+        if job["status"] != "finished":
+            error = job.get("error") or {}
+            sample.code = str(error.get("code") or job["status"])
+            sample.message = str(error.get("message") or "")[:_MAX_MESSAGE]
+        else:
+            sample.code = ""
         _note_job(sample, job)
 
     async def _job(self, session: aiohttp.ClientSession, sample: Sample, params: dict[str, str]) -> dict[str, Any]:
@@ -197,10 +205,12 @@ def _body(request: LoadRequest, model: str) -> dict[str, Any]:
     return body
 
 
-def _code_of(content: bytes) -> str:
+def _error_of(content: bytes) -> tuple[str, str]:
+    """Return an error's code and message."""
     with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return str(msgspec.json.decode(content)["error"]["code"])[:80]
-    return "unreadable_error"
+        error = msgspec.json.decode(content)["error"]
+        return str(error["code"])[:80], str(error.get("message") or "")[:_MAX_MESSAGE]
+    return "unreadable_error", content[:80].decode(errors="replace")
 
 
 def _note_headers(sample: Sample, headers: Any) -> None:  # noqa: ANN401  (aiohttp's multidict)

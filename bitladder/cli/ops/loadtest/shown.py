@@ -19,7 +19,7 @@ from rich.table import Table
 from bitladder.cli.ops.loadtest.load_report import Report, statistics
 from bitladder.cli.ops.loadtest.request_sample import Sample
 from bitladder.cli.ops.loadtest.sending import LoadRun
-from calibration.terminal.tabular import Row, table
+from calibration.terminal.tabular import Row, plain, table
 
 _LINE_S, _FRAME_S = 5.0, 0.5
 # Live figures are of the last requests.
@@ -102,7 +102,8 @@ def show_report(report: Report) -> None:
     typer.echo(", ".join(f"{name.replace('_', ' ')} {rate:g}/s" for name, rate in rates.items()))
     typer.echo(", ".join(f"{name} {share:.2%}" for name, share in shares.items()))
     columns = ("seconds", "count", "mean", "p50", "p90", "p95", "p99", "max")
-    typer.echo(table(columns, [_row(name, figures) for name, figures in report["latency"].items() if figures]))
+    if latency := [_row(name, figures) for name, figures in report["latency"].items() if figures]:
+        typer.echo(table(columns, latency))
     for grouping in ("by_tier", "by_entropy", "by_kind"):
         rows = [_group_row(name, group) for name, group in report[grouping].items()]
         columns = (
@@ -115,11 +116,13 @@ def show_report(report: Report) -> None:
             "ttft p95",
             "cost each",
         )
-        typer.echo(table(columns, rows))
+        if rows:
+            typer.echo(table(columns, rows))
     for pair in report["overflow"]:
         typer.echo(f"overflow {pair['from']} -> {pair['to']}: {pair['requests']}")
     for code, count in report["errors"].items():
-        typer.secho(f"{count} {code}", fg="red")
+        message = report["messages"].get(code)
+        typer.secho(plain(f"{count} {code}" + (f", such as: {message}" if message else "")), fg="red")
     for target in report["targets"]:
         words = "met" if target["met"] else "missed"
         text = f"target {target['name']}: {words}, {target['reached']} (wanted {target['wanted']})"

@@ -13,6 +13,7 @@ _MEASURES = ("e2e", "ttft", "itl", "queue")
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 _SHARES = ("errors", "refused", "overflow")  # at most
 _RATES = ("throughput", "tokens", "goodput")  # at least, a second
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d{1,2})?)(%)?")
 _TIMED = re.compile(rf"(?:({'|'.join(_MEASURES)})_)?({'|'.join(_STATISTICS)})")
 EXPECTED = (
     "p95=20s,ttft_p95=2s,itl_p99=100ms,queue_p95=1s,errors=0.1%,overflow=30%,throughput=50,tokens=2000,cost=0.001"
@@ -68,14 +69,12 @@ def _read(part: str) -> Target:
     name, equals, value = part.partition("=")
     if equals and (match := _TIMED.fullmatch(name)):
         return Target(name, read_span(f"--target {name}", value), ("latency", match[1] or "e2e", match[2]), False)
-    try:
-        if equals and name in _SHARES:
-            share = float(value.rstrip("%")) / (100 if value.endswith("%") else 1)
-            return Target(name, share, ("shares", name), False)
-        if equals and name in _RATES:
-            return Target(name, float(value), ("throughput", name), True)
-        if equals and name == "cost":
-            return Target(name, float(value), ("cost", "per_request"), False)
-    except ValueError:
-        pass
+    if number := _NUMBER.fullmatch(value):
+        amount = float(number[1]) / (100 if number[2] else 1)
+        if name in _SHARES and amount <= 1:
+            return Target(name, amount, ("shares", name), False)
+        if name in _RATES and not number[2]:
+            return Target(name, amount, ("throughput", name), True)
+        if name == "cost" and not number[2]:
+            return Target(name, amount, ("cost", "per_request"), False)
     raise ConfigError(f"--target must be some of {EXPECTED}, got {part[:80]!r}")

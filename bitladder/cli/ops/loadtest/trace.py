@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Annotated, BinaryIO, TextIO, cast
 
 import msgspec
+from msgspec import Meta
 
 from bitladder.errors import ConfigError
 
 _MAX_LINE = 1_000_000
+_MAX_DIGITS = 20
+_GZIP = b"\x1f\x8b"
 _AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -35,8 +38,8 @@ class Arrival(msgspec.Struct, frozen=True):
 
 class _Mooncake(msgspec.Struct):
     timestamp: float
-    input_length: int
-    output_length: int
+    input_length: Annotated[int, Meta(ge=0)]
+    output_length: Annotated[int, Meta(ge=0)]
     hash_ids: list[int] = []
 
 
@@ -49,7 +52,7 @@ def read_trace(file: Path, speed: float, limit: int) -> list[Arrival]:
     """
     try:
         with file.open("rb") as raw:
-            packed = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
+            packed = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if raw.peek(2)[:2] == _GZIP else raw
             with io.TextIOWrapper(packed, "utf-8") as lines:
                 arrivals = list(islice(_read(lines), limit))
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
@@ -76,7 +79,7 @@ def _read(lines: TextIO) -> Iterator[Arrival]:
         yield from _mooncake([first])
         yield from _mooncake(_bounded(lines), 2)
         return
-    columns = [name.strip() for name in first.lstrip("\ufeff").split(",")]
+    columns = [name.strip(' "') for name in first.lstrip("\ufeff").strip().split(",")]
     if not set(_AZURE) <= set(columns):
         raise _WrongLineError(
             f"line 1: must have the columns {', '.join(_AZURE)}, or be JSON with timestamp, got {first[:80]!r}"
@@ -102,10 +105,14 @@ def _mooncake(lines: Iterable[str], start: int = 1) -> Iterator[Arrival]:
 
 def _azure(rows: csv.DictReader[str]) -> Iterator[Arrival]:
     for row in rows:
+        line = rows.line_num + 1
+        moment, inputs, outputs = (row[name] or "" for name in _AZURE)
+        for name, value in zip(_AZURE[1:], (inputs, outputs), strict=True):
+            if not (value.strip().isdecimal() and len(value) < _MAX_DIGITS):
+                raise _WrongLineError(f"line {line}: {name} must be a number of tokens, got {value[:80]!r}")
         try:
-            moment, inputs, outputs = (row[name] for name in _AZURE)
             # Python reads six digits behind the seconds, the trace has seven.
             seconds = datetime.fromisoformat(moment.strip()[:26]).timestamp()
-            yield Arrival(seconds, int(inputs), int(outputs))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise _WrongLineError(f"line {rows.line_num + 1}: {error}") from error
+        except (ValueError, OverflowError) as error:
+            raise _WrongLineError(f"line {line}: {error}") from error
+        yield Arrival(seconds, int(inputs), int(outputs))

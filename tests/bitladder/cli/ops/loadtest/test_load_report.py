@@ -47,7 +47,7 @@ def test_figures_by_tier_entropy_and_code_add_up() -> None:
         sample(1, 1),
         sample(2, 3, entropy=5.0, tier="int8", overflowed_from="int4", gaps_s=[0.1, 0.4]),
         sample(3, 0.1, code="queue_full", status=429, tier=""),
-        sample(4, 0.1, code="engine_fault", status=500, tier=""),
+        sample(4, 0.1, code="engine_fault", message="it broke", status=500, tier=""),
         sample(5, 6, code=UNFINISHED, tier=""),
     ]
     report = make_report(samples, 1, read_slo("e2e=2s,itl=300ms"))
@@ -56,6 +56,7 @@ def test_figures_by_tier_entropy_and_code_add_up() -> None:
         "sent": 6, "warm_up": 1, "answered": 2, "refused": 1, "failed": 1, "unfinished": 1,
     }  # fmt: skip
     assert report["errors"] == {"queue_full": 1, "engine_fault": 1, UNFINISHED: 1}
+    assert report["messages"] == {"engine_fault": "it broke"}
     assert report["shares"] == {"errors": 0.6, "refused": 0.2, "overflow": 0.5, "good": 0.2}
     assert report["throughput"] == {"throughput": 0.2, "tokens": 2.0, "input_tokens": 0.0, "goodput": 0.1}
     assert report["overflow"] == [{"from": "int4", "to": "int8", "requests": 1}]
@@ -93,7 +94,13 @@ def test_a_target_is_met_or_missed(text: str, met: bool) -> None:
     assert target.judge(report)["met"] is met
 
 
-@pytest.mark.parametrize("text", ["p97=1s", "p95", "p95=fast", "errors=few", "ttft=1s", "goodput=x", "nonsense=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("p97=1s", "p95", "p95=fast", "errors=few", "ttft=1s", "goodput=x", "nonsense=1", "errors=nan", "errors=-1"),
+        *("errors=150%", "errors=2", "throughput=inf", "throughput=5%", "cost=nan", "cost=-1"),
+    ],
+)
 def test_a_target_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--target"):
         read_targets(f"p95=1s,{text}")

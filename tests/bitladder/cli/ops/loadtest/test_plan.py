@@ -84,16 +84,17 @@ def test_kinds_of_prompts_reach_every_band_of_entropy_and_about_their_length() -
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:05.9799600,30,8\n"
 )
+QUOTED = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in AZURE.splitlines())
 MOONCAKE = (
     '{"timestamp": 500, "input_length": 2000, "output_length": 50, "hash_ids": [1, 2, 3, 4]}\n'
     '{"timestamp": 2500, "input_length": 2000, "output_length": 5, "hash_ids": [1, 2, 9, 8]}\n'
 )
 
 
-@pytest.mark.parametrize("text", [AZURE, AZURE.replace("\n", "\r\n"), "\ufeff" + AZURE, MOONCAKE])
+@pytest.mark.parametrize("text", [AZURE, QUOTED, AZURE.replace("\n", "\r\n"), "\ufeff" + AZURE, MOONCAKE])
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_traces_of_both_forms_are_read_and_run_faster(tmp_path: Path, text: str, is_packed: bool) -> None:
-    file = tmp_path / ("trace.gz" if is_packed else "trace")
+    file = tmp_path / "trace"
     content = text.encode()
     file.write_bytes(gzip.compress(content) if is_packed else content)
 
@@ -127,7 +128,9 @@ def test_prompts_of_a_trace_share_the_beginnings_that_its_blocks_say(tmp_path: P
         ("a,b\n1,2\n", "line 1: must have the columns"),
         (AZURE.splitlines()[0] + "\n", "has no requests"),
         (AZURE + "yesterday,1,2\n", "line 4"),
-        (AZURE + "2023-11-16 18:17:05\n", "line 4"),
+        (AZURE + "2023-11-16 18:17:05\n", "line 4: ContextTokens must be a number of tokens, got ''"),
+        (AZURE + "2023-11-16 18:17:05,-4,8\n", "line 4: ContextTokens must be a number of tokens, got '-4'"),
+        (MOONCAKE + '{"timestamp": 1, "input_length": -1, "output_length": 1}\n', "line 3"),
         (MOONCAKE + '{"timestamp": "x"}\n', "line 3"),
         ('{"timestamp": 1', "line 1"),
     ],
