@@ -21,6 +21,8 @@ from bitladder.settings.redis_section import RedisSettings
 
 # How long a new server waits for the folder of one that has just died: a child that rewrites its file ends with it.
 _LOCK_WAIT_S = 10.0
+# Of the machine's memory, one part in so many; a rewrite of the append-only file may double that for a while.
+_MEMORY_PART = 4
 # The lock of a `bitladder up` that runs its server in a folder.
 _STACK_LOCK = "stack.lock"
 
@@ -58,6 +60,8 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         "always" if durability == "fsync" else "everysec",
         "--save",
         "",
+        "--maxmemory",
+        str(_machine_bytes() // _MEMORY_PART),
         "--maxmemory-policy",
         "noeviction",
         "--loglevel",
@@ -65,6 +69,10 @@ def server_command(settings: RedisSettings, durability: Durability = "everysec")
         "--daemonize",
         "no",
     ]
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _made_folder(settings: RedisSettings) -> Path:

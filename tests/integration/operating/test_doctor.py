@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import redis
 
-from tests.conftest import Stack, free_port
+from tests.conftest import OwnValkey, Stack, free_port
 from tests.integration.intake.test_security import keys_in_toml
 from tests.s3_server import s3_server
 from tests.warm_start import BITLADDER
@@ -47,6 +47,12 @@ def test_a_running_stack_is_well_and_nothing_is_changed(make_stack: Make) -> Non
     assert findings["checkpoints.folder"]["status"] == "skipped"  # the engine is echo
     assert doctor(stack.environment, "--strict")[0] == 1
     assert set(doctor(stack.environment, "--only", "keys,disk")[1]) == {"keys.required", "disk.files"}
+
+
+def test_the_embedded_server_has_no_warning(own_valkey: OwnValkey) -> None:
+    status, findings, _ = doctor(Stack(own_valkey.url).environment, "--only", "redis", "--strict")
+
+    assert (status, findings["redis.memory"]["status"]) == (0, "ok"), findings
 
 
 def test_what_fails_is_told_with_its_cure_and_without_secrets(make_stack: Make, tmp_path: Path) -> None:

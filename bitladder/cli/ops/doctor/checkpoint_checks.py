@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bitladder.cli.ops.doctor.finding import Examined, Finding, Role, fail, in_bytes, ok, skipped, warn
+from bitladder.settings.load import foreign_environment
 from bitladder.settings.models_section import TierSettings
 from bitladder.settings.paths import in_cache
 from workers.engines.errors import EngineFaultError
 from workers.engines.hardware.gpu_fit import Arithmetic, numbers_of, read_config
+from workers.engines.hardware.nvidia import seen_gpus
 from workers.engines.published import published_problem
 
 # What a tier's name promises: numbers of which a checkpoint must have some; none: it must not be quantized.
@@ -28,8 +30,9 @@ def check_checkpoints(examined: Examined) -> Iterator[Finding]:
     if examined.settings.worker.engine != "vllm":
         yield skipped("checkpoints.folder", "all tiers", f"worker.engine is {examined.settings.worker.engine!r}")
         return
+    has_gpu = bool(seen_gpus(foreign_environment() | examined.settings.vllm.environment))
     for name, tier in examined.tiers():
-        yield from _of_tier(examined, name, tier)
+        yield from _of_tier(examined, name, tier, has_gpu=has_gpu)
 
 
 def folder_of(examined: Examined, tier: TierSettings) -> Path:
@@ -65,7 +68,7 @@ def _promises(tier: str) -> frozenset[Arithmetic] | None:
     return next((kinds for start, kinds in _PROMISED if re.match(start, tier, re.IGNORECASE)), None)
 
 
-def _of_tier(examined: Examined, name: str, tier: TierSettings) -> Iterator[Finding]:
+def _of_tier(examined: Examined, name: str, tier: TierSettings, *, has_gpu: bool) -> Iterator[Finding]:
     folder = folder_of(examined, tier)
     if not folder.is_dir():
         yield _missing(examined, name, tier, folder)
@@ -80,16 +83,21 @@ def _of_tier(examined: Examined, name: str, tier: TierSettings) -> Iterator[Find
         yield ok("checkpoints.folder", name, f"{folder}, {in_bytes(size)} of weights")
     else:
         yield fail("checkpoints.folder", name, f"{folder} has no weights", "make or copy the checkpoint again")
-    yield _precision(name, tier.name, folder, config)
+    yield judge_precision(name, tier.name, folder, config, has_gpu=has_gpu)
     yield _digest(examined, name, tier)
 
 
-def _precision(name: str, tier: str, folder: Path, config: dict[str, Any]) -> Finding:
-    numbers = numbers_of(config)
+def judge_precision(name: str, tier: str, folder: Path, config: dict[str, Any], *, has_gpu: bool) -> Finding:
+    """Hold a checkpoint's numbers against the name of its tier."""
+    numbers, promised = numbers_of(config), _promises(tier)
     if problem := precision_problem(tier, config):
         cure = f"name the right folder in models.<model>.tiers.{tier}.checkpoint, or rename the tier"
         return fail("checkpoints.precision", name, f"{folder} {problem}", cure)
-    if not numbers and _promises(tier):
+    if not numbers and promised and Arithmetic.FP8 in promised and not has_gpu:
+        return ok(
+            "checkpoints.precision", name, "not packed: there are no FP8 kernels for processors, it serves as bf16"
+        )
+    if not numbers and promised:
         text = f"{folder} is not stored in the precision that the tier is called by: it takes more memory"
         cure = "serve a packed checkpoint of it, if the machine has the kernels (docs/calibration/quantize.md)"
         return warn("checkpoints.precision", name, text, cure)

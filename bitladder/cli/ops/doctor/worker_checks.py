@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import NoPermissionError, RedisError
 
@@ -13,11 +13,22 @@ from bitladder import __version__
 from bitladder.cli.ops.doctor.finding import Examined, Finding, ok, skipped, warn
 from bitladder.cli.ops.doctor.redis_checks import server_name
 from bitladder.errors import ConfigError
+from bitladder.queue.calls.worker_report import read_report
 from bitladder.queue.server.connection import connect
 
 _MAX_WORKERS = 1000
 _FIELDS = ("model", "tier", "version", "ready", "hostname", "pid")
 _MAX_CHARS = 80
+
+
+class Serves(NamedTuple):
+    """What a worker answers by."""
+
+    checkpoint: str  # as the settings name it; or the engine, where that has none
+    release: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} of release {self.release}" if self.release else self.checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,7 @@ class Worker:
     ready: str = ""
     hostname: str = ""
     pid: str = ""
+    serves: Serves | None = None  # None: it is of an earlier version
 
     @property
     def place(self) -> str:
@@ -52,8 +64,16 @@ def _at(examined: Examined) -> list[Finding]:
         return [skipped("worker.live", server, f"the user {user} may not read the workers' entries; admin may")]
     except (RedisError, OSError, ConfigError) as error:
         return [skipped("worker.live", server, f"Redis cannot be asked: {error}")]
-    ladders = {name: model.ladder for name, model in examined.settings.models.items()}
-    return list(judge_workers(workers, ladders, server))
+    models, engine = examined.settings.models, examined.settings.worker.engine
+    expected = {
+        (name, tier.name): Serves(
+            tier.checkpoint if engine == "vllm" else engine, tier.published.version if tier.published else None
+        )
+        for name, model in models.items()
+        for tier in model.tiers
+    }
+    findings = list(judge_workers(workers, {name: model.ladder for name, model in models.items()}, server))
+    return [*findings, judge_checkpoints(workers, expected)] if workers else findings
 
 
 def judge_workers(
@@ -105,6 +125,21 @@ def _versions(live: Sequence[Worker]) -> Finding:
     return warn("worker.versions", "live workers", text, cure)
 
 
+def judge_checkpoints(workers: Sequence[Worker], expected: Mapping[tuple[str, str], Serves]) -> Finding:
+    """Hold what live workers answer by against this configuration and the release in force."""
+    pairs = [(worker, expected.get((worker.model, worker.tier))) for worker in workers if worker.left_s > 0]
+    others = [
+        f"{worker.place}: {worker.serves}, not {right}"
+        for worker, right in pairs
+        if right and worker.serves and worker.serves != right
+    ]
+    if not others:
+        return ok("worker.checkpoints", "live workers", "those that say so serve what this configuration says")
+    text = f"{len(others)} serve something else than this configuration says: {_some(others)}"
+    cure = "a worker that does not change by itself says in its log what it refused; restart it with this configuration"
+    return warn("worker.checkpoints", "live workers", text, cure)
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -116,7 +151,7 @@ async def _read(examined: Examined) -> list[Worker]:
         leases: list[Any] = await client.zrange("bl:workers", 0, _MAX_WORKERS - 1, withscores=True)
         async with client.pipeline(transaction=False) as pipeline:
             for name, _ in leases:
-                pipeline.hmget(b"rq:worker:" + name, list(_FIELDS))
+                pipeline.hmget(b"rq:worker:" + name, [*_FIELDS, "report"])
             rows = await pipeline.execute()
         return [_worker(name, end_ms / 1000 - seconds, row) for (name, end_ms), row in zip(leases, rows, strict=True)]
     finally:
@@ -124,5 +159,11 @@ async def _read(examined: Examined) -> list[Worker]:
 
 
 def _worker(name: bytes, left_s: float, row: list[Any]) -> Worker:
-    texts = [(value or b"").decode(errors="replace")[:_MAX_CHARS] for value in row]
-    return Worker(name.decode(errors="replace")[:_MAX_CHARS], left_s, *texts)
+    *values, raw = row
+    texts = {
+        field: (value or b"").decode(errors="replace")[:_MAX_CHARS]
+        for field, value in zip(_FIELDS, values, strict=True)
+    }
+    report = read_report(raw)
+    serves = Serves(report.checkpoint, report.release) if report and report.checkpoint else None
+    return Worker(name.decode(errors="replace")[:_MAX_CHARS], left_s, serves=serves, **texts)

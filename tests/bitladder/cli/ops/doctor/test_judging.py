@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from bitladder import __version__
-from bitladder.cli.ops.doctor.checkpoint_checks import precision_problem
+from bitladder.cli.ops.doctor.checkpoint_checks import judge_precision, precision_problem
 from bitladder.cli.ops.doctor.finding import Examined, Finding, Role, Status
 from bitladder.cli.ops.doctor.gpu_checks import Room, judge_room, read_room
 from bitladder.cli.ops.doctor.intake_checks import judge_keys
 from bitladder.cli.ops.doctor.machine_checks import check_tls
 from bitladder.cli.ops.doctor.redis_facts import Measured, judge
 from bitladder.cli.ops.doctor.vllm_checks import SUPPORTED, judge_arguments, judge_version
-from bitladder.cli.ops.doctor.worker_checks import Worker, judge_workers
+from bitladder.cli.ops.doctor.worker_checks import Serves, Worker, judge_checkpoints, judge_workers
 from bitladder.settings.access import KeySettings
 from bitladder.settings.load import load_settings
 from bitladder.settings.models_section import ModelSettings, TierSettings
@@ -223,6 +224,30 @@ def test_a_checkpoint_of_another_precision_than_its_tier_s_name_is_told(
     tier: str, config: dict[str, Any], is_wrong: bool
 ) -> None:
     assert bool(precision_problem(tier, config)) == is_wrong
+
+
+def test_an_fp8_checkpoint_that_is_not_packed_is_a_warning_only_where_a_gpu_could_serve_it() -> None:
+    judged = [
+        judge_precision("m", tier, Path("/x"), {}, has_gpu=has_gpu).status
+        for tier, has_gpu in (("fp8", False), ("fp8", True), ("int4", False))
+    ]
+
+    assert judged == [Status.OK, Status.WARN, Status.WARN]
+
+
+def test_a_worker_with_another_checkpoint_or_release_than_the_configuration_s_is_told() -> None:
+    right = {("smollm2", "int4"): Serves("{cache}/int4", 4), ("smollm2", "int8"): Serves("{cache}/int8")}
+    served = [Serves("{cache}/int4", 4), None, Serves("{cache}/int4", 3)]
+    workers = [replace(worker(f"w{number}"), serves=serves) for number, serves in enumerate(served)]
+    gone = replace(worker("gone", left_s=-1), serves=Serves("other"))
+
+    assert judge_checkpoints([*workers[:2], gone], right).status is Status.OK
+    told = judge_checkpoints(workers, right)
+    assert (told.status, told.detail) == (
+        Status.WARN,
+        "1 serve something else than this configuration says: "
+        "w2 (host, pid 12): {cache}/int4 of release 3, not {cache}/int4 of release 4",
+    )
 
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
