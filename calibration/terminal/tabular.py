@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Collection, Sequence
 
@@ -13,17 +14,32 @@ Row = Sequence[object]
 def table(columns: Sequence[str], rows: Sequence[Row], *, title: str = "", red: Collection[int] = ()) -> str:
     """Return a table: for people in aligned columns, for programs a line per row with tabs between full values.
 
-    Nothing is ever cut: an id or a path can be copied, whatever the width of the terminal. The title is a line of its
-    own above. `red`: rows that a terminal shows so.
+    Nothing is ever cut: an id or a path can be copied, whatever the width of the terminal. Where that is too small,
+    columns with one value in all rows become a line above, the widest first, as far as that is needed. The title is a
+    line of its own above. `red`: rows that a terminal shows so.
     """
     lines = [[plain(cell) for cell in row] for row in (columns, *rows)]
     above = [plain(title)] if title else []
     if not sys.stdout.isatty():
         return "\n".join([*above, *("\t".join(line) for line in lines)])
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    same, gap, widths, lines = _fitted(lines, shutil.get_terminal_size().columns)
+    above += [f"in every row: {', '.join(same)}"] if same else []
+    padded = [gap.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     shown = [typer.style(line, fg="red") if index in red else line for index, line in enumerate(padded[1:])]
     return "\n".join([*above, typer.style(padded[0], bold=True), *shown])
+
+
+def _fitted(lines: list[list[str]], room: int) -> tuple[list[str], str, list[int], list[list[str]]]:
+    """Return what a narrow terminal has above its table, the gap between columns, their widths, and the lines left."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    left = list(range(len(columns)))
+    constant = sorted((i for i in left[1:] if len(set(columns[i][1:])) == 1), key=lambda i: -widths[i])
+    while constant and sum(widths[i] + 2 for i in left) - 2 > room:
+        left.remove(constant.pop(0))
+    same = [f"{column[0]} {column[1] or '-'}" for i, column in enumerate(columns) if i not in left]
+    gap = "  " if sum(widths[i] + 2 for i in left) - 2 <= room else " "
+    return same, gap, [widths[i] for i in left], [[line[i] for i in left] for line in lines]
 
 
 def plain(cell: object) -> str:
