@@ -26,7 +26,7 @@ def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) ->
     assert "odd answers" in queues
     assert resume == "resumed tier:smollm2:int4\n"
     assert drained == "no live worker\n"
-    assert (purged, cancelled) == ("would purge 0 jobs\n", "would cancel 0 jobs\n")
+    assert (purged, cancelled) == ("would purge 0 jobs\n", "cancel: no job matches\n")
     assert moved == "would move 0 jobs\n"
     log = json.loads(_run(stack, "bitladder audit --json"))["data"]
     assert [entry["what"] for entry in log[:2]] == ["resume", "pause"]

@@ -108,7 +108,7 @@ class JobOrder:
         body = {**self._more, "filter": chosen, "all": everything and not chosen, "reason": reason}
         count = self._side.order(self._word, body)
         if dry_run or not count["count"]:
-            self._show(count, f"would {self._word} {_jobs(count)}")
+            self._show(count, f"would {self._word} {_jobs(count)}" if dry_run else f"{self._word}: no job matches")
             return
         if not yes:
             self._ask(count)
@@ -132,4 +132,4 @@ class JobOrder:
 
 
 def _jobs(count: Answer) -> str:
-    return f"{'more than ' if count['has_more'] else ''}{count['count']} jobs"
+    return f"{'more than ' if count['has_more'] else ''}{count['count']} job{'' if count['count'] == 1 else 's'}"
