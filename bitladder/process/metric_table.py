@@ -38,10 +38,17 @@ class Row:
 class Children(Generic[Child]):
     """The children of one metric by the values of their labels, each looked up once: `labels()` takes a lock."""
 
-    __slots__ = ("_before", "_known", "_labels", "_limits", "_seen")
+    __slots__ = ("_before", "_known", "_labels", "_limits", "_remove", "_seen")
 
-    def __init__(self, labels: Callable[..., Child], limits: Sequence[int | None], before: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        labels: Callable[..., Child],
+        limits: Sequence[int | None],
+        before: Sequence[str] = (),
+        remove: Callable[..., None] = lambda *_: None,
+    ) -> None:
         self._labels: Callable[..., Child] = labels
+        self._remove = remove
         self._limits, self._before = limits, before
         self._known: dict[tuple[str, ...], Child] = {}
         self._seen: list[set[str]] = [set() for _ in limits]
@@ -49,6 +56,13 @@ class Children(Generic[Child]):
     def __call__(self, *values: str) -> Child:
         """Return the child of these values."""
         return self._known.get(values) or self._new(values)
+
+    def forget(self, value: str) -> None:
+        """End the series whose first label has this value, and leave its place to another."""
+        for values in [values for values in self._known if values[0] == value]:
+            del self._known[values]
+            self._remove(*self._before, *values)
+        self._seen[0].discard(value)
 
     def _new(self, values: tuple[str, ...]) -> Child:
         bounded = tuple(map(self._bounded, values, self._limits, self._seen))
@@ -59,7 +73,7 @@ class Children(Generic[Child]):
 
     @staticmethod
     def _bounded(value: str, limit: int | None, seen: set[str]) -> str:
-        if limit is None or value in seen:
+        if limit is None or value in seen or value == OTHERS:
             return value
         if len(seen) >= limit:
             return OTHERS
@@ -98,7 +112,8 @@ class Metrics:
 
     def _children(self, name: str, metric: Child) -> Children[Child]:
         row: Row = self._rows[name]
-        children = Children(metric.labels, tuple(row.labels.values()), tuple(self._common.values()))
+        limits, before = tuple(row.labels.values()), tuple(self._common.values())
+        children = Children(metric.labels, limits, before, metric.remove)
         for value in row.first:
             children(value)
         return children

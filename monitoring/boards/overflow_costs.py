@@ -100,7 +100,7 @@ COSTS = Board(
             graph(
                 "By tenant",
                 {"{{tenant}}": rate("bitladder_tenant_tokens_total", "tenant")},
-                "Read and written tokens a second; the first 50 tenants by name: bitladder_tenant_tokens_total",
+                "Read and written tokens a second; the 50 that use most by name: bitladder_tenant_tokens_total",
                 "short",
             ),
             graph(

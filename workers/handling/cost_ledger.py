@@ -115,7 +115,7 @@ class CostLedger:
             await self._send(self._sending)
         self._count_rent()
         for tenant, (cost, _, _) in self._spent.tenants.items():
-            self._metrics.costs.add(tenant, cost)
+            self._metrics.tenants.add_cost(tenant, cost)
         self._sending, self._spent = self._spent, Spent(number=self._spent.number + 1)
         await self._send(self._sending)
 
@@ -130,7 +130,7 @@ class CostLedger:
         self._spent.seconds += now_s - self._counted_s
         rent = price_of(now_s - self._counted_s, self._price_per_hour)
         self._spent.rent += rent
-        self._metrics.costs.rent.inc(rent)
+        self._metrics.rent.inc(rent)
         self._counted_s = now_s
 
 

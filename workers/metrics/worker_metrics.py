@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from bitladder.contract import Claimed, Outcome, State
 from bitladder.process.metric_table import Metrics
-from workers.metrics.worker_rows import ROWS
+from workers.metrics.tenant_ranking import TenantRanking
+from workers.metrics.worker_rows import MAX_TENANTS, ROWS
 from workers.tally import Tally
 
 Exemplar = dict[str, str] | None
@@ -44,16 +45,27 @@ class _RqCounters:
         return f"{self.finished} {self.failed} {self.working_s:.3f}"
 
 
-class _CostMetrics:
-    """What a worker spends; the tenants that come first have a label of their own."""
+class _TenantMetrics:
+    """Tokens and cost by tenant; those that use most tokens have a label of their own."""
 
     def __init__(self, made: Metrics) -> None:
-        self.rent = made.counter("bitladder_rent_total")
+        self._tokens = made.counters("bitladder_tenant_tokens_total")
         self._cost = made.counters("bitladder_cost_total")
+        self._ranking = TenantRanking(MAX_TENANTS, self._forget)
 
-    def add(self, tenant: str, cost: float) -> None:
+    def add_tokens(self, tenant: str, read: int, written: int) -> None:
+        """Count the tokens of a job."""
+        label = self._ranking.label(tenant, read + written)
+        self._tokens(label, "prompt").inc(read)
+        self._tokens(label, "completion").inc(written)
+
+    def add_cost(self, tenant: str, cost: float) -> None:
         """Count an attributed cost."""
-        self._cost(tenant).inc(cost)
+        self._cost(self._ranking.label(tenant, 0)).inc(cost)
+
+    def _forget(self, tenant: str) -> None:
+        self._tokens.forget(tenant)
+        self._cost.forget(tenant)
 
 
 class _TakenMetrics:
@@ -98,7 +110,8 @@ class WorkerMetrics:
         self.taken = _TakenMetrics(made)
         self.suspended = made.gauge("bitladder_worker_suspended")
         self.ready = made.gauge("bitladder_worker_ready")
-        self.costs = _CostMetrics(made)
+        self.rent = made.counter("bitladder_rent_total")
+        self.tenants = _TenantMetrics(made)
 
     def _make_jobs(self, made: Metrics) -> None:
         self.ended = made.counters("bitladder_jobs_ended_total")
@@ -116,7 +129,6 @@ class WorkerMetrics:
         self.deadline_used = made.histogram("bitladder_deadline_used_ratio")
         self.attempts = made.histogram("bitladder_job_attempts")
         self.tokens = made.counters("bitladder_tokens_total")
-        self.tenant_tokens = made.counters("bitladder_tenant_tokens_total")
 
     def _make_engine(self, made: Metrics) -> None:
         self.faults = made.counter("bitladder_engine_faults_total")
@@ -155,8 +167,7 @@ class WorkerMetrics:
         if read or written:
             self.tokens("prompt").inc(read)
             self.tokens("completion").inc(written)
-            self.tenant_tokens(tenant, "prompt").inc(read)
-            self.tenant_tokens(tenant, "completion").inc(written)
+            self.tenants.add_tokens(tenant, read, written)
         if outcome.ttft_ms is not None:
             self.ttft.observe(outcome.ttft_ms / 1000, exemplar)
         if outcome.overflowed_from:

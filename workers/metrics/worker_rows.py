@@ -11,7 +11,8 @@ from bitladder.process.process_metrics import SECONDS
 
 _KINDS = ("prompt", "completion")
 _ENDS = tuple(state for state in State if state.is_terminal)
-_ORIGIN, _CODE, _TENANT = {"origin": None}, {"code": 100}, {"tenant": 50}
+MAX_TENANTS = 50
+_ORIGIN, _CODE, _TENANT = {"origin": None}, {"code": 100}, {"tenant": MAX_TENANTS}
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _ATTEMPTS = (1, 2, 3, 4, 6, 8)
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from bitladder.contract import Claimed, Outcome, State, Usage
+from bitladder.process.metric_table import OTHERS
 from workers.clock import ServerClock
 from workers.metrics.worker_metrics import WorkerMetrics
 
@@ -55,6 +56,38 @@ def test_an_end_counts_the_whole_time_the_share_of_the_deadline_the_attempts_and
         2,
     )
     assert value("bitladder_tenant_tokens_total", tenant="acme", kind="completion") == 14
+
+
+def test_the_tenants_that_use_most_have_labels_and_no_counter_goes_back() -> None:
+    metrics = WorkerMetrics("m", "int4")
+
+    def seen() -> dict[str, float]:
+        rows = (row for family in metrics.registry.collect() for row in family.samples)
+        return {
+            row.labels["tenant"]: row.value
+            for row in rows
+            if row.name == "bitladder_tenant_tokens_total" and row.labels["kind"] == "completion"
+        }
+
+    for number in range(400):  # each uses alike: who came first keeps its label
+        metrics.tenants.add_tokens(f"t{number}", 0, 10)
+        metrics.tenants.add_cost(f"t{number}", 1)
+    first = seen()
+    assert set(first) == {*(f"t{number}" for number in range(50)), OTHERS}
+    assert first[OTHERS] == 3500
+
+    earlier = first
+    for number in range(100):  # a newcomer among small ones
+        metrics.tenants.add_tokens("big", 0, 5)
+        metrics.tenants.add_cost("big", 1)
+        metrics.tenants.add_tokens(f"small{number}", 0, 1)
+        after = seen()
+        assert all(after[tenant] >= value for tenant, value in earlier.items() if tenant in after)
+        assert len(after) <= 51
+        earlier = after
+    assert after["big"] == 480  # what it used until it was seen to use more is with the others
+    assert sum(tenant.startswith("small") for tenant in after) == 0
+    assert metrics.registry.get_sample_value("bitladder_cost_total", {"model": "m", "tier": "int4", "tenant": "big"})
 
 
 def test_the_ratio_of_nan_falls_as_good_answers_follow() -> None:
