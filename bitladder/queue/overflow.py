@@ -1,17 +1,19 @@
 """The rule of overflow without Redis: runs the very lines that the claim runs (scripts/parts/overflow.lua).
 
-For tests and simulations. It needs `lupa`, which is in the dev extra only; no server process imports this module.
+For tests and simulations. It needs `lupa`, which is in the extras calibrate and dev; no server process imports this
+module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lupa.lua51 import LuaRuntime  # the version that Redis has
 
 from bitladder.queue.run_script import part
+from bitladder.script_constants import lua_constants
 
 # An entry of the claim's plan (bitladder/queue/claim_plan.py): a tier, or one of its lanes.
 Entry = Mapping[str, Any]
@@ -35,8 +37,8 @@ class _Facts(Protocol):
     def has_workers(self, tier: Entry) -> bool:
         """Return whether a worker of the tier itself is alive."""
 
-    def head(self, name: str) -> tuple[int, int] | None:
-        """Return when the first job of a list was enqueued, and its deadline (ms)."""
+    def head(self, name: str) -> tuple[int, int | None] | None:
+        """Return when the first job of a list was enqueued, and its deadline, where it has one (ms)."""
 
     def drain_rate(self, lane: Entry) -> float | None:
         """Return how many of the lane's jobs end in a second; None: that is not known."""
@@ -58,14 +60,14 @@ class _Allowance:
 
 
 class OverflowRule:
-    """The functions of overflow.lua."""
+    """The functions of overflow.lua, and of fairness.lua those that say whose turn it is."""
 
     def __init__(self) -> None:
         self._lua = LuaRuntime(unpack_returned_tuples=True, register_eval=False, register_builtins=False)
-        self._functions: Any = self._lua.execute(
-            f"{part('overflow')}\n{part('below_floor')}\n"
-            "return {allowance = allowance, take_overflow = take_overflow, take_below_floor = take_below_floor}"
-        )
+        parts = "\n".join(map(part, ("overflow", "below_floor", "fairness")))
+        functions = ("allowance", "take_overflow", "take_below_floor", "lane_order", "looks_down_first")
+        table = ", ".join(f"{name} = {name}" for name in functions)
+        self._functions: Any = self._lua.execute(f"{lua_constants(parts)}{parts}\nreturn {{{table}}}")
 
     def allowance(self, tier: Entry, lane: Entry, facts: _Facts) -> _Allowance:
         jobs, lists, only_late, _ = self._functions.allowance(self._table(tier), self._table(lane), self._facts(facts))
@@ -74,6 +76,25 @@ class OverflowRule:
     def take(self, tier: Entry, room: int, facts: _Facts) -> int:
         """Take up to `room` jobs of a lower tier; return the room that is left."""
         return int(self._functions.take_overflow(self._table(tier), room, self._facts(facts)))
+
+    def bind(self, tiers: Sequence[Entry], facts: _Facts) -> Callable[[int, int], int]:
+        """Return `take` over the same tiers (by index) and facts, for many calls: nothing is copied for each."""
+        tables, asked = [self._table(tier) for tier in tiers], self._facts(facts)
+
+        def take(index: int, room: int) -> int:
+            asked["now"] = facts.now
+            return int(self._functions.take_overflow(tables[index], room, asked))
+
+        return take
+
+    def lane_order(self, jobs: int) -> tuple[tuple[int, ...], int]:
+        """Return the order of lanes (0: urgent) after so many jobs of a cycle, and for how many more it holds."""
+        order, run = self._functions.lane_order(jobs)
+        return tuple(place - 1 for place in order.values()), int(run)
+
+    def looks_down_first(self, claims: int) -> bool:
+        """Return whether this claim of a tier looks at the lower ones first."""
+        return bool(self._functions.looks_down_first(claims))
 
     def take_below_floor(self, lists: Sequence[Entry], room: int, facts: _Facts) -> int:
         """Take up to `room` jobs whose clients consent, from lists {name, tiers}; return the room that is left."""

@@ -18,6 +18,7 @@ from calibration.terminal.escape import printable
 STEPS = {
     "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
     "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
+    "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",

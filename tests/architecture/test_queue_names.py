@@ -10,8 +10,9 @@ import pytest
 from tests.architecture.test_sizes import ROOT, SOURCES
 
 HOME = ROOT / "bitladder" / "queue_name.py"
-# What else is divided at a colon, by words of its name: a policy's kind, addresses, and what other programs write.
-OTHERS = ("policy", "settings.name", "url", "address", "line", "meaning")
+# What else is divided at a colon, by words of its name: a policy's kind, a simulation's loads, addresses, and
+# what other programs write.
+OTHERS = ("policy", "spec", "settings.name", "url", "address", "line", "meaning")
 METHODS = ("split", "rsplit", "partition", "rpartition", "count", "find", "index", "rindex")
 
 

@@ -1,0 +1,1 @@
+"""A fleet under load on a virtual clock: what serves decides, service curves say how fast."""
