@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
@@ -66,7 +67,8 @@ async def noted(queue: JobQueue, order: Note, results: Mapping[str, object]) -> 
         yield
     except BaseException as error:  # a signal, too
         with suppress(QueueUnreachableError):
-            await _note(queue, order, {**results, "stopped": short(str(error) or type(error).__name__)}, began)
+            why = "interrupted" if isinstance(error, CancelledError) else short(str(error) or type(error).__name__)
+            await _note(queue, order, {**results, "stopped": why}, began)
         raise
     await _note(queue, order, results, began)
 

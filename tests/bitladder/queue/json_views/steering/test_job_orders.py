@@ -192,7 +192,7 @@ async def test_an_order_that_stops_or_is_killed_is_told_from_one_that_ended(queu
     assert [entry.result for entry in log.data] == [
         {"cancelled": 3},
         "begun",
-        {"cancelled": 100, "stopped": "CancelledError"},
+        {"cancelled": 100, "stopped": "interrupted"},
     ]
     assert [entry.result for entry in older.data] == ["begun"]
     assert log.data[0].began == log.data[1].id
