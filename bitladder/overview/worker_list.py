@@ -17,7 +17,7 @@ from bitladder.queue.json_views.finding.found_job import read_time
 from bitladder.queue.json_views.kinds import Count, Timestamp
 from bitladder.queue.pauses import pause_of_tier
 from bitladder.queue.server.protocol import unreachable
-from bitladder.queue.untrusted import read_number, short
+from bitladder.queue.untrusted import MAX_NUMBER, read_number, short
 
 MAX_WORKERS = 2000
 _FIELDS = (
@@ -107,7 +107,12 @@ async def list_workers(queue: JobQueue) -> WorkerList:
         raise unreachable("cannot list the workers", error) from error
     now_ms = int(second) * 1000 + int(microsecond) // 1000
     rows = [
-        _row(name, (now_ms, int(end_ms)), hash_ if isinstance(hash_, list) else [None] * len(_FIELDS), overview)
+        _row(
+            name,
+            (now_ms, int(min(end_ms, MAX_NUMBER))),
+            hash_ if isinstance(hash_, list) else [None] * len(_FIELDS),
+            overview,
+        )
         for (name, end_ms), hash_ in zip(leases, hashes, strict=True)
     ]
     rows.sort(key=lambda row: (row.model, row.tier, row.worker))
@@ -156,7 +161,8 @@ def _state(
         return WorkerState.SILENT
     if report and report.is_draining:
         return WorkerState.DRAINING
-    if not is_ready:
+    # A drain and a fault turn it unready before the next report says which of them it is.
+    if not is_ready and not (report and report.ready_since_ms):
         return WorkerState.BROKEN if report and report.was_ready else WorkerState.STARTING
     return WorkerState.SUSPENDED if is_suspended else WorkerState.READY
 

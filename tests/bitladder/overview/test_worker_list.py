@@ -37,18 +37,23 @@ async def test_each_state_of_a_worker_is_told_from_the_others(queue: JobQueue, s
     await work(queue, "earlier", None)
     await work(queue, "silent", READY)
     store.hset("rq:worker:silent", "reported", 1)
+    await work(queue, "turning", READY, is_ready=False)  # its next report says what it does now
+    await work(queue, "endless", READY)
+    store.zadd("bl:workers", {"endless": float("inf")})
     await work(queue, "lost", READY)
     store.zadd("bl:workers", {"lost": 1})
+
+    also_ready = ("earlier", "turning", "endless")
 
     usual = await states(queue)
     store.set("rq:suspended", "1")
     suspended = await states(queue)
 
     assert usual == {
-        name: WorkerState.READY if name == "earlier" else WorkerState(name)
-        for name in ("ready", "starting", "broken", "draining", "earlier", "silent", "lost")
+        **{name: WorkerState(name) for name in ("ready", "starting", "broken", "draining", "silent", "lost")},
+        **dict.fromkeys(also_ready, WorkerState.READY),
     }
-    assert suspended == usual | dict.fromkeys(("ready", "earlier"), WorkerState.SUSPENDED)
+    assert suspended == usual | dict.fromkeys(("ready", *also_ready), WorkerState.SUSPENDED)
 
 
 async def test_a_worker_s_row_says_where_it_runs_and_what_it_serves(queue: JobQueue, store: redis.Redis) -> None:
