@@ -22,8 +22,8 @@ MAX_STREAMS = 100
 class OverviewSampler:
     """Takes samples, and sends each to all that watch. A slow reader gets the latest one next, and misses others."""
 
-    def __init__(self, read: Callable[[], Awaitable[Sample]]) -> None:
-        self._read, self._reading = read, asyncio.Lock()
+    def __init__(self, read: Callable[[], Awaitable[Sample]], max_age_s: float = INTERVAL_S * 0.9) -> None:
+        self._read, self._reading, self._max_age_s = read, asyncio.Lock(), max_age_s
         self._last: Sample | None = None
         self._last_s = 0.0  # when it was taken (monotonic)
         self._event, self._number, self._news = b"", 0, asyncio.Event()
@@ -38,7 +38,7 @@ class OverviewSampler:
 
         """
         async with self._reading:
-            if self._last is None or time.monotonic() - self._last_s >= INTERVAL_S * 0.9:
+            if self._last is None or time.monotonic() - self._last_s >= self._max_age_s:
                 self._last = await self._read()
                 self._last_s = time.monotonic()
             return self._last

@@ -105,7 +105,7 @@ class Front:
                 await stack.enter_async_context(inner.router.lifespan_context(inner))
             queues = {name: state.queue for name, state in zip(self._names, self._states(), strict=True)}
             takes = {name: state.overview.take for name, state in zip(self._names, self._states(), strict=True)}
-            sampler = OverviewSampler(partial(sample_of_all, takes))
+            sampler = OverviewSampler(partial(sample_of_all, takes), max_age_s=0)  # each part's sample has its age
             stack.push_async_callback(sampler.aclose)
             for state in self._states():
                 state.queues, state.overview_of_all = queues, sampler

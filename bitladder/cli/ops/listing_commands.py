@@ -12,7 +12,7 @@ import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.ops.listing_side import ListingSide
-from bitladder.cli.ops.operations import Answer
+from bitladder.cli.ops.operations import Answer, say_unreachable
 from bitladder.errors import ConfigError
 from calibration.terminal.tabular import plain, table
 
@@ -191,7 +191,7 @@ def _say_scope(page: Answer, *, follow: bool) -> None:
         typer.echo(plain(f"{counts} ({page['counted']}, whatever else is asked)"), err=True)
     if page["left_out"]:
         typer.echo(f"{page['left_out']} tenants' lists were not looked at: name a tenant, a model or a lane", err=True)
-    _say_unreachable(page)
+    say_unreachable(page)
     if page["has_more"] and not follow:
         typer.echo(f"there is more: --follow, or --after {page['next_cursor']}", err=True)
 
@@ -199,13 +199,7 @@ def _say_scope(page: Answer, *, follow: bool) -> None:
 def _say_more(answer: Answer, what: str) -> None:
     if answer["has_more"]:
         typer.echo(f"{len(answer['data'])} of {answer['total']} {what}", err=True)
-    _say_unreachable(answer)
-
-
-def _say_unreachable(answer: Answer) -> None:
-    """Say on stderr which of several Redis this answer has nothing of."""
-    for models, reason in (answer.get("unreachable") or {}).items():
-        typer.echo(plain(f"without what is at the Redis of {models}: {reason}"), err=True)
+    say_unreachable(answer)
 
 
 def _job(row: dict[str, Any]) -> list[object]:

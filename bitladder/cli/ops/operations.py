@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
+import typer
 
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.ids import in_url, readable
+from calibration.terminal.tabular import plain
 
 if TYPE_CHECKING:
     from bitladder.overview.cost_report import Grouping
@@ -94,7 +96,7 @@ class _ByIntake:
         from bitladder.cli.job_commands import intake_client
 
         with intake_client(self._url, self._api_key) as client:
-            return client.call(method, path, **arguments)
+            return _said(client.call(method, path, **arguments))
 
 
 class _ByRedis:
@@ -167,7 +169,7 @@ class _ByRedis:
             return read
 
         parts = settings.at_each_redis
-        return answer(parts[0]) if len(parts) == 1 else of_each(parts, answer, merge)
+        return answer(parts[0]) if len(parts) == 1 else _said(of_each(parts, answer, merge))
 
 
 def of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge: Merge | None) -> Answer:
@@ -185,6 +187,17 @@ def of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge:
         raise next(iter((silent or errors).values()))
     lost = {name: str(error) for name, error in silent.items()}
     return (merge or merged)(answers) | ({"unreachable": lost} if lost else {})
+
+
+def say_unreachable(answer: Answer) -> None:
+    """Say on stderr which of several Redis an answer has nothing of."""
+    for models, reason in (answer.get("unreachable") or {}).items():
+        typer.echo(plain(f"without what is at the Redis of {models}: {reason}"), err=True)
+
+
+def _said(answer: Answer) -> Answer:
+    say_unreachable(answer)
+    return answer
 
 
 def operator() -> str:

@@ -254,6 +254,8 @@ def test_while_one_redis_is_down_its_model_answers_503_and_the_other_is_served(b
     assert 'model="smollm2"' in stack.http.get("/metrics").text
     for path in ("/v1/jobs", "/v1/workers", "/v1/tenants"):
         assert list(stack.http.get(path).json()["unreachable"]) == ["big"], path
+    for command in ("queues", "jobs"):
+        assert "without what is at the Redis of big: " in by_redis(stack, command).stderr, command
     wait_until(lambda: _first_note(stack).startswith("the Redis of big does not answer"), "the overview says it")
     assert stack.http.get("/v1/jobs", params={"model": "big"}).status_code == 503
     assert stack.http.post("/v1/ops/pause", json={"model": "big"}).status_code == 503
