@@ -68,7 +68,7 @@ def run_screen(screen: TopScreen) -> None:
 class _Help(ModalScreen[None]):
     """What the keys and columns are."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,h", "app.pop_screen", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,h", "dismiss", "Back")]
     CSS = "_Help { align: center middle; } #help { width: auto; height: auto; border: round $primary; padding: 1 2; }"
 
     def compose(self) -> ComposeResult:
@@ -109,6 +109,7 @@ class TopScreen(App[None]):
         Binding("m", "model", "Model"),
         Binding("p", "pause", "Pause"),
         Binding("question_mark,h", "help", "Help"),
+        Binding("ctrl+z", "suspend_process", show=False),
     ]
 
     def __init__(self, asked: str, samples: Samples, sort: Sort, model: str | None, order: Order) -> None:
