@@ -21,10 +21,12 @@ def test_the_examples_do_what_the_page_says(make_stack: Callable[..., Stack]) ->
 
     said = {line: _run(stack, line) for line in lines}
 
-    pause, queues, resume, _, drained, _, purged, cancelled, moved = said.values()
+    pause, queues, resume, audit, drained, _, purged, cancelled, moved = said.values()
     assert "tier:smollm2:int4, by " in pause
     assert "odd answers" in queues
     assert resume == "resumed tier:smollm2:int4\n"
+    until = pause.split("until ")[1].split(": ")[0]
+    assert [line.split("\t")[-1] for line in audit.splitlines()[1:]] == ["was paused true", f"until {until}"]
     assert drained == "no live worker\n"
     assert (purged, cancelled) == ("would purge 0 jobs\n", "cancel: no job matches\n")
     assert moved == "would move 0 jobs\n"

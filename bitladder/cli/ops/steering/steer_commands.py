@@ -137,7 +137,7 @@ def audit(
     """
     answer = operations(url, api_key, config).audit(limit, after)
     rows = [
-        (_time(row["at"]), row["by"], row["what"], row["on"], row["reason"], json.dumps(row["result"]))
+        (_time(row["at"]), row["by"], row["what"], row["on"], row["reason"], _result(row["result"]))
         for row in answer["data"]
     ]
     _show(answer, [table(("at", "by", "what", "on", "reason", "result"), rows)], as_json=as_json)
@@ -169,6 +169,15 @@ def _seconds(text: str) -> int:
     if not seconds:
         raise ConfigError(f"--for takes a span like 45s, 10m, 12h or 7d, got {text!r}")
     return seconds
+
+
+def _result(result: object) -> str:
+    """Return what came of an order in words: times are kept in ms."""
+    if not isinstance(result, dict):
+        return str(result)
+    shown = {name: _time(value / 1000) if name == "until" and value else value for name, value in result.items()}
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in shown.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items())
 
 
 def _time(at_s: float) -> str:
