@@ -34,11 +34,13 @@ def _fitted(lines: list[list[str]], room: int) -> tuple[list[str], str, list[int
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     left = list(range(len(columns)))
-    constant = sorted((i for i in left[1:] if len(set(columns[i][1:])) == 1), key=lambda i: -widths[i])
-    while constant and sum(widths[i] + 2 for i in left) - 2 > room:
-        left.remove(constant.pop(0))
+    repeated = [i for i in left[1:] if len(lines) > 2 and len(set(columns[i][1:])) == 1]
+    for i in sorted(repeated, key=lambda i: -widths[i]):
+        if sum(widths[j] + 2 for j in left) - 2 > room:
+            left.remove(i)
     same = [f"{column[0]} {column[1] or '-'}" for i, column in enumerate(columns) if i not in left]
-    gap = "  " if sum(widths[i] + 2 for i in left) - 2 <= room else " "
+    wide, narrow = (sum(widths[i] + gap for i in left) - gap for gap in (2, 1))
+    gap = " " if narrow <= room < wide else "  "  # where neither will do, lines break anyway
     return same, gap, [widths[i] for i in left], [[line[i] for i in left] for line in lines]
 
 

@@ -51,7 +51,7 @@ def costs(
     names = _NAMES[grouping]
     rows = [[*(row[name] for name in names), *_cells(row)] for row in answer["data"]]
     total = ["total", *[""] * (len(names) - 1), *_cells(answer["total"])]
-    columns = [name.replace("_", " ") for name in (*names, *_COUNTS, *_MONEY)]
+    columns = [name.replace("_", " ") for name in (*names, *_COUNTS, *_MONEY[:-1])] + ["saving each"]
     typer.echo(table(columns, [*rows, total], title=f"{answer['since']} to {answer['until']}"))
     for model, tiers in answer["dominated"].items():
         for tier, higher in tiers.items():

@@ -39,9 +39,9 @@ def test_on_a_terminal_columns_are_aligned_and_a_long_path_stays_whole() -> None
     title, head, first, second = shown(terminal=True).splitlines()
 
     assert title == "what was made"
-    assert head == "\x1b[1mtier      path\x1b[0m"
-    assert first == f"int4      {LONG}"
-    assert second == "\x1b[31mint8  [2J a b\x1b[0m"
+    assert head == "\x1b[1mtier       path\x1b[0m"
+    assert first == f"int4       {LONG}"
+    assert second == "\x1b[31mint8  [2J  a b\x1b[0m"
 
 
 def test_a_table_too_wide_for_its_terminal_says_once_what_is_the_same_in_every_row(
