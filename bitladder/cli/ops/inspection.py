@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,9 +16,6 @@ from bitladder.cli.ops.steering.steer_commands import pause_words
 from bitladder.cli.output import ExitCode
 from bitladder.queue_name import QueueName
 from calibration.terminal.tabular import Row, plain, table
-
-if TYPE_CHECKING:
-    from bitladder.settings.load import Loaded
 
 config = typer.Typer(help="Look at the configuration.", no_args_is_help=True, rich_markup_mode=None)
 config.callback()(lambda: None)  # without it typer would take a group of one command for that command
@@ -60,11 +56,12 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: bitladder config show
     """
+    from bitladder.cli.ops.settings_side import in_force
     from bitladder.settings.explain import leaves
     from bitladder.settings.hidden import hidden
     from bitladder.settings.load import load_settings
 
-    loaded = _with_live(load_settings(config, with_keys=True))
+    loaded = in_force(load_settings(config, with_keys=True), says_why=True)
     rows = [
         {"key": key, "value": hidden(value), "source": loaded.sources.get(key, "default")}
         for key, value in leaves(loaded.settings.model_dump(mode="json"))
@@ -74,20 +71,6 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
         return
     for row in rows:
         typer.echo(f"{row['key']} = {json.dumps(row['value'])}  # {row['source']}")
-
-
-def _with_live(files: Loaded) -> Loaded:
-    from bitladder.cli.ops.settings_side import at_redis
-    from bitladder.errors import ConfigError, QueueUnreachableError
-    from bitladder.settings.live_values import with_live
-
-    try:
-        return with_live(files, asyncio.run(at_redis(files, lambda store, _: store.read())))
-    except QueueUnreachableError as error:
-        typer.secho(f"without the live settings: {error}", err=True, fg="yellow")
-    except ConfigError as error:
-        typer.secho(str(error), err=True, fg="red")
-    return files
 
 
 def version() -> None:

@@ -80,9 +80,10 @@ class ListingSide:
             return client.call("GET", path, **arguments)
 
     def _parts(self) -> list[Settings]:
+        from bitladder.cli.ops.settings_side import in_force
         from bitladder.settings.load import load_settings
 
-        return load_settings(self._config, with_keys=True).settings.at_each_redis
+        return in_force(load_settings(self._config, with_keys=True)).settings.at_each_redis
 
     def _ask_each(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
         def ask(part: Settings) -> Answer:

@@ -151,11 +151,12 @@ class _ByRedis:
         return self._ask(lambda queue: read_audit(queue, limit, after), lambda answers: answers[0])
 
     def _ask(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
+        from bitladder.cli.ops.settings_side import in_force
         from bitladder.queue.job_queue import JobQueue
         from bitladder.queue.server.connection import connect
         from bitladder.settings.load import load_settings
 
-        settings = load_settings(self._config).settings
+        settings = in_force(load_settings(self._config)).settings
 
         async def ask(part: Settings) -> object:
             client = connect(part.redis)

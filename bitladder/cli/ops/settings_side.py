@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import typer
 
 from bitladder.cli.ops.operations import operator
 from bitladder.errors import ConfigError
@@ -80,3 +81,21 @@ async def at_redis(files: Loaded, work: Callable[[LiveStore, Loaded], Awaitable[
         return await work(LiveStore(JobQueue(client, first)), files)
     finally:
         await client.aclose()
+
+
+def in_force(files: Loaded, *, says_why: bool = False) -> Loaded:
+    """Return the settings as running processes have them: what stands over them in Redis, where that can be read.
+
+    `says_why`: also where Redis cannot be asked, which other commands meet themselves.
+    """
+    from bitladder.errors import QueueUnreachableError
+    from bitladder.settings.live_values import with_live
+
+    try:
+        return with_live(files, asyncio.run(at_redis(files, lambda store, _: store.read())))
+    except QueueUnreachableError as error:
+        if says_why:
+            typer.secho(f"without the live settings: {error}", err=True, fg="yellow")
+    except ConfigError as error:
+        typer.secho(str(error), err=True, fg="red")
+    return files

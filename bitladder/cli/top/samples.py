@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import httpx2
 import msgspec
 
+from bitladder.cli.ops.settings_side import in_force
 from bitladder.client.answers import authorization, base_url, checked, unanswered
 from bitladder.errors import BitladderError, JobError, ProtocolError
 from bitladder.overview.overview_reader import OverviewReader
@@ -40,7 +41,7 @@ def samples_of(url: str | None, api_key: str | None, config: str | None) -> tupl
     if url and config is None:
         base, headers = base_url(url), authorization(api_key)
         return f"{base.scheme}://{base.netloc.decode()}", lambda: _by_intake(base, headers)
-    settings = load_settings(config, with_keys=True).settings
+    settings = in_force(load_settings(config, with_keys=True)).settings
     return "Redis", lambda: _by_redis(settings)
 
 

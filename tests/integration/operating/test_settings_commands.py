@@ -90,6 +90,21 @@ def test_a_change_is_taken_by_running_processes_and_by_new_ones_and_is_undone_by
     assert store.llen("bl:settings:history") == 3
 
 
+def test_a_command_that_asks_redis_itself_goes_by_the_live_settings_as_an_intake_does(
+    make_stack: Callable[..., Stack], store: redis.Redis
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    settings(stack, "set", "queue.max_depth=1")
+    assert floor(stack) == "int4"
+
+    notes = json.loads(by_redis(stack, "top", "--json").stdout)["notes"]
+
+    assert [note["text"] for note in notes if "full" in note["text"]] == [
+        "smollm2:int4:normal: full, 1 jobs wait; new ones are refused"
+    ]
+
+
 def test_what_redis_has_is_refused_where_it_is_not_ours_and_named_until_it_is_mended(
     make_stack: Callable[..., Stack], store: redis.Redis
 ) -> None:

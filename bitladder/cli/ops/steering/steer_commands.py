@@ -175,7 +175,9 @@ def _result(result: object) -> str:
     """Return what came of an order in words: times are kept in ms."""
     if not isinstance(result, dict):
         return str(result)
-    shown = {name: _time(value / 1000) if name == "until" and value else value for name, value in result.items()}
+    shown = {name: value for name, value in result.items() if name != "until"}
+    if "until" in result:
+        shown = {"until": _time(result["until"] / 1000) if result["until"] else "resumed"} | shown
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in shown.items()}
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items())
 
