@@ -210,6 +210,7 @@ def _written(troubles: list[Trouble]) -> Iterator[str]:
         yield f"\n## {trouble.title}\n\nDone: {trouble.shown}.\n\n| seen in | after s | as |\n| --- | --- | --- |\n"
         for view, after in trouble.seen.items():
             yield f"| {view} | {after:.0f} | {trouble.lines[view].replace('|', '/')} |\n"
+    yield _BY_HAND
 
 
 _INTRODUCTION = """# Found in a minute
@@ -220,6 +221,25 @@ ship (a look every 5 s), and a browser on the page at /. It fails where the page
 needs more than a minute. An alert is *sent* once it has stood in the list for as long as its rule says, so that a
 restart wakes nobody ([alerts.yaml](../../../monitoring/alerts.yaml)); each has a page that says what to do
 ([alerts](../alerts.md)).
+"""
+
+_BY_HAND = """
+## By hand
+
+Beside `make up ENGINE=echo`, with `bitladder` on the PATH ([commands.md](../commands.md)). `bitladder top` or the page
+shows it meanwhile. `up` starts a killed worker again at once, so this one is stopped:
+
+```sh
+bitladder workers                                      # the pid of the worker of fp8
+kill -STOP PID                                         # a tier without workers, once its lease ends; -CONT ends it
+bitladder submit "echo:crash" --min-tier int8 --wait   # a job that poisons its engines
+bitladder settings set queue.max_depth=100
+bitladder pause --tier int4
+bitladder loadtest --rate 100 --duration 2s --modes jobs=1 --max-tier int4=1 --timeout 1s    # a full queue
+bitladder purge --tier int4 --yes                      # and all as it was:
+bitladder resume --tier int4
+bitladder settings unset --all
+```
 """
 
 
