@@ -11,6 +11,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── DiskFullError                     4   too little room, seen before or while writing
 ├── BadCheckpointError                5   measured and found wanting; it is not kept
 ├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
+├── UnprovenError                     1   the labels cannot promise it; no policy was written
 └── PublishRefusedError               1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
@@ -73,6 +74,10 @@ class EngineFailedError(CalibrationError):
     """The engine cannot start on a checkpoint, or failed while it was measured."""
 
     exit_code = 6
+
+
+class UnprovenError(CalibrationError):
+    """The labels are too few, or lose too much, for the promise."""
 
 
 class PublishRefusedError(CalibrationError):

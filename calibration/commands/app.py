@@ -23,6 +23,7 @@ STEPS = {
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
+    "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
     "rollback": "Publish a former release again, under a new version.",
     "releases": "Show the published release and those before it.",

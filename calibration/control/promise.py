@@ -95,14 +95,15 @@ def on_average(candidates: Iterable[Losses], alpha: float) -> int | None:
     return last
 
 
-def labels_needed(share: float, alpha: float, delta: float) -> int | None:
-    """Return the fewest labels that prove alpha where this share of them loses, or None where no number does."""
+def labels_needed(share: float, alpha: float, delta: float, beyond: int = 0) -> int | None:
+    """Return the fewest labels, above `beyond`, that prove alpha where this share of them loses, or None."""
     if share >= alpha:
         return None
     if share == 0:
-        return _fewest(0, 1, MAX_LABELS, alpha, delta)
+        return _fewest(0, beyond + 1, MAX_LABELS, alpha, delta)
     # The last count of labels that has no more than so many losses, and whether it proves alpha: more losses, more so.
-    low, high = -1, 1
+    high = max(1, round(share * beyond))
+    low = high - 1 if beyond else -1
     while not _proves(high, last := math.ceil((high + 1) / share) - 1, alpha, delta):
         if last >= MAX_LABELS:
             return None
@@ -113,7 +114,7 @@ def labels_needed(share: float, alpha: float, delta: float) -> int | None:
             high = middle
         else:
             low = middle
-    return _fewest(high, max(1, math.ceil(high / share)), math.ceil((high + 1) / share) - 1, alpha, delta)
+    return _fewest(high, max(beyond + 1, math.ceil(high / share)), math.ceil((high + 1) / share) - 1, alpha, delta)
 
 
 def _proves(losses: int, count: int, alpha: float, delta: float) -> bool:

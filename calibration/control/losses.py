@@ -1,0 +1,144 @@
+"""Label files: for each prompt its features, where it comes from, and what each tier loses on it.
+
+A line is a JSON object: `features` by the names of routing (docs/routing.md), or `prompt`, of which they are computed;
+`source` and `kind` (or `task`); and of every tier an object of measures, as `{"kl": 0.1, "flips": 0.02}`, or a bool
+that says whether its answer was right. Tiers stand in the line itself or under `tiers`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitladder.policy_forms import FEATURE_NAMES
+from calibration.audit.features import NAMES, score
+from calibration.errors import InputError
+from calibration.texts.jsonl import read_lines
+
+Numbers = NDArray[np.float64]
+MAX_LABELS = 200_000
+# Names in files of earlier studies, which had logarithms (of 1 + value) of what spans orders of magnitude.
+_OTHER_NAMES = {
+    "word_len": "word_length", "punct": "punctuation", "upper": "uppercase", "space": "spaces", "newline": "newlines",
+    "code_like": "code_likeness", "bytes_per_char": "bytes_per_character", "rep4": "repeated_4grams",
+    "rep_line": "repeated_lines", "tok_per_byte_est": "tokens_per_byte", "qmark": "question",
+}  # fmt: skip
+_LOGARITHMS = {"log_bytes": "bytes", "log_words": "words", "tok_est": "tokens", "mean_line": "line_length"}
+_MAX_LOSS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Prompts in rows: their features, their losses by tier, and where each is from."""
+
+    names: tuple[str, ...]
+    features: Numbers
+    losses: dict[str, Numbers]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    features: dict[str, float]
+    losses: dict[str, float]
+    source: str
+
+
+def read_labels(path: Path, tiers: tuple[str, ...], measure: str) -> tuple[Labels, int]:
+    """Return the lines that have a loss of every one of these tiers, and how many others there are.
+
+    The last tier is what the others are held against: of each loss its own is taken off, where it has one anywhere.
+
+    Raises:
+        InputError: a line is none, or no line has a loss of all tiers.
+
+    """
+    lines = read_lines(path, "label", lambda line, where: _read(line, where, tiers, measure))
+    if len(lines) > MAX_LABELS:
+        raise InputError(f"{path}: {len(lines):,} labels, expected at most {MAX_LABELS:,}")
+    if not any(tiers[-1] in line.losses for line in lines):
+        tiers = tiers[:-1]
+    whole = [line for line in lines if len(line.losses) == len(tiers)]
+    if not whole:
+        counts = Counter(tier for line in lines for tier in line.losses)
+        seen = ", ".join(f"{tier} {counts[tier]}" for tier in tiers)
+        raise InputError(f"{path}: none of {len(lines):,} lines has {measure!r} of every tier; lines with it: {seen}")
+    return _labels(path, whole, tiers), len(lines) - len(whole)
+
+
+def _labels(path: Path, lines: list[_Line], tiers: tuple[str, ...]) -> Labels:
+    names = tuple(name for name in FEATURE_NAMES if all(name in line.features for line in lines))
+    if not names:
+        raise InputError(f"{path}: no feature is in every line, expected some of {', '.join(FEATURE_NAMES)}")
+    return Labels(
+        names=names,
+        features=np.array([[line.features[name] for name in names] for line in lines]),
+        losses={tier: np.array([line.losses[tier] for line in lines]) for tier in tiers},
+        sources=tuple(line.source for line in lines),
+    )
+
+
+def _read(line: str, where: str, tiers: tuple[str, ...], measure: str) -> _Line:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: expected an object, got {line[:80]!r}")
+    under = fields.get("tiers", fields)
+    if not isinstance(under, dict):
+        raise InputError(f"{where}: tiers must be an object, got {str(under)[:80]!r}")
+    losses = {tier: _loss(under[tier], measure, f"{where}: {tier}") for tier in tiers if tier in under}
+    return _Line(
+        _features(fields, where),
+        {tier: loss for tier, loss in losses.items() if loss is not None},
+        next((str(fields[name])[:200] for name in ("source", "task", "kind") if fields.get(name)), "unknown"),
+    )
+
+
+def _loss(value: object, measure: str, where: str) -> float | None:
+    """Return the loss that a tier's entry has under this measure (`answer.kl` is kl of answer), or None."""
+    if isinstance(value, bool):
+        return 0.0 if value else 1.0
+    for part in measure.split("."):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be an object with {measure!r}, or a bool, got {str(value)[:80]!r}")
+        value = value.get(part)
+        if value is None:
+            return None
+    return _number(value, f"{where}.{measure}", low=0.0, high=_MAX_LOSS)
+
+
+def _features(fields: Mapping[str, Any], where: str) -> dict[str, float]:  # Any: JSON
+    features = fields.get("features")
+    if features is None and isinstance(fields.get("prompt"), str):
+        computed = score(fields["prompt"])
+        return {name: computed[name] for name in NAMES}
+    if not isinstance(features, dict):
+        raise InputError(f'{where}: expected "features", an object of numbers, or "prompt", a text')
+    known = {}
+    for name, value in features.items():
+        if name in _LOGARITHMS:
+            known[_LOGARITHMS[name]] = math.expm1(_number(value, f"{where}: feature {name}", low=0, high=20))
+        elif (usual := _OTHER_NAMES.get(name, name)) in FEATURE_NAMES:
+            known[usual] = _number(value, f"{where}: feature {name}", low=0, high=1e9)
+    return known
+
+
+def _number(value: object, what: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{what} must be a number, got {str(value)[:80]!r}")
+    if not low <= value <= high:
+        raise InputError(f"{what} must be from {low:g} to {high:g}, got {value:g}")
+    return float(value)
