@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import typer
 
+from bitladder.cli.ops.operator_name import operator
 from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
 from bitladder.ids import in_url, readable
 from calibration.terminal.tabular import plain
@@ -28,7 +27,6 @@ Answer = dict[str, Any]
 Word = Literal["release", "drop"]
 # The dead letters that an intake lists in one answer.
 MAX_LISTED = 1000
-_MAX_NAME = 100
 
 
 class Operations(Protocol):
@@ -199,16 +197,6 @@ def say_unreachable(answer: Answer) -> None:
 def _said(answer: Answer) -> Answer:
     say_unreachable(answer)
     return answer
-
-
-def operator() -> str:
-    """Return who gives an order to Redis itself."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        user = "unknown"
-    name = f"{user}@{platform.node()}"
-    return "".join(char if char.isprintable() else "?" for char in name)[:_MAX_NAME]
 
 
 def _read(selection: Mapping[str, object]) -> DeadLetterSelection:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import typer
 
-from bitladder.cli.ops.operations import operator
+from bitladder.cli.ops.operator_name import operator
 from bitladder.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import typer.main
 import bitladder
 from bitladder import errors
 from bitladder.cli.commands import app
-from bitladder.cli.ops.operations import operator
+from bitladder.cli.ops.operator_name import operator
 from bitladder.cli.output import ExitCode, exit_code
 from tests.conftest import ROOT
 from tests.warm_start import BITLADDER
