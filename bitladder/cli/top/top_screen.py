@@ -68,11 +68,15 @@ def run_screen(screen: TopScreen) -> None:
 class _Help(ModalScreen[None]):
     """What the keys and columns are."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,h", "dismiss", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,h", "back", "Back")]
     CSS = "_Help { align: center middle; } #help { width: auto; height: auto; border: round $primary; padding: 1 2; }"
 
     def compose(self) -> ComposeResult:
         yield Static(_HELP, id="help", markup=False)
+
+    def action_back(self) -> None:
+        if self.is_current:  # keys may come faster than it closes
+            self.dismiss()
 
 
 class _Ask(ModalScreen[bool]):
@@ -89,7 +93,8 @@ class _Ask(ModalScreen[bool]):
 
     def on_key(self, event: Key) -> None:
         event.stop()
-        self.dismiss(event.key == "y")
+        if self.is_current:
+            self.dismiss(event.key == "y")
 
 
 class TopScreen(App[None]):
