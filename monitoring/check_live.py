@@ -33,6 +33,7 @@ _EMPTY = {
     "vllm:": "no engine is vLLM",
     "bitladder_answers_judged_total": "no policy has a cascade",
     "bitladder_engine_restarts_total": "no engine was started again",
+    "bitladder_expected_wait_error": "fewer than eight forecasts of a lane have an outcome",
     "bitladder_jobs_below_floor_total": "no tier was full while a client consented",
     "bitladder_jobs_dropped_total": "no record vanished",
     "bitladder_jobs_overflowed_total": "no queue was deep enough",

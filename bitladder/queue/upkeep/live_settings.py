@@ -132,7 +132,7 @@ class LiveStore:
 
         """
         try:
-            stored: list[Any] = await self._queue.client.lrange(_HISTORY, 0, limit - 1)
+            stored: list[Any] = await self._queue.client.lrange(_HISTORY, 0, MAX_CHANGES - 1)
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
                 return []
@@ -145,4 +145,4 @@ class LiveStore:
                 entries.append(msgspec.json.decode(raw, type=HistoryEntry))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
-        return entries
+        return entries[:limit]

@@ -78,7 +78,8 @@ def test_a_change_is_taken_by_running_processes_and_by_new_ones_and_is_undone_by
     settings(stack, "unset", "policy.name", "--reason", "over")
 
     wait_until(lambda: floor(stack) == "int4", "the file's policy counts again", 3)
-    entries = json.loads(settings(stack, "history", "--json"))["data"]
+    store.lpush("bl:settings:history", b"none of ours", b"\xff", b"[]")
+    entries = json.loads(settings(stack, "history", "--limit", "3", "--json"))["data"]
     assert [(entry["revision"], entry["reason"]) for entry in entries] == [(3, "over"), (2, ""), (1, "peak")]
     assert entries[0]["changes"] == [{"key": "policy.name", "old": "fixed:fp8", "new": "article", "unset": True}]
     assert entries[1]["by"] == "anybody (no API keys are required)"
@@ -87,7 +88,7 @@ def test_a_change_is_taken_by_running_processes_and_by_new_ones_and_is_undone_by
         HIGH: (32, 64),
         "models.smollm2.tiers.int4.slots": (6, 16),
     }
-    assert store.llen("bl:settings:history") == 3
+    assert store.llen("bl:settings:history") == 6
 
 
 def test_a_command_that_asks_redis_itself_goes_by_the_live_settings_as_an_intake_does(
