@@ -170,7 +170,7 @@ def test_a_body_that_is_not_what_its_coding_says_is_refused(stack: Stack, conten
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/x"), ("GET", "/"), ("POST", "/chat/completions"), ("DELETE", "/v1/v1/chat/completions")],
+    [("POST", "/v1/x"), ("GET", "/v1"), ("POST", "/chat/completions"), ("DELETE", "/v1/v1/chat/completions")],
 )
 def test_an_unknown_route_is_named_in_openai_s_words(stack: Stack, method: str, path: str) -> None:
     answer = stack.http.request(method, path)
