@@ -257,12 +257,13 @@ class BatchRun:
 async def _scan(tools: BatchTools, record: BatchRecord, ends_early: Callable[[], str]) -> Scanned | None:
     """Check the whole file; None: the batch ends early."""
     scan = BatchScan(_rules(tools.state.settings, record))
-    async for part in tools.files.store.stream(record.spec.input_key):
-        for start in range(0, len(part), _SCANNED_BYTES):
-            if ends_early():
-                return None
-            scan.feed(part[start : start + _SCANNED_BYTES])
-            await asyncio.sleep(0)  # others get their turn
+    async with contextlib.aclosing(tools.files.store.stream(record.spec.input_key)) as parts:
+        async for part in parts:
+            for start in range(0, len(part), _SCANNED_BYTES):
+                if ends_early():
+                    return None
+                scan.feed(part[start : start + _SCANNED_BYTES])
+                await asyncio.sleep(0)  # others get their turn
     return scan.end()
 
 

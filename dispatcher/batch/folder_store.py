@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +36,14 @@ class FolderStore:
         """See Store: a file gets its name once all of it is on the disk."""
         path = self._path(key)
         unfinished = path.with_name(f"{path.name}{_UNFINISHED}{secrets.token_hex(8)}")
-        file = await self._run(lambda: _create(unfinished, self._folder))
+        created: list[BinaryIO] = []
         try:
-            size = await self._fill(file, parts)
-            await self._run(lambda: _finish(file, unfinished, path))
+            await self._run(lambda: created.append(_create(unfinished, self._folder)))
+            size = await self._fill(created[0], parts)
+            await self._run(lambda: _finish(created[0], unfinished, path))
         except BaseException:
-            await self._run(lambda: _discard(file, unfinished))
+            for file in created:
+                await self._run(lambda: _discard(file, unfinished))  # noqa: B023  (it is awaited at once)
             raise
         return size
 
@@ -60,14 +62,16 @@ class FolderStore:
         """See Store."""
         return await self._run(lambda: _read(self._path(key), start, length))
 
-    async def stream(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """See Store. The file is open all the while: it can be read to its end, even once it is deleted."""
-        file = await self._run(lambda: _open(self._path(key), start))
+        opened: list[BinaryIO] = []  # there even where the caller is cancelled while the thread opens it
         try:
-            while part := await self._run(lambda: file.read(_PART_BYTES)):
+            await self._run(lambda: opened.append(_open(self._path(key), start)))
+            while part := await self._run(lambda: opened[0].read(_PART_BYTES)):
                 yield part
         finally:
-            file.close()
+            for file in opened:
+                file.close()
 
     async def size(self, key: str) -> int:
         """See Store."""

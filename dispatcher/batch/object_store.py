@@ -7,7 +7,7 @@ record in Redis: `<store>/file-…`, or `<store>/batch_…/index` (see orphans.p
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple, Protocol
 
 from bitladder.errors import BitladderError, NotFoundError
@@ -54,7 +54,7 @@ class Store(Protocol):
 
         """
 
-    def stream(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    def stream(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes from `start` to its end, in parts of some 256 KiB.
 
         Raises:

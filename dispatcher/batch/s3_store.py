@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -65,7 +65,7 @@ class S3Store:
         with _named_errors():
             return bytes(await obstore.get_range_async(self._store, checked(key), start=start, length=length))
 
-    async def stream(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """See Store."""
         if start and start >= await self.size(key):
             return

@@ -43,7 +43,7 @@ def schemathesis(stack: Stack, folder: Path) -> subprocess.CompletedProcess[str]
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file"]
     command += [str(Path(__file__).with_name("schemathesis.toml")), "run", f"{stack.url}/openapi.json"]
     command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing,stateful"]
-    command += ["--max-examples", str(sized(6, 100)), "--seed", str(SEED), "--request-timeout", "20"]
+    command += ["--max-examples", str(sized(4, 100)), "--seed", str(SEED), "--request-timeout", "20"]
     command += ["--no-color", "--warnings", "off"]
     # One has no end, the others end or stop what is tested here: tests/integration/operating has them.
     for path in ("/v1/overview/stream", "/v1/ops/drain", "/v1/ops/pause"):

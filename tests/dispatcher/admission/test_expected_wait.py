@@ -21,10 +21,10 @@ def test_the_expected_wait_of_waiting_jobs_is_less_than_a_third_off(make_stack: 
         shown: dict[str, Any] = stack.http.get(f"/v1/jobs/{job_id}").json()
         return shown
 
-    ids = [stack.http.post("/v1/jobs", json=BODY).json()["id"] for _ in range(250)]
+    ids = [stack.http.post("/v1/jobs", json=BODY).json()["id"] for _ in range(300)]
     # The rate of the very first seconds is that of a worker that has just begun.
-    wait_until(lambda: job(ids[60])["status"] == "finished", "the service rate is known")
-    seen = [(time.time(), job(job_id)) for job_id in ids[100::10]]
+    wait_until(lambda: job(ids[110])["status"] == "finished", "the service rate is known")
+    seen = [(time.time(), job(job_id)) for job_id in ids[150::10]]
     waiting = [(at_s, shown) for at_s, shown in seen if shown["status"] == "queued"]
     wait_until(lambda: job(ids[-1])["status"] == "finished", "all jobs are over", timeout_s=60)
     errors = []

@@ -147,3 +147,23 @@ async def test_a_place_that_cannot_be_written_is_a_503(tmp_path: Path) -> None:
 async def test_a_place_that_is_neither_is_refused_at_the_start(place: str) -> None:
     with pytest.raises(ConfigError, match=f"files.store must be a folder or s3://bucket/prefix, got '{place}'"):
         open_store(place)
+
+
+async def test_who_is_cancelled_while_a_file_is_opened_leaves_none_open(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "files"))
+    await store.write("a/b", parts(b"one"))
+
+    for key, work in (("a/b", store.stream("a/b").__anext__()), ("a/c", store.write("a/c", parts(b"two")))):
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0)  # it has given the opening to a thread
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [entry for entry in open_files() if entry.endswith(key) or key in entry] == []
+    assert [path.name for path in (tmp_path / "files" / "a").iterdir()] == ["b"]
+    await store.aclose()
+
+
+def open_files() -> list[str]:
+    """Return the paths of the files that this process has open."""
+    return [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink() and entry.exists()]
