@@ -2,17 +2,19 @@
 import { h } from "./dom.js";
 
 const dialog = document.getElementById("dialog");
+let settle = () => {}; // the last question
 
 // Resolve to {reason, choice, text}, or to null where it was called off. `word`: it must be typed, for what cannot be undone;
 // `choices`: {label, values: [[value, title]]}; `input`: {label, value}; `noReason`: nothing is noted of it.
 export function confirm({ title, lines, action, word, choices, input, noReason }) {
+  settle(null);
   return new Promise((resolve) => {
+    settle = resolve;
     const reason = h("input", { id: "reason", required: true, maxlength: "300", autocomplete: "off" });
     const typed = word && h("input", { id: "word", required: true, autocomplete: "off" });
     const chosen = choices && h("select", { id: "choice" }, choices.values.map(([value, text]) => h("option", { value }, text)));
     const entered = input && h("input", { id: "entered", value: input.value, autocomplete: "off" });
     const problem = h("p", { role: "alert" });
-    let answer = null;
     const done = (event) => {
       event.preventDefault();
       if (word && typed.value.trim() !== word) {
@@ -20,12 +22,13 @@ export function confirm({ title, lines, action, word, choices, input, noReason }
         typed.focus();
         return;
       }
-      answer = { reason: reason.value.trim(), choice: chosen?.value, text: entered?.value };
+      resolve({ reason: reason.value.trim(), choice: chosen?.value, text: entered?.value });
       dialog.close();
     };
     dialog.onclose = () => {
+      if (dialog.open) return; // the event comes late: the next question is there
       dialog.replaceChildren();
-      resolve(answer);
+      resolve(null);
     };
     dialog.replaceChildren(
       h("form", { onsubmit: done },
