@@ -107,7 +107,7 @@ local function add_lists(claim, plan, key, raw_scheme)
       read_waiting(claim, of_tenants)
     end
     if is_empty(claim, {name}) then
-      redis.call('SREM', key, name)
+      if not claim.hold then redis.call('SREM', key, name) end  -- else what is in it may only be paused
     elseif rank and place and tiers then
       local named = ',' .. tiers .. ','
       -- A tier whose traffic is shifted leaves what another one may take.

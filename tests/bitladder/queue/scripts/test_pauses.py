@@ -192,3 +192,16 @@ async def test_pauses_are_bounded_and_each_order_stands_in_the_log(queue: JobQue
     ]
     assert (len(rest.data), rest.has_more) == (MAX_PAUSES, False)
     assert all(older.at <= newer.at for newer, older in itertools.pairwise(rest.data))
+
+
+@pytest.mark.parametrize("tenant", ["default", "acme"])
+async def test_jobs_that_only_some_tiers_may_serve_are_found_again_after_their_tenant_s_pause(
+    queue: JobQueue, tenant: str
+) -> None:
+    job = await submit(queue, tenant=tenant, limit=":only-int4,fp8")
+    await pause(queue, PauseOrder(tenant=tenant), "alice")
+    assert await claim(queue) == []
+
+    await resume(queue, ResumeOrder(tenant=tenant), "bob")
+
+    assert ids(await claim(queue)) == [job]
