@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +32,9 @@ OperatorUrl = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
+Reason = Annotated[str, typer.Option(help="Why: the audit log shows it.")]
 Model = Annotated[str, typer.Option(help="The model.")]
 Set = Annotated[
     list[str] | None,
@@ -50,23 +53,46 @@ _ENVELOPE: dict[str, Any] = {
     "max_cost": Annotated[float | None, typer.Option(help="The most it may be expected to cost.")],
     "allow_below_floor": Annotated[bool | None, typer.Option(help="Consent to a lower tier than its floor.")],
 }
-# Options that stay behind them: --json, and where to ask.
-_LAST = 3
+# Which jobs an order is about: an option for each field of a filter.
+_JOB_FILTER: dict[str, Any] = {
+    "tier": Annotated[str | None, typer.Option(help="Only jobs of this tier.")],
+    "lane": Annotated[str | None, typer.Option(help="Only jobs of this lane.")],
+    "model": Annotated[str | None, typer.Option(help="Only jobs of this model.")],
+    "tenant": Annotated[str | None, typer.Option(help="Only jobs of this tenant.")],
+    "tag": Annotated[str | None, typer.Option(help="Only jobs with this tag.")],
+    "batch": Annotated[str | None, typer.Option(help="Only jobs of this batch.")],
+    "older_than": Annotated[str | None, typer.Option(help="Only jobs that wait (or run) for so long: 45s, 10m, 12h.")],
+}
 
 
 def with_envelope(command: Callable[..., None]) -> Callable[..., None]:
     """Add the envelope's options to a command: it gets them as its `envelope`."""
+    return _with_options(command, "envelope", _ENVELOPE, before="as_json")
+
+
+def with_job_filter(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a filter of jobs to a command: it gets them as its `chosen`."""
+    return _with_options(command, "chosen", _JOB_FILTER, before="everything")
+
+
+def _with_options(
+    command: Callable[..., None], name: str, options: Mapping[str, Any], *, before: str
+) -> Callable[..., None]:
+    """Add options before another one of a command, which gets them together under one name; each is None by default."""
 
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:  # noqa: ANN401  (a command's options)
-        command(envelope={name: arguments.pop(name) for name in _ENVELOPE}, **arguments)
+        command(**{name: {option: arguments.pop(option) for option in options}}, **arguments)
 
     signature = inspect.signature(command, eval_str=True)
-    kept = [parameter for name, parameter in signature.parameters.items() if name != "envelope"]
     named = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, named, default=None, annotation=kind) for name, kind in _ENVELOPE.items()]
-    parameters = [parameter.replace(kind=named) for parameter in kept]
-    parameters[-_LAST:-_LAST] = added
+    parameters = [
+        parameter.replace(kind=named) for parameter in signature.parameters.values() if parameter.name != name
+    ]
+    place = [parameter.name for parameter in parameters].index(before)
+    parameters[place:place] = [
+        inspect.Parameter(option, named, default=None, annotation=kind) for option, kind in options.items()
+    ]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options

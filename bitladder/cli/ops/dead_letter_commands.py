@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.ops.operations import Answer, Operations, Word, operations
+from bitladder.cli.common_options import ApiKey, AsJson, Config, DryRun, OperatorUrl, Reason, Yes
+from bitladder.cli.ops.asking import Answer
+from bitladder.cli.ops.operations import Operations, Word, operations
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError, NotFoundError
 from bitladder.ids import readable
@@ -25,9 +26,6 @@ _Age = Annotated[
 ]
 Ids = Annotated[list[str] | None, typer.Argument(help="Job ids.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
-_Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
-_Reason = Annotated[str, typer.Option(help="Why: the audit log shows it.")]
 
 
 @app.command("list")
@@ -81,9 +79,9 @@ def release(
     queue: Queue = None,
     older_than_s: _Age = None,
     everything: All = False,
-    dry_run: _Dry = False,
-    yes: _Yes = False,
-    reason: _Reason = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    reason: Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,
@@ -104,9 +102,9 @@ def drop(
     queue: Queue = None,
     older_than_s: _Age = None,
     everything: All = False,
-    dry_run: _Dry = False,
-    yes: _Yes = False,
-    reason: _Reason = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    reason: Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,

@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.ops.operations import Answer, operations
+from bitladder.cli.ops.asking import Answer
+from bitladder.cli.ops.operations import operations
 from bitladder.cli.ops.steering.steer_commands import pause_words
 from bitladder.cli.output import ExitCode
 from bitladder.queue_name import QueueName
@@ -56,7 +57,7 @@ def config_show(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: bitladder config show
     """
-    from bitladder.cli.ops.settings_side import in_force
+    from bitladder.cli.ops.asking import in_force
     from bitladder.settings.explain import leaves
     from bitladder.settings.hidden import hidden
     from bitladder.settings.load import load_settings

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.ops.asking import Answer, say_unreachable
 from bitladder.cli.ops.listing_side import ListingSide
-from bitladder.cli.ops.operations import Answer, say_unreachable
 from bitladder.errors import ConfigError
 from calibration.terminal.tabular import plain, table
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from bitladder.cli.ops.operations import Answer, Merge, of_each
+from bitladder.cli.ops.asking import Answer, Merge, ask_each, ask_intake, ask_queues, in_force
 
 if TYPE_CHECKING:
     from bitladder.queue.job_queue import JobQueue
@@ -38,7 +34,7 @@ class ListingSide:
                 return await list_jobs(named[0], chosen, after, limit)
             return await list_jobs_at_each(queues, chosen, after, limit)
 
-        return _ask(self._parts(), look)
+        return ask_queues(self._parts(), look)
 
     def job(self, job_id: str) -> Answer:
         if self._url:
@@ -73,38 +69,13 @@ class ListingSide:
         return self._ask_each(list_tenants, merged_tenants)
 
     def _call(self, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
-        from bitladder.cli.job_commands import intake_client
-
         assert self._url  # noqa: S101  (who calls has asked)
-        with intake_client(self._url, self._api_key) as client:
-            return client.call("GET", path, **arguments)
+        return ask_intake(self._url, self._api_key, "GET", path, **arguments)
 
     def _parts(self) -> list[Settings]:
-        from bitladder.cli.ops.settings_side import in_force
         from bitladder.settings.load import load_settings
 
         return in_force(load_settings(self._config, with_keys=True)).settings.at_each_redis
 
     def _ask_each(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
-        def ask(part: Settings) -> Answer:
-            return _ask([part], lambda queues: work(next(iter(queues.values()))))
-
-        parts = self._parts()
-        return ask(parts[0]) if len(parts) == 1 else of_each(parts, ask, merge)
-
-
-def _ask(parts: Sequence[Settings], work: Callable[[Mapping[str, JobQueue]], Awaitable[object]]) -> Answer:
-    """Return what is made of the queues at these Redis, by their names."""
-    from bitladder.queue.job_queue import JobQueue
-    from bitladder.queue.server.connection import connect
-
-    async def ask() -> object:
-        queues = {",".join(part.models): JobQueue(connect(part.redis), part) for part in parts}
-        try:
-            return await work(queues)
-        finally:
-            for queue in queues.values():
-                await queue.client.aclose()
-
-    answer: Answer = json.loads(msgspec.json.encode(asyncio.run(ask())))
-    return answer
+        return ask_each(self._parts(), work, merge)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
-import typer
 
+from bitladder.cli.ops.asking import Answer, Merge, ask_each, ask_intake, in_force, say_unreachable
 from bitladder.cli.ops.operator_name import operator
-from bitladder.errors import BitladderError, ConfigError, QueueUnreachableError
+from bitladder.errors import ConfigError
 from bitladder.ids import in_url, readable
-from calibration.terminal.tabular import plain
 
 if TYPE_CHECKING:
     from bitladder.overview.cost_report import Grouping
     from bitladder.queue.job_queue import JobQueue
     from bitladder.queue.json_views.dead_letter_answers import DeadLetterSelection
-    from bitladder.settings.sections import Settings
 
-Merge = Callable[["Sequence[Answer]"], "Answer"]
-# An answer of the HTTP interface (docs/api.md).
-Answer = dict[str, Any]
 Word = Literal["release", "drop"]
 # The dead letters that an intake lists in one answer.
 MAX_LISTED = 1000
@@ -91,10 +85,7 @@ class _ByIntake:
         return self._call("GET", "/v1/ops/audit", params={"limit": limit} | ({"after": after} if after else {}))
 
     def _call(self, method: str, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
-        from bitladder.cli.job_commands import intake_client
-
-        with intake_client(self._url, self._api_key) as client:
-            return _said(client.call(method, path, **arguments))
+        return _said(ask_intake(self._url, self._api_key, method, path, **arguments))
 
 
 class _ByRedis:
@@ -149,49 +140,9 @@ class _ByRedis:
         return self._ask(lambda queue: read_audit(queue, limit, after), lambda answers: answers[0])
 
     def _ask(self, work: Callable[[JobQueue], Awaitable[object]], merge: Merge | None = None) -> Answer:
-        from bitladder.cli.ops.settings_side import in_force
-        from bitladder.queue.job_queue import JobQueue
-        from bitladder.queue.server.connection import connect
         from bitladder.settings.load import load_settings
 
-        settings = in_force(load_settings(self._config)).settings
-
-        async def ask(part: Settings) -> object:
-            client = connect(part.redis)
-            try:
-                return await work(JobQueue(client, part))
-            finally:
-                await client.aclose()
-
-        def answer(part: Settings) -> Answer:
-            read: Answer = json.loads(msgspec.json.encode(asyncio.run(ask(part))))
-            return read
-
-        parts = settings.at_each_redis
-        return answer(parts[0]) if len(parts) == 1 else _said(of_each(parts, answer, merge))
-
-
-def of_each(parts: Sequence[Settings], ask: Callable[[Settings], Answer], merge: Merge | None) -> Answer:
-    """Return what all Redis say, and in `unreachable` those that say nothing; only where none does, its error."""
-    from bitladder.queue.json_views.merging import merged
-
-    answers, errors = [], {}
-    for part in parts:
-        try:
-            answers.append(ask(part))
-        except BitladderError as error:  # that of a Redis without this job or model, where another has it
-            errors[",".join(part.models)] = error
-    silent = {name: error for name, error in errors.items() if isinstance(error, QueueUnreachableError)}
-    if not answers:
-        raise next(iter((silent or errors).values()))
-    lost = {name: str(error) for name, error in silent.items()}
-    return (merge or merged)(answers) | ({"unreachable": lost} if lost else {})
-
-
-def say_unreachable(answer: Answer) -> None:
-    """Say on stderr which of several Redis an answer has nothing of."""
-    for models, reason in (answer.get("unreachable") or {}).items():
-        typer.echo(plain(f"without what is at the Redis of {models}: {reason}"), err=True)
+        return _said(ask_each(in_force(load_settings(self._config)).settings.at_each_redis, work, merge))
 
 
 def _said(answer: Answer) -> Answer:

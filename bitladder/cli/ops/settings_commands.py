@@ -9,7 +9,8 @@ import msgspec
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
-from bitladder.cli.ops.settings_side import Answer, SettingsSide
+from bitladder.cli.ops.asking import Answer
+from bitladder.cli.ops.settings_side import SettingsSide
 from bitladder.errors import ConfigError
 from bitladder.settings.live_values import in_words
 from calibration.terminal.tabular import plain, table

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import typer
 
+from bitladder.cli.ops.asking import Answer, as_answer, ask_intake, at_live_store
 from bitladder.cli.ops.operator_name import operator
 from bitladder.errors import ConfigError
 
 if TYPE_CHECKING:
     from bitladder.queue.upkeep.live_settings import LiveStore
     from bitladder.settings.load import Loaded
-
-# An answer of the HTTP interface (docs/operating/live-settings.md).
-Answer = dict[str, Any]
-_T = TypeVar("_T")
 
 
 class SettingsSide:
@@ -54,48 +49,11 @@ class SettingsSide:
         return self._ask(lambda store, _: read_history(store, limit))
 
     def _call(self, method: str, path: str, **arguments: Any) -> Answer:  # noqa: ANN401  (of the client's call)
-        from bitladder.cli.job_commands import intake_client
-
         assert self._url  # noqa: S101  (who calls has asked)
-        with intake_client(self._url, self._api_key) as client:
-            return client.call(method, path, **arguments)
+        return ask_intake(self._url, self._api_key, method, path, **arguments)
 
     def _ask(self, work: Callable[[LiveStore, Loaded], Awaitable[object]]) -> Answer:
         from bitladder.settings.load import load_settings
 
-        answer: Answer = json.loads(
-            msgspec.json.encode(asyncio.run(at_redis(load_settings(self._config, with_keys=True), work)))
-        )
-        return answer
-
-
-async def at_redis(files: Loaded, work: Callable[[LiveStore, Loaded], Awaitable[_T]]) -> _T:
-    """Ask Redis itself, without an intake."""
-    from bitladder.queue.job_queue import JobQueue
-    from bitladder.queue.server.connection import connect
-    from bitladder.queue.upkeep.live_settings import LiveStore
-
-    first = files.settings.at_each_redis[0]
-    client = connect(first.redis)
-    try:
-        return await work(LiveStore(JobQueue(client, first)), files)
-    finally:
-        await client.aclose()
-
-
-def in_force(files: Loaded, *, says_why: bool = False) -> Loaded:
-    """Return the settings as running processes have them: what stands over them in Redis, where that can be read.
-
-    `says_why`: also where Redis cannot be asked, which other commands meet themselves.
-    """
-    from bitladder.errors import QueueUnreachableError
-    from bitladder.settings.live_values import with_live
-
-    try:
-        return with_live(files, asyncio.run(at_redis(files, lambda store, _: store.read())))
-    except QueueUnreachableError as error:
-        if says_why:
-            typer.secho(f"without the live settings: {error}", err=True, fg="yellow")
-    except ConfigError as error:
-        typer.secho(str(error), err=True, fg="red")
-    return files
+        files = load_settings(self._config, with_keys=True)
+        return as_answer(asyncio.run(at_live_store(files, lambda store: work(store, files))))

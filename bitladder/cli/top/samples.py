@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import httpx2
 import msgspec
 
-from bitladder.cli.ops.settings_side import in_force
+from bitladder.cli.ops.asking import in_force
 from bitladder.client.answers import authorization, base_url, checked, unanswered
 from bitladder.errors import BitladderError, JobError, ProtocolError
 from bitladder.overview.overview_reader import OverviewReader

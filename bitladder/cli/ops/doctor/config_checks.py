@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from redis.exceptions import RedisError
 
+from bitladder.cli.ops.asking import at_live_store
 from bitladder.cli.ops.doctor.finding import Examined, Finding, fail, ok, skipped, warn
-from bitladder.cli.ops.settings_side import at_redis
 from bitladder.errors import BitladderError, ConfigError
 from bitladder.queue.server.connection import MAX_CONNECTIONS
 from bitladder.settings.live_values import with_live
@@ -37,7 +37,7 @@ def check_config(examined: Examined) -> Iterator[Finding]:
 def with_live_values(loaded: Loaded) -> tuple[Loaded, Finding]:
     """Return the settings as running processes have them, with what stands over them in Redis."""
     try:
-        document = asyncio.run(at_redis(loaded, lambda store, _: store.read()))
+        document = asyncio.run(at_live_store(loaded, lambda store: store.read()))
         live = with_live(loaded, document)
     except ConfigError as error:
         cure = "bitladder settings history says who changed it, bitladder settings unset KEY takes it back"

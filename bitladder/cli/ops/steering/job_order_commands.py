@@ -9,42 +9,38 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.common_options import (
+    ApiKey,
+    AsJson,
+    Config,
+    DryRun,
+    OperatorUrl,
+    Reason,
+    Yes,
+    with_job_filter,
+)
+from bitladder.cli.ops.asking import Answer
 from bitladder.cli.ops.durations import span_s
-from bitladder.cli.ops.operations import Answer, Operations, operations
+from bitladder.cli.ops.operations import Operations, operations
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError
 from calibration.terminal.tabular import plain, table
 
-Tier = Annotated[str | None, typer.Option(help="Only jobs of this tier.")]
-Lane = Annotated[str | None, typer.Option(help="Only jobs of this lane.")]
-Model = Annotated[str | None, typer.Option(help="Only jobs of this model.")]
-Tenant = Annotated[str | None, typer.Option(help="Only jobs of this tenant.")]
-Tag = Annotated[str | None, typer.Option(help="Only jobs with this tag.")]
-Batch = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
-OlderThan = Annotated[str | None, typer.Option(help="Only jobs that wait (or run) for so long: 45s, 10m, 12h.")]
 All = Annotated[bool, typer.Option("--all", help="Every job.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal to ask on.")]
-Reason = Annotated[str, typer.Option(help="Why: the audit log shows it.")]
 
 
+@with_job_filter
 def purge(
-    tier: Tier = None,
-    lane: Lane = None,
-    model: Model = None,
-    tenant: Tenant = None,
-    tag: Tag = None,
-    batch: Batch = None,
-    older_than: OlderThan = None,
     everything: All = False,
-    dry_run: Dry = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,
     config: Config = None,
+    *,
+    chosen: dict[str, str | None],
 ) -> None:
     """Cancel jobs that wait, and none that runs. Whoever awaits them is told at once. Counts and asks first.
 
@@ -52,42 +48,36 @@ def purge(
 
     Example: bitladder purge --tenant acme --older-than 10m --reason "a loop at acme" --yes
     """
-    chosen = job_filter(tier=tier, lane=lane, model=model, tenant=tenant, tag=tag, batch=batch, older_than=older_than)
     order = JobOrder(operations(url, api_key, config), "purge", {}, as_json=as_json)
-    order.carry_out(chosen, everything=everything, dry_run=dry_run, yes=yes, reason=reason)
+    order.carry_out(job_filter(chosen), everything=everything, dry_run=dry_run, yes=yes, reason=reason)
 
 
+@with_job_filter
 def move(
     to: Annotated[str, typer.Option(help="The tier that they go to.")],
-    tier: Tier = None,
-    lane: Lane = None,
-    model: Model = None,
-    tenant: Tenant = None,
-    tag: Tag = None,
-    batch: Batch = None,
-    older_than: OlderThan = None,
     everything: All = False,
-    dry_run: Dry = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = "",
     as_json: AsJson = False,
     url: OperatorUrl = None,
     api_key: ApiKey = None,
     config: Config = None,
+    *,
+    chosen: dict[str, str | None],
 ) -> None:
     """Move waiting jobs up to a higher tier, behind those that wait there. Jobs whose ceiling is below stay.
 
     Example: bitladder move --tier int4 --older-than 30s --to int8 --dry-run
     """
-    chosen = job_filter(tier=tier, lane=lane, model=model, tenant=tenant, tag=tag, batch=batch, older_than=older_than)
     order = JobOrder(operations(url, api_key, config), "move", {"to": to}, as_json=as_json)
-    order.carry_out(chosen, everything=everything, dry_run=dry_run, yes=yes, reason=reason)
+    order.carry_out(job_filter(chosen), everything=everything, dry_run=dry_run, yes=yes, reason=reason)
 
 
-def job_filter(*, older_than: str | None, **named: str | None) -> dict[str, Any]:
-    """Return a filter of options."""
-    chosen: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    if older_than is not None:
+def job_filter(options: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the filter that options name (see `with_job_filter`)."""
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if (older_than := options.get("older_than")) is not None:
         seconds = span_s(older_than)
         if seconds is None:
             raise ConfigError(f"--older-than takes a span like 45s, 10m or 12h, got {older_than!r}")

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
+from bitladder.cli.ops.asking import Answer
 from bitladder.cli.ops.durations import span_s
-from bitladder.cli.ops.operations import Answer, operations
+from bitladder.cli.ops.operations import operations
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError
 from calibration.terminal.tabular import plain, table
