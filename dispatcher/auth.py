@@ -66,7 +66,7 @@ def require(requirement: Requirement, method: str, path: str, handler: Handler) 
     return Route(path, handler, methods=[method], middleware=middleware)
 
 
-def must_change(request: HttpRequest, tenant: str) -> None:
+def check_may_change(request: HttpRequest, tenant: str) -> None:
     """Refuse who may see what is a tenant's, and not change it.
 
     Raises:

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from bitladder.endpoints import Endpoint
 from bitladder.errors import NotFoundError, RequestError
 from bitladder.routing.accept import idempotency_key
-from dispatcher.auth import must_change
+from dispatcher.auth import check_may_change
 from dispatcher.batch.batch_output import BatchOutput
 from dispatcher.batch.batch_records import Batches, no_batch
 from dispatcher.batch.batch_state import BatchRecord, Owner, Spec, Status
@@ -60,7 +60,7 @@ async def cancel_batch(request: HttpRequest) -> Response:
     """Cancel a batch: what is done is kept, and the lines that are left are not run."""
     state = intake_state(request)
     record = await _own_batch(request, state)
-    must_change(request, record.tenant)
+    check_may_change(request, record.tenant)
     before = await Batches(state.queue).cancel(record.id)
     record = await _own_batch(request, state)
     if not before.may_be_cancelled and before is not Status.CANCELLING:

@@ -10,7 +10,7 @@ from bitladder.contract import JobView
 from bitladder.errors import IntakeClosingError
 from bitladder.queue.job_record import missing
 from bitladder.queue.json_views.job import describe_cancelled, describe_job
-from dispatcher.auth import must_change
+from dispatcher.auth import check_may_change
 from dispatcher.http.preferences import NO_PREFERENCES, preferences_of
 from dispatcher.http.request_parts import path_job_id, query_number
 from dispatcher.http.responses import Response, json_response
@@ -43,7 +43,7 @@ async def cancel_job(request: HttpRequest) -> Response:
     """Cancel a job: a waiting one ends at once, a running one is aborted by its worker."""
     state = intake_state(request)
     job_id = path_job_id(request)
-    must_change(request, (await own_job(request, state, job_id)).tenant)
+    check_may_change(request, (await own_job(request, state, job_id)).tenant)
     cancellation = await state.queue.cancel(job_id)
     view = await own_job(request, state, job_id)
     return json_response(describe_cancelled(view, cancellation), 202 if cancellation == "requested" else 200)

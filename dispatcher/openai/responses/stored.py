@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 
 from bitladder.contract import JobView
 from bitladder.errors import IntakeClosingError, NotFoundError, RequestError
-from dispatcher.auth import must_change
+from dispatcher.auth import check_may_change
 from dispatcher.http.problems import FINAL, problem
 from dispatcher.http.request_parts import query_count, query_flag
 from dispatcher.http.responses import Handler, Response, json_response
@@ -80,7 +80,7 @@ async def cancel_response(request: HttpRequest) -> Response:
     """Cancel a response; one that has ended stays as it is."""
     state = intake_state(request)
     view, response = await _found(request, state)
-    must_change(request, view.tenant)
+    check_may_change(request, view.tenant)
     if not view.state.is_terminal and await state.queue.cancel(response.job_id) == "requested":
         await _end_of(request, state, response)
     view, response = await _found(request, state)
@@ -91,7 +91,7 @@ async def delete_response(request: HttpRequest) -> Response:
     """Delete a response and all that is kept of it; one that has not ended is cancelled first."""
     state = intake_state(request)
     view, response = await _found(request, state)
-    must_change(request, view.tenant)
+    check_may_change(request, view.tenant)
     if await state.queue.forget(response.job_id) == "requested":
         await _end_of(request, state, response)
         if await state.queue.forget(response.job_id) == "requested":

@@ -163,8 +163,11 @@ def test_a_drained_worker_ends_its_stream_and_then_itself_and_a_kept_one_claims_
     assert status(stack, submit(stack)) == "queued"
 
 
-def test_a_pause_beside_a_killed_worker_loses_nothing(make_stack: Callable[..., Stack], store: redis.Redis) -> None:
-    stack = make_stack(BITLADDER_ECHO__TTFT_MS="1000", BITLADDER_QUEUE__LEASE_S="2")
+@pytest.mark.parametrize("lease", ["2", pytest.param("", marks=pytest.mark.long)], ids=["2 s", "lease that ships"])
+def test_a_pause_beside_a_killed_worker_loses_nothing(
+    make_stack: Callable[..., Stack], store: redis.Redis, lease: str
+) -> None:
+    stack = make_stack(BITLADDER_ECHO__TTFT_MS="1000", **({"BITLADDER_QUEUE__LEASE_S": lease} if lease else {}))
     stack.intake()
     victim = stack.worker("int4")
     ids = [submit(stack, prompt=f"job {number}") for number in range(6)]
@@ -172,7 +175,7 @@ def test_a_pause_beside_a_killed_worker_loses_nothing(make_stack: Callable[..., 
     order(stack, "pause", tier="int4")
     victim.kill()
     other = stack.worker("int4")  # it reaps, and claims nothing
-    wait_until(lambda: store.llen("rq:queue:smollm2:int4:normal") == 6, "they wait again")
+    wait_until(lambda: store.llen("rq:queue:smollm2:int4:normal") == 6, "they wait again", 40)
 
     order(stack, "resume", tier="int4")
 

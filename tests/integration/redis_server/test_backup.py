@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ BY_DUMP, BY_FILES, FROM_DUMP = range(3)  # the page's blocks
 class Scene:
     """A stack with jobs of every kind, its server's backup, and the page's commands."""
 
-    def __init__(self, folder: Path, receiver: Receiver) -> None:
-        self.folder, self.receiver = folder, receiver
+    def __init__(self, folder: Path, receiver: Receiver, lease: Mapping[str, str]) -> None:
+        self.folder, self.receiver, self._lease = folder, receiver, lease
         for name in ("old", "new", "copy", "bin"):
             (folder / name).mkdir()
         (folder / "bin/valkey-server").symlink_to(_binary.get_binary_path())
@@ -43,7 +43,7 @@ class Scene:
             self.valkey.url,
             BITLADDER_FILES__STORE=str(self.folder / "files"),
             BITLADDER_WEBHOOKS__ALLOWED_NETWORKS='["127.0.0.0/8"]',
-            BITLADDER_QUEUE__LEASE_S="3",
+            **self._lease,
         )
 
     def run(self, block: int) -> str:
@@ -95,10 +95,13 @@ class Scene:
         return Counter(delivery.event_id for delivery in self.receiver.about(f"/{name}"))
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+@pytest.fixture(
+    params=[{"BITLADDER_QUEUE__LEASE_S": "3"}, pytest.param({}, marks=pytest.mark.long)],
+    ids=["3 s", "lease that ships"],
+)
+def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
     with receiving() as receiver:
-        scene = Scene(tmp_path, receiver)
+        scene = Scene(tmp_path, receiver, request.param)
         yield scene
         scene.stack.kill()
         scene.valkey.kill()
