@@ -15,20 +15,24 @@ from calibration.errors import CalibrationError, WrongEnvironmentError
 from calibration.terminal.escape import printable
 
 # Name, and the line that `--help` shows; the command itself is in calibration/commands/<name>.py.
-STEPS = {
+CHECKPOINT_STEPS = {
     "sample": "Take a mixed sample of real prompts, and split it into calibration and held-out texts.",
     "audit": "Show what prompts look like, and the share of each floor tier under a policy.",
-    "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
     "checkpoints": "Make the checkpoints of SmolLM2-135M-Instruct that the example serves.",
     "quantize": "Make a checkpoint of any model by a recipe; says first why it cannot be done.",
     "inspect": "Look at checkpoints before they serve; exit status 1 when one must not.",
     "evaluate": "Measure checkpoints through the engine that serves them: quality, speed and memory, with intervals.",
-    "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "publish": "Make measured checkpoints the ones that are served; exit status 1 when one is refused.",
     "rollback": "Publish a former release again, under a new version.",
     "releases": "Show the published release and those before it.",
 }
-
+# In calibration/commands/control/<name>.py.
+CONTROL_STEPS = {
+    "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
+    "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
+}
+STEPS = CHECKPOINT_STEPS | CONTROL_STEPS
+_PANELS = (("From traffic to checkpoints that serve", CHECKPOINT_STEPS), ("The control loop", CONTROL_STEPS))
 
 # Steps that other steps start, in another environment: they are not listed.
 INNER = ("make",)
@@ -49,9 +53,10 @@ def _make_app(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)
     step = next(iter(arguments), None)
-    for name, summary in STEPS.items():
-        if name != step:
-            app.command(name, help=summary)(calibration)
+    for panel, steps in _PANELS:
+        for name, summary in steps.items():
+            if name != step:
+                app.command(name, help=summary, rich_help_panel=panel)(calibration)
     if step in {*STEPS, *INNER}:
         _load(str(step), app)
     return app
@@ -62,8 +67,9 @@ def calibration() -> None:
 
 
 def _load(name: str, app: typer.Typer) -> None:
+    folder = "calibration.commands.control" if name in CONTROL_STEPS else "calibration.commands"
     try:
-        import_module(f"calibration.commands.{name}").register(app)
+        import_module(f"{folder}.{name}").register(app)
     except ModuleNotFoundError as error:
         raise WrongEnvironmentError(
             f"module {error.name!r} is missing here; `calibrate {name}` needs it: see docs/calibration.md, Environments"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from calibration.commands.app import INNER, STEPS
+from calibration.commands.app import CHECKPOINT_STEPS, CONTROL_STEPS, INNER, STEPS
 from tests.conftest import ROOT
 
 SHARED = ("app", "configuration", "options")
-COMMANDS = sorted(
-    path.stem for path in (ROOT / "calibration" / "commands").glob("[a-z]*.py") if path.stem not in SHARED
-)
+
+
+def steps_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("[a-z]*.py") if path.stem not in SHARED)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -25,14 +26,16 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_lists_every_step_and_loads_none() -> None:
     script = (
-        "import sys; from calibration.commands import app; "
-        "sys.modules |= {f'calibration.commands.{name}': None for name in app.STEPS}; app.main(['--help'])"
+        "import sys; from calibration.commands import app; steps = [*app.STEPS, 'control']; "
+        "sys.modules |= {f'calibration.commands.{name}': None for name in steps}; app.main(['--help'])"
     )
 
     done = run("-c", script)
 
     assert done.returncode == 0, done.stderr
-    assert sorted([*STEPS, *INNER]) == COMMANDS
+    folder = ROOT / "calibration" / "commands"
+    assert sorted([*CHECKPOINT_STEPS, *INNER]) == steps_in(folder)
+    assert sorted(CONTROL_STEPS) == steps_in(folder / "control")
     assert [name for name in STEPS if name not in done.stdout] == []
 
 
