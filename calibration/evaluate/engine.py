@@ -16,7 +16,7 @@ from bitladder.settings.models_section import TierSettings
 from bitladder.settings.worker_section import VllmSettings
 from calibration.errors import EngineFailedError
 from calibration.evaluate.distributions import Distributions, read_distributions
-from workers.engines.base import Engine
+from workers.engines.base import Answers
 from workers.engines.errors import EngineError
 from workers.engines.vllm_server import VllmServer
 
@@ -35,6 +35,15 @@ class _RefusedError(EngineFailedError):
     """The engine answered that it does not do this."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An answer, with the predictions that it was chosen from."""
+
+    text: str
+    tokens: list[int]
+    predictions: Distributions
+
+
 @dataclass(frozen=True, slots=True)
 class _Timing:
     """The times of one streamed answer."""
@@ -47,10 +56,12 @@ class _Timing:
 class Asker:
     """Makes requests to a running engine, a bounded number at once."""
 
-    def __init__(self, engine: Engine, less: str) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Answers, less: str, *, model: str = MODEL, at_once: int = AT_ONCE, answer_s: float = _ANSWER_S
+    ) -> None:
+        self._engine, self._model, self._answer_s = engine, model, answer_s
         self.less = less  # what the engine had to take less of to start, if anything
-        self._free = asyncio.Semaphore(AT_ONCE)
+        self._free = asyncio.Semaphore(at_once)
 
     async def tokenize(self, text: str, *, as_prompt: bool = False) -> list[int]:
         """Return the tokens of a text; `as_prompt` with those that the engine puts before a prompt."""
@@ -78,6 +89,14 @@ class Asker:
         """Return the tokens of the most likely answer to a prompt of tokens."""
         request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, "return_token_ids": True}
         return await self._ask("/v1/completions", request, lambda answer: list(answer["choices"][0]["token_ids"]))
+
+    async def write(self, prompt: Sequence[int], max_tokens: int, stops: Sequence[str], top: int) -> Written:
+        """Return the most likely answer to a prompt of tokens, and how likely other tokens were on its way."""
+        shape = {"logprobs": top, "return_token_ids": True, "return_tokens_as_token_ids": True}
+        asked = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0} | shape
+        if stops:
+            asked["stop"] = list(stops)
+        return await self._ask("/v1/completions", asked, lambda answer: _read_written(answer["choices"][0], top))
 
     async def distributions(self, tokens: Sequence[int], top: int) -> Distributions:
         """Return the most likely tokens at every position of a passage."""
@@ -117,11 +136,11 @@ class Asker:
 
     async def _send(self, endpoint: str, request: dict[str, Any], on_chunk: Any) -> bytes:  # noqa: ANN401  (OnChunk)
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                body = msgspec.json.encode({"model": MODEL} | request)
+            async with asyncio.timeout(self._answer_s):
+                body = msgspec.json.encode({"model": self._model} | request)
                 answer = await self._engine.generate(endpoint, body, on_chunk)
         except TimeoutError:
-            raise EngineFailedError(f"the engine did not answer {endpoint} in {_ANSWER_S:g} s") from None
+            raise EngineFailedError(f"the engine did not answer {endpoint} in {self._answer_s:g} s") from None
         except EngineError as error:
             raise EngineFailedError(f"the engine did not answer {endpoint}: {error}") from error
         if answer.status != 200:
@@ -132,6 +151,16 @@ class Asker:
 
 def _tokens(answer: Any) -> list[int]:  # noqa: ANN401  (JSON)
     return list(answer["tokens"])
+
+
+def _read_written(choice: Any, top: int) -> Written:  # noqa: ANN401  (JSON)
+    tokens = list(choice["token_ids"])
+    positions = [
+        {name.removeprefix("token_id:"): {"logprob": value} for name, value in position.items()}
+        for position in choice["logprobs"]["top_logprobs"]
+    ]
+    # As a prompt's: what stands before its first token is not predicted.
+    return Written(str(choice["text"]), tokens, read_distributions([0, *tokens], [None, *positions], top))
 
 
 def _read_predictions(tokens: Sequence[int], body: bytes, top: int) -> Distributions:

@@ -28,6 +28,7 @@ class Drafted(NamedTuple):
     prompt_tokens: Sequence[int]  # of each prompt
     choices: Sequence[Draft]
     call: ToolCall | None = None
+    tokens: Sequence[Sequence[str]] = ()  # of each prompt of a completion
 
 
 class AnswerJson:
@@ -83,23 +84,36 @@ class AnswerJson:
                 message |= {"content": "", "tool_calls": [self._head_of_call(index) | {"function": function}]}
             body: Fields = {"message": message}
         else:
-            prompt = self._echoed(index)
-            has_logprobs = prompt and self._request.logprobs is not None
-            values = prompt_logprobs(split(prompt), self._request.logprobs or 0) if has_logprobs else None
-            body = {"text": prompt + text, "prompt_logprobs": values, "prompt_token_ids": None}
+            body = {"text": self._echoed(index) + text} | self._of_prompt(index)
         logprobs = self._logprobs(index, draft, 0, len(draft.tokens))
-        more = {"stop_reason": draft.stop_reason, "token_ids": None, "routed_experts": None}
+        more = {"stop_reason": draft.stop_reason, "token_ids": self._ids(draft.tokens), "routed_experts": None}
         return {"index": index, "logprobs": logprobs, "finish_reason": self._finish_reason(draft)} | body | more
+
+    def _of_prompt(self, index: int) -> Fields:
+        """Return what the choice of a completion says of its prompt."""
+        assert isinstance(self._request, Completion)  # noqa: S101  (a chat has none)
+        tokens, top = self._drafted.tokens[self._prompt_at(index)], self._request.prompt_logprobs
+        if top is None and self._request.echo:
+            top = self._request.logprobs
+        values = None if top is None else prompt_logprobs(tokens, top)
+        return {"prompt_logprobs": values, "prompt_token_ids": self._ids(tokens)}
+
+    def _ids(self, tokens: Sequence[str]) -> list[int] | None:
+        """Return the ids of tokens, where the request asks for them."""
+        is_asked = isinstance(self._request, Completion) and self._request.return_token_ids
+        return [id_of(token) for token in tokens] if is_asked else None
 
     def _chunks(self, index: int, draft: Draft, at: int) -> Iterator[bytes]:
         is_last, prompt = at == len(draft.tokens) - 1, self._echoed(index) if at == 0 else ""
+        prompt_tokens = self._drafted.tokens[self._prompt_at(index)]
+        echoed_ids = [id_of(token) for token in prompt_tokens] if prompt else None
         choice: Fields = {
             "text": prompt + draft.texts[at],
             "logprobs": self._logprobs(index, draft, at, at + 1),
             "finish_reason": draft.finish_reason if is_last else None,
             "stop_reason": draft.stop_reason if is_last else None,
-            "prompt_token_ids": [id_of(token) for token in split(prompt)] if prompt else None,
-            "token_ids": None,
+            "prompt_token_ids": (self._ids(prompt_tokens) if at == 0 else None) or echoed_ids,
+            "token_ids": self._ids(draft.tokens[at : at + 1]),
         }
         yield self._choice_event(index, choice, at + 1)
 
@@ -149,7 +163,8 @@ class AnswerJson:
         prompt = self._echoed(index)
         offset = (len(prompt) if begin else 0) + sum(map(len, draft.tokens[:begin]))
         shown = [*(() if begin else split(prompt)), *filter(None, tokens)]
-        return completion_logprobs(shown, request.logprobs, offset, is_start=bool(prompt) and not begin)
+        by_id = bool(request.return_tokens_as_token_ids)
+        return completion_logprobs(shown, request.logprobs, offset, is_start=bool(prompt) and not begin, by_id=by_id)
 
     def _finish_reason(self, draft: Draft) -> str:
         is_call = self._call and not self._call.is_named and draft.finish_reason == "stop"

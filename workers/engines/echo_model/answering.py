@@ -35,10 +35,17 @@ def prompts_of(request: Completion | Chat) -> list[str]:
 
 def texts_of(prompt: Prompt) -> list[str]:
     """Return the text of each prompt."""
-    prompts: list[Any] = (
-        [prompt] if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)) else list(prompt)
-    )
-    return [item if isinstance(item, str) else _decoded(item) for item in prompts]
+    return [item if isinstance(item, str) else _decoded(item) for item in _listed(prompt)]
+
+
+def _listed(prompt: Prompt) -> list[Any]:
+    return [prompt] if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)) else list(prompt)
+
+
+def tokens_of(prompt: Prompt) -> list[list[str]]:
+    """Return the tokens of each prompt; those that came as ids are what their ids stand for, one by one."""
+    prompts = _listed(prompt)
+    return [split(item) if isinstance(item, str) else [text_of([number]) for number in item] for item in prompts]
 
 
 def drafted(request: Completion | Chat, context: int) -> Drafted:
@@ -53,7 +60,8 @@ def drafted(request: Completion | Chat, context: int) -> Drafted:
     prompts = ["\n".join(texts)] if isinstance(request, Chat) else texts
     asked, choices_each = _max_tokens(request), request.n or 1
     is_prompt_alone = isinstance(request, Completion) and bool(request.echo) and asked == 0
-    counts = [count(prompt) for prompt in prompts]
+    tokens = [] if isinstance(request, Chat) else tokens_of(request.prompt or "")
+    counts = [*map(len, tokens)] or [count(prompt) for prompt in prompts]
     limits = [allowed_tokens(request, 1 if is_prompt_alone else asked, number, context) for number in counts]
     check_size(len(prompts) * choices_each, max(limits))
     last = next(filter(None, reversed(texts)), "") if isinstance(request, Chat) else prompts[0]
@@ -71,7 +79,7 @@ def drafted(request: Completion | Chat, context: int) -> Drafted:
         for prompt, limit in zip(prompts, limits, strict=True)
         for nth in range(choices_each)
     ]
-    return Drafted(prompts, counts, choices, call)
+    return Drafted(prompts, counts, choices, call, tokens)
 
 
 def _max_tokens(request: Completion | Chat) -> int | None:

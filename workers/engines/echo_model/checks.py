@@ -85,14 +85,18 @@ def check_size(choices: int, tokens: int) -> None:
 def _shared_rules(request: Request, logprobs: int | None, name: str) -> Iterator[_Rule]:
     asked = request.stream_options and not request.stream
     yield asked, "Stream options can only be defined when `stream=True`.", "stream_options"
-    count = SIZE if logprobs == -1 else logprobs or 0  # -1: of every token there is
+    _check_count(logprobs or 0, name, "sample")
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    yield "" in stops, "stop cannot contain an empty string.", None
+
+
+def _check_count(asked: int, name: str, whose: str) -> None:
+    count = SIZE if asked == -1 else asked  # -1: of every token there is
     if count < 0:
         raise RefusedError(f"`{name}` must be a positive value or -1.", name, count)
     if count > _MAX_LOGPROBS:
-        message = f"Requested sample logprobs of {count}, which is greater than max allowed: {_MAX_LOGPROBS}"
-        raise RefusedError(message, "logprobs", count)
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    yield "" in stops, "stop cannot contain an empty string.", None
+        message = f"Requested {whose} logprobs of {count}, which is greater than max allowed: {_MAX_LOGPROBS}"
+        raise RefusedError(message, "prompt_logprobs" if whose == "prompt" else "logprobs", count)
 
 
 def _completion_rules(request: Completion) -> Iterator[_Rule]:
@@ -105,6 +109,9 @@ def _completion_rules(request: Completion) -> Iterator[_Rule]:
     yield not all(prompts), "The decoder prompt cannot be empty", None
     if request.suffix:
         raise RefusedError("suffix is only supported for models with FIM completion rendering", "suffix", end=False)
+    of_prompt, name = request.prompt_logprobs or 0, "prompt_logprobs"
+    yield of_prompt and request.stream, f"`{name}` are not available when `stream=True`.", name
+    _check_count(of_prompt, name, "prompt")
     yield from _shared_rules(request, request.logprobs, "logprobs")
 
 

@@ -12,13 +12,19 @@ from workers.engines.echo_model.vocabulary import id_of
 Fields = dict[str, Any]
 
 
-def completion_logprobs(tokens: Sequence[str], top: int, offset: int, *, is_start: bool) -> Fields:
-    """Return those of a completion's tokens; a prompt's first one (`is_start`) has none."""
+def completion_logprobs(tokens: Sequence[str], top: int, offset: int, *, is_start: bool, by_id: bool) -> Fields:
+    """Return those of a completion's tokens; a prompt's first one (`is_start`) has none.
+
+    `by_id`: in place of tokens, what says their ids.
+    """
+    shown = (lambda token: f"token_id:{id_of(token)}") if by_id else str
     fields: dict[str, list[Any]] = {
         "text_offset": list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else [],
         "token_logprobs": [_logprob(token) for token in tokens],
-        "tokens": list(tokens),
-        "top_logprobs": [dict(_alternatives(token, max(top, 1))) for token in tokens],
+        "tokens": [shown(token) for token in tokens],
+        "top_logprobs": [
+            {shown(other): value for other, value in _alternatives(token, max(top, 1))} for token in tokens
+        ],
     }
     if is_start:
         fields["token_logprobs"][0] = fields["top_logprobs"][0] = None

@@ -83,6 +83,9 @@ class Completion(Request):
     echo: bool | None = False
     suffix: str | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
 
 
 class Chat(Request):

@@ -18,6 +18,7 @@ _PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 _USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 _RUNNING = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 _TWO = {"n": 2, "temperature": 1, "seed": 1}
+_IDS = {"return_tokens_as_token_ids": True}
 _NAMED = {"type": "function", "function": {"name": "set_level"}}
 
 
@@ -62,6 +63,11 @@ ANSWERED = {
     "log probabilities": _completion(logprobs=2),
     "log probabilities of what was said": _completion(logprobs=0),
     "log probabilities, streamed": _completion(logprobs=2, stream=True),
+    "log probabilities by ids": _completion(logprobs=2, **_IDS),
+    "log probabilities of a prompt": _completion(prompt_logprobs=1),
+    "log probabilities of a prompt of tokens": _completion([5, 6, 7], prompt_logprobs=0, return_token_ids=True),
+    "token ids": _completion(return_token_ids=True),
+    "token ids, streamed": _completion(return_token_ids=True, stream=True),
     "choice": _completion(**_form(structured_outputs={"choice": ["yes", "no"]})),
     "regex": _completion(**_form(structured_outputs={"regex": "a{3}b"})),
     "schema as vLLM names it": _chat(**_form(structured_outputs={"json": SCHEMA})),
@@ -137,6 +143,9 @@ REFUSED = {
     "usage without stream": _completion(stream_options={"include_usage": True}),
     "logprobs below -1": _completion(logprobs=-2),
     "logprobs above 20": _completion(logprobs=50),
+    "prompt_logprobs above 20": _completion(prompt_logprobs=21),
+    "prompt_logprobs below 0": _completion(prompt_logprobs=-2),
+    "prompt_logprobs, streamed": _completion(prompt_logprobs=1, stream=True),
     "two forms": _completion(structured_outputs={"json": SCHEMA, "regex": "a"}),
     "no choice to choose": _completion(structured_outputs={"choice": []}),
     "schema, no JSON": _completion(structured_outputs={"json": "{"}),
