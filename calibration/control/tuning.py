@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bitladder.policy_forms import Input, LearnedForm, Linear
+from bitladder.policy_forms import LearnedForm
 from calibration.audit.features import rank_correlation
 from calibration.control.losses import Labels
+from calibration.control.predictors.registry import PREDICTORS
 from calibration.control.promise import high_probability, labels_needed, on_average
-from calibration.control.scores import chosen_tiers, columns_of, fit_ridge, inputs_for, predict
+from calibration.control.scores import chosen_tiers
 from calibration.errors import InputError
 
 Numbers = NDArray[np.float64]
@@ -44,18 +46,6 @@ class Question:
         return tuple(sorted(self.costs, key=lambda tier: self.costs[tier]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """What was fitted: the inputs, and a predictor of each tier below the top."""
-
-    inputs: tuple[Input, ...]
-    tiers: dict[str, Linear]
-
-    def bounds(self, labels: Labels) -> Numbers:
-        columns = columns_of(self.inputs, labels.names, labels.features)
-        return np.array([predict(form, columns) for form in self.tiers.values()]).T
-
-
 def tune(labels: Labels, question: Question) -> tuple[LearnedForm | None, dict[str, Any]]:  # Any: JSON
     """Return the policy that keeps the promise, or None where the labels cannot promise it, and all figures.
 
@@ -70,8 +60,9 @@ def tune(labels: Labels, question: Question) -> tuple[LearnedForm | None, dict[s
     left_out = _dominated({tier: float(added[tier][fitted_on].mean()) for tier in added}, question.costs)
     tiers = [tier for tier in question.ladder[:-1] if tier not in left_out]
     ladder = [*tiers, question.ladder[-1]]
-    fit = _fit(labels, added, tiers, fitted_on)
-    bounds, losses = fit.bounds(labels), np.array([added[tier] for tier in tiers] + [np.zeros(len(labels))]).T
+    fit = PREDICTORS["ridge"].fit(labels, added, tiers, fitted_on, question.seed)
+    bounds = fit.losses(labels, np.arange(len(labels)))
+    losses = np.array([added[tier] for tier in tiers] + [np.zeros(len(labels))]).T
     over = (losses > question.threshold).astype(float)
     limits = np.unique(np.quantile(bounds[fitted_on].min(axis=1), np.linspace(0, 1, _STEPS + 1)))
     candidates = [_of_chosen(over, bounds, float(limit), promised_on) for limit in limits]
@@ -83,7 +74,7 @@ def tune(labels: Labels, question: Question) -> tuple[LearnedForm | None, dict[s
         "labels": {"fit": len(fitted_on), "promise": len(promised_on), "test": len(tested_on)},
         "ladder": ladder,
         "left_out": left_out,
-        "spearman": _correlations(labels, added, tiers[0], fit, tested_on),
+        "spearman": _correlations(labels, added, tiers[0], bounds[:, 0], tested_on),
         "limit": limit,
         "next": _next_step(candidates, -1 if place is None else place, question),
         "held_out": _held_out(ladder, costs, losses[tested_on], over[tested_on], chosen),
@@ -91,7 +82,8 @@ def tune(labels: Labels, question: Question) -> tuple[LearnedForm | None, dict[s
     if limit is None:
         return None, figures
     words = f"{question.measure}, over {question.threshold:g} in at most {question.alpha:.3g} of requests"
-    return LearnedForm(measure=words[:200], limit=limit, inputs=fit.inputs, tiers=dict(fit.tiers)), figures
+    form = fit.export()
+    return form and msgspec.structs.replace(form, measure=words[:200], limit=limit), figures
 
 
 def _divided(count: int, seed: int) -> tuple[Rows, Rows, Rows]:
@@ -123,25 +115,16 @@ def _dominated(losses: dict[str, float], costs: dict[str, float]) -> dict[str, s
     return reasons
 
 
-def _fit(labels: Labels, added: dict[str, Numbers], tiers: Sequence[str], rows: Rows) -> _Fit:
-    inputs = inputs_for(labels.names, labels.features[rows])
-    if not inputs:
-        raise InputError("every feature has the same value in all labels: there is nothing to predict a loss by")
-    columns = columns_of(inputs, labels.names, labels.features[rows])
-    return _Fit(inputs, {tier: fit_ridge(columns, added[tier][rows]) for tier in tiers})
-
-
 def _of_chosen(table: Numbers, bounds: Numbers, limit: float, rows: Rows) -> Numbers:
     chosen: Numbers = table[rows, chosen_tiers(bounds[rows], limit)]
     return chosen
 
 
 def _correlations(
-    labels: Labels, added: dict[str, Numbers], tier: str, fit: _Fit, rows: Rows
+    labels: Labels, added: dict[str, Numbers], tier: str, predictions: Numbers, rows: Rows
 ) -> dict[str, float | None]:
     """Return how closely predictions follow the lowest tier's loss: of held-out labels, and of held-out sources."""
-    column = list(fit.tiers).index(tier)
-    figures = {"random": rank_correlation(fit.bounds(labels)[rows, column], added[tier][rows])}
+    figures = {"random": rank_correlation(predictions[rows], added[tier][rows])}
     for name in set(labels.names) & {"entropy", "zlib_ratio"}:
         figures[name] = rank_correlation(labels.features[rows, labels.names.index(name)], added[tier][rows])
     _, numbers = np.unique(np.array(labels.sources), return_inverse=True)
@@ -149,8 +132,8 @@ def _correlations(
         predicted = np.empty(len(labels))
         for fold in range(_FOLDS):
             within = np.flatnonzero(numbers % _FOLDS == fold)
-            others = _fit(labels, added, [tier], np.flatnonzero(numbers % _FOLDS != fold))
-            predicted[within] = others.bounds(labels)[within, 0]
+            others = PREDICTORS["ridge"].fit(labels, added, [tier], np.flatnonzero(numbers % _FOLDS != fold), 0)
+            predicted[within] = others.losses(labels, within)[:, 0]
         figures["by_source"] = rank_correlation(predicted, added[tier])
     return figures
 
