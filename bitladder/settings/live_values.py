@@ -26,7 +26,7 @@ _SECTIONS = {
     "intake": ("admission",),
     "auth": ("max_in_flight",),
 }
-_POLICY = ("kind", "rules", "otherwise", "version", "shares", "drawn_by")  # not `file`: see above
+_POLICY = ("kind", "rules", "otherwise", "version", "limit", "shares", "drawn_by")  # not `file`: see above
 _KEY = ("weight", "requests_per_minute", "max_in_flight", "max_queued", "budget_per_day", "policy")
 _MODEL = ("policy", "max_overflow_cost_per_hour")
 _TIER = (

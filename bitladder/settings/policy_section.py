@@ -73,6 +73,9 @@ class NamedPolicySettings(Section):
     )
     otherwise: str = Field("", description="threshold: the tier where no rule holds")
     version: int = Field(1, ge=1, le=2**31, description="threshold: named in decisions; count it up with every change")
+    limit: float | None = Field(
+        None, ge=0, le=1e9, description="learned: the predicted loss that a tier may have, instead of the file's limit"
+    )
     shares: dict[PolicyName, float] = Field({}, description="split: policies and their shares, which sum to 1")
     drawn_by: Literal["key", "request"] = Field("key", description="split: what is divided; a key keeps its policy")
     form: Annotated[
@@ -84,6 +87,8 @@ class NamedPolicySettings(Section):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         written = bool(self.rules or self.otherwise)
+        if self.limit is not None and self.kind != "learned":
+            raise ValueError(f"limit belongs to the kind learned, not to {self.kind}")
         if self.kind == "split":
             if self.file or written:
                 raise ValueError("shares are all that a policy of the kind split has, and drawn_by")
@@ -111,7 +116,7 @@ class NamedPolicySettings(Section):
         """
         if self.form is not None:
             form: Form = self.form
-            return form
+            return form if self.limit is None else msgspec.structs.replace(form, limit=self.limit)
         if self.file:
             raise ValueError(f"file {self.file!r} was not read")
         tree = {"version": self.version, "rules": self.rules, "otherwise": self.otherwise}

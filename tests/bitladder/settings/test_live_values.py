@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bitladder.errors import ConfigError, QueueUnreachableError
+from bitladder.policy_forms import LearnedForm
 from bitladder.settings.access import key_hash
 from bitladder.settings.live import LiveSettings, ReleaseWatch, take_changes
 from bitladder.settings.live_values import NO_LIVE, Change, LiveDocument, LiveValue, changed, with_live
@@ -43,6 +45,20 @@ def test_live_settings_stand_over_the_file_and_over_variables() -> None:
     assert (live.settings.model("smollm2").tier("int4").high, live.settings.policy.name) == (40, "fixed:fp8")
     assert live.sources[f"{INT4}.high"] == "live settings, revision 3, by ann"
     assert files.settings.model("smollm2").tier("int4").high == 48
+
+
+def test_the_limit_of_a_learned_policy_is_changed_live_and_its_file_stays() -> None:
+    table = {"kind": "learned", "file": str(ROOT / "examples" / "learned_policy.json")}
+    flags = {"publish.file": "", "policies": {"loss": table}, "policy.name": "loss"}
+    files = load_settings(str(ROOT / "bitladder.toml"), environ={}, flags=flags)
+
+    _, live = change(files, policies__loss__limit=0.01)
+
+    before, after = (loaded.settings.policies["loss"].content for loaded in (files, live))
+    assert isinstance(before, LearnedForm)
+    assert after == msgspec.structs.replace(before, limit=0.01)
+    with pytest.raises(ConfigError, match=r"policies\.loss\.limit"):
+        change(files, policies__loss__limit=-1)
 
 
 @pytest.mark.parametrize(

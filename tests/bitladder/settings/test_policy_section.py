@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bitladder.errors import ConfigError
-from bitladder.policy_forms import MAX_BYTES, read_form
+from bitladder.policy_forms import MAX_BYTES, LearnedForm, digest_of, read_form
+from bitladder.settings.sections import Settings
 from tests.conftest import ROOT, make_settings
 
 FILE = ROOT / "examples" / "learned_policy.json"
@@ -21,8 +23,8 @@ RULE = {"when": ["tokens > 3"], "floor": "int8"}
 SPLIT = {"kind": "split", "shares": {"article": 0.5, "fixed:int8": 0.5}}
 
 
-def load(**flags: Any) -> None:  # noqa: ANN401
-    make_settings("redis://127.0.0.1:1/0", **flags)
+def load(**flags: Any) -> Settings:  # noqa: ANN401
+    return make_settings("redis://127.0.0.1:1/0", **flags)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ def test_a_name_that_no_policy_has_is_refused(name: str, words: str) -> None:
             {"kind": "threshold", "rules": [RULE], "otherwise": "int4", "shares": {"article": 1}},
             "belong to the kind split",
         ),
+        (SPLIT | {"limit": 0.1}, "limit belongs to the kind learned, not to split"),
+        ({"kind": "learned", "file": str(FILE), "limit": -0.1}, "limit"),
     ],
 )
 def test_a_table_that_says_something_wrong_is_refused(table: dict[str, Any], words: str) -> None:
@@ -101,6 +105,17 @@ def test_a_split_s_learned_policy_must_go_up_the_ladder_too(tmp_path: Path) -> N
 
     with pytest.raises(ConfigError, match=r"loss: its tiers must be in the order of model smollm2.*got fp8, int4"):
         load(policies=tables, policy__name="canary")
+
+
+def test_a_limit_in_the_table_stands_over_the_file_s_and_makes_it_another_policy() -> None:
+    table = {"kind": "learned", "file": str(FILE)}
+    settings = load(policies={"file": table, "table": table | {"limit": 0.01}})
+
+    of_file, of_table = (settings.policies[name].content for name in ("file", "table"))
+
+    assert isinstance(of_file, LearnedForm)
+    assert (of_file.limit, of_table) == (0.12, msgspec.structs.replace(of_file, limit=0.01))
+    assert digest_of(of_file) != digest_of(of_table)  # decisions say by which they were made
 
 
 def test_limits_of_a_key_that_leave_no_tier_are_refused() -> None:
