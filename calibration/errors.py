@@ -12,6 +12,7 @@ CalibrationError                      1   something went wrong while a checkpoin
 ├── BadCheckpointError                5   measured and found wanting; it is not kept
 ├── EngineFailedError                 6   the engine does not start on a checkpoint, or breaks while it is measured
 ├── UnprovenError                     1   the labels cannot promise it; no policy was written
+├── ProposalRefusedError           1   something was changed since it was proposed or applied; nothing was changed
 └── PublishRefusedError               1   a tier changed, failed its inspection or lost too much; nothing was changed
 """
 
@@ -78,6 +79,10 @@ class EngineFailedError(CalibrationError):
 
 class UnprovenError(CalibrationError):
     """The labels are too few, or lose too much, for the promise."""
+
+
+class ProposalRefusedError(CalibrationError):
+    """What a proposal would change, or take back, is not as it was; nothing was changed."""
 
 
 class PublishRefusedError(CalibrationError):

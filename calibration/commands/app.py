@@ -29,6 +29,7 @@ CHECKPOINT_STEPS = {
 # In calibration/commands/control/<name>.py.
 CONTROL_STEPS = {
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
+    "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
 }
 STEPS = CHECKPOINT_STEPS | CONTROL_STEPS
