@@ -67,6 +67,7 @@ class EchoSettings(Section):
     max_model_len: int = Field(131_072, ge=1, description="tokens of a prompt and its answer together")
     ttft_ms: float = Field(20, ge=0, description="time to the first token")
     tokens_per_s: float = Field(200, gt=0, description="rate of the following tokens, per job")
+    curves: str = Field("", description="file of service curves, one by the tier's name; empty: the two above hold")
     fault_ratio: float = Field(0, ge=0, le=1, description="share of jobs that end in an engine fault")
     seed: int = Field(0, description="seed of the faults")
     multimodal: bool = Field(False, description="whether pictures and sound are taken; they say nothing")

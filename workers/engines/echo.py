@@ -25,6 +25,7 @@ from bitladder.settings.worker_section import EchoSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.echo_model.in_flight import InFlight
 from workers.engines.echo_model.media import without_media
+from workers.engines.echo_model.paces import paces_of
 from workers.engines.echo_model.refusal import refusal
 from workers.engines.echo_model.route_answers import Reply, reply_to
 from workers.engines.errors import (
@@ -43,6 +44,7 @@ class EchoEngine:
         self._settings = settings
         self._log = ExecutionLog(settings.execution_log, tier) if settings.execution_log else None
         self._count = 0
+        self._paces = paces_of(settings, tier)
         self._machine = InFlight()
 
     async def start(self) -> str:
@@ -93,18 +95,16 @@ class EchoEngine:
     async def _run(self, answer: Reply, machine: InFlight, on_chunk: OnChunk | None, slowness: int) -> float | None:
         """Take as long as the answer's tokens take, and send them; return the time to the first one of a stream."""
         start_s = time.perf_counter()
-        step_s = slowness / self._settings.tokens_per_s
-        ttft_s = self._settings.ttft_ms / 1000 * slowness
-        if on_chunk is None:
-            await machine.wait(ttft_s + (answer.steps - 1) * step_s)
-            return None
-        await machine.wait(ttft_s)
-        first_s = time.perf_counter()
-        for at in range(answer.steps):
-            # By the clock, like an engine's steps: a reader that is slow to take a token does not delay the next one.
-            await machine.wait(first_s + at * step_s - time.perf_counter())
-            if chunks := answer.step(at):
-                await on_chunk(chunks)
+        with self._paces.begin(machine, answer.prompt_tokens, slowness) as pace:
+            if on_chunk is None:
+                await pace.token(answer.steps - 1)
+                return None
+            await pace.token(0)
+            first_s = time.perf_counter()
+            for at in range(answer.steps):
+                await pace.token(at)
+                if chunks := answer.step(at):
+                    await on_chunk(chunks)
         return first_s - start_s
 
     async def _act_up(self, prompt: str, machine: InFlight, slowness: int) -> None:

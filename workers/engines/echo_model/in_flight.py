@@ -34,6 +34,11 @@ class InFlight:
             timer.cancel()
             self._waits.discard(wait)
 
+    def wake_all(self) -> None:
+        """Let requests look again how long they have to wait: something has changed."""
+        for wait in self._waits:
+            self._wake(wait)
+
     def tokens(self) -> int:
         """Return a number that grows for as long as the engine works."""
         return int((time.monotonic() if self._hung_s is None else self._hung_s) * 1000)

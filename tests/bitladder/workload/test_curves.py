@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from calibration.errors import InputError
-from calibration.simulation.service_curves import read_curves
+from bitladder.errors import ConfigError
+from bitladder.workload.curves import read_curves
 from tests.calibration.simulation.fleets import curve_of
 
 CURVE: dict[str, Any] = {"name": "l4", "source": "s", "device": "L4", "version": "0.24", "mode": "SOL"}
@@ -38,7 +38,7 @@ def points(*values: tuple[int, float, float | None]) -> list[dict[str, Any]]:
 def test_a_curve_that_cannot_be_is_refused_by_name(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     (tmp_path / "curves.json").write_text(json.dumps({"curves": [CURVE | changes]}))
 
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(ConfigError) as refused:
         read_curves(tmp_path / "curves.json")
 
     assert "curve 'l4': " in str(refused.value)
@@ -49,7 +49,7 @@ def test_a_curve_that_cannot_be_is_refused_by_name(changes: dict[str, Any], says
 def test_a_file_that_is_no_curves_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "curves.json").write_text(text)
 
-    with pytest.raises(InputError, match=r"curves\.json"):
+    with pytest.raises(ConfigError, match=r"curves\.json"):
         read_curves(tmp_path / "curves.json")
 
 
