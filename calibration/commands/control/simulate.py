@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
         count: Annotated[int | None, typer.Option(min=1, max=MAX_REQUESTS, help="default: 10000, or the trace")] = None,
         lengths: Annotated[str, typer.Option(help="constant, exponential or zipf, with means")] = LENGTHS,
         speed: Annotated[float, typer.Option(min=1e-6, max=1e6, help="a trace comes so many times as fast")] = 1.0,
+        sort: Annotated[bool, typer.Option("--sort", help="put a trace's times in order")] = False,
         shares: Annotated[str, typer.Option(help="floors by share, such as int4=0.7,int8=0.2,fp8=0.1")] = "",
         policy: Annotated[str | None, typer.Option(help="as policy.name has it (default: the model's)")] = None,
         model: Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")] = None,
@@ -65,7 +66,8 @@ def register(app: typer.Typer) -> None:
             targets=_targets(slo),
             seed=seed,
         )
-        _run(scenario, _arrivals(arrivals, count, speed, _lengths(lengths), seed), as_json=as_json)
+        requests = _arrivals(arrivals, count, speed, _lengths(lengths), seed, sort=sort)
+        _run(scenario, requests, as_json=as_json)
 
 
 def _run(scenario: Scenario, arrivals: Arrivals, *, as_json: bool) -> None:
@@ -128,9 +130,9 @@ def _lengths(spec: str) -> Lengths:
     return Lengths(kind=kind, input_tokens=means["input"], output_tokens=means["output"])
 
 
-def _arrivals(text: str, count: int | None, speed: float, lengths: Lengths, seed: int) -> Arrivals:
+def _arrivals(text: str, count: int | None, speed: float, lengths: Lengths, seed: int, *, sort: bool) -> Arrivals:
     if Path(text).is_file():
-        return read_arrivals(Path(text), speed, MAX_REQUESTS if count is None else count)
+        return read_arrivals(Path(text), speed, MAX_REQUESTS if count is None else count, sort=sort)
     if "/" in text or text.endswith((".gz", ".csv", ".jsonl")):
         raise InputError(f"--arrivals: there is no file {text!r}")
     return generate(text, 10_000 if count is None else count, lengths, seed)

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -24,10 +25,10 @@ from bitladder.cli.ops.loadtest.prompts import KINDS
 from bitladder.cli.ops.loadtest.sending import LoadRun
 from bitladder.cli.ops.loadtest.shown import show_report, watched, write_pairs
 from bitladder.cli.ops.loadtest.targets import EXPECTED, read_slo, read_targets
-from bitladder.cli.ops.loadtest.trace import read_trace
 from bitladder.cli.output import ExitCode
 from bitladder.errors import ConfigError
 from bitladder.settings.hidden import hidden
+from bitladder.workload.traces import TraceRequest, read_trace
 
 # Name -> its type, help and limits, and its default; `loadtest` gets them by name.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -49,9 +50,12 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "burst": (Annotated[str | None, typer.Option(help="With --rate: on and off in turn, as 10s/20s.")], None),
     "trace": (
-        Annotated[Path | None, typer.Option(help="Instead: Azure's CSV or Mooncake's JSON lines, gzip or not.")],
+        Annotated[
+            Path | None, typer.Option(help="Instead: Azure's CSV, Mooncake's or recorded JSON lines, gzip or not.")
+        ],
         None,
     ),
+    "sort": (Annotated[bool, typer.Option("--sort", help="With --trace: put its times in order.")], False),
     "speed": (Annotated[float, typer.Option(min=0.001, help="With --trace: so many times as fast.")], 1.0),
     "priority": (Annotated[str | None, typer.Option(help="By weight, as none=8,9=1,1=1: lanes and floors.")], None),
     "min_tier": (Annotated[str | None, typer.Option(help="By weight, as none=3,int8=1.")], None),
@@ -166,7 +170,7 @@ def _traffic(options: dict[str, Any]) -> Traffic:
         rate=options["rate"] if ways else _USUAL_RATE,
         arrivals=options["arrivals"],
         burst=read_burst(options["burst"]) if options["burst"] else None,
-        trace=read_trace(options["trace"], options["speed"], limit) if options["trace"] else (),
+        trace=_trace(options, limit),
         input_tokens=options["input_tokens"],
         max_input_tokens=options["max_input_tokens"],
         output_tokens=options["output_tokens"],
@@ -174,6 +178,11 @@ def _traffic(options: dict[str, Any]) -> Traffic:
         max_requests=limit,
         seed=options["seed"],
     )
+
+
+def _trace(options: dict[str, Any], limit: int) -> Sequence[TraceRequest]:
+    file: Path | None = options["trace"]
+    return list(read_trace(file, speed=options["speed"], limit=limit, sort=options["sort"])) if file else ()
 
 
 def _refuse_spoiled(options: dict[str, Any]) -> None:

@@ -10,7 +10,11 @@ from itertools import count
 
 from bitladder.cli.ops.loadtest.mixes import NONE, Burst, WeightedValues
 from bitladder.cli.ops.loadtest.prompts import entropy_of_text, make_prompt, shared_prompt
-from bitladder.cli.ops.loadtest.trace import Arrival
+from bitladder.queue_name import Lane
+from bitladder.workload.traces import TraceRequest
+
+# Of a recording's lanes, with `lanes.urgent_from` and `lanes.batch_to` as they ship.
+_PRIORITIES = {Lane.URGENT: 9, Lane.BATCH: 1}
 
 
 class Arrivals(StrEnum):
@@ -58,7 +62,7 @@ class Traffic:
     rate: float | None = None  # None: a closed loop
     arrivals: Arrivals = Arrivals.POISSON
     burst: Burst | None = None
-    trace: Sequence[Arrival] = ()
+    trace: Sequence[TraceRequest] = ()
     input_tokens: int = 100
     max_input_tokens: int = 1500
     output_tokens: int = 32
@@ -76,17 +80,17 @@ def plan(traffic: Traffic) -> Iterator[LoadRequest]:
         yield _request(traffic, number, arrival, dice)
 
 
-def _request(traffic: Traffic, number: int, arrival: Arrival, dice: random.Random) -> LoadRequest:
+def _request(traffic: Traffic, number: int, arrival: TraceRequest, dice: random.Random) -> LoadRequest:
     kind, mode = traffic.kinds.choose(dice), Mode(traffic.modes.choose(dice))
     tokens = min(arrival.input_tokens, traffic.max_input_tokens)
     if arrival.blocks:
         prompt = shared_prompt(kind, tokens, arrival.blocks, number)
     else:
         prompt = make_prompt(kind, tokens, number, dice)
-    chosen = {name: mix.choose(dice) for name, mix in traffic.headers.items()}
+    chosen = {name: mix.choose(dice) for name, mix in traffic.headers.items()} | _asked_for(arrival)
     return LoadRequest(
         number=number,
-        due_s=None if traffic.rate is None and not traffic.trace else arrival.due_s,
+        due_s=None if traffic.rate is None and not traffic.trace else arrival.at_s,
         kind=kind,
         prompt=prompt,
         entropy=entropy_of_text(prompt),
@@ -96,10 +100,23 @@ def _request(traffic: Traffic, number: int, arrival: Arrival, dice: random.Rando
     )
 
 
-def _times(traffic: Traffic, dice: random.Random) -> Iterator[Arrival]:
+def _asked_for(request: TraceRequest) -> dict[str, str]:
+    """Return as headers what a recording says that a request asked for."""
+    deadline_ms = None if request.deadline_s is None else max(1, round(request.deadline_s * 1000))
+    values = {
+        "X-Priority": _PRIORITIES.get(request.lane),
+        "X-Min-Tier": request.floor,
+        "X-Max-Tier": request.ceiling,
+        "X-Allow-Below-Floor": "true" if request.below_floor else None,
+        "X-Deadline-Ms": deadline_ms,
+    }
+    return {name: str(value) for name, value in values.items() if value}
+
+
+def _times(traffic: Traffic, dice: random.Random) -> Iterator[TraceRequest]:
     """Yield when requests are due, within the duration; those of a closed loop all at once."""
     if traffic.trace:
-        yield from (arrival for arrival in traffic.trace if arrival.due_s < traffic.duration_s)
+        yield from (arrival for arrival in traffic.trace if arrival.at_s < traffic.duration_s)
         return
     busy_s = 0.0
     for number in count():
@@ -112,4 +129,4 @@ def _times(traffic: Traffic, dice: random.Random) -> Iterator[Arrival]:
                 return
         # Lengths as services have them: most are short, some are long.
         length = int(traffic.input_tokens * dice.lognormvariate(-0.125, 0.5))
-        yield Arrival(due_s, max(4, length), traffic.output_tokens)
+        yield TraceRequest(due_s, max(4, length), traffic.output_tokens)

@@ -15,8 +15,8 @@ import pytest
 from bitladder.cli.ops.loadtest.mixes import Burst, read_burst, read_mix, read_span
 from bitladder.cli.ops.loadtest.plan import Arrivals, LoadRequest, Traffic, plan
 from bitladder.cli.ops.loadtest.prompts import BANDS, KINDS, band_of, entropy_of_text, make_prompt
-from bitladder.cli.ops.loadtest.trace import read_trace
 from bitladder.errors import ConfigError
+from bitladder.workload.traces import read_trace
 
 
 def planned(**options: Any) -> list[LoadRequest]:  # noqa: ANN401  (fields of Traffic)
@@ -98,13 +98,13 @@ def test_traces_of_both_forms_are_read_and_run_faster(tmp_path: Path, text: str,
     content = text.encode()
     file.write_bytes(gzip.compress(content) if is_packed else content)
 
-    arrivals = read_trace(file, 4, 100)
+    arrivals = list(read_trace(file, speed=4, limit=100))
     requests = planned(trace=arrivals, max_input_tokens=2000)
 
     assert dues(requests) == [0.0, 0.5]
     assert [request.max_tokens for request in requests] == [arrival.output_tokens for arrival in arrivals]
     assert max(len(request.prompt) for request in requests) == 8000
-    assert len(read_trace(file, 4, 1)) == 1
+    assert len(list(read_trace(file, limit=1))) == 1
 
 
 def test_prompts_of_a_trace_share_the_beginnings_that_its_blocks_say(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_prompts_of_a_trace_share_the_beginnings_that_its_blocks_say(tmp_path: P
     first, second = (
         r.prompt
         for r in planned(
-            trace=read_trace(tmp_path / "trace", 1, 9), kinds=read_mix("k", "random"), max_input_tokens=2000
+            trace=list(read_trace(tmp_path / "trace")), kinds=read_mix("k", "random"), max_input_tokens=2000
         )
     )
 
@@ -121,25 +121,16 @@ def test_prompts_of_a_trace_share_the_beginnings_that_its_blocks_say(tmp_path: P
     assert first[4096:5000] != second[4096:5000]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "line 1: must have the columns"),
-        ("a,b\n1,2\n", "line 1: must have the columns"),
-        (AZURE.splitlines()[0] + "\n", "has no requests"),
-        (AZURE + "yesterday,1,2\n", "line 4"),
-        (AZURE + "2023-11-16 18:17:05\n", "line 4: ContextTokens must be a number of tokens, got ''"),
-        (AZURE + "2023-11-16 18:17:05,-4,8\n", "line 4: ContextTokens must be a number of tokens, got '-4'"),
-        (MOONCAKE + '{"timestamp": 1, "input_length": -1, "output_length": 1}\n', "line 3"),
-        (MOONCAKE + '{"timestamp": "x"}\n', "line 3"),
-        ('{"timestamp": 1', "line 1"),
-    ],
-)
-def test_a_trace_of_another_form_is_refused_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
-    (tmp_path / "trace").write_text(text, encoding="utf-8")
+def test_what_a_recording_says_was_asked_for_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text(
+        '{"at_s": 0, "input_tokens": 9, "output_tokens": 5, "lane": "batch", "floor": "int8", "deadline_s": 2.5}\n'
+        '{"at_s": 1, "input_tokens": 9, "output_tokens": 5, "ceiling": "int8", "below_floor": true}\n'
+    )
 
-    with pytest.raises(ConfigError, match=expected):
-        read_trace(tmp_path / "trace", 1, 100)
+    first, second = (request.headers for request in planned(trace=list(read_trace(tmp_path / "trace"))))
+
+    assert first == {"X-Priority": "1", "X-Min-Tier": "int8", "X-Deadline-Ms": "2500"}
+    assert second == {"X-Max-Tier": "int8", "X-Allow-Below-Floor": "true"}
 
 
 @pytest.mark.parametrize(
