@@ -62,6 +62,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     tracestate: str = ""
 
 
+# The tag of requests whose prompts are not captured, whatever [capture].share is.
+NO_CAPTURE = "no-capture"
+
+
 class Labels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a client has noted on its job."""
 

@@ -26,6 +26,7 @@ from typing import BinaryIO
 import msgspec
 import structlog
 
+from bitladder.contract import NO_CAPTURE, Labels, Submission
 from bitladder.errors import RequestError
 from bitladder.routing.accept import Accepted
 from bitladder.routing.body import prompt_bytes, read_body, turns_of
@@ -72,11 +73,13 @@ class Capture:
                 self._has_stopped.wait(_STOP_S)
 
     def offer(self, accepted: Accepted) -> None:
-        """Keep this prompt with the probability [capture].share."""
+        """Keep this prompt with the probability [capture].share, unless its tenant or itself is left out."""
         job = accepted.submission
         # A sample, not a secret: any source of randomness will do.
         settings = self._settings()
-        if settings.share <= random.random() or job.request.tenant in settings.without_tenants:  # noqa: S311
+        if settings.share <= random.random():  # noqa: S311
+            return
+        if job.request.tenant in settings.without_tenants or _is_left_out(job):
             return
         if self._put((job.job_id, accepted)):
             self._awaited[job.job_id] = None
@@ -118,6 +121,10 @@ class Capture:
 
 def _folder_of(settings: CaptureSettings) -> Path:
     return Path(settings.folder).expanduser()
+
+
+def _is_left_out(job: Submission) -> bool:
+    return NO_CAPTURE in job.labels and NO_CAPTURE in msgspec.json.decode(job.labels, type=Labels).tags
 
 
 def _line(job_id: str, what: Accepted | str) -> bytes:

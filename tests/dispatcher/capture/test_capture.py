@@ -25,14 +25,20 @@ SETTINGS = make_settings("redis://127.0.0.1:1/0")
 
 
 def job(
-    number: int, prompt: str = "Why?", *, tenant: str = "default", chat: bool = False, metadata: object = None
+    number: int,
+    prompt: str = "Why?",
+    *,
+    tenant: str = "default",
+    chat: bool = False,
+    metadata: object = None,
+    tags: str = "",
 ) -> Accepted:
     messages = [{"role": "user", "content": prompt}] * 2
     text = {"messages": messages} if chat else {"prompt": prompt}
     incoming = Incoming(
         endpoint=Endpoint.CHAT if chat else Endpoint.COMPLETIONS,
         body=msgspec.json.encode({"model": "smollm2", "metadata": metadata, **text}),
-        headers={"x-max-latency-ms": "700"},
+        headers={"x-max-latency-ms": "700", "x-tags": tags},
         request_id="",
         tenant=tenant,
     )
@@ -98,6 +104,16 @@ def test_a_prompt_is_kept_with_what_tells_where_it_came_from(tmp_path: Path) -> 
     assert (first["tenant"], first["model"], first["endpoint"]) == ("shop", "smollm2", "/v1/completions")
     assert first["metadata"] == {"route": "tickets", "customer": "0000000000000000", "trial": True}
     assert (second["tenant"], second["endpoint"], second["metadata"]) == ("default", "/v1/chat/completions", {})
+
+
+def test_a_request_with_the_tag_no_capture_is_left_out(tmp_path: Path) -> None:
+    mine = capture(tmp_path)
+    start(mine)
+    mine.offer(job(1, tags="nightly, no-capture"))
+    mine.offer(job(2, tags="nightly", metadata={"note": "no-capture"}))
+    mine.stop()
+
+    assert [line["id"] for line in lines(tmp_path)] == ["job-2"]
 
 
 def test_labels_are_few_and_short_and_carry_no_secret() -> None:
