@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 
 _NUMBER = re.compile(r"(?<!\w)-?\d[\d.e+-]*")
+# A policy's name in decisions on requests that a candidate answers: behind it the model that was asked for, and a ">".
+# No name of a policy or of a model has it.
+_CANARY = "canary:"
 # The reason where no policy chose: the floor is the tier of the queue that the job was put into.
 QUEUE = "queue"
 
@@ -81,6 +84,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
     def label(self) -> str | None:
         """Policy and version in one word, as clients read it: article@1."""
         return f"{self.policy}@{self.version}" if self.policy else None
+
+    @property
+    def canary_of(self) -> str | None:
+        """The model that was asked for, where its candidate was to answer."""
+        if not self.policy.startswith(_CANARY):
+            return None
+        return self.policy.removeprefix(_CANARY).partition(">")[0]
+
+    def as_canary_of(self, model: str) -> Decision:
+        """Return the decision of a candidate's policy on a request for this model."""
+        return msgspec.structs.replace(self, policy=f"{_CANARY}{model}>{self.policy}")
 
     @property
     def rule(self) -> str:

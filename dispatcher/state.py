@@ -67,6 +67,7 @@ class IntakeState:
         self.metrics = IntakeMetrics()
         metrics = AdmissionMetrics(self.metrics.registry)
         self.admission = Admission(live, queue.client, metrics, lambda: self.inbox.is_connected)
+        self.has_worker = self.admission.has_worker
         self.waits = ExpectedWaits(self.admission, metrics)
         self.capture = Capture(lambda: live.current.capture, self.metrics)
         self._capturing: asyncio.Task[None] | None = None

@@ -49,6 +49,8 @@ def route_incoming(state: IntakeState, incoming: Incoming, *, reply: bool) -> Ac
     job = accepted.submission
     state.capture.offer(accepted)
     state.metrics.count_decision(job.model, QueueName.parse(job.queue).lane, job.request.decision)
+    if accepted.drawn:
+        state.metrics.canary(accepted.drawn.model, accepted.drawn.end).inc()
     return accepted
 
 
@@ -70,6 +72,7 @@ def incoming_of(
         key_name=caller.key,
         weight=caller.weight,
         rules=caller.rules,
+        has_worker=state.has_worker,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import uuid_utils
@@ -15,6 +16,7 @@ from bitladder.errors import RequestError
 from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
 from bitladder.routing.body import Body, for_engine, max_tokens, prefix_of, prompt_bytes, read_body
+from bitladder.routing.canary import DrawEnd, Drawn, is_drawn, names_lacking_tier
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Aliases, Envelope, read_envelope
@@ -24,11 +26,18 @@ from bitladder.routing.notes import labels_of
 from bitladder.routing.policies import Policies
 from bitladder.routing.policies.interface import Policy, Requester
 from bitladder.settings.access import NO_RULES, KeyRules
+from bitladder.settings.models_section import CanarySettings, ModelChoice
 from bitladder.settings.sections import Settings
 from bitladder.settings.worker_section import CascadeSettings
 
 _MAX_KEY_CHARS = 255
 _NO_COSTS: Mapping[str, float | None] = {}
+
+
+def _unknown(model: str, tiers: Sequence[str]) -> bool:
+    """Say that no worker is known to be live."""
+    del model, tiers
+    return False
 
 
 class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,6 +59,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     response: ResponseOptions | None = None  # see Request
     deadline_ms: int | None = None  # beside the one of its headers; the earlier one counts
     continuation_id: str = ""  # names its prefix
+    has_worker: Callable[[str, Sequence[str]], bool] = _unknown  # whether one of a model's tiers has a live worker
     as_sent: bytes = b""  # the body as the client sent it, by which repeats are known; b'': it is the same
 
 
@@ -60,6 +70,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     envelope: Envelope
     constraints: Constraints
     policy: Policy
+    drawn: Drawn | None = None  # for a candidate
 
     @property
     def stream(self) -> bool:
@@ -93,13 +104,48 @@ def accept(incoming: Incoming, settings: Settings, *, reply_to: str = "") -> Acc
     )
     if envelope.cascade or settings.cascade.calibration:
         envelope = msgspec.structs.replace(envelope, cascade=_cascades(envelope, body, settings.cascade))
-    constraints = constraints_of(envelope, settings.model(choice.model).ladder, choice.tier)
+    canary = settings.models[choice.model].canary
+    if canary is None or not _is_drawn(canary, incoming, envelope):
+        return _accepted(incoming, body, envelope, choice, settings, reply_to)
+    end = DrawEnd.UNFIT
+    accepted = None
+    if not names_lacking_tier(choice.tier, envelope.key, *_ladders(settings, choice.model, canary.model)):
+        with contextlib.suppress(RequestError):  # where it is wrong for both, the model that was asked for says so
+            to_candidate = ModelChoice(canary.model, choice.tier, choice.model)
+            accepted = _accepted(incoming, body, envelope, to_candidate, settings, reply_to)
+            end = DrawEnd.CANDIDATE if _has_worker(incoming, accepted) else DrawEnd.NO_WORKER
+    if accepted is None or end is not DrawEnd.CANDIDATE:
+        accepted = _accepted(incoming, body, envelope, choice, settings, reply_to)
+    return msgspec.structs.replace(accepted, drawn=Drawn(choice.model, end))
+
+
+def _is_drawn(canary: CanarySettings, incoming: Incoming, envelope: Envelope) -> bool:
+    request = incoming.request_id.encode() or incoming.body
+    return is_drawn(canary, envelope, key=incoming.key_name, tenant=incoming.tenant, request=request)
+
+
+def _ladders(settings: Settings, *models: str) -> list[tuple[str, ...]]:
+    return [settings.model(model).ladder for model in models]
+
+
+def _has_worker(incoming: Incoming, accepted: Accepted) -> bool:
+    queue = QueueName.parse(accepted.submission.queue)
+    return incoming.has_worker(queue.model, queue.serving(accepted.constraints.ladder))
+
+
+def _accepted(
+    incoming: Incoming, body: Body, envelope: Envelope, choice: ModelChoice, settings: Settings, reply_to: str
+) -> Accepted:
+    """Return the submission to one model; where that is a candidate, `choice` says of which."""
+    constraints = constraints_of(envelope, settings.models[choice.model].ladder, choice.tier)
     costs = _NO_COSTS
     if incoming.payer or envelope.max_cost is not None:
         costs = costs_of(body, settings.model(choice.model), incoming.curves.get(choice.model, {}))
         constraints = within_cost(constraints, costs)
     policy = policy_for(incoming, choice.model, settings)
     decision = policy.decide(score_prompt(prompt_bytes(body), incoming.endpoint, policy.features), constraints)
+    if choice.canary_of:
+        decision = decision.as_canary_of(choice.canary_of)
     queue = constraints.queue(choice.model, decision.floor, lane_of(envelope, settings.lanes))
     submission = _submission(incoming, body, constraints, decision, queue, reply_to)
     if incoming.payer:

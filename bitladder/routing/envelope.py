@@ -58,6 +58,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     latency_budget: LatencyBudget = _NO_LIMIT  # admission refuses what cannot be answered within it
     quantizations: tuple[str, ...] | None = None  # the only tiers allowed, by OpenRouter's names; None: all
     below_floor: bool | None = None  # consents to a lower tier where all that are allowed are full; None: does not say
+    canary: bool | None = None  # whether a candidate may answer; None: as it is drawn
     service_tier: str = ""  # as the body had it; the answer says which one was used
     key: KeyRules = NO_RULES  # the defaults and limits of the request's API key
 
@@ -181,6 +182,7 @@ def _whole(header: str, raw: str, minimum: int, maximum: int) -> int:
 _OTHERS: tuple[tuple[str, str, Callable[[str, str], float | bool]], ...] = (
     ("x-max-cost", "max_cost", _amount),
     ("x-cascade", "cascade", _flag),
+    ("x-canary", "canary", _flag),
     ("x-allow-below-floor", "below_floor", _flag),
     ("x-dynamo-request-priority", "priority", dynamo_priority),
 )

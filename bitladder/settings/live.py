@@ -34,7 +34,7 @@ _CHANGEABLE = re.compile(
     r"|capture\.(share|max_mb|keep_s|without_tenants)|intake\.(admission|await_timeout_s|max_body_bytes)"
     r"|queue\.(max_depth|max_total|max_memory_share|max_per_tenant|fair_depth|max_wait_s)"
     r"|queue\.(result_ttl_s|dead_letter_ttl_s|max_dead_letters|deadline_share)"
-    r"|models\..+\.(owned_by|max_model_len|max_overflow_cost_per_hour|policy)"
+    r"|models\..+\.(owned_by|max_model_len|max_overflow_cost_per_hour|policy|canary(\..+)?)"
     r"|models\..+\.tiers\..+\.(checkpoint|price_per_hour|slots|high|low|(high|low)_(age|wait)_s|eager|reserve|published(\..+)?)"
 )
 

@@ -28,7 +28,7 @@ _SECTIONS = {
 }
 _POLICY = ("kind", "rules", "otherwise", "version", "limit", "shares", "drawn_by")  # not `file`: see above
 _KEY = ("weight", "requests_per_minute", "max_in_flight", "max_queued", "budget_per_day", "policy")
-_MODEL = ("policy", "max_overflow_cost_per_hour")
+_MODEL = ("policy", "max_overflow_cost_per_hour", "canary")
 _TIER = (
     *("slots", "price_per_hour", "high", "low", "high_age_s", "low_age_s", "high_wait_s", "low_wait_s"),
     *("eager", "reserve"),

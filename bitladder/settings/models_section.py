@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,15 @@ class TierSettings(Section):
         return self
 
 
+class CanarySettings(Section):
+    """A share of a model's requests that another model of [models] answers: its candidate."""
+
+    model: ModelName = Field(description="the candidate: another model of [models]")
+    share: float = Field(ge=0, le=1, allow_inf_nan=False, description="of what is drawn; 0: nothing")
+    salt: str = Field("", max_length=64, description="another one draws other keys; empty: the candidate's name")
+    drawn_by: Literal["key", "request"] = Field("key", description="what is drawn; a key keeps its model")
+
+
 class ModelSettings(Section):
     """One logical model: a ladder of tiers, lowest quality first."""
 
@@ -77,6 +86,7 @@ class ModelSettings(Section):
     )
     aliases: tuple[ModelName, ...] = Field((), description="other names that requests may use for it")
     policy: PolicyName | None = Field(None, description="how its floors are chosen; unset: policy.name")
+    canary: CanarySettings | None = Field(None, description="which share of its requests a candidate answers")
     redis: RedisSettings | None = Field(
         None, description="its queue is at a Redis of its own: a table like [redis]; unset: [redis]"
     )
@@ -106,6 +116,7 @@ class ModelChoice(NamedTuple):
 
     model: str
     tier: str | None = None  # the only tier that may serve it; None: any
+    canary_of: str = ""  # the model that was asked for, where this one is its candidate
 
 
 def choices_of(models: Mapping[str, ModelSettings]) -> dict[str, ModelChoice]:
@@ -123,6 +134,33 @@ def choices_of(models: Mapping[str, ModelSettings]) -> dict[str, ModelChoice]:
                 if (other := choices.setdefault(spelled, choice)) is not choice:
                     raise ValueError(f"models: {spelled!r} means {_in_words(other)} and {_in_words(choice)}")
     return choices
+
+
+def check_canary(name: str, models: Mapping[str, ModelSettings], redis: RedisSettings) -> None:
+    """Check that a model's candidate can answer what is meant for the model.
+
+    Raises:
+        ValueError: why not.
+
+    """
+    model = models[name]
+    if model.canary is None:
+        return
+    key, candidate = f"models.{name}.canary.model", models.get(model.canary.model)
+    if candidate is None or candidate is model:
+        known = ", ".join(other for other in models if other != name) or "there is none"
+        raise ValueError(f"{key} must be another model ({known}), got {model.canary.model!r}")
+    if candidate.canary:
+        raise ValueError(f"{key}: {model.canary.model} has a candidate of its own, and a request goes on once at most")
+    if (candidate.redis or redis) != (model.redis or redis):
+        raise ValueError(f"{key}: the queues of {name} and {model.canary.model} must be at the same Redis")
+    if candidate.max_model_len < model.max_model_len:
+        raise ValueError(
+            f"{key}: {model.canary.model} has max_model_len {candidate.max_model_len}, below the {model.max_model_len} "
+            f"of {name}: it would refuse requests that {name} can answer"
+        )
+    if model.tool_call_parser and not candidate.tool_call_parser:
+        raise ValueError(f"{key}: {model.canary.model} needs a tool_call_parser, because {name} has one")
 
 
 def _in_words(choice: ModelChoice) -> str:

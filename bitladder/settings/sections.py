@@ -19,7 +19,7 @@ from bitladder.settings.intake_section import (
     WebhookSettings,
 )
 from bitladder.settings.log_section import LogSettings, MetricsSettings, TracingSettings
-from bitladder.settings.models_section import ModelChoice, ModelSettings, choices_of
+from bitladder.settings.models_section import ModelChoice, ModelSettings, check_canary, choices_of
 from bitladder.settings.policy_section import (
     LaneSettings,
     NamedPolicySettings,
@@ -110,6 +110,12 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_of_models_differ(self) -> Self:
         _ = self.choices
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_fit(self) -> Self:
+        for name in self.models:
+            check_canary(name, self.models, self.redis)
         return self
 
     @cached_property

@@ -151,6 +151,10 @@ class Admission:
         is_known = self._sample is not None and elapsed_s <= STALE_S and tier in self._loads
         return (self._loads[tier], self._admitted.of(tier), elapsed_s) if is_known else None
 
+    def has_worker(self, model: str, tiers: Sequence[str]) -> bool:
+        """Return whether one of these tiers is known to have a live worker."""
+        return self._sample is not None and any(map(self._sample.models[model].live.get, tiers))
+
     async def refresh(self) -> None:
         """Take a sample of the queues, and count admitted jobs anew from here.
 

@@ -86,9 +86,8 @@ class BatchLines:
         self._max_jobs = max_jobs = _max_jobs(state, record)
         self._pending: dict[str, _Pending] = {}
         self._large: list[_Pending] = []
-        self._pending_bytes = 0
+        self._pending_bytes, self._bundle = 0, min(_BUNDLE, max_jobs)
         self._room = asyncio.Event()
-        self._bundle = min(_BUNDLE, max_jobs)
 
     @property
     def is_idle(self) -> bool:
@@ -289,6 +288,7 @@ def _accept(state: IntakeState, record: BatchRecord, line: Line, batch_line: Bat
         key_name=owner.key,
         weight=owner.weight,
         rules=owner.rules,
+        has_worker=state.has_worker,
     )
     return route_incoming(state, incoming, reply=True)
 

@@ -38,6 +38,8 @@ _WAIT = "Expected seconds until a worker claims it; null: the tier's rate is not
 _INTERVAL = "Four of five jobs wait between these, by how far earlier forecasts were off; null: not known."
 _BELOW = "Lower tiers that may serve it where all those are full or dead: the request consented, lowest first."
 _COSTS = "By tier that may serve it, in the currency of the prices; null: nothing was measured there."
+_CANARY = "The model that was asked for, where its candidate answers; null: the usual."
+CanaryOf = Annotated[ModelName | None, Meta(description=_CANARY)]
 ServingTier = Annotated[TierName | None, Meta(description=_TIER)]
 Wait = Annotated[Duration | None, Meta(description=_WAIT)]
 WaitInterval = Annotated[tuple[Duration, Duration] | None, Meta(description=_INTERVAL)]
@@ -59,6 +61,7 @@ class Route(Expected, frozen=True, kw_only=True):
 
     object: Literal["route"] = "route"
     model: ModelName
+    canary_of: CanaryOf
     floor: TierName
     ceiling: TierName | None
     allowed: Annotated[list[str], Meta(description="The tiers that may serve it, lowest first.")]
@@ -81,6 +84,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     status: State
     queue: str
     lane: str | None
+    canary_of: CanaryOf
     floor: str | None
     reason: str | None
     entropy: float | None
@@ -115,6 +119,7 @@ async def route_request(request: HttpRequest) -> Response:
     prices = {tier: state.settings.model(queue.model).tier(tier).price_per_hour for tier in allowed}
     route = Route(
         model=queue.model,
+        canary_of=decision.canary_of,
         ceiling=queue.ceiling,
         allowed=allowed,
         below_floor=below_floor,
@@ -143,6 +148,7 @@ async def explain_job(request: HttpRequest) -> Response:
         status=view.state,
         queue=view.queue,
         lane=queue.lane if queue else None,
+        canary_of=decision.canary_of,
         **describe_decision(decision.shortened(MAX_WORD_CHARS)),
         allowed=allowed,
         below_floor=below_floor,

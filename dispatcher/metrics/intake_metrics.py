@@ -32,6 +32,7 @@ class IntakeMetrics:
         made = Metrics((*REQUEST_ROWS, *QUEUE_ROWS), self.registry)
         self.routed = made.counters("bitladder_requests_routed_total")
         self.decisions = made.counters("bitladder_decisions_total")
+        self.canary = made.counters("bitladder_canary_requests_total")
         self.refused = made.counters("bitladder_requests_refused_total")
         self.served = made.counters("bitladder_requests_served_total")
         self.broken_streams = made.counters("bitladder_streams_broken_total")

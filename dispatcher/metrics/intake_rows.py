@@ -38,6 +38,13 @@ REQUEST_ROWS = (
         {"model": None, "floor": None, "policy": 50, "rule": 50},
     ),
     Row(
+        "bitladder_canary_requests_total",
+        "counter",
+        "requests",
+        "How many requests for a model were drawn for its candidate, and went there or (no_worker, unfit) did not?",
+        {"model": None, "end": 3},
+    ),
+    Row(
         "bitladder_requests_refused_total",
         "counter",
         "requests",

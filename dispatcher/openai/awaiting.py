@@ -48,6 +48,7 @@ def decision_headers(decision: Decision) -> dict[str, str]:
         "X-Entropy": None if entropy is None else f"{entropy:.4f}",
         "X-Policy": decision.label,
         "X-Route-Reason": decision.reason,
+        "X-Canary-Of": decision.canary_of,
     }
     return {name: value for name, value in headers.items() if value is not None}
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from bitladder.queue.json_views.kinds import Count, Duration, TierName
+from bitladder.queue.json_views.kinds import Count, Duration, ModelName, TierName
 from dispatcher.routes.parameter import schema_of
 from dispatcher.routes.parameters import REQUEST_ID
 
@@ -20,6 +20,7 @@ ANSWER_HEADERS: dict[str, tuple[Any, str]] = {
     "X-Cost": (Annotated[float, Meta(ge=0)], "What its executions cost, in the currency of the tiers' prices."),
     "X-Policy": (str, "The policy that chose the floor, and its version."),
     "X-Route-Reason": (str, "Why the policy chose the floor."),
+    "X-Canary-Of": (ModelName, "The model that was asked for, where its candidate was to answer."),
     "X-Confidence": (
         Annotated[float, Meta(ge=0, le=1)],
         "How likely the answer is as good as the reference's, where a cascade has judged it.",
@@ -54,6 +55,7 @@ ROUTING_HEADERS = (
     "X-Cost",
     "X-Policy",
     "X-Route-Reason",
+    "X-Canary-Of",
     "X-Overflowed-From",
     "X-Confidence",
     "X-Served-Below-Floor",

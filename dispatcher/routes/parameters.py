@@ -160,6 +160,12 @@ PARAMETERS = {
         bool,
         "An answer that the model was not sure of is not kept: a higher tier answers, if one may. Not for streams.",
     ),
+    "Canary": _Parameter(
+        "X-Canary",
+        "header",
+        bool,
+        "Where the model has a candidate for a share of its requests: true: the candidate answers; false: it does not.",
+    ),
     "DeadlineMs": _Parameter(
         "X-Deadline-Ms", "header", _Milliseconds, "From acceptance. Afterwards the job is dropped or aborted."
     ),
@@ -251,6 +257,7 @@ ENVELOPE = (
     "MaxLatencyMs",
     "MinTier",
     "Cascade",
+    "Canary",
     "MaxTier",
     "DeadlineMs",
     "MaxCost",
