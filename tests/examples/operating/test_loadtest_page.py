@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from bitladder.cli.ops.loadtest.load_plan import Mode
 from bitladder.cli.ops.loadtest.loadtest_command import _OPTIONS
-from bitladder.cli.ops.loadtest.plan import Mode
 from tests.conftest import ROOT, Stack
 from tests.page_examples import blocks
 from tests.warm_start import BITLADDER

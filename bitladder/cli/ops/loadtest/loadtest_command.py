@@ -18,9 +18,9 @@ import uvloop
 
 from bitladder.cli.common_options import DEFAULT_URL, ApiKey, AsJson, Url
 from bitladder.cli.job_commands import intake_client
+from bitladder.cli.ops.loadtest.load_plan import Arrivals, Mode, Traffic, plan
 from bitladder.cli.ops.loadtest.load_report import make_report
 from bitladder.cli.ops.loadtest.mixes import read_burst, read_mix, read_span
-from bitladder.cli.ops.loadtest.plan import Arrivals, Mode, Traffic, plan
 from bitladder.cli.ops.loadtest.prompts import KINDS
 from bitladder.cli.ops.loadtest.sending import LoadRun
 from bitladder.cli.ops.loadtest.shown import show_report, watched, write_pairs

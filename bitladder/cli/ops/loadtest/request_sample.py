@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bitladder.cli.ops.loadtest.plan import LoadRequest
+from bitladder.cli.ops.loadtest.load_plan import LoadRequest
 
 # Of requests that were under way when the test ended, and of those that no intake answered.
 UNFINISHED, NO_ANSWER = "unfinished", "no_answer"

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bitladder.cli.ops.loadtest.plan import LoadRequest, Mode
+from bitladder.cli.ops.loadtest.load_plan import LoadRequest, Mode
 from bitladder.cli.ops.loadtest.request_sample import NO_ANSWER, UNFINISHED, Sample
 from bitladder.client.answers import TERMINAL, authorization, job_path
 

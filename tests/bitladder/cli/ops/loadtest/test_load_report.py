@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bitladder.cli.ops.loadtest.load_plan import LoadRequest, Mode
 from bitladder.cli.ops.loadtest.load_report import make_report, statistics
-from bitladder.cli.ops.loadtest.plan import LoadRequest, Mode
 from bitladder.cli.ops.loadtest.request_sample import UNFINISHED, Sample
 from bitladder.cli.ops.loadtest.shown import write_pairs
 from bitladder.cli.ops.loadtest.targets import read_slo, read_targets

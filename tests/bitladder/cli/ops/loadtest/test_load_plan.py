@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from bitladder.cli.ops.loadtest.load_plan import Arrivals, LoadRequest, Traffic, plan
 from bitladder.cli.ops.loadtest.mixes import Burst, read_burst, read_mix, read_span
-from bitladder.cli.ops.loadtest.plan import Arrivals, LoadRequest, Traffic, plan
 from bitladder.cli.ops.loadtest.prompts import BANDS, KINDS, band_of, entropy_of_text, make_prompt
 from bitladder.errors import ConfigError
 from bitladder.workload.traces import read_trace
