@@ -31,6 +31,7 @@ CONTROL_STEPS = {
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
+    "plan": "Find the cheapest fleet for requests, an SLO and a quality promise; exit status 1 when it misses the SLO.",
 }
 STEPS = CHECKPOINT_STEPS | CONTROL_STEPS
 _PANELS = (("From traffic to checkpoints that serve", CHECKPOINT_STEPS), ("The control loop", CONTROL_STEPS))
