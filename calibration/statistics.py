@@ -32,18 +32,27 @@ def bootstrap(units: Floats, statistic: Callable[..., Floats]) -> tuple[float, f
     drawn = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = statistic(*(drawn @ units).T)
-    return _percentiles(values[np.isfinite(values)], count)
+    return percentiles(values[np.isfinite(values)], count)
 
 
 def bootstrap_quantile(units: Floats, quantile: float) -> tuple[float, float]:
     """Return the interval of a quantile of all values, resampling whole rows, as above."""
     drawn = np.random.default_rng(_SEED).integers(0, len(units), size=(_RESAMPLES, len(units)))
-    return _percentiles(np.quantile(units[drawn], quantile, axis=(1, 2)), len(units))
+    return percentiles(np.quantile(units[drawn], quantile, axis=(1, 2)), len(units))
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
     """Return Wilson's score interval of a share: sound for few trials and for shares near 0 and 1."""
     return _wilson(successes, count, _Z)
+
+
+def percentiles(values: Floats, count: int) -> tuple[float, float]:
+    """Return the interval of a figure from its resamples, of so many units; of few it is wider (_tail)."""
+    if not len(values):
+        return math.nan, math.nan
+    tail = _tail(count)
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def newcombe(share: float, count: int, other: float, other_count: int) -> tuple[float, float]:
@@ -110,14 +119,6 @@ def _wilson(successes: int, count: int, quantile: float) -> tuple[float, float]:
     middle = (share + square / 2) / (1 + square)
     half = quantile * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _percentiles(values: Floats, count: int) -> tuple[float, float]:
-    if not len(values):
-        return math.nan, math.nan
-    tail = _tail(count)
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def _tail(count: int) -> float:

@@ -1,0 +1,1 @@
+"""Quality against cost of every policy, on labels that none of them was fitted on."""

@@ -1,0 +1,123 @@
+"""Predictions of labels that were not fitted on, and the policies that they make. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bitladder.policy_forms import LearnedForm, Linear
+from calibration.control.ablation.baselines import FEATURES, ByKind, ByValue
+from calibration.control.ablation.comparison import Measured, Policy
+from calibration.control.ablation.curves import Numbers, by_limit, cascade
+from calibration.control.ablation.served import bounds_of
+from calibration.control.losses import Labels
+from calibration.control.predictors.predictor import Fitted, Predictor, Rows
+from calibration.control.predictors.registry import PREDICTORS
+from calibration.control.scores import columns_of, fit_ridge, inputs_for, predict
+from calibration.errors import InputError
+
+LEARNED_CASCADE = "cascade: ridge on features and answer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    columns: Numbers
+    form: Linear
+
+    def losses(self, labels: Labels, rows: Rows) -> Numbers:
+        del labels
+        return predict(self.form, self.columns[rows])[:, None]
+
+    def export(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _WithAnswer:
+    """Ridge on the features and on what the lowest tier's answer showed while it was written."""
+
+    sure: Mapping[str, Numbers]
+
+    def fit(self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int) -> _Fit:
+        del seed
+        columns = columns_of(inputs_for(labels.names, labels.features[rows]), labels.names, labels.features)
+        shown = np.column_stack(list(self.sure.values()))
+        deviation = shown[rows].std(axis=0)
+        varied = deviation > 1e-9
+        shown = (shown[:, varied] - shown[rows][:, varied].mean(axis=0)) / deviation[varied]
+        columns = np.hstack([columns, shown])
+        return _Fit(columns, fit_ridge(columns[rows], added[tiers[0]][rows]))
+
+
+def predictors_of(labels: Labels, kinds: Sequence[str]) -> dict[str, Predictor]:
+    """Return everything that is compared and is fitted: single features, the kind, and all predictors."""
+    columns = {
+        name: ByValue(labels.features[:, labels.names.index(feature)], rises)
+        for name, (feature, rises) in FEATURES.items()
+        if feature in labels.names
+    }
+    by_kind = {"kind alone": ByKind(kinds)} if len(set(kinds)) > 1 else {}
+    return {**columns, **by_kind, **PREDICTORS}
+
+
+@dataclass(slots=True)
+class Routers:
+    """The policies that predict before anybody answers, each by predictions of labels that it was not fitted on."""
+
+    policies: list[Policy] = field(default_factory=list)
+    fitted: dict[str, Fitted] = field(default_factory=dict)  # to some of the labels: to see how long it takes
+    left_out: dict[str, str] = field(default_factory=dict)  # the reason
+
+
+def routers(
+    labels: Labels, measured: Measured, folds: Rows, seed: int, step: Callable[[], None] = lambda: None
+) -> Routers:
+    """Fit all predictors to the other folds of each fold."""
+    made = Routers()
+    for name, predictor in predictors_of(labels, measured.kinds).items():
+        step()
+        try:
+            bounds, made.fitted[name] = _out_of_fold(predictor, labels, measured, folds, seed)
+        except InputError as error:
+            made.left_out[name] = str(error)
+            continue
+        family = by_limit(bounds, measured.costs, measured.losses)
+        differs = not isinstance(predictor, ByKind)
+        made.policies.append(Policy(name=name, family=family, scores=bounds[:, 0], differs_within_kinds=differs))
+    return made
+
+
+def cascades(labels: Labels, measured: Measured, folds: Rows, seed: int, sure: Mapping[str, Numbers]) -> list[Policy]:
+    """Return the policies that ask the top where the lowest tier was unsure of the answer that it wrote."""
+    unsure: dict[str, Predictor] = {f"cascade: {name}": ByValue(values) for name, values in sure.items()}
+    if sure:
+        unsure[LEARNED_CASCADE] = _WithAnswer(sure)
+    policies = []
+    for name, predictor in unsure.items():
+        bounds, _ = _out_of_fold(predictor, labels, measured, folds, seed)
+        family = cascade(bounds[:, 0], measured.costs, measured.losses)
+        policies.append(Policy(name=name, family=family, scores=bounds[:, 0]))
+    return policies
+
+
+def of_form(form: LearnedForm, labels: Labels, measured: Measured) -> Policy:
+    """Return a policy's file at all limits."""
+    bounds = bounds_of(form, labels, measured.ladder[:-1])
+    return Policy(name="policy", family=by_limit(bounds, measured.costs, measured.losses), scores=bounds.min(axis=1))
+
+
+def _out_of_fold(
+    predictor: Predictor, labels: Labels, measured: Measured, folds: Rows, seed: int
+) -> tuple[Numbers, Fitted]:
+    tiers = measured.ladder[:-1]
+    added = {tier: measured.losses[:, at] for at, tier in enumerate(tiers)}
+    parts = []
+    for fold in range(int(folds.max()) + 1):
+        fitted = predictor.fit(labels, added, tiers, np.flatnonzero(folds != fold), seed)
+        parts.append(fitted.losses(labels, np.flatnonzero(folds == fold)))
+    bounds = np.empty((len(labels), parts[0].shape[1]))
+    for fold, part in enumerate(parts):
+        bounds[folds == fold] = part
+    return bounds, fitted

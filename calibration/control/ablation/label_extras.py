@@ -1,0 +1,65 @@
+"""What a label file says beside features and losses: kinds, agreement, and how sure the lowest tier was."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.control.ablation.curves import Numbers
+from calibration.errors import InputError
+from calibration.texts.jsonl import read_lines
+
+_Line = dict[str, Any]  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Of the labels that have a loss of every tier, in the order of the file."""
+
+    kinds: tuple[str, ...]
+    others: Numbers | None  # a column for each tier; None: not of every label
+    sure: dict[str, Numbers]  # by name, what is in the lowest tier's entry of every label
+
+
+def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure: Sequence[str]) -> Beside:
+    """Read the file again; its lines have been checked."""
+    lines = read_lines(path, "label", lambda line, _: _tiers_of(json.loads(line)))
+    known = [tier for tier in tiers if any(_at(entry.get(tier), measure) is not None for entry, _ in lines)]
+    whole = [(entry, kind) for entry, kind in lines if all(_at(entry.get(tier), measure) is not None for tier in known)]
+    table = [[_at(entry.get(tier), other) for tier in known] for entry, _ in whole]
+    others = None
+    if all(value is not None for row in table for value in row):
+        others = np.array([[*row, *([0.0] * (len(tiers) - len(known)))] for row in table], float)
+        if not (np.isfinite(others).all() and others.min() >= 0 and others.max() <= 1):
+            raise InputError(f"{path}: {other!r} must be from 0 to 1 in every label: a share that disagrees, or a bool")
+    # An entry that is a bool says whether the answer was right, and not how sure the tier was of it.
+    objects = [entry[tiers[0]] if isinstance(entry[tiers[0]], dict) else {} for entry, _ in whole]
+    columns = {name: [_at(entry, name) for entry in objects] for name in sure}
+    return Beside(
+        kinds=tuple(kind for _, kind in whole),
+        others=others,
+        sure={name: np.array(values, float) for name, values in columns.items() if all(map(_is_finite, values))},
+    )
+
+
+def _tiers_of(fields: _Line) -> tuple[_Line, str]:
+    kind = next((str(fields[name])[:80] for name in ("kind", "task") if fields.get(name)), "unknown")
+    return fields.get("tiers", fields), kind
+
+
+def _at(value: object, measure: str) -> float | None:
+    if isinstance(value, bool):
+        return 0.0 if value else 1.0
+    for part in measure.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

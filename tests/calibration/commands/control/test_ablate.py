@@ -1,0 +1,201 @@
+"""calibrate ablate: from a file of labels to a report in which nobody is judged by what it was fitted on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitladder.policy_forms import Form, Input, LearnedForm, Linear
+from calibration.commands.app import main
+from calibration.control.ablation.run_ablation import Question, ablate
+
+Json = dict[str, Any]
+COSTS = ("--cost", "low=0.2", "--cost", "middle=0.5", "--cost", "top=1")
+
+
+def labels_of(count: int = 200, seed: int = 5, *, sources: int = 10, is_noise: bool = False) -> list[Json]:
+    """Return labels whose loss on the low tier grows with their digits, whose answers say it more clearly still."""
+    chance = np.random.default_rng(seed)
+    lines = []
+    for number in range(count):
+        digits, length, part = map(float, chance.random(3))
+        kl = 0.2 * (part if is_noise else digits * (0.5 + part))
+        tiers = {
+            "low": {"answer": {"kl": kl, "flips": min(1.0, kl)}, "own": {"entropy": kl, "margin": -kl}},
+            "middle": {"answer": {"kl": 0.1 * kl, "flips": 0.1 * kl}},
+        }
+        features = {"digits": digits, "bytes": 1000 * length, "entropy": 4.0 + length}
+        lines.append({"source": f"s{number % sources}", "kind": f"k{number % 3}", "features": features, "tiers": tiers})
+    return lines
+
+
+def write(path: Path, lines: list[Json]) -> Path:
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> int:
+    """Run `bitladder calibrate` in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def compared(tmp_path: Path, lines: list[Json], *, policy: Form | None = None, **costs: float) -> Json:
+    question = Question(
+        costs=costs or {"low": 0.2, "middle": 0.5, "top": 1.0},
+        measure="answer.kl",
+        agreement="answer.flips",
+        sure=("own.entropy", "own.margin"),
+        policy=policy,
+        resamples=40,
+        seed=0,
+    )
+    return ablate(write(tmp_path / "labels.jsonl", lines), question)
+
+
+def value(figures: Json, *names: str) -> float:
+    for name in names:
+        figures = figures[name]
+    return float(figures["value"])
+
+
+def test_a_report_shows_all_policies_on_both_splits_and_what_they_are_held_against(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.jsonl", labels_of())
+    assert run("ablate", labels, "-o", tmp_path / "report", "--resamples", 40, *COSTS) == 0
+
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    shown = capsys.readouterr().out
+    assert "held out by chance" in shown
+    assert "held out by source" in shown
+    assert "the article's rule: low 5" in shown
+    for split in ("random", "source"):
+        policies = report["splits"][split]["policies"]
+        assert value(policies["oracle"], "area_share") == 1
+        assert value(policies["random"], "area_share") == 0
+        assert value(policies["ridge"], "area_share") > 0.5
+        assert value(policies["entropy"], "area_share") < 0.2
+        assert value(policies["ridge"], "spearman", "loss") > 0.6
+        assert value(policies["ridge"], "at_article_cost", "of_article") < 0.75
+        assert value(policies["cascade: own.margin"], "spearman", "loss") > 0.95
+        assert value(policies["ridge"], "within_kinds", "area_share") > 0.5
+        low, high = policies["ridge"]["area_share"]["by_source"]
+        assert low < value(policies["ridge"], "area_share") < high
+    assert report["article"]["shares"]["top"] == 0  # entropy sends nothing beyond the middle of three tiers
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.json", "report.html", "curves.png", "kinds.png", "manifest.json"
+    }  # fmt: skip
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.replace("data:", "")
+
+
+def test_nothing_can_be_won_on_noise_whatever_is_fitted(tmp_path: Path) -> None:
+    report = compared(tmp_path, labels_of(300, is_noise=True))
+
+    for split in report["splits"].values():
+        for name, policy in split["policies"].items():
+            if name != "oracle" and not name.startswith("cascade"):
+                assert value(policy, "area_share") < 0.2, name
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    first, second = (compared(tmp_path, labels_of(60)) for _ in range(2))
+
+    assert first.pop("latency_us").keys() == second.pop("latency_us").keys()
+    assert first == second
+
+
+def test_a_policy_s_file_is_compared_at_all_limits_and_as_it_serves(tmp_path: Path) -> None:
+    form = LearnedForm(
+        limit=0.1, inputs=(Input(name="digits"),), tiers={"low": Linear(high=1.0, intercept=0.0, weights=(0.2,))}
+    )
+    lines = labels_of(60)
+
+    report = compared(tmp_path, lines, policy=form)
+
+    served = sum(line["features"]["digits"] <= 0.5 for line in lines) / len(lines)
+    assert report["policy"]["shares"] == pytest.approx({"low": served, "middle": 0, "top": 1 - served})
+    assert value(report["splits"]["source"]["policies"]["policy"], "spearman", "loss") > 0.6
+
+
+def test_answers_that_are_right_or_wrong_have_routellm_s_figures(tmp_path: Path) -> None:
+    chance = np.random.default_rng(6)
+    lines = []
+    for number in range(200):
+        digits = float(chance.random())
+        features = {"digits": digits, "entropy": 4.5}
+        right = {"weak": bool(chance.random() > digits), "strong": bool(chance.random() < 0.95)}
+        lines.append({"task": f"t{number % 8}", "features": features, **right})
+
+    report = compared(tmp_path, lines, weak=0.1, strong=1.0)
+
+    assert report["cascades"] == []
+    figures = report["splits"]["source"]["routellm"]
+    assert value(figures["ridge"], "apgr") > 0.65
+    assert value(figures["ridge"], "cpt_50") < 0.4
+    assert value(figures["entropy"], "apgr") == pytest.approx(0.5, abs=0.15)
+
+
+def test_labels_of_one_source_are_held_out_by_chance_only_and_the_report_says_so(tmp_path: Path) -> None:
+    report = compared(tmp_path, labels_of(60, sources=1))
+
+    assert list(report["splits"]) == ["random"]
+    assert report["splits"]["random"]["policies"]["ridge"]["area_share"]["by_source"] is None
+    assert report["left_out"]["folds by source"] == "all labels are from one source"
+
+
+def test_tiers_that_lose_nothing_have_no_area_and_no_nan(tmp_path: Path) -> None:
+    lines = labels_of(60)
+    for line in lines:
+        line["tiers"] = {"low": {"answer": {"kl": 0.0, "flips": 0.0}}, "middle": {"answer": {"kl": 0.0, "flips": 0.0}}}
+
+    report = compared(tmp_path, lines)
+
+    assert "NaN" not in json.dumps(report)
+    assert report["splits"]["random"]["policies"]["ridge"]["area_share"] is None
+    assert value(report["splits"]["random"]["policies"]["ridge"], "equal_agreement") == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "expected"),
+    [
+        (labels_of(60), ("--cost", "low=1"), "--cost must name two tiers or more, got low"),
+        (labels_of(60), ("--cost", "low=1", "--cost", "top=1"), "--cost: all tiers cost 1, expected a top that is"),
+        (labels_of(49), COSTS, "49 labels have a loss of every tier, expected 50 to 50,000"),
+        ([*labels_of(60), {"features": {"digits": 1}, "low": {"answer": {"kl": float("nan")}}}], COSTS,
+         "low.answer.kl must be a number, got 'nan'"),
+        (labels_of(60), (*COSTS, "--agreement", "answer.kl2"), ""),
+        (labels_of(60), (*COSTS, "--measure", "nothing"), "none of 60 lines has 'nothing' of every tier"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[Json], options: tuple[str, ...], expected: str
+) -> None:
+    labels = write(tmp_path / "labels.jsonl", lines)
+    status = run("ablate", labels, "-o", tmp_path / "report", "--resamples", 20, *options)
+
+    assert status == (2 if expected else 0)
+    assert expected in capsys.readouterr().err
+    assert (tmp_path / "report").exists() == (not expected)
+
+
+def test_a_policy_of_other_tiers_and_a_folder_of_somebody_else_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.jsonl", labels_of(60))
+    policy = tmp_path / "policy.toml"
+    policy.write_text('kind = "threshold"\notherwise = "int9"\n[[rules]]\nwhen = ["entropy > 4.5"]\nfloor = "top"\n')
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes").write_text("mine")
+
+    assert run("ablate", labels, "-o", tmp_path / "new", *COSTS, "--policy", policy) == 2
+    assert "--policy names the tier 'int9', which has no --cost: expected low, middle, top" in capsys.readouterr().err
+    assert run("ablate", labels, "-o", tmp_path / "taken", *COSTS) == 2
+    assert "--out must be a new or empty folder" in capsys.readouterr().err
