@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitladder.errors import ConfigError
-from bitladder.workload import curves
-from bitladder.workload.curves import Curve, Point
+from bitladder.workload import speed_curves
+from bitladder.workload.speed_curves import Curve, Point
 from calibration.errors import InputError
 
 __all__ = ["Curve", "Point", "read_curves"]
@@ -20,6 +20,6 @@ def read_curves(file: Path) -> dict[str, Curve]:
 
     """
     try:
-        return curves.read_curves(file)
+        return speed_curves.read_curves(file)
     except ConfigError as error:
         raise InputError(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bitladder.errors import ConfigError
 from bitladder.settings.worker_section import EchoSettings
-from bitladder.workload.curves import Curve, read_curves
+from bitladder.workload.speed_curves import Curve, read_curves
 from workers.engines.echo_model.in_flight import InFlight
 
 

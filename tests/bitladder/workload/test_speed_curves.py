@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bitladder.errors import ConfigError
-from bitladder.workload.curves import read_curves
+from bitladder.workload.speed_curves import read_curves
 from tests.calibration.simulation.fleets import curve_of
 
 CURVE: dict[str, Any] = {"name": "l4", "source": "s", "device": "L4", "version": "0.24", "mode": "SOL"}
