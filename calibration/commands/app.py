@@ -28,6 +28,7 @@ CHECKPOINT_STEPS = {
 }
 # In calibration/commands/control/<name>.py.
 CONTROL_STEPS = {
+    "label": "Measure what each tier loses on each prompt; exit status 1 when some could not be labelled.",
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "ablate": "Compare all policies on held-out labels: quality against cost, with bands, in one report.",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 
 from bitladder.errors import ConfigError
@@ -20,6 +17,7 @@ from calibration.artifacts.evaluation_report import Report, encode_report, read_
 from calibration.artifacts.folder import require_outside, try_writing, writing
 from calibration.artifacts.prompt_losses import NamedSource, encode_lines
 from calibration.commands.configuration import load_configuration
+from calibration.commands.engine_log import log_to_stderr
 from calibration.commands.options import AsJson, Config, progress_console, say
 from calibration.errors import BadReportError, CalibrationError, InputError
 from calibration.evaluate.candidates import CheckpointArg, find_candidates, find_served
@@ -94,7 +92,7 @@ def evaluate_command(
 
     Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
-    _log_to_stderr()
+    log_to_stderr()
     options = EvaluationOptions(
         heldout=heldout,
         tokens=tokens,
@@ -114,14 +112,6 @@ def evaluate_command(
     report, prompts = measure(read, model, arguments, options, store, force=force, with_served=with_served)
     _write(report, prompts, out)
     _show(report, out, as_json=as_json)
-
-
-def _log_to_stderr() -> None:
-    """Leave stdout to the result."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the result
-    )
 
 
 def _show(report: Report, out: Path, *, as_json: bool) -> None:

@@ -47,6 +47,9 @@ class Askers(Protocol):
     def asking(self, tier: str) -> AbstractAsyncContextManager[Asker]:
         """Ask a tier while the block runs."""
 
+    def spent(self) -> Spent | None:
+        """Return what all requests have taken so far, where that is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
@@ -60,6 +63,11 @@ class StackOptions:
     kept_mib: int = 512  # of outcomes in Redis within an hour
     grace_s: float = 3600.0
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the intake is of this machine."""
+        return base_url(self.url).host in ("127.0.0.1", "localhost", "::1")
+
 
 class RunningStack:
     """The tiers of a model that an intake serves."""
@@ -69,15 +77,24 @@ class RunningStack:
     def __init__(self, http: httpx2.AsyncClient, options: StackOptions, model: _Model) -> None:
         self.model, self.tiers = model.root, model.tiers
         self._http, self._options = http, options
-        self._checkpoints = {tier: published.digest for tier, published in model.published.items()}
+        self.checkpoints = {tier: published.digest for tier, published in model.published.items()}
         self._kept = KeptBytes(options.kept_mib * _MIB)
-        self.spent = {tier: Spent() for tier in model.tiers}
+        self.spent_by_tier = {tier: Spent() for tier in model.tiers}
 
     def checkpoint(self, tier: str) -> str:
-        return self._checkpoints.get(tier, "")
+        return self.checkpoints.get(tier, "")
 
     def engine(self, tier: str) -> dict[str, Any]:
         return {"stack": self.model, "tier": tier}
+
+    def spent(self) -> Spent:
+        parts = self.spent_by_tier.values()
+        return Spent(
+            jobs=sum(part.jobs for part in parts),
+            cost=sum(part.cost for part in parts),
+            run_s=sum(part.run_s for part in parts),
+            bytes=sum(part.bytes for part in parts),
+        )
 
     async def checkpoints_now(self) -> dict[str, str]:
         """Return the digests as the intake has them now: a release may have been published meanwhile."""
@@ -87,7 +104,7 @@ class RunningStack:
     @asynccontextmanager
     async def asking(self, tier: str) -> AsyncIterator[Asker]:
         options = self._options
-        requests = TierRequests(self._http, tier, self._kept, options.tag, options.grace_s, self.spent[tier])
+        requests = TierRequests(self._http, tier, self._kept, options.tag, options.grace_s, self.spent_by_tier[tier])
         yield Asker(requests, "", model=self.model, at_once=options.at_once, answer_s=_ANSWER_S)
 
 
@@ -123,6 +140,9 @@ class LocalEngines:
     def engine(self, tier: str) -> dict[str, Any]:
         engine: dict[str, Any] = self._candidates[tier].inputs(self._vllm, self._version)["engine"]
         return engine
+
+    def spent(self) -> None:
+        return None
 
     @asynccontextmanager
     async def asking(self, tier: str) -> AsyncIterator[Asker]:

@@ -27,6 +27,8 @@ from workers.engines.errors import EngineBusyError, EngineFaultError, EngineUnre
 _LATER, _FORGOTTEN = (429, 502, 503, 504), (404, 410)
 # How a job ended that the engine has answered; the code of one that it has refused as wrong.
 _FINISHED, _REFUSED = "finished", "refused_by_engine"
+# The tag of requests that are no traffic: `capture` leaves their prompts out.
+_NO_CAPTURE = "no-capture"
 T = TypeVar("T")
 # Between tries where nobody says how long.
 _PAUSES_S = (0.5, 1, 2, 5, 10)
@@ -150,7 +152,7 @@ class TierRequests:
             "X-Min-Tier": self.tier,
             "X-Max-Tier": self.tier,
             "X-Allow-Below-Floor": "false",  # a key may consent by default
-            "X-Tags": self.tag,
+            "X-Tags": f"{self.tag},{_NO_CAPTURE}",
         }
         params = {"endpoint": endpoint, "lane": "batch"}
         answer = await self._patiently("POST", "/v1/jobs", params=params, content=body, headers=headers)

@@ -48,6 +48,27 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     answer: list[int]
 
 
+async def as_prompt(asker: Asker, text: str, limit: int, *, chat: bool | None) -> Exchange:
+    """Return a text as a prompt of at most so many tokens, through the chat template if that is wanted.
+
+    Raises:
+        InputError: it is wanted, and there is none.
+
+    """
+    as_is = chat is False or text.startswith(_RENDERED)
+    beginning = text
+    while True:
+        tokens = None if as_is else await asker.tokenize_chat(beginning)
+        if tokens is None and chat and not as_is:
+            raise InputError("--chat: the reference has no chat template, expected --no-chat")
+        form = "text" if tokens is None else "chat"
+        if tokens is None:
+            tokens = await asker.tokenize(beginning, as_prompt=True)
+        if len(tokens) <= limit or not beginning:
+            return Exchange(id=text_id(text), form=form, prompt=tokens, answer=[])
+        beginning = beginning[: len(beginning) * limit // len(tokens)]
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The predictions of a checkpoint along the reference's answers."""
@@ -97,7 +118,7 @@ class Answers:
                 f"--answer-tokens must leave room for a prompt, got {self.max_tokens}, {-room + 1} too many"
             )
         limit = min(PROMPT_TOKENS, room)
-        prompts = [await self._prompt(asker, text, limit) for text in dict.fromkeys(self.texts)]
+        prompts = [await as_prompt(asker, text, limit, chat=self.chat) for text in dict.fromkeys(self.texts)]
         answers = await gather([asker.answer(prompt.prompt, self.max_tokens) for prompt in prompts])
         answered = [
             msgspec.structs.replace(prompt, answer=answer)
@@ -107,21 +128,6 @@ class Answers:
         if not answered:
             raise EngineFailedError(f"the engine answered none of {len(prompts)} texts of kind {self.kind!r}")
         return tuple(answered)
-
-    async def _prompt(self, asker: Asker, text: str, limit: int) -> Exchange:
-        """Return a text as a prompt of at most so many tokens, through the chat template if that is wanted."""
-        as_is = self.chat is False or text.startswith(_RENDERED)
-        beginning = text
-        while True:
-            tokens = None if as_is else await asker.tokenize_chat(beginning)
-            if tokens is None and self.chat and not as_is:
-                raise InputError("--chat: the reference has no chat template, expected --no-chat")
-            form = "text" if tokens is None else "chat"
-            if tokens is None:
-                tokens = await asker.tokenize(beginning, as_prompt=True)
-            if len(tokens) <= limit or not beginning:
-                return Exchange(id=text_id(text), form=form, prompt=tokens, answer=[])
-            beginning = beginning[: len(beginning) * limit // len(tokens)]
 
     def encode(self, result: Answered) -> bytes:
         file = io.BytesIO()

@@ -66,7 +66,12 @@ class Chain(IdleEngine):
         answer: list[int] = []
         while len(answer) < request["max_tokens"] and END not in answer:
             answer.append(self._likely([*tokens, *answer][-1]))
-        return {"choices": [{"text": bytes(answer).decode(), "token_ids": answer}]}
+        choice: dict[str, Any] = {"text": bytes(answer).decode(), "token_ids": answer}
+        if "logprobs" in request:
+            rows = [self._predictions(*pair) for pair in itertools.pairwise([tokens[-1], *answer])]
+            by_id = [{f"token_id:{name}": row[name]["logprob"] for name in row} for row in rows]
+            choice["logprobs"] = {"top_logprobs": by_id}
+        return {"choices": [choice]}
 
     def _likely(self, token: int) -> int:
         return self.table.get(token, token + 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from workers.engines.echo_model.vocabulary import id_of
+from workers.engines.echo_model.vocabulary import SIZE, id_of, text_of
 
 Fields = dict[str, Any]
+_NEXT = 7919  # from the id of a token to that of its next best
 
 
 def completion_logprobs(tokens: Sequence[str], top: int, offset: int, *, is_start: bool, by_id: bool) -> Fields:
@@ -17,13 +17,15 @@ def completion_logprobs(tokens: Sequence[str], top: int, offset: int, *, is_star
 
     `by_id`: in place of tokens, what says their ids.
     """
-    shown = (lambda token: f"token_id:{id_of(token)}") if by_id else str
     fields: dict[str, list[Any]] = {
         "text_offset": list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else [],
         "token_logprobs": [_logprob(token) for token in tokens],
-        "tokens": [shown(token) for token in tokens],
+        "tokens": [f"token_id:{id_of(token)}" for token in tokens] if by_id else list(tokens),
         "top_logprobs": [
-            {shown(other): value for other, value in _alternatives(token, max(top, 1))} for token in tokens
+            {f"token_id:{number}": value for number, value in _alternative_ids(token, max(top, 1))}
+            if by_id
+            else dict(_alternatives(token, max(top, 1)))
+            for token in tokens
         ],
     }
     if is_start:
@@ -47,8 +49,8 @@ def prompt_logprobs(tokens: Sequence[str], top: int) -> list[Fields | None]:
         None,
         *(
             {
-                str(id_of(other)): {"logprob": value, "rank": rank, "decoded_token": other}
-                for rank, (other, value) in enumerate(_alternatives(token, max(top, 1)), 1)
+                str(number): {"logprob": value, "rank": rank, "decoded_token": text_of([number])}
+                for rank, (number, value) in enumerate(_alternative_ids(token, max(top, 1)), 1)
             }
             for token in tokens[1:]
         ),
@@ -61,8 +63,15 @@ def _alternatives(token: str, top: int) -> list[tuple[str, float]]:
     return [(token + str(rank or ""), _logprob(token) - rank * step) for rank in range(top)]
 
 
+def _alternative_ids(token: str, top: int) -> list[tuple[int, float]]:
+    """Return the same by ids: an id's are the same in processes that know its word, and in others."""
+    number = id_of(token)
+    values = [value for _, value in _alternatives(token, top)]
+    return [((number + rank * _NEXT) % SIZE, value) for rank, value in enumerate(values)]
+
+
 def _logprob(token: str) -> float:
-    return -(1 + zlib.crc32(token.encode()) % 64) / 128
+    return -(1 + id_of(token) % 64) / 128
 
 
 def _entry(token: str, logprob: float) -> Fields:

@@ -37,8 +37,8 @@ async def test_a_tier_is_asked_in_the_batch_lane_and_no_other_tier_answers(make_
     assert rows.ids.shape == (607, TOP)
     assert (rows.ids[-8:] == written.predictions.ids).all()
     assert [(job["tier"], job["floor"], job["lane"]) for job in jobs] == [("int8", "int8", "batch")] * 4
-    assert running.spent["int8"].jobs == 4
-    assert running.spent["int8"].bytes > 500_000
+    assert running.spent().jobs == 4
+    assert running.spent().bytes > 500_000
 
 
 async def test_an_intake_that_is_gone_for_a_while_is_waited_for(make_stack: Callable[..., Stack]) -> None:

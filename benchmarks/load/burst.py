@@ -1,4 +1,4 @@
-"""What overflow and consent bring under a burst, and what they cost: `python -m benchmarks.burst [--trace FILE]`.
+"""What overflow and consent bring under a burst, and what they cost: `python -m benchmarks.load.burst [--trace FILE]`.
 
 One worker each at the speeds of an L4 (int4), an A10G (int8) and an H100 (fp8), as the echo engine, eight times as fast
 as those. Jobs arrive as in Azure's trace: every fourth of its requests, in a burst all of them. All times and costs are

@@ -1,0 +1,1 @@
+"""Labels: what each tier loses on each prompt, against the reference."""
