@@ -133,7 +133,7 @@ soak: install ## run everything for 30 minutes and see what grows (MINUTES=n, SE
 durability: install ## kill Valkey 1,000 times right after the 202, into var/chaos
 	$(BIN)/python -m tests.chaos.durability --rounds 1000
 
-BENCHES := queue intake batches batches.run_batch score stream backlog load.job_pages scale overload burst engine
+BENCHES := queue intake batches batches.run_batch score stream backlog load.job_pages scale overload load.burst engine
 PEERS := $(patsubst requirements/bench/%.txt,%,$(wildcard requirements/bench/*.txt))
 
 bench-env: install $(PEERS:%=.venv-bench/%/.installed) ## set up what the benchmarks compare with, an environment each
