@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.control.ablation.curves import (
+from calibration.control.ablation.cost_curves import (
     Curves,
     Family,
     Numbers,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.control.ablation.curves import Curves, Numbers, first_within, means
+from calibration.control.ablation.cost_curves import Curves, Numbers, first_within, means
 
 BINS = 10
 RECOVERED = (0.2, 0.5, 0.8)

@@ -10,7 +10,7 @@ import numpy as np
 from bitladder.policy_forms import LearnedForm, Linear
 from calibration.control.ablation.baselines import FEATURES, ByKind, ByValue
 from calibration.control.ablation.comparison import Measured, Policy
-from calibration.control.ablation.curves import Numbers, by_limit, cascade
+from calibration.control.ablation.cost_curves import Numbers, by_limit, cascade
 from calibration.control.ablation.served import bounds_of
 from calibration.control.losses import Labels
 from calibration.control.predictors.predictor import Fitted, Predictor, Rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.control.ablation.curves import Numbers
+from calibration.control.ablation.cost_curves import Numbers
 from calibration.errors import InputError
 from calibration.texts.jsonl import read_lines
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bitladder.policy_forms import Form, LearnedForm
 from calibration.control.ablation.comparison import Comparison, Figures, Measured, Policy
-from calibration.control.ablation.curves import Numbers
+from calibration.control.ablation.cost_curves import Numbers
 from calibration.control.ablation.gap_recovered import gap_recovered
 from calibration.control.ablation.held_out import cascades, of_form, predictors_of, routers
 from calibration.control.ablation.label_extras import Beside, read_beside

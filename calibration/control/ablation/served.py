@@ -12,7 +12,7 @@ from bitladder.routing.policies import policy_of
 from bitladder.routing.policies.interface import Policy as ServedPolicy
 from bitladder.routing.policies.learned import bound, inputs_of
 from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
-from calibration.control.ablation.curves import Numbers, Places
+from calibration.control.ablation.cost_curves import Numbers, Places
 from calibration.control.losses import Labels
 from calibration.errors import InputError
 

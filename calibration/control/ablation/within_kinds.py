@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from calibration.control.ablation.curves import Curves, Family, Numbers, curves, means
+from calibration.control.ablation.cost_curves import Curves, Family, Numbers, curves, means
 
 MIN_OF_KIND = 20
 GRID = 21

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.control.ablation import curves as curves_module
-from calibration.control.ablation import resampling
-from calibration.control.ablation.curves import at_random, by_limit, curves, oracle
+from calibration.control.ablation import cost_curves, resampling
+from calibration.control.ablation.cost_curves import at_random, by_limit, curves, oracle
 from calibration.control.ablation.resampling import FOLDS, Resamples, random_folds, source_folds
 
 COSTS = np.array([1.0, 3.0])
@@ -66,7 +65,7 @@ def _covered(spread_of_sources: float, sources: int, of_each: int) -> tuple[int,
 
 @pytest.fixture
 def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves_module, "STEPS", 20)
+    monkeypatch.setattr(cost_curves, "STEPS", 20)
 
 
 @pytest.mark.usefixtures("few_settings")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.control.ablation.curves import Curves, at_random, by_limit, cascade, curves, oracle
+from calibration.control.ablation.cost_curves import Curves, at_random, by_limit, cascade, curves, oracle
 
 Numbers = NDArray[np.float64]
 TWO = np.array([1.0, 3.0])
