@@ -12,7 +12,7 @@ import typer
 from bitladder.errors import ConfigError
 from bitladder.policy_forms import Form, read_form
 from calibration.artifacts.folder import require_outside
-from calibration.commands.control.tune import costs_of
+from calibration.commands.control.tier_costs import read_costs
 from calibration.commands.options import AsJson, progress_console, say
 from calibration.control.ablation.page import COLUMNS, cascade_sentences, points, rows
 from calibration.control.ablation.run_ablation import Question, ablate
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
         require_outside(labels, "LABELS", folder, "--out")
         check_out(folder)
         question = Question(
-            costs=costs_of(cost),
+            costs=read_costs(cost),
             measure=measure,
             agreement=agreement,
             sure=tuple(sure),

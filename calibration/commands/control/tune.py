@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         --threshold 0.2
         """
         question = Question(
-            costs=costs_of(cost),
+            costs=_costs(cost),
             measure=measure,
             threshold=threshold,
             alpha=_share(alpha, "--alpha"),
@@ -86,13 +86,7 @@ def _write(out: Path, content: bytes) -> None:
         raise InputError(f"cannot write --out {str(out)!r}: {error.strerror or error}") from error
 
 
-def costs_of(options: list[str]) -> dict[str, float]:
-    """Read the options --cost.
-
-    Raises:
-        InputError: one is none, or there are fewer than two.
-
-    """
+def _costs(options: list[str]) -> dict[str, float]:
     costs: dict[str, float] = {}
     for option in options:
         tier, _, number = option.partition("=")

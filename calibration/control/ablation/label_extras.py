@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -15,7 +16,12 @@ from calibration.control.ablation.cost_curves import Numbers
 from calibration.errors import InputError
 from calibration.texts.jsonl import read_lines
 
-_Line = dict[str, Any]  # JSON
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    tiers: dict[str, Any]  # JSON
+    kind: str
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +29,41 @@ class Beside:
     """Of the labels that have a loss of every tier, in the order of the file."""
 
     kinds: tuple[str, ...]
+    groups: tuple[str, ...]  # labels of the same text have the same one, as far as the file says
     others: Numbers | None  # a column for each tier; None: not of every label
     sure: dict[str, Numbers]  # by name, what is in the lowest tier's entry of every label
 
 
 def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure: Sequence[str]) -> Beside:
     """Read the file again; its lines have been checked."""
-    lines = read_lines(path, "label", lambda line, _: _tiers_of(json.loads(line)))
-    known = [tier for tier in tiers if any(_at(entry.get(tier), measure) is not None for entry, _ in lines)]
-    whole = [(entry, kind) for entry, kind in lines if all(_at(entry.get(tier), measure) is not None for tier in known)]
-    table = [[_at(entry.get(tier), other) for tier in known] for entry, _ in whole]
+    lines = read_lines(path, "label", lambda line, _: _parts_of(json.loads(line)))
+    known = [tier for tier in tiers if any(_at(line.tiers.get(tier), measure) is not None for line in lines)]
+    whole = [line for line in lines if all(_at(line.tiers.get(tier), measure) is not None for tier in known)]
+    table = [[_at(line.tiers.get(tier), other) for tier in known] for line in whole]
     others = None
     if all(value is not None for row in table for value in row):
         others = np.array([[*row, *([0.0] * (len(tiers) - len(known)))] for row in table], float)
         if not (np.isfinite(others).all() and others.min() >= 0 and others.max() <= 1):
             raise InputError(f"{path}: {other!r} must be from 0 to 1 in every label: a share that disagrees, or a bool")
     # An entry that is a bool says whether the answer was right, and not how sure the tier was of it.
-    objects = [entry[tiers[0]] if isinstance(entry[tiers[0]], dict) else {} for entry, _ in whole]
+    entries = [line.tiers[tiers[0]] for line in whole]
+    objects = [entry if isinstance(entry, dict) else {} for entry in entries]
     columns = {name: [_at(entry, name) for entry in objects] for name in sure}
     return Beside(
-        kinds=tuple(kind for _, kind in whole),
+        kinds=tuple(line.kind for line in whole),
+        groups=tuple(line.group or str(number) for number, line in enumerate(whole)),
         others=others,
         sure={name: np.array(values, float) for name, values in columns.items() if all(map(_is_finite, values))},
     )
 
 
-def _tiers_of(fields: _Line) -> tuple[_Line, str]:
+def _parts_of(fields: dict[str, Any]) -> _Line:  # Any: JSON
     kind = next((str(fields[name])[:80] for name in ("kind", "task") if fields.get(name)), "unknown")
-    return fields.get("tiers", fields), kind
+    if isinstance(prompt := fields.get("prompt"), str):
+        group = hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()
+    else:
+        group = next((f"{name} {fields[name]}"[:200] for name in ("sha256", "sha256_16", "id") if fields.get(name)), "")
+    return _Line(fields.get("tiers", fields), kind, group)
 
 
 def _at(value: object, measure: str) -> float | None:

@@ -17,9 +17,10 @@ FOLDS = 5
 _MAX_WEIGHTS = 12_000_000
 
 
-def random_folds(count: int, seed: int) -> Rows:
-    """Return the fold of each label: of equal size, drawn by chance."""
-    folds: Rows = np.random.default_rng(seed).permutation(count) % FOLDS
+def random_folds(groups: Sequence[str], seed: int) -> Rows:
+    """Return the fold of each label, drawn by chance; labels of the same text are in one fold alone."""
+    _, numbers = np.unique(np.array(groups), return_inverse=True)
+    folds: Rows = (np.random.default_rng(seed).permutation(numbers.max() + 1) % FOLDS)[numbers]
     return folds
 
 

@@ -50,15 +50,16 @@ def ablate(path: Path, question: Question, advance: Advance = lambda done, total
 
     """
     ladder = question.ladder
-    if question.costs[ladder[0]] == question.costs[ladder[-1]]:
-        raise InputError(f"--cost: all tiers cost {question.costs[ladder[0]]:g}, expected a top that is dearer")
     labels, skipped = read_labels(path, ladder, question.measure)
     _check(path, labels, question)
     beside = read_beside(path, ladder, question.measure, question.agreement, question.sure)
-    measured = _measured(labels, beside, question)
+    measured = measured_of(labels, beside, question)
     resamples = Resamples(labels.sources, question.resamples, question.seed)
     comparison = Comparison(measured, resamples)
-    folds = {"random": random_folds(len(labels), question.seed), "source": source_folds(labels.sources, question.seed)}
+    folds = {
+        "random": random_folds(beside.groups, question.seed),
+        "source": source_folds(labels.sources, question.seed),
+    }
     known = {split: placed for split, placed in folds.items() if placed is not None}
     left_out = {} if "source" in known else {"folds by source": "all labels are from one source"}
     steps = _steps(advance, len(known) * (len(predictors_of(labels, measured.kinds)) + 1))
@@ -108,6 +109,9 @@ def _steps(advance: Advance, total: int) -> Callable[[], None]:
 
 
 def _check(path: Path, labels: Labels, question: Question) -> None:
+    lowest, top = question.costs[question.ladder[0]], question.costs[question.ladder[-1]]
+    if lowest == top:
+        raise InputError(f"--cost: all tiers cost {top:g}, expected a top that is dearer")
     if not MIN_LABELS <= len(labels) <= MAX_LABELS:
         raise InputError(
             f"{path}: {len(labels):,} labels have a loss of every tier, expected {MIN_LABELS} to {MAX_LABELS:,}"
@@ -116,7 +120,7 @@ def _check(path: Path, labels: Labels, question: Question) -> None:
         check_form(question.policy, labels, question.ladder)
 
 
-def _measured(labels: Labels, beside: Beside, question: Question) -> Measured:
+def measured_of(labels: Labels, beside: Beside, question: Question) -> Measured:
     ladder = question.ladder
     of_top = labels.losses.get(ladder[-1], np.zeros(len(labels)))
     return Measured(

@@ -33,8 +33,16 @@ def test_one_source_has_no_folds_and_two_have_two() -> None:
 
 
 def test_folds_by_chance_are_equal_and_seeded() -> None:
-    assert np.bincount(random_folds(100, 1)).tolist() == [20] * FOLDS
-    assert random_folds(100, 1).tolist() == random_folds(100, 1).tolist() != random_folds(100, 2).tolist()
+    groups = [str(number) for number in range(100)]
+
+    assert np.bincount(random_folds(groups, 1)).tolist() == [20] * FOLDS
+    assert random_folds(groups, 1).tolist() == random_folds(groups, 1).tolist() != random_folds(groups, 2).tolist()
+
+
+def test_labels_of_the_same_text_are_in_one_fold() -> None:
+    folds = random_folds([str(number // 2) for number in range(100)], 1)
+
+    assert (folds[::2] == folds[1::2]).all()
 
 
 def _covered(spread_of_sources: float, sources: int, of_each: int) -> tuple[int, int]:

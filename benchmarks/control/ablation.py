@@ -1,0 +1,195 @@
+"""What every policy is worth on public labels: the study of the example ladder, RouteLLM's, and the ladder's own.
+
+`python -m benchmarks.control.ablation [--data FOLDER] [--ladder LABELS] [--out FOLDER]`
+
+- study: SmolLM2-135M at GPTQ's int4 against bf16, 24 tokens of the answer; the example ladder's prices per hour of int4
+  and fp8, as costs of int4 and of the reference. The scores that the study itself published stand beside.
+- ladder: the example's int4, int8 and fp8, 64 tokens of the answer, where that file is there.
+- routellm: Mixtral-8x7B and GPT-4, right or wrong on MMLU and GSM8K (Ong et al., arXiv 2406.18665; labels of
+  lm-sys/RouteLLM 0b64fdaf), with that paper's tables 2 and 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import ROOT, save, say, target
+from calibration.control.ablation.comparison import Comparison, Policy
+from calibration.control.ablation.cost_curves import by_limit
+from calibration.control.ablation.gap_recovered import gap_recovered
+from calibration.control.ablation.held_out import routers
+from calibration.control.ablation.label_extras import read_beside
+from calibration.control.ablation.resampling import Resamples, random_folds, source_folds
+from calibration.control.ablation.run_ablation import Question, ablate, measured_of
+from calibration.control.losses import read_labels
+
+Figures = dict[str, Any]
+SEED = 20261130
+DATA = ROOT.parent / "shared" / "data"
+LADDER_LABELS = ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-64.jsonl.gz"
+# Ong et al. (2024), arXiv 2406.18665v4, tables 2 and 3: CPT(50 %), CPT(80 %), APGR of routers trained on Chatbot Arena,
+# and with labels added: on MMLU from MMLU's validation split, on GSM8K by a GPT-4 judge of other prompts.
+PUBLISHED = {
+    "mmlu": {
+        "random": (0.5007, 0.7993, 0.500),
+        "arena: BERT": (0.4943, 0.7780, 0.502), "arena: causal LLM": (0.4888, 0.7793, 0.499),
+        "arena: matrix factorization": (0.4500, 0.7686, 0.524), "arena: SW ranking": (0.5582, 0.8025, 0.473),
+        "with MMLU's labels: BERT": (0.4130, 0.7220, 0.572),
+        "with MMLU's labels: causal LLM": (0.3549, 0.7031, 0.600),
+        "with MMLU's labels: matrix factorization": (0.3546, 0.7140, 0.597),
+        "with MMLU's labels: SW ranking": (0.3540, 0.7155, 0.603),
+    },
+    "gsm8k": {
+        "random": (0.5000, 0.8008, 0.497),
+        "arena: BERT": (0.5878, 0.8384, 0.438), "arena: causal LLM": (0.5609, 0.8356, 0.461),
+        "arena: matrix factorization": (0.5359, 0.8524, 0.4746), "arena: SW ranking": (0.5443, 0.8211, 0.4753),
+        "with a judge's labels: BERT": (0.4476, 0.7909, 0.531),
+        "with a judge's labels: causal LLM": (0.3364, 0.6326, 0.622),
+        "with a judge's labels: matrix factorization": (0.3882, 0.7262, 0.565),
+        "with a judge's labels: SW ranking": (0.4121, 0.7220, 0.568),
+    },
+}  # fmt: skip
+
+
+def question_of(costs: dict[str, float], measure: str, agreement: str, *sure: str) -> Question:
+    return Question(
+        costs=costs, measure=measure, agreement=agreement, sure=sure, policy=None, resamples=1000, seed=SEED
+    )
+
+
+def study(path: Path) -> Figures:
+    question = question_of({"int4gptq": 0.7, "bf16": 3.2}, "kl_cont", "dis_cont", "ent_cont")
+    figures = compact(ablate(path, question))
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        lines = [line for line in map(json.loads, stream) if "int4gptq" in line]
+    labels, _ = read_labels(path, question.ladder, question.measure)
+    beside = read_beside(path, question.ladder, question.measure, question.agreement, ())
+    measured = measured_of(labels, beside, question)
+    comparison = Comparison(measured, Resamples(labels.sources, question.resamples, SEED))
+    for split, name in (("random", "score_oof"), ("source", "score_oof_source")):
+        scores = np.array([line[name] for line in lines])
+        family = by_limit(scores[:, None], measured.costs, measured.losses)
+        judged = comparison.figures(Policy(name=name, family=family, scores=scores))
+        figures["splits"][split]["policies"]["the study's own scores"] = without_curve(judged)
+    return figures
+
+
+def routellm(path: Path) -> Figures:
+    """Return the figures of the whole file, and for each benchmark alone APGR and CPT beside the published ones.
+
+    By source, a subject of MMLU is predicted by labels of other subjects and GSM8K, and GSM8K by labels of MMLU alone.
+    """
+    question = question_of({"weak": 0.24, "strong": 24.7}, "wrong", "wrong")  # $ per million tokens, as in that paper
+    figures = compact(ablate(path, question))
+    labels, _ = read_labels(path, question.ladder, question.measure)
+    beside = read_beside(path, question.ladder, question.measure, question.agreement, ())
+    measured = measured_of(labels, beside, question)
+    wrong = np.array([labels.losses[tier] for tier in question.ladder]).T
+    is_gsm8k = np.array([source.startswith("gsm8k") for source in labels.sources])
+    figures["published"] = PUBLISHED
+    figures["benchmarks"] = {}
+    for split, folds in (("random", random_folds(beside.groups, SEED)), ("source", source_folds(labels.sources, SEED))):
+        if folds is None:
+            continue
+        made = routers(labels, measured, folds, SEED)
+        for name, rows in (("mmlu", np.flatnonzero(~is_gsm8k)), ("gsm8k", np.flatnonzero(is_gsm8k))):
+            scores = {policy.name: policy.scores for policy in made.policies if policy.scores is not None}
+            of_split = {policy: _gap(values[rows], wrong[rows]) for policy, values in scores.items()}
+            figures["benchmarks"].setdefault(name, {"labels": len(rows)})[split] = of_split
+    return figures
+
+
+def _gap(scores: NDArray[np.float64], wrong: NDArray[np.float64]) -> Figures:
+    resamples = Resamples(["all"] * len(scores), 200, SEED)
+    judged = gap_recovered(scores, wrong, resamples.weights)
+    return {name: resamples.estimate(values) for name, values in judged.items()}
+
+
+def compact(figures: Figures) -> Figures:
+    """Return figures without the points of curves, which the report has."""
+    for split in figures["splits"].values():
+        split["policies"] = {name: without_curve(policy) for name, policy in split["policies"].items()}
+    return figures
+
+
+def without_curve(policy: Mapping[str, Any]) -> Figures:
+    kept = {name: value for name, value in policy.items() if name != "curve"}
+    if within := kept["within_kinds"]:
+        kept["within_kinds"] = {name: value for name, value in within.items() if name != "kinds"}
+    return kept
+
+
+def targets_of(name: str, figures: Figures) -> list[Figures]:
+    """Return the targets on sources that were not fitted on, by the router that is best on folds by chance."""
+    by_chance, by_source = figures["splits"]["random"], figures["splits"]["source"]
+    best, policies = by_chance["best_router"], by_source["policies"]
+    router = policies[best]
+
+    def judged_by(what: str, measured: float, bound: float, *, at_most: bool = False) -> Figures:
+        return target(f"{name}, {best}: {what}", measured, bound, at_most=at_most)
+
+    rows = [
+        judged_by("correlation by chance", value(by_chance["policies"][best], "spearman", "loss"), 0.60),
+        judged_by("correlation by source", value(router, "spearman", "loss"), 0.55),
+        judged_by(
+            "of the article's loss at its cost", value(router, "at_article_cost", "of_article"), 0.75, at_most=True
+        ),
+        judged_by("of the oracle's area", value(router, "area_share"), 0.5),
+        judged_by(
+            "times random's share on the lowest tier at equal agreement",
+            value(router, "equal_agreement") / value(policies["random"], "equal_agreement"),
+            3.0,
+        ),
+    ]
+    cascades = {
+        policy: value(judged, "at_article_cost", "of_best_router")
+        for policy, judged in policies.items()
+        if policy.startswith("cascade")
+    }
+    least = min(cascades, key=lambda policy: cascades[policy])
+    return [*rows, target(f"{name}, {least}: of the best router's loss", cascades[least], 0.667, at_most=True)]
+
+
+def value(figures: Figures, *names: str) -> float:
+    for name in names:
+        figures = figures[name]
+    return float(figures["value"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--ladder", type=Path, default=LADDER_LABELS)
+    parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench")
+    options = parser.parse_args()
+    options.short = False
+    figures: Figures = {
+        "seed": SEED,
+        "versions": {name: version(name) for name in ("bitladder", "numpy", "scikit-learn", "scipy")},
+    }
+    say("the study's labels")
+    figures["study"] = study(options.data / "smollm2-losses.jsonl.gz")
+    if options.ladder.exists():
+        say("the example ladder's labels")
+        costs = {"int4": 0.7, "int8": 1.0, "fp8": 3.2}
+        question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
+        figures["ladder"] = compact(ablate(options.ladder, question))
+    say("RouteLLM's labels")
+    figures["routellm"] = routellm(options.data / "routellm-labels.jsonl.gz")
+    figures["targets"] = [
+        row for name in ("study", "ladder") if name in figures for row in targets_of(name, figures[name])
+    ]
+    save("ablation", figures, options)
+
+
+if __name__ == "__main__":
+    main()
