@@ -19,16 +19,15 @@ import httpx2
 import msgspec
 
 from bitladder.client.answers import TERMINAL, WAIT_S, job_path
+from bitladder.contract import NO_CAPTURE
 from calibration.terminal.progress import duration
 from workers.engines.base import Answer, OnChunk
-from workers.engines.errors import EngineBusyError, EngineFaultError, EngineUnreachableError
+from workers.engines.errors import EngineBusyError, EngineError, EngineFaultError, EngineUnreachableError
 
 # The intake takes nothing now; 404 and 410: it has forgotten the outcome.
 _LATER, _FORGOTTEN = (429, 502, 503, 504), (404, 410)
 # How a job ended that the engine has answered; the code of one that it has refused as wrong.
 _FINISHED, _REFUSED = "finished", "refused_by_engine"
-# The tag of requests that are no traffic: `capture` leaves their prompts out.
-_NO_CAPTURE = "no-capture"
 T = TypeVar("T")
 # Between tries where nobody says how long.
 _PAUSES_S = (0.5, 1, 2, 5, 10)
@@ -134,11 +133,11 @@ class TierRequests:
 
     async def _run(self, endpoint: str, body: bytes) -> _Job:
         for _ in range(_RUNS):
-            job_id = await self._submit(endpoint, body)
+            submitting = asyncio.create_task(self._submit(endpoint, body))
             try:
-                job = await self._outcome(job_id)
+                job = await self._outcome(await asyncio.shield(submitting))
             except asyncio.CancelledError:
-                await self._withdraw(job_id)
+                await self._withdraw(submitting)
                 raise
             if job is not None:
                 return job
@@ -152,7 +151,7 @@ class TierRequests:
             "X-Min-Tier": self.tier,
             "X-Max-Tier": self.tier,
             "X-Allow-Below-Floor": "false",  # a key may consent by default
-            "X-Tags": f"{self.tag},{_NO_CAPTURE}",
+            "X-Tags": f"{self.tag},{NO_CAPTURE}",
         }
         params = {"endpoint": endpoint, "lane": "batch"}
         answer = await self._patiently("POST", "/v1/jobs", params=params, content=body, headers=headers)
@@ -172,10 +171,11 @@ class TierRequests:
             if job.status in TERMINAL:
                 return job
 
-    async def _withdraw(self, job_id: str) -> None:
-        """Cancel a job that nobody waits for any more, if that takes no time."""
-        with contextlib.suppress(httpx2.HTTPError, TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(self.http.delete(job_path(job_id)), 1)
+    async def _withdraw(self, submitting: asyncio.Task[str]) -> None:
+        """Cancel a job that nobody waits for any more, if that takes no time: also one that is being submitted."""
+        with contextlib.suppress(httpx2.HTTPError, EngineError, TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(1):
+                await self.http.delete(job_path(await submitting))
 
     async def _patiently(self, method: str, path: str, **arguments: Any) -> httpx2.Response:  # noqa: ANN401
         """Ask until the intake says yes or no; `grace_s` after the first refusal, give up."""

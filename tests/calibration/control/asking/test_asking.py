@@ -55,6 +55,26 @@ async def test_an_intake_that_is_gone_for_a_while_is_waited_for(make_stack: Call
         assert len(await asked) == 2
 
 
+async def test_a_request_that_is_called_off_while_it_is_submitted_leaves_no_job(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    async with running_stack(StackOptions(stack.url, tag="test")) as running, running.asking("int4") as asker:
+        intake = stack.processes[0]
+        intake.send_signal(signal.SIGSTOP)
+        asked = asyncio.create_task(asker.answer([1, 2, 3], 2))
+        await asyncio.sleep(0.1)  # it is written to a socket that nobody reads
+        asked.cancel()
+        await asyncio.sleep(0)
+        intake.send_signal(signal.SIGCONT)
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    jobs = stack.http.get("/v1/jobs", params={"tag": "test"}).json()["data"]
+
+    assert [job["state"] for job in jobs] == ["cancelled"]
+
+
 async def test_what_cannot_be_asked_is_named(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
     stack.intake()
