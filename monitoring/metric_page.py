@@ -11,6 +11,7 @@ from pathlib import Path
 from bitladder.process.article_names import ARTICLE_NAMES
 from bitladder.process.metric_table import Row
 from bitladder.process.process_metrics import SECONDS
+from calibration.control.shadow.metric_rows import ROWS as SHADOW_ROWS
 from dispatcher.metrics.intake_rows import ROWS as INTAKE_ROWS
 from workers.metrics.worker_rows import ROWS as WORKER_ROWS
 
@@ -20,7 +21,12 @@ _HEAD = ["| metric | type | labels | unit | answers |", "| --- | --- | --- | ---
 
 def rendered(page: str) -> str:
     """Return the page with its tables written anew, each between two marks."""
-    tables = {"intake": _table(INTAKE_ROWS), "worker": _table(WORKER_ROWS), "article": _aliases()}
+    tables = {
+        "intake": _table(INTAKE_ROWS),
+        "worker": _table(WORKER_ROWS),
+        "shadow": _table(SHADOW_ROWS),
+        "article": _aliases(),
+    }
     for name, lines in tables.items():
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         text = "\n".join((marks[0], "", *lines, "", marks[1]))

@@ -30,8 +30,9 @@ CHECKPOINT_STEPS = {
 CONTROL_STEPS = {
     "label": "Measure what each tier loses on each prompt; exit status 1 when some could not be labelled.",
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
-    "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "ablate": "Compare all policies on held-out labels: quality against cost, with bands, in one report.",
+    "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
+    "shadow": "Label live traffic: run a share of what low tiers answered again on the reference, in idle slots.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
     "plan": "Find the cheapest fleet for requests, an SLO and a quality promise; exit status 1 when it misses the SLO.",
 }

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from calibration.control.asking.batch_requests import Spent, TierRequests
-from calibration.control.shadow.gate import EndOfPassError, Gate
+from calibration.control.shadow.idle_gate import EndOfPassError, Gate
 from calibration.control.shadow.ledger import Budget, Usage
 from calibration.control.shadow.progress_file import Progress, ShadowFolder
 from workers.engines.base import Answer, OnChunk
@@ -47,11 +47,11 @@ class Purse:
     folder: ShadowFolder
     today: Callable[[], str] = _utc_day
 
-    def check(self, wanted: Usage, times: int) -> None:
+    def check(self, usage: Usage, times: int) -> None:
         """Raise EndOfPassError where the day's budget does not have room for so many of this."""
         ledger = self.progress.ledger
         ledger.begin_day(self.today())
-        if lack := self.budget.used_up(ledger.in_doubt(), wanted * times):
+        if lack := self.budget.used_up(ledger.in_doubt(), usage * times):
             raise EndOfPassError(f"budget: {lack}")
 
     def take(self, tokens: int) -> str:
@@ -62,10 +62,10 @@ class Purse:
 
         """
         ledger = self.progress.ledger
-        wanted = ledger.expect(tokens)
-        self.check(wanted, 1)
+        expected = ledger.expect(tokens)
+        self.check(expected, 1)
         request = secrets.token_hex(8)
-        ledger.reserve(request, wanted)
+        ledger.reserve(request, expected)
         self.folder.save(self.progress)
         return request
 

@@ -30,11 +30,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
     cost: float | None = None
 
-    def used_up(self, used: Usage, wanted: Usage) -> str:
-        """Return which part does not have room for what is wanted; '' where all have."""
+    def used_up(self, used: Usage, more: Usage) -> str:
+        """Return which part does not have room for more; '' where all have."""
         for name in ("requests", "tokens", "cost"):
             limit = getattr(self, name)
-            if limit is not None and getattr(used + wanted, name) > limit:
+            if limit is not None and getattr(used + more, name) > limit:
                 return f"{name}: {getattr(used, name):,.6g} of {limit:,.6g} used today"
         return ""
 
@@ -64,8 +64,8 @@ class Ledger(msgspec.Struct):
         """Return what a request is noted with: its tokens cost what those so far did, on average."""
         return Usage(1, tokens, tokens * self.total.cost / self.total.tokens if self.total.tokens else 0.0)
 
-    def reserve(self, request: str, wanted: Usage) -> None:
-        self.open[request] = wanted
+    def reserve(self, request: str, expected: Usage) -> None:
+        self.open[request] = expected
 
     def settle(self, request: str, took: Usage | None) -> None:
         """Count a request that came back; None: it did not, and counts as what it was noted with."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from bitladder.process.metric_table import TIER, Row
 from calibration.control.metrics_file import Value
+from calibration.control.shadow.shadow_figures import VERDICTS
 
 _PROMPTS = "bitladder_shadow_prompts_total"
 _SKIPPED = "bitladder_shadow_skipped_total"
@@ -48,12 +49,10 @@ def values_of(figures: Mapping[str, Any]) -> dict[str, Value]:
     return {
         _PROMPTS: prompts["seen"],
         _SKIPPED: {(reason,): count for reason, count in prompts["skipped"].items()},
-        _LABELS: {(tier,): of["labels"] for tier, of in tiers.items()},
-        _OUTCOMES: {
-            (tier, verdict): of[verdict]["count"] for tier, of in tiers.items() for verdict in ("win", "tie", "loss")
-        },
-        _LOSS: {(tier,): of["mean_loss"]["value"] for tier, of in tiers.items()},
-        _OVER: {(tier,): of["over"]["share"] for tier, of in tiers.items()},
+        _LABELS: {(tier,): sums["labels"] for tier, sums in tiers.items()},
+        _OUTCOMES: {(tier, verdict): sums[verdict]["count"] for tier, sums in tiers.items() for verdict in VERDICTS},
+        _LOSS: {(tier,): sums["mean_loss"]["value"] for tier, sums in tiers.items()},
+        _OVER: {(tier,): sums["over"]["share"] for tier, sums in tiers.items()},
         _SAVING: figures["savings"].get("per_request"),
         _REQUESTS: total["requests"],
         _COST: total["cost"],

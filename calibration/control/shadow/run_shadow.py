@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from calibration.control.shadow.choosing import Choice, ask_what_became, choose, drop, prompt_of
-from calibration.control.shadow.gate import EndOfPassError
 from calibration.control.shadow.gated_requests import Purse
+from calibration.control.shadow.idle_gate import EndOfPassError
 from calibration.control.shadow.intake_view import IntakeView
 from calibration.control.shadow.ledger import Usage
-from calibration.control.shadow.outcomes import Outcome, outcome_of, summarize
 from calibration.control.shadow.progress_file import ShadowFolder, Waiting
 from calibration.control.shadow.selection import CapturedPrompt, Reason
+from calibration.control.shadow.shadow_figures import Outcome, outcome_of, summarize
 from calibration.errors import CalibrationError, EngineFailedError
 from calibration.terminal.progress import now_and_then
 
@@ -159,7 +159,7 @@ class Shadow:
 
     def _figures(self, labelled: int) -> dict[str, Any]:
         progress, question = self.purse.progress, self.question
-        waiting, each, counts = len(progress.waiting), self._usage_of_label(), progress.counts
+        waiting, usage, counts = len(progress.waiting), self._usage_of_label(), progress.counts
         return {
             "reference": self.tiers[-1],
             "measure": question.measure,
@@ -182,7 +182,7 @@ class Shadow:
                 "withdrawn_requests": counts.interrupted,
                 "budget_per_day": {name: limit for name, limit in as_json(self.purse.budget).items() if limit},
             },
-            "estimate": {"of_a_label": as_json(each), "of_what_waits": as_json(each * waiting)},
+            "estimate": {"of_a_label": as_json(usage), "of_what_waits": as_json(usage * waiting)},
         }
 
 

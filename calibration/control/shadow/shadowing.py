@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
 from bitladder.client.answers import authorization, base_url
+from bitladder.process.signals import ending
+from calibration.artifacts.folder import locked, try_writing
 from calibration.control.asking.askers import StackOptions, running_stack
 from calibration.control.asking.batch_requests import KeptBytes, TierRequests
 from calibration.control.shadow.choosing import Choice
-from calibration.control.shadow.gate import Gate
 from calibration.control.shadow.gated_requests import GatedRequests, Purse
+from calibration.control.shadow.idle_gate import Gate
 from calibration.control.shadow.intake_view import IntakeView
 from calibration.control.shadow.label_of_traffic import Labeller
 from calibration.control.shadow.ledger import Budget
@@ -46,8 +51,45 @@ class ShadowOptions:
     question: Question
 
 
+def run(
+    options: ShadowOptions,
+    every_s: float | None,
+    show: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Make one pass, or one after the other until a signal ends it; `show` gets the figures of each.
+
+    Raises:
+        InputError: an option is wrong, a file of the folder, or another shadow works in it.
+        EngineFailedError: the stack does not answer.
+
+    """
+    try_writing(options.out, private=True)
+    with locked(options.out.parent, options.out.name, partial(_refuse, options.out)):
+        asyncio.run(_until_ended(options, every_s, show, say))
+
+
+def _refuse(folder: Path) -> None:
+    raise InputError(f"another shadow works in --out {str(folder)!r}")
+
+
+async def _until_ended(
+    options: ShadowOptions,
+    every_s: float | None,
+    show: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> None:
+    async with _shadowing(options, say) as (shadow, gate):
+        for number in ending():
+            asyncio.get_running_loop().add_signal_handler(number, gate.stop)
+        while True:
+            show(await shadow.run_pass())
+            if every_s is None or await gate.stopped_within(every_s):
+                return
+
+
 @asynccontextmanager
-async def shadowing(options: ShadowOptions, say: Callable[[str], None]) -> AsyncIterator[tuple[Shadow, Gate]]:
+async def _shadowing(options: ShadowOptions, say: Callable[[str], None]) -> AsyncIterator[tuple[Shadow, Gate]]:
     """Connect, and take up what earlier runs have done; the gate stops it.
 
     Raises:
@@ -62,7 +104,7 @@ async def shadowing(options: ShadowOptions, say: Callable[[str], None]) -> Async
     stack_options = options.stack
     async with running_stack(stack_options) as stack, _http(stack_options) as http:
         view = IntakeView(http, stack.model)
-        gate = Gate(view.load, leave_free=options.leave_free, patience_s=stack_options.grace_s)
+        gate = Gate(view.load, leave_free=options.leave_free, max_wait_s=stack_options.grace_s)
         purse = Purse(options.budget, progress, folder)
         kept = KeptBytes(_KEPT_MIB * _MIB)
 

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SLOTS = 4
 
 
 @pytest.fixture
-def stack(make_stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Stack]:
+def stack(make_stack: Callable[..., Stack], tmp_path: Path) -> Stack:
     """Two tiers with four slots each, and an intake that captures all prompts."""
     configuration = (ROOT / "bitladder.toml").read_text().replace("slots = 16", f"slots = {SLOTS}")
     (tmp_path / "bitladder.toml").write_text(configuration)
@@ -35,7 +35,7 @@ def stack(make_stack: Callable[..., Stack], tmp_path: Path) -> Iterator[Stack]:
     stack.intake()
     stack.worker("int4")
     stack.worker("fp8")
-    yield stack
+    return stack
 
 
 def ask(stack: Stack, prompt: str, **headers: str) -> None:
@@ -112,42 +112,49 @@ def test_low_tier_answers_get_labels_that_tune_reads_and_a_second_pass_finds_not
     assert 'bitladder_shadow_labels_total{tier="int4"} 4.0' in metrics.read_text()
 
 
+def waiting(stack: Stack) -> int:
+    tiers = stack.http.get("/v1/queues").json()["data"][0]["tiers"]
+    return sum(queue["depth"] for tier in tiers for queue in tier["queues"] if queue["lane"] == "normal")
+
+
+def at_fp8(stack: Stack, *states: str) -> list[str]:
+    return [job["id"] for job in shadow_jobs(stack, *states) if job["floor"] == "fp8"]
+
+
+def burst(stack: Stack) -> None:  # ten seconds of work for four slots
+    body = {"model": "smollm2", "prompt": f"echo:slow {'on and ' * 60}", "max_tokens": 60}
+    headers = {"X-Min-Tier": "fp8", "X-Tags": "burst"}
+    for _ in range(80):
+        stack.http.post("/v1/jobs", json=body, headers=headers).raise_for_status()
+
+
+def end_burst(stack: Stack) -> None:
+    for job in stack.http.get("/v1/jobs", params={"tag": "burst", "state": "queued", "limit": 500}).json()["data"]:
+        stack.http.delete(f"/v1/jobs/{job['id']}")
+    wait_until(lambda: waiting(stack) == 0, "nobody waits")
+
+
 def test_no_request_is_claimed_while_an_interactive_job_waits(stack: Stack, tmp_path: Path) -> None:
-    def waiting() -> int:
-        tiers = stack.http.get("/v1/queues").json()["data"][0]["tiers"]
-        return sum(queue["depth"] for tier in tiers for queue in tier["queues"] if queue["lane"] == "normal")
-
-    def burst() -> None:  # ten seconds of work for four slots
-        body = {"model": "smollm2", "prompt": f"echo:slow {'on and ' * 60}", "max_tokens": 60}
-        headers = {"X-Min-Tier": "fp8", "X-Tags": "burst"}
-        for _ in range(80):
-            stack.http.post("/v1/jobs", json=body, headers=headers).raise_for_status()
-
-    def end_burst() -> None:
-        for job in stack.http.get("/v1/jobs", params={"tag": "burst", "state": "queued", "limit": 500}).json()["data"]:
-            stack.http.delete(f"/v1/jobs/{job['id']}")
-        wait_until(lambda: waiting() == 0, "nobody waits")
-
     for number in range(40):
         ask(stack, f"count w{number} to a hundred")
     wait_until(lambda: captured(tmp_path) >= 40, "what was served is captured")
-    burst()
-    process = shadow(stack, tmp_path, "--every", "1s", "--patience", "1s")
+    burst(stack)
+    process = shadow(stack, tmp_path, "--every", "1s", "--max-wait", "1s")
     assert process.stdout is not None
     assert "interactive jobs wait" in json.loads(process.stdout.readline())["pass"]["ended"]
     assert shadow_jobs(stack) == []
 
-    end_burst()
-    wait_until(lambda: bool(shadow_jobs(stack, "running")), "the tiers idle, and the shadow begins")
-    burst()
-    wait_until(lambda: not shadow_jobs(stack, "queued", "running"), "what was sent is taken back", 3)
-    sent = len(shadow_jobs(stack))
+    end_burst(stack)
+    wait_until(lambda: bool(at_fp8(stack, "running")), "the tiers idle, and the shadow begins")
+    burst(stack)
+    wait_until(lambda: not at_fp8(stack, "queued", "running"), "what was sent is taken back", 5)
+    sent = at_fp8(stack)
     for _ in range(20):
-        assert waiting()
-        assert shadow_jobs(stack, "queued", "running") == []
-    assert len(shadow_jobs(stack)) == sent
-    end_burst()
-    wait_until(lambda: len(shadow_jobs(stack)) > sent, "the shadow goes on")
+        assert waiting(stack)
+        assert at_fp8(stack, "queued", "running") == []
+    assert at_fp8(stack) == sent
+    end_burst(stack)
+    wait_until(lambda: len(at_fp8(stack)) > len(sent), "the shadow goes on")
     assert end(process) == 0
     assert shadow_jobs(stack, "queued", "running") == []
 

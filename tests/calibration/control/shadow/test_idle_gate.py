@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calibration.control.shadow.gate import EndOfPassError, Gate
+from calibration.control.shadow.idle_gate import EndOfPassError, Gate
 from calibration.control.shadow.idleness import Queue, TierLoad, Workers, obstacle, traffic
 
 
@@ -52,7 +52,7 @@ class Tier:
         self.now = now
         self.sent = self.withdrawn = 0
         self.end = asyncio.Event()
-        self.gate = Gate(self.look, leave_free=0.5, patience_s=0.3)
+        self.gate = Gate(self.look, leave_free=0.5, max_wait_s=0.3)
 
     async def look(self) -> dict[str, TierLoad]:
         return {"fp8": self.now}
@@ -67,7 +67,7 @@ class Tier:
         return "answer"
 
     async def until_sent(self, count: int) -> None:
-        while self.sent < count:
+        while self.sent < count:  # noqa: ASYNC110  (what is tested sets no event)
             await asyncio.sleep(0.01)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.control.shadow.gate import EndOfPassError
 from calibration.control.shadow.gated_requests import Purse, most_tokens, tokens_of
+from calibration.control.shadow.idle_gate import EndOfPassError
 from calibration.control.shadow.ledger import Budget, Usage
 from calibration.control.shadow.progress_file import LABELS, PROGRESS, Progress, ShadowFolder, Waiting
 from calibration.errors import InputError
@@ -39,7 +39,7 @@ def test_requests_in_flight_are_expected_to_cost_what_others_did(tmp_path: Path)
     mine.settle(mine.take(100), Usage(1, 100, 0.4))
     mine.take(100)  # 0.4 more, when it comes back
 
-    with pytest.raises(EndOfPassError, match="budget: cost: 0.8 of 1 used today"):
+    with pytest.raises(EndOfPassError, match=r"budget: cost: 0\.8 of 1 used today"):
         mine.take(100)
     mine.take(50)
 
@@ -99,5 +99,4 @@ def test_a_foreign_file_is_named(tmp_path: Path, name: str, content: bytes, expe
     folder = ShadowFolder(tmp_path)
 
     with pytest.raises(InputError, match=expected):
-        folder.load()
-        list(folder.read_labels())
+        [folder.load(), *folder.read_labels()]

@@ -95,8 +95,8 @@ def _verdicts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {name: _share(counts[name], len(outcomes)) for name in VERDICTS} | {"same": _share(same, len(outcomes))}
 
 
-def _share(count: int, of: int) -> dict[str, Any]:
-    return {"count": count, "share": count / of, "interval": list(wilson(count, of))}
+def _share(count: int, total: int) -> dict[str, Any]:
+    return {"count": count, "share": count / total, "interval": list(wilson(count, total))}
 
 
 def _savings(low: Sequence[Outcome]) -> dict[str, Any]:

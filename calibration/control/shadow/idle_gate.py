@@ -24,8 +24,8 @@ class EndOfPassError(Exception):
 class Gate:
     """The way to the tiers of one model."""
 
-    def __init__(self, look: Look, *, leave_free: float, patience_s: float) -> None:
-        self._look, self._leave_free, self._patience_s = look, leave_free, patience_s
+    def __init__(self, look: Look, *, leave_free: float, max_wait_s: float) -> None:
+        self._look, self._leave_free, self._max_wait_s = look, leave_free, max_wait_s
         self._looking, self._seen, self._seen_s = asyncio.Lock(), dict[str, TierLoad](), -_SHARED_S
         self._in_flight: Counter[str] = Counter()
         self._stop = asyncio.Event()
@@ -54,7 +54,7 @@ class Gate:
             self._in_flight[tier] -= 1
 
     async def _enter(self, tier: str) -> None:
-        end_s = time.monotonic() + self._patience_s
+        end_s = time.monotonic() + self._max_wait_s
         while why := await self._obstacle(tier):
             if time.monotonic() >= end_s:
                 raise EndOfPassError(f"busy: {why}")

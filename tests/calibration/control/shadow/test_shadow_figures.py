@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from calibration.control.shadow.metric_rows import ROWS, values_of
-from calibration.control.shadow.outcomes import Outcome, outcome_of, summarize
+from calibration.control.shadow.shadow_figures import Outcome, outcome_of, summarize
 
 
 def label(kl: float, flips: float = 0.5, *, served_by: str = "int4", **fields: Any) -> dict[str, Any]:  # noqa: ANN401
