@@ -12,6 +12,7 @@ from bitladder.process.article_names import ARTICLE_NAMES
 from bitladder.process.metric_table import Row
 from bitladder.process.process_metrics import SECONDS
 from calibration.control.shadow.metric_rows import ROWS as SHADOW_ROWS
+from calibration.control.drift.drift_metrics import ROWS as DRIFT_ROWS
 from dispatcher.metrics.intake_rows import ROWS as INTAKE_ROWS
 from workers.metrics.worker_rows import ROWS as WORKER_ROWS
 
@@ -25,6 +26,7 @@ def rendered(page: str) -> str:
         "intake": _table(INTAKE_ROWS),
         "worker": _table(WORKER_ROWS),
         "shadow": _table(SHADOW_ROWS),
+        "drift": _table(DRIFT_ROWS),
         "article": _aliases(),
     }
     for name, lines in tables.items():

@@ -33,6 +33,7 @@ CONTROL_STEPS = {
     "ablate": "Compare all policies on held-out labels: quality against cost, with bands, in one report.",
     "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "shadow": "Label live traffic: run a share of what low tiers answered again on the reference, in idle slots.",
+    "drift": "Say whether prompts have moved, and whether the promise still holds; exit status 1 when it is broken.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
     "plan": "Find the cheapest fleet for requests, an SLO and a quality promise; exit status 1 when it misses the SLO.",
 }

@@ -23,7 +23,7 @@ from workers.metrics.worker_metrics import WorkerMetrics
 from workers.metrics.worker_rows import ROWS as WORKER_ROWS
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-INTAKE, WORKER, SHADOW, PROCESS, ARTICLE = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+INTAKE, WORKER, SHADOW, DRIFT, PROCESS, ARTICLE = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 
 
 def listed(section: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_every_metric_of_the_worker_is_listed() -> None:
 
 
 def test_no_page_names_a_metric_that_does_not_exist() -> None:
-    known = {*listed(INTAKE), *listed(WORKER), *listed(SHADOW), *listed(PROCESS)}
+    known = {*listed(INTAKE), *listed(WORKER), *listed(SHADOW), *listed(DRIFT), *listed(PROCESS)}
     known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
     pages = sorted((ROOT / "docs").rglob("*.md"))
     named = {

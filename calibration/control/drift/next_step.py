@@ -1,0 +1,83 @@
+"""What is to be done when a promise is broken: the highest limit that the newest labels prove, or why there is none.
+
+The newest labels are those since the monitor that saw it began to look. They were chosen because they lose much, so
+what is proven on them errs on the safe side. A tier that a lower limit would choose and nobody measured counts as lost.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.control.drift.loss_monitor import Promise
+from calibration.control.drift.stream_lines import Label
+from calibration.control.promise import high_probability, labels_needed
+
+Numbers = NDArray[np.float64]
+_STEPS = 100
+
+
+class NextStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What the newest labels say."""
+
+    labels: int
+    unmeasured: int  # of them, at the limit or at the one in force, counted as lost
+    limit: float | None  # the highest that is proven; None: not even the safest is
+    low_share: float  # the share of the labels that it sends below the top
+    risk: float  # the share of all requests that it lets lose too much, among these labels
+    risk_in_force: float
+    more_labels: int | None = None  # until a limit with `min_low_share` would be proven; None: no number proves it
+    is_enough: bool  # the proven limit sends at least `min_low_share` below the top
+
+
+def candidate_limits(bounds: Numbers, in_force: float) -> Numbers:
+    """Return limits up to the one in force, the lowest first: equal shares of the reference's bounds.
+
+    They rest on no loss: what is tested in a fixed sequence must be fixed before its labels are looked at.
+    """
+    lowest = bounds.min(axis=1)
+    below = lowest[lowest <= in_force]
+    steps = np.quantile(below, np.linspace(0, 1, _STEPS + 1)) if len(below) else np.array([])
+    return np.unique(np.append(steps, in_force))
+
+
+def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min_low_share: float = 0.05) -> NextStep:
+    """Return what these labels allow; the last of the limits is the one in force."""
+    table = [_under(labels, float(limit)) for limit in limits]
+    candidates = [over for over, _, _ in table]
+    place = high_probability(candidates, promise.among_labels, promise.delta)
+    shares = [float(low.mean()) if len(low) else 0.0 for _, low, _ in table]
+    is_enough = place is not None and shares[place] >= min_low_share
+    more = None
+    if not is_enough:
+        # The first limit that would be worth it; where none is, the last.
+        target = next((at for at, share in enumerate(shares) if share >= min_low_share), len(limits) - 1)
+        risk = float(candidates[target].mean()) if labels else 0.0
+        needed = labels_needed(risk, promise.among_labels, promise.delta, beyond=len(labels))
+        more = None if needed is None else needed - len(labels)
+    at = 0 if place is None else place
+    return NextStep(
+        labels=len(labels),
+        unmeasured=int(table[at][2].sum()),
+        limit=None if place is None else float(limits[place]),
+        low_share=0.0 if place is None else shares[place],
+        risk=float(candidates[at].mean()) * promise.low_share if labels else 0.0,
+        risk_in_force=float(np.mean([label.is_over for label in labels])) * promise.low_share if labels else 0.0,
+        more_labels=more,
+        is_enough=is_enough,
+    )
+
+
+def _under(labels: Sequence[Label], limit: float) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return of each label whether it loses too much under a limit, is below the top, and was not measured there."""
+    over, low, unmeasured = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
+    for row, label in enumerate(labels):
+        tier = next((place for place, bound in enumerate(label.bounds) if bound <= limit), None)
+        if tier is not None:
+            low[row], unmeasured[row] = True, label.over[tier] is None
+            over[row] = 0.0 if label.over[tier] is False else 1.0
+    return over, low, unmeasured

@@ -1,0 +1,154 @@
+"""The command's one pass: what is new is read and judged, proposed, and within stated limits applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bitladder.policy_forms import LearnedForm
+from calibration.artifacts.folder import locked
+from calibration.control.drift.drift_metrics import ROWS, values_of
+from calibration.control.drift.drift_proposals import Auto, LimitSetting, obstacle, of_features, of_losses
+from calibration.control.drift.drift_state import DriftState, load_state, save_state
+from calibration.control.drift.next_step import NextStep, next_step
+from calibration.control.drift.watching import Basis, Watch
+from calibration.control.metrics_file import write_metrics
+from calibration.control.proposals.applying import apply
+from calibration.control.proposals.author import time_now
+from calibration.control.proposals.intake_settings import IntakeSettings
+from calibration.control.proposals.proposal import Proposal
+from calibration.control.proposals.proposal_folder import ProposalStore
+from calibration.errors import CalibrationError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class DriftStreams:
+    """Where a pass reads and writes: streams of requests and of labels; the state's and the proposals' folders."""
+
+    requests: tuple[Path, ...]
+    shadow: tuple[Path, ...]
+    state: Path
+    proposals: Path
+    metrics: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftOptions:
+    """What streams are held against, and what may be done about it."""
+
+    basis: Basis
+    streams: DriftStreams
+    policy_name: str = ""  # of the table [policies.NAME] whose limit would be changed
+    auto: Auto | None = None
+    intake: IntakeSettings | None = None
+    say: Callable[[int | None], None] = lambda lines: None  # lines read so far; None: it waits for another command
+
+
+def run(options: DriftOptions) -> dict[str, Any]:  # Any: JSON
+    """Do one pass; return what it has found and done.
+
+    Raises:
+        InputError, SourceError: something that is named cannot be read, or is wrong.
+
+    """
+    with locked(options.streams.state, "drift", lambda: options.say(None)):
+        setting = _setting(options)
+        limit = _limit(options.basis.policy, setting)
+        state = load_state(options.streams.state)
+        watch = Watch(options.basis, state, options.streams.state, limit)
+        for lines in watch.read_on(options.streams.requests, options.streams.shadow):
+            options.say(lines)
+        step, proposals = _propose(options, state, limit, setting)
+        applied, left = _apply(options, state, limit, proposals)
+        save_state(options.streams.state, state)
+        answer = {
+            "requests": state.features.requests,
+            "moved": msgspec.to_builtins(state.features.moved),
+            "indices": state.features.indices,
+            "thresholds": watch.thresholds,
+            "losses": _losses(options.basis, state, limit, step),
+            "lines": state.lines,
+            "skipped": state.skipped,
+            "proposals": [msgspec.to_builtins(proposal) for proposal in proposals],
+            "applied": applied,
+            "not_applied": left,
+        }
+        if options.streams.metrics is not None:
+            write_metrics(options.streams.metrics, ROWS, values_of(answer))
+    return answer
+
+
+def _setting(options: DriftOptions) -> LimitSetting | None:
+    if not options.policy_name:
+        return None
+    key = f"policies.{options.policy_name}.limit"
+    if options.intake is None:
+        return LimitSetting(key=key, value=None)
+    rows = options.intake.read()[1]
+    if key not in rows:
+        raise InputError(f"the intake has no table [policies.{options.policy_name}]: see --policy-name")
+    value = rows[key].value
+    return LimitSetting(key=key, value=None if value is None else float(value))
+
+
+def _limit(policy: LearnedForm | None, setting: LimitSetting | None) -> float:
+    if setting is not None and setting.value is not None:
+        return setting.value
+    return 0.0 if policy is None else policy.limit
+
+
+def _propose(
+    options: DriftOptions, state: DriftState, limit: float, setting: LimitSetting | None
+) -> tuple[NextStep | None, list[Proposal]]:
+    at, store, basis = time_now(), ProposalStore(options.streams.proposals, lambda: options.say(None)), options.basis
+    proposals = of_features(state.features.moved, state.features.requests, at)
+    step = None
+    if state.losses.alarm is not None and basis.promise is not None:
+        limits = basis.limits(limit)
+        step = next_step(state.losses.labels, limits, basis.promise)
+        proposals += of_losses(state.losses.alarm, step, basis.promise, limit, setting, at)
+    return step, [store.add(proposal) for proposal in proposals]
+
+
+def _apply(
+    options: DriftOptions, state: DriftState, limit: float, proposals: list[Proposal]
+) -> tuple[list[str], dict[str, str]]:
+    """Apply what may be applied without being asked; return what was, and why the rest was not."""
+    applied: list[str] = []
+    left: dict[str, str] = {}
+    if options.auto is None or options.intake is None:
+        return applied, left
+    store = ProposalStore(options.streams.proposals, lambda: options.say(None))
+    for proposal in proposals:
+        if why := obstacle(proposal, options.auto, state, limit):
+            left[proposal.id] = why
+            continue
+        try:
+            apply(store, proposal.id, options.intake, at=time_now(), author="drift --auto")
+        except CalibrationError as error:
+            left[proposal.id] = str(error)
+            continue
+        applied.append(proposal.id)
+        state.applied.append(time_now()[:10])
+        state.losses.not_before = time_now()
+    return applied, left
+
+
+def _losses(basis: Basis, state: DriftState, limit: float, step: NextStep | None) -> dict[str, Any] | None:
+    promise, losses = basis.promise, state.losses
+    if promise is None:
+        return None
+    count = losses.before + len(losses.labels)
+    return {
+        "promise": msgspec.to_builtins(promise),
+        "limit": limit,
+        "labels": count,
+        "risk": losses.over / count * promise.low_share if count else None,
+        "is_broken": losses.alarm is not None,
+        "alarm": msgspec.to_builtins(losses.alarm),
+        "step": msgspec.to_builtins(step),
+    }

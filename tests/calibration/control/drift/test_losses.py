@@ -1,0 +1,100 @@
+"""A promise that does not hold is revoked, one that holds as rarely as the level says; what is next is proven."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mapie.exchangeability_testing import RiskMonitoring
+from mapie.risk_control import BinaryRisk
+
+from calibration.control.drift.loss_monitor import LossPlan, Promise, first_alarm, lower_bounds
+from calibration.control.drift.next_step import candidate_limits, next_step
+from calibration.control.drift.stream_lines import Label
+from calibration.control.promise import p_value
+
+PROMISE = Promise(measure="answer.kl", threshold=0.2, alpha=0.05, delta=0.05)
+PLAN = LossPlan(level=0.05, spacing=100, life=400)
+
+
+def draws(share: float, count: int, seed: int) -> np.ndarray:
+    return (np.random.default_rng(seed).random(count) < share).astype(float)
+
+
+def test_the_bound_is_mapie_s_with_the_whole_level() -> None:
+    over = draws(0.3, 200, 1)
+    risk = BinaryRisk(lambda y, _: y == 1, lambda y, _: np.ones(len(y), dtype=bool), higher_is_better=False)
+    monitor = RiskMonitoring(risk, test_level=0.02, threshold=0.05, warn=False)
+    monitor.update(over.astype(int), np.ones(200, dtype=int))
+
+    bounds = lower_bounds(over, 0.05, 0.01)
+
+    assert list(bounds) == list(monitor.online_risk_lower_bound_sequence_history)
+    assert (bounds[-1] > 0.05) == monitor.harmful_shift_detected
+
+
+@pytest.mark.long
+def test_a_promise_that_just_holds_is_revoked_as_rarely_as_the_level_says() -> None:
+    revoked = sum(first_alarm(draws(0.05, 400, seed), PROMISE, PLAN) is not None for seed in range(60))
+
+    assert revoked <= 8  # of a level of 5 %, at the very limit: more than 8 of 60 in 1 of 500 tries
+
+
+def test_a_broken_one_is_revoked_soon_however_long_it_held_before() -> None:
+    over = np.concatenate([draws(0.02, 2000, 1), draws(0.3, 200, 2)])
+
+    alarm = first_alarm(over[1700:], PROMISE, PLAN, before=1700)
+
+    assert alarm is not None
+    assert 2000 < alarm.label <= 2200
+    assert alarm.since in (1801, 1901, 2001)
+    assert alarm.lower_bound > 0.05
+    # Among requests below the top, half of all, twice as many may.
+    half = Promise(measure="", threshold=0.2, alpha=0.05, delta=0.05, low_share=0.5)
+    assert first_alarm(draws(0.08, 200, 3), half, PLAN) is None
+
+
+def labels(count: int, seed: int, risky_from: float, *, unmeasured: float = 0.0) -> list[Label]:
+    """Return labels of prompts whose predicted bound is uniform: above `risky_from`, half of them lose too much."""
+    random = np.random.default_rng(seed)
+    drawn = []
+    for bound in random.random(count):
+        over = bool(bound > risky_from and random.random() < 0.5)
+        known = None if random.random() < unmeasured else over
+        drawn.append(Label(is_over=over, bounds=(float(bound),), over=(known,)))
+    return drawn
+
+
+def test_the_next_limit_is_the_highest_that_the_labels_prove_and_never_a_cheaper_one() -> None:
+    limits = candidate_limits(np.random.default_rng(0).random((500, 1)), 0.8)
+
+    step = next_step(labels(600, 1, risky_from=0.4), limits, PROMISE)
+
+    assert limits[-1] == 0.8
+    assert (np.diff(limits) > 0).all()
+    assert step.limit is not None
+    assert 0.3 < step.limit < 0.55  # at 0.5, half of a tenth loses too much: alpha
+    assert step.low_share == pytest.approx(step.limit, abs=0.05)
+    assert step.is_enough
+    proven = np.array([item.over[0] and item.bounds[0] <= step.limit for item in labels(600, 1, 0.4)], dtype=float)
+    assert p_value(proven, 0.05, 0.05) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("count", "risky_from", "unmeasured", "more"),
+    [
+        (30, 1.0, 0.0, True),  # too few: 59 without a loss prove 5 %
+        (600, 0.0, 0.0, False),  # half of what is sent low loses too much, whatever the limit
+        (600, 1.0, 1.0, False),  # what nobody measured counts as lost
+    ],
+)
+def test_where_nothing_worth_it_is_proven_it_says_what_would(
+    count: int, risky_from: float, unmeasured: float, more: bool
+) -> None:
+    limits = candidate_limits(np.random.default_rng(0).random((500, 1)), 0.8)
+
+    step = next_step(labels(count, 1, risky_from, unmeasured=unmeasured), limits, PROMISE, min_low_share=0.12)
+
+    assert not step.is_enough
+    assert (step.more_labels is not None) == more
+    if count == 30:
+        assert step.more_labels == 29
