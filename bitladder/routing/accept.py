@@ -16,7 +16,7 @@ from bitladder.errors import RequestError
 from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.routing.aliases import quantizations_of, service_lane, used_service_tier
 from bitladder.routing.body import Body, for_engine, max_tokens, prefix_of, prompt_bytes, read_body
-from bitladder.routing.canary import DrawEnd, Drawn, is_drawn, names_lacking_tier
+from bitladder.routing.candidate import DrawEnd, Drawn, is_drawn, names_lacking_tier
 from bitladder.routing.constraints import Constraints, constraints_of, lane_of
 from bitladder.routing.cost import Curves
 from bitladder.routing.envelope import Aliases, Envelope, read_envelope

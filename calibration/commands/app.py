@@ -32,6 +32,7 @@ CONTROL_STEPS = {
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "ablate": "Compare all policies on held-out labels: quality against cost, with bands, in one report.",
     "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
+    "canary": "Give a candidate a share of the keys; promote it, or take the share back.",
     "shadow": "Label live traffic: run a share of what low tiers answered again on the reference, in idle slots.",
     "drift": "Say whether prompts have moved, and whether the promise still holds; exit status 1 when it is broken.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",

@@ -151,6 +151,7 @@ class TierRequests:
             "X-Min-Tier": self.tier,
             "X-Max-Tier": self.tier,
             "X-Allow-Below-Floor": "false",  # a key may consent by default
+            "X-Canary": "false",  # the model is asked, never its candidate
             "X-Tags": f"{self.tag},{NO_CAPTURE}",
         }
         params = {"endpoint": endpoint, "lane": "batch"}

@@ -1,4 +1,4 @@
-"""bitladder/routing/canary.py: a share of a model's requests goes to its candidate, always that of the same keys."""
+"""bitladder/routing/candidate.py: a share of a model's requests goes to its candidate, always that of the same keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bitladder.endpoints import Endpoint
 from bitladder.errors import ConfigError, ModelNotFoundError, RequestError
 from bitladder.routing.accept import Accepted, Incoming, accept
-from bitladder.routing.canary import DrawEnd
+from bitladder.routing.candidate import DrawEnd
 from bitladder.settings.access import KeyEnvelope, KeyRules
 from bitladder.settings.sections import Settings
 from tests.conftest import make_settings

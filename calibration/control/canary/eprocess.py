@@ -1,0 +1,91 @@
+"""A sequential test by betting, which may be looked at after every pair and stopped at any. Pure.
+
+Each pair is a difference between -1 and 1: the candidate's loss less the present one's, on the same prompt. Two
+gamblers bet a capital of 1, each against one hypothesis about the mean difference and a margin:
+
+- `worse` bets against "the candidate is worse by at most the margin";
+- `fine` bets against "the candidate is worse by the margin or more".
+
+Under its hypothesis a capital is a supermartingale, so it ever reaches 1 / alpha with a chance of alpha at most (Ville
+1939), however often it is looked at. A capital is the mean of those of fixed bets, a mixture (Robbins 1970; for bounded
+means Waudby-Smith and Ramdas 2020): no bet depends on what it is made on, and the state is the differences alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+# Shares of the largest bet that can lose no more than the capital. Small ones pay where differences are small and many.
+_BETS: Numbers = np.geomspace(0.01, 0.95, 20)
+_PRECISION = 1e-4
+
+
+class Decision(StrEnum):
+    """What the test says of a candidate."""
+
+    WORSE = "worse"  # by more than the margin
+    FINE = "fine"  # worse by less than the margin, or better
+    UNDECIDED = "undecided"
+
+
+def log_capitals(differences: Numbers, margin: float) -> tuple[Numbers, Numbers]:
+    """Return the logarithms of both capitals, `worse` and `fine`, after each pair."""
+    if len(differences) and not (np.abs(differences) <= 1).all():
+        raise ValueError(f"differences must be between -1 and 1, got {differences.min():g} to {differences.max():g}")
+    if not -1 < margin < 1:
+        raise ValueError(f"margin must be between -1 and 1, got {margin:g}")
+    return _mixture(differences - margin, 1 + margin), _mixture(margin - differences, 1 - margin)
+
+
+def decide(differences: Numbers, margin: float, alpha: float) -> tuple[Decision, int]:
+    """Return what the first capital that reached 1 / alpha says, and after how many pairs; else how many there are."""
+    bar = math.log(1 / alpha)
+    first = {
+        decision: int(np.argmax(capital >= bar)) + 1
+        for decision, capital in zip((Decision.WORSE, Decision.FINE), log_capitals(differences, margin), strict=True)
+        if (capital >= bar).any()
+    }
+    if not first:
+        return Decision.UNDECIDED, len(differences)
+    # Both at one pair: neither could be trusted more, and what serves now is known.
+    decision = min(first, key=lambda name: (first[name], name is Decision.FINE))
+    return decision, first[decision]
+
+
+def interval(differences: Numbers, alpha: float) -> tuple[float, float]:
+    """Return between which margins the mean difference is, with confidence 1 - alpha, after any number of pairs."""
+    bar = math.log(2 / alpha)
+
+    def is_over(margin: float) -> bool:
+        return bool((log_capitals(differences, margin)[0] >= bar).any())
+
+    def is_under(margin: float) -> bool:
+        return bool((log_capitals(differences, margin)[1] >= bar).any())
+
+    return _last(is_over, -1.0, 1.0), _last(is_under, 1.0, -1.0)
+
+
+def _last(is_ruled_out: Callable[[float], bool], start: float, end: float) -> float:
+    """Return up to where, from one end on, means are ruled out: further ones are less so."""
+    inner = start + math.copysign(_PRECISION, end - start)
+    if not is_ruled_out(inner):
+        return start
+    ruled_out, kept = inner, end - math.copysign(_PRECISION, end - start)
+    while abs(kept - ruled_out) > _PRECISION:
+        middle = (ruled_out + kept) / 2
+        ruled_out, kept = (middle, kept) if is_ruled_out(middle) else (ruled_out, middle)
+    return ruled_out
+
+
+def _mixture(gains: Numbers, largest_loss: float) -> Numbers:
+    """Return the logarithm of the mean capital of all bets; no gain is below -largest_loss."""
+    capitals = np.cumsum(np.log1p(np.outer(gains / largest_loss, _BETS)), axis=0)
+    largest = capitals.max(axis=1, keepdims=True, initial=-np.inf)
+    mixed: Numbers = largest[:, 0] + np.log(np.exp(capitals - largest).mean(axis=1))
+    return mixed

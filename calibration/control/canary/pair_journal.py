@@ -1,0 +1,152 @@
+"""The folder of a canary: its state, and a line for each pair, on disk before the next is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Literal, Self
+
+import msgspec
+import numpy as np
+
+from calibration.artifacts.folder import replace_file, writing
+from calibration.control.canary.comparing import Pair
+from calibration.control.canary.eprocess import Numbers
+from calibration.control.canary.spec import Spec
+from calibration.errors import InputError
+
+_PAIRS, _STATE, _STOP = "pairs.jsonl", "canary.json", "stop"
+_decode_pair = msgspec.json.Decoder(Pair).decode
+Phase = Literal["running", "awaits promotion", "promoted", "rolled back", "left alone"]
+
+
+class HeldError(InputError):
+    """Another process holds the folder."""
+
+
+class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a canary is."""
+
+    spec: Spec
+    prompts: str
+    started_at: float
+    policy_before: tuple[object, bool] = (None, False)
+    counts_before: tuple[int, int] = (0, 0)  # see CanaryStack, when it began
+    phase: Phase = "running"
+    why: str = ""
+    decided_at: float | None = None
+    touched: int | None = None  # requests of others that the candidate was given, at least
+    decision: str = "undecided"
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase not in ("running", "awaits promotion")
+
+
+class Journal:
+    """A canary's folder, held by one process."""
+
+    def __init__(self, folder: Path, file: IO[bytes]) -> None:
+        self.folder, self._file = folder, file
+        self.pairs: list[Pair] = []
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, folder: Path) -> Iterator[Self]:
+        """Hold the folder.
+
+        Raises:
+            InputError: it cannot be written or read, or another process holds it.
+
+        """
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.fdopen(os.open(folder / _PAIRS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HeldError(f"another process runs the canary of {str(folder)!r}") from error
+            journal = cls(folder, file)
+            journal._read()
+            yield journal
+
+    def state(self) -> CanaryState | None:
+        return read_state(self.folder)
+
+    def write(self, state: CanaryState) -> CanaryState:
+        with writing(self.folder):
+            replace_file(self.folder / _STATE, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+        return state
+
+    def add(self, pairs: Sequence[Pair]) -> None:
+        """Write pairs; once this returns they outlast a crash."""
+        with writing(self.folder):
+            self._file.write(b"".join(msgspec.json.encode(pair) + b"\n" for pair in pairs))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.pairs.extend(pairs)
+
+    def discard(self) -> None:
+        """Forget a canary that has not begun."""
+        (self.folder / _STATE).unlink(missing_ok=True)
+
+    @property
+    def differences(self) -> Numbers:
+        return np.array([pair.difference for pair in self.pairs if pair.losses], dtype=float)
+
+    @property
+    def is_stopped(self) -> bool:
+        return (self.folder / _STOP).exists()
+
+    def _read(self) -> None:
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)  # a line that was cut off
+        self.pairs = _pairs_of(content, self.folder / _PAIRS)
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """Return the pairs of a canary, as far as they are written.
+
+    Raises:
+        InputError: a line is none.
+
+    """
+    path = folder / _PAIRS
+    try:
+        return _pairs_of(path.read_bytes(), path)
+    except OSError:
+        return []
+
+
+def _pairs_of(content: bytes, path: Path) -> list[Pair]:
+    pairs = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            pairs.append(_decode_pair(line))
+        except msgspec.MsgspecError as error:
+            raise InputError(f"{path}:{number}: no pair of a canary ({error})") from error
+    return pairs
+
+
+def read_state(folder: Path) -> CanaryState | None:
+    """Return where a canary is; None: none was started in this folder.
+
+    Raises:
+        InputError: its file is damaged.
+
+    """
+    try:
+        return msgspec.json.decode((folder / _STATE).read_bytes(), type=CanaryState)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{folder / _STATE}: no state of a canary: {error}") from error
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Have the process that runs the canary take the share back."""
+    replace_file(folder / _STOP, b"")
