@@ -9,23 +9,20 @@ nothing is scaled, and nothing is added to the simulation for the host's own par
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import hashlib
 import json
 import os
-import sys
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import httpx2
 import msgspec
 import numpy as np
 
-from benchmarks.harness import Figures, arguments, process, save, say, target, valkey, wait_for
-from bitladder.cli.private_stack import free_port
+from benchmarks.harness import Figures, arguments, save, say, target
+from benchmarks.simulation.replayed_stack import PRIORITIES, WORKERS, Answer, key_of, replay, stack
 from calibration.commands.configuration import load_configuration
 from calibration.simulation.arrivals import Lengths, generate
 from calibration.simulation.fleet_file import Fleet, FleetTier
@@ -33,7 +30,6 @@ from calibration.simulation.run_simulation import Scenario, simulate
 from calibration.simulation.service_curves import read_curves
 from calibration.simulation.trace_files import read_arrivals
 
-WORKERS = {"int4": 2, "int8": 1, "fp8": 1}
 PRICES = {"int4": 0.70, "int8": 1.00, "fp8": 3.20}
 SHARES = {"int4": 0.7, "int8": 0.2, "fp8": 0.1}
 # Seconds to the first token of 100 prompt tokens, and per token, by requests at once. Slower than real GPUs, so that
@@ -43,7 +39,7 @@ POINTS = {
     "int8": ((1, 0.12, 0.034), (4, 0.16, 0.040), (16, 0.25, 0.078)),
     "fp8": ((1, 0.05, 0.012), (4, 0.06, 0.013), (16, 0.08, 0.018)),
 }
-PRIORITIES = {"urgent": "9", "normal": "5", "batch": "1"}
+WEIGHTS = {"big": 1, "small": 2}
 WITHIN = 0.10
 
 
@@ -54,11 +50,19 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     arrivals: str
     count: int
     seed: int = 1
+    asks: bool = False  # for deadlines, ceilings and sets of tiers, from two tenants
 
 
 LOADS = (
     Load(name="low load", arrivals="poisson:rate=3", count=240),
     Load(name="near saturation", arrivals="poisson:rate=9.5", count=950, seed=2),
+    Load(
+        name="overload with deadlines, ceilings and two tenants",
+        arrivals="poisson:rate=20",
+        count=1200,
+        seed=4,
+        asks=True,
+    ),
     Load(name="burst", arrivals="bursts:rate=2,burst_rate=22,on_s=20,off_s=20", count=480, seed=3),
 )
 
@@ -86,7 +90,7 @@ def compared(load: Load, short: bool = False) -> Figures:
         folder = Path(name)
         requests = write_trace(folder / "trace.jsonl", load, load.count // 4 if short else load.count)
         (folder / "curves.json").write_text(json.dumps({"curves": curves()}))
-        (folder / "bitladder.toml").write_text(configuration())
+        (folder / "bitladder.toml").write_text(configuration(load))
         # The simulation reads the trace, the curves and the configuration as its command does.
         simulated = simulate(_scenario(folder), read_arrivals(folder / "trace.jsonl"))
         before = os.getloadavg()[0]
@@ -123,10 +127,18 @@ def curves() -> list[dict[str, Any]]:
     ]
 
 
-def configuration() -> str:
+def configuration(load: Load) -> str:
     """Return what both run by: marks, slots, lanes and polls as they ship."""
+    keys = "".join(
+        f'[auth.keys.{name}]\nhash = "{hashlib.sha256(key_of(name).encode()).hexdigest()}"\ntenant = "{name}"\n'
+        f'weight = {weight}\nscopes = ["submit", "read", "ops"]\n'
+        for name, weight in WEIGHTS.items()
+        if load.asks
+    )
     tiers = "".join(f'[[models.bench.tiers]]\nname = "{name}"\nprice_per_hour = {PRICES[name]}\n' for name in WORKERS)
-    return f'[worker]\nengine = "echo"\n[policy]\nname = "fixed:int4"\n[models.bench]\nmax_model_len = 4096\n{tiers}'
+    return (
+        f'[worker]\nengine = "echo"\n[policy]\nname = "fixed:int4"\n{keys}[models.bench]\nmax_model_len = 4096\n{tiers}'
+    )
 
 
 def write_trace(file: Path, load: Load, count: int) -> list[dict[str, Any]]:
@@ -146,8 +158,22 @@ def write_trace(file: Path, load: Load, count: int) -> list[dict[str, Any]]:
         }
         for index in range(count)
     ]
+    if load.asks:
+        for row, asked in zip(rows, _asked(random, rows), strict=True):
+            row |= asked
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
+
+
+def _asked(random: np.random.Generator, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what each request asks for beside its floor and lane."""
+    for row in rows:
+        asked: dict[str, Any] = {"tenant": "big" if random.random() < 0.8 else "small"}
+        if random.random() < 0.7:
+            asked["deadline_s"] = float(random.choice([10.0, 20.0]))
+        if row["floor"] == "int4":
+            asked |= ({}, {"ceiling": "int4"}, {"only": ["int4", "int8"]})[int(random.integers(3))]
+        yield asked
 
 
 def _scenario(folder: Path) -> Scenario:
@@ -160,91 +186,24 @@ def _scenario(folder: Path) -> Scenario:
     )
 
 
-@contextlib.contextmanager
-def stack(folder: Path) -> Iterator[str]:
-    """Run Valkey, an intake and the workers; yields the intake's URL when all workers are live."""
-    with contextlib.ExitStack() as block:
-        url = block.enter_context(valkey(folder))
-        port = free_port()
-        environment = {
-            "BITLADDER_CONFIG": str(folder / "bitladder.toml"),
-            "BITLADDER_REDIS__URL": url,
-            "BITLADDER_ECHO__CURVES": str(folder / "curves.json"),
-            "BITLADDER_INTAKE__LAME_DUCK_S": "0",
-        }
-        serve = [sys.executable, "-P", "-m", "bitladder.cli.main", "serve", "--port", str(port)]
-        block.enter_context(process(serve, environment))
-        for tier, count in WORKERS.items():
-            for _ in range(count):
-                block.enter_context(process([sys.executable, "-P", "-m", "workers", "--tier", tier], environment))
-        intake = f"http://127.0.0.1:{port}"
-        wait_for(lambda: live(intake) == WORKERS, "the workers are live")
-        yield intake
-
-
-def live(intake: str) -> Mapping[str, int]:
-    """Return the live workers of each tier."""
-    with contextlib.suppress(httpx2.HTTPError):
-        tiers = httpx2.get(f"{intake}/v1/queues", timeout=5).json()["data"][0]["tiers"]
-        return {tier["tier"]: tier["live_workers"] for tier in tiers}
-    return {}
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a client saw."""
-
-    ended_s: float  # since the first request was due
-    tier: str
-    floor: str
-    cost: float
-    queue_s: float
-
-
-async def replay(intake: str, requests: Sequence[Mapping[str, Any]]) -> tuple[list[Answer], float]:
-    """Send each request when it is due; return the answers, and how late the client was at most."""
-    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        await _send(session, intake, requests[0])  # what is loaded with a first request
-        begin_s, late_s = time.perf_counter() + 0.5, 0.0
-        tasks = []
-        for request in requests:
-            due_s = begin_s + request["at_s"]
-            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            late_s = max(late_s, time.perf_counter() - due_s)
-            tasks.append(asyncio.create_task(_send(session, intake, request, begin_s)))
-        return list(await asyncio.gather(*tasks)), late_s
-
-
-async def _send(
-    session: aiohttp.ClientSession, intake: str, request: Mapping[str, Any], begin_s: float = 0.0
-) -> Answer:
-    body = {
-        "model": "bench",
-        "prompt": " ".join(["a"] * max(1, request["input_tokens"])),
-        "max_tokens": max(1, request["output_tokens"]),
-    }
-    headers = {"X-Min-Tier": request["floor"], "X-Priority": PRIORITIES[request["lane"]]}
-    async with session.post(f"{intake}/v1/completions", json=body, headers=headers) as answer:
-        content = await answer.read()
-        ended_s, told = time.perf_counter() - begin_s, answer.headers
-        if answer.status != 200:
-            raise RuntimeError(f"{answer.status}: {content[:200]!r}")
-    return Answer(ended_s, told["X-Tier"], told["X-Floor"], float(told["X-Cost"]), float(told["X-Queue-Ms"]) / 1000)
-
-
 def figures_of(requests: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> Figures:
-    """Return what the clients saw."""
-    total_s = [answer.ended_s - request["at_s"] for request, answer in zip(requests, answers, strict=True)]
-    if wrong := [a.floor for r, a in zip(requests, answers, strict=True) if a.floor != r["floor"]]:
+    """Return what the clients saw; times are those of answers."""
+    pairs = [(request, answer) for request, answer in zip(requests, answers, strict=True) if answer.status == 200]
+    total_s = [answer.ended_s - request["at_s"] for request, answer in pairs]
+    if wrong := [answer.floor for request, answer in pairs if answer.floor != request["floor"]]:
         raise RuntimeError(f"{len(wrong)} requests had another floor")
     span_s = max(answer.ended_s for answer in answers)
+    statuses = Counter(answer.status for answer in answers)
     return {
+        "served": statuses[200] / len(answers),
+        "refused": statuses[429] / len(answers),
+        "expired": statuses[504] / len(answers),
         "p50_s": float(np.quantile(total_s, 0.5)),
         "p95_s": float(np.quantile(total_s, 0.95)),
         "mean_s": float(np.mean(total_s)),
-        "wait_p95_s": float(np.quantile([answer.queue_s for answer in answers], 0.95)),
-        "shares": {tier: sum(answer.tier == tier for answer in answers) / len(answers) for tier in WORKERS},
-        "overflow": sum(answer.tier != answer.floor for answer in answers) / len(answers),
+        "wait_p95_s": float(np.quantile([answer.queue_s for _, answer in pairs], 0.95)),
+        "shares": {tier: sum(answer.tier == tier for _, answer in pairs) / len(pairs) for tier in WORKERS},
+        "overflow": sum(answer.tier != answer.floor for _, answer in pairs) / len(pairs),
         "attributed": sum(answer.cost for answer in answers),
         "rent": span_s / 3600 * sum(count * PRICES[tier] for tier, count in WORKERS.items()),
     }
@@ -252,7 +211,11 @@ def figures_of(requests: Sequence[Mapping[str, Any]], answers: Sequence[Answer])
 
 def expected_of(simulated: Mapping[str, Any]) -> Figures:
     """Return the same of the simulation."""
+    ended = {name: count / simulated["requests"] for name, count in simulated["ended"].items()}
     return {
+        "served": ended["served"],
+        "refused": ended["refused"],
+        "expired": ended["expired"] + ended["aborted"],
         "p50_s": simulated["total_s"]["p50"],
         "p95_s": simulated["total_s"]["p95"],
         "mean_s": simulated["total_s"]["mean"],
@@ -266,7 +229,7 @@ def expected_of(simulated: Mapping[str, Any]) -> Figures:
 
 def off_by(measured: Figures, simulated: Figures) -> dict[str, float]:
     """Return by how much of the measured value the simulation is off."""
-    figures = ("p50_s", "p95_s", "mean_s", "attributed", "rent")
+    figures = ("served", "p50_s", "p95_s", "mean_s", "attributed", "rent")
     off = {name: simulated[name] / measured[name] - 1 for name in figures}
     off |= {f"share of {tier}": simulated["shares"][tier] / measured["shares"][tier] - 1 for tier in WORKERS}
     return {name: round(value, 4) for name, value in off.items()}

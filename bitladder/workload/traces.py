@@ -43,6 +43,7 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     lane: Lane = Lane.NORMAL
     floor: str = ""
     ceiling: str = ""
+    only: tuple[str, ...] = ()  # the only tiers that may serve it
     below_floor: bool = False  # whether it may be served below its floor where all above is full
     deadline_s: float | None = None  # from its coming
     tenant: str = ""

@@ -7,28 +7,32 @@ lists that it asks, and the loop around it as claim.lua has it.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Sequence
 
-from bitladder.queue.claim_plan import claim_plan
+from bitladder.queue.claim_plan import claim_plan, is_eager
 from bitladder.queue.overflow import Entry, OverflowRule
 from bitladder.queue_name import Lane, QueueName
 from bitladder.script_constants import JOBS_PER_CYCLE
 from bitladder.settings.sections import Settings
+from calibration.simulation.simulated_work import Work, Worker
 
 LANES = tuple(Lane)
 
 
 class WaitingJobs:
-    """The queues of one model, without tenants, deadlines and ceilings: each has one list."""
+    """The queues of one model for requests without tenants, deadlines and ceilings: each has one list."""
 
-    def __init__(self, settings: Settings, model: str, workers: Sequence[int], at_s: Sequence[float]) -> None:
+    def __init__(self, settings: Settings, model: str, workers: Sequence[int], work: Work) -> None:
         ladder = settings.models[model].ladder
         rule = OverflowRule()
         plans = [json.loads(claim_plan(settings, model, tier).plan) for tier in ladder]
         self.lists: list[list[deque[int]]] = [[deque() for _ in LANES] for _ in ladder]  # by rank and lane
         self.waiting = [0] * len(ladder)
-        self._at_s = at_s
+        self._work, self._at_s = work, work.at_s
+        self._wakes = wakes_of(settings, model)
+        self.expired: list[int] = []  # stays empty: no job has a deadline
         lower = reversed(plans[-1]["below"])
         self._workers = {tier["live"]: count for tier, count in zip(lower, workers[:-1], strict=True)}
         self._by_name = {
@@ -56,20 +60,52 @@ class WaitingJobs:
         ]
         return {**tier, "lanes": kept}
 
-    def add(self, rank: int, lane: int, job: int) -> None:
-        self.lists[rank][lane].append(job)
+    def add(self, job: int, now_s: float) -> bool:
+        del now_s
+        rank = self._work.rank[job]
+        self.lists[rank][self._work.lane[job]].append(job)
         self.waiting[rank] += 1
+        return True
 
-    def may_give(self, rank: int) -> bool:
-        """Return whether a worker above would find anything to decide: jobs that wait, or a mark to clear."""
+    def wakes_others(self, job: int) -> bool:
+        """Return whether the workers of other tiers are woken, as a submission wakes them."""
+        rank, lane = self._work.rank[job], self._work.lane[job]
+        return len(self.lists[rank][lane]) > self._wakes[rank][lane]
+
+    def finds(self, rank: int) -> bool:
+        """Return whether a worker of this rank would find anything to decide: jobs that wait, or a mark to clear."""
+        return any(map(self._may_give, range(rank + 1)))
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(self.waiting)
+
+    @property
+    def depths(self) -> list[list[int]]:
+        """How many jobs wait, by rank and lane."""
+        return [[len(jobs) for jobs in lanes] for lanes in self.lists]
+
+    def expire(self, job: int, now_s: float) -> None:
+        """Do nothing: no job has a deadline."""
+
+    def end(self, worker: Worker, job: int, now_s: float, *, is_served: bool) -> None:
+        """Do nothing: no list knows what runs."""
+
+    def jobs_before(self, job: int) -> int | None:
+        """Return nothing: all belong to one tenant."""
+        del job
+        return None
+
+    def _may_give(self, rank: int) -> bool:
         if self.waiting[rank] or not self._marked:
             return self.waiting[rank] > 0
         return any(flag in self._marked for flag in self._flags[rank])
 
-    def claim(self, rank: int, free: int, now_s: float) -> list[int]:
+    def claim(self, worker: Worker, free: int, now_s: float) -> list[int]:
         """Return the jobs that a worker with so many free slots starts now, in the order of claim.lua."""
+        rank = worker.rank
         taken: list[int] = []
-        below = rank > 0 and any(self.may_give(lower) for lower in range(rank))
+        below = rank > 0 and any(self._may_give(lower) for lower in range(rank))
         if rank > 0:
             self._claims[rank] = (self._claims[rank] + 1) % JOBS_PER_CYCLE
         if below and self._looks_down[self._claims[rank]]:
@@ -101,7 +137,7 @@ class WaitingJobs:
         for index, lower in enumerate(range(rank - 1, -1, -1)):
             if room <= 0:
                 return
-            if self.may_give(lower):
+            if self._may_give(lower):
                 room = self._take_below[rank](index, room)
 
     def pop(self, rank: int, lane: int, count: int) -> list[int]:
@@ -133,6 +169,21 @@ class WaitingJobs:
 
     def marks(self) -> dict[str, int]:
         return self._marked
+
+
+def wakes_of(settings: Settings, model: str) -> list[list[float]]:
+    """Return by rank and lane above which depth the workers of other tiers are woken, as a submission wakes them."""
+    tiers = settings.models[model].tiers
+    return [
+        [_wakes_from(settings, model, tier.high, [other.name for other in tiers[rank + 1 :]], lane) for lane in LANES]
+        for rank, tier in enumerate(tiers)
+    ]
+
+
+def _wakes_from(settings: Settings, model: str, high: int, above: Sequence[str], lane: Lane) -> float:
+    if lane is not Lane.BATCH and any(is_eager(settings, model, tier, lane) for tier in above):
+        return 0.0
+    return float(high) if lane in settings.lanes.overflow else math.inf
 
 
 class _Facts:

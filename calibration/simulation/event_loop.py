@@ -1,68 +1,50 @@
-"""The simulated fleet: a heap of events on a virtual clock, workers that claim, and jobs that share a worker's speed.
-
-At every moment the jobs of a worker each get its curve's rate for so many jobs. So a worker keeps how much each of its
-jobs was given since it was last idle (`progress`); a job ends when that has grown by what it needs.
-"""
+"""The simulated fleet: a heap of events on a virtual clock, and workers that claim."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Protocol
 
-from calibration.simulation.claim_rule import WaitingJobs
-
-
-@dataclass(slots=True, kw_only=True)
-class Work:
-    """Jobs in the order of their coming, one value each; the lower half is what came of them."""
-
-    at_s: Sequence[float]
-    rank: Sequence[int]  # of the floor
-    lane: Sequence[int]
-    input_tokens: Sequence[float]
-    output_tokens: Sequence[float]
-    begun_s: list[float] = field(default_factory=list)
-    first_s: list[float] = field(default_factory=list)  # when its first token came
-    ended_s: list[float] = field(default_factory=list)
-    served: list[int] = field(default_factory=list)  # rank
-    share_s: list[float] = field(default_factory=list)  # of its worker's time, shared evenly at every moment
-
-    def __post_init__(self) -> None:
-        count = len(self.at_s)
-        self.begun_s, self.first_s, self.ended_s, self.share_s = ([math.nan] * count for _ in range(4))
-        self.served = [-1] * count
+from calibration.simulation.simulated_work import End, Speed, Work, Worker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """How fast the workers of one tier are, by the jobs that they have at once."""
+class Queue(Protocol):
+    """The queues of one model: claim_rule.py, or for requests that ask for more, scripted/."""
 
-    slots: int
-    job_rates: Sequence[float]
-    first_token_s: Sequence[float]
-    input_tokens: float | None  # of the prompts whose times to the first token these are
+    expired: list[int]  # jobs that were found to have expired, until the loop has noted it
+
+    def add(self, job: int, now_s: float) -> bool: ...
+
+    def wakes_others(self, job: int) -> bool: ...
+
+    def finds(self, rank: int) -> bool: ...
+
+    @property
+    def is_empty(self) -> bool: ...
+
+    def claim(self, worker: Worker, free: int, now_s: float) -> list[int]: ...
+
+    def expire(self, job: int, now_s: float) -> None: ...
+
+    def end(self, worker: Worker, job: int, now_s: float, *, is_served: bool) -> None: ...
 
 
-class _Worker:
-    __slots__ = ("clock_s", "ends", "jobs", "progress", "rank", "shared_s", "speed", "version")
+class Gate(Protocol):
+    """Who is let in: intake_gate.py."""
 
-    def __init__(self, rank: int, speed: Speed) -> None:
-        self.rank, self.speed = rank, speed
-        self.jobs, self.version = 0, 0
-        self.clock_s, self.progress, self.shared_s = 0.0, 0.0, 0.0
-        self.ends: list[tuple[float, int, float]] = []  # progress at a job's end, job, shared_s at its begin
+    def refuses(self, job: int, now_s: float) -> bool: ...
 
-    def advance(self, now_s: float) -> None:
-        if self.jobs:
-            passed_s = now_s - self.clock_s
-            self.progress += passed_s * self.speed.job_rates[self.jobs]
-            self.shared_s += passed_s / self.jobs
-        else:
-            self.progress, self.shared_s = 0.0, 0.0  # so that they stay small, and exact
-        self.clock_s = now_s
+    def claimed(self, jobs: Sequence[int]) -> None: ...
+
+    def ended(self, job: int, *, is_served: bool) -> None: ...
+
+    def sample(self, now_s: float) -> float: ...
+
+
+_Event = tuple[float, int, int, "Worker | int | None"]
+_SAMPLE = -1  # instead of a job whose deadline passes
 
 
 class EventLoop:
@@ -71,25 +53,28 @@ class EventLoop:
     def __init__(
         self,
         work: Work,
-        waiting: WaitingJobs,
+        waiting: Queue,
         speeds: Sequence[tuple[int, Speed]],
-        wakes: Sequence[Sequence[float]],
         poll_s: float,
+        gate: Gate | None = None,
     ) -> None:
-        """Take the number and speed of workers by rank, and by rank and lane the depth above which others are woken.
-
-        `poll_s`: how often idle workers look at the queues when nobody wakes them.
-        """
-        self._work, self._waiting, self._wakes, self._poll_s = work, waiting, wakes, poll_s
-        self._events: list[tuple[float, int, int, _Worker | None]] = []
+        """Take the number and speed of workers by rank; and how often idle ones look when nobody wakes them."""
+        self._work, self._waiting, self._poll_s, self._gate = work, waiting, poll_s, gate
+        self._events: list[_Event] = []
         self._sequence, self._is_polling = 0, False
         # Workers with a free slot: the one that has waited longest claims first.
-        self._free = [deque(_Worker(rank, speed) for _ in range(count)) for rank, (count, speed) in enumerate(speeds)]
+        self._free: list[deque[Worker]] = []
+        for rank, (count, speed) in enumerate(speeds):
+            numbers = range(sum(map(len, self._free)), sum(map(len, self._free)) + count)
+            self._free.append(deque(Worker(number, rank, speed) for number in numbers))
+        self._running: dict[int, Worker] = {}  # by job: those that have a deadline
         self._left = len(work.at_s)
 
     def run(self, on_progress: Callable[[int], None] = lambda _: None) -> None:
         times, events = self._work.at_s, self._events
         coming, count = 0, len(times)
+        if self._gate:
+            self._push(self._gate.sample(0.0), _SAMPLE)
         while self._left:
             if coming < count and not (events and events[0][0] <= times[coming]):
                 self._arrive(coming, times[coming])
@@ -97,27 +82,45 @@ class EventLoop:
                 if not coming % 10_000:
                     on_progress(coming)
                 continue
-            now_s, _, version, worker = heappop(events)
-            if worker is None:
-                self._poll(now_s)
-            elif version == worker.version:
-                self._end(worker, now_s)
+            now_s, _, version, subject = heappop(events)
+            if isinstance(subject, Worker):
+                if version == subject.version:
+                    self._end_next(subject, now_s)
+            else:
+                self._look(subject, now_s)
 
-    def _push(self, at_s: float, worker: _Worker | None) -> None:
+    def _look(self, subject: int | None, now_s: float) -> None:
+        if subject is None:
+            self._poll(now_s)
+        elif subject != _SAMPLE:
+            self._pass_deadline(subject, now_s)
+        elif self._gate:
+            self._push(now_s + self._gate.sample(now_s), _SAMPLE)
+
+    def _push(self, at_s: float, subject: Worker | int | None, version: int = 0) -> None:
         self._sequence += 1
-        heappush(self._events, (at_s, self._sequence, worker.version if worker else 0, worker))
+        heappush(self._events, (at_s, self._sequence, version, subject))
 
     def _arrive(self, job: int, now_s: float) -> None:
-        rank, lane = self._work.rank[job], self._work.lane[job]
-        self._waiting.add(rank, lane, job)
+        work, rank = self._work, self._work.rank[job]
+        if (self._gate and self._gate.refuses(job, now_s)) or not self._waiting.add(job, now_s):
+            return self._note(job, End.REFUSED)
+        if work.deadline_s and work.deadline_s[job]:
+            self._push(now_s + work.deadline_s[job], job)
         if self._free[rank]:
             self._claim_first(rank, now_s)
-        if len(self._waiting.lists[rank][lane]) > self._wakes[rank][lane]:
-            for higher in range(rank + 1, len(self._free)):
-                self._claim_all(higher, now_s)
-        if not self._is_polling and self._waiting.waiting[rank]:
+        if self._waiting.wakes_others(job):
+            for other in range(len(self._free)):
+                if other != rank and self._waiting.finds(other):
+                    self._claim_all(other, now_s)
+        if not self._is_polling and not self._waiting.is_empty:
             self._is_polling = True
             self._push(now_s + self._poll_s, None)
+        return None
+
+    def _note(self, job: int, end: End) -> None:
+        self._work.ends[job] = end
+        self._left -= 1
 
     def _claim_all(self, rank: int, now_s: float) -> None:
         while self._free[rank] and self._claim_first(rank, now_s):
@@ -132,43 +135,45 @@ class EventLoop:
             free.append(worker)
         return has_claimed
 
-    def _claim(self, worker: _Worker, now_s: float) -> bool:
-        jobs = self._waiting.claim(worker.rank, worker.speed.slots - worker.jobs, now_s)
+    def _claim(self, worker: Worker, now_s: float) -> bool:
+        jobs = self._waiting.claim(worker, worker.speed.slots - worker.jobs, now_s)
+        if self._waiting.expired:
+            self._note_expired(now_s)
         if jobs:
             worker.advance(now_s)
             for job in jobs:
-                self._begin(worker, job, now_s)
+                worker.begin(self._work, job, now_s)
+            if self._work.deadline_s:
+                self._running.update((job, worker) for job in jobs if self._work.deadline_s[job])
+            if self._gate:
+                self._gate.claimed(jobs)
             self._schedule(worker)
         return bool(jobs)
 
-    def _begin(self, worker: _Worker, job: int, now_s: float) -> None:
-        work, speed = self._work, worker.speed
-        worker.jobs += 1
-        first_s = speed.first_token_s[worker.jobs]
-        if speed.input_tokens:
-            first_s *= work.input_tokens[job] / speed.input_tokens
-        # The first token's time is work too, at the rate of now: who comes meanwhile slows it down.
-        tokens = first_s * speed.job_rates[worker.jobs] + max(0.0, work.output_tokens[job] - 1)
-        heappush(worker.ends, (worker.progress + tokens, job, worker.shared_s))
-        work.begun_s[job], work.first_s[job], work.served[job] = now_s, now_s + first_s, worker.rank
+    def _note_expired(self, now_s: float) -> None:
+        for job in self._waiting.expired:
+            self._note(job, End.EXPIRED)
+            self._work.ended_s[job] = now_s
+        self._waiting.expired.clear()
 
-    def _schedule(self, worker: _Worker) -> None:
+    def _schedule(self, worker: Worker) -> None:
         worker.version += 1
         if worker.ends:
             left = worker.ends[0][0] - worker.progress
-            self._push(worker.clock_s + max(0.0, left) / worker.speed.job_rates[worker.jobs], worker)
+            at_s = worker.clock_s + max(0.0, left) / worker.speed.job_rates[worker.jobs]
+            self._push(at_s, worker, worker.version)
 
-    def _end(self, worker: _Worker, now_s: float) -> None:
-        worker.advance(now_s)
-        ends_at, job, shared_s = heappop(worker.ends)
-        worker.progress = ends_at  # what rounding has left over
-        was_full = worker.jobs == worker.speed.slots
-        worker.jobs -= 1
-        work = self._work
-        work.ended_s[job], work.share_s[job] = now_s, worker.shared_s - shared_s
-        work.first_s[job] = min(work.first_s[job], now_s)
-        self._left -= 1
-        if any(map(self._waiting.may_give, range(worker.rank + 1))):
+    def _end_next(self, worker: Worker, now_s: float) -> None:
+        self._leave(worker, worker.end_next(self._work, now_s), End.SERVED, now_s)
+
+    def _leave(self, worker: Worker, job: int, end: End, now_s: float) -> None:
+        """Note a job's end, and let its worker claim."""
+        was_full = worker.jobs + 1 == worker.speed.slots
+        self._note(job, end)
+        self._waiting.end(worker, job, now_s, is_served=end is End.SERVED)
+        if self._gate:
+            self._gate.ended(job, is_served=end is End.SERVED)
+        if self._waiting.finds(worker.rank):
             self._claim(worker, now_s)
         is_full = worker.jobs == worker.speed.slots
         if was_full and not is_full:
@@ -177,10 +182,21 @@ class EventLoop:
             self._free[worker.rank].remove(worker)
         self._schedule(worker)
 
+    def _pass_deadline(self, job: int, now_s: float) -> None:
+        worker = self._running.pop(job, None)
+        if self._work.ends[job]:
+            return
+        if worker is None:
+            self._waiting.expire(job, now_s)
+            self._note_expired(now_s)
+        else:
+            worker.abort(self._work, job, now_s)
+            self._leave(worker, job, End.ABORTED, now_s)
+
     def _poll(self, now_s: float) -> None:
-        for rank in range(1, len(self._free)):
-            if any(map(self._waiting.may_give, range(rank))):
+        for rank in range(len(self._free)):
+            if self._waiting.finds(rank):
                 self._claim_all(rank, now_s)
-        self._is_polling = any(self._waiting.waiting)
+        self._is_polling = not self._waiting.is_empty
         if self._is_polling:
             self._push(now_s + self._poll_s, None)

@@ -98,8 +98,6 @@ def check_fleet(fleet: Fleet, model: ModelSettings, curves: Mapping[str, Curve])
                 f"tier {tier.name}: has {tier.slots} slots, but curve {name!r} ends at concurrency {known}: "
                 "measure it further, or set fewer slots"
             )
-        if tier.high_wait_s is not None:
-            raise InputError(f"tier {tier.name}: high_wait_s is not simulated; unset it, or use high and high_age_s")
 
 
 def memory_faults(fleet: Fleet, model: ModelSettings, tokens: float) -> list[str]:

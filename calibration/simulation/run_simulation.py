@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from bitladder.decision import Score
-from bitladder.queue_name import Lane
-from bitladder.routing.constraints import Constraints
-from bitladder.routing.envelope import Envelope
-from bitladder.routing.policies import Policies
-from bitladder.routing.policies.interface import Requester
+from bitladder.queue_name import Lane, QueueName
 from bitladder.settings.sections import Settings
 from calibration.errors import InputError
 from calibration.simulation.arrivals import Arrivals
 from calibration.simulation.claim_rule import LANES, WaitingJobs
-from calibration.simulation.event_loop import EventLoop, Speed, Work
+from calibration.simulation.event_loop import EventLoop
 from calibration.simulation.fleet_file import Fleet, check_fleet, memory_faults, workers_of
+from calibration.simulation.intake_gate import Admission
 from calibration.simulation.outcome import NO_TARGETS, Targets, TierFacts, figures_of
+from calibration.simulation.placing import Placing
+from calibration.simulation.scripted.scripted_queue import ScriptedQueue
 from calibration.simulation.service_curves import Curve
+from calibration.simulation.simulated_work import Speed, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,68 +49,57 @@ def simulate(
     tokens = float((arrivals.input_tokens + arrivals.output_tokens).mean())
     if faults := memory_faults(scenario.fleet, settings, tokens):
         raise InputError("\n".join(faults))
-    work = _work(scenario, arrivals)
+    work, queues = _work(scenario, arrivals)
     workers = workers_of(scenario.fleet, settings.ladder)
-    if stranded := [settings.ladder[rank] for rank in sorted(set(work.rank)) if not any(workers[rank:])]:
-        raise InputError(f"nobody would ever serve floor {stranded[0]}: neither it nor a tier above has a worker")
-    waiting = WaitingJobs(scenario.settings, scenario.model, workers, work.at_s)
-    speeds = list(zip(workers, _speeds(scenario), strict=True))
-    loop = EventLoop(work, waiting, speeds, _wakes(scenario), scenario.settings.worker.block_s)
+    _check_reach(settings.ladder, workers, work, queues)
+    waiting: WaitingJobs | ScriptedQueue
+    if queues:
+        waiting = ScriptedQueue(scenario.settings, scenario.model, workers, work, queues)
+    else:
+        waiting = WaitingJobs(scenario.settings, scenario.model, workers, work)
+    gate = Admission(scenario.settings, scenario.model, workers, work, waiting) if work.deadline_s else None
+    loop = EventLoop(work, waiting, list(zip(workers, _speeds(scenario), strict=True)), _poll_s(scenario), gate)
     loop.run(on_progress)
-    return {"seed": scenario.seed, **figures_of(work, _tier_facts(scenario), scenario.targets)}
+    return {"seed": scenario.seed, **figures_of(work, _tier_facts(scenario), scenario.targets, arrivals.tenants)}
 
 
-def _work(scenario: Scenario, arrivals: Arrivals) -> Work:
+def _poll_s(scenario: Scenario) -> float:
+    return scenario.settings.worker.block_s
+
+
+def _work(scenario: Scenario, arrivals: Arrivals) -> tuple[Work, list[tuple[str, str]]]:
+    """Return the jobs, and of each its queue and tenant where they are for the scripts; else none."""
+    placing = Placing(settings=scenario.settings, model=scenario.model, shares=scenario.shares, seed=scenario.seed)
+    lanes = [Lane(lane) for lane in arrivals.lanes] or [Lane.NORMAL] * len(arrivals)
+    ranks = placing.ranks(arrivals)
     places = {lane: place for place, lane in enumerate(LANES)}
-    return Work(
-        at_s=arrivals.at_s.tolist(),
-        rank=_floors(scenario, arrivals),
-        lane=[places[Lane(lane)] for lane in arrivals.lanes] or [places[Lane.NORMAL]] * len(arrivals),
-        input_tokens=arrivals.input_tokens.tolist(),
-        output_tokens=arrivals.output_tokens.tolist(),
+    work = Work(
+        at_s=array("d", arrivals.at_s),
+        rank=array("b", ranks),
+        lane=array("b", map(places.__getitem__, lanes)),
+        input_tokens=array("d", arrivals.input_tokens),
+        output_tokens=array("d", arrivals.output_tokens),
+        deadline_s=arrivals.deadlines_s,
     )
+    return work, placing.queues(arrivals, ranks, lanes) if _needs_scripts(scenario, arrivals) else []
 
 
-def _floors(scenario: Scenario, arrivals: Arrivals) -> list[int]:
-    """Return each request's floor: its own, else by shares, else by the policy on its features."""
-    ladder = scenario.settings.models[scenario.model].ladder
-    ranks = {name: rank for rank, name in enumerate(ladder)}
-    if unknown := ({*arrivals.floors, *scenario.shares} - {*ladder, ""}):
-        raise InputError(f"a floor must be one of {', '.join(ladder)}, got {min(unknown)!r}")
-    drawn: Sequence[int] = ()
-    if scenario.shares:
-        # Apart from what made the requests: other shares, the same requests.
-        random = np.random.default_rng((scenario.seed, 1))
-        total = sum(scenario.shares.values())
-        names, weights = zip(*scenario.shares.items(), strict=True)
-        chosen = random.choice([ranks[name] for name in names], len(arrivals), p=[weight / total for weight in weights])
-        drawn = chosen.tolist()
-    decide = _policy(scenario)
-    return [
-        ranks[floor] if floor else (drawn[index] if drawn else ranks[decide(arrivals, index)])
-        for index, floor in enumerate(arrivals.floors or [""] * len(arrivals))
-    ]
+def _needs_scripts(scenario: Scenario, arrivals: Arrivals) -> bool:
+    """Return whether something is asked for that the quick rule (claim_rule.py) does not know."""
+    model = scenario.settings.models[scenario.model]
+    has_marks = any(tier.high_wait_s is not None for tier in model.tiers)
+    return not arrivals.are_plain or has_marks or model.max_overflow_cost_per_hour is not None
 
 
-def _policy(scenario: Scenario) -> Callable[[Arrivals, int], str]:
-    ladder = scenario.settings.models[scenario.model].ladder
-    policies = Policies(scenario.settings)
-    envelope = Envelope()
-    constraints = Constraints(ladder=ladder, lowest=0, highest=len(ladder) - 1, envelope=envelope)
-
-    def decide(arrivals: Arrivals, index: int) -> str:
-        policy = policies.select(scenario.model, "", lambda: Requester(key="", request=index.to_bytes(8)))
-        score = arrivals.scores[index] if arrivals.scores else None
-        missing = [name for name in policy.features if score is None or getattr(score, name) is None]
-        if missing:
-            raise InputError(
-                f"policy {policy.name} reads {', '.join(missing)}, which request {index + 1} lacks: state shares by "
-                "floor, or take a recorded trace with a score in each line"
-            )
-        assert score is not None or not policy.features  # noqa: S101  (nothing is missing)
-        return policy.decide(score or Score(), constraints).floor
-
-    return decide
+def _check_reach(ladder: Sequence[str], workers: Sequence[int], work: Work, queues: Sequence[tuple[str, str]]) -> None:
+    """Refuse requests that no worker of the fleet may serve."""
+    for rank in sorted(set(work.rank)) if not queues else ():
+        if not any(workers[rank:]):
+            raise InputError(f"nobody would ever serve floor {ladder[rank]}: neither it nor a tier above has a worker")
+    for name in sorted({queue for queue, _ in queues}):
+        serving = QueueName.parse(name).serving(ladder)
+        if not any(workers[ladder.index(tier)] for tier in serving):
+            raise InputError(f"nobody would ever serve {name}: of {', '.join(serving)} none has a worker")
 
 
 def _speeds(scenario: Scenario) -> list[Speed]:
@@ -129,13 +115,6 @@ def _speeds(scenario: Scenario) -> list[Speed]:
             )
         )
     return speeds
-
-
-def _wakes(scenario: Scenario) -> list[list[float]]:
-    """Return by rank and lane above which depth the workers of higher tiers are woken, as a submission wakes them."""
-    overflowing = scenario.settings.lanes.overflow
-    tiers = scenario.settings.models[scenario.model].tiers
-    return [[float(tier.high) if lane in overflowing else math.inf for lane in LANES] for tier in tiers]
 
 
 def _tier_facts(scenario: Scenario) -> list[TierFacts]:

@@ -23,10 +23,19 @@ def curve_of(times: Mapping[int, float], ttft_s: float = 0.0) -> Curve:
 
 
 def scenario_of(
-    folder: Path, tiers: Sequence[Mapping[str, Any]], curve: Curve, shares: Mapping[str, float] | None = None
+    folder: Path,
+    tiers: Sequence[Mapping[str, Any]],
+    curve: Curve,
+    shares: Mapping[str, float] | None = None,
+    *,
+    model: str = "",
+    more: str = "",
 ) -> Scenario:
-    """Return a scenario of tiers: settings as the configuration has them, and `workers`."""
-    text = "[models.m]\n"
+    """Return a scenario of tiers: settings as the configuration has them, and `workers`.
+
+    `model`: what the model's table has beside them; `more`: further tables.
+    """
+    text = f"{more}\n[models.m]\n{model}\n"
     for tier in tiers:
         values = "\n".join(f"{name} = {json.dumps(value)}" for name, value in tier.items() if name != "workers")
         text += f"[[models.m.tiers]]\n{values}\n"

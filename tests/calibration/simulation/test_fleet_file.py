@@ -77,7 +77,6 @@ def test_a_wrong_fleet_is_refused(text: str, says: str, tmp_path: Path) -> None:
     [
         ({"slots": 64}, "tier a: has 64 slots, but curve 'c' ends at concurrency 8"),
         ({"slots": 8, "workers": 0}, "nobody would ever serve floor a"),
-        ({"slots": 8, "high_wait_s": 3.0}, "tier a: high_wait_s is not simulated"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(tier: dict[str, float], says: str, tmp_path: Path) -> None:
