@@ -1,1 +1,1 @@
-"""The control loop on labels: what policies are worth, and whether promises are kept."""
+"""Benchmarks of the control loop: predictors, the ablation, promises, drift, shadows, and plans."""
