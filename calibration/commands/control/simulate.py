@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +12,15 @@ import typer
 
 from bitladder.settings.sections import Settings
 from calibration.commands.configuration import load_configuration
+from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
 from calibration.commands.options import AsJson, Config, say
 from calibration.errors import InputError
-from calibration.simulation.arrivals import LENGTH_KINDS, MAX_REQUESTS, Arrivals, Lengths, generate
+from calibration.simulation.arrivals import MAX_REQUESTS, Arrivals
 from calibration.simulation.fleet_file import read_fleet
-from calibration.simulation.outcome import Targets
 from calibration.simulation.run_simulation import Scenario, simulate
 from calibration.simulation.service_curves import read_curves
-from calibration.simulation.trace_files import read_arrivals
 from calibration.terminal.progress import now_and_then
 from calibration.terminal.tabular import table
-
-LENGTHS = "exponential:input=512,output=256"
-MAX_MEAN_TOKENS = 100_000
 
 
 def register(app: typer.Typer) -> None:
@@ -62,11 +58,11 @@ def register(app: typer.Typer) -> None:
             model=name,
             fleet=read_fleet(fleet),
             curves=read_curves(curves),
-            shares=_numbers("--shares", shares),
-            targets=_targets(slo),
+            shares=numbers_of("--shares", shares),
+            targets=targets_of(slo),
             seed=seed,
         )
-        requests = _arrivals(arrivals, count, speed, _lengths(lengths), seed, sort=sort)
+        requests = arrivals_of(arrivals, count, speed, lengths, seed, sort=sort)
         _run(scenario, requests, as_json=as_json)
 
 
@@ -94,48 +90,6 @@ def _with_policy(settings: Settings, model: str | None, policy: str | None) -> t
         return Settings.model_validate(values), name
     except ValueError as error:
         raise InputError(f"--policy {policy!r}: {error}") from error
-
-
-def _numbers(option: str, text: str, known: Collection[str] = ()) -> dict[str, float]:
-    """Return the values of name=number,..."""
-    numbers: dict[str, float] = {}
-    for part in filter(None, text.split(",")):
-        name, _, raw = part.partition("=")
-        if known and name not in known:
-            raise InputError(f"{option}: {name!r} must be one of {', '.join(known)}")
-        try:
-            numbers[name] = float(raw)
-        except ValueError:
-            numbers[name] = -1.0
-        if not 0 <= numbers[name] <= 1e9:
-            raise InputError(f"{option}: {name!r} must be a number of 0 or more, got {raw!r}")
-    if numbers and not sum(numbers.values()):
-        raise InputError(f"{option}: at least one must be above 0, got {text!r}")
-    return numbers
-
-
-def _targets(text: str) -> Targets:
-    values = _numbers("--slo", text, ("ttft", "total", "per_token"))
-    return Targets(**{f"{name}_s": value for name, value in values.items()})
-
-
-def _lengths(spec: str) -> Lengths:
-    kind, _, rest = spec.partition(":")
-    if kind not in LENGTH_KINDS:
-        raise InputError(f"--lengths must be one of {', '.join(LENGTH_KINDS)}, got {kind!r}")
-    means = {"input": 512.0, "output": 256.0} | _numbers("--lengths", rest, ("input", "output"))
-    for name, mean in means.items():
-        if not 1 <= mean <= MAX_MEAN_TOKENS:
-            raise InputError(f"--lengths: {name} must be 1 to {MAX_MEAN_TOKENS} tokens, got {mean:g}")
-    return Lengths(kind=kind, input_tokens=means["input"], output_tokens=means["output"])
-
-
-def _arrivals(text: str, count: int | None, speed: float, lengths: Lengths, seed: int, *, sort: bool) -> Arrivals:
-    if Path(text).is_file():
-        return read_arrivals(Path(text), speed, MAX_REQUESTS if count is None else count, sort=sort)
-    if "/" in text or text.endswith((".gz", ".csv", ".jsonl")):
-        raise InputError(f"--arrivals: there is no file {text!r}")
-    return generate(text, 10_000 if count is None else count, lengths, seed)
 
 
 def _as_tables(figures: Mapping[str, Any]) -> str:
