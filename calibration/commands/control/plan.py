@@ -123,7 +123,9 @@ def run(
     figures = figures_of_plan(market, fleet, others, saving(market, fleet, others), seed)
     say(f"planned in {time.monotonic() - started_s:.1f} s: {len(market.kinds)} kinds of workers")
     if requests is not None:
-        figures["verification"] = verification_figures(market, verify_plan(market, fleet, requests, seed, say))
+        count, advance = len(requests), now_and_then(say, "requests")
+        verified = verify_plan(market, fleet, requests, seed, say, lambda done: advance(done, count))
+        figures["verification"] = verification_figures(market, verified)
     figures["frontiers"] = [_followed(market, frontier) for frontier in frontiers]
     return figures
 

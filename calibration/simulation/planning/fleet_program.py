@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.errors import InputError
 from calibration.statistics import Floats
 from calibration.terminal.native_output import native_output_dropped
 
 TIME_LIMIT_S = 20.0
 _GAP = 1e-7  # how much cheaper an unseen fleet might be, as a share
 _QUALITY = 1e-5  # share of the price by which a lower tier counts as dearer: of equal fleets, the better one
+_TIME_IS_OVER = 1  # as milp says it
 _Scipy = Any  # it ships no types
 _Places = NDArray[np.intp]
 _ROUNDING = 1e-7
@@ -71,7 +73,12 @@ class Fleet:
 
 
 def cheapest(program: FleetProgram) -> Fleet | None:
-    """Return the cheapest fleet that serves everything, or None where there is none."""
+    """Return the cheapest fleet that serves everything, or None where there is none.
+
+    Raises:
+        InputError: the solver's time ended before it had any.
+
+    """
     solved = _solve(program, integral=True)
     if solved is None:
         return None
@@ -133,6 +140,8 @@ def _solve(program: FleetProgram, *, integral: bool) -> _Scipy:
             constraints=constraints,
             options={"time_limit": TIME_LIMIT_S, "mip_rel_gap": _GAP},
         )
+    if solved.x is None and solved.status == _TIME_IS_OVER:
+        raise InputError(f"the solver found no fleet within {TIME_LIMIT_S:g} s: offer fewer devices and tiers")
     return None if solved.x is None else solved
 
 

@@ -57,7 +57,8 @@ def read_frontier(spec: str, devices: Sequence[str]) -> Frontier:
         raise InputError(f"--frontier {spec}: values must be 1 to {_MAX_POINTS} numbers above 0")
     if span and (ends[0] >= ends[1] or count < 2):
         raise InputError(f"--frontier {spec}: a range must rise, and have two values at least")
-    values = np.linspace(ends[0], ends[1], count).tolist() if span else sorted(set(ends))
+    grid = np.linspace if match[2] else np.geomspace  # loads by ratio
+    values = grid(ends[0], ends[1], count).tolist() if span else sorted(set(ends))
     return Frontier(spec=spec, device=match[2], values=tuple(values))
 
 

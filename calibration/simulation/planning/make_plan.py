@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from calibration.simulation.outcome import NO_TARGETS, Targets
@@ -155,29 +156,41 @@ def make_plan(market: Market) -> Fleet:
     raise InputError(stock_fault(market.program, market.kinds, list(market.question.offers.devices)))
 
 
-def alternatives(market: Market) -> dict[str, Fleet | None]:
-    """Return the cheapest fleet of each device alone, and of each tier alone; None: it cannot be."""
-    program, kinds = market.program, market.kinds
-    fleets = {
-        f"only {name}": cheapest(program.only(np.array([kind.option.device == name for kind in kinds])))
-        for name in market.question.offers.devices
+def alternatives(market: Market) -> dict[str, Fleet | str]:
+    """Return the cheapest fleet of each device alone, and of each tier alone, or why it cannot be."""
+    kinds = market.kinds
+    of_device = {
+        name: np.array([kind.option.device == name for kind in kinds]) for name in market.question.offers.devices
     }
-    for rank, tier in enumerate(market.question.offers.ladder):
-        fleets[f"only {tier}"] = cheapest(program.only(program.ranks == rank))
-    return fleets
+    of_tier = {tier: market.program.ranks == rank for rank, tier in enumerate(market.question.offers.ladder)}
+    return {f"only {name}": _alone(market.program, chosen) for name, chosen in (of_device | of_tier).items()}
 
 
-def best_device(market: Market, others: Mapping[str, Fleet | None]) -> str | None:
+def _alone(program: FleetProgram, chosen: NDArray[np.bool_]) -> Fleet | str:
+    """Return the cheapest fleet of some kinds of workers, or why there is none."""
+    alone = program.only(chosen)
+    if (fleet := cheapest(alone)) is not None:
+        return fleet
+    if not chosen.any():
+        return "nobody offers it"
+    if program.may_be_below[program.ranks[chosen].max()] < 1 - 1e-9:
+        return "the quality promise needs higher tiers too"
+    if cheapest(replace(alone, stock=np.full(len(program.stock), np.inf))) is not None:
+        return "there are too few of it"
+    return "it does not keep the targets, or its memory is too small, for every size"
+
+
+def best_device(market: Market, others: Mapping[str, Fleet | str]) -> str | None:
     """Return the device whose fleet is the cheapest of one device alone."""
     prices = {
         name: fleet.price_per_hour
         for name in market.question.offers.devices
-        if (fleet := others[f"only {name}"]) is not None
+        if not isinstance(fleet := others[f"only {name}"], str)
     }
     return min(prices, key=lambda name: prices[name]) if prices else None
 
 
-def saving(market: Market, fleet: Fleet, others: Mapping[str, Fleet | None]) -> dict[str, Any] | None:  # Any: JSON
+def saving(market: Market, fleet: Fleet, others: Mapping[str, Fleet | str]) -> dict[str, Any] | None:  # Any: JSON
     """Return what the plan saves against the best single device, by cheaper work and by smaller units.
 
     Could parts of workers be rented, only cheaper work would count: some sizes or tiers cost less elsewhere. The rest
@@ -185,7 +198,7 @@ def saving(market: Market, fleet: Fleet, others: Mapping[str, Fleet | None]) -> 
     """
     device = best_device(market, others)
     alone = others[f"only {device}"] if device else None
-    if device is None or alone is None:
+    if device is None or alone is None or isinstance(alone, str):
         return None
     is_device = np.array([kind.option.device == device for kind in market.kinds])
     of_parts = fractional_price(market.program.only(is_device))

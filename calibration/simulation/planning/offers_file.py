@@ -18,6 +18,7 @@ from calibration.simulation.fleet_file import FleetTier, ModelShape
 from calibration.simulation.service_curves import Curve, Point
 
 _MAX_OPTIONS = 64
+_MAX_BYTES = 1_000_000
 
 
 class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +73,8 @@ def read_offers(file: Path) -> Offers:
 
     """
     try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{file}: at most {_MAX_BYTES:,} bytes are read")
         offers = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Offers)
     except OSError as error:
         raise InputError(f"offers cannot be read: {error}") from error

@@ -15,7 +15,7 @@ Figures = dict[str, Any]  # Any: JSON
 
 
 def figures_of_plan(
-    market: Market, fleet: Fleet, others: Mapping[str, Fleet | None], saved: Figures | None, seed: int
+    market: Market, fleet: Fleet, others: Mapping[str, Fleet | str], saved: Figures | None, seed: int
 ) -> Figures:
     """Return what was asked and planned, ready for JSON."""
     question, demand = market.question, market.question.demand
@@ -35,7 +35,10 @@ def figures_of_plan(
         "may_be_served_at_or_below": dict(zip(question.offers.ladder, map(float, question.may_be_below), strict=True)),
         "may_miss": [{"bucket": bucket.text, "share": bucket.share} for bucket in market.late],
         "plan": fleet_figures(market, fleet),
-        "alternatives": {name: other and fleet_figures(market, other) for name, other in others.items()},
+        "alternatives": {
+            name: {"not_possible": other} if isinstance(other, str) else fleet_figures(market, other)
+            for name, other in others.items()
+        },
         "saving": saved,
     }
 
@@ -108,8 +111,8 @@ def other_rows(figures: Figures) -> list[list[str]]:
     planned = figures["plan"]["price_per_hour"]
     rows = []
     for name, fleet in figures["alternatives"].items():
-        if fleet is None:
-            rows.append([name, "-", "-", "cannot serve this: targets, memory, stock or the quality promise"])
+        if "not_possible" in fleet:
+            rows.append([name, "-", "-", f"none: {fleet['not_possible']}"])
             continue
         workers = ", ".join(f"{worker['workers']} x {worker['name']}" for worker in fleet["workers"])
         rows.append([name, f"{fleet['price_per_hour']:.2f}", f"{fleet['price_per_hour'] / planned - 1:+.0%}", workers])

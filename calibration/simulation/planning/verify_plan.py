@@ -40,13 +40,18 @@ class Verified:
 
 
 def verify_plan(
-    market: Market, fleet: Fleet, arrivals: Arrivals, seed: int, on_round: Callable[[str], None] = lambda _: None
+    market: Market,
+    fleet: Fleet,
+    arrivals: Arrivals,
+    seed: int,
+    on_round: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Verified:
     """Simulate a fleet; while it falls short, add the cheapest worker that can help the tier that misses most."""
     goal = market.question.aims.attainment
     added: list[str] = []
     while True:
-        result = _simulated(market, fleet, arrivals, seed)
+        result = _simulated(market, fleet, arrivals, seed, on_progress=on_progress)
         attainment = result["goodput"]["share"]
         on_round(f"simulated {_words(market.kinds, fleet)}: {attainment:.2%} within the targets")
         more = None if attainment >= goal or len(added) >= MAX_ADDITIONS else _more(market, fleet, arrivals, seed)
@@ -60,7 +65,15 @@ def _words(kinds: Sequence[WorkerKind], fleet: Fleet) -> str:
     return ", ".join(f"{count} x {kind.name}" for kind, count in zip(kinds, fleet.workers, strict=True) if count)
 
 
-def _simulated(market: Market, fleet: Fleet, arrivals: Arrivals, seed: int, only: int | None = None) -> dict[str, Any]:
+def _simulated(
+    market: Market,
+    fleet: Fleet,
+    arrivals: Arrivals,
+    seed: int,
+    *,
+    only: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:  # Any: JSON
     """Return the figures of a fleet, or of one kind's workers alone with the requests that are meant for them."""
     rented = [int(index) for index in np.flatnonzero(fleet.workers)]
     chosen = _chosen(market, fleet, len(arrivals), seed)
@@ -93,7 +106,7 @@ def _simulated(market: Market, fleet: Fleet, arrivals: Arrivals, seed: int, only
         lanes=arrivals.lanes,
         floors=[floors[int(index)] for index in chosen],
     )
-    return simulate(scenario, meant)
+    return simulate(scenario, meant, on_progress)
 
 
 def _chosen(market: Market, fleet: Fleet, count: int, seed: int) -> Kinds:

@@ -53,7 +53,8 @@ def test_the_example_of_the_page_plans_simulates_and_writes_a_page_with_plots(
     assert plan["price_per_hour"] == pytest.approx(sum(item["price_per_hour"] for item in plan["workers"]))
     assert sum(plan["tier_shares"].values()) == pytest.approx(1)
     assert plan["tier_shares"]["fp8"] >= 0.1 - 1e-6
-    alone = [fleet for fleet in figures["alternatives"].values() if fleet]
+    alone = [fleet for fleet in figures["alternatives"].values() if "price_per_hour" in fleet]
+    assert figures["alternatives"]["only l4"] == {"not_possible": "the quality promise needs higher tiers too"}
     assert all(fleet["price_per_hour"] >= plan["price_per_hour"] - 1e-9 for fleet in alone)
     load, price = figures["frontiers"]
     assert len(load["points"]) == 3

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.errors import InputError
+from calibration.simulation.planning import fleet_program
 from calibration.simulation.planning.fleet_program import FleetProgram, balanced, cheapest, fractional_price
 
 MAX_WORKERS = 4
@@ -132,3 +134,10 @@ def test_without_division_by_size_a_worker_must_take_all_sizes() -> None:
     assert blind is not None
     assert blind.workers.tolist() == [1, 0]
     assert divided.price_per_hour <= blind.price_per_hour
+
+
+def test_a_solver_whose_time_ends_without_a_fleet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_program, "TIME_LIMIT_S", 0.0)
+
+    with pytest.raises(InputError, match="found no fleet within 0 s"):
+        cheapest(program_of([[2.1, 11.3, 0.7]] * 3, [3.67, 1.01, 0.9]))

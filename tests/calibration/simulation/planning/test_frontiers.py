@@ -56,3 +56,9 @@ def test_where_one_device_is_always_or_never_as_good_it_is_said() -> None:
 def test_a_frontier_that_is_none_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match="--frontier"):
         read_frontier(spec, DEVICES)
+
+
+def test_a_range_of_loads_is_by_ratio_and_one_of_prices_by_steps() -> None:
+    assert read_frontier("load=1..16/3", DEVICES).values == pytest.approx((1, 4, 16))
+    assert read_frontier("price:large=1..3/3", DEVICES).values == pytest.approx((1, 2, 3))
+    assert len(read_frontier("load=0.1..10", DEVICES).values) == 13

@@ -110,3 +110,15 @@ def test_memory_limits_how_many_requests_a_worker_has_at_once() -> None:
     fleet = make_plan(market)
     seconds = float(kind.seconds[0])
     assert fleet.workers[0] == np.ceil(question.demand.per_s * seconds / kind.slots)
+
+
+def test_what_one_device_or_tier_alone_cannot_do_is_said_with_its_reason() -> None:
+    requests = requests_of("poisson:rate=100")
+    market = market_of(question_of(requests, counts={"small": 2}, shares={"int4": 0.5, "fp8": 0.5}))
+    stocked = market_of(question_of(requests, counts={"small": 2}))
+
+    reasons, of_stocked = alternatives(market), alternatives(stocked)
+
+    assert reasons["only int4"] == reasons["only small"] == "the quality promise needs higher tiers too"
+    assert of_stocked["only small"] == "there are too few of it"
+    assert not isinstance(of_stocked["only large"], str)
