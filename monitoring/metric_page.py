@@ -11,8 +11,8 @@ from pathlib import Path
 from bitladder.process.article_names import ARTICLE_NAMES
 from bitladder.process.metric_table import Row
 from bitladder.process.process_metrics import SECONDS
-from calibration.control.shadow.metric_rows import ROWS as SHADOW_ROWS
 from calibration.control.drift.drift_metrics import ROWS as DRIFT_ROWS
+from calibration.control.shadow.metric_rows import ROWS as SHADOW_ROWS
 from dispatcher.metrics.intake_rows import ROWS as INTAKE_ROWS
 from workers.metrics.worker_rows import ROWS as WORKER_ROWS
 

@@ -1,7 +1,7 @@
 """Put the labels of several runs together: `python -m benchmarks.control.merge_labels NAME LABELS.jsonl...`.
 
-Of a prompt with several lines, the one with most tiers is kept. Writes benchmarks/results/control/NAME.jsonl.gz, without
-texts, and NAME.json: where, when and of what the labels are, and what they say of themselves.
+Of a prompt with several lines, the one with most tiers is kept. Writes benchmarks/results/control/NAME.jsonl.gz,
+without texts, and NAME.json: where, when and of what the labels are, and what they say of themselves.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from calibration.control.canary.comparing import Comparison, ModelTier, Pair
 from calibration.control.canary.eprocess import Decision, decide
 from calibration.control.canary.guards import TAG
 from calibration.control.canary.pair_journal import CanaryState, HeldError, Journal, Phase, ask_to_stop, read_state
-from calibration.control.canary.placing import Placing, resolved
+from calibration.control.canary.pair_placing import Placing, resolved
 from calibration.control.canary.spec import Spec
 from calibration.errors import CalibrationError, InputError, ProposalRefusedError
 

@@ -13,7 +13,7 @@ from calibration.control.canary.canary_prompts import CanaryPrompt, PromptSource
 from calibration.control.canary.comparing import Comparison, ModelTier, Pair
 from calibration.control.canary.guards import failure_problem, overview_problem
 from calibration.control.canary.pair_journal import HeldError, Journal, read_pairs
-from calibration.control.canary.placing import Placing, resolved
+from calibration.control.canary.pair_placing import Placing, resolved
 from calibration.control.canary.spec import Change, Measure, Spec, give, is_given, is_promoted, promote, take_back
 from calibration.errors import EngineFailedError, InputError
 from tests.conftest import make_settings
