@@ -4,7 +4,7 @@
 
 - study: SmolLM2-135M at GPTQ's int4 against bf16, 24 tokens of the answer; the example ladder's prices per hour of int4
   and fp8, as costs of int4 and of the reference. The scores that the study itself published stand beside.
-- ladder: the example's int4, int8 and fp8, 64 tokens of the answer, where that file is there.
+- int4 and bf16; int4, int8 and fp8: the example's tiers, 64 tokens of the answer, where that file is there.
 - routellm: Mixtral-8x7B and GPT-4, right or wrong on MMLU and GSM8K (Ong et al., arXiv 2406.18665; labels of
   lm-sys/RouteLLM 0b64fdaf), with that paper's tables 2 and 3.
 """
@@ -36,6 +36,11 @@ Figures = dict[str, Any]
 SEED = 20261130
 DATA = ROOT.parent / "shared" / "data"
 LADDER_LABELS = ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-64.jsonl.gz"
+# The example's prices per hour; the reference stands for the top, at the price of the dearest.
+LADDERS = {
+    "int4 and bf16": {"int4": 0.7, "bf16": 3.2},
+    "int4, int8 and fp8": {"int4": 0.7, "int8": 1.0, "fp8": 3.2},
+}
 # Ong et al. (2024), arXiv 2406.18665v4, tables 2 and 3: CPT(50 %), CPT(80 %), APGR of routers trained on Chatbot Arena,
 # and with labels added: on MMLU from MMLU's validation split, on GSM8K by a GPT-4 judge of other prompts.
 PUBLISHED = {
@@ -134,34 +139,36 @@ def targets_of(name: str, figures: Figures) -> list[Figures]:
     best, policies = by_chance["best_router"], by_source["policies"]
     router = policies[best]
 
-    def judged_by(what: str, measured: float, bound: float, *, at_most: bool = False) -> Figures:
-        return target(f"{name}, {best}: {what}", measured, bound, at_most=at_most)
-
-    rows = [
-        judged_by("correlation by chance", value(by_chance["policies"][best], "spearman", "loss"), 0.60),
-        judged_by("correlation by source", value(router, "spearman", "loss"), 0.55),
-        judged_by(
-            "of the article's loss at its cost", value(router, "at_article_cost", "of_article"), 0.75, at_most=True
-        ),
-        judged_by("of the oracle's area", value(router, "area_share"), 0.5),
-        judged_by(
-            "times random's share on the lowest tier at equal agreement",
-            value(router, "equal_agreement") / value(policies["random"], "equal_agreement"),
-            3.0,
-        ),
-    ]
+    shares = [value(policy, "equal_agreement") for policy in (router, policies["random"])]
+    times = shares[0] / shares[1] if shares[0] is not None and shares[1] else None
+    wanted = (
+        ("correlation by chance", value(by_chance["policies"][best], "spearman", "loss"), 0.60, False),
+        ("correlation by source", value(router, "spearman", "loss"), 0.55, False),
+        ("of the article's loss at its cost", value(router, "at_article_cost", "of_article"), 0.75, True),
+        ("of the oracle's area", value(router, "area_share"), 0.5, False),
+        ("times random's share on the lowest tier at equal agreement", times, 3.0, False),
+    )
     cascades = {
         policy: value(judged, "at_article_cost", "of_best_router")
         for policy, judged in policies.items()
         if policy.startswith("cascade")
     }
-    least = min(cascades, key=lambda policy: cascades[policy])
-    return [*rows, target(f"{name}, {least}: of the best router's loss", cascades[least], 0.667, at_most=True)]
+    return [
+        target(f"{name}, {best}: {what}", measured, bound, at_most=at_most)
+        for what, measured, bound, at_most in wanted
+        if measured is not None
+    ] + [
+        target(f"{name}, {policy}: of the best router's loss", measured, 0.667, at_most=True)
+        for policy, measured in cascades.items()
+        if measured is not None
+    ]
 
 
-def value(figures: Figures, *names: str) -> float:
+def value(figures: Figures, *names: str) -> float | None:
     for name in names:
         figures = figures[name]
+        if figures is None:
+            return None
     return float(figures["value"])
 
 
@@ -179,14 +186,14 @@ def main() -> None:
     say("the study's labels")
     figures["study"] = study(options.data / "smollm2-losses.jsonl.gz")
     if options.ladder.exists():
-        say("the example ladder's labels")
-        costs = {"int4": 0.7, "int8": 1.0, "fp8": 3.2}
-        question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
-        figures["ladder"] = compact(ablate(options.ladder, question))
+        for name, costs in LADDERS.items():
+            say(f"the example ladder's labels: {name}")
+            question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
+            figures[name] = compact(ablate(options.ladder, question))
     say("RouteLLM's labels")
     figures["routellm"] = routellm(options.data / "routellm-labels.jsonl.gz")
     figures["targets"] = [
-        row for name in ("study", "ladder") if name in figures for row in targets_of(name, figures[name])
+        row for name in ("study", *LADDERS) if name in figures for row in targets_of(name, figures[name])
     ]
     save("ablation", figures, options)
 

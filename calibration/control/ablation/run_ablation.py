@@ -15,8 +15,8 @@ from calibration.control.ablation.cost_curves import Numbers
 from calibration.control.ablation.gap_recovered import gap_recovered
 from calibration.control.ablation.held_out import cascades, of_form, predictors_of, routers
 from calibration.control.ablation.label_extras import Beside, read_beside
+from calibration.control.ablation.policy_latency import latencies_us
 from calibration.control.ablation.resampling import Resamples, random_folds, source_folds
-from calibration.control.ablation.score_latency import latencies_us
 from calibration.control.ablation.served import ARTICLE, check_form, chosen_by, policy_of_form
 from calibration.control.losses import Labels, read_labels
 from calibration.errors import InputError
