@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from calibration.control.ablation.label_extras import read_beside
 from calibration.control.ablation.resampling import Resamples, random_folds, source_folds
 from calibration.control.ablation.run_ablation import Question, ablate, measured_of
 from calibration.control.losses import read_labels
+from calibration.errors import InputError
 
 Figures = dict[str, Any]
 SEED = 20261130
@@ -172,30 +173,37 @@ def value(figures: Figures, *names: str) -> float | None:
     return float(figures["value"])
 
 
+def ladders(path: Path) -> Figures:
+    figures: Figures = {}
+    for name, costs in LADDERS.items():
+        question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
+        try:
+            figures[name] = compact(ablate(path, question))
+        except InputError as error:
+            say(f"{name}: {error}")  # the labels of some tiers are made later
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--ladder", type=Path, default=LADDER_LABELS)
+    parser.add_argument("--only", choices=("study", "ladder", "routellm"), help="one part: each has a file of its own")
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench")
     options = parser.parse_args()
     options.short = False
-    figures: Figures = {
-        "seed": SEED,
-        "versions": {name: version(name) for name in ("bitladder", "numpy", "scikit-learn", "scipy")},
+    parts: dict[str, Callable[[], Figures]] = {
+        "study": lambda: {"study": study(options.data / "smollm2-losses.jsonl.gz")},
+        "ladder": lambda: ladders(options.ladder),
+        "routellm": lambda: {"routellm": routellm(options.data / "routellm-labels.jsonl.gz")},
     }
-    say("the study's labels")
-    figures["study"] = study(options.data / "smollm2-losses.jsonl.gz")
-    if options.ladder.exists():
-        for name, costs in LADDERS.items():
-            say(f"the example ladder's labels: {name}")
-            question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
-            figures[name] = compact(ablate(options.ladder, question))
-    say("RouteLLM's labels")
-    figures["routellm"] = routellm(options.data / "routellm-labels.jsonl.gz")
-    figures["targets"] = [
-        row for name in ("study", *LADDERS) if name in figures for row in targets_of(name, figures[name])
-    ]
-    save("ablation", figures, options)
+    versions = {name: version(name) for name in ("bitladder", "numpy", "scikit-learn", "scipy")}
+    for part, run in parts.items():
+        if options.only in (None, part):
+            say(part)
+            figures = run()
+            rows = [row for name, judged in figures.items() if part != "routellm" for row in targets_of(name, judged)]
+            save(f"ablation_{part}", {"seed": SEED, "versions": versions, **figures, "targets": rows}, options)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ def labels_of(count: int = 200, seed: int = 5, *, sources: int = 10, is_noise: b
         digits, length, part = map(float, chance.random(3))
         kl = 0.2 * (part if is_noise else digits * (0.5 + part))
         tiers = {
-            "low": {"answer": {"kl": kl, "flips": min(1.0, kl)}, "own": {"entropy": kl, "margin": -kl}},
-            "middle": {"answer": {"kl": 0.1 * kl, "flips": 0.1 * kl}},
+            "low": {"answer": {"kl": kl, "flips": min(1.0, kl), "tokens": 64}, "own": {"entropy": kl, "margin": -kl}},
+            "middle": {"answer": {"kl": 0.1 * kl, "flips": 0.1 * kl, "tokens": 64}},
         }
         features = {"digits": digits, "bytes": 1000 * length, "entropy": 4.0 + length}
         lines.append({"source": f"s{number % sources}", "kind": f"k{number % 3}", "features": features, "tiers": tiers})
@@ -172,6 +172,7 @@ def test_tiers_that_lose_nothing_have_no_area_and_no_nan(tmp_path: Path) -> None
         ([*labels_of(60), {"features": {"digits": 1}, "low": {"answer": {"kl": float("nan")}}}], COSTS,
          "low.answer.kl must be a number, got 'nan'"),
         (labels_of(60), (*COSTS, "--agreement", "answer.kl2"), ""),
+        (labels_of(60), (*COSTS, "--agreement", "answer.tokens"), "'answer.tokens' must be from 0 to 1 in every label"),
         (labels_of(60), (*COSTS, "--measure", "nothing"), "none of 60 lines has 'nothing' of every tier"),
     ],
 )  # fmt: skip
