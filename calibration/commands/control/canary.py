@@ -18,10 +18,12 @@ from calibration.control.canary.canary_report import (
     power_rows,
     write_report,
 )
+from calibration.control.canary.canary_stack import CanaryStack
 from calibration.control.canary.pair_journal import CanaryState, read_pairs, read_state
 from calibration.control.canary.power import Assumed, Power, simulate_power
-from calibration.control.canary.run_canary import RunOptions, promote_canary, run_canary, stop_canary
+from calibration.control.canary.run_canary import RunOptions, promote_canary, proposal_of, run_canary, stop_canary
 from calibration.control.canary.spec import Measure, Spec
+from calibration.control.proposals.proposal_folder import ProposalStore
 from calibration.errors import InputError
 from calibration.terminal.tabular import table
 
@@ -72,6 +74,7 @@ def _run(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="pairs")] = 4,
     poll: Annotated[float, typer.Option(min=0.1, max=600, help="seconds between looks at the candidate")] = 10.0,
+    propose: Annotated[Path | None, typer.Option(help="write the promotion of one that is fine as a proposal")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="promote a candidate that is fine, without asking")] = False,
     url: Url = _URL,
     api_key: ApiKey = None,
@@ -89,7 +92,10 @@ def _run(
     what = (model, candidate, policy, share, hours, measure, margin, alpha, clip, reference, tier, answer_tokens)
     spec = Spec(*what, max_wait, max_failed, seed)
     options = RunOptions(url=url, api_key=api_key, promotes=yes, at_once=at_once, poll_s=poll, say=say)
-    raise typer.Exit(run(spec, prompts, out, load(config), options, as_json=as_json))
+    status = run(spec, prompts, out, load(config), options, as_json=as_json)
+    if propose is not None:
+        _propose(out, propose, options)
+    raise typer.Exit(status)
 
 
 def run(spec: Spec, prompts: Path, out: Path, loaded: Loaded, options: RunOptions, *, as_json: bool) -> int:
@@ -104,6 +110,16 @@ def run(spec: Spec, prompts: Path, out: Path, loaded: Loaded, options: RunOption
             f"it keeps its share of {spec.share:.0%}: `bitladder calibrate canary promote -o {out}` gives it everything"
         )
     return 1 if state.phase in ("rolled back", "left alone") else 0
+
+
+def _propose(out: Path, folder: Path, options: RunOptions) -> None:
+    state = read_state(out)
+    if state is None or state.phase != "awaits promotion":
+        return
+    with CanaryStack(options.url, options.api_key) as steering:
+        proposal = proposal_of(state, steering, figures(state, read_pairs(out)))
+    proposal = ProposalStore(folder).add(proposal)
+    say(f"proposed: `bitladder calibrate proposals apply {proposal.id} --proposals {folder}` promotes it")
 
 
 def _status(out: Out, *, as_json: AsJson = False) -> None:

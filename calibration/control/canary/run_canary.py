@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,10 @@ from calibration.control.canary.eprocess import Decision, decide
 from calibration.control.canary.guards import TAG
 from calibration.control.canary.pair_journal import CanaryState, HeldError, Journal, Phase, ask_to_stop, read_state
 from calibration.control.canary.pair_placing import Placing, resolved
-from calibration.control.canary.spec import Spec
+from calibration.control.canary.spec import Spec, promote
+from calibration.control.proposals.author import time_now
+from calibration.control.proposals.proposal import Change as ProposedChange
+from calibration.control.proposals.proposal import Proposal, new_proposal
 from calibration.errors import CalibrationError, InputError, ProposalRefusedError
 
 # Looks at the candidate that must find something wrong one after another; and how long its last jobs may take.
@@ -103,6 +107,20 @@ def stop_canary(folder: Path, options: RunOptions) -> CanaryState:
             return _end(journal, steering, state, "rolled back", "stopped by an operator", state.decision)
     except HeldError:
         return state
+
+
+def proposal_of(state: CanaryState, steering: CanaryStack, evidence: dict[str, Any]) -> Proposal:
+    """Return what people are asked for a candidate that is fine: to give it everything."""
+    change, rows = promote(state.spec), steering.read()[1]
+    was = {key: rows[key].value for key in change.values if key in rows}
+    return new_proposal(
+        "promote",
+        f"{state.spec.what} is fine for {state.spec.model}: {state.why}"[:2000],
+        at=time_now(),
+        author="calibrate canary",
+        evidence=evidence,
+        change=ProposedChange(settings=change.values, was=was),
+    )
 
 
 def _begin(spec: Spec, prompts: str, journal: Journal, steering: CanaryStack) -> CanaryState:

@@ -9,6 +9,7 @@ import msgspec
 
 # The table of policies that a share of the keys is divided by.
 SPLIT = "canary"
+_TABLE = (f"policies.{SPLIT}.kind", f"policies.{SPLIT}.shares")
 
 
 class Measure(StrEnum):
@@ -61,22 +62,21 @@ def give(spec: Spec) -> Change:
     if spec.candidate:
         return Change({_canary(spec): {"model": spec.candidate, "share": spec.share}})
     shares = {spec.policy: spec.share, spec.current_policy: round(1 - spec.share, 9)}
-    table = {f"policies.{SPLIT}.kind": "split", f"policies.{SPLIT}.shares": shares}
-    return Change({**table, _policy(spec): SPLIT})
+    return Change(dict(zip(_TABLE, ("split", shares), strict=True)) | {_policy(spec): SPLIT})
 
 
 def take_back(spec: Spec, was: object, *, was_live: bool) -> Change:
     """Return what ends the share; `was`: the model's policy before, where one was set."""
     if spec.candidate:
         return Change({_canary(spec): {"model": spec.candidate, "share": 0.0}})
-    return Change({_policy(spec): was}) if was_live else Change({}, (_policy(spec),))
+    return Change({_policy(spec): was}, _TABLE) if was_live else Change({}, (_policy(spec), *_TABLE))
 
 
 def promote(spec: Spec) -> Change:
     """Return what gives the candidate everything."""
     if spec.candidate:
         return Change({_canary(spec): {"model": spec.candidate, "share": 1.0, "drawn_by": "request"}})
-    return Change({_policy(spec): spec.policy})
+    return Change({_policy(spec): spec.policy}, _TABLE)
 
 
 def key_of(spec: Spec) -> str:

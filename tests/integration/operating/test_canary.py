@@ -27,7 +27,7 @@ name = "int8"
 name = "int8"
 """
 FOR_IT = {"X-Canary": "true"}
-FINE = ("--yes", "--margin", "0.3", "--at-once", "2")
+FINE = ("--margin", "0.3", "--at-once", "2", "--propose")
 COMMAND = [sys.executable, "-m", "bitladder.cli.main", "calibrate", "canary"]
 
 
@@ -107,8 +107,8 @@ def test_a_canary_that_is_killed_goes_on_where_it_was_and_a_candidate_that_is_as
     stack: Stack, tmp_path: Path
 ) -> None:
     candidate(stack)
-    pairs = tmp_path / "canary" / "pairs.jsonl"
-    process = start(stack, tmp_path, *FINE)
+    pairs, proposals = tmp_path / "canary" / "pairs.jsonl", tmp_path / "proposals"
+    process = start(stack, tmp_path, *FINE, str(proposals))
     wait_until(lambda: (share(stack) or {}).get("share") == 0.1, "the share is given", 20)
     body = {"model": "small", "prompt": "a"}
     wait_until(lambda: stack.http.post("/v1/route", json=body, headers=FOR_IT).json()["model"] == "next", "it is taken")
@@ -121,12 +121,23 @@ def test_a_canary_that_is_killed_goes_on_where_it_was_and_a_candidate_that_is_as
     with pairs.open("ab") as file:
         file.write(b'{"id": "cut')
 
-    report = ended(start(stack, tmp_path, *FINE), 0)
+    report = ended(start(stack, tmp_path, *FINE, str(proposals)), 0)
 
-    assert (report["phase"], report["decision"], report["mean_difference"]) == ("promoted", "fine", 0)
+    assert (report["phase"], report["decision"], report["mean_difference"]) == ("awaits promotion", "fine", 0)
     lines = [json.loads(line)["id"] for line in pairs.read_text(encoding="utf-8").splitlines()]
     assert len(set(lines)) == len(lines) == report["pairs"] > done
     assert report["touched"] == 5
+    assert (share(stack) or {})["share"] == 0.1
+
+    (proposal,) = proposals.glob("*-promote-*.json")
+    apply = ["proposals", "apply", proposal.stem, "--proposals", str(proposals), "--url", stack.url]
+    done_by = subprocess.run(
+        [*COMMAND[:-1], *apply], env=stack.environment, capture_output=True, text=True, check=False
+    )
+    assert done_by.returncode == 0, done_by.stderr
     assert share(stack) == {"model": "next", "share": 1.0, "salt": "", "drawn_by": "request"}
-    again = ended(start(stack, tmp_path, *FINE), 0)
-    assert again["phase"] == "promoted"
+    again = subprocess.Popen(
+        [*COMMAND, "promote", "-o", str(tmp_path / "canary"), "--url", stack.url, "--json"],
+        env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert ended(again, 0)["phase"] == "promoted"

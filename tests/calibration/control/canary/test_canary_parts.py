@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from bitladder.settings.live_values import NO_LIVE, LiveDocument, changed
+from bitladder.settings.live_values import Change as LiveChange
+from bitladder.settings.load import Loaded
 from calibration.control.canary.canary_prompts import CanaryPrompt, PromptSource
 from calibration.control.canary.comparing import Comparison, ModelTier, Pair
 from calibration.control.canary.guards import failure_problem, overview_problem
@@ -32,8 +35,7 @@ def test_a_share_is_one_setting_of_a_model_or_a_split_of_its_policy_and_both_are
     assert take_back(SPEC, None, was_live=False).values[canary]["share"] == 0
     assert promote(SPEC).values[canary] == {"model": "next", "share": 1.0, "drawn_by": "request"}
     assert give(POLICY).values["policies.canary.shares"] == {"fixed:fp8": 0.1, "article": 0.9}
-    assert take_back(POLICY, None, was_live=False) == Change({}, ("models.smollm2.policy",))
-    assert take_back(POLICY, "article", was_live=True) == Change({"models.smollm2.policy": "article"})
+    assert take_back(POLICY, "article", was_live=True).values == {"models.smollm2.policy": "article"}
     assert promote(POLICY).values == {"models.smollm2.policy": "fixed:fp8"}
     value = {"model": "next", "share": 0.1, "salt": "", "drawn_by": "key"}
     assert is_given(SPEC, value)
@@ -69,6 +71,21 @@ def test_a_prompt_is_compared_where_the_policy_of_each_side_sends_it() -> None:
     assert resolved(Spec(model="smollm2", policy="fixed:fp8"), SETTINGS).current_policy == "article"
     with pytest.raises(InputError, match="--policy 'fixed:int2'"):
         Placing(msgspec.structs.replace(POLICY, policy="fixed:int2"), SETTINGS)
+
+
+def test_live_settings_take_the_share_of_a_policy_and_nothing_of_it_is_left() -> None:
+    loaded = Loaded(settings=SETTINGS, sources={}, release_file=None, config_file=Path("bitladder.toml"))
+
+    def order(before: LiveDocument, change: Change) -> tuple[LiveDocument, str | None]:
+        asked = LiveChange(values=change.values, unset=change.unset, author="ann", at=1.0)
+        document, live = changed(loaded, before, asked)
+        assert live.settings.policies.keys() == ({"canary"} if change == give(POLICY) else set())
+        return document, live.settings.models["smollm2"].policy
+
+    document, policy = order(NO_LIVE, give(POLICY))
+    assert policy == "canary"
+    assert order(document, take_back(POLICY, None, was_live=False))[1] is None
+    assert order(document, promote(POLICY))[1] == "fixed:fp8"
 
 
 def overview(**tier: Any) -> dict[str, Any]:  # noqa: ANN401
