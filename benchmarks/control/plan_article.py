@@ -139,7 +139,7 @@ def confirmed(setting: str, load: float) -> Figures:
         "planned_per_hour": fleet.price_per_hour,
         "per_hour": verified.fleet.price_per_hour,
         "attainment": verified.attainment,
-        "added": list(verified.added),
+        "changes": list(verified.changes),
         "ttft_p99_s": verified.figures["ttft_s"]["p99"],
         "total_p50_s": verified.figures["total_s"]["p50"],
     }

@@ -81,7 +81,7 @@ def verification_figures(market: Market, verified: Verified) -> Figures:
     return {
         "attainment": verified.attainment,
         "is_met": verified.keeps(market.question.aims.attainment),
-        "added": list(verified.added),
+        "changes": list(verified.changes),
         "price_per_hour": verified.fleet.price_per_hour,
         "workers": named_workers(market, verified.fleet),
         "simulated": {name: verified.figures[name] for name in names},
@@ -141,10 +141,11 @@ def sentences(figures: Figures) -> list[str]:
             f"{saved['by_smaller_units']:.1%} because smaller units are wasted less"
         )
     if verified := figures.get("verification"):
-        added = f"; added after the first simulation: {', '.join(verified['added'])}" if verified["added"] else ""
+        changes = f"; changed after the first simulation: {', '.join(verified['changes'])}"
         lines.append(
             f"simulated: {verified['attainment']:.2%} of the requests within the targets (wanted: "
-            f"{figures['slo']['attainment']:.2%}), {verified['price_per_hour']:.2f} per hour{added}"
+            f"{figures['slo']['attainment']:.2%}), {verified['price_per_hour']:.2f} per hour"
+            + (changes if verified["changes"] else "")
         )
     return lines + [line for frontier in figures.get("frontiers", ()) for line in frontier_sentences(frontier)]
 

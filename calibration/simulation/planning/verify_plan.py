@@ -14,14 +14,15 @@ from bitladder.settings.sections import Settings
 from calibration.simulation.arrivals import Arrivals
 from calibration.simulation.fleet_file import Fleet as SimulatedFleet
 from calibration.simulation.fleet_file import FleetTier
-from calibration.simulation.planning.fleet_program import Fleet, FleetProgram, balanced
+from calibration.simulation.planning.fleet_program import Fleet, FleetProgram, balanced, cheapest
 from calibration.simulation.planning.make_plan import Market
 from calibration.simulation.planning.worker_kinds import WorkerKind
 from calibration.simulation.run_simulation import Scenario, simulate
 from calibration.statistics import Floats
 
 Kinds = NDArray[np.intp]
-MAX_ADDITIONS = 20
+MAX_CHANGES = 20
+_HEADROOM = 1.1
 _GROWTH = 0.05  # of a kind's workers that are added at once, where it has many
 _MODEL = "planned"
 
@@ -31,7 +32,7 @@ class Verified:
     """A fleet after its simulation."""
 
     fleet: Fleet
-    added: Sequence[str]  # workers that the program had not planned
+    changes: Sequence[str]  # of what the program had planned
     attainment: float  # share of the requests that kept every target
     figures: dict[str, Any]  # Any: JSON
 
@@ -47,18 +48,24 @@ def verify_plan(
     on_round: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Verified:
-    """Simulate a fleet; while it falls short, add the cheapest worker that can help the tier that misses most."""
+    """Simulate a fleet; while it falls short, take the cheaper of two larger ones.
+
+    One has the cheapest worker more that can help the kind that misses most; one is the cheapest for more load, by 10 %
+    in each round.
+    """
     goal = market.question.aims.attainment
-    added: list[str] = []
+    changes: list[str] = []
     while True:
         result = _simulated(market, fleet, arrivals, seed, on_progress=on_progress)
         attainment = result["goodput"]["share"]
         on_round(f"simulated {_words(market.kinds, fleet)}: {attainment:.2%} within the targets")
-        more = None if attainment >= goal or len(added) >= MAX_ADDITIONS else _more(market, fleet, arrivals, seed)
-        if more is None:
-            return Verified(fleet=fleet, added=added, attainment=attainment, figures=result)
-        fleet, name = more
-        added.append(name)
+        larger: list[tuple[Fleet, str]] = []
+        if attainment < goal and len(changes) < MAX_CHANGES:
+            larger = [*_grown(market, fleet, len(changes) + 1), *_more(market, fleet, arrivals, seed)]
+        if not larger:
+            return Verified(fleet=fleet, changes=changes, attainment=attainment, figures=result)
+        fleet, change = min(larger, key=lambda pair: pair[0].price_per_hour)
+        changes.append(change)
 
 
 def _words(kinds: Sequence[WorkerKind], fleet: Fleet) -> str:
@@ -154,8 +161,18 @@ def _settings(market: Market, fleet: Fleet, rented: Sequence[int]) -> Settings:
     return Settings.model_validate({"models": {_MODEL: {"tiers": tiers}}})
 
 
-def _more(market: Market, fleet: Fleet, arrivals: Arrivals, seed: int) -> tuple[Fleet, str] | None:
-    """Return the fleet with the cheapest workers more that can take requests of the kind that misses most, or None."""
+def _grown(market: Market, fleet: Fleet, rounds: int) -> list[tuple[Fleet, str]]:
+    """Return the cheapest fleet for more load, where it is another one that costs no less."""
+    load = _HEADROOM**rounds
+    grown = cheapest(market.program.scaled(load))
+    if grown is None or (grown.workers == fleet.workers).all() or grown.price_per_hour < fleet.price_per_hour:
+        return []
+    shared = balanced(market.program, grown.workers)
+    return [(shared, f"planned for {load:.2f} times the load")] if shared is not None else []
+
+
+def _more(market: Market, fleet: Fleet, arrivals: Arrivals, seed: int) -> list[tuple[Fleet, str]]:
+    """Return the fleet with the cheapest workers more that can take requests of the kind that misses most, if any."""
     chosen = _chosen(market, fleet, len(arrivals), seed)
     misses = {
         int(index): count * (1 - _simulated(market, fleet, arrivals, seed, only=int(index))["goodput"]["share"])
@@ -168,8 +185,8 @@ def _more(market: Market, fleet: Fleet, arrivals: Arrivals, seed: int) -> tuple[
             workers[index] += count
             larger = balanced(market.program, workers)
             if larger is not None and _is_in_stock(market.program, workers):
-                return larger, f"{count} x {market.kinds[index].name}"
-    return None
+                return [(larger, f"{count} x {market.kinds[index].name} more")]
+    return []
 
 
 def _helpers(program: FleetProgram, fleet: Fleet, worst: int) -> list[int]:
