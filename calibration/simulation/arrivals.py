@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,6 +71,21 @@ def generate(spec: str, count: int, lengths: Lengths, seed: int) -> Arrivals:
         input_tokens=_lengths(random, lengths.kind, lengths.input_tokens, count),
         output_tokens=_lengths(random, lengths.kind, lengths.output_tokens, count),
     )
+
+
+def with_defaults(arrivals: Arrivals, deadline_s: float | None, tenants: Mapping[str, float], seed: int) -> Arrivals:
+    """Return requests with this deadline and tenants by these shares, where they have none of their own."""
+    count, changes = len(arrivals), dict[str, Sequence[float] | Sequence[str]]()
+    if deadline_s is not None:
+        recorded = arrivals.deadlines_s or [0.0] * count
+        changes["deadlines_s"] = [value or deadline_s for value in recorded]
+    if tenants:
+        shares = np.array(list(tenants.values())) / sum(tenants.values())
+        drawn = np.random.default_rng((seed, 2)).choice(list(tenants), count, p=shares)
+        changes["tenants"] = [
+            name or str(other) for name, other in zip(arrivals.tenants or [""] * count, drawn, strict=True)
+        ]
+    return replace(arrivals, **changes)  # type: ignore[arg-type]  # as their names say
 
 
 def _values(spec: str, text: str, defaults: Mapping[str, float]) -> dict[str, float]:

@@ -82,13 +82,14 @@ class Placing:
         def decide(arrivals: Arrivals, index: int, constraints: Constraints) -> str:
             policy = policies.select(self.model, "", lambda: Requester(key="", request=index.to_bytes(8)))
             score = arrivals.scores[index] if arrivals.scores else None
-            missing = [name for name in policy.features if score is None or getattr(score, name) is None]
-            if missing:
+            try:
+                return policy.decide(score or Score(), constraints).floor
+            except KeyError as error:  # by name: whatever it reads, and nothing that it would only report
+                missing = [name for name in policy.features if score is None or getattr(score, name) is None]
                 raise InputError(
                     f"policy {policy.name} reads {', '.join(missing)}, which request {index + 1} lacks: state shares "
                     "by floor, or take a recorded trace with a score in each line"
-                )
-            return policy.decide(score or Score(), constraints).floor
+                ) from error
 
         return decide
 

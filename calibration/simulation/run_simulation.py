@@ -36,9 +36,13 @@ class Scenario:
 
 
 def simulate(
-    scenario: Scenario, arrivals: Arrivals, on_progress: Callable[[int], None] = lambda _: None
+    scenario: Scenario,
+    arrivals: Arrivals,
+    on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    on_end: Callable[[Work], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Return the figures of a scenario; equal arguments, equal figures.
+    """Return the figures of a scenario; equal arguments, equal figures. `on_end` gets what became of each request.
 
     Raises:
         InputError: the fleet, its curves and the requests do not fit each other, or the model not the fleet.
@@ -60,6 +64,7 @@ def simulate(
     gate = Admission(scenario.settings, scenario.model, workers, work, waiting) if work.deadline_s else None
     loop = EventLoop(work, waiting, list(zip(workers, _speeds(scenario), strict=True)), _poll_s(scenario), gate)
     loop.run(on_progress)
+    on_end(work)
     return {"seed": scenario.seed, **figures_of(work, _tier_facts(scenario), scenario.targets, arrivals.tenants)}
 
 

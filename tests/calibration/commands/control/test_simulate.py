@@ -67,6 +67,30 @@ def test_the_policy_decides_by_recorded_scores_as_it_does_when_it_serves(
     assert shares[0] < 1
 
 
+def test_fleets_and_policies_are_compared_in_a_table_and_on_a_page(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = (tmp_path / "fleet.toml").read_text().replace("workers = 4", "workers = 1")
+    (tmp_path / "small.toml").write_text(small)
+    page = tmp_path / "out" / "page.html"
+    options = [*files, "--fleet", str(tmp_path / "small.toml"), "--policy", "fixed:int4", "--policy", "fixed:fp8"]
+    options += ["--count", "300", "--arrivals", "poisson:rate=20", "--deadline", "5", "--tenants", "a=3,b=1"]
+
+    _, out, _ = run(capsys, *options, "--json", "-o", str(page))
+    _, shown, _ = run(capsys, *options)
+    runs = {row["run"]: row for row in json.loads(out)["runs"]}
+
+    assert list(runs) == [f"{fleet}, fixed:{tier}" for fleet in ("fleet", "small") for tier in ("int4", "fp8")]
+    assert runs["small, fixed:int4"]["cost"]["rent"] < runs["fleet, fixed:int4"]["cost"]["rent"]
+    assert sum(row["requests"] for row in runs["fleet, fixed:fp8"]["tenants"]) == 300
+    assert [line.split("\t")[0] for line in shown.splitlines()] == ["run", *runs]
+    assert page.read_text().count("data:image/png;base64,") == 5
+    assert sorted(file.name for file in page.parent.iterdir()) == [
+        *(f"page-{name}.png" for name in ("1", "2", "3", "4", "latency")),
+        "page.html",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
