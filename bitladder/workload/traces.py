@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import math
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from bitladder.errors import ConfigError
 from bitladder.queue_name import Lane
 
 _MAX_LINE = 1_000_000
-_MAX_S, _MAX_TOKENS = 1e12, 100_000_000
+_MAX_S, _MAX_TOKENS = 1e11, 100_000_000
 _MAX_SHOWN = 80
 _GZIP = b"\x1f\x8b"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,7 +46,6 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     below_floor: bool = False  # whether it may be served below its floor where all above is full
     deadline_s: float | None = None  # from its coming
     tenant: str = ""
-    margin: float | None = None  # of its answer at its floor, as a cascade measures it
     score: Score | None = None  # features of its prompt
 
 
@@ -92,7 +90,7 @@ def _checked(requests: Iterator[tuple[int, TraceRequest]], *, sort: bool) -> Ite
     before = 0.0
     for number, request in requests:
         if not 0 <= request.at_s < _MAX_S:
-            raise _WrongLineError(f"line {number}: a time must be 0 or more, and below 1e12 s, got {request.at_s:g} s")
+            raise _WrongLineError(f"line {number}: a time must be 0 or more, and below 1e11 s, got {request.at_s:g} s")
         if request.at_s < before and not sort:
             raise _WrongLineError(
                 f"line {number}: times must be in order, got one {before - request.at_s:g} s earlier; --sort sorts them"
@@ -109,7 +107,7 @@ def _fault(request: TraceRequest) -> str:
         return f"tokens must be 0 to {_MAX_TOKENS:,}, got {lengths[0]} and {lengths[1]}"
     if request.deadline_s is not None and not 0 < request.deadline_s < _MAX_S:
         return f"deadline_s must be above 0, got {request.deadline_s:g}"
-    return "" if request.margin is None or math.isfinite(request.margin) else "margin must be finite"
+    return ""
 
 
 def _read(lines: TextIO) -> Iterator[tuple[int, TraceRequest]]:

@@ -31,12 +31,11 @@ class Arrivals:
     ceilings: Sequence[str] = ()  # '': the top of the ladder
     only: Sequence[tuple[str, ...]] = ()  # the only tiers that may serve it; (): all
     below_floor: Sequence[bool] = ()  # whether a lower tier may serve it where all above are full
-    margins: Sequence[float] = ()  # of its answer at its floor, as a cascade measures it; nan: none
 
     @property
     def are_plain(self) -> bool:
         """Whether they ask for nothing but a floor and a lane."""
-        columns = (self.deadlines_s, self.tenants, self.ceilings, self.only, self.below_floor, self.margins)
+        columns = (self.deadlines_s, self.tenants, self.ceilings, self.only, self.below_floor)
         return not any(map(len, columns))
 
     def __len__(self) -> int:

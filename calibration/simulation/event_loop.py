@@ -42,6 +42,9 @@ class Gate(Protocol):
 
     def sample(self, now_s: float) -> float: ...
 
+    @property
+    def is_idle(self) -> bool: ...
+
 
 _Event = tuple[float, int, int, "Worker | int | None"]
 _SAMPLE = -1  # instead of a job whose deadline passes
@@ -61,7 +64,7 @@ class EventLoop:
         """Take the number and speed of workers by rank; and how often idle ones look when nobody wakes them."""
         self._work, self._waiting, self._poll_s, self._gate = work, waiting, poll_s, gate
         self._events: list[_Event] = []
-        self._sequence, self._is_polling = 0, False
+        self._sequence, self._is_polling, self._is_sampling = 0, False, False
         # Workers with a free slot: the one that has waited longest claims first.
         self._free: list[deque[Worker]] = []
         for rank, (count, speed) in enumerate(speeds):
@@ -73,8 +76,6 @@ class EventLoop:
     def run(self, on_progress: Callable[[int], None] = lambda _: None) -> None:
         times, events = self._work.at_s, self._events
         coming, count = 0, len(times)
-        if self._gate:
-            self._push(self._gate.sample(0.0), _SAMPLE)
         while self._left:
             if coming < count and not (events and events[0][0] <= times[coming]):
                 self._arrive(coming, times[coming])
@@ -94,8 +95,17 @@ class EventLoop:
             self._poll(now_s)
         elif subject != _SAMPLE:
             self._pass_deadline(subject, now_s)
-        elif self._gate:
-            self._push(now_s + self._gate.sample(now_s), _SAMPLE)
+        else:
+            self._sample(now_s)
+
+    def _sample(self, now_s: float) -> None:
+        """Look at the queues as often as an intake does, but not while nothing is there: that may be for years."""
+        if self._gate is None:
+            return
+        after_s = self._gate.sample(now_s)
+        self._is_sampling = not (self._gate.is_idle and self._waiting.is_empty)
+        if self._is_sampling:
+            self._push(now_s + after_s, _SAMPLE)
 
     def _push(self, at_s: float, subject: Worker | int | None, version: int = 0) -> None:
         self._sequence += 1
@@ -103,7 +113,7 @@ class EventLoop:
 
     def _arrive(self, job: int, now_s: float) -> None:
         work, rank = self._work, self._work.rank[job]
-        if (self._gate and self._gate.refuses(job, now_s)) or not self._waiting.add(job, now_s):
+        if self._is_refused(job, now_s):
             return self._note(job, End.REFUSED)
         if work.deadline_s and work.deadline_s[job]:
             self._push(now_s + work.deadline_s[job], job)
@@ -117,6 +127,11 @@ class EventLoop:
             self._is_polling = True
             self._push(now_s + self._poll_s, None)
         return None
+
+    def _is_refused(self, job: int, now_s: float) -> bool:
+        if self._gate and not self._is_sampling:
+            self._sample(now_s)
+        return bool(self._gate and self._gate.refuses(job, now_s)) or not self._waiting.add(job, now_s)
 
     def _note(self, job: int, end: End) -> None:
         self._work.ends[job] = end

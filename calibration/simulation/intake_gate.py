@@ -51,6 +51,11 @@ class Admission:
         self._admitted[rank][lane] += 1
         return False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs."""
+        return not any(map(any, self._in_flight))
+
     def claimed(self, jobs: Sequence[int]) -> None:
         for job in jobs:
             self._in_flight[self._work.rank[job]][self._work.lane[job]] += 1

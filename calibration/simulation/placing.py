@@ -57,7 +57,7 @@ class Placing:
         tenants = arrivals.tenants or repeat("", len(arrivals))
         limits = _limits_of(arrivals)
         return [
-            (_queue(self.model, self.ladder, limit, rank, lane), tenant)
+            _queue(self.model, self.ladder, limit, rank, lane, tenant)
             for limit, rank, lane, tenant in zip(limits, ranks, lanes, tenants, strict=True)
         ]
 
@@ -108,5 +108,5 @@ def _constraints(ladder: tuple[str, ...], limits: _Limits) -> Constraints:
 
 
 @lru_cache(maxsize=4096)
-def _queue(model: str, ladder: tuple[str, ...], limits: _Limits, rank: int, lane: Lane) -> str:
-    return str(_constraints(ladder, limits).queue(model, ladder[rank], lane))
+def _queue(model: str, ladder: tuple[str, ...], limits: _Limits, rank: int, lane: Lane, tenant: str) -> tuple[str, str]:
+    return str(_constraints(ladder, limits).queue(model, ladder[rank], lane)), tenant

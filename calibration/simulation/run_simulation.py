@@ -21,6 +21,8 @@ from calibration.simulation.scripted.scripted_queue import ScriptedQueue
 from calibration.simulation.service_curves import Curve
 from calibration.simulation.simulated_work import Speed, Work
 
+_MAX_S = 1e11  # the scripts count milliseconds, up to a quadrillion
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -49,6 +51,10 @@ def simulate(
 
     """
     settings = scenario.settings.models[scenario.model]
+    if not len(arrivals):
+        raise InputError("there are no requests")
+    if (last_s := float(arrivals.at_s[-1])) > _MAX_S:
+        raise InputError(f"the last request would come after {last_s:.3g} s; {_MAX_S:.0e} s are simulated at most")
     check_fleet(scenario.fleet, settings, scenario.curves)
     tokens = float((arrivals.input_tokens + arrivals.output_tokens).mean())
     if faults := memory_faults(scenario.fleet, settings, tokens):

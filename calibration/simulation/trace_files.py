@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def read_arrivals(file: Path, speed: float = 1.0, limit: int = MAX_REQUESTS, *, 
         InputError: it has none of the forms, or a line is wrong, which is named.
 
     """
-    times, inputs, outputs, deadlines, margins = (array("d") for _ in range(5))
+    times, inputs, outputs, deadlines = (array("d") for _ in range(4))
     plain: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     try:
         for request in read_trace(file, speed=speed, limit=limit, sort=sort):
@@ -41,7 +40,6 @@ def read_arrivals(file: Path, speed: float = 1.0, limit: int = MAX_REQUESTS, *, 
             inputs.append(request.input_tokens)
             outputs.append(request.output_tokens)
             deadlines.append(request.deadline_s or 0.0)
-            margins.append(math.nan if request.margin is None else request.margin)
             for name, column in plain.items():
                 column.append(getattr(request, name))
     except ConfigError as error:
@@ -53,6 +51,5 @@ def read_arrivals(file: Path, speed: float = 1.0, limit: int = MAX_REQUESTS, *, 
         input_tokens=np.frombuffer(inputs),
         output_tokens=np.frombuffer(outputs),
         deadlines_s=deadlines if any(deadlines) else (),
-        margins=margins if not all(map(math.isnan, margins)) else (),
         **columns,
     )

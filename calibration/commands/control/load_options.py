@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from calibration.commands.options import say
 from calibration.errors import InputError
 from calibration.simulation.arrivals import LENGTH_KINDS, MAX_REQUESTS, Arrivals, Lengths, generate
 from calibration.simulation.outcome import Targets
@@ -41,7 +42,10 @@ def targets_of(text: str) -> Targets:
 def arrivals_of(text: str, count: int | None, speed: float, lengths: str, seed: int, *, sort: bool = False) -> Arrivals:
     """Return the requests of a trace's file, or of a generator."""
     if Path(text).is_file():
-        return read_arrivals(Path(text), speed, MAX_REQUESTS if count is None else count, sort=sort)
+        read = read_arrivals(Path(text), speed, MAX_REQUESTS if count is None else count, sort=sort)
+        if count is None and len(read) == MAX_REQUESTS:
+            say(f"the trace's first {MAX_REQUESTS:,} requests are taken")
+        return read
     if "/" in text or text.endswith((".gz", ".csv", ".jsonl")):
         raise InputError(f"--arrivals: there is no file {text!r}")
     return generate(text, 10_000 if count is None else count, _lengths(lengths), seed)

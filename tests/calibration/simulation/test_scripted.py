@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibration.errors import InputError
 from calibration.simulation.arrivals import Arrivals, Lengths, generate
 from calibration.simulation.run_simulation import simulate
 from tests.calibration.simulation.fleets import curve_of, scenario_of
@@ -146,3 +147,28 @@ def test_overflow_stops_where_it_has_cost_what_it_may_in_an_hour(tmp_path: Path)
     assert free["overflow"]["requests"] > 30
     # Four share a second of b: 20 of them cost 5, and four more may run by then.
     assert limited["overflow"]["requests"] <= 24
+
+
+@pytest.mark.parametrize("spec", ["poisson:rate=1e8", "poisson:rate=1e-6", "bursts:burst_rate=1e8,on_s=1e-3,off_s=1e6"])
+def test_absurd_rates_end_soon_with_every_request_accounted_for(spec: str, tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, THREE, EVEN, {"a": 0.9, "c": 0.1})
+    made = generate(spec, 1000, Lengths(kind="zipf", input_tokens=1, output_tokens=100_000), seed=1)
+
+    ended = simulate(scenario, replace(made, deadlines_s=[30.0] * 1000))["ended"]
+
+    assert sum(ended.values()) == 1000
+
+
+def test_requests_over_thousands_of_years_are_refused(tmp_path: Path) -> None:
+    made = generate("poisson:rate=1e-9", 1000, Lengths(kind="constant", input_tokens=1, output_tokens=1), seed=1)
+
+    with pytest.raises(InputError, match=r"the last request would come after .*e\+11 s|e\+12 s"):
+        simulate(scenario_of(tmp_path, ONE, EVEN), made)
+
+
+def test_queues_that_are_full_refuse_what_comes(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ONE, EVEN, more="[queue]\nmax_depth = 10")
+
+    ended = simulate(scenario, at_once(30, tenants=["x"] * 30))["ended"]
+
+    assert (ended["served"], ended["refused"]) == (11, 19)
