@@ -151,7 +151,9 @@ class EventLoop:
         return has_claimed
 
     def _claim(self, worker: Worker, now_s: float) -> bool:
-        jobs = self._waiting.claim(worker, worker.speed.slots - worker.jobs, now_s)
+        free = worker.speed.slots - worker.jobs
+        jobs = self._waiting.claim(worker, free, now_s)
+        worker.is_waiting = len(jobs) < free and not worker.speed.has_reserve
         if self._waiting.expired:
             self._note_expired(now_s)
         if jobs:
@@ -188,7 +190,8 @@ class EventLoop:
         self._waiting.end(worker, job, now_s, is_served=end is End.SERVED)
         if self._gate:
             self._gate.ended(job, is_served=end is End.SERVED)
-        if self._waiting.finds(worker.rank):
+        # A worker that waits for the next push does not look when one of its jobs ends (workers/claiming.py).
+        if not worker.is_waiting and self._waiting.finds(worker.rank):
             self._claim(worker, now_s)
         is_full = worker.jobs == worker.speed.slots
         if was_full and not is_full:

@@ -123,6 +123,7 @@ def _speeds(scenario: Scenario) -> list[Speed]:
                 job_rates=curve.job_rates(tier.slots),
                 first_token_s=curve.first_token_s(tier.slots),
                 input_tokens=curve.input_tokens,
+                has_reserve=tier.reserve > 0,
             )
         )
     return speeds

@@ -56,16 +56,18 @@ class Speed:
     job_rates: Sequence[float]
     first_token_s: Sequence[float]
     input_tokens: float | None  # of the prompts whose times to the first token these are
+    has_reserve: bool = False  # then it always has room, and looks again soon
 
 
 class Worker:
     """One worker: its jobs, and how far each has come."""
 
-    __slots__ = ("clock_s", "ends", "jobs", "number", "progress", "rank", "shared_s", "speed", "version")
+    __slots__ = ("clock_s", "ends", "is_waiting", "jobs", "number", "progress", "rank", "shared_s", "speed", "version")
 
     def __init__(self, number: int, rank: int, speed: Speed) -> None:
         self.number, self.rank, self.speed = number, rank, speed
         self.jobs, self.version = 0, 0
+        self.is_waiting = False  # its last claim found less than it had room for: it looks again when it is woken
         self.clock_s, self.progress, self.shared_s = 0.0, 0.0, 0.0
         self.ends: list[tuple[float, int, float]] = []  # progress at a job's end, job, shared_s at its begin
 
