@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from calibration.simulation.planning.make_plan import Market
 _POINTS = 13  # of a range
 _MAX_POINTS = 200
 _NEAR = 1e-6
-_STEPS = 24  # of the search for a break-even: the range by 2^24
+_STEPS = 50  # of the search for a break-even: a few are enough
 _SPEC = re.compile(r"(?:(load)|price:([^=]+))=(.+)")
 _RANGE = re.compile(r"([0-9.]+)\.\.([0-9.]+)(?:/([0-9]+))?")
 
@@ -121,24 +120,23 @@ def _as_good(points: Sequence[dict[str, Any]], device: str) -> list[float]:  # A
 def _break_even(market: Market, frontier: Frontier, device: str) -> dict[str, Any]:  # Any: JSON
     """Return the highest price up to which the device alone is as cheap as the best mix.
 
-    The mix's cost is concave in one price, and that of the device alone is in proportion to it: the difference grows
-    from 0 on, so there is one such price.
+    The device alone costs its price times a number of GPUs, a mix no more than so much at any price: where a mix is
+    cheaper, the price at which that very mix costs as much is lower, and the search goes on there.
     """
-
-    def is_as_good(price: float) -> bool:
-        program = frontier.program(market, price)
-        alone, mixed = _alone(program, market, device), cheapest(program)
-        assert mixed is not None  # noqa: S101  (prices decide about no fleet's existence)
-        return alone is not None and alone.price_per_hour <= mixed.price_per_hour * (1 + _NEAR)
-
-    low, high = frontier.values[0], frontier.values[-1]
-    if not is_as_good(low):
-        return {"price": None, "reason": f"a mix is cheaper at {low:g} already"}
-    if is_as_good(high):
-        return {"price": None, "reason": f"only {device} is as cheap as any mix, up to {high:g}"}
+    low, price = frontier.values[0], frontier.values[-1]
+    alone = _alone(frontier.program(market, price), market, device)
+    if alone is None:
+        return {"price": None, "reason": f"only {device} cannot serve it"}
+    of_device = np.array([kind.option.device == device for kind in market.kinds])
+    gpus = alone.price_per_hour / price
     for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_as_good(middle) else (low, middle)
-        if high - low < 10 ** (math.floor(math.log10(high)) - 3):
+        mixed = cheapest(frontier.program(market, price))
+        if mixed is None or mixed.price_per_hour >= gpus * price * (1 - _NEAR):
             break
-    return {"price": low, "reason": f"up to {low:.4g} only {device} is as cheap as any mix"}
+        in_mix = float((market.program.gpus * mixed.workers)[of_device].sum())
+        price = (mixed.price_per_hour - in_mix * price) / (gpus - in_mix)
+        if price < low:
+            return {"price": None, "reason": f"a mix is cheaper at {low:g} already"}
+    if price >= frontier.values[-1]:
+        return {"price": None, "reason": f"only {device} is as cheap as any mix, up to {price:g}"}
+    return {"price": price, "reason": f"up to {price:.4g} only {device} is as cheap as any mix"}

@@ -72,7 +72,7 @@ def programs(draw: st.DrawFn) -> FleetProgram:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(programs())
 def test_no_fleet_of_any_numbers_of_workers_is_cheaper(program: FleetProgram) -> None:
     fleet = cheapest(program)
@@ -89,7 +89,7 @@ def test_no_fleet_of_any_numbers_of_workers_is_cheaper(program: FleetProgram) ->
         assert (fractional_price(program) or 0) <= fleet.price_per_hour + 1e-6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(programs(), st.lists(st.floats(0.2, 3), min_size=2, max_size=4))
 def test_more_load_is_never_cheaper_and_a_higher_price_neither(program: FleetProgram, factors: list[float]) -> None:
     endless = replace(program, stock=np.full(len(program.stock), np.inf))
