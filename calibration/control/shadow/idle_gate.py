@@ -13,8 +13,8 @@ from calibration.control.shadow.idleness import TierLoad, obstacle, traffic
 
 T = TypeVar("T")
 Look = Callable[[], Awaitable[dict[str, TierLoad]]]
-# How soon a request is taken back; requests that look at the same moment share what they see.
-POLL_S, _SHARED_S = 0.25, 0.05
+# How soon a request is taken back, and how often one that waits looks again; looks at the same moment are shared.
+_TAKE_BACK_S, _LOOK_AGAIN_S, _SHARED_S = 0.25, 1.0, 0.05
 
 
 class EndOfPassError(Exception):
@@ -58,7 +58,7 @@ class Gate:
         while why := await self._obstacle(tier):
             if time.monotonic() >= end_s:
                 raise EndOfPassError(f"busy: {why}")
-            await self.stopped_within(POLL_S)
+            await self.stopped_within(min(_LOOK_AGAIN_S, self._max_wait_s))
             self._check_stopped()
         self._check_stopped()
 
@@ -66,7 +66,7 @@ class Gate:
         stopping = asyncio.create_task(self._stop.wait())
         try:
             while not task.done():
-                await asyncio.wait((task, stopping), timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((task, stopping), timeout=_TAKE_BACK_S, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done() and (self._stop.is_set() or await self._traffic(tier)):
                     break
             return task.result() if task.done() else None

@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from bitladder.endpoints import Endpoint
 from bitladder.policy_forms import FEATURE_NAMES
 from bitladder.routing.features import score_prompt
 from calibration.artifacts.digest import text_id
+from calibration.control.labelling.label_losses import answer_label, split_rows, text_label
 from calibration.control.shadow.selection import CapturedPrompt
 from calibration.errors import EngineFailedError
-from calibration.evaluate.distributions import Distributions, agreement, divergence
+from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.engine import Asker
 from calibration.evaluate.measures.greedy_answers import PROMPT_TOKENS, as_prompt
 from calibration.sample.kind import kind_and_language
@@ -71,21 +74,6 @@ class Labeller:
 
 
 def _compare(reference: Distributions, tier: Distributions, count: int) -> dict[str, Any]:
-    """Return the loss along the answer, whose tokens are the last ones, and along the prompt before it."""
-    kl, same = divergence(reference, tier), agreement(reference, tier)
-    half, parted = count // 2, (~same[-count:]).nonzero()[0]
-    label = {"answer": _means(kl[-count:], same[-count:])}
-    label["answer"]["first_divergence"] = int(parted[0]) if len(parted) else count
-    if half:
-        label["answer"]["kl_halves"] = [_rounded(part.mean()) for part in (kl[-count:][:half], kl[-count:][half:])]
-    if len(kl) > count:
-        label["text"] = _means(kl[:-count], same[:-count])
-    return label
-
-
-def _means(kl: Any, same: Any) -> dict[str, Any]:  # noqa: ANN401  (arrays)
-    return {"kl": _rounded(kl.mean()), "flips": _rounded(1 - same.mean()), "tokens": len(kl)}
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 6)
+    (text, answer), (tier_text, tier_answer) = split_rows(reference, count), split_rows(tier, count)
+    labels = {"answer": answer_label(answer, tier_answer), "text": text_label(text, tier_text)}
+    return {name: msgspec.to_builtins(label) for name, label in labels.items() if label}
