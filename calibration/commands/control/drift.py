@@ -49,6 +49,7 @@ _Horizon = Annotated[int, typer.Option(min=100, help="requests over which the le
 _ByKind = Annotated[bool, typer.Option("--by-kind", help="watch each kind of the reference, too")]
 _State = Annotated[Path, typer.Option(help="folder of what was read and seen")]
 _Metrics = Annotated[Path | None, typer.Option(help="a file for node_exporter, ending in .prom")]
+_Page = Annotated[Path | None, typer.Option(help="an HTML page of what was found, with a plot")]
 _Auto = Annotated[bool, typer.Option("--auto", help="apply a proven limit within the limits below; needs --url")]
 _MaxStep = Annotated[float, typer.Option(help="--auto: by which share the limit may fall at once")]
 _PerDay = Annotated[int, typer.Option(min=1, help="--auto: how often a day")]
@@ -78,6 +79,7 @@ def _drift(
     state: _State = Path("var/drift"),
     proposals: Folder = DEFAULT_FOLDER,
     metrics: _Metrics = None,
+    page: _Page = None,
     url: Url = None,
     api_key: ApiKey = None,
     auto: _Auto = False,
@@ -100,7 +102,7 @@ def _drift(
     _check_streams([*(requests or ()), *(shadow or ())], metrics)
     plan = Plan(window=window, horizon=horizon, level=_level(level) / 2, seed=seed)
     basis = read_basis(reference, plan, form if promise else None, promise, LossPlan(level=level / 2), by_kind=by_kind)
-    streams = DriftStreams(tuple(requests or ()), tuple(shadow or ()), state, proposals, metrics)
+    streams = DriftStreams(tuple(requests or ()), tuple(shadow or ()), state, proposals, metrics, page)
     with IntakeSettings(url, api_key) if url else nullcontext() as intake:
         _passes(DriftOptions(basis, streams, policy_name, limits, intake, _say), pause_s, as_json=as_json)
 

@@ -52,8 +52,8 @@ def of_losses(
         {"alarm": alarm, "step": step, "promise": promise, "limit_in_force": in_force}
     )
     broken = (
-        f"the promise is broken: {step.risk_in_force:.1%} of requests lose more than {promise.threshold:g}, "
-        f"promised were {promise.alpha:.3g}"
+        f"the promise is broken: {alarm.risk:.1%} of the last requests lose more than {promise.threshold:g}, "
+        f"promised were {promise.alpha:.1%}"
     )
     proposals = []
     if step.limit is not None and step.limit < in_force:
@@ -61,7 +61,7 @@ def of_losses(
         if setting is not None:
             change = Change(settings={setting.key: step.limit}, was={setting.key: setting.value})
         reason = (
-            f"{broken}; the newest {step.labels} labels prove a limit of {step.limit:.4g} (in force {in_force:.4g}), "
+            f"{broken}; {step.labels} labels since then prove a limit of {step.limit:.4g} (in force {in_force:.4g}), "
             f"which sends {step.low_share:.0%} below the top"
         )
         proposals.append(new_proposal("threshold", reason, at=at, author=LOSSES, evidence=evidence, change=change))

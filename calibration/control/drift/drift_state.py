@@ -50,6 +50,7 @@ class LossState(msgspec.Struct, kw_only=True):
     digest: str = ""
     not_before: str = ""  # labels of earlier requests are of another limit
     before: int = 0  # labels that are not kept any more
+    count: int = 0
     over: int = 0  # of all, how many lose too much
     labels: list[Label] = []
     alarm: LossAlarm | None = None

@@ -1,8 +1,9 @@
 """What is to be done when a promise is broken: the highest limit that the newest labels prove, or why there is none.
 
-The newest labels are those since the monitor that saw it began to look. They were chosen because they lose much, so
-what is proven on them errs on the safe side. A tier that a lower limit would choose and nobody measured counts as lost.
-Pure.
+Only labels behind the alarm count: those before it are partly of the traffic that was before, on which too much would
+be proven. They are looked at when there are 100, 200, 400 and so on, and each look has half of the delta that is left:
+a test that is repeated until it succeeds would prove anything. A tier that a lower limit would choose and nobody
+measured counts as lost. Pure.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from calibration.control.promise import high_probability, labels_needed
 
 Numbers = NDArray[np.float64]
 _STEPS = 100
+_FIRST_LOOK = 100
 
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):
     """What the newest labels say."""
 
-    labels: int
+    labels: int  # that were looked at
     unmeasured: int  # of them, at the limit or at the one in force, counted as lost
     limit: float | None  # the highest that is proven; None: not even the safest is
     low_share: float  # the share of the labels that it sends below the top
     risk: float  # the share of all requests that it lets lose too much, among these labels
-    risk_in_force: float
     more_labels: int | None = None  # until a limit with `min_low_share` would be proven; None: no number proves it
     is_enough: bool  # the proven limit sends at least `min_low_share` below the top
 
@@ -47,9 +48,10 @@ def candidate_limits(bounds: Numbers, in_force: float) -> Numbers:
 
 def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min_low_share: float = 0.05) -> NextStep:
     """Return what these labels allow; the last of the limits is the one in force."""
+    count, labels, delta, next_look = len(labels), *_look(labels, promise.delta)
     table = [_under(labels, float(limit)) for limit in limits]
     candidates = [over for over, _, _ in table]
-    place = high_probability(candidates, promise.among_labels, promise.delta)
+    place = high_probability(candidates, promise.among_labels, delta)
     shares = [float(low.mean()) if len(low) else 0.0 for _, low, _ in table]
     is_enough = place is not None and shares[place] >= min_low_share
     more = None
@@ -57,8 +59,8 @@ def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min
         # The first limit that would be worth it; where none is, the last.
         target = next((at for at, share in enumerate(shares) if share >= min_low_share), len(limits) - 1)
         risk = float(candidates[target].mean()) if labels else 0.0
-        needed = labels_needed(risk, promise.among_labels, promise.delta, beyond=len(labels))
-        more = None if needed is None else needed - len(labels)
+        needed = labels_needed(risk, promise.among_labels, delta / 2, beyond=len(labels))
+        more = None if needed is None else max(needed, next_look) - count
     at = 0 if place is None else place
     return NextStep(
         labels=len(labels),
@@ -66,10 +68,17 @@ def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min
         limit=None if place is None else float(limits[place]),
         low_share=0.0 if place is None else shares[place],
         risk=float(candidates[at].mean()) * promise.low_share if labels else 0.0,
-        risk_in_force=float(np.mean([label.is_over for label in labels])) * promise.low_share if labels else 0.0,
         more_labels=more,
         is_enough=is_enough,
     )
+
+
+def _look(labels: Sequence[Label], delta: float) -> tuple[Sequence[Label], float, int]:
+    """Return the labels of the last look, its delta, and at how many labels the next one is."""
+    size, looks = _FIRST_LOOK, 0
+    while size <= len(labels):
+        size, looks = 2 * size, looks + 1
+    return labels[: size // 2 if looks else 0], delta / 2 ** max(1, looks), size
 
 
 def _under(labels: Sequence[Label], limit: float) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from bitladder.policy_forms import LearnedForm
-from calibration.artifacts.folder import locked
+from calibration.artifacts.folder import locked, replace_file
 from calibration.control.drift.drift_metrics import ROWS, values_of
+from calibration.control.drift.drift_page import drift_page
 from calibration.control.drift.drift_proposals import Auto, LimitSetting, obstacle, of_features, of_losses
 from calibration.control.drift.drift_state import DriftState, load_state, save_state
 from calibration.control.drift.next_step import NextStep, next_step
@@ -34,6 +35,7 @@ class DriftStreams:
     state: Path
     proposals: Path
     metrics: Path | None = None
+    page: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,16 @@ def run(options: DriftOptions) -> dict[str, Any]:  # Any: JSON
         }
         if options.streams.metrics is not None:
             write_metrics(options.streams.metrics, ROWS, values_of(answer))
+        if options.streams.page is not None:
+            _write_page(options.streams.page, answer)
     return answer
+
+
+def _write_page(path: Path, answer: dict[str, Any]) -> None:  # Any: JSON
+    try:
+        replace_file(path, drift_page(answer).encode())
+    except OSError as error:
+        raise InputError(f"cannot write --page {str(path)!r}: {error.strerror or error}") from error
 
 
 def _setting(options: DriftOptions) -> LimitSetting | None:
@@ -142,7 +153,7 @@ def _losses(basis: Basis, state: DriftState, limit: float, step: NextStep | None
     promise, losses = basis.promise, state.losses
     if promise is None:
         return None
-    count = losses.before + len(losses.labels)
+    count = losses.count
     return {
         "promise": msgspec.to_builtins(promise),
         "limit": limit,

@@ -30,7 +30,7 @@ from calibration.texts.jsonl import read_lines
 ALL = "all"
 MIN_REFERENCE = 200
 _BATCH = 2000  # lines after which what was read is written
-_MAX_KEPT = 20_000  # labels of a broken promise
+_MAX_KEPT = 12_800  # labels of a broken promise
 
 
 class Basis(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,17 +190,20 @@ class Watch:
         if promise is None or not new:
             return
         losses.labels += new
+        losses.count += len(new)
         losses.over += sum(label.is_over for label in new)
         if losses.alarm is None:
             over = np.array([label.is_over for label in losses.labels], dtype=float)
             losses.alarm = first_alarm(over, promise, plan, losses.before)
         count = losses.before + len(losses.labels)
         if losses.alarm is not None:
-            keep_from = max(losses.alarm.since - 1, count - _MAX_KEPT)
+            keep_from = losses.alarm.label  # what raised it is no evidence for another limit: see next_step
         else:  # what monitors look at that are not at their end
             keep_from = max(0, (count - plan.life) // plan.spacing * plan.spacing)
         if keep_from > losses.before:
             losses.labels, losses.before = losses.labels[keep_from - losses.before :], keep_from
+        if losses.alarm is not None:
+            losses.labels = losses.labels[:_MAX_KEPT]  # the last look that there is
 
     def _begin(self, state: DriftState) -> None:
         """Begin anew what is of another reference, promise or limit."""

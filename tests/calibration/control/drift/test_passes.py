@@ -65,7 +65,7 @@ def test_features_that_move_ask_for_labels_and_do_not_break_the_promise(referenc
     options = arguments(
         reference, "--requests", str(stream), "--policy", str(policy(folder)),
         "--shadow", str(write_lines(folder / "shadow.jsonl", [label(row, random) for row in features(random, 20)])),
-        "--metrics", str(folder / "drift.prom"),
+        "--metrics", str(folder / "drift.prom"), "--page", str(folder / "drift.html"),
     )  # fmt: skip
 
     status, before = command(options)
@@ -83,6 +83,10 @@ def test_features_that_move_ask_for_labels_and_do_not_break_the_promise(referenc
     assert 'bitladder_drift_moved{feature="digits"} 1.0' in metrics
     assert 'bitladder_drift_moved{feature="entropy"} 0.0' in metrics
     assert "bitladder_promise_broken 0.0" in metrics
+    page = (folder / "drift.html").read_text()
+    assert "<td>digits</td>" in page.replace("\n", "")
+    assert "It is not refuted." in page
+    assert "data:image/png;base64," in page
     assert "bitladder_drift_requests_total 500.0" in metrics
 
 
@@ -153,7 +157,7 @@ def test_a_killed_command_counts_nothing_twice(reference: Path, command: Command
     state = reference.parent / "drift" / STATE
     running = [sys.executable, "-m", "calibration", *options, "--every", "1"]
     process = subprocess.Popen(running, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(state.exists, "the first pass is written down")
+    wait_until(state.exists, "the first pass is written down", 90)
     write_lines(stream, requests(table[1000:]))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
