@@ -1,12 +1,14 @@
 """Label files: for each prompt its features, where it comes from, and what each tier loses on it.
 
 A line is a JSON object: `features` by the names of routing (docs/routing.md), or `prompt`, of which they are computed;
-`source` and `kind` (or `task`); and of every tier an object of measures, as `{"kl": 0.1, "flips": 0.02}`, or a bool
-that says whether its answer was right. Tiers stand in the line itself or under `tiers`.
+`source` and `kind` (or `task`); `id`, by which lines of the same text are known; and of every tier an object of
+measures, as `{"kl": 0.1, "flips": 0.02}`, or a bool that says whether its answer was right. Tiers stand in the line
+itself or under `tiers`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -33,16 +35,27 @@ _OTHER_NAMES = {
 }  # fmt: skip
 _LOGARITHMS = {"log_bytes": "bytes", "log_words": "words", "tok_est": "tokens", "mean_line": "line_length"}
 _MAX_LOSS = 1e6
+_MAX_CHARS = 2048  # that are kept of a text
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Prompts in rows: their features, their losses by tier, and where each is from."""
+    """Prompts in rows: their features, their losses by tier, and where each is from.
+
+    Rows of the same group have the same text, as far as the file says: they must not be divided. Texts are the
+    beginnings of the prompts, or () where a line has none.
+    """
 
     names: tuple[str, ...]
     features: Numbers
     losses: dict[str, Numbers]
     sources: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", tuple(map(str, range(len(self.sources)))))
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -53,6 +66,8 @@ class _Line:
     features: dict[str, float]
     losses: dict[str, float]
     source: str
+    group: str
+    text: str | None
 
 
 def read_labels(path: Path, tiers: tuple[str, ...], measure: str) -> tuple[Labels, int]:
@@ -61,12 +76,19 @@ def read_labels(path: Path, tiers: tuple[str, ...], measure: str) -> tuple[Label
     The last tier is what the others are held against: of each loss its own is taken off, where it has one anywhere.
 
     Raises:
-        InputError: a line is none, or no line has a loss of all tiers.
+        InputError: a line is none, there are too many, or no line has a loss of all tiers.
 
     """
-    lines = read_lines(path, "label", lambda line, where: _read(line, where, tiers, measure))
-    if len(lines) > MAX_LABELS:
-        raise InputError(f"{path}: {len(lines):,} labels, expected at most {MAX_LABELS:,}")
+    count = 0
+
+    def read(line: str, where: str) -> _Line:
+        nonlocal count
+        count += 1
+        if count > MAX_LABELS:  # while it is read: a file may be larger than the memory
+            raise InputError(f"{where}: more than {MAX_LABELS:,} labels: take a sample of them")
+        return _read(line, where, tiers, measure)
+
+    lines = read_lines(path, "label", read)
     if not any(tiers[-1] in line.losses for line in lines):
         tiers = tiers[:-1]
     whole = [line for line in lines if len(line.losses) == len(tiers)]
@@ -86,6 +108,8 @@ def _labels(path: Path, lines: list[_Line], tiers: tuple[str, ...]) -> Labels:
         features=np.array([[line.features[name] for name in names] for line in lines]),
         losses={tier: np.array([line.losses[tier] for line in lines]) for tier in tiers},
         sources=tuple(line.source for line in lines),
+        groups=tuple(line.group for line in lines),
+        texts=texts if len(texts := tuple(line.text for line in lines if line.text is not None)) == len(lines) else (),
     )
 
 
@@ -100,10 +124,23 @@ def _read(line: str, where: str, tiers: tuple[str, ...], measure: str) -> _Line:
     if not isinstance(under, dict):
         raise InputError(f"{where}: tiers must be an object, got {str(under)[:80]!r}")
     losses = {tier: _loss(under[tier], measure, f"{where}: {tier}") for tier in tiers if tier in under}
+    features, prompt = _features(fields, where), fields.get("prompt")
     return _Line(
-        _features(fields, where),
+        features,
         {tier: loss for tier, loss in losses.items() if loss is not None},
         next((str(fields[name])[:200] for name in ("source", "task", "kind") if fields.get(name)), "unknown"),
+        _group(fields, features),
+        prompt[:_MAX_CHARS] if isinstance(prompt, str) else None,
+    )
+
+
+def _group(fields: Mapping[str, Any], features: Mapping[str, float]) -> str:  # Any: JSON
+    """Return what lines of the same text have in common: the text, its hash, its id, or else all features."""
+    if isinstance(prompt := fields.get("prompt"), str):
+        return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()
+    names = ("sha256", "sha256_16", "id")
+    return next(
+        (str(fields[name])[:200] for name in names if fields.get(name) is not None), str(sorted(features.items()))
     )
 
 
@@ -137,8 +174,8 @@ def _features(fields: Mapping[str, Any], where: str) -> dict[str, float]:  # Any
 
 
 def _number(value: object, what: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  (NaN)
         raise InputError(f"{what} must be a number, got {str(value)[:80]!r}")
     if not low <= value <= high:
-        raise InputError(f"{what} must be from {low:g} to {high:g}, got {value:g}")
+        raise InputError(f"{what} must be from {low:g} to {high:g}, got {str(value)[:80]}")
     return float(value)

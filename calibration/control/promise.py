@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
 Losses = NDArray[np.float64]
 # More labels than anybody makes: beyond it there is no number to tell.
@@ -31,14 +32,7 @@ def share_p_value(losses: int, count: int, alpha: float) -> float:
         raise ValueError(f"losses must be between 0 and {count}, got {losses}")
     if losses == count:
         return 1.0
-    log_odds = math.log(alpha) - math.log1p(-alpha)
-    # Terms as logarithms, against the largest one: of many labels they are smaller than a float can be.
-    logs, log_term = [], count * math.log1p(-alpha)
-    for k in range(losses + 1):
-        logs.append(log_term)
-        log_term += math.log((count - k) / (k + 1)) + log_odds
-    largest = max(logs)
-    return min(1.0, math.exp(largest) * math.fsum(math.exp(value - largest) for value in logs))
+    return float(bdtr(losses, count, alpha))
 
 
 def mean_p_value(losses: Losses, alpha: float, delta: float) -> float:
@@ -85,11 +79,14 @@ def high_probability(candidates: Iterable[Losses], alpha: float, delta: float) -
 def on_average(candidates: Iterable[Losses], alpha: float) -> int | None:
     """Return the place of the last candidate up to which all keep alpha on average, or None where none does.
 
-    One more label might lose everything, so it is counted as if it did.
+    One more label might lose everything, so it is counted as if it did. The theorem needs losses that only rise from
+    candidate to candidate; where a label's falls (a middle tier loses more than the lowest one), its highest so far
+    counts.
     """
-    last = None
+    last, highest = None, np.zeros(1)
     for place, losses in enumerate(candidates):
-        if (losses.sum() + 1.0) / (len(losses) + 1) > alpha:
+        highest = np.maximum(highest, losses)
+        if (highest.sum() + 1.0) / (len(losses) + 1) > alpha:
             break
         last = place
     return last
@@ -115,6 +112,26 @@ def labels_needed(share: float, alpha: float, delta: float, beyond: int = 0) -> 
         else:
             low = middle
     return _fewest(high, max(beyond + 1, math.ceil(high / share)), math.ceil((high + 1) / share) - 1, alpha, delta)
+
+
+def mean_labels_needed(losses: Losses, alpha: float, delta: float, beyond: int) -> int | None:
+    """Return about how many labels, above `beyond`, prove alpha where losses are drawn from these ones; or None."""
+    if losses.mean() >= alpha:
+        return None
+    drawn = np.random.default_rng(0).choice(losses, min(MAX_LABELS, 64 * (beyond + 1)))
+
+    def proves(count: int) -> bool:
+        return mean_p_value(drawn[:count], alpha, delta) <= delta
+
+    low, high = beyond, 2 * (beyond + 1)
+    while not proves(high):
+        if high >= len(drawn):
+            return None
+        low, high = high, min(2 * high, len(drawn))
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proves(middle) else (middle, high)
+    return high
 
 
 def _proves(losses: int, count: int, alpha: float, delta: float) -> bool:

@@ -1,9 +1,10 @@
-"""Fit what each tier loses, and find the highest limit that a promise allows. Pure."""
+"""Fit what each tier loses, and find the highest limit that a promise allows."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,155 +13,174 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitladder.policy_forms import LearnedForm
-from calibration.audit.features import rank_correlation
 from calibration.control.losses import Labels
-from calibration.control.predictors.registry import PREDICTORS
-from calibration.control.promise import high_probability, labels_needed, on_average
+from calibration.control.pareto import pareto_front
+from calibration.control.policy_figures import held_out
+from calibration.control.predictor_choice import Advance, Sample, choose, correlation
+from calibration.control.predictors.registry import EXPORTABLE, PREDICTORS
+from calibration.control.promise import high_probability, labels_needed, mean_labels_needed, on_average
 from calibration.control.scores import chosen_tiers
 from calibration.errors import InputError
 
 Numbers = NDArray[np.float64]
 Rows = NDArray[np.intp]
 MIN_LABELS = 50
+AUTO = "auto"
 # Shares of the labels: for the fit, for the promise, and the rest for figures that nothing was chosen by.
 _FIT, _PROMISE = 0.4, 0.4
 _STEPS = 100  # candidate limits, of equal shares of the fit's labels
-_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is to be promised: a share of requests that lose more than `threshold`."""
+    """What is to be promised: a share of requests that lose more than a threshold, or a mean of clipped losses."""
 
     costs: dict[str, float]  # of every tier that counts, in any order; the dearest one is the top
     measure: str
-    threshold: float
+    threshold: float  # what a request may lose; with the risk `mean`: where losses are clipped
     alpha: float
     delta: float
-    promise: str
+    promise: str  # high-probability or mean
     seed: int
+    risk: str = "share"  # or mean
+    predictor: str = AUTO
 
     @property
     def ladder(self) -> tuple[str, ...]:
         """The tiers by cost, the cheapest first."""
         return tuple(sorted(self.costs, key=lambda tier: self.costs[tier]))
 
+    @property
+    def level(self) -> float:
+        """What the mean of `bounded` losses must not be over."""
+        return self.alpha / self.threshold if self.risk == "mean" else self.alpha
 
-def tune(labels: Labels, question: Question) -> tuple[LearnedForm | None, dict[str, Any]]:  # Any: JSON
+    def bounded(self, losses: Numbers) -> Numbers:
+        """Return losses between 0 and 1, whose mean is the risk."""
+        if self.risk == "mean":
+            return np.minimum(losses, self.threshold) / self.threshold
+        return (losses > self.threshold).astype(float)
+
+    @property
+    def words(self) -> str:
+        """What is promised, but for the confidence."""
+        if self.risk == "mean":
+            return f"the mean of {self.measure} added, each clipped at {self.threshold:g}, is at most {self.alpha:.3g}"
+        return f"at most {self.alpha:.3g} of requests lose more than {self.threshold:g} ({self.measure})"
+
+
+def tune(
+    labels: Labels, question: Question, advance: Advance = lambda name: None
+) -> tuple[LearnedForm | None, dict[str, Any]]:  # Any: JSON
     """Return the policy that keeps the promise, or None where the labels cannot promise it, and all figures.
 
     Raises:
-        InputError: there are too few labels to say anything.
+        InputError: there are too few labels to say anything, or no predictor can be used.
 
     """
     if len(labels) < MIN_LABELS:
         raise InputError(f"{len(labels)} labels have a loss of every tier, expected at least {MIN_LABELS}")
-    fitted_on, promised_on, tested_on = _divided(len(labels), question.seed)
-    added = _added(labels, question.ladder[-1])
-    left_out = _dominated({tier: float(added[tier][fitted_on].mean()) for tier in added}, question.costs)
-    tiers = [tier for tier in question.ladder[:-1] if tier not in left_out]
-    ladder = [*tiers, question.ladder[-1]]
-    fit = PREDICTORS["ridge"].fit(labels, added, tiers, fitted_on, question.seed)
+    fitted_on, promised_on, tested_on = divided(labels.groups, question.seed)
+    added, top = added_losses(labels, question.ladder[-1]), question.ladder[-1]
+    front = pareto_front({tier: losses[fitted_on] for tier, losses in added.items()}, question.costs, top)
+    kept = {tier: added[tier] for tier in question.ladder[:-1] if tier not in front.left_out}
+    if not kept:
+        raise InputError("no tier is cheaper than the top: there is nothing to tune")
+    tiers, costs = list(kept), {tier: question.costs[tier] for tier in (*kept, top)}
+    sample = Sample(labels, tiers[0], added[tiers[0]], question.seed)
+    names = EXPORTABLE if question.predictor == AUTO else (question.predictor,)
+    choice = choose({name: PREDICTORS[name] for name in names}, sample, kept, fitted_on, advance)
+    fit = PREDICTORS[choice.name].fit(labels, kept, tiers, fitted_on, question.seed)
     bounds = fit.losses(labels, np.arange(len(labels)))
-    losses = np.array([added[tier] for tier in tiers] + [np.zeros(len(labels))]).T
-    over = (losses > question.threshold).astype(float)
-    limits = np.unique(np.quantile(bounds[fitted_on].min(axis=1), np.linspace(0, 1, _STEPS + 1)))
-    candidates = [_of_chosen(over, bounds, float(limit), promised_on) for limit in limits]
-    place = _last_promised(candidates, question)
-    limit = None if place is None else float(limits[place])
-    chosen = chosen_tiers(bounds[tested_on], -1.0 if limit is None else limit)
-    costs = np.array([question.costs[tier] for tier in ladder])
+    losses = np.array([*kept.values(), np.zeros(len(labels))]).T
+    steps, place, limit = promised_limit(bounds, losses, (fitted_on, promised_on), question)
     figures = {
         "labels": {"fit": len(fitted_on), "promise": len(promised_on), "test": len(tested_on)},
-        "ladder": ladder,
-        "left_out": left_out,
-        "spearman": _correlations(labels, added, tiers[0], bounds[:, 0], tested_on),
+        "ladder": list(costs),
+        "costs": costs,
+        "left_out": front.left_out,
+        "notes": front.notes,
+        "predictor": dataclasses.asdict(choice),
         "limit": limit,
-        "next": _next_step(candidates, -1 if place is None else place, question),
-        "held_out": _held_out(ladder, costs, losses[tested_on], over[tested_on], chosen),
+        "next": _next_step(steps, -1 if place is None else place, question),
+        **_figures_of(sample, costs, question, (bounds, losses, limit), (promised_on, tested_on)),
     }
-    if limit is None:
-        return None, figures
-    words = f"{question.measure}, over {question.threshold:g} in at most {question.alpha:.3g} of requests"
     form = fit.export()
-    return form and msgspec.structs.replace(form, measure=words[:200], limit=limit), figures
+    if limit is None or form is None:
+        return None, figures
+    return msgspec.structs.replace(form, measure=question.words[:200], limit=limit), figures
 
 
-def _divided(count: int, seed: int) -> tuple[Rows, Rows, Rows]:
-    """Return the rows for the fit, for the promise and for the test, drawn by chance."""
-    order = np.random.default_rng(seed).permutation(count)
-    first, second = int(_FIT * count), int((_FIT + _PROMISE) * count)
-    return order[:first], order[first:second], order[second:]
+def _figures_of(
+    sample: Sample,
+    costs: Mapping[str, float],
+    question: Question,
+    policy: tuple[Numbers, Numbers, float | None],
+    rows: tuple[Rows, Rows],
+) -> dict[str, Any]:  # Any: JSON
+    """Return what the score and the policy do on labels that were not fitted on.
+
+    The score was not chosen by those of the promise either; the policy was, by its limit.
+    """
+    bounds, losses, limit = policy
+    others, tested_on = np.concatenate(rows), rows[1]
+    texts = sample.units("random", others)
+    chosen = chosen_tiers(bounds[tested_on], -1.0 if limit is None else limit)
+    return {
+        "spearman": correlation([bounds[others, 0]], sample.losses[others], texts, question.seed),
+        "held_out": held_out(
+            costs, losses[tested_on], question.threshold, chosen, _entropies(sample.labels, tested_on)
+        ),
+    }
 
 
-def _last_promised(candidates: Sequence[Numbers], question: Question) -> int | None:
-    if question.promise == "mean":
-        return on_average(candidates, question.alpha)
-    return high_probability(candidates, question.alpha, question.delta)
+def divided(groups: Sequence[str], seed: int) -> tuple[Rows, Rows, Rows]:
+    """Return the rows for the fit, for the promise and for the test, drawn by chance; a text is in one of them."""
+    known, numbers = np.unique(np.array(groups), return_inverse=True)
+    ranks = np.random.default_rng(seed).permutation(len(known))[numbers]
+    order = np.argsort(ranks, kind="stable")
+    ends = [int(np.searchsorted(ranks[order], share * len(known))) for share in (_FIT, _FIT + _PROMISE)]
+    first, second, third = np.split(order, ends)
+    return first, second, third
 
 
-def _added(labels: Labels, top: str) -> dict[str, Numbers]:
+def added_losses(labels: Labels, top: str) -> dict[str, Numbers]:
     """Return what each tier loses beyond the top of the ladder."""
     of_top = labels.losses.get(top, np.zeros(len(labels)))
     return {tier: np.maximum(losses - of_top, 0.0) for tier, losses in labels.losses.items() if tier != top}
 
 
-def _dominated(losses: dict[str, float], costs: dict[str, float]) -> dict[str, str]:
-    """Return the tiers that another one beats in cost without losing more, and which one that is."""
-    reasons = {}
-    for tier, loss in losses.items():
-        for other in losses:
-            if costs[other] < costs[tier] and losses[other] <= loss:
-                reasons[tier] = f"{other} costs {costs[other]:g} and loses {losses[other]:.4g}: no more than {loss:.4g}"
-    return reasons
+def promised_limit(
+    bounds: Numbers, losses: Numbers, rows: tuple[Rows, Rows], question: Question
+) -> tuple[list[Numbers], int | None, float | None]:
+    """Return the losses of each candidate limit, the last candidate that is promised, and its limit.
+
+    `rows` are those of the fit, by whose bounds the candidates are fixed, and those of the promise, which test them.
+    """
+    fitted_on, promised_on = rows
+    limits = np.unique(np.quantile(bounds[fitted_on].min(axis=1), np.linspace(0, 1, _STEPS + 1)))
+    risks, places = question.bounded(losses[promised_on]), np.arange(len(promised_on))
+    steps = [risks[places, chosen_tiers(bounds[promised_on], float(limit))] for limit in limits]
+    if question.promise == "mean":
+        place = on_average(steps, question.level)
+    else:
+        place = high_probability(steps, question.level, question.delta)
+    return steps, place, None if place is None else float(limits[place])
 
 
-def _of_chosen(table: Numbers, bounds: Numbers, limit: float, rows: Rows) -> Numbers:
-    chosen: Numbers = table[rows, chosen_tiers(bounds[rows], limit)]
-    return chosen
+def _entropies(labels: Labels, rows: Rows) -> Numbers | None:
+    return labels.features[rows, labels.names.index("entropy")] if "entropy" in labels.names else None
 
 
-def _correlations(
-    labels: Labels, added: dict[str, Numbers], tier: str, predictions: Numbers, rows: Rows
-) -> dict[str, float | None]:
-    """Return how closely predictions follow the lowest tier's loss: of held-out labels, and of held-out sources."""
-    figures = {"random": rank_correlation(predictions[rows], added[tier][rows])}
-    for name in set(labels.names) & {"entropy", "zlib_ratio"}:
-        figures[name] = rank_correlation(labels.features[rows, labels.names.index(name)], added[tier][rows])
-    _, numbers = np.unique(np.array(labels.sources), return_inverse=True)
-    if numbers.max() + 1 >= _FOLDS:
-        predicted = np.empty(len(labels))
-        for fold in range(_FOLDS):
-            within = np.flatnonzero(numbers % _FOLDS == fold)
-            others = PREDICTORS["ridge"].fit(labels, added, [tier], np.flatnonzero(numbers % _FOLDS != fold), 0)
-            predicted[within] = others.losses(labels, within)[:, 0]
-        figures["by_source"] = rank_correlation(predicted, added[tier])
-    return figures
-
-
-def _next_step(candidates: Sequence[Numbers], place: int, question: Question) -> dict[str, Any] | None:  # Any: JSON
+def _next_step(steps: Sequence[Numbers], place: int, question: Question) -> dict[str, Any] | None:  # Any: JSON
     """Return what the first candidate that is not promised loses, and how many more labels would prove it."""
-    if place + 1 == len(candidates):
+    if place + 1 == len(steps):
         return None
-    losses = candidates[place + 1]
-    needed = labels_needed(float(losses.mean()), question.alpha, question.delta, beyond=len(losses))
+    losses = steps[place + 1]
+    if question.risk == "mean":
+        needed = mean_labels_needed(losses, question.level, question.delta, beyond=len(losses))
+    else:
+        needed = labels_needed(float(losses.mean()), question.level, question.delta, beyond=len(losses))
     more = None if needed is None else math.ceil((needed - len(losses)) / _PROMISE)
-    return {"share_over": float(losses.mean()), "more_labels": more}
-
-
-def _held_out(
-    ladder: Sequence[str], costs: Numbers, losses: Numbers, over: Numbers, chosen: Rows
-) -> dict[str, Any]:  # Any: JSON
-    """Return what the policy does with labels that nothing was chosen by, and each tier alone."""
-    rows = np.arange(len(chosen))
-    alone = {
-        tier: {"cost": float(costs[at]), "loss": float(losses[:, at].mean()), "over": float(over[:, at].mean())}
-        for at, tier in enumerate(ladder)
-    }
-    return {
-        "shares": {tier: float((chosen == at).mean()) for at, tier in enumerate(ladder)},
-        "cost": float(costs[chosen].mean()),
-        "loss": float(losses[rows, chosen].mean()),
-        "over": float(over[rows, chosen].mean()),
-        "alone": alone,
-    }
+    scale = question.threshold if question.risk == "mean" else 1.0
+    return {"risk": scale * float(losses.mean()), "more_labels": more}

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mapie.risk_control import control_fwer
+from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 
 from calibration.control.promise import (
     Losses,
     high_probability,
     labels_needed,
+    mean_labels_needed,
     mean_p_value,
     on_average,
     p_value,
@@ -151,3 +154,55 @@ def test_a_count_of_losses_that_cannot_be_is_refused(losses: int) -> None:
 def test_a_loss_without_a_bound_is_refused() -> None:
     with pytest.raises(ValueError, match="losses must be between 0 and 1, got 0 to 3"):
         mean_p_value(np.array([0.0, 3.0]), ALPHA, DELTA)
+
+
+@pytest.mark.parametrize(("losses", "count"), [(2, 120), (10, 500), (40, 1000)])
+def test_a_share_is_proven_by_no_fewer_labels_than_a_bound_that_holds_for_all_losses(losses: int, count: int) -> None:
+    table = np.concatenate((np.ones(losses), np.zeros(count - losses)))
+    general = compute_hoeffding_bentkus_p_value(np.array([table.mean()]), count, ALPHA)[0][0]
+
+    # Bentkus' part of mapie's p-value is e times the binomial tail; Hoeffding's may be lower, never than the tail.
+    assert share_p_value(losses, count, ALPHA) <= general <= math.e * share_p_value(losses, count, ALPHA) * (1 + 1e-9)
+
+
+def test_a_bet_on_losses_of_little_spread_proves_more_than_mapie_s_bound() -> None:
+    chance = np.random.default_rng(5)
+    proven = proven_by_mapie = 0
+    for _ in range(200):
+        losses = chance.beta(2, 38, 300)  # a mean of 0.05 and a deviation of 0.034
+        proven += mean_p_value(losses, 0.065, DELTA) <= DELTA
+        general = compute_hoeffding_bentkus_p_value(np.array([losses.mean()]), len(losses), 0.065)[0][0]
+        proven_by_mapie += general <= DELTA
+
+    assert proven > 190
+    assert proven_by_mapie < 20
+
+
+def test_mapie_s_fixed_sequence_stops_where_this_one_does() -> None:
+    chance = np.random.default_rng(8)
+    scores = chance.random(400)
+    lost = chance.random(400) < 0.2 * scores
+    candidates = [(lost & (scores <= threshold)).astype(float) for threshold in THRESHOLDS]
+    p_values = np.array([[p_value(losses, ALPHA, DELTA)] for losses in candidates])
+
+    rejected = control_fwer(p_values[:, 0], DELTA, fwer_method="fixed_sequence")
+
+    assert high_probability(candidates, ALPHA, DELTA) == max(rejected)
+
+
+def test_about_so_many_labels_prove_a_mean_and_fewer_do_not() -> None:
+    losses = np.random.default_rng(1).beta(2, 18, 200) * 0.5  # a mean of 0.05
+
+    needed = mean_labels_needed(losses, 0.055, DELTA, beyond=200)
+
+    assert needed is not None
+    again = np.random.default_rng(2).choice(losses, (50, 2 * needed))
+    assert np.mean([mean_p_value(draw, 0.055, DELTA) <= DELTA for draw in again]) > 0.8
+    assert mean_labels_needed(losses, float(losses.mean()), DELTA, beyond=200) is None
+
+
+def test_on_average_a_label_counts_with_the_most_it_lost_so_far() -> None:
+    lost, saved = np.array([1.0] + [0.0] * 38), np.zeros(39)
+
+    # One of 39, and one that might be: 2 in 40. A later candidate that saves it does not make room for another.
+    assert on_average([lost, saved, np.roll(lost, 1)], ALPHA) == 1
