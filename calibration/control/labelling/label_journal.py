@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
 import msgspec
+import numpy as np
 
 from calibration.artifacts.folder import replace_file, writing
 from calibration.control.labelling.label_losses import OwnLabel, TaskLabel, TierLabel
 from calibration.errors import InputError
+from calibration.evaluate.distributions import Distributions, from_arrays, to_arrays
 
 _MODE = 0o600  # it has the reference's answers
 
@@ -124,3 +127,15 @@ class Journal:
             self.references[record.id] = record
         else:
             self.tiers[record.id, record.tier] = record
+
+
+def packed(rows: Distributions) -> bytes:
+    """Return predictions as a record keeps them."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **to_arrays([rows]))
+    return file.getvalue()
+
+
+def unpacked(content: bytes) -> Distributions:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return from_arrays(file)[0]

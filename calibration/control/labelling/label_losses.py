@@ -6,24 +6,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
 from calibration.evaluate.distributions import Distributions, agreement, divergence
 
 _MIN = 1e-7
+_RUN = 4
 # As the cascade has it (bitladder/routing/cascade.py): what is a billion times likelier is no surer than this.
 _MAX_MARGIN = 20.0
 
 
-class AnswerLabel(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The loss along the reference's answer."""
 
     kl: float
     flips: float  # share of its tokens where another one is likeliest
     first_divergence: int  # tokens before the first flip; all of them where there is none
     tokens: int
-    kl_halves: tuple[float, float] | None  # of the first and of the second half; None: there is one token
+    kl_halves: tuple[float, float] | None = None  # of the first and of the second half; None: there is one token
+    repeated: float | None = None  # share of the answer's runs of four tokens that came before; None: it has none
 
 
 class TextLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +74,12 @@ def answer_label(reference: Distributions, tier: Distributions) -> AnswerLabel:
         tokens=len(kl),
         kl_halves=halves,
     )
+
+
+def repeated_share(tokens: Sequence[int]) -> float | None:
+    """Return the share of runs of four tokens that came before: an answer that loops has a high one."""
+    runs = [tuple(tokens[at : at + _RUN]) for at in range(len(tokens) - _RUN + 1)]
+    return _round(1 - len(set(runs)) / len(runs)) if runs else None
 
 
 def text_label(reference: Distributions, tier: Distributions) -> TextLabel | None:

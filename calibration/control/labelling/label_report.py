@@ -22,6 +22,7 @@ _MIN_ROWS = 3
 _LOSSES: dict[str, Callable[[TierLabel], float | None]] = {
     "answer.kl": lambda label: label.answer.kl if label.answer else None,
     "answer.flips": lambda label: label.answer.flips if label.answer else None,
+    "answer.repeated": lambda label: label.answer.repeated if label.answer else None,
     "text.kl": lambda label: label.text.kl if label.text else None,
 }
 _FEATURES = ("entropy", "zlib_ratio")

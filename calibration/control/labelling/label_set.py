@@ -20,7 +20,7 @@ from calibration.control.labelling.label_losses import TierLabel
 from calibration.control.labelling.label_prompts import LabelPrompt, draw, read_prompts
 from calibration.control.labelling.label_report import describe_labels
 from calibration.control.labelling.run_labelling import Labeller, LabelOptions, Probe
-from calibration.errors import EngineFailedError
+from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.machine import machine
 from calibration.sandbox.choose import AUTO, choose_sandbox
 from calibration.terminal.progress import Steps
@@ -69,8 +69,7 @@ async def label_set(
     drawn = draw(prompts, request.count, request.seed)
     has_code = any(prompt.check and prompt.check.code for prompt in drawn)
     sandbox = choose_sandbox(request.sandbox) if has_code else None
-    with writing(request.out):
-        request.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _prepare(request.out)
     with Journal.opened(request.out / JOURNAL) as journal, steps.showing():
         if journal.repaired:
             steps.note("", f"the last line of {JOURNAL} was cut off: it is measured again")
@@ -94,6 +93,15 @@ async def label_set(
         if len(lines) == len(drawn) and not request.keep_text:
             journal.drop_answers()
     return report
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder; raise InputError where it has files of these names that no labelling run has written."""
+    strangers = [name for name in FILES if (out / name).exists()]
+    if strangers and not (out / JOURNAL).exists():
+        raise InputError(f"--out: there is no {out / JOURNAL}, so {strangers[0]} is no labelling run's: take another")
+    with writing(out):
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 async def _run(

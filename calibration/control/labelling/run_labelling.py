@@ -7,18 +7,17 @@ a few prompts are asked side by side; local engines come one after another, each
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
+import msgspec
 
 from calibration.artifacts.digest import text_digest
 from calibration.control.asking.askers import Askers
-from calibration.control.labelling.label_journal import Journal, ReferenceRecord, TierRecord
+from calibration.control.labelling.label_journal import Journal, ReferenceRecord, TierRecord, packed, unpacked
 from calibration.control.labelling.label_losses import (
     AnswerLabel,
     TaskLabel,
@@ -26,12 +25,13 @@ from calibration.control.labelling.label_losses import (
     TierLabel,
     answer_label,
     own_label,
+    repeated_share,
     split_rows,
     text_label,
 )
 from calibration.control.labelling.label_prompts import LabelPrompt
 from calibration.errors import CalibrationError, EngineFailedError, InputError
-from calibration.evaluate.distributions import Distributions, from_arrays, to_arrays
+from calibration.evaluate.distributions import Distributions
 from calibration.evaluate.engine import AT_ONCE, Asker
 from calibration.evaluate.measures.greedy_answers import as_prompt
 from calibration.sandbox.program import Sandbox
@@ -201,7 +201,7 @@ class Labeller:
             prompt=asked.prompt,
             answer=written.tokens,
             text=text,
-            rows=_packed(rows),
+            rows=packed(rows),
         )
         self.journal.add(record)
 
@@ -212,7 +212,9 @@ class Labeller:
         rows = await asker.distributions(tokens, self.options.top)
         written = await asker.write(answered.prompt, self.options.answer_tokens, [], self.options.top)
         text = await self._task_answer(asker, prompt, answered.prompt, written.text)
-        of_text, of_answer = await asyncio.to_thread(_compare, _unpacked(answered.rows), rows, count)
+        of_text, of_answer = await asyncio.to_thread(_compare, unpacked(answered.rows), rows, count)
+        if of_answer is not None:
+            of_answer = msgspec.structs.replace(of_answer, repeated=repeated_share(answered.answer))
         label = TierLabel(
             answer=of_answer,
             text=of_text,
@@ -285,14 +287,3 @@ async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _compare(reference: Distributions, tier: Distributions, count: int) -> tuple[TextLabel | None, AnswerLabel | None]:
     (prompt, answer), (tier_prompt, tier_answer) = split_rows(reference, count), split_rows(tier, count)
     return text_label(prompt, tier_prompt), answer_label(answer, tier_answer) if count else None
-
-
-def _packed(rows: Distributions) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **to_arrays([rows]))
-    return file.getvalue()
-
-
-def _unpacked(content: bytes) -> Distributions:
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return from_arrays(file)[0]

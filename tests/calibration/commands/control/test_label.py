@@ -87,7 +87,9 @@ def test_every_prompt_gets_a_line_without_its_text_and_a_second_run_asks_nothing
     for line in lines:
         assert line["features"]["chat"] == 1
         answer = {"kl": 0.0, "flips": 0.0, "first_divergence": 8, "tokens": 8, "kl_halves": [0.0, 0.0]}
-        assert line["tiers"]["int4"]["answer"] == answer  # the echo engine is the same at every tier
+        assert line["tiers"]["int4"]["answer"] == answer | {
+            "repeated": 0.0
+        }  # the echo engine is the same at every tier
         assert line["tiers"]["fp8"]["task"] == {"wrong": 0, "rule": "contains"}
         assert line["tiers"]["int8"]["own"]["tokens"] == 8
     assert report["tiers"]["int4"]["means"]["task.wrong"]["n"] == 12
@@ -116,6 +118,11 @@ def test_what_cannot_be_asked_is_an_error_before_anything_is(
         status, _, said = run(capsys, *arguments, *more)
         assert status == 2
         assert message in " ".join(said.split())
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "labels.jsonl").write_text("mine")
+    status, _, said = run(capsys, *arguments)
+    assert status == 2
+    assert "labels.jsonl is no labelling run's" in " ".join(said.split())
 
 
 @pytest.mark.long

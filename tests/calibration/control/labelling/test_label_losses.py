@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from calibration.control.labelling.label_losses import answer_label, own_label, split_rows, text_label
+from calibration.control.labelling.label_losses import answer_label, own_label, repeated_share, split_rows, text_label
 from calibration.evaluate.distributions import Distributions
 
 
@@ -51,6 +51,12 @@ def test_an_answer_of_one_token_has_no_halves_and_a_prompt_of_one_no_loss() -> N
 
     assert answer_label(answer, answer).kl_halves is None
     assert text_label(prompt, prompt) is None
+
+
+def test_an_answer_that_loops_is_seen_by_the_runs_of_tokens_that_came_before() -> None:
+    assert repeated_share([1, 2, 3]) is None
+    assert repeated_share([1, 2, 3, 4, 5, 6, 7]) == 0
+    assert repeated_share([1, 2] * 8) == pytest.approx(11 / 13, abs=1e-6)  # of 13 runs two are new
 
 
 def test_how_sure_a_model_is_of_its_answer_is_entropy_and_margin_of_its_tokens() -> None:
