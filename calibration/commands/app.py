@@ -37,6 +37,7 @@ CONTROL_STEPS = {
     "drift": "Say whether prompts have moved, and whether the promise still holds; exit status 1 when it is broken.",
     "simulate": "Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost.",
     "plan": "Find the cheapest fleet for requests, an SLO and a quality promise; exit status 1 when it misses the SLO.",
+    "loop": "Go the whole way, from traffic to a promoted policy, with one page that a person signs.",
 }
 STEPS = CHECKPOINT_STEPS | CONTROL_STEPS
 _PANELS = (("From traffic to checkpoints that serve", CHECKPOINT_STEPS), ("The control loop", CONTROL_STEPS))
@@ -48,14 +49,14 @@ INNER = ("make",)
 def main(arguments: Sequence[str]) -> None:
     """Run one command; a CalibrationError is printed on stderr and ends with its exit code."""
     try:
-        _make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
+        make_app(arguments)(args=list(arguments), prog_name="bitladder calibrate")
     except CalibrationError as error:
         message = "\n".join(map(printable, str(error).split("\n")))
         sys.stderr.write(f"error: {message}\n")
         sys.exit(error.exit_code)
 
 
-def _make_app(arguments: Sequence[str]) -> typer.Typer:
+def make_app(arguments: Sequence[str]) -> typer.Typer:
     """Build the command line with the step that the first argument names; the others are only listed."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(calibration)

@@ -1,0 +1,201 @@
+"""Run a loop: each step a process of its own command, skipped where it is done; then the proposal, and a signature.
+
+What a command does when it is run again (labels that go on, a canary that goes on) is its own; here is only the order,
+and what need not be done again.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from calibration.artifacts.folder import locked
+from calibration.control.loop.loop_file import LoopFile
+from calibration.control.loop.loop_page import is_signed, write_page
+from calibration.control.loop.loop_state import (
+    LoopState,
+    Signature,
+    StepRecord,
+    file_digest,
+    inputs_digest,
+    is_done,
+    page_digest,
+    read_state,
+    with_step,
+    write_state,
+)
+from calibration.control.loop.loop_steps import (
+    CANARY,
+    PROMOTE,
+    PROPOSE,
+    SIGNED,
+    Step,
+    policy_of,
+    steps_of,
+    steps_on_traffic,
+)
+from calibration.control.loop.promotion import free_policy, placed, propose, take_back
+from calibration.control.proposals.author import operator, time_now
+from calibration.control.proposals.intake_settings import IntakeSettings
+from calibration.control.proposals.proposal_folder import ProposalStore
+from calibration.errors import InputError
+
+_MAX_FIGURES = 4 * 2**20  # of a command's output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopOptions:
+    """How a loop is run."""
+
+    api_key: str | None = None
+    until: str = PROMOTE
+    say: Callable[[str], None] = lambda _: None
+    start: Callable[[Sequence[str]], tuple[int, bytes]] | None = None  # of a command; None: as a process
+
+
+class LoopEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run of the loop ended."""
+
+    state: str  # promoted, refused, failed, to be signed, or stopped
+    step: str
+    message: str = ""
+
+
+def run_loop(loop: LoopFile, folder: Path, options: LoopOptions) -> LoopEnd:
+    """Do the steps that are not done, until one refuses, a signature is missing, or the policy is promoted.
+
+    Raises:
+        InputError: the file does not fit the folder, or a step's option is wrong.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "loop", lambda: options.say("another process runs this loop: waiting")):
+        return _Run(loop, folder, options).run()
+
+
+def sign(folder: Path, loop: LoopFile, name: str, note: str = "") -> LoopState:
+    """Sign what the page says.
+
+    Raises:
+        InputError: there is nothing to sign yet.
+
+    """
+    with locked(folder, "loop", lambda: None):
+        state = read_state(folder)
+        if not state.proposal:
+            raise InputError(f"there is nothing to sign in {str(folder)!r}: the loop has proposed nothing yet")
+        signature = Signature(name=name, at=time_now(), page=page_digest(state, SIGNED), note=note)
+        state = msgspec.structs.replace(state, signature=signature)
+        write_state(folder, state)
+        write_page(folder, loop, state)
+    return state
+
+
+class _Run:
+    def __init__(self, loop: LoopFile, folder: Path, options: LoopOptions) -> None:
+        self._loop, self._folder, self._options = loop, folder, options
+        self._store = ProposalStore(Path(loop.proposals))
+        self._state = read_state(folder)
+
+    def run(self) -> LoopEnd:
+        return (
+            self._do_all(steps_of(self._loop, self._folder))
+            or self._prepare_canary()
+            or self._do_all(steps_on_traffic(self._loop, self._folder, self._state.policy))
+            or LoopEnd(state="promoted", step=PROMOTE)
+        )
+
+    def _do_all(self, steps: Sequence[Step]) -> LoopEnd | None:
+        for step in steps:
+            if end := self._do(step):
+                return end
+            if step.name == self._options.until != PROMOTE:
+                return LoopEnd(state="stopped", step=step.name)
+        return None
+
+    def _prepare_canary(self) -> LoopEnd | None:
+        """Propose, and put the policy where the stack reads it, once that is signed."""
+        record = self._state.steps.get(PROPOSE)
+        inputs = inputs_digest(self._loop.policies.values(), [policy_of(self._folder)])
+        if not is_done(record, inputs) or not self._state.proposal:
+            with IntakeSettings(self._loop.url, self._options.api_key) as intake:
+                policy = free_policy(self._loop, intake)
+            self._state = msgspec.structs.replace(self._state, policy=policy, signature=None)
+            proposal = propose(self._loop, self._folder, self._state, self._store)
+            self._state = msgspec.structs.replace(self._state, proposal=proposal.id)
+            self._keep(PROPOSE, StepRecord(outcome="done", inputs=inputs, started_at=time_now()))
+        if self._options.until == PROPOSE:
+            return LoopEnd(state="stopped", step=PROPOSE)
+        signature = self._state.signature
+        if signature is None or not is_signed(self._state):
+            return LoopEnd(state="to be signed", step=PROPOSE, message=f"proposal {self._state.proposal}")
+        placed(self._store, self._state.proposal, author=f"{signature.name} ({operator()})")
+        return None
+
+    def _do(self, step: Step) -> LoopEnd | None:
+        inputs = inputs_digest(step.arguments, step.reads)
+        if is_done(self._state.steps.get(step.name), inputs):
+            self._options.say(f"{step.name}: done before")
+            return None
+        self._options.say(f"{step.name}: bitladder calibrate {' '.join(step.arguments)}")
+        started_at, clock = time_now(), time.monotonic()
+        status, output = (self._options.start or _as_process)(step.arguments)
+        is_finished = status in (0, step.tolerated) and all(path.is_file() for path in step.writes)
+        record = StepRecord(
+            outcome="done" if is_finished else "refused" if status == 1 else "failed",
+            inputs=inputs,
+            outputs={str(path): file_digest(path) for path in step.writes} if is_finished else {},
+            exit_status=status,
+            started_at=started_at,
+            seconds=round(time.monotonic() - clock, 1),
+            figures=_figures(output),
+        )
+        self._keep(step.name, record)
+        if record.outcome == "done":
+            return None
+        if step.name == CANARY and record.outcome == "refused":
+            take_back(self._store, self._state.proposal)
+        return LoopEnd(state=record.outcome, step=step.name, message=f"exit status {status}")
+
+    def _keep(self, name: str, record: StepRecord) -> None:
+        self._state = with_step(self._state, name, record)
+        write_state(self._folder, self._state)
+        write_page(self._folder, self._loop, self._state)
+
+
+def _as_process(arguments: Sequence[str]) -> tuple[int, bytes]:
+    """Run a command; it has our stderr, and is ended with us."""
+    command = [sys.executable, "-m", "calibration", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603  (our own command)
+
+    def pass_on(number: int, frame: object) -> None:
+        del frame
+        process.send_signal(number)
+
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        output, _ = process.communicate()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return process.returncode, output
+
+
+def _figures(output: bytes) -> dict[str, Any]:
+    """Return what a command printed: its last line that is a JSON object."""
+    for line in reversed(output[-_MAX_FIGURES:].splitlines()):
+        try:
+            figures = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue
+        if isinstance(figures, dict):
+            return figures
+    return {}
