@@ -57,9 +57,9 @@ class Asker:
     """Makes requests to a running engine, a bounded number at once."""
 
     def __init__(
-        self, engine: Answers, less: str, *, model: str = MODEL, at_once: int = AT_ONCE, answer_s: float = _ANSWER_S
+        self, engine: Answers, less: str, *, model: str = MODEL, at_once: int = AT_ONCE, answer_s: float = 0
     ) -> None:
-        self._engine, self._model, self._answer_s = engine, model, answer_s
+        self._engine, self._model, self._answer_s = engine, model, answer_s or _ANSWER_S
         self.less = less  # what the engine had to take less of to start, if anything
         self._free = asyncio.Semaphore(at_once)
 
