@@ -92,6 +92,13 @@ def on_average(candidates: Iterable[Losses], alpha: float) -> int | None:
     return last
 
 
+def average_labels_needed(losses: Losses, alpha: float) -> int | None:
+    """Return the fewest labels, more than these, that keep alpha on average with the mean of these, or None."""
+    if (mean := float(losses.mean())) >= alpha:
+        return None
+    return max(len(losses) + 1, math.ceil((1 - alpha) / (alpha - mean) - 1e-9))
+
+
 def labels_needed(share: float, alpha: float, delta: float, beyond: int = 0) -> int | None:
     """Return the fewest labels, above `beyond`, that prove alpha where this share of them loses, or None."""
     if share >= alpha:

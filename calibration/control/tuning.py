@@ -18,7 +18,13 @@ from calibration.control.pareto import pareto_front
 from calibration.control.policy_figures import held_out
 from calibration.control.predictor_choice import Advance, Sample, choose, correlation
 from calibration.control.predictors.registry import EXPORTABLE, PREDICTORS
-from calibration.control.promise import high_probability, labels_needed, mean_labels_needed, on_average
+from calibration.control.promise import (
+    average_labels_needed,
+    high_probability,
+    labels_needed,
+    mean_labels_needed,
+    on_average,
+)
 from calibration.control.scores import chosen_tiers
 from calibration.errors import InputError
 
@@ -28,7 +34,7 @@ MIN_LABELS = 50
 AUTO = "auto"
 # Shares of the labels: for the fit, for the promise, and the rest for figures that nothing was chosen by.
 _FIT, _PROMISE = 0.4, 0.4
-_STEPS = 100  # candidate limits, of equal shares of the fit's labels
+_STEPS = 100  # candidate limits for each tier, of equal shares of the fit's labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +84,9 @@ def tune(
         InputError: there are too few labels to say anything, or no predictor can be used.
 
     """
-    if len(labels) < MIN_LABELS:
-        raise InputError(f"{len(labels)} labels have a loss of every tier, expected at least {MIN_LABELS}")
-    fitted_on, promised_on, tested_on = divided(labels.groups, question.seed)
+    fitted_on, promised_on, tested_on = parts = divided(labels.groups, question.seed)
+    if (texts := sum(map(len, parts))) < MIN_LABELS:
+        raise InputError(f"{texts} texts have a loss of every tier, expected at least {MIN_LABELS}")
     added, top = added_losses(labels, question.ladder[-1]), question.ladder[-1]
     front = pareto_front({tier: losses[fitted_on] for tier, losses in added.items()}, question.costs, top)
     kept = {tier: added[tier] for tier in question.ladder[:-1] if tier not in front.left_out}
@@ -95,7 +101,12 @@ def tune(
     losses = np.array([*kept.values(), np.zeros(len(labels))]).T
     steps, place, limit = promised_limit(bounds, losses, (fitted_on, promised_on), question)
     figures = {
-        "labels": {"fit": len(fitted_on), "promise": len(promised_on), "test": len(tested_on)},
+        "labels": {
+            "fit": len(fitted_on),
+            "promise": len(promised_on),
+            "test": len(tested_on),
+            "repeated": len(labels) - texts,
+        },
         "ladder": list(costs),
         "costs": costs,
         "left_out": front.left_out,
@@ -135,13 +146,14 @@ def _figures_of(
 
 
 def divided(groups: Sequence[str], seed: int) -> tuple[Rows, Rows, Rows]:
-    """Return the rows for the fit, for the promise and for the test, drawn by chance; a text is in one of them."""
-    known, numbers = np.unique(np.array(groups), return_inverse=True)
-    ranks = np.random.default_rng(seed).permutation(len(known))[numbers]
-    order = np.argsort(ranks, kind="stable")
-    ends = [int(np.searchsorted(ranks[order], share * len(known))) for share in (_FIT, _FIT + _PROMISE)]
-    first, second, third = np.split(order, ends)
-    return first, second, third
+    """Return the rows for the fit, for the promise and for the test, drawn by chance: one of each text.
+
+    A label that is there twice proves no more than once.
+    """
+    _, first = np.unique(np.array(groups), return_index=True)
+    order = first[np.argsort(np.random.default_rng(seed).permutation(len(first)))]
+    fit, promise, test = np.split(order, [math.ceil(share * len(first)) for share in (_FIT, _FIT + _PROMISE)])
+    return fit, promise, test
 
 
 def added_losses(labels: Labels, top: str) -> dict[str, Numbers]:
@@ -158,7 +170,8 @@ def promised_limit(
     `rows` are those of the fit, by whose bounds the candidates are fixed, and those of the promise, which test them.
     """
     fitted_on, promised_on = rows
-    limits = np.unique(np.quantile(bounds[fitted_on].min(axis=1), np.linspace(0, 1, _STEPS + 1)))
+    # Of the bounds of all tiers: up to the lowest of a prompt's only, a tier that always is below another shuts it out.
+    limits = np.unique(np.quantile(bounds[fitted_on], np.linspace(0, 1, _STEPS * bounds.shape[1] + 1)))
     risks, places = question.bounded(losses[promised_on]), np.arange(len(promised_on))
     steps = [risks[places, chosen_tiers(bounds[promised_on], float(limit))] for limit in limits]
     if question.promise == "mean":
@@ -177,7 +190,10 @@ def _next_step(steps: Sequence[Numbers], place: int, question: Question) -> dict
     if place + 1 == len(steps):
         return None
     losses = steps[place + 1]
-    if question.risk == "mean":
+    if question.promise == "mean":
+        losses = np.max(steps[: place + 2], axis=0)
+        needed = average_labels_needed(losses, question.level)
+    elif question.risk == "mean":
         needed = mean_labels_needed(losses, question.level, question.delta, beyond=len(losses))
     else:
         needed = labels_needed(float(losses.mean()), question.level, question.delta, beyond=len(losses))

@@ -166,6 +166,8 @@ def _text(figures: dict[str, Any], question: Question) -> str:  # Any: JSON
         )
     if skipped := figures["lines_without_every_tier"]:
         lines.append(f"{skipped:,} lines without a loss of every tier were not used")
+    if repeated := counts["repeated"]:
+        lines.append(f"{repeated:,} labels of a text that has one already were not used")
     if figures["policy"] is not None:
         sure = (
             f"with confidence {1 - question.delta:g}" if question.promise == Promise.HIGH_PROBABILITY else "on average"

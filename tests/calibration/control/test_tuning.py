@@ -213,6 +213,46 @@ def test_the_same_text_is_never_both_fitted_on_and_promised_by(tmp_path: Path) -
     assert all(len(part) > 5 for part in parts)
 
 
+def test_the_cheapest_tier_is_used_where_the_next_one_loses_far_less_than_any_limit() -> None:
+    labels = labels_of(400, seed=1)
+    both = dataclasses.replace(labels, losses={**labels.losses, "middle": 0.01 * labels.losses["low"]})
+    question = dataclasses.replace(QUESTION, costs={"low": 0.3, "middle": 0.6, "top": 1.0})
+
+    form, figures = tune(both, question)
+
+    assert form is not None
+    assert figures["held_out"]["policies"]["tuned"]["shares"]["low"] > 0.5
+    assert figures["next"]["risk"] > 0.02  # the sequence goes on until the labels do not prove it
+
+
+@pytest.mark.parametrize("promise", ["high-probability", "mean"])
+def test_labels_that_come_again_prove_no_more_than_once(promise: str) -> None:
+    labels, times = labels_of(100, seed=1), 8
+    again = Labels(
+        names=labels.names,
+        features=np.tile(labels.features, (times, 1)),
+        losses={"low": np.tile(labels.losses["low"], times)},
+        sources=labels.sources * times,
+        groups=labels.groups * times,
+    )
+    question = dataclasses.replace(QUESTION, promise=promise, alpha=0.03)
+
+    once, figures = tune(again, question)[1], tune(labels, question)[1]
+
+    assert once["labels"] == {**figures["labels"], "repeated": 700}
+    assert (once["limit"], once["next"]) == (figures["limit"], figures["next"])
+
+
+def test_a_mean_promise_says_how_many_labels_it_takes_itself() -> None:
+    labels = labels_of(50, seed=1)
+    question = dataclasses.replace(QUESTION, promise="mean", alpha=0.04, threshold=1.0)
+
+    _, figures = tune(labels, question)
+
+    # 20 labels for the promise, and one more that might lose: 1 / (20 + 1) is over 0.04, 1 / (24 + 1) is not.
+    assert (figures["limit"], figures["next"]) == (None, {"risk": 0.0, "more_labels": 10})
+
+
 @pytest.mark.long
 def test_tune_chooses_a_predictor_and_shows_all_of_them_on_labels_held_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
