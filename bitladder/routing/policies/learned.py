@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from bitladder.decision import Score
+import msgspec
+
+from bitladder.decision import Decision, Score
 from bitladder.policy_forms import Input, LearnedForm, Linear, Node, Trees, digest_of
 from bitladder.routing.constraints import Constraints
-from bitladder.routing.policies.interface import Source
-from bitladder.routing.policies.rule_list import Always, RuleList
+from bitladder.routing.policies.interface import LookedAt, Source, decision
 
+_NONE_WITHIN = "no tier below is within the limit"
 _Inputs = Sequence[float]
 
 
@@ -52,39 +53,40 @@ def inputs_of(inputs: Sequence[Input], score: Score) -> list[float]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Within:
-    """Holds where the bound of a tier's loss is within the limit."""
+class _Learned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The policy of a form's predictors."""
 
-    tier: str
-    inputs: tuple[Input, ...]
-    predictor: Linear | Trees
-    limit: float
+    name: str
+    version: int
+    features: tuple[str, ...]
+    form: LearnedForm
 
-    def holds(self, score: Score, constraints: Constraints) -> bool:
-        del constraints
-        return self._bound(score) <= self.limit
+    def decide(self, score: Score, constraints: Constraints) -> Decision:
+        for tier, value in self._bounds(score):
+            if value <= self.form.limit:
+                return decision(self, constraints.ladder.index(tier), self._text(tier, value), score, constraints)
+        return decision(self, len(constraints.ladder) - 1, _NONE_WITHIN, score, constraints)
 
-    def text(self, score: Score, constraints: Constraints) -> str:
-        del constraints
-        value = self._bound(score)
-        return f"loss at {self.tier} {value:.4g} {'<=' if value <= self.limit else '>'} {self.limit:g}"
+    def explain(self, score: Score, constraints: Constraints) -> list[LookedAt]:
+        looked_at = []
+        for tier, value in self._bounds(score):
+            is_within = value <= self.form.limit
+            looked_at.append(LookedAt(rule=self._text(tier, value), holds=is_within, floor=tier))
+            if is_within:
+                return looked_at
+        return [*looked_at, LookedAt(rule=_NONE_WITHIN, holds=True, floor=constraints.ladder[-1])]
 
-    def rank(self, ladder: Sequence[str]) -> int:
-        return ladder.index(self.tier)
+    def _bounds(self, score: Score) -> Iterator[tuple[str, float]]:
+        inputs = inputs_of(self.form.inputs, score)
+        return ((tier, bound(predictor, inputs)) for tier, predictor in self.form.tiers.items())
 
-    def _bound(self, score: Score) -> float:
-        return bound(self.predictor, inputs_of(self.inputs, score))
+    def _text(self, tier: str, value: float) -> str:
+        return f"loss at {tier} {value:.4g} {'<=' if value <= self.form.limit else '>'} {self.form.limit:g}"
 
 
-def learned(source: Source) -> RuleList:
+def learned(source: Source) -> _Learned:
     """Return the policy of a file's predictors; the settings have checked that they go up the ladder."""
     form = source.named[source.policy].content
     assert isinstance(form, LearnedForm)  # noqa: S101  (the settings have checked it)
-    rules = (_Within(tier, form.inputs, predictor, form.limit) for tier, predictor in form.tiers.items())
-    return RuleList(
-        name=f"{source.policy}:{digest_of(form)}",
-        version=form.version,
-        features=tuple(dict.fromkeys(item.name for item in form.inputs)),
-        rules=(*rules, Always(None, "no tier below is within the limit")),
-    )
+    names = tuple(dict.fromkeys(item.name for item in form.inputs))
+    return _Learned(name=f"{source.policy}:{digest_of(form)}", version=form.version, features=names, form=form)

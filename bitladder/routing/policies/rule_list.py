@@ -1,4 +1,4 @@
-"""A policy that is a list of rules: the first one that holds chooses the floor. All policies here are made of these."""
+"""A policy that is a list of rules: the first one that holds chooses the floor."""
 
 from __future__ import annotations
 

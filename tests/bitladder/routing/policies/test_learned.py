@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +72,23 @@ def test_the_floor_is_the_lowest_tier_within_the_limit(entropy: float, floor: st
     decision = policy.decide(Score(entropy=entropy), constraints_of(Envelope(), LADDER))
 
     assert (decision.floor, decision.reason) == (floor, reason)
+
+
+def test_a_tier_s_bound_is_computed_once_and_only_until_one_is_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiers = {name: predictor(Linear, intercept=value, weights=[0]) for name, value in (("int4", 0.9), ("int8", 0.1))}
+    form = LearnedForm(limit=0.5, inputs=(Input(name="entropy"),), tiers={**tiers, "fp8": tiers["int8"]})
+    policy = policy_of(PolicySettings(name="l"), {"l": table(form)})
+    computed: list[Linear | Trees] = []
+
+    def counted(tree: Linear | Trees, inputs: Sequence[float]) -> float:
+        computed.append(tree)
+        return bound(tree, inputs)
+
+    monkeypatch.setattr(sys.modules[bound.__module__], "bound", counted)
+    decision = policy.decide(Score(entropy=4.0), constraints_of(Envelope(), (*LADDER, "bf16")))
+
+    assert (decision.floor, decision.reason) == ("int8", "loss at int8 0.1 <= 0.5")
+    assert computed == [tiers["int4"], tiers["int8"]]
 
 
 def table(form: Form) -> NamedPolicySettings:
