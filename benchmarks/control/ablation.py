@@ -80,7 +80,7 @@ def study(path: Path) -> Figures:
     labels, _ = read_labels(path, question.ladder, question.measure)
     beside = read_beside(path, question.ladder, question.measure, question.agreement, ())
     measured = measured_of(labels, beside, question)
-    comparison = Comparison(measured, Resamples(labels.sources, question.resamples, SEED))
+    comparison = Comparison(measured, Resamples(labels.sources, question.resamples, SEED, labels.groups))
     for split, name in (("random", "score_oof"), ("source", "score_oof_source")):
         scores = np.array([line[name] for line in lines])
         family = by_limit(scores[:, None], measured.costs, measured.losses)
@@ -103,7 +103,7 @@ def routellm(path: Path) -> Figures:
     is_gsm8k = np.array([source.startswith("gsm8k") for source in labels.sources])
     figures["published"] = PUBLISHED
     figures["benchmarks"] = {}
-    for split, folds in (("random", random_folds(beside.groups, SEED)), ("source", source_folds(labels.sources, SEED))):
+    for split, folds in (("random", random_folds(labels.groups, SEED)), ("source", source_folds(labels.sources, SEED))):
         if folds is None:
             continue
         made = routers(labels, measured, folds, SEED)

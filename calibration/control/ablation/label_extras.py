@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from calibration.texts.jsonl import read_lines
 class _Line:
     tiers: dict[str, Any]  # JSON
     kind: str
-    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,6 @@ class Beside:
     """Of the labels that have a loss of every tier, in the order of the file."""
 
     kinds: tuple[str, ...]
-    groups: tuple[str, ...]  # labels of the same text have the same one, as far as the file says
     others: Numbers | None  # a column for each tier; None: not of every label
     sure: dict[str, Numbers]  # by name, what is in the lowest tier's entry of every label
 
@@ -51,7 +48,6 @@ def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure
     columns = {name: [_at(entry, name) for entry in objects] for name in sure}
     return Beside(
         kinds=tuple(line.kind for line in whole),
-        groups=tuple(line.group or str(number) for number, line in enumerate(whole)),
         others=others,
         sure={name: np.array(values, float) for name, values in columns.items() if all(map(_is_finite, values))},
     )
@@ -59,11 +55,7 @@ def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure
 
 def _parts_of(fields: dict[str, Any]) -> _Line:  # Any: JSON
     kind = next((str(fields[name])[:80] for name in ("kind", "task") if fields.get(name)), "unknown")
-    if isinstance(prompt := fields.get("prompt"), str):
-        group = hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()
-    else:
-        group = next((f"{name} {fields[name]}"[:200] for name in ("sha256", "sha256_16", "id") if fields.get(name)), "")
-    return _Line(fields.get("tiers", fields), kind, group)
+    return _Line(fields.get("tiers", fields), kind)
 
 
 def _at(value: object, measure: str) -> float | None:

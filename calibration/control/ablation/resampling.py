@@ -43,18 +43,23 @@ def source_folds(sources: Sequence[str], seed: int) -> Rows | None:
 
 
 class Resamples:
-    """Weights of labels: as they are, then resampled as prompts, then as whole sources."""
+    """Weights of labels: as they are, then resampled as prompts, then as whole sources.
 
-    def __init__(self, sources: Sequence[str], resamples: int, seed: int) -> None:
+    Labels of the same group have the same text, and are resampled together; without groups there are none of these.
+    """
+
+    def __init__(self, sources: Sequence[str], resamples: int, seed: int, groups: Sequence[str] | None = None) -> None:
         count = len(sources)
+        texts = {group: place for place, group in enumerate(dict.fromkeys(groups or range(count)))}
+        of_text = [texts[group] for group in groups or range(count)]
         self.count = max(20, min(resamples, _MAX_WEIGHTS // (2 * count)))
         _, numbers, sizes = np.unique(np.array(sources), return_inverse=True, return_counts=True)
-        self._units = (count, len(sizes))
+        self._units = (len(texts), len(sizes))
         chance = np.random.default_rng(seed)
         prompts, drawn = (
             chance.multinomial(units, np.full(units, 1 / units), self.count).astype(float) for units in self._units
         )
-        self.weights: Numbers = np.vstack([np.ones(count), prompts, drawn[:, numbers]])
+        self.weights: Numbers = np.vstack([np.ones(count), prompts[:, of_text], drawn[:, numbers]])
 
     def estimate(self, values: Numbers) -> dict[str, Any] | None:  # Any: JSON
         """Return a figure of every row of weights as a value with its two 95 % intervals; None where there is none.

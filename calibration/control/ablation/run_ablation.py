@@ -54,10 +54,10 @@ def ablate(path: Path, question: Question, advance: Advance = lambda done, total
     _check(path, labels, question)
     beside = read_beside(path, ladder, question.measure, question.agreement, question.sure)
     measured = measured_of(labels, beside, question)
-    resamples = Resamples(labels.sources, question.resamples, question.seed)
+    resamples = Resamples(labels.sources, question.resamples, question.seed, labels.groups)
     comparison = Comparison(measured, resamples)
     folds = {
-        "random": random_folds(beside.groups, question.seed),
+        "random": random_folds(labels.groups, question.seed),
         "source": source_folds(labels.sources, question.seed),
     }
     known = {split: placed for split, placed in folds.items() if placed is not None}

@@ -93,6 +93,19 @@ def test_bands_by_source_hold_it_where_sources_differ_and_bands_by_prompt_do_not
     assert by_prompt < by_source
 
 
+def test_labels_that_come_again_make_no_interval_narrower() -> None:
+    losses = np.random.default_rng(1).random(40)
+    sources, groups = ["a", "b"] * 20, [str(number) for number in range(40)]
+    once, again = (Resamples(sources * times, 200, 0, groups * times) for times in (1, 9))
+
+    figures = [
+        resamples.estimate(resamples.weights @ np.tile(losses, times) / resamples.weights.sum(axis=1))
+        for resamples, times in ((once, 1), (again, 9))
+    ]
+
+    assert figures[0] == figures[1]
+
+
 def test_what_is_not_there_is_no_figure() -> None:
     resamples = Resamples(["a", "b"] * 20, 50, 0)
 
