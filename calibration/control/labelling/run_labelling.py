@@ -41,7 +41,7 @@ from calibration.terminal.progress import Advance
 _VERSION = 1
 # Prompts that are measured before the rest is estimated, and those of which a stack's tiers are asked together.
 PROBED, _TOGETHER = 8, 64
-_SPELLED_CHARS = 200
+_SPELLED_CHARS, _SPELLED_TOKENS = 200, 8
 # So many failures in a row are the engine's, not the prompts'.
 _MAX_FAILURES = 8
 
@@ -177,7 +177,8 @@ class Labeller:
         if not wanting:
             return
         async with self.askers.asking(tier) as asker:
-            if not await _spells(asker, wanting[0].text, self.journal.references[wanting[0].id].prompt):
+            longest = max(wanting, key=lambda prompt: len(prompt.text))  # a short one may have no token to compare
+            if not await _spells(asker, longest.text, self.journal.references[longest.id].prompt):
                 raise EngineFailedError(f"tier {tier} reads text as other tokens than {self.reference}: not comparable")
             await self._each(tier, wanting, lambda prompt: self._measure(asker, tier, prompt))
 
@@ -271,6 +272,8 @@ async def _spells(asker: Asker, text: str, prompt: Sequence[int]) -> bool:
     """Return whether a tier reads a text as the tokens that this prompt has."""
     # At both ends the tokens depend on what stands beside them.
     spelled = (await asker.tokenize(text[:_SPELLED_CHARS]))[2:-2]
+    # No more than a prompt has that was cut behind its beginning, within a template.
+    spelled = spelled[: max(_SPELLED_TOKENS, len(prompt) // 4)]
     return any(list(prompt[at : at + len(spelled)]) == spelled for at in range(len(prompt)))
 
 

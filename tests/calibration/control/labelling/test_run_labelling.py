@@ -142,8 +142,15 @@ async def test_a_tier_that_spells_text_in_other_tokens_is_refused(tmp_path: Path
                 body = body.replace(b"cde", b"zzz")
             return await super().generate(endpoint, body, on_chunk)
 
+    short = LabelPrompt("ab", "here", "letters", chat=False)  # says nothing of how a tier spells
     with pytest.raises(EngineFailedError, match="tier low reads text as other tokens than top"):
-        await label(tmp_path / "journal", Chains(low=Shifted(), top=Chain()), PROMPTS[:1])
+        await label(tmp_path / "journal", Chains(low=Shifted(), top=Chain()), [short, PROMPTS[0]])
+
+
+async def test_a_prompt_that_was_cut_does_not_look_like_other_tokens(tmp_path: Path) -> None:
+    long = LabelPrompt("the quick brown fox jumps over the lazy dog. " * 10, "here", "letters")
+    labeller = await label(tmp_path / "journal", Chains(low=Chain(), top=Chain(context_tokens=60)), [long])
+    assert not labeller.missing(long)
 
 
 async def test_a_task_is_judged_by_the_tier_s_own_answer(tmp_path: Path) -> None:
