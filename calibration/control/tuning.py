@@ -114,7 +114,7 @@ def tune(
         "predictor": dataclasses.asdict(choice),
         "limit": limit,
         "next": _next_step(steps, -1 if place is None else place, question),
-        **_figures_of(sample, costs, question, (bounds, losses, limit), (promised_on, tested_on)),
+        **_figures_of(sample, added, question, (bounds, list(costs), limit), (promised_on, tested_on)),
     }
     form = fit.export()
     if limit is None or form is None:
@@ -124,24 +124,26 @@ def tune(
 
 def _figures_of(
     sample: Sample,
-    costs: Mapping[str, float],
+    added: Mapping[str, Numbers],
     question: Question,
-    policy: tuple[Numbers, Numbers, float | None],
+    policy: tuple[Numbers, Sequence[str], float | None],
     rows: tuple[Rows, Rows],
 ) -> dict[str, Any]:  # Any: JSON
     """Return what the score and the policy do on labels that were not fitted on.
 
-    The score was not chosen by those of the promise either; the policy was, by its limit.
+    The score was not chosen by those of the promise either; the policy was, by its limit. Its tiers are shown beside
+    those that were left out: what serves without it uses them.
     """
-    bounds, losses, limit = policy
+    bounds, tiers, limit = policy
     others, tested_on = np.concatenate(rows), rows[1]
     texts = sample.units("random", others)
-    chosen = chosen_tiers(bounds[tested_on], -1.0 if limit is None else limit)
+    places = np.array([question.ladder.index(tier) for tier in tiers])
+    chosen = places[chosen_tiers(bounds[tested_on], -1.0 if limit is None else limit)]
+    costs = {tier: question.costs[tier] for tier in question.ladder}
+    losses = np.array([*(added[tier][tested_on] for tier in question.ladder[:-1]), np.zeros(len(tested_on))]).T
     return {
         "spearman": correlation([bounds[others, 0]], sample.losses[others], texts, question.seed),
-        "held_out": held_out(
-            costs, losses[tested_on], question.threshold, chosen, _entropies(sample.labels, tested_on)
-        ),
+        "held_out": held_out(costs, losses, question.threshold, chosen, _entropies(sample.labels, tested_on)),
     }
 
 
