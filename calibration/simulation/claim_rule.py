@@ -30,7 +30,7 @@ class WaitingJobs:
         plans = [json.loads(claim_plan(settings, model, tier).plan) for tier in ladder]
         self.lists: list[list[deque[int]]] = [[deque() for _ in LANES] for _ in ladder]  # by rank and lane
         self.waiting = [0] * len(ladder)
-        self._work, self._at_s = work, work.at_s
+        self._work, self._at_s, self._limits = work, work.at_s, settings.queue
         self._wakes = wakes_of(settings, model)
         self.expired: list[int] = []  # stays empty: no job has a deadline
         lower = reversed(plans[-1]["below"])
@@ -63,7 +63,10 @@ class WaitingJobs:
     def add(self, job: int, now_s: float) -> bool:
         del now_s
         rank = self._work.rank[job]
-        self.lists[rank][self._work.lane[job]].append(job)
+        jobs = self.lists[rank][self._work.lane[job]]
+        if len(jobs) >= self._limits.max_depth or sum(self.waiting) >= self._limits.max_total:
+            return False
+        jobs.append(job)
         self.waiting[rank] += 1
         return True
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bitladder.queue_name import Lane, QueueName
 from bitladder.settings.sections import Settings
 from calibration.errors import InputError
@@ -59,9 +61,21 @@ def simulate(
     tokens = float((arrivals.input_tokens + arrivals.output_tokens).mean())
     if faults := memory_faults(scenario.fleet, settings, tokens):
         raise InputError("\n".join(faults))
-    work, queues = _work(scenario, arrivals)
-    workers = workers_of(scenario.fleet, settings.ladder)
-    _check_reach(settings.ladder, workers, work, queues)
+    by_scripts = _needs_scripts(scenario, arrivals)
+    work = _ended(scenario, arrivals, on_progress, by_scripts=by_scripts)
+    longest_s = np.nan_to_num(np.asarray(work.begun_s) - np.asarray(work.at_s)).max()
+    if not by_scripts and longest_s >= scenario.settings.queue.max_wait_s:  # by the quick rule no job expires
+        work = _ended(scenario, arrivals, on_progress, by_scripts=True)
+    on_end(work)
+    return {"seed": scenario.seed, **figures_of(work, _tier_facts(scenario), scenario.targets, arrivals.tenants)}
+
+
+def _ended(scenario: Scenario, arrivals: Arrivals, on_progress: Callable[[int], None], *, by_scripts: bool) -> Work:
+    """Return the jobs with what became of each."""
+    ladder = scenario.settings.models[scenario.model].ladder
+    work, queues = _work(scenario, arrivals, by_scripts=by_scripts)
+    workers = workers_of(scenario.fleet, ladder)
+    _check_reach(ladder, workers, work, queues)
     waiting: WaitingJobs | ScriptedQueue
     if queues:
         waiting = ScriptedQueue(scenario.settings, scenario.model, workers, work, queues)
@@ -70,15 +84,14 @@ def simulate(
     gate = Admission(scenario.settings, scenario.model, workers, work, waiting) if work.deadline_s else None
     loop = EventLoop(work, waiting, list(zip(workers, _speeds(scenario), strict=True)), _poll_s(scenario), gate)
     loop.run(on_progress)
-    on_end(work)
-    return {"seed": scenario.seed, **figures_of(work, _tier_facts(scenario), scenario.targets, arrivals.tenants)}
+    return work
 
 
 def _poll_s(scenario: Scenario) -> float:
     return scenario.settings.worker.block_s
 
 
-def _work(scenario: Scenario, arrivals: Arrivals) -> tuple[Work, list[tuple[str, str]]]:
+def _work(scenario: Scenario, arrivals: Arrivals, *, by_scripts: bool) -> tuple[Work, list[tuple[str, str]]]:
     """Return the jobs, and of each its queue and tenant where they are for the scripts; else none."""
     placing = Placing(settings=scenario.settings, model=scenario.model, shares=scenario.shares, seed=scenario.seed)
     lanes = [Lane(lane) for lane in arrivals.lanes] or [Lane.NORMAL] * len(arrivals)
@@ -92,7 +105,7 @@ def _work(scenario: Scenario, arrivals: Arrivals) -> tuple[Work, list[tuple[str,
         output_tokens=array("d", arrivals.output_tokens),
         deadline_s=arrivals.deadlines_s,
     )
-    return work, placing.queues(arrivals, ranks, lanes) if _needs_scripts(scenario, arrivals) else []
+    return work, placing.queues(arrivals, ranks, lanes) if by_scripts else []
 
 
 def _needs_scripts(scenario: Scenario, arrivals: Arrivals) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
@@ -30,7 +30,7 @@ class Work:
 
     at_s: Sequence[float]
     rank: Sequence[int]  # of the floor
-    lane: Sequence[int]
+    lane: MutableSequence[int]
     input_tokens: Sequence[float]
     output_tokens: Sequence[float]
     deadline_s: Sequence[float] = ()  # from their coming; 0: none

@@ -17,7 +17,7 @@ from bitladder.queue.calls.end import Finished, finish_call
 from bitladder.queue.calls.submit import submit_call
 from bitladder.queue.claim_plan import claim_plan, without_overflow
 from bitladder.queue.signing import Signer
-from bitladder.queue_name import DEFAULT_TENANT, QueueName, list_of
+from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName, list_of
 from bitladder.script_constants import JOBS_PER_TURN
 from bitladder.settings.sections import Settings
 from calibration.simulation.claim_rule import LANES, wakes_of
@@ -50,7 +50,7 @@ class ScriptedQueue:
         self.depths = [[0] * len(LANES) for _ in ladder]
         self._waiting, self._served_from = [0] * len(ladder), _reaches(queues, ladder)
         self._wakes = wakes_of(settings, model)
-        self._submits: dict[tuple[str, str], Any] = {}
+        self._submits: dict[tuple[str, ...], Any] = {}
         self._claims: dict[tuple[int, bool], Any] = {}
         self._finishes: dict[int, Any] = {}
         self._service_ms: dict[int, int] = {}
@@ -59,16 +59,26 @@ class ScriptedQueue:
 
     def add(self, job: int, now_s: float) -> bool:
         """Submit a job; return whether it was accepted."""
-        queue = self._queues[job]
-        template = self._submits.get(queue)
-        if template is None:
-            template = self._submits[queue] = self._runner.template(self._submit_call(*queue))
-        deadline_s = self._work.deadline_s[job] if self._work.deadline_s else 0
-        deadline_ms = int(deadline_s * 1000) or self._settings.queue.max_wait_s * 1000
-        if self._runner.lua.submit(template, str(job), _ms(now_s), deadline_ms) != "accepted":
+        if sum(self._waiting) >= self._settings.queue.max_total:
+            return False
+        answer = self._submit(job, now_s, *self._queues[job])
+        if answer == "crowded":  # what its tenant has above its share of the lane goes to the batch lane
+            self._work.lane[job] = LANES.index(Lane.BATCH)
+            answer = self._submit(job, now_s, *_in_batch(*self._queues[job]))
+        if answer != "accepted":
             return False
         self._count(job, 1)
         return True
+
+    def _submit(self, job: int, now_s: float, *queue: str) -> str:
+        template = self._submits.get(queue)
+        if template is None:
+            template = self._submits[queue] = self._runner.template(self._submit_call(*queue))
+        return str(self._runner.lua.submit(template, str(job), _ms(now_s), self._longest_ms(job)))
+
+    def _longest_ms(self, job: int) -> int:
+        deadline_s = self._work.deadline_s[job] if self._work.deadline_s else 0
+        return max(1, int(deadline_s * 1000)) if deadline_s else self._settings.queue.max_wait_s * 1000
 
     def wakes_others(self, job: int) -> bool:
         rank, lane = self._work.rank[job], self._work.lane[job]
@@ -98,7 +108,9 @@ class ScriptedQueue:
 
     def expire(self, job: int, now_s: float) -> None:
         """End a job that waits: its deadline has passed."""
-        if self._runner.lua.expire(str(job), _ms(now_s), _KEEP):
+        # Milliseconds are cut off: those of now may be one less than its own and its time together.
+        now_ms = max(_ms(now_s), _ms(self._work.at_s[job]) + self._longest_ms(job))
+        if self._runner.lua.expire(str(job), now_ms, _KEEP):
             self._count(job, -1)
             self.expired.append(job)
 
@@ -188,6 +200,10 @@ class ScriptedQueue:
 def _keeping_nothing(call: Any) -> Any:  # noqa: ANN401
     place = _KEEP_AT[call.script] - 1
     return msgspec.structs.replace(call, args=[*call.args[:place], _KEEP, *call.args[place + 1 :]])
+
+
+def _in_batch(queue: str, tenant: str) -> tuple[str, str]:
+    return str(msgspec.structs.replace(QueueName.parse(queue), lane=Lane.BATCH)), tenant
 
 
 def _reaches(queues: Sequence[tuple[str, str]], ladder: Sequence[str]) -> list[int]:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitladder.queue_name import Lane
 from calibration.errors import InputError
 from calibration.simulation.arrivals import Arrivals, Lengths, generate
+from calibration.simulation.claim_rule import LANES
 from calibration.simulation.run_simulation import simulate
+from calibration.simulation.simulated_work import Work
 from tests.calibration.simulation.fleets import curve_of, scenario_of
 
 # A token takes 10 ms, whatever runs beside it: 101 tokens take a second.
@@ -166,9 +169,41 @@ def test_requests_over_thousands_of_years_are_refused(tmp_path: Path) -> None:
         simulate(scenario_of(tmp_path, ONE, EVEN), made)
 
 
-def test_queues_that_are_full_refuse_what_comes(tmp_path: Path) -> None:
-    scenario = scenario_of(tmp_path, ONE, EVEN, more="[queue]\nmax_depth = 10")
+@pytest.mark.parametrize("tenant", [None, "", "x"])
+@pytest.mark.parametrize("limit", ["max_depth", "max_total"])
+def test_queues_that_are_full_refuse_what_comes(tmp_path: Path, limit: str, tenant: str | None) -> None:
+    scenario = scenario_of(tmp_path, ONE, EVEN, more=f"[queue]\n{limit} = 10")
 
-    ended = simulate(scenario, at_once(30, tenants=["x"] * 30))["ended"]
+    ended = simulate(scenario, at_once(30, tenants=() if tenant is None else [tenant] * 30))["ended"]
 
     assert (ended["served"], ended["refused"]) == (11, 19)
+
+
+@pytest.mark.parametrize("tenants", [(), [""] * 30])
+def test_the_longest_wait_of_the_settings_ends_jobs_without_a_deadline(tmp_path: Path, tenants: Sequence[str]) -> None:
+    scenario = scenario_of(tmp_path, ONE, EVEN, more="[queue]\nmax_wait_s = 5")
+
+    ended = simulate(scenario, at_once(30, tenants=tenants))["ended"]
+
+    assert (ended["served"], ended["expired"]) == (5, 25)
+
+
+def test_what_a_tenant_has_above_its_share_of_a_lane_waits_in_the_batch_lane_and_is_served(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path, ONE, EVEN, more="[queue]\nfair_depth = 10")
+    kept: list[Work] = []
+
+    made = simulate(scenario, at_once(30, 0.1, tenants=["x"] * 30), on_end=kept.append)
+
+    assert made["ended"]["served"] == 30
+    assert kept[0].lane.count(LANES.index(Lane.BATCH)) == 20
+
+
+@pytest.mark.parametrize(("at_s", "deadline_s"), [(0.1, 0.7), (0.1, 0.0004), (0.1, 0.57)])
+def test_a_job_that_waits_ends_at_its_very_deadline(tmp_path: Path, at_s: float, deadline_s: float) -> None:
+    arrivals = replace(at_once(2, 10.0, deadlines_s=[0.0, deadline_s]), at_s=np.array([0, at_s]))
+    kept: list[Work] = []
+
+    made = simulate(scenario_of(tmp_path, ONE, EVEN), arrivals, on_end=kept.append)
+
+    assert made["ended"] == {"served": 1, "refused": 0, "expired": 1, "aborted": 0}
+    assert kept[0].ended_s[1] == pytest.approx(at_s + deadline_s)
