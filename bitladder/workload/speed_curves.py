@@ -85,7 +85,7 @@ def read_curves(file: Path) -> dict[str, Curve]:
         content = msgspec.json.decode(file.read_bytes(), type=_File)
     except OSError as error:
         raise ConfigError(f"curves cannot be read: {error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: {error}") from error
     curves: dict[str, Curve] = {}
     for curve in content.curves:

@@ -113,6 +113,8 @@ def _fault(request: TraceRequest) -> str:
 def _read(lines: TextIO) -> Iterator[tuple[int, TraceRequest]]:
     first = lines.readline(_MAX_LINE)
     rest = iter(lambda: lines.readline(_MAX_LINE), "")
+    if not first:
+        return
     if not first.lstrip().startswith("{"):
         columns = [name.strip(' "') for name in first.strip().split(",")]
         if not set(_AZURE) <= set(columns):
@@ -131,7 +133,7 @@ def _read(lines: TextIO) -> Iterator[tuple[int, TraceRequest]]:
 def _parsed(parse: Callable[[str], TraceRequest], line: str, number: int) -> TraceRequest:
     try:
         return parse(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # nested deeply
         raise _WrongLineError(f"line {number}: {error}") from error
 
 

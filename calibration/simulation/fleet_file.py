@@ -60,7 +60,7 @@ def read_fleet(file: Path) -> Fleet:
         fleet = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Fleet)
     except OSError as error:
         raise InputError(f"fleet cannot be read: {error}") from error
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{file}: {error}") from error
     shape = fleet.model
     for where, part in (("model", shape), *((f"tiers.{name}", tier) for name, tier in fleet.tiers.items())):

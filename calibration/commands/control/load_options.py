@@ -22,6 +22,8 @@ def numbers_of(option: str, text: str, known: Collection[str] = ()) -> dict[str,
         name, _, raw = part.partition("=")
         if known and name not in known:
             raise InputError(f"{option}: {name!r} must be one of {', '.join(known)}")
+        if name in numbers:
+            raise InputError(f"{option}: {name!r} stands twice in {text!r}")
         try:
             numbers[name] = float(raw)
         except ValueError:

@@ -57,6 +57,7 @@ def register(app: typer.Typer) -> None:
         count: Count = None,
         lengths: Annotated[str, typer.Option(help="constant, exponential or zipf, with means")] = LENGTHS,
         speed: Speed = 1.0,
+        sort: Annotated[bool, typer.Option("--sort", help="put a trace's times in order")] = False,
         shares: Annotated[str, typer.Option(help="the promise: floors by share, such as int4=0.7,fp8=0.3")] = "",
         policy: Annotated[Path | None, typer.Option(help="or a policy's file; with --labels")] = None,
         labels: Annotated[Path | None, typer.Option(help="JSONL: prompts on which the policy decides")] = None,
@@ -84,7 +85,7 @@ def register(app: typer.Typer) -> None:
         options = options_of(read, read_curves(curves), as_measured=ideal)
         promise = _shares(shares, policy, labels, read)
         aims = Aims(targets=_targets(slo), shares=promise, attainment=attainment, is_blind=blind)
-        requests = arrivals_of(arrivals, count, speed, lengths, seed)
+        requests = arrivals_of(arrivals, count, speed, lengths, seed, sort=sort)
         question = Question(offers=read, options=options, demand=_demand(requests, rate, window), aims=aims)
         _show(run(question, requests if verify else None, specs, seed), output, as_json=as_json)
 

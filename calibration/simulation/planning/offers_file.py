@@ -78,7 +78,7 @@ def read_offers(file: Path) -> Offers:
         offers = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Offers)
     except OSError as error:
         raise InputError(f"offers cannot be read: {error}") from error
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{file}: {error}") from error
     if wrong := _fault(offers):
         raise InputError(f"{file}: {wrong}")

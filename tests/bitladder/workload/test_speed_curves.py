@@ -45,7 +45,9 @@ def test_a_curve_that_cannot_be_is_refused_by_name(changes: dict[str, Any], says
     assert says in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"curves": [{"name": "a"}]}', '{"curves": [], "more": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"curves": [{"name": "a"}]}', '{"curves": [], "more": 1}', '{"curves": ' + 50_000 * "["]
+)
 def test_a_file_that_is_no_curves_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "curves.json").write_text(text)
 

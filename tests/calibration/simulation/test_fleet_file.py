@@ -61,6 +61,7 @@ FLEET = '[tiers.a]\nworkers = 1\ncurve = "c"\n'
         (FLEET + "bits = nan\n", "tiers.a.bits must be above 0, got nan"),
         (FLEET + "gpu = 2\n", "unknown field `gpu`"),
         ("[tiers", "fleet.toml: "),
+        ("tiers = " + 50_000 * "[", "fleet.toml: "),
     ],
 )
 def test_a_wrong_fleet_is_refused(text: str, says: str, tmp_path: Path) -> None:

@@ -118,6 +118,20 @@ def test_what_is_wrong_is_named(
     assert says in err
 
 
+def test_a_trace_that_is_not_in_order_is_planned_for_once_it_is_sorted(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"at_s": at_s, "input_tokens": 100, "output_tokens": 10} for at_s in (0, 2, 1)]
+    (tmp_path / "trace.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = [*files, "--slo", "ttft=1", "--no-verify", "--arrivals", str(tmp_path / "trace.jsonl")]
+
+    refused, _, says = run(capfd, *options)
+    status, _, _ = run(capfd, *options, "--sort")
+
+    assert (refused, status) == (2, 0)
+    assert "--sort sorts them" in says
+
+
 def test_a_curve_with_a_hole_is_refused_by_name(
     files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_scaled_curve_is_slower_and_says_why(tmp_path: Path) -> None:
         ("layers = 32", "layers = 0", r"model\.layers must be above 0"),
         ("memory_gb = 24", "memory = 24", "unknown field `memory`"),
         ("[devices.l4]", "[devices.l4", "offers.toml"),
+        ("[devices.l4]", "more = " + 50_000 * "[", "offers.toml"),
         ('curve = "c"', 'curve = "d"', r"curve must be one of c, got 'd'"),
     ],
 )
