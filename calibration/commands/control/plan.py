@@ -16,6 +16,7 @@ from calibration.commands.options import AsJson, say
 from calibration.errors import InputError
 from calibration.simulation.arrivals import MAX_REQUESTS, Arrivals
 from calibration.simulation.outcome import NO_TARGETS, Targets
+from calibration.simulation.planning.fleet_export import fleet_files
 from calibration.simulation.planning.frontiers import Frontier, follow, read_frontier
 from calibration.simulation.planning.make_plan import Aims, Market, Question, alternatives, make_plan, market_of, saving
 from calibration.simulation.planning.offers_file import Offers, options_of, read_offers
@@ -44,6 +45,7 @@ Rate = Annotated[str, typer.Option(help="which rate is planned for: mean, p95 or
 Attainment = Annotated[float, typer.Option(min=0.5, max=1, help="share of the requests to be within the SLO")]
 Specs = Annotated[list[str] | None, typer.Option(help="also: load=1,2,5,10 or price:h100=2..8; may be repeated")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="a page, with plots beside it")]
+FleetOut = Annotated[Path | None, typer.Option(help="a folder: the fleet as files for simulate")]
 Seed = Annotated[int, typer.Option(min=0, help="the same seed, the same figures")]
 
 
@@ -69,6 +71,7 @@ def register(app: typer.Typer) -> None:
         verify: Annotated[bool, typer.Option(help="simulate the plan on the same requests")] = True,
         frontier: Specs = None,
         output: Output = None,
+        fleet_out: FleetOut = None,
         seed: Seed = 0,
         as_json: AsJson = False,
     ) -> None:
@@ -87,7 +90,7 @@ def register(app: typer.Typer) -> None:
         aims = Aims(targets=_targets(slo), shares=promise, attainment=attainment, is_blind=blind)
         requests = arrivals_of(arrivals, count, speed, lengths, seed, sort=sort)
         question = Question(offers=read, options=options, demand=_demand(requests, rate, window), aims=aims)
-        _show(run(question, requests if verify else None, specs, seed), output, as_json=as_json)
+        _show(run(question, requests if verify else None, specs, seed, fleet_out), output, as_json=as_json)
 
 
 def _targets(slo: str) -> Targets:
@@ -112,9 +115,13 @@ def _show(figures: dict[str, Any], output: Path | None, *, as_json: bool) -> Non
 
 
 def run(
-    question: Question, requests: Arrivals | None, frontiers: list[Frontier], seed: int
+    question: Question,
+    requests: Arrivals | None,
+    frontiers: list[Frontier],
+    seed: int,
+    fleet_out: Path | None = None,
 ) -> dict[str, Any]:  # Any: JSON
-    """Plan, simulate the plan where there are requests, and follow the frontiers."""
+    """Plan, simulate the plan where there are requests, write it where that is asked for, follow the frontiers."""
     started_s = time.monotonic()
     if not question.aims.shares:
         say("no --shares and no --policy: every request may be served at the lowest tier")
@@ -127,6 +134,9 @@ def run(
         count, advance = len(requests), now_and_then(say, "requests")
         verified = verify_plan(market, fleet, requests, seed, say, lambda done: advance(done, count))
         figures["verification"] = verification_figures(market, verified)
+        fleet = verified.fleet
+    if fleet_out is not None:
+        _write_fleet(fleet_out, fleet_files(market, fleet))
     figures["frontiers"] = [_followed(market, frontier) for frontier in frontiers]
     return figures
 
@@ -156,6 +166,16 @@ def _write(output: Path, figures: dict[str, Any]) -> None:  # Any: JSON
     except OSError as error:
         raise InputError(f"--output must be a file that can be written, got {str(output)!r}: {error}") from error
     say(f"page: {output}")
+
+
+def _write_fleet(folder: Path, files: dict[str, str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            replace_file(folder / name, text.encode())
+    except OSError as error:
+        raise InputError(f"--fleet-out must be a folder that can be written, got {str(folder)!r}: {error}") from error
+    say(f"fleet: {', '.join(str(folder / name) for name in files)}")
 
 
 def _as_tables(figures: dict[str, Any]) -> str:  # Any: JSON

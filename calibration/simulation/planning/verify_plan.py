@@ -24,7 +24,7 @@ Kinds = NDArray[np.intp]
 MAX_CHANGES = 20
 _HEADROOM = 1.1
 _GROWTH = 0.05  # of a kind's workers that are added at once, where it has many
-_MODEL = "planned"
+MODEL = "planned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ def _simulated(
     kinds = [market.kinds[index] for index in rented]
     floors = {index: kind.name for index, kind in zip(rented, kinds, strict=True)}
     scenario = Scenario(
-        settings=_settings(market, fleet, rented),
-        model=_MODEL,
+        settings=Settings.model_validate({"models": {MODEL: {"tiers": tiers_of(market, fleet, rented)}}}),
+        model=MODEL,
         # Memory was checked by the requests of each kind: here it would be by the average of all.
         fleet=SimulatedFleet(
             {
@@ -148,9 +148,9 @@ def slots_of(market: Market, fleet: Fleet, index: int) -> int:
     return max(1, min(kind.slots, by_memory))
 
 
-def _settings(market: Market, fleet: Fleet, rented: Sequence[int]) -> Settings:
-    """Return settings as they ship, with a tier for each kind of worker that is rented."""
-    tiers = [
+def tiers_of(market: Market, fleet: Fleet, rented: Sequence[int]) -> list[dict[str, Any]]:  # Any: of settings
+    """Return the settings of a tier for each kind of worker that is rented."""
+    return [
         {
             "name": market.kinds[index].name,
             "price_per_hour": market.kinds[index].option.price_per_hour,
@@ -158,7 +158,6 @@ def _settings(market: Market, fleet: Fleet, rented: Sequence[int]) -> Settings:
         }
         for index in rented
     ]
-    return Settings.model_validate({"models": {_MODEL: {"tiers": tiers}}})
 
 
 def _grown(market: Market, fleet: Fleet, rounds: int) -> list[tuple[Fleet, str]]:

@@ -118,6 +118,28 @@ def test_what_is_wrong_is_named(
     assert says in err
 
 
+def test_the_fleet_is_written_as_files_that_simulate_reads(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    requests = ["--arrivals", "poisson:rate=20", "--count", "1000", "--lengths", "constant:input=512,output=256"]
+    shares, folder = ["--shares", "int4=0.7,int8=0.2,fp8=0.1"], tmp_path / "fleet"
+    _, out, _ = run(capfd, *files, "--slo", "ttft=1", "--json", *requests, *shares, "--fleet-out", str(folder))
+    planned = json.loads(out)["verification"]
+    floors = re.search(r"--shares (\S+)", (folder / "fleet.toml").read_text())
+    assert floors
+    options = (("--fleet", "fleet.toml"), ("--curves", "curves.json"), ("--config", "bitladder.toml"))
+    named = [word for option, file in options for word in (option, str(folder / file))]
+
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *named, *requests, "--shares", floors[1], "--json"])
+    simulated = json.loads(capfd.readouterr().out)
+
+    assert not ended.value.code
+    assert {row["tier"]: row["workers"] for row in simulated["tiers"]} == planned["workers"]
+    assert simulated["cost"]["rent"] == pytest.approx(planned["simulated"]["cost"]["rent"], rel=0.02)
+    assert simulated["ttft_s"]["p95"] == pytest.approx(planned["simulated"]["ttft_s"]["p95"], rel=0.05)
+
+
 def test_a_trace_that_is_not_in_order_is_planned_for_once_it_is_sorted(
     files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
