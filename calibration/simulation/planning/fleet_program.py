@@ -24,6 +24,7 @@ _TIME_IS_OVER = 1  # as milp says it
 _Scipy = Any  # it ships no types
 _Places = NDArray[np.intp]
 _ROUNDING = 1e-7
+_LEAST_LOAD = 1e-4  # of a worker: well above HiGHS' tolerance of 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,9 @@ def cheapest(program: FleetProgram) -> Fleet | None:
         InputError: the solver's time ended before it had any.
 
     """
-    solved = _solve(program, integral=True)
+    # A load that is nearly none would count as none, and its only worker as no worker.
+    seen = replace(program, slot_load=np.maximum(program.slot_load, _LEAST_LOAD * program.slots))
+    solved = _solve(seen, integral=True)
     if solved is None:
         return None
     workers = np.round(solved.x[solved.x.size - program.prices.size :]).astype(np.intp)

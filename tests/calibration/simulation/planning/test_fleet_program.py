@@ -118,6 +118,16 @@ def test_a_worked_example_mixes_a_large_worker_with_a_small_one() -> None:
     assert fractional_price(program) == pytest.approx(2.1 * 3.67)
 
 
+def test_the_least_load_needs_a_worker_of_each_kind_that_it_needs() -> None:
+    # The cheap one can take almost everything, and the dear one alone the rest.
+    fleet = cheapest(program_of([[0.6, 0.6], [-1.0, 1e-8]], [1.0, 5.0], stock=[9.0, 9.0]))
+    idle = cheapest(program_of([[1e-9, 1e-8]], [2.0, 1.0]))
+
+    assert fleet is not None
+    assert idle is not None
+    assert (fleet.workers.tolist(), idle.workers.tolist()) == ([0, 1], [0, 1])
+
+
 def test_of_equally_cheap_fleets_it_is_the_one_of_higher_quality() -> None:
     fleet = cheapest(program_of([[0.5, 0.5]], [1.0, 1.0], ranks=[0, 1], may_be_below=[1.0, 1.0]))
 
