@@ -144,13 +144,13 @@ def full_disk_named(folder: Path, option: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what prevents writing the folder of --out into DiskFullError or, for the rest, InputError."""
+def writing(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Turn what prevents writing the option's folder into DiskFullError or, for the rest, InputError."""
     try:
-        with full_disk_named(folder, "--out"):
+        with full_disk_named(folder, option):
             yield
     except OSError as error:
-        raise InputError(f"--out: cannot write to {str(folder)!r}: {error.strerror or error}") from error
+        raise InputError(f"{option}: cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
 
 def try_writing(folder: Path, *, private: bool = False) -> None:

@@ -24,7 +24,7 @@ from calibration.control.drift.watching import read_basis
 from calibration.control.metrics_file import check_metrics_path
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.control.proposals.proposal_folder import DEFAULT_FOLDER
-from calibration.errors import InputError, UnprovenError
+from calibration.errors import EngineFailedError, InputError, UnprovenError
 from calibration.terminal.tabular import table
 
 # What `calibrate tune` writes into its policy, in words.
@@ -91,7 +91,8 @@ def _drift(
 ) -> None:
     """Read what is new in a stream, and say what has moved: features ask for new labels, losses may break the promise.
 
-    One pass, or one each --every seconds. Exit status 0, also where features have moved; 1: the promise is broken.
+    One pass, or one each --every seconds. Exit status 0, also where features have moved; 1: the promise is
+    broken; 2: wrong input; 6: the intake does not answer.
 
     Example: bitladder calibrate drift labels.jsonl --requests var/capture --shadow var/shadow/labels.jsonl --policy
     policy.json --policy-name loss --every 60
@@ -108,15 +109,21 @@ def _drift(
 
 
 def _passes(options: DriftOptions, pause_s: float | None, *, as_json: bool) -> None:
-    """Do one pass, or pass after pass."""
-    while True:
-        answer = run(options)
-        typer.echo(json.dumps(answer) if as_json else _text(answer))
-        if pause_s is None:
-            break
+    """Do one pass, or pass after pass until the process is ended: an intake that does not answer is waited for."""
+    while pause_s is not None:
+        try:
+            _show(run(options), as_json=as_json)
+        except EngineFailedError as error:
+            say(f"{error}; the next pass is in {pause_s:g} s")
         time.sleep(pause_s)
+    answer = run(options)
+    _show(answer, as_json=as_json)
     if answer["losses"] and answer["losses"]["is_broken"]:
         raise UnprovenError("the promise is broken: see the proposals")
+
+
+def _show(answer: dict[str, Any], *, as_json: bool) -> None:  # Any: JSON
+    typer.echo(json.dumps(answer) if as_json else _text(answer))
 
 
 def _say(lines: int | None) -> None:

@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.artifacts.folder import full_disk_named, replace_file
+from calibration.artifacts.folder import replace_file, writing
 from calibration.control.drift.feature_monitor import FeatureAlarm
 from calibration.control.drift.loss_monitor import LossAlarm
 from calibration.control.drift.stream_lines import Label
 from calibration.errors import InputError
 
 STATE = "drift-state"
+STATE_OPTION = "--state"
 SCHEMA = 1
 _MAX_REASONS = 50
 
@@ -92,5 +93,5 @@ def load_state(folder: Path) -> DriftState:
 
 
 def save_state(folder: Path, state: DriftState) -> None:
-    with full_disk_named(folder, "--state"):
+    with writing(folder, STATE_OPTION):
         replace_file(folder / STATE, zlib.compress(msgspec.msgpack.encode(state), 1), mode=0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import msgspec
 
 from bitladder.policy_forms import LearnedForm
-from calibration.artifacts.folder import locked, replace_file
+from calibration.artifacts.folder import locked, replace_file, writing
 from calibration.control.drift.drift_metrics import ROWS, values_of
 from calibration.control.drift.drift_page import drift_page
 from calibration.control.drift.drift_proposals import Auto, LimitSetting, obstacle, of_features, of_losses
-from calibration.control.drift.drift_state import DriftState, load_state, save_state
+from calibration.control.drift.drift_state import STATE_OPTION, DriftState, load_state, save_state
 from calibration.control.drift.next_step import NextStep, next_step
 from calibration.control.drift.watching import Basis, Watch
 from calibration.control.metrics_file import write_metrics
@@ -55,9 +56,12 @@ def run(options: DriftOptions) -> dict[str, Any]:  # Any: JSON
 
     Raises:
         InputError, SourceError: something that is named cannot be read, or is wrong.
+        EngineFailedError: the intake does not answer.
 
     """
-    with locked(options.streams.state, "drift", lambda: options.say(None)):
+    with ExitStack() as held:
+        with writing(options.streams.state, STATE_OPTION):
+            held.enter_context(locked(options.streams.state, "drift", lambda: options.say(None)))
         setting = _setting(options)
         limit = _limit(options.basis.policy, setting)
         state = load_state(options.streams.state)

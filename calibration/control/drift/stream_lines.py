@@ -135,7 +135,7 @@ def _features(fields: Mapping[str, Any], reading: Reading) -> dict[str, float]:
 def _label(fields: Mapping[str, Any], values: dict[str, float], policy: LearnedForm, promise: Promise) -> Label | None:
     """Return the label of a line; None: the top served it, and only requests of the tiers below are labels here."""
     tiers = fields.get("tiers")
-    served = fields.get("served_by") or fields.get("served_at")
+    served = fields.get("served_by")
     reference = str(fields.get("reference") or "")
     if not isinstance(tiers, dict) or not isinstance(served, str):
         raise BadLineError("no label: tiers and served_by")

@@ -8,7 +8,7 @@ import msgspec
 
 from bitladder.client import Client
 from bitladder.errors import ConfigError, JobError
-from calibration.errors import CalibrationError, InputError, ProposalRefusedError
+from calibration.errors import EngineFailedError, InputError, ProposalRefusedError
 
 _PATH = "/v1/settings"
 _CONFLICT = 409
@@ -37,23 +37,24 @@ class IntakeSettings(Client):
         """Return the revision, and the settings by key.
 
         Raises:
-            CalibrationError: the intake does not answer, refuses, or cannot read its live settings.
+            EngineFailedError: the intake does not answer, or cannot read its live settings.
+            InputError: the API key may not read them.
 
         """
         answer = self._asked("GET")
         if answer.get("problem"):
-            raise CalibrationError(f"the live settings cannot be read: {answer['problem']}")
+            raise EngineFailedError(f"the live settings cannot be read: {answer['problem']}")
         try:
             return answer["revision"], {row["key"]: _row(row) for row in answer["data"]}
         except (KeyError, TypeError) as error:
-            raise CalibrationError(f"{_PATH} is no answer of an intake: {error!r} is missing") from error
+            raise EngineFailedError(f"{_PATH} is no answer of an intake: {error!r} is missing") from error
 
     def change(self, values: dict[str, Any], unset: tuple[str, ...], *, reason: str, revision: int) -> int:
         """Change settings if they still have this revision; return the new one.
 
         Raises:
             ProposalRefusedError: somebody else has changed them, or the intake refuses the values.
-            CalibrationError: there was no answer: they may have been changed.
+            EngineFailedError: there was no answer: they may have been changed.
 
         """
         order = {"set": values, "unset": list(unset), "reason": reason[:300], "revision": revision}
@@ -63,11 +64,15 @@ class IntakeSettings(Client):
         try:
             return self._call(method, _PATH, **arguments)
         except JobError as error:
+            if method == "GET" and error.status in (401, 403):
+                raise InputError(f"the intake wants an API key with the scope ops:read: {error}") from error
+            if method == "GET":
+                raise EngineFailedError(f"the live settings cannot be read: {error}") from error
             if error.status == _CONFLICT:
                 raise ProposalRefusedError(f"{error}; nothing was changed, try again") from error
             if error.status is not None and error.status < 500:
                 raise ProposalRefusedError(f"the intake refuses: {error}") from error
-            raise CalibrationError(f"the intake did not do it: {error}") from error
+            raise EngineFailedError(f"the intake did not do it: {error}") from error
 
 
 def _row(row: dict[str, Any]) -> LiveRow:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from calibration.artifacts.folder import full_disk_named, locked, replace_file
+from calibration.artifacts.folder import locked, replace_file, writing
 from calibration.control.proposals.proposal import Proposal, is_alike, is_id, is_same, moved
 from calibration.errors import InputError
 
@@ -28,11 +28,8 @@ class ProposalStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one who changes proposals in this folder."""
-        try:
-            with full_disk_named(self.folder, _OPTION), locked(self.folder, "proposals", self._on_wait):
-                yield
-        except OSError as error:
-            raise InputError(f"{_OPTION} {str(self.folder)!r}: {error.strerror or error}") from error
+        with writing(self.folder, _OPTION), locked(self.folder, "proposals", self._on_wait):
+            yield
 
     def read(self, proposal_id: str) -> Proposal:
         """Return one proposal.

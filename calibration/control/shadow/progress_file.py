@@ -7,6 +7,7 @@ the same, because a process was killed between them, the labels count.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from calibration.artifacts.folder import full_disk_named, replace_file
+from calibration.artifacts.folder import replace_file, writing
 from calibration.control.shadow.capture_reader import Mark
 from calibration.control.shadow.ledger import Ledger
 from calibration.errors import InputError
@@ -88,18 +89,23 @@ class ShadowFolder:
         return progress
 
     def save(self, progress: Progress) -> None:
-        with full_disk_named(self._folder, "--out"):
+        with writing(self._folder):
             replace_file(self._folder / PROGRESS, msgspec.json.encode(progress), mode=0o600)
 
     def append(self, label: dict[str, Any]) -> None:
-        """Write one label, and return when it is on disk."""
+        """Write one label, and return when it is on disk; where the disk is full, nothing of it stays."""
         with (
-            full_disk_named(self._folder, "--out"),
-            open(self.labels, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
+            writing(self._folder),
+            open(self.labels, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
         ):
-            file.write(msgspec.json.encode(label) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            end, line = file.tell(), msgspec.json.encode(label) + b"\n"
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
 
     def read_labels(self) -> Iterator[dict[str, Any]]:
         """Yield the labels so far."""

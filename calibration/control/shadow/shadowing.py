@@ -25,7 +25,7 @@ from calibration.control.shadow.label_of_traffic import Labeller
 from calibration.control.shadow.ledger import Budget
 from calibration.control.shadow.progress_file import ShadowFolder
 from calibration.control.shadow.run_shadow import Question, Shadow
-from calibration.errors import InputError
+from calibration.errors import EngineFailedError, InputError
 from calibration.evaluate.engine import Asker
 
 _HTTP_S = 60.0
@@ -65,7 +65,7 @@ def run(
 
     """
     try_writing(options.out, private=True)
-    with locked(options.out.parent, options.out.name, partial(_refuse, options.out)):
+    with locked(options.out, "shadow", partial(_refuse, options.out)):
         asyncio.run(_until_ended(options, every_s, show, say))
 
 
@@ -83,7 +83,12 @@ async def _until_ended(
         for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, gate.stop)
         while True:
-            show(await shadow.run_pass())
+            try:
+                show(await shadow.run_pass())
+            except EngineFailedError as error:
+                if every_s is None:
+                    raise
+                say(f"{error}; the next pass is in {every_s:g} s")
             if every_s is None or await gate.stopped_within(every_s):
                 return
 

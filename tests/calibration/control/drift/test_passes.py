@@ -18,7 +18,7 @@ from calibration.control.drift.drift_state import STATE, load_state
 from calibration.control.proposals.proposal import Proposal
 from calibration.control.proposals.proposal_folder import ProposalStore
 from tests.calibration.control.drift.streams import features, label, policy, requests, write_lines
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, free_port, wait_until
 
 RANDOM = 11
 # A level that small permutations show: what is tested here is what a pass does, not how rarely it errs.
@@ -202,3 +202,30 @@ def test_a_damaged_state_and_too_small_a_reference_are_named(reference: Path, co
 
     assert "cannot be read" in command(options)[1]["error"]
     assert "20 labels, expected at least 200" in command(["drift", str(small), *options[2:]])[1]["error"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(reference: Path, command: Command) -> None:
+    stream = write_lines(reference.parent / "requests.jsonl", requests(features(np.random.default_rng(1), 3)))
+    options = arguments(reference, "--requests", str(stream), "--state", str(stream / "state"))
+
+    status, answer = command(options)
+
+    assert status == 2
+    assert f"--state: cannot write to '{stream}/state'" in answer["error"]
+
+
+def test_an_intake_that_does_not_answer_is_no_broken_promise(reference: Path, command: Command) -> None:
+    stream = write_lines(reference.parent / "requests.jsonl", requests(features(np.random.default_rng(1), 3)))
+    url = f"http://127.0.0.1:{free_port()}"
+    options = arguments(reference, "--requests", str(stream), "--policy-name", "loss", "--url", url)
+
+    status, answer = command(options)
+    running = [sys.executable, "-m", "calibration", *options, "--every", "1"]
+    process = subprocess.Popen(running, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    waits = [process.stderr.readline(), process.stderr.readline()]
+    process.terminate()
+    process.communicate()
+
+    assert (status, "cannot reach the intake" in answer["error"]) == (6, True)
+    assert all("the next pass is in 1 s" in line for line in waits), waits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from calibration.control.shadow.gated_requests import Purse, most_tokens, tokens
 from calibration.control.shadow.idle_gate import EndOfPassError
 from calibration.control.shadow.ledger import Budget, Usage
 from calibration.control.shadow.progress_file import LABELS, PROGRESS, Progress, ShadowFolder, Waiting
-from calibration.errors import InputError
+from calibration.errors import DiskFullError, InputError
 
 LABEL = {"job": "a", "served_by": "int4", "reference": "fp8", "tiers": {}}
 
@@ -100,3 +102,21 @@ def test_a_foreign_file_is_named(tmp_path: Path, name: str, content: bytes, expe
 
     with pytest.raises(InputError, match=expected):
         [folder.load(), *folder.read_labels()]
+
+
+def test_a_label_that_a_full_disk_cuts_leaves_nothing_behind(tmp_path: Path) -> None:
+    shadow = ShadowFolder(tmp_path)
+    shadow.append(LABEL)
+    size = shadow.labels.stat().st_size
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, allowed[1]))
+    try:
+        with pytest.raises(DiskFullError, match="--out"):
+            shadow.append(LABEL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+        signal.signal(signal.SIGXFSZ, handler)
+    shadow.append(LABEL | {"job": "b"})  # by another worker of the same pass
+
+    assert [label["job"] for label in shadow.read_labels()] == ["a", "b"]
