@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
-from calibration.control.drift.drift_state import DriftState
 from calibration.control.drift.feature_monitor import FeatureAlarm
 from calibration.control.drift.loss_monitor import LossAlarm, Promise
 from calibration.control.drift.next_step import NextStep
-from calibration.control.proposals.proposal import Change, Proposal, new_proposal
+from calibration.control.proposals.proposal import Change, Proposal, is_same, new_proposal
 
-FEATURES, LOSSES = "drift: features", "drift: losses"
+FEATURES, LOSSES, AUTO = "drift: features", "drift: losses", "drift --auto"
 _SHOWN = 3
 
 
@@ -29,6 +28,7 @@ class LimitSetting(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     value: float | None
+    since: str = ""  # when it was set live; empty: the file says it
 
 
 def of_features(moved: Sequence[FeatureAlarm], requests: int, at: str) -> list[Proposal]:
@@ -84,7 +84,29 @@ def in_words(alarm: FeatureAlarm) -> str:
     )
 
 
-def obstacle(proposal: Proposal, auto: Auto, state: DriftState, in_force: float) -> str:
+def is_refused(proposal: Proposal, earlier: Sequence[Proposal]) -> bool:
+    """Tell whether somebody has dismissed what would change the same because of the same alarms."""
+    return any(
+        item.state == "dismissed"
+        and item.history[-1:] != ()
+        and item.history[-1].author != item.author
+        and is_same(item, proposal)
+        and all(alarm in _alarms(item) for alarm in _alarms(proposal))
+        for item in earlier
+    )
+
+
+def _alarms(proposal: Proposal) -> list[Any]:
+    return [*proposal.evidence.get("moved", ()), proposal.evidence.get("alarm")]
+
+
+def applied_on(day: str, proposals: Sequence[Proposal]) -> int:
+    """Return how many were applied on a day without being asked."""
+    events = [event for item in proposals for event in item.history]
+    return sum((event.state, event.author, event.at[:10]) == ("applied", AUTO, day) for event in events)
+
+
+def obstacle(proposal: Proposal, auto: Auto, applied_today: int, in_force: float) -> str:
     """Return why a proposal is not applied without being asked; '' where it may be."""
     if proposal.kind != "threshold" or proposal.change is None:
         return "only a limit is applied without being asked"
@@ -93,6 +115,6 @@ def obstacle(proposal: Proposal, auto: Auto, state: DriftState, in_force: float)
         return f"a limit of {limit:g} is above the one in force, {in_force:g}"
     if limit < in_force * (1 - auto.max_step):
         return f"from {in_force:.4g} to {limit:.4g} is more than a step of {auto.max_step:g}"
-    if state.applied.count(proposal.created_at[:10]) >= auto.per_day:
+    if applied_today >= auto.per_day:
         return f"{auto.per_day} of today's were applied already"
     return ""

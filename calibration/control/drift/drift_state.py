@@ -66,7 +66,6 @@ class DriftState(msgspec.Struct, kw_only=True):
     losses: LossState = msgspec.field(default_factory=LossState)
     lines: int = 0
     skipped: dict[str, int] = {}
-    applied: list[str] = []  # the days on which a proposal was applied without being asked
 
     def skip(self, reason: str) -> None:
         known = reason if reason in self.skipped or len(self.skipped) < _MAX_REASONS else "others"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,30 @@ from bitladder.policy_forms import LearnedForm
 from calibration.artifacts.folder import locked, replace_file, writing
 from calibration.control.drift.drift_metrics import ROWS, values_of
 from calibration.control.drift.drift_page import drift_page
-from calibration.control.drift.drift_proposals import Auto, LimitSetting, obstacle, of_features, of_losses
-from calibration.control.drift.drift_state import STATE_OPTION, DriftState, load_state, save_state
+from calibration.control.drift.drift_proposals import (
+    AUTO,
+    LOSSES,
+    Auto,
+    LimitSetting,
+    applied_on,
+    is_refused,
+    obstacle,
+    of_features,
+    of_losses,
+)
+from calibration.control.drift.drift_state import STATE_OPTION, DriftState, load_state
 from calibration.control.drift.next_step import NextStep, next_step
 from calibration.control.drift.watching import Basis, Watch
 from calibration.control.metrics_file import write_metrics
 from calibration.control.proposals.applying import apply
-from calibration.control.proposals.author import time_now
+from calibration.control.proposals.author import as_time, time_now
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.control.proposals.proposal import Proposal
 from calibration.control.proposals.proposal_folder import ProposalStore
-from calibration.errors import CalibrationError, InputError
+from calibration.errors import CalibrationError, InputError, ProposalRefusedError
+
+# By then all processes of a stack go by a live setting.
+_TAKEN_WITHIN_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +75,15 @@ def run(options: DriftOptions) -> dict[str, Any]:  # Any: JSON
     with ExitStack() as held:
         with writing(options.streams.state, STATE_OPTION):
             held.enter_context(locked(options.streams.state, "drift", lambda: options.say(None)))
+        _finish(options)
         setting = _setting(options)
         limit = _limit(options.basis.policy, setting)
         state = load_state(options.streams.state)
-        watch = Watch(options.basis, state, options.streams.state, limit)
+        watch = Watch(options.basis, state, options.streams.state, limit, setting.since if setting else "")
         for lines in watch.read_on(options.streams.requests, options.streams.shadow):
             options.say(lines)
         step, proposals = _propose(options, state, limit, setting)
-        applied, left = _apply(options, state, limit, proposals)
-        save_state(options.streams.state, state)
+        applied, left = _apply(options, limit, proposals)
         answer = {
             "requests": state.features.requests,
             "moved": msgspec.to_builtins(state.features.moved),
@@ -97,6 +110,17 @@ def _write_page(path: Path, answer: dict[str, Any]) -> None:  # Any: JSON
         raise InputError(f"cannot write --page {str(path)!r}: {error.strerror or error}") from error
 
 
+def _finish(options: DriftOptions) -> None:
+    """Apply what a process was killed in the midst of applying: nobody knows whether it is in force."""
+    if options.auto is None or options.intake is None:
+        return
+    store = ProposalStore(options.streams.proposals, lambda: options.say(None))
+    for proposal in store.all()[0]:
+        if proposal.state == "open" and proposal.undo is not None and proposal.author == LOSSES:
+            with suppress(ProposalRefusedError):  # another limit is in force since: people see it in the list
+                apply(store, proposal.id, options.intake, at=time_now(), author=AUTO)
+
+
 def _setting(options: DriftOptions) -> LimitSetting | None:
     if not options.policy_name:
         return None
@@ -106,8 +130,9 @@ def _setting(options: DriftOptions) -> LimitSetting | None:
     rows = options.intake.read()[1]
     if key not in rows:
         raise InputError(f"the intake has no table [policies.{options.policy_name}]: see --policy-name")
-    value = rows[key].value
-    return LimitSetting(key=key, value=None if value is None else float(value))
+    row = rows[key]
+    since = "" if row.at is None else as_time(row.at + _TAKEN_WITHIN_S)
+    return LimitSetting(key=key, value=None if row.value is None else float(row.value), since=since)
 
 
 def _limit(policy: LearnedForm | None, setting: LimitSetting | None) -> float:
@@ -126,12 +151,11 @@ def _propose(
         limits = basis.limits(limit)
         step = next_step(state.losses.labels, limits, basis.promise)
         proposals += of_losses(state.losses.alarm, step, basis.promise, limit, setting, at)
-    return step, [store.add(proposal) for proposal in proposals]
+    earlier = store.all()[0] if proposals else []
+    return step, [store.add(proposal) for proposal in proposals if not is_refused(proposal, earlier)]
 
 
-def _apply(
-    options: DriftOptions, state: DriftState, limit: float, proposals: list[Proposal]
-) -> tuple[list[str], dict[str, str]]:
+def _apply(options: DriftOptions, limit: float, proposals: list[Proposal]) -> tuple[list[str], dict[str, str]]:
     """Apply what may be applied without being asked; return what was, and why the rest was not."""
     applied: list[str] = []
     left: dict[str, str] = {}
@@ -139,17 +163,15 @@ def _apply(
         return applied, left
     store = ProposalStore(options.streams.proposals, lambda: options.say(None))
     for proposal in proposals:
-        if why := obstacle(proposal, options.auto, state, limit):
+        if why := obstacle(proposal, options.auto, applied_on(time_now()[:10], store.all()[0]), limit):
             left[proposal.id] = why
             continue
         try:
-            apply(store, proposal.id, options.intake, at=time_now(), author="drift --auto")
+            apply(store, proposal.id, options.intake, at=time_now(), author=AUTO)
         except CalibrationError as error:
             left[proposal.id] = str(error)
             continue
         applied.append(proposal.id)
-        state.applied.append(time_now()[:10])
-        state.losses.not_before = time_now()
     return applied, left
 
 

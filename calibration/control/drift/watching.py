@@ -24,6 +24,7 @@ from calibration.control.drift.stream_lines import (
     read_reference_line,
     read_request,
 )
+from calibration.control.proposals.author import time_now
 from calibration.errors import InputError, SourceError
 from calibration.texts.jsonl import read_lines
 
@@ -107,10 +108,10 @@ def read_basis(
 class Watch:
     """What a stream is held against, and what is known of it."""
 
-    def __init__(self, basis: Basis, state: DriftState, folder: Path, limit: float) -> None:
-        """`limit`: the policy's limit in force."""
+    def __init__(self, basis: Basis, state: DriftState, folder: Path, limit: float, since: str = "") -> None:
+        """`limit`: the policy's limit in force, `since` when, where that is known."""
         self.basis, self.state, self._folder, self.limit = basis, state, folder, limit
-        self._begin(state)
+        self._begin(state, since)
         self._monitors = {group: self._monitor(group) for group in basis.references}
 
     @property
@@ -126,6 +127,8 @@ class Watch:
         """
         sources = [(path, True, not shadow) for path in files_of(requests)]
         sources += [(path, not requests, True) for path in files_of(shadow)]
+        if twice := set(files_of(requests)) & set(files_of(shadow)):
+            raise InputError(f"{min(twice)} is in both --requests and --shadow: labels count as requests by themselves")
         batch: list[Request] = []
         self.state.marks = {name: mark for name, mark in self.state.marks.items() if Path(name).exists()}
         for path, has_features, has_losses in sources:
@@ -205,14 +208,14 @@ class Watch:
         if losses.alarm is not None:
             losses.labels = losses.labels[:_MAX_KEPT]  # the last look that there is
 
-    def _begin(self, state: DriftState) -> None:
-        """Begin anew what is of another reference, promise or limit."""
+    def _begin(self, state: DriftState, since: str) -> None:
+        """Begin anew what is of another reference, promise or limit: what was served before that says nothing of it."""
         if state.features.digest != (digest := self.basis.features_digest):
             tails = {group: item.tail(self.basis.plan) for group, item in self.basis.references.items()}
             groups = {group: GroupState() for group in self.basis.references}
             state.features = FeatureState(digest=digest, tails=tails, groups=groups)
         if state.losses.digest != (digest := self.basis.losses_digest(self.limit)):
-            state.losses = LossState(digest=digest, not_before=state.losses.not_before)
+            state.losses = LossState(digest=digest, not_before=since or (time_now() if state.losses.digest else ""))
 
     def _monitor(self, group: str) -> FeatureMonitor:
         features = self.state.features
@@ -234,7 +237,8 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise SourceError(f"there is no file or folder {str(path)!r}")
-        files += sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        whole = path.resolve()  # however it is named, each line counts once
+        files += sorted(whole.glob("*.jsonl")) if whole.is_dir() else [whole]
     return files
 
 

@@ -17,4 +17,8 @@ def operator() -> str:
 
 
 def time_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return as_time(datetime.now(UTC).timestamp())
+
+
+def as_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -20,6 +20,7 @@ class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
     value: Any
     is_live: bool = False
     revision: int | None = None
+    at: float | None = None  # since when
     reason: str = ""
     author: str = ""
 
@@ -80,5 +81,10 @@ def _row(row: dict[str, Any]) -> LiveRow:
     if live is None:
         return LiveRow(value=row["value"])
     return LiveRow(
-        value=row["value"], is_live=True, revision=live["revision"], reason=live["reason"], author=str(live["by"])
+        value=row["value"],
+        is_live=True,
+        revision=live["revision"],
+        at=live["at"],
+        reason=live["reason"],
+        author=str(live["by"]),
     )

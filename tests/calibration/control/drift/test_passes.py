@@ -15,6 +15,8 @@ import pytest
 
 from calibration.commands.app import main
 from calibration.control.drift.drift_state import STATE, load_state
+from calibration.control.proposals.applying import dismiss
+from calibration.control.proposals.author import time_now
 from calibration.control.proposals.proposal import Proposal
 from calibration.control.proposals.proposal_folder import ProposalStore
 from tests.calibration.control.drift.streams import features, label, policy, requests, write_lines
@@ -119,6 +121,36 @@ def test_losses_that_break_the_promise_revoke_it_and_propose_a_limit_that_they_p
     # A limit that is in force begins anew: what was labelled under the other says nothing of it.
     _, fresh = command([*options[:-4], "--policy", str(policy(folder, 0.1))])
     assert (fresh["losses"]["is_broken"], fresh["losses"]["labels"]) == (False, 0)
+
+
+def test_what_somebody_dismissed_comes_back_for_another_alarm_only(reference: Path, command: Command) -> None:
+    random, store = np.random.default_rng(1), ProposalStore(reference.parent / "proposals")
+    stream = write_lines(reference.parent / "requests.jsonl", requests(features(random, 250, digits=0.5)))
+    options = arguments(reference, "--requests", str(stream))
+    (first,) = command(options)[1]["proposals"]
+    dismiss(store, first["id"], at=time_now(), author="somebody", note="a load test")
+
+    assert command(options)[1]["proposals"] == []
+    table = features(random, 100)
+    table[:, 0] += 1
+    write_lines(stream, requests(table))
+    (later,) = command(options)[1]["proposals"]
+    assert (later["id"] != first["id"], "entropy" in later["reason"]) == (True, True)
+
+
+def test_a_file_counts_once_however_it_is_named(
+    reference: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random, folder = np.random.default_rng(2), reference.parent
+    shadow = write_lines(folder / "shadow.jsonl", [label(row, random) for row in features(random, 20)])
+    options = arguments(reference, "--policy", str(policy(folder)), "--shadow")
+    monkeypatch.chdir(folder)
+
+    answers = [command([*options, name])[1] for name in ("shadow.jsonl", str(shadow))]
+    status, refused = command([*options, str(shadow), "--requests", "shadow.jsonl"])
+
+    assert [answer["requests"] for answer in answers] == [20, 20]
+    assert (status, "is in both --requests and --shadow" in refused["error"]) == (2, True)
 
 
 HOSTILE = [
