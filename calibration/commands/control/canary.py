@@ -10,7 +10,7 @@ import typer
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import Loaded, load_settings
-from calibration.commands.options import AsJson, Config, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, read_seconds, say
 from calibration.control.canary.canary_report import (
     POWER_HEADER,
     figures,
@@ -34,7 +34,6 @@ ApiKey = Annotated[
 Out = Annotated[Path, typer.Option("-o", "--out", help="the canary's folder")]
 Margin = Annotated[float, typer.Option(min=0, max=0.99, help="so much more loss is still good enough")]
 Alpha = Annotated[float, typer.Option(min=1e-6, max=0.5, help="the chance of each wrong decision, at most")]
-_URL = "http://127.0.0.1:8000"
 _MAX_PAIRS = 2000
 
 
@@ -68,15 +67,15 @@ def _run(
     clip: Annotated[float, typer.Option(min=0.001, max=100, help="with kl: nats that count as a loss of 1")] = 1.0,
     reference: Annotated[str, typer.Option(help="the tier that answers are held against (default: the top)")] = "",
     tier: Annotated[str, typer.Option(help="compare at this tier alone (default: the policy's for each prompt)")] = "",
-    answer_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 48,
-    max_wait: Annotated[float, typer.Option(min=0.1, help="seconds that a job may wait for the candidate")] = 30.0,
+    answer_tokens: Annotated[int, typer.Option(min=1, max=4096, help="of each answer, at most")] = 48,
+    max_wait: Annotated[str, typer.Option(help="how long a job may wait for the candidate")] = "30s",
     max_failed: Annotated[float, typer.Option(min=0, max=1, help="share of the candidate's jobs")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the order of the prompts")] = 0,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="pairs")] = 4,
-    poll: Annotated[float, typer.Option(min=0.1, max=600, help="seconds between looks at the candidate")] = 10.0,
+    poll: Annotated[str, typer.Option(help="how often the candidate is looked at")] = "10s",
     propose: Annotated[Path | None, typer.Option(help="write the promotion of one that is fine as a proposal")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="promote a candidate that is fine, without asking")] = False,
-    url: Url = _URL,
+    url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -90,8 +89,9 @@ def _run(
     Example: bitladder calibrate canary run -o var/canary --model smollm2 --policy tuned --prompts prompts.jsonl --yes
     """
     what = (model, candidate, policy, share, hours, measure, margin, alpha, clip, reference, tier, answer_tokens)
-    spec = Spec(*what, max_wait, max_failed, seed)
-    options = RunOptions(url=url, api_key=api_key, promotes=yes, at_once=at_once, poll_s=poll, say=say)
+    spec = Spec(*what, read_seconds("--max-wait", max_wait), max_failed, seed)
+    poll_s = read_seconds("--poll", poll)
+    options = RunOptions(url=url, api_key=api_key, promotes=yes, at_once=at_once, poll_s=poll_s, say=say)
     status = run(spec, prompts, out, load(config), options, as_json=as_json)
     if propose is not None:
         _propose(out, propose, options)
@@ -134,7 +134,7 @@ def _status(out: Out, *, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(made) if as_json else _as_table(made))
 
 
-def _promote(out: Out, *, url: Url = _URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def _promote(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Give a candidate that was found fine everything; how its release is published then, is said.
 
     Example: bitladder calibrate canary promote -o var/canary
@@ -143,7 +143,7 @@ def _promote(out: Out, *, url: Url = _URL, api_key: ApiKey = None, as_json: AsJs
     _show(out, state, _powers(state.spec.margin, state.spec.alpha, Assumed(difference=0.0)), as_json=as_json)
 
 
-def _stop(out: Out, *, url: Url = _URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def _stop(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Take the share back, whether or not a process still runs the canary.
 
     Example: bitladder calibrate canary stop -o var/canary

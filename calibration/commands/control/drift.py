@@ -13,8 +13,8 @@ import typer
 
 from bitladder.errors import ConfigError
 from bitladder.policy_forms import MAX_BYTES, LearnedForm, read_form
-from calibration.commands.control.proposals import ApiKey, Folder, Url
-from calibration.commands.options import AsJson, say
+from calibration.commands.control.proposals import ApiKey, Folder
+from calibration.commands.options import AsJson, read_seconds, say
 from calibration.control.drift.drift_proposals import Auto, in_words
 from calibration.control.drift.feature_monitor import FeatureAlarm, Plan
 from calibration.control.drift.loss_monitor import LossPlan, Promise
@@ -35,7 +35,7 @@ _Files = list[Path] | None
 _Requests = Annotated[_Files, typer.Option(help="a stream of requests: a JSONL file or a folder, as var/capture")]
 _Shadow = Annotated[_Files, typer.Option(help="a stream of labels of served requests, as var/shadow/labels.jsonl")]
 _Policy = Annotated[Path | None, typer.Option(help="the tuned policy's file; its words have the promise")]
-_PolicyName = Annotated[str, typer.Option(help="its table [policies.NAME], whose limit is proposed")]
+_PolicyName = Annotated[str, typer.Option(help="the NAME of its table policies.NAME, whose limit is proposed")]
 _Measure = Annotated[str | None, typer.Option(help="the loss within a tier's entry (default: the policy's)")]
 _Threshold = Annotated[float | None, typer.Option(min=0, help="a request that loses more counts")]
 _Alpha = Annotated[float | None, typer.Option(help="the share of all requests that may lose more")]
@@ -53,7 +53,8 @@ _Page = Annotated[Path | None, typer.Option(help="an HTML page of what was found
 _Auto = Annotated[bool, typer.Option("--auto", help="apply a proven limit within the limits below; needs --url")]
 _MaxStep = Annotated[float, typer.Option(help="--auto: by which share the limit may fall at once")]
 _PerDay = Annotated[int, typer.Option(min=1, help="--auto: how often a day")]
-_Pause = Annotated[float | None, typer.Option("--every", min=1, help="a pass each so many seconds, until stopped")]
+_Interval = Annotated[str | None, typer.Option("--every", help="run on, a pass every 60s, 5m, 1h; else one pass")]
+_Url = Annotated[str | None, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
 _Seed = Annotated[int, typer.Option(min=0, help="of the permutations")]
 
 
@@ -80,23 +81,24 @@ def _drift(
     proposals: Folder = DEFAULT_FOLDER,
     metrics: _Metrics = None,
     page: _Page = None,
-    url: Url = None,
+    url: _Url = None,
     api_key: ApiKey = None,
     auto: _Auto = False,
     auto_max_step: _MaxStep = 0.5,
     auto_per_day: _PerDay = 1,
-    pause_s: _Pause = None,
+    interval: _Interval = None,
     seed: _Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Read what is new in a stream, and say what has moved: features ask for new labels, losses may break the promise.
 
-    One pass, or one each --every seconds. Exit status 0, also where features have moved; 1: the promise is
-    broken; 2: wrong input; 6: the intake does not answer.
+    One pass, or with --every many. Exit status 0, also where features have moved; 1: the promise is broken; 2: wrong
+    input; 6: the intake does not answer.
 
     Example: bitladder calibrate drift labels.jsonl --requests var/capture --shadow var/shadow/labels.jsonl --policy
-    policy.json --policy-name loss --every 60
+    policy.json --policy-name loss --every 60s
     """
+    pause_s = read_seconds("--every", interval) if interval else None
     form = _policy(policy)
     promise = _promise(form, measure, threshold, alpha, delta, low_share) if shadow else None
     limits = _auto(auto_max_step, auto_per_day, is_ready=bool(url and policy_name and shadow)) if auto else None

@@ -19,7 +19,7 @@ from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from calibration.commands.configuration import load_configuration
 from calibration.commands.engine_log import log_to_stderr
-from calibration.commands.options import AsJson, Config, progress_console, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, progress_console, say
 from calibration.control.asking.askers import Askers, LocalEngines, StackOptions, running_stack
 from calibration.control.labelling.label_estimate import Estimate
 from calibration.control.labelling.label_set import FILES, LabelRequest, label_set
@@ -32,7 +32,6 @@ from calibration.terminal.progress import Steps, duration
 from calibration.terminal.tabular import table
 
 OUT = Path("var/labels")
-_URL = "http://127.0.0.1:8000"
 _MAX_TOP_OF_A_STACK = 20  # vLLM's own limit, unless it is started with another one
 _Prompts = Annotated[Path, typer.Argument(help='JSONL: {"prompt" or "text", "source", "kind", "check"}')]
 _Reference = Annotated[str, typer.Option(help="the tier that the others are held against; --local: [TIER=]FOLDER too")]
@@ -55,7 +54,7 @@ def label_command(
     reference: _Reference,
     tiers: _Tiers,
     out: _Out = OUT,
-    url: _Url = _URL,
+    url: _Url = DEFAULT_URL,
     api_key: _ApiKey = None,
     local: _Local = False,
     model: Annotated[str, typer.Option(help="whose tiers, where there are several models")] = "",

@@ -44,7 +44,7 @@ Window = Annotated[float, typer.Option(min=1e-3, max=1e6, help="seconds of a win
 Rate = Annotated[str, typer.Option(help="which rate is planned for: mean, p95 or peak of windows")]
 Attainment = Annotated[float, typer.Option(min=0.5, max=1, help="share of the requests to be within the SLO")]
 Specs = Annotated[list[str] | None, typer.Option(help="also: load=1,2,5,10 or price:h100=2..8; may be repeated")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="a page, with plots beside it")]
+Output = Annotated[Path | None, typer.Option("--out", "-o", help="a page, with plots beside it")]
 FleetOut = Annotated[Path | None, typer.Option(help="a folder: the fleet as files for simulate")]
 Seed = Annotated[int, typer.Option(min=0, help="the same seed, the same figures")]
 

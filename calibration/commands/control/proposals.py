@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from calibration.commands.options import AsJson, say
+from calibration.commands.options import DEFAULT_URL, AsJson, say
 from calibration.control.proposals.applying import apply, dismiss, undo
 from calibration.control.proposals.author import operator, time_now
 from calibration.control.proposals.intake_settings import IntakeSettings
@@ -20,7 +18,7 @@ from calibration.errors import InputError
 from calibration.terminal.tabular import plain, table
 
 Folder = Annotated[Path, typer.Option("--proposals", help="the folder of proposals")]
-Url = Annotated[str | None, typer.Option("--url", envvar="BITLADDER_URL", help="an intake of the running stack")]
+Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
 ApiKey = Annotated[
     str | None, typer.Option(envvar="BITLADDER_API_KEY", help="the intake's API key, with the scope ops:write")
 ]
@@ -76,7 +74,7 @@ def _show(proposal_id: _Id, folder: Folder = DEFAULT_FOLDER) -> None:
 def _apply(
     proposal_id: _Id,
     folder: Folder = DEFAULT_FOLDER,
-    url: Url = None,
+    url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     note: _Note = "",
     *,
@@ -86,7 +84,7 @@ def _apply(
 
     Example: bitladder calibrate proposals apply 20261130-014500-threshold-0123abcd --url http://127.0.0.1:8000
     """
-    with _intake(url, api_key) as intake:
+    with IntakeSettings(url, api_key) as intake:
         applied = apply(_store(folder), proposal_id, intake, at=time_now(), author=operator(), note=note)
     _say(applied, as_json=as_json)
 
@@ -94,7 +92,7 @@ def _apply(
 def _undo(
     proposal_id: _Id,
     folder: Folder = DEFAULT_FOLDER,
-    url: Url = None,
+    url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     note: _Note = "",
     *,
@@ -104,7 +102,7 @@ def _undo(
 
     Example: bitladder calibrate proposals undo 20261130-014500-threshold-0123abcd --url http://127.0.0.1:8000
     """
-    with _intake(url, api_key) as intake:
+    with IntakeSettings(url, api_key) as intake:
         undone = undo(_store(folder), proposal_id, intake, at=time_now(), author=operator(), note=note)
     _say(undone, as_json=as_json)
 
@@ -115,15 +113,6 @@ def _dismiss(proposal_id: _Id, folder: Folder = DEFAULT_FOLDER, note: _Note = ""
     Example: bitladder calibrate proposals dismiss 20261130-014500-labels-0123abcd --reason "it was a load test"
     """
     _say(dismiss(_store(folder), proposal_id, at=time_now(), author=operator(), note=note), as_json=as_json)
-
-
-@contextmanager
-def _intake(url: str | None, api_key: str | None) -> Iterator[IntakeSettings | None]:
-    if url is None:
-        yield None
-        return
-    with IntakeSettings(url, api_key) as intake:
-        yield intake
 
 
 def _store(folder: Path) -> ProposalStore:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import AsJson, Config, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, read_seconds, say
 from calibration.control.asking.askers import StackOptions
 from calibration.control.metrics_file import check_metrics_path, write_metrics
 from calibration.control.shadow.figures_text import as_text
@@ -21,9 +20,6 @@ from calibration.control.shadow.run_shadow import Question
 from calibration.control.shadow.shadowing import ShadowOptions, run
 from calibration.errors import InputError
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-_DAY_S = 86_400
 # By it operators find the jobs, and can cancel them all.
 TAG = "shadow"
 _Out = Annotated[Path, typer.Option("-o", "--out", help="folder of labels and progress; go on with the same")]
@@ -90,7 +86,12 @@ def shadow(
         raise InputError("--once and --every exclude each other")
     if metrics:
         check_metrics_path(metrics)
-    run(_options(locals()), _seconds("--every", interval) if interval else None, partial(_show, metrics, as_json), say)
+    run(
+        _options(locals()),
+        read_seconds("--every", interval) if interval else None,
+        partial(_show, metrics, as_json),
+        say,
+    )
 
 
 def _show(metrics: Path | None, as_json: bool, figures: dict[str, Any]) -> None:
@@ -104,7 +105,11 @@ def _options(values: dict[str, Any]) -> ShadowOptions:
     settings, capture, cost = load_configuration(values["config"]).capture, values["capture"], values["budget_cost"]
     return ShadowOptions(
         stack=StackOptions(
-            values["url"], values["api_key"], values["model"], TAG, grace_s=_seconds("--max-wait", values["max_wait"])
+            values["url"],
+            values["api_key"],
+            values["model"],
+            TAG,
+            grace_s=read_seconds("--max-wait", values["max_wait"]),
         ),
         capture=Path(settings.folder).expanduser() if capture is None else capture,
         without_tenants=frozenset(settings.without_tenants),
@@ -123,11 +128,3 @@ def _positive(option: str, value: float, limit: float) -> float:
     if not 0 < value <= limit:
         raise InputError(f"{option} must be above 0 and at most {limit:g}, got {value:g}")
     return value
-
-
-def _seconds(option: str, text: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})([smh])", text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds <= _DAY_S:
-        raise InputError(f"{option} must be a time such as 60s, 5m or 1h, of a day at most, got {text!r}")
-    return seconds

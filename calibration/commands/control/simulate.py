@@ -44,7 +44,7 @@ Policies = Annotated[list[str] | None, typer.Option(help="as policy.name has it 
 Model = Annotated[str | None, typer.Option(help="whose ladder counts, where there are several")]
 Slo = Annotated[str, typer.Option(help="in seconds, for the goodput: ttft=1,total=20,per_token=0.05")]
 Seed = Annotated[int, typer.Option(min=0, help="the same seed, the same figures")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="a page (HTML), with its plots beside it")]
+Output = Annotated[Path | None, typer.Option("--out", "-o", help="a page (HTML), with its plots beside it")]
 
 
 def register(app: typer.Typer) -> None:
