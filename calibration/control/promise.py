@@ -15,6 +15,7 @@ betting (Waudby-Smith and Ramdas 2020).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,6 +25,21 @@ from scipy.special import bdtr
 Losses = NDArray[np.float64]
 # More labels than anybody makes: beyond it there is no number to tell.
 MAX_LABELS = 1_000_000
+_SHARE = re.compile(r"at most (?P<alpha>\S+) of requests lose more than (?P<threshold>\S+) \((?P<measure>.+)\)")
+
+
+def share_in_words(alpha: float, threshold: float, measure: str) -> str:
+    """Return what a policy's file says of its promise; `share_of_words` reads it."""
+    return f"at most {alpha:.3g} of requests lose more than {threshold:g} ({measure})"
+
+
+def share_of_words(words: str) -> tuple[float, float, str] | None:
+    """Return alpha, threshold and measure of a promise in words; None where it is another one."""
+    match = _SHARE.fullmatch(words)
+    try:
+        return (float(match["alpha"]), float(match["threshold"]), match["measure"]) if match else None
+    except ValueError:
+        return None
 
 
 def share_p_value(losses: int, count: int, alpha: float) -> float:

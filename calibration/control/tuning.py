@@ -24,6 +24,7 @@ from calibration.control.promise import (
     labels_needed,
     mean_labels_needed,
     on_average,
+    share_in_words,
 )
 from calibration.control.scores import chosen_tiers
 from calibration.errors import InputError
@@ -72,7 +73,7 @@ class Question:
         """What is promised, but for the confidence."""
         if self.risk == "mean":
             return f"the mean of {self.measure} added, each clipped at {self.threshold:g}, is at most {self.alpha:.3g}"
-        return f"at most {self.alpha:.3g} of requests lose more than {self.threshold:g} ({self.measure})"
+        return share_in_words(self.alpha, self.threshold, self.measure)
 
 
 def tune(

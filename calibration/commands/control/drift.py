@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,14 +21,11 @@ from calibration.control.drift.run_drift import DriftOptions, DriftStreams, run
 from calibration.control.drift.stability_index import FOLK
 from calibration.control.drift.watching import read_basis
 from calibration.control.metrics_file import check_metrics_path
+from calibration.control.promise import share_of_words
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.control.proposals.proposal_folder import DEFAULT_FOLDER
 from calibration.errors import EngineFailedError, InputError, UnprovenError
 from calibration.terminal.tabular import table
-
-# What `calibrate tune` writes into its policy, in words.
-_MEASURE = re.compile(r"(?P<measure>\S+), over (?P<threshold>[0-9.e+-]+) in at most (?P<alpha>[0-9.e+-]+) of requests")
-
 
 _Files = list[Path] | None
 _Requests = Annotated[_Files, typer.Option(help="a stream of requests: a JSONL file or a folder, as var/capture")]
@@ -156,15 +152,17 @@ def _promise(
     low_share: float,
 ) -> Promise:
     """Return what is promised: of the policy's own words, as far as options do not say otherwise."""
-    words = _MEASURE.fullmatch(form.measure) if form else None
+    words = share_of_words(form.measure) if form else None
     if words is not None:
-        measure = words["measure"] if measure is None else measure
-        threshold = float(words["threshold"]) if threshold is None else threshold
-        alpha = float(words["alpha"]) if alpha is None else alpha
+        alpha = words[0] if alpha is None else alpha
+        threshold = words[1] if threshold is None else threshold
+        measure = words[2] if measure is None else measure
     if form is None:
         raise InputError("--shadow needs --policy: a promise is made of a policy")
     if measure is None or threshold is None or alpha is None:
-        raise InputError("--policy does not say what is promised: name --measure, --threshold and --alpha")
+        raise InputError(
+            f"--policy promises no share of requests ({form.measure!r}): name --measure, --threshold and --alpha"
+        )
     for option, value in (("--alpha", alpha), ("--delta", delta)):
         if not 0 < value < 1:
             raise InputError(f"{option} must be above 0 and below 1, got {value:g}")

@@ -20,8 +20,10 @@ from calibration.control.promise import (
     mean_p_value,
     on_average,
     p_value,
+    share_of_words,
     share_p_value,
 )
+from calibration.control.tuning import Question
 
 ALPHA = DELTA = 0.05
 THRESHOLDS = np.linspace(0, 1, 51)
@@ -206,3 +208,17 @@ def test_on_average_a_label_counts_with_the_most_it_lost_so_far() -> None:
 
     # One of 39, and one that might be: 2 in 40. A later candidate that saves it does not make room for another.
     assert on_average([lost, saved, np.roll(lost, 1)], ALPHA) == 1
+
+
+@pytest.mark.parametrize("measure", ["answer.kl", "task.wrong", "kl of (some) kind"])
+def test_a_promise_that_tune_puts_into_words_is_read_from_them(measure: str) -> None:
+    words = Question(
+        costs={"int4": 1, "fp8": 2}, measure=measure, threshold=0.2, alpha=0.05, delta=0.05, promise="mean", seed=0
+    ).words
+
+    assert share_of_words(words) == (0.05, 0.2, measure)
+
+
+@pytest.mark.parametrize("words", ["", "the mean of answer.kl added, each clipped at 1, is at most 0.05", "made up"])
+def test_words_without_a_promised_share_are_read_as_none(words: str) -> None:
+    assert share_of_words(words) is None

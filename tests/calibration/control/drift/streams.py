@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.control.promise import share_in_words
+
 NAMES = ("entropy", "digits", "punctuation", "tokens")
-WORDS = "answer.kl, over 0.2 in at most 0.05 of requests"
+WORDS = share_in_words(0.05, 0.2, "answer.kl")
 
 
 def features(random: np.random.Generator, count: int, digits: float = 0.2) -> NDArray[np.float64]:
