@@ -20,7 +20,7 @@ help: ## list the targets
 
 install: $(VENV)/.installed ## set up .venv
 $(VENV)/.installed: requirements/dev.lock pyproject.toml
-	@echo "setting up $(VENV): about a minute, and 200 MB of downloads"
+	@echo "setting up $(VENV): about a minute, and 300 MB of downloads"
 	@$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps -r requirements/dev.lock
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .

@@ -47,9 +47,9 @@ def register(app: typer.Typer) -> None:
         chance, and by source. Writes report.json, report.html and the plots; docs/calibration/ablate.md says how to
         read them.
 
-        Example: bitladder calibrate ablate labels.jsonl.gz --cost int4=0.3 --cost bf16=1 -o var/ablation
+        Example: bitladder calibrate ablate var/labels/labels.jsonl --cost int4=0.3 --cost fp8=1 -o var/ablation
 
-        Example: bitladder calibrate ablate labels.jsonl.gz --cost int4=0.3 --cost bf16=1 -o var/ablation
+        Example: bitladder calibrate ablate var/labels/labels.jsonl --cost int4=0.3 --cost fp8=1 -o var/ablation
         --policy policy.json --json
         """
         folder = out.expanduser().resolve()

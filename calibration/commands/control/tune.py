@@ -69,10 +69,10 @@ def register(app: typer.Typer) -> None:
 
         Exit status 1, and no policy, where the labels cannot promise it; how many more it takes is said.
 
-        Example: bitladder calibrate tune var/labels.jsonl -o policy.json --cost int4=0.3 --cost bf16=1
+        Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --cost int4=0.3 --cost fp8=1
         --threshold 0.2
 
-        Example: bitladder calibrate tune var/labels.jsonl -o policy.json --load 12 --fleet fleet.toml
+        Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --load 12 --fleet fleet.toml
         --curves curves.json --risk mean --clip 1 --alpha 0.05
         """
         costs, loads = _costs_or_loads(cost or [], load, (fleet, curves), tokens, config)
