@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import replace_file
@@ -155,8 +156,8 @@ def _with_policy(settings: Settings, model: str | None, policy: str | None) -> t
     values["models"][name]["policy"] = policy
     try:
         return Settings.model_validate(values), name
-    except ValueError as error:
-        raise InputError(f"--policy {policy!r}: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"--policy: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def _as_tables(figures: Mapping[str, Any]) -> str:

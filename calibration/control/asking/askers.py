@@ -173,7 +173,8 @@ async def _find_model(http: httpx2.AsyncClient, name: str) -> _Model:
         answer = await http.get("/v1/models")
     except httpx2.HTTPError as error:
         raise EngineFailedError(
-            f"no intake answers at {http.base_url.host}: {error or type(error).__name__}"
+            f"no intake answers at {http.base_url.netloc.decode()} (--url, BITLADDER_URL): "
+            f"{error or type(error).__name__}"
         ) from error
     if answer.status_code in (401, 403):
         raise InputError("the intake wants an API key with the scopes submit and read: --api-key, BITLADDER_API_KEY")

@@ -186,7 +186,7 @@ class TierRequests:
             try:
                 answer = await self.http.request(method, path, **arguments)
             except httpx2.HTTPError as error:
-                refusal = f"no intake answers at {self.http.base_url.host}: {error or type(error).__name__}"
+                refusal = f"no intake answers at {self.http.base_url.netloc.decode()}: {error or type(error).__name__}"
             else:
                 if answer.status_code not in _LATER:
                     return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from pydantic import ValidationError
 
 from bitladder.endpoints import Endpoint
 from bitladder.routing.accept import Incoming, accept
@@ -96,5 +97,5 @@ def _with_policy(settings: Settings, model: str, policy: str) -> Settings:
     values["models"][model]["policy"] = policy
     try:
         return Settings.model_validate(values)
-    except ValueError as error:
-        raise InputError(f"--policy {policy!r}: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"--policy: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

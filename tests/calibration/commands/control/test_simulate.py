@@ -99,7 +99,10 @@ def test_fleets_and_policies_are_compared_in_a_table_and_on_a_page(
         (["--shares", "int4=0.5,int4=0.2,fp8=0.3"], "--shares: 'int4' stands twice in 'int4=0.5,int4=0.2,fp8=0.3'"),
         (["--shares", "int4=x"], "--shares: 'int4' must be a number of 0 or more, got 'x'"),
         (["--arrivals", "none.csv.gz"], "--arrivals: there is no file 'none.csv.gz'"),
-        (["--policy", "fixed:int3"], "--policy 'fixed:int3'"),
+        (
+            ["--policy", "fixed:int3"],
+            "error: --policy: models.smollm2.policy fixed:int3: model smollm2 has tiers int4, int8, fp8, not 'int3'\n",
+        ),
         (["--slo", "tpot=1"], "--slo: 'tpot' must be one of ttft, total, per_token"),
         (["--lengths", "normal"], "--lengths must be one of constant, exponential, zipf, got 'normal'"),
         (["--lengths", "zipf:input=0.5"], "--lengths: input must be 1 to 100000 tokens, got 0.5"),

@@ -69,7 +69,7 @@ def test_a_prompt_is_compared_where_the_policy_of_each_side_sends_it() -> None:
     at_int8 = msgspec.structs.replace(SPEC, tier="int8")
     assert Placing(at_int8, SETTINGS).places(prompt) == (ModelTier("smollm2", "int8"), ModelTier("next", "int8"))
     assert resolved(Spec(model="smollm2", policy="fixed:fp8"), SETTINGS).current_policy == "article"
-    with pytest.raises(InputError, match="--policy 'fixed:int2'"):
+    with pytest.raises(InputError, match=r"^--policy: models\.smollm2\.policy fixed:int2: [^\n]*$"):
         Placing(msgspec.structs.replace(POLICY, policy="fixed:int2"), SETTINGS)
 
 
