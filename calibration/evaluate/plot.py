@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from calibration.artifacts.evaluation_report import Estimate, Report, TierReport
 from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.metrics import METRICS, Better, metric_of
+from calibration.artifacts.png import png_of
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
 _MARKERS = "osD^vP*X"
@@ -43,9 +43,7 @@ def quality_cost_png(report: Report) -> bytes:
     canvas.supxlabel(axis_label(report, across), fontsize=10)
     over = "cost" if across == _COST else "size"
     canvas.suptitle(f"{report.model}: quality over {over}, with 95 % intervals", fontsize=11)
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png_of(canvas)
 
 
 def axis_label(report: Report, across: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from calibration.artifacts.png import COLOURS, png_of
 from calibration.simulation.run_series import Series
-
-# Okabe and Ito's colours, which people who see fewer colours tell apart.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 
 
 def latency_png(runs: Mapping[str, Series]) -> bytes:
@@ -21,7 +18,7 @@ def latency_png(runs: Mapping[str, Series]) -> bytes:
     for axes, title in zip(panels, ("time to the first token, s", "time to the end, s"), strict=True):
         for index, (name, series) in enumerate(runs.items()):
             values = series.ttft_s if axes is panels[0] else series.total_s
-            axes.plot(values, series.share, color=_COLOURS[index % len(_COLOURS)], label=name, linewidth=1.5)
+            axes.plot(values, series.share, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.5)
         axes.set_xlabel(title)
         axes.axhline(0.95, color="grey", linewidth=0.7, linestyle="--")
     panels[0].set_ylabel("share of the requests served")
@@ -34,7 +31,7 @@ def run_png(series: Series, tiers: Sequence[Mapping[str, Any]]) -> bytes:  # Any
     waiting, serving, costs = figure.subplots(1, 3)
     bottom = 0 * series.bins_s
     for rank, name in enumerate(series.ladder):
-        colour = _COLOURS[rank % len(_COLOURS)]
+        colour = COLOURS[rank % len(COLOURS)]
         waiting.plot(series.moments_s, series.depth[rank], color=colour, label=f"floor {name}", linewidth=1)
         serving.fill_between(series.bins_s, bottom, bottom + series.served[rank], color=colour, label=name, step="mid")
         bottom = bottom + series.served[rank]
@@ -53,6 +50,4 @@ def _png(figure: Figure, with_legend: Sequence[Any]) -> bytes:  # Any: Axes, or 
     for axes in with_legend:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    return png_of(figure, dpi=100)

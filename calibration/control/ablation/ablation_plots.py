@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from calibration.artifacts.png import png_of
 from calibration.control.ablation.within_kinds import GRID
 
 Figures = dict[str, Any]  # JSON
@@ -19,7 +19,6 @@ _INTERVALS = {"random": "by_prompt", "source": "by_source"}
 _FIXED = {"random": ("#777777", "--"), "oracle": ("#000000", "-")}
 _COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]  # of a ListedColormap
 _MAX_KINDS = 12
-_DPI = 110
 
 
 def curves_png(report: Figures) -> bytes:
@@ -32,7 +31,7 @@ def curves_png(report: Figures) -> bytes:
     panels[0].set_ylabel(f"added loss ({report['measure']}), as a share of all on {report['ladder'][0]}")
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     canvas.supxlabel("mean cost of a request", fontsize=10)
-    return _png(canvas)
+    return png_of(canvas)
 
 
 def kinds_png(report: Figures) -> bytes | None:
@@ -60,7 +59,7 @@ def kinds_png(report: Figures) -> bytes | None:
         axes.set_axis_off()
     canvas.supylabel(f"added loss, as a share of all on {report['ladder'][0]}", fontsize=9)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(shown), fontsize=8)
-    return _png(canvas)
+    return png_of(canvas)
 
 
 def _draw_split(axes: Axes, report: Figures, split: str, figures: Figures) -> None:
@@ -84,9 +83,3 @@ def _draw_split(axes: Axes, report: Figures, split: str, figures: Figures) -> No
 
 def _known(values: list[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
-
-
-def _png(canvas: Canvas) -> bytes:
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-    return file.getvalue()

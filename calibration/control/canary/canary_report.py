@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 
 from calibration.artifacts.folder import replace_file, writing
 from calibration.artifacts.html_report import Section, html_page
+from calibration.artifacts.png import png_of
 from calibration.control.canary.comparing import Pair
 from calibration.control.canary.eprocess import Numbers, interval, log_capitals
 from calibration.control.canary.pair_journal import CanaryState
@@ -147,9 +147,7 @@ def _plot(differences: Numbers, state: CanaryState) -> bytes:
     lower.axhline(state.spec.margin, color="#000000", linestyle=":", label="margin")
     lower.set_xlabel("pairs")
     lower.legend(fontsize=8)
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=110, metadata={"Software": None})
-    return file.getvalue()
+    return png_of(canvas)
 
 
 def _number(value: float) -> float | None:

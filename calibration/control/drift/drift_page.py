@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from calibration.artifacts.html_report import Section, html_page
+from calibration.artifacts.png import png_of
 from calibration.control.drift.stability_index import FOLK
 
 _NOTES = (
@@ -64,6 +64,4 @@ def _bars(answer: Mapping[str, Any]) -> bytes:
         )
     axes.set_xlabel("PSI of the last window (red: has moved)")
     axes.legend(fontsize=8, loc="lower right")
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png_of(canvas)

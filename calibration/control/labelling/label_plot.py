@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure as Canvas
+
+from calibration.artifacts.png import png_of
 
 
 def kinds_png(tiers: Mapping[str, Any], reference: str) -> bytes:  # Any: JSON of describe_labels
@@ -28,6 +29,4 @@ def kinds_png(tiers: Mapping[str, Any], reference: str) -> bytes:  # Any: JSON o
     axes.set_xlabel(f"mean KL({reference} || tier) along the answers of {reference}, nats a token; 95 % intervals")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png_of(canvas)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people who see fewer colours tell apart.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+from calibration.artifacts.png import COLOURS, png_of
 
 
 def frontier_png(frontier: Mapping[str, Any]) -> bytes:  # Any: JSON
@@ -23,7 +21,7 @@ def frontier_png(frontier: Mapping[str, Any]) -> bytes:  # Any: JSON
     per = "per_1000_requests" if over_load else "price_per_hour"
     for index, name in enumerate(points[0]["alone"]):
         values = [_scaled(point["alone"][name], point, over_load=over_load) for point in points]
-        costs.plot(across, values, marker=".", color=_COLOURS[index % len(_COLOURS)], label=f"only {name}", linewidth=1)
+        costs.plot(across, values, marker=".", color=COLOURS[index % len(COLOURS)], label=f"only {name}", linewidth=1)
     costs.plot(across, [point[per] for point in points], marker="o", color="black", label="cheapest mix", linewidth=2)
     if not over_load and (price := frontier["break_even"]["price"]):
         costs.axvline(price, color="grey", linestyle="--", label=f"break-even: {price:.3g}")
@@ -37,9 +35,7 @@ def frontier_png(frontier: Mapping[str, Any]) -> bytes:  # Any: JSON
     if over_load and len(across) > 1:
         costs.set_xscale("log")
         costs.set_ylim(bottom=0)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=90, metadata={"Software": None})
-    return file.getvalue()
+    return png_of(figure, dpi=90)
 
 
 def _scaled(price: float | None, point: Mapping[str, Any], *, over_load: bool) -> float:  # Any: JSON
@@ -52,6 +48,6 @@ def _draw_shares(axes: Axes, across: list[float], points: list[Mapping[str, Any]
     tiers: Mapping[str, float] = next((point["tier_shares"] for point in points if point["tier_shares"]), {})
     for index, tier in enumerate(tiers):
         values = [point["tier_shares"][tier] if point["tier_shares"] else float("nan") for point in points]
-        axes.plot(across, values, marker=".", color=_COLOURS[index % len(_COLOURS)], label=tier)
+        axes.plot(across, values, marker=".", color=COLOURS[index % len(COLOURS)], label=tier)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("share served by")
