@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,6 @@ def draw(prompts: Sequence[LabelPrompt], count: int | None, seed: int) -> list[L
     """Return so many of the prompts in an order by chance, the same for a seed: every beginning of it is a sample."""
     drawn = sorted(prompts, key=lambda prompt: text_digest(f"{seed} {prompt.id}"))
     return drawn if count is None else drawn[:count]
-
-
-def count_by(prompts: Iterable[LabelPrompt], name: str) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for prompt in prompts:
-        counts[getattr(prompt, name)] = counts.get(getattr(prompt, name), 0) + 1
-    return counts
 
 
 def _read_prompt(line: str, where: str) -> LabelPrompt:
