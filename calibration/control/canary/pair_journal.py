@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, Self
@@ -13,6 +11,7 @@ import msgspec
 import numpy as np
 
 from calibration.artifacts.folder import replace_file, writing
+from calibration.artifacts.json_journal import add_lines, held, read_records, without_torn_line
 from calibration.control.canary.comparing import Pair
 from calibration.control.canary.eprocess import Numbers
 from calibration.control.canary.spec import Spec
@@ -64,14 +63,9 @@ class Journal:
         """
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            file = os.fdopen(os.open(folder / _PAIRS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "rb+")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise HeldError(f"another process runs the canary of {str(folder)!r}") from error
+        with held(folder / _PAIRS, HeldError(f"another process runs the canary of {str(folder)!r}")) as file:
             journal = cls(folder, file)
-            journal._read()
+            journal.pairs = _pairs_of(without_torn_line(file)[0], folder / _PAIRS)
             yield journal
 
     def state(self) -> CanaryState | None:
@@ -84,10 +78,7 @@ class Journal:
 
     def add(self, pairs: Sequence[Pair]) -> None:
         """Write pairs; once this returns they outlast a crash."""
-        with writing(self.folder):
-            self._file.write(b"".join(msgspec.json.encode(pair) + b"\n" for pair in pairs))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        add_lines(self.folder, self._file, pairs)
         self.pairs.extend(pairs)
 
     def discard(self) -> None:
@@ -101,11 +92,6 @@ class Journal:
     @property
     def is_stopped(self) -> bool:
         return (self.folder / _STOP).exists()
-
-    def _read(self) -> None:
-        content = self._file.read()
-        self._file.truncate(content.rfind(b"\n") + 1)  # a line that was cut off
-        self.pairs = _pairs_of(content, self.folder / _PAIRS)
 
 
 def read_pairs(folder: Path) -> list[Pair]:
@@ -123,13 +109,7 @@ def read_pairs(folder: Path) -> list[Pair]:
 
 
 def _pairs_of(content: bytes, path: Path) -> list[Pair]:
-    pairs = []
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        try:
-            pairs.append(_decode_pair(line))
-        except msgspec.MsgspecError as error:
-            raise InputError(f"{path}:{number}: no pair of a canary ({error})") from error
-    return pairs
+    return list(read_records(path, content, _decode_pair, "no pair of a canary"))
 
 
 def read_state(folder: Path) -> CanaryState | None:

@@ -7,9 +7,7 @@ an error. Records carry digests of all that they depend on, so that what is out 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
@@ -17,7 +15,8 @@ from typing import IO, Self
 import msgspec
 import numpy as np
 
-from calibration.artifacts.folder import replace_file, writing
+from calibration.artifacts.folder import replace_file
+from calibration.artifacts.json_journal import add_lines, held, read_records, without_torn_line
 from calibration.control.labelling.label_losses import OwnLabel, TaskLabel, TierLabel
 from calibration.errors import InputError
 from calibration.evaluate.distributions import Distributions, from_arrays, to_arrays
@@ -77,25 +76,15 @@ class Journal:
             InputError: it cannot be written or read, or another process writes it.
 
         """
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, _MODE), "rb+")
-        except OSError as error:
-            raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"another run writes {str(path)!r}: wait for it, or choose another --out") from error
+        taken = InputError(f"another run writes {str(path)!r}: wait for it, or choose another --out")
+        with held(path, taken) as file:
             journal = cls(path, file)
             journal._read()
             yield journal
 
     def add(self, record: _Record) -> None:
         """Write a record; once this returns it outlasts a crash."""
-        with writing(self._path.parent):
-            self._file.write(msgspec.json.encode(record) + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        add_lines(self._path.parent, self._file, [record])
         self._take(record)
 
     def drop_answers(self) -> None:
@@ -109,18 +98,9 @@ class Journal:
         self.references = {record.id: record for record in kept}
 
     def _read(self) -> None:
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        self.repaired = len(content) - whole
-        if self.repaired:
-            self._file.truncate(whole)
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
-            try:
-                self._take(_decode(line))
-            except msgspec.MsgspecError as error:
-                raise InputError(
-                    f"{self._path}:{number}: no record of a labelling run ({error}); choose another --out"
-                ) from error
+        content, self.repaired = without_torn_line(self._file)
+        for record in read_records(self._path, content, _decode, "no record of a labelling run; choose another --out"):
+            self._take(record)
 
     def _take(self, record: _Record) -> None:
         if isinstance(record, ReferenceRecord):
