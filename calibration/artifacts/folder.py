@@ -196,6 +196,20 @@ def replace_file(
         partial.unlink(missing_ok=True)
 
 
+def write_output(path: Path, content: bytes, option: str, *, mode: int = 0o666) -> None:
+    """Write the file that an option names, and its folder; by a rename: no reader sees half a file.
+
+    Raises:
+        InputError: it cannot be written.
+
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content, mode=mode)
+    except OSError as error:
+        raise InputError(f"cannot write {option} {str(path)!r}: {error.strerror or error}") from error
+
+
 def remove(folder: Path) -> None:
     """Remove a folder if it exists; of a link to a folder, remove the link."""
     if folder.is_symlink():

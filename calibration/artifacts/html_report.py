@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from calibration.artifacts.folder import write_output
 
 _PAGES = Environment(
     autoescape=True,
@@ -35,3 +37,10 @@ class Section:
 def html_page(title: str, summary: str, sections: Sequence[Section], notes: Sequence[str]) -> str:
     template = _PAGES.get_template("report.html.jinja")
     return template.render(title=title, summary=summary, sections=sections, notes=notes) + "\n"
+
+
+def write_page(output: Path, page: str, plots: Mapping[str, bytes]) -> None:
+    """Write the page that --output names, and its plots beside it, by the ends of their names."""
+    for name, png in plots.items():
+        write_output(output.with_name(f"{output.stem}-{name}.png"), png, "--output")
+    write_output(output, page.encode(), "--output")

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from bitladder.process.metric_table import OTHERS, Row
-from calibration.artifacts.folder import replace_file
+from calibration.artifacts.folder import write_output
 from calibration.errors import InputError
 
 # Of one metric: a number, or a number for each combination of its labels' values; None: not known, and not written.
@@ -45,17 +45,8 @@ def check_metrics_path(path: Path) -> None:
 
 
 def write_metrics(path: Path, rows: Sequence[Row], values: Mapping[str, Value]) -> None:
-    """Write the values of these rows in Prometheus' text format, by a rename: no reader sees half a file.
-
-    Raises:
-        InputError: the file cannot be written.
-
-    """
-    content = generate_latest(_Values(rows, values))
-    try:
-        replace_file(path, content, mode=0o644)
-    except OSError as error:
-        raise InputError(f"cannot write --metrics {str(path)!r}: {error.strerror or error}") from error
+    """Write the values of these rows in Prometheus' text format."""
+    write_output(path, generate_latest(_Values(rows, values)), "--metrics", mode=0o644)
 
 
 def _children(row: Row, value: Value) -> dict[tuple[str, ...], float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from calibration.artifacts.folder import replace_file
+from calibration.artifacts.folder import write_output
 from calibration.control.losses import read_labels
 from calibration.control.predictor_choice import Sample, compare
 from calibration.control.predictors.registry import EXPORTABLE, ONE_FEATURE, PREDICTORS
@@ -52,13 +52,6 @@ def run_tuning(options: Options, say: Callable[[str], None] = lambda line: None)
                     **{name: PREDICTORS[name] for name in (*shown, "knn", "clusters")}}  # fmt: skip
         figures["predictors"] = compare(compared, sample, lambda name: say(f"comparing on held-out labels: {name}"))
     if form is not None:
-        _write(out, msgspec.json.format(msgspec.json.encode(form), indent=1) + b"\n")
+        write_output(out, msgspec.json.format(msgspec.json.encode(form), indent=1) + b"\n", "--out")
     file = {"policy": str(out) if form else None, "lines_without_every_tier": skipped}
     return {**file, **figures, "loads": dict(options.loads)}
-
-
-def _write(out: Path, content: bytes) -> None:
-    try:
-        replace_file(out, content)
-    except OSError as error:
-        raise InputError(f"cannot write --out {str(out)!r}: {error.strerror or error}") from error

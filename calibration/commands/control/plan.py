@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibration.artifacts.folder import replace_file
+from calibration.artifacts.html_report import write_page
 from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
 from calibration.commands.control.policy_shares import policy_shares
 from calibration.commands.options import AsJson, say
@@ -158,13 +158,8 @@ def _write(output: Path, figures: dict[str, Any]) -> None:  # Any: JSON
     from calibration.simulation.planning.plan_plots import frontier_png
 
     pngs = [frontier_png(frontier) for frontier in figures["frontiers"]]
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for frontier, png in zip(figures["frontiers"], pngs, strict=True):
-            replace_file(output.with_name(f"{output.stem}-{frontier['varied']}.png"), png)
-        replace_file(output, plan_page(figures, pngs).encode())
-    except OSError as error:
-        raise InputError(f"--output must be a file that can be written, got {str(output)!r}: {error}") from error
+    plots = {frontier["varied"]: png for frontier, png in zip(figures["frontiers"], pngs, strict=True)}
+    write_page(output, plan_page(figures, pngs), plots)
     say(f"page: {output}")
 
 

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from bitladder.settings.sections import Settings
-from calibration.artifacts.folder import replace_file
+from calibration.artifacts.html_report import write_page
 from calibration.commands.configuration import load_configuration
 from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
 from calibration.commands.options import AsJson, Config, say
@@ -124,13 +124,8 @@ def _write(output: Path, runs: Mapping[str, Mapping[str, Any]], lines: Mapping[s
     from calibration.simulation.simulation_plots import latency_png, run_png
 
     latency, pngs = latency_png(lines), {name: run_png(line, runs[name]["tiers"]) for name, line in lines.items()}
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for suffix, png in (("latency", latency), *((str(place), png) for place, png in enumerate(pngs.values(), 1))):
-            replace_file(output.with_name(f"{output.stem}-{suffix}.png"), png)
-        replace_file(output, simulation_page(runs, latency, pngs).encode())
-    except OSError as error:
-        raise InputError(f"--output cannot be written: {error}") from error
+    numbered = {str(place): png for place, png in enumerate(pngs.values(), 1)}
+    write_page(output, simulation_page(runs, latency, pngs), {"latency": latency, **numbered})
     say(f"-> {output}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bitladder.policy_forms import LearnedForm
-from calibration.artifacts.folder import locked, replace_file, writing
+from calibration.artifacts.folder import locked, write_output, writing
 from calibration.control.drift.drift_metrics import ROWS, values_of
 from calibration.control.drift.drift_page import drift_page
 from calibration.control.drift.drift_proposals import (
@@ -99,15 +99,8 @@ def run(options: DriftOptions) -> dict[str, Any]:  # Any: JSON
         if options.streams.metrics is not None:
             write_metrics(options.streams.metrics, ROWS, values_of(answer))
         if options.streams.page is not None:
-            _write_page(options.streams.page, answer)
+            write_output(options.streams.page, drift_page(answer).encode(), "--page")
     return answer
-
-
-def _write_page(path: Path, answer: dict[str, Any]) -> None:  # Any: JSON
-    try:
-        replace_file(path, drift_page(answer).encode())
-    except OSError as error:
-        raise InputError(f"cannot write --page {str(path)!r}: {error.strerror or error}") from error
 
 
 def _finish(options: DriftOptions) -> None:
