@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.errors import ConfigError
-from bitladder.policy_forms import Form, read_form
 from calibration.artifacts.folder import require_outside
+from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.tier_costs import read_costs
 from calibration.commands.options import AsJson, progress_console, say
 from calibration.control.ablation.page import COLUMNS, cascade_sentences, points, rows
 from calibration.control.ablation.run_ablation import Question, ablate
 from calibration.control.ablation.write_report import PAGE, check_out, with_facts, write_report
-from calibration.errors import InputError
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
 from calibration.terminal.tabular import table
@@ -60,7 +58,7 @@ def register(app: typer.Typer) -> None:
             measure=measure,
             agreement=agreement,
             sure=tuple(sure),
-            policy=None if policy is None else _policy(policy),
+            policy=None if policy is None else read_policy(policy),
             resamples=resamples,
             seed=seed,
         )
@@ -76,15 +74,6 @@ def _run(labels: Path, folder: Path, question: Question, *, as_json: bool) -> No
         write_report(report, folder)
     say(f"{report['labels']:,} labels compared in {time.monotonic() - started_s:.1f} s")
     typer.echo(json.dumps(report) if as_json else _text(report, folder))
-
-
-def _policy(path: Path) -> Form:
-    try:
-        return read_form(path.read_bytes(), path.name)
-    except OSError as error:
-        raise InputError(f"--policy: cannot read {str(path)!r}: {error.strerror or error}") from error
-    except ConfigError as error:
-        raise InputError(f"--policy: {error}") from error
 
 
 def _text(report: dict[str, Any], folder: Path) -> str:  # Any: JSON

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bitladder.errors import ConfigError
-from bitladder.policy_forms import MAX_BYTES, LearnedForm, read_form
+from bitladder.policy_forms import LearnedForm
+from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.proposals import ApiKey, Folder
 from calibration.commands.options import AsJson, read_seconds, say
 from calibration.control.drift.drift_proposals import Auto, in_words
@@ -131,13 +131,7 @@ def _say(lines: int | None) -> None:
 def _policy(path: Path | None) -> LearnedForm | None:
     if path is None:
         return None
-    try:
-        with path.open("rb") as file:
-            form = read_form(file.read(MAX_BYTES + 1), path.name)
-    except OSError as error:
-        raise InputError(f"cannot read --policy {str(path)!r}: {error.strerror or error}") from error
-    except ConfigError as error:
-        raise InputError(str(error)) from error
+    form = read_policy(path)
     if not isinstance(form, LearnedForm):
         raise InputError(f"--policy {str(path)!r} must be of the kind learned: others promise nothing of losses")
     return form

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitladder.decision import Score
-from bitladder.errors import ConfigError
-from bitladder.policy_forms import FEATURE_NAMES, read_form
+from bitladder.policy_forms import FEATURE_NAMES
 from bitladder.routing.constraints import Constraints
 from bitladder.routing.envelope import Envelope
 from bitladder.routing.policies import policy_of
 from bitladder.settings.policy_section import NamedPolicySettings, PolicySettings
 from calibration.audit.features import NAMES, score
+from calibration.commands.control.policy_file import read_policy
 from calibration.errors import InputError
 from calibration.texts.jsonl import read_lines
 
@@ -28,12 +28,7 @@ def policy_shares(file: Path, labels: Path, ladder: Sequence[str]) -> dict[str, 
         InputError: a file cannot be read, the ladder lacks a tier of the policy, or a label a feature that it reads.
 
     """
-    try:
-        form = read_form(file.read_bytes(), file.name)
-    except OSError as error:
-        raise InputError(f"policy cannot be read: {error}") from error
-    except ConfigError as error:
-        raise InputError(str(error)) from error
+    form = read_policy(file)
     if unknown := set(form.named_tiers) - set(ladder):
         raise InputError(f"policy {str(file)!r} names {min(unknown)!r}, which is not in the ladder {', '.join(ladder)}")
     kind = form.__struct_config__.tag
