@@ -35,6 +35,11 @@ def bootstrap(units: Floats, statistic: Callable[..., Floats]) -> tuple[float, f
     return percentiles(values[np.isfinite(values)], count)
 
 
+def bootstrap_mean(values: Floats) -> tuple[float, float]:
+    """Return the interval of the mean of these values, resampling them."""
+    return bootstrap(np.column_stack([values, np.ones(len(values))]), lambda total, count: total / count)
+
+
 def bootstrap_quantile(units: Floats, quantile: float) -> tuple[float, float]:
     """Return the interval of a quantile of all values, resampling whole rows, as above."""
     drawn = np.random.default_rng(_SEED).integers(0, len(units), size=(_RESAMPLES, len(units)))

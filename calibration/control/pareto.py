@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.statistics import bootstrap
+from calibration.statistics import bootstrap_mean
 
 Numbers = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def pareto_front(added: Mapping[str, Numbers], costs: Mapping[str, float], top: 
             if other in front.left_out:
                 continue
             difference = added[tier] - added[other]
-            low, high = bootstrap(np.array([difference, np.ones(len(difference))]).T, lambda sums, count: sums / count)
+            low, high = bootstrap_mean(difference)
             paired = f"{difference.mean():+.4g} a request, 95 % {low:+.4g} to {high:+.4g}, {len(difference)} labels"
             beats = f"{other} costs {costs[other]:g} of {tier}'s {costs[tier]:g}"
             if difference.mean() >= 0:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitladder.settings.policy_section import PolicySettings
-from calibration.statistics import bootstrap, wilson
+from calibration.statistics import bootstrap_mean, wilson
 
 Numbers = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -54,7 +54,7 @@ def _of(
     return {
         "cost": float(costs.mean()),
         "loss": float(losses.mean()),
-        "loss_interval": bootstrap(np.array([losses, np.ones(len(losses))]).T, lambda sums, count: sums / count),
+        "loss_interval": bootstrap_mean(losses),
         "over": over / len(losses),
         "over_interval": wilson(over, len(losses)),
         "shares": {tier: float((places == place).mean()) for place, tier in enumerate(tiers)},

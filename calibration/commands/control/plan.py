@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibration.artifacts.folder import write_output
 from calibration.artifacts.html_report import write_page
 from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
 from calibration.commands.control.policy_shares import policy_shares
@@ -164,12 +165,8 @@ def _write(output: Path, figures: dict[str, Any]) -> None:  # Any: JSON
 
 
 def _write_fleet(folder: Path, files: dict[str, str]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            replace_file(folder / name, text.encode())
-    except OSError as error:
-        raise InputError(f"--fleet-out must be a folder that can be written, got {str(folder)!r}: {error}") from error
+    for name, text in files.items():
+        write_output(folder / name, text.encode(), "--fleet-out")
     say(f"fleet: {', '.join(str(folder / name) for name in files)}")
 
 

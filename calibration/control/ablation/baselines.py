@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from calibration.audit.features import rank_correlation
 from calibration.control.losses import Labels
 from calibration.control.predictors.predictor import Numbers, Rows
 
@@ -51,11 +51,8 @@ class ByValue:
         del labels, seed
         values, rises = self.values[rows], self.rises
         if rises is None:
-            constant = np.ptp(values) == 0 or np.ptp(added[tiers[0]][rows]) == 0
-            rises = constant or spearmanr(values, added[tiers[0]][rows]).statistic >= 0
-        return _Ranked(
-            self.values, np.sort(values), bool(rises), np.array([added[tier][rows].mean() for tier in tiers])
-        )
+            rises = (rank_correlation(values, added[tiers[0]][rows]) or 0.0) >= 0
+        return _Ranked(self.values, np.sort(values), rises, np.array([added[tier][rows].mean() for tier in tiers]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from calibration.audit.features import Numbers, rank_correlation
 from calibration.control.labelling.label_lines import LabelLine, kinds_of
 from calibration.control.labelling.label_losses import TierLabel
-from calibration.statistics import bootstrap, wilson
+from calibration.statistics import bootstrap_mean, wilson
 
 # A figure of fewer prompts is no figure.
 _MIN_ROWS = 3
@@ -66,9 +66,7 @@ def _means(lines: Sequence[LabelLine], tier: str) -> dict[str, Any]:  # Any: JSO
     for name, read in _LOSSES.items():
         losses = np.array([loss for label in labels if (loss := read(label)) is not None])
         if len(losses):
-            rows = np.column_stack([np.ones(len(losses)), losses])
-            low, high = bootstrap(rows, lambda count, total: total / count)
-            means[name] = _figure(float(losses.mean()), low, high, len(losses))
+            means[name] = _figure(float(losses.mean()), *bootstrap_mean(losses), len(losses))
     wrong = [label.task.wrong for label in labels if label.task]
     if wrong:
         means["task.wrong"] = _figure(sum(wrong) / len(wrong), *wilson(sum(wrong), len(wrong)), len(wrong))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from calibration.artifacts import digest
 from calibration.artifacts.folder import locked, replace_file, writing
 from calibration.control.proposals.proposal import Proposal, is_alike, is_id, is_same, moved
 from calibration.errors import InputError
@@ -126,7 +126,7 @@ _AGAIN = "proposed again"
 def file_digest(path: Path) -> str | None:
     """Return the SHA-256 of a file, or None where there is none."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return digest.file_digest(path)
     except FileNotFoundError:
         return None
     except OSError as error:
