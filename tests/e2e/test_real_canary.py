@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.vllm
 CONFIG = """
 [vllm]
 python = "{python}"
-args = ["--max-model-len", "512", "--enforce-eager", "--max-num-seqs", "8"]
+args = ["--max-model-len", "256", "--enforce-eager", "--max-num-seqs", "8"]
 [vllm.env]
 VLLM_ENABLE_V1_MULTIPROCESSING = "0"
 VLLM_CPU_KVCACHE_SPACE = "1"
@@ -47,7 +48,7 @@ FOR_IT = {"X-Canary": "true"}
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateStack]:
     require(".venv-engine")
     folder, int8 = tmp_path_factory.mktemp("canary"), example_folder() / "int8"
-    checkpoints = {"now": int8, "bad": plant(int8, folder / "bad", 64), "good": int8}
+    checkpoints = {"now": int8, "bad": plant(int8, folder / "bad", 40), "good": int8}
     models = [MODEL.format(name=name, checkpoint=checkpoint) for name, checkpoint in checkpoints.items()]
     config = folder / "bitladder.toml"
     config.write_text(CONFIG.format(python=ROOT / ".venv-engine" / "bin" / "python") + "".join(models))
@@ -70,7 +71,7 @@ def live(stack: PrivateStack) -> dict[str, int]:
 def run(stack: PrivateStack, candidate: str) -> subprocess.Popen[str]:
     out, prompts = stack.folder / f"canary-{candidate}", stack.folder / "prompts.jsonl"
     what = ["--model", "now", "--candidate", candidate, "--prompts", str(prompts), "--url", stack.url, "--yes"]
-    how = ["--margin", "0.2", "--answer-tokens", "12", "--poll", "1", "--config", str(stack.folder / "bitladder.toml")]
+    how = ["--margin", "0.3", "--answer-tokens", "8", "--poll", "1", "--config", str(stack.folder / "bitladder.toml")]
     command = [sys.executable, "-m", "bitladder.cli.main", "calibrate", "canary", "run", "-o", str(out)]
     return subprocess.Popen(
         [*command, *what, *how, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -85,7 +86,7 @@ def ended(process: subprocess.Popen[str], returncode: int) -> dict[str, Any]:
 
 
 def ask(stack: PrivateStack) -> str:
-    body = {"model": "now", "prompt": "Tea is", "max_tokens": 4}
+    body = {"model": "now", "prompt": "Tea is", "max_tokens": 1}
     return str(httpx2.post(f"{stack.url}/v1/completions", json=body, headers=FOR_IT, timeout=60).json()["model"])
 
 
@@ -93,6 +94,7 @@ def test_a_planted_bad_checkpoint_is_rolled_back_and_touches_few_requests(stack:
     process, touched = run(stack, "bad"), 0
     while process.poll() is None:
         touched += ask(stack) == "bad"
+        time.sleep(0.2)  # a client that never pauses takes both cores
 
     report = ended(process, 1)
 

@@ -11,6 +11,7 @@ import typer
 from bitladder.errors import ConfigError
 from bitladder.settings.load import Loaded, load_settings
 from calibration.commands.options import DEFAULT_URL, AsJson, Config, read_seconds, say
+from calibration.control.canary.canary_prompts import PromptSource
 from calibration.control.canary.canary_report import (
     POWER_HEADER,
     figures,
@@ -100,7 +101,12 @@ def _run(
 
 def run(spec: Spec, prompts: Path, out: Path, loaded: Loaded, options: RunOptions, *, as_json: bool) -> int:
     """Run a canary, and show what came of it; return the exit status."""
-    powers = _powers(spec.margin, spec.alpha, Assumed(difference=0.0))
+    max_pairs = _MAX_PAIRS
+    if read_state(out) is None and (
+        count := PromptSource(prompts, (), spec.seed).count(checked=spec.measure is Measure.TASK)
+    ):
+        max_pairs = min(count, max_pairs)
+    powers = _powers(spec.margin, spec.alpha, Assumed(difference=0.0), max_pairs)
     if read_state(out) is None:
         say(_power_table(powers))
     state = run_canary(spec, prompts, out, loaded, options)
@@ -187,7 +193,7 @@ def load(config: str | None) -> Loaded:
         raise InputError(str(error)) from error
 
 
-def _powers(margin: float, alpha: float, assumed: Assumed) -> list[Power]:
+def _powers(margin: float, alpha: float, assumed: Assumed, max_pairs: int = _MAX_PAIRS) -> list[Power]:
     """Return the power for a candidate as good, and for ones that are worse by some margins."""
     largest = assumed.discordance * assumed.size
     differences = [0.0, *(difference for factor in (1.5, 2, 4) if (difference := factor * margin) <= largest)]
@@ -196,7 +202,7 @@ def _powers(margin: float, alpha: float, assumed: Assumed) -> list[Power]:
             Assumed(difference=difference, discordance=assumed.discordance, size=assumed.size),
             margin=margin,
             alpha=alpha,
-            max_pairs=_MAX_PAIRS,
+            max_pairs=max_pairs,
             replays=100,
         )
         for difference in differences
@@ -206,8 +212,8 @@ def _powers(margin: float, alpha: float, assumed: Assumed) -> list[Power]:
 def _power_table(powers: list[Power]) -> str:
     assumed = powers[0].assumed
     head = (
-        f"power, where {assumed.discordance:.0%} of the pairs differ, by {assumed.size:g} each, up to {_MAX_PAIRS:,} "
-        "pairs:"
+        f"power, where {assumed.discordance:.0%} of the pairs differ, by {assumed.size:g} each, up to "
+        f"{powers[0].max_pairs:,} pairs:"
     )
     return f"{head}\n{table(POWER_HEADER, power_rows(powers))}\n{pass_at_1_note()}"
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from calibration.commands.app import make_app
+from calibration.commands.control.canary import load
 from calibration.commands.options import AsJson, say
 from calibration.control.loop.loop_file import read_loop
 from calibration.control.loop.loop_page import PAGE, is_signed, summary
 from calibration.control.loop.loop_state import read_state
 from calibration.control.loop.loop_steps import NAMES, PROMOTE, SAMPLE, steps_of, steps_on_traffic
+from calibration.control.loop.promotion import require_files
 from calibration.control.loop.run_loop import LoopEnd, LoopOptions, run_loop
 from calibration.control.loop.run_loop import sign as sign_loop
 from calibration.control.proposals.author import operator
@@ -59,13 +63,14 @@ def _run(
     Example: bitladder calibrate loop run var/loop -f loop.toml --until propose
     """
     loop = read_loop(file)
-    steps = [*steps_of(loop, folder), *steps_on_traffic(loop, folder, next(iter(loop.policies)))]
+    steps = [*steps_of(loop, folder), *steps_on_traffic(loop, folder, next(iter(loop.policies)), "PROPOSAL")]
     if until not in NAMES or (until == SAMPLE and loop.prompts):
         raise InputError(f"--until must be one of {', '.join(NAMES)}, and a step of this loop, got {until!r}")
+    require_files(loop, load(loop.config or None))
     for step in steps:
         _check(step.name, step.arguments)
     if dry_run:
-        typer.echo("\n".join(f"bitladder calibrate {' '.join(step.arguments)}" for step in steps))
+        typer.echo("\n".join(f"bitladder calibrate {shlex.join(step.arguments)}" for step in steps))
         return
     end = run_loop(loop, folder, LoopOptions(api_key=api_key, until=until, say=say))
     _show(folder, end, as_json=as_json)
@@ -79,13 +84,14 @@ def _sign(
     folder: Folder,
     name: Annotated[str, typer.Option(help="who signs")] = "",
     note: Annotated[str, typer.Option(help="kept beside it")] = "",
+    page: Annotated[str, typer.Option(help="the digest on the page that you have read: another one is refused")] = "",
     file: File = _FILE,
 ) -> None:
     """Sign what the page says: the policy may then go to a canary, and be promoted if that finds it fine.
 
     Example: bitladder calibrate loop sign var/loop --name "A. Turing" --note "read the ablation"
     """
-    signature = sign_loop(folder, read_loop(file), (name or operator())[:100], note[:1000]).signature
+    signature = sign_loop(folder, read_loop(file), (name or operator())[:100], note[:1000], page).signature
     assert signature is not None  # noqa: S101  (just made)
     typer.echo(f"signed by {signature.name} at {signature.at}: {signature.page[:16]}")
 
@@ -116,12 +122,12 @@ def _status(folder: Folder, *, as_json: AsJson = False) -> None:
 
 def _show(folder: Path, end: LoopEnd, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"state": end.state, "step": end.step, "message": end.message}))
+        typer.echo(json.dumps(msgspec.structs.asdict(end)))
         return
     typer.echo(f"{end.step}: {end.state}{f' ({end.message})' if end.message else ''}")
     typer.echo(f"page: {folder / PAGE}")
     if end.state == "to be signed":
-        typer.echo(f"read it, and sign it: bitladder calibrate loop sign {folder} --name NAME")
+        typer.echo(f"read it, and sign it: bitladder calibrate loop sign {folder} --name NAME --page {end.page}")
 
 
 def _check(name: str, arguments: Sequence[str]) -> None:

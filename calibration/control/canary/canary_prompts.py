@@ -48,6 +48,20 @@ class PromptSource:
         fresh = {prompt.id: prompt for prompt in read if prompt.id not in known}
         return sorted(fresh.values(), key=lambda prompt: text_digest(f"{self._seed} {prompt.id}"))
 
+    def count(self, *, checked: bool) -> int | None:
+        """Return how many prompts there are, of those with a check where only these count; None: it grows.
+
+        Raises:
+            InputError: a line is wrong, or there are none.
+
+        """
+        if self.grows:
+            return None
+        count = sum(prompt.check is not None or not checked for prompt in self.new(()))
+        if not count:
+            raise InputError(f"--prompts {str(self._path)!r} has no prompt{' with a check' if checked else ''}")
+        return count
+
     def _captured(self) -> Iterator[CanaryPrompt]:
         for file in sorted(self._path.glob("*.jsonl")):
             for line in file.read_bytes().split(b"\n")[:-1]:  # one that is being written is read the next time

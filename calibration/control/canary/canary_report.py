@@ -72,7 +72,7 @@ def power_rows(powers: Sequence[Power]) -> list[list[str]]:
     """Return a row for each assumed difference: what becomes of canaries, and after how many pairs."""
     return [
         [
-            f"{power.assumed.difference:+.3f}",
+            f"{power.assumed.difference:+.4g}",
             *(f"{share:.0%}" for share in power.shares.values()),
             *("more" if pairs is None else str(pairs) for pairs in (power.median_pairs, power.p90_pairs)),
         ]

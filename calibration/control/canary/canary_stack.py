@@ -14,7 +14,18 @@ from bitladder.settings.live_values import LiveDocument, LiveValue, with_live
 from bitladder.settings.load import Loaded
 from bitladder.settings.sections import Settings
 from calibration.control.canary.guards import failure_problem, overview_problem
-from calibration.control.canary.spec import SPLIT, Change, Spec, give, is_given, is_promoted, key_of, promote, take_back
+from calibration.control.canary.spec import (
+    SPLIT,
+    Change,
+    Spec,
+    give,
+    is_given,
+    is_promoted,
+    key_of,
+    promote,
+    share_of,
+    take_back,
+)
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.errors import CalibrationError, InputError, ProposalRefusedError
 
@@ -23,7 +34,7 @@ _TRIES = 5
 _PAUSE_S = 0.2
 # Sums of costs are kept for longer than any canary runs.
 _DAYS = 30
-_LISTED = 200
+_LISTED, _PAGES = 200, 25
 
 
 class CanaryStack(IntakeSettings):
@@ -70,6 +81,15 @@ class CanaryStack(IntakeSettings):
         row = self.read()[1].get(key_of(spec))
         return row is not None and is_given(spec, row.value)
 
+    def has_share(self, spec: Spec) -> str:
+        """Return which candidate has a share of the model; '' where none has."""
+        row = self.read()[1].get(key_of(spec))
+        return "" if row is None else share_of(spec, row.value)
+
+    def has_everything(self, spec: Spec) -> bool:
+        row = self.read()[1].get(key_of(spec))
+        return row is not None and is_promoted(spec, row.value)
+
     def counts(self, spec: Spec) -> tuple[int, int]:
         """Return how many jobs the candidate has ended, where its tiers have prices, and how many this intake gave it.
 
@@ -91,7 +111,15 @@ class CanaryStack(IntakeSettings):
         """Return what is wrong with the candidate now; '' where nothing is."""
         if problem := overview_problem(spec, self._get("/v1/overview")):
             return problem
-        failed = self._get("/v1/jobs", model=spec.served_by, state="failed", limit=_LISTED)["data"]
+        failed: list[dict[str, Any]] = []
+        after: dict[str, str] = {}
+        # As many as decide: where thousands were touched, hundreds that failed may still be few.
+        for _ in range(_PAGES if spec.candidate else 0):
+            page = self._get("/v1/jobs", model=spec.candidate, state="failed", limit=_LISTED, **after)
+            failed += page["data"]
+            if not page["has_more"] or len(failed) > spec.max_failed * touched + _LISTED:
+                break
+            after = {"after": page["next_cursor"]}
         return failure_problem(spec, failed, since, touched)
 
     def running(self, spec: Spec) -> int:

@@ -35,6 +35,7 @@ class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
     policy_before: tuple[object, bool] = (None, False)
     counts_before: tuple[int, int] = (0, 0)  # see CanaryStack, when it began
     phase: Phase = "running"
+    ending: Phase | None = None  # what is being done to end it
     why: str = ""
     decided_at: float | None = None
     touched: int | None = None  # requests of others that the candidate was given, at least

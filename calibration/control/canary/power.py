@@ -40,6 +40,7 @@ class Power:
     shares: dict[str, float]  # by decision, up to `max_pairs`
     median_pairs: int | None  # until a decision; None: most have none
     p90_pairs: int | None
+    max_pairs: int
 
 
 def simulate_power(
@@ -55,6 +56,7 @@ def simulate_power(
         shares={str(decision): sum(end is decision for end, _ in ends) / replays for decision in Decision},
         median_pairs=int(median) if np.isfinite(median) else None,
         p90_pairs=int(p90) if np.isfinite(p90) else None,
+        max_pairs=max_pairs,
     )
 
 

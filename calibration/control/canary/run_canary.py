@@ -16,26 +16,29 @@ from typing import Any
 
 import msgspec
 
+from bitladder.errors import BitladderError
 from bitladder.settings.load import Loaded
 from calibration.control.asking.askers import StackOptions, running_stack
 from calibration.control.canary.canary_prompts import CanaryPrompt, PromptSource
 from calibration.control.canary.canary_stack import CanaryStack
 from calibration.control.canary.comparing import Comparison, ModelTier, Pair
+from calibration.control.canary.ending import End, Retry, end_canary, touched_by
 from calibration.control.canary.eprocess import Decision, decide
 from calibration.control.canary.guards import TAG
 from calibration.control.canary.pair_journal import CanaryState, HeldError, Journal, Phase, ask_to_stop, read_state
 from calibration.control.canary.pair_placing import Placing, resolved
-from calibration.control.canary.spec import Spec, promote
+from calibration.control.canary.spec import Spec, key_of, promote
 from calibration.control.proposals.author import time_now
 from calibration.control.proposals.proposal import Change as ProposedChange
 from calibration.control.proposals.proposal import Proposal, new_proposal
 from calibration.errors import CalibrationError, InputError, ProposalRefusedError
 
-# Looks at the candidate that must find something wrong one after another; and how long its last jobs may take.
-_PROBLEMS, _DRAIN_S = 3, 30.0
+# Looks at the candidate that must find something wrong one after another.
+_PROBLEMS = 3
 # So many prompts in a row that the reference does not answer: it is not the prompts.
 _MAX_UNANSWERED = 16
-_PAUSE_S, _SAY_EVERY_S = 0.5, 15.0
+_SAY_EVERY_S = 15.0
+_STOPPED = "stopped by an operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,10 @@ class RunOptions:
     at_once: int = 4  # pairs
     poll_s: float = 10.0
     say: Callable[[str], None] = lambda text: None
+
+    @property
+    def retry(self) -> Retry:
+        return Retry(min(self.poll_s, 10.0), self.say)
 
 
 def run_canary(spec: Spec, prompts: Path, folder: Path, loaded: Loaded, options: RunOptions) -> CanaryState:
@@ -65,6 +72,8 @@ def run_canary(spec: Spec, prompts: Path, folder: Path, loaded: Loaded, options:
                 raise InputError(f"--out {str(folder)!r} has another canary ({state.spec.what}): choose another folder")
             if state.phase != "running":
                 return state
+            if state.ending:  # killed on the way
+                return end_canary(journal, steering, state, End(state.ending, state.why, state.decision), options.retry)
             options.say(f"going on after {len(journal.pairs)} pairs")
         whole = state.spec if state else resolved(spec, settings)
         placing = Placing(whole, settings)
@@ -80,15 +89,17 @@ def promote_canary(folder: Path, options: RunOptions) -> CanaryState:
     """Promote a candidate that was found fine.
 
     Raises:
-        InputError: none waits for it.
+        InputError: none waits for it, or was promoted before.
         ProposalRefusedError: somebody else has changed the share since.
 
     """
     with Journal.opened(folder) as journal, CanaryStack(options.url, options.api_key) as steering:
         state = journal.state()
+        if state is not None and state.phase == "promoted":
+            return state
         if state is None or state.phase != "awaits promotion":
             raise InputError(f"the canary of {str(folder)!r} is {state.phase if state else 'not started'}")
-        return _end(journal, steering, state, "promoted", state.why, state.decision)
+        return end_canary(journal, steering, state, End("promoted", state.why, state.decision), options.retry)
 
 
 def stop_canary(folder: Path, options: RunOptions) -> CanaryState:
@@ -98,15 +109,24 @@ def stop_canary(folder: Path, options: RunOptions) -> CanaryState:
         InputError: none was started, or it is over.
 
     """
-    state = read_state(folder)
-    if state is None or state.is_over:
-        raise InputError(f"the canary of {str(folder)!r} is {state.phase if state else 'not started'}")
+    state = _stoppable(folder)
     ask_to_stop(folder)
     try:
         with Journal.opened(folder) as journal, CanaryStack(options.url, options.api_key) as steering:
-            return _end(journal, steering, state, "rolled back", "stopped by an operator", state.decision)
+            state = _stoppable(folder)  # a process that ran it may just have ended it
+            if steering.has_everything(state.spec):
+                key = key_of(state.spec)
+                raise InputError(f"{state.spec.what} has everything already: set or unset {key} (bitladder settings)")
+            return end_canary(journal, steering, state, End("rolled back", _STOPPED, state.decision), options.retry)
     except HeldError:
         return state
+
+
+def _stoppable(folder: Path) -> CanaryState:
+    state = read_state(folder)
+    if state is None or state.is_over:
+        raise InputError(f"the canary of {str(folder)!r} is {state.phase if state else 'not started'}")
+    return state
 
 
 def proposal_of(state: CanaryState, steering: CanaryStack, evidence: dict[str, Any]) -> Proposal:
@@ -127,8 +147,8 @@ def _begin(spec: Spec, prompts: str, journal: Journal, steering: CanaryStack) ->
     """Write what takes the share back, then give it."""
     if journal.is_stopped or journal.pairs:
         raise InputError(f"--out {str(journal.folder)!r} has parts of another canary: choose another folder")
-    if steering.is_given(spec):
-        raise InputError(f"{spec.what} has this share already: another canary runs, or one was left")
+    if other := steering.has_share(spec):
+        raise InputError(f"{other} has a share of {spec.model} already: another canary runs, or one was left")
     state = journal.write(
         CanaryState(
             spec=spec,
@@ -146,34 +166,6 @@ def _begin(spec: Spec, prompts: str, journal: Journal, steering: CanaryStack) ->
     return state
 
 
-def _end(
-    journal: Journal, steering: CanaryStack, state: CanaryState, phase: Phase, why: str, decision: str
-) -> CanaryState:
-    """Do what follows from the end, and write it."""
-    if phase == "rolled back":
-        steering.take_back(state.spec, state.policy_before, why)
-        _drain(steering, state.spec)
-    elif phase == "promoted":
-        steering.promote(state.spec, why)
-    touched = state.touched if state.touched is not None else touched_by(journal.pairs, steering, state)
-    ended = {"phase": phase, "why": why, "decision": str(decision), "touched": touched}
-    return journal.write(msgspec.structs.replace(state, decided_at=state.decided_at or time.time(), **ended))
-
-
-def _drain(steering: CanaryStack, spec: Spec) -> None:
-    """Wait a moment for the candidate's last jobs, so that they are counted."""
-    end_s = time.monotonic() + _DRAIN_S
-    while spec.candidate and steering.running(spec) and time.monotonic() < end_s:
-        time.sleep(_PAUSE_S)
-
-
-def touched_by(pairs: Sequence[Pair], steering: CanaryStack, state: CanaryState) -> int:
-    """Return how many requests of others the candidate was given, at least."""
-    measuring = sum(pair.is_asked for pair in pairs)
-    (ended, drawn), (ended_before, drawn_before) = steering.counts(state.spec), state.counts_before
-    return max(ended - ended_before - measuring, drawn - drawn_before if drawn >= drawn_before else drawn)
-
-
 class _Run:
     """One process's part of a canary."""
 
@@ -185,26 +177,26 @@ class _Run:
 
     async def to_the_end(self, placing: Placing, source: PromptSource) -> CanaryState:
         if end := self._decided():  # killed before it had written so
-            return await self._ended(*end)
+            return await self._ended(end)
         work = [asyncio.create_task(self._compare(placing, source)), asyncio.create_task(self._watch())]
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            phase, why, decision = next(task for task in work if task in done).result()
-        except CalibrationError as error:
-            phase, why, decision = "rolled back", f"it cannot be measured: {error}", Decision.UNDECIDED
+            end = next(task for task in work if task in done).result()
+        except Exception as error:  # whatever it is: nobody compares, and the share must not stay
+            what = str(error) if isinstance(error, CalibrationError | BitladderError) else repr(error)
+            end = End("rolled back", f"it cannot be measured: {what}")
         finally:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-        return await self._ended(phase, why, decision)
+        return await self._ended(end)
 
-    async def _ended(self, phase: Phase, why: str, decision: Decision) -> CanaryState:
-        self._options.say(f"{phase}: {why}")
-        if phase == "left alone":
-            return self._journal.write(msgspec.structs.replace(self._state, phase=phase, why=why))
-        return await asyncio.to_thread(_end, self._journal, self._steering, self._state, phase, why, decision)
+    async def _ended(self, end: End) -> CanaryState:
+        self._options.say(f"{end.phase}: {end.why}")
+        retry = self._options.retry
+        return await asyncio.to_thread(end_canary, self._journal, self._steering, self._state, end, retry)
 
-    async def _compare(self, placing: Placing, source: PromptSource) -> tuple[Phase, str, Decision]:
+    async def _compare(self, placing: Placing, source: PromptSource) -> End:
         async with self._comparison(placing.all_places) as comparison:
             while True:
                 known = {pair.id for pair in self._journal.pairs}
@@ -217,7 +209,7 @@ class _Run:
                 if end := self._decided():
                     return end
                 if not source.grows:
-                    return "rolled back", f"not proven: the prompts are used up after {self._count}", Decision.UNDECIDED
+                    return End("rolled back", f"not proven: the prompts are used up after {self._count}")
                 await asyncio.sleep(self._options.poll_s)
 
     @contextlib.asynccontextmanager
@@ -235,36 +227,36 @@ class _Run:
                         askers[place] = await stack.enter_async_context(served.asking(place.tier))
             yield Comparison(self._spec, askers)
 
-    def _decided(self) -> tuple[Phase, str, Decision] | None:
+    def _decided(self) -> End | None:
         """Return how the canary ends by what was measured; None: it goes on."""
         decision, count = decide(self._journal.differences, self._spec.margin, self._spec.alpha)
         if decision is Decision.WORSE:
-            return "rolled back", f"worse by more than {self._spec.margin:g}, after {count} pairs", decision
+            return End("rolled back", f"worse by more than {self._spec.margin:g}, after {count} pairs", decision)
         if decision is Decision.FINE:
             phase: Phase = "promoted" if self._options.promotes else "awaits promotion"
-            return phase, f"worse by less than {self._spec.margin:g}, or better, after {count} pairs", decision
+            return End(phase, f"worse by less than {self._spec.margin:g}, or better, after {count} pairs", decision)
         if self._unanswered >= _MAX_UNANSWERED:
             why = self._journal.pairs[-1].skipped
-            return "rolled back", f"it cannot be measured: {why}", decision
+            return End("rolled back", f"it cannot be measured: {why}", decision)
         return None
 
-    async def _watch(self) -> tuple[Phase, str, Decision]:
+    async def _watch(self) -> End:
         """Return how the canary ends by anything but its test."""
         problems = 0
         while True:
             if self._journal.is_stopped:
-                return "rolled back", "stopped by an operator", Decision.UNDECIDED
+                return End("rolled back", _STOPPED)
             if time.time() >= self._end_at:
                 why = f"not proven after {self._spec.hours:g} h and {self._count} pairs"
-                return "rolled back", why, Decision.UNDECIDED
+                return End("rolled back", why)
             problem = ""
             with contextlib.suppress(CalibrationError):  # no intake answers: that is not the candidate's fault
                 if not await asyncio.to_thread(self._steering.is_given, self._spec):
-                    return "left alone", "somebody else has changed its share", Decision.UNDECIDED
+                    return End("left alone", "somebody else has changed its share")
                 problem = await asyncio.to_thread(self._problem)
             problems = problems + 1 if problem else 0
             if problems >= _PROBLEMS:
-                return "rolled back", problem, Decision.UNDECIDED
+                return End("rolled back", problem)
             await asyncio.sleep(self._options.poll_s)
 
     def _problem(self) -> str:

@@ -91,6 +91,13 @@ def is_given(spec: Spec, value: object) -> bool:
     return isinstance(value, dict) and (value.get("model"), value.get("share")) == (spec.candidate, spec.share)
 
 
+def share_of(spec: Spec, value: object) -> str:
+    """Return who has a share by that setting; '' where nobody has."""
+    if not spec.candidate:
+        return spec.what if value == SPLIT else ""
+    return f"model {value.get('model')}" if isinstance(value, dict) and value.get("share") else ""
+
+
 def is_promoted(spec: Spec, value: object) -> bool:
     """Return whether the candidate has everything already."""
     if not spec.candidate:

@@ -77,9 +77,12 @@ def steps_of(loop: LoopFile, folder: Path) -> list[Step]:
     ]
 
 
-def steps_on_traffic(loop: LoopFile, folder: Path, policy_name: str) -> list[Step]:
-    """Return the steps that change what is served: the canary of a policy, and its promotion."""
-    prompts, out = _prompts(loop, folder), str(folder / "canary")
+def steps_on_traffic(loop: LoopFile, folder: Path, policy_name: str, proposal: str) -> list[Step]:
+    """Return the steps that change what is served: the canary of a policy, and its promotion.
+
+    Each proposal has a canary of its own: what became of an earlier one says nothing of it.
+    """
+    prompts, out = _prompts(loop, folder), str(folder / "canary" / proposal)
     trial: Options = {"out": out, "policy": policy_name, "prompts": str(prompts), "url": loop.url, **_config(loop)}
     return [
         Step(

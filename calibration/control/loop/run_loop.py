@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from bitladder.process.signals import ending_with_parent
+from bitladder.settings.load import process_environment
 from calibration.artifacts.folder import locked
 from calibration.control.loop.loop_file import LoopFile
 from calibration.control.loop.loop_page import is_signed, write_page
@@ -42,7 +44,7 @@ from calibration.control.loop.loop_steps import (
     steps_of,
     steps_on_traffic,
 )
-from calibration.control.loop.promotion import free_policy, placed, propose, take_back
+from calibration.control.loop.promotion import free_policy, placed, policies_in_force, propose, take_back
 from calibration.control.proposals.author import operator, time_now
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.control.proposals.proposal_folder import ProposalStore
@@ -67,6 +69,7 @@ class LoopEnd(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # promoted, refused, failed, to be signed, or stopped
     step: str
     message: str = ""
+    page: str = ""  # the digest of what is to be signed
 
 
 def run_loop(loop: LoopFile, folder: Path, options: LoopOptions) -> LoopEnd:
@@ -81,18 +84,27 @@ def run_loop(loop: LoopFile, folder: Path, options: LoopOptions) -> LoopEnd:
         return _Run(loop, folder, options).run()
 
 
-def sign(folder: Path, loop: LoopFile, name: str, note: str = "") -> LoopState:
-    """Sign what the page says.
+def sign(folder: Path, loop: LoopFile, name: str, note: str = "", page: str = "") -> LoopState:
+    """Sign what the page says; `page`: the beginning of the digest that it had when it was read, if that is known.
 
     Raises:
-        InputError: there is nothing to sign yet.
+        InputError: there is nothing to sign yet, or no more what was read, or a process runs the loop.
 
     """
-    with locked(folder, "loop", lambda: None):
+
+    def busy() -> None:
+        raise InputError(f"a process runs the loop of {str(folder)!r}: sign what it says once it waits for that")
+
+    if not folder.is_dir():
+        raise InputError(f"there is no loop in {str(folder)!r}")
+    with locked(folder, "loop", busy):
         state = read_state(folder)
         if not state.proposal:
             raise InputError(f"there is nothing to sign in {str(folder)!r}: the loop has proposed nothing yet")
-        signature = Signature(name=name, at=time_now(), page=page_digest(state, SIGNED), note=note)
+        digest = page_digest(state, SIGNED)
+        if not digest.startswith(page):
+            raise InputError(f"--page {page!r} is not the page of now ({digest[:16]}): read it again")
+        signature = Signature(name=name, at=time_now(), page=digest, note=note)
         state = msgspec.structs.replace(state, signature=signature)
         write_state(folder, state)
         write_page(folder, loop, state)
@@ -109,7 +121,7 @@ class _Run:
         return (
             self._do_all(steps_of(self._loop, self._folder))
             or self._prepare_canary()
-            or self._do_all(steps_on_traffic(self._loop, self._folder, self._state.policy))
+            or self._do_all(steps_on_traffic(self._loop, self._folder, self._state.policy, self._state.proposal))
             or LoopEnd(state="promoted", step=PROMOTE)
         )
 
@@ -124,19 +136,25 @@ class _Run:
     def _prepare_canary(self) -> LoopEnd | None:
         """Propose, and put the policy where the stack reads it, once that is signed."""
         record = self._state.steps.get(PROPOSE)
-        inputs = inputs_digest(self._loop.policies.values(), [policy_of(self._folder)])
+        tried_by = {"policies": self._loop.policies, "canary": self._loop.canary}
+        inputs = inputs_digest([f"{tried_by}"], [policy_of(self._folder)])
         if not is_done(record, inputs) or not self._state.proposal:
             with IntakeSettings(self._loop.url, self._options.api_key) as intake:
                 policy = free_policy(self._loop, intake)
             self._state = msgspec.structs.replace(self._state, policy=policy, signature=None)
             proposal = propose(self._loop, self._folder, self._state, self._store)
             self._state = msgspec.structs.replace(self._state, proposal=proposal.id)
-            self._keep(PROPOSE, StepRecord(outcome="done", inputs=inputs, started_at=time_now()))
+            figures = {"policy": policy, "canary": self._loop.canary}
+            self._keep(PROPOSE, StepRecord(outcome="done", inputs=inputs, started_at=time_now(), figures=figures))
         if self._options.until == PROPOSE:
             return LoopEnd(state="stopped", step=PROPOSE)
+        if (was := self._store.read(self._state.proposal).state) in ("undone", "dismissed"):
+            message = f"proposal {self._state.proposal} was {was}: change what the steps before it do, or [canary]"
+            return LoopEnd(state="refused", step=PROPOSE, message=message)
         signature = self._state.signature
         if signature is None or not is_signed(self._state):
-            return LoopEnd(state="to be signed", step=PROPOSE, message=f"proposal {self._state.proposal}")
+            message, page = f"proposal {self._state.proposal}", page_digest(self._state, SIGNED)[:16]
+            return LoopEnd(state="to be signed", step=PROPOSE, message=message, page=page)
         placed(self._store, self._state.proposal, author=f"{signature.name} ({operator()})")
         return None
 
@@ -147,7 +165,7 @@ class _Run:
             return None
         self._options.say(f"{step.name}: bitladder calibrate {' '.join(step.arguments)}")
         started_at, clock = time_now(), time.monotonic()
-        status, output = (self._options.start or _as_process)(step.arguments)
+        status, output = (self._options.start or self._as_process)(step.arguments)
         is_finished = status in (0, step.tolerated) and all(path.is_file() for path in step.writes)
         record = StepRecord(
             outcome="done" if is_finished else "refused" if status == 1 else "failed",
@@ -162,7 +180,11 @@ class _Run:
         if record.outcome == "done":
             return None
         if step.name == CANARY and record.outcome == "refused":
-            take_back(self._store, self._state.proposal)
+            with IntakeSettings(self._loop.url, self._options.api_key) as intake:
+                if self._state.policy in policies_in_force(intake):  # somebody else has given it traffic
+                    message = f"its file stays: requests go by {self._state.policy}"
+                    return LoopEnd(state="refused", step=CANARY, message=message)
+                take_back(self._store, self._state.proposal)
         return LoopEnd(state=record.outcome, step=step.name, message=f"exit status {status}")
 
     def _keep(self, name: str, record: StepRecord) -> None:
@@ -170,23 +192,24 @@ class _Run:
         write_state(self._folder, self._state)
         write_page(self._folder, self._loop, self._state)
 
+    def _as_process(self, arguments: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command; it has our stderr, and ends with us, however we end."""
+        command = ending_with_parent([sys.executable, "-m", "calibration", *arguments], signal.SIGTERM)
+        key = {"BITLADDER_API_KEY": self._options.api_key} if self._options.api_key else {}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=process_environment() | key)  # noqa: S603  (our own)
 
-def _as_process(arguments: Sequence[str]) -> tuple[int, bytes]:
-    """Run a command; it has our stderr, and is ended with us."""
-    command = [sys.executable, "-m", "calibration", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603  (our own command)
+        def pass_on(number: int, frame: object) -> None:
+            del frame
+            process.send_signal(number)
 
-    def pass_on(number: int, frame: object) -> None:
-        del frame
-        process.send_signal(number)
-
-    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        output, _ = process.communicate()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-    return process.returncode, output
+        former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            output, _ = process.communicate()
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+        # As shells say it: 143 after SIGTERM.
+        return process.returncode if process.returncode >= 0 else 128 - process.returncode, output
 
 
 def _figures(output: bytes) -> dict[str, Any]:

@@ -22,6 +22,9 @@ tokens_per_s = 5000
 [models.small]
 [[models.small.tiers]]
 name = "int8"
+[models.third]
+[[models.third.tiers]]
+name = "int8"
 [models.next]
 [[models.next.tiers]]
 name = "int8"
@@ -79,6 +82,11 @@ def share(stack: Stack) -> dict[str, Any] | None:
     return canary
 
 
+def set_share(stack: Stack, model: str, share: float) -> None:
+    change = {"models.small.canary": {"model": model, "share": share}}
+    stack.http.patch("/v1/settings", json={"set": change}).raise_for_status()
+
+
 def test_a_candidate_that_breaks_loses_its_share_and_it_is_said_how_many_it_touched(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -100,6 +108,48 @@ def test_a_candidate_that_breaks_loses_its_share_and_it_is_said_how_many_it_touc
     page = (tmp_path / "canary" / "report.html").read_text(encoding="utf-8")
     assert "worse by more than 0.02" in page
     assert "6,271 pairs" in page
+
+
+@pytest.mark.long
+def test_a_candidate_whose_last_worker_goes_loses_its_share_though_no_intake_answers_when_it_ends(
+    stack: Stack, tmp_path: Path
+) -> None:
+    candidate(stack)
+    process = start(stack, tmp_path, "--margin", "0.001")
+    pairs = tmp_path / "canary" / "pairs.jsonl"
+    wait_until(lambda: pairs.exists() and pairs.read_bytes().count(b"\n") >= 4, "some pairs are made", 30)
+    stack.processes[-1].kill()
+    report = ended(process, 1)
+    assert (report["why"], (share(stack) or {})["share"]) == ("next has no live worker", 0)
+
+    (tmp_path / "canary").rename(tmp_path / "former")
+    candidate(stack)
+    process = start(stack, tmp_path, "--margin", "0.001")
+    wait_until(lambda: pairs.exists() and pairs.read_bytes().count(b"\n") >= 4, "some pairs are made", 30)
+    intake = stack.processes[0]
+    intake.kill()
+    intake.wait(10)
+    subprocess.run(
+        [*COMMAND, "stop", "-o", str(tmp_path / "canary"), "--url", stack.url], env=stack.environment, check=True
+    )
+    errors = process.stderr
+    assert errors
+    wait_until(lambda: "could not be taken back yet" in errors.readline(), "it tries", 30)
+    stack.intake()
+
+    assert ended(process, 1)["why"] == "stopped by an operator"
+    assert (share(stack) or {})["share"] == 0
+
+    state = tmp_path / "canary" / "canary.json"  # as after a kill behind the change of the share
+    state.write_text(state.read_text().replace('"phase": "rolled back"', '"phase": "running"').replace(
+        '"ending": null', '"ending": "rolled back"'
+    ))  # fmt: skip
+    again = ended(start(stack, tmp_path, "--margin", "0.001"), 1)
+    assert (again["phase"], again["why"]) == ("rolled back", "stopped by an operator")
+    set_share(stack, "third", 0.2)
+    (tmp_path / "canary").rename(tmp_path / "stopped")
+    _, error = (second := start(stack, tmp_path)).communicate(timeout=60)
+    assert (second.returncode, "model third has a share of small already" in error) == (2, True)
 
 
 @pytest.mark.long

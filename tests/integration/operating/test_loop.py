@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Stack
+from tests.conftest import ROOT, Stack, wait_until
 
 pytestmark = pytest.mark.stack
 TO_BE_SIGNED = 3
@@ -105,6 +106,13 @@ def policy_of(stack: Stack) -> object:
 @pytest.mark.long
 def test_a_loop_goes_from_prompts_to_a_promoted_policy_once_its_page_is_signed(stack: Stack, tmp_path: Path) -> None:
     before = (tmp_path / "tuned-a.json").read_bytes()
+    command = [sys.executable, "-m", "calibration", "loop", "run", "loop"]
+    cut = subprocess.Popen(command, cwd=tmp_path, env=stack.environment, stdout=subprocess.DEVNULL)
+    labels = tmp_path / "loop" / "labels" / "labels.jsonl"
+    wait_until(lambda: labels.exists() and labels.read_bytes().count(b"\n") >= 3, "some are labelled", 60)
+    cut.send_signal(signal.SIGTERM)
+    assert cut.wait(60) == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "loop" / "loop.json").read_text())["steps"]["label"]["outcome"] == "failed"
 
     waits = loop(stack, tmp_path, "run", "loop")
 

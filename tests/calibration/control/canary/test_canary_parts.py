@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from bitladder.settings.live_values import NO_LIVE, LiveDocument, changed
 from bitladder.settings.live_values import Change as LiveChange
 from bitladder.settings.load import Loaded
 from calibration.control.canary.canary_prompts import CanaryPrompt, PromptSource
+from calibration.control.canary.canary_stack import CanaryStack
 from calibration.control.canary.comparing import Comparison, ModelTier, Pair
 from calibration.control.canary.guards import failure_problem, overview_problem
 from calibration.control.canary.pair_journal import HeldError, Journal, read_pairs
@@ -115,6 +118,42 @@ def test_failed_jobs_count_that_are_of_others_and_of_this_canary() -> None:
     assert failure_problem(SPEC, failed, 50, 200) == ""
     assert failure_problem(SPEC, [*failed[:4], measuring, former], 50, 4) == ""
     assert failure_problem(POLICY, failed, 50, 0) == ""
+
+
+def test_thousands_of_failures_are_all_counted(tmp_path: Path) -> None:
+    class Intake(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = int(self.path.partition("after=")[2].partition("&")[0] or 0)
+            rows = [{"tags": [], "created_at": 100.0}] * 200
+            listed = {"data": rows, "has_more": page < 9, "next_cursor": str(page + 1)}
+            content = json.dumps(overview() if "overview" in self.path else listed).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            del arguments
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Intake) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        with CanaryStack(f"http://127.0.0.1:{server.server_address[1]}") as stack:
+            problem, none = (stack.problem(SPEC, 50, touched) for touched in (10_000, 100_000))
+        server.shutdown()
+
+    assert (problem, none) == ("800 of 10000 requests failed at next, the limit is 5.0%", "")
+
+
+def test_a_file_that_can_decide_nothing_is_refused_before_a_share_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": "b", "check": {"exact": "c"}}\n')
+    source = PromptSource(file, {"next"}, 0)
+
+    assert (source.count(checked=False), source.count(checked=True)) == (2, 1)
+    file.write_text('{"prompt": "a"}\n')
+    with pytest.raises(InputError, match="has no prompt with a check"):
+        source.count(checked=True)
+    assert PromptSource(tmp_path, {"next"}, 0).count(checked=True) is None
 
 
 def test_prompts_come_in_an_order_by_chance_and_captured_ones_as_they_are_written(tmp_path: Path) -> None:

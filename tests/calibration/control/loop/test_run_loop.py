@@ -12,12 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from bitladder.settings.load import load_settings
+from calibration.artifacts.folder import locked
 from calibration.control.loop.loop_file import LoopFile
 from calibration.control.loop.loop_page import PAGE
 from calibration.control.loop.loop_state import read_state
+from calibration.control.loop.promotion import require_files
 from calibration.control.loop.run_loop import LoopEnd, LoopOptions, run_loop, sign
 from calibration.control.proposals.proposal_folder import ProposalStore
 from calibration.errors import InputError, ProposalRefusedError
+from tests.conftest import ROOT
 
 
 class Commands:
@@ -25,6 +29,7 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.called: list[str] = []
+        self.arguments: list[Sequence[str]] = []
         self.statuses: dict[str, int] = {}
         self.policy = "first"
         self._folder = folder
@@ -32,6 +37,7 @@ class Commands:
     def __call__(self, arguments: Sequence[str]) -> tuple[int, bytes]:
         name = " ".join(arguments[:2]) if arguments[0] == "canary" else arguments[0]
         self.called.append(name)
+        self.arguments.append(arguments)
         status = self.statuses.get(name, 0)
         if status == 0 or name == "label":
             self._write(name)
@@ -231,3 +237,88 @@ def test_the_loop_says_its_own_options_itself(loop: LoopFile, folder: Path, comm
 
     with pytest.raises(InputError, match=r"\[ablate\] cost: the loop says it itself \(it is that of \[tune\]\)"):
         run(wrong, folder, commands)
+
+
+def out_of(arguments: Sequence[str]) -> str:
+    return arguments[arguments.index("--out") + 1]
+
+
+def test_a_new_policy_has_a_canary_of_its_own_and_is_promoted_anew(
+    loop: LoopFile, folder: Path, commands: Commands, settings: type[_Settings]
+) -> None:
+    run(loop, folder, commands)
+    sign(folder, loop, "A. Turing")
+    run(loop, folder, commands)
+    settings.in_force, commands.policy = "tuned-a", "second"
+    commands.arguments.clear()
+    stricter = msgspec.structs.replace(loop, tune={**loop.tune, "alpha": 0.02})
+    assert run(stricter, folder, commands).state == "to be signed"
+    sign(folder, stricter, "A. Turing")
+
+    assert run(stricter, folder, commands).state == "promoted"
+
+    assert commands.called[-2:] == ["canary run", "canary promote"]
+    outs = {out_of(arguments) for arguments in commands.arguments if arguments[0] == "canary"}
+    assert outs == {str(folder / "canary" / read_state(folder).proposal)}
+
+
+def test_a_refused_canary_is_not_asked_again_until_something_changes(
+    loop: LoopFile, folder: Path, commands: Commands
+) -> None:
+    run(loop, folder, commands)
+    sign(folder, loop, "A. Turing")
+    commands.statuses["canary run"] = 1
+    run(loop, folder, commands)
+    commands.called.clear()
+
+    end = run(loop, folder, commands)
+
+    assert (end.state, end.step, commands.called) == ("refused", "propose", [])
+    assert "was undone" in end.message
+    wider = msgspec.structs.replace(loop, canary={"margin": 0.05})
+    assert run(wider, folder, commands).state == "to be signed"
+
+
+def test_the_file_of_a_refused_policy_stays_where_somebody_has_given_it_traffic(
+    loop: LoopFile, folder: Path, commands: Commands, settings: type[_Settings]
+) -> None:
+    run(loop, folder, commands)
+    sign(folder, loop, "A. Turing")
+    commands.statuses["canary run"] = 1  # its share was changed meanwhile
+    settings.in_force = "tuned-a"
+
+    end = run(loop, folder, commands)
+
+    assert (end.state, Path(loop.policies["tuned-a"]).read_text()) == ("refused", "first")
+    assert "its file stays" in end.message
+
+
+def test_only_the_page_that_was_read_is_signed_and_none_while_a_step_runs(
+    loop: LoopFile, folder: Path, commands: Commands
+) -> None:
+    read = run(loop, folder, commands).page
+    sign(folder, loop, "A. Turing", page=read)
+    commands.policy = "second"
+    stricter = msgspec.structs.replace(loop, tune={**loop.tune, "alpha": 0.02})
+    run(stricter, folder, commands)
+
+    with pytest.raises(InputError, match="is not the page of now"):
+        sign(folder, stricter, "A. Turing", page=read)
+    with locked(folder, "loop", lambda: None), pytest.raises(InputError, match="once it waits"):
+        sign(folder, stricter, "A. Turing")
+
+
+def test_the_files_of_a_loop_are_those_that_the_stack_reads(loop: LoopFile, tmp_path: Path) -> None:
+    (tmp_path / "tuned-a.json").write_bytes((ROOT / "examples" / "learned_policy.json").read_bytes())
+    config = tmp_path / "bitladder.toml"
+    tiers = "".join(f'[[models.smollm2.tiers]]\nname = "{tier}"\n' for tier in ("int4", "int8", "fp8"))
+    config.write_text(f'{tiers}[policies.tuned-a]\nkind = "learned"\nfile = "tuned-a.json"\n')
+    loaded = load_settings(str(config), environ={})
+    one = msgspec.structs.replace(loop, policies={"tuned-a": str(tmp_path / "tuned-a.json")})
+
+    require_files(one, loaded)
+
+    with pytest.raises(InputError, match="must be the file that the stack reads"):
+        require_files(msgspec.structs.replace(one, policies={"tuned-a": "tuned-a.json"}), loaded)
+    with pytest.raises(InputError, match="'tuned-b' must be a table of kind learned"):
+        require_files(loop, loaded)
