@@ -94,7 +94,6 @@ def _drift(
     Example: bitladder calibrate drift labels.jsonl --requests var/capture --shadow var/shadow/labels.jsonl --policy
     policy.json --policy-name loss --every 60s
     """
-    pause_s = read_seconds("--every", interval) if interval else None
     form = _policy(policy)
     promise = _promise(form, measure, threshold, alpha, delta, low_share) if shadow else None
     limits = _auto(auto_max_step, auto_per_day, is_ready=bool(url and policy_name and shadow)) if auto else None
@@ -103,11 +102,12 @@ def _drift(
     basis = read_basis(reference, plan, form if promise else None, promise, LossPlan(level=level / 2), by_kind=by_kind)
     streams = DriftStreams(tuple(requests or ()), tuple(shadow or ()), state, proposals, metrics, page)
     with IntakeSettings(url, api_key) if url else nullcontext() as intake:
-        _passes(DriftOptions(basis, streams, policy_name, limits, intake, _say), pause_s, as_json=as_json)
+        _passes(DriftOptions(basis, streams, policy_name, limits, intake, _say), interval, as_json=as_json)
 
 
-def _passes(options: DriftOptions, pause_s: float | None, *, as_json: bool) -> None:
+def _passes(options: DriftOptions, interval: str | None, *, as_json: bool) -> None:
     """Do one pass, or pass after pass until the process is ended: an intake that does not answer is waited for."""
+    pause_s = read_seconds("--every", interval) if interval else None
     while pause_s is not None:
         try:
             _show(run(options), as_json=as_json)
