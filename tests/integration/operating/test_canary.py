@@ -30,7 +30,7 @@ name = "int8"
 name = "int8"
 """
 FOR_IT = {"X-Canary": "true"}
-FINE = ("--margin", "0.3", "--at-once", "2", "--propose")
+FINE = ("--margin", "0.1", "--at-once", "2", "--propose")
 COMMAND = [sys.executable, "-m", "bitladder.cli.main", "calibrate", "canary"]
 
 
