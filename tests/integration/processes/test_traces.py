@@ -88,8 +88,12 @@ def test_a_job_that_is_polled_and_a_line_of_a_batch_have_three_spans(stack: Stac
 
     names = ["submit", "wait", "execute"]
     assert [span.name for span in spans_of(collector, job_id, 3)] == names
-    of_batch = [span for span in collector.spans if span.attributes.get("bitladder.lane") == "batch"]
-    line_id = of_batch[0].attributes["bitladder.job.id"]
+
+    def of_batch() -> list[Seen]:
+        return [span for span in collector.spans if span.attributes.get("bitladder.lane") == "batch"]
+
+    wait_until(lambda: bool(of_batch()), "a span of the batch has come")
+    line_id = of_batch()[0].attributes["bitladder.job.id"]
     assert [span.name for span in spans_of(collector, line_id, 3)] == names
 
 
