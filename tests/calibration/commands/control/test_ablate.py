@@ -105,6 +105,7 @@ def test_nothing_can_be_won_on_noise_whatever_is_fitted(tmp_path: Path) -> None:
                 assert value(policy, "area_share") < 0.2, name
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     first, second = (compared(tmp_path, labels_of(60)) for _ in range(2))
 
