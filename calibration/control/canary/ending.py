@@ -18,6 +18,8 @@ from calibration.errors import CalibrationError, ProposalRefusedError
 
 # How long the candidate's last jobs may take, and how long an intake that does not answer is asked.
 _DRAIN_S, _GIVE_UP_S = 30.0, 3600.0
+# Every intake goes by a live setting after two seconds; until then it still gives the candidate requests.
+_TAKEN_S = 2.5
 _PAUSE_S = 0.5
 
 
@@ -78,7 +80,8 @@ def _persist(take_back: Callable[[], None], retry: Retry) -> None:
 
 
 def _drain(steering: CanaryStack, spec: Spec) -> None:
-    """Wait a moment for the candidate's last jobs, so that they are counted."""
+    """Wait until every intake has taken the share back, and for the candidate's last jobs: they are counted."""
+    time.sleep(_TAKEN_S if spec.candidate else 0.0)
     end_s = time.monotonic() + _DRAIN_S
     with contextlib.suppress(CalibrationError):
         while spec.candidate and steering.running(spec) and time.monotonic() < end_s:
