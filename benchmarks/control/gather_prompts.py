@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 LABELS = ROOT.parent / "shared" / "data" / "routellm-labels.jsonl.gz"
 LONGEST, SHORTEST = 640, 120
 Line = dict[str, Any]
-_RUST = "/root/.rustup/toolchains/stable-x86_64-unknown-linux-gnu/share/doc/rust/html"
+_RUST = f"{Path.home()}/.rustup/toolchains/*/share/doc/rust/html"
 _PYTHON = str(Path(json.__file__).parent.parent)
 _LANGUAGES = {"de": "german", "fr": "french", "es": "spanish", "it": "italian", "pt_BR": "portuguese", "ru": "russian",
               "uk": "ukrainian", "pl": "polish", "sv": "swedish", "ja": "japanese", "zh_CN": "chinese", "ko": "korean",
@@ -58,7 +58,7 @@ _FILES: tuple[tuple[str, str, str], ...] = (
     ("cloud-schemas", "yaml", "/usr/lib/google-cloud-sdk/lib/googlecloudsdk/schemas/**/*.yaml"),
     ("cloud-commands", "yaml", "/usr/lib/google-cloud-sdk/lib/surface/**/*.yaml"),
     ("mime-types", "xml", "/usr/share/mime/application/*.xml"),
-    ("numpy-tables", "csv", "/root/.pyenv/versions/3.11.7/lib/python3.11/site-packages/numpy/_core/tests/data/*.csv"),
+    ("numpy-tables", "csv", "/**/site-packages/numpy/_core/tests/data/*.csv"),
     ("zone-tables", "csv", "/usr/share/zoneinfo/*.tab"),
     ("dpkg-log", "logs", "/var/log/dpkg.log"),
     ("apt-history", "logs", "/var/log/apt/history.log"),
