@@ -200,7 +200,8 @@ def test_510_long_polls_take_nobody_s_place_and_cost_redis_next_to_nothing(intak
     with LongPolls(intake, job_ids, 510) as polls, ThreadPoolExecutor(2) as pool:
         wait_until(lambda: all(store.hexists(f"rq:job:{job_id}", "reply") for job_id in job_ids), "all wait")
         wait_until(lambda: calls_in(1, store) < 20, "all have said so")
-        calls = calls_in(4.5, store)  # two looks
+        # Two looks each. The history's sample comes every ten seconds: into one of both at most.
+        calls = min(calls_in(4.5, store) for _ in range(2))
         subscribed = [row for row in store.client_list() if int(row["sub"])]
         mine = pool.submit(asked, intake, "GET", f"/v1/jobs/{job_ids[0]}?wait=500")
         events = pool.submit(asked, intake, "GET", f"/v1/jobs/{streamed}/events")
@@ -216,9 +217,7 @@ def test_510_long_polls_take_nobody_s_place_and_cost_redis_next_to_nothing(intak
     assert said == ((200, "cancelled"), (200, "cancelled"))
     assert elapsed_s < 1.5  # the message, not the next look
     assert len(subscribed) == 1
-    # Admission, webhooks and batches look about four times a second together, the history once in ten, whoever waits;
-    # a look of each of those that wait would be a thousand calls.
-    assert calls < 60
+    assert calls < 40  # admission, webhooks and batches look about four times a second together, whoever waits
 
 
 def test_a_key_has_its_most_open_requests_without_being_told_to(make_stack: Callable[..., Stack]) -> None:
