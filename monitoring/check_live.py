@@ -38,6 +38,7 @@ _EMPTY = {
     "bitladder_jobs_dropped_total": "no record vanished",
     "bitladder_jobs_overflowed_total": "no queue was deep enough",
     "bitladder_paused": "nothing is paused",
+    "bitladder_promise_broken": "no pass of `calibrate drift` writes its metrics beside this stack",
     "bitladder_prompts_captured_total": "capture is off",
     "bitladder_streams_broken_total": "no stream broke",
     "bitladder_webhook_deliveries_total": "there are no webhooks",
@@ -86,8 +87,8 @@ def _command(folder: Path, args: argparse.Namespace) -> list[str]:
 
 def _report(client: httpx2.Client) -> int:
     counts = {"data": 0, "empty on purpose": 0, "EMPTY": 0}
-    for place, query in (*_panel_queries(), *_alert_metrics()):
-        result = "data" if _has_data(client, query) else _reason(query)
+    for place, query in (*panel_queries(), *alert_metrics()):
+        result = "data" if _has_data(client, query) else reason_of(query)
         kind = result if result == "data" else "empty on purpose" if result else "EMPTY"
         counts[kind] += 1
         if kind != "data":
@@ -98,7 +99,8 @@ def _report(client: httpx2.Client) -> int:
     return 1 if counts["EMPTY"] or faults else 0
 
 
-def _panel_queries() -> list[tuple[str, str]]:
+def panel_queries() -> list[tuple[str, str]]:
+    """Return each panel's place and query, as Grafana sends it."""
     boards = [json.loads(text) for text in rendered().values()]
     panels = [(board["title"], panel) for board in boards for panel in board["panels"] if panel["type"] != "row"]
     return [
@@ -108,7 +110,7 @@ def _panel_queries() -> list[tuple[str, str]]:
     ]
 
 
-def _alert_metrics() -> list[tuple[str, str]]:
+def alert_metrics() -> list[tuple[str, str]]:
     """Return each metric that a rule reads: the rule itself has data only while it fires."""
     rules = [rule for group in yaml.safe_load(_ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
     return [(rule.get("alert") or rule["record"], name) for rule in rules for name in sorted(metrics_of(rule["expr"]))]
@@ -122,7 +124,8 @@ def _has_data(client: httpx2.Client, query: str) -> bool:
     return any(not math.isnan(float(value)) for item in series for _, value in item["values"])
 
 
-def _reason(query: str) -> str:
+def reason_of(query: str) -> str:
+    """Return why a query has no data at such a stack; '' where it should have some."""
     return next((why for name, why in _EMPTY.items() for read in metrics_of(query) if read.startswith(name)), "")
 
 

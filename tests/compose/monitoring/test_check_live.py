@@ -13,8 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from calibration.control.drift.drift_metrics import ROWS as DRIFT_ROWS
+from calibration.control.shadow.metric_rows import ROWS as SHADOW_ROWS
+from monitoring.check_live import alert_metrics, panel_queries, reason_of
+from monitoring.expressions import metrics_of
 from tests.conftest import ROOT, OwnValkey, Process, Stack, free_port, wait_until
 from tests.integration.webhooks.receiver import SECRET, receiving
+
+
+def test_metrics_that_only_calibration_writes_are_known_to_be_empty_at_a_stack() -> None:
+    read = {name for _, query in panel_queries() for name in metrics_of(query)} | {name for _, name in alert_metrics()}
+    beside = read & {row.name for row in (*DRIFT_ROWS, *SHADOW_ROWS)}
+
+    assert beside
+    assert [name for name in beside if not reason_of(name)] == []
 
 
 @pytest.mark.long
