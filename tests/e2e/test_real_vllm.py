@@ -209,6 +209,20 @@ def test_a_cancelled_job_is_aborted_in_the_engine(stack: PrivateStack) -> None:
     assert over["tier"] == "int4"
 
 
+def test_many_long_prompts_with_seeds_do_not_end_the_engine(stack: PrivateStack) -> None:
+    """VLLM on a processor cannot wind back a seed where it reads a prompt in parts, and ends."""
+    drawn = {"model": "smollm2", "max_tokens": 4, "temperature": 1.0}
+    with Client(stack.url) as client:
+        texts = [f"Chapter {number}. " + "The sea was calm and the ships lay still. " * 80 for number in range(12)]
+        bodies = [drawn | {"prompt": text, "seed": 2**31 + number} for number, text in enumerate(texts)]
+        engine = _engine_of(stack, "int4")
+        jobs = [client.submit(body, max_tier="int4") for body in bodies]
+        over = [client.wait(job["id"], timeout_s=180) for job in jobs]
+
+    assert {(job["status"], job["attempts"]) for job in over} == {("finished", 1)}
+    assert _engine_of(stack, "int4") == engine
+
+
 def test_an_engine_that_is_killed_is_replaced_while_the_next_tier_serves(stack: PrivateStack) -> None:
     def live(tier: str) -> int:
         return int(httpx2.get(f"{stack.url}/readyz", timeout=5).json()["live_workers"]["smollm2"][tier])

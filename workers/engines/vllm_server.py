@@ -21,7 +21,7 @@ from bitladder.settings.paths import in_cache
 from bitladder.settings.worker_section import VllmSettings
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.errors import EngineError, EngineFaultError
-from workers.engines.hardware.cpu import dtype_args
+from workers.engines.hardware.cpu import dtype_args, prefill_args
 from workers.engines.hardware.gpu_fit import misfit_of, numbers_of, read_config
 from workers.engines.hardware.memory import KILLED, Allowance
 from workers.engines.hardware.nvidia import seen_gpus
@@ -93,10 +93,11 @@ class VllmServer:
         await require_published(self._tier, self._settings)
         configured = (*self._settings.args, *self._tier.vllm_args)
         await self._require_gpu(path, configured)
+        on_processor = (*dtype_args(configured), *prefill_args(configured))
         allowance = self._allowance or Allowance(configured, path)
         while True:
             try:
-                await self._start_once(path, [*configured, *dtype_args(configured), *allowance.args()])
+                await self._start_once(path, [*configured, *on_processor, *allowance.args()])
             except _StartError as error:
                 if not allowance.lower(error.output):
                     self._allowance = None  # the next start asks for all again: the memory may be free then

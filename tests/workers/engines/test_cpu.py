@@ -1,4 +1,4 @@
-"""workers/engines/hardware/cpu.py: float32 where bf16 would be emulated."""
+"""workers/engines/hardware/cpu.py: float32 where bf16 would be emulated, and prompts that are read whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.engines.hardware.cpu import dtype_args
+from workers.engines.hardware.cpu import dtype_args, prefill_args
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,23 @@ def test_float32_is_asked_for_only_where_bf16_is_emulated(
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : {flags}\n", encoding="utf-8")
 
-    assert dtype_args(given, cpuinfo=cpuinfo, nvidia=tmp_path / "none") == added
+    assert dtype_args(given, cpuinfo=cpuinfo, gpus=[tmp_path / "none"]) == added
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ((), ["--no-enable-chunked-prefill"]),
+        (("--enable-chunked-prefill",), []),
+        (("--no-enable-chunked-prefill",), []),
+    ],
+)
+def test_a_processor_reads_prompts_whole_unless_it_is_said_otherwise(
+    tmp_path: Path, given: tuple[str, ...], added: list[str]
+) -> None:
+    assert prefill_args(given, gpus=[tmp_path / "none"]) == added
 
 
 def test_a_gpu_chooses_for_itself(tmp_path: Path) -> None:
-    assert dtype_args((), cpuinfo=tmp_path / "none", nvidia=tmp_path) == []
+    assert prefill_args((), gpus=[tmp_path / "none", tmp_path]) == []
+    assert dtype_args((), cpuinfo=tmp_path / "none", gpus=[tmp_path]) == []

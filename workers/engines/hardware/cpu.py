@@ -1,19 +1,35 @@
-"""The number format for a processor on which vLLM's own choice is slow."""
+"""The arguments of vLLM on a processor, where its own choices are slow, or end it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+# What the drivers of NVIDIA and AMD make where there is a GPU.
+_GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+
+
+def prefill_args(args: tuple[str, ...], *, gpus: Sequence[Path] = _GPUS) -> list[str]:
+    """Return what lets prompts be read whole on a processor, unless the arguments say how they are read.
+
+    Of a prompt that is read in parts, vLLM draws a token too early and takes it back: it winds back the generator of
+    the request's `seed`, which a processor's cannot, so that one request with a seed ends the engine
+    (vllm/v1/worker/gpu_model_runner.py, vLLM 0.32: "CPU Generator does not use offset").
+    """
+    names = {arg.split("=")[0] for arg in args}
+    chosen = names & {"--enable-chunked-prefill", "--no-enable-chunked-prefill"}
+    return [] if any(gpu.exists() for gpu in gpus) or chosen else ["--no-enable-chunked-prefill"]
 
 
 def dtype_args(
-    args: tuple[str, ...], *, cpuinfo: Path = Path("/proc/cpuinfo"), nvidia: Path = Path("/dev/nvidiactl")
+    args: tuple[str, ...], *, cpuinfo: Path = Path("/proc/cpuinfo"), gpus: Sequence[Path] = _GPUS
 ) -> list[str]:
     """Return `--dtype float32` for a processor without AVX-512, unless the arguments name a dtype.
 
     Such a processor has no bf16 arithmetic: vLLM emulates it, at a third of float32's speed (docs/log.md). float32
     represents the values of a bf16 checkpoint exactly.
     """
-    if nvidia.exists() or any(arg.split("=")[0] == "--dtype" for arg in args):
+    if any(gpu.exists() for gpu in gpus) or any(arg.split("=")[0] == "--dtype" for arg in args):
         return []
     try:
         has_avx512 = "avx512f" in cpuinfo.read_text(encoding="utf-8")
