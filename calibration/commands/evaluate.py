@@ -92,7 +92,8 @@ def evaluate_command(
 
     Example: bitladder calibrate evaluate int4=~/models/new ~/models/int8 --reference ~/models/bf16 --problems 40
     """
-    log_to_stderr()
+    read = load_configuration(config)
+    log_to_stderr(read.log)
     options = EvaluationOptions(
         heldout=heldout,
         tokens=tokens,
@@ -108,7 +109,6 @@ def evaluate_command(
     out = out.expanduser()
     _check_out(out, arguments)
     store, with_served = Store(out / RESULTS), not without_served
-    read = load_configuration(config)
     report, prompts = measure(read, model, arguments, options, store, force=force, with_served=with_served)
     _write(report, prompts, out)
     _show(report, out, as_json=as_json)

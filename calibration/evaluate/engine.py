@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -90,10 +91,20 @@ class Asker:
         request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, "return_token_ids": True}
         return await self._ask("/v1/completions", request, lambda answer: list(answer["choices"][0]["token_ids"]))
 
-    async def write(self, prompt: Sequence[int], max_tokens: int, stops: Sequence[str], top: int) -> Written:
-        """Return the most likely answer to a prompt of tokens, and how likely other tokens were on its way."""
+    async def write(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stops: Sequence[str],
+        top: int,
+        drawn: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Written:
+        """Return the most likely answer to a prompt of tokens, and how likely other tokens were on its way.
+
+        `drawn`: the fields of a request by which an answer is drawn by chance instead, as temperature and seed.
+        """
         shape = {"logprobs": top, "return_token_ids": True, "return_tokens_as_token_ids": True}
-        asked = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0} | shape
+        asked = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, **drawn} | shape
         if stops:
             asked["stop"] = list(stops)
         return await self._ask("/v1/completions", asked, lambda answer: _read_written(answer["choices"][0], top))

@@ -41,6 +41,9 @@ _Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="the intake of t
 _ApiKey = Annotated[str | None, typer.Option(envvar="BITLADDER_API_KEY", help="with the scopes submit and read")]
 _Local = Annotated[bool, typer.Option("--local", help="start engines here, one after another: no stack")]
 _Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="the chat template (default: where there is one)")]
+_Temperature = Annotated[
+    float, typer.Option(min=0, max=2, help="of answers, as your requests have it; 0: the likeliest, which may loop")
+]
 _KeepText = Annotated[bool, typer.Option("--keep-text", help="write the prompts into labels.jsonl")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="measure a few, and say what all would take")]
 
@@ -62,6 +65,7 @@ def label_command(
     seed: Annotated[int, typer.Option(min=0, help="of the draw")] = 0,
     answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="of each answer, at most")] = 64,
     prompt_tokens: Annotated[int, typer.Option(min=16, help="longer prompts are cut")] = 512,
+    temperature: _Temperature = 1.0,
     top: Annotated[int, typer.Option(min=2, max=1024, help="likely tokens that divergence looks at")] = 20,
     chat: _Chat = None,
     keep_text: _KeepText = False,
@@ -81,13 +85,15 @@ def label_command(
 
     Example: bitladder calibrate label prompts.jsonl --local --reference bf16=~/models/bf16 --tiers int4,int8
     """
-    log_to_stderr()
-    options = LabelOptions(answer_tokens=answer_tokens, prompt_tokens=prompt_tokens, top=top, chat=chat)
+    read = load_configuration(config)
+    log_to_stderr(read.log)
+    sizes = {"answer_tokens": answer_tokens, "prompt_tokens": prompt_tokens, "top": top}
+    options = LabelOptions(**sizes, temperature=temperature, chat=chat)
     names = [tier.strip() for tier in tiers.split(",") if tier.strip()]
     out = out.expanduser()
     request = LabelRequest(prompts, out, reference, names, count, seed, options, keep_text, dry_run, sandbox)
     stack = None if local else StackOptions(url, api_key, model, "label", at_once, redis_mb)
-    _show(run(request, stack, load_configuration(config), model), request, as_json=as_json)
+    _show(run(request, stack, read, model), request, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)

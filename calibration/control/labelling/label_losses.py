@@ -15,6 +15,7 @@ from calibration.evaluate.distributions import Distributions, agreement, diverge
 
 _MIN = 1e-7
 _RUN = 4
+_BEGINNINGS = (4, 8, 16, 32)  # tokens
 # As the cascade has it (bitladder/routing/cascade.py): what is a billion times likelier is no surer than this.
 _MAX_MARGIN = 20.0
 
@@ -38,13 +39,21 @@ class TextLabel(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
 
 
-class OwnLabel(msgspec.Struct, frozen=True, kw_only=True):
+class Beginning(msgspec.Struct, frozen=True, kw_only=True):
+    """How sure a tier was of the first tokens of its own answer, in means."""
+
+    entropy: float
+    margin: float
+
+
+class OwnLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How sure a tier is of its own answer, in means of its tokens."""
 
     entropy: float  # nats, of the likeliest tokens and of all others as one: a lower bound
     margin: float  # nats between the likeliest token and the next
     margin_min: float
     tokens: int
+    beginnings: dict[str, Beginning] = {}  # by the number of tokens: what is known while it is written
 
 
 class TaskLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +113,11 @@ def own_label(predictions: Distributions) -> OwnLabel | None:
         margin=_round(margins.mean()),
         margin_min=_round(margins.min()),
         tokens=len(margins),
+        beginnings={
+            str(count): Beginning(entropy=_round(entropy[:count].mean()), margin=_round(margins[:count].mean()))
+            for count in _BEGINNINGS
+            if count <= len(margins)
+        },
     )
 
 

@@ -32,13 +32,13 @@ from calibration.control.labelling.label_losses import (
 from calibration.control.labelling.label_prompts import LabelPrompt
 from calibration.errors import CalibrationError, EngineFailedError, InputError
 from calibration.evaluate.distributions import Distributions
-from calibration.evaluate.engine import AT_ONCE, Asker
+from calibration.evaluate.engine import AT_ONCE, Asker, Written
 from calibration.evaluate.measures.greedy_answers import as_prompt
 from calibration.sandbox.program import Sandbox
 from calibration.terminal.progress import Advance
 
 # Raise it when labels change so that those made before must be made anew.
-_VERSION = 1
+_VERSION = 2
 # Prompts that are measured before the rest is estimated, and those of which a stack's tiers are asked together.
 PROBED, _TOGETHER = 8, 64
 _SPELLED_CHARS, _SPELLED_TOKENS = 200, 8
@@ -53,6 +53,7 @@ class LabelOptions:
     answer_tokens: int = 64
     prompt_tokens: int = 512  # of a longer prompt its beginning is asked
     top: int = 20
+    temperature: float = 1.0  # of answers; 0: the likeliest token at a time, which may loop
     chat: bool | None = None  # None: through the chat template where the reference has one
 
 
@@ -186,7 +187,7 @@ class Labeller:
         """Let the reference answer, and take its predictions along prompt and answer."""
         options = self.options
         asked = await as_prompt(asker, prompt.text, limit, chat=options.chat if prompt.chat is None else prompt.chat)
-        written = await asker.write(asked.prompt, options.answer_tokens, [], options.top)
+        written = await _write(asker, prompt, asked.prompt, options)
         tokens = [*asked.prompt, *written.tokens]
         rows = await asker.distributions(tokens, options.top)
         text = await self._task_answer(asker, prompt, asked.prompt, written.text)
@@ -211,7 +212,7 @@ class Labeller:
         answered = self.journal.references[prompt.id]
         tokens, count = [*answered.prompt, *answered.answer], len(answered.answer)
         rows = await asker.distributions(tokens, self.options.top)
-        written = await asker.write(answered.prompt, self.options.answer_tokens, [], self.options.top)
+        written = await _write(asker, prompt, answered.prompt, self.options)
         text = await self._task_answer(asker, prompt, answered.prompt, written.text)
         of_text, of_answer = await asyncio.to_thread(_compare, unpacked(answered.rows), rows, count)
         if of_answer is not None:
@@ -226,11 +227,11 @@ class Labeller:
         self.journal.add(TierRecord(**key, along=answered.along, check=answered.check, label=label))
 
     async def _task_answer(self, asker: Asker, prompt: LabelPrompt, tokens: Sequence[int], text: str) -> str:
-        """Return the answer that the prompt's check looks at: as far as it may go, up to the first stop text."""
-        check = prompt.check
-        if check is None:
+        """Return the likeliest answer, which the prompt's check looks at: as far as it may go, up to a stop text."""
+        if (check := prompt.check) is None:
             return ""
-        if (limit := check.max_tokens) and limit != self.options.answer_tokens:
+        limit = check.max_tokens or self.options.answer_tokens
+        if self.options.temperature or limit != self.options.answer_tokens:
             text = (await asker.write(tokens, limit, check.stops, 1)).text
         return text[: min((at for stop in check.stops if (at := text.find(stop)) >= 0), default=len(text))]
 
@@ -266,6 +267,12 @@ class Labeller:
     def _count(self, done: int) -> None:
         self._done += done
         self.advance(self._done, self._total)
+
+
+async def _write(asker: Asker, prompt: LabelPrompt, tokens: Sequence[int], options: LabelOptions) -> Written:
+    # A seed of the prompt's own: the same command draws the same answers.
+    drawn = {"temperature": options.temperature, "seed": int(prompt.id[:8], 16)} if options.temperature else {}
+    return await asker.write(tokens, options.answer_tokens, [], options.top, drawn)
 
 
 async def _spells(asker: Asker, text: str, prompt: Sequence[int]) -> bool:

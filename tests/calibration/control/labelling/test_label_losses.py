@@ -68,6 +68,16 @@ def test_how_sure_a_model_is_of_its_answer_is_entropy_and_margin_of_its_tokens()
     assert (label.margin_min, label.tokens) == (0, 2)
 
 
+def test_an_answer_says_how_sure_its_beginnings_were_as_far_as_it_goes() -> None:
+    label = own_label(rows(*[(0.5, 0.5)] * 4, *[(0.9, 0.1)] * 6))
+
+    assert label is not None
+    assert list(label.beginnings) == ["4", "8"]
+    assert label.beginnings["4"].margin == 0
+    assert label.beginnings["4"].entropy == pytest.approx(math.log(2), abs=1e-5)
+    assert label.beginnings["8"].margin == pytest.approx(math.log(9) / 2, abs=1e-5)
+
+
 def test_what_cannot_come_makes_no_margin_beyond_that_of_a_cascade() -> None:
     label = own_label(Distributions(*(np.array(part) for part in ([0.0], [[1, 2]], [[0.0, -9999.0]]))))
 
