@@ -1,6 +1,10 @@
 """Intervals and tests: bootstrap, Wilson for shares, Newcombe and Bonett-Price for two, McNemar, Holm for many at once.
 
-Pure.
+And bets on a mean, whose capitals a hypothesis about it keeps from growing. Each bet stakes a fixed share of its
+capital on every gain, and the mean of the bets' capitals is a mixture (Robbins 1970; for bounded means Waudby-Smith and
+Ramdas 2020): no bet depends on what it is made on. Where no gain is above 0 on average, whatever was seen before it,
+each capital is a nonnegative supermartingale, and so is their mean: from 1 on, it ever reaches x with a chance of 1 / x
+at most (Ville 1939), however often it is looked at. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 _RESAMPLES = 2000
 _SEED = 20261124  # the same data give the same interval
+# Shares of the largest bet that can lose no more than the capital. Small ones pay where gains are small and many.
+BETS: NDArray[np.float64] = np.geomspace(0.01, 0.95, 20)
 _Z = 1.959963984540054  # the normal quantile of 95 % confidence
 
 
@@ -140,3 +146,30 @@ def _tail(count: int) -> float:
     )
     student = _Z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
     return NormalDist().cdf(-student * math.sqrt((freedom + 1) / freedom))
+
+
+def log_growth(gains: NDArray[np.float64], largest_loss: float) -> NDArray[np.float64]:
+    """Return the logarithm of what each bet has made of 1 after each gain; no gain is below -largest_loss."""
+    return np.cumsum(np.log1p(np.outer(gains / largest_loss, BETS)), axis=0)
+
+
+def log_growth_joined(
+    gains: NDArray[np.float64], largest_loss: float, before: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the logarithm of each bet's capital after each gain, where before each gain another 1 is added to it.
+
+    So the capital is the sum of what a bet makes of 1 from each gain on, a Shiryaev-Roberts statistic: it grows after
+    a change, whenever that is. `before`: the logarithms of the capitals before these gains.
+    """
+    growth = log_growth(gains, largest_loss)
+    # (... (before + 1) * factor + 1) * factor: over what all factors make of 1, each 1 counts by the factors before it.
+    joining = np.vstack([before, np.zeros_like(before), -growth[:-1]])
+    joined: NDArray[np.float64] = growth + np.logaddexp.accumulate(joining, axis=0)[1 : len(growth) + 1]
+    return joined
+
+
+def log_mean(capitals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithm of the mean capital of all bets, of the logarithms of each."""
+    largest = capitals.max(axis=1, keepdims=True, initial=-np.inf)
+    mean: NDArray[np.float64] = largest[:, 0] + np.log(np.exp(capitals - largest).mean(axis=1))
+    return mean

@@ -9,6 +9,7 @@ rows that it was not tuned on, as a population whose risks are known exactly:
 - to code and JSON: features move, and the promise holds, because this ladder loses less on them.
 - to other languages: features move, and the promise breaks; what is proposed is applied, and its true risk is known.
 - half a deviation: one feature of the prose is moved by half of its standard deviation.
+- monitors: labels by chance alone (benchmarks/control/drift_monitors.py).
 
 One request of ten has a shadow label, those at the top included.
 """
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.control.drift_monitors import monitors
 from benchmarks.control.drift_scene import LOSSES, PROMISE, TRACE, Population, Scene, read_scene
 from benchmarks.harness import Figures, arguments, save, say
 from calibration.control.drift.feature_monitor import FeatureMonitor, Plan, Reference
@@ -82,10 +84,7 @@ class Replays:
             return [side.label(int(random.integers(len(side.losses))), limit) for side in sides]
 
         drawn = draw(int(SHIFT_AT * SHARE), 0.0) + draw(labels, size)
-        over, alarm = np.array([label.is_over for label in drawn], dtype=float), None
-        for end in (*range(300, len(drawn), 200), len(drawn)):  # what comes behind the first alarm takes only time
-            if alarm := first_alarm(over[:end], PROMISE, LOSS_PLAN):
-                break
+        alarm = first_alarm(np.array([label.loss for label in drawn], dtype=float), PROMISE, LOSS_PLAN)
         return alarm, lambda count: drawn[: alarm.label if alarm else None] + draw(count, size)
 
 
@@ -211,6 +210,8 @@ def _part(task: tuple[str, Any, int]) -> Figures:
     replays, seconds = Replays(scene), read_arrivals(TRACE).at_s.astype(np.float64)
     if name == "stationary":
         return stationary(replays, what, count)
+    if name == "monitors":
+        return monitors(PROMISE, LOSS_PLAN, *what)
     if name == "half a deviation":
         return {"rows": half_a_deviation(replays, count, seconds)}
     return shifted(replays, name, what, count, seconds)
@@ -221,7 +222,8 @@ def measure(options: argparse.Namespace) -> Figures:
     count, sizes, block = (5, SIZES[-1:], 10) if options.short else (100, SIZES, 60)
     shifts = [(name, size, count) for name in scene.groups for size in sizes]
     quiet = [("stationary", first, block) for first in range(0, 10 if options.short else 300, block)]
-    tasks = [*quiet, *shifts, ("half a deviation", None, 1 if options.short else 5)]
+    of_monitors = ("monitors", (10, 2) if options.short else (200, 40), 0)
+    tasks = [*quiet, *shifts, of_monitors, ("half a deviation", None, 1 if options.short else 5)]
     with ProcessPoolExecutor(min(len(tasks), 6)) as pool:
         done = list(pool.map(_part, tasks))
     blocks = done[: len(quiet)]
@@ -234,8 +236,14 @@ def measure(options: argparse.Namespace) -> Figures:
         "promise": {"threshold": PROMISE.threshold, "alpha": PROMISE.alpha, "delta": PROMISE.delta},
         "shadow_share": SHARE, "shift_at_request": SHIFT_AT, "reference": REFERENCE,
         "stationary": of_stationary | {"true_risk": scene.prose.risk(scene.form.limit)},
-        "shifts": done[len(quiet) : -1], "half_a_deviation": done[-1]["rows"],
-        "targets": [_target("false alarms in stationary replays, both kinds", of_stationary["either"], 3)],
+        "shifts": done[len(quiet) : -2], "monitors": done[-2], "half_a_deviation": done[-1]["rows"],
+        "targets": [
+            _target("false alarms in stationary replays, both kinds", of_stationary["either"], 3),
+            *(
+                _target(f"false alarms where a {kind} is exactly alpha", count, done[-2]["just_kept"]["at_most"])
+                for kind, count in done[-2]["just_kept"]["false_alarms"].items()
+            ),
+        ],
     }  # fmt: skip
 
 

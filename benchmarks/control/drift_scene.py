@@ -18,7 +18,7 @@ from benchmarks.harness import ROOT
 from bitladder.decision import Score
 from bitladder.policy_forms import LearnedForm
 from bitladder.routing.policies.learned import bound, inputs_of
-from calibration.control.drift.loss_monitor import Promise
+from calibration.control.drift.drift_promise import Promise
 from calibration.control.drift.stream_lines import Label
 from calibration.control.losses import Labels, read_labels
 from calibration.control.tuning import Question, tune
@@ -57,7 +57,7 @@ class Population:
     def label(self, row: int, limit: float) -> Label:
         over = bool(self.losses[row] > PROMISE.threshold)
         bound = float(self.bounds[row])
-        return Label(is_over=over and bound <= limit, bounds=(bound,), over=(over,))
+        return Label(loss=over and bound <= limit, bounds=(bound,), losses=(over,))
 
 
 @dataclass(frozen=True)

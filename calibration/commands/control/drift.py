@@ -8,20 +8,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from bitladder.policy_forms import LearnedForm
 from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.proposals import ApiKey, Folder
 from calibration.commands.options import AsJson, read_seconds, say
+from calibration.control.drift.drift_promise import Promise, promise_of_words
 from calibration.control.drift.drift_proposals import Auto, in_words
 from calibration.control.drift.feature_monitor import FeatureAlarm, Plan
-from calibration.control.drift.loss_monitor import LossPlan, Promise
+from calibration.control.drift.loss_monitor import LossPlan
 from calibration.control.drift.run_drift import DriftOptions, DriftStreams, run
 from calibration.control.drift.stability_index import FOLK
 from calibration.control.drift.watching import read_basis
 from calibration.control.metrics_file import check_metrics_path
-from calibration.control.promise import share_of_words
 from calibration.control.proposals.intake_settings import IntakeSettings
 from calibration.control.proposals.proposal_folder import DEFAULT_FOLDER
 from calibration.errors import EngineFailedError, InputError, UnprovenError
@@ -33,8 +34,11 @@ _Shadow = Annotated[_Files, typer.Option(help="a stream of labels of served requ
 _Policy = Annotated[Path | None, typer.Option(help="the tuned policy's file; its words have the promise")]
 _PolicyName = Annotated[str, typer.Option(help="the NAME of its table policies.NAME, whose limit is proposed")]
 _Measure = Annotated[str | None, typer.Option(help="the loss within a tier's entry (default: the policy's)")]
-_Threshold = Annotated[float | None, typer.Option(min=0, help="a request that loses more counts")]
-_Alpha = Annotated[float | None, typer.Option(help="the share of all requests that may lose more")]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, help="a request that loses more counts; of a promised mean: where losses are clipped"),
+]
+_Alpha = Annotated[float | None, typer.Option(help="the share of all requests that may lose more, or their mean loss")]
 _Delta = Annotated[float, typer.Option(help="1 - the confidence of what is proposed")]
 _LowShare = Annotated[
     float, typer.Option(help="where labels are of requests below the top only: these requests' share of all")
@@ -146,23 +150,21 @@ def _promise(
     low_share: float,
 ) -> Promise:
     """Return what is promised: of the policy's own words, as far as options do not say otherwise."""
-    words = share_of_words(form.measure) if form else None
-    if words is not None:
-        alpha = words[0] if alpha is None else alpha
-        threshold = words[1] if threshold is None else threshold
-        measure = words[2] if measure is None else measure
     if form is None:
         raise InputError("--shadow needs --policy: a promise is made of a policy")
-    if measure is None or threshold is None or alpha is None:
-        raise InputError(
-            f"--policy promises no share of requests ({form.measure!r}): name --measure, --threshold and --alpha"
-        )
-    for option, value in (("--alpha", alpha), ("--delta", delta)):
-        if not 0 < value < 1:
-            raise InputError(f"{option} must be above 0 and below 1, got {value:g}")
+    stated = {"measure": measure, "threshold": threshold, "alpha": alpha}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    promise = promise_of_words(form.measure, delta)
+    if promise is None and len(stated) < 3:
+        raise InputError(f"--policy promises nothing ({form.measure!r}): name --measure, --threshold and --alpha")
     if not 0 < low_share <= 1:
         raise InputError(f"--low-share must be above 0 and at most 1, got {low_share:g}")
-    return Promise(measure=measure, threshold=threshold, alpha=alpha, delta=delta, low_share=low_share)
+    unknown = Promise(measure="", threshold=0.0, alpha=0.0, delta=delta)  # all of it is stated
+    promise = msgspec.structs.replace(promise or unknown, **stated, low_share=low_share)
+    for option, value, end in (("--alpha", promise.alpha, promise.unit), ("--delta", delta, 1)):
+        if not 0 < value < end:
+            raise InputError(f"{option} must be above 0 and below {end:g}, got {value:g}")
+    return promise
 
 
 def _check_streams(streams: list[Path], metrics: Path | None) -> None:
@@ -199,12 +201,8 @@ def _text(answer: dict[str, Any]) -> str:  # Any: JSON
         lines.append(f"{answer['requests']:,} requests; no window is full yet")
         lines += [f"moved: {_words(alarm)}" for alarm in answer["moved"]]
     if losses := answer["losses"]:
-        promise = losses["promise"]
-        risk = "no label yet" if losses["risk"] is None else f"{losses['risk']:.2%} of {losses['labels']:,} labels"
-        lines.append(
-            f"promise: at most {promise['alpha']:.3g} of all requests lose more than {promise['threshold']:g} "
-            f"({promise['measure']}); so far {risk}: {'BROKEN' if losses['is_broken'] else 'not refuted'}"
-        )
+        verdict = "BROKEN" if losses["is_broken"] else "not refuted"
+        lines.append(f"promise: {losses['in_words']}; so far {losses['so_far']}: {verdict}")
     if answer["skipped"]:
         lines.append("lines that do not count: " + ", ".join(f"{why} {n:,}" for why, n in answer["skipped"].items()))
     lines += [f"proposal {item['id']} ({item['state']}): {item['reason']}" for item in answer["proposals"]]

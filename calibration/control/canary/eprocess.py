@@ -6,9 +6,8 @@ gamblers bet a capital of 1, each against one hypothesis about the mean differen
 - `worse` bets against "the candidate is worse by at most the margin";
 - `fine` bets against "the candidate is worse by the margin or more".
 
-Under its hypothesis a capital is a supermartingale, so it ever reaches 1 / alpha with a chance of alpha at most (Ville
-1939), however often it is looked at. A capital is the mean of those of fixed bets, a mixture (Robbins 1970; for bounded
-means Waudby-Smith and Ramdas 2020): no bet depends on what it is made on, and the state is the differences alone.
+Under its hypothesis a capital ever reaches 1 / alpha with a chance of alpha at most, however often it is looked at
+(calibration/statistics.py). The state is the differences alone.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.statistics import log_growth, log_mean
+
 Numbers = NDArray[np.float64]
-# Shares of the largest bet that can lose no more than the capital. Small ones pay where differences are small and many.
-_BETS: Numbers = np.geomspace(0.01, 0.95, 20)
 _PRECISION = 1e-4
 
 
@@ -40,7 +39,8 @@ def log_capitals(differences: Numbers, margin: float) -> tuple[Numbers, Numbers]
         raise ValueError(f"differences must be between -1 and 1, got {differences.min():g} to {differences.max():g}")
     if not -1 < margin < 1:
         raise ValueError(f"margin must be between -1 and 1, got {margin:g}")
-    return _mixture(differences - margin, 1 + margin), _mixture(margin - differences, 1 - margin)
+    worse, fine = log_growth(differences - margin, 1 + margin), log_growth(margin - differences, 1 - margin)
+    return log_mean(worse), log_mean(fine)
 
 
 def decide(differences: Numbers, margin: float, alpha: float) -> tuple[Decision, int]:
@@ -81,11 +81,3 @@ def _last(is_ruled_out: Callable[[float], bool], start: float, end: float) -> fl
         middle = (ruled_out + kept) / 2
         ruled_out, kept = (middle, kept) if is_ruled_out(middle) else (ruled_out, middle)
     return ruled_out
-
-
-def _mixture(gains: Numbers, largest_loss: float) -> Numbers:
-    """Return the logarithm of the mean capital of all bets; no gain is below -largest_loss."""
-    capitals = np.cumsum(np.log1p(np.outer(gains / largest_loss, _BETS)), axis=0)
-    largest = capitals.max(axis=1, keepdims=True, initial=-np.inf)
-    mixed: Numbers = largest[:, 0] + np.log(np.exp(capitals - largest).mean(axis=1))
-    return mixed

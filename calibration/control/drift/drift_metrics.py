@@ -26,8 +26,13 @@ ROWS = (
     Row(_MOVED, "gauge", "", "Which features have moved since the reference (1)?", _FEATURES),
     Row(_LABELS, "gauge", "labels", "How many shadow labels is the promise held against, since its limit is in force?"),
     Row(_BROKEN, "gauge", "", "Is a promise broken: do more requests lose too much than it allows (1)?"),
-    Row(_RISK, "gauge", "", "Which share of all requests loses more than the promise's threshold?"),
-    Row(_ALPHA, "gauge", "", "Which share may?"),
+    Row(
+        _RISK,
+        "gauge",
+        "",
+        "What do all requests lose, as the promise counts it: the share over its threshold, or the mean?",
+    ),
+    Row(_ALPHA, "gauge", "", "What may they lose?"),
     Row(_ENDED, "gauge", "seconds", "When did the last pass end?"),
 )
 

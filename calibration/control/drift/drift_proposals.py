@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from calibration.control.drift.drift_promise import Promise
 from calibration.control.drift.feature_monitor import FeatureAlarm
-from calibration.control.drift.loss_monitor import LossAlarm, Promise
+from calibration.control.drift.loss_monitor import LossAlarm
 from calibration.control.drift.next_step import NextStep
 from calibration.control.proposals.proposal import Change, Proposal, is_same, new_proposal
 
@@ -51,10 +52,7 @@ def of_losses(
     evidence: dict[str, Any] = msgspec.to_builtins(
         {"alarm": alarm, "step": step, "promise": promise, "limit_in_force": in_force}
     )
-    broken = (
-        f"the promise is broken: {alarm.risk:.1%} of the last requests lose more than {promise.threshold:g}, "
-        f"promised were {promise.alpha:.1%}"
-    )
+    broken = f"the promise is broken: {promise.broken_in_words(alarm.risk)}"
     proposals = []
     if step.limit is not None and step.limit < in_force:
         change = None

@@ -52,8 +52,9 @@ class LossState(msgspec.Struct, kw_only=True):
     not_before: str = ""  # labels of earlier requests are of another limit
     before: int = 0  # labels that are not kept any more
     count: int = 0
-    over: int = 0  # of all, how many lose too much
+    over: float = 0  # the sum of all losses
     labels: list[Label] = []
+    capitals: list[float] = []  # the logarithms of those of the bets against the promise
     alarm: LossAlarm | None = None
 
 

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.control.drift.loss_monitor import Promise
+from calibration.control.drift.drift_promise import MeanPromise, Promise
 from calibration.control.drift.stream_lines import Label
-from calibration.control.promise import high_probability, labels_needed
+from calibration.control.promise import high_probability, labels_needed, mean_labels_needed
 
 Numbers = NDArray[np.float64]
 _STEPS = 100
@@ -30,7 +30,7 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True):
     unmeasured: int  # of them, at the limit or at the one in force, counted as lost
     limit: float | None  # the highest that is proven; None: not even the safest is
     low_share: float  # the share of the labels that it sends below the top
-    risk: float  # the share of all requests that it lets lose too much, among these labels
+    risk: float  # over all requests, among these labels
     more_labels: int | None = None  # until a limit with `min_low_share` would be proven; None: no number proves it
     is_enough: bool  # the proven limit sends at least `min_low_share` below the top
 
@@ -50,7 +50,7 @@ def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min
     """Return what these labels allow; the last of the limits is the one in force."""
     count, labels, delta, next_look = len(labels), *_look(labels, promise.delta)
     table = [_under(labels, float(limit)) for limit in limits]
-    candidates = [over for over, _, _ in table]
+    candidates = [lost for lost, _, _ in table]
     place = high_probability(candidates, promise.among_labels, delta)
     shares = [float(low.mean()) if len(low) else 0.0 for _, low, _ in table]
     is_enough = place is not None and shares[place] >= min_low_share
@@ -58,8 +58,7 @@ def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min
     if not is_enough:
         # The first limit that would be worth it; where none is, the last.
         target = next((at for at, share in enumerate(shares) if share >= min_low_share), len(limits) - 1)
-        risk = float(candidates[target].mean()) if labels else 0.0
-        needed = labels_needed(risk, promise.among_labels, delta / 2, beyond=len(labels))
+        needed = _labels_needed(candidates[target], promise, delta / 2)
         more = None if needed is None else max(needed, next_look) - count
     at = 0 if place is None else place
     return NextStep(
@@ -67,7 +66,7 @@ def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min
         unmeasured=int(table[at][2].sum()),
         limit=None if place is None else float(limits[place]),
         low_share=0.0 if place is None else shares[place],
-        risk=float(candidates[at].mean()) * promise.low_share if labels else 0.0,
+        risk=promise.risk(float(candidates[at].mean())) if labels else 0.0,
         more_labels=more,
         is_enough=is_enough,
     )
@@ -81,12 +80,19 @@ def _look(labels: Sequence[Label], delta: float) -> tuple[Sequence[Label], float
     return labels[: size // 2 if looks else 0], delta / 2 ** max(1, looks), size
 
 
+def _labels_needed(losses: Numbers, promise: Promise, delta: float) -> int | None:
+    if isinstance(promise, MeanPromise) and len(losses):
+        return mean_labels_needed(losses, promise.among_labels, delta, beyond=len(losses))
+    risk = float(losses.mean()) if len(losses) else 0.0
+    return labels_needed(risk, promise.among_labels, delta, beyond=len(losses))
+
+
 def _under(labels: Sequence[Label], limit: float) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return of each label whether it loses too much under a limit, is below the top, and was not measured there."""
-    over, low, unmeasured = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
+    """Return of each label what it loses under a limit, whether it is below the top, and was not measured there."""
+    lost, low, unmeasured = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
     for row, label in enumerate(labels):
         tier = next((place for place, bound in enumerate(label.bounds) if bound <= limit), None)
         if tier is not None:
-            low[row], unmeasured[row] = True, label.over[tier] is None
-            over[row] = 0.0 if label.over[tier] is False else 1.0
-    return over, low, unmeasured
+            loss = label.losses[tier]
+            low[row], unmeasured[row], lost[row] = True, loss is None, 1.0 if loss is None else loss
+    return lost, low, unmeasured

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from bitladder.policy_forms import LearnedForm
 from calibration.artifacts.folder import locked, write_output, writing
@@ -26,6 +27,7 @@ from calibration.control.drift.drift_proposals import (
     of_losses,
 )
 from calibration.control.drift.drift_state import STATE_OPTION, DriftState, load_state
+from calibration.control.drift.loss_monitor import least_risk
 from calibration.control.drift.next_step import NextStep, next_step
 from calibration.control.drift.watching import Basis, Watch
 from calibration.control.metrics_file import write_metrics
@@ -173,11 +175,21 @@ def _losses(basis: Basis, state: DriftState, limit: float, step: NextStep | None
     if promise is None:
         return None
     count = losses.count
+    risk, bound, so_far = None, 0.0, "no label yet"
+    if count:
+        risk, lost = promise.risk(losses.over / count), np.array([label.loss for label in losses.labels], dtype=float)
+        bound = least_risk(lost, promise, basis.loss_plan, losses.before) if losses.labels else 0.0
+        so_far = (
+            f"{promise.risk_in_words(risk)} in {count:,} labels, at least {promise.risk_in_words(bound)} in the last"
+        )
     return {
         "promise": msgspec.to_builtins(promise),
+        "in_words": promise.in_words,
+        "so_far": so_far,
         "limit": limit,
         "labels": count,
-        "risk": losses.over / count * promise.low_share if count else None,
+        "risk": risk,
+        "least_risk": bound,
         "is_broken": losses.alarm is not None,
         "alarm": msgspec.to_builtins(losses.alarm),
         "step": msgspec.to_builtins(step),

@@ -16,7 +16,7 @@ from bitladder.endpoints import Endpoint
 from bitladder.policy_forms import FEATURE_NAMES, LearnedForm
 from bitladder.routing.features import score_prompt
 from bitladder.routing.policies.learned import bound, inputs_of
-from calibration.control.drift.loss_monitor import Promise
+from calibration.control.drift.drift_promise import Promise
 from calibration.errors import InputError, SourceError
 
 _MAX_LINE_BYTES = 8 * 2**20
@@ -27,9 +27,10 @@ _MAX_TEXT = 64  # characters of a kind, or of a time
 class Label(msgspec.Struct, frozen=True, kw_only=True):
     """What a request lost, and what the policy would predict for it."""
 
-    is_over: bool  # at the tier that served it
+    # The names in the state's file are of when a loss was too much or not, and nothing in between.
+    loss: float | bool = msgspec.field(name="is_over")  # from 0 to 1, at the tier that served it
     bounds: tuple[float, ...]  # the predicted bound of each of the policy's tiers
-    over: tuple[bool | None, ...]  # whether each of these tiers loses too much; None: it was not measured
+    losses: tuple[float | bool | None, ...] = msgspec.field(name="over")  # of these tiers; None: it was not measured
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,20 +144,20 @@ def _label(fields: Mapping[str, Any], values: dict[str, float], policy: LearnedF
     is_top = served == reference if reference else served not in policy.tiers
     if is_top and promise.low_share < 1:
         return None
-    lost = False if is_top else _over(tiers, served, reference, promise)
+    lost = 0.0 if is_top else _lost(tiers, served, reference, promise)
     if lost is None:
         raise BadLineError(f"no {promise.measure} of the tier that served it")
     return Label(
-        is_over=lost,
+        loss=lost,
         bounds=tuple(bound(predictor, inputs) for predictor in policy.tiers.values()),
-        over=tuple(_over(tiers, tier, reference, promise) for tier in policy.tiers),
+        losses=tuple(_lost(tiers, tier, reference, promise) for tier in policy.tiers),
     )
 
 
-def _over(tiers: Mapping[str, Any], tier: str, reference: str, promise: Promise) -> bool | None:
-    """Tell whether a tier loses more than the promise's threshold beyond the reference; None: it was not measured."""
+def _lost(tiers: Mapping[str, Any], tier: str, reference: str, promise: Promise) -> float | None:
+    """Return what a tier loses beyond the reference, from 0 to 1; None: it was not measured."""
     loss, top = _loss(tiers.get(tier), promise.measure), _loss(tiers.get(reference), promise.measure)
-    return None if loss is None else loss - (top or 0.0) > promise.threshold
+    return None if loss is None else promise.loss(loss - (top or 0.0))
 
 
 def _loss(value: object, measure: str) -> float | None:

@@ -12,9 +12,10 @@ import numpy as np
 from bitladder.decision import Score
 from bitladder.policy_forms import FEATURE_NAMES, LearnedForm
 from bitladder.routing.policies.learned import bound, inputs_of
+from calibration.control.drift.drift_promise import Promise
 from calibration.control.drift.drift_state import DriftState, FeatureState, GroupState, LossState, save_state
 from calibration.control.drift.feature_monitor import FeatureAlarm, FeatureMonitor, Numbers, Plan, Reference
-from calibration.control.drift.loss_monitor import LossPlan, Promise, first_alarm
+from calibration.control.drift.loss_monitor import LossPlan, first_alarm, log_capitals
 from calibration.control.drift.next_step import candidate_limits
 from calibration.control.drift.stream_lines import (
     BadLineError,
@@ -194,14 +195,18 @@ class Watch:
             return
         losses.labels += new
         losses.count += len(new)
-        losses.over += sum(label.is_over for label in new)
+        losses.over += sum(label.loss for label in new)
         if losses.alarm is None:
-            over = np.array([label.is_over for label in losses.labels], dtype=float)
-            losses.alarm = first_alarm(over, promise, plan, losses.before)
+            lost = np.array([label.loss for label in losses.labels], dtype=float)
+            # A file of before there were bets has labels, and no capitals: they are bet on all that it has.
+            unseen = lost[-len(new) :] if losses.capitals else lost
+            capitals = log_capitals(unseen, promise.among_labels, losses.capitals)
+            losses.capitals = capitals[-1].tolist()
+            losses.alarm = first_alarm(lost, promise, plan, losses.before, capitals)
         count = losses.before + len(losses.labels)
         if losses.alarm is not None:
             keep_from = losses.alarm.label  # what raised it is no evidence for another limit: see next_step
-        else:  # what monitors look at that are not at their end
+        else:  # what mapie's bounds look at that are not at their end
             keep_from = max(0, (count - plan.life) // plan.spacing * plan.spacing)
         if keep_from > losses.before:
             losses.labels, losses.before = losses.labels[keep_from - losses.before :], keep_from

@@ -39,13 +39,13 @@ def label(row: Iterable[float], random: np.random.Generator, *, at: str = "", li
     }
 
 
-def policy(folder: Path, limit: float = 0.3) -> Path:
+def policy(folder: Path, limit: float = 0.3, words: str = WORDS) -> Path:
     """Write a policy that predicts the share of digits as the loss of int4."""
     path = folder / "policy.json"
     tier = {"form": "linear", "high": 1, "intercept": 0, "weights": [1.0]}
     form = {
         "kind": "learned",
-        "measure": WORDS,
+        "measure": words,
         "limit": limit,
         "inputs": [{"name": "digits"}],
         "tiers": {"int4": tier},
