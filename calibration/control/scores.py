@@ -12,6 +12,7 @@ from bitladder.policy_forms import Input, Linear, Node, Trees
 from bitladder.routing.features import FEATURES
 
 Numbers = NDArray[np.float64]
+_STEPS = 100  # candidate limits for each tier
 _PENALTY = 30.0  # in labels: little of it changes a fit of hundreds, and it holds one of dozens
 
 
@@ -97,6 +98,15 @@ def _leaves(tree: Sequence[Node], columns: Numbers) -> Numbers:
 
 def _fields(node: Node) -> tuple[int, float, int, int]:
     return node.input, node.value, node.below, node.above
+
+
+def fixed_limits(bounds: Numbers, tiers: int) -> Numbers:
+    """Return candidate limits, the lowest first: equal shares of the bounds of all of so many tiers.
+
+    Up to the lowest bound of each prompt only, a tier that always is below another would shut it out. They rest on no
+    loss: what is tested in a fixed sequence must be fixed before its labels are looked at.
+    """
+    return np.unique(np.quantile(bounds, np.linspace(0, 1, _STEPS * tiers + 1)))
 
 
 def chosen_tiers(bounds: Numbers, limit: float) -> NDArray[np.intp]:

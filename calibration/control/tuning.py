@@ -26,7 +26,7 @@ from calibration.control.promise import (
     on_average,
     share_in_words,
 )
-from calibration.control.scores import chosen_tiers
+from calibration.control.scores import chosen_tiers, fixed_limits
 from calibration.errors import InputError
 
 Numbers = NDArray[np.float64]
@@ -35,7 +35,6 @@ MIN_LABELS = 50
 AUTO = "auto"
 # Shares of the labels: for the fit, for the promise, and the rest for figures that nothing was chosen by.
 _FIT, _PROMISE = 0.4, 0.4
-_STEPS = 100  # candidate limits for each tier, of equal shares of the fit's labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +172,7 @@ def promised_limit(
     `rows` are those of the fit, by whose bounds the candidates are fixed, and those of the promise, which test them.
     """
     fitted_on, promised_on = rows
-    # Of the bounds of all tiers: up to the lowest of a prompt's only, a tier that always is below another shuts it out.
-    limits = np.unique(np.quantile(bounds[fitted_on], np.linspace(0, 1, _STEPS * bounds.shape[1] + 1)))
+    limits = fixed_limits(bounds[fitted_on], bounds.shape[1])
     risks, places = question.bounded(losses[promised_on]), np.arange(len(promised_on))
     steps = [risks[places, chosen_tiers(bounds[promised_on], float(limit))] for limit in limits]
     if question.promise == "mean":

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from calibration.control.drift.drift_promise import MeanPromise, Promise
 from calibration.control.drift.stream_lines import Label
 from calibration.control.promise import high_probability, labels_needed, mean_labels_needed
+from calibration.control.scores import chosen_tiers, fixed_limits
 
 Numbers = NDArray[np.float64]
-_STEPS = 100
 _FIRST_LOOK = 100
 
 
@@ -36,20 +36,19 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def candidate_limits(bounds: Numbers, in_force: float) -> Numbers:
-    """Return limits up to the one in force, the lowest first: equal shares of the reference's bounds.
-
-    They rest on no loss: what is tested in a fixed sequence must be fixed before its labels are looked at.
-    """
-    lowest = bounds.min(axis=1)
-    below = lowest[lowest <= in_force]
-    steps = np.quantile(below, np.linspace(0, 1, _STEPS + 1)) if len(below) else np.array([])
+    """Return limits up to the one in force, the lowest first, as `tune` goes up in the reference's bounds."""
+    below = bounds[bounds <= in_force]
+    steps = fixed_limits(below, bounds.shape[1]) if len(below) else below
     return np.unique(np.append(steps, in_force))
 
 
 def next_step(labels: Sequence[Label], limits: Numbers, promise: Promise, *, min_low_share: float = 0.05) -> NextStep:
     """Return what these labels allow; the last of the limits is the one in force."""
     count, labels, delta, next_look = len(labels), *_look(labels, promise.delta)
-    table = [_under(labels, float(limit)) for limit in limits]
+    tiers = len(labels[0].bounds) if labels else 1
+    bounds = np.array([label.bounds for label in labels]).reshape(-1, tiers)
+    losses = np.array([[*label.losses, 0.0] for label in labels], dtype=float).reshape(-1, tiers + 1)  # None: NaN
+    table = [_under(bounds, losses, float(limit)) for limit in limits]
     candidates = [lost for lost, _, _ in table]
     place = high_probability(candidates, promise.among_labels, delta)
     shares = [float(low.mean()) if len(low) else 0.0 for _, low, _ in table]
@@ -87,12 +86,9 @@ def _labels_needed(losses: Numbers, promise: Promise, delta: float) -> int | Non
     return labels_needed(risk, promise.among_labels, delta, beyond=len(losses))
 
 
-def _under(labels: Sequence[Label], limit: float) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.bool_]]:
+def _under(bounds: Numbers, losses: Numbers, limit: float) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.bool_]]:
     """Return of each label what it loses under a limit, whether it is below the top, and was not measured there."""
-    lost, low, unmeasured = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
-    for row, label in enumerate(labels):
-        tier = next((place for place, bound in enumerate(label.bounds) if bound <= limit), None)
-        if tier is not None:
-            loss = label.losses[tier]
-            low[row], unmeasured[row], lost[row] = True, loss is None, 1.0 if loss is None else loss
-    return lost, low, unmeasured
+    tiers = chosen_tiers(bounds, limit)
+    lost = losses[np.arange(len(losses)), tiers]
+    unmeasured = np.isnan(lost)
+    return np.where(unmeasured, 1.0, lost), tiers < bounds.shape[1], unmeasured

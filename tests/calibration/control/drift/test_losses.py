@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 from mapie.exchangeability_testing import RiskMonitoring
@@ -104,6 +105,23 @@ def test_the_next_limit_is_the_highest_that_the_labels_prove_and_never_a_cheaper
         [item.losses[0] and item.bounds[0] <= step.limit for item in labels(600, 1, 0.4)[:400]], dtype=float
     )
     assert p_value(proven, 0.05, 0.05 / 8) <= 0.05 / 8  # the third look, at 400 labels
+
+
+def test_a_middle_tier_that_is_always_predicted_to_lose_less_shuts_out_no_step_of_the_lowest() -> None:
+    """A prompt's lowest bound is the middle tier's, up to 0.3: all steps from there to 0.8 are the low one's."""
+    limits = candidate_limits(np.outer(np.random.default_rng(0).random(500), (1.0, 0.3)), 0.8)
+
+    step = next_step(
+        [
+            msgspec.structs.replace(item, bounds=(item.bounds[0], 0.3 * item.bounds[0]), losses=(item.losses[0], False))
+            for item in labels(600, 1, risky_from=0.4)
+        ],
+        limits,
+        PROMISE,
+    )
+
+    assert step.limit is not None
+    assert 0.35 < step.limit < 0.55
 
 
 @pytest.mark.parametrize(
