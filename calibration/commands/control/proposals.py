@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="proposals")
     group.command("list")(_list)
     group.command("show")(_show)
-    group.command("apply")(_apply)
-    group.command("undo")(_undo)
-    group.command("dismiss")(_dismiss)
+    at_intake = "20261130-014500-threshold-0123abcd --url http://127.0.0.1:8000"
+    text = "Do what a proposal says. Exit status 1, and nothing is changed, where something is not as it was."
+    _decide(group, "apply", apply, text, at_intake)
+    text = "Bring back what was before a proposal was applied. Exit status 1, and no change, where others were since."
+    _decide(group, "undo", undo, text, at_intake)
+    text = "Say no to an open proposal. The intake is asked only where nobody knows whether it was applied."
+    _decide(group, "dismiss", dismiss, text, '20261130-014500-labels-0123abcd --reason "it was a load test"')
 
 
 def _list(
@@ -71,52 +76,24 @@ def _show(proposal_id: _Id, folder: Folder = DEFAULT_FOLDER) -> None:
     typer.echo(_text(ProposalStore(folder).read(proposal_id)))
 
 
-def _apply(
-    proposal_id: _Id,
-    folder: Folder = DEFAULT_FOLDER,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    note: _Note = "",
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Do what a proposal says. Exit status 1, and nothing is changed, where something is not as it was.
+def _decide(group: typer.Typer, name: str, step: Callable[..., Proposal], text: str, example: str) -> None:
+    """Add a command that moves a proposal into another state."""
 
-    Example: bitladder calibrate proposals apply 20261130-014500-threshold-0123abcd --url http://127.0.0.1:8000
-    """
-    with IntakeSettings(url, api_key) as intake:
-        applied = apply(_store(folder), proposal_id, intake, at=time_now(), author=operator(), note=note)
-    _say(applied, as_json=as_json)
+    def decide(
+        proposal_id: _Id,
+        folder: Folder = DEFAULT_FOLDER,
+        url: Url = DEFAULT_URL,
+        api_key: ApiKey = None,
+        note: _Note = "",
+        *,
+        as_json: AsJson = False,
+    ) -> None:
+        store = ProposalStore(folder, lambda: say("waiting for another command that changes proposals"))
+        with IntakeSettings(url, api_key) as intake:
+            proposal = step(store, proposal_id, intake, at=time_now(), author=operator(), note=note)
+        _say(proposal, as_json=as_json)
 
-
-def _undo(
-    proposal_id: _Id,
-    folder: Folder = DEFAULT_FOLDER,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    note: _Note = "",
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Bring back what was before a proposal was applied. Exit status 1, and no change, where others were since.
-
-    Example: bitladder calibrate proposals undo 20261130-014500-threshold-0123abcd --url http://127.0.0.1:8000
-    """
-    with IntakeSettings(url, api_key) as intake:
-        undone = undo(_store(folder), proposal_id, intake, at=time_now(), author=operator(), note=note)
-    _say(undone, as_json=as_json)
-
-
-def _dismiss(proposal_id: _Id, folder: Folder = DEFAULT_FOLDER, note: _Note = "", *, as_json: AsJson = False) -> None:
-    """Say no to an open proposal.
-
-    Example: bitladder calibrate proposals dismiss 20261130-014500-labels-0123abcd --reason "it was a load test"
-    """
-    _say(dismiss(_store(folder), proposal_id, at=time_now(), author=operator(), note=note), as_json=as_json)
-
-
-def _store(folder: Path) -> ProposalStore:
-    return ProposalStore(folder, lambda: say("waiting for another command that changes proposals"))
+    group.command(name, help=f"{text}\n\nExample: bitladder calibrate proposals {name} {example}")(decide)
 
 
 def _say(proposal: Proposal, *, as_json: bool) -> None:

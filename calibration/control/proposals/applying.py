@@ -1,7 +1,9 @@
 """Apply proposals and take them back: exactly what was there before, or nothing, where somebody else was there since.
 
 What takes a proposal back is written before anything is changed. So after a crash or a lost answer the same call can
-be made again: it sees by the live settings' own note (its reason begins with the proposal's id) what was done.
+be made again: it sees by the live settings' own note (its reason begins with the proposal's id) what was done. Settings
+are changed all at once, so one that has the note says it of all. Where nothing has it, and others are in force since,
+the proposal cannot be applied any more, and can be dismissed: then the files that it had put in place are taken back.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def undo(
         if change is None or before is None:
             raise InputError(f"{proposal_id} says nothing of what was before it")
         revision, rows = _read(intake, change)
-        is_done = bool(change.settings) and _is_undone(proposal_id, before, rows)
+        is_done = bool(change.settings) and _is_undone(before, rows)
         if not is_done:
             _require_ours(proposal_id, before, change, rows)
         _require_placed(change.files, placed_or_restored=is_done)
@@ -90,17 +92,25 @@ def undo(
     return undone
 
 
-def dismiss(store: ProposalStore, proposal_id: str, *, at: str, author: str, note: str = "") -> Proposal:
+def dismiss(
+    store: ProposalStore, proposal_id: str, intake: IntakeSettings | None, *, at: str, author: str, note: str = ""
+) -> Proposal:
     """Say no to an open proposal.
 
     Raises:
-        InputError: it is not open, or it is not known whether it is applied.
+        InputError: it is not open, was applied by a call that never heard of it, or needs an intake to know that.
 
     """
     with store.locked():
         proposal = _in_state(store.read(proposal_id), "open")
-        if proposal.undo is not None:
-            raise InputError(f"{proposal_id} may be applied: nothing answered. Apply it again, and then undo it")
+        if proposal.undo is not None and proposal.change is not None:
+            _, rows = _read(intake, proposal.change)
+            if _done_before(proposal, rows) is not None:
+                raise InputError(
+                    f"{proposal_id} is in force, though no answer said so: apply it again, and then undo it"
+                )
+            _restore(store, proposal_id, proposal.change.files)
+            proposal = msgspec.structs.replace(proposal, undo=None)
         dismissed = moved(proposal, "dismissed", at=at, author=author, note=note)
         store.write(dismissed)
     return dismissed
@@ -135,22 +145,17 @@ def _undo_mark(proposal_id: str) -> str:
 
 def _done_before(proposal: Proposal, rows: Rows) -> int | None:
     """Return the revision by which a call that never heard of it applied the proposal, or None."""
-    change = proposal.change or Change()
-    live_rows = [_row(rows, key) for key in change.settings]
-    if (
-        proposal.undo is None
-        or not live_rows
-        or not all(row.reason.startswith(_mark(proposal.id)) for row in live_rows)
-    ):
+    if proposal.undo is None or proposal.change is None:
         return None
-    return live_rows[0].revision
+    marked = (_row(rows, key) for key in proposal.change.settings)
+    return next((row.revision for row in marked if row.reason.startswith(_mark(proposal.id))), None)
 
 
-def _is_undone(proposal_id: str, before: Undo, rows: Rows) -> bool:
-    """Tell whether all is as it was before, by a call that never heard of it."""
-    held = (_row(rows, key) for key in before.settings)
+def _is_undone(before: Undo, rows: Rows) -> bool:
+    """Tell whether all is as it was before: by a call that never heard of it, or by hand."""
+    held = ((_row(rows, key), value) for key, value in before.settings.items())
     return not any(_row(rows, key).is_live for key in before.unset) and all(
-        row.reason.startswith(_undo_mark(proposal_id)) for row in held
+        row.is_live and row.value == value for row, value in held
     )
 
 
@@ -178,8 +183,8 @@ def _require_ours(proposal_id: str, before: Undo, change: Change, rows: Rows) ->
         if not now.is_live or now.revision != before.revision:
             what = f"{key} is {now.value!r}{_by(now)}" if now.is_live else f"{key} is not set live any more"
             raise ProposalRefusedError(
-                f"somebody else has changed it since {proposal_id} was applied: {what}; nothing was changed: set it by "
-                "hand (`bitladder settings set` and `unset`)"
+                f"somebody else has changed it since {proposal_id} was applied: {what}; nothing was changed: set by "
+                "hand what was before (`bitladder settings set` and `unset`), and undo it again"
             )
 
 
@@ -205,10 +210,13 @@ def _place(store: ProposalStore, proposal_id: str, files: tuple[FileChange, ...]
 
 
 def _restore(store: ProposalStore, proposal_id: str, files: tuple[FileChange, ...]) -> None:
+    """Take back what was put in place; what others have put there since stays."""
     for number, file in enumerate(files):
+        if file_digest(Path(file.path)) != file.after:
+            continue
         if file.before is None:
             Path(file.path).unlink(missing_ok=True)
-        elif file_digest(Path(file.path)) != file.before:
+        else:
             replace_file(Path(file.path), store.kept(_former(proposal_id, number)))
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 import redis
 
 from calibration.commands.app import main
-from calibration.control.proposals.proposal import Change, Undo, new_proposal
-from calibration.control.proposals.proposal_folder import ProposalStore
+from calibration.control.proposals.proposal import Change, FileChange, Undo, new_proposal
+from calibration.control.proposals.proposal_folder import ProposalStore, file_digest
 from tests.conftest import ROOT, Stack
 
 pytestmark = pytest.mark.stack
@@ -56,7 +63,7 @@ def run(stack: Stack, folder: ProposalStore, capsys: pytest.CaptureFixture[str])
 
     def call(*arguments: str) -> tuple[int, str]:
         where = ("--proposals", str(folder.folder))
-        at_intake = ("--url", stack.url) if arguments[0] in ("apply", "undo") else ()
+        at_intake = ("--url", stack.url) if arguments[0] in ("apply", "undo", "dismiss") else ()
         with pytest.raises(SystemExit) as ended:
             main(["proposals", *arguments, *where, *at_intake])
         shown = capsys.readouterr()
@@ -124,3 +131,74 @@ def test_a_call_whose_answer_was_lost_is_made_again_and_does_nothing_twice(
     assert [run(verb, proposal_id)[0] for verb in ("dismiss", "apply", "undo")] == [2, 0, 0]
 
     assert (live(stack), len(stack.http.get("/v1/settings/history").json()["data"])) == ({}, 2)
+
+
+class KillsAtTheChange(BaseHTTPRequestHandler):
+    """An intake's endpoint that kills whoever orders a change, which then never comes; what is read is true."""
+
+    intake: str
+    process: subprocess.Popen[bytes]
+
+    def do_GET(self) -> None:
+        answer = httpx2.get(self.intake + self.path)
+        self.send_response(answer.status_code)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def do_PATCH(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_one_that_was_killed_before_its_change_and_came_too_late_then_can_be_dismissed(
+    stack: Stack, folder: ProposalStore, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_bytes(b"old")
+    folder.folder.mkdir()
+    folder.keep("new", b"new")
+    before, after = file_digest(file), file_digest(folder.folder / "new")
+    assert before
+    assert after
+    files = (FileChange(path=str(file), content="new", before=before, after=after),)
+    change = Change(settings={LIMIT: 0.01}, was={LIMIT: None}, files=files)
+    proposed = new_proposal("promote", "proven", at="2026-11-30T01:10:00Z", author="loop", evidence={}, change=change)
+    proposal_id = folder.add(proposed).id
+    with ThreadingHTTPServer(("127.0.0.1", 0), KillsAtTheChange) as server:
+        Thread(target=server.serve_forever).start()
+        order = [
+            "apply",
+            proposal_id,
+            "--proposals",
+            str(folder.folder),
+            "--url",
+            f"http://127.0.0.1:{server.server_port}",
+        ]
+        process = subprocess.Popen([sys.executable, "-m", "calibration", "proposals", *order], cwd=ROOT)
+        KillsAtTheChange.intake, KillsAtTheChange.process = stack.url, process
+        assert process.wait(60) == -signal.SIGKILL
+        server.shutdown()
+    assert (folder.read(proposal_id).state, file.read_bytes(), live(stack)) == ("open", b"new", {})
+
+    # Somebody else is there first: it cannot be applied any more, and what it had put in place is taken back.
+    stack.http.patch("/v1/settings", json={"set": {LIMIT: 0.05}, "reason": "mine"})
+    assert [run(verb, proposal_id)[0] for verb in ("apply", "dismiss")] == [1, 0]
+    noted = folder.read(proposal_id)
+    assert (noted.state, noted.undo, file.read_bytes(), live(stack)) == ("dismissed", None, b"old", {LIMIT: 0.05})
+
+
+def test_one_that_was_killed_behind_its_change_is_known_by_what_others_left_of_it(
+    stack: Stack, folder: ProposalStore, run: Run
+) -> None:
+    proposal_id = propose(folder, 0.01, 10, was=None)
+    folder.write(msgspec.structs.replace(folder.read(proposal_id), undo=Undo(unset=(LIMIT, "policy.name"))))
+    order = {"set": {LIMIT: 0.01, "policy.name": "loss"}, "reason": f"proposal {proposal_id}: proven"}
+    stack.http.patch("/v1/settings", json=order)
+    stack.http.patch("/v1/settings", json={"set": {LIMIT: 0.05}, "reason": "mine"})
+
+    statuses = [run(verb, proposal_id)[0] for verb in ("dismiss", "apply", "undo")]
+    assert (statuses, live(stack)) == ([2, 0, 1], {LIMIT: 0.05, "policy.name": "loss"})  # 0.05 is theirs
+    stack.http.patch("/v1/settings", json={"unset": [LIMIT, "policy.name"]})
+    assert (run("undo", proposal_id)[0], folder.read(proposal_id).state) == (0, "undone")

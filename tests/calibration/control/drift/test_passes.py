@@ -186,7 +186,7 @@ def test_what_somebody_dismissed_comes_back_for_another_alarm_only(reference: Pa
     stream = write_lines(reference.parent / "requests.jsonl", requests(features(random, 250, digits=0.5)))
     options = arguments(reference, "--requests", str(stream))
     (first,) = command(options)[1]["proposals"]
-    dismiss(store, first["id"], at=time_now(), author="somebody", note="a load test")
+    dismiss(store, first["id"], None, at=time_now(), author="somebody", note="a load test")
 
     assert command(options)[1]["proposals"] == []
     table = features(random, 100)

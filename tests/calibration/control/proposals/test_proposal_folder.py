@@ -79,9 +79,9 @@ def test_one_that_changes_nothing_by_itself_is_not_applied_and_may_be_dismissed(
         apply(store, labels.id, None, at=AT, author="ann")
     with pytest.raises(InputError, match=r"live settings .policies\.loss\.limit.: name an intake with --url"):
         apply(store, limit.id, None, at=AT, author="ann")
-    assert dismiss(store, labels.id, at=AT, author="ann", note="a load test").history[-1].author == "ann"
+    assert dismiss(store, labels.id, None, at=AT, author="ann", note="a load test").history[-1].author == "ann"
     with pytest.raises(InputError, match="is dismissed, expected one that is open"):
-        dismiss(store, labels.id, at=AT, author="ann")
+        dismiss(store, labels.id, None, at=AT, author="ann")
 
 
 def replacing(store: ProposalStore, policy: Path, content: bytes) -> Proposal:
