@@ -49,6 +49,8 @@ class LiveValue(msgspec.Struct, frozen=True, kw_only=True):
     at: Timestamp
     reason: str = ""
     revision: int
+    until: Timestamp | None = None  # from then on what was set before counts again; None: until it is unset
+    former: LiveValue | None = None  # with `until`: what was set before
 
 
 class LiveDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,17 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], tuple[s
         yield f"models.{name}.", model, _MODEL
         for tier in model["tiers"]:
             yield f"models.{name}.tiers.{tier['name']}.", tier, _TIER
+
+
+def not_ended(document: LiveDocument, now: float) -> LiveDocument:
+    """Return the document without the values whose time is over."""
+    if all(entry.until is None or now < entry.until for entry in document.values.values()):
+        return document
+    held = {
+        key: entry if entry.until is None or now < entry.until else entry.former
+        for key, entry in document.values.items()
+    }
+    return msgspec.structs.replace(document, values={key: entry for key, entry in held.items() if entry})
 
 
 def with_live(loaded: Loaded, document: LiveDocument) -> Loaded:
@@ -140,6 +153,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     author: str
     at: float
     reason: str = ""
+    until: float | None = None  # of the new values
 
 
 def changed(loaded: Loaded, before: LiveDocument, change: Change) -> tuple[LiveDocument, Loaded]:
@@ -155,7 +169,13 @@ def changed(loaded: Loaded, before: LiveDocument, change: Change) -> tuple[LiveD
             raise ConfigError(f"{key} is not set live, so there is nothing to unset; set are: {_listed(values)}")
         del values[key]
     made = dict(author=change.author, at=change.at, reason=change.reason, revision=revision)
-    values |= {key: LiveValue(value=value, **made) for key, value in change.values.items()}  # type: ignore[arg-type]
+    if change.until is not None:
+        made["until"] = change.until
+    for key, value in change.values.items():
+        former = before.values.get(key) if change.until is not None else None
+        if former and former.until is not None:  # it is prolonged
+            former = former.former
+        values[key] = LiveValue(value=value, former=former, **made)  # type: ignore[arg-type]
     document = LiveDocument(revision=revision, values=values)
     if unknown := [key for key in change.values if key not in places(loaded.settings.model_dump())]:
         _check_names(loaded, unknown, set(values))

@@ -10,6 +10,7 @@ import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.ops.asking import Answer
+from bitladder.cli.ops.durations import for_s
 from bitladder.cli.ops.settings_side import SettingsSide
 from bitladder.errors import ConfigError
 from bitladder.settings.live_values import in_words
@@ -52,6 +53,12 @@ def list_settings(
 def set_settings(
     values: Annotated[list[str], typer.Argument(help="As models.smollm2.tiers.int4.high=32: JSON, else text.")],
     reason: _Reason = "",
+    for_: Annotated[
+        str | None,
+        typer.Option(
+            "--for", help="They end by themselves after this (45s, 10m, 12h, 7d): what was set before counts."
+        ),
+    ] = None,
     revision: _Revision = None,
     dry_run: _Dry = False,
     as_json: AsJson = False,
@@ -62,8 +69,11 @@ def set_settings(
     """Change settings of all running intakes and workers, within two seconds and until they are unset.
 
     Example: bitladder settings set models.smollm2.tiers.int4.high=32 policy.name=fixed:int8 --reason 'evening peak'
+
+    Example: bitladder settings set policy.name=fixed:int8 --for 2h --reason 'int4 is ill'
     """
-    order = _order(reason, revision, dry_run=dry_run) | {"set": dict(map(_pair, values))}
+    ends = {"for_s": for_s(for_)} if for_ else {}
+    order = _order(reason, revision, dry_run=dry_run) | ends | {"set": dict(map(_pair, values))}
     _show(SettingsSide(url, api_key, config).change(order), as_json=as_json)
 
 
@@ -150,4 +160,5 @@ def _source(row: dict[str, Any]) -> str:
         return str(row["source"])
     effect = "" if live["in_effect"] else ", without effect: the configuration has none such"
     why = f": {live['reason']}" if live["reason"] else ""
-    return f"revision {live['revision']}, {live['by']}, {in_words(live['at'])}{why}{effect}"
+    until = f" until {in_words(live['until'])}" if live.get("until") else ""
+    return f"revision {live['revision']}, {live['by']}, {in_words(live['at'])}{until}{why}{effect}"

@@ -11,17 +11,36 @@ import msgspec
 from bitladder.errors import ConfigError
 from bitladder.queue.json_views.kinds import Count, Timestamp
 from bitladder.queue.upkeep.live_settings import HistoryEntry, LiveStore, RevisionError, SettingChange
-from bitladder.settings.live_values import NO_LIVE, Change, LiveDocument, changed, places, with_live, without_effect
+from bitladder.settings.live_values import (
+    NO_LIVE,
+    Change,
+    LiveDocument,
+    changed,
+    not_ended,
+    places,
+    with_live,
+    without_effect,
+)
 from bitladder.settings.load import Loaded
 from bitladder.settings.sections import Settings
 
 MAX_KEYS, _MAX_REASON, _MAX_KEY = 100, 300, 400
 MAX_LISTED = 500
+_MAX_SECONDS = 366 * 86_400
 # Others may change them in between.
 _TRIES = 5
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_KEY)]
 _Revision = Annotated[
     int, msgspec.Meta(ge=0, description="The revision that the client has read: where it is another, 409.")
+]
+
+_Seconds = Annotated[
+    float,
+    msgspec.Meta(
+        ge=1,
+        le=_MAX_SECONDS,
+        description="After so many seconds the new values end: what was set before counts again. null: until unset.",
+    ),
 ]
 
 
@@ -34,6 +53,7 @@ class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = []
     unset_all: Annotated[bool, msgspec.Meta(description="All of them, also where they cannot be read.")] = False
     reason: Annotated[str, msgspec.Meta(max_length=_MAX_REASON)] = ""
+    for_s: _Seconds | None = None
     revision: _Revision | None = None
     dry_run: Annotated[bool, msgspec.Meta(description="Only check it.")] = False
 
@@ -45,6 +65,7 @@ class LiveNote(msgspec.Struct, frozen=True, kw_only=True):
     at: Timestamp
     reason: str
     revision: Count
+    until: Annotated[Timestamp | None, msgspec.Meta(description="When it ends; null: when it is unset.")]
     in_effect: Annotated[bool, msgspec.Meta(description="false: the configuration has no such model, tier or key.")]
 
 
@@ -121,7 +142,9 @@ async def change_settings(
                 param="revision",
             )
         unset = tuple(before.values) if order.unset_all else tuple(order.unset)
-        change = Change(values=order.set, unset=unset, author=author, at=round(time.time(), 3), reason=order.reason)
+        now = round(time.time(), 3)
+        until = None if order.for_s is None else now + order.for_s
+        change = Change(values=order.set, unset=unset, author=author, at=now, reason=order.reason, until=until)
         document, loaded = changed(files, before, change)
         check(loaded.settings)
         changes = _changes(files, before, change, loaded)
@@ -156,7 +179,7 @@ async def _held(store: LiveStore, order: SettingsChange) -> tuple[bytes, LiveDoc
             raise
         return b"", NO_LIVE
     try:
-        return raw, store.decoded(raw)
+        return raw, not_ended(store.decoded(raw), time.time())
     except ConfigError:
         if not order.unset_all:
             raise
@@ -184,7 +207,14 @@ def _lost(key: str, document: LiveDocument) -> SettingRow:
 
 def _note(key: str, document: LiveDocument, *, in_effect: bool) -> LiveNote:
     entry = document.values[key]
-    return LiveNote(author=entry.author, at=entry.at, reason=entry.reason, revision=entry.revision, in_effect=in_effect)
+    return LiveNote(
+        author=entry.author,
+        at=entry.at,
+        reason=entry.reason,
+        revision=entry.revision,
+        until=entry.until,
+        in_effect=in_effect,
+    )
 
 
 def _changes(files: Loaded, before: LiveDocument, change: Change, loaded: Loaded) -> list[SettingChange]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from bitladder.errors import ConfigError, RequestError
 from bitladder.queue.calls.upkeep import write_settings_call
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.server.protocol import unreachable
-from bitladder.settings.live_values import NO_LIVE, LiveDocument, Timestamp
+from bitladder.settings.live_values import NO_LIVE, LiveDocument, Timestamp, not_ended
 
 _KEY, _HISTORY = "bl:settings", "bl:settings:history"
 MAX_BYTES = 65_536
@@ -56,7 +57,7 @@ class LiveStore:
         await self._queue.aclose()
 
     async def read(self) -> LiveDocument:
-        """Return the document.
+        """Return the document, without what has ended.
 
         Raises:
             ConfigError: what is there is none, or not of one of us.
@@ -66,7 +67,7 @@ class LiveStore:
         raw = await self.read_raw()
         if raw != self._raw:
             self._document, self._raw = self.decoded(raw), raw
-        return self._document
+        return not_ended(self._document, time.time())
 
     async def read_raw(self) -> bytes:
         """Return the document's first bytes as they are stored, one more at most than it may have; b'': there is none.

@@ -12,7 +12,7 @@ from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.policy_forms import LearnedForm
 from bitladder.settings.access import key_hash
 from bitladder.settings.live import LiveSettings, ReleaseWatch, take_changes
-from bitladder.settings.live_values import NO_LIVE, Change, LiveDocument, LiveValue, changed, with_live
+from bitladder.settings.live_values import NO_LIVE, Change, LiveDocument, LiveValue, changed, not_ended, with_live
 from bitladder.settings.load import Loaded, load_settings
 from tests.conftest import ROOT
 
@@ -192,3 +192,20 @@ async def test_a_file_that_does_not_fit_the_live_settings_in_force_is_refused(pr
 
     assert await process.look() == (64, "article", 3)
     assert "low must be below high (32), got 40" in process.watch.problem
+
+
+def test_a_value_that_ends_gives_way_to_what_was_set_before_also_where_it_was_prolonged() -> None:
+    files = load()
+
+    def order(before: LiveDocument, value: str, at: float, until: float | None) -> LiveDocument:
+        asked = Change(values={"policy.name": value}, author="ann", at=at, until=until)
+        return changed(files, before, asked)[0]
+
+    first = order(order(NO_LIVE, "fixed:int8", 1, None), "fixed:fp8", 2, 10)
+    longer = order(not_ended(first, 9), "fixed:fp8", 9, 20)
+
+    assert not_ended(longer, 19.9) is longer
+    ended = msgspec.json.decode(msgspec.json.encode(not_ended(longer, 20)), type=LiveDocument)
+    assert (ended.revision, with_live(files, ended).settings.policy.name) == (3, "fixed:int8")
+    assert not_ended(order(NO_LIVE, "fixed:fp8", 1, 10), 10).values == {}
+    assert not_ended(order(longer, "fixed:int4", 9, None), 99).values["policy.name"].value == "fixed:int4"

@@ -106,6 +106,24 @@ def test_a_command_that_asks_redis_itself_goes_by_the_live_settings_as_an_intake
     ]
 
 
+def test_a_change_for_a_while_ends_by_itself_and_what_was_set_before_counts_again(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.intake()
+    settings(stack, "set", "policy.name=fixed:int8")
+    settings(stack, "set", "policy.name=fixed:fp8", "--for", "3s")
+
+    wait_until(lambda: floor(stack) == "fp8", "the intake goes by it", 3)
+    (row,) = stack.http.get("/v1/settings", params={"live": "true"}).json()["data"]
+    assert row["live"]["until"] == pytest.approx(row["live"]["at"] + 3)
+    wait_until(lambda: floor(stack) == "int8", "it has ended", 5)
+
+    (row,) = stack.http.get("/v1/settings", params={"live": "true"}).json()["data"]
+    assert (row["value"], row["live"]["until"], row["live"]["revision"]) == ("fixed:int8", None, 1)
+    assert change(stack, set={HIGH: 32}, for_s=0).status_code == 400
+
+
 def test_what_redis_has_is_refused_where_it_is_not_ours_and_named_until_it_is_mended(
     make_stack: Callable[..., Stack], store: redis.Redis
 ) -> None:

@@ -11,10 +11,9 @@ import typer
 
 from bitladder.cli.common_options import ApiKey, AsJson, Config, OperatorUrl
 from bitladder.cli.ops.asking import Answer
-from bitladder.cli.ops.durations import span_s
+from bitladder.cli.ops.durations import for_s
 from bitladder.cli.ops.operations import operations
 from bitladder.cli.output import ExitCode
-from bitladder.errors import ConfigError
 from calibration.terminal.tabular import plain, table
 
 _Tier = Annotated[str | None, typer.Option(help="A tier.")]
@@ -58,7 +57,7 @@ def pause(
         pauses = answer["data"]
     else:
         body = _target(tier=tier, lane=lane, tenant=tenant, model=model, everything=everything, reason=reason)
-        answer = side.order("pause", body | ({"for_s": _seconds(for_)} if for_ else {}))
+        answer = side.order("pause", body | ({"for_s": for_s(for_)} if for_ else {}))
         pauses = answer["pauses"]
     _show(answer, _pause_lines(pauses), as_json=as_json)
 
@@ -163,13 +162,6 @@ def _pause_lines(pauses: list[dict[str, Any]], none: str = "nothing is paused") 
 
 def _target(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value not in (None, "", False)}
-
-
-def _seconds(text: str) -> int:
-    seconds = span_s(text)
-    if not seconds:
-        raise ConfigError(f"--for takes a span like 45s, 10m, 12h or 7d, got {text!r}")
-    return seconds
 
 
 def _result(result: object) -> str:
