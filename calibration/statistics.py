@@ -149,8 +149,11 @@ def _tail(count: int) -> float:
 
 
 def log_growth(gains: NDArray[np.float64], largest_loss: float) -> NDArray[np.float64]:
-    """Return the logarithm of what each bet has made of 1 after each gain; no gain is below -largest_loss."""
-    return np.cumsum(np.log1p(np.outer(gains / largest_loss, BETS)), axis=0)
+    """Return the logarithm of what each bet has made of 1 after each gain; no gain is below -largest_loss.
+
+    The last axis of gains is their order, others are runs by themselves; bets are the last axis of what is returned.
+    """
+    return np.cumsum(np.log1p(gains[..., None] / largest_loss * BETS), axis=-2)
 
 
 def log_growth_joined(
@@ -170,6 +173,6 @@ def log_growth_joined(
 
 def log_mean(capitals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the logarithm of the mean capital of all bets, of the logarithms of each."""
-    largest = capitals.max(axis=1, keepdims=True, initial=-np.inf)
-    mean: NDArray[np.float64] = largest[:, 0] + np.log(np.exp(capitals - largest).mean(axis=1))
+    largest = capitals.max(axis=-1, keepdims=True, initial=-np.inf)
+    mean: NDArray[np.float64] = largest[..., 0] + np.log(np.exp(capitals - largest).mean(axis=-1))
     return mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,11 @@ from calibration.control.canary.canary_report import (
 from calibration.control.canary.canary_stack import CanaryStack
 from calibration.control.canary.pair_journal import CanaryState, read_pairs, read_state
 from calibration.control.canary.power import Assumed, Power, simulate_power
-from calibration.control.canary.run_canary import RunOptions, promote_canary, proposal_of, run_canary, stop_canary
+from calibration.control.canary.run_canary import promote_canary, proposal_of, run_canary, stop_canary
 from calibration.control.canary.spec import Measure, Spec
+from calibration.control.canary.trial import RunOptions
 from calibration.control.proposals.proposal_folder import ProposalStore
-from calibration.errors import InputError
+from calibration.errors import CalibrationError, InputError
 from calibration.terminal.tabular import table
 
 Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
@@ -35,7 +37,12 @@ ApiKey = Annotated[
 Out = Annotated[Path, typer.Option("-o", "--out", help="the canary's folder")]
 Margin = Annotated[float, typer.Option(min=0, max=0.99, help="so much more loss is still good enough")]
 Alpha = Annotated[float, typer.Option(min=1e-6, max=0.5, help="the chance of each wrong decision, at most")]
+Watch = Annotated[
+    bool, typer.Option("--watch/--no-watch", help="one that is fine, for --hours again, until somebody promotes it")
+]
 _MAX_PAIRS = 2000
+# Of the candidate, in the time of its share.
+_LOOKS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -74,6 +81,8 @@ def _run(
     seed: Annotated[int, typer.Option(min=0, help="of the order of the prompts")] = 0,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="pairs")] = 4,
     poll: Annotated[str, typer.Option(help="how often the candidate is looked at")] = "10s",
+    lease: Annotated[str, typer.Option(help="the share ends by itself so long after this command was killed")] = "20m",
+    watch: Watch = True,
     propose: Annotated[Path | None, typer.Option(help="write the promotion of one that is fine as a proposal")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="promote a candidate that is fine, without asking")] = False,
     url: Url = DEFAULT_URL,
@@ -83,7 +92,7 @@ def _run(
 ) -> None:
     """Run a canary: a tenth of the keys for a day at most, by default. Called again, it goes on where it was.
 
-    Exit status 0: the candidate is fine, and promoted with --yes; 1: the share was taken back.
+    Exit status 0: it was promoted, or, with --no-watch, found fine; 1: the share was taken back.
 
     Example: bitladder calibrate canary run -o var/canary --model smollm2 --candidate smollm2-next --prompts captured
 
@@ -92,14 +101,30 @@ def _run(
     what = (model, candidate, policy, share, hours, measure, margin, alpha, clip, reference, tier, answer_tokens)
     spec = Spec(*what, read_seconds("--max-wait", max_wait), max_failed, seed)
     poll_s = read_seconds("--poll", poll)
-    options = RunOptions(url=url, api_key=api_key, promotes=yes, at_once=at_once, poll_s=poll_s, say=say)
-    status = run(spec, prompts, out, load(config), options, as_json=as_json)
-    if propose is not None:
-        _propose(out, propose, options)
-    raise typer.Exit(status)
+    options = RunOptions(
+        url=url, api_key=api_key, promotes=yes, watches=watch, at_once=at_once, poll_s=poll_s,
+        lease_s=_lease_s(lease, poll_s), say=say,
+    )  # fmt: skip
+    raise typer.Exit(run(spec, prompts, out, load(config), options, propose, as_json=as_json))
 
 
-def run(spec: Spec, prompts: Path, out: Path, loaded: Loaded, options: RunOptions, *, as_json: bool) -> int:
+def _lease_s(text: str, poll_s: float) -> float:
+    seconds = read_seconds("--lease", text)
+    if seconds < _LOOKS * poll_s:
+        raise InputError(f"--lease must be {_LOOKS} times --poll at least ({_LOOKS * poll_s:g} s), got {text!r}")
+    return seconds
+
+
+def run(
+    spec: Spec,
+    prompts: Path,
+    out: Path,
+    loaded: Loaded,
+    options: RunOptions,
+    proposals: Path | None = None,
+    *,
+    as_json: bool,
+) -> int:
     """Run a canary, and show what came of it; return the exit status."""
     max_pairs = _MAX_PAIRS
     if read_state(out) is None and (
@@ -109,22 +134,27 @@ def run(spec: Spec, prompts: Path, out: Path, loaded: Loaded, options: RunOption
     powers = _powers(spec.margin, spec.alpha, Assumed(difference=0.0), max_pairs)
     if read_state(out) is None:
         say(_power_table(powers))
-    state = run_canary(spec, prompts, out, loaded, options)
+
+    def fine(state: CanaryState) -> None:
+        write_report(out, state, read_pairs(out), powers)
+        watched = f"and is watched for {spec.hours:g} h" if options.watches else "until it ends by itself"
+        say(f"it keeps {spec.share:.0%} of the keys {watched}; all: `bitladder calibrate canary promote -o {out}`")
+        if proposals is not None:
+            _propose(state, out, proposals, options)
+
+    state = run_canary(spec, prompts, out, loaded, replace(options, fine=fine))
     _show(out, state, powers, as_json=as_json)
-    if state.phase == "awaits promotion":
-        say(
-            f"it keeps its share of {spec.share:.0%}: `bitladder calibrate canary promote -o {out}` gives it everything"
-        )
     return 1 if state.phase in ("rolled back", "left alone") else 0
 
 
-def _propose(out: Path, folder: Path, options: RunOptions) -> None:
-    state = read_state(out)
-    if state is None or state.phase != "awaits promotion":
+def _propose(state: CanaryState, out: Path, folder: Path, options: RunOptions) -> None:
+    try:
+        with CanaryStack(options.url, options.api_key) as steering:
+            proposal = proposal_of(state, steering, figures(out, state, read_pairs(out)))
+        proposal = ProposalStore(folder).add(proposal)
+    except CalibrationError as error:  # the watch goes on
+        say(f"not proposed: {error}")
         return
-    with CanaryStack(options.url, options.api_key) as steering:
-        proposal = proposal_of(state, steering, figures(state, read_pairs(out)))
-    proposal = ProposalStore(folder).add(proposal)
     say(f"proposed: `bitladder calibrate proposals apply {proposal.id} --proposals {folder}` promotes it")
 
 
@@ -136,7 +166,7 @@ def _status(out: Out, *, as_json: AsJson = False) -> None:
     state = read_state(out)
     if state is None:
         raise InputError(f"there is no canary in {str(out)!r}")
-    made = figures(state, read_pairs(out))
+    made = figures(out, state, read_pairs(out))
     typer.echo(json.dumps(made) if as_json else _as_table(made))
 
 
@@ -146,7 +176,11 @@ def _promote(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_jso
     Example: bitladder calibrate canary promote -o var/canary
     """
     state = promote_canary(out, RunOptions(url=url, api_key=api_key, say=say))
+    if not state.is_over:
+        say("the process that watches it promotes it at its next look")
+        return
     _show(out, state, _powers(state.spec.margin, state.spec.alpha, Assumed(difference=0.0)), as_json=as_json)
+    raise typer.Exit(0 if state.phase == "promoted" else 1)
 
 
 def _stop(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -230,10 +264,13 @@ def _as_table(made: dict[str, Any]) -> str:
         ("candidate", made["candidate"]),
         ("phase", made["phase"]),
         ("why", made["why"]),
+        ("now", made["now"]),
+        *made["times"].items(),
         ("pairs", made["pairs"]),
         ("mean difference", made["mean_difference"]),
         ("interval", f"{low:+.4f} to {high:+.4f}"),
         *((f"e-value, {name}", f"{value:.3g}") for name, value in made["e_value"].items()),
+        ("pairs while it waited", made["waiting"]["pairs"]),
         *((f"failed, {side}", count) for side, count in made["failed"].items()),
         ("requests of others", made["touched"]),
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from calibration.artifacts.folder import replace_file, writing
 from calibration.artifacts.html_report import Section, html_page
 from calibration.artifacts.png import png_of
+from calibration.control.canary.canary_words import now_in_words, times_in_words
 from calibration.control.canary.comparing import Pair
 from calibration.control.canary.eprocess import Numbers, interval, log_capitals
 from calibration.control.canary.pair_journal import CanaryState
@@ -24,9 +25,10 @@ from calibration.terminal.progress import duration
 _WORST = 20
 
 
-def figures(state: CanaryState, pairs: Sequence[Pair]) -> dict[str, Any]:
+def figures(folder: Path, state: CanaryState, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return all figures of a canary, as far as it is."""
-    spec, counted = state.spec, [pair for pair in pairs if pair.losses]
+    spec = state.spec
+    counted, late = _divided(state, pairs)
     differences = np.array([pair.difference for pair in counted], dtype=float)
     capitals = log_capitals(differences, spec.margin)
     means = np.array([pair.losses or () for pair in counted]).mean(axis=0) if counted else (math.nan, math.nan)
@@ -36,6 +38,8 @@ def figures(state: CanaryState, pairs: Sequence[Pair]) -> dict[str, Any]:
         "candidate": spec.what,
         "phase": state.phase,
         "why": state.why,
+        "now": now_in_words(state, str(folder)),
+        "times": times_in_words(state),
         "decision": state.decision,
         "share": spec.share,
         "measure": str(spec.measure),
@@ -44,13 +48,12 @@ def figures(state: CanaryState, pairs: Sequence[Pair]) -> dict[str, Any]:
         "reference": spec.reference,
         "pairs": len(counted),
         "skipped": dict(Counter(pair.skipped for pair in pairs if pair.skipped).most_common(10)),
-        "failed": {
-            side: sum(bool(pair.failed[at]) for pair in counted) for at, side in enumerate(("now", "candidate"))
-        },
+        "failed": _failed(counted),
         "mean_loss": {"now": _number(means[0]), "candidate": _number(means[1])},
-        "mean_difference": _number(differences.mean() if counted else math.nan),
+        "mean_difference": _mean(counted),
         "interval": list(interval(differences, spec.alpha)) if counted else [-1.0, 1.0],
         "e_value": {"worse": e_values[0], "fine": e_values[1], "needed": 1 / spec.alpha},
+        "waiting": {"pairs": len(late), "mean_difference": _mean(late), "failed": _failed(late)},
         "places": dict(Counter(" / ".join(pair.places) for pair in counted)),
         "touched": state.touched,
         "seconds": None if state.decided_at is None else state.decided_at - state.started_at,
@@ -58,10 +61,25 @@ def figures(state: CanaryState, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
+def _divided(state: CanaryState, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of the test, and those that were made while it waited for its promotion."""
+    counted = [pair for pair in pairs if pair.losses]
+    count = len(counted) if state.fine_after is None else state.fine_after
+    return counted[:count], counted[count:]
+
+
+def _failed(pairs: Sequence[Pair]) -> dict[str, int]:
+    return {side: sum(bool(pair.failed[at]) for pair in pairs) for at, side in enumerate(("now", "candidate"))}
+
+
+def _mean(pairs: Sequence[Pair]) -> float | None:
+    return _number(sum(pair.difference for pair in pairs) / len(pairs)) if pairs else None
+
+
 def write_report(folder: Path, state: CanaryState, pairs: Sequence[Pair], powers: Sequence[Power]) -> dict[str, Any]:
     """Write report.json and report.html into the canary's folder; return the figures."""
-    made = figures(state, pairs)
-    png = _plot(np.array([pair.difference for pair in pairs if pair.losses]), state)
+    made = figures(folder, state, pairs)
+    png = _plot(np.array([pair.difference for pair in _divided(state, pairs)[0]]), state)
     with writing(folder):
         replace_file(folder / "report.json", json.dumps(made, indent=2).encode() + b"\n")
         replace_file(folder / "report.html", _page(made, state, pairs, png, powers).encode())
@@ -94,11 +112,13 @@ def pass_at_1_note() -> str:
 
 def _page(made: dict[str, Any], state: CanaryState, pairs: Sequence[Pair], png: bytes, powers: Sequence[Power]) -> str:
     spec = state.spec
-    seconds = "" if made["seconds"] is None else f" after {duration(made['seconds'])}"
     touched = "" if made["touched"] is None else f" It was given {made['touched']:,} requests of others."
-    summary = f"{spec.model} and {spec.what}: {state.phase}{seconds}: {state.why}.{touched}"
+    why = f": {state.why}" if state.why else ""
+    summary = f"{spec.what} for {spec.model}: {state.phase}{why}.{touched} Now: {made['now']}"
     low, high = made["interval"]
     rows = [
+        *([name, at] for name, at in made["times"].items()),
+        *([["time to the decision", duration(made["seconds"])]] if made["seconds"] is not None else []),
         ["pairs", str(made["pairs"])],
         ["loss now", _shown(made["mean_loss"]["now"])],
         ["loss of the candidate", _shown(made["mean_loss"]["candidate"])],
@@ -107,6 +127,9 @@ def _page(made: dict[str, Any], state: CanaryState, pairs: Sequence[Pair], png: 
         ["margin", f"{spec.margin:g}"],
         *([f"failed, {side}", str(count)] for side, count in made["failed"].items()),
         *([f"skipped: {why}", str(count)] for why, count in made["skipped"].items()),
+        ["pairs while it waited for its promotion", str(made["waiting"]["pairs"])],
+        ["their mean difference", _shown(made["waiting"]["mean_difference"])],
+        ["of these failed, candidate", str(made["waiting"]["failed"]["candidate"])],
     ]
     worst = sorted((pair for pair in pairs if pair.losses), key=lambda pair: -pair.difference)[:_WORST]
     sections = [

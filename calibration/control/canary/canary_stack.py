@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -23,7 +24,6 @@ from calibration.control.canary.spec import (
     is_promoted,
     key_of,
     promote,
-    share_of,
     take_back,
 )
 from calibration.control.proposals.intake_settings import IntakeSettings
@@ -55,40 +55,33 @@ class CanaryStack(IntakeSettings):
         row = self.read()[1].get(f"models.{spec.model}.policy")
         return (row.value, row.is_live) if row else (None, False)
 
-    def give(self, spec: Spec) -> None:
-        self._apply(give(spec), f"canary: {spec.share:.0%} of the keys of {spec.model} to {spec.what}")
+    def give(self, spec: Spec, for_s: float) -> None:
+        """Give the share, or prolong it: it ends by itself where nobody does so any more."""
+        self._apply(give(spec), f"canary: {spec.share:.0%} of the keys of {spec.model} to {spec.what}", for_s)
 
     def take_back(self, spec: Spec, before: tuple[object, bool], why: str) -> None:
         """End the share, if it is still as this canary has set it."""
-        if self.is_given(spec):
+        if is_given(spec, self.value(spec)):
             self._apply(take_back(spec, before[0], was_live=before[1]), f"canary rolled back: {why}")
 
-    def promote(self, spec: Spec, why: str) -> None:
-        """Give the candidate everything.
+    def promote(self, spec: Spec, why: str, lapsed: Callable[[object], bool]) -> None:
+        """Give the candidate everything; `lapsed`: whether by that setting the share has ended by itself.
 
         Raises:
             ProposalRefusedError: the share is not as this canary has set it.
 
         """
-        row = self.read()[1].get(key_of(spec))
-        if row is not None and is_promoted(spec, row.value):
-            return  # by a call that was killed before it had written so
-        if row is None or not is_given(spec, row.value):
+        value = self.value(spec)
+        if is_promoted(spec, value):
+            return  # by a call that was killed before it had written so, or by a proposal
+        if not is_given(spec, value) and not lapsed(value):
             raise ProposalRefusedError(f"somebody else has changed {key_of(spec)} since: nothing was promoted")
         self._apply(promote(spec), f"canary promoted: {why}")
 
-    def is_given(self, spec: Spec) -> bool:
+    def value(self, spec: Spec) -> object:
+        """Return the setting by which one sees whether the share is as the canary has set it; None: it is not set."""
         row = self.read()[1].get(key_of(spec))
-        return row is not None and is_given(spec, row.value)
-
-    def has_share(self, spec: Spec) -> str:
-        """Return which candidate has a share of the model; '' where none has."""
-        row = self.read()[1].get(key_of(spec))
-        return "" if row is None else share_of(spec, row.value)
-
-    def has_everything(self, spec: Spec) -> bool:
-        row = self.read()[1].get(key_of(spec))
-        return row is not None and is_promoted(spec, row.value)
+        return None if row is None else row.value
 
     def counts(self, spec: Spec) -> tuple[int, int]:
         """Return how many jobs the candidate has ended, where its tiers have prices, and how many this intake gave it.
@@ -135,14 +128,14 @@ class CanaryStack(IntakeSettings):
             raise CalibrationError(f"the intake does not say ({path}): {error}") from error
         return answer
 
-    def _apply(self, change: Change, reason: str) -> None:
+    def _apply(self, change: Change, reason: str, for_s: float | None = None) -> None:
         for attempt in range(_TRIES):
             revision, rows = self.read()
             unset = tuple(key for key in change.unset if (row := rows.get(key)) and row.is_live)
             if not change.values and not unset:
                 return
             try:
-                self.change(change.values, unset, reason=reason, revision=revision)
+                self.change(change.values, unset, reason=reason, revision=revision, for_s=for_s)
             except ProposalRefusedError:
                 if self.read()[0] == revision or attempt == _TRIES - 1:  # it was not for the revision
                     raise

@@ -41,19 +41,28 @@ class Retry(NamedTuple):
 def end_canary(journal: Journal, steering: CanaryStack, state: CanaryState, end: End, retry: Retry) -> CanaryState:
     """Write what is to follow from the end, do it, and write that it is done."""
     state = msgspec.structs.replace(state, why=end.why, decision=str(end.decision), ending=end.phase)
+    touched = state.touched
     with contextlib.suppress(CalibrationError):  # a full disk must not keep the share given
         journal.write(state)
     if end.phase == "rolled back":
         _persist(lambda: steering.take_back(state.spec, state.policy_before, end.why), retry)
         _drain(steering, state.spec)
     elif end.phase == "promoted":
-        steering.promote(state.spec, end.why)
-    touched = state.touched
+        steering.promote(state.spec, end.why, state.lapsed)
     with contextlib.suppress(CalibrationError):
-        touched = touched if touched is not None else touched_by(journal.pairs, steering, state)
-    decided_at = state.decided_at or time.time()
+        if end.phase != "promoted" or touched is None:  # then all requests are its
+            touched = touched_by(journal.pairs, steering, state)
+    now, is_over = time.time(), end.phase != "awaits promotion"
     return journal.write(
-        msgspec.structs.replace(state, phase=end.phase, ending=None, decided_at=decided_at, touched=touched)
+        msgspec.structs.replace(
+            state,
+            phase=end.phase,
+            ending=None,
+            decided_at=state.decided_at or now,
+            ended_at=now if is_over else None,
+            fine_after=state.fine_after if is_over else len(journal.differences),
+            touched=touched,
+        )
     )
 
 

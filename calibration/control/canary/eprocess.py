@@ -19,7 +19,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.statistics import log_growth, log_mean
+from calibration.statistics import BETS, log_growth, log_mean
 
 Numbers = NDArray[np.float64]
 _PRECISION = 1e-4
@@ -34,8 +34,8 @@ class Decision(StrEnum):
 
 
 def log_capitals(differences: Numbers, margin: float) -> tuple[Numbers, Numbers]:
-    """Return the logarithms of both capitals, `worse` and `fine`, after each pair."""
-    if len(differences) and not (np.abs(differences) <= 1).all():
+    """Return the logarithms of both capitals, `worse` and `fine`, after each pair; of many canaries: a row for each."""
+    if differences.size and not (np.abs(differences) <= 1).all():
         raise ValueError(f"differences must be between -1 and 1, got {differences.min():g} to {differences.max():g}")
     if not -1 < margin < 1:
         raise ValueError(f"margin must be between -1 and 1, got {margin:g}")
@@ -45,17 +45,37 @@ def log_capitals(differences: Numbers, margin: float) -> tuple[Numbers, Numbers]
 
 def decide(differences: Numbers, margin: float, alpha: float) -> tuple[Decision, int]:
     """Return what the first capital that reached 1 / alpha says, and after how many pairs; else how many there are."""
-    bar = math.log(1 / alpha)
-    first = {
-        decision: int(np.argmax(capital >= bar)) + 1
-        for decision, capital in zip((Decision.WORSE, Decision.FINE), log_capitals(differences, margin), strict=True)
-        if (capital >= bar).any()
-    }
-    if not first:
+    worse, fine = (float(count) for count in first_pairs(differences, margin, alpha))
+    if math.inf == worse == fine:
         return Decision.UNDECIDED, len(differences)
     # Both at one pair: neither could be trusted more, and what serves now is known.
-    decision = min(first, key=lambda name: (first[name], name is Decision.FINE))
-    return decision, first[decision]
+    return (Decision.WORSE, int(worse)) if worse <= fine else (Decision.FINE, int(fine))
+
+
+def first_pairs(differences: Numbers, margin: float, alpha: float) -> tuple[Numbers, Numbers]:
+    """Return after how many pairs each capital has reached 1 / alpha, `worse` and `fine`; of many canaries as above."""
+    bar = math.log(1 / alpha)
+    reached = [capital >= bar for capital in log_capitals(differences, margin)]
+    worse, fine = (
+        np.where(is_over.any(axis=-1), is_over.argmax(axis=-1) + 1.0, np.inf) if is_over.size else np.array(np.inf)
+        for is_over in reached
+    )
+    return worse, fine
+
+
+def turned_worse(differences: Numbers, margin: float, alpha: float) -> int | None:
+    """Return after how many pairs a candidate that was fine is found worse; None: it is not.
+
+    From each pair on another gambler begins, with a part of one capital: after a long time in which the bet was lost,
+    the last ones still have theirs. The sum of all is a capital as above (Shin, Ramdas and Rinaldo 2024).
+    """
+    largest_loss, capitals = 1 + margin, np.zeros(len(BETS))
+    for index, gain in enumerate((differences - margin) / largest_loss):
+        begun = index + 1
+        capitals = (capitals + 1 / (begun * (begun + 1))) * (1 + BETS * gain)  # these parts sum to 1
+        if capitals.mean() + 1 / (begun + 1) >= 1 / alpha:
+            return begun
+    return None
 
 
 def interval(differences: Numbers, alpha: float) -> tuple[float, float]:

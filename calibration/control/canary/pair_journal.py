@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, Self
@@ -14,10 +15,12 @@ from calibration.artifacts.folder import replace_file, writing
 from calibration.artifacts.json_journal import add_lines, held, read_records, without_torn_line
 from calibration.control.canary.comparing import Pair
 from calibration.control.canary.eprocess import Numbers
-from calibration.control.canary.spec import Spec
+from calibration.control.canary.spec import Spec, share_of
 from calibration.errors import InputError
 
-_PAIRS, _STATE, _STOP = "pairs.jsonl", "canary.json", "stop"
+_PAIRS, _STATE = "pairs.jsonl", "canary.json"
+Order = Literal["stop", "promote"]
+_ORDERS: tuple[Order, ...] = ("stop", "promote")  # the first one counts
 _decode_pair = msgspec.json.Decoder(Pair).decode
 Phase = Literal["running", "awaits promotion", "promoted", "rolled back", "left alone"]
 
@@ -37,13 +40,21 @@ class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase = "running"
     ending: Phase | None = None  # what is being done to end it
     why: str = ""
+    leased_until: float = 0.0  # the share ends by itself then
     decided_at: float | None = None
+    ended_at: float | None = None
+    fine_after: int | None = None  # pairs; those behind them were made while it waited for its promotion
     touched: int | None = None  # requests of others that the candidate was given, at least
     decision: str = "undecided"
 
     @property
     def is_over(self) -> bool:
         return self.phase not in ("running", "awaits promotion")
+
+    def lapsed(self, value: object) -> bool:
+        """Return whether the share has ended by itself, and nobody has set anything since; `value`: the setting."""
+        is_as_before = value == self.policy_before[0] if self.spec.policy else not share_of(self.spec, value)
+        return time.time() >= self.leased_until and is_as_before
 
 
 class Journal:
@@ -91,8 +102,9 @@ class Journal:
         return np.array([pair.difference for pair in self.pairs if pair.losses], dtype=float)
 
     @property
-    def is_stopped(self) -> bool:
-        return (self.folder / _STOP).exists()
+    def order(self) -> Order | None:
+        """What somebody wants of the process that runs the canary."""
+        return next((order for order in _ORDERS if (self.folder / order).exists()), None)
 
 
 def read_pairs(folder: Path) -> list[Pair]:
@@ -128,6 +140,6 @@ def read_state(folder: Path) -> CanaryState | None:
         raise InputError(f"{folder / _STATE}: no state of a canary: {error}") from error
 
 
-def ask_to_stop(folder: Path) -> None:
-    """Have the process that runs the canary take the share back."""
-    replace_file(folder / _STOP, b"")
+def ask_for(folder: Path, order: Order) -> None:
+    """Have the process that runs the canary take the share back, or promote the candidate."""
+    replace_file(folder / order, b"")

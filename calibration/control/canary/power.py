@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from calibration.control.canary.eprocess import Decision, decide
+from calibration.control.canary.eprocess import Decision, first_pairs
 
 # The example that everybody has in mind: pass@1 one point lower, where 8 % of the problems end differently.
 PASS_AT_1 = (0.01, 0.08)
@@ -48,12 +48,14 @@ def simulate_power(
 ) -> Power:
     """Replay canaries, each looked at after every pair."""
     drawn = assumed.draw((replays, max_pairs), np.random.default_rng(seed))
-    ends = [decide(row, margin, alpha) for row in drawn]
-    pairs = np.array([count if end is not Decision.UNDECIDED else np.inf for end, count in ends])
+    worse, fine = first_pairs(drawn, margin, alpha)
+    pairs = np.minimum(worse, fine)
+    shares = {Decision.WORSE: worse <= fine, Decision.FINE: fine < worse, Decision.UNDECIDED: pairs == np.inf}
+    shares[Decision.WORSE] &= pairs < np.inf
     median, p90 = np.quantile(pairs, [0.5, 0.9], method="higher")
     return Power(
         assumed=assumed,
-        shares={str(decision): sum(end is decision for end, _ in ends) / replays for decision in Decision},
+        shares={str(decision): float(is_so.mean()) for decision, is_so in shares.items()},
         median_pairs=int(median) if np.isfinite(median) else None,
         p90_pairs=int(p90) if np.isfinite(p90) else None,
         max_pairs=max_pairs,

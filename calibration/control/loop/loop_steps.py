@@ -20,7 +20,7 @@ _RESERVED = {
     LABEL: ("out", "json", "config", "url", "api-key", "dry-run"),
     TUNE: ("out", "json"),
     ABLATE: ("out", "json", "policy", "cost", "measure"),
-    CANARY: ("out", "json", "config", "url", "api-key", "policy", "candidate", "prompts", "yes"),
+    CANARY: ("out", "json", "config", "url", "api-key", "policy", "candidate", "prompts", "yes", "watch"),
 }
 
 
@@ -84,6 +84,7 @@ def steps_on_traffic(loop: LoopFile, folder: Path, policy_name: str, proposal: s
     """
     prompts, out = _prompts(loop, folder), str(folder / "canary" / proposal)
     trial: Options = {"out": out, "policy": policy_name, "prompts": str(prompts), "url": loop.url, **_config(loop)}
+    trial["watch"] = False  # its promotion is the next step
     return [
         Step(
             name=CANARY,

@@ -50,15 +50,17 @@ class IntakeSettings(Client):
         except (KeyError, TypeError) as error:
             raise EngineFailedError(f"{_PATH} is no answer of an intake: {error!r} is missing") from error
 
-    def change(self, values: dict[str, Any], unset: tuple[str, ...], *, reason: str, revision: int) -> int:
-        """Change settings if they still have this revision; return the new one.
+    def change(
+        self, values: dict[str, Any], unset: tuple[str, ...], *, reason: str, revision: int, for_s: float | None = None
+    ) -> int:
+        """Change settings if they still have this revision, for a while or until they are unset; return the new one.
 
         Raises:
             ProposalRefusedError: somebody else has changed them, or the intake refuses the values.
             EngineFailedError: there was no answer: they may have been changed.
 
         """
-        order = {"set": values, "unset": list(unset), "reason": reason[:300], "revision": revision}
+        order = {"set": values, "unset": list(unset), "reason": reason[:300], "revision": revision, "for_s": for_s}
         return int(self._asked("PATCH", json=order)["revision"])
 
     def _asked(self, method: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401  (of the client's call)

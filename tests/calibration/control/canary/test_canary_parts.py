@@ -16,9 +16,10 @@ from bitladder.settings.live_values import Change as LiveChange
 from bitladder.settings.load import Loaded
 from calibration.control.canary.canary_prompts import CanaryPrompt, PromptSource
 from calibration.control.canary.canary_stack import CanaryStack
+from calibration.control.canary.canary_words import now_in_words, times_in_words
 from calibration.control.canary.comparing import Comparison, ModelTier, Pair
 from calibration.control.canary.guards import failure_problem, overview_problem
-from calibration.control.canary.pair_journal import HeldError, Journal, read_pairs
+from calibration.control.canary.pair_journal import CanaryState, HeldError, Journal, Phase, read_pairs
 from calibration.control.canary.pair_placing import Placing, resolved
 from calibration.control.canary.spec import Change, Measure, Spec, give, is_given, is_promoted, promote, take_back
 from calibration.errors import EngineFailedError, InputError
@@ -142,6 +143,39 @@ def test_thousands_of_failures_are_all_counted(tmp_path: Path) -> None:
         server.shutdown()
 
     assert (problem, none) == ("800 of 10000 requests failed at next, the limit is 5.0%", "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "before", "words"),
+    [
+        (SPEC, "rolled back", (None, False), "all requests for smollm2 are answered by smollm2 again (what it"),
+        (POLICY, "rolled back", (None, False), "all requests for smollm2 go by policy article again. Nothing"),
+        (SPEC, "promoted", (None, False), """set 'models.smollm2.canary={"model": "next", "share": 0.0}'`."""),
+        (POLICY, "promoted", (None, False), "The way back: `bitladder settings unset models.smollm2.policy`."),
+        (
+            POLICY,
+            "promoted",
+            ("article", True),
+            """The way back: `bitladder settings set 'models.smollm2.policy="article"'`.""",
+        ),
+        (
+            SPEC,
+            "awaits promotion",
+            (None, False),
+            "10% of the keys go to model next until 1970-01-01 00:01:40 UTC, and",
+        ),
+        (SPEC, "awaits promotion", (None, False), "`bitladder calibrate canary promote -o var/c` gives it everything"),
+    ],
+)
+def test_a_report_says_what_serves_now_and_what_is_left_to_do(
+    spec: Spec, phase: Phase, before: tuple[object, bool], words: str
+) -> None:
+    state = CanaryState(
+        spec=spec, prompts="p", started_at=1, phase=phase, policy_before=before, leased_until=100, decided_at=61
+    )
+
+    assert words in now_in_words(state, "var/c")
+    assert times_in_words(state) == {"begun": "1970-01-01 00:00:01 UTC", "decided": "1970-01-01 00:01:01 UTC"}
 
 
 def test_a_file_that_can_decide_nothing_is_refused_before_a_share_is_given(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mapie.exchangeability_testing.bounds import conjugate_mixture_empirical_bernstein_bound
 from scipy.stats import binom
 
-from calibration.control.canary.eprocess import Decision, decide, interval, log_capitals
+from calibration.control.canary.eprocess import Decision, decide, interval, log_capitals, turned_worse
 from calibration.control.canary.power import PASS_AT_1, Assumed, fixed_sample_pairs, simulate_power
 
 ALPHA, REPLAYS = 0.05, 2000
@@ -60,6 +60,19 @@ def test_the_interval_covers_the_mean_at_every_look_and_is_as_narrow_as_mapies()
         assert sides[0] < row.mean() < sides[1]
         assert low < row.mean() < high
         assert high - low < (sides[1] - sides[0]) * 1.1
+
+
+def test_a_candidate_that_turns_bad_after_a_long_time_is_found_soon_and_one_at_the_margin_seldom() -> None:
+    rows = three_valued(0.02, (200, 150), seed=5)
+    wrong = sum(turned_worse(row, 0.02, ALPHA) is not None for row in rows)
+    assert wrong <= ALPHA * len(rows)
+
+    for before in (0, 100, 2000):
+        fine = three_valued(0.0, (1, before), seed=6)[0]
+        count = turned_worse(np.concatenate([fine, np.ones(60)]), 0.02, ALPHA)
+        assert count is not None
+        assert 0 < count - before <= 30
+        assert turned_worse(fine, 0.02, ALPHA) is None
 
 
 def test_a_candidate_that_fails_each_time_is_found_after_a_few_pairs() -> None:
