@@ -104,7 +104,7 @@ def wait_for_a_change(stack: Stack) -> None:
         return int(stack.http.get("/v1/settings").json()["revision"])
 
     before = revision()
-    wait_until(lambda: revision() > before, "the live settings are changed", 30)
+    wait_until(lambda: revision() > before, "the live settings are changed", 60)
 
 
 def set_share(stack: Stack, model: str, share: float) -> None:
@@ -142,7 +142,7 @@ def test_a_candidate_that_was_found_fine_and_turns_bad_while_it_waits_for_its_pr
     (folder := tmp_path / "captured").mkdir()
     capture(folder / "1.jsonl", "short")
     process = start(stack, tmp_path, *FINE, "--at-once", "4", "--prompts", str(folder))
-    wait_until(lambda: phase(tmp_path) == "awaits promotion", "it is found fine", 60)
+    wait_until(lambda: phase(tmp_path) == "awaits promotion", "it is found fine", 120)
     assert (share(stack) or {})["share"] == 0.1
 
     capture(folder / "2.jsonl", "long " * 60)
@@ -243,7 +243,7 @@ def test_a_candidate_that_waits_is_prolonged_until_a_person_or_a_proposal_promot
     candidate(stack)
     proposals = tmp_path / "proposals"
     for promotes in ("person", "proposal"):
-        process = start(stack, tmp_path, *FINE, *SHORT, "--propose", str(proposals))
+        process = start(stack, tmp_path, *FINE, "--lease", "20", "--propose", str(proposals))
         wait_until(lambda: proposals.exists() and any(proposals.glob("*-promote-*.json")), "it is proposed", 60)
         wait_for_a_change(stack)  # its share is prolonged
         assert (share(stack) or {})["share"] == 0.1
@@ -264,8 +264,8 @@ def test_a_candidate_that_waits_is_prolonged_until_a_person_or_a_proposal_promot
         for file in proposals.iterdir():
             file.unlink()
 
-    process = start(stack, tmp_path, *FINE, *SHORT)
-    wait_until(lambda: phase(tmp_path) == "awaits promotion", "it is found fine", 60)
+    process = start(stack, tmp_path, *FINE, "--lease", "20")
+    wait_until(lambda: phase(tmp_path) == "awaits promotion", "it is found fine", 120)
     stack.processes[-1].kill()
     report = ended(process, 1)
     assert (report["decision"], report["why"]) == ("fine", "next has no live worker")
