@@ -71,8 +71,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost, before it is rented.
 
-        Decisions go by the code and the settings that serve. docs/calibration/simulate.md has the forms of the files,
-        and what is left out.
+        Decisions go by the code and the settings that serve. Left out: budgets and rates of keys, cascades,
+        prefix reuse, failures, autoscaling, pauses. docs/calibration/simulate.md has the forms of the files.
 
         Example: bitladder calibrate simulate --fleet fleet.toml --curves curves.json --shares int4=0.7,int8=0.2,fp8=0.1
 

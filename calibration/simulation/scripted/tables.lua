@@ -3,21 +3,13 @@
 -- Run by scripted_queue.py, with LuaJIT where there is one.
 
 local strings, hashes, lists, sets, zsets = {}, {}, {}, {}, {}
-local kinds, till = {strings, hashes, lists, sets, zsets}, {}
+local till = {}  -- of strings
+local kinds = {strings, hashes, lists, sets, zsets, till}
 local now_ms, no_fields, published = 0, {}, nil
-local commands, FAR_MS = {}, '1000000000000'
+local commands, FAR_MS = {}, 1000000000000
 
-local function text(value)
-  return type(value) == 'number' and string.format('%.17g', value) or value
-end
-
-local function made(kind, key)
-  local value = kind[key]
-  if not value then
-    value = kind == lists and {first = 1, last = 0} or kind == zsets and {scores = {}, size = 0} or {}
-    kind[key] = value
-  end
-  return value
+if jit then
+  jit.off()  -- scripts branch too much: traces cost more than they save
 end
 
 local function string_at(key)
@@ -28,7 +20,7 @@ local function string_at(key)
 end
 
 function commands.TIME()
-  return {string.format('%.0f', math.floor(now_ms / 1000)), string.format('%.0f', now_ms % 1000 * 1000)}
+  return {math.floor(now_ms / 1000), now_ms % 1000 * 1000}
 end
 
 function commands.PUBLISH(channel)
@@ -39,37 +31,26 @@ function commands.PUBLISH(channel)
   return 0
 end
 
-function commands.EXISTS(...)
-  local count = 0
-  for i = 1, select('#', ...) do
-    local key = select(i, ...)
-    if string_at(key) or hashes[key] or lists[key] or sets[key] or zsets[key] then
-      count = count + 1
-    end
-  end
-  return count
+function commands.EXISTS(key, ...)
+  local exists = string_at(key) or hashes[key] or lists[key] or sets[key] or zsets[key]
+  return (exists and 1 or 0) + (... and commands.EXISTS(...) or 0)
 end
 
-function commands.DEL(...)
-  for i = 1, select('#', ...) do
-    local key = select(i, ...)
-    for _, kind in ipairs(kinds) do
-      kind[key] = nil
+function commands.DEL(key, ...)
+  for kind = 1, 6 do  -- a nil that is written makes an entry where there is none
+    if kinds[kind][key] ~= nil then
+      kinds[kind][key] = nil
     end
-    till[key] = nil
   end
-  return 1
+  return ... and commands.DEL(...) or 1
 end
 
 function commands.PEXPIRE(key, ms)
-  if tonumber(ms) <= 0 then
-    commands.DEL(key)
-  end
-  return 1
+  return tonumber(ms) > 0 and 1 or commands.DEL(key)
 end
 
 function commands.PTTL()
-  return tonumber(FAR_MS)
+  return FAR_MS
 end
 
 function commands.GET(key)
@@ -86,7 +67,7 @@ function commands.SET(key, value, ...)
   if is_new and string_at(key) then
     return false
   end
-  strings[key], till[key] = text(value), ms and now_ms + ms or nil
+  strings[key], till[key] = value, ms and now_ms + ms or nil
   return {ok = 'OK'}
 end
 
@@ -96,17 +77,17 @@ function commands.HGET(key, field)
 end
 
 function commands.HMGET(key, ...)
-  local hash, values = hashes[key] or no_fields, {}
-  for i = 1, select('#', ...) do
-    values[i] = hash[(select(i, ...))] or false
+  local hash, values = hashes[key] or no_fields, {...}
+  for i = 1, #values do
+    values[i] = hash[values[i]] or false
   end
   return values
 end
 
 function commands.HGETALL(key)
-  local values = {}
+  local values, count = {}, 0
   for field, value in pairs(hashes[key] or no_fields) do
-    values[#values + 1], values[#values + 2] = field, value
+    values[count + 1], values[count + 2], count = field, value, count + 2
   end
   return values
 end
@@ -116,29 +97,35 @@ function commands.HEXISTS(key, field)
 end
 
 function commands.HLEN(key)
-  local count = 0
-  for _ in pairs(hashes[key] or no_fields) do
-    count = count + 1
+  return #commands.HGETALL(key) / 2
+end
+
+local function set_fields(hash, field, value, field_2, value_2, field_3, value_3, ...)
+  hash[field] = value
+  if field_2 then
+    hash[field_2] = value_2
+    if field_3 then
+      hash[field_3] = value_3
+      return ... and set_fields(hash, ...) or 1
+    end
   end
-  return count
+  return 1
 end
 
 function commands.HSET(key, ...)
-  local hash = made(hashes, key)
-  for i = 1, select('#', ...), 2 do
-    local field, value = select(i, ...)
-    hash[field] = text(value)
+  local hash = hashes[key]
+  if not hash then
+    hash = {}
+    hashes[key] = hash
   end
-  return 1
+  return set_fields(hash, ...)
 end
 
 function commands.HSETNX(key, field, value)
-  local hash = made(hashes, key)
-  if hash[field] then
+  if commands.HGET(key, field) then
     return 0
   end
-  hash[field] = text(value)
-  return 1
+  return commands.HSET(key, field, value)
 end
 
 function commands.HDEL(key, ...)
@@ -153,16 +140,13 @@ function commands.HDEL(key, ...)
 end
 
 function commands.HINCRBY(key, field, by)
-  local hash = made(hashes, key)
-  local value = (tonumber(hash[field]) or 0) + tonumber(by)
-  hash[field] = string.format('%.0f', value)
+  local value = (tonumber(commands.HGET(key, field)) or 0) + tonumber(by)
+  commands.HSET(key, field, value)
   return value
 end
 
 function commands.HINCRBYFLOAT(key, field, by)
-  local hash = made(hashes, key)
-  hash[field] = text((tonumber(hash[field]) or 0) + tonumber(by))
-  return hash[field]
+  return string.format('%.17g', commands.HINCRBY(key, field, by))
 end
 
 function commands.LLEN(key)
@@ -170,22 +154,23 @@ function commands.LLEN(key)
   return list and list.last - list.first + 1 or 0
 end
 
-function commands.RPUSH(key, ...)
-  local list = made(lists, key)
-  for i = 1, select('#', ...) do
-    list.last = list.last + 1
-    list[list.last] = text((select(i, ...)))
+local function push(key, at, step, value, ...)
+  local list = lists[key]
+  if not list then
+    list = {first = 1, last = 0}
+    lists[key] = list
   end
-  return list.last - list.first + 1
+  list[at] = list[at] + step
+  list[list[at]] = value
+  return ... and push(key, at, step, ...) or list.last - list.first + 1
+end
+
+function commands.RPUSH(key, ...)
+  return push(key, 'last', 1, ...)
 end
 
 function commands.LPUSH(key, ...)
-  local list = made(lists, key)
-  for i = 1, select('#', ...) do
-    list.first = list.first - 1
-    list[list.first] = text((select(i, ...)))
-  end
-  return list.last - list.first + 1
+  return push(key, 'first', -1, ...)
 end
 
 local function pop(key, list)
@@ -226,12 +211,14 @@ function commands.LPOS(key, value, _, most)
   return false
 end
 
-function commands.SADD(key, ...)
-  local set = made(sets, key)
-  for i = 1, select('#', ...) do
-    set[(select(i, ...))] = true
+function commands.SADD(key, member, ...)
+  local set = sets[key]
+  if not set then
+    set = {}
+    sets[key] = set
   end
-  return 1
+  set[member] = true
+  return ... and commands.SADD(key, ...) or 1
 end
 
 function commands.SREM(key, ...)
@@ -257,18 +244,16 @@ function commands.SRANDMEMBER(key, count)
   return members
 end
 
--- A sorted set has an order only once it is asked for one: most never are.
-local function comes_before(scores, one, score, member)
-  local other = scores[one]
-  return other < score or other == score and one < member
-end
+-- A sorted set: {scores: by member; size; least: no score is below it; order, at: members by score, and their scores, once
+-- they were asked for, which most sets never are; first, last: places in order; dead: of so many, members that have left}.
 
 -- The place of the first member that does not come before (score, member).
 local function place_of(zset, score, member)
-  local order, low, high = zset.order, zset.first, zset.last + 1
+  local order, at, low, high = zset.order, zset.at, zset.first, zset.last + 1
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if comes_before(zset.scores, order[middle], score, member) then
+    local other = at[middle]
+    if other < score or other == score and order[middle] < member then
       low = middle + 1
     else
       high = middle
@@ -277,80 +262,99 @@ local function place_of(zset, score, member)
   return low
 end
 
-local function ordered(zset)
-  if not zset.order then
-    local order, scores = {}, zset.scores
-    for member in pairs(scores) do
-      order[#order + 1] = member
-    end
-    table.sort(order, function(one, other)
-      return comes_before(scores, one, scores[other], other)
-    end)
-    zset.order, zset.first, zset.last = order, 1, #order
+local function sort(zset)
+  local order, at, scores = {}, {}, zset.scores
+  for member in pairs(scores) do
+    order[#order + 1] = member
   end
+  table.sort(order, function(one, other)
+    return scores[one] < scores[other] or scores[one] == scores[other] and one < other
+  end)
+  for i, member in ipairs(order) do
+    at[i] = scores[member]
+  end
+  zset.order, zset.at, zset.first, zset.last, zset.dead = order, at, 1, #order, 0
+end
+
+-- The set with an order, whose first member is there.
+local function ordered(zset)
+  if not zset.order or zset.dead > zset.size + 8 then
+    sort(zset)
+  end
+  while zset.scores[zset.order[zset.first]] ~= zset.at[zset.first] do
+    zset.first, zset.dead = zset.first + 1, zset.dead - 1
+  end
+  zset.least = zset.at[zset.first]
   return zset
 end
 
 local function remove(key, zset, member)
-  local score = zset.scores[member]
-  if not score then
+  if not zset.scores[member] then
     return 0
-  end
-  if zset.order then
-    local order, at = zset.order, place_of(zset, score, member)
-    if at - zset.first < zset.last - at then  -- the shorter side moves
-      for i = at, zset.first + 1, -1 do order[i] = order[i - 1] end
-      order[zset.first], zset.first = nil, zset.first + 1
-    else
-      for i = at, zset.last - 1 do order[i] = order[i + 1] end
-      order[zset.last], zset.last = nil, zset.last - 1
-    end
   end
   zset.scores[member], zset.size = nil, zset.size - 1
   if zset.size == 0 then
     zsets[key] = nil
+  elseif zset.order then
+    zset.dead = zset.dead + 1
   end
   return 1
 end
 
-local function insert(key, score, member)
-  local old = zsets[key]
-  if old and old.scores[member] then
-    remove(key, old, member)
+local function insert(key, zset, score, member)
+  local before = zset.scores[member]
+  zset.scores[member] = score
+  if score < zset.least then
+    zset.least = score
   end
-  local zset = made(zsets, key)
-  if zset.order then
-    local order, at = zset.order, place_of(zset, score, member)
-    for i = zset.last, at, -1 do order[i + 1] = order[i] end
-    order[at], zset.last = member, zset.last + 1
+  if not before then
+    zset.size = zset.size + 1
   end
-  zset.scores[member], zset.size = score, zset.size + 1
-end
-
-function commands.ZADD(key, ...)
-  local values, at, flags = {...}, 1, {}
-  while not tonumber(values[at]) do
-    flags[values[at]], at = true, at + 1
-  end
-  for i = at, #values, 2 do
-    local score, member = tonumber(values[i]), text(values[i + 1])
-    local old = zsets[key] and zsets[key].scores[member]
-    local is_wanted = not (flags.NX and old) and not (flags.XX and not old) and not (flags.GT and old and score <= old)
-    if is_wanted then
-      insert(key, score, member)
+  if zset.order and before ~= score then
+    zset.dead = zset.dead + (before and 1 or 0)
+    local place = place_of(zset, score, member)
+    if zset.order[place] == member and zset.at[place] == score then
+      zset.dead = zset.dead - 1  -- it has come back
+    else
+      table.insert(zset.order, place, member)
+      table.insert(zset.at, place, score)
+      zset.last = zset.last + 1
     end
   end
-  return 1
 end
 
-function commands.ZREM(key, ...)
-  for i = 1, select('#', ...) do
-    local zset = zsets[key]
-    if zset then
-      remove(key, zset, text((select(i, ...))))
+function commands.ZADD(key, score, member, ...)
+  local flag, number = nil, tonumber(score)
+  if not number then
+    flag = score
+    if member == 'GT' then  -- XX GT: the only two flags at once
+      flag, score, member = 'GT', ...
+    else
+      score, member = member, ...
     end
+    number = tonumber(score)
   end
-  return 1
+  local zset = zsets[key]
+  if not zset then
+    if flag == 'GT' then
+      return 0
+    end
+    zset = {scores = {}, size = 0, least = math.huge}
+    zsets[key] = zset
+  end
+  local before = zset.scores[member]
+  if not flag or flag == 'NX' and not before or flag == 'GT' and before and number > before then
+    insert(key, zset, number, member)
+  end
+  return not flag and ... and commands.ZADD(key, ...) or 1
+end
+
+function commands.ZREM(key, member, ...)
+  local zset = zsets[key]
+  if zset then
+    remove(key, zset, member)
+  end
+  return ... and commands.ZREM(key, ...) or 1
 end
 
 function commands.ZCARD(key)
@@ -362,29 +366,33 @@ local function bound(value)
 end
 
 local function between(key, low, high, most)
-  local members, zset = {}, zsets[key]
-  if not zset then
+  local members, count, zset = {}, 0, zsets[key]
+  if not zset or high < zset.least then
     return members
   end
   ordered(zset)
-  low, high = bound(low), bound(high)
-  local at = place_of(zset, low, '')
-  while at <= zset.last and #members < most and zset.scores[zset.order[at]] <= high do
-    members[#members + 1], at = zset.order[at], at + 1
+  local order, at, scores = zset.order, zset.at, zset.scores
+  for place = place_of(zset, low, ''), zset.last do
+    if at[place] > high or count == most then
+      break
+    elseif scores[order[place]] == at[place] then
+      count = count + 1
+      members[count] = order[place]
+    end
   end
   return members
 end
 
 function commands.ZRANGEBYSCORE(key, low, high, _, _, most)
-  return between(key, low, high, tonumber(most) or math.huge)
+  return between(key, bound(low), bound(high), tonumber(most) or math.huge)
 end
 
 function commands.ZCOUNT(key, low, high)
-  return #between(key, low, high, math.huge)
+  return #between(key, bound(low), bound(high), math.huge)
 end
 
 function commands.ZREMRANGEBYSCORE(key, low, high)
-  local members = between(key, low, high, math.huge)
+  local members = between(key, bound(low), bound(high), math.huge)
   for _, member in ipairs(members) do
     remove(key, zsets[key], member)
   end
@@ -397,11 +405,16 @@ function commands.ZRANGE(key, from, to, with_scores)
     return values
   end
   ordered(zset)
-  for at = zset.first + tonumber(from), math.min(zset.last, zset.first + tonumber(to)) do
-    local member = zset.order[at]
-    values[#values + 1] = member
-    if with_scores then
-      values[#values + 1] = text(zset.scores[member])
+  local order, at, scores, rank = zset.order, zset.at, zset.scores, 0
+  for place = zset.first, zset.last do
+    if rank > to then
+      break
+    elseif scores[order[place]] == at[place] then
+      if rank >= from then
+        values[#values + 1] = order[place]
+        values[#values + 1] = with_scores and at[place]
+      end
+      rank = rank + 1
     end
   end
   return values
@@ -409,7 +422,7 @@ end
 
 -- What the scripts see.
 redis, cjson = {}, {}
-local decoded = {}  -- JSON -> a function that makes its table
+local decoded = {}  -- JSON -> what it says, and how long each list in it is
 
 function redis.call(command, ...)
   return commands[command](...)
@@ -421,7 +434,13 @@ function redis.error_reply(reason)
 end
 
 function cjson.decode(json)
-  return decoded[json]()
+  local known = decoded[json]
+  for list, length in pairs(known.lists) do  -- claims append lists of single tiers
+    for i = #list, length + 1, -1 do
+      list[i] = nil
+    end
+  end
+  return known.value
 end
 
 function cjson.encode()
@@ -430,11 +449,34 @@ end
 
 local scripts, running = {}, {}
 
+-- A function of one value that remembers its answers, up to three each.
+local function remembering(run)
+  local first, second, third = {}, {}, {}
+  return function(value)
+    if first[value] == nil then
+      first[value], second[value], third[value] = run(value)
+    end
+    return first[value], second[value], third[value]
+  end
+end
+
 -- What scripted_queue.py calls. Templates: {keys, arguments} of a call, in which some arguments are replaced.
 return {
   call = redis.call,
-  know = function(json, make)
-    decoded[json] = make
+  commands = commands,
+  remembering = remembering,
+  know = function(json, value)
+    local lists = {}
+    local function note(entry)
+      if type(entry) == 'table' then
+        lists[entry] = #entry
+        for _, inner in pairs(entry) do
+          note(inner)
+        end
+      end
+    end
+    note(value)
+    decoded[json] = {value = value, lists = lists}
   end,
   add_script = function(name, run)
     scripts[name] = run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from calibration.errors import InputError
 from calibration.simulation.arrivals import Arrivals, Lengths, generate
 from calibration.simulation.claim_rule import LANES
 from calibration.simulation.run_simulation import simulate
+from calibration.simulation.scripted import scripted_queue
+from calibration.simulation.scripted.script_runner import ScriptRunner
 from calibration.simulation.simulated_work import Work
 from tests.calibration.simulation.fleets import curve_of, scenario_of
 
@@ -48,6 +51,32 @@ def test_the_scripts_decide_as_the_quick_rule_does_in_every_figure(tmp_path: Pat
     assert quick["overflow"]["requests"] > 100
     assert by_scripts.pop("tenants")
     assert by_scripts == quick
+
+
+def test_scripts_that_are_made_once_decide_as_those_that_are_made_at_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, random = 400, np.random.default_rng(7)
+    lengths = Lengths(kind="exponential", input_tokens=100, output_tokens=80)
+    arrivals = replace(
+        generate("bursts:rate=4,burst_rate=40,on_s=5,off_s=20", count, lengths, seed=1),
+        lanes=random.choice(["urgent", "normal", "batch"], count, p=[0.1, 0.7, 0.2]).tolist(),
+        deadlines_s=random.choice([0.0, 2.0, 5.0], count).tolist(),
+        tenants=random.choice(["", "x", "y"], count).tolist(),
+        ceilings=random.choice(["", "c", "b"], count, p=[0.8, 0.1, 0.1]).tolist(),
+        only=[("a", "c") if draw < 0.1 else () for draw in random.random(count)],
+        below_floor=[draw < 0.2 for draw in random.random(count)],
+    )
+    more = "[intake]\nadmission = false\n[queue]\nfair_depth = 20"
+    scenario = scenario_of(
+        tmp_path, [tier | {"high_wait_s": 3.0} for tier in THREE], EVEN, {"a": 0.7, "c": 0.3}, more=more
+    )
+
+    once = simulate(scenario, arrivals)
+    monkeypatch.setattr(scripted_queue, "ScriptRunner", partial(ScriptRunner, as_they_are=True))
+
+    assert min(once["overflow"]["requests"], once["ended"]["expired"], once["ended"]["served"]) > 0
+    assert simulate(scenario, arrivals) == once
 
 
 def test_a_job_whose_deadline_is_near_goes_before_older_ones(tmp_path: Path) -> None:
