@@ -144,17 +144,29 @@ def _group(fields: Mapping[str, Any], features: Mapping[str, float]) -> str:  # 
     )
 
 
-def _loss(value: object, measure: str, where: str) -> float | None:
-    """Return the loss that a tier's entry has under this measure (`answer.kl` is kl of answer), or None."""
-    if isinstance(value, bool):
-        return 0.0 if value else 1.0
+def value_at(entry: object, measure: str) -> object:
+    """Return what a tier's entry has under a measure (`answer.kl` is kl of answer), or None.
+
+    An entry that is a bool says whether the answer was right: 0 or 1 under every measure.
+    """
+    if isinstance(entry, bool):
+        return 0.0 if entry else 1.0
     for part in measure.split("."):
-        if not isinstance(value, dict):
-            raise InputError(f"{where} must be an object with {measure!r}, or a bool, got {str(value)[:80]!r}")
-        value = value.get(part)
-        if value is None:
-            return None
-    return _number(value, f"{where}.{measure}", low=0.0, high=_MAX_LOSS)
+        entry = entry.get(part) if isinstance(entry, dict) else None
+    return entry
+
+
+def number_at(entry: object, measure: str) -> float | None:
+    """Return the number that a tier's entry has under a measure, or None."""
+    value = value_at(entry, measure)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _loss(entry: object, measure: str, where: str) -> float | None:
+    if not isinstance(entry, bool | dict):
+        raise InputError(f"{where} must be an object with {measure!r}, or a bool, got {str(entry)[:80]!r}")
+    value = value_at(entry, measure)
+    return None if value is None else _number(value, f"{where}.{measure}", low=0.0, high=_MAX_LOSS)
 
 
 def _features(fields: Mapping[str, Any], where: str) -> dict[str, float]:  # Any: JSON

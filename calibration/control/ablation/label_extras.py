@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from calibration.control.ablation.cost_curves import Numbers
+from calibration.control.losses import number_at
 from calibration.errors import InputError
 from calibration.texts.jsonl import read_lines
 
@@ -34,9 +35,9 @@ class Beside:
 def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure: Sequence[str]) -> Beside:
     """Read the file again; its lines have been checked."""
     lines = read_lines(path, "label", lambda line, _: _parts_of(json.loads(line)))
-    known = [tier for tier in tiers if any(_at(line.tiers.get(tier), measure) is not None for line in lines)]
-    whole = [line for line in lines if all(_at(line.tiers.get(tier), measure) is not None for tier in known)]
-    table = [[_at(line.tiers.get(tier), other) for tier in known] for line in whole]
+    known = [tier for tier in tiers if any(number_at(line.tiers.get(tier), measure) is not None for line in lines)]
+    whole = [line for line in lines if all(number_at(line.tiers.get(tier), measure) is not None for tier in known)]
+    table = [[number_at(line.tiers.get(tier), other) for tier in known] for line in whole]
     others = None
     if all(value is not None for row in table for value in row):
         others = np.array([[*row, *([0.0] * (len(tiers) - len(known)))] for row in table], float)
@@ -45,7 +46,7 @@ def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure
     # An entry that is a bool says whether the answer was right, and not how sure the tier was of it.
     entries = [line.tiers[tiers[0]] for line in whole]
     objects = [entry if isinstance(entry, dict) else {} for entry in entries]
-    columns = {name: [_at(entry, name) for entry in objects] for name in sure}
+    columns = {name: [number_at(entry, name) for entry in objects] for name in sure}
     return Beside(
         kinds=tuple(line.kind for line in whole),
         others=others,
@@ -56,14 +57,6 @@ def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure
 def _parts_of(fields: dict[str, Any]) -> _Line:  # Any: JSON
     kind = next((str(fields[name])[:80] for name in ("kind", "task") if fields.get(name)), "unknown")
     return _Line(fields.get("tiers", fields), kind)
-
-
-def _at(value: object, measure: str) -> float | None:
-    if isinstance(value, bool):
-        return 0.0 if value else 1.0
-    for part in measure.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else None
 
 
 def _is_finite(value: float | None) -> bool:

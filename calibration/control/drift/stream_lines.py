@@ -17,6 +17,7 @@ from bitladder.policy_forms import FEATURE_NAMES, LearnedForm
 from bitladder.routing.features import score_prompt
 from bitladder.routing.policies.learned import bound, inputs_of
 from calibration.control.drift.drift_promise import Promise
+from calibration.control.losses import value_at
 from calibration.errors import InputError, SourceError
 
 _MAX_LINE_BYTES = 8 * 2**20
@@ -160,11 +161,8 @@ def _lost(tiers: Mapping[str, Any], tier: str, reference: str, promise: Promise)
     return None if loss is None else promise.loss(loss - (top or 0.0))
 
 
-def _loss(value: object, measure: str) -> float | None:
-    if isinstance(value, bool):
-        return 0.0 if value else 1.0
-    for part in measure.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+def _loss(entry: object, measure: str) -> float | None:
+    value = value_at(entry, measure)
     return None if value is None else _number(value, f"{measure} is no number from 0 to 1e9")
 
 

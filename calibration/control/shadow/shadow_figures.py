@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from calibration.control.losses import number_at
 from calibration.statistics import bootstrap, wilson
 
 Verdict = Literal["win", "tie", "loss"]
@@ -33,12 +34,12 @@ def outcome_of(label: Mapping[str, Any], measure: str, threshold: float) -> Outc
     """Return what a label says under a measure; None: it does not have that measure."""
     served, reference = label["served_by"], label["reference"]
     entry = label["tiers"].get(served, {})
-    loss = _number(entry, measure)
+    loss = number_at(entry, measure)
     if served == reference:
         loss = 0.0
     if loss is None:
         return None
-    is_same = served == reference or _number(entry, "answer.flips") == 0
+    is_same = served == reference or number_at(entry, "answer.flips") == 0
     costs = label.get("costs") or {}
     return Outcome(
         job=label["job"],
@@ -68,7 +69,7 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def _verdict(tiers: Mapping[str, Any], served: str, reference: str, *, is_over: bool) -> Verdict:
     """Judge two different answers: by the task's check where there is one, else by the loss."""
-    wrong, reference_wrong = (_number(tiers.get(tier, {}), "task.wrong") for tier in (served, reference))
+    wrong, reference_wrong = (number_at(tiers.get(tier, {}), "task.wrong") for tier in (served, reference))
     if wrong is not None and reference_wrong is not None:
         return "tie" if wrong == reference_wrong else "win" if wrong < reference_wrong else "loss"
     return "loss" if is_over else "tie"
@@ -118,9 +119,3 @@ def _savings(low: Sequence[Outcome]) -> dict[str, Any]:
         "share": saved / all_on_reference if all_on_reference else None,
         "all_on_reference": all_on_reference,
     }
-
-
-def _number(entry: Any, path: str) -> float | None:  # noqa: ANN401  (JSON)
-    for part in path.split("."):
-        entry = entry.get(part) if isinstance(entry, Mapping) else None
-    return float(entry) if isinstance(entry, int | float) else None
