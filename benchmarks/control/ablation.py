@@ -28,9 +28,10 @@ from calibration.control.ablation.cost_curves import by_limit
 from calibration.control.ablation.gap_recovered import gap_recovered
 from calibration.control.ablation.held_out import routers
 from calibration.control.ablation.label_extras import read_beside
-from calibration.control.ablation.resampling import Resamples, random_folds, source_folds
+from calibration.control.ablation.resampling import FOLDS, Resamples, source_folds
 from calibration.control.ablation.run_ablation import Question, ablate, measured_of
 from calibration.control.losses import read_labels
+from calibration.control.predictor_choice import folds_of
 from calibration.errors import InputError
 
 Figures = dict[str, Any]
@@ -103,7 +104,8 @@ def routellm(path: Path) -> Figures:
     is_gsm8k = np.array([source.startswith("gsm8k") for source in labels.sources])
     figures["published"] = PUBLISHED
     figures["benchmarks"] = {}
-    for split, folds in (("random", random_folds(labels.groups, SEED)), ("source", source_folds(labels.sources, SEED))):
+    placed = {"random": folds_of(labels.groups, FOLDS, SEED), "source": source_folds(labels.sources, SEED)}
+    for split, folds in placed.items():
         if folds is None:
             continue
         made = routers(labels, measured, folds, SEED)

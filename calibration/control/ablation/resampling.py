@@ -1,4 +1,4 @@
-"""Folds that hold labels out, and weights that resample them: by chance, and by the source they are from. Pure."""
+"""Folds of whole sources, and weights that resample labels: by chance, and by the source they are from. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ Rows = NDArray[np.intp]
 FOLDS = 5
 # Rows of weights and labels together: what is held in memory at once is some hundred MB.
 _MAX_WEIGHTS = 12_000_000
-
-
-def random_folds(groups: Sequence[str], seed: int) -> Rows:
-    """Return the fold of each label, drawn by chance; labels of the same text are in one fold alone."""
-    _, numbers = np.unique(np.array(groups), return_inverse=True)
-    folds: Rows = (np.random.default_rng(seed).permutation(numbers.max() + 1) % FOLDS)[numbers]
-    return folds
 
 
 def source_folds(sources: Sequence[str], seed: int) -> Rows | None:

@@ -16,9 +16,10 @@ from calibration.control.ablation.gap_recovered import gap_recovered
 from calibration.control.ablation.held_out import cascades, of_form, predictors_of, routers
 from calibration.control.ablation.label_extras import Beside, read_beside
 from calibration.control.ablation.policy_latency import latencies_us
-from calibration.control.ablation.resampling import Resamples, random_folds, source_folds
+from calibration.control.ablation.resampling import FOLDS, Resamples, source_folds
 from calibration.control.ablation.served import ARTICLE, check_form, chosen_by, policy_of_form
 from calibration.control.losses import Labels, read_labels
+from calibration.control.predictor_choice import folds_of
 from calibration.errors import InputError
 from calibration.terminal.progress import Advance
 
@@ -57,7 +58,7 @@ def ablate(path: Path, question: Question, advance: Advance = lambda done, total
     resamples = Resamples(labels.sources, question.resamples, question.seed, labels.groups)
     comparison = Comparison(measured, resamples)
     folds = {
-        "random": random_folds(labels.groups, question.seed),
+        "random": folds_of(labels.groups, FOLDS, question.seed),
         "source": source_folds(labels.sources, question.seed),
     }
     known = {split: placed for split, placed in folds.items() if placed is not None}
@@ -116,6 +117,8 @@ def _check(path: Path, labels: Labels, question: Question) -> None:
         raise InputError(
             f"{path}: {len(labels):,} labels have a loss of every tier, expected {MIN_LABELS} to {MAX_LABELS:,}"
         )
+    if (texts := len(set(labels.groups))) < FOLDS:
+        raise InputError(f"{path}: labels are of {texts} texts, expected {FOLDS} or more")
     if question.policy is not None:
         check_form(question.policy, labels, question.ladder)
 

@@ -74,4 +74,6 @@ def test_a_source_is_in_one_fold_and_few_sources_have_none() -> None:
     assert folds is not None
     assert set(folds.tolist()) == set(range(20))
     assert len({(unit, fold) for unit, fold in zip(units, folds.tolist(), strict=True)}) == 30
+    assert np.bincount(folds).max() <= 20
+    assert folds.tolist() == np.asarray(folds_of(units, 20, 0)).tolist() != np.asarray(folds_of(units, 20, 1)).tolist()
     assert folds_of(["a", "b", "c", "d"], 10, 0) is None

@@ -7,7 +7,7 @@ import pytest
 
 from calibration.control.ablation import cost_curves, resampling
 from calibration.control.ablation.cost_curves import at_random, by_limit, curves, oracle
-from calibration.control.ablation.resampling import FOLDS, Resamples, random_folds, source_folds
+from calibration.control.ablation.resampling import FOLDS, Resamples, source_folds
 
 COSTS = np.array([1.0, 3.0])
 DRAWS, TRUE_AREA = 40, 0.5
@@ -30,19 +30,6 @@ def test_a_source_is_in_one_fold_alone_and_folds_are_of_like_size() -> None:
 def test_one_source_has_no_folds_and_two_have_two() -> None:
     assert source_folds(["a"] * 9, seed=0) is None
     assert sorted(set(source_folds(["a", "b", "b"], seed=0))) == [0, 1]  # type: ignore[arg-type]
-
-
-def test_folds_by_chance_are_equal_and_seeded() -> None:
-    groups = [str(number) for number in range(100)]
-
-    assert np.bincount(random_folds(groups, 1)).tolist() == [20] * FOLDS
-    assert random_folds(groups, 1).tolist() == random_folds(groups, 1).tolist() != random_folds(groups, 2).tolist()
-
-
-def test_labels_of_the_same_text_are_in_one_fold() -> None:
-    folds = random_folds([str(number // 2) for number in range(100)], 1)
-
-    assert (folds[::2] == folds[1::2]).all()
 
 
 def _covered(spread_of_sources: float, sources: int, of_each: int) -> tuple[int, int]:
