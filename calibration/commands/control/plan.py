@@ -171,10 +171,12 @@ def _write_fleet(folder: Path, files: dict[str, str]) -> None:
 
 
 def _as_tables(figures: dict[str, Any]) -> str:  # Any: JSON
+    headline, *others = sentences(figures)
     blocks = [
+        headline,
         table(WORKER_COLUMNS, worker_rows(figures["plan"])),
         table(OTHER_COLUMNS, other_rows(figures)),
         *(table(FRONTIER_COLUMNS, frontier_rows(item), title=item["spec"]) for item in figures["frontiers"]),
-        "\n".join(sentences(figures)),
+        "\n".join(others),
     ]
     return "\n\n".join(blocks)

@@ -123,7 +123,10 @@ def sentences(figures: Figures) -> list[str]:
     """Return what there is to say beside the tables."""
     demand, plan = figures["demand"], figures["plan"]
     rate = demand["rate"] + ("" if demand["rate"] == "mean" else f" of {demand['window_s']:g} s windows")
+    verified = figures.get("verification")
+    headline = [_verified(figures, verified)] if verified else []
     lines = [
+        *headline,
         f"planned for {demand['planned_per_s']:.3g} requests a second ({rate}; mean {demand['mean_per_s']:.3g}), "
         f"{demand['buckets']} sizes: {plan['price_per_hour']:.2f} per hour, "
         f"{plan['per_1000_requests']:.4f} for 1,000 requests",
@@ -140,14 +143,17 @@ def sentences(figures: Figures) -> list[str]:
             f"{saved['by_cheaper_work']:.1%} because some sizes or tiers cost less elsewhere, "
             f"{saved['by_smaller_units']:.1%} because smaller units are wasted less"
         )
-    if verified := figures.get("verification"):
-        changes = f"; changed after the first simulation: {', '.join(verified['changes'])}"
-        lines.append(
-            f"simulated: {verified['attainment']:.2%} of the requests within the targets (wanted: "
-            f"{figures['slo']['attainment']:.2%}), {verified['price_per_hour']:.2f} per hour"
-            + (changes if verified["changes"] else "")
-        )
     return lines + [line for frontier in figures.get("frontiers", ()) for line in frontier_sentences(frontier)]
+
+
+def _verified(figures: Figures, verified: Figures) -> str:
+    workers = ", ".join(f"{count} x {name}" for name, count in verified["workers"].items())
+    missed = "" if verified["is_met"] else "the SLO is missed: "
+    changes = f"; changed after the first simulation: {', '.join(verified['changes'])}" if verified["changes"] else ""
+    return (
+        f"{missed}{verified['price_per_hour']:.2f} per hour: {workers}; simulated: {verified['attainment']:.2%} of the "
+        f"requests within the targets (wanted: {figures['slo']['attainment']:.2%}){changes}"
+    )
 
 
 def frontier_sentences(frontier: Figures) -> list[str]:
